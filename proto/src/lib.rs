@@ -1,0 +1,14 @@
+//! What peerwall speaks: pure codecs between bytes and typed values.
+//!
+//! Nothing in this crate opens a socket, reads a file or knows a policy; the build enforces it
+//! (`clippy.toml` beside `Cargo.toml` forbids the types and functions that could).
+//!
+//! - [`attr`]: netlink attributes, and the one place where byte order is decided.
+//! - [`message`]: netlink messages and datagrams.
+//! - [`ack`]: the kernel's answers to requests.
+//! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
+
+pub mod ack;
+pub mod attr;
+pub mod message;
+pub mod nf_tables;

@@ -1,0 +1,170 @@
+//! A batch: messages that the kernel takes as one transaction.
+//!
+//! `nfnetlink_rcv_batch()` in `net/netfilter/nfnetlink.c` works through all messages, collects
+//! every error, and commits only if there was none and `NFNL_MSG_BATCH_END` was there. Without the
+//! end it validates and takes everything back: that is how a change is checked
+//! (`NFNL_ABORT_VALIDATE`, what `nft --check` does).
+
+use crate::attr::AttrWriter;
+use crate::message::{Message, NLM_F_ACK};
+
+use super::{
+    NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, message_type,
+};
+
+const FAMILY_UNSPEC: u8 = 0;
+
+/// Messages on their way into one transaction, each with a tag that says what it is for.
+#[derive(Debug, Clone)]
+pub struct Batch<T> {
+    messages: Vec<(Message, T)>,
+}
+
+/// A batch as bytes for one `sendmsg`.
+#[derive(Debug, Clone)]
+pub struct EncodedBatch<T> {
+    /// The datagram.
+    pub bytes: Vec<u8>,
+    /// Sequence number of the batch's begin. An answer to it concerns the batch as a whole.
+    pub begin_seq: u32,
+    /// What each message was for: `tags[i]` has sequence number `begin_seq + 1 + i`.
+    pub tags: Vec<T>,
+    /// Sequence number of the message that was asked for an ack: the last real one. A kernel
+    /// acks the end itself only since 6.10; this works on all.
+    pub acked_seq: u32,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+        }
+    }
+}
+
+impl<T> Batch<T> {
+    /// A batch without messages.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a message; `kind` is a number of [`msg`](super::msg).
+    pub fn push(&mut self, tag: T, family: u8, kind: u16, flags: u16, attrs: Vec<u8>) {
+        let message = Message {
+            attrs,
+            ..Message::request(message_type(kind), flags, family)
+        };
+        self.messages.push((message, tag));
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Messages between begin and end.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Bytes the datagram is going to have.
+    pub fn len_bytes(&self) -> usize {
+        let frame = 2 * (crate::message::NLMSGHDR_BYTES + crate::message::NFGENMSG_BYTES) + 8;
+        frame
+            + self
+                .messages
+                .iter()
+                .map(|(m, _)| m.len_bytes())
+                .sum::<usize>()
+    }
+
+    /// The batch as it is sent to be committed. With `generation` the kernel answers ERESTART and
+    /// does nothing if anybody changed any table since.
+    pub fn commit(self, begin_seq: u32, generation: Option<u32>) -> EncodedBatch<T> {
+        self.encode(begin_seq, generation, true)
+    }
+
+    /// The batch as it is sent to be validated and not committed.
+    pub fn check(self, begin_seq: u32, generation: Option<u32>) -> EncodedBatch<T> {
+        self.encode(begin_seq, generation, false)
+    }
+
+    fn encode(self, begin_seq: u32, generation: Option<u32>, end: bool) -> EncodedBatch<T> {
+        let mut bytes = Vec::with_capacity(self.len_bytes());
+        let count = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
+        let acked_seq = begin_seq.wrapping_add(count);
+        frame(NFNL_MSG_BATCH_BEGIN, begin_seq, generation).encode_into(&mut bytes);
+        let mut tags = Vec::with_capacity(self.messages.len());
+        let mut seq = begin_seq;
+        for (mut message, tag) in self.messages {
+            seq = seq.wrapping_add(1);
+            message.seq = seq;
+            if seq == acked_seq {
+                message.flags |= NLM_F_ACK;
+            }
+            message.encode_into(&mut bytes);
+            tags.push(tag);
+        }
+        if end {
+            frame(NFNL_MSG_BATCH_END, seq.wrapping_add(1), None).encode_into(&mut bytes);
+        }
+        EncodedBatch {
+            bytes,
+            begin_seq,
+            tags,
+            acked_seq,
+        }
+    }
+}
+
+impl<T> EncodedBatch<T> {
+    /// What the message with this sequence number was for; `None` for begin, end and strangers.
+    pub fn tag(&self, seq: u32) -> Option<&T> {
+        let index = seq.wrapping_sub(self.begin_seq).wrapping_sub(1);
+        self.tags.get(index as usize)
+    }
+}
+
+fn frame(kind: u16, seq: u32, generation: Option<u32>) -> Message {
+    let mut w = AttrWriter::new();
+    if let Some(id) = generation {
+        w.u32(NFNL_BATCH_GENID, id);
+    }
+    Message {
+        seq,
+        res_id: NFNL_SUBSYS_NFTABLES,
+        attrs: w.finish().expect("eight bytes fit an attribute"),
+        ..Message::request(kind, 0, FAMILY_UNSPEC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Datagram;
+    use crate::nf_tables::msg::NFT_MSG_NEWTABLE;
+
+    #[test]
+    fn only_a_commit_has_an_end_and_the_last_real_message_is_acked() {
+        for (commits, want) in [(true, 4), (false, 3)] {
+            let mut batch = Batch::new();
+            batch.push("a", 1, NFT_MSG_NEWTABLE, 0, Vec::new());
+            batch.push("b", 1, NFT_MSG_NEWTABLE, 0, Vec::new());
+            let len = batch.len_bytes();
+            let sent = match commits {
+                true => batch.commit(u32::MAX, Some(5)),
+                false => batch.check(u32::MAX, Some(5)),
+            };
+            assert!(sent.bytes.len() <= len);
+            let raw: Vec<_> = Datagram::new(&sent.bytes).map(Result::unwrap).collect();
+            assert_eq!(raw.len(), want);
+            assert_eq!(raw[0].nfnetlink().unwrap().res_id, NFNL_SUBSYS_NFTABLES);
+            assert_eq!(raw[2].flags & NLM_F_ACK, NLM_F_ACK);
+            assert_eq!(sent.acked_seq, raw[2].seq);
+            // Sequence numbers wrap without losing their operation.
+            assert_eq!(sent.tag(raw[1].seq), Some(&"a"));
+            assert_eq!(sent.tag(raw[2].seq), Some(&"b"));
+            assert_eq!(sent.tag(raw[0].seq), None);
+        }
+    }
+}

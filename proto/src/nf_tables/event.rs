@@ -1,0 +1,68 @@
+//! Messages of the nf_tables multicast group, and answers to dumps: the same layouts.
+
+use super::schema::Attributes;
+use super::{Chain, ElementList, Generation, Object, Rule, Set, Table, message_of, msg};
+use crate::attr::DecodeError;
+use crate::message::Message;
+
+/// Something that is (in a dump), came to be, or went away (in an event).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, taken apart where it is received"
+)]
+pub enum Event {
+    /// A table.
+    Table(Change, Table),
+    /// A chain.
+    Chain(Change, Chain),
+    /// A rule.
+    Rule(Change, Rule),
+    /// A set.
+    Set(Change, Set),
+    /// Elements of a set.
+    Elements(Change, ElementList),
+    /// A stateful object.
+    Object(Change, Object),
+    /// A commit ended; who did it.
+    Generation(Generation),
+    /// A message this version does not know, by its number.
+    Other(u16),
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is there: a dump's answer, or it was made or changed.
+    New,
+    /// It was removed.
+    Del,
+}
+
+/// Reads a message of the nf_tables subsystem; `None` if it is another subsystem's.
+///
+/// # Errors
+/// [`DecodeError`] if its attributes are malformed.
+pub fn decode(message: &Message) -> Result<Option<Event>, DecodeError> {
+    use Change::{Del, New};
+    let Some(kind) = message_of(message.kind) else {
+        return Ok(None);
+    };
+    let attrs = message.attributes();
+    Ok(Some(match kind {
+        msg::NFT_MSG_NEWTABLE => Event::Table(New, Table::decode(attrs)?),
+        msg::NFT_MSG_DELTABLE => Event::Table(Del, Table::decode(attrs)?),
+        msg::NFT_MSG_NEWCHAIN => Event::Chain(New, Chain::decode(attrs)?),
+        msg::NFT_MSG_DELCHAIN => Event::Chain(Del, Chain::decode(attrs)?),
+        msg::NFT_MSG_NEWRULE => Event::Rule(New, Rule::decode(attrs)?),
+        msg::NFT_MSG_DELRULE => Event::Rule(Del, Rule::decode(attrs)?),
+        msg::NFT_MSG_NEWSET => Event::Set(New, Set::decode(attrs)?),
+        msg::NFT_MSG_DELSET => Event::Set(Del, Set::decode(attrs)?),
+        msg::NFT_MSG_NEWSETELEM => Event::Elements(New, ElementList::decode(attrs)?),
+        msg::NFT_MSG_DELSETELEM => Event::Elements(Del, ElementList::decode(attrs)?),
+        msg::NFT_MSG_NEWOBJ => Event::Object(New, Object::decode(attrs)?),
+        msg::NFT_MSG_DELOBJ => Event::Object(Del, Object::decode(attrs)?),
+        msg::NFT_MSG_NEWGEN => Event::Generation(Generation::decode(attrs)?),
+        other => Event::Other(other),
+    }))
+}

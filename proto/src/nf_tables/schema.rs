@@ -1,0 +1,159 @@
+//! One table per kernel object: field, type, attribute number. Reader and writer come from it.
+
+use crate::attr::{Attr, AttrWriter, Attrs, DecodeError};
+
+/// Deepest nesting that is followed. The kernel's own limit for nf_tables is far lower.
+const MAX_DEPTH: u8 = 16;
+
+/// An attribute that this version has no field for, kept so that it can be written back.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Unknown {
+    /// Type number within its parent.
+    pub attribute: u16,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// A value that is a list of attributes.
+pub trait Attributes: Sized {
+    /// Reads all attributes of `attrs`.
+    ///
+    /// # Errors
+    /// [`DecodeError`] on malformed attributes. Unknown ones are no error.
+    fn decode(attrs: Attrs<'_>) -> Result<Self, DecodeError> {
+        Self::decode_at(attrs, 0)
+    }
+
+    /// As [`decode`](Self::decode), at this depth of nesting.
+    fn decode_at(attrs: Attrs<'_>, depth: u8) -> Result<Self, DecodeError>;
+
+    /// Appends all attributes that are set.
+    fn encode(&self, w: &mut AttrWriter);
+}
+
+/// A type that is the payload of one attribute.
+pub trait Field: Sized {
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the payload is not of this type.
+    fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError>;
+    /// Writes attribute and payload.
+    fn write(&self, attribute: u16, w: &mut AttrWriter);
+}
+
+macro_rules! integer_field {
+    ($($ty:ident)*) => {$(
+        impl Field for $ty {
+            fn read(attr: Attr<'_>, _: u8) -> Result<Self, DecodeError> { attr.$ty() }
+            fn write(&self, attribute: u16, w: &mut AttrWriter) { w.$ty(attribute, *self) }
+        }
+    )*};
+}
+integer_field!(u8 u16 u32 u64);
+
+impl Field for String {
+    fn read(attr: Attr<'_>, _: u8) -> Result<Self, DecodeError> {
+        attr.string().map(str::to_owned)
+    }
+    fn write(&self, attribute: u16, w: &mut AttrWriter) {
+        w.string(attribute, self);
+    }
+}
+
+/// The payload as it is.
+impl Field for Vec<u8> {
+    fn read(attr: Attr<'_>, _: u8) -> Result<Self, DecodeError> {
+        Ok(attr.payload.to_vec())
+    }
+    fn write(&self, attribute: u16, w: &mut AttrWriter) {
+        w.bytes(attribute, self);
+    }
+}
+
+/// A nested object.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Nested<T>(pub T);
+
+impl<T: Attributes> Field for Nested<T> {
+    fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError> {
+        if depth >= MAX_DEPTH {
+            return Err(DecodeError::Depth);
+        }
+        T::decode_at(attr.nested(), depth + 1).map(Self)
+    }
+    fn write(&self, attribute: u16, w: &mut AttrWriter) {
+        w.nest(attribute, |w| self.0.encode(w));
+    }
+}
+
+/// For what would contain itself: an expression within an expression.
+impl<T: Field> Field for Box<T> {
+    fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError> {
+        T::read(attr, depth).map(Self::new)
+    }
+    fn write(&self, attribute: u16, w: &mut AttrWriter) {
+        (**self).write(attribute, w);
+    }
+}
+
+/// A nested list whose members are all `NFTA_LIST_ELEM`.
+pub(crate) const NFTA_LIST_ELEM: u16 = 1;
+
+impl<T: Attributes> Field for Vec<T> {
+    fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError> {
+        if depth >= MAX_DEPTH {
+            return Err(DecodeError::Depth);
+        }
+        attr.nested()
+            .map(|item| T::decode_at(item?.nested(), depth + 1))
+            .collect()
+    }
+    fn write(&self, attribute: u16, w: &mut AttrWriter) {
+        w.nest(attribute, |w| {
+            for item in self {
+                w.nest(NFTA_LIST_ELEM, |w| item.encode(w));
+            }
+        });
+    }
+}
+
+/// Defines a struct of optional attributes, its reader and its writer, from one table.
+macro_rules! attributes {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident { $( $(#[$fmeta:meta])* $field:ident: $ty:ty = $attr:literal, )* }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct $name {
+            $( $(#[$fmeta])* pub $field: Option<$ty>, )*
+            /// Attributes that have no field here, in the order they came.
+            pub other: Vec<$crate::nf_tables::schema::Unknown>,
+        }
+
+        impl $crate::nf_tables::schema::Attributes for $name {
+            fn decode_at(attrs: $crate::attr::Attrs<'_>, depth: u8) -> Result<Self, $crate::attr::DecodeError> {
+                let _ = depth;
+                let mut new = Self::default();
+                for attr in attrs {
+                    let attr = attr?;
+                    match attr.attribute {
+                        $( $attr => new.$field = Some(<$ty as $crate::nf_tables::schema::Field>::read(attr, depth)?), )*
+                        _ => new.other.push($crate::nf_tables::schema::Unknown {
+                            attribute: attr.attribute,
+                            payload: attr.payload.to_vec(),
+                        }),
+                    }
+                }
+                Ok(new)
+            }
+
+            fn encode(&self, w: &mut $crate::attr::AttrWriter) {
+                $( if let Some(value) = &self.$field { $crate::nf_tables::schema::Field::write(value, $attr, w); } )*
+                for unknown in &self.other { w.bytes(unknown.attribute, &unknown.payload); }
+            }
+        }
+    )*};
+}
+pub(crate) use attributes;
