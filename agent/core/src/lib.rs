@@ -1,1 +1,28 @@
-//! x
+//! What peerwall decides, without touching the world: no socket, file, process or clock.
+//!
+//! Down: text → [`policy`] → [`compile`] → [`ruleset`] → [`plan`] → [`lower`] (netlink messages)
+//! or [`render`] (nft text). Up: netlink messages → [`lift`] → [`observed`]. Aside: the policy's own
+//! answer to a packet ([`policy::Policy::verdict`]) must equal the ruleset's ([`eval`]).
+
+pub mod addr;
+pub mod backend;
+pub mod compile;
+pub mod diagnostic;
+pub mod eval;
+pub mod expect;
+pub mod interface;
+pub mod lift;
+pub mod lower;
+pub mod memory;
+pub mod observed;
+pub mod packet;
+pub mod plan;
+pub mod policy;
+pub mod port;
+pub mod reason;
+pub mod render;
+pub mod ruleset;
+mod wire;
+
+#[cfg(any(test, feature = "generate"))]
+pub mod generate;

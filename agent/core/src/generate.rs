@@ -1,0 +1,303 @@
+//! Policies, packets and rulesets by chance, for property tests.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use crate::diagnostic::{Place, Sources};
+use crate::interface::InterfacePattern;
+use crate::packet::{CtState, Hook, Packet, Transport};
+use crate::policy::{
+    Address, Allow, Denied, Group, Icmp, IcmpTypes, Log, Options, Overlay, OverlayBackend, Peer,
+    Policy, Source, Tunnel,
+};
+use crate::port::{PortRange, PortSpec, TCP, UDP};
+
+const INTERFACES: [&str; 7] = ["lo", "eth0", "eth1", "cni0", "flannel.1", "wg0", "cali0"];
+
+fn place() -> Place {
+    let file = Sources::default().add("generated", "");
+    Place { file, span: 0..0 }
+}
+
+/// Addresses from a small world, so that packets meet policies.
+pub fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (0u8..4, 0u8..8).prop_map(|(c, d)| IpAddr::V4(Ipv4Addr::new(10, 0, c, d))),
+        (0u16..4, 0u16..8)
+            .prop_map(|(c, d)| { IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, c, 0, 0, 0, d)) }),
+        Just(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1))),
+    ]
+}
+
+fn net() -> impl Strategy<Value = IpNet> {
+    (address(), 0u8..=128).prop_map(|(ip, len)| {
+        let len = match ip {
+            IpAddr::V4(_) => [32, 32, 31, 30, 29, 24, 22, 0][usize::from(len % 8)],
+            IpAddr::V6(_) => [128, 128, 127, 125, 64, 62, 32, 0][usize::from(len % 8)],
+        };
+        IpNet::new(ip, len)
+            .expect("lengths are within the family's")
+            .trunc()
+    })
+}
+
+fn addresses() -> impl Strategy<Value = Vec<Address>> {
+    prop::collection::vec(net(), 1..5).prop_map(|nets| {
+        nets.into_iter()
+            .map(|net| Address {
+                net,
+                place: place(),
+            })
+            .collect()
+    })
+}
+
+fn pattern() -> impl Strategy<Value = InterfacePattern> {
+    prop_oneof![
+        prop::sample::select(&INTERFACES[1..])
+            .prop_map(|name| InterfacePattern::Exact(name.into())),
+        prop::sample::select(vec!["cali", "eth", "flannel."])
+            .prop_map(|p| InterfacePattern::Prefix(p.into())),
+    ]
+}
+
+fn patterns(min: usize) -> impl Strategy<Value = Vec<InterfacePattern>> {
+    prop::collection::btree_set(pattern(), min..3).prop_map(|set| set.into_iter().collect())
+}
+
+/// Ports from a small world too, with the edges.
+fn port() -> impl Strategy<Value = u16> {
+    prop::sample::select(vec![
+        1, 22, 53, 67, 68, 80, 81, 546, 8285, 8472, 30080, 51820, 65534, 65535,
+    ])
+}
+
+fn port_spec() -> impl Strategy<Value = PortSpec> {
+    prop_oneof![
+        4 => (port(), port(), prop::sample::select(vec![vec![TCP], vec![UDP], vec![TCP, UDP], vec![132]])).prop_map(
+            |(a, b, protocols)| PortSpec {
+                protocols,
+                range: Some(PortRange { first: a.min(b), last: a.max(b) }),
+            }
+        ),
+        1 => prop::sample::select(vec![50u8, 47, 4, TCP]).prop_map(|p| PortSpec { protocols: vec![p], range: None }),
+    ]
+}
+
+fn sources(groups: usize) -> impl Strategy<Value = Vec<Source>> {
+    let one = prop_oneof![
+        Just(Source::Any),
+        net().prop_map(Source::Net),
+        (0..groups.max(1)).prop_map(|i| Source::Group(format!("g{i}"))),
+    ];
+    prop::collection::vec(one, 1..4)
+}
+
+fn allow(groups: usize) -> impl Strategy<Value = Allow> {
+    let ports = prop::option::weighted(0.9, prop::collection::vec(port_spec(), 1..4));
+    (ports, sources(groups), patterns(0)).prop_map(|(ports, from, interfaces)| Allow {
+        name: String::new(),
+        place: place(),
+        ports,
+        from,
+        interfaces,
+    })
+}
+
+fn overlay() -> impl Strategy<Value = Overlay> {
+    let backend = prop::sample::select(vec![
+        (
+            OverlayBackend::Vxlan,
+            Some(Tunnel::Udp(PortRange::one(8472))),
+        ),
+        (
+            OverlayBackend::Wireguard,
+            Some(Tunnel::Udp(PortRange {
+                first: 51820,
+                last: 51821,
+            })),
+        ),
+        (OverlayBackend::Ipip, Some(Tunnel::Protocol(4))),
+        (OverlayBackend::HostGw, None),
+        (OverlayBackend::None, None),
+    ]);
+    (backend, addresses(), patterns(1)).prop_map(|((backend, tunnel), subnets, interfaces)| {
+        Overlay {
+            name: String::new(),
+            place: place(),
+            backend,
+            tunnel,
+            subnets,
+            interfaces,
+        }
+    })
+}
+
+fn icmp_types() -> impl Strategy<Value = IcmpTypes> {
+    let kinds = prop::collection::btree_set(any::<u8>(), 0..4);
+    prop_oneof![
+        4 => kinds.prop_map(|kinds| IcmpTypes::Some(kinds.into_iter().collect())),
+        1 => Just(IcmpTypes::All),
+    ]
+}
+
+fn icmp(groups: usize) -> impl Strategy<Value = Icmp> {
+    let ping = prop_oneof![Just(Vec::new()), sources(groups)];
+    (any::<bool>(), icmp_types(), icmp_types(), ping).prop_map(|(core, v4, v6, ping)| Icmp {
+        core,
+        v4,
+        v6,
+        ping,
+    })
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    (-99i32..100, any::<bool>(), any::<bool>()).prop_map(|(hook_priority, reject, drop_invalid)| {
+        Options {
+            hook_priority,
+            denied: if reject { Denied::Reject } else { Denied::Drop },
+            drop_invalid,
+        }
+    })
+}
+
+/// Policies that parsed ones could be, including overlaps that parsing would refuse: what is
+/// compiled must be right all the same.
+pub fn policy() -> impl Strategy<Value = Policy> {
+    (0usize..3).prop_flat_map(|groups| {
+        let peers = prop::collection::vec((prop::option::of(0u8..9), addresses()), 0..4);
+        let groups_list = prop::collection::vec(addresses(), groups);
+        let allows = prop::collection::vec(allow(groups), 0..4);
+        let overlays = prop::collection::vec(overlay(), 0..3);
+        let log = prop::option::of(Just(Log::default()));
+        (
+            peers,
+            groups_list,
+            overlays,
+            allows,
+            patterns(0),
+            icmp(groups),
+            options(),
+            log,
+        )
+            .prop_map(
+                |(peers, groups, overlays, allows, trusted, icmp, options, log)| Policy {
+                    peers: named_peers(peers),
+                    groups: groups
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, addresses)| Group {
+                            name: format!("g{i}"),
+                            place: place(),
+                            addresses,
+                        })
+                        .collect(),
+                    overlays: overlays
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, o)| Overlay {
+                            name: format!("o{i}"),
+                            ..o
+                        })
+                        .collect(),
+                    allows: allows
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, a)| Allow {
+                            name: format!("a{i}"),
+                            ..a
+                        })
+                        .collect(),
+                    trusted,
+                    icmp,
+                    options,
+                    log,
+                    expects: Vec::new(),
+                },
+            )
+    })
+}
+
+fn named_peers(peers: Vec<(Option<u8>, Vec<Address>)>) -> Vec<Peer> {
+    let named = peers.into_iter().enumerate();
+    named
+        .map(|(i, (name, addresses))| Peer {
+            name: name.map(|_| format!("p{i}")),
+            addresses,
+        })
+        .collect()
+}
+
+fn transport(source: IpAddr) -> impl Strategy<Value = Transport> {
+    let protocol = prop::sample::select(vec![TCP, UDP, 132]);
+    let kinds = match source {
+        IpAddr::V4(_) => vec![0u8, 3, 8, 11, 12, 200],
+        IpAddr::V6(_) => vec![1, 2, 4, 128, 129, 130, 133, 135, 137, 143, 200],
+    };
+    prop_oneof![
+        6 => (protocol, port(), port()).prop_map(|(protocol, source, destination)| Transport::Ports {
+            protocol,
+            source,
+            destination,
+        }),
+        2 => prop::sample::select(kinds).prop_map(|kind| Transport::Icmp { kind, code: 0 }),
+        1 => prop::sample::select(vec![50u8, 47, 4]).prop_map(Transport::Other),
+    ]
+}
+
+/// Packets that a kernel could show to our chains.
+pub fn packet() -> impl Strategy<Value = Packet> {
+    (address(), address()).prop_flat_map(|(source, destination)| {
+        let destination = match (source, destination) {
+            (IpAddr::V4(_), IpAddr::V6(_)) => IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            (IpAddr::V6(_), IpAddr::V4(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            (_, same) => same,
+        };
+        let state = prop::sample::select(vec![
+            CtState::New,
+            CtState::New,
+            CtState::New,
+            CtState::Established,
+            CtState::Related,
+            CtState::Invalid,
+            CtState::Untracked,
+        ]);
+        let hook = prop::sample::select(vec![Hook::Input, Hook::Forward]);
+        let interface = prop::sample::select(&INTERFACES[..]);
+        let hop_limit = prop::sample::select(vec![1u8, 64, 255]);
+        (
+            hook,
+            interface,
+            transport(source),
+            hop_limit,
+            state,
+            prop::option::of(port()),
+            any::<bool>(),
+        )
+            .prop_map(
+                move |(hook, interface, transport, hop_limit, state, dialled, reverse_path)| {
+                    let tracked = !matches!(state, CtState::Invalid | CtState::Untracked);
+                    let has_ports = matches!(transport, Transport::Ports { .. });
+                    Packet {
+                        hook,
+                        // Nothing that came in by lo is ever forwarded.
+                        interface: if hook == Hook::Forward && interface == "lo" {
+                            "eth0"
+                        } else {
+                            interface
+                        }
+                        .to_owned(),
+                        source,
+                        destination,
+                        transport,
+                        hop_limit,
+                        state,
+                        dialled: dialled.filter(|_| tracked && has_ports),
+                        reverse_path,
+                    }
+                },
+            )
+    })
+}

@@ -1,0 +1,230 @@
+//! From the kernel's objects to what was [`observed`](crate::observed).
+//!
+//! Whatever is in the table and is not in our words is said, never skipped: the plan removes it.
+
+use std::collections::BTreeMap;
+
+use peerwall_proto::nf_tables as nft;
+use peerwall_proto::nf_tables::userdata;
+
+use crate::lower::key_value;
+use crate::observed::{Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
+use crate::packet::Hook;
+use crate::ruleset::{Base, ChainPolicy, Element, KeyType, Set};
+use crate::wire;
+
+/// Everything a dump of our table gave.
+#[derive(Debug, Clone, Default)]
+pub struct Dump {
+    /// The table itself.
+    pub table: nft::Table,
+    /// Its chains, in the kernel's order.
+    pub chains: Vec<nft::Chain>,
+    /// Its rules, in order within each chain.
+    pub rules: Vec<nft::Rule>,
+    /// Its sets.
+    pub sets: Vec<nft::Set>,
+    /// Elements of the sets, by set.
+    pub elements: BTreeMap<String, Vec<nft::Element>>,
+    /// Its stateful objects.
+    pub objects: Vec<nft::Object>,
+}
+
+/// Reads a dump.
+pub fn lift(dump: &Dump) -> SeenTable {
+    let flags = dump.table.flags.unwrap_or(0);
+    let mut table = SeenTable {
+        hold: Hold {
+            owner: dump
+                .table
+                .owner
+                .filter(|_| flags & nft::NFT_TABLE_F_OWNER != 0),
+            persist: flags & nft::NFT_TABLE_F_PERSIST != 0,
+        },
+        ..SeenTable::default()
+    };
+    if flags & nft::NFT_TABLE_F_DORMANT != 0 {
+        table.strangers.push("the flag dormant".into());
+    }
+    for object in &dump.objects {
+        lift_object(object, &mut table);
+    }
+    for set in &dump.sets {
+        lift_set(set, &dump.elements, &mut table);
+    }
+    table.chains = dump
+        .chains
+        .iter()
+        .map(|chain| lift_chain(chain, &dump.rules))
+        .collect();
+    table
+}
+
+fn lift_object(object: &nft::Object, table: &mut SeenTable) {
+    let name = object.name.clone().unwrap_or_default();
+    match object.counter() {
+        Ok(Some(counter)) => {
+            let counter = SeenCounter {
+                packets: counter.packets.unwrap_or(0),
+                bytes: counter.bytes.unwrap_or(0),
+            };
+            table.counters.insert(name, counter);
+        }
+        Ok(None) | Err(_) => table.strangers.push(format!("object {name}")),
+    }
+}
+
+fn lift_set(set: &nft::Set, elements: &BTreeMap<String, Vec<nft::Element>>, table: &mut SeenTable) {
+    let name = set.name.clone().unwrap_or_default();
+    // An anonymous set goes with its rule, which is none of ours.
+    if set.flags.unwrap_or(0) & nft::NFT_SET_ANONYMOUS != 0 {
+        return;
+    }
+    let none = Vec::new();
+    let elements = elements.get(&name).unwrap_or(&none);
+    let seen = known_set(set, elements).map_or(SeenSet::Strange, SeenSet::Known);
+    table.sets.insert(name, seen);
+}
+
+fn known_set(set: &nft::Set, elements: &[nft::Element]) -> Option<Set> {
+    let key = KeyType::ALL
+        .into_iter()
+        .find(|key| Some(key.number()) == set.key_type)?;
+    let same_len = set.key_len == u32::try_from(key.len_bytes()).ok();
+    let plain = set.data_type.is_none()
+        && set.timeout.unwrap_or(0) == 0
+        && set.expr.is_none()
+        && set.exprs.is_none()
+        && set
+            .desc
+            .as_ref()
+            .is_none_or(|desc| desc.0.concat.is_none() && desc.0.size.is_none());
+    (same_len && plain).then_some(())?;
+    let interval = match set.flags.unwrap_or(0) {
+        0 => false,
+        nft::NFT_SET_INTERVAL => true,
+        _ => return None,
+    };
+    let elements = match interval {
+        true => intervals(key, elements)?,
+        false => singles(key, elements)?,
+    };
+    Some(Set {
+        key,
+        interval,
+        elements,
+    })
+}
+
+/// Key, whether it is the end of an interval, and the comment; `None` if it has more to it.
+fn plain_element(key: KeyType, element: &nft::Element) -> Option<(u128, bool, Option<Box<str>>)> {
+    let plain = element.data.is_none()
+        && element.timeout.unwrap_or(0) == 0
+        && element.expr.is_none()
+        && element.exprs.is_none()
+        && element.objref.is_none()
+        && element.key_end.is_none();
+    plain.then_some(())?;
+    let value = key_value(key, element.key.as_ref()?.0.value.as_deref()?)?;
+    let end = element.flags.unwrap_or(0) & nft::NFT_SET_ELEM_INTERVAL_END != 0;
+    let comment = element.userdata.as_deref().and_then(userdata::find_comment);
+    Some((value, end, comment.map(String::into_boxed_str)))
+}
+
+fn singles(key: KeyType, elements: &[nft::Element]) -> Option<Vec<Element>> {
+    let mut found = Vec::with_capacity(elements.len());
+    for element in elements {
+        let (value, end, comment) = plain_element(key, element)?;
+        if end {
+            return None;
+        }
+        found.push(Element {
+            comment,
+            ..Element::one(value)
+        });
+    }
+    found.sort_unstable_by_key(|element| element.first);
+    Some(found)
+}
+
+/// Pairs starts with ends. At the same key an end belongs to the interval before, so it goes first;
+/// an end without a start is what nft writes in front of everything (its "null element").
+fn intervals(key: KeyType, elements: &[nft::Element]) -> Option<Vec<Element>> {
+    let mut points = elements
+        .iter()
+        .map(|element| plain_element(key, element))
+        .collect::<Option<Vec<_>>>()?;
+    points.sort_unstable_by_key(|(value, end, _)| (*value, !*end));
+    let mut found: Vec<Element> = Vec::new();
+    let mut open: Option<(u128, Option<Box<str>>)> = None;
+    for (value, end, comment) in points {
+        match (end, open.take()) {
+            (true, Some((first, comment))) => found.push(Element {
+                first,
+                last: value.checked_sub(1)?,
+                comment,
+            }),
+            (true, None) => {}
+            (false, None) => open = Some((value, comment)),
+            (false, Some(_)) => return None,
+        }
+    }
+    if let Some((first, comment)) = open {
+        found.push(Element {
+            first,
+            last: key.max(),
+            comment,
+        });
+    }
+    Some(found)
+}
+
+fn lift_chain(chain: &nft::Chain, rules: &[nft::Rule]) -> SeenChain {
+    let name = chain.name.clone().unwrap_or_default();
+    let of_chain = rules.iter().filter(|rule| rule.chain == chain.name);
+    SeenChain {
+        base: lift_base(chain),
+        rules: of_chain.map(lift_rule).collect(),
+        name,
+    }
+}
+
+fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, String> {
+    let Some(hook) = &chain.hook else {
+        return Ok(None);
+    };
+    let kind = chain.kind.as_deref().unwrap_or_default();
+    if kind != "filter" {
+        return Err(format!("its type is {kind}"));
+    }
+    let number = hook.0.hooknum;
+    let hook_known = match number {
+        Some(nft::NF_INET_LOCAL_IN) => Hook::Input,
+        Some(nft::NF_INET_FORWARD) => Hook::Forward,
+        _ => return Err(format!("its hook is number {}", number.unwrap_or(u32::MAX))),
+    };
+    let policy = match chain.policy {
+        Some(nft::NF_DROP) => ChainPolicy::Drop,
+        _ => ChainPolicy::Accept,
+    };
+    Ok(Some(Base {
+        hook: hook_known,
+        priority: hook.0.priority().unwrap_or(0),
+        policy,
+    }))
+}
+
+fn lift_rule(rule: &nft::Rule) -> SeenRule {
+    let exprs = rule.exprs.as_deref().unwrap_or_default();
+    let lifted = match rule.compat {
+        Some(_) => Err("it is an xtables rule".to_owned()),
+        None => wire::read_rule(exprs).map(|mut lifted| {
+            lifted.comment = rule.userdata.as_deref().and_then(userdata::find_comment);
+            lifted
+        }),
+    };
+    SeenRule {
+        handle: rule.handle.unwrap_or(0),
+        rule: lifted,
+    }
+}

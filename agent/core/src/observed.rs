@@ -1,0 +1,115 @@
+//! What was found: the table as it is, with what the kernel adds to it.
+
+use std::collections::BTreeMap;
+
+use crate::ruleset::{Base, Chain, Rule, Ruleset, Set};
+
+/// State of a namespace, as far as it concerns us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The kernel's generation counter, which every commit by anybody moves on.
+    pub generation: u32,
+    /// Our table, if there is one.
+    pub table: Option<SeenTable>,
+}
+
+/// The table `inet peerwall` as found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenTable {
+    /// Who owns it and whether it outlives him.
+    pub hold: Hold,
+    /// Counters by name.
+    pub counters: BTreeMap<String, SeenCounter>,
+    /// Sets by name.
+    pub sets: BTreeMap<String, SeenSet>,
+    /// Chains in the kernel's order.
+    pub chains: Vec<SeenChain>,
+    /// What is in it and cannot be ours: a reason to make it anew.
+    pub strangers: Vec<String>,
+}
+
+/// Who may change a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Port id of the netlink socket that owns it; absent if anybody may change it.
+    pub owner: Option<u32>,
+    /// Whether it stays when its owner goes.
+    pub persist: bool,
+}
+
+/// A counter with what it counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeenCounter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A set as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeenSet {
+    /// One that could be ours.
+    Known(Set),
+    /// Another type, a map, or with flags or elements that we never make.
+    Strange,
+}
+
+/// A chain as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenChain {
+    /// Its name.
+    pub name: String,
+    /// Where packets enter it, or why that cannot be said in our words.
+    pub base: Result<Option<Base>, String>,
+    /// Its rules with their handles, in order.
+    pub rules: Vec<SeenRule>,
+}
+
+/// A rule as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRule {
+    /// The kernel's number for it, unique in the table.
+    pub handle: u64,
+    /// The rule, or why it is none of ours.
+    pub rule: Result<Rule, String>,
+}
+
+impl SeenTable {
+    /// The ruleset, if there is nothing in the table that is not in our words.
+    pub fn ruleset(&self) -> Option<Ruleset> {
+        if !self.strangers.is_empty() {
+            return None;
+        }
+        let mut ruleset = Ruleset {
+            counters: self.counters.keys().cloned().collect(),
+            ..Ruleset::default()
+        };
+        for (name, set) in &self.sets {
+            match set {
+                SeenSet::Known(set) => ruleset.sets.insert(name.clone(), set.clone()),
+                SeenSet::Strange => return None,
+            };
+        }
+        for chain in &self.chains {
+            ruleset.chains.push(chain.known()?);
+        }
+        Some(ruleset.normalized())
+    }
+
+    /// The chain of this name.
+    pub fn chain(&self, name: &str) -> Option<&SeenChain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+impl SeenChain {
+    fn known(&self) -> Option<Chain> {
+        let rules = self.rules.iter().map(|seen| seen.rule.clone().ok());
+        Some(Chain {
+            name: self.name.clone(),
+            base: self.base.clone().ok()?,
+            rules: rules.collect::<Option<_>>()?,
+        })
+    }
+}

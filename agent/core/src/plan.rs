@@ -1,0 +1,328 @@
+//! What it takes to get from what is there to what is wanted.
+//!
+//! A [`Plan`] is the one value that `plan` prints and `apply` sends. It touches only what differs:
+//! rules that stay keep their handles, elements that stay keep their place, and counters are objects
+//! of their own that live as long as anything counts with them.
+
+use std::collections::BTreeSet;
+
+use crate::observed::{Observed, SeenChain, SeenCounter, SeenSet, SeenTable};
+use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
+
+/// Steps, in the order in which they are sent, all in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps.
+    pub ops: Vec<Op>,
+    /// Why the table has to be made anew, if it has to.
+    pub rebuild: Option<String>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Make the table, or claim the one that is there.
+    AddTable,
+    /// Remove the table with all that is in it.
+    DeleteTable,
+    /// Make a counter that starts with these numbers.
+    AddCounter(String, SeenCounter),
+    /// Remove a counter.
+    DeleteCounter(String),
+    /// Make an empty set.
+    AddSet(String, KeyType, Interval),
+    /// Remove a set.
+    DeleteSet(String),
+    /// Add elements to a set.
+    AddElements(String, KeyType, Interval, Vec<Element>),
+    /// Remove elements from a set.
+    DeleteElements(String, KeyType, Interval, Vec<Element>),
+    /// Make a chain without rules.
+    AddChain(String, Option<Base>),
+    /// Set a base chain's policy.
+    SetPolicy(String, ChainPolicy),
+    /// Remove all rules of a chain.
+    FlushChain(String),
+    /// Remove a chain.
+    DeleteChain(String),
+    /// Add a rule before the one with this handle, or at the end.
+    AddRule(String, Option<u64>, Rule),
+    /// Remove the rule with this handle.
+    DeleteRule(String, u64),
+}
+
+/// Whether elements are intervals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interval {
+    /// They are.
+    Yes,
+    /// They are single values.
+    No,
+}
+
+impl From<bool> for Interval {
+    fn from(interval: bool) -> Self {
+        match interval {
+            true => Self::Yes,
+            false => Self::No,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// The plan that only makes the table ours, for who holds it without changing it.
+    pub fn claim() -> Self {
+        Self {
+            ops: vec![Op::AddTable],
+            rebuild: None,
+        }
+    }
+
+    /// The plan that takes our table away.
+    pub fn remove(seen: &Observed) -> Self {
+        let ops = match seen.table {
+            Some(_) => vec![Op::DeleteTable],
+            None => Vec::new(),
+        };
+        Self { ops, rebuild: None }
+    }
+}
+
+/// Steps from `seen` to `wanted`.
+pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
+    let Some(table) = &seen.table else {
+        let mut ops = vec![Op::AddTable];
+        create_all(wanted, &SeenTable::default(), &mut ops);
+        return Plan { ops, rebuild: None };
+    };
+    if let Some(why) = must_rebuild(wanted, table) {
+        // Claimed first: what another process owns cannot be removed, what nobody owns can.
+        let mut ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
+        create_all(wanted, table, &mut ops);
+        return Plan {
+            ops,
+            rebuild: Some(why),
+        };
+    }
+    let mut ops = Vec::new();
+    add_and_change(wanted, table, &mut ops);
+    remove_the_rest(wanted, table, &mut ops);
+    if !ops.is_empty() {
+        ops.insert(0, Op::AddTable);
+    }
+    Plan { ops, rebuild: None }
+}
+
+/// Why small steps would not do: the kernel can change neither the type of a set nor the hook of a
+/// chain.
+fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
+    if let Some(stranger) = table.strangers.first() {
+        return Some(format!("{stranger} is in the table"));
+    }
+    for (name, set) in &wanted.sets {
+        let same = match table.sets.get(name) {
+            None => true,
+            Some(SeenSet::Known(seen)) => seen.key == set.key && seen.interval == set.interval,
+            Some(SeenSet::Strange) => false,
+        };
+        if !same {
+            return Some(format!("set {name} has another type"));
+        }
+    }
+    for chain in &wanted.chains {
+        let hook = |base: &Option<Base>| base.map(|b| (b.hook, b.priority));
+        let same = match table.chain(&chain.name).map(|seen| &seen.base) {
+            None => true,
+            Some(Ok(base)) => hook(base) == hook(&chain.base),
+            Some(Err(_)) => false,
+        };
+        if !same {
+            return Some(format!("chain {} has another hook or priority", chain.name));
+        }
+    }
+    None
+}
+
+fn create_all(wanted: &Ruleset, old: &SeenTable, ops: &mut Vec<Op>) {
+    for name in &wanted.counters {
+        let start = old.counters.get(name).copied().unwrap_or_default();
+        ops.push(Op::AddCounter(name.clone(), start));
+    }
+    for (name, set) in &wanted.sets {
+        create_set(name, set, ops);
+    }
+    for chain in &wanted.chains {
+        ops.push(Op::AddChain(chain.name.clone(), chain.base));
+    }
+    for chain in &wanted.chains {
+        let add = |rule: &Rule| Op::AddRule(chain.name.clone(), None, rule.clone());
+        ops.extend(chain.rules.iter().map(add));
+    }
+}
+
+fn create_set(name: &str, set: &Set, ops: &mut Vec<Op>) {
+    let interval = set.interval.into();
+    ops.push(Op::AddSet(name.to_owned(), set.key, interval));
+    if !set.elements.is_empty() {
+        let elements = set.elements.clone();
+        ops.push(Op::AddElements(
+            name.to_owned(),
+            set.key,
+            interval,
+            elements,
+        ));
+    }
+}
+
+fn add_and_change(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
+    for name in &wanted.counters {
+        if !table.counters.contains_key(name) {
+            ops.push(Op::AddCounter(name.clone(), SeenCounter::default()));
+        }
+    }
+    for (name, set) in &wanted.sets {
+        match table.sets.get(name) {
+            Some(SeenSet::Known(seen)) => change_elements(name, set, seen, ops),
+            Some(SeenSet::Strange) | None => create_set(name, set, ops),
+        }
+    }
+    for chain in &wanted.chains {
+        match table.chain(&chain.name) {
+            None => ops.push(Op::AddChain(chain.name.clone(), chain.base)),
+            Some(seen) => change_policy(chain, seen, ops),
+        }
+    }
+    for chain in &wanted.chains {
+        let none = Vec::new();
+        let rules = table.chain(&chain.name).map_or(&none, |seen| &seen.rules);
+        change_rules(chain, rules, ops);
+    }
+}
+
+fn change_policy(chain: &Chain, seen: &SeenChain, ops: &mut Vec<Op>) {
+    if let (Some(want), Ok(Some(have))) = (chain.base, &seen.base)
+        && want.policy != have.policy
+    {
+        ops.push(Op::SetPolicy(chain.name.clone(), want.policy));
+    }
+}
+
+/// Both lists are ascending and disjoint; what is in one and not in the other is the difference.
+fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
+    let (mut add, mut delete) = (Vec::new(), Vec::new());
+    let (mut w, mut h) = (
+        want.elements.iter().peekable(),
+        have.elements.iter().peekable(),
+    );
+    loop {
+        match (w.peek(), h.peek()) {
+            (None, None) => break,
+            (Some(a), Some(b)) if a == b => {
+                w.next();
+                h.next();
+            }
+            (Some(a), Some(b)) if a.first < b.first => add.extend(w.next().cloned()),
+            (Some(a), Some(b)) if a.first > b.first => delete.extend(h.next().cloned()),
+            (Some(_), Some(_)) => {
+                add.extend(w.next().cloned());
+                delete.extend(h.next().cloned());
+            }
+            (Some(_), None) => add.extend(w.next().cloned()),
+            (None, Some(_)) => delete.extend(h.next().cloned()),
+        }
+    }
+    let interval = want.interval.into();
+    // Deletions first: within a transaction the kernel refuses an interval that overlaps another.
+    if !delete.is_empty() {
+        ops.push(Op::DeleteElements(
+            name.to_owned(),
+            want.key,
+            interval,
+            delete,
+        ));
+    }
+    if !add.is_empty() {
+        ops.push(Op::AddElements(name.to_owned(), want.key, interval, add));
+    }
+}
+
+/// Keeps the longest common subsequence of rules; what is new goes before the next rule that stays.
+fn change_rules(chain: &Chain, seen: &[crate::observed::SeenRule], ops: &mut Vec<Op>) {
+    let kept = common(&chain.rules, seen);
+    let kept_seen: BTreeSet<usize> = kept.iter().map(|(_, s)| *s).collect();
+    for (index, old) in seen.iter().enumerate() {
+        if !kept_seen.contains(&index) {
+            ops.push(Op::DeleteRule(chain.name.clone(), old.handle));
+        }
+    }
+    let mut next = kept.iter().peekable();
+    for (index, rule) in chain.rules.iter().enumerate() {
+        match next.peek() {
+            Some((w, _)) if *w == index => {
+                next.next();
+            }
+            ahead => {
+                let before = ahead.map(|(_, s)| seen[*s].handle);
+                ops.push(Op::AddRule(chain.name.clone(), before, rule.clone()));
+            }
+        }
+    }
+}
+
+/// Positions (wanted, seen) of a longest common subsequence.
+fn common(wanted: &[Rule], seen: &[crate::observed::SeenRule]) -> Vec<(usize, usize)> {
+    let same = |w: usize, s: usize| seen[s].rule.as_ref() == Ok(&wanted[w]);
+    let (n, m) = (wanted.len(), seen.len());
+    // length[w][s]: longest common subsequence of wanted[w..] and seen[s..].
+    let mut length = vec![vec![0_usize; m + 1]; n + 1];
+    for w in (0..n).rev() {
+        for s in (0..m).rev() {
+            length[w][s] = match same(w, s) {
+                true => length[w + 1][s + 1] + 1,
+                false => length[w + 1][s].max(length[w][s + 1]),
+            };
+        }
+    }
+    let (mut w, mut s, mut pairs) = (0, 0, Vec::new());
+    while w < n && s < m {
+        if same(w, s) {
+            pairs.push((w, s));
+            w += 1;
+            s += 1;
+        } else if length[w + 1][s] >= length[w][s + 1] {
+            w += 1;
+        } else {
+            s += 1;
+        }
+    }
+    pairs
+}
+
+/// What nothing wants any more, users before what they use.
+fn remove_the_rest(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
+    let extra: Vec<&SeenChain> = table
+        .chains
+        .iter()
+        .filter(|chain| wanted.chain(&chain.name).is_none())
+        .collect();
+    let with_rules = extra.iter().filter(|chain| !chain.rules.is_empty());
+    ops.extend(with_rules.map(|chain| Op::FlushChain(chain.name.clone())));
+    let sets = table
+        .sets
+        .keys()
+        .filter(|name| !wanted.sets.contains_key(*name));
+    ops.extend(sets.cloned().map(Op::DeleteSet));
+    ops.extend(
+        extra
+            .iter()
+            .map(|chain| Op::DeleteChain(chain.name.clone())),
+    );
+    let counters = table.counters.keys();
+    let unused = counters.filter(|name| !wanted.counters.contains(*name));
+    ops.extend(unused.cloned().map(Op::DeleteCounter));
+}

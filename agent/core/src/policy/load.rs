@@ -1,0 +1,629 @@
+//! From files to a [`Policy`]: parse, don't check. All errors at once, each with its place.
+
+mod fields;
+mod section;
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Address, Policy, Source};
+use crate::addr;
+use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
+use fields::Fields;
+
+/// The newest version of the language.
+pub const VERSION: u32 = 1;
+/// Longest name of a peer, group, overlay or allow, in bytes.
+const NAME_MAX_BYTES: usize = 63;
+/// At most so many warnings of one kind; a list of thousands can be wrong in thousands of places.
+const WARNINGS_MAX: usize = 8;
+
+/// Where a policy's files come from. The agent has the file system, tests have a map.
+pub trait Files {
+    /// The text of `path`, which a policy file `relative_to` names.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be read.
+    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String>;
+
+    /// Names of the files that match `pattern`, sorted.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the pattern.
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String>;
+}
+
+/// No files beside the one that is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
+        Err(format!("{path} cannot be read here"))
+    }
+    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// What came of reading a policy.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The policy, if there was no error.
+    pub policy: Option<Policy>,
+    /// Errors and warnings in the order of the files.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The files, for showing the diagnostics.
+    pub sources: Sources,
+}
+
+impl Loaded {
+    /// Whether there is an error.
+    pub fn has_errors(&self) -> bool {
+        has_errors(&self.diagnostics)
+    }
+}
+
+fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}
+
+/// Reads a policy from the text of its main file, and the files that one names.
+pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
+    let mut sources = Sources::default();
+    let main = sources.add(name, text);
+    let mut loader = Loader {
+        files,
+        sources,
+        start: Place {
+            file: main,
+            span: 0..text.len().min(1),
+        },
+        diagnostics: Vec::new(),
+        draft: Draft::default(),
+    };
+    loader.file(main, true);
+    loader.finish()
+}
+
+/// What is known so far, from all files.
+#[derive(Default)]
+struct Draft {
+    policy: Policy,
+    /// Every name and section that may be there once, by kind and name, with its place.
+    defined: BTreeMap<(&'static str, String), Place>,
+    /// Sources as written, to be resolved when all names are known.
+    froms: Vec<PendingFrom>,
+    expects: Vec<section::PendingExpect>,
+    log_off: bool,
+}
+
+/// Where a resolved list of sources belongs.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Allow(usize),
+    Ping,
+}
+
+struct PendingFrom {
+    owner: Owner,
+    text: String,
+    place: Place,
+}
+
+struct Loader<'a> {
+    files: &'a dyn Files,
+    sources: Sources,
+    /// The first character of the main file, for what is about the whole.
+    start: Place,
+    diagnostics: Vec<Diagnostic>,
+    draft: Draft,
+}
+
+impl Loader<'_> {
+    fn error(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    fn file(&mut self, file: FileId, is_main: bool) {
+        let text = self.sources.text(file).to_owned();
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        for err in &errors {
+            self.syntax_error(file, &text, err);
+        }
+        let fields = Fields::new(file, table.get_ref(), 0..text.len().min(1));
+        self.top(fields, is_main, errors.is_empty());
+    }
+
+    fn syntax_error(&mut self, file: FileId, text: &str, err: &toml::de::Error) {
+        let span = err.span().unwrap_or(text.len()..text.len());
+        let place = Place { file, span };
+        self.error(Diagnostic::error(place, format!("not TOML: {}", err.message())).help(
+            "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md",
+        ));
+    }
+
+    fn top(&mut self, mut fields: Fields<'_>, is_main: bool, is_whole: bool) {
+        let file = fields.file();
+        match fields.take("version") {
+            Some((_, value)) => self.version(file, value),
+            // A file that is not TOML may have one that was not seen.
+            None if is_main && is_whole => {
+                let place = fields.place();
+                self.error(
+                    Diagnostic::error(place, "`version` is missing")
+                        .help("start the file with `version = 1`"),
+                );
+            }
+            None => {}
+        }
+        self.sections(&mut fields);
+        let include = fields.take("include");
+        let known = [
+            "version",
+            "peers",
+            "overlay",
+            "allow",
+            "groups",
+            "include",
+            "peers_files",
+            "interfaces",
+            "icmp",
+            "options",
+            "log",
+            "expect",
+        ];
+        self.diagnostics
+            .extend(fields.unknown(&known, "the policy"));
+        if let Some((key, value)) = include {
+            match is_main {
+                true => self.include(file, value),
+                false => self.error(
+                    Diagnostic::error(place_of(file, key), "an included file cannot include more")
+                        .help("name it in the main file's `include`"),
+                ),
+            }
+        }
+    }
+
+    fn version(&mut self, file: FileId, value: &Spanned<DeValue<'_>>) {
+        let place = place_of(file, value);
+        match fields::integer(value.get_ref()) {
+            Some(1) => {}
+            Some(n) => self.error(
+                Diagnostic::error(
+                    place,
+                    format!("version {n} of the policy language is not known"),
+                )
+                .help(format!("this peerwall knows version {VERSION}")),
+            ),
+            None => self.error(
+                Diagnostic::error(place, "`version` is not a number").help("write `version = 1`"),
+            ),
+        }
+    }
+
+    fn include(&mut self, file: FileId, value: &Spanned<DeValue<'_>>) {
+        let relative_to = self.sources.name(file).to_owned();
+        for (pattern, place) in self.strings(file, value, "include") {
+            let names = match self.files.glob(&pattern, &relative_to) {
+                Ok(names) => names,
+                Err(why) => {
+                    self.error(Diagnostic::error(place, format!("cannot include: {why}")));
+                    continue;
+                }
+            };
+            let is_pattern = pattern.contains(['*', '?', '[']);
+            if names.is_empty() && !is_pattern {
+                self.error(
+                    Diagnostic::error(place.clone(), format!("there is no file {pattern}")).help(
+                        "paths are relative to this file; a pattern with * may match nothing",
+                    ),
+                );
+            }
+            for name in names {
+                match self.files.read(&name, &relative_to) {
+                    Ok((name, text)) => {
+                        let included = self.sources.add(name, text);
+                        self.file(included, false);
+                    }
+                    Err(why) => {
+                        self.error(Diagnostic::error(
+                            place.clone(),
+                            format!("cannot include: {why}"),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that `name` is defined here; says so if it already was.
+    fn define(&mut self, kind: &'static str, name: &str, place: &Place) -> bool {
+        // These three are looked up by the same names in `from`.
+        let space = match kind {
+            "peer" | "group" | "overlay" => "name",
+            other => other,
+        };
+        let key = (space, name.to_owned());
+        match self.draft.defined.get(&key).cloned() {
+            Some(first) => {
+                let what = match space {
+                    "name" => format!("the name `{name}` is used twice"),
+                    "key" => format!("`{name}` is set twice"),
+                    _ => format!("{kind} `{name}` is defined twice"),
+                };
+                self.error(
+                    Diagnostic::error(place.clone(), what)
+                        .label("again here")
+                        .also(first, "first here")
+                        .help("keep one of them, or rename one"),
+                );
+                false
+            }
+            None => {
+                self.draft.defined.insert(key, place.clone());
+                true
+            }
+        }
+    }
+
+    /// Whether `name` can be a name; says so if not.
+    fn check_name(&mut self, kind: &str, name: &str, place: &Place) -> bool {
+        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let rest = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let err = if name == "any" {
+            Diagnostic::error(place.clone(), format!("a {kind} cannot be named `any`"))
+                .help("`any` means everybody in `from`")
+        } else if !starts || !rest {
+            Diagnostic::error(
+                place.clone(),
+                format!("`{name}` cannot be the name of a {kind}"),
+            )
+            .help("a name has letters, digits, `-`, `_` and `.`, and starts with a letter or digit")
+        } else if name.len() > NAME_MAX_BYTES {
+            Diagnostic::error(
+                place.clone(),
+                format!("the name of this {kind} is longer than {NAME_MAX_BYTES} bytes"),
+            )
+        } else if name.parse::<std::net::IpAddr>().is_ok() {
+            Diagnostic::error(
+                place.clone(),
+                format!("`{name}` is an address, not a name for a {kind}"),
+            )
+            .help(format!("write it as a value: name = \"{name}\""))
+        } else {
+            return true;
+        };
+        self.error(err);
+        false
+    }
+
+    /// A string, or a list of strings that is not empty.
+    fn strings(
+        &mut self,
+        file: FileId,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+    ) -> Vec<(String, Place)> {
+        match fields::strings(file, value, what) {
+            Ok(list) => list,
+            Err(errors) => {
+                self.diagnostics.extend(errors);
+                Vec::new()
+            }
+        }
+    }
+
+    fn address(&mut self, text: &str, place: Place) -> Option<Address> {
+        match addr::parse_source(text) {
+            Ok(net) => Some(Address { net, place }),
+            Err(err) => {
+                let mut diagnostic = Diagnostic::error(place, err.message);
+                diagnostic.help = err.help;
+                self.error(diagnostic);
+                None
+            }
+        }
+    }
+
+    fn addresses(
+        &mut self,
+        file: FileId,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+    ) -> Vec<Address> {
+        let texts = self.strings(file, value, what);
+        texts
+            .into_iter()
+            .filter_map(|(text, place)| self.address(&text, place))
+            .collect()
+    }
+
+    /// The addresses in a plain list, one a line.
+    fn list_file(&mut self, path: &str, named_at: &Place) -> Vec<Address> {
+        let relative_to = self.sources.name(named_at.file).to_owned();
+        let (name, text) = match self.files.read(path, &relative_to) {
+            Ok(found) => found,
+            Err(why) => {
+                self.error(
+                    Diagnostic::error(named_at.clone(), why)
+                        .help("paths are relative to this file"),
+                );
+                return Vec::new();
+            }
+        };
+        let file = self.sources.add(name, text.clone());
+        let mut at = 0;
+        let mut found = Vec::new();
+        for line in text.split_inclusive('\n') {
+            let content = line.split('#').next().unwrap_or_default();
+            let trimmed = content.trim();
+            if !trimmed.is_empty() {
+                let start = at + (content.len() - content.trim_start().len());
+                let span = start..start + trimmed.len();
+                found.extend(self.address(trimmed, Place { file, span }));
+            }
+            at += line.len();
+        }
+        if found.is_empty() && !has_errors(&self.diagnostics) {
+            self.error(
+                Diagnostic::error(named_at.clone(), format!("{path} lists no address"))
+                    .help("one address or CIDR a line; leave the file out if nobody is meant"),
+            );
+        }
+        found
+    }
+
+    fn finish(mut self) -> Loaded {
+        self.resolve_froms();
+        self.resolve_expects();
+        self.cross_check();
+        let order = |d: &Diagnostic| (d.place.file, d.place.span.start);
+        self.diagnostics.sort_by_key(order);
+        let ok = !has_errors(&self.diagnostics);
+        let mut policy = self.draft.policy;
+        if policy.log.is_none() && !self.draft.log_off {
+            policy.log = Some(super::Log::default());
+        }
+        Loaded {
+            policy: ok.then_some(policy),
+            diagnostics: self.diagnostics,
+            sources: self.sources,
+        }
+    }
+
+    fn resolve_froms(&mut self) {
+        for from in std::mem::take(&mut self.draft.froms) {
+            if let Some(source) = self.source(&from.text, &from.place) {
+                self.warn_if_needless(&source, &from);
+                match from.owner {
+                    Owner::Allow(index) => self.draft.policy.allows[index].from.push(source),
+                    Owner::Ping => self.draft.policy.icmp.ping.push(source),
+                }
+            }
+        }
+    }
+
+    fn source(&mut self, text: &str, place: &Place) -> Option<Source> {
+        let policy = &self.draft.policy;
+        if text == "any" {
+            return Some(Source::Any);
+        }
+        if policy.groups.iter().any(|g| g.name == text) {
+            return Some(Source::Group(text.to_owned()));
+        }
+        if policy.peers.iter().any(|p| p.name.as_deref() == Some(text)) {
+            return Some(Source::Peer(text.to_owned()));
+        }
+        if policy.overlays.iter().any(|o| o.name == text) {
+            return Some(Source::Overlay(text.to_owned()));
+        }
+        let looks_like_address =
+            text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        if looks_like_address {
+            return self
+                .address(text, place.clone())
+                .map(|a| Source::Net(a.net));
+        }
+        // A name that is there, but broken, has its own error.
+        if self.draft.defined.contains_key(&("name", text.to_owned())) {
+            return None;
+        }
+        let names = self
+            .draft
+            .defined
+            .keys()
+            .filter(|(space, _)| *space == "name");
+        let help = match fields::closest(text, names.map(|(_, name)| name.as_str()).chain(["any"]))
+        {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => {
+                "name it under [peers], [groups] or [overlay.…], or write an address or \"any\""
+                    .into()
+            }
+        };
+        self.error(
+            Diagnostic::error(
+                place.clone(),
+                format!("there is no peer, group or overlay `{text}`"),
+            )
+            .help(help),
+        );
+        None
+    }
+
+    fn warn_if_needless(&mut self, source: &Source, from: &PendingFrom) {
+        let what = match source {
+            Source::Peer(name) => format!("`{name}` is a peer and may do this anyway"),
+            Source::Overlay(name) => format!("pods of `{name}` may do this anyway"),
+            Source::Net(net) => {
+                let overlays = &self.draft.policy.overlays;
+                let inside = |o: &&super::Overlay| o.subnets.iter().any(|s| s.net.contains(net));
+                match overlays.iter().find(inside) {
+                    Some(o) => format!(
+                        "`{net}` is part of overlay `{}`: accepted from its interfaces anyway, dropped from others",
+                        o.name
+                    ),
+                    None => return,
+                }
+            }
+            Source::Any | Source::Group(_) => return,
+        };
+        self.diagnostics.push(
+            Diagnostic::warning(from.place.clone(), what).help("leave it out; it changes nothing"),
+        );
+    }
+
+    /// What only shows when everything is known.
+    fn cross_check(&mut self) {
+        self.overlay_overlaps();
+        self.peers_in_overlays();
+        self.repeated_addresses();
+        self.shadowed_allows();
+        let policy = &self.draft.policy;
+        let nobody =
+            policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
+        if nobody && !has_errors(&self.diagnostics) {
+            self.diagnostics.push(
+                Diagnostic::warning(self.start.clone(), "this policy lets nobody in")
+                    .help("name peers under [peers], or open a port with [[allow]]"),
+            );
+        }
+    }
+
+    fn overlay_overlaps(&mut self) {
+        let mut seen: Vec<(String, Address)> = Vec::new();
+        let mut found = Vec::new();
+        for overlay in &self.draft.policy.overlays {
+            for subnet in &overlay.subnets {
+                let clash = seen
+                    .iter()
+                    .find(|(_, other)| addr::overlap(other.net, subnet.net));
+                if let Some((name, other)) = clash {
+                    let message = match *name == overlay.name {
+                        true => format!("{} and {} overlap", other.net, subnet.net),
+                        false => format!("overlays `{name}` and `{}` overlap", overlay.name),
+                    };
+                    found.push(
+                        Diagnostic::error(subnet.place.clone(), message)
+                            .also(other.place.clone(), "with this")
+                            .help("an address belongs to one overlay and is written once"),
+                    );
+                }
+                seen.push((overlay.name.clone(), subnet.clone()));
+            }
+        }
+        self.diagnostics.extend(found);
+    }
+
+    fn peers_in_overlays(&mut self) {
+        let policy = &self.draft.policy;
+        let mut found = Vec::new();
+        for overlay in &policy.overlays {
+            for address in policy.peers.iter().flat_map(|p| &p.addresses) {
+                let clash = overlay
+                    .subnets
+                    .iter()
+                    .find(|s| s.net.contains(&address.net));
+                if let Some(subnet) = clash.filter(|_| found.len() < WARNINGS_MAX) {
+                    found.push(
+                        Diagnostic::error(
+                            address.place.clone(),
+                            format!("this peer's address is one of overlay `{}`", overlay.name),
+                        )
+                        .also(subnet.place.clone(), "which holds it")
+                        .help(
+                            "a peer is a machine: write the address it has outside of the overlay",
+                        ),
+                    );
+                }
+            }
+        }
+        self.diagnostics.extend(found);
+    }
+
+    fn repeated_addresses(&mut self) {
+        let mut found = Vec::new();
+        let policy = &self.draft.policy;
+        repeated(policy.peers.iter().flat_map(|p| &p.addresses), &mut found);
+        for group in &policy.groups {
+            repeated(group.addresses.iter(), &mut found);
+        }
+        self.diagnostics.extend(found);
+    }
+
+    /// An allow that an earlier one without conditions covers.
+    fn shadowed_allows(&mut self) {
+        let allows = &self.draft.policy.allows;
+        let mut found = Vec::new();
+        for (index, allow) in allows.iter().enumerate() {
+            let covers = |earlier: &&super::Allow| {
+                let open = earlier.interfaces.is_empty() && earlier.from.contains(&Source::Any);
+                let ports = match (&earlier.ports, &allow.ports) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(all), Some(some)) => some.iter().all(|spec| spec_covered(spec, all)),
+                };
+                open && ports
+            };
+            if let Some(earlier) = allows[..index].iter().find(covers) {
+                found.push(
+                    Diagnostic::warning(
+                        allow.place.clone(),
+                        format!("allow `{}` can never match", allow.name),
+                    )
+                    .also(
+                        earlier.place.clone(),
+                        format!("`{}` is open to all and has the same ports", earlier.name),
+                    )
+                    .help("leave one of them out"),
+                );
+            }
+        }
+        self.diagnostics.extend(found);
+    }
+}
+
+fn spec_covered(spec: &crate::port::PortSpec, by: &[crate::port::PortSpec]) -> bool {
+    spec.protocols.iter().all(|protocol| {
+        by.iter().any(|wide| {
+            wide.protocols.contains(protocol)
+                && match (wide.range, spec.range) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(w), Some(s)) => w.first <= s.first && s.last <= w.last,
+                }
+        })
+    })
+}
+
+fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Diagnostic>) {
+    let mut seen: std::collections::HashMap<ipnet::IpNet, &Address> =
+        std::collections::HashMap::new();
+    let before = found.len();
+    for address in addresses {
+        if let Some(first) = seen.insert(address.net, address)
+            && found.len() - before < WARNINGS_MAX
+        {
+            let text = addr::short(address.net);
+            found.push(
+                Diagnostic::warning(address.place.clone(), format!("`{text}` is listed twice"))
+                    .label("again here")
+                    .also(first.place.clone(), "first here")
+                    .help("leave one of them out"),
+            );
+        }
+    }
+}
+
+fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
+    Place {
+        file,
+        span: value.span(),
+    }
+}

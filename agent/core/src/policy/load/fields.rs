@@ -1,0 +1,166 @@
+//! Reading TOML tables so that every key is accounted for.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::place_of;
+use crate::diagnostic::{Diagnostic, FileId, Place};
+
+/// A table that is being read; keys that nobody takes are errors.
+pub(super) struct Fields<'a> {
+    file: FileId,
+    table: &'a DeTable<'a>,
+    span: Range<usize>,
+    taken: BTreeSet<String>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(file: FileId, table: &'a DeTable<'a>, span: Range<usize>) -> Self {
+        Self {
+            file,
+            table,
+            span,
+            taken: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// Where the table is.
+    pub(super) fn place(&self) -> Place {
+        Place {
+            file: self.file,
+            span: self.span.clone(),
+        }
+    }
+
+    /// Takes a key, if it is there.
+    pub(super) fn take(
+        &mut self,
+        key: &str,
+    ) -> Option<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+        let found = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
+        self.taken.insert(key.to_owned());
+        Some(found)
+    }
+
+    /// All entries in the order of the file, for tables whose keys are names.
+    pub(super) fn entries(&self) -> Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
+        let mut entries: Vec<_> = self.table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        entries
+    }
+
+    /// Errors for the keys that nobody took. `known` are those that could be there.
+    pub(super) fn unknown(&self, known: &[&str], of: &str) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        for (key, _) in self.table {
+            let name = key.get_ref();
+            if self.taken.contains(name.as_ref()) {
+                continue;
+            }
+            let help = match closest(name, known.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("these are known: {}", known.join(", ")),
+            };
+            let place = place_of(self.file, key);
+            errors.push(Diagnostic::error(place, format!("{of} has no key `{name}`")).help(help));
+        }
+        errors
+    }
+}
+
+/// The candidate nearest to `text`, if any is near.
+pub(super) fn closest<'c>(
+    text: &str,
+    candidates: impl Iterator<Item = &'c str>,
+) -> Option<&'c str> {
+    candidates
+        .map(|c| (strsim::damerau_levenshtein(text, c), c))
+        .filter(|(distance, c)| *distance <= 2.max(c.len() / 3) && *distance < c.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, c)| c)
+}
+
+/// An integer that fits 64 bits.
+pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// The value in the words of TOML, for error texts.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A string, or a list of strings that is not empty.
+pub(super) fn strings(
+    file: FileId,
+    value: &Spanned<DeValue<'_>>,
+    what: &str,
+) -> Result<Vec<(String, Place)>, Vec<Diagnostic>> {
+    let texts = |values: &[Spanned<DeValue<'_>>]| {
+        let (mut texts, mut errors) = (Vec::new(), Vec::new());
+        for value in values {
+            match value.get_ref().as_str() {
+                Some(text) => texts.push((text.to_owned(), place_of(file, value))),
+                None => errors.push(not_text(file, value, what)),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(texts),
+            false => Err(errors),
+        }
+    };
+    match value.get_ref() {
+        DeValue::Array(list) if list.is_empty() => Err(vec![
+            Diagnostic::error(place_of(file, value), format!("{what} is empty"))
+                .help("a list that names nobody means nothing; leave the key out if that is meant"),
+        ]),
+        DeValue::Array(list) => texts(list),
+        DeValue::String(_) => texts(std::slice::from_ref(value)),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Table(_) => Err(vec![
+            Diagnostic::error(
+                place_of(file, value),
+                format!(
+                    "{what} wants a text or a list of texts, not {}",
+                    kind(value.get_ref())
+                ),
+            )
+            .help(match integer(value.get_ref()) {
+                Some(n) => format!("write \"{n}\""),
+                None => "like \"one\" or [\"one\", \"two\"]".to_owned(),
+            }),
+        ]),
+    }
+}
+
+fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnostic {
+    let got = kind(value.get_ref());
+    let help = match integer(value.get_ref()) {
+        Some(n) => format!("write \"{n}\""),
+        None => "write texts in \"quotes\"".to_owned(),
+    };
+    Diagnostic::error(
+        place_of(file, value),
+        format!("{what} wants a text, not {got}"),
+    )
+    .help(help)
+}

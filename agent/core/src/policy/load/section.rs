@@ -1,0 +1,966 @@
+//! One function for each part of the file.
+
+use toml::Spanned;
+use toml::de::{DeString, DeValue};
+
+use super::fields::{self, Fields};
+use super::{Loader, Owner, PendingFrom, place_of};
+use crate::addr::Family;
+use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::interface::InterfacePattern;
+use crate::packet::{Hook, Verdict};
+use crate::policy::{
+    Address, Allow, Denied, Expect, Group, IcmpTypes, Log, Overlay, OverlayBackend, Peer, Rate,
+    RateUnit, Tunnel, icmp,
+};
+use crate::port::{self, PortRange, PortSpec};
+
+type Key<'a> = Spanned<DeString<'a>>;
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// An `[[expect]]` whose `from` is not looked up yet.
+pub(super) struct PendingExpect {
+    expect: Expect,
+    from: Vec<(String, Place)>,
+    has_interface: bool,
+}
+
+impl Loader<'_> {
+    pub(super) fn sections(&mut self, top: &mut Fields<'_>) {
+        let file = top.file();
+        if let Some((_, value)) = top.take("peers") {
+            self.peers(file, value);
+        }
+        if let Some((key, value)) = top.take("peers_files")
+            && self.define("key", "peers_files", &place_of(file, key))
+        {
+            self.peers_files(file, value);
+        }
+        if let Some((_, value)) = top.take("groups") {
+            self.groups(file, value);
+        }
+        if let Some((_, value)) = top.take("overlay") {
+            self.overlays(file, value);
+        }
+        for (name, item) in [
+            (
+                "interfaces",
+                Self::interfaces as fn(&mut Self, FileId, &Value<'_>),
+            ),
+            ("icmp", Self::icmp),
+            ("options", Self::options),
+            ("log", Self::log),
+        ] {
+            if let Some((key, value)) = top.take(name)
+                && self.define("key", name, &place_of(file, key))
+            {
+                item(self, file, value);
+            }
+        }
+        if let Some((_, value)) = top.take("allow") {
+            self.each_table(file, value, "allow", Self::allow);
+        }
+        if let Some((_, value)) = top.take("expect") {
+            self.each_table(file, value, "expect", Self::expect);
+        }
+    }
+
+    /// The value as a table, or an error.
+    fn table<'v>(&mut self, file: FileId, value: &'v Value<'v>, what: &str) -> Option<Fields<'v>> {
+        match value.get_ref().as_table() {
+            Some(table) => Some(Fields::new(file, table, value.span())),
+            None => {
+                let got = fields::kind(value.get_ref());
+                self.error(
+                    Diagnostic::error(
+                        place_of(file, value),
+                        format!("{what} is a table, not {got}"),
+                    )
+                    .help(format!("write [{what}] and its keys below it")),
+                );
+                None
+            }
+        }
+    }
+
+    fn each_table(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        what: &str,
+        each: fn(&mut Self, Fields<'_>),
+    ) {
+        let wrong = |value: &Value<'_>| {
+            Diagnostic::error(
+                place_of(file, value),
+                format!("`{what}` is a list of tables"),
+            )
+            .help(format!("write [[{what}]] with two brackets, once for each"))
+        };
+        let Some(list) = value.get_ref().as_array() else {
+            return self.error(wrong(value));
+        };
+        for item in list {
+            match item.get_ref() {
+                DeValue::Table(table) => each(self, Fields::new(file, table, item.span())),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => self.error(wrong(item)),
+            }
+        }
+    }
+
+    fn named_entries(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        section: &str,
+        kind: &'static str,
+        mut each: impl FnMut(&mut Self, &Key<'_>, &Value<'_>),
+    ) {
+        let Some(table) = self.table(file, value, section) else {
+            return;
+        };
+        for (key, value) in table.entries() {
+            let place = place_of(file, key);
+            let fits = self.check_name(kind, key.get_ref(), &place);
+            if self.define(kind, key.get_ref(), &place) && fits {
+                each(self, key, value);
+            }
+        }
+    }
+
+    fn peers(&mut self, file: FileId, value: &Value<'_>) {
+        self.named_entries(file, value, "peers", "peer", |this, key, value| {
+            let name = key.get_ref().to_string();
+            let addresses = this.addresses(file, value, &format!("peer `{name}`"));
+            this.draft.policy.peers.push(Peer {
+                name: Some(name),
+                addresses,
+            });
+        });
+    }
+
+    fn peers_files(&mut self, file: FileId, value: &Value<'_>) {
+        for (path, place) in self.strings(file, value, "peers_files") {
+            let addresses = self.list_file(&path, &place);
+            let peers = addresses.into_iter().map(|address| Peer {
+                name: None,
+                addresses: vec![address],
+            });
+            self.draft.policy.peers.extend(peers);
+        }
+    }
+
+    fn groups(&mut self, file: FileId, value: &Value<'_>) {
+        self.named_entries(file, value, "groups", "group", |this, key, value| {
+            let name = key.get_ref().to_string();
+            let addresses = match value.get_ref() {
+                DeValue::Table(table) => {
+                    this.group_table(Fields::new(file, table, value.span()), &name)
+                }
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => this.addresses(file, value, &format!("group `{name}`")),
+            };
+            let place = place_of(file, key);
+            this.draft.policy.groups.push(Group {
+                name,
+                place,
+                addresses,
+            });
+        });
+    }
+
+    fn group_table(&mut self, mut fields: Fields<'_>, name: &str) -> Vec<Address> {
+        let file = fields.file();
+        let mut addresses = Vec::new();
+        let listed = fields.take("addresses");
+        if let Some((_, value)) = listed {
+            addresses = self.addresses(file, value, "addresses");
+        }
+        let files = fields.take("files");
+        if let Some((_, value)) = files {
+            for (path, place) in self.strings(file, value, "files") {
+                let more = self.list_file(&path, &place);
+                addresses.extend(more);
+            }
+        }
+        self.diagnostics
+            .extend(fields.unknown(&["addresses", "files"], &format!("group `{name}`")));
+        if listed.is_none() && files.is_none() {
+            let place = fields.place();
+            self.error(
+                Diagnostic::error(place, format!("group `{name}` has no addresses"))
+                    .help("give `addresses = [...]` or `files = [...]`"),
+            );
+        }
+        addresses
+    }
+
+    fn overlays(&mut self, file: FileId, value: &Value<'_>) {
+        self.named_entries(
+            file,
+            value,
+            "overlay.NAME",
+            "overlay",
+            |this, key, value| {
+                if let Some(table) = this.table(file, value, "overlay.NAME") {
+                    this.overlay(key, table);
+                }
+            },
+        );
+    }
+
+    fn overlay(&mut self, key: &Key<'_>, mut fields: Fields<'_>) {
+        let file = fields.file();
+        let name = key.get_ref().to_string();
+        let place = place_of(file, key);
+        let what = format!("overlay `{name}`");
+        let backend = self.overlay_backend(&mut fields, &place, &what);
+        let tunnel = self.tunnel(&mut fields, backend);
+        let subnets = self.subnets(&mut fields, &place, &what);
+        let interfaces = match fields.take("interfaces") {
+            Some((_, value)) => self.patterns(file, value, "interfaces"),
+            None => backend.map(default_interfaces).unwrap_or_default(),
+        };
+        let known = ["backend", "subnets", "discover", "interfaces", "port"];
+        self.diagnostics.extend(fields.unknown(&known, &what));
+        let Some(backend) = backend else { return };
+        self.draft.policy.overlays.push(Overlay {
+            name,
+            place,
+            backend,
+            tunnel,
+            subnets,
+            interfaces,
+        });
+    }
+
+    fn overlay_backend(
+        &mut self,
+        fields: &mut Fields<'_>,
+        place: &Place,
+        what: &str,
+    ) -> Option<OverlayBackend> {
+        const ALL: [(&str, OverlayBackend); 6] = [
+            ("vxlan", OverlayBackend::Vxlan),
+            ("host-gw", OverlayBackend::HostGw),
+            ("wireguard", OverlayBackend::Wireguard),
+            ("udp", OverlayBackend::Udp),
+            ("ipip", OverlayBackend::Ipip),
+            ("none", OverlayBackend::None),
+        ];
+        match fields.take("backend") {
+            Some((_, value)) => self.one_of(fields.file(), value, "backend", &ALL),
+            None => {
+                self.error(
+                    Diagnostic::error(place.clone(), format!("{what} has no backend"))
+                        .help("flannel's default is backend = \"vxlan\"; see Backend.Type in its net-conf.json"),
+                );
+                None
+            }
+        }
+    }
+
+    fn tunnel(
+        &mut self,
+        fields: &mut Fields<'_>,
+        backend: Option<OverlayBackend>,
+    ) -> Option<Tunnel> {
+        let file = fields.file();
+        let default = match backend? {
+            OverlayBackend::Vxlan => Some(PortRange::one(8472)),
+            OverlayBackend::Wireguard => Some(PortRange {
+                first: 51820,
+                last: 51821,
+            }),
+            OverlayBackend::Udp => Some(PortRange::one(8285)),
+            OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
+        };
+        let given = fields.take("port");
+        let Some(default) = default else {
+            if let Some((key, _)) = given {
+                self.error(
+                    Diagnostic::error(place_of(file, key), "this backend has no port")
+                        .help("only vxlan, wireguard and udp have one"),
+                );
+            }
+            return (backend == Some(OverlayBackend::Ipip)).then_some(Tunnel::Protocol(4));
+        };
+        let Some((_, value)) = given else {
+            return Some(Tunnel::Udp(default));
+        };
+        match fields::integer(value.get_ref()).map(u16::try_from) {
+            Some(Ok(port)) if port > 0 => Some(Tunnel::Udp(PortRange::one(port))),
+            _ => {
+                self.error(
+                    Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
+                        format!("a number from 1 to 65535; the default is {default}"),
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn subnets(&mut self, fields: &mut Fields<'_>, place: &Place, what: &str) -> Vec<Address> {
+        let file = fields.file();
+        match (fields.take("subnets"), fields.take("discover")) {
+            (Some((_, value)), None) => {
+                let subnets = self.addresses(file, value, "subnets");
+                self.refuse_everything(&subnets);
+                subnets
+            }
+            (None, Some((_, value))) => self.discover(file, value),
+            (Some((key, _)), Some((other, _))) => {
+                let first = place_of(file, key);
+                self.error(
+                    Diagnostic::error(
+                        place_of(file, other),
+                        format!("{what} has both `subnets` and `discover`"),
+                    )
+                    .also(first, "and this")
+                    .help("keep `subnets` if they never change, else `discover`"),
+                );
+                Vec::new()
+            }
+            (None, None) => {
+                self.error(
+                    Diagnostic::error(place.clone(), format!("{what} has no subnets"))
+                        .help("like subnets = [\"10.244.0.0/16\"], or discover = \"/run/flannel/subnet.env\""),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn refuse_everything(&mut self, subnets: &[Address]) {
+        for subnet in subnets.iter().filter(|s| s.net.prefix_len() == 0) {
+            self.error(
+                Diagnostic::error(subnet.place.clone(), "an overlay cannot have every address")
+                    .help("write the pod network, like 10.244.0.0/16"),
+            );
+        }
+    }
+
+    /// Reads `FLANNEL_NETWORK` and `FLANNEL_IPV6_NETWORK` of flannel's `subnet.env`.
+    fn discover(&mut self, file: FileId, value: &Value<'_>) -> Vec<Address> {
+        let place = place_of(file, value);
+        let Some(path) = value.get_ref().as_str() else {
+            self.error(
+                Diagnostic::error(place, "`discover` is the path of a file")
+                    .help("like \"/run/flannel/subnet.env\""),
+            );
+            return Vec::new();
+        };
+        let relative_to = self.sources.name(file).to_owned();
+        let (name, text) = match self.files.read(path, &relative_to) {
+            Ok(found) => found,
+            Err(why) => {
+                self.error(Diagnostic::error(place, why).help(
+                    "flannel writes it when it starts; until then give `subnets = [...]` instead",
+                ));
+                return Vec::new();
+            }
+        };
+        let env = self.sources.add(name, text.clone());
+        let mut found = Vec::new();
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let pair = line.trim_end().split_once('=');
+            if let Some(("FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK", networks)) = pair {
+                let mut start = at + line.find('=').unwrap_or(0) + 1;
+                for network in networks.split(',') {
+                    let span = start..start + network.len();
+                    found.extend(self.address(network, Place { file: env, span }));
+                    start += network.len() + 1;
+                }
+            }
+            at += line.len();
+        }
+        self.refuse_everything(&found);
+        if found.is_empty() && !super::has_errors(&self.diagnostics) {
+            self.error(
+                Diagnostic::error(
+                    place,
+                    format!("{path} has neither FLANNEL_NETWORK nor FLANNEL_IPV6_NETWORK"),
+                )
+                .help("is it flannel's subnet.env?"),
+            );
+        }
+        found
+    }
+
+    fn patterns(&mut self, file: FileId, value: &Value<'_>, what: &str) -> Vec<InterfacePattern> {
+        let mut patterns: Vec<InterfacePattern> = Vec::new();
+        for (text, place) in self.strings(file, value, what) {
+            match InterfacePattern::parse(&text) {
+                Ok(pattern) if patterns.contains(&pattern) => self.error(
+                    Diagnostic::error(place, format!("`{text}` is listed twice"))
+                        .help("leave one out"),
+                ),
+                Ok(pattern) => patterns.push(pattern),
+                Err(why) => self.error(
+                    Diagnostic::error(place, why.0)
+                        .help("like \"eth0\", or \"cali*\" for all that start so"),
+                ),
+            }
+        }
+        patterns
+    }
+
+    /// One of a few words.
+    fn one_of<T: Copy>(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        what: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let text = value.get_ref().as_str();
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| Some(*name) == text) {
+            return Some(*choice);
+        }
+        let near = text.and_then(|text| fields::closest(text, names.iter().copied()));
+        let help = match near {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("one of \"{}\"", names.join("\", \"")),
+        };
+        let got = text.map_or_else(
+            || fields::kind(value.get_ref()).to_owned(),
+            |t| format!("`{t}`"),
+        );
+        self.error(
+            Diagnostic::error(place_of(file, value), format!("`{what}` cannot be {got}"))
+                .help(help),
+        );
+        None
+    }
+
+    fn boolean(&mut self, file: FileId, value: &Value<'_>, what: &str) -> Option<bool> {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.error(
+                Diagnostic::error(place_of(file, value), format!("`{what}` is true or false"))
+                    .help("without quotes"),
+            );
+        }
+        found
+    }
+
+    fn not_yet(&mut self, fields: &mut Fields<'_>, key: &str, help: &str) {
+        if let Some((found, _)) = fields.take(key) {
+            let place = place_of(fields.file(), found);
+            self.error(
+                Diagnostic::error(
+                    place,
+                    format!("`{key}` is not in this version of peerwall yet"),
+                )
+                .help(help),
+            );
+        }
+    }
+
+    fn allow(&mut self, mut fields: Fields<'_>) {
+        let file = fields.file();
+        let Some((name, place)) = self.allow_name(&mut fields) else {
+            return;
+        };
+        let what = format!("allow `{name}`");
+        let ports = fields
+            .take("ports")
+            .map(|(_, value)| self.ports(file, value));
+        let interfaces = match fields.take("interfaces") {
+            Some((_, value)) => self.patterns(file, value, "interfaces"),
+            None => Vec::new(),
+        };
+        self.not_yet(
+            &mut fields,
+            "limit",
+            "leave it out; the ports are open without a limit then",
+        );
+        let from = fields.take("from");
+        let known = ["name", "ports", "from", "interfaces"];
+        self.diagnostics.extend(fields.unknown(&known, &what));
+        match from {
+            Some((_, value)) => {
+                let owner = Owner::Allow(self.draft.policy.allows.len());
+                self.froms(owner, file, value);
+                self.warn_if_open(&what, &place, ports.is_none(), value);
+            }
+            None => self.error(
+                Diagnostic::error(place.clone(), format!("{what} does not say for whom"))
+                    .help("add from = \"any\", or the name of a group, or a CIDR"),
+            ),
+        }
+        self.draft.policy.allows.push(Allow {
+            name,
+            place,
+            ports,
+            from: Vec::new(),
+            interfaces,
+        });
+    }
+
+    fn allow_name(&mut self, fields: &mut Fields<'_>) -> Option<(String, Place)> {
+        let file = fields.file();
+        let Some((_, value)) = fields.take("name") else {
+            let place = fields.place();
+            self.error(
+                Diagnostic::error(place, "this allow has no name")
+                    .help("add name = \"…\"; counters and reasons are known by it"),
+            );
+            return None;
+        };
+        let place = place_of(file, value);
+        let Some(name) = value.get_ref().as_str() else {
+            self.error(Diagnostic::error(place, "`name` is a text").help("write it in \"quotes\""));
+            return None;
+        };
+        let fits = self.check_name("allow", name, &place);
+        (self.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
+    }
+
+    fn warn_if_open(&mut self, what: &str, place: &Place, every_port: bool, from: &Value<'_>) {
+        let any = match from.get_ref() {
+            DeValue::String(text) => text == "any",
+            DeValue::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Table(_) => false,
+        };
+        if any && every_port {
+            self.diagnostics.push(
+                Diagnostic::warning(
+                    place.clone(),
+                    format!("{what} opens every port to everybody"),
+                )
+                .help("name `ports`, if that is not meant"),
+            );
+        }
+    }
+
+    fn ports(&mut self, file: FileId, value: &Value<'_>) -> Vec<PortSpec> {
+        let mut specs: Vec<PortSpec> = Vec::new();
+        for (text, place) in self.strings(file, value, "ports") {
+            match port::parse(&text) {
+                Ok(spec) if specs.contains(&spec) => self.diagnostics.push(
+                    Diagnostic::warning(place, format!("`{text}` is listed twice"))
+                        .help("leave one out"),
+                ),
+                Ok(spec) => specs.push(spec),
+                Err(err) => {
+                    let mut diagnostic = Diagnostic::error(place, err.message);
+                    diagnostic.help = err.help;
+                    self.error(diagnostic);
+                }
+            }
+        }
+        specs
+    }
+
+    fn froms(&mut self, owner: Owner, file: FileId, value: &Value<'_>) {
+        let what = match owner {
+            Owner::Allow(_) => "from",
+            Owner::Ping => "ping",
+        };
+        for (text, place) in self.strings(file, value, what) {
+            self.draft.froms.push(PendingFrom { owner, text, place });
+        }
+    }
+
+    fn interfaces(&mut self, file: FileId, value: &Value<'_>) {
+        let Some(mut fields) = self.table(file, value, "interfaces") else {
+            return;
+        };
+        if let Some((_, value)) = fields.take("trusted") {
+            let patterns = self.patterns(file, value, "trusted");
+            self.draft.policy.trusted = patterns;
+        }
+        self.diagnostics
+            .extend(fields.unknown(&["trusted"], "[interfaces]"));
+    }
+
+    fn icmp(&mut self, file: FileId, value: &Value<'_>) {
+        let Some(mut fields) = self.table(file, value, "icmp") else {
+            return;
+        };
+        for (key, family) in [("v4", Family::V4), ("v6", Family::V6)] {
+            if let Some((_, value)) = fields.take(key) {
+                let types = self.icmp_types(file, value, family);
+                match family {
+                    Family::V4 => self.draft.policy.icmp.v4 = types,
+                    Family::V6 => self.draft.policy.icmp.v6 = types,
+                }
+            }
+        }
+        if let Some((_, value)) = fields.take("core")
+            && let Some(core) = self.boolean(file, value, "core")
+        {
+            self.draft.policy.icmp.core = core;
+            if !core {
+                self.diagnostics.push(
+                    Diagnostic::warning(place_of(file, value), "the safe core of ICMP is off")
+                        .help("path MTU discovery and all of IPv6 stop working unless `v4` and `v6` list what they need"),
+                );
+            }
+        }
+        if let Some((_, value)) = fields.take("ping") {
+            self.froms(Owner::Ping, file, value);
+        }
+        self.diagnostics
+            .extend(fields.unknown(&["v4", "v6", "ping", "core"], "[icmp]"));
+    }
+
+    fn icmp_types(&mut self, file: FileId, value: &Value<'_>, family: Family) -> IcmpTypes {
+        if value.get_ref().as_str() == Some("all") {
+            return IcmpTypes::All;
+        }
+        let DeValue::Array(list) = value.get_ref() else {
+            let name = format!("v{}", family.digit());
+            self.error(
+                Diagnostic::error(
+                    place_of(file, value),
+                    format!("`{name}` is a list of ICMP types, or \"all\""),
+                )
+                .help("like [\"echo-request\"] or [8]"),
+            );
+            return IcmpTypes::All;
+        };
+        let mut types: Vec<u8> = list
+            .iter()
+            .filter_map(|item| self.icmp_type(file, item, family))
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        IcmpTypes::Some(types)
+    }
+
+    fn icmp_type(&mut self, file: FileId, value: &Value<'_>, family: Family) -> Option<u8> {
+        let place = place_of(file, value);
+        if let Some(number) = fields::integer(value.get_ref()) {
+            return match u8::try_from(number) {
+                Ok(number) => Some(number),
+                Err(std::num::TryFromIntError { .. }) => {
+                    self.error(
+                        Diagnostic::error(place, format!("ICMP type {number} does not exist"))
+                            .help("types are 0 to 255"),
+                    );
+                    None
+                }
+            };
+        }
+        let text = value.get_ref().as_str().unwrap_or_default();
+        let found = icmp::by_name(family, text);
+        if found.is_none() {
+            let help = match fields::closest(text, icmp::names(family)) {
+                Some(name) => format!("did you mean \"{name}\"?"),
+                None => format!(
+                    "one of {}, or a number",
+                    icmp::names(family).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            self.error(
+                Diagnostic::error(
+                    place,
+                    format!("`{text}` is not an ICMP type of IPv{}", family.digit()),
+                )
+                .help(help),
+            );
+        }
+        found
+    }
+
+    fn options(&mut self, file: FileId, value: &Value<'_>) {
+        let Some(mut fields) = self.table(file, value, "options") else {
+            return;
+        };
+        if let Some((_, value)) = fields.take("hook_priority") {
+            match fields::integer(value.get_ref()).map(i32::try_from) {
+                // conntrack works at -200 (NF_IP_PRI_CONNTRACK), DNAT at -100: earlier hooks of
+                // ours would see neither state nor what was dialled. SNAT of input is at 100.
+                Some(Ok(priority)) if (-99..100).contains(&priority) => {
+                    self.draft.policy.options.hook_priority = priority;
+                    if priority == 0 {
+                        self.diagnostics.push(
+                            Diagnostic::warning(place_of(file, value), "priority 0 is everybody's: the order against other tables is not defined")
+                                .help("take a number of your own, like -10"),
+                        );
+                    }
+                }
+                _ => self.error(
+                    Diagnostic::error(place_of(file, value), "`hook_priority` is out of range")
+                        .help("a number from -99 (after DNAT) to 99; the default is -10"),
+                ),
+            }
+        }
+        if let Some((_, value)) = fields.take("denied") {
+            let choices = [("drop", Denied::Drop), ("reject", Denied::Reject)];
+            if let Some(denied) = self.one_of(file, value, "denied", &choices) {
+                self.draft.policy.options.denied = denied;
+            }
+        }
+        if let Some((_, value)) = fields.take("invalid")
+            && let Some(drop) =
+                self.one_of(file, value, "invalid", &[("drop", true), ("accept", false)])
+        {
+            self.draft.policy.options.drop_invalid = drop;
+        }
+        if let Some((_, value)) = fields.take("mode") {
+            let known = self.one_of(file, value, "mode", &[("enforce", true), ("audit", false)]);
+            if known == Some(false) {
+                self.error(
+                    Diagnostic::error(
+                        place_of(file, value),
+                        "mode \"audit\" is not in this version of peerwall yet",
+                    )
+                    .help("`peerwall plan` shows what would change without changing it"),
+                );
+            }
+        }
+        self.not_yet(
+            &mut fields,
+            "revoke",
+            "leave it out; open connections go on until they end",
+        );
+        let known = ["hook_priority", "denied", "mode", "invalid"];
+        self.diagnostics.extend(fields.unknown(&known, "[options]"));
+    }
+
+    fn log(&mut self, file: FileId, value: &Value<'_>) {
+        let Some(mut fields) = self.table(file, value, "log") else {
+            return;
+        };
+        if let Some((_, value)) = fields.take("denied") {
+            match value.get_ref() {
+                DeValue::Boolean(true) => {}
+                DeValue::Boolean(false) => self.draft.log_off = true,
+                DeValue::Table(table) => self.log_denied(Fields::new(file, table, value.span())),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => self.error(
+                    Diagnostic::error(place_of(file, value), "`denied` is a table, or false")
+                        .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
+                ),
+            }
+        }
+        self.diagnostics
+            .extend(fields.unknown(&["denied"], "[log]"));
+    }
+
+    fn log_denied(&mut self, mut fields: Fields<'_>) {
+        let file = fields.file();
+        let mut log = Log::default();
+        if let Some((_, value)) = fields.take("group") {
+            match fields::integer(value.get_ref()).map(u16::try_from) {
+                Some(Ok(group)) => log.group = group,
+                _ => self.error(
+                    Diagnostic::error(place_of(file, value), "`group` is not an NFLOG group")
+                        .help("a number from 0 to 65535"),
+                ),
+            }
+        }
+        if let Some((_, value)) = fields.take("rate") {
+            match value.get_ref().as_str().and_then(parse_rate) {
+                Some(rate) => log.rate = rate,
+                None => self.error(
+                    Diagnostic::error(place_of(file, value), "`rate` is not a rate")
+                        .help("like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day"),
+                ),
+            }
+        }
+        if let Some((_, value)) = fields.take("prefix") {
+            match value.get_ref().as_str() {
+                Some(text) if is_log_prefix(text) => log.prefix = text.to_owned(),
+                _ => self.error(
+                    Diagnostic::error(place_of(file, value), "`prefix` is not a log prefix")
+                        .help("a text of 1 to 64 printable ASCII characters, without \" and \\"),
+                ),
+            }
+        }
+        self.diagnostics
+            .extend(fields.unknown(&["group", "rate", "prefix"], "[log] denied"));
+        self.draft.policy.log = Some(log);
+    }
+
+    fn expect(&mut self, mut fields: Fields<'_>) {
+        let file = fields.file();
+        let whole = fields.place();
+        let hook = match fields.take("hook") {
+            Some((_, value)) => self.one_of(
+                file,
+                value,
+                "hook",
+                &[("input", Hook::Input), ("forward", Hook::Forward)],
+            ),
+            None => Some(Hook::Input),
+        };
+        let from = match fields.take("from") {
+            Some((_, value)) => self.strings(file, value, "from"),
+            None => self.missing(
+                &whole,
+                "from",
+                "like from = \"192.0.2.7\", or the name of a peer",
+            ),
+        };
+        let to = fields
+            .take("to")
+            .and_then(|(_, value)| self.expect_to(file, value));
+        let given = fields.take("interface");
+        let interface = given.and_then(|(_, value)| self.expect_interface(file, value));
+        let port = fields
+            .take("port")
+            .and_then(|(_, value)| self.expect_port(file, value));
+        let verdict = match fields.take("verdict") {
+            Some((_, value)) => {
+                let choices = [("accept", Verdict::Accept), ("drop", Verdict::Drop)];
+                self.one_of(file, value, "verdict", &choices)
+                    .map(|v| (v, place_of(file, value)))
+            }
+            None => {
+                let _: Vec<(String, Place)> =
+                    self.missing(&whole, "verdict", "add verdict = \"accept\" or \"drop\"");
+                None
+            }
+        };
+        let known = ["hook", "from", "to", "interface", "port", "verdict"];
+        self.diagnostics.extend(fields.unknown(&known, "expect"));
+        let (Some(hook), Some((verdict, place))) = (hook, verdict) else {
+            return;
+        };
+        let expect = Expect {
+            place,
+            hook,
+            from: Vec::new(),
+            to,
+            interface: interface.unwrap_or_else(|| "eth0".to_owned()),
+            port,
+            verdict,
+        };
+        let has_interface = given.is_some();
+        self.draft.expects.push(PendingExpect {
+            expect,
+            from,
+            has_interface,
+        });
+    }
+
+    fn missing<T>(&mut self, place: &Place, key: &str, help: &str) -> Vec<T> {
+        self.error(
+            Diagnostic::error(place.clone(), format!("this expect has no `{key}`")).help(help),
+        );
+        Vec::new()
+    }
+
+    fn expect_to(&mut self, file: FileId, value: &Value<'_>) -> Option<ipnet::IpNet> {
+        let texts = self.strings(file, value, "to");
+        let (text, place) = texts.into_iter().next()?;
+        self.address(&text, place).map(|a| a.net)
+    }
+
+    fn expect_interface(&mut self, file: FileId, value: &Value<'_>) -> Option<String> {
+        let patterns = self.patterns(file, value, "interface");
+        patterns.first().map(InterfacePattern::example)
+    }
+
+    fn expect_port(&mut self, file: FileId, value: &Value<'_>) -> Option<PortSpec> {
+        let specs = self.ports(file, value);
+        specs.into_iter().next()
+    }
+
+    /// Looks up what `from` of each `[[expect]]` names.
+    pub(super) fn resolve_expects(&mut self) {
+        for mut pending in std::mem::take(&mut self.draft.expects) {
+            for (text, place) in std::mem::take(&mut pending.from) {
+                let policy = &self.draft.policy;
+                let nets: Vec<ipnet::IpNet> = if let Some(group) = policy.group(&text) {
+                    group.addresses.iter().map(|a| a.net).collect()
+                } else if let Some(overlay) = policy.overlays.iter().find(|o| o.name == text) {
+                    if !pending.has_interface
+                        && let Some(first) = overlay.interfaces.first()
+                    {
+                        pending.expect.interface = first.example();
+                    }
+                    overlay.subnets.iter().map(|a| a.net).collect()
+                } else if let Some(peer) = policy
+                    .peers
+                    .iter()
+                    .find(|p| p.name.as_deref() == Some(text.as_str()))
+                {
+                    peer.addresses.iter().map(|a| a.net).collect()
+                } else if text == "any" {
+                    self.error(
+                        Diagnostic::error(place, "an expect is about somebody, not about any")
+                            .help(
+                                "give an address that stands for a stranger, like \"198.51.100.1\"",
+                            ),
+                    );
+                    continue;
+                } else {
+                    let source = self.source(&text, &place);
+                    source.into_iter().filter_map(net_of).collect()
+                };
+                pending.expect.from.extend(nets);
+            }
+            self.draft.policy.expects.push(pending.expect);
+        }
+    }
+}
+
+fn net_of(source: crate::policy::Source) -> Option<ipnet::IpNet> {
+    match source {
+        crate::policy::Source::Net(net) => Some(net),
+        crate::policy::Source::Any
+        | crate::policy::Source::Group(_)
+        | crate::policy::Source::Peer(_)
+        | crate::policy::Source::Overlay(_) => None,
+    }
+}
+
+/// What flannel names its devices (`pkg/backend/*` in flannel), and the bridge of its CNI plugin.
+fn default_interfaces(backend: OverlayBackend) -> Vec<InterfacePattern> {
+    let names: &[&str] = match backend {
+        OverlayBackend::Vxlan => &["flannel.1", "cni0"],
+        OverlayBackend::Wireguard => &["flannel-wg", "flannel-wg-v6", "cni0"],
+        OverlayBackend::Udp => &["flannel0", "cni0"],
+        OverlayBackend::Ipip => &["flannel.ipip", "cni0"],
+        OverlayBackend::HostGw | OverlayBackend::None => &["cni0"],
+    };
+    names
+        .iter()
+        .map(|name| InterfacePattern::Exact((*name).to_owned()))
+        .collect()
+}
+
+/// Reads `10/second` or `10/second burst 20`.
+fn parse_rate(text: &str) -> Option<Rate> {
+    let (rate, burst) = match text.split_once(" burst ") {
+        Some((rate, burst)) => (rate, burst.parse().ok()?),
+        None => (text, Log::default().rate.burst),
+    };
+    let (count, unit) = rate.split_once('/')?;
+    let count = count.parse().ok().filter(|n| *n > 0)?;
+    let (unit, _, _) = RateUnit::ALL.iter().find(|(_, name, _)| *name == unit)?;
+    Some(Rate {
+        count,
+        unit: *unit,
+        burst,
+    })
+}
+
+fn is_log_prefix(text: &str) -> bool {
+    let printable = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+    (1..=64).contains(&text.len()) && text.bytes().all(printable) && text.trim() == text
+}

@@ -1,0 +1,324 @@
+//! The policy: who may do what. Everything that exists as a [`Policy`] means something.
+//!
+//! [`load`](load::load) makes one from files; [`Policy::verdict`] says what it means for a packet.
+//! The reference for users is `docs/policy.md`.
+
+pub mod icmp;
+pub mod load;
+mod verdict;
+
+use ipnet::IpNet;
+
+use crate::addr::AddrSet;
+use crate::diagnostic::Place;
+use crate::interface::InterfacePattern;
+use crate::packet::{Hook, Verdict};
+use crate::port::PortSpec;
+
+/// A policy that parsed and makes sense.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Machines that may reach this host and go through it.
+    pub peers: Vec<Peer>,
+    /// Named addresses for use in `from`.
+    pub groups: Vec<Group>,
+    /// Pod networks.
+    pub overlays: Vec<Overlay>,
+    /// What is open to more than the peers, in the order of the file.
+    pub allows: Vec<Allow>,
+    /// Interfaces from which everything is accepted.
+    pub trusted: Vec<InterfacePattern>,
+    /// `[icmp]`
+    pub icmp: Icmp,
+    /// `[options]`
+    pub options: Options,
+    /// `[log] denied`; `None` for `false`.
+    pub log: Option<Log>,
+    /// Tests of this policy.
+    pub expects: Vec<Expect>,
+}
+
+/// An address with where it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Host or prefix.
+    pub net: IpNet,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// One entry of `[peers]`, or one line of a peers file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name; lines of a file have none.
+    pub name: Option<String>,
+    /// Its addresses, at least one.
+    pub addresses: Vec<Address>,
+}
+
+/// One entry of `[groups]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Where it is written.
+    pub place: Place,
+    /// Its addresses, at least one.
+    pub addresses: Vec<Address>,
+}
+
+/// How an overlay gets its packets from node to node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OverlayBackend {
+    /// VXLAN over UDP; flannel's default port is 8472, not the 4789 of RFC 7348.
+    Vxlan,
+    /// WireGuard over UDP; flannel uses 51820, and 51821 for IPv6.
+    Wireguard,
+    /// flannel's own encapsulation over UDP, port 8285.
+    Udp,
+    /// IP in IP, protocol 4.
+    Ipip,
+    /// Routes to the nodes and no tunnel.
+    HostGw,
+    /// No tunnel that concerns us.
+    None,
+}
+
+impl OverlayBackend {
+    /// Whether packets come out of a device of the overlay's own.
+    pub fn is_tunnelled(self) -> bool {
+        !matches!(self, Self::HostGw | Self::None)
+    }
+}
+
+/// What carries an overlay's packets between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tunnel {
+    /// UDP to these ports.
+    Udp(crate::port::PortRange),
+    /// A protocol of its own.
+    Protocol(u8),
+}
+
+/// One `[overlay.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Its name.
+    pub name: String,
+    /// Where its table starts.
+    pub place: Place,
+    /// How packets travel.
+    pub backend: OverlayBackend,
+    /// Tunnel packets, as they arrive from other nodes; `None` without a tunnel.
+    pub tunnel: Option<Tunnel>,
+    /// Addresses of its pods; at least one, none in another overlay's.
+    pub subnets: Vec<Address>,
+    /// Interfaces where its pods' packets come from. May be empty without a tunnel.
+    pub interfaces: Vec<InterfacePattern>,
+}
+
+/// Who an `[[allow]]` is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Everybody.
+    Any,
+    /// The group of this name.
+    Group(String),
+    /// These addresses.
+    Net(IpNet),
+    /// A peer; it may do everything anyway.
+    Peer(String),
+    /// An overlay; it may do everything anyway.
+    Overlay(String),
+}
+
+/// One `[[allow]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    /// Its name.
+    pub name: String,
+    /// Where its name is written.
+    pub place: Place,
+    /// What may be reached; `None` for every port and protocol.
+    pub ports: Option<Vec<PortSpec>>,
+    /// By whom, at least one.
+    pub from: Vec<Source>,
+    /// Arriving by one of these; empty for any.
+    pub interfaces: Vec<InterfacePattern>,
+}
+
+/// `[icmp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Icmp {
+    /// Whether the safe core is on.
+    pub core: bool,
+    /// ICMP types to accept besides the core.
+    pub v4: IcmpTypes,
+    /// ICMPv6 types to accept besides the core.
+    pub v6: IcmpTypes,
+    /// Who may ping this host besides peers and overlays.
+    pub ping: Vec<Source>,
+}
+
+impl Default for Icmp {
+    fn default() -> Self {
+        Self {
+            core: true,
+            v4: IcmpTypes::Some(Vec::new()),
+            v6: IcmpTypes::Some(Vec::new()),
+            ping: Vec::new(),
+        }
+    }
+}
+
+/// ICMP types to accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IcmpTypes {
+    /// All of them.
+    All,
+    /// These, in ascending order.
+    Some(Vec<u8>),
+}
+
+/// What happens to what is not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Denied {
+    /// Nothing comes back.
+    #[default]
+    Drop,
+    /// The sender is told (TCP reset, else ICMP admin-prohibited).
+    Reject,
+}
+
+/// `[options]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Priority of the base chains.
+    pub hook_priority: i32,
+    /// What happens to what is not allowed.
+    pub denied: Denied,
+    /// Whether conntrack-invalid packets from others than peers and overlays are dropped. If not,
+    /// they are judged as any other packet.
+    pub drop_invalid: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hook_priority: -10,
+            denied: Denied::Drop,
+            drop_invalid: true,
+        }
+    }
+}
+
+/// Units of a log rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RateUnit {
+    /// Per second.
+    Second,
+    /// Per minute.
+    Minute,
+    /// Per hour.
+    Hour,
+    /// Per day.
+    Day,
+}
+
+impl RateUnit {
+    /// Every unit with its name.
+    pub const ALL: [(Self, &'static str, u64); 4] = [
+        (Self::Second, "second", 1),
+        (Self::Minute, "minute", 60),
+        (Self::Hour, "hour", 3600),
+        (Self::Day, "day", 86400),
+    ];
+
+    /// Its name and its length in seconds.
+    pub fn describe(self) -> (&'static str, u64) {
+        let found = Self::ALL.iter().find(|(unit, _, _)| *unit == self);
+        found.map_or(("second", 1), |(_, name, seconds)| (name, *seconds))
+    }
+}
+
+/// So many per unit, and so many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many per unit.
+    pub count: u32,
+    /// The unit.
+    pub unit: RateUnit,
+    /// How many at once before the rate counts.
+    pub burst: u32,
+}
+
+/// `[log] denied`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// NFLOG group.
+    pub group: u16,
+    /// At most so many messages for each reason.
+    pub rate: Rate,
+    /// What each message starts with.
+    pub prefix: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            group: 5,
+            rate: Rate {
+                count: 10,
+                unit: RateUnit::Second,
+                burst: 5,
+            },
+            prefix: "peerwall".to_owned(),
+        }
+    }
+}
+
+/// One `[[expect]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    /// Where its verdict is written.
+    pub place: Place,
+    /// At which hook.
+    pub hook: Hook,
+    /// From where: each of these must meet the verdict.
+    pub from: Vec<IpNet>,
+    /// To where. In the forward hook: absent means that a published port of this host was dialled.
+    pub to: Option<IpNet>,
+    /// Arriving by this interface.
+    pub interface: String,
+    /// To this port; `None` for a protocol without one.
+    pub port: Option<PortSpec>,
+    /// What must become of it: accepted, or not (dropped or rejected).
+    pub verdict: Verdict,
+}
+
+impl Policy {
+    /// All addresses of all peers, in canonical form, with the peers' names.
+    pub fn peer_addresses(&self) -> AddrSet {
+        let mut set = AddrSet::default();
+        for peer in &self.peers {
+            for address in &peer.addresses {
+                set.insert(address.net, peer.name.as_deref());
+            }
+        }
+        set
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+}
+
+/// Addresses in canonical form.
+pub fn address_set(addresses: &[Address]) -> AddrSet {
+    let mut set = AddrSet::default();
+    for address in addresses {
+        set.insert(address.net, None);
+    }
+    set
+}

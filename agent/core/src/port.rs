@@ -1,0 +1,302 @@
+//! Transport protocols and ports.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// Transport protocols whose ports a policy can name, with their numbers.
+const WITH_PORTS: [(&str, u8); 4] = [("tcp", TCP), ("udp", UDP), ("sctp", 132), ("dccp", 33)];
+/// Protocols a policy can name whole. Numbers: IANA "Assigned Internet Protocol Numbers".
+const WHOLE: [(&str, u8); 13] = [
+    ("tcp", TCP),
+    ("udp", UDP),
+    ("sctp", 132),
+    ("dccp", 33),
+    ("esp", 50),
+    ("ah", 51),
+    ("gre", 47),
+    ("ipip", 4),
+    ("ipv6", 41),
+    ("vrrp", 112),
+    ("ospf", 89),
+    ("l2tp", 115),
+    ("igmp", 2),
+];
+/// Service names people try, with what would do.
+const SERVICES: [(&str, &str); 7] = [
+    ("ssh", "22/tcp"),
+    ("http", "80/tcp"),
+    ("https", "443/tcp"),
+    ("dns", "53"),
+    ("domain", "53"),
+    ("ntp", "123/udp"),
+    ("smtp", "25/tcp"),
+];
+
+/// `IPPROTO_ICMP`
+pub const ICMP: u8 = 1;
+/// `IPPROTO_TCP`
+pub const TCP: u8 = 6;
+/// `IPPROTO_UDP`
+pub const UDP: u8 = 17;
+/// `IPPROTO_ICMPV6`
+pub const ICMPV6: u8 = 58;
+
+/// Whether the header of this protocol starts with two ports.
+pub fn has_ports(protocol: u8) -> bool {
+    WITH_PORTS.iter().any(|(_, p)| *p == protocol)
+}
+
+/// The name of a protocol, or its number.
+pub fn protocol_name(protocol: u8) -> String {
+    let known = WHOLE.iter().find(|(_, p)| *p == protocol);
+    known.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
+}
+
+/// A range of ports, both ends included, neither of them 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// One port.
+    pub const fn one(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
+    /// Whether this port is in it.
+    pub fn contains(self, port: u16) -> bool {
+        RangeInclusive::from(self).contains(&port)
+    }
+}
+
+impl From<PortRange> for RangeInclusive<u16> {
+    fn from(range: PortRange) -> Self {
+        range.first..=range.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+/// What one entry of `ports` means: protocols, and ports of them (none: all of the protocol).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Protocol numbers.
+    pub protocols: Vec<u8>,
+    /// Ports; `None` for the whole protocol.
+    pub range: Option<PortRange>,
+}
+
+/// Why a text is not a port, and what would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortError {
+    /// What is wrong.
+    pub message: String,
+    /// What would do.
+    pub help: Option<String>,
+}
+
+fn wrong(message: String, help: &str) -> PortError {
+    let help = (!help.is_empty()).then(|| help.to_owned());
+    PortError { message, help }
+}
+
+/// Reads `80/tcp`, `8000-8100/udp`, `53` (tcp and udp) or a protocol's name.
+///
+/// # Errors
+/// [`PortError`] for anything else.
+pub fn parse(text: &str) -> Result<PortSpec, PortError> {
+    let (ports, protocol) = match text.split_once('/') {
+        Some((ports, protocol)) => (ports, Some(protocol)),
+        None => (text, None),
+    };
+    if !ports.starts_with(|c: char| c.is_ascii_digit()) {
+        return match protocol {
+            None => parse_protocol(text),
+            Some(_) => Err(wrong(
+                format!("`{text}` does not start with a port number"),
+                "like \"80/tcp\" or \"8000-8100/udp\"",
+            )),
+        };
+    }
+    let protocols = match protocol {
+        None => vec![TCP, UDP],
+        Some(name) => match WITH_PORTS.iter().find(|(n, _)| *n == name) {
+            Some((_, number)) => vec![*number],
+            None => {
+                let help = match WITH_PORTS
+                    .iter()
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                {
+                    Some((n, _)) => format!("write \"{ports}/{n}\""),
+                    None => "tcp, udp, sctp and dccp have".to_owned(),
+                };
+                return Err(wrong(
+                    format!("`{name}` is not a protocol with ports"),
+                    &help,
+                ));
+            }
+        },
+    };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let range = PortRange {
+        first: parse_number(first)?,
+        last: parse_number(last)?,
+    };
+    if range.first > range.last {
+        return Err(wrong(
+            format!("the range `{ports}` ends before it starts"),
+            &format!("write \"{}-{}\"", range.last, range.first),
+        ));
+    }
+    Ok(PortSpec {
+        protocols,
+        range: Some(range),
+    })
+}
+
+fn parse_number(text: &str) -> Result<u16, PortError> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(0) => Err(wrong(
+            "port 0 does not exist".to_owned(),
+            "ports are 1 to 65535; leave `ports` out for every port",
+        )),
+        Ok(port) if digits && !text.starts_with('0') => Ok(port),
+        _ if digits && !text.starts_with('0') => Err(wrong(
+            format!("port {text} does not exist"),
+            "ports are 1 to 65535",
+        )),
+        _ => Err(wrong(
+            format!("`{text}` is not a port number"),
+            "like \"80/tcp\" or \"8000-8100/tcp\"",
+        )),
+    }
+}
+
+fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
+    if let Some((_, number)) = WHOLE.iter().find(|(name, _)| *name == text) {
+        return Ok(PortSpec {
+            protocols: vec![*number],
+            range: None,
+        });
+    }
+    let unknown = format!("`{text}` is neither a port nor a protocol");
+    if let Some((_, port)) = SERVICES.iter().find(|(name, _)| *name == text) {
+        return Err(wrong(unknown, &format!("write \"{port}\"")));
+    }
+    if text.starts_with("icmp") || text == "ping" {
+        return Err(wrong(
+            unknown,
+            "ICMP has its own part of the policy: [icmp]",
+        ));
+    }
+    let names: Vec<&str> = WHOLE.iter().map(|(name, _)| *name).collect();
+    Err(wrong(
+        unknown,
+        &format!("like \"80/tcp\", \"53\", or one of {}", names.join(", ")),
+    ))
+}
+
+/// Ranges in canonical form: sorted, apart from each other by at least one port.
+pub fn normalize(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+    ranges.sort_unstable();
+    let mut out: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            // `first - 1` cannot underflow in effect: saturating, and 0 is below every `last`.
+            Some(previous) if range.first.saturating_sub(1) <= previous.last => {
+                previous.last = previous.last.max(range.last);
+            }
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn r(first: u16, last: u16) -> PortRange {
+        PortRange { first, last }
+    }
+
+    #[test]
+    fn what_people_write() {
+        for (text, protocols, range) in [
+            ("80/tcp", vec![TCP], Some(r(80, 80))),
+            ("53", vec![TCP, UDP], Some(r(53, 53))),
+            ("8000-8100/udp", vec![UDP], Some(r(8000, 8100))),
+            ("1-65535/sctp", vec![132], Some(r(1, 65535))),
+            ("esp", vec![50], None),
+        ] {
+            let want = PortSpec { protocols, range };
+            assert_eq!(parse(text), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_says_what_would_do() {
+        for (text, message, help) in [
+            ("0/tcp", "port 0", "1 to 65535"),
+            ("70000/tcp", "port 70000", "1 to 65535"),
+            ("100-50/tcp", "ends before", "50-100"),
+            ("80/TCP", "not a protocol", "80/tcp"),
+            ("80/icmp", "not a protocol", "tcp, udp"),
+            ("080/tcp", "not a port", "80/tcp"),
+            ("80-/tcp", "not a port", ""),
+            ("80tcp", "not a port", "80/tcp"),
+            ("ssh", "neither", "22/tcp"),
+            ("icmp", "neither", "[icmp]"),
+            ("", "neither", "80/tcp"),
+            ("tcp/80", "does not start", "80/tcp"),
+        ] {
+            let err = parse(text).expect_err(text);
+            let help_text = err.help.unwrap_or_default();
+            assert!(
+                err.message.contains(message) && help_text.contains(help),
+                "{text}: {} {help_text}",
+                err.message
+            );
+        }
+    }
+
+    #[test]
+    fn ranges_join_where_they_touch() {
+        for (name, given, want) in [
+            ("touching join", vec![r(1, 3), r(4, 6)], vec![r(1, 6)]),
+            (
+                "contained disappears",
+                vec![r(1, 10), r(2, 3)],
+                vec![r(1, 10)],
+            ),
+            (
+                "apart stay apart",
+                vec![r(5, 6), r(1, 3)],
+                vec![r(1, 3), r(5, 6)],
+            ),
+            (
+                "top of the space",
+                vec![r(65535, 65535), r(65534, 65534)],
+                vec![r(65534, 65535)],
+            ),
+            ("nothing", vec![], vec![]),
+        ] {
+            assert_eq!(normalize(given), want, "{name}");
+        }
+    }
+}

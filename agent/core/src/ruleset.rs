@@ -1,0 +1,381 @@
+//! A ruleset as a value: what the table `inet peerwall` holds, in one canonical spelling.
+//!
+//! Two rulesets that are equal are the same table. What the kernel adds (handles, packet counts) is
+//! in [`observed`](crate::observed); where a rule comes from is in
+//! [`Origins`](crate::compile::Origins).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use crate::addr::Family;
+use crate::interface::InterfacePattern;
+use crate::packet::Hook;
+use crate::policy::Rate;
+use crate::port::PortRange;
+use crate::reason::Reason;
+
+/// The table's name; its family is `inet`.
+pub const TABLE: &str = "peerwall";
+
+/// Everything in the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Names of the counters.
+    pub counters: BTreeSet<String>,
+    /// Sets by name.
+    pub sets: BTreeMap<String, Set>,
+    /// Chains in the order of [`chain_rank`].
+    pub chains: Vec<Chain>,
+}
+
+/// What the elements of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    /// `ipv4_addr`
+    Ipv4,
+    /// `ipv6_addr`
+    Ipv6,
+    /// `inet_service`: ports.
+    Port,
+    /// `icmp_type`
+    IcmpType,
+    /// `icmpv6_type`
+    Icmpv6Type,
+}
+
+impl KeyType {
+    /// Every type.
+    pub const ALL: [Self; 5] = [
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Port,
+        Self::IcmpType,
+        Self::Icmpv6Type,
+    ];
+
+    /// The type of addresses of a family.
+    pub fn address(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ipv4,
+            Family::V6 => Self::Ipv6,
+        }
+    }
+
+    /// The type of ICMP types of a family.
+    pub fn icmp(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::IcmpType,
+            Family::V6 => Self::Icmpv6Type,
+        }
+    }
+
+    /// Its name in nft.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4_addr",
+            Self::Ipv6 => "ipv6_addr",
+            Self::Port => "inet_service",
+            Self::IcmpType => "icmp_type",
+            Self::Icmpv6Type => "icmpv6_type",
+        }
+    }
+
+    /// nft's number for it (`enum datatypes` in nftables `include/datatype.h`). The kernel keeps it
+    /// for nft, which prints keys by it.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
+            Self::Port => 13,
+            Self::IcmpType => 14,
+            Self::Icmpv6Type => 29,
+        }
+    }
+
+    /// Length of a key in bytes.
+    pub fn len_bytes(self) -> usize {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 16,
+            Self::Port => 2,
+            Self::IcmpType | Self::Icmpv6Type => 1,
+        }
+    }
+
+    /// Largest value of a key.
+    pub fn max(self) -> u128 {
+        u128::MAX >> (128 - 8 * self.len_bytes())
+    }
+}
+
+/// A named set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// What its elements are.
+    pub key: KeyType,
+    /// Whether elements are intervals (`flags interval`) or single values.
+    pub interval: bool,
+    /// The elements, ascending and disjoint.
+    pub elements: Vec<Element>,
+}
+
+/// An element: one value, or an interval of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// First value.
+    pub first: u128,
+    /// Last value.
+    pub last: u128,
+    /// Whose it is.
+    pub comment: Option<Box<str>>,
+}
+
+impl Element {
+    /// One value without a comment.
+    pub fn one(value: u128) -> Self {
+        Self {
+            first: value,
+            last: value,
+            comment: None,
+        }
+    }
+}
+
+impl Set {
+    /// Whether it holds this value.
+    pub fn contains(&self, value: u128) -> bool {
+        let after = self.elements.partition_point(|e| e.first <= value);
+        after > 0 && self.elements[after - 1].last >= value
+    }
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Where packets enter it; `None` for a regular chain.
+    pub base: Option<Base>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// What makes a chain a base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// The hook. The type is always `filter`.
+    pub hook: Hook,
+    /// Order among chains at the hook; lower is earlier.
+    pub priority: i32,
+    /// Verdict at the chain's end.
+    pub policy: ChainPolicy,
+}
+
+/// Verdict at a base chain's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainPolicy {
+    /// `accept`
+    Accept,
+    /// `drop`
+    Drop,
+}
+
+/// A rule: all of the matches, then the rest in the order of the fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// All of them must match.
+    pub matches: Vec<Match>,
+    /// `limit rate`: beyond it the rule does not match.
+    pub limit: Option<Rate>,
+    /// `log prefix … group …`
+    pub log: Option<LogTo>,
+    /// `counter name …`
+    pub counter: Option<String>,
+    /// What becomes of the packet; `None` to go on with the next rule.
+    pub action: Option<Action>,
+    /// What of the policy it is for.
+    pub comment: Option<String>,
+}
+
+/// Where to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTo {
+    /// NFLOG group.
+    pub group: u16,
+    /// Text before each message.
+    pub prefix: String,
+}
+
+/// What becomes of a packet that a rule matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `accept`
+    Accept,
+    /// `drop`
+    Drop,
+    /// `reject with tcp reset`
+    RejectTcpReset,
+    /// `reject with icmpx admin-prohibited`
+    RejectAdminProhibited,
+    /// `jump`: go on behind this rule if the chain has no verdict.
+    Jump(String),
+    /// `goto`: do not come back.
+    Goto(String),
+}
+
+/// Ports to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// A port, or a range.
+    Range(PortRange),
+    /// What is in this set.
+    Set(String),
+}
+
+/// ICMP types to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IcmpKinds {
+    /// This one.
+    One(u8),
+    /// What is in this set.
+    Set(String),
+}
+
+/// Bits of `ct state` (`NF_CT_STATE_BIT()` in `include/uapi/linux/netfilter/nf_conntrack_common.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CtStates(pub u32);
+
+impl CtStates {
+    /// `invalid`
+    pub const INVALID: Self = Self(1);
+    /// `established,related`
+    pub const KNOWN: Self = Self(2 | 4);
+    /// Every state with its bit and name, in the order in which nft prints them.
+    pub const NAMES: [(u32, &'static str); 5] = [
+        (1, "invalid"),
+        (2, "established"),
+        (4, "related"),
+        (8, "new"),
+        (64, "untracked"),
+    ];
+}
+
+/// One condition on a packet.
+///
+/// [`Match::Family`] and [`Match::Protocol`] are always there before what needs them, so that each
+/// match is the same expressions wherever it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// `ct state …`: one of these.
+    CtState(CtStates),
+    /// `ct status dnat`
+    Dnat,
+    /// `iif "lo"`: by index, which is 1 in every namespace; by name misbehaves in some chains.
+    Loopback,
+    /// `iifname …`, or `iifname != …`
+    Interface {
+        /// Which interfaces.
+        pattern: InterfacePattern,
+        /// Any but those.
+        negated: bool,
+    },
+    /// `meta nfproto …`
+    Family(Family),
+    /// `ip saddr @…`, after [`Match::Family`]
+    Source {
+        /// Family of the address.
+        family: Family,
+        /// Name of the set.
+        set: String,
+    },
+    /// `ip6 daddr …`, after [`Match::Family`]
+    Destination(IpNet),
+    /// `meta l4proto …`
+    Protocol(u8),
+    /// `th sport …`, after [`Match::Protocol`]
+    SourcePort(PortRange),
+    /// `th dport …`, after [`Match::Protocol`]
+    DestinationPort(Ports),
+    /// `ct original proto-dst …`: the port as it was dialled, before DNAT
+    DialledPort(Ports),
+    /// `icmp type …` or `icmpv6 type …`, after [`Match::Family`] and [`Match::Protocol`]
+    Icmp(IcmpKinds),
+    /// `ip6 hoplimit …`, after [`Match::Family`]
+    HopLimit(u8),
+    /// `fib saddr . iif oif exists` or `missing`: does the way back leave by where it came in
+    ReversePath {
+        /// Whether it must.
+        exists: bool,
+    },
+}
+
+impl Match {
+    /// The family of a [`Match::Family`].
+    pub fn family(&self) -> Option<Family> {
+        if let Self::Family(family) = self {
+            return Some(*family);
+        }
+        None
+    }
+
+    /// The number of a [`Match::Protocol`].
+    pub fn protocol(&self) -> Option<u8> {
+        if let Self::Protocol(number) = self {
+            return Some(*number);
+        }
+        None
+    }
+}
+
+/// Order of chains: hooks first, then what they use.
+fn chain_rank(name: &str) -> u8 {
+    match name {
+        INPUT => 0,
+        FORWARD => 1,
+        PUBLISHED => 2,
+        _ => 3,
+    }
+}
+
+/// Base chain of the input hook.
+pub const INPUT: &str = "input";
+/// Base chain of the forward hook.
+pub const FORWARD: &str = "forward";
+/// Connections that were DNATed, judged by the port that was dialled.
+pub const PUBLISHED: &str = "published";
+
+impl Ruleset {
+    /// Brings chains into canonical order; to be called by whoever builds one.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        self.chains
+            .sort_by(|a, b| (chain_rank(&a.name), &a.name).cmp(&(chain_rank(&b.name), &b.name)));
+        self
+    }
+
+    /// The chain of this name.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    /// Number of elements in all sets.
+    pub fn element_count(&self) -> usize {
+        self.sets.values().map(|set| set.elements.len()).sum()
+    }
+}
+
+/// The counter of a reason in a chain. Denials have one counter for both hooks.
+pub fn counter_name(chain: &str, reason: &Reason) -> String {
+    format!("{chain}.{reason}")
+}
+
+/// Chain and reason of a counter; the chain is `None` for denials.
+pub fn counter_reason(name: &str) -> Option<(Option<&str>, Reason)> {
+    if let Some((chain, reason)) = name.split_once('.')
+        && [INPUT, FORWARD, PUBLISHED].contains(&chain)
+    {
+        return Some((Some(chain), Reason::parse(reason)?));
+    }
+    Some((None, Reason::parse(name)?))
+}
