@@ -101,13 +101,7 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
         return Plan { ops, rebuild: None };
     };
     if let Some(why) = must_rebuild(wanted, table) {
-        // Claimed first: what another process owns cannot be removed, what nobody owns can.
-        let mut ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
-        create_all(wanted, table, &mut ops);
-        return Plan {
-            ops,
-            rebuild: Some(why),
-        };
+        return anew(wanted, table, why);
     }
     let mut ops = Vec::new();
     add_and_change(wanted, table, &mut ops);
@@ -116,6 +110,16 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
         ops.insert(0, Op::AddTable);
     }
     Plan { ops, rebuild: None }
+}
+
+/// Steps that make the table anew in one transaction; counters go on from where they were.
+pub fn anew(wanted: &Ruleset, table: &SeenTable, why: String) -> Plan {
+    let mut ops = vec![Op::DeleteTable, Op::AddTable];
+    create_all(wanted, table, &mut ops);
+    Plan {
+        ops,
+        rebuild: Some(why),
+    }
 }
 
 /// Why small steps would not do: the kernel can change neither the type of a set nor the hook of a

@@ -1,0 +1,129 @@
+//! The command line's definitions; completions and man pages are made from the same.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Where the policy is unless said otherwise.
+pub const POLICY: &str = "/etc/peerwall/policy.toml";
+
+/// A firewall for cluster nodes: a TOML peer policy becomes one nftables table.
+#[derive(Debug, Parser)]
+#[command(
+    name = "peerwall",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, or nothing to do; 1 from `plan`: there are changes, from `status`: not as the policy says; 2 trouble, and nothing was changed.",
+    max_term_width = 100
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Say more; twice for even more. RUST_LOG does the same in detail
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read the policy and say what is wrong with it, all at once; also runs its [[expect]]s
+    Check(PolicyArgs),
+    /// Show what apply would change, in words and in nft's text; changes nothing
+    ///
+    /// The kernel is asked whether it would take it. Exits with 0 if there is nothing to do, 1 if
+    /// there are changes, 2 on trouble.
+    Plan(PolicyArgs),
+    /// Make the kernel hold what the policy says, in one transaction
+    Apply(ApplyArgs),
+    /// Print the whole ruleset, as input for nft
+    Render(RenderArgs),
+    /// Say whether the policy is in force, who owns the table, and what it counted
+    ///
+    /// Exits with 0 if the table is what the policy says, 1 if not, 2 on trouble.
+    Status(PolicyArgs),
+    /// Take our table away, and nothing else
+    Remove(OutputArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// The folder; made if it is not there
+        folder: PathBuf,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OutputArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which policy, and how to print.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PolicyArgs {
+    /// The policy file
+    #[arg(default_value = POLICY)]
+    pub policy: PathBuf,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How to apply.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ApplyArgs {
+    /// Which policy, and how to print.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+
+    /// Stay, and with that own the table so that nobody else can change it, until SIGINT or
+    /// SIGTERM. The rules stay behind
+    #[arg(long)]
+    pub hold: bool,
+}
+
+/// How to render.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RenderArgs {
+    /// The policy file
+    #[arg(default_value = POLICY)]
+    pub policy: PathBuf,
+
+    /// For `nft -f`, or for `nft -j -f`
+    #[arg(long, value_enum, default_value_t = Format::Nft)]
+    pub format: Format,
+}
+
+/// What to render as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// nft's language
+    Nft,
+    /// libnftables-json(5)
+    Json,
+}
+
+impl Args {
+    /// How much to log, unless RUST_LOG says so.
+    pub fn log_level(&self) -> log::LevelFilter {
+        match self.verbose {
+            0 => log::LevelFilter::Warn,
+            1 => log::LevelFilter::Info,
+            _ => log::LevelFilter::Debug,
+        }
+    }
+}
+
+/// The definitions as clap has them, for completions and man pages.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}

@@ -1,0 +1,95 @@
+//! `peerwall apply` and `peerwall remove`
+
+use std::path::Path;
+
+use peerwall_core::plan::Plan;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{DONE, TROUBLE, plan, prepare, refuse, trouble};
+use crate::converge::{Hold, converge};
+use crate::kernel::Kernel;
+use crate::output::{Output, complain};
+use crate::since;
+
+pub(super) fn run(path: &Path, hold: bool, output: &Output) -> u8 {
+    let ready = match prepare(path) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    // Before the table is ours, so that no signal is missed once it is.
+    let signals = match hold
+        .then(|| Signals::new([SIGINT, SIGTERM, SIGHUP]))
+        .transpose()
+    {
+        Ok(signals) => signals,
+        Err(err) => return trouble("apply", &err, output),
+    };
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(err) => return trouble("apply", &err, output),
+    };
+    let wanted = if hold { Hold::Yes } else { Hold::No };
+    let converged = match converge(&mut kernel, Some(&ready.ruleset), wanted) {
+        Ok(converged) => converged,
+        Err(err) => return trouble("apply", &err, output),
+    };
+    if !output.is_json() {
+        ready.warn();
+    }
+    if !converged.plan.is_empty()
+        && let Ok(now) = kernel.observe_generation()
+    {
+        since::note(now, &path.display().to_string());
+    }
+    report(&converged.plan, output);
+    if let Some(mut signals) = signals {
+        return wait(&kernel, &mut signals, output);
+    }
+    DONE
+}
+
+fn report(plan: &Plan, output: &Output) {
+    match output.is_json() {
+        true => output.json(&plan::as_json(plan)),
+        false if plan.is_empty() => {
+            output.text("nothing to do: the kernel holds what the policy says\n");
+        }
+        false => output.text(&format!("applied: {}\n", plan::summary(plan))),
+    }
+}
+
+/// Stays until a signal; the socket, and with it the ownership, lives as long.
+fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
+    if kernel.has_ownership() == Some(false) {
+        complain(
+            "warning: this kernel cannot hold a table (owner and persist need Linux 6.9); others can change it\n",
+        );
+    } else if !output.is_json() {
+        output.text(
+            "holding the table inet peerwall; ends with SIGINT or SIGTERM, and leaves the rules\n",
+        );
+    }
+    match signals.forever().next() {
+        Some(_) => DONE,
+        None => TROUBLE,
+    }
+}
+
+pub(super) fn remove(output: &Output) -> u8 {
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(err) => return trouble("remove", &err, output),
+    };
+    let converged = match converge(&mut kernel, None, Hold::No) {
+        Ok(converged) => converged,
+        Err(err) => return trouble("remove", &err, output),
+    };
+    since::forget();
+    match (output.is_json(), converged.plan.is_empty()) {
+        (true, _) => output.json(&plan::as_json(&converged.plan)),
+        (false, true) => output.text("nothing to do: there is no table inet peerwall\n"),
+        (false, false) => output.text("removed the table inet peerwall; this host is now as open as its other tables leave it\n"),
+    }
+    DONE
+}

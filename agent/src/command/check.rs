@@ -1,0 +1,43 @@
+//! `peerwall check`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{DONE, count, prepare, refuse};
+use crate::output::Output;
+
+pub(super) fn run(path: &Path, output: &Output) -> u8 {
+    let ready = match prepare(path) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    if output.is_json() {
+        let warnings: Vec<_> = ready
+            .warnings
+            .iter()
+            .map(|d| ready.sources.json(d))
+            .collect();
+        output.json(&json!({"ok": true, "diagnostics": warnings}));
+        return DONE;
+    }
+    ready.warn();
+    let rules: usize = ready
+        .ruleset
+        .chains
+        .iter()
+        .map(|chain| chain.rules.len())
+        .sum();
+    let policy = &ready.policy;
+    output.text(&format!(
+        "{}: ok. {}, {}, {}; {} met. It makes {} and {}.\n",
+        path.display(),
+        count(policy.peers.len(), "peer"),
+        count(policy.overlays.len(), "overlay"),
+        count(policy.allows.len(), "allow"),
+        count(policy.expects.len(), "expectation"),
+        count(rules, "rule"),
+        count(ready.ruleset.element_count(), "set element"),
+    ));
+    DONE
+}

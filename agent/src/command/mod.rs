@@ -1,0 +1,158 @@
+//! The commands: read, decide, act, print. Exit codes are made here and nowhere else.
+
+mod apply;
+mod check;
+mod generate;
+mod plan;
+mod render;
+mod status;
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use peerwall_core::compile::{Origins, compile};
+use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
+use peerwall_core::expect;
+use peerwall_core::policy::Policy;
+use peerwall_core::policy::load::load;
+use peerwall_core::ruleset::Ruleset;
+use serde::Serialize;
+
+use crate::cli::{Args, Command};
+use crate::files::FileSystem;
+use crate::output::{Output, complain};
+
+/// Nothing to do, or done.
+const DONE: u8 = 0;
+/// There is a difference: `plan` has changes, `status` is not as the policy says.
+const DIFFERS: u8 = 1;
+/// Trouble; nothing was changed.
+const TROUBLE: u8 = 2;
+
+/// Runs a command and says how it went.
+pub fn run(args: &Args) -> ExitCode {
+    let code = match &args.command {
+        Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
+        Command::Plan(args) => plan::run(&args.policy, &Output::new(args.output.json)),
+        Command::Apply(args) => apply::run(
+            &args.policy.policy,
+            args.hold,
+            &Output::new(args.policy.output.json),
+        ),
+        Command::Render(args) => render::run(&args.policy, args.format),
+        Command::Status(args) => status::run(&args.policy, &Output::new(args.output.json)),
+        Command::Remove(args) => apply::remove(&Output::new(args.json)),
+        Command::Completions { shell } => generate::completions(*shell),
+        Command::Man { folder } => generate::man(folder),
+    };
+    ExitCode::from(code)
+}
+
+/// A policy that parsed, is compiled and meets its own expectations.
+struct Ready {
+    policy: Policy,
+    ruleset: Ruleset,
+    origins: Origins,
+    sources: Sources,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Why there is no [`Ready`].
+#[derive(Debug, Serialize)]
+struct NotReady {
+    /// What is wrong with the policy; empty if it could not even be read.
+    diagnostics: Vec<JsonDiagnostic>,
+    /// One sentence.
+    error: String,
+    /// The same for people.
+    #[serde(skip)]
+    text: String,
+}
+
+/// Reads, compiles and tests a policy.
+fn prepare(path: &Path) -> Result<Ready, Box<NotReady>> {
+    let text = FileSystem::text(path).map_err(|error| {
+        let hint = match path == Path::new(crate::cli::POLICY) {
+            true => "; write one there (see docs/policy.md), or name another",
+            false => "",
+        };
+        Box::new(NotReady {
+            diagnostics: Vec::new(),
+            text: format!("error: {error}{hint}\n"),
+            error,
+        })
+    })?;
+    let loaded = load(&path.display().to_string(), &text, &FileSystem);
+    let mut diagnostics = loaded.diagnostics;
+    let Some(policy) = loaded.policy else {
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    };
+    let (ruleset, origins) = compile(&policy);
+    let unmet = expect::check(&policy, &ruleset);
+    if !unmet.is_empty() {
+        diagnostics.extend(unmet);
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    }
+    Ok(Ready {
+        policy,
+        ruleset,
+        origins,
+        sources: loaded.sources,
+        warnings: diagnostics,
+    })
+}
+
+fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
+    let color = std::io::stderr().is_terminal();
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
+    let error = format!(
+        "{errors} error{} in the policy",
+        if errors == 1 { "" } else { "s" }
+    );
+    NotReady {
+        diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
+        text: format!(
+            "{}error: {error}; nothing was changed\n",
+            sources.render(diagnostics, color)
+        ),
+        error,
+    }
+}
+
+impl Ready {
+    /// Prints the warnings for people.
+    fn warn(&self) {
+        let color = std::io::stderr().is_terminal();
+        complain(&self.sources.render(&self.warnings, color));
+    }
+}
+
+/// Reports a policy that is not ready.
+fn refuse(why: &NotReady, output: &Output) -> u8 {
+    match output.is_json() {
+        true => output.json(why),
+        false => complain(&why.text),
+    }
+    TROUBLE
+}
+
+/// Reports an error that is not about the policy.
+fn trouble(doing: &str, err: &dyn std::fmt::Display, output: &Output) -> u8 {
+    match output.is_json() {
+        true => output.json(&serde_json::json!({"error": format!("{doing}: {err}")})),
+        false => complain(&format!("error: {doing}: {err}\n")),
+    }
+    TROUBLE
+}
+
+/// `1 peer`, `2 peers`.
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}

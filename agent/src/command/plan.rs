@@ -1,0 +1,117 @@
+//! `peerwall plan`
+
+use std::path::Path;
+
+use peerwall_core::backend::Backend as _;
+use peerwall_core::plan::{Op, Plan, plan};
+use peerwall_core::render;
+use serde_json::{Value, json};
+
+use super::{DIFFERS, DONE, count, prepare, refuse, trouble};
+use crate::kernel::Kernel;
+use crate::output::Output;
+
+pub(super) fn run(path: &Path, output: &Output) -> u8 {
+    let ready = match prepare(path) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    let mut kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(err) => return trouble("plan", &err, output),
+    };
+    let seen = match kernel.observe() {
+        Ok(seen) => seen,
+        Err(err) => return trouble("plan", &err, output),
+    };
+    let plan = plan(&ready.ruleset, &seen);
+    if let Err(err) = kernel.check(&plan) {
+        return trouble("plan", &err, output);
+    }
+    match output.is_json() {
+        true => output.json(&as_json(&plan)),
+        false => {
+            ready.warn();
+            output.text(&as_text(&plan));
+        }
+    }
+    if plan.is_empty() { DONE } else { DIFFERS }
+}
+
+/// The plan as a value for machines.
+pub(super) fn as_json(plan: &Plan) -> Value {
+    let steps: Vec<String> = plan.ops.iter().map(render::op).collect();
+    json!({"changes": !plan.is_empty(), "rebuild": plan.rebuild, "steps": steps})
+}
+
+/// The plan in words and in nft's text.
+pub(super) fn as_text(plan: &Plan) -> String {
+    if plan.is_empty() {
+        return "nothing to do: the kernel holds what the policy says\n".into();
+    }
+    let mut text = format!("{}:\n", summary(plan));
+    for op in &plan.ops {
+        text.push_str("  ");
+        text.push_str(&render::op(op));
+        text.push('\n');
+    }
+    text
+}
+
+/// What a plan does, in one line.
+pub(super) fn summary(plan: &Plan) -> String {
+    let mut tally = Tally::default();
+    plan.ops.iter().for_each(|op| tally.add(op));
+    let parts: Vec<String> = [
+        (tally.rules_added, "add", "rule"),
+        (tally.rules_removed, "remove", "rule"),
+        (tally.elements_added, "add", "set element"),
+        (tally.elements_removed, "remove", "set element"),
+        (tally.objects_added, "add", "chain, set or counter"),
+        (tally.objects_removed, "remove", "chain, set or counter"),
+    ]
+    .into_iter()
+    .filter(|(number, _, _)| *number > 0)
+    .map(|(number, verb, what)| match what {
+        "chain, set or counter" => format!("{verb} {number} chains, sets and counters"),
+        _ => format!("{verb} {}", count(number, what)),
+    })
+    .collect();
+    let parts = match parts.is_empty() {
+        true if tally.table_removed => "remove the table inet peerwall".to_owned(),
+        true => "claim the table inet peerwall".to_owned(),
+        false => parts.join(", "),
+    };
+    match &plan.rebuild {
+        None => parts,
+        Some(why) => format!("make the table anew, since {why}: {parts}"),
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    rules_added: usize,
+    rules_removed: usize,
+    elements_added: usize,
+    elements_removed: usize,
+    objects_added: usize,
+    objects_removed: usize,
+    table_removed: bool,
+}
+
+impl Tally {
+    fn add(&mut self, op: &Op) {
+        match op {
+            Op::AddTable | Op::SetPolicy(..) => {}
+            Op::DeleteTable => self.table_removed = true,
+            Op::AddCounter(..) | Op::AddSet(..) | Op::AddChain(..) => self.objects_added += 1,
+            Op::DeleteCounter(_) | Op::DeleteSet(_) | Op::DeleteChain(_) => {
+                self.objects_removed += 1;
+            }
+            Op::AddElements(_, _, _, list) => self.elements_added += list.len(),
+            Op::DeleteElements(_, _, _, list) => self.elements_removed += list.len(),
+            Op::AddRule(..) => self.rules_added += 1,
+            Op::DeleteRule(..) | Op::FlushChain(_) => self.rules_removed += 1,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `peerwall status`
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use peerwall_core::backend::Backend as _;
+use peerwall_core::observed::{Hold, SeenTable};
+use peerwall_core::plan::plan;
+use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
+use serde::Serialize;
+
+use super::{DIFFERS, DONE, NotReady, Ready, prepare, trouble};
+use crate::kernel::Kernel;
+use crate::output::Output;
+use crate::since;
+
+/// What `status` says.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// Whether the table is there.
+    loaded: bool,
+    /// Whether it is what the policy says; absent if the policy cannot be read.
+    in_sync: Option<bool>,
+    /// Steps that `apply` would take.
+    pending_steps: Option<usize>,
+    /// The kernel's generation of rules.
+    generation: u32,
+    /// When the last apply was, and whether nobody changed any rule since.
+    applied: Option<Applied>,
+    /// Who owns the table.
+    owner: Option<Owner>,
+    /// Whether the table outlives its owner.
+    persist: bool,
+    /// The policy.
+    policy: String,
+    /// What is wrong with the policy.
+    policy_error: Option<String>,
+    /// What was counted.
+    counters: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Applied {
+    time: String,
+    policy: String,
+    unchanged_since: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner {
+    /// Netlink port id; the process id for the first socket of a process.
+    port: u32,
+    /// Name of the process of that id, if there is one.
+    process: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    /// `input`, `forward`, `published`; absent for what was denied.
+    chain: Option<String>,
+    /// Why these packets were accepted or denied.
+    reason: String,
+    /// The same in words.
+    subject: String,
+    /// Where the policy says so, as file and line.
+    place: Option<String>,
+    packets: u64,
+    bytes: u64,
+}
+
+pub(super) fn run(path: &Path, output: &Output) -> u8 {
+    let seen = match Kernel::open().and_then(|mut kernel| kernel.observe()) {
+        Ok(seen) => seen,
+        Err(err) => return trouble("status", &err, output),
+    };
+    let prepared = prepare(path);
+    let pending = prepared
+        .as_ref()
+        .ok()
+        .map(|ready| plan(&ready.ruleset, &seen).ops.len());
+    let hold = seen
+        .table
+        .as_ref()
+        .map(|table| table.hold)
+        .unwrap_or_default();
+    let status = Status {
+        loaded: seen.table.is_some(),
+        in_sync: pending.map(|steps| steps == 0),
+        pending_steps: pending,
+        generation: seen.generation,
+        applied: seen.table.as_ref().and_then(|_| applied(seen.generation)),
+        owner: owner(hold),
+        persist: hold.persist,
+        policy: path.display().to_string(),
+        policy_error: prepared.as_ref().err().map(|why| why.error.clone()),
+        counters: seen
+            .table
+            .as_ref()
+            .map_or_else(Vec::new, |t| lines(t, prepared.as_ref().ok())),
+    };
+    match output.is_json() {
+        true => output.json(&status),
+        false => output.text(&as_text(&status, prepared.as_ref().err().map(|why| &**why))),
+    }
+    match status.in_sync {
+        Some(true) => DONE,
+        Some(false) | None => DIFFERS,
+    }
+}
+
+fn applied(generation: u32) -> Option<Applied> {
+    let note = since::last()?;
+    Some(Applied {
+        unchanged_since: note.generation == generation,
+        time: note.time,
+        policy: note.policy,
+    })
+}
+
+fn owner(hold: Hold) -> Option<Owner> {
+    let port = hold.owner?;
+    let process = std::fs::read_to_string(format!("/proc/{port}/comm")).ok();
+    Some(Owner {
+        port,
+        process: process.map(|name| name.trim_end().to_owned()),
+    })
+}
+
+/// Counters in the order in which the chains stand in the ruleset, denials last.
+fn lines(table: &SeenTable, ready: Option<&Ready>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for chain in [Some(INPUT), Some(FORWARD), Some(PUBLISHED), None] {
+        for (name, counter) in &table.counters {
+            let known = counter_reason(name);
+            let (of, reason) = match &known {
+                Some((of, reason)) => (*of, reason.to_string()),
+                None => (None, name.clone()),
+            };
+            if of != chain {
+                continue;
+            }
+            lines.push(Line {
+                chain: of.map(str::to_owned),
+                subject: known.map_or_else(|| name.clone(), |(_, reason)| reason.sentence()),
+                place: ready.and_then(|ready| place(ready, name)),
+                reason,
+                packets: counter.packets,
+                bytes: counter.bytes,
+            });
+        }
+    }
+    lines
+}
+
+/// Where the policy says what this counter counts.
+fn place(ready: &Ready, counter: &str) -> Option<String> {
+    ready.ruleset.chains.iter().find_map(|chain| {
+        let at = chain
+            .rules
+            .iter()
+            .position(|r| r.counter.as_deref() == Some(counter))?;
+        let place = ready.origins.of(&chain.name, at)?.place.as_ref()?;
+        Some(ready.sources.line_of(place))
+    })
+}
+
+fn as_text(status: &Status, why: Option<&NotReady>) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}", headline(status));
+    if let Some(why) = why {
+        let _ = writeln!(
+            text,
+            "policy:     {}: {}; see `peerwall check`",
+            status.policy, why.error
+        );
+    }
+    if status.loaded {
+        let _ = writeln!(text, "owner:      {}", owner_text(status));
+    }
+    let _ = writeln!(
+        text,
+        "generation: {}{}",
+        status.generation,
+        since_text(status)
+    );
+    if !status.counters.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{:<10} {:>12} {:>14}  what",
+            "chain", "packets", "bytes"
+        );
+    }
+    for line in &status.counters {
+        let chain = line.chain.as_deref().unwrap_or("(denied)");
+        let place = line
+            .place
+            .as_ref()
+            .map_or_else(String::new, |p| format!("  [{p}]"));
+        let _ = writeln!(
+            text,
+            "{chain:<10} {:>12} {:>14}  {}{place}",
+            line.packets, line.bytes, line.subject
+        );
+    }
+    text
+}
+
+fn headline(status: &Status) -> String {
+    match (status.loaded, status.in_sync) {
+        (false, _) => "not loaded: there is no table inet peerwall".into(),
+        (true, Some(true)) => format!("in sync with {}", status.policy),
+        (true, Some(false)) => format!(
+            "loaded, but not what {} says; `peerwall plan` shows the difference",
+            status.policy
+        ),
+        (true, None) => "loaded".into(),
+    }
+}
+
+fn owner_text(status: &Status) -> String {
+    match (&status.owner, status.persist) {
+        (Some(owner), _) => {
+            let name = owner.process.as_deref().unwrap_or("a process");
+            format!(
+                "{name} (netlink port {}); nobody else can change the table",
+                owner.port
+            )
+        }
+        (None, true) => "none; the table stays, and any root process can change it".into(),
+        (None, false) => {
+            "none; the table was made without persist, `nft flush ruleset` takes it".into()
+        }
+    }
+}
+
+fn since_text(status: &Status) -> String {
+    match &status.applied {
+        Some(applied) if applied.unchanged_since => format!(", unchanged since {}", applied.time),
+        Some(applied) => format!(
+            "; last apply {}, rules of this namespace changed since",
+            applied.time
+        ),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,87 @@
+//! The policy's files, from the file system.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use peerwall_core::policy::load::Files;
+
+/// A policy file larger than this is refused: lists of peers are a few megabytes at most.
+const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Reads from the file system; relative paths are relative to the file that names them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileSystem;
+
+impl FileSystem {
+    /// Reads a whole file as text.
+    ///
+    /// # Errors
+    /// A sentence that names the file and says why not.
+    pub fn text(path: &Path) -> Result<String, String> {
+        let say = |err: io::Error| format!("cannot read {}: {}", path.display(), plain(&err));
+        let meta = fs::metadata(path).map_err(say)?;
+        if meta.is_dir() {
+            return Err(format!("cannot read {}: it is a directory", path.display()));
+        }
+        if meta.len() > FILE_MAX_BYTES {
+            return Err(format!(
+                "cannot read {}: it is larger than {} MiB",
+                path.display(),
+                FILE_MAX_BYTES >> 20
+            ));
+        }
+        let bytes = fs::read(path).map_err(say)?;
+        String::from_utf8(bytes).map_err(|err| {
+            format!(
+                "cannot read {}: byte {} is not UTF-8 text",
+                path.display(),
+                err.utf8_error().valid_up_to()
+            )
+        })
+    }
+}
+
+/// The error without its number.
+fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+fn beside(path: &str, relative_to: &str) -> PathBuf {
+    match Path::new(relative_to).parent() {
+        Some(folder) => folder.join(path),
+        None => PathBuf::from(path),
+    }
+}
+
+impl Files for FileSystem {
+    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+        let path = beside(path, relative_to);
+        let text = Self::text(&path)?;
+        Ok((path.display().to_string(), text))
+    }
+
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
+        let folder = beside("", relative_to);
+        let full = match Path::new(pattern).is_absolute() {
+            true => pattern.to_owned(),
+            // The folder's own name is no pattern.
+            false => format!(
+                "{}",
+                Path::new(&glob::Pattern::escape(&folder.display().to_string()))
+                    .join(pattern)
+                    .display()
+            ),
+        };
+        let paths = glob::glob(&full).map_err(|err| format!("`{pattern}` is no pattern: {err}"))?;
+        let mut names = Vec::new();
+        for path in paths {
+            let path = path.map_err(|err| err.to_string())?;
+            // Absolute now, so that `read` does not put the folder before it once more.
+            let path = std::path::absolute(&path).map_err(|err| err.to_string())?;
+            names.push(path.display().to_string());
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,13 @@
+//! What peerwall does: sockets, files, processes, the command line.
+//!
+//! What there is to decide is decided in `peerwall-core`, what there is to spell in
+//! `peerwall-proto`; here is what touches the world.
+
+pub mod cli;
+pub mod command;
+pub mod converge;
+pub mod files;
+pub mod kernel;
+pub mod netlink;
+pub mod output;
+pub mod since;

@@ -1,0 +1,15 @@
+//! The `peerwall` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let args = peerwall::cli::Args::parse();
+    env_logger::Builder::new()
+        .filter_level(args.log_level())
+        .parse_default_env()
+        .format_timestamp(None)
+        .init();
+    peerwall::command::run(&args)
+}

@@ -1,0 +1,332 @@
+//! A netlink socket to netfilter: send bytes, receive bytes, and be exact about what went wrong.
+//!
+//! neli's `NlSocket` carries the bytes. Its router is not used (no batches, drops extended acks), nor
+//! is its handle's error parser (cannot read capped acks).
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use neli::consts::socket::{Msg, NlFamily};
+use neli::socket::NlSocket;
+use neli::utils::Groups;
+use peerwall_proto::ack::{self, Ack};
+use peerwall_proto::attr::DecodeError;
+use peerwall_proto::message::{
+    Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
+};
+
+/// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
+const RECEIVE_BYTES: usize = 256 * 1024;
+/// Room for answers on top of what the kernel gives by default.
+const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// A dump that somebody keeps disturbing is given up after so many tries.
+const DUMP_TRIES: u32 = 50;
+
+/// `SOL_NETLINK`
+const SOL_NETLINK: libc::c_int = 270;
+const NETLINK_CAP_ACK: libc::c_int = 10;
+const NETLINK_EXT_ACK: libc::c_int = 11;
+
+/// What can go wrong with a socket.
+#[derive(Debug)]
+pub enum NetlinkError {
+    /// The operating system would not do it.
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+    /// The kernel answered with an error.
+    Answer(Ack),
+    /// The answer is not what it should be.
+    Decode(DecodeError),
+    /// Answers were lost (`ENOBUFS`); what they said is not known.
+    Lost,
+    /// The dump was disturbed by changes again and again.
+    Disturbed,
+}
+
+impl fmt::Display for NetlinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
+            Self::Answer(ack) => f.write_str(&describe(ack)),
+            Self::Decode(err) => write!(f, "cannot read the kernel's answer: {err}"),
+            Self::Lost => f.write_str("the kernel's answer was lost (no buffer space)"),
+            Self::Disturbed => f.write_str("the ruleset kept changing while it was read"),
+        }
+    }
+}
+
+impl std::error::Error for NetlinkError {}
+
+impl From<DecodeError> for NetlinkError {
+    fn from(err: DecodeError) -> Self {
+        Self::Decode(err)
+    }
+}
+
+impl NetlinkError {
+    /// The errno, if there is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Answer(ack) => Some(ack.errno),
+            Self::Decode(_) | Self::Lost | Self::Disturbed => None,
+        }
+    }
+}
+
+/// An errno's name and meaning, with the kernel's own words and the likely cause.
+pub fn describe(ack: &Ack) -> String {
+    let (name, hint) = match ack.errno {
+        libc::EPERM => (
+            "EPERM",
+            "; it takes root (CAP_NET_ADMIN), and a table that no other process owns",
+        ),
+        libc::ENOENT => (
+            "ENOENT",
+            "; what it names is not there, or this kernel lacks an nf_tables feature, see docs/limits.md",
+        ),
+        libc::EEXIST => ("EEXIST", ""),
+        libc::EBUSY => ("EBUSY", "; something still uses it"),
+        libc::EOPNOTSUPP => (
+            "EOPNOTSUPP",
+            "; this kernel lacks an nf_tables feature, see docs/limits.md",
+        ),
+        libc::EINVAL => ("EINVAL", ""),
+        libc::ENOMEM => ("ENOMEM", ""),
+        libc::ERESTART => ("ERESTART", ""),
+        _ => ("", ""),
+    };
+    let meaning = io::Error::from_raw_os_error(ack.errno).to_string();
+    let meaning = meaning.split(" (os error").next().unwrap_or_default();
+    let words = ack
+        .message
+        .as_ref()
+        .map_or_else(String::new, |m| format!(" ({m})"));
+    let at = ack
+        .offset
+        .map_or_else(String::new, |o| format!(" at byte {o} of the message"));
+    format!("{name} {meaning}{words}{at}{hint}")
+        .trim_start()
+        .to_owned()
+}
+
+/// A socket to the kernel's netfilter.
+pub struct Socket {
+    inner: NlSocket,
+    seq: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`] if the kernel has no netfilter netlink, or will not give a socket.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let inner =
+            NlSocket::connect(NlFamily::Netfilter, None, Groups::empty()).map_err(io_error(
+                "open a netlink socket to netfilter (is CONFIG_NETFILTER_NETLINK in this kernel?)",
+            ))?;
+        for option in [NETLINK_CAP_ACK, NETLINK_EXT_ACK] {
+            // Kernels before 4.12 have neither: errors are then longer or say less.
+            let _ = set_option(inner.as_raw_fd(), SOL_NETLINK, option, 1);
+        }
+        let mut socket = Self {
+            inner,
+            seq: 1,
+            buffer: vec![0; RECEIVE_BYTES],
+        };
+        socket.grow(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES);
+        Ok(socket)
+    }
+
+    /// A sequence number with `count` more behind it that are not given out again.
+    pub fn take_seq(&mut self, count: usize) -> u32 {
+        let first = self.seq;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.seq = first.wrapping_add(count).wrapping_add(1);
+        first
+    }
+
+    /// Sets a buffer as large as is allowed.
+    fn grow(&mut self, force: libc::c_int, plain: libc::c_int, bytes: usize) {
+        let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+        let fd = self.inner.as_raw_fd();
+        // FORCE needs CAP_NET_ADMIN in the first user namespace; else net.core.*mem_max is the limit.
+        if set_option(fd, libc::SOL_SOCKET, force, value).is_err() {
+            let _ = set_option(fd, libc::SOL_SOCKET, plain, value);
+        }
+    }
+
+    /// Sends one datagram, with a send buffer that it fits in.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`]. If it is EMSGSIZE, nothing was sent, and the limit is
+    /// `net.core.wmem_max`.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        self.grow(
+            libc::SO_SNDBUFFORCE,
+            libc::SO_SNDBUF,
+            bytes.len() + 64 * 1024,
+        );
+        let doing = "send to netfilter";
+        loop {
+            match self.inner.send(bytes, Msg::empty()) {
+                Ok(sent) if sent == bytes.len() => return Ok(()),
+                Ok(sent) => {
+                    let short = format!("only {sent} of {} bytes were taken", bytes.len());
+                    return Err(io_error(doing)(io::Error::other(short)));
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) if err.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    let hint = format!(
+                        "a change of {} bytes does not fit the socket buffer; raise it with: sysctl -w net.core.wmem_max={}",
+                        bytes.len(),
+                        bytes.len().next_power_of_two()
+                    );
+                    return Err(io_error(doing)(io::Error::new(err.kind(), hint)));
+                }
+                Err(err) => return Err(io_error(doing)(err)),
+            }
+        }
+    }
+
+    /// Receives one datagram; `None` if there is none and `wait` is false.
+    fn receive(&mut self, wait: bool) -> Result<Option<&[u8]>, NetlinkError> {
+        let flags = match wait {
+            true => Msg::empty(),
+            false => Msg::DONTWAIT,
+        };
+        loop {
+            match self.inner.recv(&mut self.buffer, flags) {
+                Ok((len, _)) => return Ok(Some(&self.buffer[..len])),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Err(NetlinkError::Lost);
+                }
+                Err(err) => return Err(io_error("receive from netfilter")(err)),
+            }
+        }
+    }
+
+    /// Every ack that is there now. A batch is worked through while it is sent, so all of its acks
+    /// are.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Lost`] if some did not fit the receive buffer.
+    pub fn drain_acks(&mut self) -> Result<Vec<Ack>, NetlinkError> {
+        let mut acks = Vec::new();
+        while let Some(bytes) = self.receive(false)? {
+            for raw in Datagram::new(bytes) {
+                acks.extend(ack::decode(&raw?)?);
+            }
+        }
+        Ok(acks)
+    }
+
+    /// Sends a request for one object and returns it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] with ENOENT if it is not there.
+    pub fn get(&mut self, request: Message) -> Result<Message, NetlinkError> {
+        let seq = self.request(request)?;
+        loop {
+            let bytes = self.receive(true)?.unwrap_or_default();
+            for raw in Datagram::new(bytes) {
+                let raw = raw?;
+                if raw.seq != seq {
+                    continue;
+                }
+                match ack::decode(&raw)? {
+                    Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
+                    Some(_) => {}
+                    None => return Ok(raw.nfnetlink()?),
+                }
+            }
+        }
+    }
+
+    /// Sends a dump request and gives every message to `each`; starts again when the kernel says
+    /// that the dump was disturbed, after a call of `restart`.
+    ///
+    /// # Errors
+    /// What went wrong; what `each` was given by then is not complete.
+    pub fn dump<S>(
+        &mut self,
+        request: &Message,
+        state: &mut S,
+        restart: impl Fn(&mut S),
+        mut each: impl FnMut(&mut S, Message) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        for _ in 0..DUMP_TRIES {
+            restart(state);
+            let seq = self.request(request.clone())?;
+            if self.dump_once(seq, &mut |message| each(state, message))? {
+                return Ok(());
+            }
+        }
+        Err(NetlinkError::Disturbed)
+    }
+
+    /// Whether the dump was whole.
+    fn dump_once(
+        &mut self,
+        seq: u32,
+        each: &mut impl FnMut(Message) -> Result<(), NetlinkError>,
+    ) -> Result<bool, NetlinkError> {
+        let mut whole = true;
+        loop {
+            let bytes = self.receive(true)?.unwrap_or_default();
+            for raw in Datagram::new(bytes) {
+                let raw: RawMessage<'_> = raw?;
+                if raw.seq != seq {
+                    continue;
+                }
+                whole &= raw.flags & NLM_F_DUMP_INTR == 0;
+                match ack::decode(&raw)? {
+                    // NLMSG_DONE carries an errno too: a dump that broke off is no shorter dump.
+                    Some(ack) if ack.errno == libc::EINTR => return Ok(false),
+                    Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
+                    Some(_) if raw.kind == NLMSG_DONE => return Ok(whole),
+                    Some(_) => {}
+                    None if raw.kind == NLMSG_OVERRUN => return Err(NetlinkError::Lost),
+                    None => each(raw.nfnetlink()?)?,
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, mut message: Message) -> Result<u32, NetlinkError> {
+        let seq = self.take_seq(0);
+        message.seq = seq;
+        let mut bytes = Vec::new();
+        message.encode_into(&mut bytes);
+        self.send(&bytes)?;
+        Ok(seq)
+    }
+}
+
+fn io_error(doing: &'static str) -> impl Fn(io::Error) -> NetlinkError {
+    move |source| NetlinkError::Io { doing, source }
+}
+
+fn set_option(
+    fd: RawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // SAFETY: `value` lives across the call and `len` is its size; `fd` is an open socket.
+    let rc = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), len) };
+    match rc {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Since when the table is as it is.
+//!
+//! The kernel keeps no time with a table. Each apply notes generation and time under
+//! `/run/peerwall`, by network namespace; a note whose generation is the kernel's own of now says
+//! that nobody changed any rule since. Losing the note loses nothing but that sentence.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+const FOLDER: &str = "/run/peerwall";
+
+/// What an apply noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The generation right after the apply.
+    pub generation: u32,
+    /// When, as RFC 3339 in UTC.
+    pub time: String,
+    /// The policy's path.
+    pub policy: String,
+}
+
+fn path() -> Option<PathBuf> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
+    Some(PathBuf::from(FOLDER).join(format!("applied-{namespace}.json")))
+}
+
+/// Notes an apply, if that is possible.
+pub fn note(generation: u32, policy: &str) {
+    let now = jiff::Timestamp::now();
+    let note = Note {
+        generation,
+        time: format!("{:.0}", now),
+        policy: policy.to_owned(),
+    };
+    let written = || -> Option<()> {
+        let path = path()?;
+        fs::create_dir_all(FOLDER).ok()?;
+        let text = serde_json::to_string(&note).ok()?;
+        let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
+        fs::write(&fresh, text).ok()?;
+        fs::rename(fresh, path).ok()
+    };
+    if written().is_none() {
+        log::debug!("could not note the time under {FOLDER}");
+    }
+}
+
+/// The last note of this network namespace.
+pub fn last() -> Option<Note> {
+    let text = fs::read_to_string(path()?).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Forgets it.
+pub fn forget() {
+    if let Some(path) = path() {
+        let _ = fs::remove_file(path);
+    }
+}
