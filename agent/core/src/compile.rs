@@ -105,14 +105,26 @@ impl Draft {
     }
 
     /// Hands over to the chain of a denial.
-    fn deny(&mut self, matches: Vec<Match>, reason: Reason, place: Option<&Place>) {
+    fn deny(
+        &mut self,
+        matches: Vec<Match>,
+        reason: Reason,
+        comment: String,
+        place: Option<&Place>,
+    ) {
         self.rules.push(Rule {
             matches,
             action: Some(Action::Goto(reason.to_string())),
-            comment: Some(reason.sentence()),
+            comment: Some(comment),
             ..Rule::default()
         });
         self.origin(reason, place);
+    }
+
+    /// The end of a base chain. Its policy says the same; this also counts and logs.
+    fn deny_the_rest(&mut self, reason: Reason) {
+        let comment = reason.sentence();
+        self.deny(Vec::new(), reason, comment, None);
     }
 
     fn origin(&mut self, reason: Reason, place: Option<&Place>) {
@@ -292,7 +304,7 @@ impl Compiler<'_> {
             chain.origin(Reason::InputDefault, None);
             self.allows(&mut chain, Match::DestinationPort);
         }
-        chain.deny(Vec::new(), Reason::InputDefault, None);
+        chain.deny_the_rest(Reason::InputDefault);
         self.add(chain);
     }
 
@@ -318,7 +330,7 @@ impl Compiler<'_> {
             });
             chain.origin(Reason::ForwardDefault, None);
         }
-        chain.deny(Vec::new(), Reason::ForwardDefault, None);
+        chain.deny_the_rest(Reason::ForwardDefault);
         self.add(chain);
     }
 
@@ -355,7 +367,8 @@ impl Compiler<'_> {
                 if !overlay.backend.is_tunnelled() {
                     matches.push(Match::ReversePath { exists: false });
                 }
-                chain.deny(matches, Reason::OverlaySpoof, Some(&overlay.place));
+                let comment = format!("overlay {}, claimed where it is not", overlay.name);
+                chain.deny(matches, Reason::OverlaySpoof, comment, Some(&overlay.place));
             }
         }
     }
@@ -377,7 +390,13 @@ impl Compiler<'_> {
                 Some(Tunnel::Protocol(number)) => vec![Match::Protocol(number)],
                 None => continue,
             };
-            chain.deny(matches, Reason::OverlayInject, Some(&overlay.place));
+            let comment = format!("overlay {}, tunnel from others than peers", overlay.name);
+            chain.deny(
+                matches,
+                Reason::OverlayInject,
+                comment,
+                Some(&overlay.place),
+            );
         }
     }
 
@@ -493,7 +512,8 @@ impl Compiler<'_> {
     fn invalid(&self, chain: &mut Draft) {
         if self.policy.options.drop_invalid {
             let matches = vec![Match::CtState(CtStates::INVALID)];
-            chain.deny(matches, Reason::Invalid, None);
+            let comment = Reason::Invalid.sentence();
+            chain.deny(matches, Reason::Invalid, comment, None);
         }
     }
 

@@ -126,30 +126,44 @@ fn owner(hold: Hold) -> Option<Owner> {
     })
 }
 
-/// Counters in the order in which the chains stand in the ruleset, denials last.
+/// Counters in the order in which a packet meets them, hooks first, denials last.
 fn lines(table: &SeenTable, ready: Option<&Ready>) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for chain in [Some(INPUT), Some(FORWARD), Some(PUBLISHED), None] {
-        for (name, counter) in &table.counters {
-            let known = counter_reason(name);
-            let (of, reason) = match &known {
-                Some((of, reason)) => (*of, reason.to_string()),
-                None => (None, name.clone()),
-            };
-            if of != chain {
-                continue;
-            }
-            lines.push(Line {
-                chain: of.map(str::to_owned),
-                subject: known.map_or_else(|| name.clone(), |(_, reason)| reason.sentence()),
-                place: ready.and_then(|ready| place(ready, name)),
-                reason,
-                packets: counter.packets,
-                bytes: counter.bytes,
-            });
+    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    let met = rules.filter_map(|seen| seen.rule.as_ref().ok()?.counter.as_ref());
+    let mut names: Vec<&String> = Vec::new();
+    for name in met.chain(table.counters.keys()) {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
-    lines
+    let rank = |name: &str| {
+        let chain = counter_reason(name).and_then(|(chain, _)| chain);
+        [Some(INPUT), Some(FORWARD), Some(PUBLISHED), None]
+            .iter()
+            .position(|each| *each == chain)
+    };
+    names.sort_by_key(|name| rank(name));
+    names
+        .into_iter()
+        .map(|name| line(name, table, ready))
+        .collect()
+}
+
+fn line(name: &str, table: &SeenTable, ready: Option<&Ready>) -> Line {
+    let known = counter_reason(name);
+    let counter = table.counters.get(name).copied().unwrap_or_default();
+    let (chain, reason, subject) = match known {
+        Some((chain, reason)) => (chain, reason.to_string(), reason.sentence()),
+        None => (None, name.to_owned(), name.to_owned()),
+    };
+    Line {
+        chain: chain.map(str::to_owned),
+        reason,
+        subject,
+        place: ready.and_then(|ready| place(ready, name)),
+        packets: counter.packets,
+        bytes: counter.bytes,
+    }
 }
 
 /// Where the policy says what this counter counts.
