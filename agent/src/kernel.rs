@@ -184,15 +184,15 @@ impl Kernel {
     }
 
     fn dump_elements(&mut self, dump: &mut Dump, counts: &Counts) -> Result<(), BackendError> {
-        let names: Vec<String> = dump
-            .sets
-            .iter()
-            .filter_map(|set| set.name.clone())
-            .collect();
+        // A count of 0 is no proof for intervals, see `expected_counts`.
+        let has_elements = |set: &&nft::Set| {
+            let interval = set.flags.unwrap_or(0) & nft::NFT_SET_INTERVAL != 0;
+            let count = set.name.as_ref().and_then(|name| counts.get(name));
+            interval || count != Some(&0)
+        };
+        let to_read = dump.sets.iter().filter(has_elements);
+        let names: Vec<String> = to_read.filter_map(|set| set.name.clone()).collect();
         for name in names {
-            if counts.get(&name) == Some(&0) {
-                continue;
-            }
             let wanted = ElementList {
                 table: Some(TABLE.into()),
                 set: Some(name.clone()),
@@ -304,19 +304,22 @@ impl Backend for Kernel {
 /// Numbers of elements by set, as the kernel counts them.
 type Counts = std::collections::BTreeMap<String, u32>;
 
-/// How many elements a set can count: an interval is two, unless it reaches the end of the key
-/// space; kernels differ in whether they count ends.
+/// What the kernel can count for a set.
+///
+/// An interval is two elements, unless it reaches the end of the key space. Since 6.16, which is
+/// when counts came to be, intervals are counted as half of that, rounded down
+/// (`nft_rbtree_usize()`): the one interval that is everything counts as none.
 fn expected_counts(set: &Set) -> [usize; 2] {
     let all = set.elements.len();
+    if !set.interval {
+        return [all, all];
+    }
     let ends = set
         .elements
         .iter()
         .filter(|e| e.last < set.key.max())
         .count();
-    match set.interval {
-        true => [all, all + ends],
-        false => [all, all],
-    }
+    [all + ends, (all + ends) / 2]
 }
 
 fn request(kind: u16, flags: u16, object: &impl Attributes) -> Message {

@@ -7,7 +7,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     let args = peerwall::cli::Args::parse();
     env_logger::Builder::new()
-        .filter_level(args.log_level())
+        .filter_module("peerwall", args.log_level())
         .parse_default_env()
         .format_timestamp(None)
         .init();

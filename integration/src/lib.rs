@@ -5,13 +5,13 @@
 //! - [`probe`]: servers and clients that say whether something gets through.
 //! - [`raw`]: packets made by hand, forged ones too.
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
-//! - [`bench`](bench_host): the host those packets are sent to.
+//! - [`target`]: the host those packets are sent to.
 //! - [`story`]: the cluster of the story.
 
-pub mod bench_host;
 pub mod case;
 pub mod net;
 pub mod ns;
 pub mod probe;
 pub mod raw;
 pub mod story;
+pub mod target;

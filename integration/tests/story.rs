@@ -1,5 +1,7 @@
 //! The story, from the file that made half of all requests hang to the policy that does not.
 
+#![expect(clippy::print_stdout, reason = "the matrix is worth reading")]
+
 use peerwall_integration::netns_test;
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 

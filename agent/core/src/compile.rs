@@ -446,7 +446,9 @@ impl Compiler<'_> {
         }
         for family in Family::BOTH {
             let matches = match self.icmp_listed(family) {
-                IcmpTypes::All => vec![Match::Family(family), Match::Protocol(icmp_number(family))],
+                // In this order: the other way round nft leaves out the family when it lists the
+                // rule, and then loads another one.
+                IcmpTypes::All => vec![Match::Protocol(icmp_number(family)), Match::Family(family)],
                 IcmpTypes::Some(listed) if listed.is_empty() => continue,
                 IcmpTypes::Some(_) => {
                     let set = format!("icmp-listed{}", family.digit());

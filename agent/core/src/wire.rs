@@ -272,7 +272,10 @@ fn write_match(condition: &Match, out: &mut Vec<Expr>) {
                 flags: Some(FIB_SADDR_IIF_PRESENT),
                 ..Fib::default()
             };
-            out.extend([Expr::Fib(fib), cmp(NFT_CMP_EQ, [u8::from(*exists)])]);
+            out.extend([
+                Expr::Fib(fib),
+                cmp(NFT_CMP_EQ, [u8::from(*exists), 0, 0, 0]),
+            ]);
         }
     }
 }
@@ -441,9 +444,13 @@ impl<'a> Cursor<'a> {
         let ours =
             fib.result == Some(NFT_FIB_RESULT_OIF) && fib.flags == Some(FIB_SADDR_IIF_PRESENT);
         match self.eq()? {
-            [exists @ (0 | 1)] if plain && ours => Some(Match::ReversePath {
-                exists: *exists == 1,
-            }),
+            // The kernel stores one byte and zeros behind it (`nft_fib_store_result()`); nft compares
+            // all four up to 1.0, and one of them since.
+            [exists @ (0 | 1)] | [exists @ (0 | 1), 0, 0, 0] if plain && ours => {
+                Some(Match::ReversePath {
+                    exists: *exists == 1,
+                })
+            }
             _ => None,
         }
     }
