@@ -1,7 +1,7 @@
 //! The backend that is the kernel: nf_tables by netlink.
 
 use peerwall_core::backend::{Backend, BackendError, Refusal};
-use peerwall_core::lift::{self, Dump};
+use peerwall_core::lift::{self, Dump, Point};
 use peerwall_core::lower::{OpIndex, lower};
 use peerwall_core::observed::{Hold, Observed, SeenTable};
 use peerwall_core::plan::{Op, Plan};
@@ -199,11 +199,17 @@ impl Kernel {
                 ..ElementList::default()
             };
             let request = request(msg::NFT_MSG_GETSETELEM, NLM_F_DUMP, &wanted);
-            let mut found: Vec<nft::Element> = Vec::new();
+            let mut found: Option<Vec<Point>> = Some(Vec::new());
+            let restart = |found: &mut Option<Vec<Point>>| *found = Some(Vec::new());
             self.socket
-                .dump(&request, &mut found, Vec::clear, |found, message| {
+                .dump(&request, &mut found, restart, |found, message| {
                     let list = ElementList::decode(Attrs::new(&message.attrs))?;
-                    found.extend(list.elements.unwrap_or_default());
+                    for element in list.elements.iter().flatten() {
+                        match (found.as_mut(), Point::read(element)) {
+                            (Some(points), Some(point)) => points.push(point),
+                            _ => *found = None,
+                        }
+                    }
                     Ok(())
                 })
                 .map_err(|err| transport(&err))?;

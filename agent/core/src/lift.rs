@@ -24,10 +24,46 @@ pub struct Dump {
     pub rules: Vec<nft::Rule>,
     /// Its sets.
     pub sets: Vec<nft::Set>,
-    /// Elements of the sets, by set.
-    pub elements: BTreeMap<String, Vec<nft::Element>>,
+    /// Elements of the sets, by set; `None` if one of them is none that we make.
+    pub elements: BTreeMap<String, Option<Vec<Point>>>,
     /// Its stateful objects.
     pub objects: Vec<nft::Object>,
+}
+
+/// An element as the kernel has it: a value, or the end of an interval. There can be a hundred
+/// thousand of them, so they are not kept in the roomy form they come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    bytes: [u8; 16],
+    len_bytes: u8,
+    end: bool,
+    comment: Option<Box<str>>,
+}
+
+impl Point {
+    /// Reads an element; `None` if there is more to it than key and comment.
+    pub fn read(element: &nft::Element) -> Option<Self> {
+        let plain = element.data.is_none()
+            && element.timeout.unwrap_or(0) == 0
+            && element.expr.is_none()
+            && element.exprs.is_none()
+            && element.objref.is_none()
+            && element.key_end.is_none();
+        let key = element.key.as_ref()?.0.value.as_deref()?;
+        let mut bytes = [0; 16];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        let comment = element.userdata.as_deref().and_then(userdata::find_comment);
+        plain.then_some(Self {
+            bytes,
+            len_bytes: u8::try_from(key.len()).ok()?,
+            end: element.flags.unwrap_or(0) & nft::NFT_SET_ELEM_INTERVAL_END != 0,
+            comment: comment.map(String::into_boxed_str),
+        })
+    }
+
+    fn value(&self, key: KeyType) -> Option<u128> {
+        key_value(key, self.bytes.get(..usize::from(self.len_bytes))?)
+    }
 }
 
 /// Reads a dump.
@@ -74,19 +110,28 @@ fn lift_object(object: &nft::Object, table: &mut SeenTable) {
     }
 }
 
-fn lift_set(set: &nft::Set, elements: &BTreeMap<String, Vec<nft::Element>>, table: &mut SeenTable) {
+fn lift_set(
+    set: &nft::Set,
+    elements: &BTreeMap<String, Option<Vec<Point>>>,
+    table: &mut SeenTable,
+) {
     let name = set.name.clone().unwrap_or_default();
     // An anonymous set goes with its rule, which is none of ours.
     if set.flags.unwrap_or(0) & nft::NFT_SET_ANONYMOUS != 0 {
         return;
     }
-    let none = Vec::new();
-    let elements = elements.get(&name).unwrap_or(&none);
-    let seen = known_set(set, elements).map_or(SeenSet::Strange, SeenSet::Known);
+    let known = match elements.get(&name) {
+        None => known_set(set, &[]),
+        Some(points) => points.as_deref().and_then(|points| known_set(set, points)),
+    };
+    let seen = known.map_or(SeenSet::Strange, |known| SeenSet::Known {
+        set: known,
+        capacity: set.desc.as_ref().and_then(|desc| desc.0.size),
+    });
     table.sets.insert(name, seen);
 }
 
-fn known_set(set: &nft::Set, elements: &[nft::Element]) -> Option<Set> {
+fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
     let key = KeyType::ALL
         .into_iter()
         .find(|key| Some(key.number()) == set.key_type)?;
@@ -95,10 +140,7 @@ fn known_set(set: &nft::Set, elements: &[nft::Element]) -> Option<Set> {
         && set.timeout.unwrap_or(0) == 0
         && set.expr.is_none()
         && set.exprs.is_none()
-        && set
-            .desc
-            .as_ref()
-            .is_none_or(|desc| desc.0.concat.is_none() && desc.0.size.is_none());
+        && set.desc.as_ref().is_none_or(|desc| desc.0.concat.is_none());
     (same_len && plain).then_some(())?;
     let interval = match set.flags.unwrap_or(0) {
         0 => false,
@@ -116,31 +158,15 @@ fn known_set(set: &nft::Set, elements: &[nft::Element]) -> Option<Set> {
     })
 }
 
-/// Key, whether it is the end of an interval, and the comment; `None` if it has more to it.
-fn plain_element(key: KeyType, element: &nft::Element) -> Option<(u128, bool, Option<Box<str>>)> {
-    let plain = element.data.is_none()
-        && element.timeout.unwrap_or(0) == 0
-        && element.expr.is_none()
-        && element.exprs.is_none()
-        && element.objref.is_none()
-        && element.key_end.is_none();
-    plain.then_some(())?;
-    let value = key_value(key, element.key.as_ref()?.0.value.as_deref()?)?;
-    let end = element.flags.unwrap_or(0) & nft::NFT_SET_ELEM_INTERVAL_END != 0;
-    let comment = element.userdata.as_deref().and_then(userdata::find_comment);
-    Some((value, end, comment.map(String::into_boxed_str)))
-}
-
-fn singles(key: KeyType, elements: &[nft::Element]) -> Option<Vec<Element>> {
+fn singles(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
     let mut found = Vec::with_capacity(elements.len());
     for element in elements {
-        let (value, end, comment) = plain_element(key, element)?;
-        if end {
+        if element.end {
             return None;
         }
         found.push(Element {
-            comment,
-            ..Element::one(value)
+            comment: element.comment.clone(),
+            ..Element::one(element.value(key)?)
         });
     }
     found.sort_unstable_by_key(|element| element.first);
@@ -149,10 +175,10 @@ fn singles(key: KeyType, elements: &[nft::Element]) -> Option<Vec<Element>> {
 
 /// Pairs starts with ends. At the same key an end belongs to the interval before, so it goes first;
 /// an end without a start is what nft writes in front of everything (its "null element").
-fn intervals(key: KeyType, elements: &[nft::Element]) -> Option<Vec<Element>> {
+fn intervals(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
     let mut points = elements
         .iter()
-        .map(|element| plain_element(key, element))
+        .map(|e| Some((e.value(key)?, e.end, e.comment.clone())))
         .collect::<Option<Vec<_>>>()?;
     points.sort_unstable_by_key(|(value, end, _)| (*value, !*end));
     let mut found: Vec<Element> = Vec::new();

@@ -8,7 +8,8 @@ use peerwall_proto::nf_tables::batch::Batch;
 use peerwall_proto::nf_tables::expr::Data;
 use peerwall_proto::nf_tables::userdata::{self, KeyByteOrder};
 use peerwall_proto::nf_tables::{
-    self as nft, Attributes, Chain, Counter, Nested, Object, Rule, Set, Table, element_lists, msg,
+    self as nft, Attributes, Chain, Counter, Nested, Object, Rule, Set, SetDesc, Table,
+    element_lists, msg,
 };
 
 use crate::observed::SeenCounter;
@@ -87,13 +88,13 @@ impl Out<'_> {
                 self.send(msg::NFT_MSG_NEWOBJ, NLM_F_CREATE, &object)
             }
             Op::DeleteCounter(name) => self.send(msg::NFT_MSG_DELOBJ, 0, &counter(name, None)?),
-            Op::AddSet(name, key, interval) => {
+            Op::AddSet(name, key, interval, capacity) => {
                 let id = *next_set_id;
                 *next_set_id += 1;
                 self.send(
                     msg::NFT_MSG_NEWSET,
                     NLM_F_CREATE,
-                    &set(name, *key, *interval, id),
+                    &set(name, *key, *interval, *capacity, id),
                 )
             }
             Op::DeleteSet(name) => {
@@ -255,7 +256,7 @@ fn counter(name: &str, start: Option<&SeenCounter>) -> Result<Object, TooLong> {
     })
 }
 
-fn set(name: &str, key: KeyType, interval: Interval, id: u32) -> Set {
+fn set(name: &str, key: KeyType, interval: Interval, capacity: Option<u32>, id: u32) -> Set {
     Set {
         table: Some(TABLE.into()),
         name: Some(name.to_owned()),
@@ -265,6 +266,12 @@ fn set(name: &str, key: KeyType, interval: Interval, id: u32) -> Set {
         }),
         key_type: Some(key.number()),
         key_len: u32::try_from(key.len_bytes()).ok(),
+        desc: capacity.map(|size| {
+            Nested(SetDesc {
+                size: Some(size),
+                ..SetDesc::default()
+            })
+        }),
         id: Some(id),
         userdata: Some(userdata::set(KeyByteOrder::Network, None)),
         ..Set::default()

@@ -10,6 +10,7 @@ use crate::ruleset::{Action, Element, IcmpKinds, Match, Ports, Rule, Set};
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
+const ENFILE: i32 = 23;
 
 /// A namespace that is nothing but our table.
 #[derive(Debug, Clone, Default)]
@@ -64,12 +65,15 @@ impl Memory {
                 )?;
                 self.table()?.counters.remove(name).ok_or(ENOENT)?;
             }
-            Op::AddSet(name, key, interval) => {
-                let set = SeenSet::Known(Set {
-                    key: *key,
-                    interval: *interval == Interval::Yes,
-                    elements: Vec::new(),
-                });
+            Op::AddSet(name, key, interval, capacity) => {
+                let set = SeenSet::Known {
+                    set: Set {
+                        key: *key,
+                        interval: *interval == Interval::Yes,
+                        elements: Vec::new(),
+                    },
+                    capacity: *capacity,
+                };
                 self.table()?.sets.entry(name.clone()).or_insert(set);
             }
             Op::DeleteSet(name) => {
@@ -77,13 +81,15 @@ impl Memory {
                 self.table()?.sets.remove(name).ok_or(ENOENT)?;
             }
             Op::AddElements(name, _, _, elements) => {
-                let set = self.known_set(name)?;
+                let (set, capacity) = self.known_set(name)?;
                 elements
                     .iter()
                     .try_for_each(|element| insert(set, element))?;
+                let most = capacity.map_or(usize::MAX, |most| most as usize);
+                refuse_if(set.elements.len() > most, ENFILE)?;
             }
             Op::DeleteElements(name, _, _, elements) => {
-                let set = self.known_set(name)?;
+                let (set, _) = self.known_set(name)?;
                 elements
                     .iter()
                     .try_for_each(|element| take_out(set, element))?;
@@ -159,9 +165,9 @@ impl Memory {
             .ok_or(ENOENT)
     }
 
-    fn known_set(&mut self, name: &str) -> Result<&mut Set, i32> {
+    fn known_set(&mut self, name: &str) -> Result<(&mut Set, Option<u32>), i32> {
         match self.table()?.sets.get_mut(name).ok_or(ENOENT)? {
-            SeenSet::Known(set) => Ok(set),
+            SeenSet::Known { set, capacity } => Ok((set, *capacity)),
             SeenSet::Strange => Err(EEXIST),
         }
     }

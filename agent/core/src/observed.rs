@@ -50,7 +50,12 @@ pub struct SeenCounter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeenSet {
     /// One that could be ours.
-    Known(Set),
+    Known {
+        /// The set.
+        set: Set,
+        /// How many elements it can have; `None` for as many as there is memory for.
+        capacity: Option<u32>,
+    },
     /// Another type, a map, or with flags or elements that we never make.
     Strange,
 }
@@ -87,7 +92,7 @@ impl SeenTable {
         };
         for (name, set) in &self.sets {
             match set {
-                SeenSet::Known(set) => ruleset.sets.insert(name.clone(), set.clone()),
+                SeenSet::Known { set, .. } => ruleset.sets.insert(name.clone(), set.clone()),
                 SeenSet::Strange => return None,
             };
         }

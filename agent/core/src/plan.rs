@@ -29,8 +29,8 @@ pub enum Op {
     AddCounter(String, SeenCounter),
     /// Remove a counter.
     DeleteCounter(String),
-    /// Make an empty set.
-    AddSet(String, KeyType, Interval),
+    /// Make an empty set; with a number, one for at most so many elements.
+    AddSet(String, KeyType, Interval, Option<u32>),
     /// Remove a set.
     DeleteSet(String),
     /// Add elements to a set.
@@ -129,13 +129,20 @@ fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
         return Some(format!("{stranger} is in the table"));
     }
     for (name, set) in &wanted.sets {
-        let same = match table.sets.get(name) {
-            None => true,
-            Some(SeenSet::Known(seen)) => seen.key == set.key && seen.interval == set.interval,
-            Some(SeenSet::Strange) => false,
-        };
-        if !same {
-            return Some(format!("set {name} has another type"));
+        match table.sets.get(name) {
+            None => {}
+            Some(SeenSet::Known {
+                set: seen,
+                capacity,
+            }) => {
+                if (seen.key, seen.interval) != (set.key, set.interval) {
+                    return Some(format!("set {name} has another type"));
+                }
+                if capacity.is_some_and(|most| set.elements.len() > most as usize) {
+                    return Some(format!("set {name} has become too small"));
+                }
+            }
+            Some(SeenSet::Strange) => return Some(format!("set {name} is none of ours")),
         }
     }
     for chain in &wanted.chains {
@@ -169,9 +176,28 @@ fn create_all(wanted: &Ruleset, old: &SeenTable, ops: &mut Vec<Op>) {
     }
 }
 
+/// Fewer elements than this load in no time whatever the set is like.
+const CAPACITY_FROM: usize = 1024;
+
+/// How many elements to make a hash set for. Told a number, the kernel takes a table of fixed size
+/// (`nft_hash_estimate()`), which loads in less than half of the time of one that grows; it is then
+/// also the most that the set can hold. So there is room for twice as many, and a set that becomes
+/// too small all the same is made anew, with the table, in one transaction.
+fn capacity(set: &Set) -> Option<u32> {
+    let count = set.elements.len();
+    let wanted = count.checked_mul(2)?.checked_next_power_of_two()?;
+    let capacity = u32::try_from(wanted).ok()?;
+    (!set.interval && count >= CAPACITY_FROM).then_some(capacity)
+}
+
 fn create_set(name: &str, set: &Set, ops: &mut Vec<Op>) {
     let interval = set.interval.into();
-    ops.push(Op::AddSet(name.to_owned(), set.key, interval));
+    ops.push(Op::AddSet(
+        name.to_owned(),
+        set.key,
+        interval,
+        capacity(set),
+    ));
     if !set.elements.is_empty() {
         let elements = set.elements.clone();
         ops.push(Op::AddElements(
@@ -191,7 +217,7 @@ fn add_and_change(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
     }
     for (name, set) in &wanted.sets {
         match table.sets.get(name) {
-            Some(SeenSet::Known(seen)) => change_elements(name, set, seen, ops),
+            Some(SeenSet::Known { set: seen, .. }) => change_elements(name, set, seen, ops),
             Some(SeenSet::Strange) | None => create_set(name, set, ops),
         }
     }

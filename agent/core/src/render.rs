@@ -315,13 +315,14 @@ pub fn op(op: &Op) -> String {
         Op::DeleteTable => format!("delete table inet {TABLE}"),
         Op::AddCounter(name, _) => format!("add counter inet {TABLE} {name}"),
         Op::DeleteCounter(name) => format!("delete counter inet {TABLE} {name}"),
-        Op::AddSet(name, key, interval) => {
+        Op::AddSet(name, key, interval, capacity) => {
+            let size = capacity.map_or_else(String::new, |size| format!(" size {size};"));
             let flags = match interval {
                 crate::plan::Interval::Yes => " flags interval;",
                 crate::plan::Interval::No => "",
             };
             format!(
-                "add set inet {TABLE} {name} {{ type {};{flags} }}",
+                "add set inet {TABLE} {name} {{ type {};{flags}{size} }}",
                 key.name()
             )
         }

@@ -32,7 +32,7 @@ pub(super) fn run(path: &Path, output: &Output) -> u8 {
     output.text(&format!(
         "{}: ok. {}, {}, {}; {} met. It makes {} and {}.\n",
         path.display(),
-        count(policy.peers.len(), "peer"),
+        count(policy.peer_count(), "peer"),
         count(policy.overlays.len(), "overlay"),
         count(policy.allows.len(), "allow"),
         count(policy.expects.len(), "expectation"),

@@ -47,10 +47,10 @@ pub struct Address {
     pub place: Place,
 }
 
-/// One entry of `[peers]`, or one line of a peers file.
+/// One entry of `[peers]`, or all of a peers file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its name; lines of a file have none.
+    /// Its name; what is in a file has none.
     pub name: Option<String>,
     /// Its addresses, at least one.
     pub addresses: Vec<Address>,
@@ -297,6 +297,15 @@ pub struct Expect {
 }
 
 impl Policy {
+    /// How many peers there are: names, and addresses without a name.
+    pub fn peer_count(&self) -> usize {
+        let count = |peer: &Peer| match peer.name {
+            Some(_) => 1,
+            None => peer.addresses.len(),
+        };
+        self.peers.iter().map(count).sum()
+    }
+
     /// All addresses of all peers, in canonical form, with the peers' names.
     pub fn peer_addresses(&self) -> AddrSet {
         let mut set = AddrSet::default();

@@ -147,11 +147,10 @@ impl Loader<'_> {
     fn peers_files(&mut self, file: FileId, value: &Value<'_>) {
         for (path, place) in self.strings(file, value, "peers_files") {
             let addresses = self.list_file(&path, &place);
-            let peers = addresses.into_iter().map(|address| Peer {
+            self.draft.policy.peers.push(Peer {
                 name: None,
-                addresses: vec![address],
+                addresses,
             });
-            self.draft.policy.peers.extend(peers);
         }
     }
 
