@@ -1,5 +1,8 @@
 //! Makes the kernel hold a ruleset: observe, plan, commit, verify, again if somebody came between.
 
+use std::thread;
+use std::time::Duration;
+
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::observed::Observed;
 use peerwall_core::plan::{self, Plan};
@@ -8,7 +11,11 @@ use peerwall_core::ruleset::Ruleset;
 use crate::kernel::Kernel;
 
 /// Somebody else may come between so often before this gives up.
-const TRIES: u32 = 100;
+const TRIES: u32 = 200;
+/// Another apply owns the table as long as it runs, which is not long. Who owns it longer than this
+/// means to.
+const OWNED_PATIENCE: Duration = Duration::from_secs(1);
+const OWNED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What it took.
 #[derive(Debug, Clone)]
@@ -38,6 +45,7 @@ pub fn converge(
     hold: Hold,
 ) -> Result<Converged, BackendError> {
     let mut last = BackendError::Stale;
+    let mut patience = OWNED_PATIENCE;
     for _ in 0..TRIES {
         let before = kernel.observe()?;
         let plan = match wanted {
@@ -51,6 +59,12 @@ pub fn converge(
             Ok(()) => {}
             Err(err @ BackendError::Stale) => {
                 last = err;
+                continue;
+            }
+            Err(err @ BackendError::Owned) if !patience.is_zero() => {
+                patience = patience.saturating_sub(OWNED_PAUSE);
+                last = err;
+                thread::sleep(OWNED_PAUSE);
                 continue;
             }
             Err(err) => return Err(err),

@@ -484,9 +484,13 @@ pub fn listing(host: &Host) -> String {
     for line in text.lines() {
         // nft before 1.1 knows no `persist`, prints an empty list of flags for it, and then cannot
         // read that itself.
-        if line.trim() == "flags" || line.trim() == "flags persist" {
+        if matches!(
+            line.trim(),
+            "flags" | "flags persist" | "flags owner" | "flags owner,persist"
+        ) {
             continue;
         }
+        let line = line.split(" # progname").next().unwrap_or(line);
         let zero = match line.trim().starts_with("packets ") {
             true => "\t\tpackets 0 bytes 0".to_owned(),
             false => line.to_owned(),

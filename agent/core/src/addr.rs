@@ -133,7 +133,10 @@ impl fmt::Display for AddressError {
 /// [`AddressError`] for what is no address, has host bits set, or can never be such a source.
 pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
     let net = parse_net(text)?;
-    let refuse = |what: &str| Err(AddressError::new(format!("`{text}` {what}")));
+    let refuse = |what: &str| {
+        Err(AddressError::new(format!("`{text}` {what}"))
+            .help("write the address that a machine sends from, like 192.0.2.7"))
+    };
     if net.prefix_len() == 0 {
         return Ok(net);
     }
@@ -143,7 +146,7 @@ pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
             refuse("is loopback, which is always accepted and never arrives from elsewhere")
         }
         a if a.is_unspecified() && net.prefix_len() == net.max_prefix_len() => {
-            refuse("is the unspecified address; for everybody write \"any\"")
+            refuse("is the unspecified address; everybody is \"any\" in `from`")
         }
         IpAddr::V6(a) => match a.to_ipv4_mapped() {
             Some(v4) => Err(AddressError::new(format!(

@@ -1,6 +1,8 @@
 //! The laws that hold for every policy, ruleset and packet. proptest prints the failing case and
 //! keeps its seed under `proptest-regressions/`.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
 use peerwall_core::backend::Backend;
 use peerwall_core::compile::compile;
 use peerwall_core::generate::{packet, policy};
@@ -67,5 +69,98 @@ proptest! {
                 prop_assert!(many || *old_handle == handle, "{rule:?} was made anew");
             }
         }
+    }
+}
+
+mod as_the_kernel_would {
+    //! Takes a batch apart as the kernel does, and dumps what it made.
+
+    use std::collections::BTreeMap;
+
+    use peerwall_core::lift::{Dump, Point};
+    use peerwall_core::lower::lower;
+    use peerwall_core::plan::Plan;
+    use peerwall_proto::message::Datagram;
+    use peerwall_proto::nf_tables::Element;
+    use peerwall_proto::nf_tables::event::{self, Change, Event};
+
+    /// The dump of the table that a plan for an empty kernel makes.
+    pub(super) fn dump(plan: &Plan) -> Dump {
+        let sent = lower(plan, 0).unwrap().commit(1, None);
+        let mut dump = Dump::default();
+        let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
+        for raw in Datagram::new(&sent.bytes) {
+            let message = raw.unwrap().nfnetlink().unwrap();
+            match event::decode(&message).unwrap() {
+                Some(Event::Table(Change::New, table)) => dump.table = table,
+                Some(Event::Chain(Change::New, chain)) => dump.chains.push(chain),
+                Some(Event::Rule(Change::New, rule)) => dump.rules.push(rule),
+                Some(Event::Set(Change::New, set)) => dump.sets.push(set),
+                Some(Event::Object(Change::New, object)) => dump.objects.push(object),
+                Some(Event::Elements(Change::New, list)) => {
+                    let set = elements.entry(list.set.unwrap()).or_default();
+                    set.extend(list.elements.unwrap());
+                }
+                // The batch's begin and end are of another subsystem.
+                None => {}
+                other => panic!("a plan for an empty kernel has no {other:?}"),
+            }
+        }
+        for (name, mut list) in elements {
+            // The kernel dumps in an order of its own.
+            list.reverse();
+            dump.elements
+                .insert(name, list.iter().map(Point::read).collect());
+        }
+        dump
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn what_is_sent_reads_back_as_the_same_ruleset(policy in policy()) {
+        let wanted = compile(&policy).0;
+        let plan = plan(&wanted, &peerwall_core::observed::Observed::default());
+        let dump = as_the_kernel_would::dump(&plan);
+        prop_assert_eq!(peerwall_core::lift::lift(&dump).ruleset(), Some(wanted));
+    }
+}
+
+/// Sets over the 64 KiB that one attribute list holds.
+#[test]
+fn large_sets_of_each_kind_are_split_and_read_back() {
+    use peerwall_core::addr::Family;
+    use peerwall_core::ruleset::{Element, KeyType, Set};
+    for (interval, family) in [
+        (false, Family::V4),
+        (true, Family::V4),
+        (false, Family::V6),
+        (true, Family::V6),
+    ] {
+        let key = KeyType::address(family);
+        let comment = |i: u128| (i % 3 == 0).then(|| format!("peer {i}").into_boxed_str());
+        let element = |i: u128| Element {
+            first: i * 4,
+            last: if interval { i * 4 + 2 } else { i * 4 },
+            comment: comment(i),
+        };
+        let mut wanted = Ruleset::default();
+        wanted.sets.insert(
+            "s".into(),
+            Set {
+                key,
+                interval,
+                elements: (0..20_000).map(element).collect(),
+            },
+        );
+        let plan = plan(&wanted, &peerwall_core::observed::Observed::default());
+        let dump = as_the_kernel_would::dump(&plan);
+        assert_eq!(
+            peerwall_core::lift::lift(&dump).ruleset(),
+            Some(wanted),
+            "{key:?} interval {interval}"
+        );
     }
 }

@@ -276,13 +276,17 @@ impl Loader<'_> {
         let rest = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let a = match kind.starts_with(['a', 'o']) {
+            true => "an",
+            false => "a",
+        };
         let err = if name == "any" {
-            Diagnostic::error(place.clone(), format!("a {kind} cannot be named `any`"))
+            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `any`"))
                 .help("`any` means everybody in `from`")
         } else if !starts || !rest {
             Diagnostic::error(
                 place.clone(),
-                format!("`{name}` cannot be the name of a {kind}"),
+                format!("`{name}` cannot be the name of {a} {kind}"),
             )
             .help("a name has letters, digits, `-`, `_` and `.`, and starts with a letter or digit")
         } else if name.len() > NAME_MAX_BYTES {
@@ -290,10 +294,11 @@ impl Loader<'_> {
                 place.clone(),
                 format!("the name of this {kind} is longer than {NAME_MAX_BYTES} bytes"),
             )
+            .help("counters and sets are named after it; choose a shorter one")
         } else if name.parse::<std::net::IpAddr>().is_ok() {
             Diagnostic::error(
                 place.clone(),
-                format!("`{name}` is an address, not a name for a {kind}"),
+                format!("`{name}` is an address, not a name for {a} {kind}"),
             )
             .help(format!("write it as a value: name = \"{name}\""))
         } else {

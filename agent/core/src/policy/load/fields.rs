@@ -146,7 +146,7 @@ pub(super) fn strings(
             )
             .help(match integer(value.get_ref()) {
                 Some(n) => format!("write \"{n}\""),
-                None => "like \"one\" or [\"one\", \"two\"]".to_owned(),
+                None => "write it like \"one\" or [\"one\", \"two\"]".to_owned(),
             }),
         ]),
     }

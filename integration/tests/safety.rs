@@ -1,0 +1,479 @@
+//! What peerwall promises while it works: one transaction, nobody else's rules, nothing on a bad
+//! policy, whoever dies or interferes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that passes what it did"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use peerwall_integration::net::wire;
+use peerwall_integration::netns_test;
+use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::probe;
+use peerwall_integration::target::listing;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy.toml");
+const MALFORMED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/core/tests/malformed");
+
+/// Rules of everybody else: iptables of both flavours, nft tables, a set, a chain at our priority.
+fn foreign_rules(host: &Host) {
+    host.sh(
+        "iptables-legacy -A INPUT -p tcp --dport 7 -m comment --comment legacy -j DROP && \
+         ip6tables-legacy -A FORWARD -s 2001:db8::/32 -j ACCEPT && \
+         iptables-nft -t nat -A PREROUTING -p tcp --dport 30080 -j DNAT --to-destination 10.244.1.2:8080 && \
+         iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT && \
+         ip6tables-nft -A INPUT -p ipv6-icmp -j ACCEPT && \
+         nft add table ip kube-proxy && nft add chain ip kube-proxy services && \
+         nft add table inet firewalld && nft 'add set inet firewalld blocked { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 } }' && \
+         nft 'add chain inet firewalld in { type filter hook input priority 10; }' && \
+         nft 'add rule inet firewalld in ip saddr @blocked counter drop' && \
+         nft 'add table bridge filter { chain f { type filter hook forward priority 0; }; }'",
+    );
+}
+
+/// Everything that is not ours, as every tool shows it.
+fn foreign(host: &Host) -> String {
+    let mut all = String::new();
+    for (family, table) in [
+        ("ip", "kube-proxy"),
+        ("inet", "firewalld"),
+        ("bridge", "filter"),
+        ("ip", "nat"),
+        ("ip", "filter"),
+        ("ip6", "filter"),
+    ] {
+        all += &host.sh(&format!("nft --handle list table {family} {table}"));
+    }
+    for tool in [
+        "iptables-legacy-save",
+        "ip6tables-legacy-save",
+        "iptables-nft-save",
+        "ip6tables-nft-save",
+    ] {
+        let text = host.sh(tool);
+        // The first and last lines of each table say when it was printed.
+        all.extend(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(|line| format!("{line}\n")),
+        );
+    }
+    all
+}
+
+fn apply(host: &Host, policy: &Path) {
+    host.peerwall_ok(&["apply", &policy.display().to_string()]);
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A policy with one peer that matters and many that do not.
+fn policy_with_peers(folder: &Path, name: &str, extra: impl Iterator<Item = String>) -> PathBuf {
+    let list = format!("{name}.txt");
+    write(folder, &list, &extra.collect::<Vec<_>>().join("\n"));
+    write(
+        folder,
+        &format!("{name}.toml"),
+        &format!(
+            "version = 1\npeers_files = [\"{list}\"]\n\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n"
+        ),
+    )
+}
+
+fn status(host: &Host, policy: &str) -> String {
+    let output = host.peerwall(&["status", policy]);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `peerwall apply --hold`, once it holds.
+fn hold(host: &Host, policy: &str) -> Child {
+    let mut child = host
+        .command(peerwall_bin())
+        .args(["apply", "--hold", policy])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("holding") {
+        let read = std::io::BufRead::read_line(&mut out, &mut said).unwrap();
+        assert!(read > 0, "apply --hold ended: {said}");
+    }
+    child
+}
+
+/// A host, a peer of it and a stranger, each on a wire of their own.
+struct Three {
+    host: Host,
+    friend: Host,
+    stranger: Host,
+}
+
+fn three() -> Three {
+    let (host, friend, stranger) = (
+        Host::new("host"),
+        Host::new("friend"),
+        Host::new("stranger"),
+    );
+    wire(
+        &host,
+        "eth0",
+        &["192.0.2.1/24", "2001:db8::1/64"],
+        &friend,
+        "eth0",
+        &["192.0.2.2/24", "2001:db8::2/64"],
+    );
+    wire(
+        &host,
+        "eth1",
+        &["198.51.100.1/24"],
+        &stranger,
+        "eth0",
+        &["198.51.100.2/24"],
+    );
+    Three {
+        host,
+        friend,
+        stranger,
+    }
+}
+
+netns_test! {
+    fn foreign_tables_are_untouched_byte_for_byte() {
+        let host = Host::new("host");
+        foreign_rules(&host);
+        let before = foreign(&host);
+        let example = Path::new(EXAMPLE);
+        apply(&host, example);
+        assert_eq!(foreign(&host), before, "after apply");
+        apply(&host, example);
+        assert_eq!(foreign(&host), before, "after a second apply");
+        // What others use still works beside our table.
+        host.sh("iptables-nft-save >/dev/null && ip6tables-nft-save > /dev/null && nft -j list ruleset > /dev/null");
+        host.peerwall_ok(&["remove"]);
+        assert_eq!(foreign(&host), before, "after remove");
+        assert!(!host.sh("nft list tables").contains("peerwall"));
+    }
+
+    fn a_second_apply_sends_nothing() {
+        let host = Host::new("host");
+        apply(&host, Path::new(EXAMPLE));
+        let generation = || host.sh("nft -j list ruleset >/dev/null; cat /proc/net/netfilter/nf_log >/dev/null 2>&1; true") + &status(&host, EXAMPLE);
+        let before = generation();
+        let said = host.peerwall_ok(&["apply", EXAMPLE]);
+        assert!(said.contains("nothing to do"), "{said}");
+        assert_eq!(generation(), before, "the generation moved on");
+        assert!(before.contains("in sync"), "{before}");
+    }
+
+    fn what_is_held_stays_and_what_is_not_can_be_claimed() {
+        let host = Host::new("host");
+        let mut holder = hold(&host, EXAMPLE);
+        let loaded = listing(&host);
+        let said = status(&host, EXAMPLE);
+        assert!(said.contains("in sync") && said.contains("nobody else can change the table"), "{said}");
+        // Another process's flush leaves it in place, and its changes are refused.
+        host.sh("nft flush ruleset");
+        assert_eq!(listing(&host), loaded);
+        for attempt in [
+            "nft delete table inet peerwall",
+            "nft add rule inet peerwall input accept",
+            "nft flush chain inet peerwall input",
+            "nft add element inet peerwall peers4 '{ 203.0.113.66 }'",
+        ] {
+            assert!(!host.try_sh(attempt).status.success(), "{attempt}");
+        }
+        assert_eq!(listing(&host), loaded);
+        // Ours say who has it.
+        let more = write(tempfile::tempdir().unwrap().keep().as_path(), "p.toml", "version = 1\n[peers]\na = \"192.0.2.9\"\n");
+        let refused = host.peerwall(&["apply", &more.display().to_string()]);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(why.contains("owned by another process"), "{why}");
+        let refused = host.peerwall(&["remove"]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert_eq!(listing(&host), loaded);
+        // Killed, it leaves the rules and lets go of the table.
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!(listing(&host), loaded);
+        let said = status(&host, EXAMPLE);
+        assert!(said.contains("in sync") && said.contains("owner:      none; the table stays"), "{said}");
+        // The next one claims it without touching a rule.
+        let handles = host.sh("nft --handle list table inet peerwall").lines().filter(|l| l.contains("# handle")).map(str::to_owned).collect::<Vec<_>>();
+        let mut next = hold(&host, EXAMPLE);
+        // nft writes the owner's name behind the table's handle.
+        let again = host.sh("nft --handle list table inet peerwall | sed 's/ progname.*//'").lines().filter(|l| l.contains("# handle")).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(handles, again);
+        assert!(!host.try_sh("nft delete table inet peerwall").status.success());
+        // An end that was asked for leaves the rules too.
+        let pid = next.id();
+        host.sh(&format!("kill -TERM {pid}"));
+        assert!(next.wait().unwrap().success());
+        assert_eq!(listing(&host), loaded);
+        // What nft made without persist is made anew to be owned.
+        host.sh("nft delete table inet peerwall");
+        host.sh(&format!("{} render {EXAMPLE} | nft -f -", peerwall_bin().display()));
+        let mut last = hold(&host, EXAMPLE);
+        host.sh("nft flush ruleset");
+        assert_eq!(listing(&host), loaded);
+        last.kill().unwrap();
+        last.wait().unwrap();
+    }
+
+    fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
+        let Three { host, friend, .. } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let many = |count: u32| (0..count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let before = policy_with_peers(folder.path(), "before", many(3000));
+        let after = policy_with_peers(folder.path(), "after", many(3001));
+        apply(&host, &before);
+        assert!(probe::ping(&friend, "192.0.2.1", probe::PATIENCE));
+        let rules = |host: &Host| -> Vec<String> {
+            let text = host.sh("nft --handle list table inet peerwall");
+            text.lines().filter(|line| line.contains("# handle") || line.contains("packets")).map(str::to_owned).collect()
+        };
+        let counted = |host: &Host| host.sh("nft list counter inet peerwall input.peers");
+        assert!(!counted(&host).contains("packets 0"), "{}", counted(&host));
+        let (old_rules, old_count) = (rules(&host), counted(&host));
+        let plan = host.peerwall(&["plan", "--json", &after.display().to_string()]);
+        let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+        let steps: Vec<&str> = plan.lines().filter(|line| line.contains("inet peerwall")).map(str::trim).collect();
+        assert_eq!(
+            steps,
+            ["\"add table inet peerwall\",", "\"add element inet peerwall peers4 { 10.0.11.184 }\""]
+        );
+        apply(&host, &after);
+        assert_eq!(counted(&host), old_count, "the counter went on");
+        assert_eq!(rules(&host), old_rules, "no rule and no other counter changed");
+        // Twice as many and one more do not fit the set: it is made anew, and the counters go on.
+        let grown = policy_with_peers(folder.path(), "grown", many(9000));
+        apply(&host, &grown);
+        assert_eq!(counted(&host), old_count, "the counter went on through a rebuild");
+        assert!(host.peerwall(&["plan", &grown.display().to_string()]).status.success());
+    }
+
+    fn whatever_others_did_to_the_table_is_mended() {
+        let host = Host::new("host");
+        apply(&host, Path::new(EXAMPLE));
+        let want = listing(&host);
+        for mischief in [
+            "nft insert rule inet peerwall input accept",
+            "nft add rule inet peerwall forward-default ip saddr 203.0.113.7 log level info accept",
+            "nft flush chain inet peerwall input",
+            "nft flush chain inet peerwall forward",
+            "nft add element inet peerwall peers4 '{ 203.0.113.66 }'",
+            "nft delete element inet peerwall peers4 '{ 129.21.49.48 }'",
+            "nft 'add chain inet peerwall input { policy accept; }'",
+            "nft 'add chain inet peerwall other { type filter hook input priority -300; }' && nft add rule inet peerwall other accept",
+            "nft 'add set inet peerwall other { type mark; }'",
+            "nft 'add map inet peerwall other { type ipv4_addr : verdict; elements = { 1.2.3.4 : jump published }; }'",
+            "nft 'add set inet peerwall other { type ipv4_addr . inet_service; flags interval; elements = { 1.2.3.0/24 . 80-90 } }'",
+            "nft add counter inet peerwall other",
+            "nft 'add quota inet peerwall other { over 10 mbytes }'",
+            "nft 'add rule inet peerwall input tcp dport { 1-5, 80 } ct state vmap { new : accept, invalid : drop }'",
+            "nft delete table inet peerwall && nft 'add table inet peerwall { chain input { type filter hook input priority 0; policy accept; }; }'",
+            "nft delete table inet peerwall && nft 'add table inet peerwall { set peers4 { type ipv6_addr; }; }'",
+            "nft 'add table inet peerwall { flags dormant; }' 2>/dev/null || nft flush ruleset",
+            "nft delete table inet peerwall",
+        ] {
+            host.sh(mischief);
+            let found = host.peerwall(&["status", EXAMPLE]);
+            assert_eq!(found.status.code(), Some(1), "status after `{mischief}`");
+            let planned = host.peerwall(&["plan", EXAMPLE]);
+            assert_eq!(planned.status.code(), Some(1), "plan after `{mischief}`: {}", String::from_utf8_lossy(&planned.stderr));
+            apply(&host, Path::new(EXAMPLE));
+            assert!(host.peerwall(&["plan", EXAMPLE]).status.success(), "after `{mischief}`");
+            let mut got: Vec<String> = listing(&host).split("\n\n").map(|s| s.trim().to_owned()).collect();
+            let mut should: Vec<String> = want.split("\n\n").map(|s| s.trim().to_owned()).collect();
+            got.sort();
+            should.sort();
+            // The order of chains and sets is the order they were made in.
+            assert_eq!(got.len(), should.len(), "after `{mischief}`:\n{}", listing(&host));
+        }
+    }
+
+    fn no_malformed_policy_changes_the_kernel() {
+        let host = Host::new("host");
+        apply(&host, Path::new(EXAMPLE));
+        let before = host.sh("nft --handle list ruleset");
+        let mut tried = 0;
+        let mut files: Vec<PathBuf> = fs::read_dir(MALFORMED).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        for file in files.iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
+            for command in ["apply", "plan", "check", "render"] {
+                let output = host.peerwall(&[command, &file.display().to_string()]);
+                assert_eq!(output.status.code(), Some(2), "{command} {}", file.display());
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                let name = file.file_name().unwrap().to_string_lossy().into_owned();
+                assert!(said.contains(&format!("{name}:")) && said.contains("help:"), "{command} {name}: {said}");
+                assert!(!said.contains("panicked"), "{said}");
+            }
+            tried += 1;
+        }
+        for not_a_policy in ["/nowhere/policy.toml", "/", "/dev/null", "/bin/sh"] {
+            assert_eq!(host.peerwall(&["apply", not_a_policy]).status.code(), Some(2), "{not_a_policy}");
+        }
+        assert!(tried >= 60);
+        assert_eq!(host.sh("nft --handle list ruleset"), before);
+    }
+
+    fn who_may_not_is_told_so() {
+        let host = Host::new("host");
+        // A user namespace of its own has no power over this network.
+        let output = host.try_sh(&format!("unshare --user {} apply {EXAMPLE}", peerwall_bin().display()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("CAP_NET_ADMIN"), "{said}");
+    }
+
+    fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let many = |from: u32, count: u32| (from..from + count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let a = policy_with_peers(folder.path(), "a", many(0, 600));
+        let b = policy_with_peers(folder.path(), "b", many(300, 600));
+        apply(&host, &a);
+
+        // The friend's requests are all answered; the stranger's never get in.
+        let echo = probe::udp_server(&host, "192.0.2.1:9000");
+        let closed = probe::udp_server(&host, "198.51.100.1:9000");
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicU64::new(0));
+        let knocked = Arc::new(AtomicU64::new(0));
+        let asking = friend.spawn({
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // A new socket, so a new connection: no reply helps it.
+                    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    socket.send_to(b"?", "192.0.2.1:9000").unwrap();
+                    let mut buffer = [0; 8];
+                    socket.recv_from(&mut buffer).expect("a peer's request was refused");
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let knocking = stranger.spawn({
+            let (stop, knocked) = (Arc::clone(&stop), Arc::clone(&knocked));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                    socket.send_to(b"!", "198.51.100.1:9000").unwrap();
+                    knocked.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+        });
+
+        // How long an apply takes here, so that kills fall on all of it.
+        let start = Instant::now();
+        apply(&host, &b);
+        apply(&host, &a);
+        let whole = start.elapsed() / 2;
+        let (mut killed, mut mixtures) = (0, Vec::new());
+        for round in 0..1000_u32 {
+            let policy = if round % 2 == 0 { &b } else { &a };
+            let mut child = host.command(peerwall_bin()).arg("apply").arg(policy).stdout(Stdio::null()).spawn().unwrap();
+            // 997 is prime: every fraction of the time comes up.
+            std::thread::sleep(whole * (round * 613 % 997) / 997);
+            child.kill().unwrap();
+            killed += u32::from(!child.wait().unwrap().success());
+            if round % 25 == 0 {
+                let same = |p: &Path| host.peerwall(&["plan", &p.display().to_string()]).status.success();
+                if !same(&a) && !same(&b) {
+                    mixtures.push(round);
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().expect("every request of the peer was answered");
+        knocking.join().unwrap();
+        let (asked, knocked) = (asked.load(Ordering::Relaxed), knocked.load(Ordering::Relaxed));
+        println!("{killed} of 1000 applies were killed; {asked} requests of a peer were answered, {knocked} of a stranger were not");
+        assert_eq!(mixtures, [0_u32; 0]);
+        assert!(killed > 300, "only {killed} were killed in time");
+        assert!(asked > 1000 && knocked > 1000);
+        assert!(echo.load(Ordering::SeqCst) >= asked);
+        assert_eq!(closed.load(Ordering::SeqCst), 0, "a stranger got in");
+        // And what a kill leaves can be gone on from.
+        apply(&host, &b);
+        assert!(host.peerwall(&["plan", &b.display().to_string()]).status.success());
+    }
+
+    fn two_who_apply_at_once_both_end_well() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let policies: Vec<PathBuf> = (0..2u8)
+            .map(|i| policy_with_peers(folder.path(), &format!("p{i}"), (0..200).map(move |n| format!("10.0.{i}.{n}"))))
+            .collect();
+        for _ in 0..20 {
+            let running: Vec<Child> = policies
+                .iter()
+                .map(|policy| host.command(peerwall_bin()).arg("apply").arg(policy).stdout(Stdio::null()).spawn().unwrap())
+                .collect();
+            for mut child in running {
+                assert!(child.wait().unwrap().success());
+            }
+            let same = |p: &PathBuf| host.peerwall(&["plan", &p.display().to_string()]).status.success();
+            assert!(policies.iter().any(same), "a mixture");
+        }
+    }
+
+    fn denied_packets_are_rejected_when_the_policy_says_so() {
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let text = "version = 1\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n[options]\ndenied = \"reject\"\n";
+        apply(&host, &write(folder.path(), "p.toml", text));
+        // A stranger is told at once; a peer finds nobody listening, by the host's own word.
+        for (who, to) in [(&stranger, "198.51.100.1:9"), (&friend, "192.0.2.1:9"), (&friend, "[2001:db8::1]:9")] {
+            let start = Instant::now();
+            assert_eq!(probe::tcp(who, to, probe::PATIENCE), None);
+            assert!(start.elapsed() < probe::PATIENCE, "{to}: no answer came");
+        }
+        let count = host.sh("nft list counter inet peerwall input-default");
+        assert!(!count.contains("packets 0"), "{count}");
+        // UDP is answered with ICMP administratively prohibited.
+        let refused = stranger.run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect("198.51.100.1:9").unwrap();
+            socket.set_read_timeout(Some(probe::PATIENCE)).unwrap();
+            socket.send(b"?").unwrap();
+            socket.recv(&mut [0; 8]).unwrap_err().raw_os_error()
+        });
+        assert_eq!(refused, Some(libc::EHOSTUNREACH));
+    }
+
+    fn bridged_frames_are_judged_alike_with_br_netfilter_on_and_off() {
+        let host = Host::new("node");
+        peerwall_integration::net::bridge(&host, "cni0", &["10.244.1.1/24"]);
+        let pods = [2u8, 3].map(|n| {
+            let pod = Host::new(&format!("pod{n}"));
+            wire(&pod, "eth0", &[&format!("10.244.1.{n}/24")], &host, &format!("veth{n}"), &[]);
+            peerwall_integration::net::enslave(&host, &format!("veth{n}"), "cni0");
+            pod
+        });
+        probe::tcp_server(&pods[1], "0.0.0.0:8080");
+        apply(&host, Path::new(EXAMPLE));
+        let passed = || host.sh("nft list counter inet peerwall forward.overlay.flannel");
+        host.sysctl("net.bridge.bridge-nf-call-iptables", "0");
+        assert_eq!(probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(), Some("pod3"));
+        assert!(passed().contains("packets 0"), "frames came by the forward hook though they should not");
+        host.sysctl("net.bridge.bridge-nf-call-iptables", "1");
+        assert_eq!(probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(), Some("pod3"));
+        assert!(!passed().contains("packets 0"), "br_netfilter is on and no frame came by the forward hook");
+    }
+}
