@@ -29,7 +29,7 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read the policy and say what is wrong with it, all at once; also runs its [[expect]]s
+    /// Read the policy and say what is wrong with it, all at once; also runs the tests it has of itself
     Check(PolicyArgs),
     /// Show what apply would change, in words and in nft's text; changes nothing
     ///

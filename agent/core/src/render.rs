@@ -1,6 +1,6 @@
 //! A ruleset, a rule or a step of a plan in nft's own words.
 //!
-//! [`script`] loads with `nft -f`, [`json`] with `nft -j -f`; both replace the table in one
+//! [`script`] loads with `nft -f`, [`json()`] with `nft -j -f`; both replace the table in one
 //! transaction and need no table to be there.
 
 use std::fmt::Write as _;

@@ -25,7 +25,7 @@ pub struct Ruleset {
     pub counters: BTreeSet<String>,
     /// Sets by name.
     pub sets: BTreeMap<String, Set>,
-    /// Chains in the order of [`chain_rank`].
+    /// Chains: hooks first, then what they use, by name.
     pub chains: Vec<Chain>,
 }
 

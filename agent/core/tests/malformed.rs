@@ -1,7 +1,6 @@
 //! Every malformed policy is refused with file, line, column, and what would do.
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "the corpus is in files; what is tested is pure"
 )]
 

@@ -1,6 +1,6 @@
 //! Expressions: what a rule is made of.
 //!
-//! Each is a name and a list of attributes (`enum nft_expr_attributes`). [`kinds`] has the table
+//! Each is a name and a list of attributes (`enum nft_expr_attributes`). `kinds.rs` has the table
 //! of those that this version knows; one it does not know is kept by name and bytes.
 
 mod kinds;
