@@ -1,0 +1,16 @@
+//! No datagram makes the readers of messages, acks and objects panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use peerwall_proto::ack;
+use peerwall_proto::message::Datagram;
+use peerwall_proto::nf_tables::event;
+
+fuzz_target!(|bytes: &[u8]| {
+    for raw in Datagram::new(bytes).flatten() {
+        let _ = ack::decode(&raw);
+        if let Ok(message) = raw.nfnetlink() {
+            let _ = event::decode(&message);
+        }
+    }
+});
