@@ -75,12 +75,16 @@ impl Files for FileSystem {
             ),
         };
         let paths = glob::glob(&full).map_err(|err| format!("`{pattern}` is no pattern: {err}"))?;
+        // A file that includes its own folder does not mean itself.
+        let itself = std::path::absolute(relative_to).ok();
         let mut names = Vec::new();
         for path in paths {
             let path = path.map_err(|err| err.to_string())?;
             // Absolute now, so that `read` does not put the folder before it once more.
             let path = std::path::absolute(&path).map_err(|err| err.to_string())?;
-            names.push(path.display().to_string());
+            if Some(&path) != itself.as_ref() {
+                names.push(path.display().to_string());
+            }
         }
         Ok(names)
     }

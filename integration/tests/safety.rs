@@ -265,6 +265,28 @@ netns_test! {
         assert!(host.peerwall(&["plan", &grown.display().to_string()]).status.success());
     }
 
+    fn a_hundred_thousand_peers_load_in_one_transaction() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = (0..50_000u32).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let nets = (0..10_000u32).map(|i| format!("{}.{}.{}.0/24", 100 + (i >> 14), (i >> 6) & 255, (i & 63) * 4));
+        let six = (0..40_000u32).map(|i| format!("2001:db8:{:x}::{i:x}", i >> 8));
+        let policy = policy_with_peers(folder.path(), "many", hosts.chain(nets).chain(six));
+        let generation = || {
+            let said = host.peerwall(&["status", "--json", &policy.display().to_string()]);
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            let line = said.lines().find(|line| line.contains("\"generation\"")).unwrap_or_default().to_owned();
+            line.chars().filter(char::is_ascii_digit).collect::<String>().parse::<u32>().unwrap()
+        };
+        let before = generation();
+        apply(&host, &policy);
+        assert_eq!(generation(), before + 1, "it was more than one transaction");
+        let elements = host.sh("nft list table inet peerwall | grep -oE '[0-9a-f:.]+(/24)?,| }$' | wc -l");
+        assert!(elements.trim().parse::<u32>().unwrap() >= 100_000, "{elements}");
+        assert!(host.peerwall_ok(&["apply", &policy.display().to_string()]).contains("nothing to do"));
+        assert_eq!(generation(), before + 1);
+    }
+
     fn whatever_others_did_to_the_table_is_mended() {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));

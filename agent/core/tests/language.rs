@@ -1,0 +1,351 @@
+//! The language: what is written, and what it means.
+
+use std::collections::BTreeMap;
+
+use peerwall_core::compile::compile;
+use peerwall_core::diagnostic::Severity;
+use peerwall_core::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::policy::load::{Files, Loaded, load};
+use peerwall_core::policy::{OverlayBackend, Tunnel};
+use peerwall_core::port::{PortRange, TCP};
+
+/// Files in a map.
+struct Map(BTreeMap<&'static str, &'static str>);
+
+impl Files for Map {
+    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
+        match self.0.get(path) {
+            Some(text) => Ok((path.to_owned(), (*text).to_owned())),
+            None => Err(format!("cannot read {path}: No such file or directory")),
+        }
+    }
+    fn glob(&self, pattern: &str, _: &str) -> Result<Vec<String>, String> {
+        let start = pattern.trim_end_matches("*.toml");
+        let names = self.0.keys().filter(|name| name.starts_with(start));
+        Ok(names.map(|name| (*name).to_owned()).collect())
+    }
+}
+
+fn read(text: &str, files: &[(&'static str, &'static str)]) -> Loaded {
+    load("policy.toml", text, &Map(files.iter().copied().collect()))
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = read(text, &[]);
+    assert!(
+        loaded.policy.is_some(),
+        "{}",
+        loaded.sources.render(&loaded.diagnostics, false)
+    );
+    let warnings = loaded
+        .diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Warning);
+    warnings.map(|d| d.message.clone()).collect()
+}
+
+#[test]
+fn the_pod_network_is_discovered_from_flannels_own_file() {
+    let text = "version = 1\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"subnet.env\"\n";
+    let env = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=2001:db8:42::/56\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+    let loaded = read(text, &[("subnet.env", env)]);
+    let policy = loaded.policy.unwrap();
+    let subnets: Vec<String> = policy.overlays[0]
+        .subnets
+        .iter()
+        .map(|s| s.net.to_string())
+        .collect();
+    assert_eq!(subnets, ["10.244.0.0/16", "2001:db8:42::/56"]);
+}
+
+#[test]
+fn what_discovery_finds_is_checked_where_it_stands() {
+    let text = "version = 1\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"subnet.env\"\n";
+    for (env, place, message) in [
+        (
+            "X=1\nFLANNEL_NETWORK=10.244.0.1/16\n",
+            "subnet.env:2:17",
+            "host bits",
+        ),
+        ("FLANNEL_NETWORK=\n", "subnet.env:1:17", "not an address"),
+        ("FLANNEL_MTU=1450\n", "policy.toml:4:12", "neither"),
+        (
+            "FLANNEL_NETWORK=10.0.0.0/8,10.1.0.0/16\n",
+            "subnet.env:1:28",
+            "overlap",
+        ),
+    ] {
+        let loaded = read(text, &[("subnet.env", env)]);
+        let shown = loaded.sources.render(&loaded.diagnostics, false);
+        assert!(
+            loaded.policy.is_none() && shown.contains(place) && shown.contains(message),
+            "{env}: {shown}"
+        );
+    }
+}
+
+#[test]
+fn each_backend_has_its_tunnel_and_its_interfaces() {
+    let one = |first| Some(Tunnel::Udp(PortRange::one(first)));
+    let wireguard = Some(Tunnel::Udp(PortRange {
+        first: 51820,
+        last: 51821,
+    }));
+    for (name, backend, tunnel, interface) in [
+        ("vxlan", OverlayBackend::Vxlan, one(8472), "flannel.1"),
+        (
+            "wireguard",
+            OverlayBackend::Wireguard,
+            wireguard,
+            "flannel-wg",
+        ),
+        ("udp", OverlayBackend::Udp, one(8285), "flannel0"),
+        (
+            "ipip",
+            OverlayBackend::Ipip,
+            Some(Tunnel::Protocol(4)),
+            "flannel.ipip",
+        ),
+        ("host-gw", OverlayBackend::HostGw, None, "cni0"),
+        ("none", OverlayBackend::None, None, "cni0"),
+    ] {
+        let text = format!(
+            "version = 1\n[overlay.f]\nbackend = \"{name}\"\nsubnets = \"10.244.0.0/16\"\n"
+        );
+        let policy = read(&text, &[]).policy.unwrap();
+        let overlay = &policy.overlays[0];
+        assert_eq!(
+            (overlay.backend, overlay.tunnel),
+            (backend, tunnel),
+            "{name}"
+        );
+        assert_eq!(overlay.interfaces[0].to_string(), interface, "{name}");
+    }
+}
+
+#[test]
+fn what_is_suspicious_is_a_warning_and_no_error() {
+    for (text, want) in [
+        ("version = 1\n", "lets nobody in"),
+        (
+            "version = 1\n[peers]\na = [\"192.0.2.1\", \"192.0.2.1\"]\n",
+            "`192.0.2.1` is listed twice",
+        ),
+        (
+            "version = 1\n[peers]\na = \"192.0.2.1\"\n[[allow]]\nname = \"w\"\nports = [\"80/tcp\"]\nfrom = \"a\"\n",
+            "is a peer and may do this anyway",
+        ),
+        (
+            "version = 1\n[[allow]]\nname = \"w\"\nfrom = \"any\"\n",
+            "opens every port to everybody",
+        ),
+        (
+            "version = 1\n[[allow]]\nname = \"v\"\nports = [\"80-90/tcp\"]\nfrom = \"any\"\n[[allow]]\nname = \"w\"\nports = [\"81/tcp\"]\nfrom = \"192.0.2.1\"\n",
+            "allow `w` can never match",
+        ),
+        (
+            "version = 1\n[overlay.f]\nbackend = \"none\"\nsubnets = \"10.244.0.0/16\"\n[[allow]]\nname = \"w\"\nports = [\"80/tcp\"]\nfrom = \"10.244.1.0/24\"\n",
+            "part of overlay `f`",
+        ),
+        (
+            "version = 1\n[icmp]\ncore = false\n",
+            "safe core of ICMP is off",
+        ),
+        (
+            "version = 1\n[options]\nhook_priority = 0\n",
+            "priority 0 is everybody's",
+        ),
+    ] {
+        let got = warnings(text);
+        assert!(got.iter().any(|w| w.contains(want)), "{text}: {got:?}");
+    }
+    assert_eq!(
+        warnings(include_str!("../../../policy.toml")),
+        [""; 0],
+        "the example has none"
+    );
+}
+
+#[test]
+fn a_list_of_peers_has_lines_comments_and_places() {
+    let text = "version = 1\npeers_files = [\"peers.txt\"]\n";
+    let loaded = read(
+        text,
+        &[(
+            "peers.txt",
+            "# ours\n192.0.2.1\r\n  192.0.2.0/28  # a network\n\n2001:db8::1",
+        )],
+    );
+    assert_eq!(loaded.policy.unwrap().peer_count(), 3);
+    let loaded = read(text, &[("peers.txt", "192.0.2.1\n  10.0.0.1/8 # x\n")]);
+    let shown = loaded.sources.render(&loaded.diagnostics, false);
+    assert!(shown.contains("peers.txt:2:3"), "{shown}");
+    let loaded = read(text, &[("peers.txt", "# nobody\n")]);
+    assert!(
+        loaded.has_errors(),
+        "a list that names nobody means nothing"
+    );
+}
+
+#[test]
+fn included_files_are_merged_and_cannot_set_twice_what_is_there_once() {
+    let main = "version = 1\ninclude = [\"d/*.toml\"]\n[options]\ndenied = \"reject\"\n";
+    let loaded = read(
+        main,
+        &[
+            ("d/a.toml", "[peers]\na = \"192.0.2.1\"\n"),
+            ("d/b.toml", "[options]\ndenied = \"drop\"\n"),
+        ],
+    );
+    let shown = loaded.sources.render(&loaded.diagnostics, false);
+    assert!(
+        shown.contains("`options` is set twice") && shown.contains("d/b.toml:1:2"),
+        "{shown}"
+    );
+    let loaded = read(main, &[("d/a.toml", "[peers]\na = \"192.0.2.1\"\n")]);
+    assert_eq!(loaded.policy.unwrap().peers.len(), 1);
+    let loaded = read(main, &[("d/a.toml", "include = [\"x\"]\n")]);
+    assert!(loaded.has_errors());
+}
+
+/// Order is meaning: each pair of neighbours in docs/policy.md's table, with a packet that both fit.
+#[test]
+fn the_first_that_fits_decides() {
+    let text = "version = 1\n[peers]\npeer = \"10.0.0.0/8\"\n[interfaces]\ntrusted = [\"wg0\"]\n\
+        [overlay.f]\nbackend = \"vxlan\"\nsubnets = \"10.244.0.0/16\"\n[icmp]\nping = \"any\"\n\
+        [[allow]]\nname = \"all\"\nfrom = \"any\"\n";
+    let policy = read(text, &[]).policy.unwrap();
+    let (ruleset, _) = compile(&policy);
+    let tcp = Transport::Ports {
+        protocol: TCP,
+        source: 40_000,
+        destination: 80,
+    };
+    let vxlan = Transport::Ports {
+        protocol: 17,
+        source: 40_000,
+        destination: 8472,
+    };
+    let ping = Transport::Icmp { kind: 8, code: 0 };
+    let error = Transport::Icmp { kind: 3, code: 4 };
+    for (name, interface, source, transport, state, want) in [
+        (
+            "established before spoof",
+            "eth0",
+            "10.244.0.1",
+            tcp,
+            CtState::Established,
+            "established",
+        ),
+        (
+            "trusted before spoof",
+            "wg0",
+            "10.244.0.1",
+            tcp,
+            CtState::New,
+            "trusted",
+        ),
+        (
+            "spoof before peers",
+            "eth0",
+            "10.244.0.1",
+            tcp,
+            CtState::New,
+            "overlay-spoof",
+        ),
+        (
+            "spoof before ICMP",
+            "eth0",
+            "10.244.0.1",
+            error,
+            CtState::New,
+            "overlay-spoof",
+        ),
+        (
+            "peers before injection",
+            "eth0",
+            "10.1.0.1",
+            vxlan,
+            CtState::New,
+            "peers",
+        ),
+        (
+            "peers before overlays",
+            "cni0",
+            "10.244.0.1",
+            tcp,
+            CtState::New,
+            "peers",
+        ),
+        (
+            "peers before invalid",
+            "eth0",
+            "10.1.0.1",
+            tcp,
+            CtState::Invalid,
+            "peers",
+        ),
+        (
+            "injection before allows",
+            "eth0",
+            "192.0.2.1",
+            vxlan,
+            CtState::New,
+            "overlay-inject",
+        ),
+        (
+            "ICMP before invalid",
+            "eth0",
+            "192.0.2.1",
+            error,
+            CtState::Invalid,
+            "icmp",
+        ),
+        (
+            "ping before allows",
+            "eth0",
+            "192.0.2.1",
+            ping,
+            CtState::New,
+            "ping",
+        ),
+        (
+            "invalid before allows",
+            "eth0",
+            "192.0.2.1",
+            tcp,
+            CtState::Invalid,
+            "invalid",
+        ),
+        (
+            "allows before the rest",
+            "eth0",
+            "192.0.2.1",
+            tcp,
+            CtState::New,
+            "allow.all",
+        ),
+    ] {
+        let packet = Packet {
+            hook: Hook::Input,
+            interface: interface.into(),
+            source: source.parse().unwrap(),
+            destination: "192.0.2.254".parse().unwrap(),
+            transport,
+            hop_limit: 64,
+            state,
+            dialled: None,
+            reverse_path: false,
+        };
+        assert_eq!(
+            policy.verdict(&packet).reason.to_string(),
+            want,
+            "{name}: the policy"
+        );
+        assert_eq!(
+            ruleset.eval(&packet).reason().unwrap().to_string(),
+            want,
+            "{name}: the ruleset"
+        );
+    }
+}
