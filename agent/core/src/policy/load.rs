@@ -140,9 +140,16 @@ impl Loader<'_> {
     fn syntax_error(&mut self, file: FileId, text: &str, err: &toml::de::Error) {
         let span = err.span().unwrap_or(text.len()..text.len());
         let place = Place { file, span };
-        self.error(Diagnostic::error(place, format!("not TOML: {}", err.message())).help(
-            "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md",
-        ));
+        let help = match err.message() {
+            "duplicate key" => {
+                "a name stands once; several addresses are a list: name = [\"…\", \"…\"]; see docs/policy.md"
+            }
+            _ => {
+                "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md"
+            }
+        };
+        let message = format!("not TOML: {}", err.message());
+        self.error(Diagnostic::error(place, message).help(help));
     }
 
     fn top(&mut self, mut fields: Fields<'_>, is_main: bool, is_whole: bool) {
@@ -175,8 +182,11 @@ impl Loader<'_> {
             "log",
             "expect",
         ];
-        self.diagnostics
-            .extend(fields.unknown(&known, "the policy"));
+        // Where a line cannot be read, what stands below it ends up in the wrong table.
+        if is_whole {
+            self.diagnostics
+                .extend(fields.unknown(&known, "the policy"));
+        }
         if let Some((key, value)) = include {
             match is_main {
                 true => self.include(file, value),
