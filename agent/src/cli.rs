@@ -38,7 +38,7 @@ pub enum Command {
     Plan(PolicyArgs),
     /// Make the kernel hold what the policy says, in one transaction
     Apply(ApplyArgs),
-    /// Print the whole ruleset, as input for nft
+    /// Print the whole ruleset, as input for nft or for iptables-restore
     Render(RenderArgs),
     /// Say whether the policy is in force, who owns the table, and what it counted
     ///
@@ -98,7 +98,7 @@ pub struct RenderArgs {
     #[arg(default_value = POLICY)]
     pub policy: PathBuf,
 
-    /// For `nft -f`, or for `nft -j -f`
+    /// What to print it as
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub format: Format,
 }
@@ -106,10 +106,14 @@ pub struct RenderArgs {
 /// What to render as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// nft's language
+    /// Input for `nft -f`
     Nft,
-    /// libnftables-json(5)
+    /// Input for `nft -j -f`, libnftables-json(5)
     Json,
+    /// Input for `iptables-restore --noflush`: IPv4, in chains of our own
+    Iptables,
+    /// Input for `ip6tables-restore --noflush`: IPv6, in chains of our own
+    Ip6tables,
 }
 
 impl Args {

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod port;
 pub mod reason;
 pub mod render;
+pub mod restore;
 pub mod ruleset;
 mod wire;
 

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use peerwall_core::render;
+use peerwall_core::addr::Family;
+use peerwall_core::{render, restore};
 
-use super::{DONE, prepare, refuse};
+use super::{DONE, Ready, TROUBLE, prepare, refuse};
 use crate::cli::Format;
-use crate::output::Output;
+use crate::output::{Output, complain};
 
 pub(super) fn run(path: &Path, format: Format) -> u8 {
     let output = Output::new(format == Format::Json);
@@ -19,6 +20,27 @@ pub(super) fn run(path: &Path, format: Format) -> u8 {
     match format {
         Format::Nft => output.text(&render::script(&ready.ruleset)),
         Format::Json => output.json(&render::json(&ready.ruleset)),
+        Format::Iptables => return iptables(&ready, Family::V4, &output),
+        Format::Ip6tables => return iptables(&ready, Family::V6, &output),
     }
     DONE
+}
+
+fn iptables(ready: &Ready, family: Family, output: &Output) -> u8 {
+    let unsupported = match restore::script(&ready.ruleset, family) {
+        Ok(script) => {
+            output.text(&script);
+            return DONE;
+        }
+        Err(unsupported) => unsupported,
+    };
+    for each in &unsupported {
+        let origin = ready.origins.of(&each.chain, each.rule);
+        let place = origin.and_then(|origin| origin.place.as_ref());
+        let place = place.map_or_else(String::new, |place| {
+            format!("{}: ", ready.sources.line_of(place))
+        });
+        complain(&format!("error: {place}{each}\n"));
+    }
+    TROUBLE
 }

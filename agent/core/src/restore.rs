@@ -1,0 +1,399 @@
+//! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
+//!
+//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD. A
+//! rule that counts carries its counter's name as comment: that is how its packets are told from
+//! others' and how it is known to be ours.
+//!
+//! iptables has no sets of its own, no way to say "none of these interfaces" in one rule, and
+//! another opinion of `accept`: it ends the whole table, not only our chains.
+
+use std::fmt;
+
+use crate::addr::Family;
+use crate::interface::InterfacePattern;
+use crate::packet::Hook;
+use crate::port::{self, PortRange};
+use crate::render;
+use crate::ruleset::{Action, Chain, CtStates, Element, IcmpKinds, Match, Ports, Rule, Ruleset};
+
+/// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
+/// without the NUL), in bytes.
+const CHAIN_MAX_BYTES: usize = 28;
+/// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
+const LOG_PREFIX_MAX_BYTES: usize = 63;
+/// Ports one multiport match can hold; a range takes two (`XT_MULTI_PORTS`).
+const MULTIPORT_SLOTS: usize = 15;
+
+/// Something that iptables cannot say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Chain of the rule.
+    pub chain: String,
+    /// Position of the rule in it.
+    pub rule: usize,
+    /// What cannot be said, and what would do.
+    pub why: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "rule {} of chain {}: {}",
+            self.rule + 1,
+            self.chain,
+            self.why
+        )
+    }
+}
+
+/// The whole input for one family.
+///
+/// # Errors
+/// Every rule that iptables cannot say.
+pub fn script(ruleset: &Ruleset, family: Family) -> Result<String, Vec<Unsupported>> {
+    let mut writer = Writer {
+        ruleset,
+        family,
+        chains: Vec::new(),
+        unsupported: Vec::new(),
+    };
+    for chain in &ruleset.chains {
+        writer.chain(chain);
+    }
+    if !writer.unsupported.is_empty() {
+        return Err(writer.unsupported);
+    }
+    let mut out = String::from("*filter\n");
+    for (name, _) in &writer.chains {
+        out.push_str(&format!(":{name} - [0:0]\n"));
+    }
+    for (name, rules) in &writer.chains {
+        for rule in rules {
+            out.push_str(&format!("-A {name} {rule}\n"));
+        }
+    }
+    for chain in &ruleset.chains {
+        if let Some(base) = &chain.base {
+            let from = match base.hook {
+                Hook::Input => "INPUT",
+                Hook::Forward => "FORWARD",
+            };
+            let to = chain_name(&chain.name);
+            out.push_str(&format!(
+                "-I {from} 1 -m comment --comment peerwall -j {to}\n"
+            ));
+        }
+    }
+    out.push_str("COMMIT\n");
+    Ok(out)
+}
+
+/// The name of one of our chains in iptables.
+pub fn chain_name(name: &str) -> String {
+    let mut name = format!("PEERWALL-{}", name.to_ascii_uppercase());
+    name.truncate(CHAIN_MAX_BYTES);
+    name
+}
+
+struct Writer<'r> {
+    ruleset: &'r Ruleset,
+    family: Family,
+    /// Chains with their rules, in the order they are made.
+    chains: Vec<(String, Vec<String>)>,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Writer<'_> {
+    fn chain(&mut self, chain: &Chain) {
+        let name = chain_name(&chain.name);
+        let mut rules = Vec::new();
+        let mut helpers: Vec<(String, Vec<String>)> = Vec::new();
+        for (index, rule) in chain.rules.iter().enumerate() {
+            match self.rule(rule, &name, helpers.len() + 1) {
+                Ok(Written { lines, helper }) => {
+                    rules.extend(lines);
+                    helpers.extend(helper);
+                }
+                Err(why) => self.unsupported.push(Unsupported {
+                    chain: chain.name.clone(),
+                    rule: index,
+                    why,
+                }),
+            }
+        }
+        self.chains.push((name, rules));
+        self.chains.extend(helpers);
+    }
+
+    /// The lines of one rule: one for each combination of what nftables has in sets.
+    fn rule(&self, rule: &Rule, chain: &str, helper: usize) -> Result<Written, String> {
+        let mut written = Written::default();
+        let family = rule.matches.iter().find_map(Match::family);
+        if family.is_some_and(|family| family != self.family) {
+            return Ok(written);
+        }
+        let protocol = rule.matches.iter().find_map(Match::protocol);
+        let negated = negated_interfaces(rule);
+        let mut lines = vec![String::new()];
+        for condition in &rule.matches {
+            let choices = self.choices(condition, protocol, negated.len())?;
+            lines = product(&lines, &choices);
+        }
+        let end = self.end(rule)?;
+        if negated.len() < 2 {
+            written.lines = lines.iter().map(|line| join(line, &end)).collect();
+            return Ok(written);
+        }
+        // "None of these interfaces" is a chain that returns for each of them.
+        let name = format!("{chain}-{helper}");
+        let jump = format!("-j {name}");
+        written.lines = lines.iter().map(|line| join(line, &jump)).collect();
+        let mut inside: Vec<String> = negated
+            .iter()
+            .map(|pattern| format!("-i {} -j RETURN", interface(pattern)))
+            .collect();
+        inside.push(end);
+        written.helper = Some((name, inside));
+        Ok(written)
+    }
+
+    /// The ways in which a match can be met, each as words of iptables; none if it never can.
+    fn choices(
+        &self,
+        condition: &Match,
+        protocol: Option<u8>,
+        negated: usize,
+    ) -> Result<Vec<String>, String> {
+        let one = |text: String| Ok(vec![text]);
+        match condition {
+            Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states_text(*states))),
+            Match::Dnat => one("-m conntrack --ctstate DNAT".into()),
+            Match::Loopback => one("-i lo".into()),
+            Match::Interface { negated: true, .. } if negated > 1 => one(String::new()),
+            Match::Interface { pattern, negated } => {
+                let not = if *negated { "! " } else { "" };
+                one(format!("{not}-i {}", interface(pattern)))
+            }
+            // The file is of one family.
+            Match::Family(_) => one(String::new()),
+            Match::Source { set, .. } => Ok(self.elements(set, "-s ", |set, each| {
+                plain(render::element(set.key, each))
+            })),
+            Match::Destination(net) => one(format!("-d {net}")),
+            Match::Protocol(number) => one(format!("-p {}", protocol_name(*number))),
+            Match::SourcePort(range) => {
+                one(format!("-m {} --sport {}", protocol_module(protocol), colon(*range)))
+            }
+            Match::DestinationPort(Ports::Range(range)) => {
+                one(format!("-m {} --dport {}", protocol_module(protocol), colon(*range)))
+            }
+            Match::DestinationPort(Ports::Set(set)) => Ok(multiport(&self.ranges(set))),
+            Match::DialledPort(ports) => {
+                let number = protocol.unwrap_or(0);
+                let ranges = match ports {
+                    Ports::Range(range) => vec![*range],
+                    Ports::Set(set) => self.ranges(set),
+                };
+                let dialled = |range: &PortRange| {
+                    format!("-m conntrack --ctproto {number} --ctorigdstport {}", colon(*range))
+                };
+                Ok(ranges.iter().map(dialled).collect())
+            }
+            Match::Icmp(kinds) => Ok(self.icmp(kinds)),
+            Match::HopLimit(limit) => one(format!("-m hl --hl-eq {limit}")),
+            Match::ReversePath { .. } => Err(
+                "iptables cannot ask for the way back in INPUT and FORWARD; give this overlay a backend with a tunnel, or use nftables".into(),
+            ),
+        }
+    }
+
+    fn elements(
+        &self,
+        set: &str,
+        before: &str,
+        text: impl Fn(&crate::ruleset::Set, &Element) -> String,
+    ) -> Vec<String> {
+        let Some(set) = self.ruleset.sets.get(set) else {
+            return Vec::new();
+        };
+        set.elements
+            .iter()
+            .map(|each| format!("{before}{}", text(set, each)))
+            .collect()
+    }
+
+    fn ranges(&self, set: &str) -> Vec<PortRange> {
+        let set = self.ruleset.sets.get(set);
+        let elements = set.map(|set| set.elements.as_slice()).unwrap_or_default();
+        let narrow = |value: u128| u16::try_from(value).unwrap_or(u16::MAX);
+        elements
+            .iter()
+            .map(|e| PortRange {
+                first: narrow(e.first),
+                last: narrow(e.last),
+            })
+            .collect()
+    }
+
+    fn icmp(&self, kinds: &IcmpKinds) -> Vec<String> {
+        let before = match self.family {
+            Family::V4 => "-m icmp --icmp-type ",
+            Family::V6 => "-m icmp6 --icmpv6-type ",
+        };
+        match kinds {
+            IcmpKinds::One(kind) => vec![format!("{before}{kind}")],
+            IcmpKinds::Set(set) => self.elements(set, before, |_, each| each.first.to_string()),
+        }
+    }
+
+    /// Everything behind the matches.
+    fn end(&self, rule: &Rule) -> Result<String, String> {
+        let mut words = Vec::new();
+        if let Some(rate) = rule.limit {
+            let (unit, _) = rate.unit.describe();
+            words.push(format!(
+                "-m limit --limit {}/{unit} --limit-burst {}",
+                rate.count, rate.burst
+            ));
+        }
+        if let Some(comment) = rule.counter.as_ref().or(rule.comment.as_ref()) {
+            words.push(format!("-m comment --comment {}", quoted(comment)));
+        }
+        if let Some(log) = &rule.log {
+            if log.prefix.len() > LOG_PREFIX_MAX_BYTES {
+                return Err(format!(
+                    "the log prefix `{}` is longer than the {LOG_PREFIX_MAX_BYTES} bytes that iptables has for it; give [log] denied a shorter one",
+                    log.prefix
+                ));
+            }
+            let prefix = quoted(&log.prefix);
+            words.push(format!(
+                "-j NFLOG --nflog-prefix {prefix} --nflog-group {}",
+                log.group
+            ));
+        }
+        words.extend(rule.action.as_ref().map(|action| self.action(action)));
+        Ok(words.join(" "))
+    }
+
+    fn action(&self, action: &Action) -> String {
+        match action {
+            Action::Accept => "-j ACCEPT".into(),
+            Action::Drop => "-j DROP".into(),
+            Action::RejectTcpReset => "-j REJECT --reject-with tcp-reset".into(),
+            Action::RejectAdminProhibited => match self.family {
+                Family::V4 => "-j REJECT --reject-with icmp-admin-prohibited".into(),
+                Family::V6 => "-j REJECT --reject-with icmp6-adm-prohibited".into(),
+            },
+            Action::Jump(chain) => format!("-j {}", chain_name(chain)),
+            Action::Goto(chain) => format!("-g {}", chain_name(chain)),
+        }
+    }
+}
+
+/// What became of a rule.
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    helper: Option<(String, Vec<String>)>,
+}
+
+fn negated_interfaces(rule: &Rule) -> Vec<&InterfacePattern> {
+    let mut found = Vec::new();
+    for condition in &rule.matches {
+        if let Match::Interface {
+            pattern,
+            negated: true,
+        } = condition
+        {
+            found.push(pattern);
+        }
+    }
+    found
+}
+
+fn product(lines: &[String], choices: &[String]) -> Vec<String> {
+    let mut out = Vec::with_capacity(lines.len() * choices.len());
+    for line in lines {
+        out.extend(choices.iter().map(|choice| join(line, choice)));
+    }
+    out
+}
+
+fn join(a: &str, b: &str) -> String {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.to_owned(),
+        (_, true) => a.to_owned(),
+        (false, false) => format!("{a} {b}"),
+    }
+}
+
+/// An element without the comment that `render` writes behind it.
+fn plain(text: String) -> String {
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn interface(pattern: &InterfacePattern) -> String {
+    match pattern {
+        InterfacePattern::Exact(name) => name.clone(),
+        InterfacePattern::Prefix(prefix) => format!("{prefix}+"),
+    }
+}
+
+fn states_text(states: CtStates) -> String {
+    let names = CtStates::NAMES
+        .iter()
+        .filter(|(bit, _)| states.0 & bit != 0);
+    names
+        .map(|(_, name)| name.to_ascii_uppercase())
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn colon(range: PortRange) -> String {
+    range.to_string().replace('-', ":")
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        port::ICMP => "icmp".into(),
+        port::ICMPV6 => "ipv6-icmp".into(),
+        // The rest by number, but for those whose matches want the name.
+        number if port::has_ports(number) => port::protocol_name(number),
+        number => number.to_string(),
+    }
+}
+
+fn protocol_module(protocol: Option<u8>) -> String {
+    port::protocol_name(protocol.unwrap_or(port::TCP))
+}
+
+/// Ports in as few multiport matches as they fit in.
+fn multiport(ranges: &[PortRange]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    let mut free = 0;
+    for range in ranges {
+        let slots = if range.first == range.last { 1 } else { 2 };
+        match out.last_mut().filter(|_| slots <= free) {
+            Some(list) => {
+                list.push(',');
+                list.push_str(&colon(*range));
+            }
+            None => {
+                out.push(format!("-m multiport --dports {}", colon(*range)));
+                free = MULTIPORT_SLOTS;
+            }
+        }
+        free -= slots;
+    }
+    out
+}
+
+fn quoted(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .filter(|c| *c != '"' && *c != '\\' && !c.is_control())
+        .collect();
+    format!("\"{plain}\"")
+}
