@@ -33,7 +33,8 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    fn suffix(self) -> &'static str {
+    /// What the tools' names end in.
+    pub fn suffix(self) -> &'static str {
         match self {
             Self::Legacy => "legacy",
             Self::Nft => "nft",

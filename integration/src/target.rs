@@ -22,6 +22,7 @@ use crate::case::{HOST_V4, HOST_V6};
 use crate::net::wire;
 use crate::ns::Host;
 use crate::raw::{self, Body, Frame, TcpFlags};
+use crate::story::Flavour;
 
 /// How long a packet may take through a kernel that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,8 +31,18 @@ const WIRE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 /// What packets that go through go to.
 const SINK: &str = "sink0";
 
+/// What filters on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Our table.
+    Nft,
+    /// Our chains in iptables and ip6tables.
+    Iptables(Flavour),
+}
+
 /// The host under test, and the far ends of its wires.
 pub struct Target {
+    filter: Filter,
     host: Host,
     far: Host,
     interfaces: BTreeSet<String>,
@@ -69,6 +80,7 @@ impl Target {
             host.sysctl(key, value);
         }
         let mut target = Self {
+            filter: Filter::Nft,
             host,
             far,
             interfaces: BTreeSet::new(),
@@ -102,6 +114,39 @@ impl Target {
     pub fn apply(&self, policy: &Path) {
         self.host
             .peerwall_ok(&["apply", &policy.display().to_string()]);
+    }
+
+    /// Takes our table away and loads the same policy into iptables and ip6tables.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn load_iptables(&mut self, policy: &Path, flavour: Flavour) {
+        self.filter = Filter::Iptables(flavour);
+        self.host.peerwall_ok(&["remove"]);
+        let policy = policy.display();
+        let bin = crate::ns::peerwall_bin();
+        let bin = bin.display();
+        for tool in ["iptables", "ip6tables"] {
+            let render = format!("{bin} render --format {tool} {policy} 2>/dev/null");
+            self.host.sh(&format!(
+                "{render} | {tool}-{}-restore --noflush",
+                flavour.suffix()
+            ));
+        }
+    }
+
+    /// Takes all of iptables' filter rules away.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn unload_iptables(&mut self) {
+        if let Filter::Iptables(flavour) = self.filter {
+            for tool in ["iptables", "ip6tables"] {
+                let tool = format!("{tool}-{}", flavour.suffix());
+                self.host.sh(&format!("{tool} -F && {tool} -X"));
+            }
+        }
+        self.filter = Filter::Nft;
     }
 
     /// Gives the host an interface of this name, if it has none.
@@ -151,7 +196,7 @@ impl Target {
         self.serial = self.serial.wrapping_add(1) % 20_000;
         let setup = Setup::of(packet, self.serial);
         self.host.sh(&setup.before);
-        let before = self.counts();
+        let before = self.counts(packet);
         let frame = setup.frame.bytes();
         if packet.interface == "lo" {
             self.host
@@ -171,11 +216,11 @@ impl Target {
     fn wait_for_change(&self, before: &Counts, packet: &Packet) -> Counts {
         let start = Instant::now();
         loop {
-            let now = self.counts();
+            let now = self.counts(packet);
             if now.ours != before.ours {
                 // Our chain has counted; give the same packet the time to get to the probe.
                 std::thread::sleep(Duration::from_millis(3));
-                return self.counts();
+                return self.counts(packet);
             }
             assert!(
                 start.elapsed() < PATIENCE,
@@ -185,7 +230,22 @@ impl Target {
         }
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self, packet: &Packet) -> Counts {
+        let mut counts = self.nft_counts();
+        if let Filter::Iptables(flavour) = self.filter {
+            let tool = match packet.source {
+                IpAddr::V4(_) => "iptables",
+                IpAddr::V6(_) => "ip6tables",
+            };
+            let saved = self
+                .host
+                .sh(&format!("{tool}-{}-save -c -t filter", flavour.suffix()));
+            counts.ours = iptables_counts(&saved);
+        }
+        counts
+    }
+
+    fn nft_counts(&self) -> Counts {
         self.host.run(|| {
             let mut socket = Socket::open().expect("netfilter has netlink");
             let request =
@@ -219,6 +279,28 @@ impl Default for Target {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Packets by the counter that stands in a rule's comment, from `iptables-save -c`.
+fn iptables_counts(saved: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for line in saved.lines().filter(|line| line.contains(" PEERWALL-")) {
+        let comment = line.split("--comment ").nth(1).unwrap_or_default();
+        let name = comment
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .trim_matches('"');
+        let packets = line
+            .trim_start_matches('[')
+            .split(':')
+            .next()
+            .and_then(|n| n.parse::<u64>().ok());
+        if counter_reason(name).is_some() {
+            *counts.entry(name.to_owned()).or_default() += packets.unwrap_or(0);
+        }
+    }
+    counts
 }
 
 fn decide(before: &Counts, after: &Counts, packet: &Packet) -> Decision {

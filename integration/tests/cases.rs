@@ -1,4 +1,5 @@
-//! Every case, three ways: the policy's words, the ruleset, and a real packet through the kernel.
+//! Every case, in every way: the policy's words, the ruleset, and real packets through nf_tables,
+//! iptables-legacy and iptables-nft.
 //!
 //! `PEERWALL_BLESS=1` writes the goldens anew; read the difference before you keep it.
 
@@ -17,6 +18,7 @@ use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
 use peerwall_integration::case::{self, Case};
 use peerwall_integration::netns_test;
+use peerwall_integration::story::Flavour;
 use peerwall_integration::target::{Target, agrees, listing};
 
 fn policy(case: &Case) -> Policy {
@@ -78,6 +80,36 @@ fn bin() -> String {
         .to_string()
 }
 
+/// Restore texts of a case: `restore.v4`, `restore.v6`, or what iptables cannot say.
+fn check_restore_golden(case: &Case, target: &Target) -> bool {
+    let policy = case.folder.join("policy.toml").display().to_string();
+    let mut can = true;
+    for (format, name) in [("iptables", "restore.v4"), ("ip6tables", "restore.v6")] {
+        let output = target
+            .host()
+            .peerwall(&["render", "--format", format, &policy]);
+        can &= output.status.success();
+        let said = String::from_utf8(match output.status.success() {
+            true => output.stdout,
+            false => output.stderr,
+        });
+        let got = said
+            .unwrap()
+            .replace(&format!("{}/", case.folder.display()), "");
+        let path = case.folder.join(name);
+        if std::env::var_os("PEERWALL_BLESS").is_some() {
+            std::fs::write(&path, &got).unwrap();
+        }
+        let want = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            got == want,
+            "{}: `render --format {format}` is not {name}:\n{got}",
+            case.name
+        );
+    }
+    can
+}
+
 fn check(case: &Case) -> usize {
     let policy = policy(case);
     let (ruleset, _) = compile(&policy);
@@ -112,12 +144,27 @@ fn check(case: &Case) -> usize {
             ));
         }
     }
+    if check_restore_golden(case, &target) {
+        for flavour in [Flavour::Legacy, Flavour::Nft] {
+            target.load_iptables(&case.folder.join("policy.toml"), flavour);
+            for line in &case.packets {
+                let got = target.judge(&line.packet);
+                if !agrees(&line.want, &got) {
+                    wrong.push(format!(
+                        "packets.txt:{}: {}: {flavour:?} iptables says {got}",
+                        line.number, line.text
+                    ));
+                }
+            }
+            target.unload_iptables();
+        }
+    }
     assert!(wrong.is_empty(), "{}:\n{}", case.name, wrong.join("\n"));
     case.packets.len()
 }
 
 netns_test! {
-    fn every_case_is_judged_alike_by_policy_ruleset_and_kernel() {
+    fn every_case_is_judged_alike_by_policy_ruleset_and_kernels() {
         let only = std::env::var("PEERWALL_CASE").unwrap_or_default();
         let mut failures = Vec::new();
         for case in case::all().iter().filter(|case| case.name.contains(&only)) {
