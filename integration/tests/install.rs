@@ -1,0 +1,190 @@
+//! scripts/install and scripts/uninstall in a scratch root, and the units.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use peerwall_integration::ns::peerwall_bin;
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// What `systemd-analyze security` may make of the unit at most, in tenths.
+const EXPOSURE_MAX_TENTHS: u32 = 20;
+
+fn script(name: &str, args: &[&str]) -> Output {
+    let path = Path::new(REPOSITORY).join("scripts").join(name);
+    Command::new(path).args(args).output().unwrap()
+}
+
+fn install(root: &Path, more: &[&str]) {
+    let (root, bin) = (
+        root.display().to_string(),
+        peerwall_bin().display().to_string(),
+    );
+    let mut args = vec!["--root", &root, "--binary", &bin];
+    args.extend(more);
+    let output = script("install", &args);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Every file below, with its size.
+fn tree(root: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            match entry.metadata().unwrap() {
+                meta if meta.is_dir() => folders.push(entry.path()),
+                meta => found.push((
+                    entry.path().strip_prefix(root).unwrap().to_owned(),
+                    meta.len(),
+                )),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn install_can_be_run_again_and_uninstall_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    install(root.path(), &[]);
+    let once = tree(root.path());
+    for name in [
+        "usr/local/sbin/peerwall",
+        "usr/local/share/man/man1/peerwall-apply.1",
+        "usr/local/share/bash-completion/completions/peerwall",
+        "usr/local/share/doc/peerwall/policy.toml",
+        "etc/systemd/system/peerwall.service",
+    ] {
+        assert!(
+            once.iter()
+                .any(|(path, len)| path == Path::new(name) && *len > 0),
+            "{name}"
+        );
+    }
+    // Units that take other units' places only come when asked for; a policy never does.
+    assert!(
+        !once
+            .iter()
+            .any(|(path, _)| path.ends_with("iptables-restore.service"))
+    );
+    assert!(!root.path().join("etc/peerwall").exists());
+    install(root.path(), &[]);
+    assert_eq!(tree(root.path()), once);
+    install(root.path(), &["--restore-units"]);
+    assert_eq!(tree(root.path()).len(), once.len() + 2);
+    // What is somebody else's stays.
+    fs::write(
+        root.path().join("etc/systemd/system/other.service"),
+        "[Service]\n",
+    )
+    .unwrap();
+    for _ in 0..2 {
+        let output = script("uninstall", &["--root", &root.path().display().to_string()]);
+        assert!(output.status.success());
+        assert_eq!(
+            tree(root.path()),
+            [(PathBuf::from("etc/systemd/system/other.service"), 10)]
+        );
+    }
+}
+
+#[test]
+fn wrong_words_install_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let name = root.path().display().to_string();
+    for args in [
+        vec!["--rot", &name],
+        vec!["--root", &name, "--enable"],
+        vec!["extra"],
+    ] {
+        let output = script("install", &args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+    assert_eq!(tree(root.path()), []);
+}
+
+/// The units, with a program that is there.
+fn units() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for unit in [
+        "peerwall.service",
+        "iptables-restore.service",
+        "ip6tables-restore.service",
+    ] {
+        let text =
+            fs::read_to_string(Path::new(REPOSITORY).join("agent/systemd").join(unit)).unwrap();
+        let text = text.replace(
+            "/usr/local/sbin/peerwall ",
+            &format!("{} ", peerwall_bin().display()),
+        );
+        fs::write(folder.path().join(unit), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let folder = units();
+    let files: Vec<PathBuf> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 3);
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .args(files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("restore.service") || line.contains("peerwall"))
+        .collect();
+    assert!(output.status.success() && ours.is_empty(), "{said}");
+}
+
+#[test]
+fn the_unit_is_confined() {
+    let folder = units();
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(format!("--threshold={EXPOSURE_MAX_TENTHS}"))
+        .arg(folder.path().join("peerwall.service"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+/// What the unit runs works with nothing but the capability that the unit leaves it.
+#[test]
+fn the_units_command_needs_no_more_than_the_unit_leaves_it() {
+    peerwall_integration::ns::world(
+        "the_units_command_needs_no_more_than_the_unit_leaves_it",
+        || {
+            let unit =
+                fs::read_to_string(Path::new(REPOSITORY).join("agent/systemd/peerwall.service"))
+                    .unwrap();
+            assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"));
+            let policy = Path::new(REPOSITORY).join("policy.toml");
+            let command = format!(
+                "setpriv --bounding-set=-all,+net_admin --inh-caps=-all --no-new-privs {} apply {}",
+                peerwall_bin().display(),
+                policy.display()
+            );
+            peerwall_integration::ns::sh(&command);
+            assert!(peerwall_integration::ns::sh("nft list tables").contains("inet peerwall"));
+        },
+    );
+}
