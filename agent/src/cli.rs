@@ -35,7 +35,7 @@ pub enum Command {
     ///
     /// The kernel is asked whether it would take it. Exits with 0 if there is nothing to do, 1 if
     /// there are changes, 2 on trouble.
-    Plan(PolicyArgs),
+    Plan(BackendArgs),
     /// Make the kernel hold what the policy says, in one transaction
     Apply(ApplyArgs),
     /// Print the whole ruleset, as input for nft or for iptables-restore
@@ -43,9 +43,9 @@ pub enum Command {
     /// Say whether the policy is in force, who owns the table, and what it counted
     ///
     /// Exits with 0 if the table is what the policy says, 1 if not, 2 on trouble.
-    Status(PolicyArgs),
-    /// Take our table away, and nothing else
-    Remove(OutputArgs),
+    Status(BackendArgs),
+    /// Take our table, or our chains, away, and nothing else
+    Remove(RemoveArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -78,16 +78,49 @@ pub struct PolicyArgs {
     pub output: OutputArgs,
 }
 
-/// How to apply.
+/// What holds the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendName {
+    /// nf_tables, by netlink: one transaction for both families
+    Nft,
+    /// iptables-restore and ip6tables-restore, in chains of our own, where nf_tables is missing
+    Iptables,
+}
+
+/// Which policy, which backend, and how to print.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ApplyArgs {
+pub struct BackendArgs {
     /// Which policy, and how to print.
     #[command(flatten)]
     pub policy: PolicyArgs,
 
+    /// What holds the rules
+    #[arg(long, value_enum, default_value_t = BackendName::Nft)]
+    pub backend: BackendName,
+}
+
+/// What to remove, and how to print.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RemoveArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// What holds the rules
+    #[arg(long, value_enum, default_value_t = BackendName::Nft)]
+    pub backend: BackendName,
+}
+
+/// How to apply.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ApplyArgs {
+    /// Which policy, which backend, and how to print.
+    #[command(flatten)]
+    pub to: BackendArgs,
+
     /// Stay, and with that own the table so that nobody else can change it, until SIGINT or
-    /// SIGTERM. The rules stay behind
-    #[arg(long)]
+    /// SIGTERM. The rules stay behind. Only nft can do this
+    #[arg(long, conflicts_with = "backend")]
     pub hold: bool,
 }
 

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod command;
 pub mod converge;
 pub mod files;
+pub mod iptables;
 pub mod kernel;
 pub mod netlink;
 pub mod output;

@@ -194,6 +194,21 @@ impl Cluster {
         }
     }
 
+    /// Applies a policy on every machine by iptables.
+    ///
+    /// # Panics
+    /// If it is refused, or the other iptables is taken than the one that has the machine's rules.
+    pub fn apply_by_iptables(&self, policy: &str) {
+        for host in self.machines() {
+            host.peerwall_ok(&["apply", "--backend", "iptables", policy]);
+        }
+        let said = self.workers[0].peerwall_ok(&["plan", "--backend", "iptables", policy]);
+        assert!(
+            said.contains(&format!("iptables-{} ", self.flavour.suffix())),
+            "{said}"
+        );
+    }
+
     /// Takes the table away on every machine.
     ///
     /// # Panics

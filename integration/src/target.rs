@@ -123,28 +123,36 @@ impl Target {
     pub fn load_iptables(&mut self, policy: &Path, flavour: Flavour) {
         self.filter = Filter::Iptables(flavour);
         self.host.peerwall_ok(&["remove"]);
-        let policy = policy.display();
-        let bin = crate::ns::peerwall_bin();
-        let bin = bin.display();
-        for tool in ["iptables", "ip6tables"] {
-            let render = format!("{bin} render --format {tool} {policy} 2>/dev/null");
-            self.host.sh(&format!(
-                "{render} | {tool}-{}-restore --noflush",
-                flavour.suffix()
-            ));
-        }
+        // The one that holds the host's rules is the one that is taken.
+        let suffix = flavour.suffix();
+        self.host.sh(&format!(
+            "iptables-{suffix} -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT"
+        ));
+        let policy = policy.display().to_string();
+        let said = self
+            .host
+            .peerwall_ok(&["apply", "--backend", "iptables", &policy]);
+        assert!(said.contains(&format!("iptables-{suffix} ")), "{said}");
+        self.host
+            .peerwall_ok(&["plan", "--backend", "iptables", &policy]);
     }
 
-    /// Takes all of iptables' filter rules away.
+    /// Takes our chains away, and sees that nothing of them is left.
     ///
     /// # Panics
     /// If that fails.
     pub fn unload_iptables(&mut self) {
         if let Filter::Iptables(flavour) = self.filter {
-            for tool in ["iptables", "ip6tables"] {
-                let tool = format!("{tool}-{}", flavour.suffix());
-                self.host.sh(&format!("{tool} -F && {tool} -X"));
-            }
+            self.host.peerwall_ok(&["remove", "--backend", "iptables"]);
+            let suffix = flavour.suffix();
+            let left = self
+                .host
+                .sh(&format!("iptables-{suffix}-save; ip6tables-{suffix}-save"));
+            assert!(
+                !left.contains("PEERWALL") && !left.contains("peerwall"),
+                "{left}"
+            );
+            self.host.sh(&format!("iptables-{suffix} -t nat -F OUTPUT"));
         }
         self.filter = Filter::Nft;
     }

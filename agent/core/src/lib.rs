@@ -23,6 +23,7 @@ pub mod reason;
 pub mod render;
 pub mod restore;
 pub mod ruleset;
+pub mod saved;
 mod wire;
 
 #[cfg(any(test, feature = "generate"))]

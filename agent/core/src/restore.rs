@@ -47,11 +47,24 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// The whole input for one family.
+/// Our chains of one family, as they are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Chains with their rules, in the order in which they are made. A rule is what stands behind
+    /// `-A CHAIN`.
+    pub chains: Vec<(String, Vec<String>)>,
+    /// The jumps into them: from a chain of iptables' own to one of ours.
+    pub jumps: Vec<(&'static str, String)>,
+}
+
+/// What every jump into our chains has for a comment.
+pub const JUMP_COMMENT: &str = "peerwall";
+
+/// Makes our chains of one family.
 ///
 /// # Errors
 /// Every rule that iptables cannot say.
-pub fn script(ruleset: &Ruleset, family: Family) -> Result<String, Vec<Unsupported>> {
+pub fn script(ruleset: &Ruleset, family: Family) -> Result<Script, Vec<Unsupported>> {
     let mut writer = Writer {
         ruleset,
         family,
@@ -64,29 +77,45 @@ pub fn script(ruleset: &Ruleset, family: Family) -> Result<String, Vec<Unsupport
     if !writer.unsupported.is_empty() {
         return Err(writer.unsupported);
     }
-    let mut out = String::from("*filter\n");
-    for (name, _) in &writer.chains {
-        out.push_str(&format!(":{name} - [0:0]\n"));
-    }
-    for (name, rules) in &writer.chains {
-        for rule in rules {
-            out.push_str(&format!("-A {name} {rule}\n"));
+    let bases = ruleset
+        .chains
+        .iter()
+        .filter_map(|chain| Some((chain, chain.base?)));
+    let jumps = bases
+        .map(|(chain, base)| match base.hook {
+            Hook::Input => ("INPUT", chain_name(&chain.name)),
+            Hook::Forward => ("FORWARD", chain_name(&chain.name)),
+        })
+        .collect();
+    Ok(Script {
+        chains: writer.chains,
+        jumps,
+    })
+}
+
+impl Script {
+    /// Input for `iptables-restore --noflush` on a host that has none of our chains yet.
+    pub fn text(&self) -> String {
+        let mut out = String::from("*filter\n");
+        for (name, _) in &self.chains {
+            out.push_str(&format!(":{name} - [0:0]\n"));
         }
-    }
-    for chain in &ruleset.chains {
-        if let Some(base) = &chain.base {
-            let from = match base.hook {
-                Hook::Input => "INPUT",
-                Hook::Forward => "FORWARD",
-            };
-            let to = chain_name(&chain.name);
-            out.push_str(&format!(
-                "-I {from} 1 -m comment --comment peerwall -j {to}\n"
-            ));
+        for (name, rules) in &self.chains {
+            for rule in rules {
+                out.push_str(&format!("-A {name} {rule}\n"));
+            }
         }
+        for (from, to) in &self.jumps {
+            out.push_str(&format!("-I {from} 1 {}\n", jump(to)));
+        }
+        out.push_str("COMMIT\n");
+        out
     }
-    out.push_str("COMMIT\n");
-    Ok(out)
+}
+
+/// The jump into one of our chains, behind `-A CHAIN`.
+pub(crate) fn jump(to: &str) -> String {
+    format!("-m comment --comment {JUMP_COMMENT} -j {to}")
 }
 
 /// The name of one of our chains in iptables.

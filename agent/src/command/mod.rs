@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod fallback;
 mod generate;
 mod plan;
 mod render;
@@ -16,10 +17,11 @@ use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
+use peerwall_core::restore::Unsupported;
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
 
-use crate::cli::{Args, Command};
+use crate::cli::{Args, BackendName, Command, PolicyArgs};
 use crate::files::FileSystem;
 use crate::output::{Output, complain};
 
@@ -34,19 +36,43 @@ const TROUBLE: u8 = 2;
 pub fn run(args: &Args) -> ExitCode {
     let code = match &args.command {
         Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
-        Command::Plan(args) => plan::run(&args.policy, &Output::new(args.output.json)),
-        Command::Apply(args) => apply::run(
-            &args.policy.policy,
-            args.hold,
-            &Output::new(args.policy.output.json),
-        ),
+        Command::Plan(args) => {
+            let (policy, output) = parts(&args.policy);
+            match args.backend {
+                BackendName::Nft => plan::run(policy, &output),
+                BackendName::Iptables => fallback::plan(policy, &output),
+            }
+        }
+        Command::Apply(args) => {
+            let (policy, output) = parts(&args.to.policy);
+            match args.to.backend {
+                BackendName::Nft => apply::run(policy, args.hold, &output),
+                BackendName::Iptables => fallback::apply(policy, &output),
+            }
+        }
         Command::Render(args) => render::run(&args.policy, args.format),
-        Command::Status(args) => status::run(&args.policy, &Output::new(args.output.json)),
-        Command::Remove(args) => apply::remove(&Output::new(args.json)),
+        Command::Status(args) => {
+            let (policy, output) = parts(&args.policy);
+            match args.backend {
+                BackendName::Nft => status::run(policy, &output),
+                BackendName::Iptables => fallback::status(policy, &output),
+            }
+        }
+        Command::Remove(args) => {
+            let output = Output::new(args.output.json);
+            match args.backend {
+                BackendName::Nft => apply::remove(&output),
+                BackendName::Iptables => fallback::remove(&output),
+            }
+        }
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { folder } => generate::man(folder),
     };
     ExitCode::from(code)
+}
+
+fn parts(args: &PolicyArgs) -> (&Path, Output) {
+    (&args.policy, Output::new(args.output.json))
 }
 
 /// A policy that parsed, is compiled and meets its own expectations.
@@ -136,6 +162,28 @@ fn refuse(why: &NotReady, output: &Output) -> u8 {
     match output.is_json() {
         true => output.json(why),
         false => complain(&why.text),
+    }
+    TROUBLE
+}
+
+/// Reports what iptables cannot say, with the policy's lines.
+fn unsupported(ready: &Ready, list: &[Unsupported], output: &Output) -> u8 {
+    let sentence = |each: &Unsupported| {
+        let origin = ready.origins.of(&each.chain, each.rule);
+        let place = origin.and_then(|origin| origin.place.as_ref());
+        let place = place.map_or_else(String::new, |place| {
+            format!("{}: ", ready.sources.line_of(place))
+        });
+        format!("{place}{each}")
+    };
+    let sentences: Vec<String> = list.iter().map(sentence).collect();
+    match output.is_json() {
+        true => output.json(
+            &serde_json::json!({"error": "iptables cannot say this policy", "rules": sentences}),
+        ),
+        false => sentences
+            .iter()
+            .for_each(|each| complain(&format!("error: {each}\n"))),
     }
     TROUBLE
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use peerwall_core::addr::Family;
 use peerwall_core::{render, restore};
 
-use super::{DONE, Ready, TROUBLE, prepare, refuse};
+use super::{DONE, Ready, prepare, refuse, unsupported};
 use crate::cli::Format;
-use crate::output::{Output, complain};
+use crate::output::Output;
 
 pub(super) fn run(path: &Path, format: Format) -> u8 {
     let output = Output::new(format == Format::Json);
@@ -27,20 +27,11 @@ pub(super) fn run(path: &Path, format: Format) -> u8 {
 }
 
 fn iptables(ready: &Ready, family: Family, output: &Output) -> u8 {
-    let unsupported = match restore::script(&ready.ruleset, family) {
+    match restore::script(&ready.ruleset, family) {
         Ok(script) => {
-            output.text(&script);
-            return DONE;
+            output.text(&script.text());
+            DONE
         }
-        Err(unsupported) => unsupported,
-    };
-    for each in &unsupported {
-        let origin = ready.origins.of(&each.chain, each.rule);
-        let place = origin.and_then(|origin| origin.place.as_ref());
-        let place = place.map_or_else(String::new, |place| {
-            format!("{}: ", ready.sources.line_of(place))
-        });
-        complain(&format!("error: {place}{each}\n"));
+        Err(list) => unsupported(ready, &list, &Output::new(false)),
     }
-    TROUBLE
 }

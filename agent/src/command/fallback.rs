@@ -1,0 +1,179 @@
+//! `plan`, `apply`, `status` and `remove` with `--backend iptables`.
+
+use std::path::Path;
+
+use peerwall_core::addr::Family;
+use peerwall_core::restore;
+use peerwall_core::ruleset::counter_reason;
+use peerwall_core::saved;
+use serde_json::json;
+
+use super::{DIFFERS, DONE, Ready, prepare, refuse, trouble, unsupported};
+use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
+use crate::output::{Output, complain};
+
+/// So many addresses as rules of their own cost every packet that is looked at.
+const ADDRESSES_TO_WARN_OF: usize = 200;
+
+/// A policy, in the words of iptables.
+fn wanted(ready: &Ready, output: &Output) -> Result<Wanted, u8> {
+    let of = |family| {
+        restore::script(&ready.ruleset, family).map_err(|list| unsupported(ready, &list, output))
+    };
+    let wanted = Wanted {
+        v4: of(Family::V4)?,
+        v6: of(Family::V6)?,
+    };
+    let addresses = ready.ruleset.element_count();
+    if addresses > ADDRESSES_TO_WARN_OF && !output.is_json() {
+        complain(&format!(
+            "warning: {addresses} addresses and ports become rules of their own, and a packet that none of them fits is held against each; nftables has sets for that\n"
+        ));
+    }
+    Ok(wanted)
+}
+
+fn look() -> Result<(Iptables, Seen), IptablesError> {
+    let iptables = Iptables::choose()?;
+    let seen = iptables.observe()?;
+    Ok((iptables, seen))
+}
+
+pub(super) fn plan(path: &Path, output: &Output) -> u8 {
+    let ready = match prepare(path) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    let wanted = match wanted(&ready, output) {
+        Ok(wanted) => wanted,
+        Err(code) => return code,
+    };
+    let planned = look().and_then(|(iptables, seen)| {
+        let steps = Steps::new(Some(&wanted), &seen);
+        iptables.check(&steps)?;
+        Ok((iptables, steps))
+    });
+    match planned {
+        Ok((iptables, steps)) => {
+            report(&iptables, &steps, "would feed", output);
+            if steps.is_empty() { DONE } else { DIFFERS }
+        }
+        Err(err) => trouble("plan", &err, output),
+    }
+}
+
+pub(super) fn apply(path: &Path, output: &Output) -> u8 {
+    let ready = match prepare(path) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    let wanted = match wanted(&ready, output) {
+        Ok(wanted) => wanted,
+        Err(code) => return code,
+    };
+    if !output.is_json() {
+        ready.warn();
+    }
+    converge(Some(&wanted), "apply", output)
+}
+
+pub(super) fn remove(output: &Output) -> u8 {
+    converge(None, "remove", output)
+}
+
+fn converge(wanted: Option<&Wanted>, doing: &str, output: &Output) -> u8 {
+    let done = look().and_then(|(iptables, seen)| {
+        let steps = Steps::new(wanted, &seen);
+        iptables.commit(&steps, &seen)?;
+        // Read back: what was acked must be there.
+        let left = Steps::new(wanted, &iptables.observe()?);
+        match left.is_empty() {
+            true => Ok((iptables, steps)),
+            false => Err(IptablesError::Tool {
+                tool: iptables.describe(),
+                said: "read back, the rules are not as they were sent".into(),
+            }),
+        }
+    });
+    match done {
+        Ok((iptables, steps)) => {
+            report(&iptables, &steps, "fed", output);
+            DONE
+        }
+        Err(err) => trouble(doing, &err, output),
+    }
+}
+
+fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
+    if output.is_json() {
+        return output.json(&json!({
+            "backend": "iptables",
+            "chosen": iptables.describe(),
+            "changes": !steps.is_empty(),
+            "iptables": steps.v4,
+            "ip6tables": steps.v6,
+        }));
+    }
+    if steps.is_empty() {
+        return output.text(&format!(
+            "nothing to do: {} is as it should be\n",
+            iptables.describe()
+        ));
+    }
+    let mut text = format!("{}:\n", iptables.describe());
+    for (tool, input) in [
+        ("iptables-restore", &steps.v4),
+        ("ip6tables-restore", &steps.v6),
+    ] {
+        if let Some(input) = input {
+            let lines = input.lines().filter(|line| line.contains("-A ")).count();
+            text.push_str(&format!("{verb} {tool} --noflush {lines} rules\n"));
+            if verb != "fed" {
+                text.push_str(input);
+            }
+        }
+    }
+    output.text(&text);
+}
+
+pub(super) fn status(path: &Path, output: &Output) -> u8 {
+    let (iptables, seen) = match look() {
+        Ok(found) => found,
+        Err(err) => return trouble("status", &err, output),
+    };
+    let loaded = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
+    let in_sync = prepare(path).ok().and_then(|ready| {
+        let wanted = wanted(&ready, &Output::new(true)).ok()?;
+        Some(Steps::new(Some(&wanted), &seen).is_empty())
+    });
+    let mut counted = saved::counters(&seen.v4);
+    for (name, (packets, bytes)) in saved::counters(&seen.v6) {
+        let entry = counted.entry(name).or_default();
+        entry.0 += packets;
+        entry.1 += bytes;
+    }
+    match output.is_json() {
+        true => output.json(&json!({
+            "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync,
+            "counters": counted.iter().map(|(name, (p, b))| json!({"counter": name, "packets": p, "bytes": b})).collect::<Vec<_>>(),
+        })),
+        false => {
+            let headline = match (loaded, in_sync) {
+                (false, _) => "not loaded".to_owned(),
+                (true, Some(true)) => format!("in sync with {}", path.display()),
+                (true, Some(false)) => format!("loaded, but not what {} says", path.display()),
+                (true, None) => "loaded; the policy cannot be read, see `peerwall check`".to_owned(),
+            };
+            let mut text = format!(
+                "{headline}\nbackend:    {}\nowner:      none; the two families change one after the other\n",
+                iptables.describe()
+            );
+            for (name, (packets, bytes)) in counted {
+                let what = counter_reason(&name).map_or_else(String::new, |(_, reason)| reason.sentence());
+                text.push_str(&format!("{packets:>12} {bytes:>14}  {name}  {what}\n"));
+            }
+            output.text(&text);
+        }
+    }
+    if in_sync == Some(true) { DONE } else { DIFFERS }
+}

@@ -1,0 +1,284 @@
+//! The fallback: the same policy by `iptables-restore` and `ip6tables-restore`, in chains of our own.
+//!
+//! What it cannot promise: the two families change one after the other, nobody can own a chain, and an
+//! accept of ours ends the whole filter table. If the second family is refused, the first is taken
+//! back.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use peerwall_core::addr::Family;
+use peerwall_core::restore::Script;
+use peerwall_core::saved::{self, Saved};
+
+/// Seconds to wait for the xtables lock, which every other iptables takes too.
+const LOCK_SECONDS: &str = "10";
+
+/// Which of the two iptables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Iptables {
+    /// `-legacy`, `-nft`, or nothing where there is only one.
+    suffix: &'static str,
+    /// Why this one.
+    why: String,
+}
+
+/// Why something did not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IptablesError {
+    /// There is no iptables.
+    Missing,
+    /// A tool failed; nothing was changed.
+    Tool {
+        /// Its name.
+        tool: String,
+        /// What it said.
+        said: String,
+    },
+    /// The second family was refused and the first could not be taken back.
+    Half {
+        /// What the second family's tool said.
+        refused: Box<IptablesError>,
+        /// What taking back the first came to.
+        rollback: Box<IptablesError>,
+    },
+}
+
+impl fmt::Display for IptablesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => {
+                f.write_str("there is no iptables-save and iptables-restore here; install iptables")
+            }
+            Self::Tool { tool, said } => write!(f, "{tool}: {}", said.trim()),
+            Self::Half { refused, rollback } => write!(
+                f,
+                "{refused}; IPv4 was changed before, and could not be changed back: {rollback}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for IptablesError {}
+
+/// What there is of ours, by family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// In iptables.
+    pub v4: Saved,
+    /// In ip6tables; nothing where the kernel has no IPv6.
+    pub v6: Saved,
+}
+
+/// What is wanted, by family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// In iptables.
+    pub v4: Script,
+    /// In ip6tables.
+    pub v6: Script,
+}
+
+/// What it takes: input for the restore of each family, or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// For iptables-restore.
+    pub v4: Option<String>,
+    /// For ip6tables-restore.
+    pub v6: Option<String>,
+}
+
+impl Steps {
+    /// Steps from `seen` to `wanted`, or to nothing of ours.
+    pub fn new(wanted: Option<&Wanted>, seen: &Seen) -> Self {
+        Self {
+            v4: saved::restore(wanted.map(|w| &w.v4), &seen.v4),
+            v6: saved::restore(wanted.map(|w| &w.v6), &seen.v6),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+}
+
+/// Whether the kernel has IPv6 at all.
+fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+impl Iptables {
+    /// Takes the iptables that has our chains, else the one that holds the host's rules, else the
+    /// one that `iptables` is.
+    ///
+    /// # Errors
+    /// [`IptablesError::Missing`] if there is none.
+    pub fn choose() -> Result<Self, IptablesError> {
+        let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
+        for suffix in ["-nft", "-legacy", ""] {
+            // Of all tables: who has its NAT in one of them has its filter there too.
+            if let Ok(text) = run(&tool("iptables", suffix, "save"), &[], None) {
+                let rules = text.lines().filter(|line| line.starts_with("-A"));
+                let (ours, others): (Vec<&str>, Vec<&str>) =
+                    rules.partition(|line| saved::is_ours(line));
+                found.push((ours.len(), others.len(), suffix));
+            }
+        }
+        // Where the two have names of their own, the plain name is one of them once more.
+        let plain = found.iter().position(|(_, _, suffix)| suffix.is_empty());
+        if let Some(at) = plain.filter(|_| found.len() > 1) {
+            found.remove(at);
+        }
+        let (ours, others, suffix) = match found[..] {
+            [] => return Err(IptablesError::Missing),
+            [only] => only,
+            _ => prefer(&found),
+        };
+        let why = match (ours, others) {
+            (0, 0) => "it is what `iptables` is here".to_owned(),
+            (0, n) => format!("it holds this host's rules, {n} of them"),
+            (_, _) => "it holds our rules".to_owned(),
+        };
+        Ok(Self { suffix, why })
+    }
+
+    /// Its name, and why it was taken.
+    pub fn describe(&self) -> String {
+        format!("iptables{} ({})", self.suffix, self.why)
+    }
+
+    /// Reads what there is of ours.
+    ///
+    /// # Errors
+    /// [`IptablesError::Tool`] if it cannot be told.
+    pub fn observe(&self) -> Result<Seen, IptablesError> {
+        Ok(Seen {
+            v4: self.observe_family(Family::V4)?,
+            v6: match has_ipv6() {
+                true => self.observe_family(Family::V6)?,
+                false => Saved::default(),
+            },
+        })
+    }
+
+    fn observe_family(&self, family: Family) -> Result<Saved, IptablesError> {
+        let tool = tool(base(family), self.suffix, "save");
+        let text = run(&tool, &["-c", "-t", "filter"], None)?;
+        saved::parse(&text).map_err(|err| IptablesError::Tool {
+            tool,
+            said: err.to_string(),
+        })
+    }
+
+    /// Asks the tools whether they would take it.
+    ///
+    /// # Errors
+    /// [`IptablesError::Tool`] if not.
+    pub fn check(&self, steps: &Steps) -> Result<(), IptablesError> {
+        for (family, text) in [(Family::V4, &steps.v4), (Family::V6, &steps.v6)] {
+            if let Some(text) = text.as_ref().filter(|_| family == Family::V4 || has_ipv6()) {
+                self.restore(family, text, &["--test"])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does it, one family after the other; takes the first back if the second is refused.
+    ///
+    /// # Errors
+    /// [`IptablesError::Tool`] with nothing changed, or [`IptablesError::Half`].
+    pub fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
+        if let Some(text) = &steps.v4 {
+            self.restore(Family::V4, text, &[])?;
+        }
+        let Some(text) = steps.v6.as_ref().filter(|_| has_ipv6()) else {
+            return Ok(());
+        };
+        let Err(refused) = self.restore(Family::V6, text, &[]) else {
+            return Ok(());
+        };
+        if steps.v4.is_none() {
+            return Err(refused);
+        }
+        match self.take_back(&seen.v4) {
+            Ok(()) => Err(refused),
+            Err(rollback) => Err(IptablesError::Half {
+                refused: Box::new(refused),
+                rollback: Box::new(rollback),
+            }),
+        }
+    }
+
+    fn take_back(&self, before: &Saved) -> Result<(), IptablesError> {
+        let now = self.observe_family(Family::V4)?;
+        let old = before.as_script();
+        match saved::restore(Some(&old), &now) {
+            Some(text) => self.restore(Family::V4, &text, &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn restore(&self, family: Family, text: &str, more: &[&str]) -> Result<(), IptablesError> {
+        let tool = tool(base(family), self.suffix, "restore");
+        let mut args = vec!["--noflush", "--counters", "--wait", LOCK_SECONDS];
+        args.extend(more);
+        run(&tool, &args, Some(text)).map(drop)
+    }
+}
+
+/// The one with our rules; else with more rules of others; else what `iptables` is.
+fn prefer(found: &[(usize, usize, &'static str)]) -> (usize, usize, &'static str) {
+    let default = match run("iptables", &["--version"], None) {
+        Ok(version) if version.contains("legacy") => "-legacy",
+        _ => "-nft",
+    };
+    let rank = |each: &&(usize, usize, &'static str)| (each.0, each.1, each.2 == default);
+    found
+        .iter()
+        .max_by_key(rank)
+        .copied()
+        .unwrap_or((0, 0, default))
+}
+
+fn base(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+fn tool(base: &str, suffix: &str, what: &str) -> String {
+    format!("{base}{suffix}-{what}")
+}
+
+/// Runs a tool and returns what it printed.
+fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
+    let failed = |said: String| IptablesError::Tool {
+        tool: tool.to_owned(),
+        said,
+    };
+    // A unit's PATH may lack the folders of the system's administrator.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+    let mut child = Command::new(tool)
+        .args(args)
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|err| failed(err.to_string()))?;
+    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
+        // A tool that stops reading says why when it ends.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output: Output = child
+        .wait_with_output()
+        .map_err(|err| failed(err.to_string()))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
+}

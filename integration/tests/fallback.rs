@@ -1,0 +1,228 @@
+//! The same policy by iptables, legacy and nft: the story, others' rules, drift, a refusal half way.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use peerwall_integration::netns_test;
+use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::probe;
+use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy.toml");
+const POLICY_IPV6: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/fixtures/story/policy-ipv6.toml"
+);
+
+fn story(flavour: Flavour) {
+    let cluster = Cluster::build(flavour);
+    cluster.wait_until_up();
+    let flows = flows();
+    cluster.apply_by_iptables(EXAMPLE);
+    let reached = cluster.reach(&flows);
+    assert_eq!(
+        wrong(&flows, &reached, false),
+        [""; 0],
+        "{}",
+        matrix(&flows, &[("iptables", reached)])
+    );
+    cluster.apply_by_iptables(POLICY_IPV6);
+    let reached = cluster.reach(&flows);
+    assert_eq!(
+        wrong(&flows, &reached, true),
+        [""; 0],
+        "{}",
+        matrix(&flows, &[("with IPv6 peers", reached)])
+    );
+}
+
+/// A host with rules of others in one iptables, so that it is the one that is taken.
+fn host_with_rules(flavour: Flavour) -> Host {
+    let host = Host::new("host");
+    let suffix = flavour.suffix();
+    host.sh(&format!(
+        "iptables-{suffix} -N DOCKER-USER && iptables-{suffix} -A FORWARD -j DOCKER-USER && \
+         iptables-{suffix} -A DOCKER-USER -j RETURN && iptables-{suffix} -P FORWARD DROP && \
+         iptables-{suffix} -A INPUT -p tcp --dport 7 -m comment --comment 'not ours' -j DROP && \
+         iptables-{suffix} -t nat -A POSTROUTING -s 10.244.0.0/16 -j MASQUERADE && \
+         ip6tables-{suffix} -A INPUT -p ipv6-icmp -j ACCEPT"
+    ));
+    host
+}
+
+/// What iptables-save prints, without times and counters.
+fn saved(host: &Host, flavour: Flavour) -> String {
+    let suffix = flavour.suffix();
+    let text = host.sh(&format!("iptables-{suffix}-save; ip6tables-{suffix}-save"));
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| format!("{}\n", line.split(" [").next().unwrap()))
+        .collect()
+}
+
+fn iptables(host: &Host, command: &str) -> (Option<i32>, String) {
+    let mut args = vec![command, "--backend", "iptables"];
+    if command != "remove" {
+        args.push(EXAMPLE);
+    }
+    let output = host.peerwall(&args);
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (output.status.code(), said)
+}
+
+fn others_are_left_alone(flavour: Flavour) {
+    let host = host_with_rules(flavour);
+    let before = saved(&host, flavour);
+    let ours = |line: &&str| line.contains("PEERWALL");
+    let others = |text: &str| {
+        text.lines()
+            .filter(|line| !ours(line))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    for _ in 0..2 {
+        let (code, said) = iptables(&host, "apply");
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            said.contains(&format!("iptables-{} ", flavour.suffix())),
+            "{said}"
+        );
+        assert_eq!(others(&saved(&host, flavour)), before);
+    }
+    let (code, said) = iptables(&host, "status");
+    assert!(
+        code == Some(0) && said.contains("in sync") && said.contains("one after the other"),
+        "{said}"
+    );
+    let (code, said) = iptables(&host, "remove");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(saved(&host, flavour), before, "after remove");
+    assert!(iptables(&host, "remove").1.contains("nothing to do"));
+}
+
+fn drift_is_mended(flavour: Flavour) {
+    let host = host_with_rules(flavour);
+    let suffix = flavour.suffix();
+    assert_eq!(iptables(&host, "apply").0, Some(0));
+    let want = saved(&host, flavour);
+    for mischief in [
+        "iptables-X -D PEERWALL-INPUT 4",
+        "iptables-X -I PEERWALL-INPUT -j ACCEPT",
+        "iptables-X -I INPUT -j ACCEPT && iptables-X -D INPUT 2 && iptables-X -A INPUT -j PEERWALL-INPUT",
+        "iptables-X -F PEERWALL-FORWARD",
+        "iptables-X -R PEERWALL-INPUT 2 -i eth0 -m comment --comment input.loopback -j ACCEPT",
+        "ip6tables-X -D INPUT 1",
+        "ip6tables-X -N PEERWALL-OTHER",
+        "iptables-X -F && iptables-X -X",
+    ] {
+        host.sh(&mischief
+            .replace("-X ", &format!("-{suffix} "))
+            .replace("tables--", "tables-"));
+        let (code, said) = iptables(&host, "plan");
+        assert_eq!(code, Some(1), "plan after `{mischief}`: {said}");
+        let (code, said) = iptables(&host, "apply");
+        assert_eq!(code, Some(0), "apply after `{mischief}`: {said}");
+        assert_eq!(iptables(&host, "plan").0, Some(0), "after `{mischief}`");
+        let ours = |text: &str| {
+            text.lines()
+                .filter(|line| line.contains("PEERWALL"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ours(&saved(&host, flavour)),
+            ours(&want),
+            "after `{mischief}`"
+        );
+    }
+}
+
+netns_test! {
+    fn the_story_by_iptables_legacy() {
+        story(Flavour::Legacy);
+    }
+
+    fn the_story_by_iptables_nft() {
+        story(Flavour::Nft);
+    }
+
+    fn legacy_rules_of_others_are_left_alone() {
+        others_are_left_alone(Flavour::Legacy);
+    }
+
+    fn nft_rules_of_others_are_left_alone() {
+        others_are_left_alone(Flavour::Nft);
+    }
+
+    fn drift_of_iptables_legacy_is_mended() {
+        drift_is_mended(Flavour::Legacy);
+    }
+
+    fn drift_of_iptables_nft_is_mended() {
+        drift_is_mended(Flavour::Nft);
+    }
+
+    fn counters_of_rules_that_stay_go_on() {
+        let host = host_with_rules(Flavour::Legacy);
+        let friend = Host::new("friend");
+        peerwall_integration::net::wire(&host, "eth0", &["129.21.49.1/24"], &friend, "eth0", &["129.21.49.48/24"]);
+        assert_eq!(iptables(&host, "apply").0, Some(0));
+        assert!(probe::ping(&friend, "129.21.49.1", probe::PATIENCE));
+        let counted = || {
+            let text = host.sh("iptables-legacy-save -c -t filter");
+            text.lines().find(|line| line.contains("129.21.49.48") && line.contains("PEERWALL-INPUT")).unwrap().to_owned()
+        };
+        let before = counted();
+        assert!(!before.starts_with("[0:"), "{before}");
+        host.sh("iptables-legacy -D PEERWALL-INPUT 1");
+        assert_eq!(iptables(&host, "apply").0, Some(0));
+        assert_eq!(counted(), before);
+    }
+
+    fn what_the_second_family_refuses_is_taken_back_in_the_first() {
+        let host = host_with_rules(Flavour::Legacy);
+        let before = saved(&host, Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let shim = folder.path().join("ip6tables-legacy-restore");
+        fs::write(&shim, "#!/bin/sh\ncat >/dev/null\necho no IPv6 today >&2\nexit 2\n").unwrap();
+        fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+        let apply = |policy: &Path| {
+            let mut command = host.command(peerwall_bin());
+            command.env("PATH", &path).args(["apply", "--backend", "iptables"]).arg(policy).output().unwrap()
+        };
+        let output = apply(Path::new(EXAMPLE));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains("no IPv6 today"), "{said}");
+        assert_eq!(saved(&host, Flavour::Legacy), before, "IPv4 was left changed");
+        // With rules of ours there before, it is those that come back.
+        assert_eq!(iptables(&host, "apply").0, Some(0));
+        let loaded = saved(&host, Flavour::Legacy);
+        let other = folder.path().join("other.toml");
+        fs::write(&other, "version = 1\n[peers]\na = [\"192.0.2.9\", \"2001:db8::9\"]\n").unwrap();
+        assert_eq!(apply(&other).status.code(), Some(2));
+        assert_eq!(saved(&host, Flavour::Legacy), loaded);
+        assert_eq!(iptables(&host, "plan").0, Some(0));
+    }
+
+    fn what_iptables_cannot_say_is_an_error_with_its_line() {
+        let host = host_with_rules(Flavour::Legacy);
+        let before = saved(&host, Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("p.toml");
+        fs::write(&policy, "version = 1\n[overlay.pods]\nbackend = \"host-gw\"\nsubnets = \"10.244.0.0/16\"\n").unwrap();
+        let output = host.peerwall(&["apply", "--backend", "iptables", &policy.display().to_string()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains("p.toml:2: ") && said.contains("nftables"), "{said}");
+        assert_eq!(saved(&host, Flavour::Legacy), before);
+    }
+}
