@@ -5,15 +5,21 @@
 //! what got there. A packet was accepted if that count went up; the reason is in the counter of our
 //! own table that went up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use peerwall::converge::{Hold, converge};
+use peerwall::iptables::{Iptables, Steps, Wanted};
+use peerwall::kernel::Kernel;
 use peerwall::netlink::Socket;
+use peerwall_core::addr::Family;
 use peerwall_core::packet::{CtState, Decision, Packet, Transport, Verdict};
 use peerwall_core::port::{TCP, UDP};
-use peerwall_core::ruleset::counter_reason;
+use peerwall_core::restore;
+use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::{Attributes as _, NFPROTO_INET, Object, message_type, msg};
@@ -30,6 +36,8 @@ const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const WIRE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 /// What packets that go through go to.
 const SINK: &str = "sink0";
+/// The command that a packet starts with which needs nothing.
+const NOTHING: &str = "true";
 
 /// What filters on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +53,8 @@ pub struct Target {
     filter: Filter,
     host: Host,
     far: Host,
-    interfaces: BTreeSet<String>,
+    /// Our end of each wire, and the far end.
+    interfaces: BTreeMap<String, String>,
     /// Different for each packet, so that none continues another's connection.
     serial: u16,
 }
@@ -63,8 +72,16 @@ impl Target {
     /// # Panics
     /// If it cannot be had.
     pub fn new() -> Self {
-        let host = Host::new("target");
-        let far = Host::new("far");
+        Self::named("target")
+    }
+
+    /// Makes one of this name, where there are several.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub fn named(name: &str) -> Self {
+        let host = Host::new(name);
+        let far = Host::new(&format!("{name}-far"));
         far.sysctl("net.ipv6.conf.default.disable_ipv6", "1");
         far.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
         for (key, value) in [
@@ -83,7 +100,7 @@ impl Target {
             filter: Filter::Nft,
             host,
             far,
-            interfaces: BTreeSet::new(),
+            interfaces: BTreeMap::new(),
             serial: 0,
         };
         target.add_interface(SINK);
@@ -137,6 +154,44 @@ impl Target {
             .peerwall_ok(&["plan", "--backend", "iptables", &policy]);
     }
 
+    /// Makes the kernel hold a ruleset, by our table or by the iptables that was chosen.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn hold(&mut self, ruleset: &Ruleset, filter: Filter) {
+        self.filter = filter;
+        self.host.run(|| match filter {
+            Filter::Nft => {
+                let mut kernel = Kernel::open().expect("netfilter has netlink");
+                converge(&mut kernel, Some(ruleset), Hold::No)
+                    .map(drop)
+                    .unwrap_or_else(|err| panic!("{err}"));
+            }
+            Filter::Iptables(flavour) => {
+                let of = |family| {
+                    restore::script(ruleset, family).unwrap_or_else(|err| panic!("{err:?}"))
+                };
+                let wanted = Wanted {
+                    v4: of(Family::V4),
+                    v6: of(Family::V6),
+                };
+                let iptables = Iptables::choose().expect("there is an iptables");
+                assert!(
+                    iptables.describe().contains(flavour.suffix()),
+                    "{}",
+                    iptables.describe()
+                );
+                let seen = iptables.observe().expect("it can be read");
+                let steps = Steps::new(Some(&wanted), &seen);
+                iptables
+                    .commit(&steps, &seen)
+                    .unwrap_or_else(|err| panic!("{err}"));
+                let left = Steps::new(Some(&wanted), &iptables.observe().expect("it can be read"));
+                assert!(left.is_empty(), "read back, it differs: {left:?}");
+            }
+        });
+    }
+
     /// Takes our chains away, and sees that nothing of them is left.
     ///
     /// # Panics
@@ -162,19 +217,18 @@ impl Target {
     /// # Panics
     /// If that fails.
     pub fn add_interface(&mut self, name: &str) {
-        if name == "lo" || !self.interfaces.insert(name.to_owned()) {
+        if name == "lo" || self.interfaces.contains_key(name) {
             return;
         }
         // The far end must not answer anything by itself: no addresses, no IPv6.
         let far = format!("f{}", self.interfaces.len());
+        self.interfaces.insert(name.to_owned(), far.clone());
         wire(&self.host, name, &[], &self.far, &far, &[]);
         let mac = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
         self.host
             .sh(&format!("ip link set {name} address {}", mac(HOST_MAC)));
-        self.far.sh(&format!(
-            "ip link set {far} alias {name} address {}",
-            mac(WIRE_MAC)
-        ));
+        self.far
+            .sh(&format!("ip link set {far} address {}", mac(WIRE_MAC)));
         // Nobody answers for neighbours there, so packets out are to a fixed one.
         self.host.sh(&format!("ip link set {name} arp off"));
         self.host.sh(&format!(
@@ -182,17 +236,11 @@ impl Target {
         ));
     }
 
-    fn far_end(&self, name: &str) -> String {
-        let index = self.interfaces.iter().position(|n| n == name);
-        assert!(index.is_some(), "there is no interface {name}");
-        let listing = self.far.sh("ip -o link show");
-        let wanted = format!("alias {name}");
-        let line = listing
-            .lines()
-            .find(|line| line.split('\\').any(|part| part.trim() == wanted));
-        let line = line.unwrap_or_else(|| panic!("no far end of {name} in\n{listing}"));
-        let name = line.split(": ").nth(1).unwrap_or_default();
-        name.split('@').next().unwrap_or_default().to_owned()
+    /// Runs what it takes before or behind a packet; mostly nothing, and that is not run.
+    fn prepare(&self, command: &str) {
+        if command != NOTHING {
+            self.host.sh(command);
+        }
     }
 
     /// Puts the packet on the wire and says what became of it.
@@ -203,7 +251,7 @@ impl Target {
         self.add_interface(&packet.interface);
         self.serial = self.serial.wrapping_add(1) % 20_000;
         let setup = Setup::of(packet, self.serial);
-        self.host.sh(&setup.before);
+        self.prepare(&setup.before);
         let before = self.counts(packet);
         let frame = setup.frame.bytes();
         if packet.interface == "lo" {
@@ -211,13 +259,13 @@ impl Target {
                 .run(|| raw::send("lo", &frame))
                 .expect("lo takes frames");
         } else {
-            let far = self.far_end(&packet.interface);
+            let far = self.interfaces[&packet.interface].clone();
             self.far
                 .run(|| raw::send(&far, &frame))
                 .expect("the wire takes frames");
         }
         let after = self.wait_for_change(&before, packet);
-        self.host.sh(&setup.after);
+        self.prepare(&setup.after);
         decide(&before, &after, packet)
     }
 
@@ -245,10 +293,12 @@ impl Target {
                 IpAddr::V4(_) => "iptables",
                 IpAddr::V6(_) => "ip6tables",
             };
+            let tool = format!("{tool}-{}-save", flavour.suffix());
             let saved = self
                 .host
-                .sh(&format!("{tool}-{}-save -c -t filter", flavour.suffix()));
-            counts.ours = iptables_counts(&saved);
+                .run(|| Command::new(&tool).args(["-c", "-t", "filter"]).output());
+            let saved = saved.expect("iptables is installed").stdout;
+            counts.ours = iptables_counts(&String::from_utf8_lossy(&saved));
         }
         counts
     }
@@ -347,11 +397,11 @@ struct Setup {
 
 impl Setup {
     fn of(packet: &Packet, serial: u16) -> Self {
-        let mut before = String::from("true");
-        let mut after = String::from("true");
+        let mut before = String::from(NOTHING);
+        let mut after = String::from(NOTHING);
         let source = match packet.transport {
-            // Ports below 1024 were asked for; others only have to be different.
-            Transport::Ports { source, .. } if source < 1024 => source,
+            // DHCP servers answer from 67; all others only have to be different.
+            Transport::Ports { source: 67, .. } => 67,
             Transport::Ports { .. } => 40_000 + serial,
             Transport::Icmp { .. } | Transport::Other(_) => serial,
         };

@@ -229,7 +229,7 @@ impl Writer<'_> {
                 };
                 Ok(ranges.iter().map(dialled).collect())
             }
-            Match::Icmp(kinds) => Ok(self.icmp(kinds)),
+            Match::Icmp(kinds) => self.icmp(kinds),
             Match::HopLimit(limit) => one(format!("-m hl --hl-eq {limit}")),
             Match::ReversePath { .. } => Err(
                 "iptables cannot ask for the way back in INPUT and FORWARD; give this overlay a backend with a tunnel, or use nftables".into(),
@@ -265,14 +265,21 @@ impl Writer<'_> {
             .collect()
     }
 
-    fn icmp(&self, kinds: &IcmpKinds) -> Vec<String> {
+    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, String> {
         let before = match self.family {
             Family::V4 => "-m icmp --icmp-type ",
             Family::V6 => "-m icmp6 --icmpv6-type ",
         };
-        match kinds {
+        let found = match kinds {
             IcmpKinds::One(kind) => vec![format!("{before}{kind}")],
             IcmpKinds::Set(set) => self.elements(set, before, |_, each| each.first.to_string()),
+        };
+        // `icmp_match()` in net/netfilter/xt_tcpudp.c and its forebears take 255 for every type.
+        match found.iter().any(|text| text.ends_with(" 255")) {
+            true => Err(
+                "iptables takes ICMP type 255 for every type; leave it out, or use nftables".into(),
+            ),
+            false => Ok(found),
         }
     }
 

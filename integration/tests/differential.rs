@@ -1,0 +1,196 @@
+//! Random policies and random packets: the policy's words, the ruleset, nf_tables, iptables-legacy and
+//! iptables-nft must all say the same.
+//!
+//! `PEERWALL_SEED` chooses the run (it is printed), `PEERWALL_PACKETS` how many packets each kernel is
+//! sent at least.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that passes what it did"
+)]
+
+use std::net::IpAddr;
+
+use peerwall_core::addr::Family;
+use peerwall_core::compile::compile;
+use peerwall_core::generate;
+use peerwall_core::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::policy::Policy;
+use peerwall_core::port::{TCP, UDP};
+use peerwall_core::restore;
+use peerwall_integration::case::{HOST_V4, HOST_V6};
+use peerwall_integration::netns_test;
+use peerwall_integration::story::Flavour;
+use peerwall_integration::target::{Filter, Target, agrees};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+const PACKETS_PER_POLICY: usize = 40;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+/// The packet as a real one: to where it can be for, in the state that conntrack gives it.
+fn real(mut packet: Packet) -> Option<Packet> {
+    let link_local = matches!(packet.source, IpAddr::V6(a) if a.is_unicast_link_local());
+    packet.destination = match (packet.hook, packet.family()) {
+        (Hook::Input, Family::V4) => HOST_V4,
+        (Hook::Input, Family::V6) => HOST_V6,
+        (Hook::Forward, Family::V4) => "203.0.113.9",
+        (Hook::Forward, Family::V6) => "2001:db8:8::8",
+    }
+    .parse()
+    .unwrap();
+    if packet.hook == Hook::Forward {
+        // Routers pass on neither what has no hops left nor what is of the link.
+        packet.hop_limit = 64;
+        if link_local {
+            return None;
+        }
+    }
+    // The way back to a link-local address is always the link.
+    packet.reverse_path |= link_local;
+    // Loopback answers itself; one packet would be counted with its answer.
+    if packet.interface == "lo" {
+        packet.reverse_path = false;
+        if packet.state != CtState::New {
+            return None;
+        }
+    }
+    match packet.transport {
+        Transport::Ports {
+            protocol,
+            source,
+            destination,
+        } => {
+            // A port of its own for each packet, or it would go on with another's connection.
+            let source = if source == 67 { 67 } else { 40_000 };
+            packet.transport = Transport::Ports {
+                protocol,
+                source,
+                destination,
+            };
+            let tcp_or_udp = [TCP, UDP].contains(&protocol);
+            packet.dialled = packet
+                .dialled
+                .filter(|_| tcp_or_udp && packet.state == CtState::New && packet.interface != "lo");
+            let possible = match packet.state {
+                CtState::New | CtState::Untracked => true,
+                CtState::Established => tcp_or_udp,
+                CtState::Invalid => protocol == TCP,
+                CtState::Related => false,
+            };
+            possible.then_some(packet)
+        }
+        Transport::Icmp { kind, .. } => {
+            packet.state = icmp_state(packet.family(), kind)?;
+            Some(packet)
+        }
+        Transport::Other(_) => {
+            packet.state = CtState::New;
+            Some(packet)
+        }
+    }
+}
+
+/// What conntrack says of an ICMP packet that belongs to no connection (`icmp_pkt_to_tuple()` and
+/// `icmpv6_error()` in `net/netfilter`): requests are new, neighbour and listener discovery is not
+/// tracked, all else is invalid.
+fn icmp_state(family: Family, kind: u8) -> Option<CtState> {
+    Some(match (family, kind) {
+        (Family::V4, 8 | 13 | 15 | 17) | (Family::V6, 128) => CtState::New,
+        (Family::V6, 130..=136 | 143) => CtState::Untracked,
+        (Family::V6, 137) => return None,
+        _ => CtState::Invalid,
+    })
+}
+
+/// A policy with the packets to send it.
+struct Work {
+    policy: Policy,
+    /// Whether iptables can say it.
+    fallback: bool,
+    packets: Vec<Packet>,
+}
+
+/// As much work as gives every kernel so many packets.
+fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
+    let mut works: Vec<Work> = Vec::new();
+    let (mut all, mut by_iptables) = (0, 0);
+    while all < wanted || by_iptables < wanted {
+        let policy = generate::policy().new_tree(runner).unwrap().current();
+        let ruleset = compile(&policy).0;
+        let fallback = Family::BOTH
+            .iter()
+            .all(|family| restore::script(&ruleset, *family).is_ok());
+        let some =
+            (0..PACKETS_PER_POLICY).map(|_| generate::packet().new_tree(runner).unwrap().current());
+        let packets: Vec<Packet> = some.filter_map(real).collect();
+        all += packets.len();
+        by_iptables += if fallback { packets.len() } else { 0 };
+        works.push(Work {
+            policy,
+            fallback,
+            packets,
+        });
+    }
+    works
+}
+
+/// Sends one kernel all that it can be sent, and returns how many packets that was.
+fn judge_all(works: &[Work], index: usize, filter: Filter, seed: u64) -> usize {
+    let mut target = Target::named(&format!("t{index}"));
+    if let Filter::Iptables(flavour) = filter {
+        // The iptables that holds the host's rules is the one that is taken.
+        let rule = "-t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT";
+        target
+            .host()
+            .sh(&format!("iptables-{} {rule}", flavour.suffix()));
+    }
+    let mut sent = 0;
+    for (number, work) in works.iter().enumerate() {
+        if filter != Filter::Nft && !work.fallback {
+            continue;
+        }
+        let ruleset = compile(&work.policy).0;
+        target.hold(&ruleset, filter);
+        for packet in &work.packets {
+            let want = work.policy.verdict(packet);
+            let at = format!("seed {seed}, policy {number}, {filter:?}: {packet:?}");
+            assert_eq!(
+                ruleset.eval(packet).decision().as_ref(),
+                Some(&want),
+                "{at}"
+            );
+            let got = target.judge(packet);
+            assert!(
+                agrees(&want, &got),
+                "{at}: policy {want}, kernel {got}\n{:?}",
+                work.policy
+            );
+            sent += 1;
+        }
+    }
+    sent
+}
+
+netns_test! {
+    fn policy_ruleset_and_every_kernel_agree() {
+        let seed = setting("PEERWALL_SEED", 42);
+        let wanted = setting("PEERWALL_PACKETS", 2000);
+        let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new(config);
+        let works = work(&mut runner, usize::try_from(wanted).unwrap());
+        let filters = [Filter::Nft, Filter::Iptables(Flavour::Legacy), Filter::Iptables(Flavour::Nft)];
+        let sent: Vec<usize> = std::thread::scope(|scope| {
+            let works = &works;
+            let judge = |(index, filter)| scope.spawn(move || judge_all(works, index, filter, seed));
+            let running: Vec<_> = filters.into_iter().enumerate().map(judge).collect();
+            running.into_iter().map(|handle| handle.join().expect("no disagreement")).collect()
+        });
+        println!("seed {seed}: {} policies; {sent:?} packets, no disagreement", works.len());
+        assert!(sent.iter().all(|sent| *sent as u64 >= wanted));
+    }
+}
