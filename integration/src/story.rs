@@ -256,7 +256,7 @@ impl Cluster {
             How::ForgedPodSource => self.forged_pod_source(),
             How::ForgedVxlan => self.forged_vxlan(),
         };
-        once(IMPATIENCE) || once(IMPATIENCE * 2)
+        once(IMPATIENCE) || once(IMPATIENCE * 4)
     }
 
     /// The outsider sends worker-1 a datagram from a pod's address.

@@ -243,11 +243,12 @@ impl Target {
         }
     }
 
-    /// Puts the packet on the wire and says what became of it.
+    /// Puts the packet on the wire and says what became of it. What is wanted only says for how
+    /// long to wait for it.
     ///
     /// # Panics
     /// If the packet cannot be made, or nothing counted it.
-    pub fn judge(&mut self, packet: &Packet) -> Decision {
+    pub fn judge(&mut self, packet: &Packet, want: &Decision) -> Decision {
         self.add_interface(&packet.interface);
         self.serial = self.serial.wrapping_add(1) % 20_000;
         let setup = Setup::of(packet, self.serial);
@@ -264,19 +265,17 @@ impl Target {
                 .run(|| raw::send(&far, &frame))
                 .expect("the wire takes frames");
         }
-        let after = self.wait_for_change(&before, packet);
+        let after = self.wait_for_change(&before, packet, want);
         self.prepare(&setup.after);
         decide(&before, &after, packet)
     }
 
-    fn wait_for_change(&self, before: &Counts, packet: &Packet) -> Counts {
+    fn wait_for_change(&self, before: &Counts, packet: &Packet, want: &Decision) -> Counts {
         let start = Instant::now();
         loop {
             let now = self.counts(packet);
             if now.ours != before.ours {
-                // Our chain has counted; give the same packet the time to get to the probe.
-                std::thread::sleep(Duration::from_millis(3));
-                return self.counts(packet);
+                return self.wait_for_probe(now, before, packet, want);
             }
             assert!(
                 start.elapsed() < PATIENCE,
@@ -284,6 +283,28 @@ impl Target {
             );
             std::thread::sleep(Duration::from_micros(300));
         }
+    }
+
+    /// Our chain has counted; the same packet may still be on its way to the probe, for as long as
+    /// the machine has other things to do.
+    fn wait_for_probe(
+        &self,
+        now: Counts,
+        before: &Counts,
+        packet: &Packet,
+        want: &Decision,
+    ) -> Counts {
+        let patience = match want.verdict {
+            Verdict::Accept => PATIENCE,
+            Verdict::Drop | Verdict::Reject => Duration::from_millis(3),
+        };
+        let start = Instant::now();
+        let mut now = now;
+        while now.probe == before.probe && start.elapsed() < patience {
+            std::thread::sleep(Duration::from_micros(300));
+            now = self.counts(packet);
+        }
+        now
     }
 
     fn counts(&self, packet: &Packet) -> Counts {

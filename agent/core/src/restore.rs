@@ -277,7 +277,7 @@ impl Writer<'_> {
         // `icmp_match()` in net/netfilter/xt_tcpudp.c and its forebears take 255 for every type.
         match found.iter().any(|text| text.ends_with(" 255")) {
             true => Err(
-                "iptables takes ICMP type 255 for every type; leave it out, or use nftables".into(),
+                "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables".into(),
             ),
             false => Ok(found),
         }
