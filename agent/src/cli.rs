@@ -81,6 +81,8 @@ pub struct PolicyArgs {
 /// What holds the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendName {
+    /// nft, or iptables if the kernel lacks nf_tables or a part of it that the policy needs
+    Auto,
     /// nf_tables, by netlink: one transaction for both families
     Nft,
     /// iptables-restore and ip6tables-restore, in chains of our own, where nf_tables is missing
@@ -95,7 +97,7 @@ pub struct BackendArgs {
     pub policy: PolicyArgs,
 
     /// What holds the rules
-    #[arg(long, value_enum, default_value_t = BackendName::Nft)]
+    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
     pub backend: BackendName,
 }
 
@@ -107,7 +109,7 @@ pub struct RemoveArgs {
     pub output: OutputArgs,
 
     /// What holds the rules
-    #[arg(long, value_enum, default_value_t = BackendName::Nft)]
+    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
     pub backend: BackendName,
 }
 

@@ -46,7 +46,7 @@ impl Kernel {
     /// [`BackendError::Transport`] if there is none to be had.
     pub fn open() -> Result<Self, BackendError> {
         Ok(Self {
-            socket: Socket::open().map_err(|err| transport(&err))?,
+            socket: Socket::open().map_err(|err| missing(&err))?,
             hold: None,
             ownership: None,
         })
@@ -114,7 +114,7 @@ impl Kernel {
 
     fn generation(&mut self) -> Result<u32, BackendError> {
         let request = Message::request(message_type(msg::NFT_MSG_GETGEN), 0, 0);
-        let answer = self.socket.get(request).map_err(|err| transport(&err))?;
+        let answer = self.socket.get(request).map_err(|err| missing(&err))?;
         let generation = Generation::decode(answer.attributes()).map_err(|err| protocol(&err))?;
         generation
             .id
@@ -293,6 +293,22 @@ impl Kernel {
     }
 }
 
+/// Whether an error says that the kernel lacks nf_tables, or a part of it that the plan needs.
+/// Nothing was changed then.
+pub fn lacks(err: &BackendError) -> bool {
+    match err {
+        BackendError::Missing(_) => true,
+        BackendError::Refused(refusals) => refusals.iter().all(|refusal| {
+            refusal.op.is_some() && matches!(refusal.errno, libc::ENOENT | libc::EOPNOTSUPP)
+        }),
+        BackendError::Stale
+        | BackendError::Owned
+        | BackendError::Protocol(_)
+        | BackendError::Transport(_)
+        | BackendError::Unknown(_) => false,
+    }
+}
+
 impl Backend for Kernel {
     fn observe(&mut self) -> Result<Observed, BackendError> {
         self.read(Depth::Everything).map(|(observed, _)| observed)
@@ -398,6 +414,17 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
         what,
         errno: ack.errno,
         why: describe(ack),
+    }
+}
+
+/// An error of the first thing that is asked of it: the kernel may have no netfilter netlink
+/// (EPROTONOSUPPORT), or no nf_tables behind it (EINVAL, by `nfnetlink_rcv_msg()`).
+fn missing(err: &NetlinkError) -> BackendError {
+    match err.errno() {
+        Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
+            BackendError::Missing(err.to_string())
+        }
+        _ => transport(err),
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Note {
     pub time: String,
     /// The policy's path.
     pub policy: String,
+    /// Whether it was by iptables, so that a later apply by nft takes our chains away.
+    #[serde(default)]
+    pub by_iptables: bool,
 }
 
 fn path() -> Option<PathBuf> {
@@ -29,12 +32,13 @@ fn path() -> Option<PathBuf> {
 }
 
 /// Notes an apply, if that is possible.
-pub fn note(generation: u32, policy: &str) {
+pub fn note(generation: u32, policy: &str, by_iptables: bool) {
     let now = jiff::Timestamp::now();
     let note = Note {
         generation,
         time: format!("{:.0}", now),
         policy: policy.to_owned(),
+        by_iptables,
     };
     let written = || -> Option<()> {
         let path = path()?;

@@ -77,6 +77,64 @@ fn iptables(host: &Host, command: &str) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
+/// Runs peerwall where sockets to netfilter are refused, as by a kernel without it: by seccomp, for it
+/// and all that it starts.
+fn without_netfilter_netlink(host: &Host, args: &[&str]) -> std::process::Output {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = host.command(peerwall_bin());
+    command.args(args);
+    // SAFETY: between fork and exec only two system calls are made, with memory of this frame.
+    unsafe {
+        command.pre_exec(refuse_netfilter_netlink);
+    }
+    command.output().unwrap()
+}
+
+/// Has `socket(AF_NETLINK, …, NETLINK_NETFILTER)` answer EPROTONOSUPPORT from now on (seccomp(2)).
+fn refuse_netfilter_netlink() -> std::io::Result<()> {
+    const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JEQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RET: u16 = 0x06; // BPF_RET | BPF_K
+    const NUMBER: u32 = 0; // offsets in struct seccomp_data, little-endian halves of arguments
+    const ARGUMENT_0: u32 = 16;
+    const ARGUMENT_2: u32 = 32;
+    const NETLINK_NETFILTER: u32 = 12;
+    let line = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT.unsigned_abs();
+    let mut program = [
+        line(LD, NUMBER, 0, 0),
+        line(
+            JEQ,
+            u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX),
+            0,
+            5,
+        ),
+        line(LD, ARGUMENT_0, 0, 0),
+        line(JEQ, libc::AF_NETLINK.unsigned_abs(), 0, 3),
+        line(LD, ARGUMENT_2, 0, 0),
+        line(JEQ, NETLINK_NETFILTER, 0, 1),
+        line(RET, refuse, 0, 0),
+        line(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let filter = libc::sock_fprog {
+        len: 8,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: plain numbers, and a program that lives across the call.
+    let rc = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const filter,
+            )
+    };
+    match rc {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 fn others_are_left_alone(flavour: Flavour) {
     let host = host_with_rules(flavour);
     let before = saved(&host, flavour);
@@ -211,6 +269,47 @@ netns_test! {
         assert_eq!(apply(&other).status.code(), Some(2));
         assert_eq!(saved(&host, Flavour::Legacy), loaded);
         assert_eq!(iptables(&host, "plan").0, Some(0));
+    }
+
+    fn a_kernel_without_nf_tables_is_found_out_by_asking() {
+        let host = host_with_rules(Flavour::Legacy);
+        // Asked for, nft is not replaced by anything.
+        let output = without_netfilter_netlink(&host, &["apply", "--backend", "nft", EXAMPLE]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains("this kernel has no nf_tables"), "{said}");
+        assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
+        // Not asked for anything, it goes on with the iptables that works here.
+        for command in ["plan", "apply", "status", "plan"] {
+            let output = without_netfilter_netlink(&host, &[command, EXAMPLE]);
+            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.code() < Some(2), "{command}: {said}");
+            assert!(said.contains("going on with iptables") && said.contains("iptables-legacy ("), "{command}: {said}");
+        }
+        assert_eq!(iptables(&host, "plan").0, Some(0));
+        // With nf_tables back, the table comes before the chains go.
+        host.peerwall_ok(&["apply", EXAMPLE]);
+        assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
+        assert!(host.sh("nft list tables").contains("inet peerwall"));
+        // And the other way round.
+        assert_eq!(iptables(&host, "apply").0, Some(0));
+        assert!(saved(&host, Flavour::Legacy).contains("PEERWALL"));
+        assert!(!host.sh("nft list tables").contains("inet peerwall"));
+    }
+
+    fn the_story_on_a_kernel_without_nf_tables() {
+        let cluster = Cluster::build(Flavour::Legacy);
+        cluster.wait_until_up();
+        for host in cluster.machines() {
+            // The machine without pods has no rules of others to go by.
+            host.sh("iptables-legacy -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT");
+            let output = without_netfilter_netlink(host, &["apply", EXAMPLE]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && said.contains("going on with iptables"), "{said}");
+        }
+        let flows = flows();
+        let reached = cluster.reach(&flows);
+        assert_eq!(wrong(&flows, &reached, false), [""; 0], "{}", matrix(&flows, &[("iptables", reached)]));
     }
 
     fn what_iptables_cannot_say_is_an_error_with_its_line() {

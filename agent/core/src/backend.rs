@@ -43,6 +43,8 @@ pub enum BackendError {
     Transport(String),
     /// It is not known whether the change was made.
     Unknown(String),
+    /// The kernel has nothing of the kind.
+    Missing(String),
 }
 
 /// One step that was refused.
@@ -75,6 +77,7 @@ impl fmt::Display for BackendError {
             Self::Protocol(what) => write!(f, "the kernel's answer makes no sense: {what}"),
             Self::Transport(what) => f.write_str(what),
             Self::Unknown(what) => write!(f, "it is not known whether the change was made: {what}"),
+            Self::Missing(what) => write!(f, "this kernel has no nf_tables: {what}"),
         }
     }
 }

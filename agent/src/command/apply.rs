@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
+use peerwall_core::backend::BackendError;
 use peerwall_core::plan::Plan;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{DONE, TROUBLE, plan, prepare, refuse, trouble};
+use super::{DONE, TROUBLE, fallback, plan, prepare, refuse, trouble};
 use crate::converge::{Hold, converge};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::since;
 
-pub(super) fn run(path: &Path, hold: bool, output: &Output) -> u8 {
+pub(super) fn run(path: &Path, hold: bool, output: &Output) -> Result<u8, BackendError> {
     let ready = match prepare(path) {
         Ok(ready) => ready,
-        Err(why) => return refuse(&why, output),
+        Err(why) => return Ok(refuse(&why, output)),
     };
     // Before the table is ours, so that no signal is missed once it is.
     let signals = match hold
@@ -23,30 +24,29 @@ pub(super) fn run(path: &Path, hold: bool, output: &Output) -> u8 {
         .transpose()
     {
         Ok(signals) => signals,
-        Err(err) => return trouble("apply", &err, output),
+        Err(err) => return Ok(trouble("apply", &err, output)),
     };
-    let mut kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        Err(err) => return trouble("apply", &err, output),
-    };
+    let mut kernel = Kernel::open()?;
     let wanted = if hold { Hold::Yes } else { Hold::No };
-    let converged = match converge(&mut kernel, Some(&ready.ruleset), wanted) {
-        Ok(converged) => converged,
-        Err(err) => return trouble("apply", &err, output),
-    };
+    let converged = converge(&mut kernel, Some(&ready.ruleset), wanted)?;
     if !output.is_json() {
         ready.warn();
     }
-    if !converged.plan.is_empty()
+    // The new is in force; only now the old may go.
+    let by_iptables = since::last().is_some_and(|note| note.by_iptables);
+    if by_iptables {
+        fallback::take_away(output);
+    }
+    if (by_iptables || !converged.plan.is_empty())
         && let Ok(now) = kernel.observe_generation()
     {
-        since::note(now, &path.display().to_string());
+        since::note(now, &path.display().to_string(), false);
     }
     report(&converged.plan, output);
     if let Some(mut signals) = signals {
-        return wait(&kernel, &mut signals, output);
+        return Ok(wait(&kernel, &mut signals, output));
     }
-    DONE
+    Ok(DONE)
 }
 
 fn report(plan: &Plan, output: &Output) {
@@ -76,20 +76,14 @@ fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
     }
 }
 
-pub(super) fn remove(output: &Output) -> u8 {
-    let mut kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        Err(err) => return trouble("remove", &err, output),
-    };
-    let converged = match converge(&mut kernel, None, Hold::No) {
-        Ok(converged) => converged,
-        Err(err) => return trouble("remove", &err, output),
-    };
+pub(super) fn remove(output: &Output) -> Result<u8, BackendError> {
+    let mut kernel = Kernel::open()?;
+    let converged = converge(&mut kernel, None, Hold::No)?;
     since::forget();
     match (output.is_json(), converged.plan.is_empty()) {
         (true, _) => output.json(&plan::as_json(&converged.plan)),
         (false, true) => output.text("nothing to do: there is no table inet peerwall\n"),
         (false, false) => output.text("removed the table inet peerwall; this host is now as open as its other tables leave it\n"),
     }
-    DONE
+    Ok(DONE)
 }

@@ -9,8 +9,11 @@ use peerwall_core::saved;
 use serde_json::json;
 
 use super::{DIFFERS, DONE, Ready, prepare, refuse, trouble, unsupported};
+use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
+use crate::kernel::Kernel;
 use crate::output::{Output, complain};
+use crate::since;
 
 /// So many addresses as rules of their own cost every packet that is looked at.
 const ADDRESSES_TO_WARN_OF: usize = 200;
@@ -74,10 +77,42 @@ pub(super) fn apply(path: &Path, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
-    converge(Some(&wanted), "apply", output)
+    let code = converge(Some(&wanted), "apply", output);
+    if code == DONE {
+        since::note(0, &path.display().to_string(), true);
+        take_table_away();
+    }
+    code
+}
+
+/// Takes our table away, now that the chains are in force, if there is one.
+fn take_table_away() {
+    let removed =
+        Kernel::open().and_then(|mut kernel| converge::converge(&mut kernel, None, Hold::No));
+    match removed {
+        Ok(converged) if converged.plan.is_empty() => {}
+        Ok(_) => log::info!("took the table inet peerwall away"),
+        Err(err) => log::info!("no table inet peerwall to take away: {err}"),
+    }
+}
+
+/// Takes our chains away, now that the table is in force.
+pub(super) fn take_away(output: &Output) {
+    let removed = look().and_then(|(iptables, seen)| {
+        let steps = Steps::new(None, &seen);
+        iptables.commit(&steps, &seen)
+    });
+    if let Err(err) = removed
+        && !output.is_json()
+    {
+        complain(&format!(
+            "warning: our chains are still in iptables: {err}\n"
+        ));
+    }
 }
 
 pub(super) fn remove(output: &Output) -> u8 {
+    since::forget();
     converge(None, "remove", output)
 }
 

@@ -12,6 +12,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use peerwall_core::backend::BackendError;
 use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use crate::cli::{Args, BackendName, Command, PolicyArgs};
 use crate::files::FileSystem;
+use crate::kernel::lacks;
 use crate::output::{Output, complain};
 
 /// Nothing to do, or done.
@@ -38,37 +40,75 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
         Command::Plan(args) => {
             let (policy, output) = parts(&args.policy);
-            match args.backend {
-                BackendName::Nft => plan::run(policy, &output),
-                BackendName::Iptables => fallback::plan(policy, &output),
-            }
+            or_fallback(
+                args.backend,
+                "plan",
+                &output,
+                || plan::run(policy, &output),
+                || fallback::plan(policy, &output),
+            )
         }
         Command::Apply(args) => {
             let (policy, output) = parts(&args.to.policy);
-            match args.to.backend {
-                BackendName::Nft => apply::run(policy, args.hold, &output),
-                BackendName::Iptables => fallback::apply(policy, &output),
-            }
+            or_fallback(
+                args.to.backend,
+                "apply",
+                &output,
+                || apply::run(policy, args.hold, &output),
+                || fallback::apply(policy, &output),
+            )
         }
         Command::Render(args) => render::run(&args.policy, args.format),
         Command::Status(args) => {
             let (policy, output) = parts(&args.policy);
-            match args.backend {
-                BackendName::Nft => status::run(policy, &output),
-                BackendName::Iptables => fallback::status(policy, &output),
-            }
+            or_fallback(
+                args.backend,
+                "status",
+                &output,
+                || status::run(policy, &output),
+                || fallback::status(policy, &output),
+            )
         }
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
-            match args.backend {
-                BackendName::Nft => apply::remove(&output),
-                BackendName::Iptables => fallback::remove(&output),
-            }
+            or_fallback(
+                args.backend,
+                "remove",
+                &output,
+                || apply::remove(&output),
+                || fallback::remove(&output),
+            )
         }
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { folder } => generate::man(folder),
     };
     ExitCode::from(code)
+}
+
+/// Runs a command by nft, or by iptables: when that was asked for, or when nothing was and the kernel
+/// lacks what it takes. It is asked by doing, not by looking at versions.
+fn or_fallback(
+    asked: BackendName,
+    doing: &str,
+    output: &Output,
+    nft: impl FnOnce() -> Result<u8, BackendError>,
+    iptables: impl FnOnce() -> u8,
+) -> u8 {
+    if asked == BackendName::Iptables {
+        return iptables();
+    }
+    match nft() {
+        Ok(code) => code,
+        Err(err) if asked == BackendName::Auto && lacks(&err) => {
+            if !output.is_json() {
+                complain(&format!(
+                    "note: {err}\nnote: going on with iptables; `--backend nft` would not\n"
+                ));
+            }
+            iptables()
+        }
+        Err(err) => trouble(doing, &err, output),
+    }
 }
 
 fn parts(args: &PolicyArgs) -> (&Path, Output) {

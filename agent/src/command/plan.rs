@@ -2,32 +2,24 @@
 
 use std::path::Path;
 
-use peerwall_core::backend::Backend as _;
+use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::plan::{Op, Plan, plan};
 use peerwall_core::render;
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, count, prepare, refuse, trouble};
+use super::{DIFFERS, DONE, count, prepare, refuse};
 use crate::kernel::Kernel;
 use crate::output::Output;
 
-pub(super) fn run(path: &Path, output: &Output) -> u8 {
+pub(super) fn run(path: &Path, output: &Output) -> Result<u8, BackendError> {
     let ready = match prepare(path) {
         Ok(ready) => ready,
-        Err(why) => return refuse(&why, output),
+        Err(why) => return Ok(refuse(&why, output)),
     };
-    let mut kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        Err(err) => return trouble("plan", &err, output),
-    };
-    let seen = match kernel.observe() {
-        Ok(seen) => seen,
-        Err(err) => return trouble("plan", &err, output),
-    };
+    let mut kernel = Kernel::open()?;
+    let seen = kernel.observe()?;
     let plan = plan(&ready.ruleset, &seen);
-    if let Err(err) = kernel.check(&plan) {
-        return trouble("plan", &err, output);
-    }
+    kernel.check(&plan)?;
     match output.is_json() {
         true => output.json(&as_json(&plan)),
         false => {
@@ -35,7 +27,7 @@ pub(super) fn run(path: &Path, output: &Output) -> u8 {
             output.text(&as_text(&plan));
         }
     }
-    if plan.is_empty() { DONE } else { DIFFERS }
+    Ok(if plan.is_empty() { DONE } else { DIFFERS })
 }
 
 /// The plan as a value for machines.

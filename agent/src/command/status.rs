@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use peerwall_core::backend::Backend as _;
+use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::observed::{Hold, SeenTable};
 use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, NotReady, Ready, prepare, trouble};
+use super::{DIFFERS, DONE, NotReady, Ready, prepare};
 use crate::kernel::Kernel;
 use crate::output::Output;
 use crate::since;
@@ -68,11 +68,8 @@ struct Line {
     bytes: u64,
 }
 
-pub(super) fn run(path: &Path, output: &Output) -> u8 {
-    let seen = match Kernel::open().and_then(|mut kernel| kernel.observe()) {
-        Ok(seen) => seen,
-        Err(err) => return trouble("status", &err, output),
-    };
+pub(super) fn run(path: &Path, output: &Output) -> Result<u8, BackendError> {
+    let seen = Kernel::open()?.observe()?;
     let prepared = prepare(path);
     let pending = prepared
         .as_ref()
@@ -102,10 +99,10 @@ pub(super) fn run(path: &Path, output: &Output) -> u8 {
         true => output.json(&status),
         false => output.text(&as_text(&status, prepared.as_ref().err().map(|why| &**why))),
     }
-    match status.in_sync {
+    Ok(match status.in_sync {
         Some(true) => DONE,
         Some(false) | None => DIFFERS,
-    }
+    })
 }
 
 fn applied(generation: u32) -> Option<Applied> {
