@@ -280,21 +280,27 @@ netns_test! {
         assert!(said.contains("this kernel has no nf_tables"), "{said}");
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
         // Not asked for anything, it goes on with the iptables that works here.
-        for command in ["plan", "apply", "status", "plan"] {
+        for (command, asks) in [("plan", true), ("apply", true), ("status", false), ("plan", false)] {
             let output = without_netfilter_netlink(&host, &[command, EXAMPLE]);
             let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.code() < Some(2), "{command}: {said}");
-            assert!(said.contains("going on with iptables") && said.contains("iptables-legacy ("), "{command}: {said}");
+            assert_eq!(said.contains("going on with iptables"), asks, "{command}: {said}");
+            assert!(said.contains("iptables-legacy ("), "{command}: {said}");
         }
         assert_eq!(iptables(&host, "plan").0, Some(0));
-        // With nf_tables back, the table comes before the chains go.
-        host.peerwall_ok(&["apply", EXAMPLE]);
+        // The choice stays, and status says so, until another is asked for.
+        assert!(host.peerwall_ok(&["status", EXAMPLE]).contains("backend:    iptables-legacy"));
+        assert!(host.peerwall_ok(&["apply", EXAMPLE]).contains("nothing to do: iptables-legacy"));
+        // The table comes before the chains go.
+        host.peerwall_ok(&["apply", "--backend", "nft", EXAMPLE]);
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
         assert!(host.sh("nft list tables").contains("inet peerwall"));
         // And the other way round.
         assert_eq!(iptables(&host, "apply").0, Some(0));
         assert!(saved(&host, Flavour::Legacy).contains("PEERWALL"));
         assert!(!host.sh("nft list tables").contains("inet peerwall"));
+        host.peerwall_ok(&["remove"]);
+        assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
     }
 
     fn the_story_on_a_kernel_without_nf_tables() {

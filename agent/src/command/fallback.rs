@@ -112,8 +112,11 @@ pub(super) fn take_away(output: &Output) {
 }
 
 pub(super) fn remove(output: &Output) -> u8 {
-    since::forget();
-    converge(None, "remove", output)
+    let code = converge(None, "remove", output);
+    if code == DONE {
+        since::forget();
+    }
+    code
 }
 
 fn converge(wanted: Option<&Wanted>, doing: &str, output: &Output) -> u8 {

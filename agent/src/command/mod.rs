@@ -26,6 +26,7 @@ use crate::cli::{Args, BackendName, Command, PolicyArgs};
 use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::output::{Output, complain};
+use crate::since;
 
 /// Nothing to do, or done.
 const DONE: u8 = 0;
@@ -50,8 +51,14 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Command::Apply(args) => {
             let (policy, output) = parts(&args.to.policy);
+            // Only a table can be held.
+            let asked = if args.hold {
+                BackendName::Nft
+            } else {
+                args.to.backend
+            };
             or_fallback(
-                args.to.backend,
+                asked,
                 "apply",
                 &output,
                 || apply::run(policy, args.hold, &output),
@@ -94,7 +101,9 @@ fn or_fallback(
     nft: impl FnOnce() -> Result<u8, BackendError>,
     iptables: impl FnOnce() -> u8,
 ) -> u8 {
-    if asked == BackendName::Iptables {
+    // What was chosen stays chosen until the machine starts anew or another is asked for.
+    let sticky = asked == BackendName::Auto && since::last().is_some_and(|note| note.by_iptables);
+    if asked == BackendName::Iptables || sticky {
         return iptables();
     }
     match nft() {
