@@ -3,12 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::backend::{Backend, BackendError};
 use peerwall_core::observed::Observed;
 use peerwall_core::plan::{self, Plan};
 use peerwall_core::ruleset::Ruleset;
-
-use crate::kernel::Kernel;
 
 /// Somebody else may come between so often before this gives up.
 const TRIES: u32 = 200;
@@ -26,6 +24,9 @@ pub struct Converged {
     pub plan: Plan,
 }
 
+/// A transport that loses answers is believed to lose them all after so many.
+const UNKNOWN_TRIES: u32 = 3;
+
 /// Whether this process wants to own the table from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
@@ -40,22 +41,25 @@ pub enum Hold {
 /// # Errors
 /// What the kernel said, last. Unless it is [`BackendError::Unknown`], nothing was changed.
 pub fn converge(
-    kernel: &mut Kernel,
+    backend: &mut dyn Backend,
     wanted: Option<&Ruleset>,
     hold: Hold,
 ) -> Result<Converged, BackendError> {
     let mut last = BackendError::Stale;
     let mut patience = OWNED_PATIENCE;
+    let mut unknown = 0;
+    let mut sent = None;
     for _ in 0..TRIES {
-        let before = kernel.observe()?;
+        let before = backend.observe()?;
         let plan = match wanted {
-            Some(wanted) => plan_to_hold(kernel, wanted, &before, hold),
+            Some(wanted) => plan_to_hold(backend, wanted, &before, hold),
             None => Plan::remove(&before),
         };
         if plan.is_empty() {
-            return Ok(Converged { before, plan });
+            // What was sent when the answer got lost is what it took.
+            return Ok(sent.unwrap_or(Converged { before, plan }));
         }
-        match kernel.commit(&plan, before.generation) {
+        match backend.commit(&plan, before.generation) {
             Ok(()) => {}
             Err(err @ BackendError::Stale) => {
                 last = err;
@@ -67,9 +71,16 @@ pub fn converge(
                 thread::sleep(OWNED_PAUSE);
                 continue;
             }
+            // Whether it was made shows when it is looked at again.
+            Err(err @ BackendError::Unknown(_)) if unknown < UNKNOWN_TRIES => {
+                unknown += 1;
+                last = err;
+                sent = Some(Converged { before, plan });
+                continue;
+            }
             Err(err) => return Err(err),
         }
-        match wanted.map_or(Ok(()), |wanted| kernel.verify(wanted)) {
+        match wanted.map_or(Ok(()), |wanted| backend.verify(wanted)) {
             Ok(()) => return Ok(Converged { before, plan }),
             // Either somebody changed it right away, or the kernel did not do what it acked.
             Err(err) => last = err,
@@ -78,7 +89,7 @@ pub fn converge(
     Err(last)
 }
 
-fn plan_to_hold(kernel: &Kernel, wanted: &Ruleset, seen: &Observed, hold: Hold) -> Plan {
+fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: Hold) -> Plan {
     let plan = plan::plan(wanted, seen);
     let Some(table) = seen.table.as_ref().filter(|_| hold == Hold::Yes) else {
         return plan;
@@ -88,13 +99,135 @@ fn plan_to_hold(kernel: &Kernel, wanted: &Ruleset, seen: &Observed, hold: Hold) 
         (true, true) => Plan::claim(),
         (true, false) => plan,
         // What was made without `persist`, by nft say, can only be made anew to be owned.
-        (false, _) if plan.rebuild.is_none() && kernel.has_ownership() != Some(false) => {
-            plan::anew(
-                wanted,
-                table,
-                "the table that is there cannot be owned".into(),
-            )
-        }
+        (false, _) if plan.rebuild.is_none() && backend.can_hold() != Some(false) => plan::anew(
+            wanted,
+            table,
+            "the table that is there cannot be owned".into(),
+        ),
         (false, _) => plan,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peerwall_core::compile::compile;
+    use peerwall_core::memory::Memory;
+    use peerwall_core::policy::load::{NoFiles, load};
+
+    use super::*;
+
+    /// What goes wrong with a commit.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Fault {
+        /// Somebody came between.
+        Stale,
+        /// Another process has the table, for now.
+        Owned,
+        /// The answer is lost, and the change was made.
+        LostAfter,
+        /// The answer is lost, and the change was not made.
+        LostBefore,
+        /// It is acked and not made.
+        AckedAndNotMade,
+        /// It is refused.
+        Refused,
+        /// The request does not get out.
+        Transport,
+    }
+
+    /// A backend that meets with these faults, one a commit, and then with none.
+    struct Faulty {
+        memory: Memory,
+        faults: Vec<Fault>,
+        commits: usize,
+    }
+
+    impl Faulty {
+        fn new(faults: &[Fault]) -> Self {
+            Self {
+                memory: Memory::new(),
+                faults: faults.iter().rev().copied().collect(),
+                commits: 0,
+            }
+        }
+    }
+
+    impl Backend for Faulty {
+        fn observe(&mut self) -> Result<Observed, BackendError> {
+            self.memory.observe()
+        }
+        fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
+            self.memory.check(plan)
+        }
+        fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+            self.commits += 1;
+            let lost = || BackendError::Unknown("lost".into());
+            match self.faults.pop() {
+                None => self.memory.commit(plan, seen),
+                Some(Fault::Stale) => Err(BackendError::Stale),
+                Some(Fault::Owned) => Err(BackendError::Owned),
+                Some(Fault::LostAfter) => self.memory.commit(plan, seen).and(Err(lost())),
+                Some(Fault::LostBefore) => Err(lost()),
+                Some(Fault::AckedAndNotMade) => Ok(()),
+                Some(Fault::Refused) => Err(BackendError::Refused(Vec::new())),
+                Some(Fault::Transport) => Err(BackendError::Transport("no".into())),
+            }
+        }
+    }
+
+    fn wanted() -> Ruleset {
+        let loaded = load("policy.toml", include_str!("../../policy.toml"), &NoFiles);
+        compile(&loaded.policy.expect("the example is fine")).0
+    }
+
+    #[test]
+    fn what_can_be_got_over_is_got_over() {
+        use Fault::{AckedAndNotMade, LostAfter, LostBefore, Owned, Stale};
+        for (faults, commits) in [
+            (vec![], 1),
+            (vec![Stale, Stale, Stale], 4),
+            (vec![Owned, Owned], 3),
+            // It was made: looking again shows it, and nothing is sent twice.
+            (vec![LostAfter], 1),
+            (vec![LostBefore], 2),
+            (vec![AckedAndNotMade], 2),
+            (
+                vec![Stale, LostBefore, Owned, AckedAndNotMade, LostAfter],
+                5,
+            ),
+        ] {
+            let mut backend = Faulty::new(&faults);
+            let converged = converge(&mut backend, Some(&wanted()), Hold::No)
+                .unwrap_or_else(|err| panic!("{faults:?}: {err}"));
+            assert!(
+                !converged.plan.is_empty(),
+                "{faults:?}: it says nothing was done"
+            );
+            let found = backend.observe().expect("memory can be read").table;
+            assert_eq!(
+                found.and_then(|t| t.ruleset()),
+                Some(wanted()),
+                "{faults:?}"
+            );
+            assert_eq!(backend.commits, commits, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_is_said_and_nothing_was_changed() {
+        for fault in [Fault::Refused, Fault::Transport] {
+            let mut backend = Faulty::new(&[fault]);
+            let result = converge(&mut backend, Some(&wanted()), Hold::No);
+            assert!(result.is_err(), "{fault:?}");
+            assert_eq!(backend.commits, 1, "{fault:?} is not tried again");
+            assert_eq!(
+                backend.observe().expect("memory can be read").table,
+                None,
+                "{fault:?}"
+            );
+        }
+        let mut backend = Faulty::new(&[Fault::LostBefore; 10]);
+        let result = converge(&mut backend, Some(&wanted()), Hold::No);
+        assert!(matches!(result, Err(BackendError::Unknown(_))));
     }
 }

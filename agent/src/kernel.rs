@@ -52,42 +52,6 @@ impl Kernel {
         })
     }
 
-    /// Whether tables can have an owner on this kernel, as far as it was tried.
-    pub fn has_ownership(&self) -> Option<bool> {
-        self.ownership
-    }
-
-    /// Reads back what was committed: some kernels ack everything and have no table afterwards.
-    ///
-    /// Elements are counted, not read, where the kernel counts them: what it acked in one
-    /// transaction it has whole.
-    ///
-    /// # Errors
-    /// [`BackendError::Unknown`] with what differs.
-    pub fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
-        let seen = self.read(Depth::NoElements)?;
-        let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
-        let Some((table, counts)) = seen.0.table.map(|table| (table, seen.1)) else {
-            return differs("there is no table".into());
-        };
-        for chain in &wanted.chains {
-            let found = table.chain(&chain.name);
-            let rules = found.map(|c| c.rules.iter().map(|r| r.rule.clone()).collect::<Vec<_>>());
-            let want: Vec<_> = chain.rules.iter().cloned().map(Ok).collect();
-            if rules != Some(want) {
-                return differs(format!("chain {} is not as it was sent", chain.name));
-            }
-        }
-        for (name, set) in &wanted.sets {
-            match (table.sets.contains_key(name), counts.get(name)) {
-                (true, None) => {}
-                (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
-                _ => return differs(format!("set {name} is not as it was sent")),
-            }
-        }
-        Ok(())
-    }
-
     /// The kernel's generation of rules now.
     ///
     /// # Errors
@@ -320,6 +284,36 @@ impl Backend for Kernel {
 
     fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
         self.send(plan, Some(seen), true)
+    }
+
+    /// Elements are counted, not read, where the kernel counts them: what it acked in one
+    /// transaction it has whole.
+    fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
+        let seen = self.read(Depth::NoElements)?;
+        let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
+        let Some((table, counts)) = seen.0.table.map(|table| (table, seen.1)) else {
+            return differs("there is no table".into());
+        };
+        for chain in &wanted.chains {
+            let found = table.chain(&chain.name);
+            let rules = found.map(|c| c.rules.iter().map(|r| r.rule.clone()).collect::<Vec<_>>());
+            let want: Vec<_> = chain.rules.iter().cloned().map(Ok).collect();
+            if rules != Some(want) {
+                return differs(format!("chain {} is not as it was sent", chain.name));
+            }
+        }
+        for (name, set) in &wanted.sets {
+            match (table.sets.contains_key(name), counts.get(name)) {
+                (true, None) => {}
+                (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
+                _ => return differs(format!("set {name} is not as it was sent")),
+            }
+        }
+        Ok(())
+    }
+
+    fn can_hold(&self) -> Option<bool> {
+        self.ownership
     }
 }
 

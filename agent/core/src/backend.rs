@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::observed::Observed;
 use crate::plan::Plan;
+use crate::ruleset::Ruleset;
 
 /// Something that holds a ruleset: the kernel by netlink, or memory.
 pub trait Backend {
@@ -26,6 +27,24 @@ pub trait Backend {
     /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not taken;
     /// nothing was changed then.
     fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError>;
+
+    /// Whether what was committed is there: some kernels ack everything and have no table
+    /// afterwards.
+    ///
+    /// # Errors
+    /// [`BackendError::Unknown`] with what differs.
+    fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
+        let found = self.observe()?.table.and_then(|table| table.ruleset());
+        match found.as_ref() == Some(wanted) {
+            true => Ok(()),
+            false => Err(BackendError::Unknown("read back, the table differs".into())),
+        }
+    }
+
+    /// Whether the table can be owned, as far as it was tried.
+    fn can_hold(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// Why something did not happen.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use peerwall_core::backend::BackendError;
+use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::plan::Plan;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -61,7 +61,7 @@ fn report(plan: &Plan, output: &Output) {
 
 /// Stays until a signal; the socket, and with it the ownership, lives as long.
 fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
-    if kernel.has_ownership() == Some(false) {
+    if kernel.can_hold() == Some(false) {
         complain(
             "warning: this kernel cannot hold a table (owner and persist need Linux 6.9); others can change it\n",
         );
