@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use peerwall_core::addr::Family;
-use peerwall_core::restore::Script;
+use peerwall_core::ipset::{self, IpSets};
+use peerwall_core::restore::{self, Script, Unsupported};
+use peerwall_core::ruleset::Ruleset;
 use peerwall_core::saved::{self, Saved};
 
 /// Seconds to wait for the xtables lock, which every other iptables takes too.
@@ -23,6 +25,8 @@ pub struct Iptables {
     suffix: &'static str,
     /// Why this one.
     why: String,
+    /// Whether there is ipset, and a kernel that has it.
+    has_ipset: bool,
 }
 
 /// Why something did not happen.
@@ -70,6 +74,8 @@ pub struct Seen {
     pub v4: Saved,
     /// In ip6tables; nothing where the kernel has no IPv6.
     pub v6: Saved,
+    /// In ipset.
+    pub sets: IpSets,
 }
 
 /// What is wanted, by family.
@@ -79,6 +85,22 @@ pub struct Wanted {
     pub v4: Script,
     /// In ip6tables.
     pub v6: Script,
+    /// In ipset.
+    pub sets: IpSets,
+}
+
+impl Wanted {
+    /// A ruleset in the words of iptables, with ipsets where there is ipset.
+    ///
+    /// # Errors
+    /// Every rule that iptables cannot say, of either family.
+    pub fn new(ruleset: &Ruleset, ipset_from: Option<usize>) -> Result<Self, Vec<Unsupported>> {
+        Ok(Self {
+            v4: restore::script(ruleset, Family::V4, ipset_from)?,
+            v6: restore::script(ruleset, Family::V6, ipset_from)?,
+            sets: ipset_from.map_or_else(IpSets::new, |from| ipset::wanted(ruleset, from)),
+        })
+    }
 }
 
 /// What it takes: input for the restore of each family, or nothing.
@@ -88,6 +110,10 @@ pub struct Steps {
     pub v4: Option<String>,
     /// For ip6tables-restore.
     pub v6: Option<String>,
+    /// For ipset restore, before the rules that use them.
+    pub sets: Option<String>,
+    /// For ipset restore, when no rule uses them any more.
+    pub stale_sets: Option<String>,
 }
 
 impl Steps {
@@ -96,12 +122,17 @@ impl Steps {
         Self {
             v4: saved::restore(wanted.map(|w| &w.v4), &seen.v4),
             v6: saved::restore(wanted.map(|w| &w.v6), &seen.v6),
+            sets: wanted.and_then(|w| ipset::restore(&w.sets, &seen.sets)),
+            stale_sets: match wanted {
+                Some(wanted) => ipset::destroy(&wanted.sets, &seen.sets),
+                None => ipset::destroy(&IpSets::new(), &seen.sets),
+            },
         }
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.v4.is_none() && self.v6.is_none()
+        self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()
     }
 }
 
@@ -142,12 +173,27 @@ impl Iptables {
             (0, n) => format!("it holds this host's rules, {n} of them"),
             (_, _) => "it holds our rules".to_owned(),
         };
-        Ok(Self { suffix, why })
+        let has_ipset = run("ipset", &["list", "-n"], None).is_ok();
+        Ok(Self {
+            suffix,
+            why,
+            has_ipset,
+        })
     }
 
     /// Its name, and why it was taken.
     pub fn describe(&self) -> String {
-        format!("iptables{} ({})", self.suffix, self.why)
+        let sets = if self.has_ipset {
+            "with ipset"
+        } else {
+            "without ipset"
+        };
+        format!("iptables{} ({}; {sets})", self.suffix, self.why)
+    }
+
+    /// From how many addresses on to use ipsets; `None` if there are none to be had.
+    pub fn ipset_from(&self) -> Option<usize> {
+        self.has_ipset.then_some(restore::IPSET_FROM)
     }
 
     /// Reads what there is of ours.
@@ -161,6 +207,18 @@ impl Iptables {
                 true => self.observe_family(Family::V6)?,
                 false => Saved::default(),
             },
+            sets: self.observe_sets()?,
+        })
+    }
+
+    fn observe_sets(&self) -> Result<IpSets, IptablesError> {
+        if !self.has_ipset {
+            return Ok(IpSets::new());
+        }
+        let text = run("ipset", &["save"], None)?;
+        ipset::parse(&text).map_err(|line| IptablesError::Tool {
+            tool: "ipset".into(),
+            said: format!("cannot read `{line}`"),
         })
     }
 
@@ -173,11 +231,15 @@ impl Iptables {
         })
     }
 
-    /// Asks the tools whether they would take it.
+    /// Asks the tools whether they would take it. Rules that use ipsets which are not there yet
+    /// cannot be asked about.
     ///
     /// # Errors
     /// [`IptablesError::Tool`] if not.
     pub fn check(&self, steps: &Steps) -> Result<(), IptablesError> {
+        if steps.sets.is_some() {
+            return Ok(());
+        }
         for (family, text) in [(Family::V4, &steps.v4), (Family::V6, &steps.v6)] {
             if let Some(text) = text.as_ref().filter(|_| family == Family::V4 || has_ipv6()) {
                 self.restore(family, text, &["--test"])?;
@@ -191,6 +253,28 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError::Tool`] with nothing changed, or [`IptablesError::Half`].
     pub fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
+        if let Some(text) = &steps.sets {
+            ipset_restore(text)?;
+        }
+        let done = self.commit_rules(steps, seen);
+        match (&done, &steps.stale_sets) {
+            (Ok(()), Some(text)) => ipset_restore(text),
+            (Ok(()), None) => Ok(()),
+            (Err(_), _) => {
+                // The old rules are there; they get their old sets back, and the new ones go.
+                let now = self.observe_sets()?;
+                for text in [
+                    ipset::restore(&seen.sets, &now),
+                    ipset::destroy(&seen.sets, &now),
+                ] {
+                    text.map_or(Ok(()), |text| ipset_restore(&text))?;
+                }
+                done
+            }
+        }
+    }
+
+    fn commit_rules(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
         if let Some(text) = &steps.v4 {
             self.restore(Family::V4, text, &[])?;
         }
@@ -227,6 +311,10 @@ impl Iptables {
         args.extend(more);
         run(&tool, &args, Some(text)).map(drop)
     }
+}
+
+fn ipset_restore(text: &str) -> Result<(), IptablesError> {
+    run("ipset", &["restore"], Some(text)).map(drop)
 }
 
 /// The one with our rules; else with more rules of others; else what `iptables` is.

@@ -15,10 +15,8 @@ use peerwall::converge::{Hold, converge};
 use peerwall::iptables::{Iptables, Steps, Wanted};
 use peerwall::kernel::Kernel;
 use peerwall::netlink::Socket;
-use peerwall_core::addr::Family;
 use peerwall_core::packet::{CtState, Decision, Packet, Transport, Verdict};
 use peerwall_core::port::{TCP, UDP};
-use peerwall_core::restore;
 use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::message::{Message, NLM_F_DUMP};
@@ -46,6 +44,15 @@ pub enum Filter {
     Nft,
     /// Our chains in iptables and ip6tables.
     Iptables(Flavour),
+}
+
+/// How iptables matches many addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sets {
+    /// A rule for each.
+    Rules,
+    /// ipsets.
+    Ipset,
 }
 
 /// The host under test, and the far ends of its wires.
@@ -158,7 +165,7 @@ impl Target {
     ///
     /// # Panics
     /// If it is refused.
-    pub fn hold(&mut self, ruleset: &Ruleset, filter: Filter) {
+    pub fn hold(&mut self, ruleset: &Ruleset, filter: Filter, sets: Sets) {
         self.filter = filter;
         self.host.run(|| match filter {
             Filter::Nft => {
@@ -168,19 +175,15 @@ impl Target {
                     .unwrap_or_else(|err| panic!("{err}"));
             }
             Filter::Iptables(flavour) => {
-                let of = |family| {
-                    restore::script(ruleset, family).unwrap_or_else(|err| panic!("{err:?}"))
-                };
-                let wanted = Wanted {
-                    v4: of(Family::V4),
-                    v6: of(Family::V6),
-                };
                 let iptables = Iptables::choose().expect("there is an iptables");
                 assert!(
                     iptables.describe().contains(flavour.suffix()),
                     "{}",
                     iptables.describe()
                 );
+                let ipset_from = if sets == Sets::Ipset { Some(0) } else { None };
+                let wanted =
+                    Wanted::new(ruleset, ipset_from).unwrap_or_else(|err| panic!("{err:?}"));
                 let seen = iptables.observe().expect("it can be read");
                 let steps = Steps::new(Some(&wanted), &seen);
                 iptables

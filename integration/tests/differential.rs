@@ -22,7 +22,7 @@ use peerwall_core::restore;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
 use peerwall_integration::story::Flavour;
-use peerwall_integration::target::{Filter, Target, agrees};
+use peerwall_integration::target::{Filter, Sets, Target, agrees};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
@@ -124,7 +124,7 @@ fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
         let ruleset = compile(&policy).0;
         let fallback = Family::BOTH
             .iter()
-            .all(|family| restore::script(&ruleset, *family).is_ok());
+            .all(|family| restore::script(&ruleset, *family, None).is_ok());
         let some =
             (0..PACKETS_PER_POLICY).map(|_| generate::packet().new_tree(runner).unwrap().current());
         let packets: Vec<Packet> = some.filter_map(real).collect();
@@ -155,7 +155,13 @@ fn judge_all(works: &[Work], index: usize, filter: Filter, seed: u64) -> usize {
             continue;
         }
         let ruleset = compile(&work.policy).0;
-        target.hold(&ruleset, filter);
+        // Every other policy with ipsets.
+        let sets = if number % 2 == 0 {
+            Sets::Ipset
+        } else {
+            Sets::Rules
+        };
+        target.hold(&ruleset, filter, sets);
         for packet in &work.packets {
             let want = work.policy.verdict(packet);
             let at = format!("seed {seed}, policy {number}, {filter:?}: {packet:?}");

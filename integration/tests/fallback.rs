@@ -227,6 +227,63 @@ netns_test! {
         drift_is_mended(Flavour::Nft);
     }
 
+    fn many_addresses_become_ipsets_that_are_swapped_and_taken_away() {
+        for flavour in [Flavour::Legacy, Flavour::Nft] {
+            let host = Host::new(&format!("host-{}", flavour.suffix()));
+            let friend = Host::new(&format!("friend-{}", flavour.suffix()));
+            host.sh(&format!("iptables-{} -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT", flavour.suffix()));
+            host.sh("ipset create others hash:ip && ipset add others 203.0.113.1");
+            peerwall_integration::net::wire(&host, "eth0", &["192.0.2.1/24", "2001:db8::1/64"], &friend, "eth0", &["192.0.2.2/24", "2001:db8::2/64"]);
+            let echo = probe::udp_server(&host, "[::]:9000");
+            let folder = tempfile::tempdir().unwrap();
+            let policy = |name: &str, with_friend: bool, peers: u32| {
+                let mut list: Vec<String> = (0..peers).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255)).collect();
+                list.extend((0..40).map(|i| format!("172.16.{i}.0/24")));
+                list.extend((0..40).map(|i| format!("2001:db8:1::{i:x}")));
+                if with_friend {
+                    list.extend(["192.0.2.2".to_owned(), "2001:db8::2".to_owned()]);
+                }
+                fs::write(folder.path().join(format!("{name}.txt")), list.join("\n")).unwrap();
+                let path = folder.path().join(format!("{name}.toml"));
+                fs::write(&path, format!("version = 1\npeers_files = [\"{name}.txt\"]\n")).unwrap();
+                path.display().to_string()
+            };
+            let with = policy("with", true, 3000);
+            let without = policy("without", false, 3001);
+            let run = |args: &[&str]| {
+                let output = host.peerwall(args);
+                let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                (output.status.code(), said)
+            };
+            let rules = || host.sh(&format!("iptables-{}-save | grep -c PEERWALL", flavour.suffix())).trim().parse::<u32>().unwrap();
+            for _ in 0..2 {
+                let (code, said) = run(&["apply", "--backend", "iptables", &with]);
+                assert!(code == Some(0) && said.contains("with ipset"), "{said}");
+                assert!(rules() < 60, "{} rules", rules());
+                assert!(probe::udp(&friend, "192.0.2.1:9000", probe::PATIENCE), "{flavour:?}");
+                assert!(probe::udp(&friend, "[2001:db8::1]:9000", probe::PATIENCE), "{flavour:?}");
+                assert_eq!(run(&["plan", "--backend", "iptables", &with]).0, Some(0));
+                let (code, said) = run(&["apply", "--backend", "iptables", &without]);
+                assert!(code == Some(0) && said.contains("ipset restore: fill 2 sets"), "{said}");
+                host.try_sh("conntrack -F");
+                assert!(!probe::udp(&friend, "192.0.2.1:9000", probe::IMPATIENCE), "{flavour:?}");
+                assert!(!probe::udp(&friend, "[2001:db8::1]:9000", probe::IMPATIENCE), "{flavour:?}");
+            }
+            // Drift in a set is seen and mended.
+            host.sh("ipset add peerwall-peers4 192.0.2.2");
+            assert_eq!(run(&["plan", "--backend", "iptables", &without]).0, Some(1));
+            assert_eq!(run(&["apply", "--backend", "iptables", &without]).0, Some(0));
+            assert!(!host.sh("ipset list peerwall-peers4").contains("192.0.2.2\n"));
+            // Ours go, with the rules or without; others' stay.
+            assert_eq!(run(&["apply", "--backend", "iptables", EXAMPLE]).0, Some(0));
+            assert_eq!(host.sh("ipset list -n"), "others\n");
+            assert_eq!(run(&["apply", "--backend", "iptables", &with]).0, Some(0));
+            assert_eq!(run(&["remove", "--backend", "iptables"]).0, Some(0));
+            assert_eq!(host.sh("ipset list -n"), "others\n");
+            assert!(echo.load(std::sync::atomic::Ordering::SeqCst) >= 4);
+        }
+    }
+
     fn counters_of_rules_that_stay_go_on() {
         let host = host_with_rules(Flavour::Legacy);
         let friend = Host::new("friend");

@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod eval;
 pub mod expect;
 pub mod interface;
+pub mod ipset;
 pub mod lift;
 pub mod lower;
 pub mod memory;

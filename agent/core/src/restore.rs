@@ -11,6 +11,7 @@ use std::fmt;
 
 use crate::addr::Family;
 use crate::interface::InterfacePattern;
+use crate::ipset;
 use crate::packet::Hook;
 use crate::port::{self, PortRange};
 use crate::render;
@@ -60,14 +61,23 @@ pub struct Script {
 /// What every jump into our chains has for a comment.
 pub const JUMP_COMMENT: &str = "peerwall";
 
-/// Makes our chains of one family.
+/// From how many addresses on a set becomes an ipset, where there is ipset.
+pub const IPSET_FROM: usize = 16;
+
+/// Makes our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
+/// (see [`ipset`]); `None` for never.
 ///
 /// # Errors
 /// Every rule that iptables cannot say.
-pub fn script(ruleset: &Ruleset, family: Family) -> Result<Script, Vec<Unsupported>> {
+pub fn script(
+    ruleset: &Ruleset,
+    family: Family,
+    ipset_from: Option<usize>,
+) -> Result<Script, Vec<Unsupported>> {
     let mut writer = Writer {
         ruleset,
         family,
+        ipset_from,
         chains: Vec::new(),
         unsupported: Vec::new(),
     };
@@ -128,6 +138,7 @@ pub fn chain_name(name: &str) -> String {
 struct Writer<'r> {
     ruleset: &'r Ruleset,
     family: Family,
+    ipset_from: Option<usize>,
     /// Chains with their rules, in the order they are made.
     chains: Vec<(String, Vec<String>)>,
     unsupported: Vec<Unsupported>,
@@ -206,6 +217,9 @@ impl Writer<'_> {
             }
             // The file is of one family.
             Match::Family(_) => one(String::new()),
+            Match::Source { set, .. } if self.is_ipset(set) => {
+                one(format!("-m set --match-set {} src", ipset::name(set)))
+            }
             Match::Source { set, .. } => Ok(self.elements(set, "-s ", |set, each| {
                 plain(render::element(set.key, each))
             })),
@@ -235,6 +249,12 @@ impl Writer<'_> {
                 "iptables cannot ask for the way back in INPUT and FORWARD; give this overlay a backend with a tunnel, or use nftables".into(),
             ),
         }
+    }
+
+    fn is_ipset(&self, set: &str) -> bool {
+        let set = self.ruleset.sets.get(set);
+        set.zip(self.ipset_from)
+            .is_some_and(|(set, from)| ipset::is_ipset(set, from))
     }
 
     fn elements(

@@ -185,10 +185,15 @@ pub fn canonical(rule: &str) -> Canonical {
             negated = true;
             continue;
         }
-        let value = match option.starts_with('-') {
+        let mut value = match option.starts_with('-') {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
+        // The one option of ours with two values: a set, and which address of the packet.
+        if option == "--match-set" {
+            value.push(' ');
+            value.push_str(&words.next().unwrap_or_default());
+        }
         if let Some(value) = normalized(&option, value) {
             parts.push((negated, option, value));
         }

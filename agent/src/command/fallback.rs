@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use peerwall_core::addr::Family;
-use peerwall_core::restore;
 use peerwall_core::ruleset::counter_reason;
 use peerwall_core::saved;
 use serde_json::json;
@@ -18,19 +16,14 @@ use crate::since;
 /// So many addresses as rules of their own cost every packet that is looked at.
 const ADDRESSES_TO_WARN_OF: usize = 200;
 
-/// A policy, in the words of iptables.
-fn wanted(ready: &Ready, output: &Output) -> Result<Wanted, u8> {
-    let of = |family| {
-        restore::script(&ready.ruleset, family).map_err(|list| unsupported(ready, &list, output))
-    };
-    let wanted = Wanted {
-        v4: of(Family::V4)?,
-        v6: of(Family::V6)?,
-    };
+/// A policy, in the words of the iptables that was chosen.
+fn wanted(ready: &Ready, iptables: &Iptables, output: &Output) -> Result<Wanted, u8> {
+    let wanted = Wanted::new(&ready.ruleset, iptables.ipset_from())
+        .map_err(|list| unsupported(ready, &list, output))?;
     let addresses = ready.ruleset.element_count();
-    if addresses > ADDRESSES_TO_WARN_OF && !output.is_json() {
+    if iptables.ipset_from().is_none() && addresses > ADDRESSES_TO_WARN_OF && !output.is_json() {
         complain(&format!(
-            "warning: {addresses} addresses and ports become rules of their own, and a packet that none of them fits is held against each; nftables has sets for that\n"
+            "warning: there is no ipset here, so {addresses} addresses and ports become rules of their own, and a packet that none of them fits is held against each\n"
         ));
     }
     Ok(wanted)
@@ -47,22 +40,20 @@ pub(super) fn plan(path: &Path, output: &Output) -> u8 {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, output),
     };
-    let wanted = match wanted(&ready, output) {
+    let (iptables, seen) = match look() {
+        Ok(found) => found,
+        Err(err) => return trouble("plan", &err, output),
+    };
+    let wanted = match wanted(&ready, &iptables, output) {
         Ok(wanted) => wanted,
         Err(code) => return code,
     };
-    let planned = look().and_then(|(iptables, seen)| {
-        let steps = Steps::new(Some(&wanted), &seen);
-        iptables.check(&steps)?;
-        Ok((iptables, steps))
-    });
-    match planned {
-        Ok((iptables, steps)) => {
-            report(&iptables, &steps, "would feed", output);
-            if steps.is_empty() { DONE } else { DIFFERS }
-        }
-        Err(err) => trouble("plan", &err, output),
+    let steps = Steps::new(Some(&wanted), &seen);
+    if let Err(err) = iptables.check(&steps) {
+        return trouble("plan", &err, output);
     }
+    report(&iptables, &steps, "would feed", output);
+    if steps.is_empty() { DONE } else { DIFFERS }
 }
 
 pub(super) fn apply(path: &Path, output: &Output) -> u8 {
@@ -70,14 +61,18 @@ pub(super) fn apply(path: &Path, output: &Output) -> u8 {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, output),
     };
-    let wanted = match wanted(&ready, output) {
+    let (iptables, seen) = match look() {
+        Ok(found) => found,
+        Err(err) => return trouble("apply", &err, output),
+    };
+    let wanted = match wanted(&ready, &iptables, output) {
         Ok(wanted) => wanted,
         Err(code) => return code,
     };
     if !output.is_json() {
         ready.warn();
     }
-    let code = converge(Some(&wanted), "apply", output);
+    let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
     if code == DONE {
         since::note(0, &path.display().to_string(), true);
         take_table_away();
@@ -112,21 +107,28 @@ pub(super) fn take_away(output: &Output) {
 }
 
 pub(super) fn remove(output: &Output) -> u8 {
-    let code = converge(None, "remove", output);
+    let code = match look() {
+        Ok((iptables, seen)) => converge(&iptables, &seen, None, "remove", output),
+        Err(err) => trouble("remove", &err, output),
+    };
     if code == DONE {
         since::forget();
     }
     code
 }
 
-fn converge(wanted: Option<&Wanted>, doing: &str, output: &Output) -> u8 {
-    let done = look().and_then(|(iptables, seen)| {
-        let steps = Steps::new(wanted, &seen);
-        iptables.commit(&steps, &seen)?;
+fn converge(
+    iptables: &Iptables,
+    seen: &Seen,
+    wanted: Option<&Wanted>,
+    doing: &str,
+    output: &Output,
+) -> u8 {
+    let steps = Steps::new(wanted, seen);
+    let done = iptables.commit(&steps, seen).and_then(|()| {
         // Read back: what was acked must be there.
-        let left = Steps::new(wanted, &iptables.observe()?);
-        match left.is_empty() {
-            true => Ok((iptables, steps)),
+        match Steps::new(wanted, &iptables.observe()?).is_empty() {
+            true => Ok(()),
             false => Err(IptablesError::Tool {
                 tool: iptables.describe(),
                 said: "read back, the rules are not as they were sent".into(),
@@ -134,8 +136,8 @@ fn converge(wanted: Option<&Wanted>, doing: &str, output: &Output) -> u8 {
         }
     });
     match done {
-        Ok((iptables, steps)) => {
-            report(&iptables, &steps, "fed", output);
+        Ok(()) => {
+            report(iptables, &steps, "fed", output);
             DONE
         }
         Err(err) => trouble(doing, &err, output),
@@ -150,6 +152,8 @@ fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
             "changes": !steps.is_empty(),
             "iptables": steps.v4,
             "ip6tables": steps.v6,
+            "ipset": steps.sets,
+            "ipset_stale": steps.stale_sets,
         }));
     }
     if steps.is_empty() {
@@ -159,6 +163,26 @@ fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
         ));
     }
     let mut text = format!("{}:\n", iptables.describe());
+    for (verb_of_sets, input) in [("fill", &steps.sets), ("take away", &steps.stale_sets)] {
+        if let Some(input) = input {
+            let sets = input
+                .lines()
+                .filter(|line| line.starts_with("rename") || line.starts_with("swap"));
+            let count = sets.count().max(
+                input
+                    .lines()
+                    .filter(|line| line.starts_with("destroy peerwall-") && !line.ends_with("swap"))
+                    .count(),
+            );
+            text.push_str(&format!(
+                "{verb} ipset restore: {verb_of_sets} {count} sets, {} addresses\n",
+                input
+                    .lines()
+                    .filter(|line| line.starts_with("add "))
+                    .count()
+            ));
+        }
+    }
     for (tool, input) in [
         ("iptables-restore", &steps.v4),
         ("ip6tables-restore", &steps.v6),
@@ -181,7 +205,7 @@ pub(super) fn status(path: &Path, output: &Output) -> u8 {
     };
     let loaded = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
     let in_sync = prepare(path).ok().and_then(|ready| {
-        let wanted = wanted(&ready, &Output::new(true)).ok()?;
+        let wanted = wanted(&ready, &iptables, &Output::new(true)).ok()?;
         Some(Steps::new(Some(&wanted), &seen).is_empty())
     });
     let mut counted = saved::counters(&seen.v4);

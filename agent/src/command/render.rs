@@ -27,7 +27,7 @@ pub(super) fn run(path: &Path, format: Format) -> u8 {
 }
 
 fn iptables(ready: &Ready, family: Family, output: &Output) -> u8 {
-    match restore::script(&ready.ruleset, family) {
+    match restore::script(&ready.ruleset, family, None) {
         Ok(script) => {
             output.text(&script.text());
             DONE
