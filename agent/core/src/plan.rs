@@ -180,7 +180,7 @@ fn create_all(wanted: &Ruleset, old: &SeenTable, ops: &mut Vec<Op>) {
 const CAPACITY_FROM: usize = 1024;
 
 /// How many elements to make a hash set for. Told a number, the kernel takes a table of fixed size
-/// (`nft_hash_estimate()`), which loads in less than half of the time of one that grows; it is then
+/// (`nft_hash_estimate()`), which loads faster than one that grows (`scripts/bench`); it is then
 /// also the most that the set can hold. So there is room for twice as many, and a set that becomes
 /// too small all the same is made anew, with the table, in one transaction.
 fn capacity(set: &Set) -> Option<u32> {
