@@ -455,7 +455,7 @@ impl Compiler<'_> {
                     icmp_in(family, IcmpKinds::Set(set))
                 }
             };
-            chain.accept(matches, Reason::Icmp, None);
+            chain.accept(matches, Reason::Icmp, self.policy.icmp.place.as_ref());
         }
         self.ping(chain);
     }
@@ -465,12 +465,16 @@ impl Compiler<'_> {
             for family in Family::BOTH {
                 let echo = IcmpKinds::One(icmp::echo_request(family));
                 match source.first() {
-                    None => chain.accept(icmp_in(family, echo), Reason::Ping, None),
+                    None => chain.accept(
+                        icmp_in(family, echo),
+                        Reason::Ping,
+                        self.policy.icmp.place.as_ref(),
+                    ),
                     Some(Match::Family(of)) if *of == family => {
                         let mut matches = source.clone();
                         matches.push(Match::Protocol(icmp_number(family)));
                         matches.push(Match::Icmp(echo));
-                        chain.accept(matches, Reason::Ping, None);
+                        chain.accept(matches, Reason::Ping, self.policy.icmp.place.as_ref());
                     }
                     Some(_) => {}
                 }

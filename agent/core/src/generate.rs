@@ -150,6 +150,7 @@ fn icmp(groups: usize) -> impl Strategy<Value = Icmp> {
         v4,
         v6,
         ping,
+        place: None,
     })
 }
 

@@ -158,6 +158,8 @@ pub struct Icmp {
     pub v6: IcmpTypes,
     /// Who may ping this host besides peers and overlays.
     pub ping: Vec<Source>,
+    /// Where `[icmp]` is written, if it is.
+    pub place: Option<Place>,
 }
 
 impl Default for Icmp {
@@ -167,6 +169,7 @@ impl Default for Icmp {
             v4: IcmpTypes::Some(Vec::new()),
             v6: IcmpTypes::Some(Vec::new()),
             ping: Vec::new(),
+            place: None,
         }
     }
 }

@@ -594,6 +594,7 @@ impl Loader<'_> {
         let Some(mut fields) = self.table(file, value, "icmp") else {
             return;
         };
+        self.draft.policy.icmp.place = Some(fields.place());
         for (key, family) in [("v4", Family::V4), ("v6", Family::V6)] {
             if let Some((_, value)) = fields.take(key) {
                 let types = self.icmp_types(file, value, family);
