@@ -18,6 +18,9 @@ use peerwall_core::saved::{self, Saved};
 /// Seconds to wait for the xtables lock, which every other iptables takes too.
 const LOCK_SECONDS: &str = "10";
 
+/// What it is called when there is no such program.
+const NOT_FOUND: &str = "No such file or directory";
+
 /// Which of the two iptables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Iptables {
@@ -151,7 +154,14 @@ impl Iptables {
         let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
         for suffix in ["-nft", "-legacy", ""] {
             // Of all tables: who has its NAT in one of them has its filter there too.
-            if let Ok(text) = run(&tool("iptables", suffix, "save"), &[], None) {
+            let save = tool("iptables", suffix, "save");
+            let saved = run(&save, &[], None);
+            if let Err(IptablesError::Tool { said, .. }) = &saved
+                && !said.contains(NOT_FOUND)
+            {
+                log::warn!("{save} is not considered: {}", said.trim());
+            }
+            if let Ok(text) = saved {
                 let rules = text.lines().filter(|line| line.starts_with("-A"));
                 let (ours, others): (Vec<&str>, Vec<&str>) =
                     rules.partition(|line| saved::is_ours(line));

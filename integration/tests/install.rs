@@ -176,15 +176,21 @@ fn the_units_command_needs_no_more_than_the_unit_leaves_it() {
             let unit =
                 fs::read_to_string(Path::new(REPOSITORY).join("agent/systemd/peerwall.service"))
                     .unwrap();
-            assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"));
+            assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n"));
             let policy = Path::new(REPOSITORY).join("policy.toml");
-            let command = format!(
-                "setpriv --bounding-set=-all,+net_admin --inh-caps=-all --no-new-privs {} apply {}",
-                peerwall_bin().display(),
-                policy.display()
-            );
-            peerwall_integration::ns::sh(&command);
+            let apply = |backend: &str| {
+                let caps = "--bounding-set=-all,+net_admin,+net_raw --inh-caps=-all --no-new-privs";
+                let (bin, policy) = (peerwall_bin(), policy.display());
+                peerwall_integration::ns::sh(&format!(
+                    "setpriv {caps} {} apply --backend {backend} {policy}",
+                    bin.display()
+                ))
+            };
+            apply("nft");
             assert!(peerwall_integration::ns::sh("nft list tables").contains("inet peerwall"));
+            // Without CAP_NET_RAW the legacy rules could not be seen, and the other iptables be taken.
+            peerwall_integration::ns::sh("iptables-legacy -A OUTPUT -j ACCEPT");
+            assert!(apply("iptables").contains("iptables-legacy ("));
         },
     );
 }
