@@ -153,6 +153,10 @@ impl Iptables {
     pub fn choose() -> Result<Self, IptablesError> {
         let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
         for suffix in ["-nft", "-legacy", ""] {
+            // Where the two have names of their own, the plain name is one of them once more.
+            if suffix.is_empty() && !found.is_empty() {
+                continue;
+            }
             // Of all tables: who has its NAT in one of them has its filter there too.
             let save = tool("iptables", suffix, "save");
             let saved = run(&save, &[], None);
@@ -167,11 +171,6 @@ impl Iptables {
                     rules.partition(|line| saved::is_ours(line));
                 found.push((ours.len(), others.len(), suffix));
             }
-        }
-        // Where the two have names of their own, the plain name is one of them once more.
-        let plain = found.iter().position(|(_, _, suffix)| suffix.is_empty());
-        if let Some(at) = plain.filter(|_| found.len() > 1) {
-            found.remove(at);
         }
         let (ours, others, suffix) = match found[..] {
             [] => return Err(IptablesError::Missing),

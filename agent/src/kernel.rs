@@ -52,14 +52,6 @@ impl Kernel {
         })
     }
 
-    /// The kernel's generation of rules now.
-    ///
-    /// # Errors
-    /// [`BackendError`] if it cannot be told.
-    pub fn observe_generation(&mut self) -> Result<u32, BackendError> {
-        self.generation()
-    }
-
     fn read(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
         for _ in 0..OBSERVE_TRIES {
             let before = self.generation()?;
@@ -76,7 +68,11 @@ impl Kernel {
         Err(BackendError::Stale)
     }
 
-    fn generation(&mut self) -> Result<u32, BackendError> {
+    /// The kernel's generation of rules now.
+    ///
+    /// # Errors
+    /// [`BackendError`] if it cannot be told.
+    pub fn generation(&mut self) -> Result<u32, BackendError> {
         let request = Message::request(message_type(msg::NFT_MSG_GETGEN), 0, 0);
         let answer = self.socket.get(request).map_err(|err| missing(&err))?;
         let generation = Generation::decode(answer.attributes()).map_err(|err| protocol(&err))?;

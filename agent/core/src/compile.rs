@@ -567,21 +567,18 @@ impl Compiler<'_> {
 
     /// One chain for each reason to deny: log within the rate, count, and end it.
     fn denials(&mut self) {
-        let mut reasons = vec![
-            (INPUT, Reason::InputDefault),
-            (FORWARD, Reason::ForwardDefault),
-        ];
+        let mut reasons = vec![Reason::InputDefault, Reason::ForwardDefault];
         if !self.policy.overlays.is_empty() {
-            reasons.push((INPUT, Reason::OverlaySpoof));
+            reasons.push(Reason::OverlaySpoof);
         }
         if self.policy.overlays.iter().any(|o| o.tunnel.is_some()) {
-            reasons.push((INPUT, Reason::OverlayInject));
+            reasons.push(Reason::OverlayInject);
         }
         if self.policy.options.drop_invalid {
-            reasons.push((INPUT, Reason::Invalid));
+            reasons.push(Reason::Invalid);
         }
-        for (_, reason) in reasons {
-            self.denial(&reason);
+        for reason in &reasons {
+            self.denial(reason);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::observed::{Observed, SeenChain, SeenCounter, SeenSet, SeenTable};
+use crate::observed::{Observed, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
 use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
 
 /// Steps, in the order in which they are sent, all in one transaction.
@@ -282,7 +282,7 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
 }
 
 /// Keeps the longest common subsequence of rules; what is new goes before the next rule that stays.
-fn change_rules(chain: &Chain, seen: &[crate::observed::SeenRule], ops: &mut Vec<Op>) {
+fn change_rules(chain: &Chain, seen: &[SeenRule], ops: &mut Vec<Op>) {
     let kept = common(&chain.rules, seen);
     let kept_seen: BTreeSet<usize> = kept.iter().map(|(_, s)| *s).collect();
     for (index, old) in seen.iter().enumerate() {
@@ -305,9 +305,19 @@ fn change_rules(chain: &Chain, seen: &[crate::observed::SeenRule], ops: &mut Vec
 }
 
 /// Positions (wanted, seen) of a longest common subsequence.
-fn common(wanted: &[Rule], seen: &[crate::observed::SeenRule]) -> Vec<(usize, usize)> {
-    let same = |w: usize, s: usize| seen[s].rule.as_ref() == Ok(&wanted[w]);
-    let (n, m) = (wanted.len(), seen.len());
+fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+    // Mostly all is the same, or all but a few rules: what both start and end with needs no table.
+    let equal = |(rule, seen): (&Rule, &SeenRule)| seen.rule.as_ref() == Ok(rule);
+    let ahead = wanted
+        .iter()
+        .zip(seen)
+        .take_while(|pair| equal(*pair))
+        .count();
+    let (wanted_rest, seen_rest) = (&wanted[ahead..], &seen[ahead..]);
+    let ends = wanted_rest.iter().rev().zip(seen_rest.iter().rev());
+    let behind = ends.take_while(|pair| equal(*pair)).count();
+    let (n, m) = (wanted_rest.len() - behind, seen_rest.len() - behind);
+    let same = |w: usize, s: usize| equal((&wanted_rest[w], &seen_rest[s]));
     // length[w][s]: longest common subsequence of wanted[w..] and seen[s..].
     let mut length = vec![vec![0_usize; m + 1]; n + 1];
     for w in (0..n).rev() {
@@ -318,10 +328,11 @@ fn common(wanted: &[Rule], seen: &[crate::observed::SeenRule]) -> Vec<(usize, us
             };
         }
     }
-    let (mut w, mut s, mut pairs) = (0, 0, Vec::new());
+    let mut pairs: Vec<(usize, usize)> = (0..ahead).map(|at| (at, at)).collect();
+    let (mut w, mut s) = (0, 0);
     while w < n && s < m {
         if same(w, s) {
-            pairs.push((w, s));
+            pairs.push((ahead + w, ahead + s));
             w += 1;
             s += 1;
         } else if length[w + 1][s] >= length[w][s + 1] {
@@ -330,6 +341,7 @@ fn common(wanted: &[Rule], seen: &[crate::observed::SeenRule]) -> Vec<(usize, us
             s += 1;
         }
     }
+    pairs.extend((0..behind).map(|at| (ahead + n + at, ahead + m + at)));
     pairs
 }
 

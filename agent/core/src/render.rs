@@ -8,14 +8,13 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::addr::{self, Family};
-use crate::interface::InterfacePattern;
 use crate::packet::Hook;
 use crate::plan::Op;
 use crate::policy::{Rate, icmp};
 use crate::port::{ICMP, ICMPV6, TCP, UDP};
 use crate::ruleset::{
-    Action, Base, Chain, ChainPolicy, CtStates, Element, IcmpKinds, KeyType, Match, Ports, Rule,
-    Ruleset, Set, TABLE,
+    Action, Base, Chain, ChainPolicy, Element, IcmpKinds, KeyType, Match, Ports, Rule, Ruleset,
+    Set, TABLE,
 };
 
 /// Elements of a set on one line of a script.
@@ -100,17 +99,22 @@ fn policy_text(policy: ChainPolicy) -> &'static str {
 
 /// An element of a set.
 pub fn element(key: KeyType, element: &Element) -> String {
-    let mut text = match key {
+    let mut text = value(key, element);
+    if let Some(comment) = &element.comment {
+        let _ = write!(text, " comment {}", quoted(comment));
+    }
+    text
+}
+
+/// An element without its comment.
+pub(crate) fn value(key: KeyType, element: &Element) -> String {
+    match key {
         KeyType::Ipv4 => address_range(Family::V4, element),
         KeyType::Ipv6 => address_range(Family::V6, element),
         KeyType::Port => number_range(element),
         KeyType::IcmpType => icmp_name(Family::V4, element.first),
         KeyType::Icmpv6Type => icmp_name(Family::V6, element.first),
-    };
-    if let Some(comment) = &element.comment {
-        let _ = write!(text, " comment {}", quoted(comment));
     }
-    text
 }
 
 fn address_range(family: Family, element: &Element) -> String {
@@ -138,8 +142,8 @@ fn icmp_name(family: Family, number: u128) -> String {
     named.map_or_else(|| number.to_string(), str::to_owned)
 }
 
-/// nft has no escapes within quotes, so there must be nothing to escape.
-fn quoted(text: &str) -> String {
+/// Neither nft nor iptables-restore is given escapes within quotes, so there must be nothing to escape.
+pub(crate) fn quoted(text: &str) -> String {
     let plain: String = text
         .chars()
         .filter(|c| *c != '"' && *c != '\\' && !c.is_control())
@@ -206,7 +210,7 @@ fn is_implied(rule: &Rule, index: usize) -> bool {
 
 fn match_text(condition: &Match, rule: &Rule) -> String {
     match condition {
-        Match::CtState(states) => format!("ct state {}", states_text(*states)),
+        Match::CtState(states) => format!("ct state {}", states.names().join(",")),
         Match::Dnat => "ct status dnat".into(),
         Match::Loopback => "iif \"lo\"".into(),
         Match::Interface { pattern, negated } => {
@@ -270,13 +274,6 @@ fn protocol(number: u8) -> String {
         ICMPV6 => "ipv6-icmp".into(),
         other => other.to_string(),
     }
-}
-
-fn states_text(states: CtStates) -> String {
-    let names = CtStates::NAMES
-        .iter()
-        .filter(|(bit, _)| states.0 & bit != 0);
-    names.map(|(_, name)| *name).collect::<Vec<_>>().join(",")
 }
 
 fn ports_text(ports: &Ports) -> String {
@@ -492,20 +489,12 @@ fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
         Ports::Range(range) => json!({"range": [range.first, range.last]}),
     };
     vec![match condition {
-        Match::CtState(states) => {
-            let names = CtStates::NAMES
-                .iter()
-                .filter(|(bit, _)| states.0 & bit != 0);
-            let names: Vec<&str> = names.map(|(_, name)| *name).collect();
-            within(json!({"ct": {"key": "state"}}), json!(names))
-        }
+        Match::CtState(states) => within(json!({"ct": {"key": "state"}}), json!(states.names())),
         Match::Dnat => within(json!({"ct": {"key": "status"}}), json!("dnat")),
         Match::Loopback => equal(meta("iif"), json!("lo")),
         Match::Interface { pattern, negated } => {
             let op = if *negated { "!=" } else { "==" };
-            let name = match pattern {
-                InterfacePattern::Exact(_) | InterfacePattern::Prefix(_) => pattern.to_string(),
-            };
+            let name = pattern.to_string();
             json!({"match": {"op": op, "left": meta("iifname"), "right": name}})
         }
         Match::Family(family) => equal(meta("nfproto"), json!(format!("ipv{}", family.digit()))),

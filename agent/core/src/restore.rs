@@ -14,8 +14,8 @@ use crate::interface::InterfacePattern;
 use crate::ipset;
 use crate::packet::Hook;
 use crate::port::{self, PortRange};
-use crate::render;
-use crate::ruleset::{Action, Chain, CtStates, Element, IcmpKinds, Match, Ports, Rule, Ruleset};
+use crate::render::{self, quoted};
+use crate::ruleset::{Action, Chain, Element, IcmpKinds, Match, Ports, Rule, Ruleset};
 
 /// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
 /// without the NUL), in bytes.
@@ -207,7 +207,7 @@ impl Writer<'_> {
     ) -> Result<Vec<String>, String> {
         let one = |text: String| Ok(vec![text]);
         match condition {
-            Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states_text(*states))),
+            Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states.names().join(",").to_ascii_uppercase())),
             Match::Dnat => one("-m conntrack --ctstate DNAT".into()),
             Match::Loopback => one("-i lo".into()),
             Match::Interface { negated: true, .. } if negated > 1 => one(String::new()),
@@ -221,7 +221,7 @@ impl Writer<'_> {
                 one(format!("-m set --match-set {} src", ipset::name(set)))
             }
             Match::Source { set, .. } => Ok(self.elements(set, "-s ", |set, each| {
-                plain(render::element(set.key, each))
+                render::value(set.key, each)
             })),
             Match::Destination(net) => one(format!("-d {net}")),
             Match::Protocol(number) => one(format!("-p {}", protocol_name(*number))),
@@ -385,26 +385,11 @@ fn join(a: &str, b: &str) -> String {
     }
 }
 
-/// An element without the comment that `render` writes behind it.
-fn plain(text: String) -> String {
-    text.split(' ').next().unwrap_or_default().to_owned()
-}
-
 fn interface(pattern: &InterfacePattern) -> String {
     match pattern {
         InterfacePattern::Exact(name) => name.clone(),
         InterfacePattern::Prefix(prefix) => format!("{prefix}+"),
     }
-}
-
-fn states_text(states: CtStates) -> String {
-    let names = CtStates::NAMES
-        .iter()
-        .filter(|(bit, _)| states.0 & bit != 0);
-    names
-        .map(|(_, name)| name.to_ascii_uppercase())
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 fn colon(range: PortRange) -> String {
@@ -444,12 +429,4 @@ fn multiport(ranges: &[PortRange]) -> Vec<String> {
         free -= slots;
     }
     out
-}
-
-fn quoted(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .filter(|c| *c != '"' && *c != '\\' && !c.is_control())
-        .collect();
-    format!("\"{plain}\"")
 }

@@ -259,6 +259,12 @@ impl CtStates {
         (8, "new"),
         (64, "untracked"),
     ];
+
+    /// Names of the states that are in it.
+    pub fn names(self) -> Vec<&'static str> {
+        let known = Self::NAMES.iter().filter(|(bit, _)| self.0 & bit != 0);
+        known.map(|(_, name)| *name).collect()
+    }
 }
 
 /// One condition on a packet.

@@ -5,7 +5,7 @@
 //! names, rates other units. So rules are compared in a canonical form: options in any order, values
 //! normalized. One restore changes one family in one step; counters of rules that stay go along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
@@ -295,9 +295,12 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
         let _ = writeln!(out, ":{name} - [0:0]");
     }
     for (name, rules) in &wanted.chains {
-        let mut old = seen.chains.get(name).cloned().unwrap_or_default();
+        let mut counted = counted_by_form(seen.chains.get(name).map_or(&[], Vec::as_slice));
         for rule in rules {
-            let (packets, bytes) = take_counters(&mut old, rule);
+            let same = counted
+                .get_mut(&canonical(rule))
+                .and_then(VecDeque::pop_front);
+            let (packets, bytes) = same.unwrap_or_default();
             let _ = writeln!(out, "[{packets}:{bytes}] -A {name} {rule}");
         }
     }
@@ -347,16 +350,14 @@ fn is_jump(old: &SavedJump, from: &str, to: &str) -> bool {
     old.first && old.from == from && canonical(&old.text) == canonical(&jump(to))
 }
 
-/// What the same rule counted, if it is among the old ones.
-fn take_counters(old: &mut Vec<SavedRule>, rule: &str) -> (u64, u64) {
-    let form = canonical(rule);
-    match old.iter().position(|each| canonical(&each.text) == form) {
-        Some(at) => {
-            let same = old.remove(at);
-            (same.packets, same.bytes)
-        }
-        None => (0, 0),
+/// What rules counted, by their form; rules of the same form in their order.
+fn counted_by_form(rules: &[SavedRule]) -> BTreeMap<Canonical, VecDeque<(u64, u64)>> {
+    let mut counted: BTreeMap<Canonical, VecDeque<(u64, u64)>> = BTreeMap::new();
+    for rule in rules {
+        let same = counted.entry(canonical(&rule.text)).or_default();
+        same.push_back((rule.packets, rule.bytes));
     }
+    counted
 }
 
 /// Packets and bytes by the counter that a rule has for a comment.

@@ -38,7 +38,7 @@ pub(super) fn run(path: &Path, hold: bool, output: &Output) -> Result<u8, Backen
         fallback::take_away(output);
     }
     if (by_iptables || !converged.plan.is_empty())
-        && let Ok(now) = kernel.observe_generation()
+        && let Ok(now) = kernel.generation()
     {
         since::note(now, &path.display().to_string(), false);
     }

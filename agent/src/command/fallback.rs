@@ -35,17 +35,17 @@ fn look() -> Result<(Iptables, Seen), IptablesError> {
     Ok((iptables, seen))
 }
 
+/// What `plan` and `apply` start with: the policy, what there is, and what is wanted of it.
+fn start(path: &Path, doing: &str, output: &Output) -> Result<(Ready, Iptables, Seen, Wanted), u8> {
+    let ready = prepare(path).map_err(|why| refuse(&why, output))?;
+    let (iptables, seen) = look().map_err(|err| trouble(doing, &err, output))?;
+    let wanted = wanted(&ready, &iptables, output)?;
+    Ok((ready, iptables, seen, wanted))
+}
+
 pub(super) fn plan(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path) {
-        Ok(ready) => ready,
-        Err(why) => return refuse(&why, output),
-    };
-    let (iptables, seen) = match look() {
-        Ok(found) => found,
-        Err(err) => return trouble("plan", &err, output),
-    };
-    let wanted = match wanted(&ready, &iptables, output) {
-        Ok(wanted) => wanted,
+    let (_, iptables, seen, wanted) = match start(path, "plan", output) {
+        Ok(start) => start,
         Err(code) => return code,
     };
     let steps = Steps::new(Some(&wanted), &seen);
@@ -57,16 +57,8 @@ pub(super) fn plan(path: &Path, output: &Output) -> u8 {
 }
 
 pub(super) fn apply(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path) {
-        Ok(ready) => ready,
-        Err(why) => return refuse(&why, output),
-    };
-    let (iptables, seen) = match look() {
-        Ok(found) => found,
-        Err(err) => return trouble("apply", &err, output),
-    };
-    let wanted = match wanted(&ready, &iptables, output) {
-        Ok(wanted) => wanted,
+    let (ready, iptables, seen, wanted) = match start(path, "apply", output) {
+        Ok(start) => start,
         Err(code) => return code,
     };
     if !output.is_json() {
