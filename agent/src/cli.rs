@@ -44,6 +44,12 @@ pub enum Command {
     ///
     /// Exits with 0 if the table is what the policy says, 1 if not, 2 on trouble.
     Status(BackendArgs),
+    /// Make a policy of iptables rules: of rules-save files, a cloud-config, or what is loaded now
+    ///
+    /// The policy is printed to standard output; to standard error goes what became of each line, where
+    /// the policy differs from the rules, packet by packet, and what was wrong with the rules. Nothing is
+    /// changed. Exits with 0, with 1 if `--strict` is not met, with 2 if a file cannot be read.
+    Import(ImportArgs),
     /// Take our table, or our chains, away, and nothing else
     Remove(RemoveArgs),
     /// Print a completion script for a shell
@@ -124,6 +130,35 @@ pub struct ApplyArgs {
     /// SIGTERM. The rules stay behind. Only nft can do this
     #[arg(long, conflicts_with = "backend")]
     pub hold: bool,
+}
+
+/// What to import.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ImportArgs {
+    /// Files as iptables-save, ip6tables-save and `ipset save` write them, or a cloud-config with such
+    /// files in it; `-` for standard input
+    #[arg(required_unless_present_any = ["v4", "v6", "live"])]
+    pub files: Vec<PathBuf>,
+
+    /// A file of IPv4 rules, where nothing in it tells
+    #[arg(long, value_name = "FILE")]
+    pub v4: Vec<PathBuf>,
+
+    /// A file of IPv6 rules, where nothing in it tells
+    #[arg(long, value_name = "FILE")]
+    pub v6: Vec<PathBuf>,
+
+    /// What iptables, ip6tables and ipset hold now
+    #[arg(long, conflicts_with_all = ["files", "v4", "v6"])]
+    pub live: bool,
+
+    /// Print no policy, and fail, unless every line was taken
+    #[arg(long)]
+    pub strict: bool,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How to render.

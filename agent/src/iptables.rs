@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use peerwall_core::addr::Family;
+use peerwall_core::import::File;
 use peerwall_core::ipset::{self, IpSets};
 use peerwall_core::restore::{self, Script, Unsupported};
 use peerwall_core::ruleset::Ruleset;
@@ -320,6 +321,64 @@ impl Iptables {
         args.extend(more);
         run(&tool, &args, Some(text)).map(drop)
     }
+}
+
+/// What iptables, ip6tables and ipset hold now, for importing it.
+///
+/// # Errors
+/// If there is no iptables, or both kinds hold rules, so that it cannot be told whose are meant.
+pub fn live() -> Result<Vec<File>, IptablesError> {
+    let mut found: Vec<(&str, Vec<File>)> = Vec::new();
+    for suffix in ["-legacy", "-nft", ""] {
+        if suffix.is_empty() && !found.is_empty() {
+            continue;
+        }
+        let mut files = Vec::new();
+        for family in Family::BOTH {
+            let tool = tool(base(family), suffix, "save");
+            if let Ok(text) = run(&tool, &[], None) {
+                files.push(File {
+                    name: tool,
+                    text,
+                    family: Some(family),
+                });
+            }
+        }
+        if !files.is_empty() {
+            found.push((suffix, files));
+        }
+    }
+    let has_rules = |files: &[File]| {
+        let mut lines = files.iter().flat_map(|file| file.text.lines());
+        lines.any(|line| line.starts_with("-A") && !saved::is_ours(line))
+    };
+    let with_rules = found.iter().filter(|(_, files)| has_rules(files)).count();
+    if with_rules > 1 {
+        return Err(IptablesError::Tool {
+            tool: "iptables-save".into(),
+            said: "both iptables-legacy and iptables-nft hold rules; save them to files, and give those".into(),
+        });
+    }
+    let chosen = found
+        .iter()
+        .position(|(_, files)| has_rules(files))
+        .unwrap_or(0);
+    if found.is_empty() {
+        return Err(IptablesError::Missing);
+    }
+    let (_, mut files) = found.swap_remove(chosen);
+    // An empty table is not even printed; then there is nothing to import of that family.
+    files.retain(|file| file.text.contains("\n*"));
+    if let Ok(text) = run("ipset", &["save"], None)
+        && !text.is_empty()
+    {
+        files.push(File {
+            name: "ipset save".into(),
+            text,
+            family: None,
+        });
+    }
+    Ok(files)
 }
 
 fn ipset_restore(text: &str) -> Result<(), IptablesError> {

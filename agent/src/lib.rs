@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod command;
 pub mod converge;
+pub mod facts;
 pub mod files;
 pub mod iptables;
 pub mod kernel;

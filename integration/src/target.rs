@@ -71,6 +71,8 @@ pub struct Target {
 struct Counts {
     ours: BTreeMap<String, u64>,
     probe: u64,
+    /// Packets before any filter.
+    came: u64,
 }
 
 impl Target {
@@ -118,7 +120,10 @@ impl Target {
         ));
         target.host.sh("nft -f - <<'END'\n\
              table inet probe {\n\
+               counter came { }\n\
                counter seen { }\n\
+               chain first-input { type filter hook input priority -300; counter name came; }\n\
+               chain first-forward { type filter hook forward priority -300; counter name came; }\n\
                chain input { type filter hook input priority 300; counter name seen; }\n\
                chain forward { type filter hook forward priority 300; counter name seen; }\n\
              }\n\
@@ -273,6 +278,41 @@ impl Target {
         decide(&before, &after, packet)
     }
 
+    /// Puts the packet on the wire and says whether it got through, whoever filters.
+    ///
+    /// # Panics
+    /// If the packet cannot be made, or never came.
+    pub fn passes(&mut self, packet: &Packet, wanted: bool) -> bool {
+        self.add_interface(&packet.interface);
+        self.serial = self.serial.wrapping_add(1) % 20_000;
+        let setup = Setup::of(packet, self.serial);
+        self.prepare(&setup.before);
+        let before = self.nft_counts();
+        let frame = setup.frame.bytes();
+        let far = self.interfaces[&packet.interface].clone();
+        self.far
+            .run(|| raw::send(&far, &frame))
+            .expect("the wire takes frames");
+        let start = Instant::now();
+        let mut now = self.nft_counts();
+        while now.came == before.came {
+            assert!(start.elapsed() < PATIENCE, "{packet:?} never came");
+            std::thread::sleep(Duration::from_micros(300));
+            now = self.nft_counts();
+        }
+        let patience = match wanted {
+            true => PATIENCE,
+            false => Duration::from_millis(3),
+        };
+        let start = Instant::now();
+        while now.probe == before.probe && start.elapsed() < patience {
+            std::thread::sleep(Duration::from_micros(300));
+            now = self.nft_counts();
+        }
+        self.prepare(&setup.after);
+        now.probe > before.probe
+    }
+
     fn wait_for_change(&self, before: &Counts, packet: &Packet, want: &Decision) -> Counts {
         let start = Instant::now();
         loop {
@@ -344,6 +384,9 @@ impl Target {
                         match object.table.as_deref() {
                             Some("peerwall") => {
                                 counts.ours.insert(object.name.unwrap_or_default(), packets);
+                            }
+                            Some("probe") if object.name.as_deref() == Some("came") => {
+                                counts.came = packets;
                             }
                             Some("probe") => counts.probe = packets,
                             _ => {}

@@ -6,9 +6,11 @@
 //! - [`attr`]: netlink attributes, and the one place where byte order is decided.
 //! - [`message`]: netlink messages and datagrams.
 //! - [`ack`]: the kernel's answers to requests.
+//! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
 pub mod ack;
 pub mod attr;
+pub mod iptables;
 pub mod message;
 pub mod nf_tables;

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod eval;
 pub mod expect;
+pub mod import;
 pub mod interface;
 pub mod ipset;
 pub mod lift;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
+use peerwall_proto::iptables;
 
 use crate::restore::{JUMP_COMMENT, Script, jump};
 
@@ -153,23 +154,9 @@ fn counted(line: &str) -> Option<(u64, u64, &str)> {
     Some((packets.parse().ok()?, bytes.parse().ok()?, rule))
 }
 
-/// Splits a line as iptables-restore does: at spaces, but not within quotes.
+/// The words of a rule; one that cannot be split is one word, and like no rule of ours.
 fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    for c in line.chars() {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            ' ' if !quoted => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
+    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }
 
 /// A rule in canonical form: negation, option and value of each of its parts, in ascending order.
@@ -235,7 +222,7 @@ fn address(value: &str) -> Option<String> {
 }
 
 /// Protocols by number; names as in Debian's `/etc/protocols`, which is where iptables has them from.
-fn protocol(value: &str) -> String {
+pub(crate) fn protocol(value: &str) -> String {
     let number = match value {
         "icmp" => 1,
         "igmp" => 2,

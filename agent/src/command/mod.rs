@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod fallback;
 mod generate;
+mod import;
 mod plan;
 mod render;
 mod status;
@@ -86,6 +87,7 @@ pub fn run(args: &Args) -> ExitCode {
                 || fallback::remove(&output),
             )
         }
+        Command::Import(args) => import::run(args, &Output::new(args.output.json)),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { folder } => generate::man(folder),
     };

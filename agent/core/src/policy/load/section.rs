@@ -493,7 +493,8 @@ impl Loader<'_> {
             Some((_, value)) => {
                 let owner = Owner::Allow(self.draft.policy.allows.len());
                 self.froms(owner, file, value);
-                self.warn_if_open(&what, &place, ports.is_none(), value);
+                let everything = ports.is_none() && interfaces.is_empty();
+                self.warn_if_open(&what, &place, everything, value);
             }
             None => self.error(
                 Diagnostic::error(place.clone(), format!("{what} does not say for whom"))
@@ -528,7 +529,7 @@ impl Loader<'_> {
         (self.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
     }
 
-    fn warn_if_open(&mut self, what: &str, place: &Place, every_port: bool, from: &Value<'_>) {
+    fn warn_if_open(&mut self, what: &str, place: &Place, everything: bool, from: &Value<'_>) {
         let any = match from.get_ref() {
             DeValue::String(text) => text == "any",
             DeValue::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
@@ -538,7 +539,7 @@ impl Loader<'_> {
             | DeValue::Datetime(_)
             | DeValue::Table(_) => false,
         };
-        if any && every_port {
+        if any && everything {
             self.diagnostics.push(
                 Diagnostic::warning(
                     place.clone(),

@@ -1,0 +1,389 @@
+//! Walks a packet through iptables rules, as `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c` does.
+//!
+//! What is not in the packet is decided so that no rule gets wider: a rule with an unknown word does
+//! not accept, and does not drop either, since it can stay where it is, beside peerwall (a drop in
+//! another table still drops). Rates are taken as not exceeded.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::managed;
+use super::rule::{self, At, Chain, Chains, Condition, Kind, Rule, Rules, Target, Test};
+use crate::addr::{self, Family};
+use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
+use crate::port::TCP;
+
+/// A packet, and where it leaves by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The packet.
+    pub packet: Packet,
+    /// Interface it goes out by, at the forward hook.
+    pub out: Option<String>,
+    /// Whether its destination is this host.
+    pub to_this_host: bool,
+}
+
+/// What became of a packet, and by which line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Accepted, dropped or refused.
+    pub verdict: Verdict,
+    /// The rule that decided.
+    pub by: Option<At>,
+}
+
+/// How rules of other programs' own chains are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As the kernel does.
+    Kernel,
+    /// Their drops are left out: they go on beside peerwall, whatever the policy says.
+    BesidePeerwall,
+}
+
+/// The filter table, as one source address sees it: rules for others are left out.
+pub struct Narrow<'r> {
+    reading: Reading,
+    chains: BTreeMap<&'r str, (&'r Chain, Vec<&'r Rule>)>,
+}
+
+/// How a rule came out.
+enum Step {
+    /// On with the next.
+    Next,
+    /// Back to the calling chain.
+    Back,
+    /// Decided.
+    End(Verdict, At),
+}
+
+impl Rules {
+    /// The filter table for packets from this address.
+    pub fn narrow(&self, source: IpAddr, reading: Reading) -> Narrow<'_> {
+        narrow(&self.filter, source, reading)
+    }
+}
+
+/// A table without the rules that are for other sources.
+fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> Narrow<'_> {
+    let fits = |rule: &&Rule| {
+        rule.conditions.iter().all(|c| {
+            c.sources()
+                .is_none_or(|spans| within(spans, source) != c.negated)
+        })
+    };
+    let chains = chains.iter().map(|(name, chain)| {
+        let rules = chain.rules.iter().filter(fits).collect();
+        (name.as_str(), (chain, rules))
+    });
+    Narrow {
+        reading,
+        chains: chains.collect(),
+    }
+}
+
+fn within(spans: &[rule::Span], address: IpAddr) -> bool {
+    let number = addr::number(address);
+    spans
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&number))
+}
+
+impl Narrow<'_> {
+    /// What becomes of a packet.
+    pub fn judge(&self, probe: &Probe) -> Outcome {
+        let name = match probe.packet.hook {
+            Hook::Input => "INPUT",
+            Hook::Forward => "FORWARD",
+        };
+        if let Some((verdict, at)) = self.run(name, probe) {
+            return Outcome {
+                verdict,
+                by: Some(at),
+            };
+        }
+        let chain = self.chains.get(name).map(|(chain, _)| *chain);
+        let accepts = chain.and_then(|chain| chain.accepts).unwrap_or(true);
+        Outcome {
+            verdict: if accepts {
+                Verdict::Accept
+            } else {
+                Verdict::Drop
+            },
+            by: chain.and_then(|chain| chain.at),
+        }
+    }
+
+    fn run(&self, name: &str, probe: &Probe) -> Option<(Verdict, At)> {
+        self.run_from(name, 0, probe)
+    }
+
+    /// A decision, or `None` at the end of the chain.
+    fn run_from(&self, name: &str, from: usize, probe: &Probe) -> Option<(Verdict, At)> {
+        let (_, rules) = self.chains.get(name)?;
+        for (index, rule) in rules.iter().enumerate().skip(from) {
+            match self.step(name, index, rule, probe) {
+                Step::Next => {}
+                Step::Back => return None,
+                Step::End(verdict, at) => return Some((verdict, at)),
+            }
+        }
+        None
+    }
+
+    fn step(&self, chain: &str, index: usize, rule: &Rule, probe: &Probe) -> Step {
+        // All that can be known must hold, before what cannot is asked about.
+        let known = |c: &&Condition| !matches!(c.test, Test::Unknown(_));
+        if !rule
+            .conditions
+            .iter()
+            .filter(known)
+            .all(|c| holds(c, probe))
+        {
+            return Step::Next;
+        }
+        let uncertain = rule.unknown().next().is_some();
+        match &rule.target {
+            Target::Continue(_) | Target::Dnat(..) | Target::Masquerade => Step::Next,
+            Target::Accept | Target::Drop | Target::Reject | Target::Unknown(_) if uncertain => {
+                Step::Next
+            }
+            Target::Accept => Step::End(Verdict::Accept, rule.at),
+            // Who keeps such a chain keeps it without us too.
+            Target::Drop | Target::Reject
+                if self.reading == Reading::BesidePeerwall
+                    && managed::by(chain).is_some_and(|m| m.keeps_drops) =>
+            {
+                Step::Next
+            }
+            Target::Drop | Target::Unknown(_) => Step::End(Verdict::Drop, rule.at),
+            Target::Reject => Step::End(Verdict::Reject, rule.at),
+            // Whether the rest of the chain is seen is not known: it may only take away.
+            Target::Return if uncertain => match self.run_from(chain, index + 1, probe) {
+                Some((verdict, at)) if verdict != Verdict::Accept => Step::End(verdict, at),
+                _ => Step::Back,
+            },
+            Target::Return => Step::Back,
+            // What is accepted in there is accepted only if it would be without it too.
+            Target::Jump(_) | Target::Goto(_) if uncertain => Step::Next,
+            Target::Jump(to) => match self.run(to, probe) {
+                Some((verdict, at)) => Step::End(verdict, at),
+                None => Step::Next,
+            },
+            Target::Goto(to) => match self.run(to, probe) {
+                Some((verdict, at)) => Step::End(verdict, at),
+                None => Step::Back,
+            },
+        }
+    }
+}
+
+/// Whether a condition holds for a packet.
+pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
+    let packet = &probe.packet;
+    let found = match &condition.test {
+        Test::Source(spans) => within(spans, packet.source),
+        Test::Destination(spans) => within(spans, packet.destination),
+        Test::In(pattern) => pattern.matches(&packet.interface),
+        // A packet for this host goes out by nothing: iptables compares with an empty name.
+        Test::Out(pattern) => pattern.matches(probe.out.as_deref().unwrap_or_default()),
+        Test::Protocol(number) => packet.protocol() == *number,
+        Test::SourcePorts(ranges) => ports(packet).is_some_and(|(port, _)| in_any(ranges, port)),
+        Test::DestinationPorts(ranges) => {
+            ports(packet).is_some_and(|(_, port)| in_any(ranges, port))
+        }
+        Test::EitherPort(ranges) => {
+            ports(packet).is_some_and(|(a, b)| in_any(ranges, a) || in_any(ranges, b))
+        }
+        Test::TcpFlags(mask, wanted) => {
+            tcp_flags(packet).is_some_and(|flags| flags & mask == *wanted)
+        }
+        Test::State { states, dnat } => {
+            states.contains(&packet.state) || (*dnat && packet.dialled.is_some())
+        }
+        Test::Dialled(first, last) => {
+            let dialled = packet.dialled.or(ports(packet).map(|(_, port)| port));
+            dialled.is_some_and(|port| (*first..=*last).contains(&port))
+        }
+        Test::Icmp(kind, code) => match packet.transport {
+            Transport::Icmp { kind: k, code: c } => k == *kind && code.is_none_or(|code| code == c),
+            Transport::Ports { .. } | Transport::Other(_) => false,
+        },
+        Test::HopLimit(first, last) => (*first..=*last).contains(&packet.hop_limit),
+        Test::To(Kind::Local) => probe.to_this_host,
+        Test::To(Kind::Broadcast) => match packet.destination {
+            IpAddr::V4(to) => to.is_broadcast(),
+            IpAddr::V6(_) => false,
+        },
+        Test::To(Kind::Multicast) => packet.destination.is_multicast(),
+        Test::Rate(holds, _) | Test::Always(holds) => *holds,
+        Test::Unknown(_) => return false,
+    };
+    // The protocol's own header must be there for the answer to be the other one.
+    let test = &condition.test;
+    let of_ports = matches!(
+        test,
+        Test::SourcePorts(_) | Test::DestinationPorts(_) | Test::EitherPort(_)
+    );
+    let of_tcp = matches!(test, Test::TcpFlags(..));
+    let of_icmp = matches!(test, Test::Icmp(..));
+    let has_header = (!of_ports || ports(packet).is_some())
+        && (!of_tcp || tcp_flags(packet).is_some())
+        && (!of_icmp || matches!(packet.transport, Transport::Icmp { .. }));
+    has_header && found != condition.negated
+}
+
+fn in_any(ranges: &[(u16, u16)], port: u16) -> bool {
+    ranges
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&port))
+}
+
+fn ports(packet: &Packet) -> Option<(u16, u16)> {
+    match packet.transport {
+        Transport::Ports {
+            protocol,
+            source,
+            destination,
+        } if rule::has_ports(protocol) => Some((source, destination)),
+        Transport::Ports { .. } | Transport::Icmp { .. } | Transport::Other(_) => None,
+    }
+}
+
+/// A connection starts with SYN and goes on with ACK; SYN with RST is a packet of none.
+fn tcp_flags(packet: &Packet) -> Option<u8> {
+    let Transport::Ports { protocol: TCP, .. } = packet.transport else {
+        return None;
+    };
+    Some(match packet.state {
+        CtState::New | CtState::Related | CtState::Untracked => rule::SYN,
+        CtState::Established => rule::ACK,
+        CtState::Invalid => rule::SYN | rule::RST,
+    })
+}
+
+/// A port that a nat table publishes: who dials it at this host gets to somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    /// Protocol.
+    pub protocol: u8,
+    /// The port that is dialled.
+    pub dialled: u16,
+    /// Where it gets to; `None` for this host itself.
+    pub to: Option<IpAddr>,
+    /// The port it gets to.
+    pub port: u16,
+    /// The line that says so.
+    pub at: At,
+}
+
+/// Every port that a nat table publishes, by the rules that lead to a DNAT in PREROUTING.
+pub fn published(rules: &Rules) -> Vec<Published> {
+    let mut found = Vec::new();
+    let start = Guard {
+        protocol: None,
+        ports: None,
+    };
+    collect(rules, "PREROUTING", start, 0, &mut found);
+    found.sort_unstable();
+    found.dedup_by_key(|p| (p.protocol, p.dialled, p.to, p.port));
+    found
+}
+
+/// What is known of a packet that got so far.
+#[derive(Clone, Copy)]
+struct Guard {
+    protocol: Option<u8>,
+    ports: Option<(u16, u16)>,
+}
+
+/// Longest range that is followed port by port.
+const PORTS_MAX: u16 = 64;
+
+fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut Vec<Published>) {
+    let Some(chain) = rules.nat.get(chain).filter(|_| depth < 16) else {
+        return;
+    };
+    for rule in &chain.rules {
+        let mut guard = guard;
+        let mut elsewhere = false;
+        for condition in &rule.conditions {
+            match (&condition.test, condition.negated) {
+                (Test::Protocol(number), false) => guard.protocol = Some(*number),
+                (Test::DestinationPorts(ranges), false) => guard.ports = ranges.first().copied(),
+                // Services of a cluster have addresses that are no host's.
+                (Test::Destination(spans), false) => {
+                    elsewhere |= !spans.iter().any(|(first, last)| first != last)
+                        && super::managed::is_service(rules.family, spans);
+                }
+                _ => {}
+            }
+        }
+        if elsewhere {
+            continue;
+        }
+        if let Some(to) = rule.target.chain() {
+            collect(rules, to, guard, depth + 1, found);
+        }
+        if let Target::Dnat(to, port) = &rule.target {
+            let (Some(protocol), Some((first, last))) = (guard.protocol, guard.ports) else {
+                continue;
+            };
+            for dialled in first..=last.min(first.saturating_add(PORTS_MAX)) {
+                found.push(Published {
+                    protocol,
+                    dialled,
+                    to: to.map(|net| net.addr()),
+                    port: port.unwrap_or(dialled),
+                    at: rule.at,
+                });
+            }
+        }
+    }
+}
+
+/// Networks that a nat table masquerades, with the interface they are behind.
+pub fn masqueraded(rules: &Rules) -> Vec<(ipnet::IpNet, crate::interface::InterfacePattern, At)> {
+    let mut found = Vec::new();
+    for rule in rules.nat.values().flat_map(|chain| &chain.rules) {
+        if rule.target != Target::Masquerade {
+            continue;
+        }
+        let mut source = None;
+        let mut behind = None;
+        for condition in &rule.conditions {
+            match (&condition.test, condition.negated) {
+                (Test::Source(spans), false) => {
+                    source = match spans[..] {
+                        [(first, last)] if first != last => addr::prefix(rules.family, first, last),
+                        _ => None,
+                    }
+                }
+                (Test::Out(pattern), true) => behind = Some(pattern.clone()),
+                _ => {}
+            }
+        }
+        if let (Some(source), Some(behind)) = (source, behind) {
+            found.push((source, behind, rule.at));
+        }
+    }
+    found
+}
+
+/// Addresses of private networks (RFC 1918, RFC 4193, RFC 6598).
+pub(super) fn is_private(family: Family, net: ipnet::IpNet) -> bool {
+    let private: &[&str] = match family {
+        Family::V4 => &[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+        ],
+        Family::V6 => &["fc00::/7"],
+    };
+    private
+        .iter()
+        .filter_map(|text| text.parse::<ipnet::IpNet>().ok())
+        .any(|range| range.contains(&net))
+}

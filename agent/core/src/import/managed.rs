@@ -1,0 +1,93 @@
+//! Chains that programs keep by themselves: they put them back, whatever a rules file says.
+
+use crate::addr::Family;
+
+/// A program that keeps chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manager {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether what it drops is its own business: it goes on dropping it beside peerwall.
+    pub keeps_drops: bool,
+}
+
+/// How the names of their chains start.
+const MANAGERS: [(&str, Manager); 14] = [
+    ("KUBE-ROUTER", manager("kube-router", true)),
+    ("KUBE-NWPLCY", manager("kube-router", true)),
+    ("KUBE-POD-FW", manager("kube-router", true)),
+    ("KUBE-", manager("kube-proxy", true)),
+    ("CNI-", manager("the CNI plug-ins", true)),
+    ("FLANNEL-", manager("flannel", false)),
+    ("cali-", manager("Calico", true)),
+    ("CILIUM_", manager("Cilium", true)),
+    ("WEAVE-", manager("Weave Net", true)),
+    // By hand, in spite of its name.
+    ("DOCKER-USER", manager("", false)),
+    ("DOCKER", manager("Docker", true)),
+    ("NETAVARK", manager("Podman", true)),
+    ("LIBVIRT_", manager("libvirt", true)),
+    ("f2b-", manager("fail2ban", true)),
+];
+
+const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
+    Manager { name, keeps_drops }
+}
+
+/// Who keeps a chain of this name.
+pub fn by(chain: &str) -> Option<Manager> {
+    let found = MANAGERS
+        .iter()
+        .find(|(prefix, _)| chain.starts_with(prefix));
+    // What fail2ban did before 0.9 was named in English.
+    let older = chain
+        .starts_with("fail2ban-")
+        .then_some(manager("fail2ban", true));
+    found
+        .map(|(_, manager)| *manager)
+        .or(older)
+        .filter(|m| !m.name.is_empty())
+}
+
+/// Whether a chain is ours, of the fallback.
+pub fn is_ours(chain: &str) -> bool {
+    chain.starts_with("PEERWALL-")
+}
+
+/// Whether addresses are of the services of a Kubernetes cluster, which are no host's: the ranges that
+/// kubeadm, k3s and kubespray give them.
+pub(super) fn is_service(family: Family, spans: &[super::rule::Span]) -> bool {
+    const RANGES: [&str; 4] = ["10.96.0.0/12", "10.43.0.0/16", "10.233.0.0/18", "fd00::/8"];
+    let ranges = RANGES
+        .iter()
+        .filter_map(|text| text.parse::<ipnet::IpNet>().ok());
+    let mut ranges = ranges.filter(|range| Family::of(range.addr()) == family);
+    ranges.any(|range| {
+        let (first, last) = crate::addr::bounds(range);
+        spans.iter().all(|span| (first..=last).contains(&span.0))
+    })
+}
+
+/// Networks that distributions give pods: flannel and kubeadm, k3s and RKE2, kubespray, Calico.
+pub(super) const POD_NETWORKS: [&str; 4] = [
+    "10.244.0.0/16",
+    "10.42.0.0/16",
+    "10.233.64.0/18",
+    "192.168.0.0/16",
+];
+
+/// Whether an interface of this name is a bridge to containers or machines on this host alone.
+pub(super) fn is_bridge(name: &str) -> bool {
+    ["docker", "br-", "podman", "virbr", "lxcbr"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether an interface of this name is a container network's.
+pub(super) fn is_container_interface(name: &str) -> bool {
+    const PREFIXES: [&str; 12] = [
+        "flannel", "cni", "cali", "tunl", "vxlan", "weave", "docker", "br-", "podman", "virbr",
+        "lxcbr", "kube-",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}

@@ -1,0 +1,46 @@
+//! Packets for asking a kernel whether it does with rules what [`super::eval`] says.
+
+use super::Facts;
+use super::classes::{self, Spoken};
+use super::eval::Probe;
+use super::rule::Rules;
+use super::view::View;
+use crate::packet::{CtState, Hook};
+
+/// First packets of every kind that rules tell apart, for this host and through it.
+pub fn probes(rules: &Rules) -> Vec<Probe> {
+    let view = View::new(rules, &Facts::default(), Spoken::default());
+    let mut found = Vec::new();
+    for source in &view.sources {
+        for interface in &view.interfaces {
+            for service in &view.services {
+                for transport in &service.transports {
+                    let states = classes::states(view.family, *transport, false);
+                    let Some(state) = states
+                        .iter()
+                        .find(|s| !matches!(s, CtState::Established | CtState::Related))
+                    else {
+                        continue;
+                    };
+                    for (hook, to) in [
+                        (Hook::Input, view.host.first()),
+                        (Hook::Forward, view.beyond.first()),
+                    ] {
+                        let Some(to) = to else { continue };
+                        let packet =
+                            view.packet(hook, source.example, *to, interface, *transport, *state);
+                        let out = (hook == Hook::Forward)
+                            .then(|| view.outs.last().cloned())
+                            .flatten();
+                        found.push(Probe {
+                            packet,
+                            out,
+                            to_this_host: hook == Hook::Input,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    found
+}

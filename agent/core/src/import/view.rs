@@ -1,0 +1,567 @@
+//! What the rules of one family accept, learned by asking them about one packet of each kind.
+//!
+//! However the rules are written, with negations, chains, returns and drops in front of accepts, this
+//! is what they mean; the policy is written from it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::classes::{self, Service, ServiceKind, Sources, Spoken};
+use super::eval::{self, Narrow, Outcome, Probe, Published, Reading};
+use super::rule::{At, Chains, Condition, Rules, Span, Test};
+use super::{Facts, managed};
+use crate::addr::{self, Family};
+use crate::interface::InterfacePattern;
+use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
+
+/// What is known of one family.
+pub(super) struct View<'r> {
+    pub family: Family,
+    pub rules: &'r Rules,
+    pub spoken: Spoken,
+    pub sources: Vec<Sources>,
+    pub services: Vec<Service>,
+    /// Where packets come in, but for `lo`.
+    pub interfaces: Vec<String>,
+    /// Where packets go out.
+    pub outs: Vec<String>,
+    /// Addresses of this host.
+    pub host: Vec<IpAddr>,
+    /// Other destinations that rules of the input hook name.
+    pub named: Vec<IpAddr>,
+    /// Destinations of packets that go through.
+    pub beyond: Vec<IpAddr>,
+    pub published: Vec<Published>,
+    pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
+    /// For each interface, source and service: the line that accepts it for this host.
+    accepted: Vec<Option<At>>,
+    /// For each interface and source, whether some new packet, of those that nobody published, may
+    /// go through by a line that no program keeps.
+    forwards: Vec<bool>,
+    /// Whether some may, by any line.
+    pub lets_through: bool,
+    /// What rules name as sources.
+    pub literals: Vec<Span>,
+    /// Lines that some program keeps.
+    managed: BTreeSet<At>,
+}
+
+/// Stands for a chain that no line declares.
+const NOWHERE: At = At { input: 0, line: 0 };
+
+/// Stand for this host and for others where nothing is known: RFC 5737, RFC 3849.
+fn host_of(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([192, 0, 2, 254]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe]),
+    }
+}
+
+fn elsewhere(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([203, 0, 113, 200]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 0x200]),
+    }
+}
+
+fn managed_lines(rules: &Rules) -> BTreeSet<At> {
+    let chains = rules
+        .filter
+        .iter()
+        .filter(|(name, _)| managed::by(name).is_some());
+    chains
+        .flat_map(|(_, chain)| &chain.rules)
+        .map(|rule| rule.at)
+        .collect()
+}
+
+/// What rules speak of.
+pub(super) fn spoken(chains: &Chains) -> Spoken {
+    let mut spoken = Spoken::default();
+    for rule in chains.values().flat_map(|chain| &chain.rules) {
+        let protocol = rule.conditions.iter().find_map(Condition::protocol);
+        for condition in &rule.conditions {
+            speak(&mut spoken, condition, protocol);
+        }
+    }
+    spoken
+}
+
+fn speak(spoken: &mut Spoken, condition: &Condition, protocol: Option<u8>) {
+    match &condition.test {
+        Test::Source(spans) => spoken.sources.extend(spans),
+        Test::Destination(spans) => spoken.destinations.extend(spans),
+        Test::In(pattern) => spoken.interfaces_in.push(pattern.clone()),
+        Test::Out(pattern) => spoken.interfaces_out.push(pattern.clone()),
+        Test::Protocol(number) => spoken.protocols.push(*number),
+        Test::SourcePorts(ranges) => {
+            spoken
+                .source_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::DestinationPorts(ranges) => {
+            spoken
+                .destination_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::EitherPort(ranges) => {
+            spoken
+                .source_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+            spoken
+                .destination_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::Dialled(first, last) => spoken.destination_ports.push((protocol, (*first, *last))),
+        Test::Icmp(kind, code) => spoken.icmp.push((*kind, *code)),
+        Test::State { states, .. } => spoken.untracked |= states.contains(&CtState::Untracked),
+        Test::TcpFlags(..)
+        | Test::HopLimit(..)
+        | Test::To(_)
+        | Test::Rate(..)
+        | Test::Always(_)
+        | Test::Unknown(_) => {}
+    }
+}
+
+impl<'r> View<'r> {
+    /// `more` is what else packets should be told apart by.
+    pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Spoken) -> Self {
+        let family = rules.family;
+        let mut spoken = spoken(&rules.filter);
+        let literals = spoken.sources.clone();
+        spoken.add(more);
+        let published = eval::published(rules);
+        let masqueraded = eval::masqueraded(rules);
+        spoken
+            .sources
+            .extend(masqueraded.iter().map(|(net, _, _)| addr::bounds(*net)));
+        spoken
+            .interfaces_in
+            .extend(masqueraded.iter().map(|(_, i, _)| i.clone()));
+        let lo = InterfacePattern::Exact("lo".into());
+        spoken.interfaces_in.retain(|pattern| *pattern != lo);
+        for port in &published {
+            spoken
+                .destination_ports
+                .push((Some(port.protocol), (port.port, port.port)));
+            spoken
+                .destination_ports
+                .push((Some(port.protocol), (port.dialled, port.dialled)));
+            spoken
+                .destinations
+                .extend(port.to.map(|to| (addr::number(to), addr::number(to))));
+        }
+        let local: Vec<IpAddr> = facts
+            .addresses
+            .iter()
+            .map(IpNet::addr)
+            .filter(|a| Family::of(*a) == family && !is_link_local(*a) && !a.is_loopback())
+            .collect();
+        let mut named: Vec<IpAddr> = Vec::new();
+        let mut beyond: Vec<IpAddr> = Vec::new();
+        for class in classes::destinations(family, &spoken.destinations, elsewhere(family)) {
+            // What is not said to be elsewhere is no host's of ours.
+            if class != elsewhere(family) && !local.contains(&class) {
+                named.push(class);
+            }
+            if !class.is_multicast() && !is_link_local(class) {
+                beyond.push(class);
+            }
+        }
+        Self {
+            family,
+            rules,
+            sources: classes::sources(family, &spoken.sources),
+            services: classes::services(family, &spoken),
+            interfaces: classes::interfaces(&spoken.interfaces_in),
+            outs: classes::interfaces(&spoken.interfaces_out),
+            host: if local.is_empty() {
+                vec![host_of(family)]
+            } else {
+                local
+            },
+            named,
+            beyond,
+            published,
+            masqueraded,
+            spoken,
+            accepted: Vec::new(),
+            forwards: Vec::new(),
+            lets_through: false,
+            literals,
+            managed: managed_lines(rules),
+        }
+    }
+
+    /// Asks the rules about everything that is for this host.
+    pub(super) fn learned(mut self) -> Self {
+        let size = self.interfaces.len() * self.sources.len() * self.services.len();
+        let mut accepted = vec![None; size];
+        let mut forwards = vec![false; self.interfaces.len() * self.sources.len()];
+        let mut lets_through = false;
+        for (s, source) in self.sources.iter().enumerate() {
+            let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+            for (i, interface) in self.interfaces.iter().enumerate() {
+                for (v, service) in self.services.iter().enumerate() {
+                    let line = self.for_host(&narrow, source.example, interface, service);
+                    if let Some(slot) = accepted.get_mut(self.index(i, s, v)) {
+                        *slot = line;
+                    }
+                }
+                let through = self.some_way_through(&narrow, source.example, interface);
+                lets_through |= through.0;
+                if let Some(slot) = forwards.get_mut(i * self.sources.len() + s) {
+                    *slot = through.1;
+                }
+            }
+        }
+        self.accepted = accepted;
+        self.forwards = forwards;
+        self.lets_through = lets_through;
+        self
+    }
+
+    /// Whether something of a source that comes in here may go through, by a line that no program
+    /// keeps.
+    pub(super) fn forwards(&self, interface: usize, source: usize) -> bool {
+        self.forwards.get(interface * self.sources.len() + source) == Some(&true)
+    }
+
+    /// Whether an answer to somebody behind this host goes through it.
+    pub(super) fn replies_pass(&self) -> bool {
+        let stranger = classes::stranger(self.family);
+        let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
+        let transport = Transport::Ports {
+            protocol: crate::port::TCP,
+            source: 443,
+            destination: classes::SOURCE_PORT,
+        };
+        let interface = self
+            .interfaces
+            .last()
+            .map(String::as_str)
+            .unwrap_or_default();
+        let to = elsewhere(self.family);
+        let packet = self.packet(
+            Hook::Forward,
+            stranger,
+            to,
+            interface,
+            transport,
+            CtState::Established,
+        );
+        self.outs.iter().any(|out| {
+            let probe = Probe {
+                packet: packet.clone(),
+                out: Some(out.clone()),
+                to_this_host: false,
+            };
+            narrow.judge(&probe).verdict == Verdict::Accept
+        })
+    }
+
+    fn index(&self, interface: usize, source: usize, service: usize) -> usize {
+        (interface * self.sources.len() + source) * self.services.len() + service
+    }
+
+    /// The line that accepts such packets for this host; `None` unless all of them are.
+    pub(super) fn accepts(&self, interface: usize, source: usize, service: usize) -> Option<At> {
+        self.accepted
+            .get(self.index(interface, source, service))
+            .copied()
+            .flatten()
+    }
+
+    fn for_host(
+        &self,
+        narrow: &Narrow<'_>,
+        source: IpAddr,
+        interface: &str,
+        service: &Service,
+    ) -> Option<At> {
+        let mut line = None;
+        for transport in &service.transports {
+            for state in self.starting(*transport) {
+                for host in &self.host {
+                    let packet =
+                        self.packet(Hook::Input, source, *host, interface, *transport, state);
+                    let outcome = narrow.judge(&Probe {
+                        packet,
+                        out: None,
+                        to_this_host: true,
+                    });
+                    if outcome.verdict != Verdict::Accept {
+                        return None;
+                    }
+                    line = line.or(outcome.by).or(Some(NOWHERE));
+                }
+            }
+        }
+        line
+    }
+
+    /// States of packets that are not of a connection already.
+    fn starting(&self, transport: Transport) -> impl Iterator<Item = CtState> + use<> {
+        let states = classes::states(self.family, transport, false)
+            .iter()
+            .copied();
+        let is_icmp = matches!(transport, Transport::Icmp { .. });
+        states.filter(move |state| match state {
+            CtState::New => true,
+            CtState::Invalid | CtState::Untracked => is_icmp,
+            // Errors that belong to a connection come in with its replies, or by a rule for them.
+            CtState::Related | CtState::Established => false,
+        })
+    }
+
+    pub(super) fn packet(
+        &self,
+        hook: Hook,
+        source: IpAddr,
+        destination: IpAddr,
+        interface: &str,
+        transport: Transport,
+        state: CtState,
+    ) -> Packet {
+        Packet {
+            hook,
+            interface: interface.to_owned(),
+            source,
+            destination,
+            transport,
+            hop_limit: classes::hop_limit(self.family, transport),
+            state,
+            dialled: None,
+            reverse_path: false,
+        }
+    }
+
+    /// Whether every new packet of a source that comes in here may go through.
+    pub(super) fn passes_all(&self, interface: usize, source: usize) -> bool {
+        let (Some(interface), Some(source)) =
+            (self.interfaces.get(interface), self.sources.get(source))
+        else {
+            return false;
+        };
+        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+        let mut ways = self.ways();
+        ways.all(|(out, to)| {
+            let mut services = self.forwarded_services();
+            services.all(|t| {
+                self.through(&narrow, source.example, interface, out, to, t)
+                    .verdict
+                    == Verdict::Accept
+            })
+        })
+    }
+
+    /// Whether new packets of a source that come in here may go out to strangers.
+    pub(super) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
+        let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
+        let out = self.outs.last().map(String::as_str).unwrap_or_default();
+        let to = elsewhere(self.family);
+        self.forwarded_services().all(|t| {
+            self.through(&narrow, source, interface, out, to, t).verdict == Verdict::Accept
+        })
+    }
+
+    /// Whether something may go through, and whether by a line that no program keeps.
+    fn some_way_through(
+        &self,
+        narrow: &Narrow<'_>,
+        source: IpAddr,
+        interface: &str,
+    ) -> (bool, bool) {
+        let mut found = (false, false);
+        for (out, to) in self.ways() {
+            for transport in self.forwarded_services() {
+                let outcome = self.through(narrow, source, interface, out, to, transport);
+                if outcome.verdict != Verdict::Accept {
+                    continue;
+                }
+                found.0 = true;
+                if !outcome.by.is_some_and(|at| self.managed.contains(&at)) {
+                    return (true, true);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether some program keeps a line.
+    pub(super) fn is_managed(&self, at: At) -> bool {
+        self.managed.contains(&at)
+    }
+
+    fn ways(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.outs
+            .iter()
+            .flat_map(|out| self.beyond.iter().map(move |to| (out.as_str(), *to)))
+    }
+
+    /// One packet for each service that has a first packet.
+    fn forwarded_services(&self) -> impl Iterator<Item = Transport> {
+        self.services
+            .iter()
+            .flat_map(|service| service.transports.iter().copied())
+            .filter(|t| classes::states(self.family, *t, false).contains(&CtState::New))
+    }
+
+    fn through(
+        &self,
+        narrow: &Narrow<'_>,
+        source: IpAddr,
+        interface: &str,
+        out: &str,
+        to: IpAddr,
+        transport: Transport,
+    ) -> Outcome {
+        let packet = self.packet(
+            Hook::Forward,
+            source,
+            to,
+            interface,
+            transport,
+            CtState::New,
+        );
+        narrow.judge(&Probe {
+            packet,
+            out: Some(out.to_owned()),
+            to_this_host: false,
+        })
+    }
+
+    /// A packet to a published port, as it gets to its hook.
+    pub(super) fn dialled(&self, port: &Published, source: IpAddr, interface: &str) -> Probe {
+        let hook = if port.to.is_some() {
+            Hook::Forward
+        } else {
+            Hook::Input
+        };
+        let to = port.to.unwrap_or_else(|| host_of(self.family));
+        let transport = Transport::Ports {
+            protocol: port.protocol,
+            source: classes::SOURCE_PORT,
+            destination: port.port,
+        };
+        let mut packet = self.packet(hook, source, to, interface, transport, CtState::New);
+        packet.dialled = Some(port.dialled);
+        Probe {
+            packet,
+            out: port.to.map(|to| self.way_to(to)),
+            to_this_host: port.to.is_none(),
+        }
+    }
+
+    /// The interface that an address is behind, as far as rules tell.
+    fn way_to(&self, to: IpAddr) -> String {
+        let behind = self
+            .masqueraded
+            .iter()
+            .find(|(net, _, _)| net.contains(&to));
+        if let Some((_, interface, _)) = behind {
+            return interface.example();
+        }
+        let number = addr::number(to);
+        let rules = self.rules.filter.values().flat_map(|chain| &chain.rules);
+        let mut named = rules.filter_map(|rule| {
+            let is_to = rule.conditions.iter().any(|c| {
+                let mut spans = c.destinations().into_iter().flatten();
+                !c.negated && spans.any(|(a, b)| (*a..=*b).contains(&number))
+            });
+            let mut outs = rule.conditions.iter().filter(|c| !c.negated && is_to);
+            outs.find_map(|c| Some(c.out()?.example()))
+        });
+        let found = named.next();
+        found
+            .or_else(|| self.outs.last().cloned())
+            .unwrap_or_default()
+    }
+
+    /// Whether most of what a source asks for is refused aloud.
+    pub(super) fn refuses(&self, interface: usize, source: usize) -> bool {
+        let (Some(interface), Some(source)) =
+            (self.interfaces.get(interface), self.sources.get(source))
+        else {
+            return false;
+        };
+        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+        let (mut refused, mut dropped) = (0, 0);
+        for service in &self.services {
+            let (Some(transport), Some(host)) = (service.transports.first(), self.host.first())
+            else {
+                continue;
+            };
+            if !matches!(service.kind, ServiceKind::Ports(..)) {
+                continue;
+            }
+            let packet = self.packet(
+                Hook::Input,
+                source.example,
+                *host,
+                interface,
+                *transport,
+                CtState::New,
+            );
+            match narrow
+                .judge(&Probe {
+                    packet,
+                    out: None,
+                    to_this_host: true,
+                })
+                .verdict
+            {
+                Verdict::Accept => {}
+                Verdict::Drop => dropped += 1,
+                Verdict::Reject => refused += 1,
+            }
+        }
+        refused > dropped
+    }
+
+    /// Sources that lie wholly in a prefix or span.
+    pub(super) fn within(&self, (first, last): Span) -> Vec<usize> {
+        let inside = |source: &Sources| source.spans.iter().all(|(a, b)| first <= *a && *b <= last);
+        (0..self.sources.len())
+            .filter(|index| self.sources.get(*index).is_some_and(inside))
+            .collect()
+    }
+
+    /// Whether a service is one of a family's ICMP types.
+    pub(super) fn icmp(&self) -> impl Iterator<Item = (usize, u8, u8)> {
+        self.services
+            .iter()
+            .enumerate()
+            .filter_map(|(index, service)| match service.kind {
+                ServiceKind::Icmp(kind, code) => Some((index, kind, code)),
+                ServiceKind::Ports(..) | ServiceKind::Protocol(_) | ServiceKind::OtherProtocols => {
+                    None
+                }
+            })
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
+impl Spoken {
+    /// Takes in what another speaks of.
+    pub(super) fn add(&mut self, more: Self) {
+        self.sources.extend(more.sources);
+        self.destinations.extend(more.destinations);
+        self.source_ports.extend(more.source_ports);
+        self.destination_ports.extend(more.destination_ports);
+        self.protocols.extend(more.protocols);
+        self.icmp.extend(more.icmp);
+        self.interfaces_in.extend(more.interfaces_in);
+        self.interfaces_out.extend(more.interfaces_out);
+        self.untracked |= more.untracked;
+    }
+}

@@ -1,0 +1,96 @@
+//! `peerwall import`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use peerwall_core::addr::Family;
+use peerwall_core::import::{self, Facts, File, Import};
+use serde_json::json;
+
+use super::{DIFFERS, DONE, TROUBLE, trouble};
+use crate::cli::ImportArgs;
+use crate::facts;
+use crate::files::FileSystem;
+use crate::iptables;
+use crate::output::{Output, complain};
+
+/// What is read from standard input is at most so long; a file of a million rules is shorter.
+const STDIN_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
+    let files = match args.live {
+        true => iptables::live().map_err(|err| err.to_string()),
+        false => read(args),
+    };
+    let files = match files {
+        Ok(files) => files,
+        Err(err) => return trouble("import", &err, output),
+    };
+    if files.is_empty() {
+        return trouble(
+            "import",
+            &"iptables and ip6tables hold nothing here",
+            output,
+        );
+    }
+    // Files of another host say nothing of this one.
+    let facts = match args.live || facts::is_node() {
+        true => facts::gather(),
+        false => Facts::default(),
+    };
+    match import::import(&files, &facts) {
+        Ok(import) => print(&import, args.strict, output),
+        Err(errors) => {
+            match output.is_json() {
+                true => output.json(&json!({ "errors": errors })),
+                false => errors
+                    .iter()
+                    .for_each(|err| complain(&format!("error: {err}\n"))),
+            }
+            TROUBLE
+        }
+    }
+}
+
+fn read(args: &ImportArgs) -> Result<Vec<File>, String> {
+    let known = |family| move |path: &PathBuf| (path.clone(), Some(family));
+    let named = args.files.iter().map(|path| (path.clone(), None));
+    let v4 = args.v4.iter().map(known(Family::V4));
+    let v6 = args.v6.iter().map(known(Family::V6));
+    named
+        .chain(v4)
+        .chain(v6)
+        .map(|(path, family)| {
+            let (name, text) = match path == Path::new("-") {
+                true => ("standard input".to_owned(), stdin()?),
+                false => (path.display().to_string(), FileSystem::text(&path)?),
+            };
+            Ok(File { name, text, family })
+        })
+        .collect()
+}
+
+fn stdin() -> Result<String, String> {
+    let mut text = String::new();
+    let stdin = std::io::stdin().lock();
+    stdin
+        .take(STDIN_MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|err| format!("cannot read standard input: {err}"))?;
+    Ok(text)
+}
+
+fn print(import: &Import, strict: bool, output: &Output) -> u8 {
+    let refused = strict && !import.is_whole();
+    if output.is_json() {
+        output.json(import);
+    } else {
+        complain(&import.to_string());
+        if refused {
+            complain("\nerror: not every line was taken; see those marked LEFT and partly\n");
+        } else {
+            output.text(&import.policy);
+        }
+    }
+    if refused { DIFFERS } else { DONE }
+}
