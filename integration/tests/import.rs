@@ -10,6 +10,7 @@
 )]
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use peerwall_core::addr::Family;
@@ -18,6 +19,7 @@ use peerwall_core::import::eval::{Probe, Reading};
 use peerwall_core::import::{Facts, File, import, probes, rules};
 use peerwall_core::packet::{CtState, Hook, Transport, Verdict};
 use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 use peerwall_integration::target::{Filter, Sets, Target, agrees};
@@ -109,7 +111,8 @@ fn try_file(
     // What is in sets is known only beside them.
     let files: Vec<File> = sets.iter().cloned().chain([alone]).collect();
     let rules = rules(&files).unwrap().remove(0);
-    let probes = sample(probes(&rules), count);
+    let host = [HOST_V4, HOST_V6].map(|address| address.parse::<IpAddr>().unwrap().into());
+    let probes = sample(probes(&rules, &host), count);
     assert!(!probes.is_empty(), "{at}");
     let six = if family == Family::V6 { "6" } else { "" };
     let suffix = flavour.suffix();

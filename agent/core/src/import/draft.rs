@@ -16,7 +16,7 @@ use crate::port::{self, TCP, UDP};
 
 /// More prefixes than this in one list are not written: who drops so many keeps them in a list of
 /// their own.
-const PREFIXES_MAX: usize = 4096;
+const PREFIXES_MAX: usize = 20_000;
 /// Longest prefix of a private network that is taken for a pod network by its looks alone.
 const POD_PREFIX_MAX: u8 = 20;
 /// Lists longer than this become a group.
@@ -173,21 +173,24 @@ impl From {
 impl Writer<'_> {
     /// Interfaces from which everything is accepted, to this host and through it.
     fn trusted(&mut self, view: &View<'_>, known: &mut Known) {
-        for i in 0..view.interfaces.len() {
-            let sources = 0..view.sources.len();
-            let all = sources
+        let sources = 0..view.sources.len();
+        let all = |i: usize| {
+            sources
                 .clone()
-                .all(|s| accepts_all(view, i, s) && view.passes_all(i, s));
-            if !all {
-                continue;
-            }
+                .all(|s| accepts_all(view, i, s) && view.passes_all(i, s))
+        };
+        let open: Vec<usize> = (0..view.interfaces.len()).filter(|i| all(*i)).collect();
+        if open.len() == view.interfaces.len() {
+            return; // the host is open: no interface is trusted more than others
+        }
+        for i in open {
             let Some(pattern) = self.pattern(view, i) else {
                 continue; // every interface: there is nothing to write
             };
             if !self.draft.trusted.contains(&pattern) {
                 self.draft.trusted.push(pattern);
             }
-            sources.for_each(|s| known.set(i, s));
+            sources.clone().for_each(|s| known.set(i, s));
         }
     }
 
@@ -478,15 +481,15 @@ impl Writer<'_> {
             };
             for i in 0..view.interfaces.len() {
                 for s in 0..view.sources.len() {
-                    let Some(at) = view.accepts(i, s, v).filter(|_| !known.is(i, s)) else {
+                    let Some(at) = view.opens(i, s, v).filter(|_| !known.is(i, s)) else {
                         continue;
                     };
-                    if self.is_tunnel(kind) && !accepts_all(view, i, s) {
+                    if self.is_tunnel(kind) && !opens_all(view, i, s) {
                         self.say(at, "tunnel packets are for peers to send: name the other nodes under [peers]");
                         continue;
                     }
                     // ICMP has its own part of the policy, but where all there is is accepted.
-                    if matches!(kind, ServiceKind::Icmp(..)) && !accepts_all(view, i, s) {
+                    if matches!(kind, ServiceKind::Icmp(..)) && !opens_all(view, i, s) {
                         continue;
                     }
                     let found = regions.iter_mut().find(|region| region.at == at);
@@ -534,7 +537,7 @@ impl Writer<'_> {
                     || who.iter().all(|(i, sources)| {
                         sources
                             .iter()
-                            .all(|s| known.is(*i, *s) || view.accepts(*i, *s, *v).is_some())
+                            .all(|s| known.is(*i, *s) || view.opens(*i, *s, *v).is_some())
                     })
             };
             let services: Vec<usize> = match (0..view.services.len()).all(|v| anyway(&v)) {
@@ -549,7 +552,7 @@ impl Writer<'_> {
             }
             // What is accepted anyway, by other entries or other lines, may be in it.
             let may = |i: usize, s: usize| {
-                known.is(i, s) || services.iter().all(|v| view.accepts(i, s, *v).is_some())
+                known.is(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
             };
             self.allow(view, &may, region.at, &who, ports);
         }
@@ -1026,6 +1029,10 @@ fn unused(name: String, used: &mut Vec<String>) -> String {
 
 fn accepts_all(view: &View<'_>, interface: usize, source: usize) -> bool {
     (0..view.services.len()).all(|v| view.accepts(interface, source, v).is_some())
+}
+
+fn opens_all(view: &View<'_>, interface: usize, source: usize) -> bool {
+    (0..view.services.len()).all(|v| view.opens(interface, source, v).is_some())
 }
 
 /// Sources that are accepted on every port, from everywhere, as rules write them. None if that is

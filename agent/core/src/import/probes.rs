@@ -1,5 +1,7 @@
 //! Packets for asking a kernel whether it does with rules what [`super::eval`] says.
 
+use ipnet::IpNet;
+
 use super::Facts;
 use super::classes::{self, Spoken};
 use super::eval::Probe;
@@ -7,9 +9,13 @@ use super::rule::Rules;
 use super::view::View;
 use crate::packet::{CtState, Hook};
 
-/// First packets of every kind that rules tell apart, for this host and through it.
-pub fn probes(rules: &Rules) -> Vec<Probe> {
-    let view = View::new(rules, &Facts::default(), Spoken::default());
+/// First packets of every kind that rules tell apart, for a host with these addresses and through it.
+pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {
+    let facts = Facts {
+        addresses: host.to_vec(),
+        ..Facts::default()
+    };
+    let view = View::new(rules, &facts, Spoken::default());
     let mut found = Vec::new();
     for source in &view.sources {
         for interface in &view.interfaces {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::draft::Unsaid;
 use super::proof::{self, Fate as Packets, Proof};
-use super::rule::{At, Chains, Condition, Rule, Target, Test};
+use super::rule::{self, At, Chains, Condition, Rule, Target, Test};
 use super::view::View;
 use super::{Facts, Import, Parsed, managed};
 use crate::addr::Family;
@@ -692,23 +692,7 @@ fn strange(rule: &Rule) -> bool {
 }
 
 fn reaches(chains: &Chains, from: &str, to: &str) -> bool {
-    let mut seen: Vec<&str> = vec![from];
-    let mut next = 0;
-    while let Some(name) = seen.get(next).copied() {
-        if name == to {
-            return true;
-        }
-        next += 1;
-        let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
-        for rule in rules {
-            if let Some(into) = rule.target.chain()
-                && !seen.contains(&into)
-            {
-                seen.push(into);
-            }
-        }
-    }
-    false
+    rule::reached(chains, from).contains(&to)
 }
 
 /// The classic holes.

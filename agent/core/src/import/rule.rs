@@ -349,6 +349,22 @@ fn circles<'c>(chains: &'c Chains, from: &str, path: &mut Vec<&'c str>) -> bool 
     })
 }
 
+/// Chains that packets can get to from this one, itself first.
+pub(super) fn reached<'c>(chains: &'c Chains, from: &'c str) -> Vec<&'c str> {
+    let mut seen: Vec<&str> = vec![from];
+    let mut next = 0;
+    while let Some(name) = seen.get(next).copied() {
+        next += 1;
+        let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        for into in rules.iter().filter_map(|rule| rule.target.chain()) {
+            if !seen.contains(&into) {
+                seen.push(into);
+            }
+        }
+    }
+    seen
+}
+
 type Wrong = (String, &'static str);
 
 /// Targets that let a packet go on.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::classes::{self, Service, ServiceKind, Sources, Spoken};
 use super::eval::{self, Narrow, Outcome, Probe, Published, Reading};
-use super::rule::{At, Chains, Condition, Rules, Span, Test};
+use super::rule::{self, At, Chains, Condition, Rules, Span, Test};
 use super::{Facts, managed};
 use crate::addr::{self, Family};
 use crate::interface::InterfacePattern;
@@ -64,6 +64,21 @@ fn elsewhere(family: Family) -> IpAddr {
         Family::V4 => IpAddr::from([203, 0, 113, 200]),
         Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 0x200]),
     }
+}
+
+/// Destinations that rules name which packets for this host meet.
+fn destinations_at_input(rules: &Rules) -> Vec<Span> {
+    let chains = rule::reached(&rules.filter, "INPUT");
+    let rules = chains
+        .iter()
+        .filter_map(|name| rules.filter.get(*name))
+        .flat_map(|c| &c.rules);
+    let conditions = rules.flat_map(|rule| &rule.conditions);
+    conditions
+        .filter_map(Condition::destinations)
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn managed_lines(rules: &Rules) -> BTreeSet<At> {
@@ -160,17 +175,15 @@ impl<'r> View<'r> {
             .map(IpNet::addr)
             .filter(|a| Family::of(*a) == family && !is_link_local(*a) && !a.is_loopback())
             .collect();
-        let mut named: Vec<IpAddr> = Vec::new();
-        let mut beyond: Vec<IpAddr> = Vec::new();
-        for class in classes::destinations(family, &spoken.destinations, elsewhere(family)) {
-            // What is not said to be elsewhere is no host's of ours.
-            if class != elsewhere(family) && !local.contains(&class) {
-                named.push(class);
-            }
-            if !class.is_multicast() && !is_link_local(class) {
-                beyond.push(class);
-            }
-        }
+        let usual = |address: &IpAddr| !address.is_multicast() && !is_link_local(*address);
+        let beyond = classes::destinations(family, &spoken.destinations, elsewhere(family));
+        let beyond = beyond.into_iter().filter(usual).collect();
+        let at_input = destinations_at_input(rules);
+        let (host, named) = classes::destinations(family, &at_input, host_of(family))
+            .into_iter()
+            .partition(usual);
+        // Where it is not known which addresses are this host's, each may be.
+        let host: Vec<IpAddr> = if local.is_empty() { host } else { local };
         Self {
             family,
             rules,
@@ -178,11 +191,7 @@ impl<'r> View<'r> {
             services: classes::services(family, &spoken),
             interfaces: classes::interfaces(&spoken.interfaces_in),
             outs: classes::interfaces(&spoken.interfaces_out),
-            host: if local.is_empty() {
-                vec![host_of(family)]
-            } else {
-                local
-            },
+            host,
             named,
             beyond,
             published,
@@ -273,6 +282,30 @@ impl<'r> View<'r> {
             .get(self.index(interface, source, service))
             .copied()
             .flatten()
+    }
+
+    /// The same for an allow, which opens a port for whatever it is published to as well: `None` too if
+    /// that may not be dialled.
+    pub(super) fn opens(&self, interface: usize, source: usize, service: usize) -> Option<At> {
+        let line = self.accepts(interface, source, service)?;
+        let kind = &self.services.get(service)?.kind;
+        let name = self.interfaces.get(interface)?;
+        let from = self.sources.get(source)?.example;
+        let of_service = |port: &&Published| match kind {
+            ServiceKind::Ports(protocol, ranges) => {
+                *protocol == port.protocol && ranges.contains(&(port.dialled, port.dialled))
+            }
+            ServiceKind::Icmp(..) | ServiceKind::Protocol(_) | ServiceKind::OtherProtocols => false,
+        };
+        let mut published = self.published.iter().filter(of_service).peekable();
+        if published.peek().is_none() {
+            return Some(line);
+        }
+        let narrow = self.rules.narrow(from, Reading::BesidePeerwall);
+        let passes = |port: &Published| {
+            narrow.judge(&self.dialled(port, from, name)).verdict == Verdict::Accept
+        };
+        published.all(passes).then_some(line)
     }
 
     fn for_host(
@@ -441,7 +474,12 @@ impl<'r> View<'r> {
         } else {
             Hook::Input
         };
-        let to = port.to.unwrap_or_else(|| host_of(self.family));
+        let here = self
+            .host
+            .first()
+            .copied()
+            .unwrap_or_else(|| host_of(self.family));
+        let to = port.to.unwrap_or(here);
         let transport = Transport::Ports {
             protocol: port.protocol,
             source: classes::SOURCE_PORT,
