@@ -102,9 +102,9 @@ pub struct BackendArgs {
     #[command(flatten)]
     pub policy: PolicyArgs,
 
-    /// What holds the rules
-    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
-    pub backend: BackendName,
+    /// What holds the rules; otherwise the policy's `[options] backend`, which is auto if it is not there
+    #[arg(long, value_enum)]
+    pub backend: Option<BackendName>,
 }
 
 /// What to remove, and how to print.

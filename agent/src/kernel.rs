@@ -1,6 +1,7 @@
 //! The backend that is the kernel: nf_tables by netlink.
 
 use peerwall_core::backend::{Backend, BackendError, Refusal};
+use peerwall_core::kconfig;
 use peerwall_core::lift::{self, Dump, Point};
 use peerwall_core::lower::{OpIndex, lower};
 use peerwall_core::observed::{Hold, Observed, SeenTable};
@@ -258,9 +259,9 @@ impl Kernel {
 pub fn lacks(err: &BackendError) -> bool {
     match err {
         BackendError::Missing(_) => true,
-        BackendError::Refused(refusals) => refusals.iter().all(|refusal| {
-            refusal.op.is_some() && matches!(refusal.errno, libc::ENOENT | libc::EOPNOTSUPP)
-        }),
+        BackendError::Refused(refusals) => refusals
+            .iter()
+            .all(|refusal| refusal.op.is_some() && is_lacking(refusal.errno)),
         BackendError::Stale
         | BackendError::Owned
         | BackendError::Protocol(_)
@@ -399,12 +400,28 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
         || "the change as a whole".to_owned(),
         |op| render::op(&plan.ops[op]),
     );
+    let lacking = op
+        .filter(|_| is_lacking(ack.errno))
+        .map(|op| kconfig::options(&plan.ops[op]));
+    let lacking = lacking.filter(|options| !options.is_empty());
     Refusal {
         op,
         what,
         errno: ack.errno,
-        why: describe(ack),
+        why: match lacking {
+            Some(options) => format!(
+                "{}; the kernel may lack {}",
+                describe(ack),
+                options.join(" or ")
+            ),
+            None => describe(ack),
+        },
     }
+}
+
+/// What is answered to an expression or a kind of set that the kernel does not know.
+fn is_lacking(errno: i32) -> bool {
+    matches!(errno, libc::ENOENT | libc::EOPNOTSUPP)
 }
 
 /// An error of the first thing that is asked of it: the kernel may have no netfilter netlink

@@ -27,6 +27,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "render",
         "status",
         "remove",
+        "import",
         "completions",
         "man",
         "Exit codes",
@@ -116,4 +117,76 @@ fn a_reader_that_goes_away_is_nobodys_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+const STORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/fixtures/story");
+
+#[test]
+fn import_prints_a_policy_to_one_side_and_its_account_to_the_other() {
+    let files = [
+        format!("{STORY}/rules-save.final"),
+        format!("{STORY}/rules6-save"),
+    ];
+    let output = peerwall(&["import", "--strict", &files[0], &files[1]]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stdout(&output).starts_with("# Made by") && stdout(&output).contains("[overlay.flannel]")
+    );
+    let account = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        account.contains("holes in these rules") && account.contains("taken  [[allow]] ssh"),
+        "{account}"
+    );
+
+    let output = peerwall(&["import", "--json", &files[0], &files[1]]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["policy"].as_str().unwrap().contains("[peers]"));
+    assert_eq!(json["lines"][5]["fate"], "core");
+    assert!(
+        json["differences"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|d| d["change"] == "closed")
+    );
+}
+
+#[test]
+fn import_reads_standard_input_and_refuses_what_it_cannot_read() {
+    let import = |args: &[&str], text: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_peerwall"))
+            .arg("import")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let rules = "*filter\n:INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p tcp --dport 80 -m string --string x -j ACCEPT\nCOMMIT\n";
+    let output = import(&["--v4", "-"], rules);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("22/tcp") && !stdout(&output).contains("80/tcp"));
+    let output = import(&["--strict", "--v4", "-"], rules);
+    assert_eq!(output.status.code(), Some(1), "a line is left");
+    assert_eq!(stdout(&output), "");
+    for (text, wanted) in [
+        ("nonsense", "line 1"),
+        ("", "no table"),
+        ("*filter\n:INPUT DROP\n", "no COMMIT"),
+    ] {
+        let output = import(&["-"], text);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_eq!(stdout(&output), "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(wanted), "{text}: {said}");
+    }
+    assert_eq!(
+        peerwall(&["import"]).status.code(),
+        Some(2),
+        "nothing to import"
+    );
+    assert_eq!(peerwall(&["import", "/nowhere"]).status.code(), Some(2));
 }

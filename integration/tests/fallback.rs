@@ -388,3 +388,20 @@ netns_test! {
         assert_eq!(saved(&host, Flavour::Legacy), before);
     }
 }
+
+netns_test! {
+    fn a_policy_can_ask_for_iptables_and_the_command_line_for_another() {
+        let host = host_with_rules(Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        let text = fs::read_to_string(EXAMPLE).unwrap();
+        fs::write(&path, format!("{text}\n[options]\nbackend = \"iptables\"\n")).unwrap();
+        let path = path.to_str().unwrap();
+        host.peerwall_ok(&["apply", path]);
+        assert!(saved(&host, Flavour::Legacy).contains("PEERWALL-INPUT"));
+        assert!(!host.sh("nft list tables").contains("inet peerwall"));
+        host.peerwall_ok(&["apply", "--backend", "nft", path]);
+        assert!(host.sh("nft list tables").contains("inet peerwall"));
+        assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL-INPUT"));
+    }
+}

@@ -21,6 +21,7 @@ use peerwall_core::packet::{CtState, Hook, Transport, Verdict};
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
+use peerwall_integration::ns::Host;
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 use peerwall_integration::target::{Filter, Sets, Target, agrees};
 
@@ -196,5 +197,29 @@ netns_test! {
         let flows = flows();
         let reached = cluster.reach(&flows);
         assert_eq!(wrong(&flows, &reached, false), [""; 0], "{}", matrix(&flows, &[("imported", reached)]));
+    }
+}
+
+netns_test! {
+    fn what_is_loaded_now_is_imported_with_what_the_host_knows() {
+        for flavour in [Flavour::Legacy, Flavour::Nft] {
+            let host = Host::new(flavour.suffix());
+            let suffix = flavour.suffix();
+            let nothing = host.peerwall(&["import", "--live"]);
+            assert_eq!(nothing.status.code(), Some(2), "there are no rules");
+            host.sh(&format!(
+                "ip link add eth0 type veth peer name eth0-far && ip address add 192.0.2.7/24 dev eth0 && \
+                 ipset create nodes hash:ip && ipset add nodes 198.51.100.1 && ipset add nodes 198.51.100.2 && \
+                 iptables-{suffix} -P INPUT DROP && iptables-{suffix} -A INPUT -i lo -j ACCEPT && \
+                 iptables-{suffix} -A INPUT -d 192.0.2.7 -p tcp --dport 443 -j ACCEPT && \
+                 iptables-{suffix} -A INPUT -m set --match-set nodes src -j ACCEPT && \
+                 iptables-{suffix} -P FORWARD DROP"
+            ));
+            let policy = host.peerwall_ok(&["import", "--live"]);
+            // The one address that the port is open on is the only one there is.
+            for wanted in ["198.51.100.1", "198.51.100.2", "443/tcp"] {
+                assert!(policy.contains(wanted), "{flavour:?}: {wanted}\n{policy}");
+            }
+        }
     }
 }

@@ -97,6 +97,50 @@ fn install_can_be_run_again_and_uninstall_leaves_nothing() {
 }
 
 #[test]
+fn an_existing_rules_save_is_imported_once_when_asked() {
+    let saved = tempfile::tempdir().unwrap();
+    for (folder, name) in [
+        ("iptables", "rules-save.final"),
+        ("ip6tables", "rules6-save"),
+    ] {
+        let fixture = Path::new(REPOSITORY)
+            .join("integration/fixtures/story")
+            .join(name);
+        fs::create_dir(saved.path().join(folder)).unwrap();
+        fs::copy(fixture, saved.path().join(folder).join("rules-save")).unwrap();
+    }
+    let from = saved.path().display().to_string();
+    let root = tempfile::tempdir().unwrap();
+    install(root.path(), &["--from-rules-save", &from]);
+    let policy = root.path().join("etc/peerwall/policy.toml");
+    let text = fs::read_to_string(&policy).unwrap();
+    assert!(text.contains("[overlay.flannel]"), "{text}");
+    // One that is there stays.
+    fs::write(&policy, "version = 1\n").unwrap();
+    install(root.path(), &["--from-rules-save", &from]);
+    assert_eq!(fs::read_to_string(&policy).unwrap(), "version = 1\n");
+
+    let root = tempfile::tempdir().unwrap();
+    let (root_name, bin) = (
+        root.path().display().to_string(),
+        peerwall_bin().display().to_string(),
+    );
+    let output = script(
+        "install",
+        &[
+            "--root",
+            &root_name,
+            "--binary",
+            &bin,
+            "--from-rules-save",
+            &root_name,
+        ],
+    );
+    assert!(!output.status.success(), "there are no rules");
+    assert!(!root.path().join("etc/peerwall").exists());
+}
+
+#[test]
 fn wrong_words_install_nothing() {
     let root = tempfile::tempdir().unwrap();
     let name = root.path().display().to_string();

@@ -13,6 +13,7 @@ pub mod expect;
 pub mod import;
 pub mod interface;
 pub mod ipset;
+pub mod kconfig;
 pub mod lift;
 pub mod lower;
 pub mod memory;

@@ -349,3 +349,18 @@ fn the_first_that_fits_decides() {
         );
     }
 }
+
+#[test]
+fn the_backend_can_be_chosen_by_the_policy() {
+    use peerwall_core::policy::HeldBy;
+    for (text, wanted) in [
+        ("", HeldBy::Auto),
+        ("[options]\nbackend = \"auto\"\n", HeldBy::Auto),
+        ("[options]\nbackend = \"nft\"\n", HeldBy::Nft),
+        ("[options]\nbackend = \"iptables\"\n", HeldBy::Iptables),
+    ] {
+        let policy = read(&format!("version = 1\n{text}"), &[]).policy.unwrap();
+        assert_eq!(policy.options.backend, wanted, "{text}");
+    }
+    assert!(read("version = 1\n[options]\nbackend = \"ebtables\"\n", &[]).has_errors());
+}

@@ -1,22 +1,20 @@
 //! `peerwall apply` and `peerwall remove`
 
-use std::path::Path;
-
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::plan::Plan;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{DONE, TROUBLE, fallback, plan, prepare, refuse, trouble};
+use super::{DONE, Given, TROUBLE, fallback, plan, refuse, trouble};
 use crate::converge::{Hold, converge};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::since;
 
-pub(super) fn run(path: &Path, hold: bool, output: &Output) -> Result<u8, BackendError> {
-    let ready = match prepare(path) {
+pub(super) fn run(policy: &Given, hold: bool, output: &Output) -> Result<u8, BackendError> {
+    let ready = match &policy.read {
         Ok(ready) => ready,
-        Err(why) => return Ok(refuse(&why, output)),
+        Err(why) => return Ok(refuse(why, output)),
     };
     // Before the table is ours, so that no signal is missed once it is.
     let signals = match hold
@@ -40,7 +38,7 @@ pub(super) fn run(path: &Path, hold: bool, output: &Output) -> Result<u8, Backen
     if (by_iptables || !converged.plan.is_empty())
         && let Ok(now) = kernel.generation()
     {
-        since::note(now, &path.display().to_string(), false);
+        since::note(now, &policy.path.display().to_string(), false);
     }
     report(&converged.plan, output);
     if let Some(mut signals) = signals {

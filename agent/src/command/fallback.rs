@@ -1,12 +1,10 @@
 //! `plan`, `apply`, `status` and `remove` with `--backend iptables`.
 
-use std::path::Path;
-
 use peerwall_core::ruleset::counter_reason;
 use peerwall_core::saved;
 use serde_json::json;
 
-use super::{DIFFERS, DONE, Ready, prepare, refuse, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, Ready, refuse, trouble, unsupported};
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
 use crate::kernel::Kernel;
@@ -36,15 +34,19 @@ fn look() -> Result<(Iptables, Seen), IptablesError> {
 }
 
 /// What `plan` and `apply` start with: the policy, what there is, and what is wanted of it.
-fn start(path: &Path, doing: &str, output: &Output) -> Result<(Ready, Iptables, Seen, Wanted), u8> {
-    let ready = prepare(path).map_err(|why| refuse(&why, output))?;
+fn start<'g>(
+    policy: &'g Given,
+    doing: &str,
+    output: &Output,
+) -> Result<(&'g Ready, Iptables, Seen, Wanted), u8> {
+    let ready = policy.read.as_ref().map_err(|why| refuse(why, output))?;
     let (iptables, seen) = look().map_err(|err| trouble(doing, &err, output))?;
-    let wanted = wanted(&ready, &iptables, output)?;
+    let wanted = wanted(ready, &iptables, output)?;
     Ok((ready, iptables, seen, wanted))
 }
 
-pub(super) fn plan(path: &Path, output: &Output) -> u8 {
-    let (_, iptables, seen, wanted) = match start(path, "plan", output) {
+pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
+    let (_, iptables, seen, wanted) = match start(policy, "plan", output) {
         Ok(start) => start,
         Err(code) => return code,
     };
@@ -56,8 +58,8 @@ pub(super) fn plan(path: &Path, output: &Output) -> u8 {
     if steps.is_empty() { DONE } else { DIFFERS }
 }
 
-pub(super) fn apply(path: &Path, output: &Output) -> u8 {
-    let (ready, iptables, seen, wanted) = match start(path, "apply", output) {
+pub(super) fn apply(policy: &Given, output: &Output) -> u8 {
+    let (ready, iptables, seen, wanted) = match start(policy, "apply", output) {
         Ok(start) => start,
         Err(code) => return code,
     };
@@ -66,7 +68,7 @@ pub(super) fn apply(path: &Path, output: &Output) -> u8 {
     }
     let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
     if code == DONE {
-        since::note(0, &path.display().to_string(), true);
+        since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
     }
     code
@@ -190,14 +192,15 @@ fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
     output.text(&text);
 }
 
-pub(super) fn status(path: &Path, output: &Output) -> u8 {
+pub(super) fn status(policy: &Given, output: &Output) -> u8 {
     let (iptables, seen) = match look() {
         Ok(found) => found,
         Err(err) => return trouble("status", &err, output),
     };
     let loaded = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
-    let in_sync = prepare(path).ok().and_then(|ready| {
-        let wanted = wanted(&ready, &iptables, &Output::new(true)).ok()?;
+    let path = &policy.path;
+    let in_sync = policy.read.as_ref().ok().and_then(|ready| {
+        let wanted = wanted(ready, &iptables, &Output::new(true)).ok()?;
         Some(Steps::new(Some(&wanted), &seen).is_empty())
     });
     let mut counted = saved::counters(&seen.v4);

@@ -10,20 +10,20 @@ mod render;
 mod status;
 
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
-use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
+use peerwall_core::policy::{HeldBy, Policy};
 use peerwall_core::restore::Unsupported;
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
 
-use crate::cli::{Args, BackendName, Command, PolicyArgs};
+use crate::cli::{Args, BackendArgs, BackendName, Command};
 use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::output::{Output, complain};
@@ -40,42 +40,20 @@ const TROUBLE: u8 = 2;
 pub fn run(args: &Args) -> ExitCode {
     let code = match &args.command {
         Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
-        Command::Plan(args) => {
-            let (policy, output) = parts(&args.policy);
-            or_fallback(
-                args.backend,
-                "plan",
-                &output,
-                || plan::run(policy, &output),
-                || fallback::plan(policy, &output),
-            )
-        }
+        Command::Plan(args) => on_host(args, args.backend, "plan", plan::run, fallback::plan),
         Command::Apply(args) => {
-            let (policy, output) = parts(&args.to.policy);
             // Only a table can be held.
             let asked = if args.hold {
-                BackendName::Nft
+                Some(BackendName::Nft)
             } else {
                 args.to.backend
             };
-            or_fallback(
-                asked,
-                "apply",
-                &output,
-                || apply::run(policy, args.hold, &output),
-                || fallback::apply(policy, &output),
-            )
+            let nft = |policy: &Given, output: &Output| apply::run(policy, args.hold, output);
+            on_host(&args.to, asked, "apply", nft, fallback::apply)
         }
         Command::Render(args) => render::run(&args.policy, args.format),
         Command::Status(args) => {
-            let (policy, output) = parts(&args.policy);
-            or_fallback(
-                args.backend,
-                "status",
-                &output,
-                || status::run(policy, &output),
-                || fallback::status(policy, &output),
-            )
+            on_host(args, args.backend, "status", status::run, fallback::status)
         }
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
@@ -92,6 +70,44 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Man { folder } => generate::man(folder),
     };
     ExitCode::from(code)
+}
+
+/// A policy that was given by its path, read once.
+struct Given {
+    path: PathBuf,
+    read: Result<Ready, Box<NotReady>>,
+}
+
+/// Runs a command on what this host holds: by what the command line says, else by what the policy says.
+fn on_host(
+    args: &BackendArgs,
+    asked: Option<BackendName>,
+    doing: &str,
+    nft: impl FnOnce(&Given, &Output) -> Result<u8, BackendError>,
+    iptables: impl FnOnce(&Given, &Output) -> u8,
+) -> u8 {
+    let output = Output::new(args.policy.output.json);
+    let policy = Given {
+        path: args.policy.policy.clone(),
+        read: prepare(&args.policy.policy),
+    };
+    let said = policy
+        .read
+        .as_ref()
+        .ok()
+        .map(|ready| ready.policy.options.backend);
+    let asked = asked.unwrap_or(match said {
+        Some(HeldBy::Nft) => BackendName::Nft,
+        Some(HeldBy::Iptables) => BackendName::Iptables,
+        Some(HeldBy::Auto) | None => BackendName::Auto,
+    });
+    or_fallback(
+        asked,
+        doing,
+        &output,
+        || nft(&policy, &output),
+        || iptables(&policy, &output),
+    )
 }
 
 /// Runs a command by nft, or by iptables: when that was asked for, or when nothing was and the kernel
@@ -120,10 +136,6 @@ fn or_fallback(
         }
         Err(err) => trouble(doing, &err, output),
     }
-}
-
-fn parts(args: &PolicyArgs) -> (&Path, Output) {
-    (&args.policy, Output::new(args.output.json))
 }
 
 /// A policy that parsed, is compiled and meets its own expectations.

@@ -1,20 +1,18 @@
 //! `peerwall plan`
 
-use std::path::Path;
-
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::plan::{Op, Plan, plan};
 use peerwall_core::render;
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, count, prepare, refuse};
+use super::{DIFFERS, DONE, Given, count, refuse};
 use crate::kernel::Kernel;
 use crate::output::Output;
 
-pub(super) fn run(path: &Path, output: &Output) -> Result<u8, BackendError> {
-    let ready = match prepare(path) {
+pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
+    let ready = match &policy.read {
         Ok(ready) => ready,
-        Err(why) => return Ok(refuse(&why, output)),
+        Err(why) => return Ok(refuse(why, output)),
     };
     let mut kernel = Kernel::open()?;
     let seen = kernel.observe()?;

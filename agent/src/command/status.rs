@@ -1,7 +1,6 @@
 //! `peerwall status`
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::observed::{Hold, SeenTable};
@@ -9,7 +8,7 @@ use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, NotReady, Ready, prepare};
+use super::{DIFFERS, DONE, Given, NotReady, Ready};
 use crate::kernel::Kernel;
 use crate::output::Output;
 use crate::since;
@@ -68,9 +67,9 @@ struct Line {
     bytes: u64,
 }
 
-pub(super) fn run(path: &Path, output: &Output) -> Result<u8, BackendError> {
+pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     let seen = Kernel::open()?.observe()?;
-    let prepared = prepare(path);
+    let (path, prepared) = (&policy.path, &policy.read);
     let pending = prepared
         .as_ref()
         .ok()

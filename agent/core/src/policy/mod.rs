@@ -193,9 +193,23 @@ pub enum Denied {
     Reject,
 }
 
+/// What holds the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeldBy {
+    /// nf_tables, or iptables where the kernel lacks what it takes.
+    #[default]
+    Auto,
+    /// nf_tables.
+    Nft,
+    /// iptables.
+    Iptables,
+}
+
 /// `[options]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
+    /// What holds the rules, unless the command line says so.
+    pub backend: HeldBy,
     /// Priority of the base chains.
     pub hook_priority: i32,
     /// What happens to what is not allowed.
@@ -208,6 +222,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            backend: HeldBy::Auto,
             hook_priority: -10,
             denied: Denied::Drop,
             drop_invalid: true,

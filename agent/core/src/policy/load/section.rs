@@ -10,8 +10,8 @@ use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::interface::InterfacePattern;
 use crate::packet::{Hook, Verdict};
 use crate::policy::{
-    Address, Allow, Denied, Expect, Group, IcmpTypes, Log, Overlay, OverlayBackend, Peer, Rate,
-    RateUnit, Tunnel, icmp,
+    Address, Allow, Denied, Expect, Group, HeldBy, IcmpTypes, Log, Overlay, OverlayBackend, Peer,
+    Rate, RateUnit, Tunnel, icmp,
 };
 use crate::port::{self, PortRange, PortSpec};
 
@@ -705,6 +705,16 @@ impl Loader<'_> {
                 ),
             }
         }
+        if let Some((_, value)) = fields.take("backend") {
+            let choices = [
+                ("auto", HeldBy::Auto),
+                ("nft", HeldBy::Nft),
+                ("iptables", HeldBy::Iptables),
+            ];
+            if let Some(backend) = self.one_of(file, value, "backend", &choices) {
+                self.draft.policy.options.backend = backend;
+            }
+        }
         if let Some((_, value)) = fields.take("denied") {
             let choices = [("drop", Denied::Drop), ("reject", Denied::Reject)];
             if let Some(denied) = self.one_of(file, value, "denied", &choices) {
@@ -734,7 +744,7 @@ impl Loader<'_> {
             "revoke",
             "leave it out; open connections go on until they end",
         );
-        let known = ["hook_priority", "denied", "mode", "invalid"];
+        let known = ["backend", "hook_priority", "denied", "mode", "invalid"];
         self.diagnostics.extend(fields.unknown(&known, "[options]"));
     }
 
