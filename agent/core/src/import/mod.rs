@@ -1,7 +1,7 @@
 //! From a host's iptables rules to a policy that means the same, with an account of every line.
 //!
 //! The rules are not translated one by one. They are asked about one packet of each kind that they tell
-//! apart (`view`), the policy is written from the answers ([`draft`]), and then both are compared over
+//! apart (`view`), the policy is written from the answers (`draft`), and then both are compared over
 //! every kind of packet that either of them tells apart (`proof`). What became of each line is read
 //! off that comparison (`report`), so it cannot say more than what is true.
 
