@@ -1,12 +1,13 @@
 //! Interface names, and patterns of them.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Longest name an interface can have (`IFNAMSIZ` without the NUL), in bytes.
 pub const NAME_MAX_BYTES: usize = 15;
 
 /// A name, or a prefix of names: `cali*`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum InterfacePattern {
     /// This one.
     Exact(String),

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod policy;
 pub mod port;
 pub mod reason;
+pub mod reconcile;
 pub mod render;
 pub mod restore;
 pub mod ruleset;

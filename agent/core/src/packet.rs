@@ -3,14 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
 use crate::port::{ICMP, ICMPV6};
 use crate::reason::Reason;
 
 /// A netfilter hook that peerwall filters in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// `NF_INET_LOCAL_IN`: for this host.

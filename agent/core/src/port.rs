@@ -1,5 +1,6 @@
 //! Transport protocols and ports.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -53,7 +54,7 @@ pub fn protocol_name(protocol: u8) -> String {
 }
 
 /// A range of ports, both ends included, neither of them 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     /// First port.
     pub first: u16,

@@ -4,6 +4,7 @@
 //! in [`observed`](crate::observed); where a rule comes from is in
 //! [`Origins`](crate::compile::Origins).
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -19,7 +20,7 @@ use crate::reason::Reason;
 pub const TABLE: &str = "peerwall";
 
 /// Everything in the table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
     /// Names of the counters.
     pub counters: BTreeSet<String>,
@@ -30,7 +31,7 @@ pub struct Ruleset {
 }
 
 /// What the elements of a set are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyType {
     /// `ipv4_addr`
     Ipv4,
@@ -110,7 +111,7 @@ impl KeyType {
 }
 
 /// A named set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
     /// What its elements are.
     pub key: KeyType,
@@ -121,7 +122,7 @@ pub struct Set {
 }
 
 /// An element: one value, or an interval of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Element {
     /// First value.
     pub first: u128,
@@ -151,7 +152,7 @@ impl Set {
 }
 
 /// A chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// Its name.
     pub name: String,
@@ -162,7 +163,7 @@ pub struct Chain {
 }
 
 /// What makes a chain a base chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The hook. The type is always `filter`.
     pub hook: Hook,
@@ -173,7 +174,7 @@ pub struct Base {
 }
 
 /// Verdict at a base chain's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChainPolicy {
     /// `accept`
     Accept,
@@ -182,7 +183,7 @@ pub enum ChainPolicy {
 }
 
 /// A rule: all of the matches, then the rest in the order of the fields.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// All of them must match.
     pub matches: Vec<Match>,
@@ -199,7 +200,7 @@ pub struct Rule {
 }
 
 /// Where to log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTo {
     /// NFLOG group.
     pub group: u16,
@@ -208,7 +209,7 @@ pub struct LogTo {
 }
 
 /// What becomes of a packet that a rule matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// `accept`
     Accept,
@@ -225,7 +226,7 @@ pub enum Action {
 }
 
 /// Ports to match.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ports {
     /// A port, or a range.
     Range(PortRange),
@@ -234,7 +235,7 @@ pub enum Ports {
 }
 
 /// ICMP types to match.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IcmpKinds {
     /// This one.
     One(u8),
@@ -243,7 +244,7 @@ pub enum IcmpKinds {
 }
 
 /// Bits of `ct state` (`NF_CT_STATE_BIT()` in `include/uapi/linux/netfilter/nf_conntrack_common.h`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CtStates(pub u32);
 
 impl CtStates {
@@ -271,7 +272,7 @@ impl CtStates {
 ///
 /// [`Match::Family`] and [`Match::Protocol`] are always there before what needs them, so that each
 /// match is the same expressions wherever it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Match {
     /// `ct state …`: one of these.
     CtState(CtStates),

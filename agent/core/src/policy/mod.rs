@@ -8,6 +8,7 @@ pub mod load;
 mod verdict;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::AddrSet;
 use crate::diagnostic::Place;
@@ -231,7 +232,7 @@ impl Default for Options {
 }
 
 /// Units of a log rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RateUnit {
     /// Per second.
     Second,
@@ -260,7 +261,7 @@ impl RateUnit {
 }
 
 /// So many per unit, and so many at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
     /// How many per unit.
     pub count: u32,

@@ -1,0 +1,566 @@
+//! What the agent does next, given what happened and what time it is.
+//!
+//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Action`]) and tells what
+//! came of that. It holds no socket, reads no clock and knows no rule; tests drive it with a clock of
+//! their own. What it promises:
+//!
+//! - A change of somebody else's is answered at once, as long as such changes are not a storm; in a
+//!   storm at a bounded rate, and never not at all.
+//! - A policy that cannot be read changes nothing; it is read again when a file changes.
+//! - What failed is tried again, later each time, but at once when something changes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+/// Time since a moment that stays the same, on a clock that never goes back.
+pub type Time = Duration;
+
+/// Editors write a file in several steps; it is read when nothing happened for so long.
+pub const SETTLE: Duration = Duration::from_millis(150);
+/// But not later than this, if they never stop.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// So many repairs at once before their rate counts.
+const REPAIRS_BURST: u32 = 200;
+/// Sustained, one repair in so long: a hundred a second.
+const REPAIR_EVERY: Duration = Duration::from_millis(10);
+/// A storm is over when there was nothing to repair for so long.
+const CALM: Duration = Duration::from_secs(5);
+/// How long to wait after the first failure.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// And at most.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Causes that are kept for telling.
+const CULPRITS_MAX: usize = 8;
+
+/// Who changed rules.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Culprit {
+    /// Process id.
+    pub pid: u32,
+    /// Name of the process.
+    pub process: String,
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.process, self.pid)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The agent starts.
+    Start,
+    /// Somebody else changed our rules.
+    Touched(Option<Culprit>),
+    /// What happened is not known: events were lost, or none could be had meanwhile.
+    Lost,
+    /// A file of the policy may have changed.
+    Files,
+    /// Somebody wants the policy read now.
+    Reload,
+    /// What came of [`Action::Read`].
+    Read(Result<(), String>),
+    /// What came of [`Action::Converge`]: whether anything had to be sent.
+    Converged(Result<bool, String>),
+    /// Nothing, but it is so late.
+    Tick,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read the policy.
+    Read,
+    /// Make the rules be what is wanted.
+    Converge(Why),
+}
+
+/// Why rules are looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The agent starts.
+    Start,
+    /// The policy is another.
+    Policy,
+    /// Somebody changed the rules.
+    Repair(Vec<Culprit>),
+    /// It is not known whether somebody did.
+    Resync,
+    /// It failed before.
+    Retry,
+}
+
+/// Things that are to be done at some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Due {
+    at: Time,
+    why: Why,
+}
+
+/// The last repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// When.
+    pub at: Time,
+    /// Who made it necessary, as far as it is known.
+    pub culprits: Vec<Culprit>,
+}
+
+/// Belief and intentions.
+#[derive(Debug, Clone)]
+pub struct Reconcile {
+    /// How often to look although nothing happened, where there are no events.
+    poll: Option<Duration>,
+    /// Whether there is a policy to keep.
+    has_policy: bool,
+    read_due: Option<Time>,
+    /// When the first of the changes was that have not been read.
+    files_since: Option<Time>,
+    converge_due: Option<Due>,
+    /// Repairs that may be made at once; grows with time.
+    tokens: u32,
+    tokens_at: Time,
+    failures: u32,
+    culprits: VecDeque<Culprit>,
+    /// Public beliefs, for telling.
+    pub in_sync_since: Option<Time>,
+    /// The last repair.
+    pub last_repair: Option<Repair>,
+    /// Repairs so far.
+    pub repairs: u64,
+    /// Why the rules are not what is wanted.
+    pub last_error: Option<String>,
+    /// Why the policy is not the one in the file.
+    pub policy_error: Option<String>,
+    storm_since: Option<Time>,
+}
+
+impl Reconcile {
+    /// One that knows nothing yet. `poll` is how often to look although nothing happened, where there
+    /// are no events.
+    pub fn new(poll: Option<Duration>) -> Self {
+        Self {
+            poll,
+            has_policy: false,
+            read_due: None,
+            files_since: None,
+            converge_due: None,
+            tokens: REPAIRS_BURST,
+            tokens_at: Time::ZERO,
+            failures: 0,
+            culprits: VecDeque::new(),
+            in_sync_since: None,
+            last_repair: None,
+            repairs: 0,
+            last_error: None,
+            policy_error: None,
+            storm_since: None,
+        }
+    }
+
+    /// When to be asked again at the latest; `None` if only something that happens can matter.
+    pub fn deadline(&self) -> Option<Time> {
+        let converge = self.converge_due.as_ref().map(|due| due.at);
+        [self.read_due, converge].into_iter().flatten().min()
+    }
+
+    /// Whether changes come faster than they may be repaired.
+    pub fn is_storm(&self) -> bool {
+        self.storm_since.is_some()
+    }
+
+    /// Takes in what happened and says what to do now.
+    pub fn step(&mut self, now: Time, input: Input) -> Option<Action> {
+        match input {
+            Input::Start => {
+                self.converge_due = None;
+                return Some(Action::Read);
+            }
+            Input::Reload => {
+                self.forget_files();
+                return Some(Action::Read);
+            }
+            Input::Files => {
+                let first = *self.files_since.get_or_insert(now);
+                self.read_due = Some((now + SETTLE).min(first + SETTLE_MAX));
+            }
+            Input::Touched(by) => {
+                self.in_sync_since = None;
+                self.blame(by);
+                self.repair_soon(now);
+            }
+            Input::Lost => self.soon(now, Why::Resync),
+            Input::Read(result) => self.read(now, result),
+            Input::Converged(result) => self.converged(now, result),
+            Input::Tick => {}
+        }
+        self.due(now)
+    }
+
+    fn forget_files(&mut self) {
+        self.read_due = None;
+        self.files_since = None;
+    }
+
+    fn read(&mut self, now: Time, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                let first = !self.has_policy;
+                self.has_policy = true;
+                self.policy_error = None;
+                self.failures = 0;
+                let why = if first { Why::Start } else { Why::Policy };
+                self.converge_due = Some(Due { at: now, why });
+            }
+            // The next change of a file is the next try.
+            Err(why) => self.policy_error = Some(why),
+        }
+    }
+
+    fn converged(&mut self, now: Time, result: Result<bool, String>) {
+        match result {
+            Ok(_) => {
+                self.failures = 0;
+                self.last_error = None;
+                self.in_sync_since.get_or_insert(now);
+                let next = self.poll.map(|every| now + every);
+                self.converge_due = next.map(|at| Due {
+                    at,
+                    why: Why::Resync,
+                });
+            }
+            Err(why) => {
+                self.in_sync_since = None;
+                self.last_error = Some(why);
+                let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(16));
+                self.failures = self.failures.saturating_add(1);
+                self.converge_due = Some(Due {
+                    at: now + wait.min(RETRY_MAX),
+                    why: Why::Retry,
+                });
+            }
+        }
+    }
+
+    fn blame(&mut self, by: Option<Culprit>) {
+        let Some(by) = by else { return };
+        if !self.culprits.contains(&by) {
+            if self.culprits.len() == CULPRITS_MAX {
+                self.culprits.pop_front();
+            }
+            self.culprits.push_back(by);
+        }
+    }
+
+    /// At once, or when there is a token again.
+    fn repair_soon(&mut self, now: Time) {
+        self.refill(now);
+        let at = match self.tokens {
+            0 => {
+                self.storm_since.get_or_insert(now);
+                self.tokens_at + REPAIR_EVERY
+            }
+            _ => now,
+        };
+        let earlier = self.converge_due.as_ref().is_some_and(|due| due.at <= at);
+        match &mut self.converge_due {
+            // Whatever it was for, it repairs as well.
+            Some(due) if earlier => due.why = Why::Repair(Vec::new()),
+            due => {
+                *due = Some(Due {
+                    at,
+                    why: Why::Repair(Vec::new()),
+                });
+            }
+        }
+    }
+
+    fn refill(&mut self, now: Time) {
+        let passed = now.saturating_sub(self.tokens_at);
+        let more = u32::try_from(passed.as_millis() / REPAIR_EVERY.as_millis()).unwrap_or(u32::MAX);
+        if more > 0 {
+            self.tokens = self.tokens.saturating_add(more).min(REPAIRS_BURST);
+            self.tokens_at = now;
+        }
+        let calm = self
+            .last_repair
+            .as_ref()
+            .is_none_or(|last| now.saturating_sub(last.at) >= CALM);
+        if calm {
+            self.storm_since = None;
+        }
+    }
+
+    fn soon(&mut self, now: Time, why: Why) {
+        if self.converge_due.as_ref().is_none_or(|due| due.at > now) {
+            self.converge_due = Some(Due { at: now, why });
+        }
+    }
+
+    /// What is due now.
+    fn due(&mut self, now: Time) -> Option<Action> {
+        if self.read_due.is_some_and(|at| at <= now) {
+            self.forget_files();
+            return Some(Action::Read);
+        }
+        if !self.has_policy || self.converge_due.as_ref().is_none_or(|due| due.at > now) {
+            return None;
+        }
+        let due = self.converge_due.take()?;
+        let why = match due.why {
+            Why::Repair(_) => {
+                self.refill(now);
+                self.tokens = self.tokens.saturating_sub(1);
+                self.repairs += 1;
+                let culprits: Vec<Culprit> = self.culprits.drain(..).collect();
+                self.last_repair = Some(Repair {
+                    at: now,
+                    culprits: culprits.clone(),
+                });
+                Why::Repair(culprits)
+            }
+            why @ (Why::Start | Why::Policy | Why::Resync | Why::Retry) => why,
+        };
+        Some(Action::Converge(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Time {
+        Duration::from_millis(ms)
+    }
+
+    fn nft() -> Culprit {
+        Culprit {
+            pid: 7,
+            process: "nft".into(),
+        }
+    }
+
+    /// One that has applied its policy at time 0.
+    fn started() -> Reconcile {
+        let mut reconcile = Reconcile::new(None);
+        assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
+        assert_eq!(
+            reconcile.step(ms(0), Input::Read(Ok(()))),
+            Some(Action::Converge(Why::Start))
+        );
+        assert_eq!(reconcile.step(ms(0), Input::Converged(Ok(true))), None);
+        reconcile
+    }
+
+    #[test]
+    fn when_all_is_well_nothing_wakes_it() {
+        let mut reconcile = started();
+        assert_eq!(reconcile.deadline(), None);
+        assert_eq!(reconcile.step(ms(10_000), Input::Tick), None);
+        assert_eq!(reconcile.in_sync_since, Some(ms(0)));
+    }
+
+    #[test]
+    fn a_change_is_repaired_at_once_and_its_author_named() {
+        let mut reconcile = started();
+        let action = reconcile.step(ms(5), Input::Touched(Some(nft())));
+        assert_eq!(action, Some(Action::Converge(Why::Repair(vec![nft()]))));
+        assert_eq!(reconcile.in_sync_since, None);
+        assert_eq!(reconcile.step(ms(6), Input::Converged(Ok(true))), None);
+        assert_eq!(reconcile.in_sync_since, Some(ms(6)));
+        assert_eq!(
+            reconcile.last_repair.as_ref().map(|r| r.culprits.clone()),
+            Some(vec![nft()])
+        );
+        assert_eq!(reconcile.deadline(), None);
+    }
+
+    #[test]
+    fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
+        let mut reconcile = started();
+        let mut repairs = 0u32;
+        // Somebody flushes a thousand times a second for ten seconds.
+        for now in 1..=10_000 {
+            let mut action = reconcile.step(ms(now), Input::Touched(Some(nft())));
+            while let Some(Action::Converge(_)) = action {
+                repairs += 1;
+                action = reconcile.step(ms(now), Input::Converged(Ok(true)));
+            }
+        }
+        let most = REPAIRS_BURST + 10_000 / 10 + 2;
+        assert!((900..=most).contains(&repairs), "{repairs}");
+        assert!(reconcile.is_storm());
+        // The last change is repaired as well.
+        let at = ms(10_001);
+        let mut action = reconcile.step(at, Input::Touched(Some(nft())));
+        let at = reconcile.deadline().unwrap_or(at);
+        assert!(at <= ms(10_020), "{at:?}");
+        if action.is_none() {
+            action = reconcile.step(at, Input::Tick);
+        }
+        assert!(matches!(action, Some(Action::Converge(Why::Repair(_)))));
+        reconcile.step(at, Input::Converged(Ok(true)));
+        // When it is over, it is over.
+        reconcile.step(at + CALM, Input::Touched(None));
+        assert!(!reconcile.is_storm());
+    }
+
+    #[test]
+    fn files_are_read_when_they_have_settled_but_not_never() {
+        let mut reconcile = started();
+        assert_eq!(reconcile.step(ms(1000), Input::Files), None);
+        assert_eq!(reconcile.step(ms(1100), Input::Files), None);
+        assert_eq!(reconcile.deadline(), Some(ms(1100) + SETTLE));
+        assert_eq!(
+            reconcile.step(ms(1100) + SETTLE, Input::Tick),
+            Some(Action::Read)
+        );
+        assert_eq!(reconcile.deadline(), None);
+        // Somebody writes without end.
+        let mut read_at = None;
+        for now in (5000..20_000).step_by(50) {
+            if reconcile.step(ms(now), Input::Files) == Some(Action::Read) {
+                read_at = Some(now);
+                break;
+            }
+        }
+        assert!(read_at.is_some_and(|at| at <= 7100), "{read_at:?}");
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
+        let mut reconcile = started();
+        assert_eq!(reconcile.step(ms(1), Input::Reload), Some(Action::Read));
+        assert_eq!(
+            reconcile.step(ms(2), Input::Read(Err("line 3".into()))),
+            None
+        );
+        assert_eq!(reconcile.policy_error.as_deref(), Some("line 3"));
+        assert_eq!(reconcile.deadline(), None);
+        assert_eq!(
+            reconcile.in_sync_since,
+            Some(ms(0)),
+            "the old one is in force"
+        );
+        // And repairs go on with the old one.
+        assert!(matches!(
+            reconcile.step(ms(3), Input::Touched(None)),
+            Some(Action::Converge(_))
+        ));
+        reconcile.step(ms(4), Input::Converged(Ok(true)));
+        reconcile.step(ms(5), Input::Files);
+        assert_eq!(
+            reconcile.step(ms(5) + SETTLE, Input::Tick),
+            Some(Action::Read)
+        );
+        assert_eq!(
+            reconcile.step(ms(200), Input::Read(Ok(()))),
+            Some(Action::Converge(Why::Policy))
+        );
+        assert_eq!(reconcile.policy_error, None);
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_later_each_time_and_at_once_when_something_changes() {
+        let mut reconcile = started();
+        reconcile.step(ms(1), Input::Touched(None));
+        let mut now = ms(1);
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            assert_eq!(
+                reconcile.step(now, Input::Converged(Err("no".into()))),
+                None
+            );
+            let next = reconcile.deadline().expect("it is tried again");
+            waits.push(next - now);
+            now = next;
+            assert_eq!(
+                reconcile.step(now, Input::Tick),
+                Some(Action::Converge(Why::Retry))
+            );
+        }
+        assert!(
+            waits.is_sorted() && waits[0] == RETRY_MIN && waits[11] == RETRY_MAX,
+            "{waits:?}"
+        );
+        reconcile.step(now, Input::Converged(Err("no".into())));
+        let action = reconcile.step(now + ms(1), Input::Touched(None));
+        assert!(
+            matches!(action, Some(Action::Converge(Why::Repair(_)))),
+            "{action:?}"
+        );
+        reconcile.step(now + ms(2), Input::Converged(Ok(true)));
+        assert_eq!(reconcile.last_error, None);
+        assert_eq!(reconcile.deadline(), None);
+    }
+
+    #[test]
+    fn lost_events_mean_looking_again_and_where_there_are_none_it_looks_by_itself() {
+        let mut reconcile = started();
+        assert_eq!(
+            reconcile.step(ms(9), Input::Lost),
+            Some(Action::Converge(Why::Resync))
+        );
+        let mut polling = Reconcile::new(Some(ms(10_000)));
+        polling.step(ms(0), Input::Start);
+        polling.step(ms(0), Input::Read(Ok(())));
+        polling.step(ms(1), Input::Converged(Ok(true)));
+        assert_eq!(polling.deadline(), Some(ms(10_001)));
+        assert_eq!(
+            polling.step(ms(10_001), Input::Tick),
+            Some(Action::Converge(Why::Resync))
+        );
+    }
+
+    #[test]
+    fn without_a_policy_nothing_is_made_of_the_rules() {
+        let mut reconcile = Reconcile::new(None);
+        assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
+        assert_eq!(
+            reconcile.step(ms(0), Input::Read(Err("not there".into()))),
+            None
+        );
+        assert_eq!(reconcile.step(ms(1), Input::Touched(None)), None);
+        assert_eq!(reconcile.step(ms(1), Input::Lost), None);
+    }
+
+    /// Whatever happens in whatever order: never two actions without an answer, always a time at which
+    /// to go on while the rules are not what is wanted.
+    #[test]
+    fn it_never_stops_while_something_is_wrong() {
+        use proptest::prelude::*;
+        let input = prop_oneof![
+            Just(Input::Touched(None)),
+            Just(Input::Lost),
+            Just(Input::Files),
+            Just(Input::Reload),
+            Just(Input::Tick),
+        ];
+        let steps = prop::collection::vec((0u64..500, input, any::<bool>()), 0..200);
+        proptest!(|(steps in steps)| {
+            let mut reconcile = started();
+            let mut now = ms(0);
+            let mut broken = false;
+            for (wait, input, works) in steps {
+                now += ms(wait);
+                broken |= matches!(input, Input::Touched(_));
+                let mut action = reconcile.step(now, input);
+                for _ in 0..4 {
+                    action = match action {
+                        None => break,
+                        Some(Action::Read) => reconcile.step(now, Input::Read(if works { Ok(()) } else { Err("bad".into()) })),
+                        Some(Action::Converge(_)) => {
+                            broken &= !works;
+                            reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err("no".into()) }))
+                        }
+                    };
+                }
+                prop_assert_eq!(action, None);
+                prop_assert!(!broken || reconcile.deadline().is_some(), "broken and nothing to wait for");
+            }
+        });
+    }
+}
