@@ -38,6 +38,31 @@ pub enum Command {
     Plan(BackendArgs),
     /// Make the kernel hold what the policy says, in one transaction
     Apply(ApplyArgs),
+    /// Stay, and keep this host as the policy says: when files change, and when somebody changes the rules
+    ///
+    /// Ends with SIGTERM or SIGINT, and leaves the rules in place. SIGHUP reads the policy again. At most
+    /// one agent runs in a network namespace.
+    Run(RunArgs),
+    /// Have the agent read the policy now and say what came of it
+    Reload(WishArgs),
+    /// Confirm what was applied with --confirm, from a new connection or terminal
+    Confirm,
+    /// Go back to what was confirmed before; the policy is not taken again until it changes
+    Rollback,
+    /// Show what was confirmed, the newest last
+    History(OutputArgs),
+    /// Load what was confirmed last, without reading the policy; for the start of the machine
+    ///
+    /// If nothing was confirmed yet, applies the policy. If that is wrong too, closes the host but for
+    /// the safe core and ssh, and says so.
+    Boot {
+        /// The policy file
+        #[arg(default_value = POLICY)]
+        policy: PathBuf,
+    },
+    /// Wait until something has to be confirmed by, and go back if nobody else does
+    #[command(hide = true)]
+    Guard,
     /// Print the whole ruleset, as input for nft or for iptables-restore
     Render(RenderArgs),
     /// Say whether the policy is in force, who owns the table, and what it counted
@@ -119,6 +144,53 @@ pub struct RemoveArgs {
     pub backend: BackendName,
 }
 
+/// How to stay.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// The policy file
+    #[arg(default_value = POLICY)]
+    pub policy: PathBuf,
+
+    /// What holds the rules; otherwise the policy's `[options] backend`, which is auto if it is not there
+    #[arg(long, value_enum)]
+    pub backend: Option<BackendName>,
+
+    /// Do not own the table, as on kernels before 6.9: others can change it, and are repaired
+    #[arg(long)]
+    pub no_owner: bool,
+
+    /// Write metrics to this file, as OpenMetrics text, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// How a policy is to be put in force.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WishArgs {
+    /// Go back by itself after this time (60s, 5m), unless `peerwall confirm` comes before
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub confirm: Option<u64>,
+
+    /// Even if it would not let the caller's own ssh connection in again
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Reads `60`, `60s` or `5m`, at most a day.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_: std::num::ParseIntError| "a time is like 60s or 5m".to_owned())?;
+    match number.saturating_mul(unit) {
+        seconds @ 1..=86_400 => Ok(seconds),
+        _ => Err("between a second and a day".into()),
+    }
+}
+
 /// How to apply.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ApplyArgs {
@@ -128,8 +200,12 @@ pub struct ApplyArgs {
 
     /// Stay, and with that own the table so that nobody else can change it, until SIGINT or
     /// SIGTERM. The rules stay behind. Only nft can do this
-    #[arg(long, conflicts_with = "backend")]
+    #[arg(long, conflicts_with_all = ["backend", "confirm"])]
     pub hold: bool,
+
+    /// How it is to be put in force.
+    #[command(flatten)]
+    pub wish: WishArgs,
 }
 
 /// What to import.
@@ -189,7 +265,9 @@ pub enum Format {
 impl Args {
     /// How much to log, unless RUST_LOG says so.
     pub fn log_level(&self) -> log::LevelFilter {
-        match self.verbose {
+        // Who stays says what he does.
+        let stays = matches!(self.command, Command::Run(_));
+        match self.verbose + u8::from(stays) {
             0 => log::LevelFilter::Warn,
             1 => log::LevelFilter::Info,
             _ => log::LevelFilter::Debug,

@@ -94,6 +94,10 @@ fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: 
     let Some(table) = seen.table.as_ref().filter(|_| hold == Hold::Yes) else {
         return plan;
     };
+    // It is ours already; were it another's, the commit would be refused.
+    if table.hold.owner.is_some() && backend.can_hold() == Some(true) {
+        return plan;
+    }
     match (table.hold.persist, plan.is_empty()) {
         // An orphan is claimed by adding it again.
         (true, true) => Plan::claim(),

@@ -53,6 +53,16 @@ impl Kernel {
         })
     }
 
+    /// One that never owns the table, as on kernels without owners: anybody can change it.
+    ///
+    /// # Errors
+    /// [`BackendError::Transport`] if there is no socket to be had.
+    pub fn open_without_owner() -> Result<Self, BackendError> {
+        let mut kernel = Self::open()?;
+        kernel.ownership = Some(false);
+        Ok(kernel)
+    }
+
     fn read(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
         for _ in 0..OBSERVE_TRIES {
             let before = self.generation()?;

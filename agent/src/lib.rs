@@ -3,6 +3,7 @@
 //! What there is to decide is decided in `peerwall-core`, what there is to spell in
 //! `peerwall-proto`; here is what touches the world.
 
+pub mod agent;
 pub mod cli;
 pub mod command;
 pub mod converge;
@@ -10,6 +11,8 @@ pub mod facts;
 pub mod files;
 pub mod iptables;
 pub mod kernel;
+pub mod lockout;
 pub mod netlink;
 pub mod output;
+pub mod ready;
 pub mod since;

@@ -6,10 +6,11 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let args = peerwall::cli::Args::parse();
-    env_logger::Builder::new()
-        .filter_module("peerwall", args.log_level())
-        .parse_default_env()
-        .format_timestamp(None)
-        .init();
+    let mut logger = env_logger::Builder::new();
+    match std::env::var_os("RUST_LOG") {
+        Some(_) => logger.parse_default_env(),
+        None => logger.filter_module("peerwall", args.log_level()),
+    };
+    logger.format_timestamp(None).init();
     peerwall::command::run(&args)
 }

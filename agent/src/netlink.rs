@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
@@ -15,6 +15,7 @@ use peerwall_proto::attr::DecodeError;
 use peerwall_proto::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
+use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
 
 /// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -196,8 +197,24 @@ impl Socket {
         }
     }
 
+    /// Has the kernel tell of every change of rules from now on, or no more.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`]
+    pub fn listen(&self, on: bool) -> Result<(), NetlinkError> {
+        let group = Groups::new_groups(&[NFNLGRP_NFTABLES]);
+        let done = match on {
+            true => self.inner.add_mcast_membership(group),
+            false => self.inner.drop_mcast_membership(group),
+        };
+        done.map_err(io_error("listen to changes of nf_tables"))
+    }
+
     /// Receives one datagram; `None` if there is none and `wait` is false.
-    fn receive(&mut self, wait: bool) -> Result<Option<&[u8]>, NetlinkError> {
+    ///
+    /// # Errors
+    /// [`NetlinkError::Lost`] if some did not fit the receive buffer.
+    pub fn receive(&mut self, wait: bool) -> Result<Option<&[u8]>, NetlinkError> {
         let flags = match wait {
             true => Msg::empty(),
             false => Msg::DONTWAIT,
@@ -309,6 +326,13 @@ impl Socket {
         message.encode_into(&mut bytes);
         self.send(&bytes)?;
         Ok(seq)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `inner` is, and that is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.inner.as_raw_fd()) }
     }
 }
 

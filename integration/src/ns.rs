@@ -183,6 +183,10 @@ impl Host {
             .arg(format!("--net=/run/netns/{}", self.name))
             .arg(program);
         command.stdin(Stdio::null());
+        // Each host has folders of its own, as it has a network of its own.
+        for (variable, folder) in [("PEERWALL_RUN", "run"), ("PEERWALL_STATE", "state")] {
+            command.env(variable, format!("/run/hosts/{}/{folder}", self.name));
+        }
         command
     }
 

@@ -127,6 +127,13 @@ impl Sources {
         FileId(self.files.len() - 1)
     }
 
+    /// Name and text of every file.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files
+            .iter()
+            .map(|file| (file.name.as_str(), file.text.as_str()))
+    }
+
     /// The file's name as it was given.
     pub fn name(&self, file: FileId) -> &str {
         &self.files[file.0].name

@@ -190,9 +190,9 @@ impl Reconcile {
             Input::Touched(by) => {
                 self.in_sync_since = None;
                 self.blame(by);
-                self.repair_soon(now);
+                self.look_soon(now, Why::Repair(Vec::new()));
             }
-            Input::Lost => self.soon(now, Why::Resync),
+            Input::Lost => self.look_soon(now, Why::Resync),
             Input::Read(result) => self.read(now, result),
             Input::Converged(result) => self.converged(now, result),
             Input::Tick => {}
@@ -256,7 +256,7 @@ impl Reconcile {
     }
 
     /// At once, or when there is a token again.
-    fn repair_soon(&mut self, now: Time) {
+    fn look_soon(&mut self, now: Time, why: Why) {
         self.refill(now);
         let at = match self.tokens {
             0 => {
@@ -268,13 +268,12 @@ impl Reconcile {
         let earlier = self.converge_due.as_ref().is_some_and(|due| due.at <= at);
         match &mut self.converge_due {
             // Whatever it was for, it repairs as well.
-            Some(due) if earlier => due.why = Why::Repair(Vec::new()),
-            due => {
-                *due = Some(Due {
-                    at,
-                    why: Why::Repair(Vec::new()),
-                });
+            Some(due) if earlier => {
+                if why != Why::Resync {
+                    due.why = why;
+                }
             }
+            due => *due = Some(Due { at, why }),
         }
     }
 
@@ -294,12 +293,6 @@ impl Reconcile {
         }
     }
 
-    fn soon(&mut self, now: Time, why: Why) {
-        if self.converge_due.as_ref().is_none_or(|due| due.at > now) {
-            self.converge_due = Some(Due { at: now, why });
-        }
-    }
-
     /// What is due now.
     fn due(&mut self, now: Time) -> Option<Action> {
         if self.read_due.is_some_and(|at| at <= now) {
@@ -310,10 +303,12 @@ impl Reconcile {
             return None;
         }
         let due = self.converge_due.take()?;
+        if matches!(due.why, Why::Repair(_) | Why::Resync) {
+            self.refill(now);
+            self.tokens = self.tokens.saturating_sub(1);
+        }
         let why = match due.why {
             Why::Repair(_) => {
-                self.refill(now);
-                self.tokens = self.tokens.saturating_sub(1);
                 self.repairs += 1;
                 let culprits: Vec<Culprit> = self.culprits.drain(..).collect();
                 self.last_repair = Some(Repair {
@@ -513,6 +508,20 @@ mod tests {
             polling.step(ms(10_001), Input::Tick),
             Some(Action::Converge(Why::Resync))
         );
+    }
+
+    #[test]
+    fn events_that_are_lost_again_and_again_keep_it_busy_only_so_much() {
+        let mut reconcile = started();
+        let mut looks = 0u32;
+        let mut action = reconcile.step(ms(1), Input::Lost);
+        while action.is_some() {
+            looks += 1;
+            reconcile.step(ms(1), Input::Converged(Ok(true)));
+            action = reconcile.step(ms(1), Input::Lost);
+        }
+        assert!(looks <= REPAIRS_BURST, "{looks}");
+        assert!(reconcile.deadline().is_some_and(|at| at > ms(1)));
     }
 
     #[test]

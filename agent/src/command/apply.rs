@@ -5,17 +5,19 @@ use peerwall_core::plan::Plan;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{DONE, Given, TROUBLE, fallback, plan, refuse, trouble};
+use super::{DONE, Given, TROUBLE, fallback, keep, plan, refuse, trouble};
+use crate::cli::ApplyArgs;
 use crate::converge::{Hold, converge};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::since;
 
-pub(super) fn run(policy: &Given, hold: bool, output: &Output) -> Result<u8, BackendError> {
+pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u8, BackendError> {
     let ready = match &policy.read {
         Ok(ready) => ready,
         Err(why) => return Ok(refuse(why, output)),
     };
+    let hold = args.hold;
     // Before the table is ours, so that no signal is missed once it is.
     let signals = match hold
         .then(|| Signals::new([SIGINT, SIGTERM, SIGHUP]))
@@ -25,6 +27,10 @@ pub(super) fn run(policy: &Given, hold: bool, output: &Output) -> Result<u8, Bac
         Err(err) => return Ok(trouble("apply", &err, output)),
     };
     let mut kernel = Kernel::open()?;
+    let seen = || Kernel::open().ok()?.observe().ok()?.table?.ruleset();
+    if let Err(why) = keep::before_apply(&policy.path, ready, &args.wish, seen) {
+        return Ok(trouble("apply", &why, output));
+    }
     let wanted = if hold { Hold::Yes } else { Hold::No };
     let converged = converge(&mut kernel, Some(&ready.ruleset), wanted)?;
     if !output.is_json() {
@@ -41,6 +47,13 @@ pub(super) fn run(policy: &Given, hold: bool, output: &Output) -> Result<u8, Bac
         since::note(now, &policy.path.display().to_string(), false);
     }
     report(&converged.plan, output);
+    keep::after_apply(
+        &policy.path,
+        ready,
+        &args.wish,
+        plan::summary(&converged.plan),
+        output,
+    );
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
     }

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{DONE, count, prepare, refuse};
+use super::{DONE, count, refuse};
+use crate::files::FileSystem;
 use crate::output::Output;
+use crate::ready::prepare;
 
 pub(super) fn run(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path) {
+    let ready = match prepare(path, &FileSystem) {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, output),
     };

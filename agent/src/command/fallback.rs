@@ -4,11 +4,13 @@ use peerwall_core::ruleset::counter_reason;
 use peerwall_core::saved;
 use serde_json::json;
 
-use super::{DIFFERS, DONE, Given, Ready, refuse, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, keep, refuse, trouble, unsupported};
+use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
+use crate::ready::Ready;
 use crate::since;
 
 /// So many addresses as rules of their own cost every packet that is looked at.
@@ -58,7 +60,7 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
     if steps.is_empty() { DONE } else { DIFFERS }
 }
 
-pub(super) fn apply(policy: &Given, output: &Output) -> u8 {
+pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     let (ready, iptables, seen, wanted) = match start(policy, "apply", output) {
         Ok(start) => start,
         Err(code) => return code,
@@ -66,8 +68,19 @@ pub(super) fn apply(policy: &Given, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
+    if wish.confirm.is_some() {
+        return trouble(
+            "apply",
+            &"--confirm without an agent takes nft; start `peerwall run`, which can do it by iptables too",
+            output,
+        );
+    }
+    if let Err(why) = keep::before_apply(&policy.path, ready, wish, || None) {
+        return trouble("apply", &why, output);
+    }
     let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
     if code == DONE {
+        keep::after_apply(&policy.path, ready, wish, "by iptables".into(), output);
         since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
     }

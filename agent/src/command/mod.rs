@@ -5,28 +5,24 @@ mod check;
 mod fallback;
 mod generate;
 mod import;
-mod plan;
+mod keep;
+pub(crate) mod plan;
 mod render;
 mod status;
 
-use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use peerwall_core::backend::BackendError;
-use peerwall_core::compile::{Origins, compile};
-use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
-use peerwall_core::expect;
-use peerwall_core::policy::load::load;
-use peerwall_core::policy::{HeldBy, Policy};
+use peerwall_core::policy::HeldBy;
 use peerwall_core::restore::Unsupported;
-use peerwall_core::ruleset::Ruleset;
-use serde::Serialize;
 
+use crate::agent::control;
 use crate::cli::{Args, BackendArgs, BackendName, Command};
 use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::output::{Output, complain};
+use crate::ready::{NotReady, Ready, prepare};
 use crate::since;
 
 /// Nothing to do, or done.
@@ -48,9 +44,27 @@ pub fn run(args: &Args) -> ExitCode {
             } else {
                 args.to.backend
             };
-            let nft = |policy: &Given, output: &Output| apply::run(policy, args.hold, output);
-            on_host(&args.to, asked, "apply", nft, fallback::apply)
+            let output = Output::new(args.to.policy.output.json);
+            let path = std::path::absolute(&args.to.policy.policy);
+            let command = path.map(|path| control::Command::Apply(path, keep::wish(&args.wish)));
+            let by_agent = command.ok().filter(|_| !args.hold);
+            if let Some(code) =
+                by_agent.and_then(|command| keep::by_agent(command, "apply", &output))
+            {
+                return ExitCode::from(code);
+            }
+            let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
+            let iptables =
+                |policy: &Given, output: &Output| fallback::apply(policy, &args.wish, output);
+            on_host(&args.to, asked, "apply", nft, iptables)
         }
+        Command::Run(args) => keep::run(args),
+        Command::Reload(args) => keep::reload(args, &Output::new(false)),
+        Command::Confirm => keep::confirm(&Output::new(false)),
+        Command::Rollback => keep::rollback(&Output::new(false)),
+        Command::History(args) => keep::history(&Output::new(args.json)),
+        Command::Boot { policy } => keep::boot(policy),
+        Command::Guard => keep::guard(),
         Command::Render(args) => render::run(&args.policy, args.format),
         Command::Status(args) => {
             on_host(args, args.backend, "status", status::run, fallback::status)
@@ -89,7 +103,7 @@ fn on_host(
     let output = Output::new(args.policy.output.json);
     let policy = Given {
         path: args.policy.policy.clone(),
-        read: prepare(&args.policy.policy),
+        read: prepare(&args.policy.policy, &FileSystem),
     };
     let said = policy
         .read
@@ -135,88 +149,6 @@ fn or_fallback(
             iptables()
         }
         Err(err) => trouble(doing, &err, output),
-    }
-}
-
-/// A policy that parsed, is compiled and meets its own expectations.
-struct Ready {
-    policy: Policy,
-    ruleset: Ruleset,
-    origins: Origins,
-    sources: Sources,
-    warnings: Vec<Diagnostic>,
-}
-
-/// Why there is no [`Ready`].
-#[derive(Debug, Serialize)]
-struct NotReady {
-    /// What is wrong with the policy; empty if it could not even be read.
-    diagnostics: Vec<JsonDiagnostic>,
-    /// One sentence.
-    error: String,
-    /// The same for people.
-    #[serde(skip)]
-    text: String,
-}
-
-/// Reads, compiles and tests a policy.
-fn prepare(path: &Path) -> Result<Ready, Box<NotReady>> {
-    let text = FileSystem::text(path).map_err(|error| {
-        let hint = match path == Path::new(crate::cli::POLICY) {
-            true => "; write one there (see docs/policy.md), or name another",
-            false => "",
-        };
-        Box::new(NotReady {
-            diagnostics: Vec::new(),
-            text: format!("error: {error}{hint}\n"),
-            error,
-        })
-    })?;
-    let loaded = load(&path.display().to_string(), &text, &FileSystem);
-    let mut diagnostics = loaded.diagnostics;
-    let Some(policy) = loaded.policy else {
-        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
-    };
-    let (ruleset, origins) = compile(&policy);
-    let unmet = expect::check(&policy, &ruleset);
-    if !unmet.is_empty() {
-        diagnostics.extend(unmet);
-        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
-    }
-    Ok(Ready {
-        policy,
-        ruleset,
-        origins,
-        sources: loaded.sources,
-        warnings: diagnostics,
-    })
-}
-
-fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
-    let color = std::io::stderr().is_terminal();
-    let errors = diagnostics
-        .iter()
-        .filter(|d| d.severity == Severity::Error)
-        .count();
-    let error = format!(
-        "{errors} error{} in the policy",
-        if errors == 1 { "" } else { "s" }
-    );
-    NotReady {
-        diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
-        text: format!(
-            "{}error: {error}; nothing was changed\n",
-            sources.render(diagnostics, color)
-        ),
-        error,
-    }
-}
-
-impl Ready {
-    /// Prints the warnings for people.
-    fn warn(&self) {
-        let color = std::io::stderr().is_terminal();
-        complain(&self.sources.render(&self.warnings, color));
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn as_text(plan: &Plan) -> String {
 }
 
 /// What a plan does, in one line.
-pub(super) fn summary(plan: &Plan) -> String {
+pub(crate) fn summary(plan: &Plan) -> String {
     let mut tally = Tally::default();
     plan.ops.iter().for_each(|op| tally.add(op));
     let parts: Vec<String> = [

@@ -5,13 +5,15 @@ use std::path::Path;
 use peerwall_core::addr::Family;
 use peerwall_core::{render, restore};
 
-use super::{DONE, Ready, prepare, refuse, unsupported};
+use super::{DONE, refuse, unsupported};
 use crate::cli::Format;
+use crate::files::FileSystem;
 use crate::output::Output;
+use crate::ready::{Ready, prepare};
 
 pub(super) fn run(path: &Path, format: Format) -> u8 {
     let output = Output::new(format == Format::Json);
-    let ready = match prepare(path) {
+    let ready = match prepare(path, &FileSystem) {
         Ok(ready) => ready,
         // The error is for people either way: what is wanted on stdout is a ruleset or nothing.
         Err(why) => return refuse(&why, &Output::new(false)),

@@ -8,9 +8,10 @@ use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, Given, NotReady, Ready};
+use super::{DIFFERS, DONE, Given};
 use crate::kernel::Kernel;
 use crate::output::Output;
+use crate::ready::{NotReady, Ready};
 use crate::since;
 
 /// What `status` says.

@@ -1,0 +1,208 @@
+//! What holds the rules of the agent: nf_tables, or iptables where there is none.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::observed::Observed;
+use peerwall_core::ruleset::Ruleset;
+
+use super::events::{Change, Events};
+use crate::cli::BackendName;
+use crate::command::plan::summary;
+use crate::converge::{self, Hold};
+use crate::iptables::{Iptables, Steps, Wanted};
+use crate::kernel::{Kernel, lacks};
+
+/// What holds the rules.
+pub enum Holder {
+    /// Our table.
+    Nft {
+        /// By which rules are changed, and owned.
+        kernel: Box<Kernel>,
+        /// By which changes are heard of.
+        events: Box<Events>,
+        /// Whether to own the table.
+        hold: Hold,
+    },
+    /// Our chains.
+    Iptables(Box<Iptables>),
+}
+
+/// What it came to.
+pub struct Done {
+    /// What was changed, in a line; nothing if nothing had to be.
+    pub change: Option<String>,
+    /// Whether others may have changed something while nobody listened.
+    pub missed: bool,
+    /// What was there before.
+    pub before: Option<Ruleset>,
+    /// What else was heard meanwhile.
+    pub heard: Vec<Change>,
+}
+
+impl Holder {
+    /// Chooses by trying: nf_tables, unless iptables is asked for or there is no nf_tables.
+    ///
+    /// # Errors
+    /// A sentence, if neither can be had.
+    pub fn choose(asked: BackendName, owner: bool) -> Result<Self, String> {
+        if asked == BackendName::Iptables {
+            return Self::iptables();
+        }
+        match Self::nft(owner) {
+            Ok(holder) => Ok(holder),
+            Err(err) if asked == BackendName::Auto && lacks(&err) => {
+                log::warn!("{err}; going on with iptables");
+                Self::iptables()
+            }
+            Err(err) => Err(err.to_string()),
+        }
+    }
+
+    fn nft(owner: bool) -> Result<Self, BackendError> {
+        let mut kernel = match owner {
+            true => Kernel::open()?,
+            false => Kernel::open_without_owner()?,
+        };
+        kernel.generation()?;
+        let events = Events::open().map_err(|err| BackendError::Transport(err.to_string()))?;
+        Ok(Self::Nft {
+            kernel: Box::new(kernel),
+            events: Box::new(events),
+            hold: if owner { Hold::Yes } else { Hold::No },
+        })
+    }
+
+    fn iptables() -> Result<Self, String> {
+        let iptables = Iptables::choose().map_err(|err| err.to_string())?;
+        Ok(Self::Iptables(Box::new(iptables)))
+    }
+
+    /// Goes over to iptables, if the kernel lacks what a policy needs.
+    ///
+    /// # Errors
+    /// A sentence, if there is none.
+    pub fn fall_back(&mut self) -> Result<(), String> {
+        *self = Self::iptables()?;
+        Ok(())
+    }
+
+    /// Its name, and why it was taken.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Nft { kernel, .. } => match kernel.can_hold() {
+                Some(true) => {
+                    "nft; the table is owned by the agent, and nobody else can change it".into()
+                }
+                Some(false) => {
+                    "nft; the table has no owner, so others can change it, and are repaired".into()
+                }
+                None => "nft".into(),
+            },
+            Self::Iptables(iptables) => iptables.describe(),
+        }
+    }
+
+    /// Whether changes have to be looked for.
+    pub fn is_deaf(&self) -> bool {
+        matches!(self, Self::Iptables(_))
+    }
+
+    /// What to poll.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Nft { events, .. } => Some(events.as_fd()),
+            Self::Iptables(_) => None,
+        }
+    }
+
+    /// What happened.
+    pub fn drain(&mut self) -> Vec<Change> {
+        match self {
+            Self::Nft { events, .. } => events.drain(),
+            Self::Iptables(_) => Vec::new(),
+        }
+    }
+
+    /// What is there; nothing by iptables, whose rules are not ours to read.
+    pub fn observe(&mut self) -> Option<Observed> {
+        match self {
+            Self::Nft { kernel, .. } => kernel.observe().ok(),
+            Self::Iptables(_) => None,
+        }
+    }
+
+    /// The kernel's generation of rules.
+    pub fn generation(&mut self) -> Option<u32> {
+        match self {
+            Self::Nft { kernel, .. } => kernel.generation().ok(),
+            Self::Iptables(_) => Some(0),
+        }
+    }
+
+    /// Makes the rules be what is wanted; `None` for nothing of ours.
+    ///
+    /// # Errors
+    /// What the kernel, or iptables, said.
+    pub fn converge(&mut self, wanted: Option<&Ruleset>) -> Result<Done, BackendError> {
+        match self {
+            Self::Nft {
+                kernel,
+                events,
+                hold,
+            } => nft(kernel, events, wanted, *hold),
+            Self::Iptables(iptables) => {
+                by_iptables(iptables, wanted).map_err(BackendError::Transport)
+            }
+        }
+    }
+}
+
+fn nft(
+    kernel: &mut Kernel,
+    events: &mut Events,
+    wanted: Option<&Ruleset>,
+    hold: Hold,
+) -> Result<Done, BackendError> {
+    let converged = events.deaf(|| converge::converge(kernel, wanted, hold))?;
+    let sent = u32::from(!converged.plan.is_empty());
+    let expected = converged.before.generation.wrapping_add(sent);
+    // What was heard of our rules before is answered by what was just done.
+    let mut heard = events.drain();
+    heard.retain(|change| matches!(change, Change::Gone(..)));
+    let after = kernel.generation()?;
+    Ok(Done {
+        change: (sent == 1).then(|| summary(&converged.plan)),
+        missed: after != expected,
+        heard,
+        before: converged.before.table.and_then(|table| table.ruleset()),
+    })
+}
+
+fn by_iptables(iptables: &Iptables, wanted: Option<&Ruleset>) -> Result<Done, String> {
+    let wanted = match wanted {
+        None => None,
+        Some(ruleset) => Some(Wanted::new(ruleset, iptables.ipset_from()).map_err(|list| {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            format!("iptables cannot say this policy: {}", list.join("; "))
+        })?),
+    };
+    let seen = iptables.observe().map_err(|err| err.to_string())?;
+    let steps = Steps::new(wanted.as_ref(), &seen);
+    iptables
+        .commit(&steps, &seen)
+        .map_err(|err| err.to_string())?;
+    let left = Steps::new(
+        wanted.as_ref(),
+        &iptables.observe().map_err(|err| err.to_string())?,
+    );
+    if !left.is_empty() {
+        return Err("read back, the rules are not as they were sent".into());
+    }
+    Ok(Done {
+        change: (!steps.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".into()),
+        missed: false,
+        before: None,
+        heard: Vec::new(),
+    })
+}

@@ -1,0 +1,745 @@
+//! The agent: keeps a host as its policy says.
+//!
+//! One thread around one `poll`: rules that others change, files, questions, signals, time. What to do
+//! is decided by [`peerwall_core::reconcile`]; here it is done.
+
+pub mod control;
+pub mod events;
+mod holder;
+mod metrics;
+pub mod state;
+mod watch;
+
+use std::cell::RefCell;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use peerwall_core::backend::BackendError;
+use peerwall_core::policy::HeldBy;
+use peerwall_core::policy::load::Files;
+use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
+use sd_notify::NotifyState;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::cli::{BackendName, RunArgs};
+use crate::files::FileSystem;
+use crate::kernel::lacks;
+use crate::lockout;
+use crate::ready::{Ready, prepare};
+use crate::since;
+use control::{Answer, Command, Control, Wish};
+use events::Change;
+pub use holder::Holder;
+use state::{Kept, Pending, State};
+use watch::Watch;
+
+/// Where there are no events, rules are looked at so often.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Exit codes are those of the command line.
+const DONE: u8 = 0;
+const TROUBLE: u8 = 2;
+/// Tables of others that went away are told of, so many of them.
+const GONE_MAX: usize = 8;
+
+/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place.
+///
+/// # Errors
+/// A sentence, if it cannot start. A bad policy is no such reason.
+pub fn run(args: &RunArgs) -> Result<(), String> {
+    let mut agent = Agent::start(args)?;
+    agent.begin();
+    agent.ready();
+    while agent.turn()? {}
+    notify(&[NotifyState::Stopping]);
+    log::info!("ends; the rules stay");
+    Ok(())
+}
+
+/// What is to be in force.
+struct Wanted {
+    kept: Kept,
+    /// Peers, overlays and allows, for telling.
+    counts: Value,
+}
+
+/// What became of reading and converging, for who asked for it.
+#[derive(Default)]
+struct Outcome {
+    read: Option<Result<(), String>>,
+    converged: Option<Result<Option<String>, String>>,
+}
+
+struct Agent {
+    policy: PathBuf,
+    asked: Option<BackendName>,
+    metrics_file: Option<PathBuf>,
+    start: Instant,
+    started: String,
+    reconcile: Reconcile,
+    holder: Holder,
+    watch: Watch,
+    control: Control,
+    state: State,
+    signals: [(UnixStream, libc::c_int); 3],
+    watchdog: Option<Duration>,
+    watchdog_due: Option<Instant>,
+    wanted: Option<Wanted>,
+    /// Of the policy that was read last, good or bad.
+    read_digest: Option<String>,
+    pending: Option<Pending>,
+    wish: Option<Wish>,
+    outcome: Outcome,
+    gone: Vec<String>,
+    metrics: metrics::Metrics,
+}
+
+impl Agent {
+    fn start(args: &RunArgs) -> Result<Self, String> {
+        let mut signals = Vec::new();
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            let (ours, theirs) = UnixStream::pair().map_err(|err| err.to_string())?;
+            ours.set_nonblocking(true).map_err(|err| err.to_string())?;
+            signal_hook::low_level::pipe::register(signal, theirs)
+                .map_err(|err| err.to_string())?;
+            signals.push((ours, signal));
+        }
+        let control = Control::open().map_err(|err| format!("control socket: {err}"))?;
+        let asked = args.backend.unwrap_or(BackendName::Auto);
+        let holder = Holder::choose(asked, !args.no_owner)?;
+        let poll = holder.is_deaf().then_some(LOOK_EVERY);
+        let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
+        Ok(Self {
+            policy,
+            asked: args.backend,
+            metrics_file: args.metrics_file.clone(),
+            start: Instant::now(),
+            started: state::time(),
+            reconcile: Reconcile::new(poll),
+            holder,
+            watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
+            control,
+            state: State::open(),
+            signals: signals
+                .try_into()
+                .map_err(|_: Vec<_>| "three signals".to_owned())?,
+            watchdog: sd_notify::watchdog_enabled().map(|every| every / 2),
+            watchdog_due: None,
+            wanted: None,
+            read_digest: None,
+            pending: None,
+            wish: None,
+            outcome: Outcome::default(),
+            gone: Vec::new(),
+            metrics: metrics::Metrics::default(),
+        })
+    }
+
+    /// Takes up what an earlier agent left, and reads the policy.
+    fn begin(&mut self) {
+        match self.state.pending() {
+            Ok(None) => {}
+            Ok(Some(pending)) if pending.boot == state::boot() && pending.until > state::now() => {
+                log::warn!("an apply still waits to be confirmed");
+                self.want(pending.new.clone(), Value::Null);
+                self.pending = Some(pending);
+            }
+            Ok(Some(pending)) => self.give_up(pending),
+            Err(err) => log::error!("what waits for confirmation cannot be read: {err}"),
+        }
+        self.feed(Input::Start);
+    }
+
+    /// An apply was not confirmed: what was before comes back, and the policy is not taken again.
+    fn give_up(&mut self, pending: Pending) {
+        log::warn!(
+            "{} was not confirmed in time; going back",
+            pending.new.policy
+        );
+        if let Err(err) = self
+            .state
+            .refuse(&pending.new.digest)
+            .and_then(|()| self.state.clear_pending())
+        {
+            log::error!("{err}");
+        }
+        let last = self
+            .state
+            .history()
+            .ok()
+            .and_then(|history| history.kept.last().cloned());
+        let same_boot = pending.boot == state::boot();
+        match (pending.before, last) {
+            (Some(ruleset), Some(last)) if same_boot => {
+                self.want(Kept { ruleset, ..last }, Value::Null)
+            }
+            (Some(ruleset), None) => self.want(
+                Kept {
+                    ruleset,
+                    ..pending.new
+                },
+                Value::Null,
+            ),
+            (_, Some(last)) => self.want(last, Value::Null),
+            // There was nothing before.
+            (None, None) => {
+                self.wanted = None;
+                if let Err(err) = self.holder.converge(None) {
+                    log::error!("{err}");
+                }
+            }
+        }
+        self.pending = None;
+        if self.wanted.is_some() {
+            self.feed(Input::Read(Ok(())));
+        }
+    }
+
+    fn want(&mut self, kept: Kept, counts: Value) {
+        self.wanted = Some(Wanted { kept, counts });
+    }
+
+    fn ready(&self) {
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// One turn: waits, and does what there is to do. Whether to go on.
+    fn turn(&mut self) -> Result<bool, String> {
+        self.wait()?;
+        let signals = self.signals();
+        if signals.contains(&SIGTERM) || signals.contains(&SIGINT) {
+            return Ok(false);
+        }
+        if signals.contains(&SIGHUP) {
+            self.feed(Input::Reload);
+        }
+        let changes = self.holder.drain();
+        self.hear(changes);
+        if self.watch.drain() {
+            self.feed(Input::Files);
+        }
+        for (index, question) in self.control.questions() {
+            let answer = question.map_or_else(|refusal| refusal, |command| self.obey(command));
+            self.control.answer(index, &answer);
+        }
+        self.control.tidy();
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.until <= state::now())
+            && let Some(pending) = self.pending.take()
+        {
+            self.give_up(pending);
+        }
+        self.feed(Input::Tick);
+        self.pat_watchdog();
+        Ok(true)
+    }
+
+    fn wait(&mut self) -> Result<(), String> {
+        let timeout = self.timeout();
+        let mut fds: Vec<PollFd<'_>> = Vec::new();
+        let mut add = |fd: BorrowedFd<'_>| {
+            // SAFETY of lifetimes: all of them live in `self`, which is borrowed for the call.
+            fds.push(PollFd::new(
+                unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&fd)) },
+                PollFlags::POLLIN,
+            ));
+        };
+        self.holder.fd().into_iter().for_each(&mut add);
+        add(self.watch.as_fd());
+        self.signals
+            .iter()
+            .for_each(|(stream, _)| add(stream.as_fd()));
+        self.control.fds().for_each(&mut add);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(err) => Err(format!("poll: {err}")),
+        }
+    }
+
+    /// How long nothing has to be done, if nothing happens.
+    fn timeout(&self) -> PollTimeout {
+        let reconcile = self
+            .reconcile
+            .deadline()
+            .map(|at| at.saturating_sub(self.now()));
+        let until = |at: Instant| at.saturating_duration_since(Instant::now());
+        let control = self.control.deadline().map(until);
+        let watchdog = self.watchdog_due.map(until);
+        let pending = self.pending.as_ref().map(|pending| {
+            let left = pending.until.saturating_sub(state::now());
+            Duration::from_secs(u64::try_from(left).unwrap_or(0))
+        });
+        let next = [reconcile, control, watchdog, pending]
+            .into_iter()
+            .flatten()
+            .min();
+        next.map_or(PollTimeout::NONE, |wait| {
+            // A part of a millisecond is one more, or it would be asked too early, again and again.
+            let ms = wait.as_micros().div_ceil(1000).min(60_000_000);
+            PollTimeout::try_from(i32::try_from(ms).unwrap_or(i32::MAX))
+                .unwrap_or(PollTimeout::NONE)
+        })
+    }
+
+    fn signals(&mut self) -> Vec<libc::c_int> {
+        let mut found = Vec::new();
+        for (stream, signal) in &mut self.signals {
+            if stream.read(&mut [0; 64]).is_ok_and(|len| len > 0) {
+                found.push(*signal);
+            }
+        }
+        found
+    }
+
+    fn pat_watchdog(&mut self) {
+        let Some(every) = self.watchdog else { return };
+        if self.watchdog_due.is_none_or(|due| due <= Instant::now()) {
+            notify(&[NotifyState::Watchdog]);
+            self.watchdog_due = Some(Instant::now() + every);
+        }
+    }
+
+    fn hear(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Ours(by) => self.feed(Input::Touched(by)),
+                Change::Lost => self.feed(Input::Lost),
+                Change::Gone(tables, by) => {
+                    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+                    let tables = tables.join(", ");
+                    log::warn!(
+                        "tables of others are gone{by}: {tables}; whose they were should make them again"
+                    );
+                    self.gone.push(format!("{}: {tables}{by}", state::time()));
+                    let extra = self.gone.len().saturating_sub(GONE_MAX);
+                    self.gone.drain(..extra);
+                }
+            }
+        }
+    }
+
+    /// Tells the state machine, and does what it says until it says nothing.
+    fn feed(&mut self, input: Input) {
+        let mut action = self.reconcile.step(self.now(), input);
+        while let Some(todo) = action {
+            let came = match todo {
+                Action::Read => self.read(),
+                Action::Converge(why) => self.converge(&why),
+            };
+            action = self.reconcile.step(self.now(), came);
+        }
+    }
+
+    /// Reads the policy.
+    fn read(&mut self) -> Input {
+        let files = Recorder::default();
+        let read = prepare(&self.policy, &files);
+        let mut paths = files.paths.into_inner();
+        paths.push(self.policy.clone());
+        self.watch.set(&paths);
+        let result = match read {
+            Ok(ready) => self.accept(ready),
+            Err(why) => Err(why.text.trim_end().to_owned()),
+        };
+        match &result {
+            Ok(false) => {
+                self.outcome.read = Some(Ok(()));
+                return Input::Tick; // it is what is in force
+            }
+            Ok(true) => {}
+            Err(why) => {
+                if self.reconcile.policy_error.as_ref() != Some(why) {
+                    log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
+                }
+                self.metrics.reload_errors += 1;
+            }
+        }
+        let result = result.map(drop);
+        self.outcome.read = Some(result.clone());
+        Input::Read(result)
+    }
+
+    /// Takes a policy that was read; whether it is another than what is in force.
+    fn accept(&mut self, ready: Ready) -> Result<bool, String> {
+        let same = |digest: &Option<String>| digest.as_ref() == Some(&ready.digest);
+        let wish = self.wish.take();
+        if wish.is_none() && same(&self.read_digest) && self.reconcile.policy_error.is_none() {
+            return Ok(false);
+        }
+        let refused = self
+            .state
+            .history()
+            .ok()
+            .and_then(|history| history.refused);
+        if wish.is_none() && same(&refused) {
+            // What was there before goes on, if it is not in force already.
+            if self.wanted.is_none() {
+                let last = self
+                    .state
+                    .history()
+                    .ok()
+                    .and_then(|history| history.kept.last().cloned());
+                if let Some(last) = last {
+                    self.want(last, Value::Null);
+                    self.read_digest = Some(ready.digest);
+                    log::warn!(
+                        "{} was rolled back from; holding what was confirmed before it",
+                        self.policy.display()
+                    );
+                    return Ok(true);
+                }
+            }
+            return Err(format!(
+                "{} was rolled back from; it is taken again when it changes, or by `peerwall reload`",
+                self.policy.display()
+            ));
+        }
+        if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
+            lockout::check(&ready.ruleset, wish.caller.ssh.as_deref())?;
+        }
+        for warning in &ready.warnings {
+            log::warn!(
+                "{}: {}",
+                ready.sources.line_of(&warning.place),
+                warning.message
+            );
+        }
+        let counts = json!({
+            "peers": ready.policy.peer_count(),
+            "overlays": ready.policy.overlays.len(),
+            "allows": ready.policy.allows.len(),
+        });
+        let kept = Kept {
+            number: 0,
+            time: state::time(),
+            policy: self.policy.display().to_string(),
+            digest: ready.digest.clone(),
+            change: String::new(),
+            ruleset: ready.ruleset,
+        };
+        if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
+            let caller = wish.map(|wish| wish.caller).unwrap_or_default();
+            self.wait_for_confirmation(&kept, seconds, caller)?;
+        }
+        self.choose_backend(ready.policy.options.backend)?;
+        self.read_digest = Some(ready.digest);
+        self.want(kept, counts);
+        Ok(true)
+    }
+
+    /// What the policy says of the backend counts when the command line said nothing.
+    fn choose_backend(&mut self, said: HeldBy) -> Result<(), String> {
+        match (self.asked, said, self.holder.is_deaf()) {
+            (None, HeldBy::Iptables, false) => self.holder.fall_back(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes what to go back to, before anything is changed.
+    fn wait_for_confirmation(
+        &mut self,
+        new: &Kept,
+        seconds: u64,
+        from: state::Caller,
+    ) -> Result<(), String> {
+        // A second one while the first waits goes back to the same.
+        let before = match &self.pending {
+            Some(pending) => pending.before.clone(),
+            None => match &self.wanted {
+                Some(wanted) => Some(wanted.kept.ruleset.clone()),
+                None => self.holder.observe().and_then(|seen| seen.table?.ruleset()),
+            },
+        };
+        let pending = Pending {
+            new: new.clone(),
+            before,
+            until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
+            boot: state::boot(),
+            from,
+        };
+        self.state.set_pending(&pending).map_err(|err| {
+            format!("nothing was changed, since it could not be noted how to go back: {err}")
+        })?;
+        self.pending = Some(pending);
+        Ok(())
+    }
+
+    /// Makes the rules be what is wanted.
+    fn converge(&mut self, why: &Why) -> Input {
+        let Some(wanted) = &self.wanted else {
+            return Input::Tick;
+        };
+        let begun = Instant::now();
+        let mut result = self.holder.converge(Some(&wanted.kept.ruleset));
+        if let Err(err) = &result
+            && self.asked.unwrap_or(BackendName::Auto) == BackendName::Auto
+            && lacks(err)
+        {
+            log::warn!("{err}; going on with iptables");
+            result = match self.holder.fall_back() {
+                Ok(()) => self.holder.converge(Some(&wanted.kept.ruleset)),
+                Err(err) => Err(BackendError::Transport(err)),
+            };
+        }
+        self.metrics.observe(begun.elapsed(), why, result.is_ok());
+        match result {
+            Ok(done) => {
+                self.tell(why, done.change.as_deref());
+                self.outcome.converged = Some(Ok(done.change.clone()));
+                self.settle(done.change);
+                let input = Input::Converged(Ok(true));
+                if done.missed {
+                    // Once more, right behind this.
+                    let _ = self.reconcile.step(self.now(), input);
+                    return Input::Lost;
+                }
+                self.hear_later(done.heard);
+                input
+            }
+            Err(err) => {
+                if self.reconcile.last_error.as_deref() != Some(&err.to_string()) {
+                    log::error!("the rules are not what they should be: {err}");
+                }
+                self.outcome.converged = Some(Err(err.to_string()));
+                Input::Converged(Err(err.to_string()))
+            }
+        }
+    }
+
+    /// Only losses of others can have been heard while converging; they need nothing done.
+    fn hear_later(&mut self, heard: Vec<Change>) {
+        let gone = heard
+            .into_iter()
+            .filter(|change| matches!(change, Change::Gone(..)));
+        let gone: Vec<Change> = gone.collect();
+        self.hear(gone);
+    }
+
+    /// A ruleset that is in force and waits for nobody is confirmed.
+    fn settle(&mut self, change: Option<String>) {
+        if let (None, Some(wanted)) = (&self.pending, &self.wanted) {
+            let change = change.clone().unwrap_or_else(|| "nothing".into());
+            let kept = Kept {
+                change,
+                time: state::time(),
+                ..wanted.kept.clone()
+            };
+            let refused = self
+                .state
+                .history()
+                .ok()
+                .and_then(|history| history.refused);
+            // What is held after a rollback is in the history already.
+            if refused.is_none() || refused.as_ref() != self.read_digest.as_ref() {
+                if let Err(err) = self.state.confirm(kept) {
+                    log::warn!(
+                        "the ruleset is in force, but will not be there at the next boot: {err}"
+                    );
+                }
+            }
+        }
+        if let (Some(_), Some(generation)) = (change, self.holder.generation()) {
+            since::note(
+                generation,
+                &self.policy.display().to_string(),
+                self.holder.is_deaf(),
+            );
+        }
+    }
+
+    fn tell(&self, why: &Why, change: Option<&str>) {
+        match (why, change) {
+            (Why::Repair(culprits), Some(change)) => {
+                let who: Vec<String> = culprits.iter().map(ToString::to_string).collect();
+                let who = if who.is_empty() {
+                    "somebody".to_owned()
+                } else {
+                    who.join(", ")
+                };
+                log::warn!("repaired what {who} changed: {change}");
+            }
+            (_, Some(change)) => log::info!("in force: {change}"),
+            (Why::Start | Why::Policy, None) => log::info!("in force already"),
+            (Why::Repair(_) | Why::Resync | Why::Retry, None) => log::debug!("nothing to do"),
+        }
+        notify(&[NotifyState::Status(&self.headline())]);
+    }
+
+    fn headline(&self) -> String {
+        match (&self.reconcile.last_error, &self.reconcile.policy_error) {
+            (Some(err), _) => format!("not in sync: {err}"),
+            (None, Some(err)) => format!(
+                "holds the last good policy: {}",
+                err.lines().next().unwrap_or_default()
+            ),
+            (None, None) => format!("keeps {}", self.policy.display()),
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Answer {
+        match command {
+            Command::Status => self.status(),
+            Command::Apply(policy, _) if policy != self.policy => Answer::new(
+                TROUBLE,
+                format!(
+                    "the agent keeps {}; stop it to apply {} by hand, or start it with that",
+                    self.policy.display(),
+                    policy.display()
+                ),
+                Value::Null,
+            ),
+            Command::Apply(_, wish) | Command::Reload(wish) => self.reload(wish),
+            Command::Confirm(caller) => self.confirm(&caller),
+            Command::Rollback => self.rollback(),
+        }
+    }
+
+    fn reload(&mut self, wish: Wish) -> Answer {
+        let monotonic = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Watchdog);
+        notify(&[NotifyState::Reloading, monotonic]);
+        let seconds = wish.confirm;
+        self.outcome = Outcome::default();
+        self.wish = Some(wish);
+        self.feed(Input::Reload);
+        self.wish = None;
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);
+        match (self.outcome.read.take(), self.outcome.converged.take()) {
+            (Some(Err(why)), _) => Answer::new(
+                TROUBLE,
+                format!("{why}\nnothing was changed"),
+                json!({"error": why}),
+            ),
+            (_, Some(Err(why))) => {
+                Answer::new(TROUBLE, format!("error: {why}"), json!({"error": why}))
+            }
+            (_, converged) => {
+                let change = converged.and_then(Result::ok).flatten();
+                let text = change.clone().map_or_else(
+                    || "nothing to do: the kernel holds what the policy says".to_owned(),
+                    |change| format!("applied: {change}"),
+                );
+                let text = match seconds {
+                    Some(seconds) => format!(
+                        "{text}\ngoes back by itself in {seconds} seconds; confirm it from a new connection or terminal: peerwall confirm"
+                    ),
+                    None => text,
+                };
+                Answer::new(
+                    DONE,
+                    text,
+                    json!({"changes": change.is_some(), "change": change}),
+                )
+            }
+        }
+    }
+
+    fn confirm(&mut self, caller: &state::Caller) -> Answer {
+        let Some(pending) = &self.pending else {
+            return Answer::new(TROUBLE, "nothing waits to be confirmed", Value::Null);
+        };
+        if pending.from.is_same(caller) {
+            return Answer::new(TROUBLE, SAME_CONNECTION, Value::Null);
+        }
+        self.pending = None;
+        let noted = self.state.clear_pending();
+        self.settle(None);
+        match noted {
+            Ok(()) => Answer::new(DONE, "confirmed; it stays", Value::Null),
+            Err(err) => Answer::new(TROUBLE, format!("it stays, but: {err}"), Value::Null),
+        }
+    }
+
+    fn rollback(&mut self) -> Answer {
+        if let Some(pending) = self.pending.take() {
+            self.give_up(pending);
+            return Answer::new(DONE, "gone back to what was before", Value::Null);
+        }
+        match self.state.back() {
+            Ok(last) => {
+                let text = format!("gone back to number {} of {}", last.number, last.time);
+                self.want(last, Value::Null);
+                self.outcome = Outcome::default();
+                self.feed(Input::Read(Ok(())));
+                match self.outcome.converged.take() {
+                    Some(Err(why)) => Answer::new(TROUBLE, format!("error: {why}"), Value::Null),
+                    _ => Answer::new(DONE, text, Value::Null),
+                }
+            }
+            Err(err) => Answer::new(TROUBLE, err.to_string(), Value::Null),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let ago = |at: Duration| self.now().saturating_sub(at).as_secs();
+        let reconcile = &self.reconcile;
+        let data = json!({
+            "pid": std::process::id(),
+            "started": self.started,
+            "backend": self.holder.describe(),
+            "policy": self.policy,
+            "digest": self.read_digest,
+            "counts": self.wanted.as_ref().map(|wanted| &wanted.counts),
+            "in_sync_seconds": reconcile.in_sync_since.map(ago),
+            "repairs": reconcile.repairs,
+            "storm": reconcile.is_storm(),
+            "last_repair": reconcile.last_repair.as_ref().map(|repair| json!({
+                "seconds_ago": ago(repair.at),
+                "by": repair.culprits,
+            })),
+            "last_error": reconcile.last_error,
+            "policy_error": reconcile.policy_error,
+            "pending_seconds": self.pending.as_ref().map(|pending| (pending.until - state::now()).max(0)),
+            "others_gone": self.gone,
+        });
+        Answer::new(DONE, self.headline(), data)
+    }
+}
+
+/// What is said to who confirms from where he applied.
+pub const SAME_CONNECTION: &str =
+    "confirm from a new connection or terminal: this one was open before, and shows nothing";
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(err) = sd_notify::notify(states) {
+        log::debug!("systemd was not told: {err}");
+    }
+}
+
+/// The file system, and what was read of it.
+#[derive(Default)]
+struct Recorder {
+    paths: RefCell<Vec<PathBuf>>,
+}
+
+impl Files for Recorder {
+    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+        let beside = Path::new(relative_to)
+            .parent()
+            .map_or_else(|| PathBuf::from(path), |f| f.join(path));
+        self.paths.borrow_mut().push(beside);
+        FileSystem.read(path, relative_to)
+    }
+
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
+        // The folder of the pattern, as far as it is none: files may come to be in it.
+        let fixed: PathBuf = Path::new(pattern)
+            .components()
+            .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+            .collect();
+        let beside = Path::new(relative_to)
+            .parent()
+            .map_or(fixed.clone(), |f| f.join(&fixed));
+        self.paths.borrow_mut().push(beside.join("."));
+        FileSystem.glob(pattern, relative_to)
+    }
+}

@@ -1,0 +1,337 @@
+//! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
+//!
+//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` with the last five, the newest last,
+//! and `pending.json`. Each is replaced as a whole, so that a death leaves the old or the new.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use peerwall_core::ruleset::Ruleset;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// How many confirmed rulesets are kept.
+const KEPT: usize = 5;
+const FOLDER: &str = "/var/lib/peerwall";
+const CONFIRMED: &str = "confirmed.json";
+const PENDING: &str = "pending.json";
+
+/// A ruleset that was in force, compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Counts on from 1.
+    pub number: u64,
+    /// When it was confirmed, as RFC 3339 in UTC.
+    pub time: String,
+    /// The policy's path.
+    pub policy: String,
+    /// SHA-256 of the policy's files.
+    pub digest: String,
+    /// What it changed, in a line.
+    pub change: String,
+    /// The ruleset.
+    pub ruleset: Ruleset,
+}
+
+/// The history, and what is in force of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The last five that were confirmed, the newest last.
+    pub kept: Vec<Kept>,
+    /// A policy that was rolled back from: it is not taken again until it changes.
+    pub refused: Option<String>,
+}
+
+/// A ruleset in force that goes away by itself unless it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What it is.
+    pub new: Kept,
+    /// What to go back to; nothing if there was no table.
+    pub before: Option<Ruleset>,
+    /// Seconds since 1970 (`CLOCK_REALTIME`) at which it goes away.
+    pub until: i64,
+    /// The boot it was made in (`/proc/sys/kernel/random/boot_id`): it does not survive another.
+    pub boot: String,
+    /// From where it was applied: a connection and a terminal, which are not proof of a new one.
+    pub from: Caller,
+}
+
+/// Where somebody calls from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// `SSH_CONNECTION`: client's address and port, server's address and port.
+    pub ssh: Option<String>,
+    /// Number of the controlling terminal (`tty_nr` in `/proc/PID/stat`).
+    pub terminal: Option<i64>,
+}
+
+/// The folder with all of it.
+#[derive(Debug, Clone)]
+pub struct State {
+    folder: PathBuf,
+}
+
+impl State {
+    /// The one that the environment names, or the usual one.
+    pub fn open() -> Self {
+        let folder =
+            std::env::var_os("PEERWALL_STATE").map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
+        Self { folder }
+    }
+
+    /// The history; an empty one if there is none yet.
+    ///
+    /// # Errors
+    /// If there is one that cannot be read.
+    pub fn history(&self) -> io::Result<History> {
+        Ok(self.read(CONFIRMED)?.unwrap_or_default())
+    }
+
+    /// What waits for confirmation.
+    ///
+    /// # Errors
+    /// If there is something that cannot be read.
+    pub fn pending(&self) -> io::Result<Option<Pending>> {
+        self.read(PENDING)
+    }
+
+    /// Notes something that waits for confirmation, before it is in force.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn set_pending(&self, pending: &Pending) -> io::Result<()> {
+        self.write(PENDING, pending)
+    }
+
+    /// Takes what waits for confirmation, so that nobody else can: by one rename, which one caller wins.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn take_pending(&self) -> io::Result<Option<Pending>> {
+        let taken = format!("{PENDING}.taken");
+        match fs::rename(self.folder.join(PENDING), self.folder.join(&taken)) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        }
+        let pending = self.read(&taken);
+        fs::remove_file(self.folder.join(&taken))?;
+        pending
+    }
+
+    /// Nothing waits any more.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn clear_pending(&self) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(PENDING)) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a ruleset that is in force for good, unless it is the last one already.
+    ///
+    /// # Errors
+    /// If that cannot be read or written.
+    pub fn confirm(&self, mut new: Kept) -> io::Result<()> {
+        let mut history = self.history().unwrap_or_default();
+        if history
+            .kept
+            .last()
+            .is_some_and(|last| last.ruleset == new.ruleset && last.digest == new.digest)
+        {
+            return Ok(());
+        }
+        new.number = history.kept.last().map_or(1, |last| last.number + 1);
+        history.kept.push(new);
+        let extra = history.kept.len().saturating_sub(KEPT);
+        history.kept.drain(..extra);
+        history.refused = None;
+        self.write(CONFIRMED, &history)
+    }
+
+    /// Does not take a policy again until it changes.
+    ///
+    /// # Errors
+    /// If that cannot be read or written.
+    pub fn refuse(&self, digest: &str) -> io::Result<()> {
+        let mut history = self.history()?;
+        history.refused = Some(digest.to_owned());
+        self.write(CONFIRMED, &history)
+    }
+
+    /// Goes back by one in the history and returns what is the last one now.
+    ///
+    /// # Errors
+    /// If there is none before, or the history cannot be read or written.
+    pub fn back(&self) -> io::Result<Kept> {
+        let mut history = self.history()?;
+        let undone = history.kept.pop();
+        let Some(last) = history.kept.last().cloned() else {
+            return Err(io::Error::other(
+                "there is no earlier ruleset that was confirmed",
+            ));
+        };
+        history.refused = undone.map(|kept| kept.digest);
+        self.write(CONFIRMED, &history)?;
+        Ok(last)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let path = self.folder.join(name);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(named(&path, &err.to_string())),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|err| named(&path, &err.to_string()))
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let path = self.folder.join(name);
+        let attempt = || -> io::Result<()> {
+            fs::create_dir_all(&self.folder)?;
+            let fresh = self.folder.join(format!("{name}.{}", std::process::id()));
+            let mut file = fs::File::create(&fresh)?;
+            file.write_all(&serde_json::to_vec(value).map_err(io::Error::other)?)?;
+            // It must be there before it is relied upon, whatever dies next.
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            fs::File::open(&self.folder)?.sync_all()
+        };
+        attempt().map_err(|err| named(&path, &err.to_string()))
+    }
+}
+
+fn named(path: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("{}: {why}", path.display()))
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// The time, as RFC 3339 in UTC.
+pub fn time() -> String {
+    format!("{:.0}", jiff::Timestamp::now())
+}
+
+/// The boot this is.
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Tests make another machine of this one.
+    std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| id.trim().to_owned())
+}
+
+impl Caller {
+    /// Where this process is called from. sudo takes `SSH_CONNECTION` away, so the processes above are
+    /// asked too.
+    pub fn here() -> Self {
+        let mut pid = std::process::id();
+        let mut caller = Self {
+            ssh: std::env::var("SSH_CONNECTION").ok(),
+            terminal: stat(pid).and_then(|stat| stat.terminal),
+        };
+        while caller.ssh.is_none()
+            && let Some(parent) = stat(pid)
+                .map(|stat| stat.parent)
+                .filter(|parent| *parent > 1)
+        {
+            pid = parent;
+            caller.ssh = environment(pid);
+        }
+        caller
+    }
+
+    /// Whether a call from here shows nothing that the first did not.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.ssh.is_some() || self.terminal.is_some()) && self == other
+    }
+}
+
+struct Stat {
+    parent: u32,
+    terminal: Option<i64>,
+}
+
+/// `/proc/PID/stat`, proc_pid_stat(5).
+fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses, and may have some of its own.
+    let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let terminal: i64 = rest.get(4)?.parse().ok()?;
+    Some(Stat {
+        parent: rest.get(1)?.parse().ok()?,
+        terminal: (terminal != 0).then_some(terminal),
+    })
+}
+
+fn environment(pid: u32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut entries = text.split('\0');
+    entries.find_map(|entry| entry.strip_prefix("SSH_CONNECTION=").map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(digest: &str) -> Kept {
+        Kept {
+            number: 0,
+            time: time(),
+            policy: "policy.toml".into(),
+            digest: digest.into(),
+            change: String::new(),
+            ruleset: Ruleset::default(),
+        }
+    }
+
+    #[test]
+    fn five_are_kept_and_one_can_go_back_through_them() {
+        let folder = std::env::temp_dir().join(format!("peerwall-state-{}", std::process::id()));
+        let state = State {
+            folder: folder.clone(),
+        };
+        assert_eq!(state.history().unwrap(), History::default());
+        assert!(state.back().is_err());
+        for digest in ["a", "b", "c", "d", "e", "f", "f"] {
+            state.confirm(kept(digest)).unwrap();
+        }
+        let history = state.history().unwrap();
+        let found: Vec<(u64, &str)> = history
+            .kept
+            .iter()
+            .map(|k| (k.number, k.digest.as_str()))
+            .collect();
+        assert_eq!(found, [(2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f")]);
+        assert_eq!(state.back().unwrap().digest, "e");
+        assert_eq!(state.history().unwrap().refused.as_deref(), Some("f"));
+        // What is confirmed later is refused no more.
+        state.confirm(kept("f")).unwrap();
+        assert_eq!(state.history().unwrap().refused, None);
+        fs::write(folder.join(CONFIRMED), "{").unwrap();
+        assert!(state.history().unwrap_err().to_string().contains(CONFIRMED));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_same_connection_proves_nothing() {
+        let from = |ssh: Option<&str>, terminal| Caller {
+            ssh: ssh.map(str::to_owned),
+            terminal,
+        };
+        let first = from(Some("192.0.2.1 4000 192.0.2.2 22"), Some(34816));
+        assert!(first.is_same(&first));
+        assert!(!first.is_same(&from(Some("192.0.2.1 4001 192.0.2.2 22"), Some(34817))));
+        assert!(
+            !from(None, None).is_same(&from(None, None)),
+            "a script has neither"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Tells when a file of the policy may have changed.
+//!
+//! Folders are watched, not files: an editor that writes a new file and renames it over the old, and a
+//! Kubernetes ConfigMap that swaps a link to a folder, leave nothing of a watched file.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+/// Links are followed so far.
+const LINKS_MAX: usize = 16;
+
+/// Watched folders.
+pub(super) struct Watch {
+    inotify: Inotify,
+    folders: BTreeMap<PathBuf, WatchDescriptor>,
+}
+
+impl Watch {
+    /// One that watches nothing yet.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn new() -> nix::Result<Self> {
+        Ok(Self {
+            inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+            folders: BTreeMap::new(),
+        })
+    }
+
+    /// Watches where these files are, and nothing else.
+    pub(super) fn set(&mut self, files: &[PathBuf]) {
+        let mut wanted: Vec<PathBuf> = files.iter().flat_map(|file| folders(file)).collect();
+        wanted.sort();
+        wanted.dedup();
+        let stale: Vec<PathBuf> = self
+            .folders
+            .keys()
+            .filter(|f| !wanted.contains(f))
+            .cloned()
+            .collect();
+        for folder in stale {
+            if let Some(watch) = self.folders.remove(&folder) {
+                let _ = self.inotify.rm_watch(watch);
+            }
+        }
+        for folder in wanted {
+            if self.folders.contains_key(&folder) {
+                continue;
+            }
+            match self.inotify.add_watch(&folder, flags()) {
+                Ok(watch) => drop(self.folders.insert(folder, watch)),
+                Err(err) => log::warn!("changes in {} are not seen: {err}", folder.display()),
+            }
+        }
+    }
+
+    /// Whether anything happened since this was asked last.
+    pub(super) fn drain(&mut self) -> bool {
+        let mut happened = false;
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    happened |= !events.is_empty();
+                    for event in events {
+                        // The folder is gone; it is watched anew when the files are read again.
+                        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                            self.folders.retain(|_, watch| *watch != event.wd);
+                        }
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return happened,
+                Err(err) => {
+                    log::warn!("changes of files are not seen: {err}");
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+fn flags() -> AddWatchFlags {
+    AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_MOVED_FROM
+        | AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_ONLYDIR
+}
+
+/// The folder of a file, and of everything that it is a link to.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut path = file.to_owned();
+    for _ in 0..LINKS_MAX {
+        let folder = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        found.push(folder.clone());
+        // A link in the middle, as in a ConfigMap: the folder that it stands in.
+        found.extend(link_parents(&folder));
+        match std::fs::read_link(&path) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+/// Folders of the links on the way to a folder.
+fn link_parents(folder: &Path) -> Vec<PathBuf> {
+    let links = folder.ancestors().filter(|part| part.is_symlink());
+    links
+        .filter_map(|link| link.parent().map(Path::to_owned))
+        .collect()
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_way_of_changing_a_file_is_seen() {
+        let base = std::env::temp_dir().join(format!("peerwall-watch-{}", std::process::id()));
+        fs::create_dir_all(base.join("..one")).unwrap();
+        fs::write(base.join("..one/policy.toml"), "1").unwrap();
+        // As the kubelet does it.
+        symlink("..one", base.join("..data")).unwrap();
+        symlink("..data/policy.toml", base.join("policy.toml")).unwrap();
+        fs::write(base.join("plain.toml"), "1").unwrap();
+        let mut watch = Watch::new().unwrap();
+        watch.set(&[base.join("policy.toml"), base.join("plain.toml")]);
+        assert!(!watch.drain());
+        let write = |name: &str| fs::write(base.join(name), "2").unwrap();
+        let ways: [(&str, &dyn Fn()); 5] = [
+            ("edited in place", &|| write("plain.toml")),
+            ("replaced by rename", &|| {
+                write("new");
+                fs::rename(base.join("new"), base.join("plain.toml")).unwrap();
+            }),
+            ("the folder behind the link was swapped", &|| {
+                fs::create_dir_all(base.join("..two")).unwrap();
+                write("..two/policy.toml");
+                symlink("..two", base.join("..tmp")).unwrap();
+                fs::rename(base.join("..tmp"), base.join("..data")).unwrap();
+            }),
+            ("removed", &|| {
+                fs::remove_file(base.join("plain.toml")).unwrap()
+            }),
+            ("made again", &|| write("plain.toml")),
+        ];
+        for (way, change) in ways {
+            change();
+            assert!(watch.drain(), "{way}");
+            assert!(!watch.drain(), "{way}");
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
+}

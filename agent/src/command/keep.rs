@@ -1,0 +1,380 @@
+//! `run`, `reload`, `confirm`, `rollback`, `history`, `boot`, and the guard of an apply that has to be
+//! confirmed: by the agent if one runs, else by themselves.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use peerwall_core::compile::compile;
+use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::ruleset::Ruleset;
+use serde_json::{Value, json};
+
+use super::{DONE, TROUBLE, refuse, trouble};
+use crate::agent::control::{self, Answer, Command, Wish};
+use crate::agent::state::{self, Caller, Kept, Pending, State};
+use crate::agent::{self, Holder, SAME_CONNECTION};
+use crate::cli::{BackendName, RunArgs, WishArgs};
+use crate::files::FileSystem;
+use crate::lockout;
+use crate::output::{Output, complain};
+use crate::ready::{Ready, prepare};
+
+/// The guard looks again so often, in case the clock was set.
+const GUARD_LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// How long the guard leaves it to an agent that is there.
+const AGENT_GRACE: i64 = 2;
+
+/// What is loaded at boot if nothing was ever confirmed and the policy is wrong.
+const CLOSED: &str =
+    "version = 1\n\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+
+pub(super) fn run(args: &RunArgs) -> u8 {
+    match agent::run(args) {
+        Ok(()) => DONE,
+        Err(err) => trouble("run", &err, &Output::new(false)),
+    }
+}
+
+/// The wish, as it goes to the agent.
+pub(super) fn wish(args: &WishArgs) -> Wish {
+    Wish {
+        confirm: args.confirm,
+        force: args.force,
+        caller: Caller::here(),
+    }
+}
+
+/// Asks the agent, if there is one, and prints what it answers.
+pub(super) fn by_agent(command: Command, doing: &str, output: &Output) -> Option<u8> {
+    Some(match control::ask(command)? {
+        Ok(answer) => print(&answer, output),
+        Err(err) => trouble(doing, &err, output),
+    })
+}
+
+fn print(answer: &Answer, output: &Output) -> u8 {
+    match (output.is_json(), answer.code) {
+        (true, DONE) => output.json(&answer.data),
+        (true, _) => output.json(&json!({"error": answer.text})),
+        (false, DONE) => output.text(&format!("{}\n", answer.text)),
+        (false, _) => complain(&format!("{}\n", answer.text)),
+    }
+    answer.code
+}
+
+const NO_AGENT: &str = "no agent runs here; start it with `peerwall run` or systemctl start peerwall, or use `peerwall apply`";
+
+pub(super) fn reload(args: &WishArgs, output: &Output) -> u8 {
+    by_agent(Command::Reload(wish(args)), "reload", output)
+        .unwrap_or_else(|| trouble("reload", &NO_AGENT, output))
+}
+
+pub(super) fn confirm(output: &Output) -> u8 {
+    let caller = Caller::here();
+    if let Some(code) = by_agent(Command::Confirm(caller.clone()), "confirm", output) {
+        return code;
+    }
+    match confirm_alone(&caller) {
+        Ok(text) => {
+            output.text(&format!("{text}\n"));
+            DONE
+        }
+        Err(err) => trouble("confirm", &err, output),
+    }
+}
+
+fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
+    let state = State::open();
+    let pending = state
+        .pending()?
+        .ok_or_else(|| io::Error::other("nothing waits to be confirmed"))?;
+    if pending.from.is_same(caller) {
+        return Err(io::Error::other(SAME_CONNECTION));
+    }
+    if pending.until <= state::now() || pending.boot != state::boot() {
+        return Err(io::Error::other("it is too late; it went back"));
+    }
+    // Whoever takes it has it: this, or the guard.
+    let pending = state
+        .take_pending()?
+        .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
+    state.confirm(pending.new)?;
+    Ok("confirmed; it stays")
+}
+
+pub(super) fn rollback(output: &Output) -> u8 {
+    if let Some(code) = by_agent(Command::Rollback, "rollback", output) {
+        return code;
+    }
+    let state = State::open();
+    let result = match state.take_pending() {
+        Ok(Some(pending)) => {
+            go_back(&state, pending).map(|()| "gone back to what was before".to_owned())
+        }
+        Ok(None) => state.back().and_then(|last| {
+            put(Some(&last.ruleset)).map_err(io::Error::other)?;
+            Ok(format!(
+                "gone back to number {} of {}",
+                last.number, last.time
+            ))
+        }),
+        Err(err) => Err(err),
+    };
+    match result {
+        Ok(text) => {
+            output.text(&format!("{text}\n"));
+            DONE
+        }
+        Err(err) => trouble("rollback", &err, output),
+    }
+}
+
+pub(super) fn history(output: &Output) -> u8 {
+    let history = match State::open().history() {
+        Ok(history) => history,
+        Err(err) => return trouble("history", &err, output),
+    };
+    if output.is_json() {
+        let entries: Vec<Value> = history
+            .kept
+            .iter()
+            .map(|kept| json!({"number": kept.number, "time": kept.time, "policy": kept.policy, "digest": kept.digest, "change": kept.change}))
+            .collect();
+        output.json(&json!({"confirmed": entries, "rolled_back_from": history.refused}));
+        return DONE;
+    }
+    let mut text = String::new();
+    for kept in &history.kept {
+        let digest = kept.digest.get(..12).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{:>4}  {}  {}  {digest}  {}",
+            kept.number, kept.time, kept.policy, kept.change
+        );
+    }
+    if text.is_empty() {
+        text.push_str("nothing was confirmed yet\n");
+    }
+    output.text(&text);
+    DONE
+}
+
+/// Puts a ruleset in force without an agent.
+fn put(wanted: Option<&Ruleset>) -> Result<(), String> {
+    let mut holder = Holder::choose(BackendName::Auto, true)?;
+    holder
+        .converge(wanted)
+        .map(drop)
+        .map_err(|err| err.to_string())
+}
+
+fn go_back(state: &State, pending: Pending) -> io::Result<()> {
+    put(pending.before.as_ref()).map_err(io::Error::other)?;
+    state.refuse(&pending.new.digest)
+}
+
+/// What `apply` keeps of a policy.
+pub(super) fn kept(path: &Path, ready: &Ready, change: String) -> Kept {
+    Kept {
+        number: 0,
+        time: state::time(),
+        policy: path.display().to_string(),
+        digest: ready.digest.clone(),
+        change,
+        ruleset: ready.ruleset.clone(),
+    }
+}
+
+/// Before anything is changed: whether the caller could come back, and how to go back.
+pub(super) fn before_apply(
+    path: &Path,
+    ready: &Ready,
+    args: &WishArgs,
+    seen: impl FnOnce() -> Option<Ruleset>,
+) -> Result<(), String> {
+    let caller = Caller::here();
+    if !args.force {
+        lockout::check(&ready.ruleset, caller.ssh.as_deref())?;
+    }
+    let Some(seconds) = args.confirm else {
+        return Ok(());
+    };
+    let state = State::open();
+    let before = match state.pending() {
+        // A second one while the first waits goes back to the same.
+        Ok(Some(pending)) if pending.boot == state::boot() => pending.before,
+        _ => seen(),
+    };
+    let pending = Pending {
+        new: kept(path, ready, String::new()),
+        before,
+        until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
+        boot: state::boot(),
+        from: caller,
+    };
+    let noted = state.set_pending(&pending).and_then(|()| spawn_guard());
+    noted.map_err(|err| {
+        format!("nothing was changed, since it could not be made sure to go back: {err}")
+    })
+}
+
+/// Afterwards: it is confirmed, or waits for that.
+pub(super) fn after_apply(
+    path: &Path,
+    ready: &Ready,
+    args: &WishArgs,
+    change: String,
+    output: &Output,
+) {
+    match args.confirm {
+        None => {
+            let state = State::open();
+            let noted = state.clear_pending().and_then(|()| state.confirm(kept(path, ready, change)));
+            if let Err(err) = noted
+                && !output.is_json()
+            {
+                complain(&format!("warning: it is in force, but `peerwall boot` and `rollback` do not know of it: {err}\n"));
+            }
+        }
+        Some(seconds) if !output.is_json() => output.text(&format!(
+            "goes back by itself in {seconds} seconds; confirm it from a new connection or terminal: peerwall confirm\n"
+        )),
+        Some(_) => {}
+    }
+}
+
+/// Starts the guard in a session of its own, so that it outlives terminal and caller.
+fn spawn_guard() -> io::Result<()> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command
+        .arg("guard")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: setsid(2) is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+    command.spawn().map(drop)
+}
+
+/// Waits until what is pending has to be confirmed by, and goes back if nobody else did anything.
+pub(super) fn guard() -> u8 {
+    let state = State::open();
+    let mut mine: Option<Pending> = None;
+    loop {
+        let Ok(Some(pending)) = state.pending() else {
+            return DONE; // confirmed, or gone back
+        };
+        // Another apply has its own guard.
+        if mine.get_or_insert_with(|| pending.clone()) != &pending {
+            return DONE;
+        }
+        // An agent does it itself, if it lives.
+        let agent = matches!(control::ask(Command::Status), Some(Ok(_)));
+        let until = pending.until + if agent { AGENT_GRACE } else { 0 };
+        let left = until - state::now();
+        if left > 0 {
+            let left = Duration::from_secs(u64::try_from(left).unwrap_or(1));
+            thread::sleep(left.min(GUARD_LOOKS_EVERY));
+            continue;
+        }
+        return match state.take_pending() {
+            Ok(Some(pending)) => match go_back(&state, pending) {
+                Ok(()) => DONE,
+                Err(_) => TROUBLE,
+            },
+            _ => DONE,
+        };
+    }
+}
+
+pub(super) fn boot(policy: &Path) -> u8 {
+    let output = Output::new(false);
+    let state = State::open();
+    match state.pending() {
+        Ok(Some(pending)) => {
+            complain(&format!(
+                "warning: {} was not confirmed before this machine started anew; it is not taken\n",
+                pending.new.policy
+            ));
+            if let Err(err) = state
+                .refuse(&pending.new.digest)
+                .and_then(|()| state.clear_pending())
+            {
+                complain(&format!("warning: {err}\n"));
+            }
+        }
+        Ok(None) => {}
+        Err(err) => complain(&format!("warning: {err}\n")),
+    }
+    let last = match state.history() {
+        Ok(history) => history.kept.last().cloned(),
+        Err(err) => {
+            complain(&format!("warning: {err}\n"));
+            None
+        }
+    };
+    if let Some(last) = last {
+        return match put(Some(&last.ruleset)) {
+            Ok(()) => {
+                output.text(&format!(
+                    "loaded number {} of {}, from {}\n",
+                    last.number, last.time, last.policy
+                ));
+                DONE
+            }
+            Err(err) => trouble("boot", &err, &output),
+        };
+    }
+    let ready = match prepare(policy, &FileSystem) {
+        Ok(ready) => ready,
+        Err(why) => {
+            refuse(&why, &output);
+            return close(&output);
+        }
+    };
+    match put(Some(&ready.ruleset)) {
+        Ok(()) => {
+            output.text(&format!(
+                "nothing was confirmed yet; applied {}\n",
+                policy.display()
+            ));
+            DONE
+        }
+        Err(err) => trouble("boot", &err, &output),
+    }
+}
+
+/// Nothing is known and the policy is wrong: closed, but for the safe core and ssh.
+fn close(output: &Output) -> u8 {
+    let Some(closed) = load("closed", CLOSED, &NoFiles).policy else {
+        return TROUBLE;
+    };
+    if let Err(err) = put(Some(&compile(&closed).0)) {
+        return trouble("boot", &err, output);
+    }
+    complain(
+        "error: the policy is wrong and nothing was ever confirmed: this host is closed now, but for the safe core and ssh; mend the policy, then `peerwall apply`\n",
+    );
+    TROUBLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_closes_a_host_is_a_policy() {
+        assert!(load("closed", CLOSED, &NoFiles).policy.is_some());
+    }
+}

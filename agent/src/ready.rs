@@ -1,0 +1,126 @@
+//! A policy from the file system, ready to be put in force.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use peerwall_core::compile::{Origins, compile};
+use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
+use peerwall_core::expect;
+use peerwall_core::policy::Policy;
+use peerwall_core::policy::load::{Files, load};
+use peerwall_core::ruleset::Ruleset;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::files::FileSystem;
+use crate::output::complain;
+
+/// A policy that parsed, is compiled and meets its own expectations.
+pub struct Ready {
+    /// What it says.
+    pub policy: Policy,
+    /// What it becomes.
+    pub ruleset: Ruleset,
+    /// Where each rule comes from.
+    pub origins: Origins,
+    /// Its files.
+    pub sources: Sources,
+    /// What is suspicious about it.
+    pub warnings: Vec<Diagnostic>,
+    /// SHA-256 of all its files, in hexadecimal.
+    pub digest: String,
+}
+
+/// Why there is no [`Ready`].
+#[derive(Debug, Serialize)]
+pub struct NotReady {
+    /// What is wrong with the policy; empty if it could not even be read.
+    pub diagnostics: Vec<JsonDiagnostic>,
+    /// One sentence.
+    pub error: String,
+    /// The same for people.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// Reads, compiles and tests a policy.
+///
+/// # Errors
+/// [`NotReady`] with everything that is wrong with it.
+pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let text = FileSystem::text(path).map_err(|error| {
+        let hint = match path == Path::new(crate::cli::POLICY) {
+            true => "; write one there (see docs/policy.md), or name another",
+            false => "",
+        };
+        Box::new(NotReady {
+            diagnostics: Vec::new(),
+            text: format!("error: {error}{hint}\n"),
+            error,
+        })
+    })?;
+    let loaded = load(&path.display().to_string(), &text, files);
+    let mut diagnostics = loaded.diagnostics;
+    let Some(policy) = loaded.policy else {
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    };
+    let (ruleset, origins) = compile(&policy);
+    let unmet = expect::check(&policy, &ruleset);
+    if !unmet.is_empty() {
+        diagnostics.extend(unmet);
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    }
+    Ok(Ready {
+        digest: digest(&loaded.sources),
+        policy,
+        ruleset,
+        origins,
+        sources: loaded.sources,
+        warnings: diagnostics,
+    })
+}
+
+fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
+    let color = std::io::stderr().is_terminal();
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
+    let error = format!(
+        "{errors} error{} in the policy",
+        if errors == 1 { "" } else { "s" }
+    );
+    NotReady {
+        diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
+        text: format!(
+            "{}error: {error}; nothing was changed\n",
+            sources.render(diagnostics, color)
+        ),
+        error,
+    }
+}
+
+/// SHA-256 over names and texts of files.
+fn digest(sources: &Sources) -> String {
+    let mut hasher = Sha256::new();
+    for (name, text) in sources.all() {
+        for part in [name, text] {
+            hasher.update(part.len().to_string());
+            hasher.update(":");
+            hasher.update(part);
+        }
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Ready {
+    /// Prints the warnings for people.
+    pub fn warn(&self) {
+        let color = std::io::stderr().is_terminal();
+        complain(&self.sources.render(&self.warnings, color));
+    }
+}
