@@ -183,8 +183,8 @@ fn seconds(text: &str) -> Result<u64, String> {
         None => (text.strip_suffix('s').unwrap_or(text), 1),
     };
     let number: u64 = number
-        .parse()
-        .map_err(|_: std::num::ParseIntError| "a time is like 60s or 5m".to_owned())?;
+        .parse::<u64>()
+        .map_err(|err| format!("a time is like 60s or 5m ({err})"))?;
     match number.saturating_mul(unit) {
         seconds @ 1..=86_400 => Ok(seconds),
         _ => Err("between a second and a day".into()),

@@ -11,6 +11,7 @@ pub mod state;
 mod watch;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -43,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Exit codes are those of the command line.
 const DONE: u8 = 0;
 const TROUBLE: u8 = 2;
+/// Metrics are written so often, where they are wanted at all.
+const METRICS_EVERY: Duration = Duration::from_secs(15);
 /// Tables of others that went away are told of, so many of them.
 const GONE_MAX: usize = 8;
 
@@ -85,7 +88,7 @@ struct Agent {
     watch: Watch,
     control: Control,
     state: State,
-    signals: [(UnixStream, libc::c_int); 3],
+    signals: Vec<(UnixStream, libc::c_int)>,
     watchdog: Option<Duration>,
     watchdog_due: Option<Instant>,
     wanted: Option<Wanted>,
@@ -96,6 +99,9 @@ struct Agent {
     outcome: Outcome,
     gone: Vec<String>,
     metrics: metrics::Metrics,
+    metrics_due: Option<Instant>,
+    /// Repairs by the name of the process that made them necessary.
+    blamed: BTreeMap<String, u64>,
 }
 
 impl Agent {
@@ -124,9 +130,7 @@ impl Agent {
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
             control,
             state: State::open(),
-            signals: signals
-                .try_into()
-                .map_err(|_: Vec<_>| "three signals".to_owned())?,
+            signals,
             watchdog: sd_notify::watchdog_enabled().map(|every| every / 2),
             watchdog_due: None,
             wanted: None,
@@ -136,6 +140,8 @@ impl Agent {
             outcome: Outcome::default(),
             gone: Vec::new(),
             metrics: metrics::Metrics::default(),
+            metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
+            blamed: BTreeMap::new(),
         })
     }
 
@@ -241,25 +247,20 @@ impl Agent {
         }
         self.feed(Input::Tick);
         self.pat_watchdog();
+        self.write_metrics();
         Ok(true)
     }
 
-    fn wait(&mut self) -> Result<(), String> {
+    fn wait(&self) -> Result<(), String> {
         let timeout = self.timeout();
-        let mut fds: Vec<PollFd<'_>> = Vec::new();
-        let mut add = |fd: BorrowedFd<'_>| {
-            // SAFETY of lifetimes: all of them live in `self`, which is borrowed for the call.
-            fds.push(PollFd::new(
-                unsafe { BorrowedFd::borrow_raw(std::os::fd::AsRawFd::as_raw_fd(&fd)) },
-                PollFlags::POLLIN,
-            ));
-        };
-        self.holder.fd().into_iter().for_each(&mut add);
-        add(self.watch.as_fd());
-        self.signals
-            .iter()
-            .for_each(|(stream, _)| add(stream.as_fd()));
-        self.control.fds().for_each(&mut add);
+        let mut heard: Vec<BorrowedFd<'_>> = vec![self.watch.as_fd()];
+        heard.extend(self.holder.fd());
+        heard.extend(self.signals.iter().map(|(stream, _)| stream.as_fd()));
+        heard.extend(self.control.fds());
+        let mut fds: Vec<PollFd<'_>> = heard
+            .into_iter()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(err) => Err(format!("poll: {err}")),
@@ -279,7 +280,8 @@ impl Agent {
             let left = pending.until.saturating_sub(state::now());
             Duration::from_secs(u64::try_from(left).unwrap_or(0))
         });
-        let next = [reconcile, control, watchdog, pending]
+        let metrics = self.metrics_due.map(until);
+        let next = [reconcile, control, watchdog, pending, metrics]
             .into_iter()
             .flatten()
             .min();
@@ -306,6 +308,29 @@ impl Agent {
         if self.watchdog_due.is_none_or(|due| due <= Instant::now()) {
             notify(&[NotifyState::Watchdog]);
             self.watchdog_due = Some(Instant::now() + every);
+        }
+    }
+
+    fn write_metrics(&mut self) {
+        let Some(path) = self.metrics_file.clone() else {
+            return;
+        };
+        if self.metrics_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.metrics_due = Some(Instant::now() + METRICS_EVERY);
+        let seen = self.holder.observe();
+        let text = self.metrics.text(&metrics::Told {
+            in_sync: self.reconcile.in_sync_since.is_some(),
+            policy_ok: self.reconcile.policy_error.is_none(),
+            repairs: &self.blamed,
+            table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
+        });
+        // Whoever collects it reads the old or the new.
+        let fresh = path.with_extension("tmp");
+        if let Err(err) = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path))
+        {
+            log::warn!("metrics are not written to {}: {err}", path.display());
         }
     }
 
@@ -492,6 +517,12 @@ impl Agent {
             };
         }
         self.metrics.observe(begun.elapsed(), why, result.is_ok());
+        if let Why::Repair(culprits) = why {
+            let nobody = culprits.is_empty().then(|| "unknown".to_owned());
+            for name in culprits.iter().map(|who| who.process.clone()).chain(nobody) {
+                *self.blamed.entry(name).or_default() += 1;
+            }
+        }
         match result {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
@@ -540,12 +571,11 @@ impl Agent {
                 .ok()
                 .and_then(|history| history.refused);
             // What is held after a rollback is in the history already.
-            if refused.is_none() || refused.as_ref() != self.read_digest.as_ref() {
-                if let Err(err) = self.state.confirm(kept) {
-                    log::warn!(
-                        "the ruleset is in force, but will not be there at the next boot: {err}"
-                    );
-                }
+            let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
+            if !held && let Err(err) = self.state.confirm(kept) {
+                log::warn!(
+                    "the ruleset is in force, but will not be there at the next boot: {err}"
+                );
             }
         }
         if let (Some(_), Some(generation)) = (change, self.holder.generation()) {

@@ -4,7 +4,7 @@ use peerwall_core::ruleset::counter_reason;
 use peerwall_core::saved;
 use serde_json::json;
 
-use super::{DIFFERS, DONE, Given, keep, refuse, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, keep, refuse, status, trouble, unsupported};
 use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
@@ -224,7 +224,7 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
     }
     match output.is_json() {
         true => output.json(&json!({
-            "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync,
+            "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync, "agent": status::agent(),
             "counters": counted.iter().map(|(name, (p, b))| json!({"counter": name, "packets": p, "bytes": b})).collect::<Vec<_>>(),
         })),
         false => {
@@ -238,6 +238,9 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
                 "{headline}\nbackend:    {}\nowner:      none; the two families change one after the other\n",
                 iptables.describe()
             );
+            if let Some(agent) = status::agent() {
+                text.push_str(&status::agent_text(&agent));
+            }
             for (name, (packets, bytes)) in counted {
                 let what = counter_reason(&name).map_or_else(String::new, |(_, reason)| reason.sentence());
                 text.push_str(&format!("{packets:>12} {bytes:>14}  {name}  {what}\n"));

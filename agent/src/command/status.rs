@@ -7,8 +7,11 @@ use peerwall_core::observed::{Hold, SeenTable};
 use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{DIFFERS, DONE, Given};
+use crate::agent::control;
+use crate::agent::state::{self, State};
 use crate::kernel::Kernel;
 use crate::output::Output;
 use crate::ready::{NotReady, Ready};
@@ -37,6 +40,10 @@ struct Status {
     policy_error: Option<String>,
     /// What was counted.
     counters: Vec<Line>,
+    /// What the agent says of itself, if one runs.
+    agent: Option<Value>,
+    /// What waits to be confirmed, and for how many seconds yet.
+    pending_seconds: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -90,6 +97,8 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         persist: hold.persist,
         policy: path.display().to_string(),
         policy_error: prepared.as_ref().err().map(|why| why.error.clone()),
+        agent: agent(),
+        pending_seconds: pending_seconds(),
         counters: seen
             .table
             .as_ref()
@@ -103,6 +112,85 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         Some(true) => DONE,
         Some(false) | None => DIFFERS,
     })
+}
+
+/// What the agent says of itself.
+pub(super) fn agent() -> Option<Value> {
+    match control::ask(control::Command::Status)? {
+        Ok(answer) => Some(answer.data),
+        Err(err) => {
+            Some(serde_json::json!({"last_error": format!("the agent does not answer: {err}")}))
+        }
+    }
+}
+
+/// How long something still waits to be confirmed.
+fn pending_seconds() -> Option<i64> {
+    let pending = State::open().pending().ok()??;
+    Some((pending.until - state::now()).max(0))
+}
+
+/// What the agent says of itself, for people.
+pub(super) fn agent_text(agent: &Value) -> String {
+    let mut text = String::new();
+    let number = |key: &str| agent.get(key).and_then(Value::as_u64);
+    let words = |key: &str| agent.get(key).and_then(Value::as_str);
+    let _ = writeln!(
+        text,
+        "agent:      pid {}, since {}{}",
+        number("pid").unwrap_or(0),
+        words("started").unwrap_or("?"),
+        number("in_sync_seconds").map_or_else(
+            || "; not in sync".to_owned(),
+            |s| format!("; in sync for {s} s")
+        ),
+    );
+    let _ = writeln!(text, "backend:    {}", words("backend").unwrap_or("?"));
+    if agent.get("storm").and_then(Value::as_bool) == Some(true) {
+        text.push_str("storm:      somebody changes the rules faster than they may be repaired\n");
+    }
+    if let Some(repair) = agent.get("last_repair").filter(|repair| !repair.is_null()) {
+        let by = repair
+            .get("by")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let by: Vec<String> = by
+            .iter()
+            .map(|who| {
+                format!(
+                    "{} (pid {})",
+                    who["process"].as_str().unwrap_or("?"),
+                    who["pid"]
+                )
+            })
+            .collect();
+        let by = if by.is_empty() {
+            "somebody".to_owned()
+        } else {
+            by.join(", ")
+        };
+        let _ = writeln!(
+            text,
+            "repairs:    {}, the last {} s ago, of what {by} changed",
+            number("repairs").unwrap_or(0),
+            repair["seconds_ago"]
+        );
+    }
+    for (key, name) in [("last_error", "error:"), ("policy_error", "policy:")] {
+        if let Some(error) = words(key) {
+            let _ = writeln!(text, "{name:<11} {}", error.replace('\n', "\n            "));
+        }
+    }
+    for gone in agent
+        .get("others_gone")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let _ = writeln!(text, "gone:       {}", gone.as_str().unwrap_or("?"));
+    }
+    text
 }
 
 fn applied(generation: u32) -> Option<Applied> {
@@ -194,6 +282,15 @@ fn as_text(status: &Status, why: Option<&NotReady>) -> String {
         status.generation,
         since_text(status)
     );
+    if let Some(agent) = &status.agent {
+        text.push_str(&agent_text(agent));
+    }
+    if let Some(seconds) = status.pending_seconds {
+        let _ = writeln!(
+            text,
+            "pending:    goes back in {seconds} s unless `peerwall confirm` comes"
+        );
+    }
     if !status.counters.is_empty() {
         let _ = writeln!(
             text,
