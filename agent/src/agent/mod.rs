@@ -36,7 +36,7 @@ use crate::since;
 use control::{Answer, Command, Control, Wish};
 use events::Change;
 pub use holder::Holder;
-use state::{Kept, Pending, State};
+use state::{Entry, Kept, Pending, State};
 use watch::Watch;
 
 /// Where there are no events, rules are looked at so often.
@@ -164,20 +164,19 @@ impl Agent {
     fn give_up(&mut self, pending: Pending) {
         log::warn!(
             "{} was not confirmed in time; going back",
-            pending.new.policy
+            pending.new.entry.policy
         );
         if let Err(err) = self
             .state
-            .refuse(&pending.new.digest)
+            .refuse(&pending.new.entry.digest)
             .and_then(|()| self.state.clear_pending())
         {
             log::error!("{err}");
         }
-        let last = self
-            .state
-            .history()
-            .ok()
-            .and_then(|history| history.kept.last().cloned());
+        let last = self.state.last().unwrap_or_else(|err| {
+            log::error!("{err}");
+            None
+        });
         let same_boot = pending.boot == state::boot();
         match (pending.before, last) {
             (Some(ruleset), Some(last)) if same_boot => {
@@ -408,21 +407,16 @@ impl Agent {
             .and_then(|history| history.refused);
         if wish.is_none() && same(&refused) {
             // What was there before goes on, if it is not in force already.
-            if self.wanted.is_none() {
-                let last = self
-                    .state
-                    .history()
-                    .ok()
-                    .and_then(|history| history.kept.last().cloned());
-                if let Some(last) = last {
-                    self.want(last, Value::Null);
-                    self.read_digest = Some(ready.digest);
-                    log::warn!(
-                        "{} was rolled back from; holding what was confirmed before it",
-                        self.policy.display()
-                    );
-                    return Ok(true);
-                }
+            if self.wanted.is_none()
+                && let Some(last) = self.state.last().ok().flatten()
+            {
+                self.want(last, Value::Null);
+                self.read_digest = Some(ready.digest);
+                log::warn!(
+                    "{} was rolled back from; holding what was confirmed before it",
+                    self.policy.display()
+                );
+                return Ok(true);
             }
             return Err(format!(
                 "{} was rolled back from; it is taken again when it changes, or by `peerwall reload`",
@@ -445,11 +439,13 @@ impl Agent {
             "allows": ready.policy.allows.len(),
         });
         let kept = Kept {
-            number: 0,
-            time: state::time(),
-            policy: self.policy.display().to_string(),
-            digest: ready.digest.clone(),
-            change: String::new(),
+            entry: Entry {
+                number: 0,
+                time: state::time(),
+                policy: self.policy.display().to_string(),
+                digest: ready.digest.clone(),
+                change: String::new(),
+            },
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
@@ -492,7 +488,12 @@ impl Agent {
             boot: state::boot(),
             from,
         };
-        self.state.set_pending(&pending).map_err(|err| {
+        // Should the agent die, the guard goes back; an agent that lives does it before.
+        let noted = self
+            .state
+            .set_pending(&pending)
+            .and_then(|()| state::spawn_guard());
+        noted.map_err(|err| {
             format!("nothing was changed, since it could not be noted how to go back: {err}")
         })?;
         self.pending = Some(pending);
@@ -558,13 +559,9 @@ impl Agent {
 
     /// A ruleset that is in force and waits for nobody is confirmed.
     fn settle(&mut self, change: Option<String>) {
-        if let (None, Some(wanted)) = (&self.pending, &self.wanted) {
-            let change = change.clone().unwrap_or_else(|| "nothing".into());
-            let kept = Kept {
-                change,
-                time: state::time(),
-                ..wanted.kept.clone()
-            };
+        if let (None, Some(wanted)) = (&self.pending, &mut self.wanted) {
+            wanted.kept.entry.change = change.clone().unwrap_or_else(|| "nothing".into());
+            wanted.kept.entry.time = state::time();
             let refused = self
                 .state
                 .history()
@@ -572,7 +569,7 @@ impl Agent {
                 .and_then(|history| history.refused);
             // What is held after a rollback is in the history already.
             let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
-            if !held && let Err(err) = self.state.confirm(kept) {
+            if !held && let Err(err) = self.state.confirm(&wanted.kept) {
                 log::warn!(
                     "the ruleset is in force, but will not be there at the next boot: {err}"
                 );
@@ -696,7 +693,10 @@ impl Agent {
         }
         match self.state.back() {
             Ok(last) => {
-                let text = format!("gone back to number {} of {}", last.number, last.time);
+                let text = format!(
+                    "gone back to number {} of {}",
+                    last.entry.number, last.entry.time
+                );
                 self.want(last, Value::Null);
                 self.outcome = Outcome::default();
                 self.feed(Input::Read(Ok(())));
@@ -769,7 +769,7 @@ impl Files for Recorder {
         let beside = Path::new(relative_to)
             .parent()
             .map_or(fixed.clone(), |f| f.join(&fixed));
-        self.paths.borrow_mut().push(beside.join("."));
+        self.paths.borrow_mut().push(beside.join("any"));
         FileSystem.glob(pattern, relative_to)
     }
 }

@@ -1,11 +1,14 @@
 //! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
 //!
-//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` with the last five, the newest last,
-//! and `pending.json`. Each is replaced as a whole, so that a death leaves the old or the new.
+//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` tells of the last five, the newest last;
+//! `ruleset-NUMBER.json` has the ruleset of each; `pending.json` has what waits. Each is replaced as a
+//! whole, so that a death leaves the old or the new.
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -16,9 +19,9 @@ const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
 
-/// A ruleset that was in force, compiled.
+/// What is told of a ruleset that was in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct Entry {
     /// Counts on from 1.
     pub number: u64,
     /// When it was confirmed, as RFC 3339 in UTC.
@@ -29,6 +32,13 @@ pub struct Kept {
     pub digest: String,
     /// What it changed, in a line.
     pub change: String,
+}
+
+/// A ruleset that was in force, compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// What is told of it.
+    pub entry: Entry,
     /// The ruleset.
     pub ruleset: Ruleset,
 }
@@ -37,7 +47,7 @@ pub struct Kept {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The last five that were confirmed, the newest last.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<Entry>,
     /// A policy that was rolled back from: it is not taken again until it changes.
     pub refused: Option<String>,
 }
@@ -134,21 +144,47 @@ impl State {
     ///
     /// # Errors
     /// If that cannot be read or written.
-    pub fn confirm(&self, mut new: Kept) -> io::Result<()> {
+    pub fn confirm(&self, new: &Kept) -> io::Result<()> {
         let mut history = self.history().unwrap_or_default();
-        if history
-            .kept
-            .last()
-            .is_some_and(|last| last.ruleset == new.ruleset && last.digest == new.digest)
-        {
+        let last = history.kept.last();
+        if history.refused.is_none() && last.is_some_and(|last| last.digest == new.entry.digest) {
             return Ok(());
         }
-        new.number = history.kept.last().map_or(1, |last| last.number + 1);
-        history.kept.push(new);
+        let number = last.map_or(1, |last| last.number + 1);
+        self.write(&ruleset_name(number), &new.ruleset)?;
+        history.kept.push(Entry {
+            number,
+            ..new.entry.clone()
+        });
         let extra = history.kept.len().saturating_sub(KEPT);
-        history.kept.drain(..extra);
+        let stale: Vec<Entry> = history.kept.drain(..extra).collect();
         history.refused = None;
-        self.write(CONFIRMED, &history)
+        self.write(CONFIRMED, &history)?;
+        for entry in stale {
+            let _ = fs::remove_file(self.folder.join(ruleset_name(entry.number)));
+        }
+        Ok(())
+    }
+
+    /// The last one that was confirmed, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn last(&self) -> io::Result<Option<Kept>> {
+        match self.history()?.kept.pop() {
+            None => Ok(None),
+            Some(entry) => self.load(entry).map(Some),
+        }
+    }
+
+    fn load(&self, entry: Entry) -> io::Result<Kept> {
+        let name = ruleset_name(entry.number);
+        let ruleset = self.read(&name)?;
+        let gone = || named(&self.folder.join(name), "it is not there any more");
+        Ok(Kept {
+            entry,
+            ruleset: ruleset.ok_or_else(gone)?,
+        })
     }
 
     /// Does not take a policy again until it changes.
@@ -173,7 +209,8 @@ impl State {
                 "there is no earlier ruleset that was confirmed",
             ));
         };
-        history.refused = undone.map(|kept| kept.digest);
+        let last = self.load(last)?;
+        history.refused = undone.map(|entry| entry.digest);
         self.write(CONFIRMED, &history)?;
         Ok(last)
     }
@@ -204,6 +241,10 @@ impl State {
         };
         attempt().map_err(|err| named(&path, &err.to_string()))
     }
+}
+
+fn ruleset_name(number: u64) -> String {
+    format!("ruleset-{number}.json")
 }
 
 fn named(path: &Path, why: &str) -> io::Error {
@@ -253,6 +294,28 @@ impl Caller {
     }
 }
 
+/// Starts the guard in a session of its own, so that it outlives terminal and caller.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn spawn_guard() -> io::Result<()> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command
+        .arg("guard")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: setsid(2) is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+    command.spawn().map(drop)
+}
+
 struct Stat {
     parent: u32,
     terminal: Option<i64>,
@@ -283,11 +346,13 @@ mod tests {
 
     fn kept(digest: &str) -> Kept {
         Kept {
-            number: 0,
-            time: time(),
-            policy: "policy.toml".into(),
-            digest: digest.into(),
-            change: String::new(),
+            entry: Entry {
+                number: 0,
+                time: time(),
+                policy: "policy.toml".into(),
+                digest: digest.into(),
+                change: String::new(),
+            },
             ruleset: Ruleset::default(),
         }
     }
@@ -301,7 +366,7 @@ mod tests {
         assert_eq!(state.history().unwrap(), History::default());
         assert!(state.back().is_err());
         for digest in ["a", "b", "c", "d", "e", "f", "f"] {
-            state.confirm(kept(digest)).unwrap();
+            state.confirm(&kept(digest)).unwrap();
         }
         let history = state.history().unwrap();
         let found: Vec<(u64, &str)> = history
@@ -310,10 +375,11 @@ mod tests {
             .map(|k| (k.number, k.digest.as_str()))
             .collect();
         assert_eq!(found, [(2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f")]);
-        assert_eq!(state.back().unwrap().digest, "e");
+        assert_eq!(state.back().unwrap().entry.digest, "e");
+        assert_eq!(state.last().unwrap().unwrap().entry.number, 5);
         assert_eq!(state.history().unwrap().refused.as_deref(), Some("f"));
         // What is confirmed later is refused no more.
-        state.confirm(kept("f")).unwrap();
+        state.confirm(&kept("f")).unwrap();
         assert_eq!(state.history().unwrap().refused, None);
         fs::write(folder.join(CONFIRMED), "{").unwrap();
         assert!(state.history().unwrap_err().to_string().contains(CONFIRMED));

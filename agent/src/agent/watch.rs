@@ -33,7 +33,12 @@ impl Watch {
 
     /// Watches where these files are, and nothing else.
     pub(super) fn set(&mut self, files: &[PathBuf]) {
-        let mut wanted: Vec<PathBuf> = files.iter().flat_map(|file| folders(file)).collect();
+        // By their real names: behind a link that was swapped there is another folder.
+        let mut wanted: Vec<PathBuf> = files
+            .iter()
+            .flat_map(|file| folders(file))
+            .filter_map(|folder| folder.canonicalize().ok())
+            .collect();
         wanted.sort();
         wanted.dedup();
         let stale: Vec<PathBuf> = self

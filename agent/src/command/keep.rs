@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{DONE, TROUBLE, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
-use crate::agent::state::{self, Caller, Kept, Pending, State};
+use crate::agent::state::{self, Caller, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
 use crate::cli::{BackendName, RunArgs, WishArgs};
 use crate::files::FileSystem;
@@ -103,7 +101,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
     let pending = state
         .take_pending()?
         .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
-    state.confirm(pending.new)?;
+    state.confirm(&pending.new)?;
     Ok("confirmed; it stays")
 }
 
@@ -120,7 +118,7 @@ pub(super) fn rollback(output: &Output) -> u8 {
             put(Some(&last.ruleset)).map_err(io::Error::other)?;
             Ok(format!(
                 "gone back to number {} of {}",
-                last.number, last.time
+                last.entry.number, last.entry.time
             ))
         }),
         Err(err) => Err(err),
@@ -175,17 +173,19 @@ fn put(wanted: Option<&Ruleset>) -> Result<(), String> {
 
 fn go_back(state: &State, pending: Pending) -> io::Result<()> {
     put(pending.before.as_ref()).map_err(io::Error::other)?;
-    state.refuse(&pending.new.digest)
+    state.refuse(&pending.new.entry.digest)
 }
 
 /// What `apply` keeps of a policy.
 pub(super) fn kept(path: &Path, ready: &Ready, change: String) -> Kept {
     Kept {
-        number: 0,
-        time: state::time(),
-        policy: path.display().to_string(),
-        digest: ready.digest.clone(),
-        change,
+        entry: Entry {
+            number: 0,
+            time: state::time(),
+            policy: path.display().to_string(),
+            digest: ready.digest.clone(),
+            change,
+        },
         ruleset: ready.ruleset.clone(),
     }
 }
@@ -217,7 +217,9 @@ pub(super) fn before_apply(
         boot: state::boot(),
         from: caller,
     };
-    let noted = state.set_pending(&pending).and_then(|()| spawn_guard());
+    let noted = state
+        .set_pending(&pending)
+        .and_then(|()| state::spawn_guard());
     noted.map_err(|err| {
         format!("nothing was changed, since it could not be made sure to go back: {err}")
     })
@@ -234,7 +236,7 @@ pub(super) fn after_apply(
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.clear_pending().and_then(|()| state.confirm(kept(path, ready, change)));
+            let noted = state.clear_pending().and_then(|()| state.confirm(&kept(path, ready, change)));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -246,25 +248,6 @@ pub(super) fn after_apply(
         )),
         Some(_) => {}
     }
-}
-
-/// Starts the guard in a session of its own, so that it outlives terminal and caller.
-fn spawn_guard() -> io::Result<()> {
-    let mut command = std::process::Command::new(std::env::current_exe()?);
-    command
-        .arg("guard")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // SAFETY: setsid(2) is safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::setsid() {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    command.spawn().map(drop)
 }
 
 /// Waits until what is pending has to be confirmed by, and goes back if nobody else did anything.
@@ -305,10 +288,10 @@ pub(super) fn boot(policy: &Path) -> u8 {
         Ok(Some(pending)) => {
             complain(&format!(
                 "warning: {} was not confirmed before this machine started anew; it is not taken\n",
-                pending.new.policy
+                pending.new.entry.policy
             ));
             if let Err(err) = state
-                .refuse(&pending.new.digest)
+                .refuse(&pending.new.entry.digest)
                 .and_then(|()| state.clear_pending())
             {
                 complain(&format!("warning: {err}\n"));
@@ -317,8 +300,8 @@ pub(super) fn boot(policy: &Path) -> u8 {
         Ok(None) => {}
         Err(err) => complain(&format!("warning: {err}\n")),
     }
-    let last = match state.history() {
-        Ok(history) => history.kept.last().cloned(),
+    let last = match state.last() {
+        Ok(last) => last,
         Err(err) => {
             complain(&format!("warning: {err}\n"));
             None
@@ -329,7 +312,7 @@ pub(super) fn boot(policy: &Path) -> u8 {
             Ok(()) => {
                 output.text(&format!(
                     "loaded number {} of {}, from {}\n",
-                    last.number, last.time, last.policy
+                    last.entry.number, last.entry.time, last.entry.policy
                 ));
                 DONE
             }

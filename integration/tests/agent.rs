@@ -1,0 +1,525 @@
+//! The agent: follows its files, repairs what others do, waits for confirmation, dies at any time.
+//!
+//! `PEERWALL_ROUNDS` sets how often the rules are destroyed, and the agent killed.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that passes what it did"
+)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use peerwall::converge::{Hold, converge};
+use peerwall::kernel::Kernel;
+use peerwall_integration::net::wire;
+use peerwall_integration::netns_test;
+use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::probe;
+
+/// What has to come comes by then, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn rounds(usual: u32) -> u32 {
+    std::env::var("PEERWALL_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// A running agent; killed when it goes out of scope.
+struct Agent<'h> {
+    host: &'h Host,
+    child: Child,
+}
+
+impl<'h> Agent<'h> {
+    fn start(host: &'h Host, policy: &Path, more: &[&str]) -> Self {
+        let mut command = host.command(peerwall_bin());
+        command.arg("run").arg(policy).args(more);
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let agent = Self { host, child };
+        agent.wait_for(
+            || {
+                agent
+                    .status()
+                    .is_some_and(|status| !status["in_sync_seconds"].is_null())
+            },
+            "the first apply",
+        );
+        agent
+    }
+
+    fn status(&self) -> Option<serde_json::Value> {
+        let output = self.host.peerwall(&["status", "--json", "/nowhere"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        status
+            .get("agent")
+            .filter(|agent| agent.get("pid").is_some())
+            .cloned()
+    }
+
+    fn wait_for(&self, done: impl Fn() -> bool, what: &str) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "{what} did not come");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        self.host.sh(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Ends it as systemd does.
+    fn end(mut self) {
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn policy(peers: &[&str]) -> String {
+    let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
+    format!(
+        "version = 1\n[peers]\nfriends = [{}]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n",
+        peers.join(", ")
+    )
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn peers(host: &Host) -> String {
+    let output = host.try_sh("nft list set inet peerwall peers4");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A host with a friend and a stranger.
+struct Three {
+    host: Host,
+    friend: Host,
+    stranger: Host,
+}
+
+fn three() -> Three {
+    let (host, friend, stranger) = (
+        Host::new("host"),
+        Host::new("friend"),
+        Host::new("stranger"),
+    );
+    wire(
+        &host,
+        "eth0",
+        &["192.0.2.1/24"],
+        &friend,
+        "eth0",
+        &["192.0.2.9/24"],
+    );
+    wire(
+        &host,
+        "eth1",
+        &["198.51.100.1/24"],
+        &stranger,
+        "eth0",
+        &["198.51.100.9/24"],
+    );
+    Three {
+        host,
+        friend,
+        stranger,
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+netns_test! {
+    fn files_are_followed_however_they_are_changed() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path();
+        fs::create_dir(base.join("..one")).unwrap();
+        fs::create_dir(base.join("policy.d")).unwrap();
+        write(base, "..one/policy.toml", &format!("include = [\"{}/policy.d/*.toml\"]\n{}", base.display(), policy(&["192.0.2.1"])));
+        symlink("..one", base.join("..data")).unwrap();
+        symlink("..data/policy.toml", base.join("policy.toml")).unwrap();
+        let path = base.join("policy.toml");
+        let agent = Agent::start(&host, &path, &[]);
+        let has = |address: &str| agent.wait_for(|| peers(&host).contains(address), address);
+        has("192.0.2.1");
+        // In place, behind the link.
+        write(base, "..one/policy.toml", &format!("include = [\"{}/policy.d/*.toml\"]\n{}", base.display(), policy(&["192.0.2.2"])));
+        has("192.0.2.2");
+        // A new file that an include means.
+        write(base, "policy.d/more.toml", "[peers]\nmore = \"192.0.2.30\"\n");
+        has("192.0.2.30");
+        // As the kubelet swaps a ConfigMap.
+        fs::create_dir(base.join("..two")).unwrap();
+        write(base, "..two/policy.toml", &policy(&["192.0.2.4"]));
+        symlink("..two", base.join("..tmp")).unwrap();
+        fs::rename(base.join("..tmp"), base.join("..data")).unwrap();
+        has("192.0.2.4");
+        // As an editor does it.
+        write(base, "..two/.policy.toml.swp", "half");
+        write(base, "..two/new", &policy(&["192.0.2.5"]));
+        fs::rename(base.join("..two/new"), base.join("..two/policy.toml")).unwrap();
+        has("192.0.2.5");
+        // What is wrong changes nothing, and is told with its line.
+        let generation = host.sh("nft -j list ruleset").len();
+        write(base, "..two/policy.toml", "version = 1\nnonsense = 1\n");
+        agent.wait_for(|| agent.status().is_some_and(|s| s["policy_error"].as_str().is_some_and(|e| e.contains("policy.toml:2"))), "the error");
+        assert_eq!(host.sh("nft -j list ruleset").len(), generation);
+        let reload = host.peerwall(&["reload"]);
+        assert!(reload.status.code() == Some(2) && said(&reload).contains("nonsense"), "{}", said(&reload));
+        // Read anew when it changes, and by a signal.
+        write(base, "..two/policy.toml", &policy(&["192.0.2.6"]));
+        has("192.0.2.6");
+        assert!(agent.status().unwrap()["policy_error"].is_null());
+        agent.signal("HUP");
+        let reload = host.peerwall(&["reload"]);
+        assert!(reload.status.success() && said(&reload).contains("nothing to do"), "{}", said(&reload));
+        // A second agent, and an apply of another policy, find this one.
+        let second = host.command(peerwall_bin()).arg("run").arg(&path).output().unwrap();
+        assert!(second.status.code() == Some(2) && said(&second).contains("another agent"), "{}", said(&second));
+        let other = write(base, "other.toml", &policy(&["192.0.2.99"]));
+        let apply = host.peerwall(&["apply", other.to_str().unwrap()]);
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("the agent keeps"), "{}", said(&apply));
+        // SIGTERM leaves the rules.
+        agent.end();
+        assert!(peers(&host).contains("192.0.2.6"));
+    }
+}
+
+netns_test! {
+    fn whatever_others_do_to_the_rules_is_repaired_and_told() {
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).chain(["192.0.2.9".to_owned()]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let path = write(folder.path(), "policy.toml", &policy(&many));
+        let agent = Agent::start(&host, &path, &["--no-owner"]);
+
+        // A peer asks, a stranger knocks, both all the time.
+        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
+        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicU64::new(0));
+        let knocked = Arc::new(AtomicU64::new(0));
+        let asking = friend.spawn({
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            move || while !stop.load(Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                socket.send_to(b"?", "192.0.2.1:9000").unwrap();
+                // Some come while the peer is out of its set.
+                if socket.recv_from(&mut [0; 8]).is_ok() {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let knocking = stranger.spawn({
+            let (stop, knocked) = (Arc::clone(&stop), Arc::clone(&knocked));
+            move || while !stop.load(Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
+                knocked.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+
+        let path = path.to_str().unwrap();
+        let in_sync = || host.peerwall(&["plan", path]).status.success();
+        let rule = "nft -a list chain inet peerwall input | awk '/ct state established/ { print $NF; exit }'";
+        let rounds = rounds(200);
+        let mut took: Vec<Duration> = Vec::new();
+        for round in 0..rounds {
+            match round % 6 {
+                0 => drop(host.sh("nft flush ruleset")),
+                1 => drop(host.sh("nft delete table inet peerwall")),
+                2 => drop(host.sh("nft 'chain inet peerwall input { policy accept; }'")),
+                3 => drop(host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.9 }'")),
+                4 => drop(host.sh(&format!("nft delete rule inet peerwall input handle $({rule})"))),
+                // Another program that speaks netlink.
+                _ => host.run(|| {
+                    let mut kernel = Kernel::open().unwrap();
+                    converge(&mut kernel, None, Hold::No).unwrap();
+                }),
+            }
+            let start = Instant::now();
+            agent.wait_for(in_sync, "the repair");
+            took.push(start.elapsed());
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+        knocking.join().unwrap();
+        let status = agent.status().unwrap();
+        let culprits = status["last_repair"]["by"].to_string();
+        assert!(culprits.contains("nft") || culprits.contains("agent"), "{status}");
+        assert!(status["repairs"].as_u64().unwrap() >= u64::from(rounds) / 2, "{status}");
+        took.sort_unstable();
+        println!(
+            "{rounds} destructions, each repaired; found in order again within {:?} at most; {} requests of the peer answered; {} of {} packets of the stranger got in while there was no table",
+            took.last().unwrap(),
+            asked.load(Ordering::Relaxed),
+            got_in.load(Ordering::Relaxed),
+            knocked.load(Ordering::Relaxed),
+        );
+        // Tables of others are only told of.
+        host.sh("nft add table ip kube-proxy; nft delete table ip kube-proxy");
+        agent.wait_for(|| agent.status().unwrap()["others_gone"].to_string().contains("ip kube-proxy"), "the notice");
+        assert!(!host.sh("nft list tables").contains("kube-proxy"));
+    }
+}
+
+netns_test! {
+    fn what_is_owned_nobody_else_can_touch_and_no_stranger_gets_in() {
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9"]));
+        let _agent = Agent::start(&host, &path, &[]);
+        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
+        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
+        let stop = Arc::new(AtomicBool::new(false));
+        let knocking = stranger.spawn({
+            let stop = Arc::clone(&stop);
+            move || while !stop.load(Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        for _ in 0..rounds(200) {
+            host.sh("nft flush ruleset");
+            assert!(!host.try_sh("nft delete table inet peerwall").status.success(), "it is owned");
+        }
+        stop.store(true, Ordering::Relaxed);
+        knocking.join().unwrap();
+        assert_eq!(got_in.load(Ordering::Relaxed), 0);
+        assert!(probe::udp(&friend, "192.0.2.1:9000", Duration::from_secs(5)));
+    }
+}
+
+netns_test! {
+    fn a_killed_agent_leaves_the_rules_and_the_next_one_takes_them_over() {
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9", "10.0.0.1"]));
+        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
+        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
+        Agent::start(&host, &path, &[]).kill();
+        let accepted = || {
+            let text = host.sh("nft list counter inet peerwall input.peers");
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == "packets").unwrap();
+            words[at + 1].parse::<u64>().unwrap()
+        };
+        let mut last = 0;
+        let rounds = rounds(100);
+        let mut command = host.command(peerwall_bin());
+        command.arg("run").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        for round in 0..rounds {
+            let mut child = command.spawn().unwrap();
+            // Half of the time it has something to do when it dies.
+            if round % 2 == 0 {
+                let peer = format!("10.0.0.{}", 1 + round % 7);
+                write(folder.path(), "policy.toml", &policy(&["192.0.2.9", &peer]));
+            }
+            std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 200)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(probe::udp(&friend, "192.0.2.1:9000", Duration::from_secs(5)), "round {round}");
+            probe::udp(&stranger, "198.51.100.1:9000", Duration::from_millis(1));
+            let now = accepted();
+            assert!(now >= last, "the counter went back from {last} to {now}");
+            last = now;
+        }
+        assert_eq!(got_in.load(Ordering::Relaxed), 0, "a stranger got in");
+        // And whoever comes next converges.
+        let agent = Agent::start(&host, &path, &[]);
+        agent.wait_for(|| host.peerwall(&["plan", path.to_str().unwrap()]).status.success(), "the policy");
+        println!("{rounds} agents killed");
+    }
+}
+
+/// `apply` or another command from an ssh connection of its own.
+fn from_connection(host: &Host, port: u16, args: &[&str]) -> Output {
+    let mut command = host.command(peerwall_bin());
+    command.args(args).env(
+        "SSH_CONNECTION",
+        format!("203.0.113.5 {port} 203.0.113.6 22"),
+    );
+    command.output().unwrap()
+}
+
+netns_test! {
+    fn what_is_not_confirmed_goes_away_whoever_dies() {
+        for with_agent in [false, true] {
+            let name = if with_agent { "with" } else { "without" };
+            let host = Host::new(name);
+            let folder = tempfile::tempdir().unwrap();
+            let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+            let text = path.to_str().unwrap().to_owned();
+            let has = |address: &str| peers(&host).contains(address);
+            let soon = |done: &dyn Fn() -> bool, what: &str| {
+                let start = Instant::now();
+                while !done() {
+                    assert!(start.elapsed() < PATIENCE, "{name}: {what}");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            };
+            host.peerwall_ok(&["apply", &text]);
+            let mut agent = with_agent.then(|| Agent::start(&host, &path, &[]));
+            // The agent sees the file change, and an apply that has to be confirmed comes before that.
+            let try_out = |peer: &str| {
+                write(folder.path(), "policy.toml", &policy(&[peer]));
+                let output = from_connection(&host, 4000, &["apply", "--confirm", "2s", &text]);
+                assert!(output.status.success(), "{name}: {}", said(&output));
+                assert!(has(peer), "{name}: {}", said(&output));
+            };
+            // Confirmed from where it was applied: that shows nothing.
+            try_out("192.0.2.2");
+            let same = from_connection(&host, 4000, &["confirm"]);
+            assert!(same.status.code() == Some(2) && said(&same).contains("new connection"), "{}", said(&same));
+            let other = from_connection(&host, 4001, &["confirm"]);
+            assert!(other.status.success(), "{}", said(&other));
+            std::thread::sleep(Duration::from_secs(3));
+            assert!(has("192.0.2.2"), "{name}: it was confirmed");
+            // Nobody confirms: terminal and caller are long gone.
+            try_out("192.0.2.3");
+            soon(&|| has("192.0.2.2") && !has("192.0.2.3"), "it goes back by itself");
+            let late = from_connection(&host, 4001, &["confirm"]);
+            assert_eq!(late.status.code(), Some(2), "{}", said(&late));
+            // The agent dies.
+            try_out("192.0.2.4");
+            if let Some(agent) = agent.take() {
+                agent.kill();
+            }
+            soon(&|| has("192.0.2.2") && !has("192.0.2.4"), "it goes back though the agent is dead");
+            // The machine starts anew: no rules, another boot, and what was confirmed last is loaded.
+            try_out("192.0.2.5");
+            host.sh("nft flush ruleset");
+            let mut boot = host.command(peerwall_bin());
+            let output = boot.args(["boot", &text]).env("PEERWALL_BOOT_ID", "another").output().unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}: {}", said(&output));
+            // An agent that is started then does not take it either, until it changes.
+            let agent = Agent::start(&host, &path, &[]);
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}");
+            write(folder.path(), "policy.toml", &policy(&["192.0.2.6"]));
+            soon(&|| has("192.0.2.6"), "a changed policy is taken");
+            // And at any time one can go back.
+            host.peerwall_ok(&["rollback"]);
+            assert!(has("192.0.2.2") && !has("192.0.2.6"), "{name}");
+            drop(agent);
+        }
+    }
+}
+
+netns_test! {
+    fn a_machine_that_starts_is_never_open() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", "version = 1\nnonsense = 1\n");
+        let text = path.to_str().unwrap();
+        // Nothing was ever confirmed, and the policy is wrong.
+        let output = host.peerwall(&["boot", text]);
+        assert!(output.status.code() == Some(2) && said(&output).contains("closed now"), "{}", said(&output));
+        let chain = host.sh("nft list chain inet peerwall input");
+        assert!(chain.contains("policy drop") && chain.contains("dport 22"), "{chain}");
+        // The policy is right: it is applied.
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        host.peerwall_ok(&["boot", text]);
+        assert!(peers(&host).contains("192.0.2.1"));
+        host.peerwall_ok(&["apply", text]);
+        // It is wrong again, and what was confirmed does not need it.
+        write(folder.path(), "policy.toml", "nonsense");
+        host.sh("nft flush ruleset");
+        host.peerwall_ok(&["boot", text]);
+        assert!(peers(&host).contains("192.0.2.1"));
+    }
+}
+
+netns_test! {
+    fn who_would_lock_himself_out_is_told_before() {
+        let Three { host, .. } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.9\"\n");
+        let apply = |ssh: &str, more: &[&str]| {
+            let mut command = host.command(peerwall_bin());
+            command.arg("apply").args(more).arg(&closed).env("SSH_CONNECTION", ssh).output().unwrap()
+        };
+        let output = apply("198.51.100.9 4000 198.51.100.1 22", &[]);
+        assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
+        assert!(!host.sh("nft list tables").contains("peerwall"), "nothing was changed");
+        // sudo takes the variable away; the shell above has it.
+        let shell = format!("SSH_CONNECTION='198.51.100.9 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'", peerwall_bin().display(), closed.display());
+        let output = host.try_sh(&shell);
+        assert!(!output.status.success() && said(&output).contains("would not let you in again"), "{}", said(&output));
+        assert!(apply("192.0.2.9 4000 192.0.2.1 22", &[]).status.success(), "a peer is let in");
+        assert!(apply("198.51.100.9 4000 198.51.100.1 22", &["--force"]).status.success());
+        // By the agent as well.
+        let _agent = Agent::start(&host, &closed, &[]);
+        let output = apply("198.51.100.9 4000 198.51.100.1 22", &[]);
+        assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
+    }
+}
+
+netns_test! {
+    fn by_iptables_too() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("{}[options]\nbackend = \"iptables\"\n", policy(&["192.0.2.1"]));
+        let path = write(folder.path(), "policy.toml", &text);
+        let agent = Agent::start(&host, &path, &["--backend", "iptables"]);
+        let rules = || host.sh("iptables-save");
+        assert!(rules().contains("-s 192.0.2.1/32"), "{}", rules());
+        write(folder.path(), "policy.toml", &text.replace("192.0.2.1", "192.0.2.2"));
+        agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the change");
+        host.sh("iptables -F PEERWALL-INPUT");
+        agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the repair");
+        assert!(!host.sh("nft list tables").contains("inet peerwall"));
+    }
+}
+
+netns_test! {
+    fn metrics_are_written_where_they_are_wanted() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let file = folder.path().join("peerwall.prom");
+        let agent = Agent::start(&host, &path, &["--metrics-file", file.to_str().unwrap()]);
+        agent.wait_for(|| file.exists(), "the file");
+        let text = fs::read_to_string(&file).unwrap();
+        for line in ["peerwall_in_sync 1", "peerwall_applies_total 1", "peerwall_set_elements{set=\"peers4\"} 1", "# EOF"] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}
