@@ -47,6 +47,8 @@ pub fn world(test: &str, body: impl FnOnce()) {
             "--include-ignored",
         ])
         .env(INSIDE, "1")
+        // `/run` is a world's own; `/var/lib` is not.
+        .env("PEERWALL_STATE", "/run/peerwall-state")
         .stdin(Stdio::null())
         .status()
         .unwrap_or_else(|err| panic!("{test}: cannot run unshare(1): {err}"));

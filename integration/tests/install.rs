@@ -62,6 +62,7 @@ fn install_can_be_run_again_and_uninstall_leaves_nothing() {
         "usr/local/share/bash-completion/completions/peerwall",
         "usr/local/share/doc/peerwall/policy.toml",
         "etc/systemd/system/peerwall.service",
+        "etc/systemd/system/peerwall-boot.service",
     ] {
         assert!(
             once.iter()
@@ -160,6 +161,7 @@ fn units() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for unit in [
         "peerwall.service",
+        "peerwall-boot.service",
         "iptables-restore.service",
         "ip6tables-restore.service",
     ] {
@@ -181,7 +183,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 4);
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .args(files)
@@ -198,17 +200,19 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 #[test]
 fn the_unit_is_confined() {
     let folder = units();
-    let output = Command::new("systemd-analyze")
-        .args(["security", "--offline=true", "--no-pager"])
-        .arg(format!("--threshold={EXPOSURE_MAX_TENTHS}"))
-        .arg(folder.path().join("peerwall.service"))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    for unit in ["peerwall.service", "peerwall-boot.service"] {
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager"])
+            .arg(format!("--threshold={EXPOSURE_MAX_TENTHS}"))
+            .arg(folder.path().join(unit))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{unit}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
 }
 
 /// What the unit runs works with nothing but the capability that the unit leaves it.
