@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod cli;
 pub mod command;
+pub mod connections;
 pub mod converge;
 pub mod facts;
 pub mod files;

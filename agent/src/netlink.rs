@@ -247,6 +247,27 @@ impl Socket {
         Ok(acks)
     }
 
+    /// Sends a request that is answered by yes or no.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] for no.
+    pub fn acknowledged(&mut self, request: Message) -> Result<(), NetlinkError> {
+        let seq = self.request(request)?;
+        loop {
+            let bytes = self.receive(true)?.unwrap_or_default();
+            for raw in Datagram::new(bytes) {
+                let raw = raw?;
+                match ack::decode(&raw)? {
+                    Some(ack) if raw.seq == seq && ack.errno != 0 => {
+                        return Err(NetlinkError::Answer(ack));
+                    }
+                    Some(_) if raw.seq == seq => return Ok(()),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Sends a request for one object and returns it.
     ///
     /// # Errors

@@ -523,3 +523,121 @@ netns_test! {
         }
     }
 }
+
+netns_test! {
+    fn edits_under_traffic_are_old_or_new_and_nothing_between() {
+        let Three { host, friend, stranger } = three();
+        let other = Host::new("other");
+        wire(&host, "eth2", &["203.0.113.1/24"], &other, "eth0", &["203.0.113.9/24"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9"]));
+        let _agent = Agent::start(&host, &path, &[]);
+        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
+        let _echo_other = probe::udp_server(&host, "203.0.113.1:9000");
+        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicU64::new(0));
+        // A peer in every policy is answered always; who is in none never gets in.
+        let asking = friend.spawn({
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            move || while !stop.load(Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                socket.send_to(b"?", "192.0.2.1:9000").unwrap();
+                socket.recv_from(&mut [0; 8]).expect("a peer's request was refused");
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let knocking = stranger.spawn({
+            let stop = Arc::clone(&stop);
+            move || while !stop.load(Ordering::Relaxed) {
+                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let rounds = rounds(60);
+        // Which edits is by chance, and the same each time.
+        let mut chance: u32 = 2_463_534_242;
+        for round in 0..rounds {
+            chance ^= chance << 13;
+            chance ^= chance >> 17;
+            chance ^= chance << 5;
+            let let_in = chance.is_multiple_of(2);
+            let mut peers = vec!["192.0.2.9".to_owned()];
+            peers.extend(let_in.then(|| "203.0.113.9".to_owned()));
+            peers.extend((0..chance >> 3 & 31).map(|i| format!("10.{}.0.{i}", chance & 63)));
+            let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+            write(folder.path(), "policy.toml", &policy(&peers));
+            host.peerwall_ok(&["reload"]);
+            let wait = if let_in { Duration::from_secs(5) } else { Duration::from_millis(3) };
+            let answered = probe::udp(&other, "203.0.113.1:9000", wait);
+            assert_eq!(answered, let_in, "round {round}: what is acknowledged is in force");
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+        knocking.join().unwrap();
+        assert_eq!(got_in.load(Ordering::Relaxed), 0);
+        println!("{rounds} edits, {} requests of the peer, all answered", asked.load(Ordering::Relaxed));
+    }
+}
+
+netns_test! {
+    fn open_connections_of_who_is_no_peer_any_more_end_and_no_others() {
+        use std::io::{Read as _, Write as _};
+        let Three { host, friend, stranger } = three();
+        let folder = tempfile::tempdir().unwrap();
+        let both = policy(&["192.0.2.9", "198.51.100.9"]);
+        let path = write(folder.path(), "policy.toml", &both);
+        let text = path.to_str().unwrap().to_owned();
+        for address in ["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"] {
+            let listener = host.run(|| std::net::TcpListener::bind(address).unwrap());
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    std::thread::spawn(move || {
+                        let mut stream = stream.unwrap();
+                        let mut buffer = [0; 16];
+                        while let Ok(len) = stream.read(&mut buffer) {
+                            if len == 0 || stream.write_all(&buffer[..len]).is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+            });
+        }
+        let open = |from: &Host, to: &str| {
+            let stream = from.run(|| std::net::TcpStream::connect(to).unwrap());
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            stream
+        };
+        let lives = |stream: &mut std::net::TcpStream| {
+            stream.write_all(b"?").is_ok() && stream.read(&mut [0; 16]).is_ok_and(|len| len > 0)
+        };
+        for with_agent in [false, true] {
+            write(folder.path(), "policy.toml", &both);
+            host.peerwall_ok(&["apply", &text]);
+            let agent = with_agent.then(|| Agent::start(&host, &path, &[]));
+            let mut of_peer = open(&friend, "192.0.2.1:9100");
+            let mut of_revoked = open(&stranger, "198.51.100.1:9100");
+            let mut to_ssh = open(&stranger, "198.51.100.1:22");
+            for stream in [&mut of_peer, &mut of_revoked, &mut to_ssh] {
+                assert!(lives(stream));
+            }
+            // Said before it is done, and not done where the policy says so.
+            let fewer = policy(&["192.0.2.9"]);
+            let keeping = write(folder.path(), "keeping.toml", &format!("{fewer}[options]\nrevoke = \"keep\"\n"));
+            let fewer = write(folder.path(), "fewer.toml", &fewer);
+            let plan = host.peerwall(&["plan", fewer.to_str().unwrap()]);
+            assert!(said(&plan).contains("1 of 198.51.100.9 to this host, 9100/tcp (input-default)"), "{}", said(&plan));
+            assert!(!said(&host.peerwall(&["plan", keeping.to_str().unwrap()])).contains("would end"));
+            assert!(lives(&mut of_revoked));
+            fs::copy(&fewer, &path).unwrap();
+            let output = host.peerwall(&["apply", &text]);
+            assert!(output.status.success(), "{}", said(&output));
+            assert!(lives(&mut of_peer) && lives(&mut to_ssh), "others go on");
+            assert!(!lives(&mut of_revoked), "{}", said(&output));
+            drop(agent);
+        }
+    }
+}

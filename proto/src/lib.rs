@@ -6,11 +6,13 @@
 //! - [`attr`]: netlink attributes, and the one place where byte order is decided.
 //! - [`message`]: netlink messages and datagrams.
 //! - [`ack`]: the kernel's answers to requests.
+//! - [`conntrack`] has connections, as connection tracking knows them.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
 pub mod ack;
 pub mod attr;
+pub mod conntrack;
 pub mod iptables;
 pub mod message;
 pub mod nf_tables;

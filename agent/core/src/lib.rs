@@ -26,6 +26,7 @@ pub mod reason;
 pub mod reconcile;
 pub mod render;
 pub mod restore;
+pub mod revoke;
 pub mod ruleset;
 pub mod saved;
 mod wire;

@@ -23,11 +23,13 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::Files;
 use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
+use peerwall_core::ruleset::Ruleset;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{BackendName, RunArgs};
+use crate::connections;
 use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::lockout;
@@ -66,6 +68,8 @@ pub fn run(args: &RunArgs) -> Result<(), String> {
 /// What is to be in force.
 struct Wanted {
     kept: Kept,
+    /// Whether open connections that it refuses end.
+    cut: bool,
     /// Peers, overlays and allows, for telling.
     counts: Value,
 }
@@ -205,7 +209,11 @@ impl Agent {
     }
 
     fn want(&mut self, kept: Kept, counts: Value) {
-        self.wanted = Some(Wanted { kept, counts });
+        self.wanted = Some(Wanted {
+            kept,
+            cut: false,
+            counts,
+        });
     }
 
     fn ready(&self) {
@@ -450,11 +458,15 @@ impl Agent {
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
             let caller = wish.map(|wish| wish.caller).unwrap_or_default();
-            self.wait_for_confirmation(&kept, seconds, caller)?;
+            self.wait_for_confirmation(&kept, ready.policy.options.cut_revoked, seconds, caller)?;
         }
         self.choose_backend(ready.policy.options.backend)?;
         self.read_digest = Some(ready.digest);
-        self.want(kept, counts);
+        self.wanted = Some(Wanted {
+            kept,
+            cut: ready.policy.options.cut_revoked,
+            counts,
+        });
         Ok(true)
     }
 
@@ -470,6 +482,7 @@ impl Agent {
     fn wait_for_confirmation(
         &mut self,
         new: &Kept,
+        cut: bool,
         seconds: u64,
         from: state::Caller,
     ) -> Result<(), String> {
@@ -484,6 +497,7 @@ impl Agent {
         let pending = Pending {
             new: new.clone(),
             before,
+            cut,
             until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
             boot: state::boot(),
             from,
@@ -528,6 +542,9 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
+                if matches!(why, Why::Policy | Why::Start) {
+                    self.cut(done.before.as_ref());
+                }
                 self.settle(done.change);
                 let input = Input::Converged(Ok(true));
                 if done.missed {
@@ -545,6 +562,22 @@ impl Agent {
                 self.outcome.converged = Some(Err(err.to_string()));
                 Input::Converged(Err(err.to_string()))
             }
+        }
+    }
+
+    /// Ends open connections that were admitted before and are refused now; what waits to be confirmed
+    /// ends none yet.
+    fn cut(&self, before: Option<&Ruleset>) {
+        let (Some(before), Some(wanted), None) = (before, &self.wanted, &self.pending) else {
+            return;
+        };
+        if !wanted.cut {
+            return;
+        }
+        match connections::ending(before, &wanted.kept.ruleset).and_then(|ending| ending.end()) {
+            Ok(0) => {}
+            Ok(ended) => log::info!("ended {ended} open connections that the policy refuses now"),
+            Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
         }
     }
 
@@ -677,8 +710,10 @@ impl Agent {
         if pending.from.is_same(caller) {
             return Answer::new(TROUBLE, SAME_CONNECTION, Value::Null);
         }
+        let before = pending.before.clone();
         self.pending = None;
         let noted = self.state.clear_pending();
+        self.cut(before.as_ref());
         self.settle(None);
         match noted {
             Ok(()) => Answer::new(DONE, "confirmed; it stays", Value::Null),

@@ -59,6 +59,8 @@ pub struct Pending {
     pub new: Kept,
     /// What to go back to; nothing if there was no table.
     pub before: Option<Ruleset>,
+    /// Whether open connections that it refuses end when it is confirmed.
+    pub cut: bool,
     /// Seconds since 1970 (`CLOCK_REALTIME`) at which it goes away.
     pub until: i64,
     /// The boot it was made in (`/proc/sys/kernel/random/boot_id`): it does not survive another.

@@ -46,6 +46,14 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     {
         since::note(now, &policy.path.display().to_string(), false);
     }
+    let old = converged
+        .before
+        .table
+        .as_ref()
+        .and_then(|table| table.ruleset());
+    if args.wish.confirm.is_none() && ready.policy.options.cut_revoked {
+        keep::cut(old.as_ref(), &ready.ruleset, output);
+    }
     report(&converged.plan, output);
     keep::after_apply(
         &policy.path,

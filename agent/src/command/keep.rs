@@ -1,6 +1,7 @@
 //! `run`, `reload`, `confirm`, `rollback`, `history`, `boot`, and the guard of an apply that has to be
 //! confirmed: by the agent if one runs, else by themselves.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -9,14 +10,16 @@ use std::time::Duration;
 
 use peerwall_core::compile::compile;
 use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::revoke::Cut;
 use peerwall_core::ruleset::Ruleset;
 use serde_json::{Value, json};
 
-use super::{DONE, TROUBLE, refuse, trouble};
+use super::{DONE, TROUBLE, count, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
 use crate::agent::state::{self, Caller, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
 use crate::cli::{BackendName, RunArgs, WishArgs};
+use crate::connections;
 use crate::files::FileSystem;
 use crate::lockout;
 use crate::output::{Output, complain};
@@ -102,6 +105,11 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
         .take_pending()?
         .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
     state.confirm(&pending.new)?;
+    if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
+        connections::ending(before, &pending.new.ruleset)
+            .and_then(|ending| ending.end())
+            .map_err(io::Error::other)?;
+    }
     Ok("confirmed; it stays")
 }
 
@@ -213,6 +221,7 @@ pub(super) fn before_apply(
     let pending = Pending {
         new: kept(path, ready, String::new()),
         before,
+        cut: ready.policy.options.cut_revoked,
         until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
         boot: state::boot(),
         from: caller,
@@ -223,6 +232,54 @@ pub(super) fn before_apply(
     noted.map_err(|err| {
         format!("nothing was changed, since it could not be made sure to go back: {err}")
     })
+}
+
+/// Ends the open connections that the old ruleset admitted and the new refuses, and says so.
+pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
+    let Some(old) = old else {
+        return; // nothing was admitted by us
+    };
+    let ended = connections::ending(old, new).and_then(|ending| ending.end());
+    match ended {
+        Ok(0) => {}
+        Ok(ended) if !output.is_json() => {
+            output.text(&format!(
+                "ended {}, which the new policy refuses\n",
+                count(ended, "open connection")
+            ));
+        }
+        Ok(_) => {}
+        Err(err) if !output.is_json() => complain(&format!(
+            "warning: open connections that the new policy refuses go on, since they could not be read or ended: {err}\n"
+        )),
+        Err(_) => {}
+    }
+}
+
+/// What `apply` would end.
+pub(super) fn would_cut(old: Option<&Ruleset>, ready: &Ready) -> Vec<Cut> {
+    let Some(old) = old.filter(|_| ready.policy.options.cut_revoked) else {
+        return Vec::new();
+    };
+    connections::ending(old, &ready.ruleset)
+        .map(|ending| ending.cuts)
+        .unwrap_or_default()
+}
+
+/// The same for people, alike ones together.
+pub(super) fn cuts_text(cuts: &[Cut]) -> String {
+    let mut by_words: BTreeMap<String, usize> = BTreeMap::new();
+    for cut in cuts {
+        *by_words.entry(cut.to_string()).or_default() += 1;
+    }
+    let mut text = String::new();
+    if !cuts.is_empty() {
+        let _ = writeln!(text, "{} would end:", count(cuts.len(), "open connection"));
+    }
+    for (words, times) in by_words {
+        let _ = writeln!(text, "  {times} of {words}");
+    }
+    text
 }
 
 /// Afterwards: it is confirmed, or waits for that.

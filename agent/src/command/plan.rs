@@ -5,7 +5,7 @@ use peerwall_core::plan::{Op, Plan, plan};
 use peerwall_core::render;
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, Given, count, refuse};
+use super::{DIFFERS, DONE, Given, count, keep, refuse};
 use crate::kernel::Kernel;
 use crate::output::Output;
 
@@ -17,12 +17,27 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     let mut kernel = Kernel::open()?;
     let seen = kernel.observe()?;
     let plan = plan(&ready.ruleset, &seen);
-    kernel.check(&plan)?;
+    match kernel.check(&plan) {
+        // Only the owner could ask whether it would be taken.
+        Err(BackendError::Owned) => {
+            log::info!(
+                "the table is owned, so the kernel was not asked whether it would take this"
+            );
+        }
+        asked => asked?,
+    }
+    let old = seen.table.as_ref().and_then(|table| table.ruleset());
+    let cuts = keep::would_cut(old.as_ref(), ready);
     match output.is_json() {
-        true => output.json(&as_json(&plan)),
+        true => {
+            let mut value = as_json(&plan);
+            value["ends"] = json!(cuts);
+            output.json(&value);
+        }
         false => {
             ready.warn();
             output.text(&as_text(&plan));
+            output.text(&keep::cuts_text(&cuts));
         }
     }
     Ok(if plan.is_empty() { DONE } else { DIFFERS })

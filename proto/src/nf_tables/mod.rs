@@ -11,7 +11,7 @@ pub mod bridge;
 pub mod event;
 pub mod expr;
 mod object;
-mod schema;
+pub(crate) mod schema;
 pub mod userdata;
 
 pub use object::{

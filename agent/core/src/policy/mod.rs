@@ -215,6 +215,8 @@ pub struct Options {
     pub hook_priority: i32,
     /// What happens to what is not allowed.
     pub denied: Denied,
+    /// Whether open connections that a new policy refuses end with it.
+    pub cut_revoked: bool,
     /// Whether conntrack-invalid packets from others than peers and overlays are dropped. If not,
     /// they are judged as any other packet.
     pub drop_invalid: bool,
@@ -226,6 +228,7 @@ impl Default for Options {
             backend: HeldBy::Auto,
             hook_priority: -10,
             denied: Denied::Drop,
+            cut_revoked: true,
             drop_invalid: true,
         }
     }

@@ -739,12 +739,19 @@ impl Loader<'_> {
                 );
             }
         }
-        self.not_yet(
-            &mut fields,
+        if let Some((_, value)) = fields.take("revoke")
+            && let Some(cut) = self.one_of(file, value, "revoke", &[("cut", true), ("keep", false)])
+        {
+            self.draft.policy.options.cut_revoked = cut;
+        }
+        let known = [
+            "backend",
+            "hook_priority",
+            "denied",
+            "mode",
+            "invalid",
             "revoke",
-            "leave it out; open connections go on until they end",
-        );
-        let known = ["backend", "hook_priority", "denied", "mode", "invalid"];
+        ];
         self.diagnostics.extend(fields.unknown(&known, "[options]"));
     }
 
