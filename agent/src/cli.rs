@@ -159,6 +159,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_owner: bool,
 
+    /// Take policy files that others than root can write
+    #[arg(long)]
+    pub insecure_permissions: bool,
+
     /// Write metrics to this file, as OpenMetrics text, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
@@ -202,6 +206,10 @@ pub struct ApplyArgs {
     /// SIGTERM. The rules stay behind. Only nft can do this
     #[arg(long, conflicts_with_all = ["backend", "confirm"])]
     pub hold: bool,
+
+    /// Take policy files that others than root can write
+    #[arg(long)]
+    pub insecure_permissions: bool,
 
     /// How it is to be put in force.
     #[command(flatten)]

@@ -91,9 +91,22 @@ pub fn converge(
 
 fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: Hold) -> Plan {
     let plan = plan::plan(wanted, seen);
-    let Some(table) = seen.table.as_ref().filter(|_| hold == Hold::Yes) else {
+    let Some(table) = seen.table.as_ref() else {
         return plan;
     };
+    if hold == Hold::No {
+        // What was made to be owned stays so, and can only be claimed; who does not want that makes it
+        // anew.
+        let ownerless = backend.can_hold() == Some(false) && table.hold.persist;
+        return match ownerless && !plan.is_empty() && plan.rebuild.is_none() {
+            true => plan::anew(
+                wanted,
+                table,
+                "the table that is there was made for an owner".into(),
+            ),
+            false => plan,
+        };
+    }
     // It is ours already; were it another's, the commit would be refused.
     if table.hold.owner.is_some() && backend.can_hold() == Some(true) {
         return plan;

@@ -1,6 +1,7 @@
 //! A policy from the file system, ready to be put in force.
 
 use std::io::IsTerminal as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use peerwall_core::compile::{Origins, compile};
@@ -118,6 +119,33 @@ fn digest(sources: &Sources) -> String {
 }
 
 impl Ready {
+    /// Whether only root, or who runs this, can have written the policy.
+    ///
+    /// # Errors
+    /// A sentence that names the file that others can write.
+    pub fn check_permissions(&self) -> Result<(), String> {
+        // SAFETY: geteuid cannot fail and touches nothing.
+        let me = unsafe { libc::geteuid() };
+        for (name, _) in self.sources.all() {
+            // What is no file is none that others can write.
+            let Ok(meta) = std::fs::metadata(name) else {
+                continue;
+            };
+            let owner = meta.uid();
+            let why = if owner != 0 && owner != me {
+                format!("belongs to user {owner}")
+            } else if meta.mode() & 0o022 != 0 {
+                format!("can be written by others (mode {:o})", meta.mode() & 0o7777)
+            } else {
+                continue;
+            };
+            return Err(format!(
+                "{name} {why}: whoever writes the policy decides who gets in; chown root and chmod go-w it, or use --insecure-permissions"
+            ));
+        }
+        Ok(())
+    }
+
     /// Prints the warnings for people.
     pub fn warn(&self) {
         let color = std::io::stderr().is_terminal();

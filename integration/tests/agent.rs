@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
@@ -361,6 +361,11 @@ netns_test! {
             last = now;
         }
         assert_eq!(got_in.load(Ordering::Relaxed), 0, "a stranger got in");
+        // Who does not want to own what was owned takes it over as well, and changes it.
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.9", "10.0.0.77"]));
+        let agent = Agent::start(&host, &path, &["--no-owner"]);
+        agent.wait_for(|| peers(&host).contains("10.0.0.77"), "the policy, without an owner");
+        agent.kill();
         // And whoever comes next converges.
         let agent = Agent::start(&host, &path, &[]);
         agent.wait_for(|| host.peerwall(&["plan", path.to_str().unwrap()]).status.success(), "the policy");
@@ -639,5 +644,29 @@ netns_test! {
             assert!(!lives(&mut of_revoked), "{}", said(&output));
             drop(agent);
         }
+    }
+}
+
+netns_test! {
+    fn a_policy_that_others_can_write_is_not_taken() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let text = path.to_str().unwrap();
+        let mode = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o664);
+        let apply = host.peerwall(&["apply", text]);
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("can be written by others"), "{}", said(&apply));
+        assert!(!host.sh("nft list tables").contains("peerwall"));
+        host.peerwall_ok(&["check", text]);
+        host.peerwall_ok(&["apply", "--insecure-permissions", text]);
+        mode(0o644);
+        let agent = Agent::start(&host, &path, &[]);
+        mode(0o666);
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        agent.wait_for(|| agent.status().is_some_and(|s| s["policy_error"].to_string().contains("written by others")), "the refusal");
+        assert!(!peers(&host).contains("192.0.2.2"));
+        mode(0o600);
+        agent.wait_for(|| peers(&host).contains("192.0.2.2"), "the change");
     }
 }

@@ -73,6 +73,8 @@ pub struct Refusal {
     pub op: Option<usize>,
     /// What the step was to do, in words.
     pub what: String,
+    /// Whether it says that the kernel does not know an expression or a kind of set.
+    pub is_lack: bool,
     /// The error number.
     pub errno: i32,
     /// The error's name and meaning, and the kernel's own words if it had any.

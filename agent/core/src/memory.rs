@@ -32,6 +32,7 @@ impl Memory {
                 BackendError::Refused(vec![Refusal {
                     op: Some(index),
                     what: crate::render::op(op),
+                    is_lack: false,
                     errno,
                     why: format!("errno {errno}"),
                 }])

@@ -65,6 +65,7 @@ impl Holder {
             false => Kernel::open_without_owner()?,
         };
         kernel.generation()?;
+        kernel.remember();
         let events = Events::open().map_err(|err| BackendError::Transport(err.to_string()))?;
         Ok(Self::Nft {
             kernel: Box::new(kernel),

@@ -85,6 +85,8 @@ struct Agent {
     policy: PathBuf,
     asked: Option<BackendName>,
     metrics_file: Option<PathBuf>,
+    /// Whether policy files that others than root can write are refused.
+    secure: bool,
     start: Instant,
     started: String,
     reconcile: Reconcile,
@@ -127,6 +129,7 @@ impl Agent {
             policy,
             asked: args.backend,
             metrics_file: args.metrics_file.clone(),
+            secure: !args.insecure_permissions,
             start: Instant::now(),
             started: state::time(),
             reconcile: Reconcile::new(poll),
@@ -434,6 +437,9 @@ impl Agent {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, wish.caller.ssh.as_deref())?;
         }
+        if self.secure {
+            ready.check_permissions()?;
+        }
         for warning in &ready.warnings {
             log::warn!(
                 "{}: {}",
@@ -602,7 +608,8 @@ impl Agent {
                 .and_then(|history| history.refused);
             // What is held after a rollback is in the history already.
             let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
-            if !held && let Err(err) = self.state.confirm(&wanted.kept) {
+            if !held && let Err(err) = self.state.confirm(&wanted.kept.entry, &wanted.kept.ruleset)
+            {
                 log::warn!(
                     "the ruleset is in force, but will not be there at the next boot: {err}"
                 );

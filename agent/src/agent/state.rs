@@ -5,7 +5,7 @@
 //! whole, so that a death leaves the old or the new.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -146,17 +146,17 @@ impl State {
     ///
     /// # Errors
     /// If that cannot be read or written.
-    pub fn confirm(&self, new: &Kept) -> io::Result<()> {
+    pub fn confirm(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
         let mut history = self.history().unwrap_or_default();
         let last = history.kept.last();
-        if history.refused.is_none() && last.is_some_and(|last| last.digest == new.entry.digest) {
+        if history.refused.is_none() && last.is_some_and(|last| last.digest == entry.digest) {
             return Ok(());
         }
         let number = last.map_or(1, |last| last.number + 1);
-        self.write(&ruleset_name(number), &new.ruleset)?;
+        self.write(&ruleset_name(number), ruleset)?;
         history.kept.push(Entry {
             number,
-            ..new.entry.clone()
+            ..entry.clone()
         });
         let extra = history.kept.len().saturating_sub(KEPT);
         let stale: Vec<Entry> = history.kept.drain(..extra).collect();
@@ -234,8 +234,9 @@ impl State {
         let attempt = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
             let fresh = self.folder.join(format!("{name}.{}", std::process::id()));
-            let mut file = fs::File::create(&fresh)?;
-            file.write_all(&serde_json::to_vec(value).map_err(io::Error::other)?)?;
+            let mut writer = io::BufWriter::new(fs::File::create(&fresh)?);
+            serde_json::to_writer(&mut writer, value)?;
+            let file = writer.into_inner()?;
             // It must be there before it is relied upon, whatever dies next.
             file.sync_all()?;
             fs::rename(&fresh, &path)?;
@@ -368,7 +369,8 @@ mod tests {
         assert_eq!(state.history().unwrap(), History::default());
         assert!(state.back().is_err());
         for digest in ["a", "b", "c", "d", "e", "f", "f"] {
-            state.confirm(&kept(digest)).unwrap();
+            let kept = kept(digest);
+            state.confirm(&kept.entry, &kept.ruleset).unwrap();
         }
         let history = state.history().unwrap();
         let found: Vec<(u64, &str)> = history
@@ -381,7 +383,8 @@ mod tests {
         assert_eq!(state.last().unwrap().unwrap().entry.number, 5);
         assert_eq!(state.history().unwrap().refused.as_deref(), Some("f"));
         // What is confirmed later is refused no more.
-        state.confirm(&kept("f")).unwrap();
+        let kept = kept("f");
+        state.confirm(&kept.entry, &kept.ruleset).unwrap();
         assert_eq!(state.history().unwrap().refused, None);
         fs::write(folder.join(CONFIRMED), "{").unwrap();
         assert!(state.history().unwrap_err().to_string().contains(CONFIRMED));

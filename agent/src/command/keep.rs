@@ -104,7 +104,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
     let pending = state
         .take_pending()?
         .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
-    state.confirm(&pending.new)?;
+    state.confirm(&pending.new.entry, &pending.new.ruleset)?;
     if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
         connections::ending(before, &pending.new.ruleset)
             .and_then(|ending| ending.end())
@@ -184,17 +184,14 @@ fn go_back(state: &State, pending: Pending) -> io::Result<()> {
     state.refuse(&pending.new.entry.digest)
 }
 
-/// What `apply` keeps of a policy.
-pub(super) fn kept(path: &Path, ready: &Ready, change: String) -> Kept {
-    Kept {
-        entry: Entry {
-            number: 0,
-            time: state::time(),
-            policy: path.display().to_string(),
-            digest: ready.digest.clone(),
-            change,
-        },
-        ruleset: ready.ruleset.clone(),
+/// What is told of a policy that was applied.
+fn entry(path: &Path, ready: &Ready, change: String) -> Entry {
+    Entry {
+        number: 0,
+        time: state::time(),
+        policy: path.display().to_string(),
+        digest: ready.digest.clone(),
+        change,
     }
 }
 
@@ -219,7 +216,10 @@ pub(super) fn before_apply(
         _ => seen(),
     };
     let pending = Pending {
-        new: kept(path, ready, String::new()),
+        new: Kept {
+            entry: entry(path, ready, String::new()),
+            ruleset: ready.ruleset.clone(),
+        },
         before,
         cut: ready.policy.options.cut_revoked,
         until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
@@ -293,7 +293,7 @@ pub(super) fn after_apply(
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.clear_pending().and_then(|()| state.confirm(&kept(path, ready, change)));
+            let noted = state.clear_pending().and_then(|()| state.confirm(&entry(path, ready, change), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -383,6 +383,10 @@ pub(super) fn boot(policy: &Path) -> u8 {
             return close(&output);
         }
     };
+    if let Err(why) = ready.check_permissions() {
+        trouble("boot", &why, &output);
+        return close(&output);
+    }
     match put(Some(&ready.ruleset)) {
         Ok(()) => {
             output.text(&format!(

@@ -56,7 +56,14 @@ pub fn run(args: &Args) -> ExitCode {
             let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
             let iptables =
                 |policy: &Given, output: &Output| fallback::apply(policy, &args.wish, output);
-            on_host(&args.to, asked, "apply", nft, iptables)
+            on_host_if(
+                &args.to,
+                asked,
+                "apply",
+                !args.insecure_permissions,
+                nft,
+                iptables,
+            )
         }
         Command::Run(args) => keep::run(args),
         Command::Reload(args) => keep::reload(args, &Output::new(false)),
@@ -90,6 +97,29 @@ pub fn run(args: &Args) -> ExitCode {
 struct Given {
     path: PathBuf,
     read: Result<Ready, Box<NotReady>>,
+}
+
+/// Runs a command on what this host holds, unless others than root can write the policy.
+fn on_host_if(
+    args: &BackendArgs,
+    asked: Option<BackendName>,
+    doing: &str,
+    secure: bool,
+    nft: impl FnOnce(&Given, &Output) -> Result<u8, BackendError>,
+    iptables: impl FnOnce(&Given, &Output) -> u8,
+) -> u8 {
+    let check = |policy: &Given, output: &Output| {
+        let ready = policy.read.as_ref().ok().filter(|_| secure)?;
+        let why = ready.check_permissions().err()?;
+        Some(trouble(doing, &why, output))
+    };
+    on_host(
+        args,
+        asked,
+        doing,
+        |policy, output| check(policy, output).map_or_else(|| nft(policy, output), Ok),
+        |policy, output| check(policy, output).unwrap_or_else(|| iptables(policy, output)),
+    )
 }
 
 /// Runs a command on what this host holds: by what the command line says, else by what the policy says.
