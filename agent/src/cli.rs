@@ -68,7 +68,7 @@ pub enum Command {
     /// Say whether the policy is in force, who owns the table, and what it counted
     ///
     /// Exits with 0 if the table is what the policy says, 1 if not, 2 on trouble.
-    Status(BackendArgs),
+    Status(StatusArgs),
     /// Make a policy of iptables rules: of rules-save files, a cloud-config, or what is loaded now
     ///
     /// The policy is printed to standard output; to standard error goes what became of each line, where
@@ -130,6 +130,18 @@ pub struct BackendArgs {
     /// What holds the rules; otherwise the policy's `[options] backend`, which is auto if it is not there
     #[arg(long, value_enum)]
     pub backend: Option<BackendName>,
+}
+
+/// How to show the status.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StatusArgs {
+    /// Which policy, which backend, and how to print.
+    #[command(flatten)]
+    pub of: BackendArgs,
+
+    /// Show it again every two seconds, until it is interrupted
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// What to remove, and how to print.

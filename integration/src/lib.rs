@@ -15,3 +15,4 @@ pub mod probe;
 pub mod raw;
 pub mod story;
 pub mod target;
+pub mod traffic;

@@ -12,8 +12,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use peerwall::converge::{Hold, converge};
@@ -22,6 +21,7 @@ use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};
 use peerwall_integration::probe;
+use peerwall_integration::traffic::{Answers, Three, Totals, Traffic};
 
 /// What has to come comes by then, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -116,42 +116,6 @@ fn peers(host: &Host) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A host with a friend and a stranger.
-struct Three {
-    host: Host,
-    friend: Host,
-    stranger: Host,
-}
-
-fn three() -> Three {
-    let (host, friend, stranger) = (
-        Host::new("host"),
-        Host::new("friend"),
-        Host::new("stranger"),
-    );
-    wire(
-        &host,
-        "eth0",
-        &["192.0.2.1/24"],
-        &friend,
-        "eth0",
-        &["192.0.2.9/24"],
-    );
-    wire(
-        &host,
-        "eth1",
-        &["198.51.100.1/24"],
-        &stranger,
-        "eth0",
-        &["198.51.100.9/24"],
-    );
-    Three {
-        host,
-        friend,
-        stranger,
-    }
-}
-
 fn said(output: &Output) -> String {
     format!(
         "{}{}",
@@ -219,40 +183,16 @@ netns_test! {
 
 netns_test! {
     fn whatever_others_do_to_the_rules_is_repaired_and_told() {
-        let Three { host, friend, stranger } = three();
+        let three = Three::new();
+        let host = &three.host;
         let folder = tempfile::tempdir().unwrap();
-        let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).chain(["192.0.2.9".to_owned()]).collect();
+        let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).chain(["192.0.2.2".to_owned()]).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let path = write(folder.path(), "policy.toml", &policy(&many));
-        let agent = Agent::start(&host, &path, &["--no-owner"]);
+        let agent = Agent::start(host, &path, &["--no-owner"]);
 
         // A peer asks, a stranger knocks, both all the time.
-        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
-        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::new(AtomicU64::new(0));
-        let knocked = Arc::new(AtomicU64::new(0));
-        let asking = friend.spawn({
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
-            move || while !stop.load(Ordering::Relaxed) {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                socket.send_to(b"?", "192.0.2.1:9000").unwrap();
-                // Some come while the peer is out of its set.
-                if socket.recv_from(&mut [0; 8]).is_ok() {
-                    asked.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        let knocking = stranger.spawn({
-            let (stop, knocked) = (Arc::clone(&stop), Arc::clone(&knocked));
-            move || while !stop.load(Ordering::Relaxed) {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
-                knocked.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        });
+        let traffic = Traffic::start(&three, Answers::Some);
 
         let path = path.to_str().unwrap();
         let in_sync = || host.peerwall(&["plan", path]).status.success();
@@ -264,7 +204,7 @@ netns_test! {
                 0 => drop(host.sh("nft flush ruleset")),
                 1 => drop(host.sh("nft delete table inet peerwall")),
                 2 => drop(host.sh("nft 'chain inet peerwall input { policy accept; }'")),
-                3 => drop(host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.9 }'")),
+                3 => drop(host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.2 }'")),
                 4 => drop(host.sh(&format!("nft delete rule inet peerwall input handle $({rule})"))),
                 // Another program that speaks netlink.
                 _ => host.run(|| {
@@ -276,20 +216,15 @@ netns_test! {
             agent.wait_for(in_sync, "the repair");
             took.push(start.elapsed());
         }
-        stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap();
-        knocking.join().unwrap();
+        let Totals { answered, knocked, got_in } = traffic.end();
         let status = agent.status().unwrap();
         let culprits = status["last_repair"]["by"].to_string();
         assert!(culprits.contains("nft") || culprits.contains("agent"), "{status}");
         assert!(status["repairs"].as_u64().unwrap() >= u64::from(rounds) / 2, "{status}");
         took.sort_unstable();
         println!(
-            "{rounds} destructions, each repaired; found in order again within {:?} at most; {} requests of the peer answered; {} of {} packets of the stranger got in while there was no table",
+            "{rounds} destructions, each repaired; found in order again within {:?} at most; {answered} requests of the peer answered; {got_in} of {knocked} packets of the stranger got in while there was no table",
             took.last().unwrap(),
-            asked.load(Ordering::Relaxed),
-            got_in.load(Ordering::Relaxed),
-            knocked.load(Ordering::Relaxed),
         );
         // Tables of others are only told of.
         host.sh("nft add table ip kube-proxy; nft delete table ip kube-proxy");
@@ -300,37 +235,26 @@ netns_test! {
 
 netns_test! {
     fn what_is_owned_nobody_else_can_touch_and_no_stranger_gets_in() {
-        let Three { host, friend, stranger } = three();
+        let three = Three::new();
+        let host = &three.host;
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9"]));
-        let _agent = Agent::start(&host, &path, &[]);
-        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
-        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
-        let stop = Arc::new(AtomicBool::new(false));
-        let knocking = stranger.spawn({
-            let stop = Arc::clone(&stop);
-            move || while !stop.load(Ordering::Relaxed) {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
-                std::thread::sleep(Duration::from_micros(100));
-            }
-        });
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        let _agent = Agent::start(host, &path, &[]);
+        let traffic = Traffic::start(&three, Answers::All);
         for _ in 0..rounds(200) {
             host.sh("nft flush ruleset");
             assert!(!host.try_sh("nft delete table inet peerwall").status.success(), "it is owned");
         }
-        stop.store(true, Ordering::Relaxed);
-        knocking.join().unwrap();
-        assert_eq!(got_in.load(Ordering::Relaxed), 0);
-        assert!(probe::udp(&friend, "192.0.2.1:9000", Duration::from_secs(5)));
+        let totals = traffic.end();
+        assert!(totals.got_in == 0 && totals.answered > 0 && totals.knocked > 0, "{totals:?}");
     }
 }
 
 netns_test! {
     fn a_killed_agent_leaves_the_rules_and_the_next_one_takes_them_over() {
-        let Three { host, friend, stranger } = three();
+        let Three { host, friend, stranger } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9", "10.0.0.1"]));
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2", "10.0.0.1"]));
         let _echo = probe::udp_server(&host, "192.0.2.1:9000");
         let got_in = probe::udp_server(&host, "198.51.100.1:9000");
         Agent::start(&host, &path, &[]).kill();
@@ -349,7 +273,7 @@ netns_test! {
             // Half of the time it has something to do when it dies.
             if round % 2 == 0 {
                 let peer = format!("10.0.0.{}", 1 + round % 7);
-                write(folder.path(), "policy.toml", &policy(&["192.0.2.9", &peer]));
+                write(folder.path(), "policy.toml", &policy(&["192.0.2.2", &peer]));
             }
             std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 200)));
             child.kill().unwrap();
@@ -362,7 +286,7 @@ netns_test! {
         }
         assert_eq!(got_in.load(Ordering::Relaxed), 0, "a stranger got in");
         // Who does not want to own what was owned takes it over as well, and changes it.
-        write(folder.path(), "policy.toml", &policy(&["192.0.2.9", "10.0.0.77"]));
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.2", "10.0.0.77"]));
         let agent = Agent::start(&host, &path, &["--no-owner"]);
         agent.wait_for(|| peers(&host).contains("10.0.0.77"), "the policy, without an owner");
         agent.kill();
@@ -474,25 +398,25 @@ netns_test! {
 
 netns_test! {
     fn who_would_lock_himself_out_is_told_before() {
-        let Three { host, .. } = three();
+        let Three { host, .. } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.9\"\n");
+        let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n");
         let apply = |ssh: &str, more: &[&str]| {
             let mut command = host.command(peerwall_bin());
             command.arg("apply").args(more).arg(&closed).env("SSH_CONNECTION", ssh).output().unwrap()
         };
-        let output = apply("198.51.100.9 4000 198.51.100.1 22", &[]);
+        let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
         assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
         assert!(!host.sh("nft list tables").contains("peerwall"), "nothing was changed");
         // sudo takes the variable away; the shell above has it.
-        let shell = format!("SSH_CONNECTION='198.51.100.9 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'", peerwall_bin().display(), closed.display());
+        let shell = format!("SSH_CONNECTION='198.51.100.2 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'", peerwall_bin().display(), closed.display());
         let output = host.try_sh(&shell);
         assert!(!output.status.success() && said(&output).contains("would not let you in again"), "{}", said(&output));
-        assert!(apply("192.0.2.9 4000 192.0.2.1 22", &[]).status.success(), "a peer is let in");
-        assert!(apply("198.51.100.9 4000 198.51.100.1 22", &["--force"]).status.success());
+        assert!(apply("192.0.2.2 4000 192.0.2.1 22", &[]).status.success(), "a peer is let in");
+        assert!(apply("198.51.100.2 4000 198.51.100.1 22", &["--force"]).status.success());
         // By the agent as well.
         let _agent = Agent::start(&host, &closed, &[]);
-        let output = apply("198.51.100.9 4000 198.51.100.1 22", &[]);
+        let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
         assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
     }
 }
@@ -531,36 +455,16 @@ netns_test! {
 
 netns_test! {
     fn edits_under_traffic_are_old_or_new_and_nothing_between() {
-        let Three { host, friend, stranger } = three();
+        let three = Three::new();
+        let host = &three.host;
         let other = Host::new("other");
-        wire(&host, "eth2", &["203.0.113.1/24"], &other, "eth0", &["203.0.113.9/24"]);
+        wire(host, "eth2", &["203.0.113.1/24"], &other, "eth0", &["203.0.113.9/24"]);
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.9"]));
-        let _agent = Agent::start(&host, &path, &[]);
-        let _echo = probe::udp_server(&host, "192.0.2.1:9000");
-        let _echo_other = probe::udp_server(&host, "203.0.113.1:9000");
-        let got_in = probe::udp_server(&host, "198.51.100.1:9000");
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::new(AtomicU64::new(0));
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        let _agent = Agent::start(host, &path, &[]);
+        let _echo_other = probe::udp_server(host, "203.0.113.1:9000");
         // A peer in every policy is answered always; who is in none never gets in.
-        let asking = friend.spawn({
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
-            move || while !stop.load(Ordering::Relaxed) {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-                socket.send_to(b"?", "192.0.2.1:9000").unwrap();
-                socket.recv_from(&mut [0; 8]).expect("a peer's request was refused");
-                asked.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let knocking = stranger.spawn({
-            let stop = Arc::clone(&stop);
-            move || while !stop.load(Ordering::Relaxed) {
-                let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-                socket.send_to(b"!", "198.51.100.1:9000").unwrap();
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        });
+        let traffic = Traffic::start(&three, Answers::All);
         let rounds = rounds(60);
         // Which edits is by chance, and the same each time.
         let mut chance: u32 = 2_463_534_242;
@@ -569,7 +473,7 @@ netns_test! {
             chance ^= chance >> 17;
             chance ^= chance << 5;
             let let_in = chance.is_multiple_of(2);
-            let mut peers = vec!["192.0.2.9".to_owned()];
+            let mut peers = vec!["192.0.2.2".to_owned()];
             peers.extend(let_in.then(|| "203.0.113.9".to_owned()));
             peers.extend((0..chance >> 3 & 31).map(|i| format!("10.{}.0.{i}", chance & 63)));
             let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
@@ -579,20 +483,18 @@ netns_test! {
             let answered = probe::udp(&other, "203.0.113.1:9000", wait);
             assert_eq!(answered, let_in, "round {round}: what is acknowledged is in force");
         }
-        stop.store(true, Ordering::Relaxed);
-        asking.join().unwrap();
-        knocking.join().unwrap();
-        assert_eq!(got_in.load(Ordering::Relaxed), 0);
-        println!("{rounds} edits, {} requests of the peer, all answered", asked.load(Ordering::Relaxed));
+        let totals = traffic.end();
+        assert_eq!(totals.got_in, 0);
+        println!("{rounds} edits, {} requests of the peer, all answered", totals.answered);
     }
 }
 
 netns_test! {
     fn open_connections_of_who_is_no_peer_any_more_end_and_no_others() {
         use std::io::{Read as _, Write as _};
-        let Three { host, friend, stranger } = three();
+        let Three { host, friend, stranger } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let both = policy(&["192.0.2.9", "198.51.100.9"]);
+        let both = policy(&["192.0.2.2", "198.51.100.2"]);
         let path = write(folder.path(), "policy.toml", &both);
         let text = path.to_str().unwrap().to_owned();
         for address in ["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"] {
@@ -630,11 +532,11 @@ netns_test! {
                 assert!(lives(stream));
             }
             // Said before it is done, and not done where the policy says so.
-            let fewer = policy(&["192.0.2.9"]);
+            let fewer = policy(&["192.0.2.2"]);
             let keeping = write(folder.path(), "keeping.toml", &format!("{fewer}[options]\nrevoke = \"keep\"\n"));
             let fewer = write(folder.path(), "fewer.toml", &fewer);
             let plan = host.peerwall(&["plan", fewer.to_str().unwrap()]);
-            assert!(said(&plan).contains("1 of 198.51.100.9 to this host, 9100/tcp (input-default)"), "{}", said(&plan));
+            assert!(said(&plan).contains("1 of 198.51.100.2 to this host, 9100/tcp (input-default)"), "{}", said(&plan));
             assert!(!said(&host.peerwall(&["plan", keeping.to_str().unwrap()])).contains("would end"));
             assert!(lives(&mut of_revoked));
             fs::copy(&fewer, &path).unwrap();

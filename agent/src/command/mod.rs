@@ -12,6 +12,8 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::policy::HeldBy;
@@ -31,6 +33,11 @@ const DONE: u8 = 0;
 const DIFFERS: u8 = 1;
 /// Trouble; nothing was changed.
 const TROUBLE: u8 = 2;
+
+/// How often `status --watch` looks again.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Clears the screen of a terminal (ECMA-48: ED, CUP).
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Runs a command and says how it went.
 pub fn run(args: &Args) -> ExitCode {
@@ -73,9 +80,17 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Boot { policy } => keep::boot(policy),
         Command::Guard => keep::guard(),
         Command::Render(args) => render::run(&args.policy, args.format),
-        Command::Status(args) => {
-            on_host(args, args.backend, "status", status::run, fallback::status)
-        }
+        Command::Status(args) => loop {
+            let (of, output) = (&args.of, Output::new(false));
+            if args.watch && !of.policy.output.json {
+                output.text(CLEAR);
+            }
+            let code = on_host(of, of.backend, "status", status::run, fallback::status);
+            if !args.watch {
+                break code;
+            }
+            thread::sleep(WATCH_EVERY);
+        },
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
             or_fallback(
