@@ -364,6 +364,37 @@ fn everything_that_is_wrong_is_said_with_its_place() {
 }
 
 #[test]
+fn many_chains_are_no_trouble() {
+    // One behind the other, and each leading twice to the next.
+    let chains: String = (0..200).map(|i| format!(":c{i} -\n")).collect();
+    let jumps: String = (0..199)
+        .map(|i| {
+            format!(
+                "-A c{i} -s 192.0.2.1 -j c{}\n-A c{i} -s 192.0.2.2 -j c{}\n",
+                i + 1,
+                i + 1
+            )
+        })
+        .collect();
+    let text = format!(
+        "*filter\n:INPUT DROP\n{chains}-A INPUT -j c0\n{jumps}-A c199 -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    );
+    let file = File {
+        name: "v4".into(),
+        text,
+        family: Some(Family::V4),
+    };
+    let import = import(&[file], &Facts::default()).unwrap();
+    assert!(
+        import
+            .policy
+            .contains("from  = [\"192.0.2.1\", \"192.0.2.2\"]"),
+        "{}",
+        import.policy
+    );
+}
+
+#[test]
 fn a_family_can_be_told_where_nothing_in_the_file_does() {
     let text = "*filter\n:INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
     for (family, wanted) in [(Family::V4, "no IPv6 rules"), (Family::V6, "no IPv4 rules")] {

@@ -3,7 +3,7 @@
 //! Words: `iptables(8)` and `iptables-extensions(8)`. A word that is not known here stays in the rule
 //! as [`Test::Unknown`]; what that does is decided by whoever evaluates, and never widens a rule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use peerwall_proto::iptables;
@@ -318,35 +318,50 @@ fn unknown_chains(chains: &Chains) -> Vec<RuleError> {
             }
         }
     }
-    for (name, chain) in chains {
-        if circles(chains, name, &mut vec![name]) {
-            errors.push(RuleError {
-                line: chain.at.map_or(1, |at| at.line),
-                why: format!("the chain {name} leads back to itself"),
-                help: "iptables-restore refuses that",
-            });
-        }
+    for name in circles(chains) {
+        let at = chains.get(name).and_then(|chain| chain.at);
+        errors.push(RuleError {
+            line: at.map_or(1, |at| at.line),
+            why: format!("the chain {name} leads back to itself"),
+            help: "iptables-restore refuses that",
+        });
     }
     errors
 }
 
-fn circles<'c>(chains: &'c Chains, from: &str, path: &mut Vec<&'c str>) -> bool {
-    let rules = chains.get(from).map_or(&[][..], |chain| &chain.rules);
-    rules.iter().any(|rule| {
-        let (Target::Jump(to) | Target::Goto(to)) = &rule.target else {
-            return false;
-        };
-        if path.first() == Some(&to.as_str()) {
-            return true;
+/// Chains that lead back to themselves, or lie between such: what is left when chains that nothing
+/// leads to, or that lead nowhere, are taken away again and again.
+fn circles(chains: &Chains) -> BTreeSet<&str> {
+    let mut left: BTreeSet<&str> = chains.keys().map(String::as_str).collect();
+    let next = |name: &str| {
+        let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        rules.iter().filter_map(|rule| rule.target.chain())
+    };
+    let mut before: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for name in chains.keys() {
+        for to in next(name) {
+            before.entry(to).or_default().insert(name);
         }
-        if path.contains(&to.as_str()) || path.len() > chains.len() {
-            return false; // another's circle
+    }
+    let mut to_see: Vec<&str> = left.iter().copied().collect();
+    while let Some(name) = to_see.pop() {
+        let leads_on = next(name).any(|to| left.contains(to));
+        let led_to = before
+            .get(name)
+            .is_some_and(|from| from.iter().any(|f| left.contains(f)));
+        if (leads_on && led_to) || !left.remove(name) {
+            continue;
         }
-        path.push(to);
-        let found = circles(chains, to, path);
-        path.pop();
-        found
-    })
+        to_see.extend(next(name).filter(|to| left.contains(to)));
+        to_see.extend(
+            before
+                .get(name)
+                .into_iter()
+                .flatten()
+                .filter(|from| left.contains(**from)),
+        );
+    }
+    left
 }
 
 /// Chains that packets can get to from this one, itself first.
