@@ -4,6 +4,7 @@
 //! not accept, and does not drop either, since it can stay where it is, beside peerwall (a drop in
 //! another table still drops). Rates are taken as not exceeded.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -33,6 +34,9 @@ pub struct Outcome {
     pub by: Option<At>,
 }
 
+/// Deeper than this a packet is taken for lost; nf_tables gives up at 16 (`NFT_JUMP_STACK_SIZE`).
+const DEPTH_MAX: usize = 256;
+
 /// How rules of other programs' own chains are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
@@ -45,6 +49,8 @@ pub enum Reading {
 /// The filter table, as one source address sees it: rules for others are left out.
 pub struct Narrow<'r> {
     reading: Reading,
+    /// How deep the walk is in chains.
+    depth: Cell<usize>,
     chains: BTreeMap<&'r str, (&'r Chain, Vec<&'r Rule>)>,
 }
 
@@ -79,6 +85,7 @@ fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> Narrow<'_> {
     });
     Narrow {
         reading,
+        depth: Cell::new(0),
         chains: chains.collect(),
     }
 }
@@ -117,6 +124,13 @@ impl Narrow<'_> {
 
     fn run(&self, name: &str, probe: &Probe) -> Option<(Verdict, At)> {
         self.run_from(name, 0, probe)
+    }
+
+    fn descend(&self, name: &str, probe: &Probe) -> Option<(Verdict, At)> {
+        self.depth.set(self.depth.get() + 1);
+        let found = self.run(name, probe);
+        self.depth.set(self.depth.get() - 1);
+        found
     }
 
     /// A decision, or `None` at the end of the chain.
@@ -167,11 +181,14 @@ impl Narrow<'_> {
             Target::Return => Step::Back,
             // What is accepted in there is accepted only if it would be without it too.
             Target::Jump(_) | Target::Goto(_) if uncertain => Step::Next,
-            Target::Jump(to) => match self.run(to, probe) {
+            Target::Jump(_) | Target::Goto(_) if self.depth.get() >= DEPTH_MAX => {
+                Step::End(Verdict::Drop, rule.at)
+            }
+            Target::Jump(to) => match self.descend(to, probe) {
                 Some((verdict, at)) => Step::End(verdict, at),
                 None => Step::Next,
             },
-            Target::Goto(to) => match self.run(to, probe) {
+            Target::Goto(to) => match self.descend(to, probe) {
                 Some((verdict, at)) => Step::End(verdict, at),
                 None => Step::Back,
             },
