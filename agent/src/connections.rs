@@ -1,15 +1,12 @@
 //! Open connections, by ctnetlink: which a change of policy ends, and their end.
 
-use std::net::IpAddr;
-
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrStorage;
 use peerwall_core::revoke::{self, Cut, Place};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
 use peerwall_proto::nf_tables::Attributes as _;
 
+use crate::facts;
 use crate::netlink::{NetlinkError, Socket};
 
 /// Connections that end, as connection tracking has them.
@@ -46,12 +43,17 @@ pub fn ending(old: &Ruleset, new: &Ruleset) -> Result<Ending, NetlinkError> {
     Ok(found)
 }
 
+/// Ends connections that the old ruleset admitted and the new refuses, and says how many there were.
+///
+/// # Errors
+/// If they cannot be read, or one cannot be ended.
+pub fn end(old: &Ruleset, new: &Ruleset) -> Result<usize, NetlinkError> {
+    ending(old, new)?.end()
+}
+
 impl Ending {
-    /// Ends them, and says how many there were; who is gone by itself meanwhile is none of them.
-    ///
-    /// # Errors
-    /// If one cannot be ended.
-    pub fn end(&self) -> Result<usize, NetlinkError> {
+    /// Ends them; who is gone by itself meanwhile is none of them.
+    fn end(&self) -> Result<usize, NetlinkError> {
         let mut socket = Socket::open()?;
         let mut ended = 0;
         for connection in &self.connections {
@@ -88,22 +90,11 @@ fn known(connection: &Connection) -> Option<revoke::Connection> {
 
 fn place() -> Place {
     let mut place = Place::default();
-    let address = |storage: &SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-        v4.or(storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
-    };
-    match getifaddrs() {
-        Ok(list) => {
-            for each in list {
-                place
-                    .addresses
-                    .extend(each.address.as_ref().and_then(address));
-                if !place.interfaces.contains(&each.interface_name) {
-                    place.interfaces.push(each.interface_name);
-                }
-            }
+    for (name, address) in facts::interfaces() {
+        if !place.interfaces.contains(&name) {
+            place.interfaces.push(name);
         }
-        Err(err) => log::warn!("cannot list this host's addresses: {err}"),
+        place.addresses.extend(address);
     }
     place
 }

@@ -22,18 +22,11 @@ pub fn gather() -> Facts {
     if let Ok(text) = std::fs::read_to_string(FLANNEL_SUBNET_ENV) {
         facts.pod_networks = pod_networks(&text);
     }
-    match getifaddrs() {
-        Ok(list) => {
-            for interface in list {
-                if !facts.interfaces.contains(&interface.interface_name) {
-                    facts.interfaces.push(interface.interface_name);
-                }
-                facts
-                    .addresses
-                    .extend(interface.address.as_ref().and_then(address));
-            }
+    for (name, address) in interfaces() {
+        if !facts.interfaces.contains(&name) {
+            facts.interfaces.push(name);
         }
-        Err(err) => log::warn!("cannot list this host's addresses: {err}"),
+        facts.addresses.extend(address.map(IpNet::from));
     }
     facts
 }
@@ -48,10 +41,21 @@ fn pod_networks(text: &str) -> Vec<IpNet> {
         .collect()
 }
 
-fn address(storage: &SockaddrStorage) -> Option<IpNet> {
-    let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-    let v6 = storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip()));
-    v4.or(v6).map(IpNet::from)
+/// Interfaces of this network namespace, once for each address that they have.
+pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
+    let address = |storage: &SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    match getifaddrs() {
+        Ok(list) => list
+            .map(|each| (each.interface_name, each.address.as_ref().and_then(address)))
+            .collect(),
+        Err(err) => {
+            log::warn!("cannot list this host's addresses: {err}");
+            Vec::new()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use nix::ifaddrs::getifaddrs;
 use peerwall_core::packet::{CtState, Hook, Packet, Transport, Verdict};
 use peerwall_core::port::TCP;
 use peerwall_core::ruleset::Ruleset;
+
+use crate::facts;
 
 /// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,18 +79,10 @@ pub fn check(ruleset: &Ruleset, ssh: Option<&str>) -> Result<(), String> {
 
 /// Interfaces that have this address; none of them is `lo`.
 fn interfaces_with(address: IpAddr) -> Vec<String> {
-    let Ok(list) = getifaddrs() else {
-        return Vec::new();
-    };
-    let of = |storage: &nix::sys::socket::SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-        v4.or(storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
-    };
-    let found = list.filter(|each| each.address.as_ref().and_then(of) == Some(address));
-    let mut names: Vec<String> = found
-        .map(|each| each.interface_name)
-        .filter(|name| name != "lo")
-        .collect();
+    let found = facts::interfaces()
+        .into_iter()
+        .filter(|(name, of)| *of == Some(address) && name != "lo");
+    let mut names: Vec<String> = found.map(|(name, _)| name).collect();
     names.dedup();
     names
 }

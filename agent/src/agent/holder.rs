@@ -36,7 +36,7 @@ pub struct Done {
     pub missed: bool,
     /// What was there before.
     pub before: Option<Ruleset>,
-    /// What else was heard meanwhile.
+    /// Losses of others that were heard of meanwhile; nothing else is in it.
     pub heard: Vec<Change>,
 }
 

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{BackendName, RunArgs};
+use crate::command::{DONE, TROUBLE};
 use crate::connections;
 use crate::files::FileSystem;
 use crate::kernel::lacks;
@@ -43,9 +44,6 @@ use watch::Watch;
 
 /// Where there are no events, rules are looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Exit codes are those of the command line.
-const DONE: u8 = 0;
-const TROUBLE: u8 = 2;
 /// Metrics are written so often, where they are wanted at all.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
 /// Tables of others that went away are told of, so many of them.
@@ -173,11 +171,7 @@ impl Agent {
             "{} was not confirmed in time; going back",
             pending.new.entry.policy
         );
-        if let Err(err) = self
-            .state
-            .refuse(&pending.new.entry.digest)
-            .and_then(|()| self.state.clear_pending())
-        {
+        if let Err(err) = self.state.give_up(&pending) {
             log::error!("{err}");
         }
         let last = self.state.last().unwrap_or_else(|err| {
@@ -411,11 +405,7 @@ impl Agent {
         if wish.is_none() && same(&self.read_digest) && self.reconcile.policy_error.is_none() {
             return Ok(false);
         }
-        let refused = self
-            .state
-            .history()
-            .ok()
-            .and_then(|history| history.refused);
+        let refused = self.state.refused();
         if wish.is_none() && same(&refused) {
             // What was there before goes on, if it is not in force already.
             if self.wanted.is_none()
@@ -453,13 +443,7 @@ impl Agent {
             "allows": ready.policy.allows.len(),
         });
         let kept = Kept {
-            entry: Entry {
-                number: 0,
-                time: state::time(),
-                policy: self.policy.display().to_string(),
-                digest: ready.digest.clone(),
-                change: String::new(),
-            },
+            entry: Entry::new(&self.policy, &ready.digest, String::new()),
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
@@ -500,20 +484,9 @@ impl Agent {
                 None => self.holder.observe().and_then(|seen| seen.table?.ruleset()),
             },
         };
-        let pending = Pending {
-            new: new.clone(),
-            before,
-            cut,
-            until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
-            boot: state::boot(),
-            from,
-        };
+        let pending = Pending::new(new.clone(), before, cut, seconds, from);
         // Should the agent die, the guard goes back; an agent that lives does it before.
-        let noted = self
-            .state
-            .set_pending(&pending)
-            .and_then(|()| state::spawn_guard());
-        noted.map_err(|err| {
+        self.state.guard(&pending).map_err(|err| {
             format!("nothing was changed, since it could not be noted how to go back: {err}")
         })?;
         self.pending = Some(pending);
@@ -558,7 +531,7 @@ impl Agent {
                     let _ = self.reconcile.step(self.now(), input);
                     return Input::Lost;
                 }
-                self.hear_later(done.heard);
+                self.hear(done.heard);
                 input
             }
             Err(err) => {
@@ -580,20 +553,11 @@ impl Agent {
         if !wanted.cut {
             return;
         }
-        match connections::ending(before, &wanted.kept.ruleset).and_then(|ending| ending.end()) {
+        match connections::end(before, &wanted.kept.ruleset) {
             Ok(0) => {}
             Ok(ended) => log::info!("ended {ended} open connections that the policy refuses now"),
             Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
         }
-    }
-
-    /// Only losses of others can have been heard while converging; they need nothing done.
-    fn hear_later(&mut self, heard: Vec<Change>) {
-        let gone = heard
-            .into_iter()
-            .filter(|change| matches!(change, Change::Gone(..)));
-        let gone: Vec<Change> = gone.collect();
-        self.hear(gone);
     }
 
     /// A ruleset that is in force and waits for nobody is confirmed.
@@ -601,11 +565,7 @@ impl Agent {
         if let (None, Some(wanted)) = (&self.pending, &mut self.wanted) {
             wanted.kept.entry.change = change.clone().unwrap_or_else(|| "nothing".into());
             wanted.kept.entry.time = state::time();
-            let refused = self
-                .state
-                .history()
-                .ok()
-                .and_then(|history| history.refused);
+            let refused = self.state.refused();
             // What is held after a rollback is in the history already.
             let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
             if !held && let Err(err) = self.state.confirm(&wanted.kept.entry, &wanted.kept.ruleset)

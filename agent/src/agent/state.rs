@@ -78,6 +78,33 @@ pub struct Caller {
     pub terminal: Option<i64>,
 }
 
+impl Entry {
+    /// What is told of a policy that is put in force now.
+    pub fn new(policy: &Path, digest: &str, change: String) -> Self {
+        Self {
+            number: 0,
+            time: time(),
+            policy: policy.display().to_string(),
+            digest: digest.to_owned(),
+            change,
+        }
+    }
+}
+
+impl Pending {
+    /// One that goes back to `before` in so many seconds.
+    pub fn new(new: Kept, before: Option<Ruleset>, cut: bool, seconds: u64, from: Caller) -> Self {
+        Self {
+            new,
+            before,
+            cut,
+            until: now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
+            boot: boot(),
+            from,
+        }
+    }
+}
+
 /// The folder with all of it.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -112,8 +139,32 @@ impl State {
     ///
     /// # Errors
     /// If that cannot be written.
-    pub fn set_pending(&self, pending: &Pending) -> io::Result<()> {
+    fn set_pending(&self, pending: &Pending) -> io::Result<()> {
         self.write(PENDING, pending)
+    }
+
+    /// Notes what waits for confirmation, and starts the guard that goes back if everybody else dies.
+    ///
+    /// # Errors
+    /// If either cannot be done.
+    pub fn guard(&self, pending: &Pending) -> io::Result<()> {
+        self.set_pending(pending)?;
+        spawn_guard()
+    }
+
+    /// What waited was not confirmed: nothing waits any more, and the policy is not taken again until it
+    /// changes.
+    ///
+    /// # Errors
+    /// If that cannot be read or written.
+    pub fn give_up(&self, pending: &Pending) -> io::Result<()> {
+        self.refuse(&pending.new.entry.digest)?;
+        self.clear_pending()
+    }
+
+    /// The policy that is not taken until it changes, if there is one and it can be read.
+    pub fn refused(&self) -> Option<String> {
+        self.history().ok()?.refused
     }
 
     /// Takes what waits for confirmation, so that nobody else can: by one rename, which one caller wins.
@@ -301,7 +352,7 @@ impl Caller {
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn spawn_guard() -> io::Result<()> {
+fn spawn_guard() -> io::Result<()> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command
         .arg("guard")

@@ -106,9 +106,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
         .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
     state.confirm(&pending.new.entry, &pending.new.ruleset)?;
     if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
-        connections::ending(before, &pending.new.ruleset)
-            .and_then(|ending| ending.end())
-            .map_err(io::Error::other)?;
+        connections::end(before, &pending.new.ruleset).map_err(io::Error::other)?;
     }
     Ok("confirmed; it stays")
 }
@@ -184,17 +182,6 @@ fn go_back(state: &State, pending: Pending) -> io::Result<()> {
     state.refuse(&pending.new.entry.digest)
 }
 
-/// What is told of a policy that was applied.
-fn entry(path: &Path, ready: &Ready, change: String) -> Entry {
-    Entry {
-        number: 0,
-        time: state::time(),
-        policy: path.display().to_string(),
-        digest: ready.digest.clone(),
-        change,
-    }
-}
-
 /// Before anything is changed: whether the caller could come back, and how to go back.
 pub(super) fn before_apply(
     path: &Path,
@@ -215,21 +202,18 @@ pub(super) fn before_apply(
         Ok(Some(pending)) if pending.boot == state::boot() => pending.before,
         _ => seen(),
     };
-    let pending = Pending {
-        new: Kept {
-            entry: entry(path, ready, String::new()),
-            ruleset: ready.ruleset.clone(),
-        },
-        before,
-        cut: ready.policy.options.cut_revoked,
-        until: state::now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
-        boot: state::boot(),
-        from: caller,
+    let new = Kept {
+        entry: Entry::new(path, &ready.digest, String::new()),
+        ruleset: ready.ruleset.clone(),
     };
-    let noted = state
-        .set_pending(&pending)
-        .and_then(|()| state::spawn_guard());
-    noted.map_err(|err| {
+    let pending = Pending::new(
+        new,
+        before,
+        ready.policy.options.cut_revoked,
+        seconds,
+        caller,
+    );
+    state.guard(&pending).map_err(|err| {
         format!("nothing was changed, since it could not be made sure to go back: {err}")
     })
 }
@@ -239,8 +223,7 @@ pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
     let Some(old) = old else {
         return; // nothing was admitted by us
     };
-    let ended = connections::ending(old, new).and_then(|ending| ending.end());
-    match ended {
+    match connections::end(old, new) {
         Ok(0) => {}
         Ok(ended) if !output.is_json() => {
             output.text(&format!(
@@ -293,7 +276,7 @@ pub(super) fn after_apply(
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.clear_pending().and_then(|()| state.confirm(&entry(path, ready, change), &ready.ruleset));
+            let noted = state.clear_pending().and_then(|()| state.confirm(&Entry::new(path, &ready.digest, change), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -347,10 +330,7 @@ pub(super) fn boot(policy: &Path) -> u8 {
                 "warning: {} was not confirmed before this machine started anew; it is not taken\n",
                 pending.new.entry.policy
             ));
-            if let Err(err) = state
-                .refuse(&pending.new.entry.digest)
-                .and_then(|()| state.clear_pending())
-            {
+            if let Err(err) = state.give_up(&pending) {
                 complain(&format!("warning: {err}\n"));
             }
         }

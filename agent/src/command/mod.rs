@@ -28,11 +28,11 @@ use crate::ready::{NotReady, Ready, prepare};
 use crate::since;
 
 /// Nothing to do, or done.
-const DONE: u8 = 0;
+pub(crate) const DONE: u8 = 0;
 /// There is a difference: `plan` has changes, `status` is not as the policy says.
 const DIFFERS: u8 = 1;
 /// Trouble; nothing was changed.
-const TROUBLE: u8 = 2;
+pub(crate) const TROUBLE: u8 = 2;
 
 /// How often `status --watch` looks again.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
