@@ -545,10 +545,10 @@ fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &Pile) -> String 
             } else {
                 "everything else"
             };
-            format!("{what} from {who}{on} {way} ({})", entry(policy, reason))
+            format!("{what} from {who}{on} {way} ({})", entry(reason))
         }
         (reason, Change::New) => {
-            format!("{what} from {who}{on} {way} ({})", entry(policy, reason))
+            format!("{what} from {who}{on} {way} ({})", entry(reason))
         }
         (_, Change::Closed) => format!("{what} from {who}{on} {way}"),
     };
@@ -556,16 +556,9 @@ fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &Pile) -> String 
 }
 
 /// The entry of a policy that has this reason.
-pub(super) fn entry(policy: &Policy, reason: &Reason) -> String {
-    let tunnelled = |name: &str| {
-        policy
-            .overlays
-            .iter()
-            .any(|o| o.name == name && o.tunnel.is_some())
-    };
+pub(super) fn entry(reason: &Reason) -> String {
     match reason {
         Reason::Peers => "[peers]".into(),
-        Reason::Overlay(name) if tunnelled(name) => format!("[overlay.{name}]"),
         Reason::Overlay(name) => format!("[overlay.{name}]"),
         Reason::Allow(name) => format!("[[allow]] {name}"),
         Reason::Trusted => "[interfaces] trusted".into(),

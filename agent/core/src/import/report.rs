@@ -401,9 +401,7 @@ fn filter_rule(
             }
             (fate, words)
         }
-        Target::Drop | Target::Reject | Target::Unknown(_) => {
-            denying(rule, policy, &packets, manager)
-        }
+        Target::Drop | Target::Reject | Target::Unknown(_) => denying(rule, &packets, manager),
     }
 }
 
@@ -545,7 +543,7 @@ fn entries(policy: &Policy, packets: &Packets, is_icmp: bool, is_for_some: bool)
         } else if *reason == Reason::Icmp && policy.icmp.v4 == crate::policy::IcmpTypes::All {
             names.insert("[icmp] v4".into());
         } else {
-            names.insert(proof::entry(policy, reason));
+            names.insert(proof::entry(reason));
         }
     }
     let names: Vec<String> = names.into_iter().collect();
@@ -604,12 +602,7 @@ fn why_not(rule: &Rule, unsaid: &[Unsaid]) -> String {
 }
 
 /// A line that drops or refuses.
-fn denying(
-    rule: &Rule,
-    policy: &Policy,
-    packets: &Packets,
-    manager: Option<managed::Manager>,
-) -> (Fate, String) {
+fn denying(rule: &Rule, packets: &Packets, manager: Option<managed::Manager>) -> (Fate, String) {
     if let Some(manager) = manager.filter(|m| m.keeps_drops) {
         return (
             Fate::Beside,
@@ -639,7 +632,7 @@ fn denying(
         .opened
         .iter()
         .filter(|reason| !is_core(reason))
-        .map(|reason| proof::entry(policy, reason))
+        .map(proof::entry)
         .collect();
     match (opened.is_empty(), packets.opened.is_empty(), packets.denied) {
         (true, true, true) if drops_invalid(rule) => {
