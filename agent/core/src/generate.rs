@@ -9,8 +9,8 @@ use crate::diagnostic::{Place, Sources};
 use crate::interface::InterfacePattern;
 use crate::packet::{CtState, Hook, Packet, Transport};
 use crate::policy::{
-    Address, Allow, Denied, Group, Icmp, IcmpTypes, Log, Options, Overlay, OverlayBackend, Peer,
-    Policy, Source, Tunnel,
+    Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Options, Overlay,
+    OverlayBackend, Peer, Policy, Source, Tunnel,
 };
 use crate::port::{PortRange, PortSpec, TCP, UDP};
 
@@ -130,6 +130,8 @@ fn overlay() -> impl Strategy<Value = Overlay> {
             backend,
             tunnel,
             subnets,
+            discovery: Discovery::Written,
+            link: None,
             interfaces,
         }
     })

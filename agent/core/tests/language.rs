@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use peerwall_core::compile::compile;
-use peerwall_core::diagnostic::Severity;
+use peerwall_core::diagnostic::{Diagnostic, Severity};
+use peerwall_core::link::Link;
 use peerwall_core::packet::{CtState, Hook, Packet, Transport};
 use peerwall_core::policy::load::{Files, Loaded, load};
-use peerwall_core::policy::{OverlayBackend, Tunnel};
+use peerwall_core::policy::{Discovery, Overlay, OverlayBackend, Tunnel};
 use peerwall_core::port::{PortRange, TCP};
 
 /// Files in a map.
@@ -68,7 +69,7 @@ fn what_discovery_finds_is_checked_where_it_stands() {
             "host bits",
         ),
         ("FLANNEL_NETWORK=\n", "subnet.env:1:17", "not an address"),
-        ("FLANNEL_MTU=1450\n", "policy.toml:4:12", "neither"),
+        ("FLANNEL_MTU=1450\n", "policy.toml:4:12", "no pod network"),
         (
             "FLANNEL_NETWORK=10.0.0.0/8,10.1.0.0/16\n",
             "subnet.env:1:28",
@@ -82,6 +83,192 @@ fn what_discovery_finds_is_checked_where_it_stands() {
             "{env}: {shown}"
         );
     }
+}
+
+/// A host on which flannel has been before, or is to come.
+struct Node {
+    files: Map,
+    last_good: Option<&'static str>,
+    waits: bool,
+    link: Option<Link>,
+}
+
+impl Files for Node {
+    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+        self.files.read(path, relative_to)
+    }
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
+        self.files.glob(pattern, relative_to)
+    }
+    fn last_good(&self, path: &str, _: &str) -> Option<(String, String)> {
+        Some((path.to_owned(), self.last_good?.to_owned()))
+    }
+    fn waits(&self) -> bool {
+        self.waits
+    }
+    fn link(&self, name: &str) -> Option<Link> {
+        self.link.clone().filter(|link| link.name == name)
+    }
+}
+
+fn vxlan(port: u16) -> Link {
+    Link {
+        name: "flannel.1".into(),
+        kind: "vxlan".into(),
+        port: Some(port),
+        vni: Some(1),
+        local: None,
+    }
+}
+
+/// What is read, and the warnings.
+fn on(node: &Node, text: &str) -> (Overlay, Vec<Diagnostic>) {
+    let loaded = load("policy.toml", text, node);
+    let shown = loaded.sources.render(&loaded.diagnostics, false);
+    let policy = loaded.policy.unwrap_or_else(|| panic!("{shown}"));
+    (policy.overlays[0].clone(), loaded.diagnostics)
+}
+
+#[test]
+fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
+    const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\n";
+    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = [\"subnet.env\", \"net-conf.json\"]\n";
+    let subnets = |overlay: &Overlay| -> Vec<String> {
+        overlay.subnets.iter().map(|s| s.net.to_string()).collect()
+    };
+    let mut node = Node {
+        files: Map(BTreeMap::new()),
+        last_good: None,
+        waits: true,
+        link: None,
+    };
+    let (overlay, told) = on(&node, text);
+    assert!(matches!(&overlay.discovery, Discovery::Awaited(paths) if paths.len() == 2));
+    assert!(
+        overlay.subnets.is_empty()
+            && told.len() == 1
+            && told[0].message.contains("cannot read subnet.env"),
+        "{told:?}"
+    );
+
+    // The configuration is there before flannel has a lease.
+    node.files.0.insert(
+        "net-conf.json",
+        "{\"Network\": \"10.0.0.0/8\", \"Backend\": {\"Type\": \"udp\", \"Port\": 4789}}",
+    );
+    let (overlay, told) = on(&node, text);
+    assert_eq!(subnets(&overlay), ["10.0.0.0/8"]);
+    assert_eq!(overlay.tunnel, Some(Tunnel::Udp(PortRange::one(4789))));
+    assert!(
+        told.len() == 1 && told[0].message.contains("flannel's backend is udp"),
+        "{told:?}"
+    );
+
+    node.files.0.insert("subnet.env", ENV);
+    let (overlay, told) = on(&node, text);
+    assert_eq!(subnets(&overlay), ["10.244.0.0/16"]);
+    assert!(
+        told.is_empty() && matches!(overlay.discovery, Discovery::Found(_)),
+        "{told:?}"
+    );
+
+    for broken in [None, Some(""), Some("FLANNEL_NETWORK=10.2\n"), Some("{")] {
+        node.files = Map(broken
+            .map(|text| ("subnet.env", text))
+            .into_iter()
+            .collect());
+        node.last_good = Some(ENV);
+        let (overlay, told) = on(&node, text);
+        assert_eq!(subnets(&overlay), ["10.244.0.0/16"], "{broken:?}");
+        let help = told[0].help.clone().unwrap_or_default();
+        assert!(
+            help.contains("said last: 10.244.0.0/16"),
+            "{broken:?}: {told:?}"
+        );
+        assert!(matches!(overlay.discovery, Discovery::Kept(_)));
+    }
+    node.last_good = None;
+    node.waits = false;
+    assert!(load("policy.toml", text, &node).policy.is_none());
+
+    node.files = Map([(
+        "subnet.env",
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.42.1.1/24\n",
+    )]
+    .into());
+    let (_, told) = on(&node, text);
+    assert!(
+        told[0].message.contains("10.42.1.0/24, are outside"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn the_tunnels_port_is_discovered_or_compared() {
+    let node = Node {
+        files: Map([("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n")].into()),
+        last_good: None,
+        waits: false,
+        link: Some(vxlan(4789)),
+    };
+    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n";
+    for (rest, port, warns) in [
+        (
+            "backend = \"vxlan\"\ndiscover = \"subnet.env\"\n",
+            4789,
+            None,
+        ),
+        (
+            "backend = \"vxlan\"\nport = 4789\nsubnets = \"10.244.0.0/16\"\n",
+            4789,
+            None,
+        ),
+        (
+            "backend = \"vxlan\"\nsubnets = \"10.244.0.0/16\"\n",
+            8472,
+            Some("uses UDP port 4789"),
+        ),
+        (
+            "backend = \"vxlan\"\nport = 8473\ndiscover = \"subnet.env\"\n",
+            8473,
+            Some("uses UDP port 4789"),
+        ),
+        (
+            "backend = \"udp\"\ninterfaces = \"flannel.1\"\nsubnets = \"10.244.0.0/16\"\n",
+            8285,
+            Some("is a vxlan tunnel"),
+        ),
+    ] {
+        let (overlay, told) = on(&node, &format!("{head}{rest}"));
+        assert_eq!(
+            overlay.tunnel,
+            Some(Tunnel::Udp(PortRange::one(port))),
+            "{rest}"
+        );
+        match warns {
+            None => assert!(told.is_empty(), "{rest}: {told:?}"),
+            Some(warns) => assert!(
+                told.len() == 1 && told[0].message.contains(warns),
+                "{rest}: {told:?}"
+            ),
+        }
+    }
+    // Another interface is another policy.
+    let digest = |port| {
+        let text = format!("{head}backend = \"vxlan\"\ndiscover = \"subnet.env\"\n");
+        let node = Node {
+            files: Map([("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n")].into()),
+            last_good: None,
+            waits: false,
+            link: Some(vxlan(port)),
+        };
+        let sources = load("policy.toml", &text, &node).sources;
+        sources
+            .all()
+            .map(|(name, text)| format!("{name}{text}"))
+            .collect::<String>()
+    };
+    assert_ne!(digest(1), digest(2));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! From files to a [`Policy`]: parse, don't check. All errors at once, each with its place.
 
+mod discover;
 mod fields;
 mod section;
 
@@ -11,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Address, Policy, Source};
 use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
+use crate::link::Link;
 use fields::Fields;
 
 /// The newest version of the language.
@@ -20,7 +22,8 @@ const NAME_MAX_BYTES: usize = 63;
 /// At most so many warnings of one kind; a list of thousands can be wrong in thousands of places.
 const WARNINGS_MAX: usize = 8;
 
-/// Where a policy's files come from. The agent has the file system, tests have a map.
+/// Where a policy's files come from, and what it leaves to be discovered. The agent has the file system
+/// and the kernel, tests have a map.
 pub trait Files {
     /// The text of `path`, which a policy file `relative_to` names.
     ///
@@ -33,6 +36,22 @@ pub trait Files {
     /// # Errors
     /// A sentence that says what is wrong with the pattern.
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String>;
+
+    /// Name and text of a file of `discover`, as it was when it was right last.
+    fn last_good(&self, _path: &str, _relative_to: &str) -> Option<(String, String)> {
+        None
+    }
+
+    /// Whether the policy is read again when a file of `discover` appears. If not, one that is not there
+    /// is an error.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// The interface of this name, if there is one and its driver is known.
+    fn link(&self, _name: &str) -> Option<Link> {
+        None
+    }
 }
 
 /// No files beside the one that is there.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::AddrSet;
 use crate::diagnostic::Place;
 use crate::interface::InterfacePattern;
+use crate::link::Link;
 use crate::packet::{Hook, Verdict};
 use crate::port::PortSpec;
 
@@ -101,6 +102,29 @@ pub enum Tunnel {
     Protocol(u8),
 }
 
+/// How an overlay's subnets are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// They are in the policy.
+    #[default]
+    Written,
+    /// This file says so now.
+    Found(Found),
+    /// This file said so, and says nothing now that can be used.
+    Kept(Found),
+    /// Not at all yet: none of these files is there.
+    Awaited(Vec<String>),
+}
+
+/// A file that pod networks were taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// What it said.
+    pub text: String,
+}
+
 /// One `[overlay.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
@@ -112,8 +136,13 @@ pub struct Overlay {
     pub backend: OverlayBackend,
     /// Tunnel packets, as they arrive from other nodes; `None` without a tunnel.
     pub tunnel: Option<Tunnel>,
-    /// Addresses of its pods; at least one, none in another overlay's.
+    /// Addresses of its pods; at least one unless they are [`Discovery::Awaited`], none in another
+    /// overlay's.
     pub subnets: Vec<Address>,
+    /// How the subnets are known.
+    pub discovery: Discovery,
+    /// The interface that is its tunnel, if it is there.
+    pub link: Option<Link>,
     /// Interfaces where its pods' packets come from. May be empty without a tunnel.
     pub interfaces: Vec<InterfacePattern>,
 }

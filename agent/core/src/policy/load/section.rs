@@ -3,20 +3,32 @@
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
+use super::discover::Subnets;
 use super::fields::{self, Fields};
 use super::{Loader, Owner, PendingFrom, place_of};
 use crate::addr::Family;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::interface::InterfacePattern;
+use crate::link::Link;
 use crate::packet::{Hook, Verdict};
 use crate::policy::{
-    Address, Allow, Denied, Expect, Group, HeldBy, IcmpTypes, Log, Overlay, OverlayBackend, Peer,
-    Rate, RateUnit, Tunnel, icmp,
+    Address, Allow, Denied, Discovery, Expect, Group, HeldBy, IcmpTypes, Log, Overlay,
+    OverlayBackend, Peer, Rate, RateUnit, Tunnel, icmp,
 };
 use crate::port::{self, PortRange, PortSpec};
 
-type Key<'a> = Spanned<DeString<'a>>;
-type Value<'a> = Spanned<DeValue<'a>>;
+pub(super) type Key<'a> = Spanned<DeString<'a>>;
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// What `backend` can be.
+pub(super) const BACKENDS: [(&str, OverlayBackend); 6] = [
+    ("vxlan", OverlayBackend::Vxlan),
+    ("host-gw", OverlayBackend::HostGw),
+    ("wireguard", OverlayBackend::Wireguard),
+    ("udp", OverlayBackend::Udp),
+    ("ipip", OverlayBackend::Ipip),
+    ("none", OverlayBackend::None),
+];
 
 /// An `[[expect]]` whose `from` is not looked up yet.
 pub(super) struct PendingExpect {
@@ -223,12 +235,16 @@ impl Loader<'_> {
         let place = place_of(file, key);
         let what = format!("overlay `{name}`");
         let backend = self.overlay_backend(&mut fields, &place, &what);
-        let tunnel = self.tunnel(&mut fields, backend);
         let subnets = self.subnets(&mut fields, &place, &what);
         let interfaces = match fields.take("interfaces") {
             Some((_, value)) => self.patterns(file, value, "interfaces"),
             None => backend.map(default_interfaces).unwrap_or_default(),
         };
+        let link = backend.and_then(|backend| {
+            self.warn_of_flannels_backend(backend, &subnets);
+            self.tunnel_link(backend, &interfaces, &place)
+        });
+        let tunnel = self.tunnel(&mut fields, backend, &subnets, link.as_ref(), &place);
         let known = ["backend", "subnets", "discover", "interfaces", "port"];
         self.diagnostics.extend(fields.unknown(&known, &what));
         let Some(backend) = backend else { return };
@@ -237,7 +253,9 @@ impl Loader<'_> {
             place,
             backend,
             tunnel,
-            subnets,
+            subnets: subnets.addresses,
+            discovery: subnets.discovery,
+            link,
             interfaces,
         });
     }
@@ -248,16 +266,8 @@ impl Loader<'_> {
         place: &Place,
         what: &str,
     ) -> Option<OverlayBackend> {
-        const ALL: [(&str, OverlayBackend); 6] = [
-            ("vxlan", OverlayBackend::Vxlan),
-            ("host-gw", OverlayBackend::HostGw),
-            ("wireguard", OverlayBackend::Wireguard),
-            ("udp", OverlayBackend::Udp),
-            ("ipip", OverlayBackend::Ipip),
-            ("none", OverlayBackend::None),
-        ];
         match fields.take("backend") {
-            Some((_, value)) => self.one_of(fields.file(), value, "backend", &ALL),
+            Some((_, value)) => self.one_of(fields.file(), value, "backend", &BACKENDS),
             None => {
                 self.error(
                     Diagnostic::error(place.clone(), format!("{what} has no backend"))
@@ -272,6 +282,9 @@ impl Loader<'_> {
         &mut self,
         fields: &mut Fields<'_>,
         backend: Option<OverlayBackend>,
+        subnets: &Subnets,
+        link: Option<&Link>,
+        place: &Place,
     ) -> Option<Tunnel> {
         let file = fields.file();
         let default = match backend? {
@@ -293,11 +306,24 @@ impl Loader<'_> {
             }
             return (backend == Some(OverlayBackend::Ipip)).then_some(Tunnel::Protocol(4));
         };
+        let real = link.and_then(|link| link.port);
         let Some((_, value)) = given else {
-            return Some(Tunnel::Udp(default));
+            let found = real.or(subnets.port);
+            // What is discovered is taken; otherwise the policy says it all, and should be right.
+            return Some(Tunnel::Udp(match (&subnets.discovery, found) {
+                (Discovery::Written, _) => {
+                    self.warn_of_port(place, default, link);
+                    default
+                }
+                (_, Some(port)) => PortRange::one(port),
+                (_, None) => default,
+            }));
         };
         match fields::integer(value.get_ref()).map(u16::try_from) {
-            Some(Ok(port)) if port > 0 => Some(Tunnel::Udp(PortRange::one(port))),
+            Some(Ok(port)) if port > 0 => {
+                self.warn_of_port(&place_of(file, value), PortRange::one(port), link);
+                Some(Tunnel::Udp(PortRange::one(port)))
+            }
             _ => {
                 self.error(
                     Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
@@ -309,13 +335,32 @@ impl Loader<'_> {
         }
     }
 
-    fn subnets(&mut self, fields: &mut Fields<'_>, place: &Place, what: &str) -> Vec<Address> {
+    /// Says if the tunnel that is there uses another port.
+    fn warn_of_port(&mut self, place: &Place, said: PortRange, link: Option<&Link>) {
+        let real = link.and_then(|link| Some((link, link.port?)));
+        if let Some((link, port)) =
+            real.filter(|(_, port)| !(said.first..=said.last).contains(port))
+        {
+            self.diagnostics.push(
+                Diagnostic::warning(
+                    place.clone(),
+                    format!("{} uses UDP port {port}, and this overlay's tunnel is at {said}", link.name),
+                )
+                .help(format!("write port = {port}, or strangers can send into the tunnel wherever an allow is wide enough")),
+            );
+        }
+    }
+
+    fn subnets(&mut self, fields: &mut Fields<'_>, place: &Place, what: &str) -> Subnets {
         let file = fields.file();
         match (fields.take("subnets"), fields.take("discover")) {
             (Some((_, value)), None) => {
-                let subnets = self.addresses(file, value, "subnets");
-                self.refuse_everything(&subnets);
-                subnets
+                let addresses = self.addresses(file, value, "subnets");
+                self.refuse_everything(&addresses);
+                Subnets {
+                    addresses,
+                    ..Subnets::default()
+                }
             }
             (None, Some((_, value))) => self.discover(file, value),
             (Some((key, _)), Some((other, _))) => {
@@ -328,14 +373,14 @@ impl Loader<'_> {
                     .also(first, "and this")
                     .help("keep `subnets` if they never change, else `discover`"),
                 );
-                Vec::new()
+                Subnets::default()
             }
             (None, None) => {
                 self.error(
                     Diagnostic::error(place.clone(), format!("{what} has no subnets"))
                         .help("like subnets = [\"10.244.0.0/16\"], or discover = \"/run/flannel/subnet.env\""),
                 );
-                Vec::new()
+                Subnets::default()
             }
         }
     }
@@ -347,54 +392,6 @@ impl Loader<'_> {
                     .help("write the pod network, like 10.244.0.0/16"),
             );
         }
-    }
-
-    /// Reads `FLANNEL_NETWORK` and `FLANNEL_IPV6_NETWORK` of flannel's `subnet.env`.
-    fn discover(&mut self, file: FileId, value: &Value<'_>) -> Vec<Address> {
-        let place = place_of(file, value);
-        let Some(path) = value.get_ref().as_str() else {
-            self.error(
-                Diagnostic::error(place, "`discover` is the path of a file")
-                    .help("like \"/run/flannel/subnet.env\""),
-            );
-            return Vec::new();
-        };
-        let relative_to = self.sources.name(file).to_owned();
-        let (name, text) = match self.files.read(path, &relative_to) {
-            Ok(found) => found,
-            Err(why) => {
-                self.error(Diagnostic::error(place, why).help(
-                    "flannel writes it when it starts; until then give `subnets = [...]` instead",
-                ));
-                return Vec::new();
-            }
-        };
-        let env = self.sources.add(name, text.clone());
-        let mut found = Vec::new();
-        let mut at = 0;
-        for line in text.split_inclusive('\n') {
-            let pair = line.trim_end().split_once('=');
-            if let Some(("FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK", networks)) = pair {
-                let mut start = at + line.find('=').unwrap_or(0) + 1;
-                for network in networks.split(',') {
-                    let span = start..start + network.len();
-                    found.extend(self.address(network, Place { file: env, span }));
-                    start += network.len() + 1;
-                }
-            }
-            at += line.len();
-        }
-        self.refuse_everything(&found);
-        if found.is_empty() && !super::has_errors(&self.diagnostics) {
-            self.error(
-                Diagnostic::error(
-                    place,
-                    format!("{path} has neither FLANNEL_NETWORK nor FLANNEL_IPV6_NETWORK"),
-                )
-                .help("is it flannel's subnet.env?"),
-            );
-        }
-        found
     }
 
     fn patterns(&mut self, file: FileId, value: &Value<'_>, what: &str) -> Vec<InterfacePattern> {

@@ -1,0 +1,35 @@
+//! An interface of this host, as far as a policy can depend on it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// An interface that the kernel has a driver's name for (`IFLA_INFO_KIND`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The driver: `vxlan`, `wireguard`, `bridge`, …
+    pub kind: String,
+    /// UDP port of a tunnel.
+    pub port: Option<u16>,
+    /// VXLAN network identifier.
+    pub vni: Option<u32>,
+    /// The address that a tunnel sends from.
+    pub local: Option<IpAddr>,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.kind)?;
+        if let Some(port) = self.port {
+            write!(f, ", UDP port {port}")?;
+        }
+        if let Some(vni) = self.vni {
+            write!(f, ", VNI {vni}")?;
+        }
+        match self.local {
+            Some(local) => write!(f, ", from {local}"),
+            None => Ok(()),
+        }
+    }
+}
