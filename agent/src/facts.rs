@@ -6,6 +6,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+use peerwall_core::flannel;
 use peerwall_core::import::Facts;
 
 /// Where flannel writes which networks are its pods'.
@@ -20,7 +21,8 @@ pub fn is_node() -> bool {
 pub fn gather() -> Facts {
     let mut facts = Facts::default();
     if let Ok(text) = std::fs::read_to_string(FLANNEL_SUBNET_ENV) {
-        facts.pod_networks = pod_networks(&text);
+        let found = flannel::read(&text).map(|found| found.networks);
+        facts.pod_networks = found.into_iter().flatten().map(|(net, _)| net).collect();
     }
     for (name, address) in interfaces() {
         if !facts.interfaces.contains(&name) {
@@ -29,16 +31,6 @@ pub fn gather() -> Facts {
         facts.addresses.extend(address.map(IpNet::from));
     }
     facts
-}
-
-/// Networks in flannel's `subnet.env`.
-fn pod_networks(text: &str) -> Vec<IpNet> {
-    let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
-    pairs
-        .filter(|(key, _)| matches!(*key, "FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK"))
-        .flat_map(|(_, value)| value.split(','))
-        .filter_map(|net| net.trim_matches('"').parse().ok())
-        .collect()
 }
 
 /// Interfaces of this network namespace, once for each address that they have.
@@ -55,17 +47,5 @@ pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
             log::warn!("cannot list this host's addresses: {err}");
             Vec::new()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_families_of_a_subnet_env_are_read() {
-        let text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=\"fd00:244::/56\"\nFLANNEL_MTU=1450\n";
-        let nets: Vec<String> = pod_networks(text).iter().map(IpNet::to_string).collect();
-        assert_eq!(nets, ["10.244.0.0/16", "fd00:244::/56"]);
     }
 }

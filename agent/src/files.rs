@@ -4,14 +4,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use peerwall_core::link::Link;
 use peerwall_core::policy::load::Files;
+
+use crate::agent::state::{self, State};
 
 /// A policy file larger than this is refused: lists of peers are a few megabytes at most.
 const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Reads from the file system; relative paths are relative to the file that names them.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct FileSystem;
+pub struct FileSystem {
+    /// Whether what is to be discovered may come later.
+    pub waits: bool,
+}
 
 impl FileSystem {
     /// Reads a whole file as text.
@@ -87,5 +93,19 @@ impl Files for FileSystem {
             }
         }
         Ok(names)
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Option<(String, String)> {
+        let name = beside(path, relative_to).display().to_string();
+        let text = State::open().discovered().remove(&state::absolute(&name))?;
+        Some((name, text))
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn link(&self, name: &str) -> Option<Link> {
+        crate::links::find(name)
     }
 }

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod files;
 pub mod iptables;
 pub mod kernel;
+pub mod links;
 pub mod lockout;
 pub mod netlink;
 pub mod output;

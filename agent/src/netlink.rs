@@ -1,4 +1,5 @@
-//! A netlink socket to netfilter: send bytes, receive bytes, and be exact about what went wrong.
+//! A netlink socket to netfilter or rtnetlink: send bytes, receive bytes, and be exact about what went
+//! wrong.
 //!
 //! neli's `NlSocket` carries the bytes. Its router is not used (no batches, drops extended acks), nor
 //! is its handle's error parser (cannot read capped acks).
@@ -12,6 +13,7 @@ use neli::socket::NlSocket;
 use neli::utils::Groups;
 use peerwall_proto::ack::{self, Ack};
 use peerwall_proto::attr::DecodeError;
+use peerwall_proto::link::{self, Link, RTNLGRP_LINK};
 use peerwall_proto::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
@@ -116,7 +118,7 @@ pub fn describe(ack: &Ack) -> String {
         .to_owned()
 }
 
-/// A socket to the kernel's netfilter.
+/// A socket to the kernel's netfilter, or to rtnetlink.
 pub struct Socket {
     inner: NlSocket,
     seq: u32,
@@ -129,10 +131,22 @@ impl Socket {
     /// # Errors
     /// [`NetlinkError::Io`] if the kernel has no netfilter netlink, or will not give a socket.
     pub fn open() -> Result<Self, NetlinkError> {
-        let inner =
-            NlSocket::connect(NlFamily::Netfilter, None, Groups::empty()).map_err(io_error(
-                "open a netlink socket to netfilter (is CONFIG_NETFILTER_NETLINK in this kernel?)",
-            ))?;
+        Self::connect(
+            NlFamily::Netfilter,
+            "open a netlink socket to netfilter (is CONFIG_NETFILTER_NETLINK in this kernel?)",
+        )
+    }
+
+    /// Opens one to rtnetlink.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`] if the kernel will not give one.
+    pub fn open_route() -> Result<Self, NetlinkError> {
+        Self::connect(NlFamily::Route, "open a netlink socket to rtnetlink")
+    }
+
+    fn connect(family: NlFamily, doing: &'static str) -> Result<Self, NetlinkError> {
+        let inner = NlSocket::connect(family, None, Groups::empty()).map_err(io_error(doing))?;
         for option in [NETLINK_CAP_ACK, NETLINK_EXT_ACK] {
             // Kernels before 4.12 have neither: errors are then longer or say less.
             let _ = set_option(inner.as_raw_fd(), SOL_NETLINK, option, 1);
@@ -175,7 +189,7 @@ impl Socket {
             libc::SO_SNDBUF,
             bytes.len() + 64 * 1024,
         );
-        let doing = "send to netfilter";
+        let doing = "send to the kernel";
         loop {
             match self.inner.send(bytes, Msg::empty()) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
@@ -210,6 +224,32 @@ impl Socket {
         done.map_err(io_error("listen to changes of nf_tables"))
     }
 
+    /// Has the kernel tell of every change of interfaces.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`]
+    pub fn listen_to_links(&self) -> Result<(), NetlinkError> {
+        let group = Groups::new_groups(&[RTNLGRP_LINK]);
+        let done = self.inner.add_mcast_membership(group);
+        done.map_err(io_error("listen to changes of interfaces"))
+    }
+
+    /// The interface of this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if that cannot be told.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let seq = self.take_seq(0);
+        let Ok(request) = link::get(name, seq) else {
+            return Ok(None);
+        };
+        self.send(&request)?;
+        match self.answer(seq, link::decode) {
+            Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENODEV => Ok(None),
+            answer => answer,
+        }
+    }
+
     /// Receives one datagram; `None` if there is none and `wait` is false.
     ///
     /// # Errors
@@ -227,7 +267,7 @@ impl Socket {
                 Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
                     return Err(NetlinkError::Lost);
                 }
-                Err(err) => return Err(io_error("receive from netfilter")(err)),
+                Err(err) => return Err(io_error("receive from the kernel")(err)),
             }
         }
     }
@@ -274,6 +314,15 @@ impl Socket {
     /// [`NetlinkError::Answer`] with ENOENT if it is not there.
     pub fn get(&mut self, request: Message) -> Result<Message, NetlinkError> {
         let seq = self.request(request)?;
+        self.answer(seq, |raw| raw.nfnetlink())
+    }
+
+    /// The one message that answers a request.
+    fn answer<T>(
+        &mut self,
+        seq: u32,
+        read: impl Fn(&RawMessage<'_>) -> Result<T, DecodeError>,
+    ) -> Result<T, NetlinkError> {
         loop {
             let bytes = self.receive(true)?.unwrap_or_default();
             for raw in Datagram::new(bytes) {
@@ -284,7 +333,7 @@ impl Socket {
                 match ack::decode(&raw)? {
                     Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
                     Some(_) => {}
-                    None => return Ok(raw.nfnetlink()?),
+                    None => return Ok(read(&raw)?),
                 }
             }
         }

@@ -182,6 +182,65 @@ netns_test! {
 }
 
 netns_test! {
+    fn what_is_left_to_be_discovered_is_waited_for_followed_and_kept() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let env = folder.path().join("run/flannel/subnet.env");
+        let text = format!(
+            "{}[overlay.flannel]\nbackend = \"vxlan\"\ndiscover = \"{}\"\n[[expect]]\nfrom = \"flannel\"\nport = \"53/udp\"\nverdict = \"accept\"\n",
+            policy(&["192.0.2.1"]),
+            env.display()
+        );
+        let path = write(folder.path(), "policy.toml", &text);
+        let policy = path.to_str().unwrap();
+        // By hand nobody would look again.
+        let apply = host.peerwall(&["apply", policy]);
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("cannot read"), "{}", said(&apply));
+        let agent = Agent::start(&host, &path, &[]);
+        let overlay = || agent.status().unwrap()["counts"]["overlays"][0].clone();
+        assert_eq!(overlay()["discovery"], "awaited");
+        let status = said(&host.peerwall(&["status", policy]));
+        assert!(status.contains("in sync with") && status.contains("waits for"), "{status}");
+        assert!(peers(&host).contains("192.0.2.1"), "the rest is in force");
+
+        // flannel starts: the folder, the file, the tunnel.
+        fs::create_dir_all(env.parent().unwrap()).unwrap();
+        let lease = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n";
+        fs::write(&env, lease).unwrap();
+        let pods = || said(&host.try_sh("nft list set inet peerwall overlay-flannel-ip4-nets"));
+        agent.wait_for(|| pods().contains("10.244.0.0/16"), "the pods");
+        let tunnel = || said(&host.try_sh("nft list chain inet peerwall input"));
+        assert!(tunnel().contains("udp dport 8472"), "{}", tunnel());
+        host.sh("ip link add flannel.1 type vxlan id 7 dstport 4789 local 192.0.2.9 nolearning");
+        agent.wait_for(|| tunnel().contains("udp dport 4789"), "the tunnel's port");
+        assert!(overlay()["interface"].as_str().unwrap().contains("vxlan, UDP port 4789, VNI 7, from 192.0.2.9"), "{}", overlay());
+        // Made anew, as flannel does when its configuration changed.
+        host.sh("ip link del flannel.1; ip link add flannel.1 type vxlan id 7 dstport 8473 nolearning");
+        agent.wait_for(|| tunnel().contains("udp dport 8473"), "the other port");
+
+        // It says something else, then nonsense, then nothing.
+        fs::write(&env, lease.replace("10.244", "10.42")).unwrap();
+        agent.wait_for(|| pods().contains("10.42.0.0/16"), "the other pods");
+        fs::write(&env, "FLANNEL_NETWORK=10.43\n").unwrap();
+        agent.wait_for(|| overlay()["discovery"] == "kept", "what was good");
+        fs::remove_dir_all(env.parent().unwrap()).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+        assert!(pods().contains("10.42.0.0/16") && overlay()["discovery"] == "kept", "{}", overlay());
+        // Other changes are taken meanwhile, also after a restart, also by hand.
+        write(folder.path(), "policy.toml", &text.replace("192.0.2.1", "192.0.2.3"));
+        agent.wait_for(|| peers(&host).contains("192.0.2.3"), "the change");
+        agent.end();
+        let apply = host.peerwall(&["apply", policy]);
+        assert!(apply.status.success() && said(&apply).contains("said last: 10.42.0.0/16"), "{}", said(&apply));
+        let agent = Agent::start(&host, &path, &[]);
+        assert!(pods().contains("10.42.0.0/16"));
+        fs::create_dir_all(env.parent().unwrap()).unwrap();
+        fs::write(&env, lease).unwrap();
+        agent.wait_for(|| pods().contains("10.244.0.0/16"), "the pods again");
+    }
+}
+
+netns_test! {
     fn whatever_others_do_to_the_rules_is_repaired_and_told() {
         let three = Three::new();
         let host = &three.host;

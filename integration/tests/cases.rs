@@ -24,7 +24,7 @@ use peerwall_integration::target::{Target, agrees, listing};
 fn policy(case: &Case) -> Policy {
     let path = case.folder.join("policy.toml");
     let text = FileSystem::text(&path).unwrap();
-    let loaded = load(&path.display().to_string(), &text, &FileSystem);
+    let loaded = load(&path.display().to_string(), &text, &FileSystem::default());
     let shown = loaded.sources.render(&loaded.diagnostics, false);
     loaded.policy.unwrap_or_else(|| panic!("{shown}"))
 }

@@ -332,6 +332,11 @@ pub fn u16_network(value: u16) -> [u8; 2] {
     value.to_be_bytes()
 }
 
+/// A port in network byte order; `None` if it is not two bytes.
+pub fn port(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
 /// 32 bits as the kernel keeps them in a host-endian register (ct state, mark, interface index).
 pub fn u32_register(value: u32) -> [u8; 4] {
     value.to_ne_bytes()

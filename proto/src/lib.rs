@@ -7,6 +7,7 @@
 //! - [`message`]: netlink messages and datagrams.
 //! - [`ack`]: the kernel's answers to requests.
 //! - [`conntrack`] has connections, as connection tracking knows them.
+//! - [`link`]: interfaces, as rtnetlink tells of them.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
@@ -14,5 +15,6 @@ pub mod ack;
 pub mod attr;
 pub mod conntrack;
 pub mod iptables;
+pub mod link;
 pub mod message;
 pub mod nf_tables;

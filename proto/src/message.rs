@@ -1,4 +1,4 @@
-//! Netlink messages of the nfnetlink family: header, `nfgenmsg`, attributes.
+//! Netlink messages: header and payload; those of the nfnetlink family with `nfgenmsg` and attributes.
 //!
 //! Layout: `struct nlmsghdr` in `include/uapi/linux/netlink.h`, `struct nfgenmsg` in
 //! `include/uapi/linux/netfilter/nfnetlink.h`. neli's [`Nlmsghdr`] is the envelope on the way out.
@@ -97,22 +97,34 @@ impl Message {
         payload.extend_from_slice(&[self.family, 0]); // version NFNETLINK_V0
         payload.extend_from_slice(&self.res_id.to_be_bytes());
         payload.extend_from_slice(&self.attrs);
-        let envelope: Nlmsghdr<u16, Buffer> = NlmsghdrBuilder::default()
-            .nl_type(self.kind)
-            .nl_flags(NlmF::from_bits_retain(self.flags))
-            .nl_seq(self.seq)
-            .nl_pid(self.port)
-            .nl_payload(NlPayload::Payload(Buffer::from(payload)))
-            .build()
-            .expect("all four fields that the builder asks for are set above");
-        let mut cursor = Cursor::new(std::mem::take(out));
-        cursor.set_position(cursor.get_ref().len() as u64);
-        envelope
-            .to_bytes(&mut cursor)
-            .expect("writing to a vector cannot fail");
-        *out = cursor.into_inner();
-        out.resize(out.len().next_multiple_of(4), 0);
+        envelope(self.kind, self.flags, self.seq, self.port, payload, out);
     }
+}
+
+/// Appends a message of any netlink family to a datagram.
+pub(crate) fn envelope(
+    kind: u16,
+    flags: u16,
+    seq: u32,
+    port: u32,
+    payload: Vec<u8>,
+    out: &mut Vec<u8>,
+) {
+    let envelope: Nlmsghdr<u16, Buffer> = NlmsghdrBuilder::default()
+        .nl_type(kind)
+        .nl_flags(NlmF::from_bits_retain(flags))
+        .nl_seq(seq)
+        .nl_pid(port)
+        .nl_payload(NlPayload::Payload(Buffer::from(payload)))
+        .build()
+        .expect("all four fields that the builder asks for are set above");
+    let mut cursor = Cursor::new(std::mem::take(out));
+    cursor.set_position(cursor.get_ref().len() as u64);
+    envelope
+        .to_bytes(&mut cursor)
+        .expect("writing to a vector cannot fail");
+    *out = cursor.into_inner();
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 /// Splits a datagram of the kernel into raw messages.

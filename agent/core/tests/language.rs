@@ -132,7 +132,7 @@ fn on(node: &Node, text: &str) -> (Overlay, Vec<Diagnostic>) {
 #[test]
 fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
     const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\n";
-    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = [\"subnet.env\", \"net-conf.json\"]\n";
+    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = [\"subnet.env\", \"net-conf.json\"]\n[[expect]]\nfrom = \"f\"\nverdict = \"accept\"\n";
     let subnets = |overlay: &Overlay| -> Vec<String> {
         overlay.subnets.iter().map(|s| s.net.to_string()).collect()
     };
@@ -142,6 +142,11 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
         waits: true,
         link: None,
     };
+    assert!(
+        load("policy.toml", text, &node)
+            .policy
+            .is_some_and(|policy| policy.expects.is_empty())
+    );
     let (overlay, told) = on(&node, text);
     assert!(matches!(&overlay.discovery, Discovery::Awaited(paths) if paths.len() == 2));
     assert!(

@@ -263,6 +263,15 @@ fn question(line: &[u8]) -> Result<Command, Answer> {
 /// # Errors
 /// If it does not answer, or not so that it can be read.
 pub fn ask(command: Command) -> Option<io::Result<Answer>> {
+    Some(converse(connect()?, command))
+}
+
+/// Whether an agent runs in this network namespace.
+pub fn is_there() -> bool {
+    connect().is_some()
+}
+
+fn connect() -> Option<UnixStream> {
     let stream = UnixStream::connect(path()).ok()?;
     // The same folder may be seen from several network namespaces.
     let agent = getsockopt(&stream, PeerCredentials).ok()?.pid();
@@ -270,8 +279,7 @@ pub fn ask(command: Command) -> Option<io::Result<Answer>> {
         let path = Path::new("/proc").join(process).join("ns/net");
         fs::metadata(path).ok().map(|meta| meta.ino())
     };
-    (namespace(&agent.to_string()) == namespace("self")).then_some(())?;
-    Some(converse(stream, command))
+    (namespace(&agent.to_string()) == namespace("self")).then_some(stream)
 }
 
 fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {

@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::backend::BackendError;
-use peerwall_core::policy::HeldBy;
+use peerwall_core::link::Link;
 use peerwall_core::policy::load::Files;
+use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
 use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
 use peerwall_core::ruleset::Ruleset;
 use sd_notify::NotifyState;
@@ -33,6 +34,7 @@ use crate::command::{DONE, TROUBLE};
 use crate::connections;
 use crate::files::FileSystem;
 use crate::kernel::lacks;
+use crate::links::{self, Links};
 use crate::lockout;
 use crate::ready::{Ready, prepare};
 use crate::since;
@@ -76,6 +78,7 @@ struct Wanted {
 #[derive(Default)]
 struct Outcome {
     read: Option<Result<(), String>>,
+    warnings: Vec<String>,
     converged: Option<Result<Option<String>, String>>,
 }
 
@@ -90,6 +93,8 @@ struct Agent {
     reconcile: Reconcile,
     holder: Holder,
     watch: Watch,
+    /// News of interfaces, if the policy depends on any.
+    links: Option<Links>,
     control: Control,
     state: State,
     signals: Vec<(UnixStream, libc::c_int)>,
@@ -133,6 +138,7 @@ impl Agent {
             reconcile: Reconcile::new(poll),
             holder,
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
+            links: None,
             control,
             state: State::open(),
             signals,
@@ -233,7 +239,9 @@ impl Agent {
         }
         let changes = self.holder.drain();
         self.hear(changes);
-        if self.watch.drain() {
+        let files = self.watch.drain();
+        let links = self.links.as_mut().is_some_and(Links::drain);
+        if files || links {
             self.feed(Input::Files);
         }
         for (index, question) in self.control.questions() {
@@ -259,6 +267,7 @@ impl Agent {
         let timeout = self.timeout();
         let mut heard: Vec<BorrowedFd<'_>> = vec![self.watch.as_fd()];
         heard.extend(self.holder.fd());
+        heard.extend(self.links.iter().map(Links::as_fd));
         heard.extend(self.signals.iter().map(|(stream, _)| stream.as_fd()));
         heard.extend(self.control.fds());
         let mut fds: Vec<PollFd<'_>> = heard
@@ -371,11 +380,13 @@ impl Agent {
 
     /// Reads the policy.
     fn read(&mut self) -> Input {
-        let files = Recorder::default();
+        self.watch.add(&self.policy);
+        let files = Watched {
+            files: FileSystem { waits: true },
+            watch: RefCell::new(&mut self.watch),
+        };
         let read = prepare(&self.policy, &files);
-        let mut paths = files.paths.into_inner();
-        paths.push(self.policy.clone());
-        self.watch.set(&paths);
+        self.watch.drop_others();
         let result = match read {
             Ok(ready) => self.accept(ready),
             Err(why) => Err(why.text.trim_end().to_owned()),
@@ -431,15 +442,20 @@ impl Agent {
             ready.check_permissions()?;
         }
         for warning in &ready.warnings {
-            log::warn!(
-                "{}: {}",
+            let help = warning.help.as_ref();
+            let warning = format!(
+                "{}: {}{}",
                 ready.sources.line_of(&warning.place),
-                warning.message
+                warning.message,
+                help.map_or_else(String::new, |help| format!("; {help}"))
             );
+            log::warn!("{warning}");
+            self.outcome.warnings.push(warning);
         }
+        let overlays: Vec<Value> = ready.policy.overlays.iter().map(overlay).collect();
         let counts = json!({
             "peers": ready.policy.peer_count(),
-            "overlays": ready.policy.overlays.len(),
+            "overlays": overlays,
             "allows": ready.policy.allows.len(),
         });
         let kept = Kept {
@@ -451,6 +467,10 @@ impl Agent {
             self.wait_for_confirmation(&kept, ready.policy.options.cut_revoked, seconds, caller)?;
         }
         self.choose_backend(ready.policy.options.backend)?;
+        self.follow_links(&ready.policy);
+        if let Err(err) = self.state.note_discovered(&ready.policy) {
+            log::warn!("what was discovered is not known after a restart: {err}");
+        }
         self.read_digest = Some(ready.digest);
         self.wanted = Some(Wanted {
             kept,
@@ -458,6 +478,26 @@ impl Agent {
             counts,
         });
         Ok(true)
+    }
+
+    /// Listens for changes of the interfaces that the policy depends on.
+    fn follow_links(&mut self, policy: &Policy) {
+        let names = links::names(policy);
+        if self.links.as_ref().map_or(&[][..], Links::names) == names {
+            return;
+        }
+        self.links = None;
+        if names.is_empty() {
+            return;
+        }
+        match Links::open(names) {
+            Ok(links) => {
+                self.links = Some(links);
+                // They may have changed between being asked for and being listened to.
+                let _ = self.reconcile.step(self.now(), Input::Files);
+            }
+            Err(err) => log::warn!("changes of interfaces are not seen: {err}"),
+        }
     }
 
     /// What the policy says of the backend counts when the command line said nothing.
@@ -525,13 +565,13 @@ impl Agent {
                     self.cut(done.before.as_ref());
                 }
                 self.settle(done.change);
+                self.hear(done.heard);
                 let input = Input::Converged(Ok(true));
                 if done.missed {
                     // Once more, right behind this.
                     let _ = self.reconcile.step(self.now(), input);
                     return Input::Lost;
                 }
-                self.hear(done.heard);
                 input
             }
             Err(err) => {
@@ -655,6 +695,12 @@ impl Agent {
                     || "nothing to do: the kernel holds what the policy says".to_owned(),
                     |change| format!("applied: {change}"),
                 );
+                let warnings = std::mem::take(&mut self.outcome.warnings);
+                let told: String = warnings
+                    .iter()
+                    .map(|each| format!("warning: {each}\n"))
+                    .collect();
+                let text = format!("{told}{text}");
                 let text = match seconds {
                     Some(seconds) => format!(
                         "{text}\ngoes back by itself in {seconds} seconds; confirm it from a new connection or terminal: peerwall confirm"
@@ -664,7 +710,7 @@ impl Agent {
                 Answer::new(
                     DONE,
                     text,
-                    json!({"changes": change.is_some(), "change": change}),
+                    json!({"changes": change.is_some(), "change": change, "warnings": warnings}),
                 )
             }
         }
@@ -741,25 +787,53 @@ impl Agent {
 pub const SAME_CONNECTION: &str =
     "confirm from a new connection or terminal: this one was open before, and shows nothing";
 
+/// What is told of an overlay.
+fn overlay(overlay: &Overlay) -> Value {
+    let (how, files) = match &overlay.discovery {
+        Discovery::Written => ("written", Vec::new()),
+        Discovery::Found(found) => ("found", vec![found.name.clone()]),
+        Discovery::Kept(found) => ("kept", vec![found.name.clone()]),
+        Discovery::Awaited(paths) => ("awaited", paths.clone()),
+    };
+    let subnets: Vec<String> = overlay
+        .subnets
+        .iter()
+        .map(|each| each.net.to_string())
+        .collect();
+    json!({
+        "name": overlay.name,
+        "subnets": subnets,
+        "discovery": how,
+        "files": files,
+        "interface": overlay.link.as_ref().map(Link::to_string),
+    })
+}
+
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {
         log::debug!("systemd was not told: {err}");
     }
 }
 
-/// The file system, and what was read of it.
-#[derive(Default)]
-struct Recorder {
-    paths: RefCell<Vec<PathBuf>>,
+/// The file system, of which everything is watched that is read.
+struct Watched<'w> {
+    files: FileSystem,
+    watch: RefCell<&'w mut Watch>,
 }
 
-impl Files for Recorder {
-    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+impl Watched<'_> {
+    fn watch(&self, path: &Path, relative_to: &str) {
         let beside = Path::new(relative_to)
             .parent()
-            .map_or_else(|| PathBuf::from(path), |f| f.join(path));
-        self.paths.borrow_mut().push(beside);
-        FileSystem.read(path, relative_to)
+            .map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        self.watch.borrow_mut().add(&beside);
+    }
+}
+
+impl Files for Watched<'_> {
+    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+        self.watch(Path::new(path), relative_to);
+        self.files.read(path, relative_to)
     }
 
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
@@ -768,10 +842,19 @@ impl Files for Recorder {
             .components()
             .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
             .collect();
-        let beside = Path::new(relative_to)
-            .parent()
-            .map_or(fixed.clone(), |f| f.join(&fixed));
-        self.paths.borrow_mut().push(beside.join("any"));
-        FileSystem.glob(pattern, relative_to)
+        self.watch(&fixed.join("any"), relative_to);
+        self.files.glob(pattern, relative_to)
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Option<(String, String)> {
+        self.files.last_good(path, relative_to)
+    }
+
+    fn waits(&self) -> bool {
+        self.files.waits()
+    }
+
+    fn link(&self, name: &str) -> Option<Link> {
+        self.files.link(name)
     }
 }

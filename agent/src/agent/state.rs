@@ -1,15 +1,17 @@
 //! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
 //!
 //! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` tells of the last five, the newest last;
-//! `ruleset-NUMBER.json` has the ruleset of each; `pending.json` has what waits. Each is replaced as a
-//! whole, so that a death leaves the old or the new.
+//! `ruleset-NUMBER.json` has the ruleset of each; `pending.json` has what waits; `discovered.json` what
+//! flannel's files said last. Each is replaced as a whole, so that a death leaves the old or the new.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -18,6 +20,7 @@ const KEPT: usize = 5;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
+const DISCOVERED: &str = "discovered.json";
 
 /// What is told of a ruleset that was in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +271,36 @@ impl State {
         Ok(last)
     }
 
+    /// What files of `discover` said when they were right last, by their names.
+    pub fn discovered(&self) -> BTreeMap<String, String> {
+        let read = self.read(DISCOVERED).unwrap_or_else(|err| {
+            log::warn!("{err}");
+            None
+        });
+        read.unwrap_or_default()
+    }
+
+    /// Notes what the files of a policy's `discover` say.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn note_discovered(&self, policy: &Policy) -> io::Result<()> {
+        let found = policy
+            .overlays
+            .iter()
+            .filter_map(|overlay| match &overlay.discovery {
+                Discovery::Found(found) | Discovery::Kept(found) => Some(found),
+                Discovery::Written | Discovery::Awaited(_) => None,
+            });
+        let found: BTreeMap<String, String> = found
+            .map(|found| (absolute(&found.name), found.text.clone()))
+            .collect();
+        match found == self.discovered() {
+            true => Ok(()),
+            false => self.write(DISCOVERED, &found),
+        }
+    }
+
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let path = self.folder.join(name);
         let text = match fs::read(&path) {
@@ -295,6 +328,11 @@ impl State {
         };
         attempt().map_err(|err| named(&path, &err.to_string()))
     }
+}
+
+/// The name by which a file is known wherever one stands.
+pub fn absolute(name: &str) -> String {
+    std::path::absolute(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string())
 }
 
 fn ruleset_name(number: u64) -> String {

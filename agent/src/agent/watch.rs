@@ -3,7 +3,7 @@
 //! Folders are watched, not files: an editor that writes a new file and renames it over the old, and a
 //! Kubernetes ConfigMap that swaps a link to a folder, leave nothing of a watched file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,8 @@ const LINKS_MAX: usize = 16;
 pub(super) struct Watch {
     inotify: Inotify,
     folders: BTreeMap<PathBuf, WatchDescriptor>,
+    /// Those that were added since the others were dropped.
+    wanted: BTreeSet<PathBuf>,
 }
 
 impl Watch {
@@ -28,39 +30,34 @@ impl Watch {
         Ok(Self {
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
             folders: BTreeMap::new(),
+            wanted: BTreeSet::new(),
         })
     }
 
-    /// Watches where these files are, and nothing else.
-    pub(super) fn set(&mut self, files: &[PathBuf]) {
-        // By their real names: behind a link that was swapped there is another folder.
-        let mut wanted: Vec<PathBuf> = files
-            .iter()
-            .flat_map(|file| folders(file))
-            .filter_map(|folder| folder.canonicalize().ok())
-            .collect();
-        wanted.sort();
-        wanted.dedup();
-        let stale: Vec<PathBuf> = self
-            .folders
-            .keys()
-            .filter(|f| !wanted.contains(f))
-            .cloned()
-            .collect();
-        for folder in stale {
-            if let Some(watch) = self.folders.remove(&folder) {
-                let _ = self.inotify.rm_watch(watch);
+    /// Watches where this file is, or would be. Before it is read, so that no change is missed.
+    pub(super) fn add(&mut self, file: &Path) {
+        for folder in folders(file).iter().filter_map(|folder| nearest(folder)) {
+            if !self.folders.contains_key(&folder) {
+                match self.inotify.add_watch(&folder, flags()) {
+                    Ok(watch) => drop(self.folders.insert(folder.clone(), watch)),
+                    Err(err) => log::warn!("changes in {} are not seen: {err}", folder.display()),
+                }
             }
+            self.wanted.insert(folder);
         }
-        for folder in wanted {
-            if self.folders.contains_key(&folder) {
-                continue;
+    }
+
+    /// Watches nothing any more that was not added since this was called last.
+    pub(super) fn drop_others(&mut self) {
+        let wanted = std::mem::take(&mut self.wanted);
+        let inotify = &self.inotify;
+        self.folders.retain(|folder, watch| {
+            let keep = wanted.contains(folder);
+            if !keep {
+                let _ = inotify.rm_watch(*watch);
             }
-            match self.inotify.add_watch(&folder, flags()) {
-                Ok(watch) => drop(self.folders.insert(folder, watch)),
-                Err(err) => log::warn!("changes in {} are not seen: {err}", folder.display()),
-            }
-        }
+            keep
+        });
     }
 
     /// Whether anything happened since this was asked last.
@@ -128,6 +125,18 @@ fn link_parents(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The real name of a folder, or of the nearest one above that is there: the rest may come to be in it.
+/// By their real names, since behind a link that was swapped there is another folder.
+fn nearest(folder: &Path) -> Option<PathBuf> {
+    folder.ancestors().find_map(|part| {
+        let part = match part == Path::new("") {
+            true => Path::new("."),
+            false => part,
+        };
+        part.canonicalize().ok()
+    })
+}
+
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
@@ -150,7 +159,11 @@ mod tests {
         symlink("..data/policy.toml", base.join("policy.toml")).unwrap();
         fs::write(base.join("plain.toml"), "1").unwrap();
         let mut watch = Watch::new().unwrap();
-        watch.set(&[base.join("policy.toml"), base.join("plain.toml")]);
+        let late = base.join("run/flannel/subnet.env");
+        for file in [&base.join("policy.toml"), &base.join("plain.toml"), &late] {
+            watch.add(file);
+        }
+        watch.drop_others();
         assert!(!watch.drain());
         let write = |name: &str| fs::write(base.join(name), "2").unwrap();
         let ways: [(&str, &dyn Fn()); 5] = [
@@ -175,6 +188,15 @@ mod tests {
             assert!(watch.drain(), "{way}");
             assert!(!watch.drain(), "{way}");
         }
+        // A file in a folder that is not there yet; read again, the watch goes nearer.
+        fs::create_dir_all(late.parent().unwrap()).unwrap();
+        assert!(watch.drain());
+        watch.add(&late);
+        watch.drop_others();
+        fs::write(&late, "1").unwrap();
+        assert!(watch.drain());
+        write("plain.toml");
+        assert!(!watch.drain(), "nobody wants it any more");
         fs::remove_dir_all(base).unwrap();
     }
 }

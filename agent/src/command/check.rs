@@ -10,7 +10,7 @@ use crate::output::Output;
 use crate::ready::prepare;
 
 pub(super) fn run(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path, &FileSystem) {
+    let ready = match prepare(path, &FileSystem::default()) {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, output),
     };

@@ -276,7 +276,7 @@ pub(super) fn after_apply(
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.clear_pending().and_then(|()| state.confirm(&Entry::new(path, &ready.digest, change), &ready.ruleset));
+            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest, change), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -356,7 +356,8 @@ pub(super) fn boot(policy: &Path) -> u8 {
             Err(err) => trouble("boot", &err, &output),
         };
     }
-    let ready = match prepare(policy, &FileSystem) {
+    // The agent comes right behind, and waits.
+    let ready = match prepare(policy, &FileSystem { waits: true }) {
         Ok(ready) => ready,
         Err(why) => {
             refuse(&why, &output);

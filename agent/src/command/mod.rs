@@ -146,9 +146,11 @@ fn on_host(
     iptables: impl FnOnce(&Given, &Output) -> u8,
 ) -> u8 {
     let output = Output::new(args.policy.output.json);
+    // An agent reads it again when what is to be discovered comes.
+    let waits = control::is_there();
     let policy = Given {
         path: args.policy.policy.clone(),
-        read: prepare(&args.policy.policy, &FileSystem),
+        read: prepare(&args.policy.policy, &FileSystem { waits }),
     };
     let said = policy
         .read

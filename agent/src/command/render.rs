@@ -13,7 +13,7 @@ use crate::ready::{Ready, prepare};
 
 pub(super) fn run(path: &Path, format: Format) -> u8 {
     let output = Output::new(format == Format::Json);
-    let ready = match prepare(path, &FileSystem) {
+    let ready = match prepare(path, &FileSystem::default()) {
         Ok(ready) => ready,
         // The error is for people either way: what is wanted on stdout is a ruleset or nothing.
         Err(why) => return refuse(&why, &Output::new(false)),

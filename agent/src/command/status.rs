@@ -146,17 +146,18 @@ pub(super) fn agent_text(agent: &Value) -> String {
         ),
     );
     let _ = writeln!(text, "backend:    {}", words("backend").unwrap_or("?"));
+    for overlay in list(
+        agent
+            .get("counts")
+            .and_then(|counts| counts.get("overlays")),
+    ) {
+        let _ = writeln!(text, "overlay:    {}", overlay_text(overlay));
+    }
     if agent.get("storm").and_then(Value::as_bool) == Some(true) {
         text.push_str("storm:      somebody changes the rules faster than they may be repaired\n");
     }
     if let Some(repair) = agent.get("last_repair").filter(|repair| !repair.is_null()) {
-        let by = repair
-            .get("by")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let by: Vec<String> = by
-            .iter()
+        let by: Vec<String> = list(repair.get("by"))
             .map(|who| {
                 format!(
                     "{} (pid {})",
@@ -182,15 +183,39 @@ pub(super) fn agent_text(agent: &Value) -> String {
             let _ = writeln!(text, "{name:<11} {}", error.replace('\n', "\n            "));
         }
     }
-    for gone in agent
-        .get("others_gone")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for gone in list(agent.get("others_gone")) {
         let _ = writeln!(text, "gone:       {}", gone.as_str().unwrap_or("?"));
     }
     text
+}
+
+fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
+    value.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Whose pods, and how that is known.
+fn overlay_text(overlay: &Value) -> String {
+    let words = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let join = |key: &str| {
+        list(overlay.get(key))
+            .map(words)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let how = match overlay["discovery"].as_str() {
+        Some("found") => format!(", found in {}", join("files")),
+        Some("kept") => format!(", as {} said last", join("files")),
+        Some("awaited") => format!("no pods yet: waits for {}", join("files")),
+        _ => String::new(),
+    };
+    let link = overlay["interface"]
+        .as_str()
+        .map_or_else(String::new, |link| format!("; {link}"));
+    format!(
+        "{}: {}{how}{link}",
+        words(&overlay["name"]),
+        join("subnets")
+    )
 }
 
 fn applied(generation: u32) -> Option<Applied> {

@@ -898,6 +898,7 @@ impl Loader<'_> {
     /// Looks up what `from` of each `[[expect]]` names.
     pub(super) fn resolve_expects(&mut self) {
         for mut pending in std::mem::take(&mut self.draft.expects) {
+            let mut awaits = false;
             for (text, place) in std::mem::take(&mut pending.from) {
                 let policy = &self.draft.policy;
                 let nets: Vec<ipnet::IpNet> = if let Some(group) = policy.group(&text) {
@@ -908,6 +909,7 @@ impl Loader<'_> {
                     {
                         pending.expect.interface = first.example();
                     }
+                    awaits |= matches!(overlay.discovery, Discovery::Awaited(_));
                     overlay.subnets.iter().map(|a| a.net).collect()
                 } else if let Some(peer) = policy
                     .peers
@@ -929,7 +931,10 @@ impl Loader<'_> {
                 };
                 pending.expect.from.extend(nets);
             }
-            self.draft.policy.expects.push(pending.expect);
+            // Of pods whose addresses are not known yet nothing can be expected yet.
+            if !(awaits && pending.expect.from.is_empty()) {
+                self.draft.policy.expects.push(pending.expect);
+            }
         }
     }
 }

@@ -1,0 +1,204 @@
+//! Interfaces, as rtnetlink tells of them: name, driver, and what a VXLAN tunnel is set to.
+//!
+//! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
+//! `include/uapi/linux/if_link.h`. Numbers are in host byte order, but for ports and addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::attr::{AttrWriter, Attrs, DecodeError, TooLong, port, read_u32_host};
+use crate::message::{NLM_F_REQUEST, RawMessage, envelope};
+use crate::nf_tables::schema::attributes;
+use crate::nf_tables::{Attributes as _, Nested};
+
+/// `RTM_NEWLINK`: an interface, or news of one.
+pub const RTM_NEWLINK: u16 = 16;
+/// `RTM_DELLINK`: it is gone.
+pub const RTM_DELLINK: u16 = 17;
+/// `RTM_GETLINK`
+const RTM_GETLINK: u16 = 18;
+/// `RTNLGRP_LINK`: the group that is told of interfaces.
+pub const RTNLGRP_LINK: u32 = 1;
+/// `IFLA_IFNAME`
+const IFLA_IFNAME: u16 = 3;
+/// Bytes of `struct ifinfomsg`.
+const IFINFOMSG_BYTES: usize = 16;
+
+attributes! {
+    /// `enum` of `IFLA_*`: an interface.
+    Link {
+        /// Its name.
+        name: String = 3,
+        /// What its driver says.
+        info: Nested<LinkInfo> = 18,
+    }
+
+    /// `enum` of `IFLA_INFO_*`
+    LinkInfo {
+        /// The driver.
+        kind: String = 1,
+        /// What the driver says; what it means depends on the driver.
+        data: Vec<u8> = 2,
+    }
+
+    /// `enum` of `IFLA_VXLAN_*`: the data of the driver `vxlan`.
+    Vxlan {
+        /// VXLAN network identifier, in host byte order.
+        id: Vec<u8> = 1,
+        /// IPv4 address that is sent from, in network byte order.
+        local_v4: Vec<u8> = 4,
+        /// UDP port, in network byte order.
+        port: Vec<u8> = 15,
+        /// IPv6 address that is sent from, in network byte order.
+        local_v6: Vec<u8> = 17,
+    }
+}
+
+impl Link {
+    /// Name of the driver, if there is one.
+    pub fn kind(&self) -> Option<&str> {
+        self.info.as_ref()?.0.kind.as_deref()
+    }
+
+    /// What a VXLAN tunnel is set to; `None` for other drivers.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the kernel says it in a way that cannot be read.
+    pub fn vxlan(&self) -> Result<Option<Vxlan>, DecodeError> {
+        let info = self.info.as_ref().map(|info| &info.0);
+        match info.and_then(|info| Some((info.kind.as_deref()?, info.data.as_ref()?))) {
+            Some(("vxlan", data)) => Vxlan::decode(Attrs::new(data)).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Vxlan {
+    /// VXLAN network identifier.
+    pub fn vni(&self) -> Option<u32> {
+        read_u32_host(self.id.as_ref()?, 0)
+    }
+
+    /// UDP port that it sends to and listens at.
+    pub fn udp_port(&self) -> Option<u16> {
+        port(self.port.as_ref()?)
+    }
+
+    /// The address that it sends from; `None` if that is left to routes.
+    pub fn local(&self) -> Option<IpAddr> {
+        let v4 = || <[u8; 4]>::try_from(self.local_v4.as_deref()?).ok();
+        let v6 = || <[u8; 16]>::try_from(self.local_v6.as_deref()?).ok();
+        let address = match (v4(), v6()) {
+            (Some(v4), _) => IpAddr::from(Ipv4Addr::from(v4)),
+            (None, Some(v6)) => IpAddr::from(Ipv6Addr::from(v6)),
+            (None, None) => return None,
+        };
+        (!address.is_unspecified()).then_some(address)
+    }
+}
+
+/// Asks for the interface of this name, as one datagram.
+///
+/// # Errors
+/// [`TooLong`] for a name that no interface can have.
+pub fn get(name: &str, seq: u32) -> Result<Vec<u8>, TooLong> {
+    let mut w = AttrWriter::after(vec![0; IFINFOMSG_BYTES]);
+    w.string(IFLA_IFNAME, name);
+    let mut datagram = Vec::new();
+    envelope(
+        RTM_GETLINK,
+        NLM_F_REQUEST,
+        seq,
+        0,
+        w.finish()?,
+        &mut datagram,
+    );
+    Ok(datagram)
+}
+
+/// Reads a message about an interface; `None` for any other.
+///
+/// # Errors
+/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
+    if !matches!(raw.kind, RTM_NEWLINK | RTM_DELLINK) {
+        return Ok(None);
+    }
+    let attributes = raw
+        .payload
+        .get(IFINFOMSG_BYTES..)
+        .ok_or(DecodeError::Truncated {
+            what: "ifinfomsg",
+            at: 0,
+        })?;
+    Link::decode(Attrs::new(attributes)).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Datagram;
+
+    /// What a kernel answered for `flannel.1`, without what is not read.
+    fn flannel() -> Vec<u8> {
+        let mut data = AttrWriter::new();
+        data.bytes(1, &crate::attr::u32_register(7));
+        data.bytes(4, &[192, 0, 2, 1]);
+        data.bytes(15, &[0x21, 0x18]);
+        let mut info = AttrWriter::new();
+        info.string(1, "vxlan");
+        info.bytes(2, &data.finish().unwrap());
+        let mut w = AttrWriter::after(vec![0; IFINFOMSG_BYTES]);
+        w.string(3, "flannel.1");
+        w.bytes(18, &info.finish().unwrap());
+        w.finish().unwrap()
+    }
+
+    fn read(kind: u16, payload: &[u8]) -> Result<Option<Link>, DecodeError> {
+        decode(&RawMessage {
+            kind,
+            flags: 0,
+            seq: 0,
+            port: 0,
+            payload,
+        })
+    }
+
+    #[test]
+    fn a_vxlan_tunnel_is_read() {
+        let link = read(RTM_NEWLINK, &flannel()).unwrap().unwrap();
+        assert_eq!(
+            (link.name.as_deref(), link.kind()),
+            (Some("flannel.1"), Some("vxlan"))
+        );
+        let vxlan = link.vxlan().unwrap().unwrap();
+        assert_eq!(vxlan.udp_port(), Some(8472));
+        assert_eq!(vxlan.vni(), Some(7));
+        assert_eq!(vxlan.local(), Some([192, 0, 2, 1].into()));
+        assert_eq!(read(RTM_GETLINK, &flannel()), Ok(None));
+        assert!(read(RTM_NEWLINK, &[0; 3]).is_err());
+    }
+
+    #[test]
+    fn an_interface_is_asked_for_by_its_name() {
+        let bytes = get("flannel.1", 5).unwrap();
+        let raw = Datagram::new(&bytes).next().unwrap().unwrap();
+        assert_eq!(
+            (raw.kind, raw.flags, raw.seq),
+            (RTM_GETLINK, NLM_F_REQUEST, 5)
+        );
+        assert_eq!(
+            raw.payload[IFINFOMSG_BYTES..],
+            *b"\x0e\0\x03\0flannel.1\0\0\0"
+        );
+        assert!(get(&"x".repeat(70_000), 1).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            if let Ok(Some(link)) = read(RTM_NEWLINK, &bytes) {
+                let _ = link.vxlan().map(|vxlan| vxlan.map(|v| (v.vni(), v.udp_port(), v.local())));
+            }
+        }
+    }
+}
