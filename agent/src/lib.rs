@@ -4,6 +4,7 @@
 //! `peerwall-proto`; here is what touches the world.
 
 pub mod agent;
+pub mod caller;
 pub mod cli;
 pub mod command;
 pub mod connections;

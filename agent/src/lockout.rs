@@ -1,62 +1,58 @@
 //! Whether a caller could come back by the way he came.
 
-use std::net::IpAddr;
-
 use peerwall_core::packet::{CtState, Hook, Packet, Transport, Verdict};
 use peerwall_core::port::TCP;
 use peerwall_core::ruleset::Ruleset;
 
+use crate::caller::{Caller, Ssh};
 use crate::facts;
 
-/// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Connection {
-    client: IpAddr,
-    client_port: u16,
-    server: IpAddr,
-    server_port: u16,
-}
-
-impl Connection {
-    fn parse(text: &str) -> Option<Self> {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let [client, client_port, server, server_port] = words[..] else {
-            return None;
-        };
-        // Link-local addresses have a zone.
-        let address = |text: &str| text.split('%').next().unwrap_or_default().parse().ok();
-        Some(Self {
-            client: address(client)?,
-            client_port: client_port.parse().ok()?,
-            server: address(server)?,
-            server_port: server_port.parse().ok()?,
-        })
-    }
-}
-
-/// Checks that a ruleset would let the caller's connection be made anew.
+/// Checks that a ruleset would let the caller's connection be made anew; where only several are known of
+/// which his may be one, that it would let one of them.
 ///
 /// # Errors
 /// A sentence that says that it would not, why, and what would do.
-pub fn check(ruleset: &Ruleset, ssh: Option<&str>) -> Result<(), String> {
-    let Some(connection) = ssh.and_then(Connection::parse) else {
-        return Ok(());
-    };
-    let mut interfaces = interfaces_with(connection.server);
-    if interfaces.is_empty() {
-        return Ok(()); // not a connection to this host's namespace
+pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), String> {
+    if let Some(ssh) = &caller.ssh {
+        return admits(ruleset, ssh).map_err(|why| {
+            format!(
+                "this policy would not let you in again: {why}; add an allow for it, or use --force"
+            )
+        });
     }
+    let refused: Result<Vec<String>, ()> = caller
+        .maybe
+        .iter()
+        .map(|ssh| admits(ruleset, ssh).err().ok_or(()))
+        .collect();
+    match refused {
+        Ok(list) if !list.is_empty() => Err(format!(
+            "this policy would let in again none of those who are here by ssh, and you are probably one of them: {}; add an allow, or use --force",
+            list.join("; ")
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this connection would be let in by every interface that it can have come by.
+fn admits(ruleset: &Ruleset, ssh: &Ssh) -> Result<(), String> {
+    let found = facts::interfaces()
+        .into_iter()
+        .filter(|(name, of)| *of == Some(ssh.server) && name != "lo");
+    let mut interfaces: Vec<String> = found.map(|(name, _)| name).collect();
     interfaces.sort();
-    for interface in &interfaces {
+    interfaces.dedup();
+    // None: it is not a connection to this host's namespace.
+    for interface in interfaces {
         let packet = Packet {
             hook: Hook::Input,
             interface: interface.clone(),
-            source: connection.client,
-            destination: connection.server,
+            source: ssh.client,
+            destination: ssh.server,
             transport: Transport::Ports {
                 protocol: TCP,
-                source: connection.client_port,
-                destination: connection.server_port,
+                source: ssh.client_port,
+                destination: ssh.server_port,
             },
             hop_limit: 64,
             state: CtState::New,
@@ -69,38 +65,10 @@ pub fn check(ruleset: &Ruleset, ssh: Option<&str>) -> Result<(), String> {
                 .reason()
                 .map_or_else(String::new, |reason| format!(" ({reason})"));
             return Err(format!(
-                "this policy would not let you in again: a new connection from {} to port {} by {interface} is met with {}{why}; add an allow for it, or use --force",
-                connection.client, connection.server_port, walk.verdict
+                "a new connection from {} to port {} by {interface} is met with {}{why}",
+                ssh.client, ssh.server_port, walk.verdict
             ));
         }
     }
     Ok(())
-}
-
-/// Interfaces that have this address; none of them is `lo`.
-fn interfaces_with(address: IpAddr) -> Vec<String> {
-    let found = facts::interfaces()
-        .into_iter()
-        .filter(|(name, of)| *of == Some(address) && name != "lo");
-    let mut names: Vec<String> = found.map(|(name, _)| name).collect();
-    names.dedup();
-    names
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ssh_leaves_in_the_environment_is_read() {
-        let read = Connection::parse("192.0.2.7 50022 192.0.2.1 22")
-            .map(|c| (c.client_port, c.server_port));
-        assert_eq!(read, Some((50022, 22)));
-        let read =
-            Connection::parse("fe80::1%eth0 50022 fe80::2%eth0 22").map(|c| c.client.is_ipv6());
-        assert_eq!(read, Some(true));
-        for text in ["", "192.0.2.7", "a b c d", "192.0.2.7 1 192.0.2.1 99999"] {
-            assert_eq!(Connection::parse(text), None, "{text}");
-        }
-    }
 }

@@ -457,7 +457,10 @@ netns_test! {
 
 netns_test! {
     fn who_would_lock_himself_out_is_told_before() {
-        let Three { host, .. } = Three::new();
+        let Three { host, stranger, .. } = Three::new();
+        let listener = host.run(|| std::net::TcpListener::bind("198.51.100.1:22").unwrap());
+        let _client = stranger.run(|| std::net::TcpStream::connect("198.51.100.1:22").unwrap());
+        let (accepted, _) = listener.accept().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n");
         let apply = |ssh: &str, more: &[&str]| {
@@ -477,6 +480,34 @@ netns_test! {
         let _agent = Agent::start(&host, &closed, &[]);
         let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
         assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
+
+        // An ssh server that has the connection; nothing in any environment.
+        let server = folder.path().join("sshd");
+        fs::copy("/bin/sh", &server).unwrap();
+        let beneath = |shell: &str| {
+            let mut command = host.command(&server);
+            let stream = std::os::fd::OwnedFd::from(accepted.try_clone().unwrap());
+            command.args(["-c", &format!("{shell}; exit $?")]).stdin(Stdio::from(stream));
+            command.env_remove("SSH_CONNECTION");
+            command
+        };
+        let (bin, closed) = (peerwall_bin().display().to_string(), closed.display().to_string());
+        let apply = beneath(&format!("{bin} apply {closed} </dev/null")).output().unwrap();
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("let you in again: a new connection from 198.51.100.2 to port 22"), "{}", said(&apply));
+
+        // In tmux the server is not above: whoever is here by ssh may be the caller.
+        let mut session = beneath("sleep 60").spawn().unwrap();
+        let at_terminal = |more: &str| {
+            let shell = format!("script -qec 'exec {bin} apply {more} {closed}' /dev/null");
+            host.command("sh").args(["-c", &shell]).env_remove("SSH_CONNECTION").output().unwrap()
+        };
+        let apply = at_terminal("");
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("you are probably one of them"), "{}", said(&apply));
+        // A script that nobody sits at is not asked, and who insists gets it.
+        host.peerwall_ok(&["apply", &closed]);
+        assert!(at_terminal("--force").status.success());
+        session.kill().unwrap();
+        session.wait().unwrap();
     }
 }
 

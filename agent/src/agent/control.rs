@@ -15,7 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::state::Caller;
+use crate::caller::Caller;
 
 /// Version of what is said over the socket.
 pub const VERSION: u32 = 1;

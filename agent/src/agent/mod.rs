@@ -29,6 +29,7 @@ use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
 use crate::connections;
@@ -436,7 +437,7 @@ impl Agent {
             ));
         }
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
-            lockout::check(&ready.ruleset, wish.caller.ssh.as_deref())?;
+            lockout::check(&ready.ruleset, &wish.caller)?;
         }
         if self.secure {
             ready.check_permissions()?;
@@ -514,7 +515,7 @@ impl Agent {
         new: &Kept,
         cut: bool,
         seconds: u64,
-        from: state::Caller,
+        from: Caller,
     ) -> Result<(), String> {
         // A second one while the first waits goes back to the same.
         let before = match &self.pending {
@@ -716,7 +717,7 @@ impl Agent {
         }
     }
 
-    fn confirm(&mut self, caller: &state::Caller) -> Answer {
+    fn confirm(&mut self, caller: &Caller) -> Answer {
         let Some(pending) = &self.pending else {
             return Answer::new(TROUBLE, "nothing waits to be confirmed", Value::Null);
         };

@@ -15,6 +15,8 @@ use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::caller::Caller;
+
 /// How many confirmed rulesets are kept.
 const KEPT: usize = 5;
 const FOLDER: &str = "/var/lib/peerwall";
@@ -70,15 +72,6 @@ pub struct Pending {
     pub boot: String,
     /// From where it was applied: a connection and a terminal, which are not proof of a new one.
     pub from: Caller,
-}
-
-/// Where somebody calls from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Caller {
-    /// `SSH_CONNECTION`: client's address and port, server's address and port.
-    pub ssh: Option<String>,
-    /// Number of the controlling terminal (`tty_nr` in `/proc/PID/stat`).
-    pub terminal: Option<i64>,
 }
 
 impl Entry {
@@ -360,32 +353,6 @@ pub fn boot() -> String {
     std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| id.trim().to_owned())
 }
 
-impl Caller {
-    /// Where this process is called from. sudo takes `SSH_CONNECTION` away, so the processes above are
-    /// asked too.
-    pub fn here() -> Self {
-        let mut pid = std::process::id();
-        let mut caller = Self {
-            ssh: std::env::var("SSH_CONNECTION").ok(),
-            terminal: stat(pid).and_then(|stat| stat.terminal),
-        };
-        while caller.ssh.is_none()
-            && let Some(parent) = stat(pid)
-                .map(|stat| stat.parent)
-                .filter(|parent| *parent > 1)
-        {
-            pid = parent;
-            caller.ssh = environment(pid);
-        }
-        caller
-    }
-
-    /// Whether a call from here shows nothing that the first did not.
-    pub fn is_same(&self, other: &Self) -> bool {
-        (self.ssh.is_some() || self.terminal.is_some()) && self == other
-    }
-}
-
 /// Starts the guard in a session of its own, so that it outlives terminal and caller.
 ///
 /// # Errors
@@ -406,30 +373,6 @@ fn spawn_guard() -> io::Result<()> {
         });
     }
     command.spawn().map(drop)
-}
-
-struct Stat {
-    parent: u32,
-    terminal: Option<i64>,
-}
-
-/// `/proc/PID/stat`, proc_pid_stat(5).
-fn stat(pid: u32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses, and may have some of its own.
-    let rest: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    let terminal: i64 = rest.get(4)?.parse().ok()?;
-    Some(Stat {
-        parent: rest.get(1)?.parse().ok()?,
-        terminal: (terminal != 0).then_some(terminal),
-    })
-}
-
-fn environment(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let mut entries = text.split('\0');
-    entries.find_map(|entry| entry.strip_prefix("SSH_CONNECTION=").map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -478,20 +421,5 @@ mod tests {
         fs::write(folder.join(CONFIRMED), "{").unwrap();
         assert!(state.history().unwrap_err().to_string().contains(CONFIRMED));
         fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn the_same_connection_proves_nothing() {
-        let from = |ssh: Option<&str>, terminal| Caller {
-            ssh: ssh.map(str::to_owned),
-            terminal,
-        };
-        let first = from(Some("192.0.2.1 4000 192.0.2.2 22"), Some(34816));
-        assert!(first.is_same(&first));
-        assert!(!first.is_same(&from(Some("192.0.2.1 4001 192.0.2.2 22"), Some(34817))));
-        assert!(
-            !from(None, None).is_same(&from(None, None)),
-            "a script has neither"
-        );
     }
 }

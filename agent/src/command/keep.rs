@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use super::{DONE, TROUBLE, count, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
-use crate::agent::state::{self, Caller, Entry, Kept, Pending, State};
+use crate::agent::state::{self, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
+use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs, WishArgs};
 use crate::connections;
 use crate::files::FileSystem;
@@ -191,7 +192,7 @@ pub(super) fn before_apply(
 ) -> Result<(), String> {
     let caller = Caller::here();
     if !args.force {
-        lockout::check(&ready.ruleset, caller.ssh.as_deref())?;
+        lockout::check(&ready.ruleset, &caller)?;
     }
     let Some(seconds) = args.confirm else {
         return Ok(());
