@@ -1,6 +1,6 @@
-//! Open connections, by ctnetlink: which a change of policy ends, and their end.
+//! Open connections, by ctnetlink: which a change of policy refuses, and the end of those that it ends.
 
-use peerwall_core::revoke::{self, Cut, Place};
+use peerwall_core::revoke::{self, Judge, Place, Refused};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
@@ -9,65 +9,54 @@ use peerwall_proto::nf_tables::Attributes as _;
 use crate::facts;
 use crate::netlink::{NetlinkError, Socket};
 
-/// Connections that end, as connection tracking has them.
-#[derive(Debug, Clone, Default)]
-pub struct Ending {
-    connections: Vec<Connection>,
-    /// The same for telling.
-    pub cuts: Vec<Cut>,
-}
-
-/// Connections that end when `new` takes the place of `old`.
+/// Connections that `new` refuses in the place of `old`: those that it ends, and others that somebody
+/// talks by.
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn ending(old: &Ruleset, new: &Ruleset) -> Result<Ending, NetlinkError> {
-    let mut found = Ending::default();
-    if old == new {
-        return Ok(found);
-    }
-    let place = place();
+pub fn refused(
+    old: Option<&Ruleset>,
+    new: &Ruleset,
+) -> Result<Vec<(Connection, Refused)>, NetlinkError> {
+    let judge = Judge::new(old, new, place());
     let mut socket = Socket::open()?;
     let mut all: Vec<Connection> = Vec::new();
     socket.dump(&conntrack::dump(), &mut all, Vec::clear, |all, message| {
         all.push(Connection::decode(Attrs::new(&message.attrs))?);
         Ok(())
     })?;
-    for connection in all {
-        let known = known(&connection);
-        if let Some(cut) = known.and_then(|known| revoke::cut(old, new, &place, &known)) {
-            found.cuts.push(cut);
-            found.connections.push(connection);
-        }
-    }
-    Ok(found)
+    let judged = all.into_iter().filter_map(|connection| {
+        let refused = judge.refused(&known(&connection)?)?;
+        Some((connection, refused))
+    });
+    Ok(judged
+        .filter(|(connection, refused)| refused.was_admitted || connection.is_established())
+        .collect())
 }
 
-/// Ends connections that the old ruleset admitted and the new refuses, and says how many there were.
+/// Ends connections that the old ruleset admitted and the new refuses, and says how many there were. Who
+/// is gone by itself meanwhile is none of them.
 ///
 /// # Errors
 /// If they cannot be read, or one cannot be ended.
 pub fn end(old: &Ruleset, new: &Ruleset) -> Result<usize, NetlinkError> {
-    ending(old, new)?.end()
-}
-
-impl Ending {
-    /// Ends them; who is gone by itself meanwhile is none of them.
-    fn end(&self) -> Result<usize, NetlinkError> {
-        let mut socket = Socket::open()?;
-        let mut ended = 0;
-        for connection in &self.connections {
-            let Ok(request) = conntrack::delete(connection) else {
-                continue;
-            };
-            match socket.acknowledged(request) {
-                Ok(()) => ended += 1,
-                Err(err) if err.errno() == Some(libc::ENOENT) => {}
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(ended)
+    if old == new {
+        return Ok(0);
     }
+    let list = refused(Some(old), new)?;
+    let mut socket = Socket::open()?;
+    let mut ended = 0;
+    for (connection, _) in list.iter().filter(|(_, refused)| refused.was_admitted) {
+        let Ok(request) = conntrack::delete(connection) else {
+            continue;
+        };
+        match socket.acknowledged(request) {
+            Ok(()) => ended += 1,
+            Err(err) if err.errno() == Some(libc::ENOENT) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(ended)
 }
 
 fn known(connection: &Connection) -> Option<revoke::Connection> {

@@ -611,10 +611,11 @@ netns_test! {
         let lives = |stream: &mut std::net::TcpStream| {
             stream.write_all(b"?").is_ok() && stream.read(&mut [0; 16]).is_ok_and(|len| len > 0)
         };
-        for with_agent in [false, true] {
+        for (with_agent, backend) in [(false, "nft"), (true, "nft"), (false, "iptables"), (true, "iptables")] {
             write(folder.path(), "policy.toml", &both);
-            host.peerwall_ok(&["apply", &text]);
-            let agent = with_agent.then(|| Agent::start(&host, &path, &[]));
+            let by = ["--backend", backend];
+            host.peerwall_ok(&["apply", by[0], by[1], &text]);
+            let agent = with_agent.then(|| Agent::start(&host, &path, &by));
             let mut of_peer = open(&friend, "192.0.2.1:9100");
             let mut of_revoked = open(&stranger, "198.51.100.1:9100");
             let mut to_ssh = open(&stranger, "198.51.100.1:22");
@@ -625,12 +626,13 @@ netns_test! {
             let fewer = policy(&["192.0.2.2"]);
             let keeping = write(folder.path(), "keeping.toml", &format!("{fewer}[options]\nrevoke = \"keep\"\n"));
             let fewer = write(folder.path(), "fewer.toml", &fewer);
-            let plan = host.peerwall(&["plan", fewer.to_str().unwrap()]);
-            assert!(said(&plan).contains("1 of 198.51.100.2 to this host, 9100/tcp (input-default)"), "{}", said(&plan));
-            assert!(!said(&host.peerwall(&["plan", keeping.to_str().unwrap()])).contains("would end"));
+            let plan = said(&host.peerwall(&["plan", by[0], by[1], fewer.to_str().unwrap()]));
+            assert!(plan.contains("1 open connection would end:\n  1 of friends (198.51.100.2) to this host, 9100/tcp (input-default)"), "{plan}");
+            let plan = said(&host.peerwall(&["plan", by[0], by[1], keeping.to_str().unwrap()]));
+            assert!(!plan.contains("would end") && plan.contains("1 open connection would stay, and be refused if begun anew:\n  1 of friends (198.51.100.2)"), "{plan}");
             assert!(lives(&mut of_revoked));
             fs::copy(&fewer, &path).unwrap();
-            let output = host.peerwall(&["apply", &text]);
+            let output = host.peerwall(&["apply", by[0], by[1], &text]);
             assert!(output.status.success(), "{}", said(&output));
             assert!(lives(&mut of_peer) && lives(&mut to_ssh), "others go on");
             assert!(!lives(&mut of_revoked), "{}", said(&output));

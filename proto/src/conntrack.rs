@@ -19,6 +19,10 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 /// `AF_UNSPEC`: of both families.
 const AF_UNSPEC: u8 = 0;
+/// `IPS_SEEN_REPLY`: packets went both ways.
+pub const IPS_SEEN_REPLY: u32 = 1 << 1;
+/// `TCP_CONNTRACK_ESTABLISHED`, in `include/uapi/linux/netfilter/nf_conntrack_tcp.h`
+const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
 /// `IPS_DST_NAT`: its destination was rewritten.
 pub const IPS_DST_NAT: u32 = 1 << 5;
 
@@ -53,6 +57,18 @@ attributes! {
         protocol: Nested<Protocol> = 2,
     }
 
+    /// `enum ctattr_protoinfo_tcp`
+    TcpInfo {
+        /// `enum tcp_conntrack`
+        state: u8 = 1,
+    }
+
+    /// `enum ctattr_protoinfo`
+    ProtocolInfo {
+        /// What is known of a TCP connection.
+        tcp: Nested<TcpInfo> = 1,
+    }
+
     /// `enum ctattr_type`: a connection.
     Connection {
         /// Packets of who began it, before any rewriting.
@@ -61,6 +77,8 @@ attributes! {
         reply: Nested<Tuple> = 2,
         /// `enum ip_conntrack_status`
         status: u32 = 3,
+        /// What is known besides, by protocol.
+        protocol_info: Nested<ProtocolInfo> = 4,
         /// Its number; with it, nothing else is meant that came to be meanwhile.
         id: u32 = 12,
     }
@@ -92,6 +110,20 @@ impl Addresses {
             (_, (Some(from), Some(to))) => Some((from.into(), to.into())),
             _ => None,
         }
+    }
+}
+
+impl Connection {
+    /// Whether somebody talks by it: packets went both ways, and if it is TCP, it is neither being made
+    /// nor being ended.
+    pub fn is_established(&self) -> bool {
+        let tcp = self
+            .protocol_info
+            .as_ref()
+            .and_then(|info| info.0.tcp.as_ref());
+        let state = tcp.and_then(|tcp| tcp.0.state);
+        self.status.unwrap_or(0) & IPS_SEEN_REPLY != 0
+            && state.is_none_or(|state| state == TCP_CONNTRACK_ESTABLISHED)
     }
 }
 
@@ -176,7 +208,8 @@ mod tests {
         let connection = Connection {
             original: Some(tuple(client, host, (40_000, 22))),
             reply: Some(tuple(host, client, (22, 40_000))),
-            status: Some(IPS_DST_NAT),
+            status: Some(IPS_DST_NAT | IPS_SEEN_REPLY),
+            protocol_info: None,
             id: Some(7),
             other: Vec::new(),
         };
@@ -187,6 +220,19 @@ mod tests {
             Connection::decode(Attrs::new(&bytes)),
             Ok(connection.clone())
         );
+        assert!(connection.is_established());
+        let in_state = |state| Connection {
+            protocol_info: Some(Nested(ProtocolInfo {
+                tcp: Some(Nested(TcpInfo {
+                    state: Some(state),
+                    other: Vec::new(),
+                })),
+                other: Vec::new(),
+            })),
+            ..connection.clone()
+        };
+        assert!(in_state(TCP_CONNTRACK_ESTABLISHED).is_established());
+        assert!(!in_state(7).is_established(), "TIME_WAIT");
         let original = connection.original.clone().unwrap().0;
         assert_eq!(original.pair(), Some((client.into(), host.into())));
         assert_eq!(original.ports(), Some((6, 40_000, 22)));

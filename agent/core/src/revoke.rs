@@ -1,17 +1,19 @@
-//! Which open connections a change of policy ends.
+//! Which open connections a change of policy refuses, and which of them it ends.
 //!
-//! Just those that the new ruleset refuses and the old one admitted: asked as if each were begun now.
-//! By which interface it came in is not known any more, so a connection that the new ruleset admits by
-//! any interface goes on.
+//! Asked as if each were begun now. By which interface it came in is not known any more, so a connection
+//! that the new ruleset admits by any interface is admitted. Those that are not, and that the old ruleset
+//! admitted, are what the change is about; what neither admits got in by other ways, and is left alone.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::addr::{self, Family};
 use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::port;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{KeyType, Match, Ruleset};
 
 /// A connection, as connection tracking knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,52 +43,102 @@ pub struct Place {
     pub interfaces: Vec<String>,
 }
 
-/// A connection that ends, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cut {
-    /// Who began it.
+/// Connections that a new ruleset refuses, of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Refused {
+    /// Whether the old ruleset admitted them: these are what revocation ends.
+    pub was_admitted: bool,
+    /// Who began them.
     pub source: IpAddr,
-    /// What was dialled.
-    pub dialled: String,
+    /// Who that is, or was.
+    pub name: Option<String>,
     /// Input or forward.
     pub hook: Hook,
-    /// Why the new ruleset refuses it.
+    /// What was dialled.
+    pub dialled: String,
+    /// Why the new ruleset refuses them.
     pub why: String,
 }
 
-impl fmt::Display for Cut {
+impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = match self.hook {
             Hook::Input => "to",
             Hook::Forward => "through",
         };
-        write!(
-            f,
-            "{} {way} this host, {} ({})",
-            self.source, self.dialled, self.why
-        )
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.source)?,
+            None => write!(f, "{}", self.source)?,
+        }
+        write!(f, " {way} this host, {} ({})", self.dialled, self.why)
     }
 }
 
-/// Whether a connection ends when `new` takes the place of `old`, and why.
-pub fn cut(old: &Ruleset, new: &Ruleset, place: &Place, connection: &Connection) -> Option<Cut> {
-    let packets = packets(place, connection);
-    let accepts =
-        |ruleset: &Ruleset, packet: &Packet| ruleset.eval(packet).verdict == Verdict::Accept;
-    let was = packets.iter().any(|packet| accepts(old, packet));
-    let is = packets.iter().any(|packet| accepts(new, packet));
-    let first = packets.first().filter(|_| was && !is)?;
-    let why = new.eval(first).reason();
-    Some(Cut {
-        source: connection.source,
-        dialled: format!(
-            "{}/{}",
-            connection.dialled,
-            port::protocol_name(connection.protocol)
-        ),
-        hook: first.hook,
-        why: why.map_or_else(|| "denied".to_owned(), |reason| reason.to_string()),
-    })
+/// Judges connections by a change of rulesets.
+#[derive(Debug, Clone)]
+pub struct Judge<'r> {
+    old: Option<&'r Ruleset>,
+    new: &'r Ruleset,
+    place: Place,
+}
+
+impl<'r> Judge<'r> {
+    /// One for the change from `old`, if there was any, to `new`.
+    pub fn new(old: Option<&'r Ruleset>, new: &'r Ruleset, mut place: Place) -> Self {
+        // A node has an interface for each of its pods; one stands for all that no rule tells apart.
+        let patterns: Vec<_> = old
+            .into_iter()
+            .chain([new])
+            .flat_map(|ruleset| &ruleset.chains)
+            .flat_map(|chain| &chain.rules)
+            .flat_map(|rule| &rule.matches)
+            .filter_map(Match::interface)
+            .collect();
+        let mut seen = BTreeSet::new();
+        place.interfaces.retain(|name| {
+            let kind: Vec<bool> = patterns
+                .iter()
+                .map(|pattern| pattern.matches(name))
+                .collect();
+            name != "lo" && seen.insert(kind)
+        });
+        Self { old, new, place }
+    }
+
+    /// Why the new ruleset refuses a connection; `None` if it admits it, or it is not for us to judge.
+    pub fn refused(&self, connection: &Connection) -> Option<Refused> {
+        let packets = packets(&self.place, connection);
+        let admits = |ruleset: &Ruleset| {
+            let accepts = |packet| ruleset.eval(packet).verdict == Verdict::Accept;
+            packets.iter().any(accepts)
+        };
+        let first = packets.first().filter(|_| !admits(self.new))?;
+        let why = self.new.eval(first).reason();
+        let rulesets = [self.old, Some(self.new)].into_iter().flatten();
+        Some(Refused {
+            was_admitted: self.old.is_some_and(admits),
+            source: connection.source,
+            name: rulesets
+                .into_iter()
+                .find_map(|ruleset| name(ruleset, connection.source)),
+            hook: first.hook,
+            dialled: format!(
+                "{}/{}",
+                connection.dialled,
+                port::protocol_name(connection.protocol)
+            ),
+            why: why.map_or_else(|| "denied".to_owned(), |reason| reason.to_string()),
+        })
+    }
+}
+
+/// What a ruleset calls an address.
+fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
+    let (key, value) = (KeyType::address(Family::of(address)), addr::number(address));
+    let sets = ruleset.sets.values().filter(|set| set.key == key);
+    sets.filter_map(|set| set.find(value)?.comment.as_deref())
+        .map(str::to_owned)
+        .next()
 }
 
 /// First packets of the connection, by every way that it can have come; none if it is not for us to end.
@@ -100,8 +152,10 @@ fn packets(place: &Place, connection: &Connection) -> Vec<Packet> {
         true => Hook::Input,
         false => Hook::Forward,
     };
-    let interfaces = place.interfaces.iter().filter(|name| name.as_str() != "lo");
-    let ways = interfaces.flat_map(|name| [(name, true), (name, false)]);
+    let ways = place
+        .interfaces
+        .iter()
+        .flat_map(|name| [(name, true), (name, false)]);
     ways.map(|(interface, reverse_path)| Packet {
         hook,
         interface: interface.clone(),
@@ -158,9 +212,17 @@ mod tests {
         );
         let place = Place {
             addresses: vec!["198.51.100.1".parse().expect("an address")],
-            interfaces: vec!["lo".into(), "eth0".into(), "flannel.1".into()],
+            interfaces: ["lo", "eth0", "flannel.1", "veth1", "veth2"]
+                .map(String::from)
+                .to_vec(),
         };
         let host = "198.51.100.1";
+        let judge = Judge::new(Some(&old), &new, place.clone());
+        let refused = judge.refused(&connection("192.0.2.2", host, 9100, 9100));
+        assert_eq!(
+            refused.map(|refused| refused.to_string()).as_deref(),
+            Some("b (192.0.2.2) to this host, 9100/tcp (input-default)")
+        );
         for (name, connection, ends) in [
             (
                 "of a peer that is none any more",
@@ -203,8 +265,18 @@ mod tests {
                 false,
             ),
         ] {
-            let found = cut(&old, &new, &place, &connection);
-            assert_eq!(found.is_some(), ends, "{name}: {found:?}");
+            let found = judge.refused(&connection);
+            assert_eq!(
+                found.as_ref().is_some_and(|r| r.was_admitted),
+                ends,
+                "{name}: {found:?}"
+            );
+            let listed = ends || name == "that neither admits";
+            assert_eq!(found.is_some(), listed, "{name}: {found:?}");
+            // Without an old one, nothing was admitted by us.
+            let first = Judge::new(None, &new, place.clone()).refused(&connection);
+            assert_eq!(first.is_some(), listed, "{name}");
+            assert!(first.is_none_or(|refused| !refused.was_admitted), "{name}");
         }
     }
 }

@@ -146,8 +146,14 @@ impl Element {
 impl Set {
     /// Whether it holds this value.
     pub fn contains(&self, value: u128) -> bool {
+        self.find(value).is_some()
+    }
+
+    /// The element that holds this value.
+    pub fn find(&self, value: u128) -> Option<&Element> {
         let after = self.elements.partition_point(|e| e.first <= value);
-        after > 0 && self.elements[after - 1].last >= value
+        let before = self.elements[..after].last();
+        before.filter(|element| element.last >= value)
     }
 }
 
@@ -315,6 +321,16 @@ pub enum Match {
         /// Whether it must.
         exists: bool,
     },
+}
+
+impl Match {
+    /// The interfaces that it asks about, if it does.
+    pub fn interface(&self) -> Option<&InterfacePattern> {
+        if let Self::Interface { pattern, .. } = self {
+            return Some(pattern);
+        }
+        None
+    }
 }
 
 impl Match {

@@ -8,6 +8,7 @@ use peerwall_core::ruleset::Ruleset;
 
 use super::events::{Change, Events};
 use crate::cli::BackendName;
+use crate::command::fallback::in_force;
 use crate::command::plan::summary;
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, Steps, Wanted};
@@ -25,7 +26,12 @@ pub enum Holder {
         hold: Hold,
     },
     /// Our chains.
-    Iptables(Box<Iptables>),
+    Iptables {
+        /// By which rules are changed.
+        iptables: Box<Iptables>,
+        /// What they were made from last, as far as it is known.
+        last: Option<Ruleset>,
+    },
 }
 
 /// What it came to.
@@ -76,7 +82,10 @@ impl Holder {
 
     fn iptables() -> Result<Self, String> {
         let iptables = Iptables::choose().map_err(|err| err.to_string())?;
-        Ok(Self::Iptables(Box::new(iptables)))
+        Ok(Self::Iptables {
+            iptables: Box::new(iptables),
+            last: in_force(),
+        })
     }
 
     /// Goes over to iptables, if the kernel lacks what a policy needs.
@@ -100,20 +109,20 @@ impl Holder {
                 }
                 None => "nft".into(),
             },
-            Self::Iptables(iptables) => iptables.describe(),
+            Self::Iptables { iptables, .. } => iptables.describe(),
         }
     }
 
     /// Whether changes have to be looked for.
     pub fn is_deaf(&self) -> bool {
-        matches!(self, Self::Iptables(_))
+        matches!(self, Self::Iptables { .. })
     }
 
     /// What to poll.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Nft { events, .. } => Some(events.as_fd()),
-            Self::Iptables(_) => None,
+            Self::Iptables { .. } => None,
         }
     }
 
@@ -121,7 +130,7 @@ impl Holder {
     pub fn drain(&mut self) -> Vec<Change> {
         match self {
             Self::Nft { events, .. } => events.drain(),
-            Self::Iptables(_) => Vec::new(),
+            Self::Iptables { .. } => Vec::new(),
         }
     }
 
@@ -129,7 +138,7 @@ impl Holder {
     pub fn observe(&mut self) -> Option<Observed> {
         match self {
             Self::Nft { kernel, .. } => kernel.observe().ok(),
-            Self::Iptables(_) => None,
+            Self::Iptables { .. } => None,
         }
     }
 
@@ -137,7 +146,7 @@ impl Holder {
     pub fn generation(&mut self) -> Option<u32> {
         match self {
             Self::Nft { kernel, .. } => kernel.generation().ok(),
-            Self::Iptables(_) => Some(0),
+            Self::Iptables { .. } => Some(0),
         }
     }
 
@@ -152,8 +161,12 @@ impl Holder {
                 events,
                 hold,
             } => nft(kernel, events, wanted, *hold),
-            Self::Iptables(iptables) => {
-                by_iptables(iptables, wanted).map_err(BackendError::Transport)
+            Self::Iptables { iptables, last } => {
+                let mut done = by_iptables(iptables, wanted).map_err(BackendError::Transport)?;
+                if last.as_ref() != wanted {
+                    done.before = std::mem::replace(last, wanted.cloned());
+                }
+                Ok(done)
             }
         }
     }

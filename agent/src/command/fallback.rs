@@ -1,10 +1,11 @@
 //! `plan`, `apply`, `status` and `remove` with `--backend iptables`.
 
-use peerwall_core::ruleset::counter_reason;
+use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_core::saved;
 use serde_json::json;
 
 use super::{DIFFERS, DONE, Given, keep, refuse, status, trouble, unsupported};
+use crate::agent::state::State;
 use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
@@ -48,7 +49,7 @@ fn start<'g>(
 }
 
 pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
-    let (_, iptables, seen, wanted) = match start(policy, "plan", output) {
+    let (ready, iptables, seen, wanted) = match start(policy, "plan", output) {
         Ok(start) => start,
         Err(code) => return code,
     };
@@ -56,7 +57,11 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
     if let Err(err) = iptables.check(&steps) {
         return trouble("plan", &err, output);
     }
-    report(&iptables, &steps, "would feed", output);
+    let refused = keep::refused(in_force().as_ref(), ready);
+    report(&iptables, &steps, "would feed", Some(&refused), output);
+    if !output.is_json() {
+        output.text(&keep::refused_text(&refused));
+    }
     if steps.is_empty() { DONE } else { DIFFERS }
 }
 
@@ -78,13 +83,24 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     if let Err(why) = keep::before_apply(&policy.path, ready, wish, || None) {
         return trouble("apply", &why, output);
     }
+    let old = in_force();
     let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
     if code == DONE {
+        if ready.policy.options.cut_revoked {
+            keep::cut(old.as_ref(), &ready.ruleset, output);
+        }
         keep::after_apply(&policy.path, ready, wish, "by iptables".into(), output);
         since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
     }
     code
+}
+
+/// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what was
+/// confirmed last is noted.
+pub(crate) fn in_force() -> Option<Ruleset> {
+    since::last().filter(|note| note.by_iptables)?;
+    Some(State::open().last().ok()??.ruleset)
 }
 
 /// Takes our table away, now that the chains are in force, if there is one.
@@ -144,16 +160,22 @@ fn converge(
     });
     match done {
         Ok(()) => {
-            report(iptables, &steps, "fed", output);
+            report(iptables, &steps, "fed", None, output);
             DONE
         }
         Err(err) => trouble(doing, &err, output),
     }
 }
 
-fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
+fn report(
+    iptables: &Iptables,
+    steps: &Steps,
+    verb: &str,
+    refused: Option<&[keep::Kind]>,
+    output: &Output,
+) {
     if output.is_json() {
-        return output.json(&json!({
+        let mut value = json!({
             "backend": "iptables",
             "chosen": iptables.describe(),
             "changes": !steps.is_empty(),
@@ -161,7 +183,11 @@ fn report(iptables: &Iptables, steps: &Steps, verb: &str, output: &Output) {
             "ip6tables": steps.v6,
             "ipset": steps.sets,
             "ipset_stale": steps.stale_sets,
-        }));
+        });
+        if let Some(refused) = refused {
+            value["connections"] = json!(refused);
+        }
+        return output.json(&value);
     }
     if steps.is_empty() {
         return output.text(&format!(

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use peerwall_core::compile::compile;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::revoke::Cut;
+use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{DONE, TROUBLE, count, refuse, trouble};
@@ -30,6 +31,9 @@ use crate::ready::{Ready, prepare};
 const GUARD_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How long the guard leaves it to an agent that is there.
 const AGENT_GRACE: i64 = 2;
+
+/// So many kinds of connections are shown to people.
+const KINDS_SHOWN: usize = 20;
 
 /// What is loaded at boot if nothing was ever confirmed and the policy is wrong.
 const CLOSED: &str =
@@ -240,28 +244,59 @@ pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
     }
 }
 
-/// What `apply` would end.
-pub(super) fn would_cut(old: Option<&Ruleset>, ready: &Ready) -> Vec<Cut> {
-    let Some(old) = old.filter(|_| ready.policy.options.cut_revoked) else {
-        return Vec::new();
-    };
-    connections::ending(old, &ready.ruleset)
-        .map(|ending| ending.cuts)
-        .unwrap_or_default()
+/// Open connections of one kind that a policy would not admit.
+#[derive(Debug, Serialize)]
+pub(super) struct Kind {
+    #[serde(flatten)]
+    refused: Refused,
+    /// How many there are.
+    count: usize,
+    /// Whether `apply` would end them.
+    ends: bool,
 }
 
-/// The same for people, alike ones together.
-pub(super) fn cuts_text(cuts: &[Cut]) -> String {
-    let mut by_words: BTreeMap<String, usize> = BTreeMap::new();
-    for cut in cuts {
-        *by_words.entry(cut.to_string()).or_default() += 1;
+/// Open connections that a policy would not admit, alike ones together: first those that `apply` would end.
+pub(super) fn refused(old: Option<&Ruleset>, ready: &Ready) -> Vec<Kind> {
+    let found = connections::refused(old, &ready.ruleset).unwrap_or_else(|err| {
+        log::warn!("open connections cannot be read: {err}");
+        Vec::new()
+    });
+    let mut kinds: BTreeMap<Refused, usize> = BTreeMap::new();
+    for (_, refused) in found {
+        *kinds.entry(refused).or_default() += 1;
     }
+    // `true` is behind `false`.
+    let mut kinds: Vec<Kind> = kinds
+        .into_iter()
+        .map(|(refused, count)| Kind {
+            ends: refused.was_admitted && ready.policy.options.cut_revoked,
+            refused,
+            count,
+        })
+        .collect();
+    kinds.sort_by_key(|kind| (!kind.ends, std::cmp::Reverse(kind.count)));
+    kinds
+}
+
+/// The same for people.
+pub(super) fn refused_text(kinds: &[Kind]) -> String {
     let mut text = String::new();
-    if !cuts.is_empty() {
-        let _ = writeln!(text, "{} would end:", count(cuts.len(), "open connection"));
-    }
-    for (words, times) in by_words {
-        let _ = writeln!(text, "  {times} of {words}");
+    for (ends, what) in [
+        (true, "would end"),
+        (false, "would stay, and be refused if begun anew"),
+    ] {
+        let these = || kinds.iter().filter(|kind| kind.ends == ends);
+        let all: usize = these().map(|kind| kind.count).sum();
+        if all > 0 {
+            let _ = writeln!(text, "{} {what}:", count(all, "open connection"));
+        }
+        for kind in these().take(KINDS_SHOWN) {
+            let _ = writeln!(text, "  {} of {}", kind.count, kind.refused);
+        }
+        let more = these().count().saturating_sub(KINDS_SHOWN);
+        if more > 0 {
+            let _ = writeln!(text, "  and {more} more kinds; --json has them all");
+        }
     }
     text
 }

@@ -2,7 +2,7 @@
 
 mod apply;
 mod check;
-mod fallback;
+pub(crate) mod fallback;
 mod generate;
 mod import;
 mod keep;

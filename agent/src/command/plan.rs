@@ -27,17 +27,17 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         asked => asked?,
     }
     let old = seen.table.as_ref().and_then(|table| table.ruleset());
-    let cuts = keep::would_cut(old.as_ref(), ready);
+    let refused = keep::refused(old.as_ref(), ready);
     match output.is_json() {
         true => {
             let mut value = as_json(&plan);
-            value["ends"] = json!(cuts);
+            value["connections"] = json!(refused);
             output.json(&value);
         }
         false => {
             ready.warn();
             output.text(&as_text(&plan));
-            output.text(&keep::cuts_text(&cuts));
+            output.text(&keep::refused_text(&refused));
         }
     }
     Ok(if plan.is_empty() { DONE } else { DIFFERS })
