@@ -49,8 +49,8 @@ pub enum Command {
     Confirm,
     /// Go back to what was confirmed before; the policy is not taken again until it changes
     Rollback,
-    /// Show what was confirmed, the newest last
-    History(OutputArgs),
+    /// Show what was confirmed and what it changed, the newest last
+    History(HistoryArgs),
     /// Load what was confirmed last, without reading the policy; for the start of the machine
     ///
     /// If nothing was confirmed yet, applies the policy. If that is wrong too, closes the host but for
@@ -95,6 +95,17 @@ pub struct OutputArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What to show of the history.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HistoryArgs {
+    /// Only this one, with all that it changed
+    pub number: Option<u64>,
+
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Which policy, and how to print.

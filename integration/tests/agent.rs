@@ -423,6 +423,15 @@ netns_test! {
             assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}");
             write(folder.path(), "policy.toml", &policy(&["192.0.2.6"]));
             soon(&|| has("192.0.2.6"), "a changed policy is taken");
+            // What each of them changed is known.
+            let history = said(&host.peerwall(&["history"]));
+            assert!(history.contains("- element peers4 192.0.2.2 comment \"friends\"\n      + element peers4 192.0.2.6"), "{history}");
+            let one: serde_json::Value = serde_json::from_str(&host.peerwall_ok(&["history", "--json"])).unwrap();
+            let last = one["confirmed"].as_array().unwrap().last().unwrap();
+            assert!(last["change"]["added"].as_array().unwrap().len() == 1, "{one}");
+            let number = last["number"].to_string();
+            assert!(host.peerwall_ok(&["history", &number]).contains("192.0.2.6"));
+            assert_eq!(host.peerwall(&["history", "99"]).status.code(), Some(2));
             // And at any time one can go back.
             host.peerwall_ok(&["rollback"]);
             assert!(has("192.0.2.2") && !has("192.0.2.6"), "{name}");

@@ -40,6 +40,21 @@ pub fn script(ruleset: &Ruleset) -> String {
     out
 }
 
+/// What the ruleset says, one fact a line, for comparing: elements of sets, chains with a hook, rules.
+pub fn facts(ruleset: &Ruleset) -> Vec<String> {
+    let elements = ruleset.sets.iter().flat_map(|(name, set)| {
+        let each = move |e| format!("element {name} {}", element(set.key, e));
+        set.elements.iter().map(each)
+    });
+    let chains = ruleset.chains.iter().flat_map(|chain| {
+        let base = chain.base.as_ref().map(base_text);
+        let base = base.map(|text| format!("chain {} {text}", chain.name));
+        let rule = move |rule| format!("rule {} {}", chain.name, rule_text(rule));
+        base.into_iter().chain(chain.rules.iter().map(rule))
+    });
+    elements.chain(chains).collect()
+}
+
 fn write_set(out: &mut String, name: &str, set: &Set) {
     let _ = writeln!(out, "\tset {name} {{\n\t\ttype {}", set.key.name());
     if set.interval {

@@ -460,7 +460,7 @@ impl Agent {
             "allows": ready.policy.allows.len(),
         });
         let kept = Kept {
-            entry: Entry::new(&self.policy, &ready.digest, String::new()),
+            entry: Entry::new(&self.policy, &ready.digest),
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
@@ -565,7 +565,7 @@ impl Agent {
                 if matches!(why, Why::Policy | Why::Start) {
                     self.cut(done.before.as_ref());
                 }
-                self.settle(done.change);
+                self.settle(done.change.is_some());
                 self.hear(done.heard);
                 let input = Input::Converged(Ok(true));
                 if done.missed {
@@ -602,9 +602,8 @@ impl Agent {
     }
 
     /// A ruleset that is in force and waits for nobody is confirmed.
-    fn settle(&mut self, change: Option<String>) {
+    fn settle(&mut self, is_change: bool) {
         if let (None, Some(wanted)) = (&self.pending, &mut self.wanted) {
-            wanted.kept.entry.change = change.clone().unwrap_or_else(|| "nothing".into());
             wanted.kept.entry.time = state::time();
             let refused = self.state.refused();
             // What is held after a rollback is in the history already.
@@ -616,7 +615,7 @@ impl Agent {
                 );
             }
         }
-        if let (Some(_), Some(generation)) = (change, self.holder.generation()) {
+        if let (true, Some(generation)) = (is_change, self.holder.generation()) {
             since::note(
                 generation,
                 &self.policy.display().to_string(),
@@ -728,7 +727,7 @@ impl Agent {
         self.pending = None;
         let noted = self.state.clear_pending();
         self.cut(before.as_ref());
-        self.settle(None);
+        self.settle(false);
         match noted {
             Ok(()) => Answer::new(DONE, "confirmed; it stays", Value::Null),
             Err(err) => Answer::new(TROUBLE, format!("it stays, but: {err}"), Value::Null),

@@ -1,6 +1,6 @@
 //! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
 //!
-//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` tells of the last five, the newest last;
+//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` tells of the last ones, the newest last;
 //! `ruleset-NUMBER.json` has the ruleset of each; `pending.json` has what waits; `discovered.json` what
 //! flannel's files said last. Each is replaced as a whole, so that a death leaves the old or the new.
 
@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
 
-/// How many confirmed rulesets are kept.
-const KEPT: usize = 5;
+/// How many confirmed rulesets are told of.
+pub const TOLD: usize = 5;
+/// How many are kept: one more, to compare the oldest with.
+const KEPT: usize = TOLD + 1;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
@@ -35,8 +37,6 @@ pub struct Entry {
     pub policy: String,
     /// SHA-256 of the policy's files.
     pub digest: String,
-    /// What it changed, in a line.
-    pub change: String,
 }
 
 /// A ruleset that was in force, compiled.
@@ -51,7 +51,7 @@ pub struct Kept {
 /// The history, and what is in force of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// The last five that were confirmed, the newest last.
+    /// The last ones that were confirmed, the newest last.
     pub kept: Vec<Entry>,
     /// A policy that was rolled back from: it is not taken again until it changes.
     pub refused: Option<String>,
@@ -76,13 +76,12 @@ pub struct Pending {
 
 impl Entry {
     /// What is told of a policy that is put in force now.
-    pub fn new(policy: &Path, digest: &str, change: String) -> Self {
+    pub fn new(policy: &Path, digest: &str) -> Self {
         Self {
             number: 0,
             time: time(),
             policy: policy.display().to_string(),
             digest: digest.to_owned(),
-            change,
         }
     }
 }
@@ -226,7 +225,11 @@ impl State {
         }
     }
 
-    fn load(&self, entry: Entry) -> io::Result<Kept> {
+    /// The ruleset of an entry of the history.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn load(&self, entry: Entry) -> io::Result<Kept> {
         let name = ruleset_name(entry.number);
         let ruleset = self.read(&name)?;
         let gone = || named(&self.folder.join(name), "it is not there any more");
@@ -386,21 +389,20 @@ mod tests {
                 time: time(),
                 policy: "policy.toml".into(),
                 digest: digest.into(),
-                change: String::new(),
             },
             ruleset: Ruleset::default(),
         }
     }
 
     #[test]
-    fn five_are_kept_and_one_can_go_back_through_them() {
+    fn the_last_are_kept_and_one_can_go_back_through_them() {
         let folder = std::env::temp_dir().join(format!("peerwall-state-{}", std::process::id()));
         let state = State {
             folder: folder.clone(),
         };
         assert_eq!(state.history().unwrap(), History::default());
         assert!(state.back().is_err());
-        for digest in ["a", "b", "c", "d", "e", "f", "f"] {
+        for digest in ["z", "a", "b", "c", "d", "e", "f", "f"] {
             let kept = kept(digest);
             state.confirm(&kept.entry, &kept.ruleset).unwrap();
         }
@@ -410,9 +412,12 @@ mod tests {
             .iter()
             .map(|k| (k.number, k.digest.as_str()))
             .collect();
-        assert_eq!(found, [(2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f")]);
+        assert_eq!(
+            found,
+            [(2, "a"), (3, "b"), (4, "c"), (5, "d"), (6, "e"), (7, "f")]
+        );
         assert_eq!(state.back().unwrap().entry.digest, "e");
-        assert_eq!(state.last().unwrap().unwrap().entry.number, 5);
+        assert_eq!(state.last().unwrap().unwrap().entry.number, 6);
         assert_eq!(state.history().unwrap().refused.as_deref(), Some("f"));
         // What is confirmed later is refused no more.
         let kept = kept("f");

@@ -55,13 +55,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         keep::cut(old.as_ref(), &ready.ruleset, output);
     }
     report(&converged.plan, output);
-    keep::after_apply(
-        &policy.path,
-        ready,
-        &args.wish,
-        plan::summary(&converged.plan),
-        output,
-    );
+    keep::after_apply(&policy.path, ready, &args.wish, output);
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
     }

@@ -89,7 +89,7 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
         if ready.policy.options.cut_revoked {
             keep::cut(old.as_ref(), &ready.ruleset, output);
         }
-        keep::after_apply(&policy.path, ready, wish, "by iptables".into(), output);
+        keep::after_apply(&policy.path, ready, wish, output);
         since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
     }

@@ -13,7 +13,7 @@ use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{DONE, TROUBLE, count, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
@@ -143,36 +143,6 @@ pub(super) fn rollback(output: &Output) -> u8 {
     }
 }
 
-pub(super) fn history(output: &Output) -> u8 {
-    let history = match State::open().history() {
-        Ok(history) => history,
-        Err(err) => return trouble("history", &err, output),
-    };
-    if output.is_json() {
-        let entries: Vec<Value> = history
-            .kept
-            .iter()
-            .map(|kept| json!({"number": kept.number, "time": kept.time, "policy": kept.policy, "digest": kept.digest, "change": kept.change}))
-            .collect();
-        output.json(&json!({"confirmed": entries, "rolled_back_from": history.refused}));
-        return DONE;
-    }
-    let mut text = String::new();
-    for kept in &history.kept {
-        let digest = kept.digest.get(..12).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "{:>4}  {}  {}  {digest}  {}",
-            kept.number, kept.time, kept.policy, kept.change
-        );
-    }
-    if text.is_empty() {
-        text.push_str("nothing was confirmed yet\n");
-    }
-    output.text(&text);
-    DONE
-}
-
 /// Puts a ruleset in force without an agent.
 fn put(wanted: Option<&Ruleset>) -> Result<(), String> {
     let mut holder = Holder::choose(BackendName::Auto, true)?;
@@ -208,7 +178,7 @@ pub(super) fn before_apply(
         _ => seen(),
     };
     let new = Kept {
-        entry: Entry::new(path, &ready.digest, String::new()),
+        entry: Entry::new(path, &ready.digest),
         ruleset: ready.ruleset.clone(),
     };
     let pending = Pending::new(
@@ -302,17 +272,11 @@ pub(super) fn refused_text(kinds: &[Kind]) -> String {
 }
 
 /// Afterwards: it is confirmed, or waits for that.
-pub(super) fn after_apply(
-    path: &Path,
-    ready: &Ready,
-    args: &WishArgs,
-    change: String,
-    output: &Output,
-) {
+pub(super) fn after_apply(path: &Path, ready: &Ready, args: &WishArgs, output: &Output) {
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest, change), &ready.ruleset));
+            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 pub(crate) mod fallback;
 mod generate;
+mod history;
 mod import;
 mod keep;
 pub(crate) mod plan;
@@ -76,7 +77,7 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Reload(args) => keep::reload(args, &Output::new(false)),
         Command::Confirm => keep::confirm(&Output::new(false)),
         Command::Rollback => keep::rollback(&Output::new(false)),
-        Command::History(args) => keep::history(&Output::new(args.json)),
+        Command::History(args) => history::run(args, &Output::new(args.output.json)),
         Command::Boot { policy } => keep::boot(policy),
         Command::Guard => keep::guard(),
         Command::Render(args) => render::run(&args.policy, args.format),
