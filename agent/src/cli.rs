@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::agent::exporter::Listen;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Where the policy is unless said otherwise.
@@ -189,6 +190,10 @@ pub struct RunArgs {
     /// Write metrics to this file, as OpenMetrics text, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
+
+    /// Answer who asks for /metrics by HTTP here: 127.0.0.1:PORT, [::1]:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<Listen>,
 }
 
 /// How a policy is to be put in force.

@@ -1,19 +1,22 @@
 //! The control socket: one line of JSON asks, one line of JSON answers.
 //!
-//! Root only, by the kernel's word for who is at the other end. Nobody is waited for: connections are
-//! part of the agent's one poll, and who is slow or says too much is hung up on.
+//! Root only, by the kernel's word for who is at the other end.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use socket2::Socket;
+
+use super::server::{PATIENCE, Server, Who};
 
 use crate::caller::Caller;
 
@@ -21,15 +24,10 @@ use crate::caller::Caller;
 pub const VERSION: u32 = 1;
 const FOLDER: &str = "/run/peerwall";
 const NAME: &str = "control.sock";
-/// A question is shorter than this, in bytes.
-const QUESTION_MAX_BYTES: usize = 64 * 1024;
 /// An answer is shorter than this, in bytes.
 const ANSWER_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Who has not asked, or not taken the answer, in this time is hung up on.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// An apply of very many peers takes seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
-const CONNECTIONS_MAX: usize = 16;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,16 +99,8 @@ pub fn path() -> PathBuf {
 
 /// The agent's end.
 pub struct Control {
-    listener: UnixListener,
+    server: Server,
     path: PathBuf,
-    connections: Vec<Connection>,
-}
-
-struct Connection {
-    stream: UnixStream,
-    heard: Vec<u8>,
-    to_say: Vec<u8>,
-    until: Instant,
 }
 
 impl Control {
@@ -136,79 +126,43 @@ impl Control {
         }
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
+            server: Server::new(listener, is_root)?,
             path,
-            connections: Vec::new(),
         })
     }
 
-    /// Everything to poll for reading.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let streams = self.connections.iter().map(|each| each.stream.as_fd());
-        std::iter::once(self.listener.as_fd()).chain(streams)
+    /// Everything to poll, and for what.
+    pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.server.fds()
     }
 
     /// When to look at it again, though nobody says anything.
     pub fn deadline(&self) -> Option<Instant> {
-        self.connections.iter().map(|each| each.until).min()
+        self.server.deadline()
     }
 
     /// Questions that are whole now, with who asked.
-    pub fn questions(&mut self) -> Vec<(usize, Result<Command, Answer>)> {
-        self.welcome();
-        let now = Instant::now();
-        self.connections
-            .retain_mut(|each| each.until > now && each.hear());
-        let mut found = Vec::new();
-        for (index, each) in self.connections.iter_mut().enumerate() {
-            if let Some(end) = each.heard.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = each.heard.drain(..=end).collect();
-                found.push((index, question(&line)));
-            }
-        }
-        found
-    }
-
-    fn welcome(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX
-                || !is_root(&stream)
-                || stream.set_nonblocking(true).is_err()
-            {
-                continue;
-            }
-            self.connections.push(Connection {
-                stream,
-                heard: Vec::new(),
-                to_say: Vec::new(),
-                until: Instant::now() + PATIENCE,
-            });
-        }
+    pub(super) fn questions(&mut self) -> Vec<(Who, Result<Command, Answer>)> {
+        let heard = self.server.questions(|heard| heard.contains(&b'\n'));
+        let read =
+            |text: Vec<u8>| question(text.split(|byte| *byte == b'\n').next().unwrap_or(&[]));
+        heard
+            .into_iter()
+            .map(|(who, text)| (who, read(text)))
+            .collect()
     }
 
     /// Answers who asked, and hangs up when it is said.
-    pub fn answer(&mut self, index: usize, answer: &Answer) {
-        if let (Some(each), Ok(mut text)) =
-            (self.connections.get_mut(index), serde_json::to_vec(answer))
-        {
-            text.push(b'\n');
-            each.to_say = text;
-            // Short enough for the socket's buffer but for the longest; those are waited for.
-            let _ = each.stream.set_nonblocking(false);
-            let _ = each.stream.set_write_timeout(Some(PATIENCE));
-            if let Err(err) = each.stream.write_all(&each.to_say) {
-                log::debug!("an answer was not taken: {err}");
-            }
-            each.until = Instant::now();
-        }
+    pub(super) fn answer(&mut self, who: Who, answer: &Answer) {
+        let mut text = serde_json::to_vec(answer).unwrap_or_default();
+        text.push(b'\n');
+        self.server.answer(who, text);
     }
 
-    /// Forgets connections that are done.
-    pub fn tidy(&mut self) {
-        let now = Instant::now();
-        self.connections.retain(|each| each.until > now);
+    /// Says what there is to say, as far as it is taken.
+    pub fn say(&mut self) {
+        self.server.say();
     }
 }
 
@@ -218,25 +172,7 @@ impl Drop for Control {
     }
 }
 
-impl Connection {
-    /// Whether it goes on.
-    fn hear(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return self.heard.contains(&b'\n'),
-                Ok(len) => self.heard.extend_from_slice(&buffer[..len]),
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return err.kind() == io::ErrorKind::WouldBlock,
-            }
-            if self.heard.len() > QUESTION_MAX_BYTES {
-                return false;
-            }
-        }
-    }
-}
-
-fn is_root(stream: &UnixStream) -> bool {
+fn is_root(stream: &Socket) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0)
 }
 

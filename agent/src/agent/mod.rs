@@ -5,8 +5,10 @@
 
 pub mod control;
 pub mod events;
+pub mod exporter;
 mod holder;
 mod metrics;
+mod server;
 pub mod state;
 mod watch;
 
@@ -41,6 +43,7 @@ use crate::ready::{Ready, prepare};
 use crate::since;
 use control::{Answer, Command, Control, Wish};
 use events::Change;
+use exporter::Exporter;
 pub use holder::Holder;
 use state::{Entry, Kept, Pending, State};
 use watch::Watch;
@@ -97,6 +100,7 @@ struct Agent {
     /// News of interfaces, if the policy depends on any.
     links: Option<Links>,
     control: Control,
+    exporter: Option<Exporter>,
     state: State,
     signals: Vec<(UnixStream, libc::c_int)>,
     watchdog: Option<Duration>,
@@ -125,6 +129,8 @@ impl Agent {
             signals.push((ours, signal));
         }
         let control = Control::open().map_err(|err| format!("control socket: {err}"))?;
+        let exporter = args.metrics_listen.as_ref().map(Exporter::open);
+        let exporter = exporter.transpose().map_err(|err| err.to_string())?;
         let asked = args.backend.unwrap_or(BackendName::Auto);
         let holder = Holder::choose(asked, !args.no_owner)?;
         let poll = holder.is_deaf().then_some(LOOK_EVERY);
@@ -141,6 +147,7 @@ impl Agent {
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
             links: None,
             control,
+            exporter,
             state: State::open(),
             signals,
             watchdog: sd_notify::watchdog_enabled().map(|every| every / 2),
@@ -245,11 +252,15 @@ impl Agent {
         if files || links {
             self.feed(Input::Files);
         }
-        for (index, question) in self.control.questions() {
+        for (who, question) in self.control.questions() {
             let answer = question.map_or_else(|refusal| refusal, |command| self.obey(command));
-            self.control.answer(index, &answer);
+            self.control.answer(who, &answer);
         }
-        self.control.tidy();
+        self.control.say();
+        if let Some(mut exporter) = self.exporter.take() {
+            exporter.serve(|| self.metrics_text());
+            self.exporter = Some(exporter);
+        }
         if self
             .pending
             .as_ref()
@@ -270,10 +281,12 @@ impl Agent {
         heard.extend(self.holder.fd());
         heard.extend(self.links.iter().map(Links::as_fd));
         heard.extend(self.signals.iter().map(|(stream, _)| stream.as_fd()));
-        heard.extend(self.control.fds());
+        let heard = heard.into_iter().map(|fd| (fd, PollFlags::POLLIN));
+        let asked = self.control.fds();
+        let asked = asked.chain(self.exporter.iter().flat_map(Exporter::fds));
         let mut fds: Vec<PollFd<'_>> = heard
-            .into_iter()
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .chain(asked)
+            .map(|(fd, flags)| PollFd::new(fd, flags))
             .collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
@@ -288,14 +301,16 @@ impl Agent {
             .deadline()
             .map(|at| at.saturating_sub(self.now()));
         let until = |at: Instant| at.saturating_duration_since(Instant::now());
-        let control = self.control.deadline().map(until);
+        let exporter = self.exporter.as_ref().and_then(Exporter::deadline);
+        let asked = [self.control.deadline(), exporter];
+        let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = self.watchdog_due.map(until);
         let pending = self.pending.as_ref().map(|pending| {
             let left = pending.until.saturating_sub(state::now());
             Duration::from_secs(u64::try_from(left).unwrap_or(0))
         });
         let metrics = self.metrics_due.map(until);
-        let next = [reconcile, control, watchdog, pending, metrics]
+        let next = [reconcile, asked, watchdog, pending, metrics]
             .into_iter()
             .flatten()
             .min();
@@ -333,19 +348,23 @@ impl Agent {
             return;
         }
         self.metrics_due = Some(Instant::now() + METRICS_EVERY);
-        let seen = self.holder.observe();
-        let text = self.metrics.text(&metrics::Told {
-            in_sync: self.reconcile.in_sync_since.is_some(),
-            policy_ok: self.reconcile.policy_error.is_none(),
-            repairs: &self.blamed,
-            table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
-        });
+        let text = self.metrics_text();
         // Whoever collects it reads the old or the new.
         let fresh = path.with_extension("tmp");
         if let Err(err) = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path))
         {
             log::warn!("metrics are not written to {}: {err}", path.display());
         }
+    }
+
+    fn metrics_text(&mut self) -> String {
+        let seen = self.holder.observe();
+        self.metrics.text(&metrics::Told {
+            in_sync: self.reconcile.in_sync_since.is_some(),
+            policy_ok: self.reconcile.policy_error.is_none(),
+            repairs: &self.blamed,
+            table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
+        })
     }
 
     fn hear(&mut self, changes: Vec<Change>) {
