@@ -5,7 +5,6 @@
 //! again.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -161,6 +160,10 @@ pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
 }
 
 fn parse_net(text: &str) -> Result<IpNet, AddressError> {
+    // What most are, in lists of very many.
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
     if text.trim() != text || text.is_empty() {
         return Err(AddressError::new(format!("`{text}` is not an address"))
             .help("write it without spaces around it"));
@@ -274,20 +277,34 @@ pub fn short(net: IpNet) -> String {
     }
 }
 
-/// Addresses of one family, in canonical form: hosts, and prefixes none of which is in another.
+/// Consecutive addresses of one family, as numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub first: u128,
+    /// The last.
+    pub last: u128,
+    /// Whose they are.
+    pub name: Option<Box<str>>,
+}
+
+/// Addresses of one family, in canonical form: hosts, and prefixes none of which is in another, both
+/// ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FamilySet {
-    /// Single addresses as numbers, with the name they have.
-    pub hosts: BTreeMap<u128, Option<String>>,
-    /// Prefixes of more than one address: first → last, and the name they have.
-    pub nets: BTreeMap<u128, (u128, Option<String>)>,
+    /// Single addresses.
+    pub hosts: Vec<Span>,
+    /// Prefixes of more than one address.
+    pub nets: Vec<Span>,
 }
 
 /// A set of addresses of both families.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddrSet {
-    v4: FamilySet,
-    v6: FamilySet,
+    /// IPv4.
+    pub v4: FamilySet,
+    /// IPv6.
+    pub v6: FamilySet,
 }
 
 impl AddrSet {
@@ -297,39 +314,6 @@ impl AddrSet {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         }
-    }
-
-    /// Adds a prefix, keeping the canonical form. Where names compete, the one that is there first
-    /// stays; a prefix within another disappears.
-    pub fn insert(&mut self, net: IpNet, name: Option<&str>) {
-        let set = match net {
-            IpNet::V4(_) => &mut self.v4,
-            IpNet::V6(_) => &mut self.v6,
-        };
-        let (first, last) = bounds(net);
-        let name = name.map(str::to_owned);
-        if first == last {
-            let entry = set.hosts.entry(first).or_default();
-            *entry = entry.take().or(name);
-            return;
-        }
-        if let Some((_, (end, old))) = set.nets.range_mut(..=first).next_back()
-            && *end >= first
-        {
-            // Prefixes are nested or apart: either the old one holds the new one, or they start at
-            // the same address and the new one is larger.
-            if *end >= last {
-                if *end == last {
-                    *old = old.take().or(name);
-                }
-                return;
-            }
-        }
-        let inside: Vec<u128> = set.nets.range(first..=last).map(|(k, _)| *k).collect();
-        for key in inside {
-            set.nets.remove(&key);
-        }
-        set.nets.insert(first, (last, name));
     }
 
     /// Whether it holds this address.
@@ -346,10 +330,55 @@ impl AddrSet {
     }
 }
 
+/// From prefixes, with whose they are. Where names compete, the first stays; a prefix within another
+/// disappears.
+impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
+    fn from_iter<I: IntoIterator<Item = (IpNet, Option<&'n str>)>>(prefixes: I) -> Self {
+        let mut set = Self::default();
+        for (net, name) in prefixes {
+            let part = match net {
+                IpNet::V4(_) => &mut set.v4,
+                IpNet::V6(_) => &mut set.v6,
+            };
+            let (first, last) = bounds(net);
+            let span = Span {
+                first,
+                last,
+                name: name.map(Box::from),
+            };
+            match first == last {
+                true => part.hosts.push(span),
+                false => part.nets.push(span),
+            }
+        }
+        for part in [&mut set.v4, &mut set.v6] {
+            canonical(&mut part.hosts);
+            canonical(&mut part.nets);
+        }
+        set
+    }
+}
+
+/// Sorts spans that are nested or apart, and leaves the outermost.
+fn canonical(spans: &mut Vec<Span>) {
+    // Of those that start together, the largest is in front; of those that are the same, the first.
+    spans.sort_by_key(|span| (span.first, u128::MAX - span.last));
+    spans.dedup_by(|next, kept| {
+        if (next.first, next.last) == (kept.first, kept.last) && kept.name.is_none() {
+            kept.name = next.name.take();
+        }
+        next.last <= kept.last
+    });
+}
+
 impl FamilySet {
     fn contains(&self, number: u128) -> bool {
-        let net = self.nets.range(..=number).next_back();
-        self.hosts.contains_key(&number) || net.is_some_and(|(_, (last, _))| *last >= number)
+        [&self.hosts, &self.nets].iter().any(|spans| {
+            let after = spans.partition_point(|span| span.first <= number);
+            spans[..after]
+                .last()
+                .is_some_and(|span| span.last >= number)
+        })
     }
 }
 
@@ -417,6 +446,29 @@ mod tests {
         assert_eq!(prefix(Family::V4, 0, 2), None, "three addresses");
     }
 
+    #[test]
+    fn the_first_name_stays_and_the_larger_prefix() {
+        let list = [
+            ("10.0.0.1", Some("a")),
+            ("10.0.0.1", Some("b")),
+            ("10.0.0.2", None),
+            ("10.0.0.2", Some("c")),
+            ("10.1.1.0/24", Some("d")),
+            ("10.1.0.0/16", None),
+            ("10.1.0.0/16", Some("e")),
+        ];
+        let set: AddrSet = list
+            .iter()
+            .map(|(net, name)| (parse_source(net).unwrap(), *name))
+            .collect();
+        let names = |spans: &[Span]| -> Vec<String> {
+            let name = |span: &Span| span.name.clone().map(String::from).unwrap_or_default();
+            spans.iter().map(name).collect()
+        };
+        assert_eq!(names(&set.v4.hosts), ["a", "c"]);
+        assert_eq!(names(&set.v4.nets), ["e"]);
+    }
+
     proptest! {
         #[test]
         fn a_set_holds_what_was_put_in_and_its_prefixes_are_disjoint(
@@ -426,9 +478,8 @@ mod tests {
             let nets: Vec<IpNet> = nets.into_iter().map(|(a, len)| {
                 IpNet::new(IpAddr::V4(Ipv4Addr::from(a & 0x0000_ffff)), len).unwrap().trunc()
             }).collect();
-            let mut set = AddrSet::default();
-            for net in &nets { set.insert(*net, None); }
-            let list: Vec<_> = set.family(Family::V4).nets.iter().map(|(f, (l, _))| (*f, *l)).collect();
+            let set: AddrSet = nets.iter().map(|net| (*net, None)).collect();
+            let list: Vec<_> = set.v4.nets.iter().map(|span| (span.first, span.last)).collect();
             prop_assert!(list.windows(2).all(|w| w[0].1 < w[1].0), "{list:?}");
             let near = if nets.is_empty() { IpAddr::V4(Ipv4Addr::from(probe)) } else { nets[pick.index(nets.len())].addr() };
             for probe in [near, IpAddr::V4(Ipv4Addr::from(probe & 0xffff))] {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::addr::{AddrSet, Family};
+use crate::addr::{AddrSet, Family, Span};
 use crate::diagnostic::Place;
 use crate::interface::InterfacePattern;
 use crate::packet::Hook;
@@ -153,17 +153,17 @@ impl Compiler<'_> {
     }
 
     fn declare_sets(&mut self) {
-        self.address_sets("peers", &self.policy.peer_addresses());
+        self.address_sets("peers", self.policy.peer_addresses());
         for overlay in &self.policy.overlays {
-            self.address_sets(&overlay_set(&overlay.name), &address_set(&overlay.subnets));
+            self.address_sets(&overlay_set(&overlay.name), address_set(&overlay.subnets));
         }
         for group in &self.policy.groups {
             if self.is_used(&group.name) {
-                self.address_sets(&group_set(&group.name), &address_set(&group.addresses));
+                self.address_sets(&group_set(&group.name), address_set(&group.addresses));
             }
         }
         for allow in &self.policy.allows {
-            self.address_sets(&allow_set(&allow.name), &inline_addresses(&allow.from));
+            self.address_sets(&allow_set(&allow.name), inline_addresses(&allow.from));
             for (protocol, ranges) in ports_by_protocol(allow) {
                 if let Some(ranges) = ranges.filter(|ranges| ranges.len() > 1) {
                     let elements = ranges.iter().map(port_element).collect();
@@ -176,7 +176,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        self.address_sets("ping", &inline_addresses(&self.policy.icmp.ping));
+        self.address_sets("ping", inline_addresses(&self.policy.icmp.ping));
         self.icmp_sets();
     }
 
@@ -240,21 +240,17 @@ impl Compiler<'_> {
     /// Up to four sets: hosts and prefixes of both families, each only if it has elements. Hosts
     /// are kept apart since a hash set loads and looks up faster than an interval set
     /// (`docs/design.md` has the numbers).
-    fn address_sets(&mut self, name: &str, addresses: &AddrSet) {
-        for family in Family::BOTH {
-            let part = addresses.family(family);
+    fn address_sets(&mut self, name: &str, addresses: AddrSet) {
+        for (family, part) in [(Family::V4, addresses.v4), (Family::V6, addresses.v6)] {
             let key = KeyType::address(family);
-            if !part.hosts.is_empty() {
-                let hosts = part.hosts.iter();
-                let elements = hosts.map(|(at, name)| element(*at, *at, name)).collect();
-                self.set(hosts_set(name, family), key, false, elements);
-            }
-            if !part.nets.is_empty() {
-                let nets = part.nets.iter();
-                let elements = nets
-                    .map(|(first, (last, name))| element(*first, *last, name))
-                    .collect();
-                self.set(nets_set(name, family), key, true, elements);
+            for (name, interval, spans) in [
+                (hosts_set(name, family), false, part.hosts),
+                (nets_set(name, family), true, part.nets),
+            ] {
+                if !spans.is_empty() {
+                    let elements = spans.into_iter().map(element).collect();
+                    self.set(name, key, interval, elements);
+                }
             }
         }
     }
@@ -652,28 +648,30 @@ fn port_set(allow: &str, protocol: u8) -> String {
 }
 
 fn inline_addresses(from: &[Source]) -> AddrSet {
-    let mut set = AddrSet::default();
     if from.contains(&Source::Any) {
-        return set;
+        return AddrSet::default();
     }
-    for source in from {
-        if let Source::Net(net) = source {
-            set.insert(*net, None);
-        }
-    }
-    set
+    let nets = from.iter().filter_map(|source| match source {
+        Source::Net(net) => Some((*net, None)),
+        Source::Any | Source::Group(_) | Source::Peer(_) | Source::Overlay(_) => None,
+    });
+    nets.collect()
 }
 
-fn element(first: u128, last: u128, name: &Option<String>) -> Element {
+fn element(span: Span) -> Element {
     Element {
-        first,
-        last,
-        comment: name.as_deref().map(Box::from),
+        first: span.first,
+        last: span.last,
+        comment: span.name,
     }
 }
 
 fn port_element(range: &PortRange) -> Element {
-    element(u128::from(range.first), u128::from(range.last), &None)
+    Element {
+        first: u128::from(range.first),
+        last: u128::from(range.last),
+        comment: None,
+    }
 }
 
 fn kinds(list: &[u8]) -> Vec<Element> {

@@ -5,7 +5,7 @@
 use crate::backend::{Backend, BackendError, Refusal};
 use crate::observed::{Hold, Observed, SeenChain, SeenRule, SeenSet, SeenTable};
 use crate::plan::{Interval, Op, Plan};
-use crate::ruleset::{Action, Element, IcmpKinds, Match, Ports, Rule, Set};
+use crate::ruleset::{Action, Element, Match, Rule, Set};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -228,25 +228,7 @@ fn take_out(set: &mut Set, element: &Element) -> Result<(), i32> {
 }
 
 fn used_sets(rule: &Rule) -> impl Iterator<Item = &str> {
-    rule.matches.iter().filter_map(|condition| match condition {
-        Match::Source { set, .. }
-        | Match::DestinationPort(Ports::Set(set))
-        | Match::DialledPort(Ports::Set(set))
-        | Match::Icmp(IcmpKinds::Set(set)) => Some(set.as_str()),
-        Match::CtState(_)
-        | Match::Dnat
-        | Match::Loopback
-        | Match::Interface { .. }
-        | Match::Family(_)
-        | Match::Destination(_)
-        | Match::Protocol(_)
-        | Match::SourcePort(_)
-        | Match::DestinationPort(Ports::Range(_))
-        | Match::DialledPort(Ports::Range(_))
-        | Match::Icmp(IcmpKinds::One(_))
-        | Match::HopLimit(_)
-        | Match::ReversePath { .. } => None,
-    })
+    rule.matches.iter().filter_map(Match::set)
 }
 
 fn uses_set(rule: &Rule, name: &str) -> bool {

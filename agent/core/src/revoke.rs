@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::addr::{self, Family};
 use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::port;
-use crate::ruleset::{KeyType, Match, Ruleset};
+use crate::ruleset::{Action, KeyType, Match, Ruleset};
 
 /// A connection, as connection tracking knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +132,23 @@ impl<'r> Judge<'r> {
     }
 }
 
+/// Whether `new` admits everything that `old` admits, as far as that can be told without asking it about
+/// packets: the rules are the same, and sets have only grown that nothing but accepting depends on.
+pub fn only_widens(old: &Ruleset, new: &Ruleset) -> bool {
+    let rules = || new.chains.iter().flat_map(|chain| &chain.rules);
+    let only_accepts = |name: &str| {
+        let mut using = rules().filter(|rule| rule.matches.iter().any(|m| m.set() == Some(name)));
+        using.all(|rule| rule.action == Some(Action::Accept))
+    };
+    old.chains == new.chains
+        && old.sets.keys().eq(new.sets.keys())
+        && old
+            .sets
+            .iter()
+            .zip(&new.sets)
+            .all(|((name, old), (_, new))| old == new || (new.covers(old) && only_accepts(name)))
+}
+
 /// What a ruleset calls an address.
 fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
     let (key, value) = (KeyType::address(Family::of(address)), addr::number(address));
@@ -199,6 +216,35 @@ mod tests {
             is_dnat: dialled != port,
             destination: destination.parse().expect("an address"),
             destination_port: port,
+        }
+    }
+
+    #[test]
+    fn what_only_widens_is_known_without_asking() {
+        let base = "[peers]\na = [\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::/64\", \"198.51.100.0/24\"]\n[overlay.f]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        let with = |from: &str, to: &str| ruleset(&base.replace(from, to));
+        let old = ruleset(base);
+        for (new, widens) in [
+            (old.clone(), true),
+            (with("\"192.0.2.2\"", "\"192.0.2.2\", \"192.0.2.3\""), true),
+            (with("198.51.100.0/24", "198.51.0.0/16"), true),
+            (with("198.51.100.0/24", "198.51.100.0/25"), false),
+            (with("\"192.0.2.2\", ", ""), false),
+            (with("192.0.2.2", "192.0.2.3"), false),
+            (with("2001:db8::/64", "2001:db9::/64"), false),
+            // More pods: their addresses are dropped elsewhere now.
+            (
+                with("\"10.244.0.0/16\"", "\"10.244.0.0/16\", \"10.245.0.0/16\""),
+                false,
+            ),
+            (
+                ruleset(&format!(
+                    "{base}[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n"
+                )),
+                false,
+            ),
+        ] {
+            assert_eq!(only_widens(&old, &new), widens);
         }
     }
 

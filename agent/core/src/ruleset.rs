@@ -4,10 +4,12 @@
 //! in [`observed`](crate::observed); where a rule comes from is in
 //! [`Origins`](crate::compile::Origins).
 
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use ipnet::IpNet;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::addr::Family;
 use crate::interface::InterfacePattern;
@@ -122,7 +124,9 @@ pub struct Set {
 }
 
 /// An element: one value, or an interval of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Kept as `[first]`, `[first, last]` or `[first, last, comment]`: there can be very many.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// First value.
     pub first: u128,
@@ -143,10 +147,58 @@ impl Element {
     }
 }
 
+impl Serialize for Element {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.comment {
+            None if self.first == self.last => [self.first].serialize(serializer),
+            None => [self.first, self.last].serialize(serializer),
+            Some(comment) => (self.first, self.last, comment).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[first], [first, last] or [first, last, comment]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Element, A::Error> {
+                let first = parts.next_element()?;
+                let first = first.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                Ok(Element {
+                    first,
+                    last: parts.next_element()?.unwrap_or(first),
+                    comment: parts.next_element()?,
+                })
+            }
+        }
+
+        deserializer.deserialize_seq(Parts)
+    }
+}
+
 impl Set {
     /// Whether it holds this value.
     pub fn contains(&self, value: u128) -> bool {
         self.find(value).is_some()
+    }
+
+    /// Whether it holds all that the other does. Elements that only together hold one of the other's are
+    /// taken for too little.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut own = self.elements.iter().peekable();
+        self.key == other.key
+            && other.elements.iter().all(|element| {
+                while own.next_if(|own| own.last < element.first).is_some() {}
+                own.peek()
+                    .is_some_and(|own| own.first <= element.first && element.last <= own.last)
+            })
     }
 
     /// The element that holds this value.
@@ -324,6 +376,29 @@ pub enum Match {
 }
 
 impl Match {
+    /// The name of the set that it asks, if it does.
+    pub fn set(&self) -> Option<&str> {
+        match self {
+            Self::Source { set, .. }
+            | Self::DestinationPort(Ports::Set(set))
+            | Self::DialledPort(Ports::Set(set))
+            | Self::Icmp(IcmpKinds::Set(set)) => Some(set),
+            Self::CtState(_)
+            | Self::Dnat
+            | Self::Loopback
+            | Self::Interface { .. }
+            | Self::Family(_)
+            | Self::Destination(_)
+            | Self::Protocol(_)
+            | Self::SourcePort(_)
+            | Self::DestinationPort(Ports::Range(_))
+            | Self::DialledPort(Ports::Range(_))
+            | Self::Icmp(IcmpKinds::One(_))
+            | Self::HopLimit(_)
+            | Self::ReversePath { .. } => None,
+        }
+    }
+
     /// The interfaces that it asks about, if it does.
     pub fn interface(&self) -> Option<&InterfacePattern> {
         if let Self::Interface { pattern, .. } = self {
@@ -401,4 +476,33 @@ pub fn counter_reason(name: &str) -> Option<(Option<&str>, Reason)> {
         return Some((Some(chain), Reason::parse(reason)?));
     }
     Some((None, Reason::parse(name)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_kept_short_and_come_back() {
+        let of = |first, last, comment: Option<&str>| Element {
+            first,
+            last,
+            comment: comment.map(Box::from),
+        };
+        for (element, text) in [
+            (of(7, 7, None), "[7]"),
+            (of(7, 9, None), "[7,9]"),
+            (of(7, 7, Some("a")), "[7,7,\"a\"]"),
+            (
+                of(u128::MAX, u128::MAX, None),
+                "[340282366920938463463374607431768211455]",
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&element).ok().as_deref(), Some(text));
+            assert_eq!(serde_json::from_str(text).ok(), Some(element));
+        }
+        for text in ["[]", "7", "[7,8,9]", "[7,8,\"a\",1]", "[-1]"] {
+            assert!(serde_json::from_str::<Element>(text).is_err(), "{text}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ use crate::caller::Caller;
 pub const TOLD: usize = 5;
 /// How many are kept: one more, to compare the oldest with.
 const KEPT: usize = TOLD + 1;
+/// Rulesets of very many peers are megabytes.
+const WRITE_BYTES: usize = 256 * 1024;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
@@ -314,7 +316,7 @@ impl State {
         let attempt = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
             let fresh = self.folder.join(format!("{name}.{}", std::process::id()));
-            let mut writer = io::BufWriter::new(fs::File::create(&fresh)?);
+            let mut writer = io::BufWriter::with_capacity(WRITE_BYTES, fs::File::create(&fresh)?);
             serde_json::to_writer(&mut writer, value)?;
             let file = writer.into_inner()?;
             // It must be there before it is relied upon, whatever dies next.

@@ -637,21 +637,32 @@ fn spec_covered(spec: &crate::port::PortSpec, by: &[crate::port::PortSpec]) -> b
 }
 
 fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Diagnostic>) {
-    let mut seen: std::collections::HashMap<ipnet::IpNet, &Address> =
-        std::collections::HashMap::new();
-    let before = found.len();
-    for address in addresses {
-        if let Some(first) = seen.insert(address.net, address)
-            && found.len() - before < WARNINGS_MAX
-        {
-            let text = addr::short(address.net);
-            found.push(
-                Diagnostic::warning(address.place.clone(), format!("`{text}` is listed twice"))
-                    .label("again here")
-                    .also(first.place.clone(), "first here")
-                    .help("leave one of them out"),
-            );
-        }
+    // Sorted, since a list can have a hundred thousand; the same ones in the order in which they stand.
+    let mut sorted: Vec<(u128, u8, &Address)> = addresses
+        .map(|address| {
+            (
+                addr::number(address.net.addr()),
+                address.net.prefix_len(),
+                address,
+            )
+        })
+        .collect();
+    let order = |a: &(u128, u8, &Address)| (a.0, a.1, a.2.net.max_prefix_len());
+    sorted.sort_by_key(order);
+    let same = |pair: &[(u128, u8, &'a Address)]| match pair {
+        [(.., first), (.., again)] if first.net == again.net => Some((*first, *again)),
+        _ => None,
+    };
+    let mut pairs: Vec<(&Address, &Address)> = sorted.windows(2).filter_map(same).collect();
+    pairs.sort_by_key(|(_, again)| (again.place.file, again.place.span.start));
+    for (first, again) in pairs.into_iter().take(WARNINGS_MAX) {
+        let text = addr::short(again.net);
+        found.push(
+            Diagnostic::warning(again.place.clone(), format!("`{text}` is listed twice"))
+                .label("again here")
+                .also(first.place.clone(), "first here")
+                .help("leave one of them out"),
+        );
     }
 }
 

@@ -359,13 +359,13 @@ impl Policy {
 
     /// All addresses of all peers, in canonical form, with the peers' names.
     pub fn peer_addresses(&self) -> AddrSet {
-        let mut set = AddrSet::default();
-        for peer in &self.peers {
-            for address in &peer.addresses {
-                set.insert(address.net, peer.name.as_deref());
-            }
-        }
-        set
+        let addresses = self.peers.iter().flat_map(|peer| {
+            let name = peer.name.as_deref();
+            peer.addresses
+                .iter()
+                .map(move |address| (address.net, name))
+        });
+        addresses.collect()
     }
 
     /// The group of this name.
@@ -376,9 +376,8 @@ impl Policy {
 
 /// Addresses in canonical form.
 pub fn address_set(addresses: &[Address]) -> AddrSet {
-    let mut set = AddrSet::default();
-    for address in addresses {
-        set.insert(address.net, None);
-    }
-    set
+    addresses
+        .iter()
+        .map(|address| (address.net, None))
+        .collect()
 }
