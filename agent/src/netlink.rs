@@ -23,6 +23,8 @@ use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
 const RECEIVE_BYTES: usize = 256 * 1024;
 /// Room for answers on top of what the kernel gives by default.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Room for what is sent, on top of its length: the kernel counts its own headers too.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A dump that somebody keeps disturbing is given up after so many tries.
 const DUMP_TRIES: u32 = 50;
 
@@ -123,6 +125,8 @@ pub struct Socket {
     inner: NlSocket,
     seq: u32,
     buffer: Vec<u8>,
+    /// What the send buffer was made for, in bytes.
+    send_buffer: usize,
 }
 
 impl Socket {
@@ -155,6 +159,7 @@ impl Socket {
             inner,
             seq: 1,
             buffer: vec![0; RECEIVE_BYTES],
+            send_buffer: 0,
         };
         socket.grow(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES);
         Ok(socket)
@@ -184,11 +189,11 @@ impl Socket {
     /// [`NetlinkError::Io`]. If it is EMSGSIZE, nothing was sent, and the limit is
     /// `net.core.wmem_max`.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), NetlinkError> {
-        self.grow(
-            libc::SO_SNDBUFFORCE,
-            libc::SO_SNDBUF,
-            bytes.len() + 64 * 1024,
-        );
+        let needed = bytes.len() + SEND_BUFFER_BYTES;
+        if needed > self.send_buffer {
+            self.grow(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, needed);
+            self.send_buffer = needed;
+        }
         let doing = "send to the kernel";
         loop {
             match self.inner.send(bytes, Msg::empty()) {

@@ -34,7 +34,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
-use crate::connections;
+use crate::connections::Connections;
 use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
@@ -99,6 +99,8 @@ struct Agent {
     watch: Watch,
     /// News of interfaces, if the policy depends on any.
     links: Option<Links>,
+    /// Once one had to be ended.
+    connections: Option<Connections>,
     control: Control,
     exporter: Option<Exporter>,
     state: State,
@@ -146,6 +148,7 @@ impl Agent {
             holder,
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
             links: None,
+            connections: None,
             control,
             exporter,
             state: State::open(),
@@ -606,14 +609,21 @@ impl Agent {
 
     /// Ends open connections that were admitted before and are refused now; what waits to be confirmed
     /// ends none yet.
-    fn cut(&self, before: Option<&Ruleset>) {
+    fn cut(&mut self, before: Option<&Ruleset>) {
         let (Some(before), Some(wanted), None) = (before, &self.wanted, &self.pending) else {
             return;
         };
         if !wanted.cut {
             return;
         }
-        match connections::end(before, &wanted.kept.ruleset) {
+        let ended = match &mut self.connections {
+            Some(open) => open.end(before, &wanted.kept.ruleset),
+            closed => Connections::open().and_then(|open| {
+                let open = closed.insert(open);
+                open.end(before, &wanted.kept.ruleset)
+            }),
+        };
+        match ended {
             Ok(0) => {}
             Ok(ended) => log::info!("ended {ended} open connections that the policy refuses now"),
             Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),

@@ -21,9 +21,10 @@ use crate::agent::state::{self, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
 use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs, WishArgs};
-use crate::connections;
+use crate::connections::Connections;
 use crate::files::FileSystem;
 use crate::lockout;
+use crate::netlink::NetlinkError;
 use crate::output::{Output, complain};
 use crate::ready::{Ready, prepare};
 
@@ -111,7 +112,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
         .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
     state.confirm(&pending.new.entry, &pending.new.ruleset)?;
     if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
-        connections::end(before, &pending.new.ruleset).map_err(io::Error::other)?;
+        end(before, &pending.new.ruleset).map_err(io::Error::other)?;
     }
     Ok("confirmed; it stays")
 }
@@ -198,7 +199,7 @@ pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
     let Some(old) = old else {
         return; // nothing was admitted by us
     };
-    match connections::end(old, new) {
+    match end(old, new) {
         Ok(0) => {}
         Ok(ended) if !output.is_json() => {
             output.text(&format!(
@@ -214,6 +215,10 @@ pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
     }
 }
 
+fn end(old: &Ruleset, new: &Ruleset) -> Result<usize, NetlinkError> {
+    Connections::open()?.end(old, new)
+}
+
 /// Open connections of one kind that a policy would not admit.
 #[derive(Debug, Serialize)]
 pub(super) struct Kind {
@@ -227,7 +232,8 @@ pub(super) struct Kind {
 
 /// Open connections that a policy would not admit, alike ones together: first those that `apply` would end.
 pub(super) fn refused(old: Option<&Ruleset>, ready: &Ready) -> Vec<Kind> {
-    let found = connections::refused(old, &ready.ruleset).unwrap_or_else(|err| {
+    let found = Connections::open().and_then(|mut open| open.refused(old, &ready.ruleset));
+    let found = found.unwrap_or_else(|err| {
         log::warn!("open connections cannot be read: {err}");
         Vec::new()
     });
