@@ -183,6 +183,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_owner: bool,
 
+    /// Read the policy at the start and when `peerwall reload` or SIGHUP says so, not whenever one of its
+    /// files changes: so that `peerwall reload --confirm` comes before anything is in force
+    #[arg(long)]
+    pub no_follow: bool,
+
     /// Take policy files that others than root can write
     #[arg(long)]
     pub insecure_permissions: bool,

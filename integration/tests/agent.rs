@@ -383,8 +383,7 @@ netns_test! {
                 }
             };
             host.peerwall_ok(&["apply", &text]);
-            let mut agent = with_agent.then(|| Agent::start(&host, &path, &[]));
-            // The agent sees the file change, and an apply that has to be confirmed comes before that.
+            let mut agent = with_agent.then(|| Agent::start(&host, &path, &["--no-follow"]));
             let try_out = |peer: &str| {
                 write(folder.path(), "policy.toml", &policy(&[peer]));
                 let output = from_connection(&host, 4000, &["apply", "--confirm", "2s", &text]);
@@ -437,6 +436,100 @@ netns_test! {
             assert!(has("192.0.2.2") && !has("192.0.2.6"), "{name}");
             drop(agent);
         }
+    }
+}
+
+netns_test! {
+    fn a_copy_can_be_tried_out_while_the_agent_keeps_its_policy() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let copy = write(folder.path(), "copy.toml", &policy(&["192.0.2.2"]));
+        let (text, copied) = (path.to_str().unwrap(), copy.to_str().unwrap());
+        let agent = Agent::start(&host, &path, &[]);
+        let has = |address: &str| peers(&host).contains(address);
+        let apply = |args: &[&str]| from_connection(&host, 4000, &[&["apply"], args].concat());
+        // What is followed is in force before anybody can ask for a confirmation, which is said.
+        let late = apply(&["--confirm", "60s", text]);
+        assert!(late.status.code() == Some(2) && said(&late).contains("in force already"), "{}", said(&late));
+        // A copy that is wrong changes nothing, and the policy is none the worse for it.
+        let wrong = write(folder.path(), "wrong.toml", "version = 7\n");
+        let output = apply(&["--confirm", "60s", wrong.to_str().unwrap()]);
+        assert!(output.status.code() == Some(2) && said(&output).contains("version 7"), "{}", said(&output));
+        assert!(agent.status().unwrap()["policy_error"].is_null() && has("192.0.2.1"));
+        // Not confirmed, it goes; an event in its folder does not end it before.
+        let output = apply(&["--confirm", "2s", copied]);
+        assert!(output.status.success() && has("192.0.2.2"), "{}", said(&output));
+        write(folder.path(), "unrelated.txt", "");
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(has("192.0.2.2"), "it is tried out");
+        agent.wait_for(|| has("192.0.2.1"), "the policy");
+        // Nor does the agent's death.
+        assert!(apply(&["--confirm", "3s", copied]).status.success());
+        agent.kill();
+        let agent = Agent::start(&host, &path, &[]);
+        assert!(has("192.0.2.2"), "it is tried out still");
+        agent.wait_for(|| has("192.0.2.1"), "the policy");
+        // Confirmed, it stays, and becomes the policy by being moved there.
+        assert!(apply(&["--confirm", "60s", copied]).status.success());
+        let confirm = from_connection(&host, 4001, &["confirm"]);
+        assert!(confirm.status.success() && said(&confirm).contains(&format!("mv {copied} {text}")), "{}", said(&confirm));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(has("192.0.2.2"));
+        fs::rename(&copy, &path).unwrap();
+        agent.wait_for(|| host.peerwall(&["plan", text]).status.success(), "the policy that was moved there");
+        // Moved there before it was confirmed: that is no confirmation either.
+        fs::write(&copy, policy(&["192.0.2.3"])).unwrap();
+        assert!(apply(&["--confirm", "2s", copied]).status.success());
+        fs::rename(&copy, &path).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(has("192.0.2.3"));
+        agent.wait_for(|| has("192.0.2.2") && !has("192.0.2.3"), "what was confirmed");
+        agent.kill();
+        let _agent = Agent::start(&host, &path, &[]);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(has("192.0.2.2") && !has("192.0.2.3"), "a restart does not take it either");
+    }
+}
+
+netns_test! {
+    fn whenever_the_agent_is_killed_what_is_not_confirmed_goes() {
+        // Many at once, since each has to wait for its time to be over.
+        const HOSTS: u32 = 12;
+        let each = rounds(24).div_ceil(HOSTS);
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|threads| {
+            for number in 0..HOSTS {
+                let host = Host::new(&format!("host{number}"));
+                let base = folder.path().join(number.to_string());
+                fs::create_dir(&base).unwrap();
+                threads.spawn(move || {
+                    for round in 0..each {
+                        let (old, new) = ("192.0.2.1", format!("192.0.2.{}", 2 + round % 200));
+                        let path = write(&base, "policy.toml", &policy(&[old]));
+                        let agent = Agent::start(&host, &path, &["--no-follow"]);
+                        write(&base, "policy.toml", &policy(&[old, &new]));
+                        host.peerwall_ok(&["reload", "--confirm", "1s"]);
+                        assert!(peers(&host).contains(&new));
+                        let chance = u64::from(number * 97 + round * 131);
+                        std::thread::sleep(Duration::from_millis(chance % 1100));
+                        agent.kill();
+                        // Another comes before or after the time is over.
+                        std::thread::sleep(Duration::from_millis(chance * 7 % 1700));
+                        let chain = host.sh("nft list chain inet peerwall input");
+                        assert!(chain.contains("policy drop"), "never open: {chain}");
+                        let agent = Agent::start(&host, &path, &["--no-follow"]);
+                        agent.wait_for(|| !peers(&host).contains(&new), "the way back");
+                        assert!(peers(&host).contains(old));
+                        // Nor does it come back later.
+                        std::thread::sleep(Duration::from_millis(1200));
+                        assert!(!peers(&host).contains(&new), "round {round}");
+                        agent.kill();
+                    }
+                });
+            }
+        });
+        println!("{} agents killed while something waited to be confirmed", each * HOSTS);
     }
 }
 

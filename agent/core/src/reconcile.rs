@@ -63,6 +63,8 @@ pub enum Input {
     Reload,
     /// What came of [`Action::Read`].
     Read(Result<(), String>),
+    /// Something else is wanted, though the policy is what it was.
+    Wanted,
     /// What came of [`Action::Converge`]: whether anything had to be sent.
     Converged(Result<bool, String>),
     /// Nothing, but it is so late.
@@ -194,6 +196,7 @@ impl Reconcile {
             }
             Input::Lost => self.look_soon(now, Why::Resync),
             Input::Read(result) => self.read(now, result),
+            Input::Wanted => self.want(now),
             Input::Converged(result) => self.converged(now, result),
             Input::Tick => {}
         }
@@ -208,16 +211,20 @@ impl Reconcile {
     fn read(&mut self, now: Time, result: Result<(), String>) {
         match result {
             Ok(()) => {
-                let first = !self.has_policy;
-                self.has_policy = true;
                 self.policy_error = None;
-                self.failures = 0;
-                let why = if first { Why::Start } else { Why::Policy };
-                self.converge_due = Some(Due { at: now, why });
+                self.want(now);
             }
             // The next change of a file is the next try.
             Err(why) => self.policy_error = Some(why),
         }
+    }
+
+    fn want(&mut self, now: Time) {
+        let first = !self.has_policy;
+        self.has_policy = true;
+        self.failures = 0;
+        let why = if first { Why::Start } else { Why::Policy };
+        self.converge_due = Some(Due { at: now, why });
     }
 
     fn converged(&mut self, now: Time, result: Result<bool, String>) {
@@ -371,6 +378,16 @@ mod tests {
             Some(vec![nft()])
         );
         assert_eq!(reconcile.deadline(), None);
+    }
+
+    #[test]
+    fn what_is_wanted_meanwhile_does_not_make_a_bad_policy_good() {
+        let mut reconcile = started();
+        assert_eq!(reconcile.step(ms(5), Input::Reload), Some(Action::Read));
+        assert_eq!(reconcile.step(ms(5), Input::Read(Err("bad".into()))), None);
+        let action = reconcile.step(ms(6), Input::Wanted);
+        assert_eq!(action, Some(Action::Converge(Why::Policy)));
+        assert_eq!(reconcile.policy_error.as_deref(), Some("bad"));
     }
 
     #[test]

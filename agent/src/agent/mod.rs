@@ -82,6 +82,8 @@ struct Wanted {
 #[derive(Default)]
 struct Outcome {
     read: Option<Result<(), String>>,
+    /// Why what was wished for makes no sense, though the policy does.
+    refused: Option<&'static str>,
     warnings: Vec<String>,
     converged: Option<Result<Option<String>, String>>,
 }
@@ -92,6 +94,8 @@ struct Agent {
     metrics_file: Option<PathBuf>,
     /// Whether policy files that others than root can write are refused.
     secure: bool,
+    /// Whether the policy is read whenever one of its files changes.
+    follow: bool,
     start: Instant,
     started: String,
     reconcile: Reconcile,
@@ -142,6 +146,7 @@ impl Agent {
             asked: args.backend,
             metrics_file: args.metrics_file.clone(),
             secure: !args.insecure_permissions,
+            follow: !args.no_follow,
             start: Instant::now(),
             started: state::time(),
             reconcile: Reconcile::new(poll),
@@ -188,7 +193,10 @@ impl Agent {
             "{} was not confirmed in time; going back",
             pending.new.entry.policy
         );
-        if let Err(err) = self.state.give_up(&pending) {
+        // The policy itself may have been changed meanwhile; it was not confirmed either.
+        let wanted = self.wanted.as_ref().map(|wanted| &wanted.kept.entry);
+        let refused = wanted.unwrap_or(&pending.new.entry).digest.clone();
+        if let Err(err) = self.state.give_up(&refused) {
             log::error!("{err}");
         }
         let last = self.state.last().unwrap_or_else(|err| {
@@ -218,7 +226,7 @@ impl Agent {
         }
         self.pending = None;
         if self.wanted.is_some() {
-            self.feed(Input::Read(Ok(())));
+            self.feed(Input::Wanted);
         }
     }
 
@@ -252,7 +260,7 @@ impl Agent {
         self.hear(changes);
         let files = self.watch.drain();
         let links = self.links.as_mut().is_some_and(Links::drain);
-        if files || links {
+        if self.follow && (files || links) {
             self.feed(Input::Files);
         }
         for (who, question) in self.control.questions() {
@@ -405,7 +413,7 @@ impl Agent {
     fn read(&mut self) -> Input {
         self.watch.add(&self.policy);
         let files = Watched {
-            files: FileSystem { waits: true },
+            files: FileSystem { waits: self.follow },
             watch: RefCell::new(&mut self.watch),
         };
         let read = prepare(&self.policy, &files);
@@ -458,6 +466,31 @@ impl Agent {
                 self.policy.display()
             ));
         }
+        let confirms = wish.as_ref().is_some_and(|wish| wish.confirm.is_some());
+        let in_force = self.wanted.as_ref().map(|wanted| &wanted.kept.entry.digest);
+        if confirms && self.pending.is_none() && in_force == Some(&ready.digest) {
+            self.outcome.refused = Some(NOTHING_TO_CONFIRM);
+            return Ok(false);
+        }
+        // What is tried out stays until it is confirmed or goes away, as long as the policy does not
+        // change; an agent that was started meanwhile does not know yet what that is.
+        let tried = self
+            .pending
+            .as_ref()
+            .map(|pending| &pending.new.entry.policy);
+        let other = tried.is_some_and(|policy| *policy != self.policy.display().to_string());
+        if wish.is_none() && self.read_digest.is_none() && other {
+            self.read_digest = Some(ready.digest);
+            return Ok(true);
+        }
+        let digest = ready.digest.clone();
+        self.take(&self.policy.clone(), ready, wish)?;
+        self.read_digest = Some(digest);
+        Ok(true)
+    }
+
+    /// Wants what a policy says.
+    fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), String> {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, &wish.caller)?;
         }
@@ -482,7 +515,7 @@ impl Agent {
             "allows": ready.policy.allows.len(),
         });
         let kept = Kept {
-            entry: Entry::new(&self.policy, &ready.digest),
+            entry: Entry::new(path, &ready.digest),
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
@@ -494,13 +527,12 @@ impl Agent {
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
-        self.read_digest = Some(ready.digest);
         self.wanted = Some(Wanted {
             kept,
             cut: ready.policy.options.cut_revoked,
             counts,
         });
-        Ok(true)
+        Ok(())
     }
 
     /// Listens for changes of the interfaces that the policy depends on.
@@ -517,7 +549,9 @@ impl Agent {
             Ok(links) => {
                 self.links = Some(links);
                 // They may have changed between being asked for and being listened to.
-                let _ = self.reconcile.step(self.now(), Input::Files);
+                if self.follow {
+                    let _ = self.reconcile.step(self.now(), Input::Files);
+                }
             }
             Err(err) => log::warn!("changes of interfaces are not seen: {err}"),
         }
@@ -685,15 +719,18 @@ impl Agent {
     fn obey(&mut self, command: Command) -> Answer {
         match command {
             Command::Status => self.status(),
-            Command::Apply(policy, _) if policy != self.policy => Answer::new(
-                TROUBLE,
-                format!(
-                    "the agent keeps {}; stop it to apply {} by hand, or start it with that",
-                    self.policy.display(),
-                    policy.display()
+            Command::Apply(policy, wish) if policy != self.policy => match wish.confirm {
+                Some(_) => self.try_out(&policy, wish),
+                None => Answer::new(
+                    TROUBLE,
+                    format!(
+                        "the agent keeps {0}; try {1} out with --confirm, or make it that policy: mv {1} {0}",
+                        self.policy.display(),
+                        policy.display()
+                    ),
+                    Value::Null,
                 ),
-                Value::Null,
-            ),
+            },
             Command::Apply(_, wish) | Command::Reload(wish) => self.reload(wish),
             Command::Confirm(caller) => self.confirm(&caller),
             Command::Rollback => self.rollback(),
@@ -709,6 +746,29 @@ impl Agent {
         self.feed(Input::Reload);
         self.wish = None;
         notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);
+        self.tell_outcome(seconds)
+    }
+
+    /// Puts another policy in force, which has to be confirmed.
+    fn try_out(&mut self, policy: &Path, wish: Wish) -> Answer {
+        let seconds = wish.confirm;
+        self.outcome = Outcome::default();
+        let ready = prepare(policy, &FileSystem::default());
+        let taken = ready
+            .map_err(|why| why.text.trim_end().to_owned())
+            .and_then(|ready| self.take(policy, ready, Some(wish)));
+        if taken.is_ok() {
+            self.feed(Input::Wanted);
+        }
+        self.outcome.read = Some(taken);
+        self.tell_outcome(seconds)
+    }
+
+    /// What is answered to who wished for a policy.
+    fn tell_outcome(&mut self, seconds: Option<u64>) -> Answer {
+        if let Some(why) = self.outcome.refused.take() {
+            return Answer::new(TROUBLE, why, json!({"error": why}));
+        }
         match (self.outcome.read.take(), self.outcome.converged.take()) {
             (Some(Err(why)), _) => Answer::new(
                 TROUBLE,
@@ -753,11 +813,20 @@ impl Agent {
             return Answer::new(TROUBLE, SAME_CONNECTION, Value::Null);
         }
         let before = pending.before.clone();
+        let confirmed = pending.new.entry.policy.clone();
         self.pending = None;
         let noted = self.state.clear_pending();
         self.cut(before.as_ref());
         self.settle(false);
+        let policy = self.policy.display().to_string();
         match noted {
+            Ok(()) if confirmed != policy => Answer::new(
+                DONE,
+                format!(
+                    "confirmed; it stays until {policy} changes or the agent starts anew: make it that policy with mv {confirmed} {policy}"
+                ),
+                Value::Null,
+            ),
             Ok(()) => Answer::new(DONE, "confirmed; it stays", Value::Null),
             Err(err) => Answer::new(TROUBLE, format!("it stays, but: {err}"), Value::Null),
         }
@@ -776,7 +845,7 @@ impl Agent {
                 );
                 self.want(last, Value::Null);
                 self.outcome = Outcome::default();
-                self.feed(Input::Read(Ok(())));
+                self.feed(Input::Wanted);
                 match self.outcome.converged.take() {
                     Some(Err(why)) => Answer::new(TROUBLE, format!("error: {why}"), Value::Null),
                     _ => Answer::new(DONE, text, Value::Null),
@@ -794,6 +863,7 @@ impl Agent {
             "started": self.started,
             "backend": self.holder.describe(),
             "policy": self.policy,
+            "follows": self.follow,
             "digest": self.read_digest,
             "counts": self.wanted.as_ref().map(|wanted| &wanted.counts),
             "in_sync_seconds": reconcile.in_sync_since.map(ago),
@@ -837,6 +907,9 @@ fn overlay(overlay: &Overlay) -> Value {
         "interface": overlay.link.as_ref().map(Link::to_string),
     })
 }
+
+/// What is said to who wants to confirm what is there.
+const NOTHING_TO_CONFIRM: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {

@@ -149,13 +149,13 @@ impl State {
         spawn_guard()
     }
 
-    /// What waited was not confirmed: nothing waits any more, and the policy is not taken again until it
-    /// changes.
+    /// What waited was not confirmed: nothing waits any more, and the policy of this digest is not taken
+    /// again until it changes.
     ///
     /// # Errors
     /// If that cannot be read or written.
-    pub fn give_up(&self, pending: &Pending) -> io::Result<()> {
-        self.refuse(&pending.new.entry.digest)?;
+    pub fn give_up(&self, digest: &str) -> io::Result<()> {
+        self.refuse(digest)?;
         self.clear_pending()
     }
 
@@ -197,8 +197,12 @@ impl State {
     pub fn confirm(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
         let mut history = self.history().unwrap_or_default();
         let last = history.kept.last();
-        if history.refused.is_none() && last.is_some_and(|last| last.digest == entry.digest) {
-            return Ok(());
+        if last.is_some_and(|last| last.digest == entry.digest) {
+            if history.refused.as_ref() != Some(&entry.digest) {
+                return Ok(());
+            }
+            history.refused = None;
+            return self.write(CONFIRMED, &history);
         }
         let number = last.map_or(1, |last| last.number + 1);
         self.write(&ruleset_name(number), ruleset)?;

@@ -336,7 +336,7 @@ pub(super) fn boot(policy: &Path) -> u8 {
                 "warning: {} was not confirmed before this machine started anew; it is not taken\n",
                 pending.new.entry.policy
             ));
-            if let Err(err) = state.give_up(&pending) {
+            if let Err(err) = state.give_up(&pending.new.entry.digest) {
                 complain(&format!("warning: {err}\n"));
             }
         }
