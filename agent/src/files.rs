@@ -1,7 +1,7 @@
 //! The policy's files, from the file system.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use peerwall_core::link::Link;
@@ -30,14 +30,20 @@ impl FileSystem {
         if meta.is_dir() {
             return Err(format!("cannot read {}: it is a directory", path.display()));
         }
-        if meta.len() > FILE_MAX_BYTES {
+        // A device or a pipe has no length of its own, and perhaps no end.
+        let mut bytes =
+            Vec::with_capacity(usize::try_from(meta.len().min(FILE_MAX_BYTES)).unwrap_or(0));
+        let file = fs::File::open(path).map_err(say)?;
+        file.take(FILE_MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(say)?;
+        if bytes.len() as u64 > FILE_MAX_BYTES {
             return Err(format!(
                 "cannot read {}: it is larger than {} MiB",
                 path.display(),
                 FILE_MAX_BYTES >> 20
             ));
         }
-        let bytes = fs::read(path).map_err(say)?;
         String::from_utf8(bytes).map_err(|err| {
             format!(
                 "cannot read {}: byte {} is not UTF-8 text",

@@ -509,13 +509,13 @@ netns_test! {
                         let path = write(&base, "policy.toml", &policy(&[old]));
                         let agent = Agent::start(&host, &path, &["--no-follow"]);
                         write(&base, "policy.toml", &policy(&[old, &new]));
-                        host.peerwall_ok(&["reload", "--confirm", "1s"]);
+                        host.peerwall_ok(&["reload", "--confirm", "2s"]);
                         assert!(peers(&host).contains(&new));
                         let chance = u64::from(number * 97 + round * 131);
-                        std::thread::sleep(Duration::from_millis(chance % 1100));
+                        std::thread::sleep(Duration::from_millis(chance % 1900));
                         agent.kill();
                         // Another comes before or after the time is over.
-                        std::thread::sleep(Duration::from_millis(chance * 7 % 1700));
+                        std::thread::sleep(Duration::from_millis(chance * 7 % 2600));
                         let chain = host.sh("nft list chain inet peerwall input");
                         assert!(chain.contains("policy drop"), "never open: {chain}");
                         let agent = Agent::start(&host, &path, &["--no-follow"]);

@@ -103,6 +103,8 @@ struct Agent {
     watch: Watch,
     /// News of interfaces, if the policy depends on any.
     links: Option<Links>,
+    /// Whether what was read may be another already.
+    look_again: bool,
     /// Once one had to be ended.
     connections: Option<Connections>,
     control: Control,
@@ -153,6 +155,7 @@ impl Agent {
             holder,
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
             links: None,
+            look_again: false,
             connections: None,
             control,
             exporter,
@@ -176,7 +179,7 @@ impl Agent {
     fn begin(&mut self) {
         match self.state.pending() {
             Ok(None) => {}
-            Ok(Some(pending)) if pending.boot == state::boot() && pending.until > state::now() => {
+            Ok(Some(pending)) if pending.boot == state::boot() && !pending.is_over() => {
                 log::warn!("an apply still waits to be confirmed");
                 self.want(pending.new.clone(), Value::Null);
                 self.pending = Some(pending);
@@ -272,10 +275,7 @@ impl Agent {
             exporter.serve(|| self.metrics_text());
             self.exporter = Some(exporter);
         }
-        if self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.until <= state::now())
+        if self.pending.as_ref().is_some_and(Pending::is_over)
             && let Some(pending) = self.pending.take()
         {
             self.give_up(pending);
@@ -316,10 +316,7 @@ impl Agent {
         let asked = [self.control.deadline(), exporter];
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = self.watchdog_due.map(until);
-        let pending = self.pending.as_ref().map(|pending| {
-            let left = pending.until.saturating_sub(state::now());
-            Duration::from_secs(u64::try_from(left).unwrap_or(0))
-        });
+        let pending = self.pending.as_ref().map(Pending::left);
         let metrics = self.metrics_due.map(until);
         let next = [reconcile, asked, watchdog, pending, metrics]
             .into_iter()
@@ -399,18 +396,23 @@ impl Agent {
 
     /// Tells the state machine, and does what it says until it says nothing.
     fn feed(&mut self, input: Input) {
-        let mut action = self.reconcile.step(self.now(), input);
-        while let Some(todo) = action {
-            let came = match todo {
-                Action::Read => self.read(),
-                Action::Converge(why) => self.converge(&why),
-            };
-            action = self.reconcile.step(self.now(), came);
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let mut action = self.reconcile.step(self.now(), input);
+            while let Some(todo) = action {
+                let came = match todo {
+                    Action::Read => self.read(),
+                    Action::Converge(why) => self.converge(&why),
+                };
+                action = self.reconcile.step(self.now(), came);
+            }
+            next = std::mem::take(&mut self.look_again).then_some(Input::Files);
         }
     }
 
     /// Reads the policy.
     fn read(&mut self) -> Input {
+        self.outcome.warnings.clear();
         self.watch.add(&self.policy);
         let files = Watched {
             files: FileSystem { waits: self.follow },
@@ -514,8 +516,10 @@ impl Agent {
             "overlays": overlays,
             "allows": ready.policy.allows.len(),
         });
+        let says_iptables = ready.policy.options.backend == HeldBy::Iptables;
+        let by_iptables = self.holder.is_deaf() || self.asked.is_none() && says_iptables;
         let kept = Kept {
-            entry: Entry::new(path, &ready.digest),
+            entry: Entry::new(path, &ready.digest, by_iptables),
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
@@ -549,9 +553,7 @@ impl Agent {
             Ok(links) => {
                 self.links = Some(links);
                 // They may have changed between being asked for and being listened to.
-                if self.follow {
-                    let _ = self.reconcile.step(self.now(), Input::Files);
-                }
+                self.look_again = self.follow;
             }
             Err(err) => log::warn!("changes of interfaces are not seen: {err}"),
         }
@@ -574,11 +576,15 @@ impl Agent {
         from: Caller,
     ) -> Result<(), String> {
         // A second one while the first waits goes back to the same.
+        let by_iptables = self.holder.is_deaf();
         let before = match &self.pending {
-            Some(pending) => pending.before.clone(),
+            Some(pending) => (pending.before.clone(), pending.before_by_iptables),
             None => match &self.wanted {
-                Some(wanted) => Some(wanted.kept.ruleset.clone()),
-                None => self.holder.observe().and_then(|seen| seen.table?.ruleset()),
+                Some(wanted) => (Some(wanted.kept.ruleset.clone()), by_iptables),
+                None => {
+                    let seen = self.holder.observe();
+                    (seen.and_then(|seen| seen.table?.ruleset()), by_iptables)
+                }
             },
         };
         let pending = Pending::new(new.clone(), before, cut, seconds, from);
@@ -668,6 +674,7 @@ impl Agent {
     fn settle(&mut self, is_change: bool) {
         if let (None, Some(wanted)) = (&self.pending, &mut self.wanted) {
             wanted.kept.entry.time = state::time();
+            wanted.kept.entry.by_iptables = self.holder.is_deaf();
             let refused = self.state.refused();
             // What is held after a rollback is in the history already.
             let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
@@ -770,11 +777,15 @@ impl Agent {
             return Answer::new(TROUBLE, why, json!({"error": why}));
         }
         match (self.outcome.read.take(), self.outcome.converged.take()) {
-            (Some(Err(why)), _) => Answer::new(
-                TROUBLE,
-                format!("{why}\nnothing was changed"),
-                json!({"error": why}),
-            ),
+            (Some(Err(why)), _) => {
+                let end = if why.ends_with(UNCHANGED) {
+                    ""
+                } else {
+                    UNCHANGED
+                };
+                let text = format!("{why}\n{end}");
+                Answer::new(TROUBLE, text.trim_end(), json!({"error": why}))
+            }
             (_, Some(Err(why))) => {
                 Answer::new(TROUBLE, format!("error: {why}"), json!({"error": why}))
             }
@@ -875,7 +886,7 @@ impl Agent {
             })),
             "last_error": reconcile.last_error,
             "policy_error": reconcile.policy_error,
-            "pending_seconds": self.pending.as_ref().map(|pending| (pending.until - state::now()).max(0)),
+            "pending_seconds": self.pending.as_ref().map(Pending::seconds_left),
             "others_gone": self.gone,
         });
         Answer::new(DONE, self.headline(), data)
@@ -907,6 +918,9 @@ fn overlay(overlay: &Overlay) -> Value {
         "interface": overlay.link.as_ref().map(Link::to_string),
     })
 }
+
+/// What is said of a policy that is not taken.
+const UNCHANGED: &str = "nothing was changed";
 
 /// What is said to who wants to confirm what is there.
 const NOTHING_TO_CONFIRM: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";

@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
@@ -39,6 +40,9 @@ pub struct Entry {
     pub policy: String,
     /// SHA-256 of the policy's files.
     pub digest: String,
+    /// Whether iptables held it, and not nf_tables.
+    #[serde(default)]
+    pub by_iptables: bool,
 }
 
 /// A ruleset that was in force, compiled.
@@ -66,9 +70,12 @@ pub struct Pending {
     pub new: Kept,
     /// What to go back to; nothing if there was no table.
     pub before: Option<Ruleset>,
+    /// Whether iptables held that, and not nf_tables.
+    #[serde(default)]
+    pub before_by_iptables: bool,
     /// Whether open connections that it refuses end when it is confirmed.
     pub cut: bool,
-    /// Seconds since 1970 (`CLOCK_REALTIME`) at which it goes away.
+    /// Milliseconds since 1970 (`CLOCK_REALTIME`) at which it goes away.
     pub until: i64,
     /// The boot it was made in (`/proc/sys/kernel/random/boot_id`): it does not survive another.
     pub boot: String,
@@ -78,27 +85,56 @@ pub struct Pending {
 
 impl Entry {
     /// What is told of a policy that is put in force now.
-    pub fn new(policy: &Path, digest: &str) -> Self {
+    pub fn new(policy: &Path, digest: &str, by_iptables: bool) -> Self {
         Self {
             number: 0,
             time: time(),
             policy: policy.display().to_string(),
             digest: digest.to_owned(),
+            by_iptables,
         }
     }
 }
 
 impl Pending {
     /// One that goes back to `before` in so many seconds.
-    pub fn new(new: Kept, before: Option<Ruleset>, cut: bool, seconds: u64, from: Caller) -> Self {
+    pub fn new(
+        new: Kept,
+        (before, before_by_iptables): (Option<Ruleset>, bool),
+        cut: bool,
+        seconds: u64,
+        from: Caller,
+    ) -> Self {
         Self {
             new,
             before,
+            before_by_iptables,
             cut,
-            until: now() + i64::try_from(seconds).unwrap_or(i64::MAX / 2),
+            until: now()
+                .saturating_add(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)),
             boot: boot(),
             from,
         }
+    }
+
+    /// How long it has yet, as of now.
+    pub fn left(&self) -> Duration {
+        let left = self.until.saturating_sub(now());
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
+    }
+
+    /// The same in seconds, each begun one a whole one, for people.
+    pub fn seconds_left(&self) -> u64 {
+        self.left()
+            .as_millis()
+            .div_ceil(1000)
+            .try_into()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Whether it goes away by now.
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
     }
 }
 
@@ -345,9 +381,9 @@ fn named(path: &Path, why: &str) -> io::Error {
     io::Error::other(format!("{}: {why}", path.display()))
 }
 
-/// Seconds since 1970.
-pub fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
 }
 
 /// The time, as RFC 3339 in UTC.
@@ -395,6 +431,7 @@ mod tests {
                 time: time(),
                 policy: "policy.toml".into(),
                 digest: digest.into(),
+                by_iptables: false,
             },
             ruleset: Ruleset::default(),
         }

@@ -27,8 +27,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         Err(err) => return Ok(trouble("apply", &err, output)),
     };
     let mut kernel = Kernel::open()?;
-    let seen = || Kernel::open().ok()?.observe().ok()?.table?.ruleset();
-    if let Err(why) = keep::before_apply(&policy.path, ready, &args.wish, seen) {
+    if let Err(why) = keep::before_apply(&policy.path, ready, &args.wish, false) {
         return Ok(trouble("apply", &why, output));
     }
     let wanted = if hold { Hold::Yes } else { Hold::No };
@@ -55,7 +54,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         keep::cut(old.as_ref(), &ready.ruleset, output);
     }
     report(&converged.plan, output);
-    keep::after_apply(&policy.path, ready, &args.wish, output);
+    keep::after_apply(&policy.path, ready, &args.wish, false, output);
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
     }

@@ -73,23 +73,16 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
-    if wish.confirm.is_some() {
-        return trouble(
-            "apply",
-            &"--confirm without an agent takes nft; start `peerwall run`, which can do it by iptables too",
-            output,
-        );
-    }
-    if let Err(why) = keep::before_apply(&policy.path, ready, wish, || None) {
+    if let Err(why) = keep::before_apply(&policy.path, ready, wish, true) {
         return trouble("apply", &why, output);
     }
     let old = in_force();
     let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
     if code == DONE {
-        if ready.policy.options.cut_revoked {
+        if wish.confirm.is_none() && ready.policy.options.cut_revoked {
             keep::cut(old.as_ref(), &ready.ruleset, output);
         }
-        keep::after_apply(&policy.path, ready, wish, output);
+        keep::after_apply(&policy.path, ready, wish, true, output);
         since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
     }
@@ -104,7 +97,7 @@ pub(crate) fn in_force() -> Option<Ruleset> {
 }
 
 /// Takes our table away, now that the chains are in force, if there is one.
-fn take_table_away() {
+pub(super) fn take_table_away() {
     let removed =
         Kernel::open().and_then(|mut kernel| converge::converge(&mut kernel, None, Hold::No));
     match removed {

@@ -59,11 +59,15 @@ fn read(number: Option<u64>) -> io::Result<(Vec<Told>, Option<String>)> {
             let before = index
                 .checked_sub(1)
                 .and_then(|before| history.kept.get(before));
+            let change = before.map(|before| change(&state, before, entry));
+            // One that cannot be read any more hides no others.
+            let change = change.transpose().unwrap_or_else(|err| {
+                log::warn!("{err}");
+                None
+            });
             told.push(Told {
-                change: before
-                    .map(|before| change(&state, before, entry))
-                    .transpose()?,
                 entry: entry.clone(),
+                change,
             });
         }
     }

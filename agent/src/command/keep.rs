@@ -6,16 +6,18 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use peerwall_core::backend::Backend as _;
 use peerwall_core::compile::compile;
+use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{DONE, TROUBLE, count, refuse, trouble};
+use super::{DONE, TROUBLE, count, fallback, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
 use crate::agent::state::{self, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
@@ -23,15 +25,17 @@ use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs, WishArgs};
 use crate::connections::Connections;
 use crate::files::FileSystem;
+use crate::kernel::Kernel;
 use crate::lockout;
 use crate::netlink::NetlinkError;
 use crate::output::{Output, complain};
 use crate::ready::{Ready, prepare};
+use crate::since;
 
 /// The guard looks again so often, in case the clock was set.
 const GUARD_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How long the guard leaves it to an agent that is there.
-const AGENT_GRACE: i64 = 2;
+const AGENT_GRACE: Duration = Duration::from_secs(2);
 
 /// So many kinds of connections are shown to people.
 const KINDS_SHOWN: usize = 20;
@@ -103,7 +107,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
     if pending.from.is_same(caller) {
         return Err(io::Error::other(SAME_CONNECTION));
     }
-    if pending.until <= state::now() || pending.boot != state::boot() {
+    if pending.is_over() || pending.boot != state::boot() {
         return Err(io::Error::other("it is too late; it went back"));
     }
     // Whoever takes it has it: this, or the guard.
@@ -127,7 +131,7 @@ pub(super) fn rollback(output: &Output) -> u8 {
             go_back(&state, pending).map(|()| "gone back to what was before".to_owned())
         }
         Ok(None) => state.back().and_then(|last| {
-            put(Some(&last.ruleset)).map_err(io::Error::other)?;
+            put_kept(&last).map_err(io::Error::other)?;
             Ok(format!(
                 "gone back to number {} of {}",
                 last.entry.number, last.entry.time
@@ -144,17 +148,37 @@ pub(super) fn rollback(output: &Output) -> u8 {
     }
 }
 
-/// Puts a ruleset in force without an agent.
-fn put(wanted: Option<&Ruleset>) -> Result<(), String> {
-    let mut holder = Holder::choose(BackendName::Auto, true)?;
-    holder
-        .converge(wanted)
-        .map(drop)
-        .map_err(|err| err.to_string())
+/// Puts a ruleset in force without an agent, or takes away what is ours.
+fn put(wanted: Option<&Ruleset>, by_iptables: bool, policy: &str) -> Result<(), String> {
+    let was_by_iptables = since::last().is_some_and(|note| note.by_iptables);
+    let asked = match by_iptables {
+        true => BackendName::Iptables,
+        false => BackendName::Auto,
+    };
+    let mut holder = Holder::choose(asked, true)?;
+    holder.converge(wanted).map_err(|err| err.to_string())?;
+    // The one is in force; only now the other may go.
+    match (holder.is_deaf(), was_by_iptables) {
+        (true, _) => fallback::take_table_away(),
+        (false, true) => fallback::take_away(&Output::new(false)),
+        (false, false) => {}
+    }
+    match (wanted, holder.generation()) {
+        (None, _) => since::forget(),
+        (Some(_), Some(generation)) => since::note(generation, policy, holder.is_deaf()),
+        (Some(_), None) => {}
+    }
+    Ok(())
+}
+
+fn put_kept(kept: &Kept) -> Result<(), String> {
+    let entry = &kept.entry;
+    put(Some(&kept.ruleset), entry.by_iptables, &entry.policy)
 }
 
 fn go_back(state: &State, pending: Pending) -> io::Result<()> {
-    put(pending.before.as_ref()).map_err(io::Error::other)?;
+    let policy = &pending.new.entry.policy;
+    put(pending.before.as_ref(), pending.before_by_iptables, policy).map_err(io::Error::other)?;
     state.refuse(&pending.new.entry.digest)
 }
 
@@ -163,7 +187,7 @@ pub(super) fn before_apply(
     path: &Path,
     ready: &Ready,
     args: &WishArgs,
-    seen: impl FnOnce() -> Option<Ruleset>,
+    by_iptables: bool,
 ) -> Result<(), String> {
     let caller = Caller::here();
     if !args.force {
@@ -175,11 +199,13 @@ pub(super) fn before_apply(
     let state = State::open();
     let before = match state.pending() {
         // A second one while the first waits goes back to the same.
-        Ok(Some(pending)) if pending.boot == state::boot() => pending.before,
-        _ => seen(),
+        Ok(Some(pending)) if pending.boot == state::boot() => {
+            (pending.before, pending.before_by_iptables)
+        }
+        _ => in_force(),
     };
     let new = Kept {
-        entry: Entry::new(path, &ready.digest),
+        entry: Entry::new(path, &ready.digest, by_iptables),
         ruleset: ready.ruleset.clone(),
     };
     let pending = Pending::new(
@@ -192,6 +218,15 @@ pub(super) fn before_apply(
     state.guard(&pending).map_err(|err| {
         format!("nothing was changed, since it could not be made sure to go back: {err}")
     })
+}
+
+/// What is in force, and whether by iptables.
+fn in_force() -> (Option<Ruleset>, bool) {
+    if since::last().is_some_and(|note| note.by_iptables) {
+        return (fallback::in_force(), true);
+    }
+    let seen = || Kernel::open().ok()?.observe().ok()?.table?.ruleset();
+    (seen(), false)
 }
 
 /// Ends the open connections that the old ruleset admitted and the new refuses, and says so.
@@ -278,11 +313,17 @@ pub(super) fn refused_text(kinds: &[Kind]) -> String {
 }
 
 /// Afterwards: it is confirmed, or waits for that.
-pub(super) fn after_apply(path: &Path, ready: &Ready, args: &WishArgs, output: &Output) {
+pub(super) fn after_apply(
+    path: &Path,
+    ready: &Ready,
+    args: &WishArgs,
+    by_iptables: bool,
+    output: &Output,
+) {
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest), &ready.ruleset));
+            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest, by_iptables), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -300,6 +341,7 @@ pub(super) fn after_apply(path: &Path, ready: &Ready, args: &WishArgs, output: &
 pub(super) fn guard() -> u8 {
     let state = State::open();
     let mut mine: Option<Pending> = None;
+    let mut graced_until: Option<Instant> = None;
     loop {
         let Ok(Some(pending)) = state.pending() else {
             return DONE; // confirmed, or gone back
@@ -310,10 +352,17 @@ pub(super) fn guard() -> u8 {
         }
         // An agent does it itself, if it lives.
         let agent = matches!(control::ask(Command::Status), Some(Ok(_)));
-        let until = pending.until + if agent { AGENT_GRACE } else { 0 };
-        let left = until - state::now();
-        if left > 0 {
-            let left = Duration::from_secs(u64::try_from(left).unwrap_or(1));
+        let grace = if agent { AGENT_GRACE } else { Duration::ZERO };
+        // The grace begins when the time is over.
+        let left = match (pending.left(), graced_until) {
+            (Duration::ZERO, None) => {
+                graced_until = Some(Instant::now() + grace);
+                grace
+            }
+            (Duration::ZERO, Some(until)) => until.saturating_duration_since(Instant::now()),
+            (left, _) => left,
+        };
+        if !left.is_zero() {
             thread::sleep(left.min(GUARD_LOOKS_EVERY));
             continue;
         }
@@ -351,7 +400,7 @@ pub(super) fn boot(policy: &Path) -> u8 {
         }
     };
     if let Some(last) = last {
-        return match put(Some(&last.ruleset)) {
+        return match put_kept(&last) {
             Ok(()) => {
                 output.text(&format!(
                     "loaded number {} of {}, from {}\n",
@@ -374,7 +423,9 @@ pub(super) fn boot(policy: &Path) -> u8 {
         trouble("boot", &why, &output);
         return close(&output);
     }
-    match put(Some(&ready.ruleset)) {
+    let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
+    let name = policy.display().to_string();
+    match put(Some(&ready.ruleset), by_iptables, &name) {
         Ok(()) => {
             output.text(&format!(
                 "nothing was confirmed yet; applied {}\n",
@@ -391,7 +442,7 @@ fn close(output: &Output) -> u8 {
     let Some(closed) = load("closed", CLOSED, &NoFiles).policy else {
         return TROUBLE;
     };
-    if let Err(err) = put(Some(&compile(&closed).0)) {
+    if let Err(err) = put(Some(&compile(&closed).0), false, "nothing") {
         return trouble("boot", &err, output);
     }
     complain(

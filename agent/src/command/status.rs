@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{DIFFERS, DONE, Given};
 use crate::agent::control;
-use crate::agent::state::{self, State};
+use crate::agent::state::State;
 use crate::kernel::Kernel;
 use crate::output::Output;
 use crate::ready::{NotReady, Ready};
@@ -43,7 +43,7 @@ struct Status {
     /// What the agent says of itself, if one runs.
     agent: Option<Value>,
     /// What waits to be confirmed, and for how many seconds yet.
-    pending_seconds: Option<i64>,
+    pending_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,9 +125,9 @@ pub(super) fn agent() -> Option<Value> {
 }
 
 /// How long something still waits to be confirmed.
-fn pending_seconds() -> Option<i64> {
+fn pending_seconds() -> Option<u64> {
     let pending = State::open().pending().ok()??;
-    Some((pending.until - state::now()).max(0))
+    Some(pending.seconds_left())
 }
 
 /// What the agent says of itself, for people.
