@@ -93,7 +93,7 @@ impl Traffic {
     /// # Panics
     /// Where a socket cannot be had, or with [`Answers::All`] if a request is not answered.
     pub fn start(three: &Three, answers: Answers) -> Self {
-        probe::udp_server(&three.host, "192.0.2.1:9000");
+        let served = probe::udp_server(&three.host, "192.0.2.1:9000");
         let mut traffic = Self {
             got_in: probe::udp_server(&three.host, "198.51.100.1:9000"),
             stop: Arc::default(),
@@ -107,16 +107,20 @@ impl Traffic {
         };
         let (stop, asked) = (Arc::clone(&traffic.stop), Arc::clone(&traffic.asked));
         traffic.threads.push(three.friend.spawn(move || {
+            let mut sent = 0;
             while !stop.load(Ordering::Relaxed) {
                 let socket = UdpSocket::bind("0.0.0.0:0").expect("there is a port");
                 let asking = socket
                     .set_read_timeout(Some(wait))
                     .and_then(|()| socket.send_to(b"?", "192.0.2.1:9000"));
                 asking.expect("the wire is there");
+                sent += 1;
                 match socket.recv_from(&mut [0; 8]) {
                     Ok(_) => drop(asked.fetch_add(1, Ordering::Relaxed)),
+                    // Once in millions an answer is lost in the peer's own kernel, between two sockets
+                    // that follow each other on one port. A request that was served was not refused.
                     Err(err) => assert!(
-                        answers == Answers::Some,
+                        answers == Answers::Some || served.load(Ordering::SeqCst) == sent,
                         "a peer's request was refused: {err}"
                     ),
                 }

@@ -826,9 +826,9 @@ impl Agent {
         let before = pending.before.clone();
         let confirmed = pending.new.entry.policy.clone();
         self.pending = None;
-        let noted = self.state.clear_pending();
         self.cut(before.as_ref());
         self.settle(false);
+        let noted = self.state.clear_pending();
         let policy = self.policy.display().to_string();
         match noted {
             Ok(()) if confirmed != policy => Answer::new(

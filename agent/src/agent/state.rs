@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -27,6 +28,7 @@ const WRITE_BYTES: usize = 256 * 1024;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
+const LOCK: &str = "lock";
 const DISCOVERED: &str = "discovered.json";
 
 /// What is told of a ruleset that was in force.
@@ -191,28 +193,53 @@ impl State {
     /// # Errors
     /// If that cannot be read or written.
     pub fn give_up(&self, digest: &str) -> io::Result<()> {
+        let _lock = self.lock()?;
         self.refuse(digest)?;
         self.clear_pending()
+    }
+
+    /// Goes back from what waits for confirmation, if anything does and it is `mine` where that is said;
+    /// whether it did. Nobody confirms it meanwhile, and it waits until `put` has put back what was before:
+    /// whoever dies in between leaves it to the next.
+    ///
+    /// # Errors
+    /// That of `put`, or if it cannot be read or written.
+    pub fn go_back(
+        &self,
+        mine: Option<&Pending>,
+        put: impl FnOnce(&Pending) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let _lock = self.lock()?;
+        let pending = self.pending()?;
+        let Some(pending) = pending.filter(|it| mine.is_none_or(|mine| mine == it)) else {
+            return Ok(false);
+        };
+        put(&pending)?;
+        self.refuse(&pending.new.entry.digest)?;
+        self.clear_pending()?;
+        Ok(true)
+    }
+
+    /// Confirms what waits for it, if `check` lets it pass.
+    ///
+    /// # Errors
+    /// That of `check`, or if nothing waits, or it cannot be read or written.
+    pub fn confirm_pending(
+        &self,
+        check: impl FnOnce(&Pending) -> io::Result<()>,
+    ) -> io::Result<Pending> {
+        let _lock = self.lock()?;
+        let nothing = || io::Error::other("nothing waits to be confirmed");
+        let pending = self.pending()?.ok_or_else(nothing)?;
+        check(&pending)?;
+        self.add(&pending.new.entry, &pending.new.ruleset)?;
+        self.clear_pending()?;
+        Ok(pending)
     }
 
     /// The policy that is not taken until it changes, if there is one and it can be read.
     pub fn refused(&self) -> Option<String> {
         self.history().ok()?.refused
-    }
-
-    /// Takes what waits for confirmation, so that nobody else can: by one rename, which one caller wins.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn take_pending(&self) -> io::Result<Option<Pending>> {
-        let taken = format!("{PENDING}.taken");
-        match fs::rename(self.folder.join(PENDING), self.folder.join(&taken)) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        }
-        let pending = self.read(&taken);
-        fs::remove_file(self.folder.join(&taken))?;
-        pending
     }
 
     /// Nothing waits any more.
@@ -231,6 +258,11 @@ impl State {
     /// # Errors
     /// If that cannot be read or written.
     pub fn confirm(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
+        let _lock = self.lock()?;
+        self.add(entry, ruleset)
+    }
+
+    fn add(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
         let mut history = self.history().unwrap_or_default();
         let last = history.kept.last();
         if last.is_some_and(|last| last.digest == entry.digest) {
@@ -282,10 +314,7 @@ impl State {
     }
 
     /// Does not take a policy again until it changes.
-    ///
-    /// # Errors
-    /// If that cannot be read or written.
-    pub fn refuse(&self, digest: &str) -> io::Result<()> {
+    fn refuse(&self, digest: &str) -> io::Result<()> {
         let mut history = self.history()?;
         history.refused = Some(digest.to_owned());
         self.write(CONFIRMED, &history)
@@ -296,6 +325,7 @@ impl State {
     /// # Errors
     /// If there is none before, or the history cannot be read or written.
     pub fn back(&self) -> io::Result<Kept> {
+        let _lock = self.lock()?;
         let mut history = self.history()?;
         let undone = history.kept.pop();
         let Some(last) = history.kept.last().cloned() else {
@@ -337,6 +367,17 @@ impl State {
             true => Ok(()),
             false => self.write(DISCOVERED, &found),
         }
+    }
+
+    /// Nobody else changes what is there until this is dropped.
+    fn lock(&self) -> io::Result<Flock<fs::File>> {
+        let path = self.folder.join(LOCK);
+        let attempt = || -> io::Result<Flock<fs::File>> {
+            fs::create_dir_all(&self.folder)?;
+            let file = fs::File::create(&path)?;
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, err)| err.into())
+        };
+        attempt().map_err(|err| named(&path, &err.to_string()))
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {

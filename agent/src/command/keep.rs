@@ -100,21 +100,15 @@ pub(super) fn confirm(output: &Output) -> u8 {
 }
 
 fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
-    let state = State::open();
-    let pending = state
-        .pending()?
-        .ok_or_else(|| io::Error::other("nothing waits to be confirmed"))?;
-    if pending.from.is_same(caller) {
-        return Err(io::Error::other(SAME_CONNECTION));
-    }
-    if pending.is_over() || pending.boot != state::boot() {
-        return Err(io::Error::other("it is too late; it went back"));
-    }
-    // Whoever takes it has it: this, or the guard.
-    let pending = state
-        .take_pending()?
-        .ok_or_else(|| io::Error::other("it is too late; it went back"))?;
-    state.confirm(&pending.new.entry, &pending.new.ruleset)?;
+    let pending = State::open().confirm_pending(|pending| {
+        if pending.from.is_same(caller) {
+            return Err(io::Error::other(SAME_CONNECTION));
+        }
+        match pending.is_over() || pending.boot != state::boot() {
+            true => Err(io::Error::other("it is too late; it went back")),
+            false => Ok(()),
+        }
+    })?;
     if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
         end(before, &pending.new.ruleset).map_err(io::Error::other)?;
     }
@@ -126,11 +120,9 @@ pub(super) fn rollback(output: &Output) -> u8 {
         return code;
     }
     let state = State::open();
-    let result = match state.take_pending() {
-        Ok(Some(pending)) => {
-            go_back(&state, pending).map(|()| "gone back to what was before".to_owned())
-        }
-        Ok(None) => state.back().and_then(|last| {
+    let result = match state.go_back(None, put_before) {
+        Ok(true) => Ok("gone back to what was before".to_owned()),
+        Ok(false) => state.back().and_then(|last| {
             put_kept(&last).map_err(io::Error::other)?;
             Ok(format!(
                 "gone back to number {} of {}",
@@ -176,10 +168,9 @@ fn put_kept(kept: &Kept) -> Result<(), String> {
     put(Some(&kept.ruleset), entry.by_iptables, &entry.policy)
 }
 
-fn go_back(state: &State, pending: Pending) -> io::Result<()> {
+fn put_before(pending: &Pending) -> io::Result<()> {
     let policy = &pending.new.entry.policy;
-    put(pending.before.as_ref(), pending.before_by_iptables, policy).map_err(io::Error::other)?;
-    state.refuse(&pending.new.entry.digest)
+    put(pending.before.as_ref(), pending.before_by_iptables, policy).map_err(io::Error::other)
 }
 
 /// Before anything is changed: whether the caller could come back, and how to go back.
@@ -366,12 +357,9 @@ pub(super) fn guard() -> u8 {
             thread::sleep(left.min(GUARD_LOOKS_EVERY));
             continue;
         }
-        return match state.take_pending() {
-            Ok(Some(pending)) => match go_back(&state, pending) {
-                Ok(()) => DONE,
-                Err(_) => TROUBLE,
-            },
-            _ => DONE,
+        return match state.go_back(mine.as_ref(), put_before) {
+            Ok(_) => DONE,
+            Err(_) => TROUBLE,
         };
     }
 }
