@@ -626,7 +626,34 @@ netns_test! {
         agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the change");
         host.sh("iptables -F PEERWALL-INPUT");
         agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the repair");
-        assert!(!host.sh("nft list tables").contains("inet peerwall"));
+        let no_table = || !host.sh("nft list tables").contains("inet peerwall");
+        assert!(no_table());
+        // Without the agent as well: what is not confirmed goes, and the start of the machine and the way
+        // back take the same backend.
+        agent.end();
+        let apply = |peer: &str, more: &[&str]| {
+            write(folder.path(), "policy.toml", &text.replace("192.0.2.1", peer));
+            let output = from_connection(&host, 4000, &[&["apply"], more, &[path.to_str().unwrap()]].concat());
+            assert!(output.status.success() && rules().contains(&format!("-s {peer}/32")), "{}", said(&output));
+        };
+        let soon = |peer: &str| {
+            let start = Instant::now();
+            while !rules().contains(&format!("-s {peer}/32")) {
+                assert!(start.elapsed() < PATIENCE, "{}", rules());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        apply("192.0.2.3", &["--confirm", "2s"]);
+        soon("192.0.2.2");
+        apply("192.0.2.4", &["--confirm", "60s"]);
+        let confirm = from_connection(&host, 4001, &["confirm"]);
+        assert!(confirm.status.success(), "{}", said(&confirm));
+        host.sh("iptables -F; iptables -X; ip6tables -F; ip6tables -X");
+        host.peerwall_ok(&["boot", path.to_str().unwrap()]);
+        soon("192.0.2.4");
+        host.peerwall_ok(&["rollback"]);
+        soon("192.0.2.2");
+        assert!(no_table());
     }
 }
 
