@@ -387,9 +387,10 @@ impl State {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(named(&path, &err.to_string())),
         };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|err| named(&path, &err.to_string()))
+        serde_json::from_slice(&text).map(Some).map_err(|err| {
+            let why = format!("{err}; it is damaged, move it out of the way");
+            named(&path, &why)
+        })
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
