@@ -1,5 +1,10 @@
 //! Open connections, by ctnetlink: which a change of policy refuses, and the end of those that it ends.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use peerwall_core::packet::Hook;
+use peerwall_core::port::TCP;
 use peerwall_core::revoke::{self, Judge, Place, Refused};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_proto::attr::Attrs;
@@ -13,6 +18,8 @@ use crate::netlink::{NetlinkError, Socket};
 /// The kernel's table of connections.
 pub struct Connections {
     socket: Socket,
+    /// To the kernel's sockets, once one had to be ended.
+    sockets: Option<Socket>,
 }
 
 impl Connections {
@@ -24,7 +31,10 @@ impl Connections {
     /// If there is no socket to be had.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open()?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            sockets: None,
+        })
     }
 
     /// Connections that `new` refuses in the place of `old`: those that it ends, and others that somebody
@@ -33,6 +43,17 @@ impl Connections {
     /// # Errors
     /// If they cannot be read.
     pub fn refused(
+        &mut self,
+        old: Option<&Ruleset>,
+        new: &Ruleset,
+    ) -> Result<Vec<(Connection, Refused)>, NetlinkError> {
+        let mut found = self.judged(old, new)?;
+        found.retain(|(connection, refused)| refused.was_admitted || connection.is_established());
+        Ok(found)
+    }
+
+    /// Every connection that `new` refuses.
+    fn judged(
         &mut self,
         old: Option<&Ruleset>,
         new: &Ruleset,
@@ -49,9 +70,7 @@ impl Connections {
             let refused = judge.refused(&known(&connection)?)?;
             Some((connection, refused))
         });
-        Ok(judged
-            .filter(|(connection, refused)| refused.was_admitted || connection.is_established())
-            .collect())
+        Ok(judged.collect())
     }
 
     /// Ends connections that the old ruleset admitted and the new refuses, and says how many there were.
@@ -64,9 +83,39 @@ impl Connections {
         if revoke::only_widens(old, new) {
             return Ok(0);
         }
+        let mut list = self.judged(Some(old), new)?;
+        list.retain(|(_, refused)| refused.was_admitted);
+        self.forget(&list)
+    }
+
+    /// Numbers of the connections that a ruleset refuses: they are older than it.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn older(&mut self, ruleset: &Ruleset) -> Result<BTreeSet<u32>, NetlinkError> {
+        let list = self.judged(None, ruleset)?;
+        Ok(list.iter().filter_map(|(each, _)| each.id).collect())
+    }
+
+    /// Ends all connections that a ruleset refuses but for older ones, and says how many there were: they
+    /// came while it was not in force.
+    ///
+    /// # Errors
+    /// If they cannot be read, or one cannot be ended.
+    pub fn sweep(
+        &mut self,
+        ruleset: &Ruleset,
+        older: &BTreeSet<u32>,
+    ) -> Result<usize, NetlinkError> {
+        let mut list = self.judged(None, ruleset)?;
+        list.retain(|(each, _)| each.id.is_some_and(|id| !older.contains(&id)));
+        self.forget(&list)
+    }
+
+    fn forget(&mut self, list: &[(Connection, Refused)]) -> Result<usize, NetlinkError> {
         let mut ended = 0;
-        let list = self.refused(Some(old), new)?;
-        for (connection, _) in list.iter().filter(|(_, refused)| refused.was_admitted) {
+        self.hang_up(list);
+        for (connection, _) in list {
             let Ok(request) = conntrack::delete(connection) else {
                 continue;
             };
@@ -77,6 +126,29 @@ impl Connections {
             }
         }
         Ok(ended)
+    }
+
+    /// Ends the sockets of this host of these connections. If one went on sending, connection tracking would
+    /// take the connection for a new one, begun by this host, and let the answers in.
+    fn hang_up(&mut self, list: &[(Connection, Refused)]) {
+        let ends = list.iter().filter_map(|(connection, refused)| {
+            let known = known(connection)?;
+            let is_ours = refused.hook == Hook::Input && known.protocol == TCP;
+            is_ours.then(|| {
+                let local = SocketAddr::new(known.destination, known.destination_port);
+                (local, SocketAddr::new(known.source, known.source_port))
+            })
+        });
+        for (local, remote) in ends {
+            let sockets = match &mut self.sockets {
+                Some(open) => Ok(open),
+                closed => Socket::open_diag().map(|open| closed.insert(open)),
+            };
+            if let Err(err) = sockets.and_then(|sockets| sockets.destroy(local, remote)) {
+                log::info!("sockets cannot be ended, so whoever they send to may go on: {err}");
+                return;
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use neli::consts::socket::{Msg, NlFamily};
@@ -18,6 +19,7 @@ use peerwall_proto::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
+use peerwall_proto::sock_diag;
 
 /// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -147,6 +149,17 @@ impl Socket {
     /// [`NetlinkError::Io`] if the kernel will not give one.
     pub fn open_route() -> Result<Self, NetlinkError> {
         Self::connect(NlFamily::Route, "open a netlink socket to rtnetlink")
+    }
+
+    /// Opens one to sock_diag.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`] if the kernel will not give one.
+    pub fn open_diag() -> Result<Self, NetlinkError> {
+        Self::connect(
+            NlFamily::SockOrInetDiag,
+            "open a netlink socket to sock_diag",
+        )
     }
 
     fn connect(family: NlFamily, doing: &'static str) -> Result<Self, NetlinkError> {
@@ -298,6 +311,24 @@ impl Socket {
     /// [`NetlinkError::Answer`] for no.
     pub fn acknowledged(&mut self, request: Message) -> Result<(), NetlinkError> {
         let seq = self.request(request)?;
+        self.wait_for_ack(seq)
+    }
+
+    /// Ends the TCP socket between these two; whether there was one.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] if the kernel will not.
+    pub fn destroy(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, NetlinkError> {
+        let seq = self.take_seq(0);
+        self.send(&sock_diag::destroy(local, remote, seq))?;
+        match self.wait_for_ack(seq) {
+            Ok(()) => Ok(true),
+            Err(err) if err.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    fn wait_for_ack(&mut self, seq: u32) -> Result<(), NetlinkError> {
         loop {
             let bytes = self.receive(true)?.unwrap_or_default();
             for raw in Datagram::new(bytes) {

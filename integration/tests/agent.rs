@@ -9,6 +9,8 @@
 )]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
@@ -560,8 +562,8 @@ netns_test! {
 netns_test! {
     fn who_would_lock_himself_out_is_told_before() {
         let Three { host, stranger, .. } = Three::new();
-        let listener = host.run(|| std::net::TcpListener::bind("198.51.100.1:22").unwrap());
-        let _client = stranger.run(|| std::net::TcpStream::connect("198.51.100.1:22").unwrap());
+        let listener = host.run(|| TcpListener::bind("198.51.100.1:22").unwrap());
+        let _client = stranger.run(|| TcpStream::connect("198.51.100.1:22").unwrap());
         let (accepted, _) = listener.accept().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n");
@@ -680,7 +682,7 @@ netns_test! {
         let agent = Agent::start(&host, &path, &["--metrics-file", file.to_str().unwrap(), "--metrics-listen", port]);
         agent.wait_for(|| file.exists(), "the file");
         check(&fs::read_to_string(&file).unwrap());
-        let mut stream = host.run(|| std::net::TcpStream::connect(port).unwrap());
+        let mut stream = host.run(|| TcpStream::connect(port).unwrap());
         check(&ask(&mut stream));
         // Killed, it leaves its socket, and takes it again.
         agent.kill();
@@ -737,38 +739,46 @@ netns_test! {
     }
 }
 
+/// Sends back what it is sent, over TCP.
+fn echo(host: &Host, addresses: &[&str]) {
+    for address in addresses {
+        let listener = host.run(|| TcpListener::bind(address).unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let mut buffer = [0; 16];
+                    while let Ok(len) = stream.read(&mut buffer) {
+                        if len == 0 || stream.write_all(&buffer[..len]).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn open(from: &Host, to: &str) -> TcpStream {
+    let stream = from.run(|| TcpStream::connect(to).unwrap());
+    let wait = Some(Duration::from_millis(500));
+    stream.set_read_timeout(wait).unwrap();
+    stream
+}
+
+/// Whether what is sent comes back.
+fn lives(stream: &mut TcpStream) -> bool {
+    stream.write_all(b"?").is_ok() && stream.read(&mut [0; 16]).is_ok_and(|len| len > 0)
+}
+
 netns_test! {
     fn open_connections_of_who_is_no_peer_any_more_end_and_no_others() {
-        use std::io::{Read as _, Write as _};
         let Three { host, friend, stranger } = Three::new();
         let folder = tempfile::tempdir().unwrap();
         let both = policy(&["192.0.2.2", "198.51.100.2"]);
         let path = write(folder.path(), "policy.toml", &both);
         let text = path.to_str().unwrap().to_owned();
-        for address in ["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"] {
-            let listener = host.run(|| std::net::TcpListener::bind(address).unwrap());
-            std::thread::spawn(move || {
-                for stream in listener.incoming() {
-                    std::thread::spawn(move || {
-                        let mut stream = stream.unwrap();
-                        let mut buffer = [0; 16];
-                        while let Ok(len) = stream.read(&mut buffer) {
-                            if len == 0 || stream.write_all(&buffer[..len]).is_err() {
-                                break;
-                            }
-                        }
-                    });
-                }
-            });
-        }
-        let open = |from: &Host, to: &str| {
-            let stream = from.run(|| std::net::TcpStream::connect(to).unwrap());
-            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            stream
-        };
-        let lives = |stream: &mut std::net::TcpStream| {
-            stream.write_all(b"?").is_ok() && stream.read(&mut [0; 16]).is_ok_and(|len| len > 0)
-        };
+        echo(&host, &["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"]);
         for (with_agent, backend) in [(false, "nft"), (true, "nft"), (false, "iptables"), (true, "iptables")] {
             write(folder.path(), "policy.toml", &both);
             let by = ["--backend", backend];
@@ -798,6 +808,33 @@ netns_test! {
             assert!(!lives(&mut of_revoked), "{}", said(&output));
             drop(agent);
         }
+    }
+}
+
+netns_test! {
+    fn what_came_in_while_the_rules_were_not_there_ends() {
+        let three = Three::new();
+        let Three { host, friend, stranger } = &three;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        echo(host, &["192.0.2.1:9100", "198.51.100.1:9100"]);
+        // The kernel tracks connections once somebody wants that.
+        host.sh("nft add table ip tracking; nft 'add chain ip tracking in { type filter hook input priority 0; }'; nft add rule ip tracking in ct state new accept");
+        let mut older = open(stranger, "198.51.100.1:9100");
+        assert!(lives(&mut older));
+        let agent = Agent::start(host, &path, &["--no-owner"]);
+        let mut of_peer = open(friend, "192.0.2.1:9100");
+        assert!(lives(&mut of_peer));
+        // It cannot repair anything, and somebody takes the table away.
+        agent.signal("STOP");
+        host.sh("nft delete table inet peerwall");
+        let mut got_in = open(stranger, "198.51.100.1:9100");
+        assert!(lives(&mut got_in));
+        agent.signal("CONT");
+        // Though both ends keep talking.
+        agent.wait_for(|| !lives(&mut got_in.try_clone().unwrap()), "the end of it");
+        assert!(lives(&mut of_peer), "a peer's goes on");
+        assert!(lives(&mut older), "what was there before the agent goes on");
     }
 }
 

@@ -332,6 +332,11 @@ pub fn u16_network(value: u16) -> [u8; 2] {
     value.to_be_bytes()
 }
 
+/// A port as it is written in network byte order.
+pub fn port_bytes(port: u16) -> [u8; 2] {
+    port.to_be_bytes()
+}
+
 /// A port in network byte order; `None` if it is not two bytes.
 pub fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))

@@ -9,6 +9,7 @@
 //! - [`conntrack`] has connections, as connection tracking knows them.
 //! - [`link`]: interfaces, as rtnetlink tells of them.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
+//! - [`sock_diag`]: the end of a socket.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
 pub mod ack;
@@ -18,3 +19,4 @@ pub mod iptables;
 pub mod link;
 pub mod message;
 pub mod nf_tables;
+pub mod sock_diag;

@@ -13,7 +13,7 @@ pub mod state;
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,7 @@ use crate::files::FileSystem;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
+use crate::netlink::NetlinkError;
 use crate::ready::{Ready, prepare};
 use crate::since;
 use control::{Answer, Command, Control, Wish};
@@ -52,6 +53,9 @@ use watch::Watch;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Metrics are written so often, where they are wanted at all.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
+/// Connections that came in while rules were not there are ended when there was nothing to repair for so
+/// long: in a storm there is no time for it.
+const SWEEP_AFTER: Duration = Duration::from_secs(1);
 /// Tables of others that went away are told of, so many of them.
 const GONE_MAX: usize = 8;
 
@@ -63,6 +67,7 @@ pub fn run(args: &RunArgs) -> Result<(), String> {
     let mut agent = Agent::start(args)?;
     agent.begin();
     agent.ready();
+    agent.know_older();
     while agent.turn()? {}
     notify(&[NotifyState::Stopping]);
     log::info!("ends; the rules stay");
@@ -105,8 +110,11 @@ struct Agent {
     links: Option<Links>,
     /// Whether what was read may be another already.
     look_again: bool,
-    /// Once one had to be ended.
+    /// Once they had to be looked at.
     connections: Option<Connections>,
+    /// Connections that were there before the policy, which it refuses.
+    older: BTreeSet<u32>,
+    sweep_due: Option<Instant>,
     control: Control,
     exporter: Option<Exporter>,
     state: State,
@@ -157,6 +165,8 @@ impl Agent {
             links: None,
             look_again: false,
             connections: None,
+            older: BTreeSet::new(),
+            sweep_due: None,
             control,
             exporter,
             state: State::open(),
@@ -281,6 +291,7 @@ impl Agent {
             self.give_up(pending);
         }
         self.feed(Input::Tick);
+        self.sweep();
         self.pat_watchdog();
         self.write_metrics();
         Ok(true)
@@ -316,9 +327,10 @@ impl Agent {
         let asked = [self.control.deadline(), exporter];
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = self.watchdog_due.map(until);
+        let sweep = self.sweep_due.map(until);
         let pending = self.pending.as_ref().map(Pending::left);
         let metrics = self.metrics_due.map(until);
-        let next = [reconcile, asked, watchdog, pending, metrics]
+        let next = [reconcile, asked, watchdog, pending, metrics, sweep]
             .into_iter()
             .flatten()
             .min();
@@ -624,8 +636,13 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
-                if matches!(why, Why::Policy | Why::Start) {
-                    self.cut(done.before.as_ref());
+                match why {
+                    Why::Policy | Why::Start => self.cut(done.before.as_ref()),
+                    // Not now: whoever did it may do it again at once.
+                    _ if done.change.is_some() => {
+                        self.sweep_due = Some(Instant::now() + SWEEP_AFTER);
+                    }
+                    Why::Repair(_) | Why::Resync | Why::Retry => {}
                 }
                 self.settle(done.change.is_some());
                 self.hear(done.heard);
@@ -656,17 +673,43 @@ impl Agent {
         if !wanted.cut {
             return;
         }
-        let ended = match &mut self.connections {
-            Some(open) => open.end(before, &wanted.kept.ruleset),
-            closed => Connections::open().and_then(|open| {
-                let open = closed.insert(open);
-                open.end(before, &wanted.kept.ruleset)
-            }),
-        };
-        match ended {
+        let open = open_once(&mut self.connections);
+        match open.and_then(|open| open.end(before, &wanted.kept.ruleset)) {
             Ok(0) => {}
             Ok(ended) => log::info!("ended {ended} open connections that the policy refuses now"),
             Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
+        }
+    }
+
+    /// Notes which connections are there that the policy refuses: they are older than it, and none of its
+    /// business.
+    fn know_older(&mut self) {
+        let Some(wanted) = self.wanted.as_ref().filter(|wanted| wanted.cut) else {
+            return;
+        };
+        let open = open_once(&mut self.connections);
+        match open.and_then(|open| open.older(&wanted.kept.ruleset)) {
+            Ok(older) => self.older = older,
+            Err(err) => log::warn!("open connections cannot be read: {err}"),
+        }
+    }
+
+    /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
+    fn sweep(&mut self) {
+        if self.sweep_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.sweep_due = None;
+        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.pending) else {
+            return;
+        };
+        let open = open_once(&mut self.connections);
+        match open.and_then(|open| open.sweep(&wanted.kept.ruleset, &self.older)) {
+            Ok(0) => {}
+            Ok(ended) => log::warn!(
+                "ended {ended} connections that had come in while the rules were not there"
+            ),
+            Err(err) => log::warn!("what came in while the rules were not there goes on: {err}"),
         }
     }
 
@@ -896,6 +939,13 @@ impl Agent {
 /// What is said to who confirms from where he applied.
 pub const SAME_CONNECTION: &str =
     "confirm from a new connection or terminal: this one was open before, and shows nothing";
+
+fn open_once(open: &mut Option<Connections>) -> Result<&mut Connections, NetlinkError> {
+    match open {
+        Some(open) => Ok(open),
+        closed => Ok(closed.insert(Connections::open()?)),
+    }
+}
 
 /// What is told of an overlay.
 fn overlay(overlay: &Overlay) -> Value {
