@@ -196,7 +196,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
 
-    /// Answer who asks for /metrics by HTTP here: 127.0.0.1:PORT, [::1]:PORT or unix:PATH
+    /// Answer who asks for /metrics by HTTP here: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:PATH`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Listen>,
 }

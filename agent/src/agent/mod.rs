@@ -483,7 +483,10 @@ impl Agent {
         let confirms = wish.as_ref().is_some_and(|wish| wish.confirm.is_some());
         let in_force = self.wanted.as_ref().map(|wanted| &wanted.kept.entry.digest);
         if confirms && self.pending.is_none() && in_force == Some(&ready.digest) {
-            self.outcome.refused = Some(NOTHING_TO_CONFIRM);
+            self.outcome.refused = Some(match self.follow {
+                true => NOTHING_TO_CONFIRM_FOLLOWED,
+                false => NOTHING_TO_CONFIRM,
+            });
             return Ok(false);
         }
         // What is tried out stays until it is confirmed or goes away, as long as the policy does not
@@ -973,7 +976,10 @@ fn overlay(overlay: &Overlay) -> Value {
 const UNCHANGED: &str = "nothing was changed";
 
 /// What is said to who wants to confirm what is there.
-const NOTHING_TO_CONFIRM: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
+const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
+
+/// The same where it came to be in force without anybody's asking.
+const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {

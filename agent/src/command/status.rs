@@ -9,7 +9,7 @@ use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{DIFFERS, DONE, Given};
+use super::{DIFFERS, DONE, Given, count};
 use crate::agent::control;
 use crate::agent::state::State;
 use crate::kernel::Kernel;
@@ -146,11 +146,9 @@ pub(super) fn agent_text(agent: &Value) -> String {
         ),
     );
     let _ = writeln!(text, "backend:    {}", words("backend").unwrap_or("?"));
-    for overlay in list(
-        agent
-            .get("counts")
-            .and_then(|counts| counts.get("overlays")),
-    ) {
+    let counts = agent.get("counts").filter(|counts| !counts.is_null());
+    let _ = writeln!(text, "keeps:      {}", policy_text(agent, counts));
+    for overlay in list(counts.and_then(|counts| counts.get("overlays"))) {
         let _ = writeln!(text, "overlay:    {}", overlay_text(overlay));
     }
     if agent.get("storm").and_then(Value::as_bool) == Some(true) {
@@ -178,7 +176,7 @@ pub(super) fn agent_text(agent: &Value) -> String {
             repair["seconds_ago"]
         );
     }
-    for (key, name) in [("last_error", "error:"), ("policy_error", "policy:")] {
+    for (key, name) in [("last_error", "error:"), ("policy_error", "not taken:")] {
         if let Some(error) = words(key) {
             let _ = writeln!(text, "{name:<11} {}", error.replace('\n', "\n            "));
         }
@@ -191,6 +189,31 @@ pub(super) fn agent_text(agent: &Value) -> String {
 
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
     value.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Which policy the agent keeps, of which version, and what is in it.
+fn policy_text(agent: &Value, counts: Option<&Value>) -> String {
+    let words = |key: &str| agent.get(key).and_then(Value::as_str);
+    let digest = words("digest").and_then(|digest| digest.get(..12));
+    let number = |key: &str| {
+        let number = counts?.get(key)?.as_u64()?;
+        usize::try_from(number).ok()
+    };
+    let counted = match (number("peers"), number("allows")) {
+        (Some(peers), Some(allows)) => {
+            format!(", {}, {}", count(peers, "peer"), count(allows, "allow"))
+        }
+        _ => String::new(),
+    };
+    let follows = match agent.get("follows").and_then(Value::as_bool) {
+        Some(false) => "; read when `peerwall reload` says so",
+        _ => "",
+    };
+    format!(
+        "{} ({}){counted}{follows}",
+        words("policy").unwrap_or("?"),
+        digest.unwrap_or("not read yet")
+    )
 }
 
 /// Whose pods, and how that is known.
