@@ -3,12 +3,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use peerwall_proto::ack;
+use peerwall_proto::link;
 use peerwall_proto::message::Datagram;
 use peerwall_proto::nf_tables::event;
 
 fuzz_target!(|bytes: &[u8]| {
     for raw in Datagram::new(bytes).flatten() {
         let _ = ack::decode(&raw);
+        if let Ok(Some(link)) = link::decode(&raw) {
+            let _ = link
+                .vxlan()
+                .map(|vxlan| vxlan.map(|v| (v.vni(), v.udp_port(), v.local())));
+        }
         if let Ok(message) = raw.nfnetlink() {
             let _ = event::decode(&message);
         }

@@ -16,7 +16,12 @@ fuzz_target!(|text: &str| {
         return;
     };
     for difference in import.differences {
-        let widens = difference.change == Change::New && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
-        assert!(!widens || text.contains("UNTRACKED"), "{}", difference.sentence);
+        let widens = difference.change == Change::New
+            && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
+        assert!(
+            !widens || text.contains("UNTRACKED"),
+            "{}",
+            difference.sentence
+        );
     }
 });

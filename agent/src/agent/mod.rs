@@ -67,7 +67,6 @@ pub fn run(args: &RunArgs) -> Result<(), String> {
     let mut agent = Agent::start(args)?;
     agent.begin();
     agent.ready();
-    agent.know_older();
     while agent.turn()? {}
     notify(&[NotifyState::Stopping]);
     log::info!("ends; the rules stay");
@@ -112,8 +111,8 @@ struct Agent {
     look_again: bool,
     /// Once they had to be looked at.
     connections: Option<Connections>,
-    /// Connections that were there before the policy, which it refuses.
-    older: BTreeSet<u32>,
+    /// Connections that were there before the first policy, which it refuses; not known before that.
+    older: Option<BTreeSet<u32>>,
     sweep_due: Option<Instant>,
     control: Control,
     exporter: Option<Exporter>,
@@ -165,7 +164,7 @@ impl Agent {
             links: None,
             look_again: false,
             connections: None,
-            older: BTreeSet::new(),
+            older: None,
             sweep_due: None,
             control,
             exporter,
@@ -261,6 +260,7 @@ impl Agent {
 
     /// One turn: waits, and does what there is to do. Whether to go on.
     fn turn(&mut self) -> Result<bool, String> {
+        self.know_older();
         self.wait()?;
         let signals = self.signals();
         if signals.contains(&SIGTERM) || signals.contains(&SIGINT) {
@@ -687,14 +687,15 @@ impl Agent {
     /// Notes which connections are there that the policy refuses: they are older than it, and none of its
     /// business.
     fn know_older(&mut self) {
-        let Some(wanted) = self.wanted.as_ref().filter(|wanted| wanted.cut) else {
+        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.older) else {
             return;
         };
         let open = open_once(&mut self.connections);
-        match open.and_then(|open| open.older(&wanted.kept.ruleset)) {
-            Ok(older) => self.older = older,
-            Err(err) => log::warn!("open connections cannot be read: {err}"),
-        }
+        let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
+        self.older = Some(older.unwrap_or_else(|err| {
+            log::warn!("open connections cannot be read: {err}");
+            BTreeSet::new()
+        }));
     }
 
     /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
@@ -703,11 +704,12 @@ impl Agent {
             return;
         }
         self.sweep_due = None;
-        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.pending) else {
+        let wanted = self.wanted.as_ref().filter(|wanted| wanted.cut);
+        let (Some(wanted), Some(older), None) = (wanted, &self.older, &self.pending) else {
             return;
         };
         let open = open_once(&mut self.connections);
-        match open.and_then(|open| open.sweep(&wanted.kept.ruleset, &self.older)) {
+        match open.and_then(|open| open.sweep(&wanted.kept.ruleset, older)) {
             Ok(0) => {}
             Ok(ended) => log::warn!(
                 "ended {ended} connections that had come in while the rules were not there"
