@@ -358,6 +358,36 @@ netns_test! {
     }
 }
 
+netns_test! {
+    fn an_agent_that_is_killed_while_it_repairs_is_no_hindrance_to_the_next() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let path = write(folder.path(), "policy.toml", &policy(&many));
+        let whole = || host.peerwall(&["plan", path.to_str().unwrap()]).status.success();
+        let mut repaired = 0;
+        let rounds = rounds(40);
+        for round in 0..rounds {
+            let agent = Agent::start(&host, &path, &["--no-owner"]);
+            let mut nft = host.command("nft");
+            let mut nft = nft.args(["delete", "table", "inet", "peerwall"]).spawn().unwrap();
+            // Before, within and behind its transaction.
+            std::thread::sleep(Duration::from_micros(u64::from(round * 3_791 % 40_000)));
+            agent.kill();
+            assert!(nft.wait().unwrap().success());
+            // All of it or nothing.
+            let tables = host.sh("nft list tables");
+            assert_eq!(tables.contains("inet peerwall"), whole(), "round {round}: {tables}");
+            repaired += u32::from(whole());
+            let agent = Agent::start(&host, &path, &["--no-owner"]);
+            agent.wait_for(whole, "the rules");
+            agent.kill();
+        }
+        println!("{rounds} agents killed in a repair, {repaired} of them when it was made");
+    }
+}
+
 /// `apply` or another command from an ssh connection of its own.
 fn from_connection(host: &Host, port: u16, args: &[&str]) -> Output {
     let mut command = host.command(peerwall_bin());
