@@ -60,10 +60,11 @@ fn plain(err: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-fn beside(path: &str, relative_to: &str) -> PathBuf {
+/// Where a path is that stands in the file `relative_to`.
+pub(crate) fn beside(path: impl AsRef<Path>, relative_to: &str) -> PathBuf {
     match Path::new(relative_to).parent() {
         Some(folder) => folder.join(path),
-        None => PathBuf::from(path),
+        None => path.as_ref().to_owned(),
     }
 }
 

@@ -44,12 +44,8 @@ pub fn names(policy: &Policy) -> Vec<String> {
         .iter()
         .filter(|overlay| overlay.discovery != Discovery::Written);
     let patterns = discovered.flat_map(|overlay| &overlay.interfaces);
-    patterns
-        .filter_map(|pattern| match pattern {
-            InterfacePattern::Exact(name) => Some(name.clone()),
-            InterfacePattern::Prefix(_) => None,
-        })
-        .collect()
+    let names = patterns.filter_map(InterfacePattern::exact);
+    names.map(str::to_owned).collect()
 }
 
 /// News of interfaces.

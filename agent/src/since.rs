@@ -53,6 +53,11 @@ pub fn note(generation: u32, policy: &str, by_iptables: bool) {
     }
 }
 
+/// Whether the last apply was by iptables, and nothing was removed since.
+pub fn by_iptables() -> bool {
+    last().is_some_and(|note| note.by_iptables)
+}
+
 /// The last note of this network namespace.
 pub fn last() -> Option<Note> {
     let text = fs::read_to_string(path()?).ok()?;

@@ -10,6 +10,7 @@
 )]
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `NLA_F_NESTED`: the payload is a list of attributes.
 pub const NLA_F_NESTED: u16 = 1 << 15;
@@ -330,6 +331,16 @@ pub(crate) fn read_u16_host(buf: &[u8], at: usize) -> Option<u16> {
 /// 16 bits as they go into a packet or a big-endian register.
 pub fn u16_network(value: u16) -> [u8; 2] {
     value.to_be_bytes()
+}
+
+/// An IPv4 address in network byte order; `None` if it is not four bytes.
+pub fn ipv4(bytes: &[u8]) -> Option<IpAddr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into())
+}
+
+/// An IPv6 address in network byte order; `None` if it is not sixteen bytes.
+pub fn ipv6(bytes: &[u8]) -> Option<IpAddr> {
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into())
 }
 
 /// A port as it is written in network byte order.

@@ -4,9 +4,9 @@
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; written by `ctnetlink_fill_info()` in
 //! `net/netfilter/nf_conntrack_netlink.c`. Numbers are in network byte order.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::attr::{AttrWriter, TooLong};
+use crate::attr::{self, AttrWriter, TooLong};
 use crate::message::{Message, NLM_F_ACK, NLM_F_DUMP};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, NFPROTO_IPV4, NFPROTO_IPV6, Nested};
@@ -87,29 +87,10 @@ attributes! {
 impl Addresses {
     /// Source and destination.
     pub fn pair(&self) -> Option<(IpAddr, IpAddr)> {
-        let v4 = |bytes: &Vec<u8>| {
-            <[u8; 4]>::try_from(bytes.as_slice())
-                .ok()
-                .map(Ipv4Addr::from)
-        };
-        let v6 = |bytes: &Vec<u8>| {
-            <[u8; 16]>::try_from(bytes.as_slice())
-                .ok()
-                .map(Ipv6Addr::from)
-        };
-        let v4 = (
-            self.v4_source.as_ref().and_then(v4),
-            self.v4_destination.as_ref().and_then(v4),
-        );
-        let v6 = (
-            self.v6_source.as_ref().and_then(v6),
-            self.v6_destination.as_ref().and_then(v6),
-        );
-        match (v4, v6) {
-            ((Some(from), Some(to)), _) => Some((from.into(), to.into())),
-            (_, (Some(from), Some(to))) => Some((from.into(), to.into())),
-            _ => None,
-        }
+        let v4 = |bytes: &Option<Vec<u8>>| attr::ipv4(bytes.as_deref()?);
+        let v6 = |bytes: &Option<Vec<u8>>| attr::ipv6(bytes.as_deref()?);
+        let pair = v4(&self.v4_source).zip(v4(&self.v4_destination));
+        pair.or_else(|| v6(&self.v6_source).zip(v6(&self.v6_destination)))
     }
 }
 

@@ -3,9 +3,9 @@
 //! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
 //! `include/uapi/linux/if_link.h`. Numbers are in host byte order, but for ports and addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::attr::{AttrWriter, Attrs, DecodeError, TooLong, port, read_u32_host};
+use crate::attr::{self, AttrWriter, Attrs, DecodeError, TooLong, port, read_u32_host};
 use crate::message::{NLM_F_REQUEST, RawMessage, envelope};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, Nested};
@@ -85,13 +85,9 @@ impl Vxlan {
 
     /// The address that it sends from; `None` if that is left to routes.
     pub fn local(&self) -> Option<IpAddr> {
-        let v4 = || <[u8; 4]>::try_from(self.local_v4.as_deref()?).ok();
-        let v6 = || <[u8; 16]>::try_from(self.local_v6.as_deref()?).ok();
-        let address = match (v4(), v6()) {
-            (Some(v4), _) => IpAddr::from(Ipv4Addr::from(v4)),
-            (None, Some(v6)) => IpAddr::from(Ipv6Addr::from(v6)),
-            (None, None) => return None,
-        };
+        let v4 = self.local_v4.as_deref().and_then(attr::ipv4);
+        let v6 = || self.local_v6.as_deref().and_then(attr::ipv6);
+        let address = v4.or_else(v6)?;
         (!address.is_unspecified()).then_some(address)
     }
 }

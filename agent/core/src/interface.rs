@@ -67,6 +67,14 @@ impl InterfacePattern {
         }
     }
 
+    /// The one interface that is meant, if it is one.
+    pub fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(name) => Some(name),
+            Self::Prefix(_) => None,
+        }
+    }
+
     /// A name that it matches, for making up packets.
     pub fn example(&self) -> String {
         match self {

@@ -151,19 +151,20 @@ fn answer(request: &[u8], metrics: &str) -> String {
     let mut read = httparse::Request::new(&mut headers);
     let parsed = read.parse(request);
     let path = read.path.map(|path| path.split('?').next().unwrap_or(path));
-    let (status, body) = match (parsed, read.method, path) {
-        (Err(_), _, _) => ("400 Bad Request", "this is not HTTP\n"),
-        (Ok(_), Some("GET" | "HEAD"), Some("/metrics")) => ("200 OK", metrics),
-        (Ok(_), Some("GET" | "HEAD"), _) => ("404 Not Found", "there is /metrics\n"),
-        (Ok(_), _, _) => ("405 Method Not Allowed", "only GET and HEAD\n"),
-    };
-    let kind = match status {
-        "200 OK" => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        _ => "text/plain; charset=utf-8",
-    };
-    let allow = match status {
-        "405 Method Not Allowed" => "Allow: GET, HEAD\r\n",
-        _ => "",
+    let text = "Content-Type: text/plain; charset=utf-8";
+    let (status, headers, body) = match (parsed, read.method, path) {
+        (Err(_), _, _) => ("400 Bad Request", text, "this is not HTTP\n"),
+        (Ok(_), Some("GET" | "HEAD"), Some("/metrics")) => (
+            "200 OK",
+            "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+            metrics,
+        ),
+        (Ok(_), Some("GET" | "HEAD"), _) => ("404 Not Found", text, "there is /metrics\n"),
+        (Ok(_), _, _) => (
+            "405 Method Not Allowed",
+            "Allow: GET, HEAD\r\nContent-Type: text/plain; charset=utf-8",
+            "only GET and HEAD\n",
+        ),
     };
     let shown = if read.method == Some("HEAD") {
         ""
@@ -171,7 +172,7 @@ fn answer(request: &[u8], metrics: &str) -> String {
         body
     };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}Connection: close\r\n\r\n{shown}",
+        "HTTP/1.1 {status}\r\n{headers}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{shown}",
         body.len()
     )
 }

@@ -35,7 +35,7 @@ use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
 use crate::connections::Connections;
-use crate::files::FileSystem;
+use crate::files::{FileSystem, beside};
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
@@ -997,10 +997,7 @@ struct Watched<'w> {
 
 impl Watched<'_> {
     fn watch(&self, path: &Path, relative_to: &str) {
-        let beside = Path::new(relative_to)
-            .parent()
-            .map_or_else(|| path.to_owned(), |folder| folder.join(path));
-        self.watch.borrow_mut().add(&beside);
+        self.watch.borrow_mut().add(&beside(path, relative_to));
     }
 }
 

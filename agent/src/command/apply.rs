@@ -36,7 +36,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         ready.warn();
     }
     // The new is in force; only now the old may go.
-    let by_iptables = since::last().is_some_and(|note| note.by_iptables);
+    let by_iptables = since::by_iptables();
     if by_iptables {
         fallback::take_away(output);
     }

@@ -92,7 +92,9 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
 /// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what was
 /// confirmed last is noted.
 pub(crate) fn in_force() -> Option<Ruleset> {
-    since::last().filter(|note| note.by_iptables)?;
+    if !since::by_iptables() {
+        return None;
+    }
     Some(State::open().last().ok()??.ruleset)
 }
 

@@ -142,7 +142,7 @@ pub(super) fn rollback(output: &Output) -> u8 {
 
 /// Puts a ruleset in force without an agent, or takes away what is ours.
 fn put(wanted: Option<&Ruleset>, by_iptables: bool, policy: &str) -> Result<(), String> {
-    let was_by_iptables = since::last().is_some_and(|note| note.by_iptables);
+    let was_by_iptables = since::by_iptables();
     let asked = match by_iptables {
         true => BackendName::Iptables,
         false => BackendName::Auto,
@@ -213,7 +213,7 @@ pub(super) fn before_apply(
 
 /// What is in force, and whether by iptables.
 fn in_force() -> (Option<Ruleset>, bool) {
-    if since::last().is_some_and(|note| note.by_iptables) {
+    if since::by_iptables() {
         return (fallback::in_force(), true);
     }
     let seen = || Kernel::open().ok()?.observe().ok()?.table?.ruleset();

@@ -182,7 +182,7 @@ fn or_fallback(
     iptables: impl FnOnce() -> u8,
 ) -> u8 {
     // What was chosen stays chosen until the machine starts anew or another is asked for.
-    let sticky = asked == BackendName::Auto && since::last().is_some_and(|note| note.by_iptables);
+    let sticky = asked == BackendName::Auto && since::by_iptables();
     if asked == BackendName::Iptables || sticky {
         return iptables();
     }

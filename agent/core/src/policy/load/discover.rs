@@ -137,10 +137,7 @@ impl Loader<'_> {
         interfaces: &[InterfacePattern],
         place: &Place,
     ) -> Option<Link> {
-        let named = interfaces.iter().filter_map(|pattern| match pattern {
-            InterfacePattern::Exact(name) => Some(name),
-            InterfacePattern::Prefix(_) => None,
-        });
+        let named = interfaces.iter().filter_map(InterfacePattern::exact);
         let links: Vec<Link> = named.filter_map(|name| self.files.link(name)).collect();
         let kind = driver(backend);
         let tunnels = ["vxlan", "wireguard", "ipip"];
