@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Address, Policy, Source};
 use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
+use crate::host::Host;
 use crate::link::Link;
 use fields::Fields;
 
@@ -50,6 +51,11 @@ pub trait Files {
 
     /// The interface of this name, if there is one and its driver is known.
     fn link(&self, _name: &str) -> Option<Link> {
+        None
+    }
+
+    /// What the kernel says of this host; `None` where the policy is not read on the host it is for.
+    fn host(&self) -> Option<Host> {
         None
     }
 }
