@@ -159,6 +159,93 @@ pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
     }
 }
 
+/// Checks that networks can be pods' addresses. Each error names the index of the network.
+///
+/// 240.0.0.0/4 is accepted, since clusters use it for pods and Linux routes it.
+///
+/// # Errors
+/// [`AddressError`] for every network that no pod can have, that is wider than any pod network, or with which
+/// the networks of one family cover more than a quarter of all addresses.
+pub fn check_pods(nets: &[IpNet]) -> Result<(), Vec<(usize, AddressError)>> {
+    let mut wrong = Vec::new();
+    let mut covered = [0u128; 2];
+    for (index, net) in nets.iter().enumerate() {
+        if let Some(err) = no_pods(*net) {
+            wrong.push((index, err));
+            continue;
+        }
+        let family = Family::of(net.addr());
+        let (total, quarter) = match family {
+            Family::V4 => (&mut covered[0], 1u128 << 30),
+            Family::V6 => (&mut covered[1], 1u128 << 126),
+        };
+        let before = *total;
+        let (first, last) = bounds(*net);
+        *total = total.saturating_add(last - first).saturating_add(1);
+        // Once, for the network that exceeds it.
+        if *total > quarter && before <= quarter {
+            let message = format!(
+                "these networks cover more than a quarter of all IPv{} addresses",
+                family.digit()
+            );
+            wrong.push((index, AddressError::new(message).help(POD_NETWORK)));
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(wrong),
+    }
+}
+
+const POD_NETWORK: &str = "list the cluster's pod networks only, like 10.244.0.0/16";
+
+/// Why no pod network can be this one.
+fn no_pods(net: IpNet) -> Option<AddressError> {
+    if net.prefix_len() == 0 {
+        let err = AddressError::new("an overlay cannot have every address");
+        return Some(err.help(POD_NETWORK));
+    }
+    let reserved = RESERVED.iter().find_map(|(text, what)| {
+        let reserved: IpNet = text.parse().ok()?;
+        overlap(reserved, net).then_some((reserved, *what))
+    });
+    if let Some((reserved, what)) = reserved {
+        let (net, reserved) = (short(net), short(reserved));
+        let message = match net == reserved {
+            true => format!("{net} cannot be a pod network: {what}"),
+            false => format!("{net} cannot be a pod network: it overlaps {reserved}, {what}"),
+        };
+        return Some(AddressError::new(message).help(POD_NETWORK));
+    }
+    // Clusters use up to a /8 of IPv4, as 10.0.0.0/8. Kubernetes assigns a /64 to each node from at most a
+    // /48; registries allocate nothing that is shorter than /16. Of the unique local addresses, fd00::/8
+    // is the counterpart to 10.0.0.0/8.
+    let shortest = match net {
+        IpNet::V4(_) => 8,
+        IpNet::V6(net) if net.network().is_unique_local() => 8,
+        IpNet::V6(_) => 16,
+    };
+    (net.prefix_len() < shortest).then(|| {
+        let message = format!("{net} is too large for a pod network");
+        AddressError::new(message).help(format!(
+            "the largest that is accepted here is a /{shortest}; {POD_NETWORK}"
+        ))
+    })
+}
+
+/// Addresses that no pod can have.
+const RESERVED: [(&str, &str); 9] = [
+    ("0.0.0.0/8", "\"this network\" (RFC 1122)"),
+    ("127.0.0.0/8", "the loopback addresses"),
+    ("169.254.0.0/16", "the link-local addresses"),
+    ("224.0.0.0/4", "the multicast addresses"),
+    ("255.255.255.255/32", "the broadcast address"),
+    ("::/127", "the unspecified and the loopback address"),
+    ("::ffff:0.0.0.0/96", "the IPv4-mapped addresses"),
+    ("fe80::/10", "the link-local addresses"),
+    ("ff00::/8", "the multicast addresses"),
+];
+
 fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     // What most are, in lists of very many.
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -386,6 +473,56 @@ impl FamilySet {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn pod_networks_are_plausible() {
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        for fine in [
+            &["10.0.0.0/8"][..],
+            &["10.244.0.0/16", "fd00:10:244::/56"],
+            &["fd00::/8", "100.64.0.0/10"],
+            // Class E, which GKE documents for pods.
+            &["240.0.0.0/8"],
+            &["2001:db8::/32"],
+        ] {
+            assert_eq!(check_pods(&nets(fine)), Ok(()), "{fine:?}");
+        }
+        for (net, wants) in [
+            ("0.0.0.0/0", "every address"),
+            ("::/0", "every address"),
+            ("0.0.0.0/1", "0.0.0.0/8"),
+            ("128.0.0.0/1", "169.254.0.0/16"),
+            ("0.1.0.0/16", "0.0.0.0/8"),
+            ("127.1.0.0/16", "127.0.0.0/8"),
+            ("169.254.0.0/16", "link-local"),
+            ("224.0.0.0/8", "224.0.0.0/4"),
+            ("255.255.255.0/24", "broadcast"),
+            ("32.0.0.0/3", "too large"),
+            ("10.0.0.0/7", "too large"),
+            ("::/64", "unspecified"),
+            ("::ffff:10.0.0.0/104", "IPv4-mapped"),
+            ("fe80::/64", "fe80::/10"),
+            ("ff05::/16", "ff00::/8"),
+            ("2000::/3", "too large"),
+            ("2000::/15", "too large"),
+            ("fc00::/7", "too large"),
+        ] {
+            let wrong = check_pods(&nets(&[net, "10.244.0.0/16"])).expect_err(net);
+            assert_eq!(wrong.len(), 1, "{net}");
+            assert_eq!(wrong[0].0, 0, "{net}");
+            assert!(wrong[0].1.message.contains(wants), "{net}: {}", wrong[0].1);
+        }
+        let many: Vec<IpNet> = (11u8..=75)
+            .map(|n| IpNet::new(Ipv4Addr::new(n, 0, 0, 0).into(), 8).unwrap())
+            .collect();
+        assert_eq!(check_pods(&many[..64]), Ok(()));
+        let wrong = check_pods(&many).unwrap_err();
+        assert_eq!(wrong.len(), 1);
+        assert_eq!(wrong[0].0, 64);
+        assert!(wrong[0].1.message.contains("quarter"), "{}", wrong[0].1);
+    }
 
     #[test]
     fn every_wrong_address_is_refused_with_what_would_do() {

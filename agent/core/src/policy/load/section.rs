@@ -6,7 +6,7 @@ use toml::de::{DeString, DeValue};
 use super::discover::Subnets;
 use super::fields::{self, Fields};
 use super::{Loader, Owner, PendingFrom, place_of};
-use crate::addr::Family;
+use crate::addr::{self, Family};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::interface::InterfacePattern;
 use crate::link::Link;
@@ -356,7 +356,7 @@ impl Loader<'_> {
         match (fields.take("subnets"), fields.take("discover")) {
             (Some((_, value)), None) => {
                 let addresses = self.addresses(file, value, "subnets");
-                self.refuse_everything(&addresses);
+                self.check_pods(&addresses);
                 Subnets {
                     addresses,
                     ..Subnets::default()
@@ -385,12 +385,12 @@ impl Loader<'_> {
         }
     }
 
-    fn refuse_everything(&mut self, subnets: &[Address]) {
-        for subnet in subnets.iter().filter(|s| s.net.prefix_len() == 0) {
-            self.error(
-                Diagnostic::error(subnet.place.clone(), "an overlay cannot have every address")
-                    .help("write the pod network, like 10.244.0.0/16"),
-            );
+    fn check_pods(&mut self, subnets: &[Address]) {
+        let nets: Vec<ipnet::IpNet> = subnets.iter().map(|subnet| subnet.net).collect();
+        for (index, err) in addr::check_pods(&nets).err().into_iter().flatten() {
+            let mut diagnostic = Diagnostic::error(subnets[index].place.clone(), err.message);
+            diagnostic.help = err.help;
+            self.error(diagnostic);
         }
     }
 
