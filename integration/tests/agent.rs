@@ -233,7 +233,7 @@ netns_test! {
         agent.wait_for(|| peers(&host).contains("192.0.2.3"), "the change");
         agent.end();
         let apply = host.peerwall(&["apply", policy]);
-        assert!(apply.status.success() && said(&apply).contains("said last: 10.42.0.0/16"), "{}", said(&apply));
+        assert!(apply.status.success() && said(&apply).contains("still used: 10.42.0.0/16"), "{}", said(&apply));
         let agent = Agent::start(&host, &path, &[]);
         assert!(pods().contains("10.42.0.0/16"));
         fs::create_dir_all(env.parent().unwrap()).unwrap();

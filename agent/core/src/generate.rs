@@ -131,6 +131,7 @@ fn overlay() -> impl Strategy<Value = Overlay> {
             tunnel,
             subnets,
             discovery: Discovery::Written,
+            direct: false,
             link: None,
             interfaces,
         }

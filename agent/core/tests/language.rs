@@ -90,7 +90,7 @@ struct Node {
     files: Map,
     last_good: Option<&'static str>,
     waits: bool,
-    link: Option<Link>,
+    links: Vec<Link>,
 }
 
 impl Files for Node {
@@ -107,13 +107,28 @@ impl Files for Node {
         self.waits
     }
     fn link(&self, name: &str) -> Option<Link> {
-        self.link.clone().filter(|link| link.name == name)
+        self.links.iter().find(|link| link.name == name).cloned()
     }
 }
 
-fn vxlan(port: u16) -> Link {
+/// A host on which flannel has written these files.
+fn node(files: &[(&'static str, &'static str)], links: Vec<Link>) -> Node {
+    Node {
+        files: Map(files.iter().copied().collect()),
+        last_good: None,
+        waits: false,
+        links,
+    }
+}
+
+fn interfaces(overlay: &Overlay) -> Vec<String> {
+    let patterns = overlay.interfaces.iter();
+    patterns.map(ToString::to_string).collect()
+}
+
+fn vxlan(name: &str, port: u16) -> Link {
     Link {
-        name: "flannel.1".into(),
+        name: name.into(),
         kind: "vxlan".into(),
         port: Some(port),
         vni: Some(1),
@@ -140,7 +155,7 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
         files: Map(BTreeMap::new()),
         last_good: None,
         waits: true,
-        link: None,
+        links: Vec::new(),
     };
     assert!(
         load("policy.toml", text, &node)
@@ -187,7 +202,7 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
         assert_eq!(subnets(&overlay), ["10.244.0.0/16"], "{broken:?}");
         let help = told[0].help.clone().unwrap_or_default();
         assert!(
-            help.contains("said last: 10.244.0.0/16"),
+            help.contains("still used: 10.244.0.0/16"),
             "{broken:?}: {told:?}"
         );
         assert!(matches!(overlay.discovery, Discovery::Kept(_)));
@@ -210,12 +225,8 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
 
 #[test]
 fn the_tunnels_port_is_discovered_or_compared() {
-    let node = Node {
-        files: Map([("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n")].into()),
-        last_good: None,
-        waits: false,
-        link: Some(vxlan(4789)),
-    };
+    const ENV: (&str, &str) = ("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n");
+    let host = node(&[ENV], vec![vxlan("flannel.1", 4789)]);
     let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n";
     for (rest, port, warns) in [
         (
@@ -244,7 +255,7 @@ fn the_tunnels_port_is_discovered_or_compared() {
             Some("is a vxlan tunnel"),
         ),
     ] {
-        let (overlay, told) = on(&node, &format!("{head}{rest}"));
+        let (overlay, told) = on(&host, &format!("{head}{rest}"));
         assert_eq!(
             overlay.tunnel,
             Some(Tunnel::Udp(PortRange::one(port))),
@@ -261,13 +272,8 @@ fn the_tunnels_port_is_discovered_or_compared() {
     // Another interface is another policy.
     let digest = |port| {
         let text = format!("{head}backend = \"vxlan\"\ndiscover = \"subnet.env\"\n");
-        let node = Node {
-            files: Map([("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n")].into()),
-            last_good: None,
-            waits: false,
-            link: Some(vxlan(port)),
-        };
-        let sources = load("policy.toml", &text, &node).sources;
+        let host = node(&[ENV], vec![vxlan("flannel.1", port)]);
+        let sources = load("policy.toml", &text, &host).sources;
         sources
             .all()
             .map(|(name, text)| format!("{name}{text}"))
@@ -276,19 +282,307 @@ fn the_tunnels_port_is_discovered_or_compared() {
     assert_ne!(digest(1), digest(2));
 }
 
+/// k3s#8794, k3s#12538, flannel#1822: IPv6 has a VXLAN device of its own.
+#[test]
+fn the_tunnel_of_ipv6_is_part_of_a_dual_stack_overlay() {
+    const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_IPV6_NETWORK=2001:db8:244::/56\n";
+    let both = vec![vxlan("flannel-v6.1", 4789), vxlan("flannel.1", 4789)];
+    let host = node(&[("subnet.env", ENV)], both);
+    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n";
+    let dual = "subnets = [\"10.244.0.0/16\", \"2001:db8:244::/56\"]\n";
+    for (name, rest, want) in [
+        (
+            "discovered",
+            "backend = \"vxlan\"\ndiscover = \"subnet.env\"\n".to_owned(),
+            &["flannel.1", "flannel-v6.1", "cni0", "cali*"][..],
+        ),
+        (
+            "written, as the README has it",
+            format!(
+                "backend = \"vxlan\"\nport = 4789\ninterfaces = [\"flannel.1\", \"cni0\"]\n{dual}"
+            ),
+            &["flannel.1", "cni0", "flannel-v6.1"],
+        ),
+        (
+            "both written",
+            format!(
+                "backend = \"vxlan\"\nport = 4789\ninterfaces = [\"flannel-v6.1\", \"flannel.1\"]\n{dual}"
+            ),
+            &["flannel-v6.1", "flannel.1"],
+        ),
+        (
+            "a prefix",
+            format!("backend = \"vxlan\"\ninterfaces = [\"flannel.*\"]\n{dual}"),
+            &["flannel.*", "flannel-v6.*"],
+        ),
+        (
+            "IPv4 only",
+            "backend = \"vxlan\"\nport = 4789\ninterfaces = [\"flannel.1\"]\nsubnets = \"10.244.0.0/16\"\n"
+                .to_owned(),
+            &["flannel.1"],
+        ),
+        (
+            "WireGuard",
+            format!("backend = \"wireguard\"\ninterfaces = [\"flannel-wg\"]\n{dual}"),
+            &["flannel-wg", "flannel-wg-v6"],
+        ),
+        (
+            "not flannel's name",
+            format!("backend = \"vxlan\"\ninterfaces = [\"vxlan.calico\"]\n{dual}"),
+            &["vxlan.calico"],
+        ),
+    ] {
+        let (overlay, told) = on(&host, &format!("{head}{rest}"));
+        assert_eq!(interfaces(&overlay), want, "{name}");
+        assert!(told.is_empty(), "{name}: {told:?}");
+        if want.contains(&"flannel.1") {
+            assert_eq!(
+                overlay.tunnel,
+                Some(Tunnel::Udp(PortRange::one(4789))),
+                "{name}"
+            );
+            let link = overlay.link.map(|link| link.name);
+            assert_eq!(link.as_deref(), Some("flannel.1"), "{name}");
+        }
+    }
+    let text = format!("{head}backend = \"vxlan\"\ndiscover = \"subnet.env\"\n");
+    let v6 = "FLANNEL_IPV6_NETWORK=2001:db8:244::/56\n";
+    let host = node(&[("subnet.env", v6)], vec![vxlan("flannel-v6.1", 4790)]);
+    let (overlay, told) = on(&host, &text);
+    assert_eq!(overlay.tunnel, Some(Tunnel::Udp(PortRange::one(4790))));
+    assert!(told.is_empty(), "{told:?}");
+
+    let differ = vec![vxlan("flannel-v6.1", 4790), vxlan("flannel.1", 4789)];
+    let host = node(&[("subnet.env", ENV)], differ);
+    let (overlay, told) = on(&host, &text);
+    assert_eq!(overlay.tunnel, Some(Tunnel::Udp(PortRange::one(4789))));
+    let message = "flannel-v6.1 uses UDP port 4790, but flannel.1 uses 4789";
+    assert!(
+        told.len() == 1 && told[0].message.contains(message),
+        "{told:?}"
+    );
+}
+
+/// rke2-charts#462, kubo-release#320: clusters with Windows nodes have VNI 4096 and port 4789.
+#[test]
+fn the_vni_of_net_conf_names_the_default_interfaces() {
+    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"net-conf.json\"\n";
+    for (vni, want) in [
+        (
+            "4096",
+            &["flannel.4096", "flannel-v6.4096", "cni0", "cali*"][..],
+        ),
+        // flannel-v6.10000 would be longer than a name can be.
+        ("10000", &["flannel.10000", "cni0", "cali*"]),
+    ] {
+        let conf = format!(
+            "{{\"Network\": \"10.244.0.0/16\", \"Backend\": {{\"Type\": \"vxlan\", \"VNI\": {vni}, \"Port\": 4789}}}}"
+        );
+        let host = node(&[("net-conf.json", conf.leak())], Vec::new());
+        let (overlay, told) = on(&host, text);
+        assert_eq!(interfaces(&overlay), want, "{vni}");
+        assert_eq!(
+            overlay.tunnel,
+            Some(Tunnel::Udp(PortRange::one(4789))),
+            "{vni}"
+        );
+        assert!(told.is_empty(), "{told:?}");
+    }
+}
+
+/// flannel#1142, flannel#1520
+#[test]
+fn direct_routing_is_discovered_or_written() {
+    const ON: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": true}}";
+    const OFF: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": false}}";
+    const WIREGUARD: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"wireguard\", \"DirectRouting\": true}}";
+    let discover = "discover = \"net-conf.json\"\n";
+    for (conf, backend, rest, want, warns) in [
+        (ON, "vxlan", discover, true, None),
+        (OFF, "vxlan", discover, false, None),
+        // flannel reads the key for vxlan and ipip only.
+        (WIREGUARD, "wireguard", discover, false, None),
+        (
+            OFF,
+            "vxlan",
+            "discover = \"net-conf.json\"\ndirect = true\n",
+            true,
+            None,
+        ),
+        (
+            ON,
+            "vxlan",
+            "discover = \"net-conf.json\"\ndirect = false\n",
+            false,
+            Some("these packets are dropped"),
+        ),
+        (ON, "vxlan", "subnets = \"10.244.0.0/16\"\n", false, None),
+        (
+            ON,
+            "ipip",
+            "subnets = \"10.244.0.0/16\"\ndirect = true\n",
+            true,
+            None,
+        ),
+        (
+            ON,
+            "host-gw",
+            discover,
+            false,
+            Some("flannel's backend is vxlan"),
+        ),
+    ] {
+        let host = node(&[("net-conf.json", conf)], Vec::new());
+        let text = format!(
+            "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"{backend}\"\n{rest}"
+        );
+        let (overlay, told) = on(&host, &text);
+        assert_eq!(overlay.direct, want, "{conf} {text}");
+        let told: Vec<&str> = told.iter().map(|d| d.message.as_str()).collect();
+        match warns {
+            None => assert!(told.is_empty(), "{text}: {told:?}"),
+            Some(warns) => assert!(
+                told.len() == 1 && told[0].contains(warns),
+                "{text}: {told:?}"
+            ),
+        }
+    }
+}
+
+/// k3s-io/docs#215: 51821 is flannel's only with IPv6; another WireGuard may use it.
+#[test]
+fn wireguard_reserves_the_ports_that_flannel_uses() {
+    let range = |first, last| Some(Tunnel::Udp(PortRange { first, last }));
+    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"wireguard\"\n";
+    let dual = "\"EnableIPv6\": true, \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\"";
+    for (name, rest, backend, want, warns) in [
+        (
+            "IPv4",
+            "subnets = \"10.244.0.0/16\"",
+            "",
+            range(51820, 51820),
+            0,
+        ),
+        (
+            "IPv6",
+            "subnets = \"2001:db8:244::/56\"",
+            "",
+            range(51821, 51821),
+            0,
+        ),
+        (
+            "both",
+            "subnets = [\"10.244.0.0/16\", \"2001:db8:244::/56\"]",
+            "",
+            range(51820, 51821),
+            0,
+        ),
+        (
+            "port",
+            "port = 51900\nsubnets = [\"10.244.0.0/16\", \"2001:db8:244::/56\"]",
+            "",
+            range(51900, 51900),
+            0,
+        ),
+        ("found", "discover = \"c\"", "", range(51820, 51821), 0),
+        (
+            "found, separate",
+            "discover = \"c\"",
+            ", \"Mode\": \"separate\", \"ListenPort\": 51831, \"ListenPortV6\": 51830",
+            range(51830, 51831),
+            0,
+        ),
+        (
+            "found, one device",
+            "discover = \"c\"",
+            ", \"Mode\": \"auto\", \"ListenPort\": 51830",
+            range(51830, 51830),
+            0,
+        ),
+        (
+            "found, one device of mode ipv6",
+            "discover = \"c\"",
+            ", \"Mode\": \"ipv6\"",
+            range(51820, 51820),
+            0,
+        ),
+        (
+            "found, apart",
+            "discover = \"c\"",
+            ", \"ListenPortV6\": 51900",
+            range(51820, 51900),
+            1,
+        ),
+        (
+            "apart, as the warning's help wants it",
+            "port = 51820\ndiscover = \"c\"",
+            ", \"ListenPortV6\": 51900",
+            range(51820, 51820),
+            0,
+        ),
+    ] {
+        let conf = format!("{{{dual}, \"Backend\": {{\"Type\": \"wireguard\"{backend}}}}}");
+        let host = node(&[("c", conf.leak())], Vec::new());
+        let (overlay, told) = on(&host, &format!("{head}{rest}\n"));
+        assert_eq!(overlay.tunnel, want, "{name}");
+        assert_eq!(told.len(), warns, "{name}: {told:?}");
+    }
+}
+
+/// The help of a warning, taken at its word, leaves no warning.
+#[test]
+fn help_that_says_what_to_write_is_right() {
+    const DIRECT: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": true}}";
+    const UDP: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"udp\"}}";
+    let host = node(
+        &[("direct.json", DIRECT), ("udp.json", UDP)],
+        vec![vxlan("flannel.1", 8472), vxlan("flannel.7", 4789)],
+    );
+    for (rest, direct) in [
+        ("backend = \"host-gw\"\ndiscover = \"direct.json\"\n", true),
+        ("backend = \"vxlan\"\ndiscover = \"udp.json\"\n", false),
+        (
+            "backend = \"host-gw\"\ninterfaces = [\"flannel.1\"]\nsubnets = \"10.244.0.0/16\"\n",
+            true,
+        ),
+        (
+            "backend = \"udp\"\ninterfaces = [\"flannel.1\"]\nsubnets = \"10.244.0.0/16\"\n",
+            false,
+        ),
+        (
+            "backend = \"vxlan\"\ninterfaces = [\"flannel.7\"]\nsubnets = \"10.244.0.0/16\"\n",
+            false,
+        ),
+    ] {
+        let text = format!("version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n{rest}");
+        let (_, told) = on(&host, &text);
+        let help = told[0].help.clone().unwrap_or_default();
+        let mut text: String = text
+            .lines()
+            .filter(|line| !(line.starts_with("backend") && help.contains("backend = ")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        for key in ["backend = ", "direct = ", "port = "] {
+            if let Some((_, value)) = help.split_once(key) {
+                let end = value.find([' ', ',', ';']).unwrap_or(value.len());
+                text += &format!("{key}{}\n", &value[..end]);
+            }
+        }
+        let (overlay, told) = on(&host, &text);
+        assert!(told.is_empty(), "{rest}{help}: {told:?}");
+        assert_eq!(overlay.direct, direct, "{rest}{help}");
+    }
+}
+
 #[test]
 fn each_backend_has_its_tunnel_and_its_interfaces() {
     let one = |first| Some(Tunnel::Udp(PortRange::one(first)));
-    let wireguard = Some(Tunnel::Udp(PortRange {
-        first: 51820,
-        last: 51821,
-    }));
     for (name, backend, tunnel, interface) in [
         ("vxlan", OverlayBackend::Vxlan, one(8472), "flannel.1"),
         (
             "wireguard",
             OverlayBackend::Wireguard,
-            wireguard,
+            one(51820),
             "flannel-wg",
         ),
         ("udp", OverlayBackend::Udp, one(8285), "flannel0"),

@@ -141,7 +141,10 @@ pub struct Overlay {
     pub subnets: Vec<Address>,
     /// How the subnets are known.
     pub discovery: Discovery,
-    /// The interface that is its tunnel, if it is there.
+    /// Whether pods of nodes on the same LAN arrive by route, outside of the tunnel (flannel's `DirectRouting`);
+    /// only with a tunnel.
+    pub direct: bool,
+    /// The tunnel interface, if it exists. Of two, that of IPv4.
     pub link: Option<Link>,
     /// Interfaces where its pods' packets come from. May be empty without a tunnel.
     pub interfaces: Vec<InterfacePattern>,

@@ -1,26 +1,37 @@
-//! What an overlay leaves to be discovered: its subnets in flannel's files, its tunnel in the kernel.
+//! Discovers what an overlay does not say: its subnets from flannel's files, its tunnel from the kernel.
 
 use super::section::{BACKENDS, Value};
 use super::{Loader, place_of};
+use crate::addr::Family;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::flannel::{self, Flannel, Wrong};
 use crate::interface::InterfacePattern;
 use crate::link::Link;
 use crate::policy::{Address, Discovery, Found, OverlayBackend};
 
-/// Subnets, and what was found with them.
+/// Subnets, and the configuration that was found with them.
 #[derive(Default)]
 pub(super) struct Subnets {
     pub(super) addresses: Vec<Address>,
     pub(super) discovery: Discovery,
-    /// The tunnel's port, if the file has it.
-    pub(super) port: Option<u16>,
-    /// The file's `Backend.Type`, with its place.
-    pub(super) backend: Option<(String, Place)>,
+    /// `Backend.Type` of the file, with its place.
+    pub(super) kind: Option<(String, Place)>,
+    /// Where the file switches `Backend.DirectRouting` on, if it does.
+    pub(super) direct: Option<Place>,
+    /// Ports and names of the tunnel.
+    pub(super) flannel: flannel::Backend,
+}
+
+impl Subnets {
+    /// Whether one of the addresses is of this family.
+    pub(super) fn has(&self, family: Family) -> bool {
+        let mut families = self.addresses.iter().map(|a| Family::of(a.net.addr()));
+        families.any(|each| each == family)
+    }
 }
 
 impl Loader<'_> {
-    /// Takes the first of the files that is there and right; else the last that was.
+    /// Reads the first file that exists and is valid; failing that, the last content that was valid.
     pub(super) fn discover(&mut self, file: FileId, value: &Value<'_>) -> Subnets {
         let relative_to = self.sources.name(file).to_owned();
         let paths = self.strings(file, value, "discover");
@@ -59,7 +70,7 @@ impl Loader<'_> {
                 .collect();
             let warning = Diagnostic::warning(place_of(file, value), sentence);
             self.diagnostics.push(warning.help(format!(
-                "going on with what {} said last: {}",
+                "the last valid content of {} is still used: {}",
                 found.name,
                 list.join(", ")
             )));
@@ -69,7 +80,7 @@ impl Loader<'_> {
         if self.files.waits() {
             let warning = Diagnostic::warning(place_of(file, value), sentence);
             self.diagnostics.push(warning.help(
-                "this overlay's pods are let in as soon as it is there; flannel writes it when it starts",
+                "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
             ));
             return Subnets {
                 discovery: Discovery::Awaited(paths.into_iter().map(|(path, _)| path).collect()),
@@ -78,7 +89,7 @@ impl Loader<'_> {
         }
         for mut each in wrong {
             each.help.get_or_insert_with(|| {
-                "flannel writes it when it starts; `peerwall run` waits for it; else give `subnets = [...]` instead".into()
+                "flannel writes it when it starts, and `peerwall run` waits for it; or write `subnets = [...]` instead of `discover`".into()
             });
             self.error(each);
         }
@@ -94,7 +105,7 @@ impl Loader<'_> {
                         at(span),
                         format!("this node's pods, {node}, are outside of the pod network"),
                     )
-                    .help("this file and flannel's configuration do not fit together; see flannel's log"),
+                    .help("their packets are not accepted; flannel's lease and its configuration differ, see its log"),
                 );
             }
         }
@@ -108,29 +119,37 @@ impl Loader<'_> {
                 })
                 .collect(),
             discovery,
-            port: flannel.port,
-            backend: flannel.backend.map(|(kind, span)| (kind, at(span))),
+            // Only these backends of flannel read the key.
+            direct: flannel
+                .direct
+                .filter(|(direct, _)| *direct)
+                .filter(|_| matches!(&flannel.kind, Some((kind, _)) if kind == "vxlan" || kind == "ipip"))
+                .map(|(_, span)| at(span)),
+            kind: flannel.kind.map(|(kind, span)| (kind, at(span))),
+            flannel: flannel.backend,
         }
     }
 
-    /// Says if flannel's own configuration has another backend.
+    /// Warns if flannel's configuration has a different backend.
     pub(super) fn warn_of_flannels_backend(&mut self, said: OverlayBackend, subnets: &Subnets) {
         let name_of = |backend| BACKENDS.iter().find(|(_, each)| *each == backend);
-        let (Some((kind, place)), Some((name, _))) = (&subnets.backend, name_of(said)) else {
+        let (Some((kind, place)), Some((name, _))) = (&subnets.kind, name_of(said)) else {
             return;
         };
         if BACKENDS.iter().any(|(known, _)| known == kind) && kind != name {
-            self.diagnostics.push(
-                Diagnostic::warning(
-                    place.clone(),
-                    format!("flannel's backend is {kind}, and this overlay's is {name}"),
-                )
-                .help(format!("write backend = \"{kind}\"")),
-            );
+            let help = match subnets.direct {
+                Some(_) => format!(
+                    "write backend = \"{kind}\"; DirectRouting, which this file switches on, is supported with it"
+                ),
+                None => format!("write backend = \"{kind}\""),
+            };
+            let message = format!("flannel's backend is {kind}, and this overlay's is {name}");
+            self.diagnostics
+                .push(Diagnostic::warning(place.clone(), message).help(help));
         }
     }
 
-    /// The interface that is the overlay's tunnel, if it is there.
+    /// Finds the overlay's tunnel interface. Of two, as flannel has them for IPv4 and IPv6, that of IPv4.
     pub(super) fn tunnel_link(
         &mut self,
         backend: OverlayBackend,
@@ -145,31 +164,58 @@ impl Loader<'_> {
             .iter()
             .find(|link| tunnels.contains(&link.kind.as_str()) && Some(link.kind.as_str()) != kind)
         {
+            let help = match backend.is_tunnelled() {
+                true => format!(
+                    "write backend = \"{}\", or `interfaces` without {}",
+                    other.kind, other.name
+                ),
+                false => format!(
+                    "write backend = \"{}\", and direct = true if nodes on one LAN route without the tunnel (flannel's DirectRouting); or `interfaces` without {}",
+                    other.kind, other.name
+                ),
+            };
+            let message = format!(
+                "{} is a {} tunnel, but this overlay has a different backend",
+                other.name, other.kind
+            );
+            self.diagnostics
+                .push(Diagnostic::warning(place.clone(), message).help(help));
+        }
+        let mut links: Vec<Link> = links
+            .into_iter()
+            .filter(|link| Some(link.kind.as_str()) == kind)
+            .collect();
+        links.sort_by_key(|link| link.name.contains("-v6"));
+        // A tunnel counts as a file: the policy changes when it does.
+        for link in &links {
+            self.sources
+                .add(format!("interface {}", link.name), link.to_string());
+        }
+        self.warn_of_two_ports(&links, place);
+        links.into_iter().next()
+    }
+
+    /// Warns if the tunnels of IPv4 and IPv6 use different ports, since an overlay has one.
+    fn warn_of_two_ports(&mut self, links: &[Link], place: &Place) {
+        let [first, others @ ..] = links else { return };
+        let differs =
+            |other: &&Link| matches!((first.port, other.port), (Some(a), Some(b)) if a != b);
+        if let Some(other) = others.iter().find(differs)
+            && let (Some(a), Some(b)) = (first.port, other.port)
+        {
+            let message = format!(
+                "{} uses UDP port {b}, but {} uses {a}; one overlay has one port",
+                other.name, first.name
+            );
             self.diagnostics.push(
-                Diagnostic::warning(
-                    place.clone(),
-                    format!(
-                        "{} is a {} tunnel, and this overlay's backend is another",
-                        other.name, other.kind
-                    ),
-                )
-                .help(format!(
-                    "write backend = \"{}\", or leave the interface out",
-                    other.kind
-                )),
+                Diagnostic::warning(place.clone(), message)
+                    .help("restart flannel, which gives both the port of its configuration; write a different tunnel as an [overlay.NAME] of its own"),
             );
         }
-        let link = links
-            .into_iter()
-            .find(|link| Some(link.kind.as_str()) == kind)?;
-        // What is read of the host counts as a file: the policy is another when it is.
-        self.sources
-            .add(format!("interface {}", link.name), link.to_string());
-        Some(link)
     }
 }
 
-/// The name of the kernel's driver for a backend's tunnel.
+/// The kernel's driver for a backend's tunnel.
 fn driver(backend: OverlayBackend) -> Option<&'static str> {
     match backend {
         OverlayBackend::Vxlan => Some("vxlan"),

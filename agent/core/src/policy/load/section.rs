@@ -237,15 +237,32 @@ impl Loader<'_> {
         let backend = self.overlay_backend(&mut fields, &place, &what);
         let subnets = self.subnets(&mut fields, &place, &what);
         let interfaces = match fields.take("interfaces") {
-            Some((_, value)) => self.patterns(file, value, "interfaces"),
-            None => backend.map(default_interfaces).unwrap_or_default(),
+            Some((_, value)) => {
+                let mut written = self.patterns(file, value, "interfaces");
+                if subnets.has(Family::V6) {
+                    add_v6_devices(&mut written, backend);
+                }
+                written
+            }
+            None => match backend {
+                Some(backend) => default_interfaces(backend, subnets.flannel.vni),
+                None => Vec::new(),
+            },
         };
+        let direct = self.direct(&mut fields, backend, &subnets);
         let link = backend.and_then(|backend| {
             self.warn_of_flannels_backend(backend, &subnets);
             self.tunnel_link(backend, &interfaces, &place)
         });
         let tunnel = self.tunnel(&mut fields, backend, &subnets, link.as_ref(), &place);
-        let known = ["backend", "subnets", "discover", "interfaces", "port"];
+        let known = [
+            "backend",
+            "subnets",
+            "discover",
+            "interfaces",
+            "port",
+            "direct",
+        ];
         self.diagnostics.extend(fields.unknown(&known, &what));
         let Some(backend) = backend else { return };
         self.draft.policy.overlays.push(Overlay {
@@ -255,6 +272,7 @@ impl Loader<'_> {
             tunnel,
             subnets: subnets.addresses,
             discovery: subnets.discovery,
+            direct,
             link,
             interfaces,
         });
@@ -278,6 +296,45 @@ impl Loader<'_> {
         }
     }
 
+    /// Whether pods arrive outside of the tunnel, too.
+    fn direct(
+        &mut self,
+        fields: &mut Fields<'_>,
+        backend: Option<OverlayBackend>,
+        subnets: &Subnets,
+    ) -> bool {
+        let file = fields.file();
+        let given = fields.take("direct");
+        let Some(backend) = backend else { return false };
+        let Some((key, value)) = given else {
+            return backend.is_tunnelled() && subnets.direct.is_some();
+        };
+        if !backend.is_tunnelled() {
+            self.error(
+                Diagnostic::error(
+                    place_of(file, key),
+                    "this backend has no tunnel, so `direct` does not apply",
+                )
+                .help(
+                    "leave `direct` out; without a tunnel, pods are accepted by route in any case",
+                ),
+            );
+            return false;
+        }
+        let direct = self.boolean(file, value, "direct").unwrap_or_default();
+        if let Some(found) = subnets.direct.clone().filter(|_| !direct) {
+            self.diagnostics.push(
+                Diagnostic::warning(
+                    place_of(file, value),
+                    "flannel routes between nodes of one LAN without the tunnel, and these packets are dropped",
+                )
+                .also(found, "switched on here")
+                .help("leave `direct` out, or switch DirectRouting off in net-conf.json"),
+            );
+        }
+        direct
+    }
+
     fn tunnel(
         &mut self,
         fields: &mut Fields<'_>,
@@ -289,10 +346,7 @@ impl Loader<'_> {
         let file = fields.file();
         let default = match backend? {
             OverlayBackend::Vxlan => Some(PortRange::one(8472)),
-            OverlayBackend::Wireguard => Some(PortRange {
-                first: 51820,
-                last: 51821,
-            }),
+            OverlayBackend::Wireguard => Some(wireguard_ports(subnets)),
             OverlayBackend::Udp => Some(PortRange::one(8285)),
             OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
         };
@@ -301,15 +355,19 @@ impl Loader<'_> {
             if let Some((key, _)) = given {
                 self.error(
                     Diagnostic::error(place_of(file, key), "this backend has no port")
-                        .help("only vxlan, wireguard and udp have one"),
+                        .help("leave `port` out; only vxlan, wireguard and udp have one"),
                 );
             }
             return (backend == Some(OverlayBackend::Ipip)).then_some(Tunnel::Protocol(4));
         };
         let real = link.and_then(|link| link.port);
         let Some((_, value)) = given else {
-            let found = real.or(subnets.port);
-            // What is discovered is taken; otherwise the policy says it all, and should be right.
+            if backend == Some(OverlayBackend::Wireguard) {
+                self.warn_of_ports_between(place, default);
+                return Some(Tunnel::Udp(default));
+            }
+            let found = real.or(subnets.flannel.port);
+            // With `discover`, the discovered port counts. Without it, the policy's does, and is compared.
             return Some(Tunnel::Udp(match (&subnets.discovery, found) {
                 (Discovery::Written, _) => {
                     self.warn_of_port(place, default, link);
@@ -335,7 +393,22 @@ impl Loader<'_> {
         }
     }
 
-    /// Says if the tunnel that is there uses another port.
+    /// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.
+    fn warn_of_ports_between(&mut self, place: &Place, ports: PortRange) {
+        let PortRange { first, last } = ports;
+        if last - first > 1 {
+            let message = format!(
+                "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are reserved for the tunnel"
+            );
+            self.diagnostics.push(
+                Diagnostic::warning(place.clone(), message).help(format!(
+                    "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = {first} to reserve that port only"
+                )),
+            );
+        }
+    }
+
+    /// Warns if the tunnel interface uses a different port.
     fn warn_of_port(&mut self, place: &Place, said: PortRange, link: Option<&Link>) {
         let real = link.and_then(|link| Some((link, link.port?)));
         if let Some((link, port)) =
@@ -344,9 +417,9 @@ impl Loader<'_> {
             self.diagnostics.push(
                 Diagnostic::warning(
                     place.clone(),
-                    format!("{} uses UDP port {port}, and this overlay's tunnel is at {said}", link.name),
+                    format!("{} uses UDP port {port}, but this overlay's tunnel is at {said}", link.name),
                 )
-                .help(format!("write port = {port}, or strangers can send into the tunnel wherever an allow is wide enough")),
+                .help(format!("write port = {port}; otherwise an allow that covers UDP port {port} lets strangers send into the tunnel")),
             );
         }
     }
@@ -371,14 +444,14 @@ impl Loader<'_> {
                         format!("{what} has both `subnets` and `discover`"),
                     )
                     .also(first, "and this")
-                    .help("keep `subnets` if they never change, else `discover`"),
+                    .help("keep `subnets` if the networks never change, or `discover` to follow flannel's file"),
                 );
                 Subnets::default()
             }
             (None, None) => {
                 self.error(
                     Diagnostic::error(place.clone(), format!("{what} has no subnets"))
-                        .help("like subnets = [\"10.244.0.0/16\"], or discover = \"/run/flannel/subnet.env\""),
+                        .help("add subnets = [\"10.244.0.0/16\"] with the cluster's pod networks, or discover = \"/run/flannel/subnet.env\""),
                 );
                 Subnets::default()
             }
@@ -949,19 +1022,62 @@ fn net_of(source: crate::policy::Source) -> Option<ipnet::IpNet> {
     }
 }
 
-/// What flannel names its devices (`pkg/backend/*` in flannel), and the bridge of its CNI plugin.
-fn default_interfaces(backend: OverlayBackend) -> Vec<InterfacePattern> {
-    let names: &[&str] = match backend {
-        OverlayBackend::Vxlan => &["flannel.1", "cni0"],
-        OverlayBackend::Wireguard => &["flannel-wg", "flannel-wg-v6", "cni0"],
-        OverlayBackend::Udp => &["flannel0", "cni0"],
-        OverlayBackend::Ipip => &["flannel.ipip", "cni0"],
-        OverlayBackend::HostGw | OverlayBackend::None => &["cni0"],
+/// The names that flannel gives its devices (`pkg/backend/*` in flannel), the bridge of its CNI plugin, and
+/// Calico's pod interfaces, which canal combines with flannel's tunnel.
+fn default_interfaces(backend: OverlayBackend, vni: Option<u32>) -> Vec<InterfacePattern> {
+    let mut names: Vec<String> = match backend {
+        OverlayBackend::Vxlan => {
+            let vni = vni.unwrap_or(1);
+            vec![format!("flannel.{vni}"), format!("flannel-v6.{vni}")]
+        }
+        OverlayBackend::Wireguard => vec!["flannel-wg".into(), "flannel-wg-v6".into()],
+        OverlayBackend::Udp => vec!["flannel0".into()],
+        OverlayBackend::Ipip => vec!["flannel.ipip".into()],
+        OverlayBackend::HostGw | OverlayBackend::None => Vec::new(),
     };
-    names
-        .iter()
-        .map(|name| InterfacePattern::Exact((*name).to_owned()))
-        .collect()
+    names.push("cni0".into());
+    // Without a tunnel, Calico's routes to its pods are enough.
+    if backend.is_tunnelled() {
+        names.push("cali*".into());
+    }
+    // No interface has a name that is too long, as flannel-v6.10000 is.
+    let patterns = names.iter().map(|name| InterfacePattern::parse(name).ok());
+    patterns.flatten().collect()
+}
+
+/// Adds flannel's devices for IPv6 to written interfaces that name those for IPv4. An overlay with IPv6 subnets
+/// that names only `flannel.1` would drop all IPv6 between nodes.
+fn add_v6_devices(interfaces: &mut Vec<InterfacePattern>, backend: Option<OverlayBackend>) {
+    let v6_name = |name: &str| match backend? {
+        OverlayBackend::Vxlan => Some(format!("flannel-v6.{}", name.strip_prefix("flannel.")?)),
+        OverlayBackend::Wireguard => (name == "flannel-wg").then(|| "flannel-wg-v6".to_owned()),
+        OverlayBackend::Udp
+        | OverlayBackend::Ipip
+        | OverlayBackend::HostGw
+        | OverlayBackend::None => None,
+    };
+    let names = interfaces.iter().map(InterfacePattern::to_string);
+    let more: Vec<InterfacePattern> = names
+        .filter_map(|name| InterfacePattern::parse(&v6_name(&name)?).ok())
+        .filter(|pattern| !interfaces.contains(pattern))
+        .collect();
+    interfaces.extend(more);
+}
+
+/// The ports of flannel's WireGuard: one for each family of the subnets, in the mode `separate`, which is the
+/// default; otherwise one for both (`RegisterNetwork()` in flannel's `pkg/backend/wireguard/wireguard.go`).
+fn wireguard_ports(subnets: &Subnets) -> PortRange {
+    let flannel = subnets.flannel;
+    let v4 = flannel.listen.unwrap_or(51820);
+    let v6 = flannel.listen_v6.unwrap_or(51821);
+    match (subnets.has(Family::V4), subnets.has(Family::V6)) {
+        (true, true) if !flannel.one_device => PortRange {
+            first: v4.min(v6),
+            last: v4.max(v6),
+        },
+        (false, true) if !flannel.one_device => PortRange::one(v6),
+        _ => PortRange::one(v4),
+    }
 }
 
 /// Reads `10/second` or `10/second burst 20`.
