@@ -155,7 +155,7 @@ impl Connections {
 fn known(connection: &Connection) -> Option<revoke::Connection> {
     let original = &connection.original.as_ref()?.0;
     let reply = &connection.reply.as_ref()?.0;
-    let (source, _) = original.pair()?;
+    let (source, dialled_address) = original.pair()?;
     let (destination, _) = reply.pair()?;
     let (protocol, source_port, dialled) = original.ports()?;
     let (_, destination_port, _) = reply.ports()?;
@@ -163,6 +163,7 @@ fn known(connection: &Connection) -> Option<revoke::Connection> {
         source,
         source_port,
         protocol,
+        dialled_address,
         dialled,
         is_dnat: connection.status.unwrap_or(0) & IPS_DST_NAT != 0,
         destination,

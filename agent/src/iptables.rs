@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use peerwall_core::addr::Family;
 use peerwall_core::import::File;
 use peerwall_core::ipset::{self, IpSets};
-use peerwall_core::restore::{self, Script, Unsupported};
+use peerwall_core::restore::{self, Script, Table, Unsupported};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::saved::{self, Saved};
 
@@ -63,7 +63,7 @@ impl fmt::Display for IptablesError {
             Self::Tool { tool, said } => write!(f, "{tool}: {}", said.trim()),
             Self::Half { refused, rollback } => write!(
                 f,
-                "{refused}; IPv4 was changed before, and could not be changed back: {rollback}"
+                "{refused}; some rules had been changed and could not be changed back: {rollback}"
             ),
         }
     }
@@ -234,7 +234,10 @@ impl Iptables {
 
     fn observe_family(&self, family: Family) -> Result<Saved, IptablesError> {
         let tool = tool(base(family), self.suffix, "save");
-        let text = run(&tool, &["-c", "-t", "filter"], None)?;
+        let mut text = String::new();
+        for table in Table::ALL {
+            text.push_str(&run(&tool, &["-c", "-t", table.name()], None)?);
+        }
         saved::parse(&text).map_err(|err| IptablesError::Tool {
             tool,
             said: err.to_string(),
@@ -285,8 +288,10 @@ impl Iptables {
     }
 
     fn commit_rules(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
-        if let Some(text) = &steps.v4 {
-            self.restore(Family::V4, text, &[])?;
+        if let Some(text) = &steps.v4
+            && let Err(refused) = self.restore(Family::V4, text, &[])
+        {
+            return Err(self.refused(Family::V4, &seen.v4, refused));
         }
         let Some(text) = steps.v6.as_ref().filter(|_| has_ipv6()) else {
             return Ok(());
@@ -294,23 +299,30 @@ impl Iptables {
         let Err(refused) = self.restore(Family::V6, text, &[]) else {
             return Ok(());
         };
+        let refused = self.refused(Family::V6, &seen.v6, refused);
         if steps.v4.is_none() {
             return Err(refused);
         }
-        match self.take_back(&seen.v4) {
-            Ok(()) => Err(refused),
-            Err(rollback) => Err(IptablesError::Half {
+        Err(self.refused(Family::V4, &seen.v4, refused))
+    }
+
+    /// The tables of a family change one after the other, and so do the families: what was changed before
+    /// something was refused is taken back.
+    fn refused(&self, family: Family, before: &Saved, refused: IptablesError) -> IptablesError {
+        match self.take_back(family, before) {
+            Ok(()) => refused,
+            Err(rollback) => IptablesError::Half {
                 refused: Box::new(refused),
                 rollback: Box::new(rollback),
-            }),
+            },
         }
     }
 
-    fn take_back(&self, before: &Saved) -> Result<(), IptablesError> {
-        let now = self.observe_family(Family::V4)?;
+    fn take_back(&self, family: Family, before: &Saved) -> Result<(), IptablesError> {
+        let now = self.observe_family(family)?;
         let old = before.as_script();
         match saved::restore(Some(&old), &now) {
-            Some(text) => self.restore(Family::V4, &text, &[]),
+            Some(text) => self.restore(family, &text, &[]),
             None => Ok(()),
         }
     }

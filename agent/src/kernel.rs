@@ -206,7 +206,7 @@ impl Kernel {
         let has_elements = |set: &&nft::Set| {
             let interval = set.flags.unwrap_or(0) & nft::NFT_SET_INTERVAL != 0;
             let count = set.name.as_ref().and_then(|name| counts.get(name));
-            interval || count != Some(&0)
+            !lift::is_meter(set) && (interval || count != Some(&0))
         };
         let to_read = dump.sets.iter().filter(has_elements);
         let names: Vec<String> = to_read.filter_map(|set| set.name.clone()).collect();
@@ -363,6 +363,7 @@ impl Backend for Kernel {
         for (name, set) in &wanted.sets {
             match (table.sets.contains_key(name), counts.get(name)) {
                 (true, None) => {}
+                (true, Some(_)) if set.meter => {}
                 (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
                 _ => return differs(format!("set {name} is not as it was sent")),
             }

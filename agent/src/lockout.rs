@@ -1,6 +1,6 @@
 //! Whether a caller could come back by the way he came.
 
-use peerwall_core::packet::{CtState, Hook, Packet, Transport, Verdict};
+use peerwall_core::packet::{Hook, Packet, Transport, Verdict};
 use peerwall_core::port::TCP;
 use peerwall_core::ruleset::Ruleset;
 
@@ -44,21 +44,12 @@ fn admits(ruleset: &Ruleset, ssh: &Ssh) -> Result<(), String> {
     interfaces.dedup();
     // None: it is not a connection to this host's namespace.
     for interface in interfaces {
-        let packet = Packet {
-            hook: Hook::Input,
-            interface: interface.clone(),
-            source: ssh.client,
-            destination: ssh.server,
-            transport: Transport::Ports {
-                protocol: TCP,
-                source: ssh.client_port,
-                destination: ssh.server_port,
-            },
-            hop_limit: 64,
-            state: CtState::New,
-            dialled: None,
-            reverse_path: true,
+        let transport = Transport::Ports {
+            protocol: TCP,
+            source: ssh.client_port,
+            destination: ssh.server_port,
         };
+        let packet = Packet::new(Hook::Input, &interface, ssh.client, ssh.server, transport);
         let walk = ruleset.eval(&packet);
         if walk.verdict != Verdict::Accept {
             let why = walk

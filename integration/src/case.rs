@@ -14,7 +14,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
+use peerwall_core::packet::{CtState, Decision, Dialled, Hook, Packet, Transport, Verdict};
 use peerwall_core::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_core::reason::Reason;
 
@@ -112,16 +112,10 @@ pub fn parse(line: &str) -> Result<(Packet, Decision), String> {
     let destination = address(next("the destination")?, host)?;
     let protocol = next("the protocol")?.to_owned();
     let mut packet = Packet {
-        hook,
-        interface,
-        source,
-        destination,
-        transport: Transport::Other(0),
-        hop_limit: 64,
-        state: CtState::New,
-        dialled: None,
         reverse_path: false,
+        ..Packet::new(hook, interface, source, destination, Transport::Other(0))
     };
+    let host: IpAddr = host.parse().map_err(|err| format!("{host}: {err}"))?;
     let mut numbers = Vec::new();
     let mut source_port = None;
     while let Some(word) = words.next() {
@@ -133,7 +127,22 @@ pub fn parse(line: &str) -> Result<(Packet, Decision), String> {
         };
         match word {
             "from" => source_port = Some(number("from")?),
-            "dialled" => packet.dialled = Some(number("dialled")?),
+            "dialled" => {
+                packet.to_host = true;
+                packet.dialled = Some(Dialled {
+                    address: host,
+                    port: number("dialled")?,
+                });
+            }
+            // A service's address: nobody's own.
+            "at" => {
+                let text = words.next().ok_or("`at` wants an address")?;
+                let at = packet.dialled.as_mut().ok_or("`at` goes after `dialled`")?;
+                at.address = address(text, "")?;
+                packet.to_host = at.address == host;
+            }
+            "out" => packet.out = words.next().map(str::to_owned),
+            "ack" => packet.syn = false,
             "hop" => {
                 packet.hop_limit = u8::try_from(number("hop")?).map_err(|err| err.to_string())?
             }

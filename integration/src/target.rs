@@ -15,7 +15,7 @@ use peerwall::converge::{Hold, converge};
 use peerwall::iptables::{Iptables, Steps, Wanted};
 use peerwall::kernel::Kernel;
 use peerwall::netlink::Socket;
-use peerwall_core::packet::{CtState, Decision, Packet, Transport, Verdict};
+use peerwall_core::packet::{CtState, Decision, Dialled, Packet, Transport, Verdict};
 use peerwall_core::port::{TCP, UDP};
 use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_proto::attr::Attrs;
@@ -590,10 +590,17 @@ fn sctp_init(source: u16, destination: u16) -> Vec<u8> {
 }
 
 /// The packet is dialled at this host and rewritten to its destination, as a published port is.
-fn dnat(packet: &Packet, dialled: u16, frame: &mut Frame, before: &mut String, after: &mut String) {
-    let (family, host) = match packet.source {
-        IpAddr::V4(_) => ("ip", HOST_V4),
-        IpAddr::V6(_) => ("ip6", HOST_V6),
+fn dnat(
+    packet: &Packet,
+    dialled: Dialled,
+    frame: &mut Frame,
+    before: &mut String,
+    after: &mut String,
+) {
+    let Dialled { address, port } = dialled;
+    let family = match packet.source {
+        IpAddr::V4(_) => "ip",
+        IpAddr::V6(_) => "ip6",
     };
     let Transport::Ports {
         protocol,
@@ -609,12 +616,12 @@ fn dnat(packet: &Packet, dialled: u16, frame: &mut Frame, before: &mut String, a
         IpAddr::V6(a) => format!("[{a}]"),
     };
     *before += &format!(
-        " && nft 'table {family} published {{ chain pre {{ type nat hook prerouting priority -100; {word} dport {dialled} dnat to {to}:{destination}; }}; }}'"
+        " && nft 'table {family} published {{ chain pre {{ type nat hook prerouting priority -100; {family} daddr {address} {word} dport {port} dnat to {to}:{destination}; }}; }}'"
     );
     *after += &format!(" && nft delete table {family} published && conntrack -F >/dev/null 2>&1");
-    frame.destination = host.parse().expect("a constant address");
+    frame.destination = address;
     match &mut frame.body {
-        Body::Tcp { destination, .. } | Body::Udp { destination, .. } => *destination = dialled,
+        Body::Tcp { destination, .. } | Body::Udp { destination, .. } => *destination = port,
         Body::Icmp { .. } | Body::Other { .. } => {}
     }
 }

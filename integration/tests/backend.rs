@@ -8,7 +8,7 @@ use peerwall_core::compile::compile;
 use peerwall_core::generate;
 use peerwall_core::memory::Memory;
 use peerwall_core::observed::{Observed, SeenTable};
-use peerwall_core::plan::{Interval, Op, Plan, plan};
+use peerwall_core::plan::{Op, Plan, SetKind, plan};
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::{Action, Element, KeyType, Rule};
 use peerwall_integration::netns_test;
@@ -104,7 +104,7 @@ fn suite(backend: &mut dyn Backend) {
             Op::DeleteElements(
                 "peers4".into(),
                 KeyType::Ipv4,
-                Interval::No,
+                SetKind::Values,
                 vec![Element::one(5)],
             ),
         ),
@@ -117,7 +117,7 @@ fn suite(backend: &mut dyn Backend) {
             Op::AddElements(
                 "none".into(),
                 KeyType::Ipv4,
-                Interval::No,
+                SetKind::Values,
                 vec![Element::one(5)],
             ),
         ),

@@ -354,6 +354,11 @@ pub fn port(bytes: &[u8]) -> Option<u16> {
 }
 
 /// 32 bits as the kernel keeps them in a host-endian register (ct state, mark, interface index).
+pub fn u16_register(value: u16) -> [u8; 2] {
+    value.to_ne_bytes()
+}
+
+/// A number as it stands in a register that is compared as a whole.
 pub fn u32_register(value: u32) -> [u8; 4] {
     value.to_ne_bytes()
 }

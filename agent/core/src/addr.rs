@@ -94,6 +94,23 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
+/// The prefixes of `net` without those of `holes`.
+pub fn subtract(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+    let hit: Vec<IpNet> = holes
+        .iter()
+        .copied()
+        .filter(|hole| overlap(net, *hole))
+        .collect();
+    if hit.is_empty() {
+        return vec![net];
+    }
+    if hit.iter().any(|hole| hole.contains(&net)) {
+        return Vec::new();
+    }
+    let halves = net.subnets(net.prefix_len() + 1).into_iter().flatten();
+    halves.flat_map(|half| subtract(half, &hit)).collect()
+}
+
 /// Why a text is not an address or prefix, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError {
@@ -245,6 +262,21 @@ const RESERVED: [(&str, &str); 9] = [
     ("fe80::/10", "the link-local addresses"),
     ("ff00::/8", "the multicast addresses"),
 ];
+
+/// Reads an address or a prefix that can be dialled from elsewhere.
+///
+/// # Errors
+/// [`AddressError`] for what is no address, has host bits set, or is loopback.
+pub fn parse_target(text: &str) -> Result<IpNet, AddressError> {
+    let net = parse_net(text)?;
+    match net.addr().is_loopback() {
+        true => Err(AddressError::new(format!(
+            "`{text}` is loopback, which nobody can dial from elsewhere"
+        ))
+        .help("leave it out")),
+        false => Ok(net),
+    }
+}
 
 fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     // What most are, in lists of very many.
@@ -548,6 +580,32 @@ mod tests {
         ] {
             let err = parse_source(text).expect_err(text).to_string();
             assert!(err.contains(message) && err.contains(help), "{text}: {err}");
+        }
+    }
+
+    #[test]
+    fn holes_are_cut_out_of_a_prefix() {
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        for (net, holes, left) in [
+            ("10.0.0.0/8", vec![], vec!["10.0.0.0/8"]),
+            ("10.0.0.0/8", vec!["11.0.0.0/8"], vec!["10.0.0.0/8"]),
+            ("10.0.0.0/8", vec!["0.0.0.0/0"], vec![]),
+            (
+                "10.0.0.0/30",
+                vec!["10.0.0.1/32"],
+                vec!["10.0.0.0/32", "10.0.0.2/31"],
+            ),
+            ("10.0.0.0/8", vec!["2001:db8::/32"], vec!["10.0.0.0/8"]),
+            (
+                "fd00::/126",
+                vec!["fd00::/127", "fd00::3/128"],
+                vec!["fd00::2/128"],
+            ),
+        ] {
+            let found = subtract(net.parse().unwrap(), &nets(&holes));
+            assert_eq!(found, nets(&left), "{net} without {holes:?}");
         }
     }
 

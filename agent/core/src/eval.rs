@@ -2,9 +2,11 @@
 
 use crate::addr::{self, Family};
 use crate::packet::{CtState, Decision, Packet, Transport, Verdict};
+use crate::port::TCP;
 use crate::reason::Reason;
 use crate::ruleset::{
-    Action, Chain, ChainPolicy, IcmpKinds, KeyType, Match, Ports, Rule, Ruleset, counter_reason,
+    Action, Chain, ChainHook, ChainPolicy, IcmpKinds, KeyType, Match, Ports, Rule, Ruleset,
+    counter_reason,
 };
 
 /// Deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`).
@@ -19,6 +21,8 @@ pub struct Walk {
     pub counter: Option<String>,
     /// Rules that matched, as chain and position.
     pub path: Vec<(String, usize)>,
+    /// Whether a rule has labelled the connection ([`Rule::label`]).
+    pub labelled: bool,
 }
 
 impl Walk {
@@ -44,18 +48,26 @@ impl Ruleset {
             verdict: Verdict::Accept,
             counter: None,
             path: Vec::new(),
+            labelled: false,
         };
-        let base = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == packet.hook);
-        let Some(chain) = self.chains.iter().find(base) else {
-            return walk; // no chain at the hook: nothing happens
-        };
-        walk.verdict = self.run(chain, packet, &mut walk, 0).unwrap_or_else(|| {
-            match chain.base.map(|base| base.policy) {
-                Some(ChainPolicy::Accept) | None => Verdict::Accept,
-                Some(ChainPolicy::Drop) => Verdict::Drop,
-            }
-        });
+        self.pass(ChainHook::Prerouting, &packet.before_dnat(), &mut walk);
+        if walk.verdict == Verdict::Accept {
+            self.pass(packet.hook.into(), packet, &mut walk);
+        }
         walk
+    }
+
+    /// Through the chains of one hook; where there is none, nothing happens.
+    fn pass(&self, hook: ChainHook, packet: &Packet, walk: &mut Walk) {
+        let base = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
+        let Some(chain) = self.chains.iter().find(base) else {
+            return;
+        };
+        let policy = chain.base.map(|base| base.policy);
+        walk.verdict = self.run(chain, packet, walk, 0).unwrap_or(match policy {
+            Some(ChainPolicy::Accept) | None => Verdict::Accept,
+            Some(ChainPolicy::Drop) => Verdict::Drop,
+        });
     }
 
     /// A verdict, or `None` at the end of the chain.
@@ -67,10 +79,11 @@ impl Ruleset {
         depth: usize,
     ) -> Option<Verdict> {
         for (index, rule) in chain.rules.iter().enumerate() {
-            if !rule.matches.iter().all(|m| self.matches(m, packet)) {
+            if !rule.matches.iter().all(|m| self.matches(m, packet, walk)) {
                 continue;
             }
             walk.path.push((chain.name.clone(), index));
+            walk.labelled |= rule.label && is_tracked(packet);
             if let Some(counter) = &rule.counter {
                 walk.counter = Some(counter.clone());
             }
@@ -102,11 +115,41 @@ impl Ruleset {
         }
     }
 
-    fn matches(&self, condition: &Match, packet: &Packet) -> bool {
+    fn matches(&self, condition: &Match, packet: &Packet, walk: &Walk) -> bool {
         match condition {
             Match::CtState(states) => states.0 & state_bit(packet.state) != 0,
             Match::Dnat => packet.dialled.is_some(),
+            // What is not tracked has no status to ask for.
+            Match::NotDnat => is_tracked(packet) && packet.dialled.is_none(),
+            Match::DialledHere => walk.labelled,
+            Match::Local => packet.to_host,
             Match::Loopback => packet.interface == "lo",
+            Match::OutInterface(pattern) => packet
+                .out
+                .as_ref()
+                .is_some_and(|name| pattern.matches(name)),
+            Match::SourceMac(set) => packet.mac.is_some_and(|mac| {
+                let number = mac.iter().fold(0, |n, byte| n << 8 | u128::from(*byte));
+                self.in_set(set, KeyType::Ether, number)
+            }),
+            Match::SourceNet(net) => net.contains(&packet.source),
+            Match::DestinationIn { family, set } => {
+                packet.family() == *family
+                    && self.in_set(
+                        set,
+                        KeyType::address(*family),
+                        addr::number(packet.destination),
+                    )
+            }
+            Match::DialledAddress { family, set } => {
+                let dialled = packet
+                    .dialled
+                    .map_or(packet.destination, |dialled| dialled.address);
+                is_tracked(packet)
+                    && packet.family() == *family
+                    && self.in_set(set, KeyType::address(*family), addr::number(dialled))
+            }
+            Match::TcpSyn => packet.protocol() == TCP && packet.syn,
             Match::Interface { pattern, negated } => pattern.matches(&packet.interface) != *negated,
             Match::Family(family) => packet.family() == *family,
             Match::Source { family, set } => {
@@ -115,8 +158,8 @@ impl Ruleset {
             }
             Match::Destination(net) => net.contains(&packet.destination),
             Match::Protocol(number) => packet.protocol() == *number,
-            Match::SourcePort(range) => {
-                ports(packet).is_some_and(|(source, _)| range.contains(source))
+            Match::SourcePort(wanted) => {
+                ports(packet).is_some_and(|(port, _)| self.port_in(wanted, port))
             }
             Match::DestinationPort(wanted) => {
                 ports(packet).is_some_and(|(_, port)| self.port_in(wanted, port))
@@ -127,7 +170,7 @@ impl Ruleset {
             Match::Icmp(kinds) => {
                 icmp(packet).is_some_and(|kind| self.icmp_in(kinds, packet.family(), kind))
             }
-            Match::HopLimit(limit) => packet.hop_limit == *limit,
+            Match::HopLimit(limit) | Match::Ttl(limit) => packet.hop_limit == *limit,
             Match::ReversePath { exists } => packet.reverse_path == *exists,
         }
     }
@@ -184,9 +227,17 @@ fn ports(packet: &Packet) -> Option<(u16, u16)> {
 fn dialled(packet: &Packet) -> Option<u16> {
     match packet.state {
         CtState::Invalid | CtState::Untracked => None,
-        CtState::New | CtState::Established | CtState::Related => {
-            packet.dialled.or(ports(packet).map(|(_, port)| port))
-        }
+        CtState::New | CtState::Established | CtState::Related => packet
+            .dialled
+            .map(|dialled| dialled.port)
+            .or(ports(packet).map(|(_, port)| port)),
+    }
+}
+
+fn is_tracked(packet: &Packet) -> bool {
+    match packet.state {
+        CtState::Invalid | CtState::Untracked => false,
+        CtState::New | CtState::Established | CtState::Related => true,
     }
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::addr::{self, Family};
 use crate::diagnostic::Diagnostic;
-use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
+use crate::packet::{Dialled, Hook, Packet, Transport, Verdict};
 use crate::policy::{Expect, Policy};
 use crate::port::{TCP, UDP, has_ports};
 use crate::ruleset::Ruleset;
@@ -117,15 +117,19 @@ fn packet(expect: &Expect, source: IpAddr, protocol: u8, port: u16) -> Option<Pa
         false => Transport::Other(protocol),
     };
     let published = expect.hook == Hook::Forward && to.is_none() && has_ports(protocol);
+    let dialled = Dialled {
+        address: destination,
+        port,
+    };
     Some(Packet {
-        hook: expect.hook,
-        interface: expect.interface.clone(),
-        source,
-        destination,
-        transport,
-        hop_limit: 64,
-        state: CtState::New,
-        dialled: published.then_some(port),
-        reverse_path: true,
+        dialled: published.then_some(dialled),
+        to_host: published || expect.hook == Hook::Input,
+        ..Packet::new(
+            expect.hook,
+            &expect.interface,
+            source,
+            destination,
+            transport,
+        )
     })
 }

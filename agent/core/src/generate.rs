@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use crate::diagnostic::{Place, Sources};
 use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Hook, Packet, Transport};
+use crate::packet::{CtState, Dialled, Hook, Packet, Transport};
 use crate::policy::{
     Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Options, Overlay,
-    OverlayBackend, Peer, Policy, Source, Tunnel,
+    OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, Tunnel,
 };
 use crate::port::{PortRange, PortSpec, TCP, UDP};
 
@@ -96,14 +96,94 @@ fn sources(groups: usize) -> impl Strategy<Value = Vec<Source>> {
 }
 
 fn allow(groups: usize) -> impl Strategy<Value = Allow> {
-    let ports = prop::option::weighted(0.9, prop::collection::vec(port_spec(), 1..4));
-    (ports, sources(groups), patterns(0)).prop_map(|(ports, from, interfaces)| Allow {
-        name: String::new(),
-        place: place(),
-        ports,
-        from,
-        interfaces,
-    })
+    let specs = |some| prop::option::weighted(some, prop::collection::vec(port_spec(), 1..4));
+    let limit = prop::option::weighted(0.1, Just(WIDE_LIMIT));
+    (
+        specs(0.9),
+        specs(0.2),
+        sources(groups),
+        targets(groups),
+        limit,
+        patterns(0),
+    )
+        .prop_map(|(ports, from_ports, from, to, limit, interfaces)| Allow {
+            name: String::new(),
+            place: place(),
+            ports,
+            from_ports,
+            from,
+            to,
+            limit,
+            interfaces,
+        })
+}
+
+/// A rate that no test exceeds, since what comes too fast is another matter than what is open.
+const WIDE_LIMIT: Rate = Rate {
+    count: 1_000_000,
+    unit: RateUnit::Second,
+    burst: 1_000_000,
+};
+
+/// Overlays are named `o0` and `o1`; there may be fewer.
+fn targets(groups: usize) -> impl Strategy<Value = Vec<Target>> {
+    let one = prop_oneof![
+        3 => Just(Target::Host),
+        2 => net().prop_map(Target::Net),
+        1 => (0..groups.max(1)).prop_map(|i| Target::Group(format!("g{i}"))),
+        1 => (0usize..2).prop_map(|i| Target::Overlay(format!("o{i}"))),
+    ];
+    prop::collection::vec(one, 1..3)
+}
+
+/// What an overlay has beside its backend and its subnets.
+#[derive(Debug, Clone)]
+struct OnHost {
+    interfaces: Vec<InterfacePattern>,
+    tunnels: Vec<bool>,
+    lans: Vec<bool>,
+    routed: Vec<(String, IpNet)>,
+    peer_macs: Vec<[u8; 6]>,
+    carved: Vec<IpNet>,
+    tunnel_from: Vec<Source>,
+}
+
+fn on_host() -> impl Strategy<Value = OnHost> {
+    let flags = || prop::collection::vec(any::<bool>(), 3);
+    let route = (prop::sample::select(&INTERFACES[1..4]), net());
+    (
+        patterns(1),
+        flags(),
+        flags(),
+        prop::collection::vec(route, 0..3),
+        prop::collection::vec(mac(), 0..2),
+        prop::collection::vec(net(), 0..2),
+        prop_oneof![2 => Just(Vec::new()), 1 => sources(0)],
+    )
+        .prop_map(
+            |(interfaces, tunnels, lans, routed, peer_macs, carved, tunnel_from)| OnHost {
+                interfaces,
+                tunnels,
+                lans,
+                routed: routed
+                    .into_iter()
+                    .map(|(i, net)| (i.to_owned(), net))
+                    .collect(),
+                peer_macs,
+                carved,
+                tunnel_from,
+            },
+        )
+}
+
+fn mac() -> impl Strategy<Value = [u8; 6]> {
+    (0u8..3).prop_map(|last| [2, 0, 0, 0, 0, last])
+}
+
+fn chosen(patterns: &[InterfacePattern], flags: &[bool]) -> Vec<InterfacePattern> {
+    let pairs = patterns.iter().zip(flags);
+    let chosen = pairs.filter(|(_, chosen)| **chosen);
+    chosen.map(|(pattern, _)| pattern.clone()).collect()
 }
 
 fn overlay() -> impl Strategy<Value = Overlay> {
@@ -123,18 +203,28 @@ fn overlay() -> impl Strategy<Value = Overlay> {
         (OverlayBackend::HostGw, None),
         (OverlayBackend::None, None),
     ]);
-    (backend, addresses(), patterns(1)).prop_map(|((backend, tunnel), subnets, interfaces)| {
-        Overlay {
-            name: String::new(),
-            place: place(),
-            backend,
-            tunnel,
-            subnets,
-            discovery: Discovery::Written,
-            direct: false,
-            link: None,
-            interfaces,
-        }
+    (backend, addresses(), on_host()).prop_map(|((backend, tunnel), subnets, on_host)| Overlay {
+        name: String::new(),
+        place: place(),
+        backend,
+        tunnel,
+        subnets,
+        discovery: Discovery::Written,
+        direct: false,
+        link: None,
+        tunnel_side: match backend.is_tunnelled() {
+            true => chosen(&on_host.interfaces, &on_host.tunnels),
+            false => Vec::new(),
+        },
+        lan_side: chosen(&on_host.interfaces, &on_host.lans),
+        interfaces: on_host.interfaces,
+        by_route: true,
+        underlay: Vec::new(),
+        routed: on_host.routed,
+        unmasqueraded: true,
+        peer_macs: on_host.peer_macs,
+        carved: on_host.carved,
+        tunnel_from: on_host.tunnel_from,
     })
 }
 
@@ -178,18 +268,33 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         let allows = prop::collection::vec(allow(groups), 0..4);
         let overlays = prop::collection::vec(overlay(), 0..3);
         let log = prop::option::of(Just(Log::default()));
+        let bridged = prop::collection::vec(
+            prop::sample::select(&INTERFACES[1..]).prop_map(|n| InterfacePattern::Exact(n.into())),
+            0..2,
+        );
+        let interfaces = (patterns(0), patterns(0), bridged);
+        let services = prop::collection::vec(net(), 0..2);
         (
             peers,
             groups_list,
             overlays,
             allows,
-            patterns(0),
+            interfaces,
             icmp(groups),
-            options(),
+            (options(), services),
             log,
         )
             .prop_map(
-                |(peers, groups, overlays, allows, trusted, icmp, options, log)| Policy {
+                |(
+                    peers,
+                    groups,
+                    overlays,
+                    allows,
+                    (trusted, guests, bridged),
+                    icmp,
+                    (options, services),
+                    log,
+                )| Policy {
                     peers: named_peers(peers),
                     groups: groups
                         .into_iter()
@@ -217,6 +322,9 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                         })
                         .collect(),
                     trusted,
+                    guests,
+                    bridged,
+                    services,
                     icmp,
                     options,
                     log,
@@ -239,8 +347,8 @@ fn named_peers(peers: Vec<(Option<u8>, Vec<Address>)>) -> Vec<Peer> {
 fn transport(source: IpAddr) -> impl Strategy<Value = Transport> {
     let protocol = prop::sample::select(vec![TCP, UDP, 132]);
     let kinds = match source {
-        IpAddr::V4(_) => vec![0u8, 3, 8, 11, 12, 200],
-        IpAddr::V6(_) => vec![1, 2, 4, 128, 129, 130, 133, 135, 137, 143, 200],
+        IpAddr::V4(_) => vec![0u8, 3, 5, 8, 11, 12, 200],
+        IpAddr::V6(_) => vec![1, 2, 4, 128, 129, 130, 131, 133, 134, 135, 137, 143, 200],
     };
     prop_oneof![
         6 => (protocol, port(), port()).prop_map(|(protocol, source, destination)| Transport::Ports {
@@ -249,7 +357,20 @@ fn transport(source: IpAddr) -> impl Strategy<Value = Transport> {
             destination,
         }),
         2 => prop::sample::select(kinds).prop_map(|kind| Transport::Icmp { kind, code: 0 }),
-        1 => prop::sample::select(vec![50u8, 47, 4]).prop_map(Transport::Other),
+        1 => prop::sample::select(vec![50u8, 47, 4, 2]).prop_map(Transport::Other),
+    ]
+}
+
+/// An address of the same family, loopback now and then.
+fn dialled_address(source: IpAddr) -> impl Strategy<Value = IpAddr> {
+    let is_v4 = source.is_ipv4();
+    let loopback = match source {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    prop_oneof![
+        6 => address().prop_filter("of the same family", move |a| a.is_ipv4() == is_v4),
+        1 => Just(loopback),
     ]
 }
 
@@ -273,21 +394,33 @@ pub fn packet() -> impl Strategy<Value = Packet> {
         let hook = prop::sample::select(vec![Hook::Input, Hook::Forward]);
         let interface = prop::sample::select(&INTERFACES[..]);
         let hop_limit = prop::sample::select(vec![1u8, 64, 255]);
+        let out = prop::sample::select(&INTERFACES[1..]);
+        let dialled = prop::option::of((dialled_address(source), port()));
         (
-            hook,
-            interface,
+            (hook, interface, out, prop::option::of(mac())),
             transport(source),
             hop_limit,
             state,
-            prop::option::of(port()),
-            any::<bool>(),
+            dialled,
+            (any::<bool>(), any::<bool>(), any::<bool>()),
         )
             .prop_map(
-                move |(hook, interface, transport, hop_limit, state, dialled, reverse_path)| {
+                move |(
+                    (hook, interface, out, mac),
+                    transport,
+                    hop_limit,
+                    state,
+                    dialled,
+                    (reverse_path, to_host, syn),
+                )| {
                     let tracked = !matches!(state, CtState::Invalid | CtState::Untracked);
                     let has_ports = matches!(transport, Transport::Ports { .. });
+                    let dialled = dialled.filter(|_| tracked && has_ports);
                     Packet {
                         hook,
+                        out: (hook == Hook::Forward).then(|| out.to_owned()),
+                        mac,
+                        syn,
                         // Nothing that came in by lo is ever forwarded.
                         interface: if hook == Hook::Forward && interface == "lo" {
                             "eth0"
@@ -300,7 +433,11 @@ pub fn packet() -> impl Strategy<Value = Packet> {
                         transport,
                         hop_limit,
                         state,
-                        dialled: dialled.filter(|_| tracked && has_ports),
+                        dialled: dialled.map(|(address, port)| Dialled { address, port }),
+                        to_host: match dialled {
+                            Some(_) => to_host,
+                            None => hook == Hook::Input,
+                        },
                         reverse_path,
                     }
                 },

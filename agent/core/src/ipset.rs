@@ -63,7 +63,11 @@ pub fn wanted(ruleset: &Ruleset, from: usize) -> IpSets {
 fn ipset(set: &Set) -> IpSet {
     let family = match set.key {
         KeyType::Ipv6 => Family::V6,
-        KeyType::Ipv4 | KeyType::Port | KeyType::IcmpType | KeyType::Icmpv6Type => Family::V4,
+        KeyType::Ipv4
+        | KeyType::Port
+        | KeyType::IcmpType
+        | KeyType::Icmpv6Type
+        | KeyType::Ether => Family::V4,
     };
     let nets = set
         .elements

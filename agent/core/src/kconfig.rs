@@ -2,7 +2,7 @@
 //!
 //! `net/netfilter/Kconfig`; each is a module of its own where it is not built in.
 
-use crate::plan::{Interval, Op};
+use crate::plan::{Op, SetKind};
 use crate::ruleset::{Action, Match, Rule};
 
 /// Options that the kernel may lack if it answers to this step that there is no such thing.
@@ -12,9 +12,9 @@ pub fn options(op: &Op) -> Vec<&'static str> {
         Op::AddCounter(..) | Op::DeleteCounter(_) => {
             vec!["CONFIG_NFT_COUNTER", "CONFIG_NFT_OBJREF"]
         }
-        Op::AddSet(_, _, interval, _) => match interval {
-            Interval::Yes => vec!["CONFIG_NFT_SET_RBTREE"],
-            Interval::No => vec!["CONFIG_NFT_SET_HASH"],
+        Op::AddSet(_, _, kind, _) => match kind {
+            SetKind::Intervals => vec!["CONFIG_NFT_SET_RBTREE"],
+            SetKind::Values | SetKind::Meter => vec!["CONFIG_NFT_SET_HASH"],
         },
         Op::AddChain(_, Some(_)) => vec!["CONFIG_NF_TABLES_INET"],
         Op::AddRule(_, _, rule) => of_rule(rule),
@@ -33,9 +33,20 @@ fn of_rule(rule: &Rule) -> Vec<&'static str> {
     let mut found: Vec<&'static str> = Vec::new();
     for condition in &rule.matches {
         found.extend(match condition {
-            Match::CtState(_) | Match::Dnat | Match::DialledPort(_) => Some("CONFIG_NFT_CT"),
-            Match::ReversePath { .. } => Some("CONFIG_NFT_FIB_INET"),
+            Match::CtState(_)
+            | Match::Dnat
+            | Match::NotDnat
+            | Match::DialledAddress { .. }
+            | Match::DialledPort(_) => Some("CONFIG_NFT_CT"),
+            Match::DialledHere => Some("CONFIG_NF_CONNTRACK_LABELS"),
+            Match::Local | Match::ReversePath { .. } => Some("CONFIG_NFT_FIB_INET"),
             Match::Loopback
+            | Match::OutInterface(_)
+            | Match::SourceMac(_)
+            | Match::SourceNet(_)
+            | Match::DestinationIn { .. }
+            | Match::TcpSyn
+            | Match::Ttl(_)
             | Match::Interface { .. }
             | Match::Family(_)
             | Match::Source { .. }
@@ -47,6 +58,8 @@ fn of_rule(rule: &Rule) -> Vec<&'static str> {
             | Match::HopLimit(_) => None,
         });
     }
+    found.extend(rule.label.then_some("CONFIG_NF_CONNTRACK_LABELS"));
+    found.extend(rule.meter.as_ref().map(|_| "CONFIG_NFT_LIMIT"));
     found.extend(rule.limit.map(|_| "CONFIG_NFT_LIMIT"));
     found.extend(rule.log.as_ref().map(|_| "CONFIG_NFT_LOG"));
     found.extend(rule.counter.as_ref().map(|_| "CONFIG_NFT_OBJREF"));
@@ -91,6 +104,7 @@ mod tests {
                 "CONFIG_NFT_REJECT_INET",
                 "CONFIG_NFT_SET_HASH",
                 "CONFIG_NFT_SET_RBTREE",
+                "CONFIG_NF_CONNTRACK_LABELS",
                 "CONFIG_NF_TABLES",
                 "CONFIG_NF_TABLES_INET",
             ]

@@ -9,8 +9,9 @@ use peerwall_proto::nf_tables::userdata;
 
 use crate::lower::key_value;
 use crate::observed::{Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
-use crate::packet::Hook;
-use crate::ruleset::{Base, ChainPolicy, Element, KeyType, Set};
+use crate::ruleset::{
+    Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
+};
 use crate::wire;
 
 /// Everything a dump of our table gave.
@@ -122,7 +123,10 @@ fn lift_set(
     }
     let known = match elements.get(&name) {
         None => known_set(set, &[]),
-        Some(points) => points.as_deref().and_then(|points| known_set(set, points)),
+        Some(points) => {
+            let points = points.as_deref().or_else(|| is_meter(set).then_some(&[]));
+            points.and_then(|points| known_set(set, points))
+        }
     };
     let seen = known.map_or(SeenSet::Strange, |known| SeenSet::Known {
         set: known,
@@ -131,18 +135,39 @@ fn lift_set(
     table.sets.insert(name, seen);
 }
 
+/// Whether rules fill this set, each element with a rate of its own.
+pub fn is_meter(set: &nft::Set) -> bool {
+    set.flags.unwrap_or(0) == nft::NFT_SET_TIMEOUT | nft::NFT_SET_EVAL
+}
+
 fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
     let key = KeyType::ALL
         .into_iter()
         .find(|key| Some(key.number()) == set.key_type)?;
     let same_len = set.key_len == u32::try_from(key.len_bytes()).ok();
+    let flags = set.flags.unwrap_or(0);
+    let is_meter = is_meter(set);
+    let timeout = match is_meter {
+        true => u64::from(METER_TIMEOUT_SECONDS) * 1000,
+        false => 0,
+    };
     let plain = set.data_type.is_none()
-        && set.timeout.unwrap_or(0) == 0
+        && set.timeout.unwrap_or(0) == timeout
         && set.expr.is_none()
         && set.exprs.is_none()
         && set.desc.as_ref().is_none_or(|desc| desc.0.concat.is_none());
     (same_len && plain).then_some(())?;
-    let interval = match set.flags.unwrap_or(0) {
+    if is_meter {
+        let size = set.desc.as_ref().and_then(|desc| desc.0.size);
+        // What is in it, the packets' senders put there.
+        return (size == Some(METER_SIZE)).then_some(Set {
+            key,
+            interval: false,
+            meter: true,
+            elements: Vec::new(),
+        });
+    }
+    let interval = match flags {
         0 => false,
         nft::NFT_SET_INTERVAL => true,
         _ => return None,
@@ -154,6 +179,7 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
     Some(Set {
         key,
         interval,
+        meter: false,
         elements,
     })
 }
@@ -225,8 +251,9 @@ fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, String> {
     }
     let number = hook.0.hooknum;
     let hook_known = match number {
-        Some(nft::NF_INET_LOCAL_IN) => Hook::Input,
-        Some(nft::NF_INET_FORWARD) => Hook::Forward,
+        Some(nft::NF_INET_PRE_ROUTING) => ChainHook::Prerouting,
+        Some(nft::NF_INET_LOCAL_IN) => ChainHook::Input,
+        Some(nft::NF_INET_FORWARD) => ChainHook::Forward,
         _ => return Err(format!("its hook is number {}", number.unwrap_or(u32::MAX))),
     };
     let policy = match chain.policy {

@@ -13,9 +13,10 @@ use peerwall_proto::nf_tables::{
 };
 
 use crate::observed::SeenCounter;
-use crate::packet::Hook;
-use crate::plan::{Interval, Op, Plan};
-use crate::ruleset::{self, Base, ChainPolicy, Element, KeyType, TABLE};
+use crate::plan::{Op, Plan, SetKind};
+use crate::ruleset::{
+    self, Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE,
+};
 use crate::wire;
 
 /// Number of a step in its plan.
@@ -88,13 +89,13 @@ impl Out<'_> {
                 self.send(msg::NFT_MSG_NEWOBJ, NLM_F_CREATE, &object)
             }
             Op::DeleteCounter(name) => self.send(msg::NFT_MSG_DELOBJ, 0, &counter(name, None)?),
-            Op::AddSet(name, key, interval, capacity) => {
+            Op::AddSet(name, key, kind, capacity) => {
                 let id = *next_set_id;
                 *next_set_id += 1;
                 self.send(
                     msg::NFT_MSG_NEWSET,
                     NLM_F_CREATE,
-                    &set(name, *key, *interval, *capacity, id),
+                    &set(name, *key, *kind, *capacity, id),
                 )
             }
             Op::DeleteSet(name) => {
@@ -105,11 +106,11 @@ impl Out<'_> {
                 };
                 self.send(msg::NFT_MSG_DELSET, 0, &set)
             }
-            Op::AddElements(name, key, interval, list) => {
-                self.elements(msg::NFT_MSG_NEWSETELEM, name, *key, *interval, list)
+            Op::AddElements(name, key, kind, list) => {
+                self.elements(msg::NFT_MSG_NEWSETELEM, name, *key, *kind, list)
             }
-            Op::DeleteElements(name, key, interval, list) => {
-                self.elements(msg::NFT_MSG_DELSETELEM, name, *key, *interval, list)
+            Op::DeleteElements(name, key, kind, list) => {
+                self.elements(msg::NFT_MSG_DELSETELEM, name, *key, *kind, list)
             }
             Op::AddChain(name, base) => self.send(
                 msg::NFT_MSG_NEWCHAIN,
@@ -161,7 +162,7 @@ impl Out<'_> {
         kind: u16,
         set: &str,
         key: KeyType,
-        interval: Interval,
+        of: SetKind,
         list: &[Element],
     ) -> Result<(), TooLong> {
         let flags = if kind == msg::NFT_MSG_NEWSETELEM {
@@ -172,7 +173,7 @@ impl Out<'_> {
         let mut next = list.iter();
         let lists = element_lists(TABLE, set, |w| match next.next() {
             Some(element) => {
-                write_element(w, key, interval, element);
+                write_element(w, key, of, element);
                 true
             }
             None => false,
@@ -186,7 +187,7 @@ impl Out<'_> {
 
 /// One element, or for an interval two: its first value, and the first value behind it with
 /// `NFT_SET_ELEM_INTERVAL_END`. An interval to the end of the key space has no second one.
-fn write_element(w: &mut AttrWriter, key: KeyType, interval: Interval, element: &Element) {
+fn write_element(w: &mut AttrWriter, key: KeyType, kind: SetKind, element: &Element) {
     let comment = element.comment.as_deref().map(userdata::comment);
     nft::Element {
         key: Some(Data::value(key_bytes(key, element.first))),
@@ -194,7 +195,7 @@ fn write_element(w: &mut AttrWriter, key: KeyType, interval: Interval, element: 
         ..nft::Element::default()
     }
     .write(w);
-    if interval == Interval::Yes && element.last < key.max() {
+    if kind == SetKind::Intervals && element.last < key.max() {
         nft::Element {
             key: Some(Data::value(key_bytes(key, element.last + 1))),
             flags: Some(nft::NFT_SET_ELEM_INTERVAL_END),
@@ -256,17 +257,23 @@ fn counter(name: &str, start: Option<&SeenCounter>) -> Result<Object, TooLong> {
     })
 }
 
-fn set(name: &str, key: KeyType, interval: Interval, capacity: Option<u32>, id: u32) -> Set {
+fn set(name: &str, key: KeyType, kind: SetKind, capacity: Option<u32>, id: u32) -> Set {
+    let size = match kind {
+        SetKind::Meter => Some(METER_SIZE),
+        SetKind::Values | SetKind::Intervals => capacity,
+    };
     Set {
         table: Some(TABLE.into()),
         name: Some(name.to_owned()),
-        flags: Some(match interval {
-            Interval::Yes => nft::NFT_SET_INTERVAL,
-            Interval::No => 0,
+        flags: Some(match kind {
+            SetKind::Intervals => nft::NFT_SET_INTERVAL,
+            SetKind::Values => 0,
+            SetKind::Meter => nft::NFT_SET_TIMEOUT | nft::NFT_SET_EVAL,
         }),
+        timeout: (kind == SetKind::Meter).then(|| u64::from(METER_TIMEOUT_SECONDS) * 1000),
         key_type: Some(key.number()),
         key_len: u32::try_from(key.len_bytes()).ok(),
-        desc: capacity.map(|size| {
+        desc: size.map(|size| {
             Nested(SetDesc {
                 size: Some(size),
                 ..SetDesc::default()
@@ -304,10 +311,11 @@ fn rule_of(chain: &str) -> Rule {
     }
 }
 
-fn hook_number(hook: Hook) -> u32 {
+fn hook_number(hook: ChainHook) -> u32 {
     match hook {
-        Hook::Input => nft::NF_INET_LOCAL_IN,
-        Hook::Forward => nft::NF_INET_FORWARD,
+        ChainHook::Prerouting => nft::NF_INET_PRE_ROUTING,
+        ChainHook::Input => nft::NF_INET_LOCAL_IN,
+        ChainHook::Forward => nft::NF_INET_FORWARD,
     }
 }
 

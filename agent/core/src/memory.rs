@@ -4,8 +4,8 @@
 
 use crate::backend::{Backend, BackendError, Refusal};
 use crate::observed::{Hold, Observed, SeenChain, SeenRule, SeenSet, SeenTable};
-use crate::plan::{Interval, Op, Plan};
-use crate::ruleset::{Action, Element, Match, Rule, Set};
+use crate::plan::{Op, Plan, SetKind};
+use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Set};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -66,14 +66,18 @@ impl Memory {
                 )?;
                 self.table()?.counters.remove(name).ok_or(ENOENT)?;
             }
-            Op::AddSet(name, key, interval, capacity) => {
+            Op::AddSet(name, key, kind, capacity) => {
                 let set = SeenSet::Known {
                     set: Set {
                         key: *key,
-                        interval: *interval == Interval::Yes,
+                        interval: *kind == SetKind::Intervals,
+                        meter: *kind == SetKind::Meter,
                         elements: Vec::new(),
                     },
-                    capacity: *capacity,
+                    capacity: match kind {
+                        SetKind::Meter => Some(METER_SIZE),
+                        SetKind::Values | SetKind::Intervals => *capacity,
+                    },
                 };
                 self.table()?.sets.entry(name.clone()).or_insert(set);
             }

@@ -66,6 +66,15 @@ pub enum Transport {
     Other(u8),
 }
 
+/// Where a DNATed connection was addressed to, before DNAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dialled {
+    /// Address (`ct original ip daddr`).
+    pub address: IpAddr,
+    /// Port (`ct original proto-dst`).
+    pub port: u16,
+}
+
 /// A packet at a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
@@ -73,6 +82,10 @@ pub struct Packet {
     pub hook: Hook,
     /// Interface it came in by.
     pub interface: String,
+    /// Interface it leaves by; forward hook only.
+    pub out: Option<String>,
+    /// Ethernet address of its sender, where it has one.
+    pub mac: Option<[u8; 6]>,
     /// Source address.
     pub source: IpAddr,
     /// Destination address, after any DNAT.
@@ -83,13 +96,58 @@ pub struct Packet {
     pub hop_limit: u8,
     /// Connection tracking state.
     pub state: CtState,
-    /// The port that was dialled, if the connection is DNATed.
-    pub dialled: Option<u16>,
+    /// What was dialled, if the connection is DNATed.
+    pub dialled: Option<Dialled>,
+    /// Whether the dialled address is one of this host's own (`fib daddr type local`).
+    pub to_host: bool,
+    /// Whether a TCP packet is a SYN that opens a connection: SYN without ACK, FIN and RST.
+    pub syn: bool,
     /// Whether the route back to the source leaves by `interface` (strict reverse path).
     pub reverse_path: bool,
 }
 
 impl Packet {
+    /// The first packet of a connection that nothing is special about: tracked as new, not DNATed, with a
+    /// hop limit of 64, routed back by the interface it came in by. At the input hook it is for this host.
+    pub fn new(
+        hook: Hook,
+        interface: impl Into<String>,
+        source: IpAddr,
+        destination: IpAddr,
+        transport: Transport,
+    ) -> Self {
+        Self {
+            hook,
+            interface: interface.into(),
+            out: None,
+            mac: None,
+            source,
+            destination,
+            transport,
+            hop_limit: 64,
+            state: CtState::New,
+            dialled: None,
+            to_host: hook == Hook::Input,
+            syn: true,
+            reverse_path: true,
+        }
+    }
+
+    /// As it was in prerouting, before DNAT.
+    #[must_use]
+    pub fn before_dnat(&self) -> Self {
+        let Some(dialled) = self.dialled else {
+            return self.clone();
+        };
+        let mut before = self.clone();
+        before.destination = dialled.address;
+        before.dialled = None;
+        if let Transport::Ports { destination, .. } = &mut before.transport {
+            *destination = dialled.port;
+        }
+        before
+    }
+
     /// IPv4 or IPv6.
     pub fn family(&self) -> Family {
         Family::of(self.source)

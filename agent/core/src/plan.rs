@@ -30,13 +30,13 @@ pub enum Op {
     /// Remove a counter.
     DeleteCounter(String),
     /// Make an empty set; with a number, one for at most so many elements.
-    AddSet(String, KeyType, Interval, Option<u32>),
+    AddSet(String, KeyType, SetKind, Option<u32>),
     /// Remove a set.
     DeleteSet(String),
     /// Add elements to a set.
-    AddElements(String, KeyType, Interval, Vec<Element>),
+    AddElements(String, KeyType, SetKind, Vec<Element>),
     /// Remove elements from a set.
-    DeleteElements(String, KeyType, Interval, Vec<Element>),
+    DeleteElements(String, KeyType, SetKind, Vec<Element>),
     /// Make a chain without rules.
     AddChain(String, Option<Base>),
     /// Set a base chain's policy.
@@ -51,20 +51,24 @@ pub enum Op {
     DeleteRule(String, u64),
 }
 
-/// Whether elements are intervals.
+/// What kind of set it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interval {
-    /// They are.
-    Yes,
-    /// They are single values.
-    No,
+pub enum SetKind {
+    /// Of single values.
+    Values,
+    /// Of intervals.
+    Intervals,
+    /// A meter, which rules fill.
+    Meter,
 }
 
-impl From<bool> for Interval {
-    fn from(interval: bool) -> Self {
-        match interval {
-            true => Self::Yes,
-            false => Self::No,
+impl SetKind {
+    /// The kind of a set.
+    pub fn of(set: &Set) -> Self {
+        match (set.meter, set.interval) {
+            (true, _) => Self::Meter,
+            (false, true) => Self::Intervals,
+            (false, false) => Self::Values,
         }
     }
 }
@@ -135,7 +139,7 @@ fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
                 set: seen,
                 capacity,
             }) => {
-                if (seen.key, seen.interval) != (set.key, set.interval) {
+                if (seen.key, SetKind::of(seen)) != (set.key, SetKind::of(set)) {
                     return Some(format!("set {name} has another type"));
                 }
                 if capacity.is_some_and(|most| set.elements.len() > most as usize) {
@@ -187,25 +191,15 @@ fn capacity(set: &Set) -> Option<u32> {
     let count = set.elements.len();
     let wanted = count.checked_mul(2)?.checked_next_power_of_two()?;
     let capacity = u32::try_from(wanted).ok()?;
-    (!set.interval && count >= CAPACITY_FROM).then_some(capacity)
+    (SetKind::of(set) == SetKind::Values && count >= CAPACITY_FROM).then_some(capacity)
 }
 
 fn create_set(name: &str, set: &Set, ops: &mut Vec<Op>) {
-    let interval = set.interval.into();
-    ops.push(Op::AddSet(
-        name.to_owned(),
-        set.key,
-        interval,
-        capacity(set),
-    ));
+    let kind = SetKind::of(set);
+    ops.push(Op::AddSet(name.to_owned(), set.key, kind, capacity(set)));
     if !set.elements.is_empty() {
         let elements = set.elements.clone();
-        ops.push(Op::AddElements(
-            name.to_owned(),
-            set.key,
-            interval,
-            elements,
-        ));
+        ops.push(Op::AddElements(name.to_owned(), set.key, kind, elements));
     }
 }
 
@@ -266,18 +260,13 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
             (None, Some(_)) => delete.extend(h.next().cloned()),
         }
     }
-    let interval = want.interval.into();
+    let kind = SetKind::of(want);
     // Deletions first: within a transaction the kernel refuses an interval that overlaps another.
     if !delete.is_empty() {
-        ops.push(Op::DeleteElements(
-            name.to_owned(),
-            want.key,
-            interval,
-            delete,
-        ));
+        ops.push(Op::DeleteElements(name.to_owned(), want.key, kind, delete));
     }
     if !add.is_empty() {
-        ops.push(Op::AddElements(name.to_owned(), want.key, interval, add));
+        ops.push(Op::AddElements(name.to_owned(), want.key, kind, add));
     }
 }
 

@@ -13,6 +13,16 @@ pub enum Reason {
     Loopback,
     /// Came in by an interface under `[interfaces] trusted`.
     Trusted,
+    /// Only crosses a bridge under `[interfaces] bridged`.
+    Bridged,
+    /// Has a loopback address and did not come in by `lo`.
+    LoopbackSpoof,
+    /// An ICMP redirect.
+    Redirect,
+    /// A router advertisement from pods or guests.
+    RouterAdvert,
+    /// Has a peer's address and came from pods or guests.
+    PeerSpoof,
     /// Claims an overlay's address where the overlay is not.
     OverlaySpoof,
     /// From a peer.
@@ -27,8 +37,14 @@ pub enum Reason {
     Dhcp,
     /// Under `[icmp] ping`.
     Ping,
+    /// From a guest network, to where guests may go.
+    Guests,
+    /// From a guest network, to peers or pods.
+    GuestBlocked,
     /// Connection tracking says it is invalid.
     Invalid,
+    /// A DNATed connection to an address that is not this host's and that no allow names.
+    ServiceAddress,
     /// Under this `[[allow]]`.
     Allow(String),
     /// Nothing in the policy is for it; it was for this host.
@@ -44,6 +60,14 @@ impl Reason {
             "established" => Self::Established,
             "loopback" => Self::Loopback,
             "trusted" => Self::Trusted,
+            "bridged" => Self::Bridged,
+            "loopback-spoof" => Self::LoopbackSpoof,
+            "icmp-redirect" => Self::Redirect,
+            "router-advert" => Self::RouterAdvert,
+            "peer-spoof" => Self::PeerSpoof,
+            "guests" => Self::Guests,
+            "guest-blocked" => Self::GuestBlocked,
+            "service-address" => Self::ServiceAddress,
             "overlay-spoof" => Self::OverlaySpoof,
             "peers" => Self::Peers,
             "overlay-inject" => Self::OverlayInject,
@@ -61,25 +85,59 @@ impl Reason {
         })
     }
 
+    /// Whether packets are denied for it.
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::LoopbackSpoof
+            | Self::Redirect
+            | Self::RouterAdvert
+            | Self::PeerSpoof
+            | Self::OverlaySpoof
+            | Self::OverlayInject
+            | Self::GuestBlocked
+            | Self::Invalid
+            | Self::ServiceAddress
+            | Self::InputDefault
+            | Self::ForwardDefault => true,
+            Self::Established
+            | Self::Loopback
+            | Self::Trusted
+            | Self::Bridged
+            | Self::Peers
+            | Self::Overlay(_)
+            | Self::Icmp
+            | Self::Dhcp
+            | Self::Ping
+            | Self::Guests
+            | Self::Allow(_) => false,
+        }
+    }
+
     /// One sentence for people.
     pub fn sentence(&self) -> String {
         match self {
             Self::Established => "replies and errors of known connections".into(),
             Self::Loopback => "loopback".into(),
             Self::Trusted => "trusted interfaces".into(),
-            Self::OverlaySpoof => {
-                "an overlay's address on an interface that is not the overlay's".into()
-            }
+            Self::Bridged => "frames that only cross a bridge".into(),
+            Self::LoopbackSpoof => "loopback addresses from outside".into(),
+            Self::Redirect => "ICMP redirects".into(),
+            Self::RouterAdvert => "router advertisements from pods or guests".into(),
+            Self::PeerSpoof => "spoofed peer address from pods or guests".into(),
+            Self::Guests => "guest networks".into(),
+            Self::GuestBlocked => "from guests to peers or pods".into(),
+            Self::ServiceAddress => "DNATed, dialled at an address that is not this host's".into(),
+            Self::OverlaySpoof => "spoofed overlay address".into(),
             Self::Peers => "peers".into(),
-            Self::OverlayInject => "tunnel packets from others than peers".into(),
+            Self::OverlayInject => "tunnel packets not from peers".into(),
             Self::Overlay(name) => format!("overlay {name}"),
             Self::Icmp => "ICMP that networks need".into(),
             Self::Dhcp => "answers to this host's DHCP client".into(),
             Self::Ping => "ping".into(),
-            Self::Invalid => "packets of no connection".into(),
+            Self::Invalid => "invalid packets (conntrack INVALID)".into(),
             Self::Allow(name) => format!("allow {name}"),
-            Self::InputDefault => "to this host, and the policy does not say so".into(),
-            Self::ForwardDefault => "through this host, and the policy does not say so".into(),
+            Self::InputDefault => "to this host, not allowed by the policy".into(),
+            Self::ForwardDefault => "forwarded, not allowed by the policy".into(),
         }
     }
 }
@@ -90,6 +148,14 @@ impl fmt::Display for Reason {
             Self::Established => f.write_str("established"),
             Self::Loopback => f.write_str("loopback"),
             Self::Trusted => f.write_str("trusted"),
+            Self::Bridged => f.write_str("bridged"),
+            Self::LoopbackSpoof => f.write_str("loopback-spoof"),
+            Self::Redirect => f.write_str("icmp-redirect"),
+            Self::RouterAdvert => f.write_str("router-advert"),
+            Self::PeerSpoof => f.write_str("peer-spoof"),
+            Self::Guests => f.write_str("guests"),
+            Self::GuestBlocked => f.write_str("guest-blocked"),
+            Self::ServiceAddress => f.write_str("service-address"),
             Self::OverlaySpoof => f.write_str("overlay-spoof"),
             Self::Peers => f.write_str("peers"),
             Self::OverlayInject => f.write_str("overlay-inject"),

@@ -8,13 +8,12 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::addr::{self, Family};
-use crate::packet::Hook;
-use crate::plan::Op;
+use crate::plan::{Op, SetKind};
 use crate::policy::{Rate, icmp};
 use crate::port::{ICMP, ICMPV6, TCP, UDP};
 use crate::ruleset::{
-    Action, Base, Chain, ChainPolicy, Element, IcmpKinds, KeyType, Match, Ports, Rule, Ruleset,
-    Set, TABLE,
+    Action, Base, Chain, ChainPolicy, Element, IcmpKinds, KeyType, LABEL_BIT, METER_SIZE,
+    METER_TIMEOUT_SECONDS, Match, Meter, Ports, Rule, Ruleset, Set, TABLE,
 };
 
 /// Elements of a set on one line of a script.
@@ -60,6 +59,13 @@ fn write_set(out: &mut String, name: &str, set: &Set) {
     if set.interval {
         out.push_str("\t\tflags interval\n");
     }
+    if set.meter {
+        let _ = writeln!(
+            out,
+            "\t\tsize {METER_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {}m",
+            METER_TIMEOUT_SECONDS / 60
+        );
+    }
     if !set.elements.is_empty() {
         out.push_str("\t\telements = {");
         for (index, each) in set.elements.iter().enumerate() {
@@ -89,7 +95,7 @@ fn write_chain(out: &mut String, chain: &Chain) {
 fn base_text(base: &Base) -> String {
     format!(
         "type filter hook {} priority {}; policy {};",
-        base.hook,
+        base.hook.name(),
         priority(base.priority),
         policy_text(base.policy)
     )
@@ -129,7 +135,15 @@ pub(crate) fn value(key: KeyType, element: &Element) -> String {
         KeyType::Port => number_range(element),
         KeyType::IcmpType => icmp_name(Family::V4, element.first),
         KeyType::Icmpv6Type => icmp_name(Family::V6, element.first),
+        KeyType::Ether => mac(element.first),
     }
+}
+
+/// An Ethernet address.
+fn mac(number: u128) -> String {
+    let octets = (0..6).rev().map(|at| number >> (8 * at) & 0xff);
+    let words: Vec<String> = octets.map(|octet| format!("{octet:02x}")).collect();
+    words.join(":")
 }
 
 fn address_range(family: Family, element: &Element) -> String {
@@ -174,6 +188,10 @@ pub fn rule_text(rule: &Rule) -> String {
             words.push(match_text(condition, rule));
         }
     }
+    words.extend(rule.meter.as_ref().map(meter_text));
+    if rule.label {
+        words.push(format!("ct label set {LABEL_BIT}"));
+    }
     words.extend(rule.limit.map(rate_text));
     if let Some(log) = &rule.log {
         words.push(format!(
@@ -196,24 +214,41 @@ pub fn rule_text(rule: &Rule) -> String {
 fn is_implied(rule: &Rule, index: usize) -> bool {
     let later = &rule.matches[index + 1..];
     match &rule.matches[index] {
+        Match::Family(_) if later.is_empty() => rule.meter.is_some(),
         Match::Family(_) => later.iter().any(|m| {
             matches!(
                 m,
-                Match::Source { .. } | Match::Destination(_) | Match::Icmp(_) | Match::HopLimit(_)
+                Match::Source { .. }
+                    | Match::SourceNet(_)
+                    | Match::Destination(_)
+                    | Match::DestinationIn { .. }
+                    | Match::Icmp(_)
+                    | Match::HopLimit(_)
+                    | Match::Ttl(_)
             )
         }),
         Match::Protocol(_) => later.first().is_some_and(|m| {
             matches!(
                 m,
-                Match::SourcePort(_) | Match::DestinationPort(_) | Match::Icmp(_)
+                Match::SourcePort(_) | Match::DestinationPort(_) | Match::Icmp(_) | Match::TcpSyn
             )
         }),
         Match::CtState(_)
         | Match::Dnat
+        | Match::NotDnat
+        | Match::DialledHere
+        | Match::Local
         | Match::Loopback
         | Match::Interface { .. }
+        | Match::OutInterface(_)
         | Match::Source { .. }
+        | Match::SourceNet(_)
+        | Match::SourceMac(_)
         | Match::Destination(_)
+        | Match::DestinationIn { .. }
+        | Match::DialledAddress { .. }
+        | Match::TcpSyn
+        | Match::Ttl(_)
         | Match::SourcePort(_)
         | Match::DestinationPort(_)
         | Match::DialledPort(_)
@@ -227,6 +262,20 @@ fn match_text(condition: &Match, rule: &Rule) -> String {
     match condition {
         Match::CtState(states) => format!("ct state {}", states.names().join(",")),
         Match::Dnat => "ct status dnat".into(),
+        Match::NotDnat => "ct status ! dnat".into(),
+        Match::DialledHere => format!("ct label {LABEL_BIT}"),
+        Match::Local => "fib daddr type local".into(),
+        Match::OutInterface(pattern) => format!("oifname \"{pattern}\""),
+        Match::SourceMac(set) => format!("ether saddr @{set}"),
+        Match::SourceNet(net) => {
+            format!("{} saddr {}", ip(Family::of(net.addr())), addr::short(*net))
+        }
+        Match::DestinationIn { family, set } => format!("{} daddr @{set}", ip(*family)),
+        Match::DialledAddress { family, set } => {
+            format!("ct original {} daddr @{set}", ip(*family))
+        }
+        Match::TcpSyn => "tcp flags syn / fin,syn,rst,ack".into(),
+        Match::Ttl(limit) => format!("ip ttl {limit}"),
         Match::Loopback => "iif \"lo\"".into(),
         Match::Interface { pattern, negated } => {
             let not = if *negated { "!= " } else { "" };
@@ -234,9 +283,11 @@ fn match_text(condition: &Match, rule: &Rule) -> String {
         }
         Match::Family(family) => format!("meta nfproto ipv{}", family.digit()),
         Match::Source { family, set } => format!("{} saddr @{set}", ip(*family)),
-        Match::Destination(net) => format!("{} daddr {net}", ip(Family::of(net.addr()))),
+        Match::Destination(net) => {
+            format!("{} daddr {}", ip(Family::of(net.addr())), addr::short(*net))
+        }
         Match::Protocol(number) => format!("meta l4proto {}", protocol(*number)),
-        Match::SourcePort(range) => format!("{} sport {range}", header(rule)),
+        Match::SourcePort(ports) => format!("{} sport {}", header(rule), ports_text(ports)),
         Match::DestinationPort(ports) => format!("{} dport {}", header(rule), ports_text(ports)),
         Match::DialledPort(ports) => format!("ct original proto-dst {}", ports_text(ports)),
         Match::Icmp(kinds) => {
@@ -298,6 +349,15 @@ fn ports_text(ports: &Ports) -> String {
     }
 }
 
+fn meter_text(meter: &Meter) -> String {
+    format!(
+        "update @{} {{ {} saddr {} }}",
+        meter.set,
+        ip(meter.family),
+        rate_text(meter.rate)
+    )
+}
+
 fn rate_text(rate: Rate) -> String {
     let (unit, _) = rate.unit.describe();
     format!(
@@ -327,11 +387,14 @@ pub fn op(op: &Op) -> String {
         Op::DeleteTable => format!("delete table inet {TABLE}"),
         Op::AddCounter(name, _) => format!("add counter inet {TABLE} {name}"),
         Op::DeleteCounter(name) => format!("delete counter inet {TABLE} {name}"),
-        Op::AddSet(name, key, interval, capacity) => {
+        Op::AddSet(name, key, kind, capacity) => {
             let size = capacity.map_or_else(String::new, |size| format!(" size {size};"));
-            let flags = match interval {
-                crate::plan::Interval::Yes => " flags interval;",
-                crate::plan::Interval::No => "",
+            let flags = match kind {
+                SetKind::Intervals => " flags interval;".to_owned(),
+                SetKind::Values => String::new(),
+                SetKind::Meter => format!(
+                    " flags dynamic,timeout; timeout {METER_TIMEOUT_SECONDS}s; size {METER_SIZE};"
+                ),
             };
             format!(
                 "add set inet {TABLE} {name} {{ type {};{flags}{size} }}",
@@ -427,17 +490,25 @@ fn json_set(name: &str, set: &Set) -> Value {
     if set.interval {
         value["flags"] = json!(["interval"]);
     }
+    if set.meter {
+        value["flags"] = json!(["dynamic", "timeout"]);
+        value["timeout"] = json!(METER_TIMEOUT_SECONDS);
+        value["size"] = json!(METER_SIZE);
+    }
     value
 }
 
 fn json_element(key: KeyType, element: &Element) -> Value {
     let (family, is_address) = match key {
-        KeyType::Ipv4 | KeyType::IcmpType | KeyType::Port => (Family::V4, key == KeyType::Ipv4),
+        KeyType::Ipv4 | KeyType::IcmpType | KeyType::Port | KeyType::Ether => {
+            (Family::V4, key == KeyType::Ipv4)
+        }
         KeyType::Ipv6 | KeyType::Icmpv6Type => (Family::V6, key == KeyType::Ipv6),
     };
     let one = |value: u128| match (is_address, key) {
         (true, _) => json!(addr::address(family, value).to_string()),
         (false, KeyType::IcmpType | KeyType::Icmpv6Type) => json!(icmp_name(family, value)),
+        (false, KeyType::Ether) => json!(mac(value)),
         (false, KeyType::Port | KeyType::Ipv4 | KeyType::Ipv6) => json!(value),
     };
     let net = addr::prefix(family, element.first, element.last).filter(|_| is_address);
@@ -456,10 +527,7 @@ fn json_chain(chain: &Chain) -> Value {
     let mut value = json!({"family": "inet", "table": TABLE, "name": chain.name});
     if let Some(base) = &chain.base {
         value["type"] = json!("filter");
-        value["hook"] = json!(match base.hook {
-            Hook::Input => "input",
-            Hook::Forward => "forward",
-        });
+        value["hook"] = json!(base.hook.name());
         value["prio"] = json!(base.priority);
         value["policy"] = json!(policy_text(base.policy));
     }
@@ -473,10 +541,17 @@ fn json_rule(chain: &str, rule: &Rule) -> Value {
             exprs.extend(json_match(condition, rule));
         }
     }
-    if let Some(rate) = rule.limit {
-        let (unit, _) = rate.unit.describe();
-        exprs.push(json!({"limit": {"rate": rate.count, "per": unit, "burst": rate.burst}}));
+    if let Some(meter) = &rule.meter {
+        let source = json!({"payload": {"protocol": ip(meter.family), "field": "saddr"}});
+        exprs.push(json!({"set": {
+            "op": "update", "elem": source, "set": format!("@{}", meter.set),
+            "stmt": [json_rate(meter.rate)],
+        }}));
     }
+    if rule.label {
+        exprs.push(json!({"mangle": {"key": {"ct": {"key": "label"}}, "value": LABEL_BIT}}));
+    }
+    exprs.extend(rule.limit.map(json_rate));
     if let Some(log) = &rule.log {
         exprs.push(json!({"log": {"prefix": log.prefix, "group": log.group}}));
     }
@@ -489,6 +564,18 @@ fn json_rule(chain: &str, rule: &Rule) -> Value {
         value["comment"] = json!(comment);
     }
     value
+}
+
+fn json_rate(rate: Rate) -> Value {
+    let (unit, _) = rate.unit.describe();
+    json!({"limit": {"rate": rate.count, "per": unit, "burst": rate.burst}})
+}
+
+fn json_net(net: ipnet::IpNet) -> Value {
+    if net.prefix_len() == net.max_prefix_len() {
+        return json!(net.addr().to_string());
+    }
+    json!({"prefix": {"addr": net.addr().to_string(), "len": net.prefix_len()}})
 }
 
 fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
@@ -506,6 +593,30 @@ fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
     vec![match condition {
         Match::CtState(states) => within(json!({"ct": {"key": "state"}}), json!(states.names())),
         Match::Dnat => within(json!({"ct": {"key": "status"}}), json!("dnat")),
+        Match::NotDnat => {
+            let status = json!({"&": [{"ct": {"key": "status"}}, "dnat"]});
+            equal(status, json!(0))
+        }
+        Match::DialledHere => within(json!({"ct": {"key": "label"}}), json!(LABEL_BIT)),
+        Match::Local => equal(
+            json!({"fib": {"result": "type", "flags": ["daddr"]}}),
+            json!("local"),
+        ),
+        Match::OutInterface(pattern) => equal(meta("oifname"), json!(pattern.to_string())),
+        Match::SourceMac(set) => equal(field("ether", "saddr"), json!(format!("@{set}"))),
+        Match::SourceNet(net) => equal(field(ip(Family::of(net.addr())), "saddr"), json_net(*net)),
+        Match::DestinationIn { family, set } => {
+            equal(field(ip(*family), "daddr"), json!(format!("@{set}")))
+        }
+        Match::DialledAddress { family, set } => equal(
+            json!({"ct": {"key": format!("{} daddr", ip(*family)), "dir": "original"}}),
+            json!(format!("@{set}")),
+        ),
+        Match::TcpSyn => {
+            let flags = json!({"&": [field("tcp", "flags"), ["fin", "syn", "rst", "ack"]]});
+            equal(flags, json!("syn"))
+        }
+        Match::Ttl(limit) => equal(field("ip", "ttl"), json!(limit)),
         Match::Loopback => equal(meta("iif"), json!("lo")),
         Match::Interface { pattern, negated } => {
             let op = if *negated { "!=" } else { "==" };
@@ -516,14 +627,11 @@ fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
         Match::Source { family, set } => {
             equal(field(ip(*family), "saddr"), json!(format!("@{set}")))
         }
-        Match::Destination(net) => equal(
-            field(ip(Family::of(net.addr())), "daddr"),
-            json!({"prefix": {"addr": net.addr().to_string(), "len": net.prefix_len()}}),
-        ),
-        Match::Protocol(number) => equal(meta("l4proto"), json!(protocol(*number))),
-        Match::SourcePort(range) => {
-            equal(field(header(rule), "sport"), ports(&Ports::Range(*range)))
+        Match::Destination(net) => {
+            equal(field(ip(Family::of(net.addr())), "daddr"), json_net(*net))
         }
+        Match::Protocol(number) => equal(meta("l4proto"), json!(protocol(*number))),
+        Match::SourcePort(wanted) => equal(field(header(rule), "sport"), ports(wanted)),
         Match::DestinationPort(wanted) => equal(field(header(rule), "dport"), ports(wanted)),
         Match::DialledPort(wanted) => equal(
             json!({"ct": {"key": "proto-dst", "dir": "original"}}),

@@ -1,21 +1,25 @@
 //! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
 //!
-//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD. A
+//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of the filter
+//! table and from PREROUTING of the mangle table. A
 //! rule that counts carries its counter's name as comment: that is how its packets are told from
 //! others' and how it is known to be ours.
 //!
 //! iptables has no sets of its own, no way to say "none of these interfaces" in one rule, and
 //! another opinion of `accept`: it ends the whole table, not only our chains.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::addr::Family;
 use crate::interface::InterfacePattern;
 use crate::ipset;
-use crate::packet::Hook;
 use crate::port::{self, PortRange};
 use crate::render::{self, quoted};
-use crate::ruleset::{Action, Chain, Element, IcmpKinds, Match, Ports, Rule, Ruleset};
+use crate::ruleset::{
+    Action, Chain, ChainHook, Element, IcmpKinds, LABEL_BIT, Match, Meter, PREROUTING, Ports, Rule,
+    Ruleset,
+};
 
 /// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
 /// without the NUL), in bytes.
@@ -48,14 +52,58 @@ impl fmt::Display for Unsupported {
     }
 }
 
+/// A table of iptables that has chains of ours, in the order in which they are changed: what the mangle
+/// table says alone opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// `mangle`: before DNAT.
+    Mangle,
+    /// `filter`
+    Filter,
+}
+
+impl Table {
+    /// Every table, in order.
+    pub const ALL: [Self; 2] = [Self::Mangle, Self::Filter];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+/// One of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedChain {
+    /// The table it is in.
+    pub table: Table,
+    /// Its name, of no other of our chains in any table.
+    pub name: String,
+    /// Its rules: what follows `-A CHAIN`.
+    pub rules: Vec<String>,
+}
+
+/// A jump into one of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedJump {
+    /// The table.
+    pub table: Table,
+    /// The chain of iptables' own.
+    pub from: &'static str,
+    /// Our chain.
+    pub to: String,
+}
+
 /// Our chains of one family, as they are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Script {
-    /// Chains with their rules, in the order in which they are made. A rule is what stands behind
-    /// `-A CHAIN`.
-    pub chains: Vec<(String, Vec<String>)>,
-    /// The jumps into them: from a chain of iptables' own to one of ours.
-    pub jumps: Vec<(&'static str, String)>,
+    /// Chains, in the order in which they are made.
+    pub chains: Vec<WantedChain>,
+    /// The jumps into them.
+    pub jumps: Vec<WantedJump>,
 }
 
 /// What every jump into our chains has for a comment.
@@ -78,6 +126,8 @@ pub fn script(
         ruleset,
         family,
         ipset_from,
+        names: chain_names(ruleset),
+        before_dnat: reached(ruleset, PREROUTING),
         chains: Vec::new(),
         unsupported: Vec::new(),
     };
@@ -92,9 +142,14 @@ pub fn script(
         .iter()
         .filter_map(|chain| Some((chain, chain.base?)));
     let jumps = bases
-        .map(|(chain, base)| match base.hook {
-            Hook::Input => ("INPUT", chain_name(&chain.name)),
-            Hook::Forward => ("FORWARD", chain_name(&chain.name)),
+        .map(|(chain, base)| {
+            let (table, from) = match base.hook {
+                ChainHook::Prerouting => (Table::Mangle, "PREROUTING"),
+                ChainHook::Input => (Table::Filter, "INPUT"),
+                ChainHook::Forward => (Table::Filter, "FORWARD"),
+            };
+            let to = writer.name(&chain.name);
+            WantedJump { table, from, to }
         })
         .collect();
     Ok(Script {
@@ -106,19 +161,23 @@ pub fn script(
 impl Script {
     /// Input for `iptables-restore --noflush` on a host that has none of our chains yet.
     pub fn text(&self) -> String {
-        let mut out = String::from("*filter\n");
-        for (name, _) in &self.chains {
-            out.push_str(&format!(":{name} - [0:0]\n"));
-        }
-        for (name, rules) in &self.chains {
-            for rule in rules {
-                out.push_str(&format!("-A {name} {rule}\n"));
+        let mut out = String::new();
+        for table in Table::ALL {
+            let chains = || self.chains.iter().filter(|chain| chain.table == table);
+            out.push_str(&format!("*{}\n", table.name()));
+            for chain in chains() {
+                out.push_str(&format!(":{} - [0:0]\n", chain.name));
             }
+            for chain in chains() {
+                for rule in &chain.rules {
+                    out.push_str(&format!("-A {} {rule}\n", chain.name));
+                }
+            }
+            for each in self.jumps.iter().filter(|jump| jump.table == table) {
+                out.push_str(&format!("-I {} 1 {}\n", each.from, jump(&each.to)));
+            }
+            out.push_str("COMMIT\n");
         }
-        for (from, to) in &self.jumps {
-            out.push_str(&format!("-I {from} 1 {}\n", jump(to)));
-        }
-        out.push_str("COMMIT\n");
         out
     }
 }
@@ -128,25 +187,64 @@ pub(crate) fn jump(to: &str) -> String {
     format!("-m comment --comment {JUMP_COMMENT} -j {to}")
 }
 
-/// The name of one of our chains in iptables.
-pub fn chain_name(name: &str) -> String {
-    let mut name = format!("PEERWALL-{}", name.to_ascii_uppercase());
-    name.truncate(CHAIN_MAX_BYTES);
-    name
+/// The names of our chains in iptables, by those they have in the ruleset. What would be cut to the same name
+/// gets a number.
+fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for chain in &ruleset.chains {
+        let mut whole = format!("PEERWALL-{}", chain.name.to_ascii_uppercase());
+        whole.truncate(CHAIN_MAX_BYTES);
+        let mut name = whole.clone();
+        let mut number = 2;
+        while !used.insert(name.clone()) {
+            let suffix = format!("-{number}");
+            whole.truncate(CHAIN_MAX_BYTES - suffix.len());
+            name = format!("{whole}{suffix}");
+            number += 1;
+        }
+        names.insert(chain.name.clone(), name);
+    }
+    names
+}
+
+/// Names of the chains that packets in this one can get to, itself among them.
+fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
+    let mut found = BTreeSet::from([from]);
+    let mut rest = vec![from];
+    while let Some(chain) = rest.pop().and_then(|name| ruleset.chain(name)) {
+        for rule in &chain.rules {
+            if let Some(Action::Jump(to) | Action::Goto(to)) = &rule.action
+                && found.insert(to)
+            {
+                rest.push(to);
+            }
+        }
+    }
+    found
 }
 
 struct Writer<'r> {
     ruleset: &'r Ruleset,
     family: Family,
     ipset_from: Option<usize>,
-    /// Chains with their rules, in the order they are made.
-    chains: Vec<(String, Vec<String>)>,
+    names: BTreeMap<String, String>,
+    before_dnat: BTreeSet<&'r str>,
+    chains: Vec<WantedChain>,
     unsupported: Vec<Unsupported>,
 }
 
 impl Writer<'_> {
+    fn name(&self, chain: &str) -> String {
+        self.names.get(chain).cloned().unwrap_or_default()
+    }
+
     fn chain(&mut self, chain: &Chain) {
-        let name = chain_name(&chain.name);
+        let name = self.name(&chain.name);
+        let table = match self.before_dnat.contains(chain.name.as_str()) {
+            true => Table::Mangle,
+            false => Table::Filter,
+        };
         let mut rules = Vec::new();
         let mut helpers: Vec<(String, Vec<String>)> = Vec::new();
         for (index, rule) in chain.rules.iter().enumerate() {
@@ -162,8 +260,9 @@ impl Writer<'_> {
                 }),
             }
         }
-        self.chains.push((name, rules));
-        self.chains.extend(helpers);
+        let all = std::iter::once((name, rules)).chain(helpers);
+        self.chains
+            .extend(all.map(|(name, rules)| WantedChain { table, name, rules }));
     }
 
     /// The lines of one rule: one for each combination of what nftables has in sets.
@@ -209,6 +308,27 @@ impl Writer<'_> {
         match condition {
             Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states.names().join(",").to_ascii_uppercase())),
             Match::Dnat => one("-m conntrack --ctstate DNAT".into()),
+            Match::NotDnat => one("-m conntrack ! --ctstate DNAT".into()),
+            Match::DialledHere => one(format!("-m connlabel --label {LABEL_BIT}")),
+            Match::Local => one("-m addrtype --dst-type LOCAL".into()),
+            Match::OutInterface(pattern) => one(format!("-o {}", interface(pattern))),
+            Match::SourceMac(set) => Ok(self.elements(set, "-m mac --mac-source ", |set, each| {
+                render::value(set.key, each)
+            })),
+            Match::SourceNet(net) => one(format!("-s {net}")),
+            Match::DestinationIn { set, .. } if self.is_ipset(set) => {
+                one(format!("-m set --match-set {} dst", ipset::name(set)))
+            }
+            Match::DestinationIn { set, .. } => Ok(self.elements(set, "-d ", |set, each| {
+                render::value(set.key, each)
+            })),
+            Match::DialledAddress { set, .. } => {
+                Ok(self.elements(set, "-m conntrack --ctorigdst ", |set, each| {
+                    render::value(set.key, each)
+                }))
+            }
+            Match::TcpSyn => one("-m tcp --tcp-flags FIN,SYN,RST,ACK SYN".into()),
+            Match::Ttl(limit) => one(format!("-m ttl --ttl-eq {limit}")),
             Match::Loopback => one("-i lo".into()),
             Match::Interface { negated: true, .. } if negated > 1 => one(String::new()),
             Match::Interface { pattern, negated } => {
@@ -225,13 +345,14 @@ impl Writer<'_> {
             })),
             Match::Destination(net) => one(format!("-d {net}")),
             Match::Protocol(number) => one(format!("-p {}", protocol_name(*number))),
-            Match::SourcePort(range) => {
+            Match::SourcePort(Ports::Range(range)) => {
                 one(format!("-m {} --sport {}", protocol_module(protocol), colon(*range)))
             }
+            Match::SourcePort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--sports")),
             Match::DestinationPort(Ports::Range(range)) => {
                 one(format!("-m {} --dport {}", protocol_module(protocol), colon(*range)))
             }
-            Match::DestinationPort(Ports::Set(set)) => Ok(multiport(&self.ranges(set))),
+            Match::DestinationPort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--dports")),
             Match::DialledPort(ports) => {
                 let number = protocol.unwrap_or(0);
                 let ranges = match ports {
@@ -306,6 +427,10 @@ impl Writer<'_> {
     /// Everything behind the matches.
     fn end(&self, rule: &Rule) -> Result<String, String> {
         let mut words = Vec::new();
+        words.extend(rule.meter.as_ref().map(hashlimit));
+        if rule.label {
+            words.push(format!("-m connlabel --label {LABEL_BIT} --set"));
+        }
         if let Some(rate) = rule.limit {
             let (unit, _) = rate.unit.describe();
             words.push(format!(
@@ -342,10 +467,21 @@ impl Writer<'_> {
                 Family::V4 => "-j REJECT --reject-with icmp-admin-prohibited".into(),
                 Family::V6 => "-j REJECT --reject-with icmp6-adm-prohibited".into(),
             },
-            Action::Jump(chain) => format!("-j {}", chain_name(chain)),
-            Action::Goto(chain) => format!("-g {}", chain_name(chain)),
+            Action::Jump(chain) => format!("-j {}", self.name(chain)),
+            Action::Goto(chain) => format!("-g {}", self.name(chain)),
         }
     }
+}
+
+/// A rate for each source address. The kernel keeps what a name was first used with for as long as a rule uses
+/// it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
+fn hashlimit(meter: &Meter) -> String {
+    let rate = meter.rate;
+    let (unit, _) = rate.unit.describe();
+    format!(
+        "-m hashlimit --hashlimit-upto {0}/{unit} --hashlimit-burst {1} --hashlimit-mode srcip --hashlimit-name {2}-{0}-{unit}-{1}",
+        rate.count, rate.burst, meter.set
+    )
 }
 
 /// What became of a rule.
@@ -411,7 +547,7 @@ fn protocol_module(protocol: Option<u8>) -> String {
 }
 
 /// Ports in as few multiport matches as they fit in.
-fn multiport(ranges: &[PortRange]) -> Vec<String> {
+fn multiport(ranges: &[PortRange], option: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut free = 0;
     for range in ranges {
@@ -422,7 +558,7 @@ fn multiport(ranges: &[PortRange]) -> Vec<String> {
                 list.push_str(&colon(*range));
             }
             None => {
-                out.push(format!("-m multiport --dports {}", colon(*range)));
+                out.push(format!("-m multiport {option} {}", colon(*range)));
                 free = MULTIPORT_SLOTS;
             }
         }

@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::addr::{self, Family};
-use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
+use crate::packet::{Dialled, Hook, Packet, Transport, Verdict};
 use crate::port;
+use crate::reason::Reason;
 use crate::ruleset::{Action, KeyType, Match, Ruleset};
 
 /// A connection, as connection tracking knows it.
@@ -24,6 +25,8 @@ pub struct Connection {
     pub source_port: u16,
     /// Protocol number.
     pub protocol: u8,
+    /// The address that was dialled.
+    pub dialled_address: IpAddr,
     /// The port that was dialled.
     pub dialled: u16,
     /// Whether the destination was rewritten.
@@ -138,7 +141,18 @@ pub fn only_widens(old: &Ruleset, new: &Ruleset) -> bool {
     let rules = || new.chains.iter().flat_map(|chain| &chain.rules);
     let only_accepts = |name: &str| {
         let mut using = rules().filter(|rule| rule.matches.iter().any(|m| m.set() == Some(name)));
-        using.all(|rule| rule.action == Some(Action::Accept))
+        using.all(|rule| match &rule.action {
+            Some(Action::Accept) => true,
+            // What pods send in the name of a peer comes by another way than the peer's own connections.
+            Some(Action::Goto(chain)) => *chain == Reason::PeerSpoof.to_string(),
+            Some(
+                Action::Drop
+                | Action::RejectTcpReset
+                | Action::RejectAdminProhibited
+                | Action::Jump(_),
+            )
+            | None => false,
+        })
     };
     old.chains == new.chains
         && old.sets.keys().eq(new.sets.keys())
@@ -173,20 +187,26 @@ fn packets(place: &Place, connection: &Connection) -> Vec<Packet> {
         .interfaces
         .iter()
         .flat_map(|name| [(name, true), (name, false)]);
+    let transport = Transport::Ports {
+        protocol: connection.protocol,
+        source: connection.source_port,
+        destination: connection.destination_port,
+    };
+    let dialled = Dialled {
+        address: connection.dialled_address,
+        port: connection.dialled,
+    };
     ways.map(|(interface, reverse_path)| Packet {
-        hook,
-        interface: interface.clone(),
-        source: connection.source,
-        destination: connection.destination,
-        transport: Transport::Ports {
-            protocol: connection.protocol,
-            source: connection.source_port,
-            destination: connection.destination_port,
-        },
-        hop_limit: 64,
-        state: CtState::New,
-        dialled: connection.is_dnat.then_some(connection.dialled),
+        dialled: connection.is_dnat.then_some(dialled),
+        to_host: here(connection.dialled_address),
         reverse_path,
+        ..Packet::new(
+            hook,
+            interface,
+            connection.source,
+            connection.destination,
+            transport,
+        )
     })
     .collect()
 }
@@ -213,6 +233,10 @@ mod tests {
             source_port: 40_000,
             protocol: port::TCP,
             dialled,
+            dialled_address: match dialled == port {
+                true => destination.parse().expect("an address"),
+                false => "198.51.100.1".parse().expect("an address"),
+            },
             is_dnat: dialled != port,
             destination: destination.parse().expect("an address"),
             destination_port: port,

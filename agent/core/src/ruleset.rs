@@ -45,16 +45,19 @@ pub enum KeyType {
     IcmpType,
     /// `icmpv6_type`
     Icmpv6Type,
+    /// `ether_addr`
+    Ether,
 }
 
 impl KeyType {
     /// Every type.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Ipv4,
         Self::Ipv6,
         Self::Port,
         Self::IcmpType,
         Self::Icmpv6Type,
+        Self::Ether,
     ];
 
     /// The type of addresses of a family.
@@ -81,6 +84,7 @@ impl KeyType {
             Self::Port => "inet_service",
             Self::IcmpType => "icmp_type",
             Self::Icmpv6Type => "icmpv6_type",
+            Self::Ether => "ether_addr",
         }
     }
 
@@ -93,6 +97,7 @@ impl KeyType {
             Self::Port => 13,
             Self::IcmpType => 14,
             Self::Icmpv6Type => 29,
+            Self::Ether => 9,
         }
     }
 
@@ -103,6 +108,7 @@ impl KeyType {
             Self::Ipv6 => 16,
             Self::Port => 2,
             Self::IcmpType | Self::Icmpv6Type => 1,
+            Self::Ether => 6,
         }
     }
 
@@ -119,9 +125,18 @@ pub struct Set {
     pub key: KeyType,
     /// Whether elements are intervals (`flags interval`) or single values.
     pub interval: bool,
+    /// Whether it is a meter: rules add source addresses to it, each with a rate of its own
+    /// ([`Rule::meter`]); it has no elements of ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub meter: bool,
     /// The elements, ascending and disjoint.
     pub elements: Vec<Element>,
 }
+
+/// Source addresses that a meter can hold at a time; while it is full, further sources are denied.
+pub const METER_SIZE: u32 = 65_535;
+/// How long a meter keeps a source that opens no connection, in seconds.
+pub const METER_TIMEOUT_SECONDS: u32 = 60;
 
 /// An element: one value, or an interval of them.
 ///
@@ -220,11 +235,43 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
+/// The netfilter hook of a base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChainHook {
+    /// `NF_INET_PRE_ROUTING`: everything that arrives, before DNAT and before the routing decision.
+    Prerouting,
+    /// `NF_INET_LOCAL_IN`: for this host.
+    Input,
+    /// `NF_INET_FORWARD`: through this host.
+    Forward,
+}
+
+impl ChainHook {
+    /// Its name in nft.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+impl From<Hook> for ChainHook {
+    fn from(hook: Hook) -> Self {
+        match hook {
+            Hook::Input => Self::Input,
+            Hook::Forward => Self::Forward,
+        }
+    }
+}
+
 /// What makes a chain a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The hook. The type is always `filter`.
-    pub hook: Hook,
+    pub hook: ChainHook,
     /// Order among chains at the hook; lower is earlier.
     pub priority: i32,
     /// Verdict at the chain's end.
@@ -245,6 +292,12 @@ pub enum ChainPolicy {
 pub struct Rule {
     /// All of them must match.
     pub matches: Vec<Match>,
+    /// `update @… { ip saddr limit rate … }`: the rule does not match what exceeds the rate of its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meter: Option<Meter>,
+    /// `ct label set …`: the connection was dialled at an address of this host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub label: bool,
     /// `limit rate`: beyond it the rule does not match.
     pub limit: Option<Rate>,
     /// `log prefix … group …`
@@ -256,6 +309,21 @@ pub struct Rule {
     /// What of the policy it is for.
     pub comment: Option<String>,
 }
+
+/// A rate for each source address, after [`Match::Family`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    /// Name of the set that keeps the sources.
+    pub set: String,
+    /// Family of the addresses.
+    pub family: Family,
+    /// The rate.
+    pub rate: Rate,
+}
+
+/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and [`Match::DialledHere`] asks
+/// for. The highest, which no other tool on a node is known to use; marks are everybody's.
+pub const LABEL_BIT: u8 = 127;
 
 /// Where to log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,6 +376,12 @@ pub struct CtStates(pub u32);
 impl CtStates {
     /// `invalid`
     pub const INVALID: Self = Self(1);
+    /// `established`
+    pub const ESTABLISHED: Self = Self(2);
+    /// `related`
+    pub const RELATED: Self = Self(4);
+    /// `invalid,untracked`
+    pub const WITHOUT_CONNECTION: Self = Self(1 | 64);
     /// `established,related`
     pub const KNOWN: Self = Self(2 | 4);
     /// Every state with its bit and name, in the order in which nft prints them.
@@ -336,6 +410,12 @@ pub enum Match {
     CtState(CtStates),
     /// `ct status dnat`
     Dnat,
+    /// `ct status ! dnat`
+    NotDnat,
+    /// `ct label …`: dialled at an address of this host, as [`Rule::label`] says
+    DialledHere,
+    /// `fib daddr type local`: the destination is an address of this host
+    Local,
     /// `iif "lo"`: by index, which is 1 in every namespace; by name misbehaves in some chains.
     Loopback,
     /// `iifname …`, or `iifname != …`
@@ -354,12 +434,34 @@ pub enum Match {
         /// Name of the set.
         set: String,
     },
+    /// `ip saddr …`, after [`Match::Family`]
+    SourceNet(IpNet),
     /// `ip6 daddr …`, after [`Match::Family`]
     Destination(IpNet),
+    /// `ip daddr @…`, after [`Match::Family`]
+    DestinationIn {
+        /// Family of the address.
+        family: Family,
+        /// Name of the set.
+        set: String,
+    },
+    /// `ct original ip daddr @…`: the address as it was dialled, before DNAT; after [`Match::Family`]
+    DialledAddress {
+        /// Family of the address.
+        family: Family,
+        /// Name of the set.
+        set: String,
+    },
+    /// `ether saddr @…`
+    SourceMac(String),
+    /// `oifname …`
+    OutInterface(InterfacePattern),
+    /// `tcp flags syn / fin,syn,rst,ack`, after [`Match::Protocol`]
+    TcpSyn,
     /// `meta l4proto …`
     Protocol(u8),
     /// `th sport …`, after [`Match::Protocol`]
-    SourcePort(PortRange),
+    SourcePort(Ports),
     /// `th dport …`, after [`Match::Protocol`]
     DestinationPort(Ports),
     /// `ct original proto-dst …`: the port as it was dialled, before DNAT
@@ -368,6 +470,8 @@ pub enum Match {
     Icmp(IcmpKinds),
     /// `ip6 hoplimit …`, after [`Match::Family`]
     HopLimit(u8),
+    /// `ip ttl …`, after [`Match::Family`]
+    Ttl(u8),
     /// `fib saddr . iif oif exists` or `missing`: does the way back leave by where it came in
     ReversePath {
         /// Whether it must.
@@ -380,21 +484,32 @@ impl Match {
     pub fn set(&self) -> Option<&str> {
         match self {
             Self::Source { set, .. }
+            | Self::DestinationIn { set, .. }
+            | Self::DialledAddress { set, .. }
+            | Self::SourceMac(set)
+            | Self::SourcePort(Ports::Set(set))
             | Self::DestinationPort(Ports::Set(set))
             | Self::DialledPort(Ports::Set(set))
             | Self::Icmp(IcmpKinds::Set(set)) => Some(set),
             Self::CtState(_)
             | Self::Dnat
+            | Self::NotDnat
+            | Self::DialledHere
+            | Self::Local
             | Self::Loopback
             | Self::Interface { .. }
+            | Self::OutInterface(_)
             | Self::Family(_)
+            | Self::SourceNet(_)
             | Self::Destination(_)
             | Self::Protocol(_)
-            | Self::SourcePort(_)
+            | Self::TcpSyn
+            | Self::SourcePort(Ports::Range(_))
             | Self::DestinationPort(Ports::Range(_))
             | Self::DialledPort(Ports::Range(_))
             | Self::Icmp(IcmpKinds::One(_))
             | Self::HopLimit(_)
+            | Self::Ttl(_)
             | Self::ReversePath { .. } => None,
         }
     }
@@ -429,13 +544,16 @@ impl Match {
 /// Order of chains: hooks first, then what they use.
 fn chain_rank(name: &str) -> u8 {
     match name {
-        INPUT => 0,
-        FORWARD => 1,
-        PUBLISHED => 2,
-        _ => 3,
+        PREROUTING => 0,
+        INPUT => 1,
+        FORWARD => 2,
+        PUBLISHED => 3,
+        _ => 4,
     }
 }
 
+/// Base chain of the prerouting hook.
+pub const PREROUTING: &str = "prerouting";
 /// Base chain of the input hook.
 pub const INPUT: &str = "input";
 /// Base chain of the forward hook.

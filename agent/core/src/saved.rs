@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 use peerwall_proto::iptables;
 
-use crate::restore::{JUMP_COMMENT, Script, jump};
+use crate::restore::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump, jump};
 
 /// How the names of our chains start.
 const OURS: &str = "PEERWALL-";
@@ -20,11 +20,11 @@ const XT_LIMIT_SCALE: u64 = 10_000;
 /// Burst that iptables has for a limit if none is given, and then does not print.
 const LIMIT_BURST_DEFAULT: &str = "5";
 
-/// Our part of the filter table of one family.
+/// Our part of the tables of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
     /// Our chains with their rules.
-    pub chains: BTreeMap<String, Vec<SavedRule>>,
+    pub chains: BTreeMap<(Table, String), Vec<SavedRule>>,
     /// Jumps into our chains from others', and whether each is the first rule of its chain.
     pub jumps: Vec<SavedJump>,
 }
@@ -36,15 +36,20 @@ impl Saved {
         let chains = self
             .chains
             .iter()
-            .map(|(name, rules)| (name.clone(), texts(rules)));
+            .map(|((table, name), rules)| WantedChain {
+                table: *table,
+                name: name.clone(),
+                rules: texts(rules),
+            });
         let jumps = self.jumps.iter().filter_map(|old| {
-            let from = ["INPUT", "FORWARD"]
+            let from = ["INPUT", "FORWARD", "PREROUTING"]
                 .into_iter()
                 .find(|from| *from == old.from)?;
             let to = words(&old.text)
                 .into_iter()
                 .find(|word| word.starts_with(OURS))?;
-            Some((from, to))
+            let table = old.table;
+            Some(WantedJump { table, from, to })
         });
         Script {
             chains: chains.collect(),
@@ -67,6 +72,8 @@ pub struct SavedRule {
 /// A jump into one of our chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedJump {
+    /// The table it is in.
+    pub table: Table,
     /// The chain it is in.
     pub from: String,
     /// What stands behind `-A CHAIN`.
@@ -96,25 +103,33 @@ impl std::fmt::Display for SavedError {
 
 impl std::error::Error for SavedError {}
 
-/// Reads our part of the output of `iptables-save --counters --table filter`.
+/// Reads our part of the output of `iptables-save --counters`; of other tables than [`Table`]s nothing.
 ///
 /// # Errors
 /// [`SavedError`] for a line that is no line of such an output.
 pub fn parse(text: &str) -> Result<Saved, SavedError> {
     let mut saved = Saved::default();
-    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut met: BTreeMap<(Table, &str), usize> = BTreeMap::new();
+    let mut table = Some(Table::Filter);
     for (index, line) in text.lines().enumerate() {
         let wrong = || SavedError {
             line: index + 1,
             text: line.to_owned(),
         };
-        if line.is_empty() || line == "COMMIT" || line.starts_with(['#', '*']) {
+        if line.is_empty() || line == "COMMIT" || line.starts_with('#') {
             continue;
         }
+        if let Some(name) = line.strip_prefix('*') {
+            table = Table::ALL.into_iter().find(|table| table.name() == name);
+            continue;
+        }
+        let Some(table) = table else {
+            continue;
+        };
         if let Some(chain) = line.strip_prefix(':') {
             let name = chain.split(' ').next().ok_or_else(wrong)?;
             if name.starts_with(OURS) {
-                saved.chains.entry(name.to_owned()).or_default();
+                saved.chains.entry((table, name.to_owned())).or_default();
             }
             continue;
         }
@@ -123,7 +138,7 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
             .strip_prefix("-A ")
             .and_then(|r| r.split_once(' '))
             .unwrap_or((rule.strip_prefix("-A ").ok_or_else(wrong)?, ""));
-        let position = met.entry(chain).or_default();
+        let position = met.entry((table, chain)).or_default();
         *position += 1;
         let text = text.to_owned();
         if chain.starts_with(OURS) {
@@ -132,9 +147,11 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
                 packets,
                 bytes,
             };
-            saved.chains.entry(chain.to_owned()).or_default().push(rule);
+            let key = (table, chain.to_owned());
+            saved.chains.entry(key).or_default().push(rule);
         } else if words(&text).iter().any(|word| word.starts_with(OURS)) {
             saved.jumps.push(SavedJump {
+                table,
                 from: chain.to_owned(),
                 first: *position == 1,
                 text,
@@ -172,12 +189,14 @@ pub fn canonical(rule: &str) -> Canonical {
             negated = true;
             continue;
         }
-        let mut value = match option.starts_with('-') {
+        let has_value = option.starts_with('-') && option != "--set";
+        let mut value = match has_value {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
-        // The one option of ours with two values: a set, and which address of the packet.
-        if option == "--match-set" {
+        // The options of ours with two values: a set and which address of the packet, TCP flags and which of
+        // them are set.
+        if matches!(option.as_str(), "--match-set" | "--tcp-flags") {
             value.push(' ');
             value.push_str(&words.next().unwrap_or_default());
         }
@@ -195,16 +214,18 @@ fn normalized(option: &str, value: String) -> Option<String> {
     match option {
         // Which module an option is of is clear from the option.
         "-m" => None,
-        "--limit-burst" if value == LIMIT_BURST_DEFAULT => None,
+        "--limit-burst" | "--hashlimit-burst" if value == LIMIT_BURST_DEFAULT => None,
         "--nflog-group" if value == "0" => None,
         "-s" | "-d" => address(&value),
+        "--ctorigdst" => Some(address(&value).unwrap_or_else(|| "0".to_owned())),
+        "--mac-source" => Some(value.to_ascii_lowercase()),
         "-p" => Some(protocol(&value)),
         "--ctstate" => {
             let mut states: Vec<&str> = value.split(',').collect();
             states.sort_unstable();
             Some(states.join(","))
         }
-        "--limit" => Some(rate(&value).unwrap_or(value)),
+        "--limit" | "--hashlimit-upto" => Some(rate(&value).unwrap_or(value)),
         _ => Some(value),
     }
 }
@@ -262,28 +283,44 @@ fn rate(value: &str) -> Option<String> {
 /// `None` for `wanted` takes everything of ours away.
 pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     let nothing = Script::default();
-    let wanted = wanted.unwrap_or(&nothing);
-    if is_same(wanted, seen) {
+    let all = wanted.unwrap_or(&nothing);
+    let mut order = Table::ALL;
+    // What is taken away goes in the other order: while the filter table is there, it has its labels.
+    if wanted.is_none() {
+        order.reverse();
+    }
+    let texts = order
+        .into_iter()
+        .filter_map(|table| of_table(table, all, seen));
+    let text: String = texts.collect();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The input for one table; `None` if it is as it should be.
+fn of_table(table: Table, wanted: &Script, seen: &Saved) -> Option<String> {
+    if is_same(table, wanted, seen) {
         return None;
     }
+    let chains = || wanted.chains.iter().filter(|chain| chain.table == table);
     let stale: Vec<&String> = seen
         .chains
         .keys()
-        .filter(|name| !has_chain(wanted, name))
+        .filter(|(of, name)| *of == table && !has_chain(wanted, table, name))
+        .map(|(_, name)| name)
         .collect();
-    let mut out = String::from("*filter\n");
+    let mut out = format!("*{}\n", table.name());
     // To declare a chain is to make it, or to empty it.
-    let names = wanted
-        .chains
-        .iter()
-        .map(|(name, _)| name)
+    let names = chains()
+        .map(|chain| &chain.name)
         .chain(stale.iter().copied());
     for name in names {
         let _ = writeln!(out, ":{name} - [0:0]");
     }
-    for (name, rules) in &wanted.chains {
-        let mut counted = counted_by_form(seen.chains.get(name).map_or(&[], Vec::as_slice));
-        for rule in rules {
+    for chain in chains() {
+        let name = &chain.name;
+        let old = seen.chains.get(&(table, name.clone()));
+        let mut counted = counted_by_form(old.map_or(&[], Vec::as_slice));
+        for rule in &chain.rules {
             let same = counted
                 .get_mut(&canonical(rule))
                 .and_then(VecDeque::pop_front);
@@ -291,14 +328,14 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
             let _ = writeln!(out, "[{packets}:{bytes}] -A {name} {rule}");
         }
     }
-    for old in &seen.jumps {
+    for old in seen.jumps.iter().filter(|old| old.table == table) {
         if !keeps(wanted, old) {
             let _ = writeln!(out, "-D {} {}", old.from, old.text);
         }
     }
-    for (from, to) in &wanted.jumps {
-        if !seen.jumps.iter().any(|old| is_jump(old, from, to)) {
-            let _ = writeln!(out, "-I {from} 1 {}", jump(to));
+    for each in wanted.jumps.iter().filter(|each| each.table == table) {
+        if !seen.jumps.iter().any(|old| is_jump(old, each)) {
+            let _ = writeln!(out, "-I {} 1 {}", each.from, jump(&each.to));
         }
     }
     for name in stale {
@@ -308,33 +345,40 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     Some(out)
 }
 
-fn is_same(wanted: &Script, seen: &Saved) -> bool {
-    let rules = |name: &String, rules: &[String]| {
-        let Some(old) = seen.chains.get(name) else {
+fn is_same(table: Table, wanted: &Script, seen: &Saved) -> bool {
+    let same_rules = |chain: &WantedChain| {
+        let Some(old) = seen.chains.get(&(table, chain.name.clone())) else {
             return false;
         };
         let forms = |texts: &mut dyn Iterator<Item = &String>| {
             texts.map(|t| canonical(t)).collect::<Vec<_>>()
         };
-        forms(&mut rules.iter()) == forms(&mut old.iter().map(|rule| &rule.text))
+        forms(&mut chain.rules.iter()) == forms(&mut old.iter().map(|rule| &rule.text))
     };
-    wanted.chains.len() == seen.chains.len()
-        && wanted.chains.iter().all(|(name, list)| rules(name, list))
-        && wanted.jumps.len() == seen.jumps.len()
-        && seen.jumps.iter().all(|old| keeps(wanted, old))
+    let chains = || wanted.chains.iter().filter(|chain| chain.table == table);
+    let jumps = || wanted.jumps.iter().filter(|jump| jump.table == table);
+    let seen_jumps = || seen.jumps.iter().filter(|jump| jump.table == table);
+    let seen_chains = seen.chains.keys().filter(|(of, _)| *of == table);
+    chains().count() == seen_chains.count()
+        && chains().all(same_rules)
+        && jumps().count() == seen_jumps().count()
+        && seen_jumps().all(|old| keeps(wanted, old))
 }
 
-fn has_chain(script: &Script, name: &str) -> bool {
-    script.chains.iter().any(|(chain, _)| chain == name)
+fn has_chain(script: &Script, table: Table, name: &str) -> bool {
+    let mut chains = script.chains.iter();
+    chains.any(|chain| chain.table == table && chain.name == name)
 }
 
 fn keeps(wanted: &Script, old: &SavedJump) -> bool {
-    wanted.jumps.iter().any(|(from, to)| is_jump(old, from, to))
+    wanted.jumps.iter().any(|jump| is_jump(old, jump))
 }
 
 /// Whether this is the jump that is wanted: first in its chain, and nothing else to it.
-fn is_jump(old: &SavedJump, from: &str, to: &str) -> bool {
-    old.first && old.from == from && canonical(&old.text) == canonical(&jump(to))
+fn is_jump(old: &SavedJump, wanted: &WantedJump) -> bool {
+    old.first
+        && (old.table, old.from.as_str()) == (wanted.table, wanted.from)
+        && canonical(&old.text) == canonical(&jump(&wanted.to))
 }
 
 /// What rules counted, by their form; rules of the same form in their order.
@@ -398,6 +442,14 @@ mod tests {
             ),
             ("-s 0.0.0.0/0 -j ACCEPT", "-j ACCEPT"),
             (
+                "-m addrtype --dst-type LOCAL -m connlabel --label 127 --set -m comment --comment \"here\"",
+                "-m addrtype --dst-type LOCAL -m connlabel --label \"127\" --set -m comment --comment here",
+            ),
+            (
+                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/second --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
+                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
+            ),
+            (
                 "-p udp -m udp --sport 67 -m udp --dport 68 -j ACCEPT",
                 "-p udp -m udp --sport 67 --dport 68 -j ACCEPT",
             ),
@@ -423,8 +475,16 @@ mod tests {
         let saved = "*filter\n:INPUT ACCEPT [5:6]\n:PEERWALL-INPUT - [0:0]\n:KUBE - [0:0]\n[1:2] -A INPUT -j KUBE\n[3:4] -A INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n[7:8] -A PEERWALL-INPUT -i lo -j ACCEPT\nCOMMIT\n";
         let seen = parse(saved).unwrap();
         let wanted = Script {
-            chains: vec![("PEERWALL-INPUT".into(), vec!["-i lo -j ACCEPT".into()])],
-            jumps: vec![("INPUT", "PEERWALL-INPUT".into())],
+            chains: vec![WantedChain {
+                table: Table::Filter,
+                name: "PEERWALL-INPUT".into(),
+                rules: vec!["-i lo -j ACCEPT".into()],
+            }],
+            jumps: vec![WantedJump {
+                table: Table::Filter,
+                from: "INPUT",
+                to: "PEERWALL-INPUT".into(),
+            }],
         };
         let text = restore(Some(&wanted), &seen).unwrap();
         assert_eq!(

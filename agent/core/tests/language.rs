@@ -697,7 +697,7 @@ fn included_files_are_merged_and_cannot_set_twice_what_is_there_once() {
 /// Order is meaning: each pair of neighbours in docs/policy.md's table, with a packet that both fit.
 #[test]
 fn the_first_that_fits_decides() {
-    let text = "version = 1\n[peers]\npeer = \"10.0.0.0/8\"\n[interfaces]\ntrusted = [\"wg0\"]\n\
+    let text = "version = 1\n[peers]\npeer = \"10.1.0.0/16\"\n[interfaces]\ntrusted = [\"wg0\"]\n\
         [overlay.f]\nbackend = \"vxlan\"\nsubnets = \"10.244.0.0/16\"\n[icmp]\nping = \"any\"\n\
         [[allow]]\nname = \"all\"\nfrom = \"any\"\n";
     let policy = read(text, &[]).policy.unwrap();
@@ -756,12 +756,44 @@ fn the_first_that_fits_decides() {
             "peers",
         ),
         (
-            "peers before overlays",
+            "pods before peers",
+            "cni0",
+            "10.1.0.1",
+            tcp,
+            CtState::New,
+            "peer-spoof",
+        ),
+        (
+            "a tunnel guarded before overlays",
+            "cni0",
+            "10.244.0.1",
+            vxlan,
+            CtState::New,
+            "overlay-inject",
+        ),
+        (
+            "a tunnel guarded before loopback",
+            "lo",
+            "192.0.2.254",
+            vxlan,
+            CtState::New,
+            "overlay-inject",
+        ),
+        (
+            "loopback from outside before all",
+            "wg0",
+            "127.0.0.1",
+            tcp,
+            CtState::New,
+            "loopback-spoof",
+        ),
+        (
+            "overlays before invalid",
             "cni0",
             "10.244.0.1",
             tcp,
-            CtState::New,
-            "peers",
+            CtState::Invalid,
+            "overlay.f",
         ),
         (
             "peers before invalid",
@@ -812,16 +844,11 @@ fn the_first_that_fits_decides() {
             "allow.all",
         ),
     ] {
+        let (source, destination) = (source.parse().unwrap(), "192.0.2.254".parse().unwrap());
         let packet = Packet {
-            hook: Hook::Input,
-            interface: interface.into(),
-            source: source.parse().unwrap(),
-            destination: "192.0.2.254".parse().unwrap(),
-            transport,
-            hop_limit: 64,
             state,
-            dialled: None,
             reverse_path: false,
+            ..Packet::new(Hook::Input, interface, source, destination, transport)
         };
         assert_eq!(
             policy.verdict(&packet).reason.to_string(),

@@ -155,6 +155,7 @@ fn large_sets_of_each_kind_are_split_and_read_back() {
             Set {
                 key,
                 interval,
+                meter: false,
                 elements: (0..20_000).map(element).collect(),
             },
         );

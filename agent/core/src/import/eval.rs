@@ -220,7 +220,8 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             states.contains(&packet.state) || (*dnat && packet.dialled.is_some())
         }
         Test::Dialled(first, last) => {
-            let dialled = packet.dialled.or(ports(packet).map(|(_, port)| port));
+            let dialled = packet.dialled.map(|dialled| dialled.port);
+            let dialled = dialled.or(ports(packet).map(|(_, port)| port));
             dialled.is_some_and(|port| (*first..=*last).contains(&port))
         }
         Test::Icmp(kind, code) => match packet.transport {

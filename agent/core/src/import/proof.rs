@@ -438,6 +438,10 @@ impl Run<'_, '_> {
         let packet = &case.probe.packet;
         let before = narrow.judge(&case.probe);
         let after = self.policy.verdict(packet);
+        // The kernel drops these as martians (`ip_route_input_slow()`), whatever rules say.
+        if after.reason == Reason::LoopbackSpoof {
+            return;
+        }
         self.proof.compared += 1;
         let accepted = before.verdict == Verdict::Accept;
         let accepts = after.verdict == Verdict::Accept;
@@ -482,7 +486,7 @@ impl Run<'_, '_> {
         pile.lines.extend(by);
         pile.services.extend(case.service);
         if let (Some(dialled), None) = (packet.dialled, case.service) {
-            pile.dialled.insert((packet.protocol(), dialled));
+            pile.dialled.insert((packet.protocol(), dialled.port));
         }
     }
 }
@@ -491,7 +495,13 @@ impl Run<'_, '_> {
 fn is_told_once(reason: &Reason) -> bool {
     matches!(
         reason,
-        Reason::Invalid | Reason::OverlaySpoof | Reason::OverlayInject
+        Reason::Invalid
+            | Reason::OverlaySpoof
+            | Reason::OverlayInject
+            | Reason::LoopbackSpoof
+            | Reason::PeerSpoof
+            | Reason::Redirect
+            | Reason::RouterAdvert
     )
 }
 
@@ -562,14 +572,22 @@ pub(super) fn entry(reason: &Reason) -> String {
         Reason::Overlay(name) => format!("[overlay.{name}]"),
         Reason::Allow(name) => format!("[[allow]] {name}"),
         Reason::Trusted => "[interfaces] trusted".into(),
+        Reason::Bridged => "[interfaces] bridged".into(),
+        Reason::Guests => "[interfaces] guests".into(),
         Reason::Ping => "[icmp] ping".into(),
         Reason::Established
         | Reason::Loopback
+        | Reason::LoopbackSpoof
+        | Reason::Redirect
+        | Reason::RouterAdvert
+        | Reason::PeerSpoof
         | Reason::OverlaySpoof
         | Reason::OverlayInject
+        | Reason::GuestBlocked
         | Reason::Icmp
         | Reason::Dhcp
         | Reason::Invalid
+        | Reason::ServiceAddress
         | Reason::InputDefault
         | Reason::ForwardDefault => format!("safe core: {}", reason.sentence()),
     }

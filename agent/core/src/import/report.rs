@@ -527,10 +527,16 @@ fn entries(policy: &Policy, packets: &Packets, is_icmp: bool, is_for_some: bool)
         Reason::Icmp if is_icmp => 3,
         Reason::Icmp | Reason::Dhcp | Reason::Loopback => 1,
         Reason::Peers | Reason::Overlay(_) => 2,
-        Reason::Allow(_) | Reason::Ping | Reason::Trusted => 3,
+        Reason::Allow(_) | Reason::Ping | Reason::Trusted | Reason::Bridged | Reason::Guests => 3,
         // No packet is accepted for these.
         Reason::OverlaySpoof
         | Reason::OverlayInject
+        | Reason::LoopbackSpoof
+        | Reason::Redirect
+        | Reason::RouterAdvert
+        | Reason::PeerSpoof
+        | Reason::GuestBlocked
+        | Reason::ServiceAddress
         | Reason::Invalid
         | Reason::InputDefault
         | Reason::ForwardDefault => 0,

@@ -14,7 +14,7 @@ use super::rule::{self, At, Chains, Condition, Rules, Span, Test};
 use super::{Facts, managed};
 use crate::addr::{self, Family};
 use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
+use crate::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
 
 /// What is known of one family.
 pub(super) struct View<'r> {
@@ -359,16 +359,26 @@ impl<'r> View<'r> {
         transport: Transport,
         state: CtState,
     ) -> Packet {
-        Packet {
-            hook,
-            interface: interface.to_owned(),
-            source,
-            destination,
+        // An answer to a DHCP client, as it is before this host has an address.
+        let is_offer = matches!(
             transport,
+            Transport::Ports {
+                protocol: crate::port::UDP,
+                source: 67,
+                destination: 68
+            }
+        );
+        let destination = match destination {
+            IpAddr::V4(_) if is_offer && hook == Hook::Input => {
+                IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => destination,
+        };
+        Packet {
             hop_limit: classes::hop_limit(self.family, transport),
             state,
-            dialled: None,
             reverse_path: false,
+            ..Packet::new(hook, interface, source, destination, transport)
         }
     }
 
@@ -486,7 +496,11 @@ impl<'r> View<'r> {
             destination: port.port,
         };
         let mut packet = self.packet(hook, source, to, interface, transport, CtState::New);
-        packet.dialled = Some(port.dialled);
+        packet.dialled = Some(Dialled {
+            address: here,
+            port: port.dialled,
+        });
+        packet.to_host = true;
         Probe {
             packet,
             out: port.to.map(|to| self.way_to(to)),

@@ -67,6 +67,21 @@ pub const LISTENER_DISCOVERY: &[u8] = &[130, 131, 132, 143];
 /// The hop limit of multicast listener discovery.
 pub const HOP_LIMIT_LISTENER: u8 = 1;
 
+/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). Whoever can send one can
+/// take over a route.
+pub fn redirect(family: Family) -> u8 {
+    match family {
+        Family::V4 => 5,
+        Family::V6 => 137,
+    }
+}
+
+/// Router advertisement of ICMPv6 (RFC 4861 section 4.2).
+pub const ROUTER_ADVERTISEMENT: u8 = 134;
+
+/// Multicast listener reports, which a host sends from `::` until it has an address (RFC 3590 section 4).
+pub const LISTENER_REPORTS: &[u8] = &[131, 132, 143];
+
 /// Echo request: what `ping` sends.
 pub fn echo_request(family: Family) -> u8 {
     match family {

@@ -2,6 +2,7 @@
 
 mod discover;
 mod fields;
+mod on_host;
 mod section;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Address, Policy, Source};
+use super::{Address, Policy, Source, Target};
 use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
 use crate::host::Host;
@@ -121,7 +122,11 @@ struct Draft {
     defined: BTreeMap<(&'static str, String), Place>,
     /// Sources as written, to be resolved when all names are known.
     froms: Vec<PendingFrom>,
+    /// The same for what an allow opens: its number, and a target.
+    tos: Vec<(usize, String, Place)>,
     expects: Vec<section::PendingExpect>,
+    /// Where `[interfaces]` is.
+    interfaces: Option<Place>,
     log_off: bool,
 }
 
@@ -130,6 +135,7 @@ struct Draft {
 enum Owner {
     Allow(usize),
     Ping,
+    Tunnel(usize),
 }
 
 struct PendingFrom {
@@ -315,7 +321,10 @@ impl Loader<'_> {
             true => "an",
             false => "a",
         };
-        let err = if name == "any" {
+        let err = if name == "host" && kind != "allow" {
+            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `host`"))
+                .help("`host` means this host's own addresses in `to`")
+        } else if name == "any" {
             Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `any`"))
                 .help("`any` means everybody in `from`")
         } else if !starts || !rest {
@@ -421,6 +430,8 @@ impl Loader<'_> {
 
     fn finish(mut self) -> Loaded {
         self.resolve_froms();
+        self.resolve_tos();
+        self.apply_host();
         self.resolve_expects();
         self.cross_check();
         let order = |d: &Diagnostic| (d.place.file, d.place.span.start);
@@ -444,8 +455,60 @@ impl Loader<'_> {
                 match from.owner {
                     Owner::Allow(index) => self.draft.policy.allows[index].from.push(source),
                     Owner::Ping => self.draft.policy.icmp.ping.push(source),
+                    Owner::Tunnel(index) => {
+                        self.draft.policy.overlays[index].tunnel_from.push(source);
+                    }
                 }
             }
+        }
+    }
+
+    fn resolve_tos(&mut self) {
+        for (index, text, place) in std::mem::take(&mut self.draft.tos) {
+            let targets = self.targets(&text, &place);
+            self.draft.policy.allows[index].to.extend(targets);
+        }
+        for allow in &mut self.draft.policy.allows {
+            if allow.to.is_empty() {
+                allow.to.push(Target::Host);
+            }
+        }
+    }
+
+    /// What an entry of `to` names.
+    fn targets(&mut self, text: &str, place: &Place) -> Vec<Target> {
+        match text {
+            "host" => return vec![Target::Host],
+            "any" => {
+                self.error(
+                    Diagnostic::error(place.clone(), "`to` cannot be \"any\"")
+                        .help("that would open the addresses of every cluster service; \"host\" is the default, other addresses are named"),
+                );
+                return Vec::new();
+            }
+            _ => {}
+        }
+        if looks_like_address(text) {
+            return match addr::parse_target(text) {
+                Ok(net) => vec![Target::Net(net)],
+                Err(err) => {
+                    let mut diagnostic = Diagnostic::error(place.clone(), err.message);
+                    diagnostic.help = err.help;
+                    self.error(diagnostic);
+                    Vec::new()
+                }
+            };
+        }
+        match self.source(text, place) {
+            Some(Source::Group(name)) => vec![Target::Group(name)],
+            Some(Source::Overlay(name)) => vec![Target::Overlay(name)],
+            Some(Source::Peer(name)) => {
+                let peers = self.draft.policy.peers.iter();
+                let named = peers.filter(|peer| peer.name.as_deref() == Some(name.as_str()));
+                let addresses = named.flat_map(|peer| &peer.addresses);
+                addresses.map(|each| Target::Net(each.net)).collect()
+            }
+            Some(Source::Net(_) | Source::Any) | None => Vec::new(),
         }
     }
 
@@ -463,9 +526,7 @@ impl Loader<'_> {
         if policy.overlays.iter().any(|o| o.name == text) {
             return Some(Source::Overlay(text.to_owned()));
         }
-        let looks_like_address =
-            text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        if looks_like_address {
+        if looks_like_address(text) {
             return self
                 .address(text, place.clone())
                 .map(|a| Source::Net(a.net));
@@ -525,6 +586,7 @@ impl Loader<'_> {
         self.peers_in_overlays();
         self.repeated_addresses();
         self.shadowed_allows();
+        self.roles_of_interfaces();
         let policy = &self.draft.policy;
         let nobody =
             policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
@@ -566,11 +628,29 @@ impl Loader<'_> {
         let mut found = Vec::new();
         for overlay in &policy.overlays {
             for address in policy.peers.iter().flat_map(|p| &p.addresses) {
-                let clash = overlay
-                    .subnets
-                    .iter()
-                    .find(|s| s.net.contains(&address.net));
-                if let Some(subnet) = clash.filter(|_| found.len() < WARNINGS_MAX) {
+                if found.len() >= WARNINGS_MAX {
+                    break;
+                }
+                let subnets = || overlay.subnets.iter();
+                if let Some(subnet) = subnets().find(|s| holds(address.net, s.net)) {
+                    found.push(
+                        Diagnostic::error(
+                            address.place.clone(),
+                            format!(
+                                "peer {} contains {} of overlay `{}`",
+                                address.net, subnet.net, overlay.name
+                            ),
+                        )
+                        .also(subnet.place.clone(), "which would be believed anywhere")
+                        .help("a peer is a machine: write the addresses of the machines alone"),
+                    );
+                }
+                let carved = |net: &ipnet::IpNet| {
+                    let mut carved = overlay.carved.iter();
+                    carved.any(|hole| hole.contains(net))
+                };
+                let clash = subnets().find(|s| s.net.contains(&address.net));
+                if let Some(subnet) = clash.filter(|_| !carved(&address.net)) {
                     found.push(
                         Diagnostic::error(
                             address.place.clone(),
@@ -597,6 +677,33 @@ impl Loader<'_> {
         self.diagnostics.extend(found);
     }
 
+    /// An interface that is said to be two things.
+    fn roles_of_interfaces(&mut self) {
+        let policy = &self.draft.policy;
+        let overlays = policy.overlays.iter().flat_map(|overlay| {
+            overlay
+                .interfaces
+                .iter()
+                .map(|p| (p, overlay.name.as_str()))
+        });
+        let mut found = Vec::new();
+        for pattern in &policy.guests {
+            if policy.trusted.contains(pattern) {
+                found.push(format!("`{pattern}` is both trusted and a guest network"));
+            }
+            if let Some((_, name)) = overlays.clone().find(|(each, _)| *each == pattern) {
+                found.push(format!(
+                    "`{pattern}` is both of overlay `{name}` and a guest network"
+                ));
+            }
+        }
+        let place = self.draft.interfaces.clone();
+        let place = place.unwrap_or_else(|| self.start.clone());
+        for message in found {
+            self.error(Diagnostic::error(place.clone(), message).help("decide for one of them"));
+        }
+    }
+
     /// An allow that an earlier one without conditions covers.
     fn shadowed_allows(&mut self) {
         let allows = &self.draft.policy.allows;
@@ -609,7 +716,10 @@ impl Loader<'_> {
                     (Some(_), None) => false,
                     (Some(all), Some(some)) => some.iter().all(|spec| spec_covered(spec, all)),
                 };
-                open && ports
+                let same = earlier.limit.is_none()
+                    && earlier.from_ports.is_none()
+                    && allow.to.iter().all(|target| earlier.to.contains(target));
+                open && ports && same
             };
             if let Some(earlier) = allows[..index].iter().find(covers) {
                 found.push(
@@ -627,6 +737,15 @@ impl Loader<'_> {
         }
         self.diagnostics.extend(found);
     }
+}
+
+fn looks_like_address(text: &str) -> bool {
+    text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+/// Whether a network holds more than another.
+fn holds(net: ipnet::IpNet, other: ipnet::IpNet) -> bool {
+    net != other && net.contains(&other)
 }
 
 fn spec_covered(spec: &crate::port::PortSpec, by: &[crate::port::PortSpec]) -> bool {

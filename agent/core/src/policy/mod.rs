@@ -7,10 +7,12 @@ pub mod icmp;
 pub mod load;
 mod verdict;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::addr::AddrSet;
+use crate::addr::{self, AddrSet};
 use crate::diagnostic::Place;
 use crate::interface::InterfacePattern;
 use crate::link::Link;
@@ -30,6 +32,13 @@ pub struct Policy {
     pub allows: Vec<Allow>,
     /// Interfaces from which everything is accepted.
     pub trusted: Vec<InterfacePattern>,
+    /// Interfaces of networks that may go through this host, but not to it, to peers or to pods.
+    pub guests: Vec<InterfacePattern>,
+    /// Bridges; frames that only cross one of them are not judged.
+    pub bridged: Vec<InterfacePattern>,
+    /// Addresses of cluster services that this host has on an interface (kube-proxy's IPVS mode); they are
+    /// not the host's own.
+    pub services: Vec<IpNet>,
     /// `[icmp]`
     pub icmp: Icmp,
     /// `[options]`
@@ -148,6 +157,45 @@ pub struct Overlay {
     pub link: Option<Link>,
     /// Interfaces where its pods' packets come from. May be empty without a tunnel.
     pub interfaces: Vec<InterfacePattern>,
+    /// Those of its interfaces that are tunnels: node addresses do occur there, and only a peer can send.
+    pub tunnel_side: Vec<InterfacePattern>,
+    /// Those of its interfaces by which peers are reached too: a LAN, not only pods.
+    pub lan_side: Vec<InterfacePattern>,
+    /// Whether pods of other nodes may come by route at all.
+    pub by_route: bool,
+    /// Interfaces where arrival by route is believed; those by which peers are reached if there are none.
+    pub underlay: Vec<InterfacePattern>,
+    /// Pods of other nodes that come by route: interface and prefix, as the kernel routes them. Never by a
+    /// default route.
+    pub routed: Vec<(String, IpNet)>,
+    /// Whether pods of other nodes may come with their own addresses, from the machines of peers.
+    pub unmasqueraded: bool,
+    /// Ethernet addresses of peers, for `unmasqueraded`.
+    pub peer_macs: Vec<[u8; 6]>,
+    /// Networks of this host's own that lie within `subnets` and are not pods'.
+    pub carved: Vec<IpNet>,
+    /// Who besides peers may send to its tunnel.
+    pub tunnel_from: Vec<Source>,
+}
+
+impl Overlay {
+    /// Addresses of its pods: `subnets` without what is carved out.
+    pub fn pods(&self) -> Vec<IpNet> {
+        let subnets = self.subnets.iter().map(|subnet| subnet.net);
+        subnets
+            .flat_map(|net| addr::subtract(net, &self.carved))
+            .collect()
+    }
+
+    /// Interfaces that pods of other nodes come in by, by route.
+    pub fn routed_interfaces(&self) -> BTreeSet<String> {
+        self.routed.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether its tunnel has to be kept from pods and local users. WireGuard authenticates each packet.
+    pub fn guards_tunnel(&self) -> bool {
+        self.tunnel.is_some() && self.backend != OverlayBackend::Wireguard
+    }
 }
 
 /// Who an `[[allow]]` is for.
@@ -165,6 +213,19 @@ pub enum Source {
     Overlay(String),
 }
 
+/// What an `[[allow]]` opens: the address that was dialled, before any DNAT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// This host's own addresses.
+    Host,
+    /// These addresses.
+    Net(IpNet),
+    /// The addresses of the group of this name.
+    Group(String),
+    /// The pods of the overlay of this name.
+    Overlay(String),
+}
+
 /// One `[[allow]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
@@ -174,8 +235,14 @@ pub struct Allow {
     pub place: Place,
     /// What may be reached; `None` for every port and protocol.
     pub ports: Option<Vec<PortSpec>>,
+    /// From these source ports; `None` for any.
+    pub from_ports: Option<Vec<PortSpec>>,
     /// By whom, at least one.
     pub from: Vec<Source>,
+    /// At which addresses, at least one.
+    pub to: Vec<Target>,
+    /// New connections of each source address.
+    pub limit: Option<Rate>,
     /// Arriving by one of these; empty for any.
     pub interfaces: Vec<InterfacePattern>,
 }
@@ -350,7 +417,44 @@ pub struct Expect {
     pub verdict: Verdict,
 }
 
+/// What is behind an interface of pods or guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Pods or guests: nobody else can send there.
+    Pods,
+    /// Other nodes, through a tunnel.
+    Tunnel,
+    /// Pods, and perhaps peers: there is no tunnel, and which way peers are is not known here.
+    Route,
+}
+
 impl Policy {
+    /// The interfaces where packets are not to be believed a peer's address, or not all of them, with what is
+    /// behind them. A LAN by which peers are reached is none.
+    pub fn sides(&self) -> BTreeMap<InterfacePattern, Side> {
+        let mut sides = BTreeMap::new();
+        for overlay in &self.overlays {
+            for pattern in &overlay.interfaces {
+                if overlay.lan_side.contains(pattern) {
+                    continue;
+                }
+                let side = match overlay.tunnel_side.contains(pattern) {
+                    true => Side::Tunnel,
+                    false if overlay.backend.is_tunnelled() => Side::Pods,
+                    false => Side::Route,
+                };
+                let known = sides.entry(pattern.clone()).or_insert(side);
+                *known = side.min(*known);
+            }
+        }
+        sides.extend(
+            self.guests
+                .iter()
+                .map(|pattern| (pattern.clone(), Side::Pods)),
+        );
+        sides
+    }
+
     /// How many peers there are: names, and addresses without a name.
     pub fn peer_count(&self) -> usize {
         let count = |peer: &Peer| match peer.name {

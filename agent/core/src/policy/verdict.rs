@@ -3,62 +3,151 @@
 //! Written against `docs/policy.md`, section by section, and on purpose not against the compiler:
 //! that the two agree on every packet is what the property test shows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::icmp;
-use super::{Allow, Denied, IcmpTypes, Overlay, Policy, Source, Tunnel};
+use super::{Allow, Denied, IcmpTypes, Overlay, Policy, Side, Source, Target, Tunnel};
 use crate::addr::Family;
 use crate::interface::InterfacePattern;
 use crate::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
-use crate::port::{PortSpec, UDP};
+use crate::port::{PortSpec, TCP, UDP};
 use crate::reason::Reason;
 
 impl Policy {
     /// What becomes of this packet, and why.
     pub fn verdict(&self, packet: &Packet) -> Decision {
-        self.accepted_early(packet)
-            .or_else(|| self.overlay_spoof(packet))
+        self.loopback_from_outside(packet)
+            .or_else(|| self.accepted_early(packet))
+            .or_else(|| self.on_any_side(packet))
+            .or_else(|| self.overlay(packet))
             .or_else(|| self.trusted_source(packet))
             .or_else(|| self.icmp_or_dhcp(packet))
+            .or_else(|| self.guest_services(packet))
+            .or_else(|| self.published(packet))
+            .or_else(|| self.allowed_to_overlay(packet))
             .or_else(|| self.invalid(packet))
             .or_else(|| self.allowed(packet))
+            .or_else(|| self.guest(packet))
             .unwrap_or_else(|| self.denied(packet))
     }
 
+    fn is_known(packet: &Packet) -> bool {
+        matches!(packet.state, CtState::Established | CtState::Related)
+    }
+
+    /// Before everything else, by the address that was dialled.
+    fn loopback_from_outside(&self, packet: &Packet) -> Option<Decision> {
+        let to = packet.before_dnat().destination;
+        let claims = packet.source.is_loopback() || to.is_loopback();
+        (claims && packet.interface != "lo" && !Self::is_known(packet))
+            .then(|| drop(Reason::LoopbackSpoof))
+    }
+
     fn accepted_early(&self, packet: &Packet) -> Option<Decision> {
-        if matches!(packet.state, CtState::Established | CtState::Related) {
+        if packet.state == CtState::Related && self.is_refused_redirect(packet) {
+            return Some(drop(Reason::Redirect));
+        }
+        if Self::is_known(packet) {
             return accept(Reason::Established);
         }
         if packet.hook == Hook::Input && packet.interface == "lo" {
-            return accept(Reason::Loopback);
+            return match self.guarded_tunnel(packet) {
+                true => Some(drop(Reason::OverlayInject)),
+                false => accept(Reason::Loopback),
+            };
+        }
+        if self.only_crosses_a_bridge(packet) {
+            return accept(Reason::Bridged);
         }
         matches_any(&self.trusted, &packet.interface).then_some(())?;
         accept(Reason::Trusted)
     }
 
-    fn overlay_spoof(&self, packet: &Packet) -> Option<Decision> {
-        let spoofed = self
-            .overlays
-            .iter()
-            .any(|overlay| overlay.has(packet.source) && !overlay.arrives_right(packet));
-        spoofed.then(|| drop(Reason::OverlaySpoof))
+    fn is_refused_redirect(&self, packet: &Packet) -> bool {
+        let family = packet.family();
+        match packet.transport {
+            Transport::Icmp { kind, .. } => {
+                kind == icmp::redirect(family) && !self.icmp_listed(family, kind)
+            }
+            Transport::Ports { .. } | Transport::Other(_) => false,
+        }
     }
 
-    /// Peers, then tunnel packets of others, then overlays: a peer's tunnel packet is a peer's.
+    fn only_crosses_a_bridge(&self, packet: &Packet) -> bool {
+        let leaves = |pattern: &InterfacePattern| {
+            packet.out.as_ref().is_some_and(|out| pattern.matches(out))
+        };
+        packet.hook == Hook::Forward
+            && packet.dialled.is_none()
+            && self
+                .bridged
+                .iter()
+                .any(|pattern| pattern.matches(&packet.interface) && leaves(pattern))
+    }
+
+    /// Whether it is for a tunnel that believes every packet.
+    fn guarded_tunnel(&self, packet: &Packet) -> bool {
+        self.overlays
+            .iter()
+            .filter(|overlay| overlay.guards_tunnel())
+            .any(|overlay| carries(overlay.tunnel, packet))
+    }
+
+    fn on_any_side(&self, packet: &Packet) -> Option<Decision> {
+        let sides = self.sides();
+        let mut here = sides
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(&packet.interface));
+        here.find_map(|(_, side)| self.on_side(*side, packet))
+    }
+
+    fn on_side(&self, side: Side, packet: &Packet) -> Option<Decision> {
+        if side != Side::Route && self.guarded_tunnel(packet) {
+            return Some(drop(Reason::OverlayInject));
+        }
+        let is_advert = matches!(packet.transport, Transport::Icmp { kind, .. }
+            if kind == icmp::ROUTER_ADVERTISEMENT && packet.family() == Family::V6);
+        if is_advert {
+            return Some(drop(Reason::RouterAdvert));
+        }
+        let spoofs = self.is_peer(packet.source)
+            && match side {
+                Side::Pods => true,
+                Side::Route => !packet.reverse_path,
+                Side::Tunnel => false,
+            };
+        spoofs.then(|| drop(Reason::PeerSpoof))
+    }
+
+    /// An overlay's address came the right way, or is spoofed.
+    fn overlay(&self, packet: &Packet) -> Option<Decision> {
+        let overlay = self.overlays.iter().find(|o| o.has(packet.source))?;
+        match overlay.arrives_right(packet) {
+            true => accept(Reason::Overlay(overlay.name.clone())),
+            false => Some(drop(Reason::OverlaySpoof)),
+        }
+    }
+
+    /// Peers, then tunnel packets not from them: a peer's tunnel packet is a peer's.
     fn trusted_source(&self, packet: &Packet) -> Option<Decision> {
         if self.is_peer(packet.source) {
             return accept(Reason::Peers);
         }
-        let injects = self
-            .overlays
-            .iter()
-            .filter_map(|overlay| overlay.tunnel)
-            .any(|tunnel| packet.hook == Hook::Input && carries(tunnel, packet));
-        if injects {
-            return Some(drop(Reason::OverlayInject));
+        if packet.hook == Hook::Forward {
+            let mixed = self
+                .sides()
+                .iter()
+                .any(|(p, side)| *side == Side::Route && p.matches(&packet.interface));
+            return (mixed && self.guarded_tunnel(packet)).then(|| drop(Reason::OverlayInject));
         }
-        let overlay = self.overlays.iter().find(|o| o.has(packet.source))?;
-        accept(Reason::Overlay(overlay.name.clone()))
+        let tunnels = self.overlays.iter();
+        let overlay = tunnels
+            .into_iter()
+            .find(|overlay| carries(overlay.tunnel, packet))?;
+        match self.among(&overlay.tunnel_from, packet.source) {
+            true => accept(Reason::Overlay(overlay.name.clone())),
+            false => Some(drop(Reason::OverlayInject)),
+        }
     }
 
     fn is_peer(&self, source: IpAddr) -> bool {
@@ -68,8 +157,9 @@ impl Policy {
 
     fn icmp_or_dhcp(&self, packet: &Packet) -> Option<Decision> {
         let family = packet.family();
+        let core = self.icmp.core;
         if let Transport::Icmp { kind, .. } = packet.transport {
-            if self.icmp.core && is_core(packet, family, kind) {
+            if core && is_core(packet, family, kind) {
                 return accept(Reason::Icmp);
             }
             if packet.hook == Hook::Input {
@@ -82,6 +172,9 @@ impl Policy {
                 }
             }
             return None;
+        }
+        if core && is_igmp(packet) {
+            return accept(Reason::Icmp);
         }
         is_dhcp_reply(packet).then_some(())?;
         accept(Reason::Dhcp)
@@ -98,49 +191,145 @@ impl Policy {
         }
     }
 
+    /// DHCP and DNS of this host.
+    fn guest_services(&self, packet: &Packet) -> Option<Decision> {
+        let is_guest = matches_any(&self.guests, &packet.interface);
+        let Transport::Ports {
+            protocol,
+            destination,
+            ..
+        } = packet.transport
+        else {
+            return None;
+        };
+        let served = match protocol {
+            TCP => destination == 53,
+            UDP => [53, 67, 547].contains(&destination),
+            _ => false,
+        };
+        (packet.hook == Hook::Input && is_guest && served).then_some(())?;
+        accept(Reason::Guests)
+    }
+
+    /// A DNATed connection, by what was dialled.
+    fn published(&self, packet: &Packet) -> Option<Decision> {
+        let dialled = packet.dialled?;
+        if self.allows.is_empty() {
+            return None;
+        }
+        let opens = |target: &Target| match target {
+            Target::Host => packet.to_host,
+            Target::Net(_) | Target::Group(_) | Target::Overlay(_) => {
+                self.is_at(target, dialled.address)
+            }
+        };
+        self.first_allow(packet, opens)
+            .or_else(|| (!packet.to_host).then(|| drop(Reason::ServiceAddress)))
+            .or_else(|| Some(self.denied(packet)))
+    }
+
+    /// Through this host to pods, whatever connection tracking says.
+    fn allowed_to_overlay(&self, packet: &Packet) -> Option<Decision> {
+        (packet.hook == Hook::Forward).then_some(())?;
+        self.first_allow(packet, |target| {
+            matches!(target, Target::Overlay(_)) && self.is_at(target, packet.destination)
+        })
+    }
+
     fn invalid(&self, packet: &Packet) -> Option<Decision> {
         (packet.state == CtState::Invalid && self.options.drop_invalid)
             .then(|| drop(Reason::Invalid))
     }
 
     fn allowed(&self, packet: &Packet) -> Option<Decision> {
+        if packet.hook == Hook::Forward {
+            return self.first_allow(packet, |target| {
+                !matches!(target, Target::Overlay(_)) && self.is_at(target, packet.destination)
+            });
+        }
+        let is_service = self
+            .services
+            .iter()
+            .any(|net| net.contains(&packet.destination));
+        if is_service && !self.allows.is_empty() {
+            return self
+                .first_allow(packet, |target| self.is_at(target, packet.destination))
+                .or_else(|| Some(drop(Reason::ServiceAddress)));
+        }
+        self.first_allow(packet, |target| match target {
+            Target::Host => true,
+            Target::Net(_) | Target::Group(_) | Target::Overlay(_) => {
+                self.is_at(target, packet.destination)
+            }
+        })
+    }
+
+    /// Whether an address is one of those that are named; this host's own are not.
+    fn is_at(&self, target: &Target, address: IpAddr) -> bool {
+        match target {
+            Target::Host => false,
+            Target::Net(net) => net.contains(&address),
+            Target::Group(name) => self.group_has(name, address),
+            Target::Overlay(name) => {
+                let overlay = self.overlays.iter().find(|overlay| overlay.name == *name);
+                overlay.is_some_and(|overlay| overlay.has(address))
+            }
+        }
+    }
+
+    fn first_allow(&self, packet: &Packet, opens: impl Fn(&Target) -> bool) -> Option<Decision> {
         let allow = self
             .allows
             .iter()
-            .find(|allow| self.allows(allow, packet))?;
+            .find(|allow| self.allows(allow, packet) && allow.to.iter().any(&opens))?;
         accept(Reason::Allow(allow.name.clone()))
     }
 
     fn allows(&self, allow: &Allow, packet: &Packet) -> bool {
         let arrives =
             allow.interfaces.is_empty() || matches_any(&allow.interfaces, &packet.interface);
-        // Through this host only what was dialled on this host: a published port.
-        let published_or_ours = packet.hook == Hook::Input || packet.dialled.is_some();
+        let (source, destination) = dialled_ports(packet);
+        let any = |specs: &Option<Vec<PortSpec>>, port| {
+            let matches = |spec: &PortSpec| port_is(spec, packet.protocol(), port);
+            specs.as_ref().is_none_or(|specs| specs.iter().any(matches))
+        };
         arrives
-            && published_or_ours
             && self.among(&allow.from, packet.source)
-            && allow
-                .ports
-                .as_ref()
-                .is_none_or(|specs| specs.iter().any(|spec| dialled_port_is(spec, packet)))
+            && any(&allow.ports, destination)
+            && any(&allow.from_ports, source)
+    }
+
+    fn group_has(&self, name: &str, address: IpAddr) -> bool {
+        self.group(name)
+            .is_some_and(|group| group.addresses.iter().any(|a| a.net.contains(&address)))
     }
 
     fn among(&self, sources: &[Source], address: IpAddr) -> bool {
         sources.iter().any(|source| match source {
             Source::Any => true,
             Source::Net(net) => net.contains(&address),
-            Source::Group(name) => self
-                .group(name)
-                .is_some_and(|group| group.addresses.iter().any(|a| a.net.contains(&address))),
+            Source::Group(name) => self.group_has(name, address),
             // They never get here: both were accepted before.
             Source::Peer(_) | Source::Overlay(_) => false,
         })
     }
 
+    /// Guests may go through this host, to anywhere but peers and pods.
+    fn guest(&self, packet: &Packet) -> Option<Decision> {
+        let is_guest = matches_any(&self.guests, &packet.interface);
+        (packet.hook == Hook::Forward && is_guest).then_some(())?;
+        let to = packet.destination;
+        match self.is_peer(to) || self.overlays.iter().any(|overlay| overlay.has(to)) {
+            true => Some(drop(Reason::GuestBlocked)),
+            false => accept(Reason::Guests),
+        }
+    }
+
     fn denied(&self, packet: &Packet) -> Decision {
+        let opens_nothing = packet.protocol() == TCP && !packet.syn;
         let verdict = match self.options.denied {
-            Denied::Drop => Verdict::Drop,
-            Denied::Reject => Verdict::Reject,
+            Denied::Reject if !opens_nothing => Verdict::Reject,
+            Denied::Drop | Denied::Reject => Verdict::Drop,
         };
         let reason = match packet.hook {
             Hook::Input => Reason::InputDefault,
@@ -153,13 +342,17 @@ impl Policy {
 impl Overlay {
     fn has(&self, address: IpAddr) -> bool {
         self.subnets.iter().any(|s| s.net.contains(&address))
+            && !self.carved.iter().any(|net| net.contains(&address))
     }
 
-    /// A tunnelled overlay's packets come from its own interfaces; without a tunnel they also come
-    /// from wherever the way back to them leads.
+    /// By its own interfaces; by route from other nodes; and from the machines of peers.
     fn arrives_right(&self, packet: &Packet) -> bool {
+        let routed = |(name, net): &(String, ipnet::IpNet)| {
+            *name == packet.interface && net.contains(&packet.source)
+        };
         matches_any(&self.interfaces, &packet.interface)
-            || (!self.backend.is_tunnelled() && packet.reverse_path)
+            || self.routed.iter().any(routed)
+            || packet.mac.is_some_and(|mac| self.peer_macs.contains(&mac))
     }
 }
 
@@ -181,35 +374,50 @@ fn matches_any(patterns: &[InterfacePattern], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(name))
 }
 
-fn carries(tunnel: Tunnel, packet: &Packet) -> bool {
+fn carries(tunnel: Option<Tunnel>, packet: &Packet) -> bool {
     match (tunnel, packet.transport) {
         (
-            Tunnel::Udp(range),
+            Some(Tunnel::Udp(range)),
             Transport::Ports {
                 protocol: UDP,
                 destination,
                 ..
             },
         ) => range.contains(destination),
-        (Tunnel::Udp(_), _) => false,
-        (Tunnel::Protocol(number), _) => packet.protocol() == number,
+        (Some(Tunnel::Udp(_)) | None, _) => false,
+        (Some(Tunnel::Protocol(number)), _) => packet.protocol() == number,
     }
 }
 
+/// Errors, and what provably comes from the link.
 fn is_core(packet: &Packet, family: Family, kind: u8) -> bool {
     if icmp::errors(family).contains(&kind) {
         return true;
     }
-    packet.hook == Hook::Input
-        && family == Family::V6
-        && ((icmp::NEIGHBOUR_DISCOVERY.contains(&kind)
-            && packet.hop_limit == icmp::HOP_LIMIT_ON_LINK)
-            || (icmp::LISTENER_DISCOVERY.contains(&kind)
-                && packet.hop_limit == icmp::HOP_LIMIT_LISTENER))
+    let IpAddr::V6(source) = packet.source else {
+        return false;
+    };
+    let reports = icmp::LISTENER_REPORTS.contains(&kind) && source.is_unspecified();
+    match packet.hop_limit {
+        icmp::HOP_LIMIT_ON_LINK => icmp::NEIGHBOUR_DISCOVERY.contains(&kind),
+        icmp::HOP_LIMIT_LISTENER => {
+            reports || (icmp::LISTENER_DISCOVERY.contains(&kind) && source.is_unicast_link_local())
+        }
+        _ => false,
+    }
 }
 
-/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68. DHCPv6: RFC 8415 section 7.2, to port 546;
-/// the source may be a global address and any port, the destination is always link-local.
+/// IGMP, RFC 3376 section 4: always with a TTL of 1.
+fn is_igmp(packet: &Packet) -> bool {
+    packet.hook == Hook::Input
+        && packet.family() == Family::V4
+        && packet.protocol() == 2
+        && packet.hop_limit == 1
+}
+
+/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68, broadcast or from an address that is not public.
+/// DHCPv6: RFC 8415 section 7.2, to port 546; the source may be a global address and any port, the
+/// destination is always link-local.
 fn is_dhcp_reply(packet: &Packet) -> bool {
     let Transport::Ports {
         protocol: UDP,
@@ -220,23 +428,41 @@ fn is_dhcp_reply(packet: &Packet) -> bool {
         return false;
     };
     packet.hook == Hook::Input
-        && match packet.destination {
-            IpAddr::V4(_) => source == 67 && destination == 68,
-            IpAddr::V6(to) => destination == 546 && to.is_unicast_link_local(),
+        && match (packet.source, packet.destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                source == 67 && destination == 68 && (to.is_broadcast() || is_not_public(from))
+            }
+            (_, IpAddr::V6(to)) => destination == 546 && to.is_unicast_link_local(),
+            (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
 }
 
-fn dialled_port_is(spec: &PortSpec, packet: &Packet) -> bool {
-    if !spec.protocols.contains(&packet.protocol()) {
-        return false;
-    }
-    let Some(range) = spec.range else {
-        return true;
-    };
+/// Private, link-local, or shared between a provider and its customers (RFC 6598).
+fn is_not_public(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    address.is_private() || address.is_link_local() || (a == 100 && (64..128).contains(&b))
+}
+
+/// Source and destination port, the latter as it was dialled.
+fn dialled_ports(packet: &Packet) -> (Option<u16>, Option<u16>) {
     match packet.transport {
-        Transport::Ports { destination, .. } => {
-            range.contains(packet.dialled.unwrap_or(destination))
+        Transport::Ports {
+            source,
+            destination,
+            ..
+        } => {
+            let dialled = packet.dialled.map_or(destination, |dialled| dialled.port);
+            (Some(source), Some(dialled))
         }
-        Transport::Icmp { .. } | Transport::Other(_) => false,
+        Transport::Icmp { .. } | Transport::Other(_) => (None, None),
     }
+}
+
+fn port_is(spec: &PortSpec, protocol: u8, port: Option<u16>) -> bool {
+    spec.protocols.contains(&protocol)
+        && match (spec.range, port) {
+            (None, _) => true,
+            (Some(range), Some(port)) => range.contains(port),
+            (Some(_), None) => false,
+        }
 }

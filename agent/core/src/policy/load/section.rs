@@ -236,7 +236,8 @@ impl Loader<'_> {
         let what = format!("overlay `{name}`");
         let backend = self.overlay_backend(&mut fields, &place, &what);
         let subnets = self.subnets(&mut fields, &place, &what);
-        let interfaces = match fields.take("interfaces") {
+        let written = fields.take("interfaces");
+        let interfaces = match written {
             Some((_, value)) => {
                 let mut written = self.patterns(file, value, "interfaces");
                 if subnets.has(Family::V6) {
@@ -249,7 +250,20 @@ impl Loader<'_> {
                 None => Vec::new(),
             },
         };
+        let has_interfaces = written.is_some();
         let direct = self.direct(&mut fields, backend, &subnets);
+        let underlay = match fields.take("underlay") {
+            Some((_, value)) => self.patterns(file, value, "underlay"),
+            None => Vec::new(),
+        };
+        let unmasqueraded = match fields.take("unmasqueraded") {
+            Some((_, value)) => self.boolean(file, value, "unmasqueraded"),
+            None => None,
+        };
+        let tunnel_from = fields.take("tunnel_from");
+        if let Some((key, value)) = tunnel_from {
+            self.tunnel_from(file, key, value, backend);
+        }
         let link = backend.and_then(|backend| {
             self.warn_of_flannels_backend(backend, &subnets);
             self.tunnel_link(backend, &interfaces, &place)
@@ -262,6 +276,9 @@ impl Loader<'_> {
             "interfaces",
             "port",
             "direct",
+            "underlay",
+            "unmasqueraded",
+            "tunnel_from",
         ];
         self.diagnostics.extend(fields.unknown(&known, &what));
         let Some(backend) = backend else { return };
@@ -275,7 +292,46 @@ impl Loader<'_> {
             direct,
             link,
             interfaces,
+            tunnel_side: Vec::new(),
+            lan_side: Vec::new(),
+            by_route: match backend {
+                OverlayBackend::HostGw => true,
+                OverlayBackend::None => !has_interfaces || !underlay.is_empty(),
+                OverlayBackend::Vxlan
+                | OverlayBackend::Wireguard
+                | OverlayBackend::Udp
+                | OverlayBackend::Ipip => direct,
+            },
+            underlay,
+            routed: Vec::new(),
+            unmasqueraded: unmasqueraded.unwrap_or_default(),
+            peer_macs: Vec::new(),
+            carved: Vec::new(),
+            tunnel_from: Vec::new(),
         });
+    }
+
+    /// Who besides peers may send to the tunnel; only where the tunnel authenticates them itself.
+    fn tunnel_from(
+        &mut self,
+        file: FileId,
+        key: &Key<'_>,
+        value: &Value<'_>,
+        backend: Option<OverlayBackend>,
+    ) {
+        match backend {
+            Some(OverlayBackend::Wireguard) | None => {
+                let owner = Owner::Tunnel(self.draft.policy.overlays.len());
+                self.froms(owner, file, value);
+            }
+            Some(_) => self.error(
+                Diagnostic::error(
+                    place_of(file, key),
+                    "this tunnel takes every packet for a peer's, so only peers may send to it",
+                )
+                .help("leave `tunnel_from` out and list the nodes as peers; only wireguard authenticates senders"),
+            ),
+        }
     }
 
     fn overlay_backend(
@@ -525,19 +581,6 @@ impl Loader<'_> {
         found
     }
 
-    fn not_yet(&mut self, fields: &mut Fields<'_>, key: &str, help: &str) {
-        if let Some((found, _)) = fields.take(key) {
-            let place = place_of(fields.file(), found);
-            self.error(
-                Diagnostic::error(
-                    place,
-                    format!("`{key}` is not in this version of peerwall yet"),
-                )
-                .help(help),
-            );
-        }
-    }
-
     fn allow(&mut self, mut fields: Fields<'_>) {
         let file = fields.file();
         let Some((name, place)) = self.allow_name(&mut fields) else {
@@ -551,19 +594,34 @@ impl Loader<'_> {
             Some((_, value)) => self.patterns(file, value, "interfaces"),
             None => Vec::new(),
         };
-        self.not_yet(
-            &mut fields,
-            "limit",
-            "leave it out; the ports are open without a limit then",
-        );
+        let from_ports = fields
+            .take("from_ports")
+            .map(|(_, value)| self.ports(file, value));
+        self.check_protocols(&place, ports.as_deref(), from_ports.as_deref());
+        let limit = match fields.take("limit") {
+            Some((_, value)) => self.limit(file, value),
+            None => None,
+        };
+        let to = fields.take("to");
         let from = fields.take("from");
-        let known = ["name", "ports", "from", "interfaces"];
+        let known = [
+            "name",
+            "ports",
+            "from",
+            "interfaces",
+            "from_ports",
+            "limit",
+            "to",
+        ];
         self.diagnostics.extend(fields.unknown(&known, &what));
         match from {
             Some((_, value)) => {
                 let owner = Owner::Allow(self.draft.policy.allows.len());
                 self.froms(owner, file, value);
-                let everything = ports.is_none() && interfaces.is_empty();
+                let everything = ports.is_none()
+                    && from_ports.is_none()
+                    && interfaces.is_empty()
+                    && to.is_none();
                 self.warn_if_open(&what, &place, everything, value);
             }
             None => self.error(
@@ -571,13 +629,76 @@ impl Loader<'_> {
                     .help("add from = \"any\", or the name of a group, or a CIDR"),
             ),
         }
+        if let Some((_, value)) = to {
+            let index = self.draft.policy.allows.len();
+            let list = self.strings(file, value, "to");
+            let list = list.into_iter().map(|(text, place)| (index, text, place));
+            self.draft.tos.extend(list);
+        }
         self.draft.policy.allows.push(Allow {
             name,
             place,
             ports,
+            from_ports,
             from: Vec::new(),
+            to: Vec::new(),
+            limit,
             interfaces,
         });
+    }
+
+    /// New connections of each source.
+    fn limit(&mut self, file: FileId, value: &Value<'_>) -> Option<Rate> {
+        let rate = value.get_ref().as_str().and_then(parse_rate);
+        let found = rate.filter(|rate| {
+            let per_second = u64::from(rate.count) / rate.unit.describe().1;
+            per_second <= LIMIT_MAX_PER_SECOND && (1..=LIMIT_MAX_BURST).contains(&rate.burst)
+        });
+        if found.is_none() {
+            self.error(
+                Diagnostic::error(place_of(file, value), "`limit` is not a rate").help(
+                    "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day; at most a million",
+                ),
+            );
+        }
+        found
+    }
+
+    /// Source and destination ports are of one protocol.
+    fn check_protocols(
+        &mut self,
+        place: &Place,
+        to: Option<&[PortSpec]>,
+        from: Option<&[PortSpec]>,
+    ) {
+        let (Some(to), Some(from)) = (to, from) else {
+            return;
+        };
+        let of = |specs: &[PortSpec]| -> Vec<u8> {
+            specs
+                .iter()
+                .flat_map(|spec| spec.protocols.clone())
+                .collect()
+        };
+        let (to, from) = (of(to), of(from));
+        let alone = |these: &[u8], others: &[u8]| {
+            let mut alone = these.iter().filter(|each| !others.contains(each));
+            alone.next().map(|protocol| port::protocol_name(*protocol))
+        };
+        for (found, has, lacks) in [
+            (alone(&to, &from), "ports", "from_ports"),
+            (alone(&from, &to), "from_ports", "ports"),
+        ] {
+            if let Some(protocol) = found {
+                self.error(
+                    Diagnostic::error(
+                        place.clone(),
+                        format!("`{has}` of this allow names {protocol} and `{lacks}` does not"),
+                    )
+                    .help("a packet has both of its ports from one protocol; write one allow for each"),
+                );
+            }
+        }
     }
 
     fn allow_name(&mut self, fields: &mut Fields<'_>) -> Option<(String, Place)> {
@@ -643,6 +764,7 @@ impl Loader<'_> {
         let what = match owner {
             Owner::Allow(_) => "from",
             Owner::Ping => "ping",
+            Owner::Tunnel(_) => "tunnel_from",
         };
         for (text, place) in self.strings(file, value, what) {
             self.draft.froms.push(PendingFrom { owner, text, place });
@@ -653,12 +775,28 @@ impl Loader<'_> {
         let Some(mut fields) = self.table(file, value, "interfaces") else {
             return;
         };
+        self.draft.interfaces = Some(fields.place());
         if let Some((_, value)) = fields.take("trusted") {
             let patterns = self.patterns(file, value, "trusted");
             self.draft.policy.trusted = patterns;
         }
+        if let Some((_, value)) = fields.take("guests") {
+            let patterns = self.patterns(file, value, "guests");
+            self.draft.policy.guests = patterns;
+        }
+        if let Some((_, value)) = fields.take("bridged") {
+            let patterns = self.patterns(file, value, "bridged");
+            if patterns.iter().any(|pattern| pattern.exact().is_none()) {
+                self.error(
+                    Diagnostic::error(place_of(file, value), "`bridged` names bridges, not patterns")
+                        .help("a frame that comes in by one bridge and leaves by another is routed; write the name of each"),
+                );
+            }
+            self.draft.policy.bridged = patterns;
+        }
+        let known = ["trusted", "guests", "bridged"];
         self.diagnostics
-            .extend(fields.unknown(&["trusted"], "[interfaces]"));
+            .extend(fields.unknown(&known, "[interfaces]"));
     }
 
     fn icmp(&mut self, file: FileId, value: &Value<'_>) {
@@ -983,7 +1121,7 @@ impl Loader<'_> {
                         pending.expect.interface = first.example();
                     }
                     awaits |= matches!(overlay.discovery, Discovery::Awaited(_));
-                    overlay.subnets.iter().map(|a| a.net).collect()
+                    overlay.pods()
                 } else if let Some(peer) = policy
                     .peers
                     .iter()
@@ -1079,6 +1217,10 @@ fn wireguard_ports(subnets: &Subnets) -> PortRange {
         _ => PortRange::one(v4),
     }
 }
+
+/// Fastest and largest that both nftables and iptables can say.
+const LIMIT_MAX_PER_SECOND: u64 = 1_000_000;
+const LIMIT_MAX_BURST: u32 = 1_000_000;
 
 /// Reads `10/second` or `10/second burst 20`.
 fn parse_rate(text: &str) -> Option<Rate> {

@@ -1,0 +1,249 @@
+//! What of a policy depends on the host it is read on: by which interfaces peers and pods are routed, which
+//! networks are the host's own, and which machines are peers'.
+//!
+//! Without a [`Host`], as where a policy is only checked, none of this is known, and nothing is accepted for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use super::Loader;
+use crate::addr::{self, Family};
+use crate::diagnostic::Diagnostic;
+use crate::host::{Host, Interface, RT_TABLE_MAIN};
+use crate::interface::InterfacePattern;
+use crate::policy::{Overlay, Policy};
+
+/// The interface that kube-proxy gives the addresses of services to in IPVS mode.
+const IPVS_INTERFACE: &str = "kube-ipvs0";
+/// Drivers of interfaces that are a tunnel's end (`IFLA_INFO_KIND`).
+const TUNNEL_KINDS: [&str; 9] = [
+    "vxlan",
+    "wireguard",
+    "ipip",
+    "ip6tnl",
+    "tun",
+    "gre",
+    "ip6gre",
+    "geneve",
+    "sit",
+];
+/// How names of tunnels begin, for those that are not there yet.
+const TUNNEL_NAMES: [&str; 9] = [
+    "flannel",
+    "vxlan",
+    "wireguard",
+    "wg",
+    "tunl",
+    "tun",
+    "ipip",
+    "gre",
+    "geneve",
+];
+
+impl Loader<'_> {
+    pub(super) fn apply_host(&mut self) {
+        let host = self.files.host();
+        let policy = &mut self.draft.policy;
+        for overlay in &mut policy.overlays {
+            overlay.tunnel_side = tunnels(overlay, host.as_ref());
+        }
+        let Some(host) = host else { return };
+        if !policy.allows.is_empty() {
+            policy.services = services(&host);
+        }
+        let facing = match policy.overlays.is_empty() {
+            true => BTreeSet::new(),
+            false => facing_peers(policy, &host),
+        };
+        let peer_macs = peer_macs(policy, &host);
+        for overlay in &mut policy.overlays {
+            overlay.lan_side = lan_side(overlay, &facing);
+            overlay.routed = routed(overlay, &host, &facing);
+            overlay.carved = carved(overlay, &host);
+            if overlay.unmasqueraded {
+                overlay.peer_macs.clone_from(&peer_macs);
+            }
+        }
+        self.warn_of_carved();
+    }
+
+    fn warn_of_carved(&mut self) {
+        for overlay in &self.draft.policy.overlays {
+            for net in &overlay.carved {
+                let subnet = overlay.subnets.iter().find(|s| s.net.contains(net));
+                let place = subnet.map_or(&overlay.place, |subnet| &subnet.place);
+                let left: Vec<String> = addr::subtract(subnet.map_or(*net, |s| s.net), &[*net])
+                    .into_iter()
+                    .take(9)
+                    .map(|net| format!("\"{net}\""))
+                    .collect();
+                let help = match left.len() {
+                    0 | 9 => "give the pods a network of their own, and write that".to_owned(),
+                    _ => format!("write subnets = [{}]", left.join(", ")),
+                };
+                self.diagnostics.push(
+                    Diagnostic::warning(
+                        place.clone(),
+                        format!(
+                            "{net} is a network of this host, and inside of overlay `{}`; its addresses are not taken for pods",
+                            overlay.name
+                        ),
+                    )
+                    .help(help),
+                );
+            }
+        }
+    }
+}
+
+/// Addresses that this host has for services of the cluster.
+fn services(host: &Host) -> Vec<IpNet> {
+    let interface = host.interface(IPVS_INTERFACE);
+    let addresses = interface.into_iter().flat_map(|each| &each.addresses);
+    let mut found: Vec<IpNet> = addresses
+        .map(|net| IpNet::from(net.addr()))
+        .filter(|net| !is_link_local(*net))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn is_link_local(net: IpNet) -> bool {
+    match net {
+        IpNet::V4(net) => net.addr().is_link_local(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
+    }
+}
+
+/// Those of an overlay's interfaces that are tunnels: by their driver, or by their name if they are not there.
+fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
+    if !overlay.backend.is_tunnelled() {
+        return Vec::new();
+    }
+    let is_tunnel = |pattern: &&InterfacePattern| {
+        let there: Vec<&Interface> = host
+            .into_iter()
+            .flat_map(|host| &host.interfaces)
+            .filter(|each| pattern.matches(&each.name))
+            .collect();
+        let by_kind = |each: &&Interface| {
+            let kind = each.kind.as_deref();
+            kind.is_some_and(|kind| TUNNEL_KINDS.contains(&kind))
+        };
+        match (there.is_empty(), pattern) {
+            (false, _) => there.iter().all(by_kind),
+            (true, InterfacePattern::Exact(name) | InterfacePattern::Prefix(name)) => {
+                TUNNEL_NAMES.iter().any(|start| name.starts_with(start))
+            }
+        }
+    };
+    overlay
+        .interfaces
+        .iter()
+        .filter(is_tunnel)
+        .cloned()
+        .collect()
+}
+
+/// Names of the interfaces that peers are reached by.
+fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
+    let table = RouteTable::new(host);
+    let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
+    let found = peers.filter_map(|address| table.interface(address.net));
+    found.map(str::to_owned).collect()
+}
+
+/// Routes of the `main` table by length of their prefix: there can be very many peers.
+struct RouteTable<'h>(BTreeMap<(u8, Family), BTreeMap<u128, &'h str>>);
+
+impl<'h> RouteTable<'h> {
+    fn new(host: &'h Host) -> Self {
+        let mut table: BTreeMap<_, BTreeMap<u128, &str>> = BTreeMap::new();
+        for route in host
+            .routes
+            .iter()
+            .filter(|route| route.table == RT_TABLE_MAIN)
+        {
+            let net = route.destination;
+            let key = (net.prefix_len(), Family::of(net.addr()));
+            let routes = table.entry(key).or_default();
+            routes
+                .entry(addr::number(net.network()))
+                .or_insert(&route.interface);
+        }
+        Self(table)
+    }
+
+    /// The interface of the most specific route to a network.
+    fn interface(&self, net: IpNet) -> Option<&'h str> {
+        let family = Family::of(net.addr());
+        let of_family = self.0.iter().rev().filter(|((_, of), _)| *of == family);
+        of_family.into_iter().find_map(|((len, _), routes)| {
+            let start = IpNet::new(net.addr(), *len).ok()?.network();
+            routes.get(&addr::number(start)).copied()
+        })
+    }
+}
+
+fn lan_side(overlay: &Overlay, facing: &BTreeSet<String>) -> Vec<InterfacePattern> {
+    let tunnels = &overlay.tunnel_side;
+    let is_lan = |pattern: &&InterfacePattern| {
+        !tunnels.contains(pattern) && facing.iter().any(|name| pattern.matches(name))
+    };
+    overlay.interfaces.iter().filter(is_lan).cloned().collect()
+}
+
+/// Routes to pods of other nodes, by the interfaces where that is believed. A default route says nothing of
+/// pods.
+fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(String, IpNet)> {
+    if !overlay.by_route {
+        return Vec::new();
+    }
+    let is_pods = |net: IpNet| {
+        let mut subnets = overlay.subnets.iter();
+        net.prefix_len() > 0 && subnets.any(|subnet| subnet.net.contains(&net))
+    };
+    let believed = |name: &str| {
+        let own = overlay.interfaces.iter().any(|own| own.matches(name));
+        let named = overlay.underlay.iter().any(|pattern| pattern.matches(name));
+        !own && (named || (overlay.underlay.is_empty() && facing.contains(name)))
+    };
+    let found: BTreeSet<(String, IpNet)> = host
+        .routes
+        .iter()
+        .filter(|route| is_pods(route.destination) && believed(&route.interface))
+        .map(|route| (route.interface.clone(), route.destination))
+        .collect();
+    found.into_iter().collect()
+}
+
+/// Networks that this host has an address in, on interfaces that are not the overlay's, and that lie within its
+/// subnets: the kernel takes these for neighbours, not for pods.
+fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
+    let elsewhere = host.interfaces.iter().filter(|each| {
+        let own = overlay.interfaces.iter().any(|own| own.matches(&each.name));
+        each.name != IPVS_INTERFACE && each.name != "lo" && !own
+    });
+    let within = |net: &IpNet| {
+        let mut subnets = overlay.subnets.iter();
+        subnets.any(|subnet| subnet.net.contains(net) && subnet.net != *net)
+    };
+    let nets = elsewhere.flat_map(|each| &each.addresses).map(IpNet::trunc);
+    let found: BTreeSet<IpNet> = nets.filter(within).collect();
+    found.into_iter().collect()
+}
+
+/// Ethernet addresses of neighbours that are peers.
+fn peer_macs(policy: &Policy, host: &Host) -> Vec<[u8; 6]> {
+    if !policy.overlays.iter().any(|overlay| overlay.unmasqueraded) {
+        return Vec::new();
+    }
+    let peers = policy.peer_addresses();
+    let of_peers = host
+        .neighbours
+        .iter()
+        .filter(|each| peers.contains(each.address));
+    let found: BTreeSet<[u8; 6]> = of_peers.map(|each| each.mac).collect();
+    found.into_iter().collect()
+}
