@@ -3,13 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use peerwall_proto::ack;
-use peerwall_proto::link;
+use peerwall_proto::{address, link, neighbour, route};
 use peerwall_proto::message::Datagram;
 use peerwall_proto::nf_tables::event;
 
 fuzz_target!(|bytes: &[u8]| {
     for raw in Datagram::new(bytes).flatten() {
         let _ = ack::decode(&raw);
+        let _ = (address::decode(&raw), neighbour::decode(&raw), route::decode(&raw));
         if let Ok(Some(link)) = link::decode(&raw) {
             let _ = link
                 .vxlan()

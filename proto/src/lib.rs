@@ -7,16 +7,20 @@
 //! - [`message`]: netlink messages and datagrams.
 //! - [`ack`]: the kernel's answers to requests.
 //! - [`conntrack`] has connections, as connection tracking knows them.
-//! - [`link`]: interfaces, as rtnetlink tells of them.
+//! - [`rtnetlink`]: lists of [`link`]s (interfaces), their [`address`]es, [`route`]s and [`neighbour`]s.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`sock_diag`]: the end of a socket.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
 pub mod ack;
+pub mod address;
 pub mod attr;
 pub mod conntrack;
 pub mod iptables;
 pub mod link;
 pub mod message;
+pub mod neighbour;
 pub mod nf_tables;
+pub mod route;
+pub mod rtnetlink;
 pub mod sock_diag;

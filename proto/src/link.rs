@@ -1,4 +1,4 @@
-//! Interfaces, as rtnetlink tells of them: name, driver, and what a VXLAN tunnel is set to.
+//! Interfaces, as rtnetlink tells of them: index, name, driver, and what a VXLAN tunnel is set to.
 //!
 //! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
 //! `include/uapi/linux/if_link.h`. Numbers are in host byte order, but for ports and addresses.
@@ -15,19 +15,21 @@ pub const RTM_NEWLINK: u16 = 16;
 /// `RTM_DELLINK`: it is gone.
 pub const RTM_DELLINK: u16 = 17;
 /// `RTM_GETLINK`
-const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_GETLINK: u16 = 18;
 /// `RTNLGRP_LINK`: the group that is told of interfaces.
 pub const RTNLGRP_LINK: u32 = 1;
 /// `IFLA_IFNAME`
 const IFLA_IFNAME: u16 = 3;
 /// Bytes of `struct ifinfomsg`.
-const IFINFOMSG_BYTES: usize = 16;
+pub(crate) const IFINFOMSG_BYTES: usize = 16;
 
 attributes! {
     /// `enum` of `IFLA_*`: an interface.
     Link {
         /// Its name.
         name: String = 3,
+        /// Index of the bridge or bond that it belongs to, in host byte order.
+        master: Vec<u8> = 10,
         /// What its driver says.
         info: Nested<LinkInfo> = 18,
     }
@@ -54,6 +56,11 @@ attributes! {
 }
 
 impl Link {
+    /// Index of the bridge or bond that it belongs to.
+    pub fn master_index(&self) -> Option<u32> {
+        read_u32_host(self.master.as_ref()?, 0)
+    }
+
     /// Name of the driver, if there is one.
     pub fn kind(&self) -> Option<&str> {
         self.info.as_ref()?.0.kind.as_deref()
@@ -129,6 +136,11 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
     Link::decode(Attrs::new(attributes)).map(Some)
 }
 
+/// The index of the interface that a message is about (`ifi_index`); `None` if it is cut short.
+pub fn index(raw: &RawMessage<'_>) -> Option<u32> {
+    read_u32_host(raw.payload, 4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +157,7 @@ mod tests {
         info.bytes(2, &data.finish().unwrap());
         let mut w = AttrWriter::after(vec![0; IFINFOMSG_BYTES]);
         w.string(3, "flannel.1");
+        w.bytes(10, &crate::attr::u32_register(6));
         w.bytes(18, &info.finish().unwrap());
         w.finish().unwrap()
     }
@@ -166,6 +179,7 @@ mod tests {
             (link.name.as_deref(), link.kind()),
             (Some("flannel.1"), Some("vxlan"))
         );
+        assert_eq!(link.master_index(), Some(6));
         let vxlan = link.vxlan().unwrap().unwrap();
         assert_eq!(vxlan.udp_port(), Some(8472));
         assert_eq!(vxlan.vni(), Some(7));

@@ -1,0 +1,126 @@
+//! Neighbours (ARP and neighbour discovery), as rtnetlink lists and announces them.
+//!
+//! Layout and states: `struct ndmsg` in `include/uapi/linux/neighbour.h`.
+
+use std::net::IpAddr;
+
+use crate::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
+use crate::message::RawMessage;
+use crate::rtnetlink::{ip, is_ip, split};
+
+/// `RTM_NEWNEIGH`: a neighbour, or news of one.
+pub const RTM_NEWNEIGH: u16 = 28;
+/// `RTM_DELNEIGH`: it is gone.
+pub const RTM_DELNEIGH: u16 = 29;
+/// `RTM_GETNEIGH`
+pub(crate) const RTM_GETNEIGH: u16 = 30;
+/// `RTNLGRP_NEIGH`: the group that neighbours are announced to.
+pub const RTNLGRP_NEIGH: u32 = 3;
+/// Bytes of `struct ndmsg`.
+pub(crate) const NDMSG_BYTES: usize = 12;
+/// `NDA_DST`
+const NDA_DST: u16 = 1;
+/// `NDA_LLADDR`
+const NDA_LLADDR: u16 = 2;
+/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: packets are sent to what the
+/// kernel has. `NUD_NOARP` is left out, as on interfaces without neighbour resolution.
+const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+
+/// A neighbour, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the interface that it is reached by.
+    pub interface: u32,
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Its Ethernet address, if it is known and in use.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// Reads a message about a neighbour; `None` for any other.
+///
+/// # Errors
+/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
+    if !matches!(raw.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
+        return Ok(None);
+    }
+    let (header, attributes) = split::<NDMSG_BYTES>(raw, "ndmsg")?;
+    let family = header[0];
+    // The same messages carry the forwarding tables of bridges and VXLAN tunnels (`AF_BRIDGE`).
+    if !is_ip(family) {
+        return Ok(None);
+    }
+    let is_usable = read_u16_host(header, 8).is_some_and(|state| state & NUD_USABLE != 0);
+    let (mut address, mut mac) = (None, None);
+    for attr in Attrs::new(attributes) {
+        let attr = attr?;
+        match attr.attribute {
+            NDA_DST => address = Some(ip(family, &attr)?),
+            // Tunnels have others than Ethernet's.
+            NDA_LLADDR => mac = attr.payload.try_into().ok(),
+            _ => {}
+        }
+    }
+    Ok(Some(Neighbour {
+        interface: read_u32_host(header, 4).unwrap_or(0),
+        address: address.ok_or(DecodeError::Missing("NDA_DST"))?,
+        mac: mac.filter(|_| is_usable),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_endian = "little")]
+    use crate::rtnetlink::tests::captured;
+    use crate::rtnetlink::tests::raw;
+
+    /// What Linux 6.18 listed after the command of each line.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn neighbours_are_read() {
+        for (command, hex, address, mac) in [
+            (
+                "ip neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev eth0 nud permanent",
+                "02000000030000008000000108000100c00002070a00020002000000000700000800040000000000\
+                 1400030009000000090000000900000000000000",
+                "192.0.2.7",
+                Some([2, 0, 0, 0, 0, 7]),
+            ),
+            (
+                "ip neigh add 2001:db8::7 lladdr 02:00:00:00:00:08 dev eth0 nud stale",
+                "0a00000003000000040000011400010020010db80000000000000000000000070a00020002000000\
+                 00080000080004000000000014000300791700000900000009000000000000 00",
+                "2001:db8::7",
+                Some([2, 0, 0, 0, 0, 8]),
+            ),
+            (
+                "ip neigh add 192.0.2.9 dev eth0 nud failed",
+                "02000000030000002000000108000100c00002090800040000000000140003007817000000080000\
+                 0800000000000000",
+                "192.0.2.9",
+                None,
+            ),
+        ] {
+            let hex = hex.replace(' ', "");
+            let found = decode(&raw(RTM_NEWNEIGH, &captured(&hex)))
+                .unwrap()
+                .unwrap();
+            let want = Neighbour {
+                interface: 3,
+                address: address.parse().unwrap(),
+                mac,
+            };
+            assert_eq!(found, want, "{command}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_neighbour_is_not_read() {
+        assert_eq!(decode(&raw(RTM_GETNEIGH, &[0; 12])), Ok(None));
+        assert_eq!(decode(&raw(RTM_NEWNEIGH, &[7; 12])), Ok(None), "AF_BRIDGE");
+        assert!(decode(&raw(RTM_NEWNEIGH, &[2; 3])).is_err(), "cut short");
+        assert!(decode(&raw(RTM_NEWNEIGH, &[2; 12])).is_err(), "no address");
+    }
+}

@@ -1,0 +1,130 @@
+//! Lists of rtnetlink: the requests for them, and what their messages have in common.
+//!
+//! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network byte order.
+
+use std::net::IpAddr;
+
+use crate::attr::{Attr, AttrWriter, DecodeError, ipv4, ipv6, u32_register};
+use crate::message::{NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
+use crate::{address, link, neighbour, route};
+
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
+/// `IFLA_EXT_MASK`
+const IFLA_EXT_MASK: u16 = 29;
+/// `RTEXT_FILTER_SKIP_STATS` (Linux 4.4): no counters, which are most of an interface's message.
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// Interfaces: [`link::decode`].
+    Links,
+    /// Addresses of interfaces: [`address::decode`].
+    Addresses,
+    /// Routes of every table: [`route::decode`].
+    Routes,
+    /// Neighbours: [`neighbour::decode`].
+    Neighbours,
+}
+
+impl List {
+    /// The request for all of them, of both address families, as one datagram.
+    ///
+    /// The family is `AF_UNSPEC`: asked for IPv6 by number, a kernel without IPv6 lists IPv4 again.
+    pub fn request(self, seq: u32) -> Vec<u8> {
+        let (kind, header_bytes) = match self {
+            Self::Links => (link::RTM_GETLINK, link::IFINFOMSG_BYTES),
+            Self::Addresses => (address::RTM_GETADDR, address::IFADDRMSG_BYTES),
+            Self::Routes => (route::RTM_GETROUTE, route::RTMSG_BYTES),
+            Self::Neighbours => (neighbour::RTM_GETNEIGH, neighbour::NDMSG_BYTES),
+        };
+        let mut w = AttrWriter::after(vec![0; header_bytes]);
+        if self == Self::Links {
+            w.bytes(IFLA_EXT_MASK, &u32_register(RTEXT_FILTER_SKIP_STATS));
+        }
+        let payload = w.finish().expect("four bytes fit an attribute");
+        let mut datagram = Vec::new();
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        envelope(kind, flags, seq, 0, payload, &mut datagram);
+        datagram
+    }
+}
+
+/// The fixed part of a message, and its attributes.
+pub(crate) fn split<'a, const N: usize>(
+    raw: &RawMessage<'a>,
+    what: &'static str,
+) -> Result<(&'a [u8; N], &'a [u8]), DecodeError> {
+    let cut = DecodeError::Truncated { what, at: 0 };
+    raw.payload.split_first_chunk().ok_or(cut)
+}
+
+/// Whether addresses of this family are read at all; routes of MPLS and multicast routers have others.
+pub(crate) fn is_ip(family: u8) -> bool {
+    matches!(family, AF_INET | AF_INET6)
+}
+
+/// An attribute that is an address of this family.
+pub(crate) fn ip(family: u8, attr: &Attr<'_>) -> Result<IpAddr, DecodeError> {
+    let (address, want) = match family {
+        AF_INET => (ipv4(attr.payload), 4),
+        _ => (ipv6(attr.payload), 16),
+    };
+    address.ok_or(DecodeError::Size {
+        attribute: attr.attribute,
+        want,
+        got: attr.payload.len(),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::message::Datagram;
+
+    /// Bytes of what a little-endian kernel said, in hexadecimal.
+    pub(crate) fn captured(hex: &str) -> Vec<u8> {
+        let digit = |c: u8| char::from(c).to_digit(16).unwrap() as u8;
+        let pairs = hex.as_bytes().chunks(2);
+        pairs
+            .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
+            .collect()
+    }
+
+    pub(crate) fn raw(kind: u16, payload: &[u8]) -> RawMessage<'_> {
+        RawMessage {
+            kind,
+            flags: 2,
+            seq: 1,
+            port: 0,
+            payload,
+        }
+    }
+
+    #[test]
+    fn a_list_is_asked_for_without_a_family() {
+        for (list, kind, bytes) in [
+            (List::Links, 18, 24),
+            (List::Addresses, 22, 8),
+            (List::Routes, 26, 12),
+            (List::Neighbours, 30, 12),
+        ] {
+            let request = list.request(7);
+            let raw = Datagram::new(&request).next().unwrap().unwrap();
+            assert_eq!((raw.kind, raw.flags, raw.seq), (kind, 0x301, 7), "{list:?}");
+            assert_eq!(raw.payload.len(), bytes, "{list:?}");
+            assert_eq!(raw.payload[0], 0, "{list:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            for kind in [20, 21, 24, 25, 28, 29] {
+                let raw = raw(kind, &bytes);
+                let _ = (address::decode(&raw), route::decode(&raw), neighbour::decode(&raw));
+            }
+        }
+    }
+}
