@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use peerwall_core::host::Host;
 use peerwall_core::link::Link;
 use peerwall_core::policy::load::Files;
 
@@ -114,5 +115,15 @@ impl Files for FileSystem {
 
     fn link(&self, name: &str) -> Option<Link> {
         crate::links::find(name)
+    }
+
+    fn host(&self) -> Option<Host> {
+        match crate::host::read() {
+            Ok(host) => Some(host),
+            Err(err) => {
+                log::warn!("cannot read this host's interfaces and routes: {err}");
+                None
+            }
+        }
     }
 }

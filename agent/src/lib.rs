@@ -11,6 +11,7 @@ pub mod connections;
 pub mod converge;
 pub mod facts;
 pub mod files;
+pub mod host;
 pub mod iptables;
 pub mod kernel;
 pub mod links;

@@ -14,11 +14,12 @@ use neli::socket::NlSocket;
 use neli::utils::Groups;
 use peerwall_proto::ack::{self, Ack};
 use peerwall_proto::attr::DecodeError;
-use peerwall_proto::link::{self, Link, RTNLGRP_LINK};
+use peerwall_proto::link::{self, Link};
 use peerwall_proto::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
+use peerwall_proto::rtnetlink::List;
 use peerwall_proto::sock_diag;
 
 /// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
@@ -29,6 +30,8 @@ const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A dump that somebody keeps disturbing is given up after so many tries.
 const DUMP_TRIES: u32 = 50;
+/// The same for lists of rtnetlink: a router's table may be long, and change all the time.
+const LIST_TRIES: u32 = 10;
 
 /// `SOL_NETLINK`
 const SOL_NETLINK: libc::c_int = 270;
@@ -62,7 +65,7 @@ impl fmt::Display for NetlinkError {
             Self::Answer(ack) => f.write_str(&describe(ack)),
             Self::Decode(err) => write!(f, "cannot read the kernel's answer: {err}"),
             Self::Lost => f.write_str("the kernel's answer was lost (no buffer space)"),
-            Self::Disturbed => f.write_str("the ruleset kept changing while it was read"),
+            Self::Disturbed => f.write_str("it kept changing while it was read"),
         }
     }
 }
@@ -242,14 +245,37 @@ impl Socket {
         done.map_err(io_error("listen to changes of nf_tables"))
     }
 
-    /// Has the kernel tell of every change of interfaces.
+    /// Joins multicast groups of rtnetlink (`RTNLGRP_*`).
     ///
     /// # Errors
     /// [`NetlinkError::Io`]
-    pub fn listen_to_links(&self) -> Result<(), NetlinkError> {
-        let group = Groups::new_groups(&[RTNLGRP_LINK]);
-        let done = self.inner.add_mcast_membership(group);
-        done.map_err(io_error("listen to changes of interfaces"))
+    pub fn join(&self, groups: &[u32]) -> Result<(), NetlinkError> {
+        let done = self.inner.add_mcast_membership(Groups::new_groups(groups));
+        done.map_err(io_error("listen to changes of interfaces and routes"))
+    }
+
+    /// Everything that rtnetlink has of one kind, as far as `read` makes something of it.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Disturbed`] if it kept changing while it was read.
+    pub fn list<T>(
+        &mut self,
+        list: List,
+        read: impl Fn(&RawMessage<'_>) -> Result<Option<T>, DecodeError>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..LIST_TRIES {
+            let seq = self.take_seq(0);
+            self.send(&list.request(seq))?;
+            let mut found = Vec::new();
+            let mut each = |raw: &RawMessage<'_>| {
+                found.extend(read(raw)?);
+                Ok(())
+            };
+            if self.dump_once(seq, &mut each)? {
+                return Ok(found);
+            }
+        }
+        Err(NetlinkError::Disturbed)
     }
 
     /// The interface of this name; `None` if there is none.
@@ -390,7 +416,8 @@ impl Socket {
         for _ in 0..DUMP_TRIES {
             restart(state);
             let seq = self.request(request.clone())?;
-            if self.dump_once(seq, &mut |message| each(state, message))? {
+            let mut each = |raw: &RawMessage<'_>| each(state, raw.nfnetlink()?);
+            if self.dump_once(seq, &mut each)? {
                 return Ok(());
             }
         }
@@ -401,7 +428,7 @@ impl Socket {
     fn dump_once(
         &mut self,
         seq: u32,
-        each: &mut impl FnMut(Message) -> Result<(), NetlinkError>,
+        each: &mut impl FnMut(&RawMessage<'_>) -> Result<(), NetlinkError>,
     ) -> Result<bool, NetlinkError> {
         let mut whole = true;
         loop {
@@ -419,7 +446,7 @@ impl Socket {
                     Some(_) if raw.kind == NLMSG_DONE => return Ok(whole),
                     Some(_) => {}
                     None if raw.kind == NLMSG_OVERRUN => return Err(NetlinkError::Lost),
-                    None => each(raw.nfnetlink()?)?,
+                    None => each(&raw)?,
                 }
             }
         }

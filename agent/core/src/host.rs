@@ -12,7 +12,8 @@ use ipnet::IpNet;
 pub struct Host {
     /// Network interfaces, by index.
     pub interfaces: Vec<Interface>,
-    /// Unicast routes of every table but `local`, both families.
+    /// Unicast routes of every table but `local`, both families; of several to one destination, the
+    /// preferred one (lowest metric) first. Routes whose interface is down are left out.
     pub routes: Vec<Route>,
     /// Resolved neighbours (ARP and neighbour discovery).
     pub neighbours: Vec<Neighbour>,
@@ -76,8 +77,10 @@ impl Host {
 
     /// The most specific route of the `main` table to an address, default routes among them.
     pub fn route_to(&self, address: IpAddr) -> Option<&Route> {
+        // Of several that are equally specific, `max_by_key` returns the last.
         self.routes
             .iter()
+            .rev()
             .filter(|route| route.table == RT_TABLE_MAIN && route.destination.contains(&address))
             .max_by_key(|route| route.destination.prefix_len())
     }

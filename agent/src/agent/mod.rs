@@ -554,23 +554,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Listens for changes of the interfaces that the policy depends on.
+    /// Listens for changes of the interfaces, addresses and routes that the policy depends on.
     fn follow_links(&mut self, policy: &Policy) {
-        let names = links::names(policy);
-        if self.links.as_ref().map_or(&[][..], Links::names) == names {
+        let interests = links::interests(policy);
+        let followed = self.links.as_ref().map(Links::interests);
+        if followed.unwrap_or(&links::Interests::default()) == &interests {
             return;
         }
         self.links = None;
-        if names.is_empty() {
+        if interests.is_empty() {
             return;
         }
-        match Links::open(names) {
+        match Links::open(interests) {
             Ok(links) => {
                 self.links = Some(links);
                 // They may have changed between being asked for and being listened to.
                 self.look_again = self.follow;
             }
-            Err(err) => log::warn!("changes of interfaces are not seen: {err}"),
+            Err(err) => log::warn!("changes of interfaces and routes are not seen: {err}"),
         }
     }
 
