@@ -49,3 +49,25 @@ pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
         }
     }
 }
+
+/// Interfaces for which the kernel routes addresses of the loopback (`route_localnet` in
+/// `Documentation/networking/ip-sysctl.rst`); `all` is for every one.
+pub fn route_localnet() -> Vec<String> {
+    let Ok(folders) = std::fs::read_dir("/proc/sys/net/ipv4/conf") else {
+        return Vec::new();
+    };
+    let is_on = |path: &Path| {
+        let value = std::fs::read_to_string(path.join("route_localnet"));
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    let mut names: Vec<String> = folders
+        .flatten()
+        .filter(|folder| is_on(&folder.path()))
+        .map(|folder| folder.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    match names.iter().any(|name| name == "all") {
+        true => vec!["all".to_owned()],
+        false => names,
+    }
+}

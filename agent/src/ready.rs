@@ -7,12 +7,14 @@ use std::path::Path;
 use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
-use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::{Files, load};
+use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::caller::Caller;
+use crate::facts;
 use crate::files::FileSystem;
 use crate::output::complain;
 
@@ -28,6 +30,8 @@ pub struct Ready {
     pub sources: Sources,
     /// What is suspicious about it.
     pub warnings: Vec<Diagnostic>,
+    /// Where it does not fit this host, if it was [compared](Self::compare_with_host).
+    pub misfits: Vec<Diagnostic>,
     /// SHA-256 of all its files, in hexadecimal.
     pub digest: String,
 }
@@ -65,6 +69,8 @@ pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
     let Some(policy) = loaded.policy else {
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
     };
+    diagnostics.extend(suspicious::warnings(&policy));
+    in_order(&mut diagnostics);
     let (ruleset, origins) = compile(&policy);
     let unmet = expect::check(&policy, &ruleset);
     if !unmet.is_empty() {
@@ -78,6 +84,7 @@ pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
         origins,
         sources: loaded.sources,
         warnings: diagnostics,
+        misfits: Vec::new(),
     })
 }
 
@@ -99,6 +106,10 @@ fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
         ),
         error,
     }
+}
+
+fn in_order(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|d| (d.place.file, d.place.span.start));
 }
 
 /// SHA-256 over names and texts of files.
@@ -146,9 +157,46 @@ impl Ready {
         Ok(())
     }
 
+    /// Finds where the policy does not fit this host. Nothing, if the host cannot be read.
+    pub fn compare_with_host(&mut self, files: &dyn Files) {
+        let Some(host) = files.host() else {
+            return;
+        };
+        let caller = Caller::here();
+        let known = caller.ssh.iter().chain(&caller.maybe);
+        let administrators: Vec<_> = known.map(|ssh| ssh.client).collect();
+        self.misfits = host_check::compare(&self.policy, &host, &administrators);
+        in_order(&mut self.misfits);
+    }
+
+    /// Warns of interfaces that route addresses of the loopback.
+    pub fn look_for_route_localnet(&mut self) {
+        let interfaces = facts::route_localnet();
+        if let Some(start) = self.sources.start().filter(|_| !interfaces.is_empty()) {
+            self.misfits.push(Diagnostic::warning(start, format!(
+                "route_localnet is 1 for {} on this host", interfaces.join(", ")
+            )).help(
+                "neighbours could reach services that listen on 127.0.0.1 (CVE-2020-8558); peerwall drops packets for 127.0.0.0/8 that come from outside, so this is for information; kube-proxy sets it unless it runs with --iptables-localhost-nodeports=false",
+            ));
+        }
+    }
+
+    /// Everything that is suspicious, for machines.
+    pub fn json_warnings(&self) -> Vec<JsonDiagnostic> {
+        let all = self.warnings.iter().chain(&self.misfits);
+        all.map(|d| self.sources.json(d)).collect()
+    }
+
     /// Prints the warnings for people.
     pub fn warn(&self) {
         let color = std::io::stderr().is_terminal();
         complain(&self.sources.render(&self.warnings, color));
+        self.warn_of_misfits();
+    }
+
+    /// Prints where the policy does not fit this host.
+    pub fn warn_of_misfits(&self) {
+        let color = std::io::stderr().is_terminal();
+        complain(&self.sources.render(&self.misfits, color));
     }
 }

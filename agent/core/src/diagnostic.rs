@@ -144,6 +144,15 @@ impl Sources {
         &self.files[file.0].text
     }
 
+    /// The first character of the first file, for what is about no line of it; `None` without files.
+    pub fn start(&self) -> Option<Place> {
+        let first = self.files.first()?;
+        Some(Place {
+            file: FileId(0),
+            span: 0..first.text.len().min(1),
+        })
+    }
+
     /// Line and column of a place, both from 1, columns in characters.
     pub fn line_column(&self, place: &Place) -> (usize, usize) {
         let text = self.text(place.file);

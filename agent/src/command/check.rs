@@ -10,17 +10,15 @@ use crate::output::Output;
 use crate::ready::prepare;
 
 pub(super) fn run(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path, &FileSystem::default()) {
+    let files = FileSystem::default();
+    let mut ready = match prepare(path, &files) {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, output),
     };
+    ready.compare_with_host(&files);
+    ready.look_for_route_localnet();
     if output.is_json() {
-        let warnings: Vec<_> = ready
-            .warnings
-            .iter()
-            .map(|d| ready.sources.json(d))
-            .collect();
-        output.json(&json!({"ok": true, "diagnostics": warnings}));
+        output.json(&json!({"ok": true, "diagnostics": ready.json_warnings()}));
         return DONE;
     }
     ready.warn();

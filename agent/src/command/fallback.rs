@@ -58,6 +58,9 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
         return trouble("plan", &err, output);
     }
     let refused = keep::refused(in_force().as_ref(), ready);
+    if !output.is_json() {
+        ready.warn();
+    }
     report(&iptables, &steps, "would feed", Some(&refused), output);
     if !output.is_json() {
         output.text(&keep::refused_text(&refused));
@@ -246,6 +249,7 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
     match output.is_json() {
         true => output.json(&json!({
             "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync, "agent": status::agent(),
+            "warnings": policy.read.as_ref().map_or_else(|_| Vec::new(), |ready| ready.json_warnings()),
             "counters": counted.iter().map(|(name, (p, b))| json!({"counter": name, "packets": p, "bytes": b})).collect::<Vec<_>>(),
         })),
         false => {
@@ -267,6 +271,7 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
                 text.push_str(&format!("{packets:>12} {bytes:>14}  {name}  {what}\n"));
             }
             output.text(&text);
+            policy.warn_of_misfits(output);
         }
     }
     if in_sync == Some(true) { DONE } else { DIFFERS }

@@ -11,7 +11,7 @@ pub(crate) mod plan;
 mod render;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub fn run(args: &Args) -> ExitCode {
             if let Some(code) =
                 by_agent.and_then(|command| keep::by_agent(command, "apply", &output))
             {
+                let files = FileSystem { waits: true };
+                Given::read(&args.to.policy.policy, &files).warn_of_misfits(&output);
                 return ExitCode::from(code);
             }
             let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
@@ -115,6 +117,29 @@ struct Given {
     read: Result<Ready, Box<NotReady>>,
 }
 
+impl Given {
+    /// Reads it, and compares it with this host.
+    fn read(path: &Path, files: &FileSystem) -> Self {
+        let mut read = prepare(path, files);
+        if let Ok(ready) = &mut read {
+            ready.compare_with_host(files);
+        }
+        Self {
+            path: path.to_owned(),
+            read,
+        }
+    }
+
+    /// Prints where it does not fit this host, for people.
+    fn warn_of_misfits(&self, output: &Output) {
+        if let Ok(ready) = &self.read
+            && !output.is_json()
+        {
+            ready.warn_of_misfits();
+        }
+    }
+}
+
 /// Runs a command on what this host holds, unless others than root can write the policy.
 fn on_host_if(
     args: &BackendArgs,
@@ -149,10 +174,7 @@ fn on_host(
     let output = Output::new(args.policy.output.json);
     // An agent reads it again when what is to be discovered comes.
     let waits = control::is_there();
-    let policy = Given {
-        path: args.policy.policy.clone(),
-        read: prepare(&args.policy.policy, &FileSystem { waits }),
-    };
+    let policy = Given::read(&args.policy.policy, &FileSystem { waits });
     let said = policy
         .read
         .as_ref()

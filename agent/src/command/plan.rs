@@ -32,6 +32,7 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         true => {
             let mut value = as_json(&plan);
             value["connections"] = json!(refused);
+            value["warnings"] = json!(ready.json_warnings());
             output.json(&value);
         }
         false => {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::observed::{Hold, SeenTable};
 use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
@@ -38,6 +39,8 @@ struct Status {
     policy: String,
     /// What is wrong with the policy.
     policy_error: Option<String>,
+    /// What is suspicious about the policy, or does not fit this host.
+    warnings: Vec<JsonDiagnostic>,
     /// What was counted.
     counters: Vec<Line>,
     /// What the agent says of itself, if one runs.
@@ -97,6 +100,9 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         persist: hold.persist,
         policy: path.display().to_string(),
         policy_error: prepared.as_ref().err().map(|why| why.error.clone()),
+        warnings: prepared
+            .as_ref()
+            .map_or_else(|_| Vec::new(), Ready::json_warnings),
         agent: agent(),
         pending_seconds: pending_seconds(),
         counters: seen
@@ -106,7 +112,10 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     };
     match output.is_json() {
         true => output.json(&status),
-        false => output.text(&as_text(&status, prepared.as_ref().err().map(|why| &**why))),
+        false => {
+            output.text(&as_text(&status, prepared.as_ref().err().map(|why| &**why)));
+            policy.warn_of_misfits(output);
+        }
     }
     Ok(match status.in_sync {
         Some(true) => DONE,

@@ -3,8 +3,10 @@
 //! [`load`](load::load) makes one from files; [`Policy::verdict`] says what it means for a packet.
 //! The reference for users is `docs/policy.md`.
 
+pub mod host_check;
 pub mod icmp;
 pub mod load;
+pub mod suspicious;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,316 @@
+//! Compares a policy with the host that it is for, and warns where the two do not fit together.
+//!
+//! Pure. Everything here is a warning: interfaces and routes come and go, and a policy may be checked on
+//! another machine than the one that it is for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Discovery, Overlay, OverlayBackend, Policy};
+use crate::diagnostic::Diagnostic;
+use crate::host::{Host, Interface, RT_TABLE_MAIN, Route};
+use crate::interface::InterfacePattern;
+
+/// Names that are listed in one warning.
+const NAMES_MAX: usize = 6;
+/// Interfaces that flannel and its CNI plugin make when they start, or when the first pod does. That one
+/// of them is not there says nothing.
+const COME_LATER: [&str; 6] = [
+    "flannel.1",
+    "flannel-wg",
+    "flannel-wg-v6",
+    "flannel0",
+    "flannel.ipip",
+    "cni0",
+];
+/// What CNI plugins start the names of a pod's interface with.
+const PER_POD: [&str; 6] = ["cali", "veth", "lxc", "tap", "eni", "azv"];
+
+/// Warns of what does not fit: routes, interfaces, and the addresses of this host and of `administrators`.
+pub fn compare(policy: &Policy, host: &Host, administrators: &[IpAddr]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut reached_peers = None;
+    for overlay in &policy.overlays {
+        let is_ours = |name: &str| {
+            let patterns = overlay.interfaces.iter().chain(&policy.trusted);
+            patterns.into_iter().any(|pattern| pattern.matches(name))
+        };
+        found.extend(missing_interfaces(overlay, host));
+        found.extend(own_addresses(overlay, host, &is_ours));
+        found.extend(administrators_inside(overlay, administrators));
+        let routes = strange_routes(overlay, host, &is_ours);
+        if overlay.backend.is_tunnelled() {
+            found.extend(tunnel_routes(overlay, host, &routes));
+        } else if !routes.is_empty() {
+            let lan = reached_peers.get_or_insert_with(|| interfaces_to_peers(policy, host));
+            found.extend(plain_routes(overlay, host, &routes, lan));
+        }
+    }
+    for allow in &policy.allows {
+        let missing = missing(&allow.interfaces, host);
+        if !missing.is_empty() {
+            let what = format!("allow `{}`: {}", allow.name, no_interface(&missing));
+            found.push(
+                Diagnostic::warning(allow.place.clone(), what)
+                    .help("until there is one, this allow opens less than it says; check the name with `ip link`"),
+            );
+        }
+    }
+    found
+}
+
+fn missing<'p>(patterns: &'p [InterfacePattern], host: &Host) -> Vec<&'p InterfacePattern> {
+    let is_there = |pattern: &&InterfacePattern| {
+        let mut names = host.interfaces.iter().map(|each| each.name.as_str());
+        names.any(|name| pattern.matches(name))
+    };
+    patterns.iter().filter(|each| !is_there(each)).collect()
+}
+
+fn comes_later(pattern: &InterfacePattern) -> bool {
+    pattern
+        .exact()
+        .is_some_and(|name| COME_LATER.contains(&name))
+}
+
+fn no_interface(missing: &[&InterfacePattern]) -> String {
+    let names: Vec<String> = missing.iter().map(|each| format!("`{each}`")).collect();
+    format!("no interface {} on this host now", names.join(" or "))
+}
+
+fn missing_interfaces(overlay: &Overlay, host: &Host) -> Option<Diagnostic> {
+    // Whoever waits for flannel's file waits for its interfaces too.
+    if matches!(overlay.discovery, Discovery::Awaited(_)) {
+        return None;
+    }
+    let mut missing = missing(&overlay.interfaces, host);
+    if missing.len() < overlay.interfaces.len() {
+        missing.retain(|each| !comes_later(each));
+    }
+    // Without a tunnel, pods of other nodes come in by the LAN, and there may be none on this node.
+    let all_late = !overlay.backend.is_tunnelled() && missing.iter().all(|each| comes_later(each));
+    if missing.is_empty() || all_late {
+        return None;
+    }
+    let what = format!("overlay `{}`: {}", overlay.name, no_interface(&missing));
+    Some(
+        Diagnostic::warning(overlay.place.clone(), what).help(
+            "its pods are let in by the listed interfaces only; check the names with `ip link`, unless the overlay has not started yet",
+        ),
+    )
+}
+
+/// Addresses of this host that look like pods', on interfaces that are not the overlay's.
+fn own_addresses(
+    overlay: &Overlay,
+    host: &Host,
+    is_ours: &impl Fn(&str) -> bool,
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for interface in host.interfaces.iter().filter(|each| !is_ours(&each.name)) {
+        let mut inside = interface.addresses.iter().filter_map(|own| {
+            let subnet = overlay
+                .subnets
+                .iter()
+                .find(|s| s.net.contains(&own.addr()))?;
+            Some((own, subnet))
+        });
+        let Some((own, subnet)) = inside.next() else {
+            continue;
+        };
+        let name = &interface.name;
+        let what = format!(
+            "this host's address {} on {name} is in overlay `{}`",
+            own.addr(),
+            overlay.name
+        );
+        found.push(
+            Diagnostic::warning(subnet.place.clone(), what)
+                .label("holds it")
+                .help(help_for_address(overlay, host, interface, own)),
+        );
+    }
+    found
+}
+
+fn help_for_address(overlay: &Overlay, host: &Host, interface: &Interface, own: &IpNet) -> String {
+    let name = &interface.name;
+    match interface.kind.as_deref() {
+        // The bridge or the tunnel of a CNI plugin that the policy does not name.
+        Some("bridge" | "vxlan" | "wireguard" | "ipip" | "tun" | "geneve" | "dummy") => format!(
+            "if pods come in by {name}, write {}; otherwise their packets are dropped as overlay-spoof",
+            with_interfaces(overlay, host, std::slice::from_ref(name))
+        ),
+        _ => format!(
+            "packets from {} that arrive by {name} are dropped as overlay-spoof; write only the pods' networks as `subnets`",
+            own.trunc()
+        ),
+    }
+}
+
+fn administrators_inside(overlay: &Overlay, administrators: &[IpAddr]) -> Vec<Diagnostic> {
+    let inside = administrators.iter().filter_map(|address| {
+        let subnet = overlay.subnets.iter().find(|s| s.net.contains(address))?;
+        let what = format!(
+            "{address}, from where somebody is logged in by ssh, is in overlay `{}`",
+            overlay.name
+        );
+        Some(
+            Diagnostic::warning(subnet.place.clone(), what)
+                .label("holds it")
+                .help("outside of the overlay's interfaces, packets from there are dropped as overlay-spoof, whatever an allow says; write only the pods' networks as `subnets`"),
+        )
+    });
+    inside.collect()
+}
+
+/// Routes into an overlay that leave by an interface that is not one of its own. Those by an interface with
+/// an address in the overlay are left out: the address has its own warning.
+fn strange_routes<'h>(
+    overlay: &Overlay,
+    host: &'h Host,
+    is_ours: &impl Fn(&str) -> bool,
+) -> Vec<&'h Route> {
+    let holds = |address: &IpNet| overlay.subnets.iter().any(|s| s.net.contains(address));
+    let is_strange = |interface: &&Interface| {
+        let inside = |own: &IpNet| holds(&IpNet::from(own.addr()));
+        !is_ours(&interface.name) && !interface.addresses.iter().any(inside)
+    };
+    let strange: BTreeSet<&str> = host
+        .interfaces
+        .iter()
+        .filter(is_strange)
+        .map(|each| each.name.as_str())
+        .collect();
+    let routes = host.routes.iter();
+    routes
+        .filter(|route| strange.contains(route.interface.as_str()) && holds(&route.destination))
+        .collect()
+}
+
+/// With a tunnel, pods are only believed on the overlay's interfaces.
+fn tunnel_routes(overlay: &Overlay, host: &Host, routes: &[&Route]) -> Vec<Diagnostic> {
+    let inside = |gateway: IpAddr| overlay.subnets.iter().any(|s| s.net.contains(&gateway));
+    // By a router outside of the overlay, or straight to pods (or to a tunnel's other end).
+    let (routed, straight): (Vec<&Route>, Vec<&Route>) = routes
+        .iter()
+        .partition(|route| route.gateway.is_some_and(|gateway| !inside(gateway)));
+    let mut found = Vec::new();
+    if let [first, ..] = straight[..] {
+        let names = names(&straight);
+        found.push(warning(overlay, first, &names).help(format!(
+            "pods that come in by it are dropped as overlay-spoof; if it is the overlay's, write {}",
+            with_interfaces(overlay, host, &names)
+        )));
+    }
+    if let [first, ..] = routed[..] {
+        let names = names(&routed);
+        let help = match overlay.backend {
+            OverlayBackend::Vxlan | OverlayBackend::Ipip => format!(
+                "these pods come without the tunnel and are dropped as overlay-spoof; if flannel's DirectRouting is on, write `direct = true`, else find out who routes {}",
+                first.destination
+            ),
+            OverlayBackend::Wireguard
+            | OverlayBackend::Udp
+            | OverlayBackend::HostGw
+            | OverlayBackend::None => "these pods come without the tunnel and are dropped as overlay-spoof; if that is how this cluster works, the backend is \"host-gw\"".to_owned(),
+        };
+        found.push(warning(overlay, first, &names).help(help));
+    }
+    found
+}
+
+/// Without a tunnel, pods of other nodes come in by the way to the nodes.
+fn plain_routes(
+    overlay: &Overlay,
+    host: &Host,
+    routes: &[&Route],
+    lan: &BTreeSet<&str>,
+) -> Option<Diagnostic> {
+    let strange: Vec<&Route> = routes
+        .iter()
+        .copied()
+        .filter(|route| !lan.contains(route.interface.as_str()))
+        .collect();
+    let first = strange.first()?;
+    let names = names(&strange);
+    Some(warning(overlay, first, &names).help(format!(
+        "no peer is reached by it; if it is the overlay's, write {}, and if it leads to other nodes, write these as peers",
+        with_interfaces(overlay, host, &names)
+    )))
+}
+
+fn warning(overlay: &Overlay, first: &Route, names: &[String]) -> Diagnostic {
+    let via = first
+        .gateway
+        .map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    let listed = match names.len() > NAMES_MAX {
+        true => format!(
+            "{} and {} more",
+            names[..NAMES_MAX].join(", "),
+            names.len() - NAMES_MAX
+        ),
+        false => names.join(", "),
+    };
+    let what = format!(
+        "routes into overlay `{}` leave by {listed}, which its `interfaces` do not list (the first is {}{via})",
+        overlay.name, first.destination
+    );
+    Diagnostic::warning(overlay.place.clone(), what)
+}
+
+/// Interfaces of these routes, those of pods as one pattern.
+fn names(routes: &[&Route]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for route in routes {
+        let prefix = PER_POD
+            .iter()
+            .find(|prefix| route.interface.starts_with(**prefix));
+        let name = prefix.map_or_else(|| route.interface.clone(), |prefix| format!("{prefix}*"));
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// What to write so that these are the overlay's, too. Listed ones that are not there are left out, unless
+/// they may come later.
+fn with_interfaces(overlay: &Overlay, host: &Host, more: &[String]) -> String {
+    let missing = missing(&overlay.interfaces, host);
+    let stays = |each: &&InterfacePattern| !missing.contains(each) || comes_later(each);
+    let old = overlay.interfaces.iter().filter(stays);
+    let old = old.map(ToString::to_string);
+    let quoted: Vec<String> = old
+        .chain(more.iter().cloned())
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    format!("`interfaces = [{}]`", quoted.join(", "))
+}
+
+/// Interfaces by which peers are reached.
+fn interfaces_to_peers<'h>(policy: &Policy, host: &'h Host) -> BTreeSet<&'h str> {
+    // By prefix, not `Host::route_to`: both lists can be long.
+    let mut main: BTreeMap<IpNet, &str> = BTreeMap::new();
+    for route in host
+        .routes
+        .iter()
+        .filter(|route| route.table == RT_TABLE_MAIN)
+    {
+        main.entry(route.destination).or_insert(&route.interface);
+    }
+    let lookup = |address: IpNet| {
+        let lens = (0..=address.max_prefix_len()).rev();
+        let mut prefixes = lens.filter_map(|len| IpNet::new(address.addr(), len).ok());
+        prefixes.find_map(|prefix| main.get(&prefix.trunc()).copied())
+    };
+    let addresses = policy.peers.iter().flat_map(|peer| &peer.addresses);
+    addresses
+        .filter_map(|address| lookup(address.net))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Warns of what a policy says that is hardly what was meant. It takes the policy alone.
+
+use ipnet::IpNet;
+
+use super::{Address, Allow, Policy, Tunnel};
+use crate::addr;
+use crate::diagnostic::Diagnostic;
+use crate::port::{PortSpec, UDP};
+
+/// Warnings of one kind at most; a list of thousands can be wrong in thousands of places.
+const WARNINGS_MAX: usize = 8;
+
+/// All of them, in no order.
+pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
+    let peers: Vec<&Address> = policy.peers.iter().flat_map(|p| &p.addresses).collect();
+    let mut found = Vec::new();
+    found.extend(
+        peers
+            .iter()
+            .filter_map(|peer| everybody(peer))
+            .take(WARNINGS_MAX),
+    );
+    found.extend(
+        peers
+            .iter()
+            .filter_map(|peer| link_local(peer))
+            .take(WARNINGS_MAX),
+    );
+    found.extend(nested(peers));
+    found.extend(policy.allows.iter().filter_map(|allow| dead(allow, policy)));
+    found
+}
+
+/// A peer that is the Internet, or a half of it.
+fn everybody(peer: &Address) -> Option<Diagnostic> {
+    let what = match peer.net.prefix_len() {
+        0 => "everybody",
+        1 => "half of all addresses",
+        _ => return None,
+    };
+    let message = format!(
+        "{} is {what}: every port is open to them",
+        addr::short(peer.net)
+    );
+    Some(
+        Diagnostic::warning(peer.place.clone(), message).help(
+            "peers may reach every port of this host and go through it; open single ports with an [[allow]] from \"any\"",
+        ),
+    )
+}
+
+fn link_local(peer: &Address) -> Option<Diagnostic> {
+    let is_link_local = match peer.net {
+        IpNet::V4(net) => net.prefix_len() >= 16 && net.addr().is_link_local(),
+        IpNet::V6(net) => net.prefix_len() >= 10 && net.addr().is_unicast_link_local(),
+    };
+    let message = format!("{} is a link-local address", addr::short(peer.net));
+    is_link_local.then(|| {
+        Diagnostic::warning(peer.place.clone(), message).help(
+            "it is accepted from every link of this host, where any machine can have it; write the address that the peer has in the network",
+        )
+    })
+}
+
+/// Peers' networks within others; the same one twice has a warning of its own.
+fn nested(mut peers: Vec<&Address>) -> Vec<Diagnostic> {
+    peers.sort_by_key(|peer| {
+        (
+            peer.net.max_prefix_len(),
+            peer.net.addr(),
+            peer.net.prefix_len(),
+        )
+    });
+    let mut found = Vec::new();
+    let mut outer: Option<&Address> = None;
+    for peer in peers {
+        match outer.filter(|outer| outer.net.contains(&peer.net)) {
+            // A peer that is everybody has been named.
+            Some(outer) if outer.net.prefix_len() <= 1 || outer.net == peer.net => {}
+            Some(outer) => found.push((outer, peer)),
+            None => outer = Some(peer),
+        }
+    }
+    found.sort_by_key(|(_, peer)| (peer.place.file, peer.place.span.start));
+    let first = found.into_iter().take(WARNINGS_MAX);
+    first.map(|(outer, peer)| inside(outer, peer)).collect()
+}
+
+fn inside(outer: &Address, peer: &Address) -> Diagnostic {
+    let message = format!(
+        "{} is in {}, which is a peer already",
+        addr::short(peer.net),
+        outer.net
+    );
+    Diagnostic::warning(peer.place.clone(), message)
+        .also(outer.place.clone(), "which holds it")
+        .help("removing the smaller one changes nothing; leave out the larger one if only the smaller was meant")
+}
+
+/// An allow for nothing but a tunnel's packets, which only peers may send.
+fn dead(allow: &Allow, policy: &Policy) -> Option<Diagnostic> {
+    let ports = allow.ports.as_ref()?;
+    let tunnels: Vec<Tunnel> = policy.overlays.iter().filter_map(|o| o.tunnel).collect();
+    if ports.is_empty() || !ports.iter().all(|spec| is_tunnelled(spec, &tunnels)) {
+        return None;
+    }
+    let message = format!("allow `{}` lets nobody in to this host", allow.name);
+    Some(
+        Diagnostic::warning(allow.place.clone(), message).help(
+            "its ports are an overlay's tunnel, which takes packets from peers only (overlay-inject); write the other nodes as peers, or leave this allow out",
+        ),
+    )
+}
+
+fn is_tunnelled(spec: &PortSpec, tunnels: &[Tunnel]) -> bool {
+    spec.protocols.iter().all(|protocol| {
+        tunnels.iter().any(|tunnel| match tunnel {
+            Tunnel::Protocol(number) => protocol == number,
+            Tunnel::Udp(ports) => {
+                let inside = |range: &crate::port::PortRange| {
+                    ports.first <= range.first && range.last <= ports.last
+                };
+                *protocol == UDP && spec.range.as_ref().is_some_and(inside)
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::load::{NoFiles, load};
+
+    fn messages(text: &str) -> Vec<String> {
+        let text = format!("version = 1\n{text}");
+        let loaded = load("policy.toml", &text, &NoFiles);
+        let policy = loaded
+            .policy
+            .unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+        let found = warnings(&policy);
+        found.into_iter().map(|d| d.message).collect()
+    }
+
+    #[test]
+    fn peers_that_are_hardly_meant_are_warned_of() {
+        for (name, peers, want) in [
+            (
+                "a host and a network",
+                "a = \"192.0.2.1\"\nb = \"198.51.100.0/24\"",
+                &[][..],
+            ),
+            (
+                "everybody",
+                "a = [\"0.0.0.0/0\", \"::/0\"]\nb = \"192.0.2.1\"",
+                &[
+                    "0.0.0.0/0 is everybody: every port is open to them",
+                    "::/0 is everybody: every port is open to them",
+                ],
+            ),
+            (
+                "in two halves",
+                "a = \"128.0.0.0/1\"",
+                &["128.0.0.0/1 is half of all addresses: every port is open to them"],
+            ),
+            (
+                "one within another",
+                "a = \"192.0.2.0/24\"\nb = \"192.0.2.7\"\nc = \"192.0.2.8/30\"",
+                &[
+                    "192.0.2.7 is in 192.0.2.0/24, which is a peer already",
+                    "192.0.2.8/30 is in 192.0.2.0/24, which is a peer already",
+                ],
+            ),
+            (
+                "the same twice has its own warning",
+                "a = \"192.0.2.7\"\nb = \"192.0.2.7\"",
+                &[],
+            ),
+            (
+                "a private network",
+                "a = \"fd00::/8\"\nb = \"10.0.0.0/8\"",
+                &[],
+            ),
+            (
+                "link-local",
+                "a = [\"fe80::1\", \"169.254.1.1\"]",
+                &[
+                    "fe80::1 is a link-local address",
+                    "169.254.1.1 is a link-local address",
+                ],
+            ),
+        ] {
+            assert_eq!(messages(&format!("[peers]\n{peers}\n")), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_allow_for_a_tunnel_alone_is_warned_of() {
+        for (ports, is_dead) in [
+            ("\"8472/udp\"", true),
+            ("\"8472\"", false),
+            ("\"8472/udp\", \"80/tcp\"", false),
+            ("\"8000-9000/udp\"", false),
+            ("\"4789/udp\"", false),
+        ] {
+            let text = format!(
+                "[peers]\na = \"192.0.2.1\"\n[overlay.o]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"x\"\nfrom = \"any\"\nports = [{ports}]\n"
+            );
+            assert_eq!(messages(&text).len(), usize::from(is_dead), "{ports}");
+        }
+    }
+
+    #[test]
+    fn many_are_cut_short() {
+        let peers: String = (1..=50)
+            .map(|n| format!("p{n} = \"192.0.2.{n}\"\n"))
+            .collect();
+        let text = format!("[peers]\nall = \"192.0.2.0/24\"\n{peers}");
+        assert_eq!(messages(&text).len(), WARNINGS_MAX);
+    }
+}
