@@ -393,6 +393,25 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
     Ok(files)
 }
 
+/// What iptables-legacy has in one table, which is there.
+///
+/// # Errors
+/// [`IptablesError::Tool`] if there is no such iptables.
+pub fn save_legacy(family: Family, table: &str) -> Result<String, IptablesError> {
+    let own = tool(base(family), "-legacy", "save");
+    match run(&own, &["-t", table], None) {
+        // Where there is only one iptables, it has no suffix.
+        Err(IptablesError::Tool { said, .. })
+            if said.contains(NOT_FOUND)
+                && run(base(family), &["--version"], None)
+                    .is_ok_and(|version| !version.contains("nf_tables")) =>
+        {
+            run(&tool(base(family), "", "save"), &["-t", table], None)
+        }
+        saved => saved,
+    }
+}
+
 fn ipset_restore(text: &str) -> Result<(), IptablesError> {
     run("ipset", &["restore"], Some(text)).map(drop)
 }

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod converge;
 pub mod facts;
 pub mod files;
+pub mod foreign;
 pub mod host;
 pub mod iptables;
 pub mod kernel;

@@ -233,3 +233,66 @@ netns_test! {
         );
     }
 }
+
+/// What `check`, `plan`, `apply` and `status` print and answer about a policy.
+fn say(host: &Host, policy: &str) -> Vec<(&'static str, String, serde_json::Value)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.toml");
+    std::fs::write(&path, policy).unwrap();
+    let path = path.to_str().unwrap();
+    let mut said = Vec::new();
+    for command in ["check", "plan", "apply", "status"] {
+        let words = host.peerwall(&[command, path]);
+        let json = host.peerwall(&[command, path, "--json"]);
+        said.push((
+            command,
+            String::from_utf8_lossy(&words.stderr).into_owned(),
+            serde_json::from_slice(&json.stdout).unwrap(),
+        ));
+    }
+    said
+}
+
+netns_test! {
+    fn what_does_not_fit_the_host_is_said_by_every_command() {
+        let (a, _b) = pair();
+        bridge(&a, "flannel.1", &["10.244.0.0/32"]);
+        wire(&a, "cali0", &[], &a, "veth1", &[]);
+        a.sh("ip route add 10.244.0.5/32 dev cali0
+              ip route add 10.244.1.0/24 via 192.0.2.2");
+        a.sysctl("net.ipv4.conf.eth0.route_localnet", "1");
+        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\nall = \"0.0.0.0/0\"\n[overlay.canal]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        for (command, words, json) in say(&a, policy) {
+            for (what, help) in [
+                ("leave by cali*, which", "`interfaces = [\"flannel.1\", \"cni0\", \"cali*\"]`"),
+                ("leave by eth0, which", "`direct = true`"),
+            ] {
+                assert!(words.contains(what), "{command}: {what}\n{words}");
+                assert!(words.contains(help), "{command}: {help}\n{words}");
+                let list = match command {
+                    "check" => &json["diagnostics"],
+                    _ => &json["warnings"],
+                };
+                assert!(list.to_string().contains(what), "{command}: {what}\n{json}");
+            }
+            // A policy's own warnings are not repeated where it is only looked at.
+            let repeats = words.contains("0.0.0.0/0 is everybody");
+            assert_eq!(repeats, command != "status", "{command}\n{words}");
+            let is_told = words.contains("route_localnet is 1 for eth0");
+            assert_eq!(is_told, command == "check", "{command}\n{words}");
+        }
+    }
+}
+
+netns_test! {
+    fn nothing_is_said_where_the_policy_fits_the_host() {
+        let (a, _b) = pair();
+        bridge(&a, "flannel.1", &["10.244.0.0/32"]);
+        bridge(&a, "cni0", &["10.244.0.1/24"]);
+        a.sh("ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink");
+        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\n[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        for (command, words, _) in say(&a, policy) {
+            assert!(!words.contains("warning:"), "{command}\n{words}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod eval;
 pub mod expect;
 pub mod flannel;
+pub mod foreign;
 pub mod host;
 pub mod import;
 pub mod interface;

@@ -50,6 +50,8 @@ pub(super) struct Told<'t> {
     pub policy_ok: bool,
     /// Repairs so far, by the name of the process that made them necessary.
     pub repairs: &'t BTreeMap<String, u64>,
+    /// Chains of other firewalls that drop what they do not accept.
+    pub foreign_drops: usize,
     /// The table, as it was read last.
     pub table: Option<&'t SeenTable>,
 }
@@ -69,6 +71,12 @@ impl Metrics {
             "peerwall_policy_ok",
             "Whether the policy in the file is the one in force.",
             u64::from(told.policy_ok),
+        );
+        gauge(
+            &mut out,
+            "peerwall_foreign_drop_chains",
+            "Chains of other firewalls that drop what they do not accept.",
+            told.foreign_drops as u64,
         );
         counter(
             &mut out,
@@ -217,6 +225,7 @@ mod tests {
         let told = Told {
             in_sync: true,
             policy_ok: false,
+            foreign_drops: 2,
             repairs: &repairs,
             table: Some(&table),
         };
@@ -224,6 +233,7 @@ mod tests {
         for line in [
             "peerwall_in_sync 1",
             "peerwall_policy_ok 0",
+            "peerwall_foreign_drop_chains 2",
             "peerwall_applies_total 1",
             "peerwall_failures_total 1",
             "peerwall_repairs_total{process=\"a\\\"b\"} 3",

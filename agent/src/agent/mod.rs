@@ -36,6 +36,7 @@ use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
 use crate::connections::Connections;
 use crate::files::{FileSystem, beside};
+use crate::foreign;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
@@ -107,6 +108,8 @@ struct Agent {
     watch: Watch,
     /// News of interfaces, if the policy depends on any.
     links: Option<Links>,
+    /// Chains of other firewalls that drop, too.
+    foreign: foreign::Count,
     /// Whether what was read may be another already.
     look_again: bool,
     /// Once they had to be looked at.
@@ -162,6 +165,7 @@ impl Agent {
             holder,
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
             links: None,
+            foreign: foreign::Count::default(),
             look_again: false,
             connections: None,
             older: None,
@@ -382,6 +386,7 @@ impl Agent {
         self.metrics.text(&metrics::Told {
             in_sync: self.reconcile.in_sync_since.is_some(),
             policy_ok: self.reconcile.policy_error.is_none(),
+            foreign_drops: self.foreign.get(),
             repairs: &self.blamed,
             table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
         })

@@ -2,14 +2,17 @@
 
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::plan::Plan;
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{DONE, Given, TROUBLE, fallback, keep, plan, refuse, trouble};
+use super::{DONE, Given, TROUBLE, fallback, keep, others, plan, refuse, trouble};
 use crate::cli::ApplyArgs;
 use crate::converge::{Hold, converge};
+use crate::foreign;
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
+use crate::ready::Ready;
 use crate::since;
 
 pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u8, BackendError> {
@@ -53,7 +56,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     if args.wish.confirm.is_none() && ready.policy.options.cut_revoked {
         keep::cut(old.as_ref(), &ready.ruleset, output);
     }
-    report(&converged.plan, output);
+    report(&converged.plan, ready, output);
     keep::after_apply(&policy.path, ready, &args.wish, false, output);
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
@@ -61,14 +64,21 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     Ok(DONE)
 }
 
-fn report(plan: &Plan, output: &Output) {
+fn report(plan: &Plan, ready: &Ready, output: &Output) {
+    let others = foreign::find();
     match output.is_json() {
-        true => output.json(&plan::as_json(plan)),
+        true => {
+            let mut value = plan::as_json(plan);
+            value["warnings"] = json!(ready.json_warnings());
+            value["foreign_drops"] = json!(others);
+            output.json(&value);
+        }
         false if plan.is_empty() => {
             output.text("nothing to do: the kernel holds what the policy says\n");
         }
         false => output.text(&format!("applied: {}\n", plan::summary(plan))),
     }
+    others::warn(&others, output);
 }
 
 /// Stays until a signal; the socket, and with it the ownership, lives as long.

@@ -4,10 +4,11 @@ use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_core::saved;
 use serde_json::json;
 
-use super::{DIFFERS, DONE, Given, keep, refuse, status, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, keep, others, refuse, status, trouble, unsupported};
 use crate::agent::state::State;
 use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
+use crate::foreign;
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
@@ -61,6 +62,7 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
+    others::warn(&foreign::find(), output);
     report(&iptables, &steps, "would feed", Some(&refused), output);
     if !output.is_json() {
         output.text(&keep::refused_text(&refused));
@@ -85,6 +87,7 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
         if wish.confirm.is_none() && ready.policy.options.cut_revoked {
             keep::cut(old.as_ref(), &ready.ruleset, output);
         }
+        others::warn(&foreign::find(), output);
         keep::after_apply(&policy.path, ready, wish, true, output);
         since::note(0, &policy.path.display().to_string(), true);
         take_table_away();
@@ -182,6 +185,7 @@ fn report(
             "ipset": steps.sets,
             "ipset_stale": steps.stale_sets,
         });
+        value["foreign_drops"] = json!(foreign::find());
         if let Some(refused) = refused {
             value["connections"] = json!(refused);
         }
@@ -234,6 +238,7 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
         Ok(found) => found,
         Err(err) => return trouble("status", &err, output),
     };
+    let others = foreign::find();
     let loaded = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
     let path = &policy.path;
     let in_sync = policy.read.as_ref().ok().and_then(|ready| {
@@ -249,13 +254,14 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
     match output.is_json() {
         true => output.json(&json!({
             "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync, "agent": status::agent(),
+            "foreign_drops": others,
             "warnings": policy.read.as_ref().map_or_else(|_| Vec::new(), |ready| ready.json_warnings()),
             "counters": counted.iter().map(|(name, (p, b))| json!({"counter": name, "packets": p, "bytes": b})).collect::<Vec<_>>(),
         })),
         false => {
             let headline = match (loaded, in_sync) {
                 (false, _) => "not loaded".to_owned(),
-                (true, Some(true)) => format!("in sync with {}", path.display()),
+                (true, Some(true)) => format!("in sync with {}{}", path.display(), others::but(&others)),
                 (true, Some(false)) => format!("loaded, but not what {} says", path.display()),
                 (true, None) => "loaded; the policy cannot be read, see `peerwall check`".to_owned(),
             };
@@ -263,6 +269,7 @@ pub(super) fn status(policy: &Given, output: &Output) -> u8 {
                 "{headline}\nbackend:    {}\nowner:      none; the two families change one after the other\n",
                 iptables.describe()
             );
+            text.push_str(&others::lines(&others));
             if let Some(agent) = status::agent() {
                 text.push_str(&status::agent_text(&agent));
             }

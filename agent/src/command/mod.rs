@@ -7,6 +7,7 @@ mod generate;
 mod history;
 mod import;
 mod keep;
+mod others;
 pub(crate) mod plan;
 mod render;
 mod status;
@@ -23,6 +24,7 @@ use peerwall_core::restore::Unsupported;
 use crate::agent::control;
 use crate::cli::{Args, BackendArgs, BackendName, Command};
 use crate::files::FileSystem;
+use crate::foreign;
 use crate::kernel::lacks;
 use crate::output::{Output, complain};
 use crate::ready::{NotReady, Ready, prepare};
@@ -61,6 +63,7 @@ pub fn run(args: &Args) -> ExitCode {
             {
                 let files = FileSystem { waits: true };
                 Given::read(&args.to.policy.policy, &files).warn_of_misfits(&output);
+                others::warn(&foreign::find(), &output);
                 return ExitCode::from(code);
             }
             let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);

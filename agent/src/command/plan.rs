@@ -5,7 +5,8 @@ use peerwall_core::plan::{Op, Plan, plan};
 use peerwall_core::render;
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, Given, count, keep, refuse};
+use super::{DIFFERS, DONE, Given, count, keep, others, refuse};
+use crate::foreign;
 use crate::kernel::Kernel;
 use crate::output::Output;
 
@@ -28,15 +29,18 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     }
     let old = seen.table.as_ref().and_then(|table| table.ruleset());
     let refused = keep::refused(old.as_ref(), ready);
+    let others = foreign::find();
     match output.is_json() {
         true => {
             let mut value = as_json(&plan);
+            value["foreign_drops"] = json!(others);
             value["connections"] = json!(refused);
             value["warnings"] = json!(ready.json_warnings());
             output.json(&value);
         }
         false => {
             ready.warn();
+            others::warn(&others, output);
             output.text(&as_text(&plan));
             output.text(&keep::refused_text(&refused));
         }

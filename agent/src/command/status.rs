@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::diagnostic::JsonDiagnostic;
+use peerwall_core::foreign::ForeignDrop;
 use peerwall_core::observed::{Hold, SeenTable};
 use peerwall_core::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, counter_reason};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{DIFFERS, DONE, Given, count};
+use super::{DIFFERS, DONE, Given, count, others};
 use crate::agent::control;
 use crate::agent::state::State;
+use crate::foreign;
 use crate::kernel::Kernel;
 use crate::output::Output;
 use crate::ready::{NotReady, Ready};
@@ -41,6 +43,8 @@ struct Status {
     policy_error: Option<String>,
     /// What is suspicious about the policy, or does not fit this host.
     warnings: Vec<JsonDiagnostic>,
+    /// Chains of other firewalls that drop what they do not accept.
+    foreign_drops: Vec<ForeignDrop>,
     /// What was counted.
     counters: Vec<Line>,
     /// What the agent says of itself, if one runs.
@@ -103,6 +107,7 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         warnings: prepared
             .as_ref()
             .map_or_else(|_| Vec::new(), Ready::json_warnings),
+        foreign_drops: foreign::find(),
         agent: agent(),
         pending_seconds: pending_seconds(),
         counters: seen
@@ -330,6 +335,7 @@ fn as_text(status: &Status, why: Option<&NotReady>) -> String {
             status.policy, why.error
         );
     }
+    text.push_str(&others::lines(&status.foreign_drops));
     if status.loaded {
         let _ = writeln!(text, "owner:      {}", owner_text(status));
     }
@@ -373,7 +379,10 @@ fn as_text(status: &Status, why: Option<&NotReady>) -> String {
 fn headline(status: &Status) -> String {
     match (status.loaded, status.in_sync) {
         (false, _) => "not loaded: there is no table inet peerwall".into(),
-        (true, Some(true)) => format!("in sync with {}", status.policy),
+        (true, Some(true)) => {
+            let but = others::but(&status.foreign_drops);
+            format!("in sync with {}{but}", status.policy)
+        }
         (true, Some(false)) => format!(
             "loaded, but not what {} says; `peerwall plan` shows the difference",
             status.policy

@@ -35,6 +35,8 @@ pub const NFNLGRP_NFTABLES: u32 = 7;
 pub const NFPROTO_INET: u8 = 1;
 /// `NFPROTO_IPV4`
 pub const NFPROTO_IPV4: u8 = 2;
+/// `NFPROTO_BRIDGE`: frames between the ports of a bridge.
+pub const NFPROTO_BRIDGE: u8 = 7;
 /// `NFPROTO_IPV6`
 pub const NFPROTO_IPV6: u8 = 10;
 

@@ -1,0 +1,44 @@
+//! Says which other firewalls drop, too.
+
+use std::fmt::Write as _;
+
+use peerwall_core::foreign::ForeignDrop;
+
+use crate::output::{Output, complain};
+
+/// The end of a headline that says that the rules are in sync.
+pub(super) fn but(drops: &[ForeignDrop]) -> String {
+    match drops {
+        [] => String::new(),
+        _ => {
+            let names: Vec<String> = drops.iter().map(ForeignDrop::name).collect();
+            format!(", but another firewall also drops: {}", names.join(", "))
+        }
+    }
+}
+
+/// Lines of `status`.
+pub(super) fn lines(drops: &[ForeignDrop]) -> String {
+    let mut text = String::new();
+    for each in drops {
+        let _ = writeln!(
+            text,
+            "also drops: {each}\n            to end that: {}",
+            each.clear
+        );
+    }
+    text
+}
+
+/// Warns people.
+pub(super) fn warn(drops: &[ForeignDrop], output: &Output) {
+    if output.is_json() {
+        return;
+    }
+    for each in drops {
+        complain(&format!(
+            "warning: {each}\n  = help: if peerwall alone is to decide: {}\n\n",
+            each.clear
+        ));
+    }
+}
