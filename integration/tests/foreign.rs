@@ -91,7 +91,7 @@ netns_test! {
             (
                 "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ct state established accept'",
                 "inet filter input (nftables)",
-                "in the input hook",
+                "its policy is drop",
             ),
             (
                 "nft 'add rule inet filter input tcp dport 22 accept; add rule inet filter input counter log reject'",

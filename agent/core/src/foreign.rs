@@ -119,22 +119,27 @@ impl ForeignDrop {
         };
         format!("{} {} {} ({program})", self.family, self.table, self.chain)
     }
-}
 
-impl fmt::Display for ForeignDrop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = match &self.rule {
+    /// What in it drops.
+    pub fn why(&self) -> String {
+        match &self.rule {
             None => "its policy is drop".to_owned(),
             Some((chain, number)) if *chain == self.chain => {
                 format!("its rule {number} drops everything")
             }
             Some((chain, number)) => format!("rule {number} of {chain} drops everything"),
-        };
+        }
+    }
+}
+
+impl fmt::Display for ForeignDrop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} also decides: what it does not accept in the {} hook is dropped ({by})",
+            "{} also decides: what it does not accept in the {} hook is dropped ({})",
             self.name(),
-            self.hook
+            self.hook,
+            self.why()
         )
     }
 }

@@ -23,7 +23,9 @@ pub(super) fn lines(drops: &[ForeignDrop]) -> String {
     for each in drops {
         let _ = writeln!(
             text,
-            "also drops: {each}\n            to end that: {}",
+            "also drops: {}: {}; to end that: {}",
+            each.name(),
+            each.why(),
             each.clear
         );
     }
