@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use procfs::ProcResult;
@@ -30,7 +30,7 @@ pub struct Caller {
 
 /// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)): client's address and port, server's address
 /// and port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ssh {
     /// Where it comes from.
@@ -41,6 +41,20 @@ pub struct Ssh {
     pub server: IpAddr,
     /// To this port.
     pub server_port: u16,
+    /// The interface that link-local addresses belong to, if it is known.
+    pub scope: Option<String>,
+}
+
+impl Ssh {
+    /// Address and port of the server, as its socket has them.
+    pub fn server_end(&self) -> SocketAddr {
+        SocketAddr::new(self.server, self.server_port)
+    }
+
+    /// Address and port of the client.
+    pub fn client_end(&self) -> SocketAddr {
+        SocketAddr::new(self.client, self.client_port)
+    }
 }
 
 impl FromStr for Ssh {
@@ -57,7 +71,9 @@ impl FromStr for Ssh {
                 let plain = text.split('%').next().unwrap_or_default();
                 Some(plain.parse::<IpAddr>().ok()?.to_canonical())
             };
+            let scope = server.split_once('%').map(|(_, scope)| scope.to_owned());
             Some(Self {
+                scope,
                 client: address(client)?,
                 client_port: client_port.parse().ok()?,
                 server: address(server)?,
@@ -84,9 +100,11 @@ impl From<Ssh> for String {
 
 impl fmt::Display for Ssh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scope = self.scope.as_ref().map(|scope| format!("%{scope}"));
+        let scope = scope.unwrap_or_default();
         write!(
             f,
-            "{} {} {} {}",
+            "{}{scope} {} {}{scope} {}",
             self.client, self.client_port, self.server, self.server_port
         )
     }
@@ -129,8 +147,8 @@ impl Caller {
 
     /// Whether a call from here shows nothing that the first did not.
     pub fn is_same(&self, other: &Self) -> bool {
-        let here = (self.ssh, self.terminal);
-        here != (None, None) && here == (other.ssh, other.terminal)
+        let is_known = self.ssh.is_some() || self.terminal.is_some();
+        is_known && self.ssh == other.ssh && self.terminal == other.terminal
     }
 }
 
@@ -187,6 +205,7 @@ fn connections(process: &Process) -> Vec<Ssh> {
                 client_port: entry.remote_address.port(),
                 server: entry.local_address.ip().to_canonical(),
                 server_port: entry.local_address.port(),
+                scope: None,
             })
             .collect())
     };
@@ -203,7 +222,9 @@ mod tests {
         let ssh = read("192.0.2.7 50022 192.0.2.1 22").unwrap();
         assert_eq!((ssh.client_port, ssh.server_port), (50022, 22));
         assert_eq!(read(&ssh.to_string()), Ok(ssh));
-        assert!(read("fe80::1%eth0 50022 fe80::2%eth0 22").is_ok_and(|ssh| ssh.client.is_ipv6()));
+        let ssh = read("fe80::1%eth0 50022 fe80::2%eth0 22").unwrap();
+        assert!(ssh.client.is_ipv6() && ssh.scope.as_deref() == Some("eth0"));
+        assert_eq!(read(&ssh.to_string()), Ok(ssh));
         assert!(
             read("::ffff:192.0.2.7 50022 ::ffff:192.0.2.1 22")
                 .is_ok_and(|ssh| ssh.client.is_ipv4())

@@ -211,6 +211,10 @@ pub struct WishArgs {
     /// Even if it would not let the caller's own ssh connection in again
     #[arg(long)]
     pub force: bool,
+
+    /// End every open connection that the policy refuses, also those that it did not admit before
+    #[arg(long, conflicts_with = "confirm")]
+    pub end_refused: bool,
 }
 
 /// Reads `60`, `60s` or `5m`, at most a day.

@@ -139,6 +139,22 @@ impl Kernel {
             .ok_or_else(|| BackendError::Protocol("a generation without a number".into()))
     }
 
+    /// Whether our table is there.
+    ///
+    /// # Errors
+    /// [`BackendError`] if that cannot be read.
+    pub fn is_loaded(&mut self) -> Result<bool, BackendError> {
+        let wanted = Table {
+            name: Some(TABLE.into()),
+            ..Table::default()
+        };
+        match self.socket.get(request(msg::NFT_MSG_GETTABLE, 0, &wanted)) {
+            Ok(_) => Ok(true),
+            Err(err) if err.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(err) => Err(missing(&err)),
+        }
+    }
+
     fn read_table(&mut self, depth: Depth) -> Result<(Option<SeenTable>, Counts), BackendError> {
         let wanted = Table {
             name: Some(TABLE.into()),

@@ -1,20 +1,26 @@
-//! Whether a caller could come back by the way he came.
+//! Whether the caller could open the same ssh connection again.
 
-use peerwall_core::packet::{Hook, Packet, Transport, Verdict};
+use std::net::SocketAddr;
+
+use peerwall_core::packet::{Hook, Verdict};
 use peerwall_core::port::TCP;
+use peerwall_core::revoke::{self, Place};
 use peerwall_core::ruleset::Ruleset;
 
 use crate::caller::{Caller, Ssh};
+use crate::connections::{self, Connections};
 use crate::facts;
+use crate::routes::Routes;
 
-/// Checks that a ruleset would let the caller's connection be made anew; where only several are known of
-/// which his may be one, that it would let one of them.
+/// Checks that a ruleset would accept the caller's ssh connection again; where only several are known of which
+/// one may be the caller's, that it would accept one of them.
 ///
 /// # Errors
-/// A sentence that says that it would not, why, and what would do.
+/// A sentence that says that it would not, why, and what to do.
 pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), String> {
+    let mut host = Host::new();
     if let Some(ssh) = &caller.ssh {
-        return admits(ruleset, ssh).map_err(|why| {
+        return host.admits(ruleset, ssh).map_err(|why| {
             format!(
                 "this policy would not let you in again: {why}; add an allow for it, or use --force"
             )
@@ -23,43 +29,118 @@ pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), String> {
     let refused: Result<Vec<String>, ()> = caller
         .maybe
         .iter()
-        .map(|ssh| admits(ruleset, ssh).err().ok_or(()))
+        .map(|ssh| host.admits(ruleset, ssh).err().ok_or(()))
         .collect();
     match refused {
         Ok(list) if !list.is_empty() => Err(format!(
-            "this policy would let in again none of those who are here by ssh, and you are probably one of them: {}; add an allow, or use --force",
+            "this policy would block every current ssh session to this host, probably including yours: {}; add an allow, or use --force",
             list.join("; ")
         )),
         _ => Ok(()),
     }
 }
 
-/// Whether this connection would be let in by every interface that it can have come by.
-fn admits(ruleset: &Ruleset, ssh: &Ssh) -> Result<(), String> {
-    let found = facts::interfaces()
-        .into_iter()
-        .filter(|(name, of)| *of == Some(ssh.server) && name != "lo");
-    let mut interfaces: Vec<String> = found.map(|(name, _)| name).collect();
-    interfaces.sort();
-    interfaces.dedup();
-    // None: it is not a connection to this host's namespace.
-    for interface in interfaces {
-        let transport = Transport::Ports {
-            protocol: TCP,
-            source: ssh.client_port,
-            destination: ssh.server_port,
-        };
-        let packet = Packet::new(Hook::Input, &interface, ssh.client, ssh.server, transport);
-        let walk = ruleset.eval(&packet);
-        if walk.verdict != Verdict::Accept {
-            let why = walk
-                .reason()
-                .map_or_else(String::new, |reason| format!(" ({reason})"));
-            return Err(format!(
-                "a new connection from {} to port {} by {interface} is met with {}{why}",
-                ssh.client, ssh.server_port, walk.verdict
-            ));
+/// What has to be known about this host.
+struct Host {
+    place: Place,
+    routes: Routes,
+    /// `None` if there is no ctnetlink; then nothing can have been rewritten either.
+    connections: Option<Connections>,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            place: connections::place(),
+            routes: Routes::default(),
+            connections: Connections::open().ok(),
         }
     }
-    Ok(())
+
+    /// Whether this connection would be accepted by every interface that it may arrive by.
+    fn admits(&mut self, ruleset: &Ruleset, ssh: &Ssh) -> Result<(), String> {
+        let tracked = self.tracked(ssh);
+        let is_here = self.place.has(ssh.server);
+        let hook = match (is_here, &tracked) {
+            (true, _) => Hook::Input,
+            (false, Some(_)) => Hook::Forward,
+            // The server is in another network namespace.
+            (false, None) => return Ok(()),
+        };
+        let connection = tracked.unwrap_or_else(|| untracked(ssh));
+        for interface in self.ways(ssh, is_here) {
+            let packet = revoke::first_packet(&self.place, hook, &interface, &connection);
+            let walk = ruleset.eval(&packet);
+            if walk.verdict != Verdict::Accept {
+                let reason = walk.reason();
+                let why = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+                return Err(format!(
+                    "a new connection from {} to {} by {interface} would meet {}{why}",
+                    connection.source,
+                    dialled(&connection),
+                    walk.verdict
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection as conntrack has it: with the port that the client dialled, where another one was
+    /// redirected to the server's.
+    fn tracked(&mut self, ssh: &Ssh) -> Option<revoke::Connection> {
+        let ends = (ssh.server_end(), ssh.client_end());
+        let found = self.connections.as_mut()?.find(TCP, ends.0, ends.1);
+        match found {
+            Ok(found) => connections::known(&found?),
+            Err(err) => {
+                log::info!("whether the ssh connection was redirected is not known: {err}");
+                None
+            }
+        }
+    }
+
+    /// Interfaces that the connection may arrive by: of the link-local address, or of the route back to the
+    /// client, else those with the server's address.
+    fn ways(&mut self, ssh: &Ssh, is_here: bool) -> Vec<String> {
+        if let Some(scope) = &ssh.scope {
+            return vec![scope.clone()];
+        }
+        let own = is_here.then_some(ssh.server);
+        let ways = self.routes.ways(ssh.client, own);
+        if !ways.is_empty() {
+            return ways;
+        }
+        let interfaces = facts::interfaces().into_iter();
+        let mut ways: Vec<String> = interfaces
+            .filter(|(name, of)| *of == Some(ssh.server) && name != "lo")
+            .map(|(name, _)| name)
+            .collect();
+        ways.sort();
+        ways.dedup();
+        ways
+    }
 }
+
+/// A connection that conntrack does not know: nothing was rewritten.
+fn untracked(ssh: &Ssh) -> revoke::Connection {
+    revoke::Connection {
+        source: ssh.client,
+        source_port: ssh.client_port,
+        protocol: TCP,
+        dialled_address: ssh.server,
+        dialled: ssh.server_port,
+        is_dnat: false,
+        destination: ssh.server,
+        destination_port: ssh.server_port,
+    }
+}
+
+/// The port that was dialled, and where that leads if it was rewritten.
+fn dialled(connection: &revoke::Connection) -> String {
+    let to = SocketAddr::new(connection.destination, connection.destination_port);
+    match connection.is_dnat {
+        true => format!("port {} (redirected to {to})", connection.dialled),
+        false => format!("port {}", connection.dialled),
+    }
+}
+

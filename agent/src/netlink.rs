@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use neli::consts::socket::{Msg, NlFamily};
@@ -19,6 +19,7 @@ use peerwall_proto::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
+use peerwall_proto::route_lookup::{self, Ask};
 use peerwall_proto::rtnetlink::List;
 use peerwall_proto::sock_diag;
 
@@ -340,17 +341,40 @@ impl Socket {
         self.wait_for_ack(seq)
     }
 
-    /// Ends the TCP socket between these two; whether there was one.
+    /// Ends a socket that was listed; whether it was still there.
     ///
     /// # Errors
     /// [`NetlinkError::Answer`] if the kernel will not.
-    pub fn destroy(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, NetlinkError> {
+    pub fn destroy(&mut self, socket: &sock_diag::Socket) -> Result<bool, NetlinkError> {
         let seq = self.take_seq(0);
-        self.send(&sock_diag::destroy(local, remote, seq))?;
+        self.send(&sock_diag::destroy(socket, seq))?;
         match self.wait_for_ack(seq) {
             Ok(()) => Ok(true),
-            Err(err) if err.errno() == Some(libc::ENOENT) => Ok(false),
+            // Its addresses may be those of another socket now, which has another cookie.
+            Err(err) if matches!(err.errno(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(err) => Err(err),
+        }
+    }
+
+    /// Indices of the interfaces that the route to an address leaves by; none if there is no route.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if it cannot be read.
+    pub fn route(
+        &mut self,
+        to: IpAddr,
+        from: Option<IpAddr>,
+        ask: Ask,
+    ) -> Result<Vec<u32>, NetlinkError> {
+        let seq = self.take_seq(0);
+        let Ok(request) = route_lookup::get(to, from, ask, seq) else {
+            return Ok(Vec::new());
+        };
+        self.send(&request)?;
+        match self.answer(seq, route_lookup::decode) {
+            // Unreachable, prohibited, or an address that is not this host's (any more).
+            Err(NetlinkError::Answer(_)) => Ok(Vec::new()),
+            answer => answer,
         }
     }
 
@@ -422,6 +446,26 @@ impl Socket {
             }
         }
         Err(NetlinkError::Disturbed)
+    }
+
+    /// Lists the sockets of this host of a family and a protocol. The kernel does not say whether any changed
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] with ENOENT if the kernel cannot list this protocol.
+    pub fn sockets(
+        &mut self,
+        family: u8,
+        protocol: u8,
+    ) -> Result<Vec<sock_diag::Socket>, NetlinkError> {
+        let seq = self.take_seq(0);
+        self.send(&sock_diag::dump(family, protocol, seq))?;
+        let mut found = Vec::new();
+        self.dump_once(seq, &mut |raw| {
+            found.push(sock_diag::decode(raw, protocol)?);
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Whether the dump was whole.

@@ -322,6 +322,18 @@ pub(crate) fn read_u32_host(buf: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
+/// Reads 64 bits in host byte order; `None` if `buf` is too short.
+pub(crate) fn read_u64_host(buf: &[u8], at: usize) -> Option<u64> {
+    let bytes = buf.get(at..at.checked_add(8)?)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// 64 bits in host byte order.
+#[cfg(test)]
+pub(crate) fn u64_register(value: u64) -> [u8; 8] {
+    value.to_ne_bytes()
+}
+
 /// Reads 16 bits in host byte order; `None` if `buf` is too short.
 pub(crate) fn read_u16_host(buf: &[u8], at: usize) -> Option<u16> {
     let bytes = buf.get(at..at.checked_add(2)?)?;
@@ -353,12 +365,12 @@ pub fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// 32 bits as the kernel keeps them in a host-endian register (ct state, mark, interface index).
+/// 16 bits as the kernel keeps them in a host-endian register (type of an interface).
 pub fn u16_register(value: u16) -> [u8; 2] {
     value.to_ne_bytes()
 }
 
-/// A number as it stands in a register that is compared as a whole.
+/// 32 bits as the kernel keeps them in a host-endian register (ct state, mark, interface index).
 pub fn u32_register(value: u32) -> [u8; 4] {
     value.to_ne_bytes()
 }

@@ -4,15 +4,17 @@
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; written by `ctnetlink_fill_info()` in
 //! `net/netfilter/nf_conntrack_netlink.c`. Numbers are in network byte order.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::attr::{self, AttrWriter, TooLong};
-use crate::message::{Message, NLM_F_ACK, NLM_F_DUMP};
+use crate::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, NFPROTO_IPV4, NFPROTO_IPV6, Nested};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+/// `IPCTNL_MSG_CT_NEW`
+const IPCTNL_MSG_CT_NEW: u16 = 0;
 /// `IPCTNL_MSG_CT_GET`
 const IPCTNL_MSG_CT_GET: u16 = 1;
 /// `IPCTNL_MSG_CT_DELETE`
@@ -21,10 +23,39 @@ const IPCTNL_MSG_CT_DELETE: u16 = 2;
 const AF_UNSPEC: u8 = 0;
 /// `IPS_SEEN_REPLY`: packets went both ways.
 pub const IPS_SEEN_REPLY: u32 = 1 << 1;
-/// `TCP_CONNTRACK_ESTABLISHED`, in `include/uapi/linux/netfilter/nf_conntrack_tcp.h`
-const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
+/// `IPS_ASSURED`: not the first to be forgotten when the table is full.
+pub const IPS_ASSURED: u32 = 1 << 2;
+/// `IPS_CONFIRMED`: in the table.
+pub const IPS_CONFIRMED: u32 = 1 << 3;
 /// `IPS_DST_NAT`: its destination was rewritten.
 pub const IPS_DST_NAT: u32 = 1 << 5;
+
+/// `enum tcp_conntrack`, in `include/uapi/linux/netfilter/nf_conntrack_tcp.h`
+pub mod tcp_state {
+    /// `TCP_CONNTRACK_NONE`
+    pub const NONE: u8 = 0;
+    /// `TCP_CONNTRACK_SYN_SENT`: nobody has answered.
+    pub const SYN_SENT: u8 = 1;
+    /// `TCP_CONNTRACK_ESTABLISHED`
+    pub const ESTABLISHED: u8 = 3;
+    /// `TCP_CONNTRACK_FIN_WAIT`: one side has closed.
+    pub const FIN_WAIT: u8 = 4;
+    /// `TCP_CONNTRACK_LAST_ACK`: both sides have closed.
+    pub const LAST_ACK: u8 = 6;
+    /// `TCP_CONNTRACK_TIME_WAIT`
+    pub const TIME_WAIT: u8 = 7;
+    /// `TCP_CONNTRACK_CLOSE`: reset.
+    pub const CLOSE: u8 = 8;
+    /// `TCP_CONNTRACK_SYN_SENT2`: both sides have asked, and none has answered.
+    pub const SYN_SENT2: u8 = 9;
+}
+
+/// `IP_CT_TCP_FLAG_WINDOW_SCALE`: the window scale is known.
+const TCP_FLAG_WINDOW_SCALE: u8 = 0x01;
+/// `IP_CT_TCP_FLAG_SACK_PERM`
+const TCP_FLAG_SACK_PERM: u8 = 0x02;
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: no segment is out of the window.
+const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
 
 attributes! {
     /// `enum ctattr_ip`
@@ -61,6 +92,14 @@ attributes! {
     TcpInfo {
         /// `enum tcp_conntrack`
         state: u8 = 1,
+        /// Window scale of the side that opened it.
+        original_scale: u8 = 2,
+        /// Window scale of the other side.
+        reply_scale: u8 = 3,
+        /// `struct nf_ct_tcp_flags`: flags and mask, of the side that opened it.
+        original_flags: Vec<u8> = 4,
+        /// The same of the other side.
+        reply_flags: Vec<u8> = 5,
     }
 
     /// `enum ctattr_protoinfo`
@@ -79,6 +118,8 @@ attributes! {
         status: u32 = 3,
         /// What is known besides, by protocol.
         protocol_info: Nested<ProtocolInfo> = 4,
+        /// Seconds until it is forgotten, unless there are packets.
+        timeout: u32 = 7,
         /// Its number; with it, nothing else is meant that came to be meanwhile.
         id: u32 = 12,
     }
@@ -95,20 +136,61 @@ impl Addresses {
 }
 
 impl Connection {
-    /// Whether somebody talks by it: packets went both ways, and if it is TCP, it is neither being made
-    /// nor being ended.
-    pub fn is_established(&self) -> bool {
+    /// Whether data can still come through: packets went both ways, and neither side has reset it, nor both
+    /// closed it. One half of a TCP connection may be closed, and the other in use for hours.
+    pub fn is_open(&self) -> bool {
+        use tcp_state::{CLOSE, LAST_ACK, NONE, SYN_SENT, SYN_SENT2, TIME_WAIT};
+        let closed = [NONE, SYN_SENT, SYN_SENT2, LAST_ACK, TIME_WAIT, CLOSE];
         let tcp = self
             .protocol_info
             .as_ref()
             .and_then(|info| info.0.tcp.as_ref());
         let state = tcp.and_then(|tcp| tcp.0.state);
         self.status.unwrap_or(0) & IPS_SEEN_REPLY != 0
-            && state.is_none_or(|state| state == TCP_CONNTRACK_ESTABLISHED)
+            && state.is_none_or(|state| !closed.contains(&state))
     }
 }
 
 impl Tuple {
+    /// Packets from one address and port to another.
+    pub fn between(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
+        let mut addresses = Addresses::default();
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                addresses.v4_source = Some(from.octets().to_vec());
+                addresses.v4_destination = Some(to.octets().to_vec());
+            }
+            (from, to) => {
+                let v6 = |address| match address {
+                    IpAddr::V4(address) => address.to_ipv6_mapped(),
+                    IpAddr::V6(address) => address,
+                };
+                addresses.v6_source = Some(v6(from).octets().to_vec());
+                addresses.v6_destination = Some(v6(to).octets().to_vec());
+            }
+        }
+        Self {
+            addresses: Some(Nested(addresses)),
+            protocol: Some(Nested(Protocol {
+                number: Some(protocol),
+                source_port: Some(from.port()),
+                destination_port: Some(to.port()),
+                other: Vec::new(),
+            })),
+            other: Vec::new(),
+        }
+    }
+
+    /// Source and destination with their ports.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let (from, to) = self.pair()?;
+        let (_, from_port, to_port) = self.ports()?;
+        Some((
+            SocketAddr::new(from, from_port),
+            SocketAddr::new(to, to_port),
+        ))
+    }
+
     /// Source and destination.
     pub fn pair(&self) -> Option<(IpAddr, IpAddr)> {
         self.addresses.as_ref()?.0.pair()
@@ -131,29 +213,92 @@ pub fn dump() -> Message {
     Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
 }
 
-/// Has one connection forgotten.
+/// Asks for the connection whose answers go from one address and port to another: what a socket sees, also
+/// where the destination was rewritten before it came there.
 ///
 /// # Errors
-/// [`TooLong`] cannot happen to what was read from the kernel.
+/// [`TooLong`]; never, since addresses are short.
+pub fn by_reply(protocol: u8, from: SocketAddr, to: SocketAddr) -> Result<Message, TooLong> {
+    let wanted = Connection {
+        reply: Some(Nested(Tuple::between(protocol, from, to))),
+        ..Connection::default()
+    };
+    message(IPCTNL_MSG_CT_GET, 0, from.ip(), &wanted)
+}
+
+/// Builds a request that deletes one conntrack entry.
+///
+/// # Errors
+/// [`TooLong`]; never for entries that came from the kernel.
 pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     let wanted = Connection {
         original: connection.original.clone(),
         id: connection.id,
         ..Connection::default()
     };
-    let mut w = AttrWriter::new();
-    wanted.encode(&mut w);
-    let pair = connection
-        .original
-        .as_ref()
-        .and_then(|tuple| tuple.0.pair());
-    let family = match pair {
-        Some((IpAddr::V6(_), _)) => NFPROTO_IPV6,
-        _ => NFPROTO_IPV4,
+    let original = connection.original.as_ref();
+    let pair = original.and_then(|tuple| tuple.0.pair());
+    let source = pair.map_or(IpAddr::from([0; 4]), |(source, _)| source);
+    message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
+}
+
+/// The TCP part of an entry for a connection that is open already: with the window scales that the two sides
+/// agreed on, and without a check of sequence numbers, since nothing of its history is known.
+pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {
+    let flags = TCP_FLAG_WINDOW_SCALE | TCP_FLAG_SACK_PERM | TCP_FLAG_BE_LIBERAL;
+    ProtocolInfo {
+        tcp: Some(Nested(TcpInfo {
+            state: Some(state),
+            original_scale: Some(original_scale),
+            reply_scale: Some(reply_scale),
+            original_flags: Some(vec![flags, flags]),
+            reply_flags: Some(vec![flags, flags]),
+            other: Vec::new(),
+        })),
+        other: Vec::new(),
+    }
+}
+
+/// Builds a request that creates an entry for an open connection which `from` opened; the answer is EEXIST if
+/// there is one.
+///
+/// # Errors
+/// [`TooLong`]; never, since addresses are short.
+pub fn create(
+    protocol: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+    info: Option<ProtocolInfo>,
+    timeout_seconds: u32,
+) -> Result<Message, TooLong> {
+    let new = Connection {
+        original: Some(Nested(Tuple::between(protocol, from, to))),
+        reply: Some(Nested(Tuple::between(protocol, to, from))),
+        // Kernels refuse a status that would take IPS_CONFIRMED away (`ctnetlink_change_status()`).
+        status: Some(IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED),
+        protocol_info: info.map(Nested),
+        timeout: Some(timeout_seconds),
+        ..Connection::default()
     };
+    let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK;
+    message(IPCTNL_MSG_CT_NEW, flags, from.ip(), &new)
+}
+
+fn message(
+    number: u16,
+    flags: u16,
+    of: IpAddr,
+    connection: &Connection,
+) -> Result<Message, TooLong> {
+    let family = match of {
+        IpAddr::V4(_) => NFPROTO_IPV4,
+        IpAddr::V6(_) => NFPROTO_IPV6,
+    };
+    let mut w = AttrWriter::new();
+    connection.encode(&mut w);
     Ok(Message {
         attrs: w.finish()?,
-        ..Message::request(kind(IPCTNL_MSG_CT_DELETE), NLM_F_ACK, family)
+        ..Message::request(kind(number), flags, family)
     })
 }
 
@@ -167,20 +312,11 @@ mod tests {
     use crate::attr::Attrs;
 
     fn tuple(from: [u8; 4], to: [u8; 4], ports: (u16, u16)) -> Nested<Tuple> {
-        Nested(Tuple {
-            addresses: Some(Nested(Addresses {
-                v4_source: Some(from.to_vec()),
-                v4_destination: Some(to.to_vec()),
-                ..Addresses::default()
-            })),
-            protocol: Some(Nested(Protocol {
-                number: Some(6),
-                source_port: Some(ports.0),
-                destination_port: Some(ports.1),
-                other: Vec::new(),
-            })),
-            other: Vec::new(),
-        })
+        Nested(Tuple::between(
+            6,
+            SocketAddr::new(from.into(), ports.0),
+            SocketAddr::new(to.into(), ports.1),
+        ))
     }
 
     #[test]
@@ -190,9 +326,8 @@ mod tests {
             original: Some(tuple(client, host, (40_000, 22))),
             reply: Some(tuple(host, client, (22, 40_000))),
             status: Some(IPS_DST_NAT | IPS_SEEN_REPLY),
-            protocol_info: None,
             id: Some(7),
-            other: Vec::new(),
+            ..Connection::default()
         };
         let mut w = AttrWriter::new();
         connection.encode(&mut w);
@@ -201,19 +336,7 @@ mod tests {
             Connection::decode(Attrs::new(&bytes)),
             Ok(connection.clone())
         );
-        assert!(connection.is_established());
-        let in_state = |state| Connection {
-            protocol_info: Some(Nested(ProtocolInfo {
-                tcp: Some(Nested(TcpInfo {
-                    state: Some(state),
-                    other: Vec::new(),
-                })),
-                other: Vec::new(),
-            })),
-            ..connection.clone()
-        };
-        assert!(in_state(TCP_CONNTRACK_ESTABLISHED).is_established());
-        assert!(!in_state(7).is_established(), "TIME_WAIT");
+        assert!(connection.is_open(), "no TCP");
         let original = connection.original.clone().unwrap().0;
         assert_eq!(original.pair(), Some((client.into(), host.into())));
         assert_eq!(original.ports(), Some((6, 40_000, 22)));
@@ -222,6 +345,32 @@ mod tests {
             (wanted.original, wanted.id, wanted.reply),
             (connection.original, Some(7), None)
         );
+    }
+
+    #[test]
+    fn a_connection_is_open_until_both_sides_have_closed_it() {
+        let (client, host) = ("192.0.2.9:40000", "198.51.100.1:22");
+        let (client, host) = (client.parse().unwrap(), host.parse().unwrap());
+        for state in 0..=9 {
+            let info = Some(tcp_in_progress(state, 7, 10));
+            let request = create(6, client, host, info, 60).unwrap();
+            assert_eq!(request.family, NFPROTO_IPV4);
+            let mut made = Connection::decode(request.attributes()).unwrap();
+            assert_eq!(made.is_open(), matches!(state, 2..=5), "state {state}");
+            let ends = |tuple: &Option<Nested<Tuple>>| tuple.as_ref().unwrap().0.ends();
+            assert_eq!(ends(&made.original), Some((client, host)));
+            assert_eq!(ends(&made.reply), Some((host, client)));
+            made.status = Some(IPS_CONFIRMED);
+            assert!(!made.is_open(), "nobody has answered");
+        }
+        let request = by_reply(6, host, client).unwrap();
+        let wanted = Connection::decode(request.attributes()).unwrap();
+        assert_eq!(wanted.original, None);
+        let (v6, other) = (
+            "[2001:db8::1]:1".parse().unwrap(),
+            "[::1]:2".parse().unwrap(),
+        );
+        assert_eq!(create(17, v6, other, None, 1).unwrap().family, NFPROTO_IPV6);
     }
 
     proptest::proptest! {

@@ -9,7 +9,8 @@
 //! - [`conntrack`] has connections, as connection tracking knows them.
 //! - [`rtnetlink`]: lists of [`link`]s (interfaces), their [`address`]es, [`route`]s and [`neighbour`]s.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
-//! - [`sock_diag`]: the end of a socket.
+//! - [`route`]: the route to one address.
+//! - [`sock_diag`]: sockets of this host, and the end of one.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 
 pub mod ack;
@@ -22,5 +23,6 @@ pub mod message;
 pub mod neighbour;
 pub mod nf_tables;
 pub mod route;
+pub mod route_lookup;
 pub mod rtnetlink;
 pub mod sock_diag;

@@ -1,8 +1,9 @@
 //! Which open connections a change of policy refuses, and which of them it ends.
 //!
-//! Asked as if each were begun now. By which interface it came in is not known any more, so a connection
-//! that the new ruleset admits by any interface is admitted. Those that are not, and that the old ruleset
-//! admitted, are what the change is about; what neither admits got in by other ways, and is left alone.
+//! Each is judged as if it were opened now, by the interface that the route to its source leaves by: nothing
+//! records the interface that its first packet came in by. A connection that the new ruleset refuses and the old
+//! one admitted is what the change is about. One that neither admits got in by other ways and is left alone.
+//! Where the interface decides and is not known, the answer is [`Judgement::Unsure`], and nothing ends.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -44,6 +45,19 @@ pub struct Place {
     pub addresses: Vec<IpAddr>,
     /// Names of its interfaces.
     pub interfaces: Vec<String>,
+}
+
+/// What a change of rulesets means for an open connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// The new ruleset admits it, or it is not subject to the rules: this host opened it, or its protocol has
+    /// no ports.
+    Admitted,
+    /// The new ruleset admits it by some interfaces and refuses it by others, and which one it uses is not
+    /// known.
+    Unsure(Refused),
+    /// The new ruleset refuses it.
+    Refused(Refused),
 }
 
 /// Connections that a new ruleset refuses, of one kind.
@@ -108,30 +122,75 @@ impl<'r> Judge<'r> {
         Self { old, new, place }
     }
 
-    /// Why the new ruleset refuses a connection; `None` if it admits it, or it is not for us to judge.
-    pub fn refused(&self, connection: &Connection) -> Option<Refused> {
-        let packets = packets(&self.place, connection);
-        let admits = |ruleset: &Ruleset| {
-            let accepts = |packet| ruleset.eval(packet).verdict == Verdict::Accept;
-            packets.iter().any(accepts)
+    /// The host.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Judges a connection. `ways` names the interfaces that its packets may arrive by, none if that is not
+    /// known; it is called only if the interface decides.
+    pub fn judge(&self, connection: &Connection, ways: impl FnOnce() -> Vec<String>) -> Judgement {
+        let Some(hook) = self.place.hook(connection) else {
+            return Judgement::Admitted;
         };
-        let first = packets.first().filter(|_| !admits(self.new))?;
-        let why = self.new.eval(first).reason();
+        let anywhere = self.place.interfaces.iter();
+        let anywhere = anywhere.flat_map(|name| [(name.as_str(), true), (name.as_str(), false)]);
+        let mut packets = packets(&self.place, hook, connection, anywhere);
+        let by_interface = |ruleset: &Ruleset| admits(ruleset, &packets) == Admits::Some;
+        if by_interface(self.new) || self.old.is_some_and(by_interface) {
+            let ways = ways();
+            if !ways.is_empty() {
+                let ways = ways.iter().map(|name| (name.as_str(), true));
+                packets = self::packets(&self.place, hook, connection, ways);
+            }
+        }
+        let is_refused = |packet: &&Packet| self.new.eval(packet).verdict != Verdict::Accept;
+        let Some(refused) = packets.iter().find(is_refused) else {
+            return Judgement::Admitted;
+        };
+        let refused = self.refused(connection, refused, &packets);
+        match admits(self.new, &packets) {
+            Admits::None => Judgement::Refused(refused),
+            Admits::Some | Admits::All => Judgement::Unsure(refused),
+        }
+    }
+
+    fn refused(&self, connection: &Connection, packet: &Packet, packets: &[Packet]) -> Refused {
+        let why = self.new.eval(packet).reason();
         let rulesets = [self.old, Some(self.new)].into_iter().flatten();
-        Some(Refused {
-            was_admitted: self.old.is_some_and(admits),
+        Refused {
+            was_admitted: self
+                .old
+                .is_some_and(|old| admits(old, packets) != Admits::None),
             source: connection.source,
             name: rulesets
                 .into_iter()
                 .find_map(|ruleset| name(ruleset, connection.source)),
-            hook: first.hook,
+            hook: packet.hook,
             dialled: format!(
                 "{}/{}",
                 connection.dialled,
                 port::protocol_name(connection.protocol)
             ),
             why: why.map_or_else(|| "denied".to_owned(), |reason| reason.to_string()),
-        })
+        }
+    }
+}
+
+/// How many of several packets a ruleset admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admits {
+    All,
+    Some,
+    None,
+}
+
+fn admits(ruleset: &Ruleset, packets: &[Packet]) -> Admits {
+    let accepts = |packet: &&Packet| ruleset.eval(packet).verdict == Verdict::Accept;
+    match packets.iter().filter(accepts).count() {
+        0 => Admits::None,
+        count if count == packets.len() => Admits::All,
+        _ => Admits::Some,
     }
 }
 
@@ -172,21 +231,32 @@ fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
         .next()
 }
 
-/// First packets of the connection, by every way that it can have come; none if it is not for us to end.
-fn packets(place: &Place, connection: &Connection) -> Vec<Packet> {
-    let here = |address: IpAddr| address.is_loopback() || place.addresses.contains(&address);
-    // What this host began is not ours, nor is what has no ports to tell it by.
-    if here(connection.source) || !port::has_ports(connection.protocol) {
-        return Vec::new();
+impl Place {
+    /// Whether an address is one of this host.
+    pub fn has(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.addresses.contains(&address)
     }
-    let hook = match here(connection.destination) {
-        true => Hook::Input,
-        false => Hook::Forward,
-    };
-    let ways = place
-        .interfaces
-        .iter()
-        .flat_map(|name| [(name, true), (name, false)]);
+
+    /// The hook that packets of a connection pass; `None` if it is not for us to end: this host opened it, or
+    /// there are no ports to tell it by.
+    pub fn hook(&self, connection: &Connection) -> Option<Hook> {
+        if self.has(connection.source) || !port::has_ports(connection.protocol) {
+            return None;
+        }
+        Some(match self.has(connection.destination) {
+            true => Hook::Input,
+            false => Hook::Forward,
+        })
+    }
+}
+
+/// The first packet of a connection that comes in by an interface of a host with these addresses.
+pub fn first_packet(
+    place: &Place,
+    hook: Hook,
+    interface: &str,
+    connection: &Connection,
+) -> Packet {
     let transport = Transport::Ports {
         protocol: connection.protocol,
         source: connection.source_port,
@@ -196,10 +266,9 @@ fn packets(place: &Place, connection: &Connection) -> Vec<Packet> {
         address: connection.dialled_address,
         port: connection.dialled,
     };
-    ways.map(|(interface, reverse_path)| Packet {
+    Packet {
         dialled: connection.is_dnat.then_some(dialled),
-        to_host: here(connection.dialled_address),
-        reverse_path,
+        to_host: place.has(connection.dialled_address),
         ..Packet::new(
             hook,
             interface,
@@ -207,6 +276,19 @@ fn packets(place: &Place, connection: &Connection) -> Vec<Packet> {
             connection.destination,
             transport,
         )
+    }
+}
+
+/// First packets of a connection, one for each way: an interface, and whether the route back leaves by it.
+fn packets<'w>(
+    place: &Place,
+    hook: Hook,
+    connection: &Connection,
+    ways: impl Iterator<Item = (&'w str, bool)>,
+) -> Vec<Packet> {
+    ways.map(|(interface, reverse_path)| Packet {
+        reverse_path,
+        ..first_packet(place, hook, interface, connection)
     })
     .collect()
 }
@@ -241,6 +323,112 @@ mod tests {
             destination: destination.parse().expect("an address"),
             destination_port: port,
         }
+    }
+
+    fn refused_of(judgement: Judgement) -> Option<Refused> {
+        match judgement {
+            Judgement::Refused(refused) => Some(refused),
+            Judgement::Admitted | Judgement::Unsure(_) => None,
+        }
+    }
+
+    #[test]
+    fn the_interface_that_is_used_decides_and_none_other() {
+        let trusted = "[interfaces]\ntrusted = [\"lan0\", \"lan1\"]\n";
+        let bound = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\ninterfaces = [\"lan0\"]\n";
+        let open = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\n";
+        let place = Place {
+            addresses: vec!["198.51.100.1".parse().expect("an address")],
+            interfaces: ["lo", "eth0", "lan0", "lan1"].map(String::from).to_vec(),
+        };
+        let web = connection("203.0.113.9", "198.51.100.1", 80, 80);
+        for (name, old, new, ways, want) in [
+            (
+                "a trusted interface elsewhere",
+                format!("{trusted}{open}"),
+                trusted.to_owned(),
+                vec!["eth0"],
+                "ends",
+            ),
+            (
+                "an allow of another interface",
+                open.to_owned(),
+                bound.to_owned(),
+                vec!["eth0"],
+                "ends",
+            ),
+            (
+                "by the trusted one",
+                format!("{trusted}{open}"),
+                trusted.to_owned(),
+                vec!["lan1"],
+                "stays",
+            ),
+            (
+                "by the allowed one",
+                open.to_owned(),
+                bound.to_owned(),
+                vec!["lan0"],
+                "stays",
+            ),
+            (
+                "no longer trusted",
+                trusted.to_owned(),
+                bound.to_owned(),
+                vec!["lan1"],
+                "ends",
+            ),
+            (
+                "of several, all refused",
+                open.to_owned(),
+                bound.to_owned(),
+                vec!["eth0", "lan1"],
+                "ends",
+            ),
+            (
+                "of several, one admitted",
+                open.to_owned(),
+                bound.to_owned(),
+                vec!["eth0", "lan0"],
+                "unsure",
+            ),
+            (
+                "not known",
+                open.to_owned(),
+                bound.to_owned(),
+                vec![],
+                "unsure",
+            ),
+            (
+                "not known, and no matter",
+                open.to_owned(),
+                String::new(),
+                vec![],
+                "ends",
+            ),
+            (
+                "neither admits it there",
+                trusted.to_owned(),
+                trusted.to_owned(),
+                vec!["eth0"],
+                "refused",
+            ),
+        ] {
+            let (old, new) = (ruleset(&old), ruleset(&new));
+            let judge = Judge::new(Some(&old), &new, place.clone());
+            let ways = || ways.into_iter().map(str::to_owned).collect();
+            let found = match judge.judge(&web, ways) {
+                Judgement::Admitted => "stays",
+                Judgement::Unsure(_) => "unsure",
+                Judgement::Refused(refused) if refused.was_admitted => "ends",
+                Judgement::Refused(_) => "refused",
+            };
+            assert_eq!(found, want, "{name}");
+        }
+        // Nobody is asked where the interface does not matter.
+        let (old, new) = (ruleset(open), ruleset(""));
+        let judge = Judge::new(Some(&old), &new, place);
+        judge.judge(&web, || panic!("the route was asked for"));
     }
 
     #[test]
@@ -288,9 +476,10 @@ mod tests {
         };
         let host = "198.51.100.1";
         let judge = Judge::new(Some(&old), &new, place.clone());
-        let refused = judge.refused(&connection("192.0.2.2", host, 9100, 9100));
+        let by = |name: &str| vec![name.to_owned()];
+        let refused = judge.judge(&connection("192.0.2.2", host, 9100, 9100), || by("eth0"));
         assert_eq!(
-            refused.map(|refused| refused.to_string()).as_deref(),
+            refused_of(refused).map(|r| r.to_string()).as_deref(),
             Some("b (192.0.2.2) to this host, 9100/tcp (input-default)")
         );
         for (name, connection, ends) in [
@@ -335,7 +524,11 @@ mod tests {
                 false,
             ),
         ] {
-            let found = judge.refused(&connection);
+            let way = match connection.source.to_string().starts_with("10.244.") {
+                true => "flannel.1",
+                false => "eth0",
+            };
+            let found = refused_of(judge.judge(&connection, || by(way)));
             assert_eq!(
                 found.as_ref().is_some_and(|r| r.was_admitted),
                 ends,
@@ -344,7 +537,8 @@ mod tests {
             let listed = ends || name == "that neither admits";
             assert_eq!(found.is_some(), listed, "{name}: {found:?}");
             // Without an old one, nothing was admitted by us.
-            let first = Judge::new(None, &new, place.clone()).refused(&connection);
+            let first = Judge::new(None, &new, place.clone()).judge(&connection, || by(way));
+            let first = refused_of(first);
             assert_eq!(first.is_some(), listed, "{name}");
             assert!(first.is_none_or(|refused| !refused.was_admitted), "{name}");
         }

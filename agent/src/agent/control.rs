@@ -61,6 +61,9 @@ pub struct Wish {
     pub confirm: Option<u64>,
     /// Even if the caller would not be let in again.
     pub force: bool,
+    /// Whether every open connection ends that the policy refuses.
+    #[serde(default)]
+    pub end_refused: bool,
     /// From where it is wished.
     pub caller: Caller,
 }

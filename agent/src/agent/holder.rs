@@ -8,11 +8,12 @@ use peerwall_core::ruleset::Ruleset;
 
 use super::events::{Change, Events};
 use crate::cli::BackendName;
-use crate::command::fallback::in_force;
+use crate::command::fallback::{self, in_force};
 use crate::command::plan::summary;
 use crate::converge::{self, Hold};
 use crate::iptables::{Iptables, Steps, Wanted};
 use crate::kernel::{Kernel, lacks};
+use crate::since;
 
 /// What holds the rules.
 pub enum Holder {
@@ -110,6 +111,16 @@ impl Holder {
                 None => "nft".into(),
             },
             Self::Iptables { iptables, .. } => iptables.describe(),
+        }
+    }
+
+    /// Whether rules of ours are loaded, by either backend; also if that cannot be read.
+    pub fn is_loaded(&mut self) -> bool {
+        match self {
+            Self::Nft { kernel, .. } => kernel.is_loaded().unwrap_or(true) || since::by_iptables(),
+            Self::Iptables { iptables, .. } => iptables
+                .observe()
+                .map_or(true, |seen| fallback::is_loaded(&seen)),
         }
     }
 

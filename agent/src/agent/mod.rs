@@ -13,7 +13,7 @@ pub mod state;
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -26,28 +26,31 @@ use peerwall_core::link::Link;
 use peerwall_core::policy::load::Files;
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
 use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
+use peerwall_core::revoke;
 use peerwall_core::ruleset::Ruleset;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Ssh};
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
-use crate::connections::Connections;
+use crate::connections::{self, Connections, Older, Which};
 use crate::files::{FileSystem, beside};
 use crate::foreign;
+use crate::first;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
 use crate::netlink::NetlinkError;
 use crate::ready::{Ready, prepare};
+use crate::revocation;
 use crate::since;
 use control::{Answer, Command, Control, Wish};
 use events::Change;
 use exporter::Exporter;
 pub use holder::Holder;
-use state::{Entry, Kept, Pending, State};
+use state::{Before, Entry, Kept, Pending, State};
 use watch::Watch;
 
 /// Where there are no events, rules are looked at so often.
@@ -91,6 +94,25 @@ struct Outcome {
     refused: Option<&'static str>,
     warnings: Vec<String>,
     converged: Option<Result<Option<String>, String>>,
+    /// The ssh connections of the client that stay, whatever the policy says.
+    spare: Vec<Ssh>,
+    /// Whether every open connection ends that the policy refuses.
+    end_refused: bool,
+    /// Whether a client waits for the answer.
+    is_asked: bool,
+    /// What happened to open connections, in words and for machines.
+    connections: (String, Value),
+}
+
+impl Outcome {
+    fn of(wish: &Wish) -> Self {
+        Self {
+            spare: revocation::spared(&wish.caller, wish.force),
+            end_refused: wish.end_refused,
+            is_asked: true,
+            ..Self::default()
+        }
+    }
 }
 
 struct Agent {
@@ -115,7 +137,7 @@ struct Agent {
     /// Once they had to be looked at.
     connections: Option<Connections>,
     /// Connections that were there before the first policy, which it refuses; not known before that.
-    older: Option<BTreeSet<u32>>,
+    older: Option<Older>,
     sweep_due: Option<Instant>,
     control: Control,
     exporter: Option<Exporter>,
@@ -127,6 +149,8 @@ struct Agent {
     /// Of the policy that was read last, good or bad.
     read_digest: Option<String>,
     pending: Option<Pending>,
+    /// A trial that another replaced just now.
+    replaced: Option<Pending>,
     wish: Option<Wish>,
     outcome: Outcome,
     gone: Vec<String>,
@@ -179,6 +203,7 @@ impl Agent {
             wanted: None,
             read_digest: None,
             pending: None,
+            replaced: None,
             wish: None,
             outcome: Outcome::default(),
             gone: Vec::new(),
@@ -222,15 +247,18 @@ impl Agent {
         let same_boot = pending.boot == state::boot();
         match (pending.before, last) {
             (Some(ruleset), Some(last)) if same_boot => {
-                self.want(Kept { ruleset, ..last }, Value::Null)
+                let mut kept = Kept { ruleset, ..last };
+                kept.entry.cut = pending.before_cut;
+                self.want(kept, Value::Null);
             }
-            (Some(ruleset), None) => self.want(
-                Kept {
+            (Some(ruleset), None) => {
+                let mut kept = Kept {
                     ruleset,
                     ..pending.new
-                },
-                Value::Null,
-            ),
+                };
+                kept.entry.cut = pending.before_cut;
+                self.want(kept, Value::Null);
+            }
             (_, Some(last)) => self.want(last, Value::Null),
             // There was nothing before.
             (None, None) => {
@@ -248,8 +276,8 @@ impl Agent {
 
     fn want(&mut self, kept: Kept, counts: Value) {
         self.wanted = Some(Wanted {
+            cut: kept.entry.cut,
             kept,
-            cut: false,
             counts,
         });
     }
@@ -538,24 +566,21 @@ impl Agent {
         });
         let says_iptables = ready.policy.options.backend == HeldBy::Iptables;
         let by_iptables = self.holder.is_deaf() || self.asked.is_none() && says_iptables;
+        let cut = ready.policy.options.cut_revoked;
         let kept = Kept {
-            entry: Entry::new(path, &ready.digest, by_iptables),
+            entry: Entry::new(path, &ready.digest, by_iptables, cut),
             ruleset: ready.ruleset,
         };
         if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
             let caller = wish.map(|wish| wish.caller).unwrap_or_default();
-            self.wait_for_confirmation(&kept, ready.policy.options.cut_revoked, seconds, caller)?;
+            self.wait_for_confirmation(&kept, seconds, caller)?;
         }
         self.choose_backend(ready.policy.options.backend)?;
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
-        self.wanted = Some(Wanted {
-            kept,
-            cut: ready.policy.options.cut_revoked,
-            counts,
-        });
+        self.wanted = Some(Wanted { kept, cut, counts });
         Ok(())
     }
 
@@ -592,23 +617,31 @@ impl Agent {
     fn wait_for_confirmation(
         &mut self,
         new: &Kept,
-        cut: bool,
         seconds: u64,
         from: Caller,
     ) -> Result<(), String> {
         // A second one while the first waits goes back to the same.
         let by_iptables = self.holder.is_deaf();
-        let before = match &self.pending {
-            Some(pending) => (pending.before.clone(), pending.before_by_iptables),
-            None => match &self.wanted {
-                Some(wanted) => (Some(wanted.kept.ruleset.clone()), by_iptables),
-                None => {
-                    let seen = self.holder.observe();
-                    (seen.and_then(|seen| seen.table?.ruleset()), by_iptables)
-                }
+        let before = match (&self.pending, &self.wanted) {
+            (Some(pending), _) => pending.goes_back_to(),
+            (None, Some(wanted)) => Before {
+                ruleset: Some(wanted.kept.ruleset.clone()),
+                by_iptables,
+                cut: wanted.cut,
             },
+            (None, None) => {
+                let seen = self.holder.observe();
+                Before {
+                    ruleset: seen.and_then(|seen| seen.table?.ruleset()),
+                    by_iptables,
+                    cut: new.entry.cut,
+                }
+            }
         };
-        let pending = Pending::new(new.clone(), before, cut, seconds, from);
+        if let Some(trial) = self.pending.take() {
+            self.replaced = Some(trial);
+        }
+        let pending = Pending::new(new.clone(), before, seconds, from);
         // Should the agent die, the guard goes back; an agent that lives does it before.
         self.state.guard(&pending).map_err(|err| {
             format!("nothing was changed, since it could not be noted how to go back: {err}")
@@ -623,6 +656,12 @@ impl Agent {
             return Input::Tick;
         };
         let begun = Instant::now();
+        let is_first = !self.holder.is_loaded();
+        let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
+        // Not before a repair: rules first.
+        if is_first && !is_repair {
+            introduce(&mut self.connections);
+        }
         let mut result = self.holder.converge(Some(&wanted.kept.ruleset));
         if let Err(err) = &result
             && self.asked.unwrap_or(BackendName::Auto) == BackendName::Auto
@@ -645,13 +684,18 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
+                if is_first {
+                    introduce(&mut self.connections);
+                }
                 match why {
-                    Why::Policy | Why::Start => self.cut(done.before.as_ref()),
+                    Why::Policy | Why::Start | Why::Retry => {
+                        self.cut(done.before.as_ref(), is_first);
+                    }
                     // Not now: whoever did it may do it again at once.
                     _ if done.change.is_some() => {
                         self.sweep_due = Some(Instant::now() + SWEEP_AFTER);
                     }
-                    Why::Repair(_) | Why::Resync | Why::Retry => {}
+                    Why::Repair(_) | Why::Resync => {}
                 }
                 self.settle(done.change.is_some());
                 self.hear(done.heard);
@@ -673,19 +717,47 @@ impl Agent {
         }
     }
 
-    /// Ends open connections that were admitted before and are refused now; what waits to be confirmed
-    /// ends none yet.
-    fn cut(&mut self, before: Option<&Ruleset>) {
-        let (Some(before), Some(wanted), None) = (before, &self.wanted, &self.pending) else {
-            return;
+    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none, but for
+    /// those that only an earlier trial admitted.
+    fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
+        let spare = std::mem::take(&mut self.outcome.spare);
+        let end_refused = std::mem::take(&mut self.outcome.end_refused);
+        let is_asked = std::mem::take(&mut self.outcome.is_asked);
+        let replaced = self.replaced.take();
+        let Some(wanted) = &self.wanted else { return };
+        let new = &wanted.kept.ruleset;
+        let change = match (&self.pending, replaced.as_ref()) {
+            (Some(_), Some(trial)) if trial.before_cut => connections::Change {
+                fallback: trial.before.as_ref(),
+                which: match trial.before {
+                    Some(_) => Which::Revoked,
+                    None => Which::None,
+                },
+                ..connections::Change::revoke(&trial.new.ruleset, new)
+            },
+            (Some(_), _) => return,
+            (None, _) => connections::Change {
+                old: before,
+                new,
+                fallback: None,
+                which: revocation::which(is_first, wanted.cut, end_refused),
+                spare: &spare,
+            },
         };
-        if !wanted.cut {
+        // The kernel walks its whole table for a list of connections, however few there are.
+        let only_widens = || before.is_some_and(|before| revoke::only_widens(before, new));
+        if change.which == Which::None && !is_asked
+            || change.which == Which::Revoked && only_widens()
+        {
             return;
         }
         let open = open_once(&mut self.connections);
-        match open.and_then(|open| open.end(before, &wanted.kept.ruleset)) {
-            Ok(0) => {}
-            Ok(ended) => log::info!("ended {ended} open connections that the policy refuses now"),
+        match open.and_then(|open| open.end(&change)) {
+            Ok(outcome) => {
+                let text = revocation::applied_text(&outcome, is_first);
+                text.lines().for_each(|line| log::info!("{line}"));
+                self.outcome.connections = (text, revocation::applied_json(&outcome));
+            }
             Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
         }
     }
@@ -700,7 +772,7 @@ impl Agent {
         let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
         self.older = Some(older.unwrap_or_else(|err| {
             log::warn!("open connections cannot be read: {err}");
-            BTreeSet::new()
+            Older::default()
         }));
     }
 
@@ -715,10 +787,16 @@ impl Agent {
             return;
         };
         let open = open_once(&mut self.connections);
-        match open.and_then(|open| open.sweep(&wanted.kept.ruleset, older)) {
-            Ok(0) => {}
-            Ok(ended) => log::warn!(
-                "ended {ended} connections that had come in while the rules were not there"
+        let change = connections::Change {
+            old: None,
+            which: Which::Younger(older),
+            ..connections::Change::revoke(&wanted.kept.ruleset, &wanted.kept.ruleset)
+        };
+        match open.and_then(|open| open.end(&change)) {
+            Ok(outcome) if outcome.ended == 0 => {}
+            Ok(outcome) => log::warn!(
+                "ended {} connections that had come in while the rules were not loaded",
+                outcome.ended
             ),
             Err(err) => log::warn!("what came in while the rules were not there goes on: {err}"),
         }
@@ -802,7 +880,7 @@ impl Agent {
         let monotonic = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Watchdog);
         notify(&[NotifyState::Reloading, monotonic]);
         let seconds = wish.confirm;
-        self.outcome = Outcome::default();
+        self.outcome = Outcome::of(&wish);
         self.wish = Some(wish);
         self.feed(Input::Reload);
         self.wish = None;
@@ -813,7 +891,7 @@ impl Agent {
     /// Puts another policy in force, which has to be confirmed.
     fn try_out(&mut self, policy: &Path, wish: Wish) -> Answer {
         let seconds = wish.confirm;
-        self.outcome = Outcome::default();
+        self.outcome = Outcome::of(&wish);
         let ready = prepare(policy, &FileSystem::default());
         let taken = ready
             .map_err(|why| why.text.trim_end().to_owned())
@@ -854,17 +932,19 @@ impl Agent {
                     .iter()
                     .map(|each| format!("warning: {each}\n"))
                     .collect();
-                let text = format!("{told}{text}");
+                let (connections, as_json) = std::mem::take(&mut self.outcome.connections);
+                let text = format!("{told}{text}\n{connections}");
+                let text = text.trim_end();
                 let text = match seconds {
                     Some(seconds) => format!(
                         "{text}\ngoes back by itself in {seconds} seconds; confirm it from a new connection or terminal: peerwall confirm"
                     ),
-                    None => text,
+                    None => text.to_owned(),
                 };
                 Answer::new(
                     DONE,
                     text,
-                    json!({"changes": change.is_some(), "change": change, "warnings": warnings}),
+                    json!({"changes": change.is_some(), "change": change, "warnings": warnings, "connections": as_json}),
                 )
             }
         }
@@ -880,7 +960,9 @@ impl Agent {
         let before = pending.before.clone();
         let confirmed = pending.new.entry.policy.clone();
         self.pending = None;
-        self.cut(before.as_ref());
+        self.outcome = Outcome::default();
+        self.outcome.spare = revocation::spared(caller, false);
+        self.cut(before.as_ref(), false);
         self.settle(false);
         let noted = self.state.clear_pending();
         let policy = self.policy.display().to_string();
@@ -951,6 +1033,15 @@ impl Agent {
 pub const SAME_CONNECTION: &str =
     "confirm from a new connection or terminal: this one was open before, and shows nothing";
 
+/// Tells conntrack of connections that this host opened.
+fn introduce(connections: &mut Option<Connections>) {
+    match open_once(connections) {
+        Ok(open) => first::introduce_or_say(open),
+        Err(err) => log::warn!("conntrack cannot be told of this host's connections: {err}"),
+    }
+}
+
+/// Opens ctnetlink when it is needed first, and keeps it open.
 fn open_once(open: &mut Option<Connections>) -> Result<&mut Connections, NetlinkError> {
     match open {
         Some(open) => Ok(open),

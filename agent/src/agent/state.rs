@@ -45,6 +45,13 @@ pub struct Entry {
     /// Whether iptables held it, and not nf_tables.
     #[serde(default)]
     pub by_iptables: bool,
+    /// Whether its policy says that open connections end which it refuses and the one before admitted.
+    #[serde(default = "yes")]
+    pub cut: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A ruleset that was in force, compiled.
@@ -75,6 +82,9 @@ pub struct Pending {
     /// Whether iptables held that, and not nf_tables.
     #[serde(default)]
     pub before_by_iptables: bool,
+    /// Whether connections end that only the trial admitted, when that comes back.
+    #[serde(default = "yes")]
+    pub before_cut: bool,
     /// Whether open connections that it refuses end when it is confirmed.
     pub cut: bool,
     /// Milliseconds since 1970 (`CLOCK_REALTIME`) at which it goes away.
@@ -87,35 +97,51 @@ pub struct Pending {
 
 impl Entry {
     /// What is told of a policy that is put in force now.
-    pub fn new(policy: &Path, digest: &str, by_iptables: bool) -> Self {
+    pub fn new(policy: &Path, digest: &str, by_iptables: bool, cut: bool) -> Self {
         Self {
             number: 0,
             time: time(),
             policy: policy.display().to_string(),
             digest: digest.to_owned(),
             by_iptables,
+            cut,
         }
     }
 }
 
+/// What a trial goes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// What was loaded; nothing if there was no table.
+    pub ruleset: Option<Ruleset>,
+    /// Whether iptables held it.
+    pub by_iptables: bool,
+    /// Whether connections end that only the trial admitted.
+    pub cut: bool,
+}
+
 impl Pending {
     /// One that goes back to `before` in so many seconds.
-    pub fn new(
-        new: Kept,
-        (before, before_by_iptables): (Option<Ruleset>, bool),
-        cut: bool,
-        seconds: u64,
-        from: Caller,
-    ) -> Self {
+    pub fn new(new: Kept, before: Before, seconds: u64, from: Caller) -> Self {
         Self {
+            cut: new.entry.cut,
             new,
-            before,
-            before_by_iptables,
-            cut,
+            before: before.ruleset,
+            before_by_iptables: before.by_iptables,
+            before_cut: before.cut,
             until: now()
                 .saturating_add(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)),
             boot: boot(),
             from,
+        }
+    }
+
+    /// What it goes back to.
+    pub fn goes_back_to(&self) -> Before {
+        Before {
+            ruleset: self.before.clone(),
+            by_iptables: self.before_by_iptables,
+            cut: self.before_cut,
         }
     }
 
@@ -474,6 +500,7 @@ mod tests {
                 policy: "policy.toml".into(),
                 digest: digest.into(),
                 by_iptables: false,
+                cut: true,
             },
             ruleset: Ruleset::default(),
         }

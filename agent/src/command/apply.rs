@@ -6,6 +6,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::loading::{Loading, Told};
 use super::{DONE, Given, TROUBLE, fallback, keep, others, plan, refuse, trouble};
 use crate::cli::ApplyArgs;
 use crate::converge::{Hold, converge};
@@ -30,16 +31,20 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         Err(err) => return Ok(trouble("apply", &err, output)),
     };
     let mut kernel = Kernel::open()?;
-    if let Err(why) = keep::before_apply(&policy.path, ready, &args.wish, false) {
-        return Ok(trouble("apply", &why, output));
-    }
+    let by_iptables = since::by_iptables();
+    let old = fallback::in_force();
+    let trial = match keep::before_apply(&policy.path, ready, &args.wish, false) {
+        Ok(trial) => trial,
+        Err(why) => return Ok(trouble("apply", &why, output)),
+    };
+    let is_first = !kernel.is_loaded()? && !by_iptables;
+    let mut loading = Loading::new(is_first, old, trial);
     let wanted = if hold { Hold::Yes } else { Hold::No };
     let converged = converge(&mut kernel, Some(&ready.ruleset), wanted)?;
     if !output.is_json() {
         ready.warn();
     }
     // The new is in force; only now the old may go.
-    let by_iptables = since::by_iptables();
     if by_iptables {
         fallback::take_away(output);
     }
@@ -48,15 +53,10 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     {
         since::note(now, &policy.path.display().to_string(), false);
     }
-    let old = converged
-        .before
-        .table
-        .as_ref()
-        .and_then(|table| table.ruleset());
-    if args.wish.confirm.is_none() && ready.policy.options.cut_revoked {
-        keep::cut(old.as_ref(), &ready.ruleset, output);
-    }
-    report(&converged.plan, ready, output);
+    let table = converged.before.table.as_ref();
+    loading.was(table.and_then(|table| table.ruleset()));
+    let told = loading.finish(ready, &args.wish);
+    report(&converged.plan, ready, &told, output);
     keep::after_apply(&policy.path, ready, &args.wish, false, output);
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
@@ -64,20 +64,20 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     Ok(DONE)
 }
 
-fn report(plan: &Plan, ready: &Ready, output: &Output) {
+fn report(plan: &Plan, ready: &Ready, told: &Told, output: &Output) {
     let others = foreign::find();
-    match output.is_json() {
-        true => {
-            let mut value = plan::as_json(plan);
-            value["warnings"] = json!(ready.json_warnings());
-            value["foreign_drops"] = json!(others);
-            output.json(&value);
-        }
-        false if plan.is_empty() => {
-            output.text("nothing to do: the kernel holds what the policy says\n");
-        }
+    if output.is_json() {
+        let mut value = plan::as_json(plan);
+        value["warnings"] = json!(ready.json_warnings());
+        value["foreign_drops"] = json!(others);
+        value["connections"] = told.json.clone();
+        return output.json(&value);
+    }
+    match plan.is_empty() {
+        true => output.text("nothing to do: the kernel holds what the policy says\n"),
         false => output.text(&format!("applied: {}\n", plan::summary(plan))),
     }
+    output.text(&told.text);
     others::warn(&others, output);
 }
 

@@ -2,10 +2,11 @@
 
 use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_core::saved;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::loading::{Loading, Told};
 use super::{DIFFERS, DONE, Given, keep, others, refuse, status, trouble, unsupported};
-use crate::agent::state::State;
+use crate::agent::state::{self, State};
 use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
 use crate::foreign;
@@ -13,6 +14,7 @@ use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::ready::Ready;
+use crate::revocation;
 use crate::since;
 
 /// So many addresses as rules of their own cost every packet that is looked at.
@@ -58,14 +60,22 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
     if let Err(err) = iptables.check(&steps) {
         return trouble("plan", &err, output);
     }
-    let refused = keep::refused(in_force().as_ref(), ready);
+    let is_first = !is_loaded(&seen);
+    let which = revocation::which(is_first, ready.policy.options.cut_revoked, false);
+    let refused = revocation::survey(keep::in_force().0.as_ref(), &ready.ruleset, which);
     if !output.is_json() {
         ready.warn();
     }
     others::warn(&foreign::find(), output);
-    report(&iptables, &steps, "would feed", Some(&refused), output);
+    report(
+        &iptables,
+        &steps,
+        "would feed",
+        Some(json!(refused)),
+        output,
+    );
     if !output.is_json() {
-        output.text(&keep::refused_text(&refused));
+        output.text(&revocation::planned_text(&refused, is_first));
     }
     if steps.is_empty() { DONE } else { DIFFERS }
 }
@@ -78,15 +88,15 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
-    if let Err(why) = keep::before_apply(&policy.path, ready, wish, true) {
-        return trouble("apply", &why, output);
-    }
-    let old = in_force();
-    let code = converge(&iptables, &seen, Some(&wanted), "apply", output);
+    let old = keep::in_force().0;
+    let trial = match keep::before_apply(&policy.path, ready, wish, true) {
+        Ok(trial) => trial,
+        Err(why) => return trouble("apply", &why, output),
+    };
+    let loading = Loading::new(!is_loaded(&seen), old, trial);
+    let finish = || Some(loading.finish(ready, wish));
+    let code = converge(&iptables, &seen, Some(&wanted), "apply", finish, output);
     if code == DONE {
-        if wish.confirm.is_none() && ready.policy.options.cut_revoked {
-            keep::cut(old.as_ref(), &ready.ruleset, output);
-        }
         others::warn(&foreign::find(), output);
         keep::after_apply(&policy.path, ready, wish, true, output);
         since::note(0, &policy.path.display().to_string(), true);
@@ -95,13 +105,26 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     code
 }
 
-/// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what was
-/// confirmed last is noted.
+/// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what is being tried
+/// out and what was confirmed last is noted.
 pub(crate) fn in_force() -> Option<Ruleset> {
     if !since::by_iptables() {
         return None;
     }
-    Some(State::open().last().ok()??.ruleset)
+    let state = State::open();
+    let trial = state.pending().ok().flatten();
+    let trial =
+        trial.filter(|pending| pending.boot == state::boot() && pending.new.entry.by_iptables);
+    match trial {
+        Some(pending) => Some(pending.new.ruleset),
+        None => Some(state.last().ok()??.ruleset),
+    }
+}
+
+/// Whether rules of ours are loaded: our chains, or our table.
+pub(crate) fn is_loaded(seen: &Seen) -> bool {
+    let chains = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
+    chains || Kernel::open().is_ok_and(|mut kernel| kernel.is_loaded().unwrap_or(false))
 }
 
 /// Takes our table away, now that the chains are in force, if there is one.
@@ -132,7 +155,7 @@ pub(super) fn take_away(output: &Output) {
 
 pub(super) fn remove(output: &Output) -> u8 {
     let code = match look() {
-        Ok((iptables, seen)) => converge(&iptables, &seen, None, "remove", output),
+        Ok((iptables, seen)) => converge(&iptables, &seen, None, "remove", || None, output),
         Err(err) => trouble("remove", &err, output),
     };
     if code == DONE {
@@ -146,6 +169,7 @@ fn converge(
     seen: &Seen,
     wanted: Option<&Wanted>,
     doing: &str,
+    finish: impl FnOnce() -> Option<Told>,
     output: &Output,
 ) -> u8 {
     let steps = Steps::new(wanted, seen);
@@ -161,20 +185,18 @@ fn converge(
     });
     match done {
         Ok(()) => {
-            report(iptables, &steps, "fed", None, output);
+            let told = finish().unwrap_or_default();
+            report(iptables, &steps, "fed", Some(told.json), output);
+            if !output.is_json() {
+                output.text(&told.text);
+            }
             DONE
         }
         Err(err) => trouble(doing, &err, output),
     }
 }
 
-fn report(
-    iptables: &Iptables,
-    steps: &Steps,
-    verb: &str,
-    refused: Option<&[keep::Kind]>,
-    output: &Output,
-) {
+fn report(iptables: &Iptables, steps: &Steps, verb: &str, refused: Option<Value>, output: &Output) {
     if output.is_json() {
         let mut value = json!({
             "backend": "iptables",
@@ -187,7 +209,7 @@ fn report(
         });
         value["foreign_drops"] = json!(foreign::find());
         if let Some(refused) = refused {
-            value["connections"] = json!(refused);
+            value["connections"] = refused;
         }
         return output.json(&value);
     }

@@ -1,8 +1,6 @@
 //! `run`, `reload`, `confirm`, `rollback`, `history`, `boot`, and the guard of an apply that has to be
 //! confirmed: by the agent if one runs, else by themselves.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::thread;
@@ -12,33 +10,30 @@ use peerwall_core::backend::Backend as _;
 use peerwall_core::compile::compile;
 use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
-use serde::Serialize;
 use serde_json::json;
 
-use super::{DONE, TROUBLE, count, fallback, refuse, trouble};
+use super::loading::Loading;
+use super::{DONE, TROUBLE, fallback, refuse, trouble};
 use crate::agent::control::{self, Answer, Command, Wish};
-use crate::agent::state::{self, Entry, Kept, Pending, State};
+use crate::agent::state::{self, Before, Entry, Kept, Pending, State};
 use crate::agent::{self, Holder, SAME_CONNECTION};
 use crate::caller::Caller;
 use crate::cli::{BackendName, RunArgs, WishArgs};
-use crate::connections::Connections;
+use crate::connections::{Change, Connections};
 use crate::files::FileSystem;
 use crate::kernel::Kernel;
 use crate::lockout;
 use crate::netlink::NetlinkError;
 use crate::output::{Output, complain};
 use crate::ready::{Ready, prepare};
+use crate::revocation;
 use crate::since;
 
 /// The guard looks again so often, in case the clock was set.
 const GUARD_LOOKS_EVERY: Duration = Duration::from_secs(1);
 /// How long the guard leaves it to an agent that is there.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
-
-/// So many kinds of connections are shown to people.
-const KINDS_SHOWN: usize = 20;
 
 /// What is loaded at boot if nothing was ever confirmed and the policy is wrong.
 const CLOSED: &str =
@@ -56,6 +51,7 @@ pub(super) fn wish(args: &WishArgs) -> Wish {
     Wish {
         confirm: args.confirm,
         force: args.force,
+        end_refused: args.end_refused,
         caller: Caller::here(),
     }
 }
@@ -110,7 +106,7 @@ fn confirm_alone(caller: &Caller) -> io::Result<&'static str> {
         }
     })?;
     if let Some(before) = pending.before.as_ref().filter(|_| pending.cut) {
-        end(before, &pending.new.ruleset).map_err(io::Error::other)?;
+        end(before, &pending.new.ruleset, Some(caller)).map_err(io::Error::other)?;
     }
     Ok("confirmed; it stays")
 }
@@ -120,10 +116,11 @@ pub(super) fn rollback(output: &Output) -> u8 {
         return code;
     }
     let state = State::open();
+    let old = in_force().0;
     let result = match state.go_back(None, put_before) {
         Ok(true) => Ok("gone back to what was before".to_owned()),
         Ok(false) => state.back().and_then(|last| {
-            put_kept(&last).map_err(io::Error::other)?;
+            put_kept(&last, old).map_err(io::Error::other)?;
             Ok(format!(
                 "gone back to number {} of {}",
                 last.entry.number, last.entry.time
@@ -140,15 +137,19 @@ pub(super) fn rollback(output: &Output) -> u8 {
     }
 }
 
-/// Puts a ruleset in force without an agent, or takes away what is ours.
-fn put(wanted: Option<&Ruleset>, by_iptables: bool, policy: &str) -> Result<(), String> {
+/// Loads a ruleset without an agent, or removes what is ours. Ends what the ruleset refuses and `old`, which was
+/// loaded until now, admitted.
+fn put(to: &Before, policy: &str, old: Option<Ruleset>) -> Result<(), String> {
     let was_by_iptables = since::by_iptables();
-    let asked = match by_iptables {
+    let wanted = to.ruleset.as_ref();
+    let asked = match to.by_iptables {
         true => BackendName::Iptables,
         false => BackendName::Auto,
     };
     let mut holder = Holder::choose(asked, true)?;
-    holder.converge(wanted).map_err(|err| err.to_string())?;
+    let mut loading = Loading::new(wanted.is_some() && !holder.is_loaded(), old, None);
+    let done = holder.converge(wanted).map_err(|err| err.to_string())?;
+    loading.was(done.before);
     // The one is in force; only now the other may go.
     match (holder.is_deaf(), was_by_iptables) {
         (true, _) => fallback::take_table_away(),
@@ -160,59 +161,77 @@ fn put(wanted: Option<&Ruleset>, by_iptables: bool, policy: &str) -> Result<(), 
         (Some(_), Some(generation)) => since::note(generation, policy, holder.is_deaf()),
         (Some(_), None) => {}
     }
+    if let Some(wanted) = wanted {
+        loading.go_back(wanted, to.cut);
+    }
     Ok(())
 }
 
-fn put_kept(kept: &Kept) -> Result<(), String> {
+fn put_kept(kept: &Kept, old: Option<Ruleset>) -> Result<(), String> {
     let entry = &kept.entry;
-    put(Some(&kept.ruleset), entry.by_iptables, &entry.policy)
+    let to = Before {
+        ruleset: Some(kept.ruleset.clone()),
+        by_iptables: entry.by_iptables,
+        cut: entry.cut,
+    };
+    put(&to, &entry.policy, old)
 }
 
 fn put_before(pending: &Pending) -> io::Result<()> {
     let policy = &pending.new.entry.policy;
-    put(pending.before.as_ref(), pending.before_by_iptables, policy).map_err(io::Error::other)
+    let trial = Some(pending.new.ruleset.clone());
+    put(&pending.goes_back_to(), policy, trial).map_err(io::Error::other)
 }
 
-/// Before anything is changed: whether the caller could come back, and how to go back.
+/// Before anything is changed: whether the caller could come back, and how to go back. Returns the trial that is
+/// under way, if there is one.
 pub(super) fn before_apply(
     path: &Path,
     ready: &Ready,
     args: &WishArgs,
     by_iptables: bool,
-) -> Result<(), String> {
+) -> Result<Option<Pending>, String> {
     let caller = Caller::here();
     if !args.force {
         lockout::check(&ready.ruleset, &caller)?;
     }
-    let Some(seconds) = args.confirm else {
-        return Ok(());
-    };
     let state = State::open();
-    let before = match state.pending() {
-        // A second one while the first waits goes back to the same.
-        Ok(Some(pending)) if pending.boot == state::boot() => {
-            (pending.before, pending.before_by_iptables)
-        }
-        _ => in_force(),
+    let trial = state.pending().ok().flatten();
+    let trial = trial.filter(|pending| pending.boot == state::boot());
+    let Some(seconds) = args.confirm else {
+        return Ok(trial);
     };
+    let before = match &trial {
+        // A second one while the first waits goes back to the same.
+        Some(pending) => pending.goes_back_to(),
+        None => {
+            let (ruleset, by_iptables) = in_force();
+            let last = state
+                .history()
+                .ok()
+                .and_then(|mut history| history.kept.pop());
+            let cut = last.is_none_or(|last| last.cut);
+            Before {
+                ruleset,
+                by_iptables,
+                cut,
+            }
+        }
+    };
+    let cut = ready.policy.options.cut_revoked;
     let new = Kept {
-        entry: Entry::new(path, &ready.digest, by_iptables),
+        entry: Entry::new(path, &ready.digest, by_iptables, cut),
         ruleset: ready.ruleset.clone(),
     };
-    let pending = Pending::new(
-        new,
-        before,
-        ready.policy.options.cut_revoked,
-        seconds,
-        caller,
-    );
+    let pending = Pending::new(new, before, seconds, caller);
     state.guard(&pending).map_err(|err| {
         format!("nothing was changed, since it could not be made sure to go back: {err}")
-    })
+    })?;
+    Ok(trial)
 }
 
 /// What is in force, and whether by iptables.
-fn in_force() -> (Option<Ruleset>, bool) {
+pub(super) fn in_force() -> (Option<Ruleset>, bool) {
     if since::by_iptables() {
         return (fallback::in_force(), true);
     }
@@ -220,87 +239,14 @@ fn in_force() -> (Option<Ruleset>, bool) {
     (seen(), false)
 }
 
-/// Ends the open connections that the old ruleset admitted and the new refuses, and says so.
-pub(super) fn cut(old: Option<&Ruleset>, new: &Ruleset, output: &Output) {
-    let Some(old) = old else {
-        return; // nothing was admitted by us
+/// Ends open connections that `old` admitted and `new` refuses.
+fn end(old: &Ruleset, new: &Ruleset, caller: Option<&Caller>) -> Result<(), NetlinkError> {
+    let spare = caller.map_or_else(Vec::new, |caller| revocation::spared(caller, false));
+    let change = Change {
+        spare: &spare,
+        ..Change::revoke(old, new)
     };
-    match end(old, new) {
-        Ok(0) => {}
-        Ok(ended) if !output.is_json() => {
-            output.text(&format!(
-                "ended {}, which the new policy refuses\n",
-                count(ended, "open connection")
-            ));
-        }
-        Ok(_) => {}
-        Err(err) if !output.is_json() => complain(&format!(
-            "warning: open connections that the new policy refuses go on, since they could not be read or ended: {err}\n"
-        )),
-        Err(_) => {}
-    }
-}
-
-fn end(old: &Ruleset, new: &Ruleset) -> Result<usize, NetlinkError> {
-    Connections::open()?.end(old, new)
-}
-
-/// Open connections of one kind that a policy would not admit.
-#[derive(Debug, Serialize)]
-pub(super) struct Kind {
-    #[serde(flatten)]
-    refused: Refused,
-    /// How many there are.
-    count: usize,
-    /// Whether `apply` would end them.
-    ends: bool,
-}
-
-/// Open connections that a policy would not admit, alike ones together: first those that `apply` would end.
-pub(super) fn refused(old: Option<&Ruleset>, ready: &Ready) -> Vec<Kind> {
-    let found = Connections::open().and_then(|mut open| open.refused(old, &ready.ruleset));
-    let found = found.unwrap_or_else(|err| {
-        log::warn!("open connections cannot be read: {err}");
-        Vec::new()
-    });
-    let mut kinds: BTreeMap<Refused, usize> = BTreeMap::new();
-    for (_, refused) in found {
-        *kinds.entry(refused).or_default() += 1;
-    }
-    // `true` is behind `false`.
-    let mut kinds: Vec<Kind> = kinds
-        .into_iter()
-        .map(|(refused, count)| Kind {
-            ends: refused.was_admitted && ready.policy.options.cut_revoked,
-            refused,
-            count,
-        })
-        .collect();
-    kinds.sort_by_key(|kind| (!kind.ends, std::cmp::Reverse(kind.count)));
-    kinds
-}
-
-/// The same for people.
-pub(super) fn refused_text(kinds: &[Kind]) -> String {
-    let mut text = String::new();
-    for (ends, what) in [
-        (true, "would end"),
-        (false, "would stay, and be refused if begun anew"),
-    ] {
-        let these = || kinds.iter().filter(|kind| kind.ends == ends);
-        let all: usize = these().map(|kind| kind.count).sum();
-        if all > 0 {
-            let _ = writeln!(text, "{} {what}:", count(all, "open connection"));
-        }
-        for kind in these().take(KINDS_SHOWN) {
-            let _ = writeln!(text, "  {} of {}", kind.count, kind.refused);
-        }
-        let more = these().count().saturating_sub(KINDS_SHOWN);
-        if more > 0 {
-            let _ = writeln!(text, "  and {more} more kinds; --json has them all");
-        }
-    }
-    text
+    Connections::open()?.end(&change).map(drop)
 }
 
 /// Afterwards: it is confirmed, or waits for that.
@@ -314,7 +260,7 @@ pub(super) fn after_apply(
     match args.confirm {
         None => {
             let state = State::open();
-            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest, by_iptables), &ready.ruleset));
+            let noted = state.note_discovered(&ready.policy).and_then(|()| state.clear_pending()).and_then(|()| state.confirm(&Entry::new(path, &ready.digest, by_iptables, ready.policy.options.cut_revoked), &ready.ruleset));
             if let Err(err) = noted
                 && !output.is_json()
             {
@@ -388,7 +334,7 @@ pub(super) fn boot(policy: &Path) -> u8 {
         }
     };
     if let Some(last) = last {
-        return match put_kept(&last) {
+        return match put_kept(&last, None) {
             Ok(()) => {
                 output.text(&format!(
                     "loaded number {} of {}, from {}\n",
@@ -411,9 +357,13 @@ pub(super) fn boot(policy: &Path) -> u8 {
         trouble("boot", &why, &output);
         return close(&output);
     }
-    let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
+    let to = Before {
+        by_iptables: ready.policy.options.backend == HeldBy::Iptables,
+        cut: ready.policy.options.cut_revoked,
+        ruleset: Some(ready.ruleset),
+    };
     let name = policy.display().to_string();
-    match put(Some(&ready.ruleset), by_iptables, &name) {
+    match put(&to, &name, None) {
         Ok(()) => {
             output.text(&format!(
                 "nothing was confirmed yet; applied {}\n",
@@ -430,7 +380,13 @@ fn close(output: &Output) -> u8 {
     let Some(closed) = load("closed", CLOSED, &NoFiles).policy else {
         return TROUBLE;
     };
-    if let Err(err) = put(Some(&compile(&closed).0), false, "nothing") {
+    let to = Before {
+        ruleset: Some(compile(&closed).0),
+        by_iptables: false,
+        // What is open may be the way in of whoever repairs this.
+        cut: false,
+    };
+    if let Err(err) = put(&to, "nothing", None) {
         return trouble("boot", &err, output);
     }
     complain(

@@ -8,6 +8,7 @@ mod history;
 mod import;
 mod keep;
 mod others;
+mod loading;
 pub(crate) mod plan;
 mod render;
 mod status;

@@ -5,10 +5,12 @@ use peerwall_core::plan::{Op, Plan, plan};
 use peerwall_core::render;
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, Given, count, keep, others, refuse};
+use super::{DIFFERS, DONE, Given, count, fallback, others, refuse};
 use crate::foreign;
 use crate::kernel::Kernel;
 use crate::output::Output;
+use crate::revocation;
+use crate::since;
 
 pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     let ready = match &policy.read {
@@ -28,7 +30,10 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
         asked => asked?,
     }
     let old = seen.table.as_ref().and_then(|table| table.ruleset());
-    let refused = keep::refused(old.as_ref(), ready);
+    let is_first = seen.table.is_none() && !since::by_iptables();
+    let old = old.or_else(fallback::in_force);
+    let which = revocation::which(is_first, ready.policy.options.cut_revoked, false);
+    let refused = revocation::survey(old.as_ref(), &ready.ruleset, which);
     let others = foreign::find();
     match output.is_json() {
         true => {
@@ -42,7 +47,7 @@ pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
             ready.warn();
             others::warn(&others, output);
             output.text(&as_text(&plan));
-            output.text(&keep::refused_text(&refused));
+            output.text(&revocation::planned_text(&refused, is_first));
         }
     }
     Ok(if plan.is_empty() { DONE } else { DIFFERS })

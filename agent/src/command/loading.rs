@@ -1,0 +1,128 @@
+//! What happens to open connections around the load of a ruleset, without an agent.
+
+use peerwall_core::ruleset::Ruleset;
+use serde_json::Value;
+
+use crate::agent::state::Pending;
+use crate::caller::Caller;
+use crate::cli::WishArgs;
+use crate::connections::{Change, Connections, Which};
+use crate::first;
+use crate::netlink::NetlinkError;
+use crate::ready::Ready;
+use crate::revocation;
+
+/// A load that is under way.
+pub(super) struct Loading {
+    /// Whether nothing of ours was loaded before.
+    is_first: bool,
+    /// What was loaded before, as far as it is known.
+    old: Option<Ruleset>,
+    connections: Result<Connections, NetlinkError>,
+    /// An earlier trial that this load replaces, and what both would go back to.
+    trial: Option<(Ruleset, Ruleset)>,
+}
+
+/// What is said about open connections.
+#[derive(Default)]
+pub(super) struct Told {
+    /// For people.
+    pub(super) text: String,
+    /// For machines.
+    pub(super) json: Value,
+}
+
+impl Loading {
+    /// Before rules are changed; with the trial that this load replaces, if one is under way.
+    pub(super) fn new(is_first: bool, old: Option<Ruleset>, trial: Option<Pending>) -> Self {
+        let trial = trial.filter(|trial| trial.before_cut);
+        let mut loading = Self {
+            is_first,
+            old,
+            connections: Connections::open(),
+            trial: trial.and_then(|trial| Some((trial.new.ruleset, trial.before?))),
+        };
+        loading.introduce();
+        loading
+    }
+
+    /// What was loaded before, if it was seen; nothing keeps what is known already.
+    pub(super) fn was(&mut self, old: Option<Ruleset>) {
+        if self.old.is_none() {
+            self.old = old;
+        }
+    }
+
+    /// At the first load, once before and once after it: connections may be opened in between.
+    fn introduce(&mut self) {
+        if let (true, Ok(connections)) = (self.is_first, &mut self.connections) {
+            first::introduce_or_say(connections);
+        }
+    }
+
+    /// After an apply: ends what is to end, and says what ended and what did not.
+    pub(super) fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
+        self.introduce();
+        let trial = self.trial.take();
+        if wish.confirm.is_some() {
+            // A trial ends nothing until it is confirmed, but for what an earlier trial let in.
+            let Some((trial, before)) = trial else {
+                return Told::default();
+            };
+            let change = Change {
+                fallback: Some(&before),
+                ..Change::revoke(&trial, &ready.ruleset)
+            };
+            return self.end(&change);
+        }
+        let caller = Caller::here();
+        let spare = revocation::spared(&caller, wish.force);
+        let cut = ready.policy.options.cut_revoked;
+        let old = self.old.take();
+        let change = Change {
+            old: old.as_ref(),
+            new: &ready.ruleset,
+            fallback: None,
+            which: revocation::which(self.is_first, cut, wish.end_refused),
+            spare: &spare,
+        };
+        self.end(&change)
+    }
+
+    fn end(&mut self, change: &Change<'_>) -> Told {
+        let connections = self.connections.as_mut().map_err(|err| err.to_string());
+        let ended = connections.and_then(|open| open.end(change).map_err(|err| err.to_string()));
+        match ended {
+            Ok(outcome) => Told {
+                text: revocation::applied_text(&outcome, self.is_first),
+                json: revocation::applied_json(&outcome),
+            },
+            Err(err) => Told {
+                text: format!(
+                    "warning: open connections that the policy refuses may go on, since they could not be read or ended: {err}\n"
+                ),
+                json: serde_json::json!({"error": err}),
+            },
+        }
+    }
+
+    /// After going back, or booting.
+    pub(super) fn go_back(mut self, new: &Ruleset, cut: bool) {
+        self.introduce();
+        let old = self.old.take();
+        let which = revocation::which(self.is_first, cut, false);
+        if which == Which::None {
+            return;
+        }
+        let told = self.end(&Change {
+            old: old.as_ref(),
+            new,
+            fallback: None,
+            which,
+            spare: &[],
+        });
+        for line in told.text.lines() {
+            log::info!("{line}");
+        }
+    }
+}
