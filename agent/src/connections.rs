@@ -44,15 +44,18 @@ pub struct Older {
     sockets: BTreeSet<Ends>,
 }
 
+/// Open connections, alike ones counted together.
+pub type Kinds = BTreeMap<Refused, usize>;
+
 /// What happened to the connections that a policy refuses.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// How many open connections ended.
     pub ended: usize,
     /// Open connections that stay, by kind.
-    pub left: BTreeMap<Refused, usize>,
+    pub left: Kinds,
     /// Open connections that could not be judged and stay, by kind.
-    pub unsure: BTreeMap<Refused, usize>,
+    pub unsure: Kinds,
     /// Why sockets of this host could not be ended.
     pub trouble: Option<String>,
 }
@@ -99,7 +102,7 @@ struct Found {
 #[derive(Default)]
 struct Survey {
     refused: Vec<Found>,
-    unsure: BTreeMap<Refused, usize>,
+    unsure: Kinds,
 }
 
 /// The kernel's table of connections.
@@ -148,7 +151,7 @@ impl Connections {
         &mut self,
         old: Option<&Ruleset>,
         new: &Ruleset,
-    ) -> Result<(BTreeMap<Refused, usize>, BTreeMap<Refused, usize>), NetlinkError> {
+    ) -> Result<(Kinds, Kinds), NetlinkError> {
         let change = Change {
             old,
             new,
@@ -157,7 +160,7 @@ impl Connections {
             spare: &[],
         };
         let survey = self.survey(&change, &Sockets::list())?;
-        let mut kinds = BTreeMap::new();
+        let mut kinds = Kinds::new();
         for found in survey.refused.into_iter().filter(|found| found.is_open) {
             *kinds.entry(found.refused).or_default() += 1;
         }

@@ -215,9 +215,7 @@ pub fn decode(raw: &RawMessage<'_>, protocol: u8) -> Result<Socket, DecodeError>
         local: end(0, 4).ok_or_else(cut)?,
         remote: end(2, 20).ok_or_else(cut)?,
         info,
-        id: id
-            .try_into()
-            .map_err(|_: std::array::TryFromSliceError| cut())?,
+        id: id.try_into().ok().ok_or_else(cut)?,
     })
 }
 
