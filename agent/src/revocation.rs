@@ -96,7 +96,7 @@ pub fn planned_text(kinds: &[Kind], is_first: bool) -> String {
     let mut text = String::new();
     list(&mut text, kinds, true, true, |n| format!("{n} would end:"));
     list(&mut text, kinds, false, true, |n| {
-        format!("{n} would stay open, though the policy refuses them if they are opened again:")
+        format!("{n} would stay open, although the policy refuses new connections like this:")
     });
     if kinds.iter().any(|kind| !kind.ends && kind.is_judged) {
         text.push_str(HOW_TO_END);
@@ -108,7 +108,7 @@ pub fn planned_text(kinds: &[Kind], is_first: bool) -> String {
 
 fn not_known(count: String) -> String {
     format!(
-        "{count} would stay open: the policy admits them by some interfaces only, and the route to their source does not tell which one they use:"
+        "{count} would stay open, because the policy admits such connections by some interfaces only and the route to the source does not tell which one is used:"
     )
 }
 
@@ -121,14 +121,14 @@ pub fn applied_text(outcome: &Outcome, is_first: bool) -> String {
     }
     let kinds = left(outcome);
     list(&mut text, &kinds, false, true, |n| {
-        format!("{n} left as they are, though the policy refuses them if they are opened again:")
+        format!("not ended, although the policy refuses new connections like this: {n}:")
     });
     if !outcome.left.is_empty() {
         text.push_str(HOW_TO_END);
     }
     list(&mut text, &kinds, false, false, |n| {
         format!(
-            "{n} left as they are: the policy admits them by some interfaces only, and the route to their source does not tell which one they use:"
+            "not ended, because the policy admits such connections by some interfaces only and the route to the source does not tell which one is used: {n}:"
         )
     });
     if let Some(why) = outcome.trouble.as_ref().filter(|_| outcome.ended > 0) {

@@ -2,6 +2,7 @@
 //!
 //! - [`ns`]: namespaces, entered by the tests themselves (no root needed).
 //! - [`net`]: veth, bridges, VXLAN as flannel sets them up.
+//! - [`open`]: open connections, real ones and conntrack entries alone.
 //! - [`probe`]: servers and clients that say whether something gets through.
 //! - [`raw`]: packets made by hand, forged ones too.
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
@@ -11,6 +12,7 @@
 pub mod case;
 pub mod net;
 pub mod ns;
+pub mod open;
 pub mod probe;
 pub mod raw;
 pub mod story;

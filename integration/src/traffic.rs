@@ -27,10 +27,27 @@ impl Three {
     /// # Panics
     /// If they cannot be had.
     pub fn new() -> Self {
+        Self::of(
+            Host::new("host"),
+            Host::new("friend"),
+            Host::new("stranger"),
+        )
+    }
+
+    /// Makes three of these names, where there are several.
+    ///
+    /// # Panics
+    /// If they cannot be had.
+    pub fn named(name: &str) -> Self {
+        let host = |role: &str| Host::new(&format!("{name}-{role}"));
+        Self::of(host("host"), host("friend"), host("stranger"))
+    }
+
+    fn of(host: Host, friend: Host, stranger: Host) -> Self {
         let three = Self {
-            host: Host::new("host"),
-            friend: Host::new("friend"),
-            stranger: Host::new("stranger"),
+            host,
+            friend,
+            stranger,
         };
         wire(
             &three.host,

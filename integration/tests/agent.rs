@@ -829,7 +829,7 @@ netns_test! {
             let named = " of friends (198.51.100.2) to this host, 9100/tcp (input-default)";
             assert!(plan.contains("would end:\n") && plan.contains(named) && !plan.contains("would stay open"), "{plan}");
             let plan = said(&host.peerwall(&["plan", by[0], by[1], keeping.to_str().unwrap()]));
-            assert!(!plan.contains("would end") && plan.contains(named) && plan.contains("would stay open, though the policy refuses them if they are opened again:\n"), "{plan}");
+            assert!(!plan.contains("would end") && plan.contains(named) && plan.contains("would stay open, although the policy refuses new connections like this:\n"), "{plan}");
             assert!(lives(&mut of_revoked));
             fs::copy(&fewer, &path).unwrap();
             let output = host.peerwall(&["apply", by[0], by[1], &text]);
