@@ -87,7 +87,7 @@ const SITUATIONS: [Situation; 9] = [
     },
     Situation {
         name: "the server's address is on lo, by IPv6",
-        setup: "ip address add 2001:db8:9::1/128 dev lo",
+        setup: "ip address add 2001:db8:9::1/128 dev lo nodad",
         server: "[2001:db8:9::1]:22",
         dialled: "[2001:db8:9::1]:22",
         good: &[ALLOW_22, BY_ETH1, PEER_V6],
