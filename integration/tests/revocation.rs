@@ -168,7 +168,7 @@ impl World {
     fn new(name: &str, size: Size) -> Self {
         let host = Host::new(name);
         host.sysctl("net.ipv4.ip_forward", "1");
-        host.sh("ip link add cni0 type dummy && ip link set cni0 up && ip route add 10.244.1.0/24 dev cni0");
+        host.sh("ip link add cni0 type bridge && ip link set cni0 up && ip route add 10.244.1.0/24 dev cni0");
         let mut clients = Vec::new();
         for (interface, v4, v6) in NETWORKS {
             let client = Host::new(&format!("{name}-{interface}"));
@@ -178,6 +178,10 @@ impl World {
                 .collect();
             let theirs: Vec<&str> = theirs.iter().map(String::as_str).collect();
             wire(&host, interface, &[&own, &own6], &client, "eth0", &theirs);
+            // Connect from the first address.
+            client.sh(&format!(
+                "ip -6 route add {v6}/64 dev eth0 src {v6}2 metric 100"
+            ));
             clients.push(client);
         }
         let listening: Vec<String> = (0..size.listeners)
@@ -205,8 +209,8 @@ impl World {
         let mut fresh = Vec::new();
         while self.entries.len() + fresh.len() < size.connections {
             let client = chance.client().1;
-            self.serial = self.serial.wrapping_add(1) % 25_000;
-            let from = at(&client, 30_000 + self.serial);
+            self.serial = self.serial.wrapping_add(1) % 20_000;
+            let from = at(&client, 10_000 + self.serial);
             let to = match (client.contains(':'), chance.one_in(4)) {
                 (true, _) => "2001:db8::1",
                 (false, true) => POD,
