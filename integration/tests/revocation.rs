@@ -189,7 +189,10 @@ impl World {
                 let port = 9000 + index % PORTS;
                 match index / PORTS {
                     0 => format!("[::]:{port}"),
-                    more => format!("192.0.2.1:{}", 9000 + PORTS + more * PORTS + index % PORTS),
+                    more => {
+                        let address = ["192.0.2.1", "0.0.0.0"][more as usize % 2];
+                        format!("{address}:{}", 9000 + PORTS + more * PORTS + index % PORTS)
+                    }
                 }
             })
             .collect();
@@ -235,7 +238,7 @@ impl World {
         for address in &self.listening {
             let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
             for (client, (interface, _, v6)) in self.clients.iter().zip(NETWORKS) {
-                let target = match address.starts_with('[') && port % 2 == 0 {
+                let target = match address.starts_with('[') && port.is_multiple_of(2) {
                     true => format!("[{v6}1]:{port}"),
                     false => format!("192.0.2.1:{port}"),
                 };

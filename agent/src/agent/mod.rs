@@ -8,6 +8,7 @@ pub mod events;
 pub mod exporter;
 mod holder;
 mod metrics;
+mod open;
 mod server;
 pub mod state;
 mod watch;
@@ -26,8 +27,6 @@ use peerwall_core::link::Link;
 use peerwall_core::policy::load::Files;
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
 use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
-use peerwall_core::revoke;
-use peerwall_core::ruleset::Ruleset;
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -35,14 +34,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::caller::{Caller, Ssh};
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE};
-use crate::connections::{self, Connections, Older, Which};
+use crate::connections::{Connections, Older};
 use crate::files::{FileSystem, beside};
 use crate::foreign;
-use crate::first;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
-use crate::netlink::NetlinkError;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
 use crate::since;
@@ -50,6 +47,7 @@ use control::{Answer, Command, Control, Wish};
 use events::Change;
 use exporter::Exporter;
 pub use holder::Holder;
+use open::introduce;
 use state::{Before, Entry, Kept, Pending, State};
 use watch::Watch;
 
@@ -638,15 +636,12 @@ impl Agent {
                 }
             }
         };
-        if let Some(trial) = self.pending.take() {
-            self.replaced = Some(trial);
-        }
         let pending = Pending::new(new.clone(), before, seconds, from);
         // Should the agent die, the guard goes back; an agent that lives does it before.
         self.state.guard(&pending).map_err(|err| {
             format!("nothing was changed, since it could not be noted how to go back: {err}")
         })?;
-        self.pending = Some(pending);
+        self.replaced = self.pending.replace(pending);
         Ok(())
     }
 
@@ -656,8 +651,9 @@ impl Agent {
             return Input::Tick;
         };
         let begun = Instant::now();
-        let is_first = !self.holder.is_loaded();
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
+        // By iptables, a look takes as long as a repair.
+        let is_first = !(is_repair && self.holder.is_deaf()) && !self.holder.is_loaded();
         // Not before a repair: rules first.
         if is_first && !is_repair {
             introduce(&mut self.connections);
@@ -684,7 +680,7 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
-                if is_first {
+                if is_first || is_repair && self.holder.is_deaf() && done.change.is_some() {
                     introduce(&mut self.connections);
                 }
                 match why {
@@ -714,91 +710,6 @@ impl Agent {
                 self.outcome.converged = Some(Err(err.to_string()));
                 Input::Converged(Err(err.to_string()))
             }
-        }
-    }
-
-    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none, but for
-    /// those that only an earlier trial admitted.
-    fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
-        let spare = std::mem::take(&mut self.outcome.spare);
-        let end_refused = std::mem::take(&mut self.outcome.end_refused);
-        let is_asked = std::mem::take(&mut self.outcome.is_asked);
-        let replaced = self.replaced.take();
-        let Some(wanted) = &self.wanted else { return };
-        let new = &wanted.kept.ruleset;
-        let change = match (&self.pending, replaced.as_ref()) {
-            (Some(_), Some(trial)) if trial.before_cut => connections::Change {
-                fallback: trial.before.as_ref(),
-                which: match trial.before {
-                    Some(_) => Which::Revoked,
-                    None => Which::None,
-                },
-                ..connections::Change::revoke(&trial.new.ruleset, new)
-            },
-            (Some(_), _) => return,
-            (None, _) => connections::Change {
-                old: before,
-                new,
-                fallback: None,
-                which: revocation::which(is_first, wanted.cut, end_refused),
-                spare: &spare,
-            },
-        };
-        // The kernel walks its whole table for a list of connections, however few there are.
-        let only_widens = || before.is_some_and(|before| revoke::only_widens(before, new));
-        if change.which == Which::None && !is_asked
-            || change.which == Which::Revoked && only_widens()
-        {
-            return;
-        }
-        let open = open_once(&mut self.connections);
-        match open.and_then(|open| open.end(&change)) {
-            Ok(outcome) => {
-                let text = revocation::applied_text(&outcome, is_first);
-                text.lines().for_each(|line| log::info!("{line}"));
-                self.outcome.connections = (text, revocation::applied_json(&outcome));
-            }
-            Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
-        }
-    }
-
-    /// Notes which connections are there that the policy refuses: they are older than it, and none of its
-    /// business.
-    fn know_older(&mut self) {
-        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.older) else {
-            return;
-        };
-        let open = open_once(&mut self.connections);
-        let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
-        self.older = Some(older.unwrap_or_else(|err| {
-            log::warn!("open connections cannot be read: {err}");
-            Older::default()
-        }));
-    }
-
-    /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
-    fn sweep(&mut self) {
-        if self.sweep_due.is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        self.sweep_due = None;
-        let wanted = self.wanted.as_ref().filter(|wanted| wanted.cut);
-        let (Some(wanted), Some(older), None) = (wanted, &self.older, &self.pending) else {
-            return;
-        };
-        let open = open_once(&mut self.connections);
-        let change = connections::Change {
-            old: None,
-            which: Which::Younger(older),
-            ..connections::Change::revoke(&wanted.kept.ruleset, &wanted.kept.ruleset)
-        };
-        match open.and_then(|open| open.end(&change)) {
-            Ok(outcome) if outcome.ended == 0 => {}
-            Ok(outcome) => log::warn!(
-                "ended {} connections that had come in while the rules were not loaded",
-                outcome.ended
-            ),
-            Err(err) => log::warn!("what came in while the rules were not there goes on: {err}"),
         }
     }
 
@@ -1032,22 +943,6 @@ impl Agent {
 /// What is said to who confirms from where he applied.
 pub const SAME_CONNECTION: &str =
     "confirm from a new connection or terminal: this one was open before, and shows nothing";
-
-/// Tells conntrack of connections that this host opened.
-fn introduce(connections: &mut Option<Connections>) {
-    match open_once(connections) {
-        Ok(open) => first::introduce_or_say(open),
-        Err(err) => log::warn!("conntrack cannot be told of this host's connections: {err}"),
-    }
-}
-
-/// Opens ctnetlink when it is needed first, and keeps it open.
-fn open_once(open: &mut Option<Connections>) -> Result<&mut Connections, NetlinkError> {
-    match open {
-        Some(open) => Ok(open),
-        closed => Ok(closed.insert(Connections::open()?)),
-    }
-}
 
 /// What is told of an overlay.
 fn overlay(overlay: &Overlay) -> Value {

@@ -1,0 +1,116 @@
+//! Open connections, while the agent runs: what ends when the policy changes, and what came in while the rules
+//! were not loaded.
+
+use std::time::Instant;
+
+use peerwall_core::revoke;
+use peerwall_core::ruleset::Ruleset;
+
+use super::Agent;
+use crate::connections::{Change, Connections, Older, Which};
+use crate::first;
+use crate::netlink::NetlinkError;
+use crate::revocation;
+
+impl Agent {
+    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none, but for
+    /// those that only an earlier trial admitted.
+    pub(super) fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
+        let spare = std::mem::take(&mut self.outcome.spare);
+        let end_refused = std::mem::take(&mut self.outcome.end_refused);
+        let is_asked = std::mem::take(&mut self.outcome.is_asked);
+        let replaced = self.replaced.take();
+        let Some(wanted) = &self.wanted else { return };
+        let new = &wanted.kept.ruleset;
+        let change = match (&self.pending, replaced.as_ref()) {
+            (Some(_), Some(trial)) if trial.before_cut => Change {
+                fallback: trial.before.as_ref(),
+                which: match trial.before {
+                    Some(_) => Which::Revoked,
+                    None => Which::None,
+                },
+                ..Change::revoke(&trial.new.ruleset, new)
+            },
+            (Some(_), _) => return,
+            (None, _) => Change {
+                old: before,
+                new,
+                fallback: None,
+                which: revocation::which(is_first, wanted.cut, end_refused),
+                spare: &spare,
+            },
+        };
+        // The kernel walks its whole table for a list of connections, however few there are.
+        let only_widens = || before.is_some_and(|before| revoke::only_widens(before, new));
+        if change.which == Which::None && !is_asked
+            || change.which == Which::Revoked && only_widens()
+        {
+            return;
+        }
+        let open = open_once(&mut self.connections);
+        match open.and_then(|open| open.end(&change)) {
+            Ok(outcome) => {
+                let text = revocation::applied_text(&outcome, is_first);
+                text.lines().for_each(|line| log::info!("{line}"));
+                self.outcome.connections = (text, revocation::applied_json(&outcome));
+            }
+            Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
+        }
+    }
+
+    /// Notes which connections are there that the policy refuses: they are older than it, and none of its
+    /// business.
+    pub(super) fn know_older(&mut self) {
+        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.older) else {
+            return;
+        };
+        let open = open_once(&mut self.connections);
+        let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
+        self.older = Some(older.unwrap_or_else(|err| {
+            log::warn!("open connections cannot be read: {err}");
+            Older::default()
+        }));
+    }
+
+    /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
+    pub(super) fn sweep(&mut self) {
+        if self.sweep_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.sweep_due = None;
+        let wanted = self.wanted.as_ref().filter(|wanted| wanted.cut);
+        let (Some(wanted), Some(older), None) = (wanted, &self.older, &self.pending) else {
+            return;
+        };
+        let open = open_once(&mut self.connections);
+        let change = Change {
+            old: None,
+            which: Which::Younger(older),
+            ..Change::revoke(&wanted.kept.ruleset, &wanted.kept.ruleset)
+        };
+        match open.and_then(|open| open.end(&change)) {
+            Ok(outcome) if outcome.ended == 0 => {}
+            Ok(outcome) => log::warn!(
+                "ended {} connections that had come in while the rules were not loaded",
+                outcome.ended
+            ),
+            Err(err) => log::warn!("what came in while the rules were not there goes on: {err}"),
+        }
+    }
+}
+
+/// Tells conntrack of connections that this host opened.
+pub(super) fn introduce(connections: &mut Option<Connections>) {
+    match open_once(connections) {
+        Ok(open) => first::introduce_or_say(open),
+        Err(err) => log::warn!("conntrack cannot be told of this host's connections: {err}"),
+    }
+}
+
+/// Opens ctnetlink when it is needed first, and keeps it open.
+fn open_once(open: &mut Option<Connections>) -> Result<&mut Connections, NetlinkError> {
+    match open {
+        Some(open) => Ok(open),
+        closed => Ok(closed.insert(Connections::open()?)),
+    }
+}
