@@ -143,4 +143,3 @@ fn dialled(connection: &revoke::Connection) -> String {
         false => format!("port {}", connection.dialled),
     }
 }
-

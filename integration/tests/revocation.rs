@@ -17,7 +17,7 @@ use std::net::{IpAddr, TcpStream};
 use std::path::Path;
 use std::time::Instant;
 
-use peerwall_core::packet::{CtState, Hook, Packet, Transport, Verdict};
+use peerwall_core::packet::{Hook, Packet, Transport, Verdict};
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::port::{TCP, UDP};
@@ -121,25 +121,16 @@ fn policy(text: &str) -> Policy {
 /// Whether a policy admits a connection that arrives by an interface.
 fn admits(policy: &Policy, (protocol, from, to): Entry, interface: &str) -> bool {
     let pod: IpAddr = POD.parse().unwrap();
-    let packet = Packet {
-        hook: if to.ip() == pod {
-            Hook::Forward
-        } else {
-            Hook::Input
-        },
-        interface: interface.to_owned(),
-        source: from.ip(),
-        destination: to.ip(),
-        transport: Transport::Ports {
-            protocol,
-            source: from.port(),
-            destination: to.port(),
-        },
-        hop_limit: 64,
-        state: CtState::New,
-        dialled: None,
-        reverse_path: true,
+    let hook = match to.ip() == pod {
+        true => Hook::Forward,
+        false => Hook::Input,
     };
+    let transport = Transport::Ports {
+        protocol,
+        source: from.port(),
+        destination: to.port(),
+    };
+    let packet = Packet::new(hook, interface, from.ip(), to.ip(), transport);
     policy.verdict(&packet).verdict == Verdict::Accept
 }
 

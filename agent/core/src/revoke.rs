@@ -251,12 +251,7 @@ impl Place {
 }
 
 /// The first packet of a connection that comes in by an interface of a host with these addresses.
-pub fn first_packet(
-    place: &Place,
-    hook: Hook,
-    interface: &str,
-    connection: &Connection,
-) -> Packet {
+pub fn first_packet(place: &Place, hook: Hook, interface: &str, connection: &Connection) -> Packet {
     let transport = Transport::Ports {
         protocol: connection.protocol,
         source: connection.source_port,

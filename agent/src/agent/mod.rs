@@ -653,7 +653,8 @@ impl Agent {
         let begun = Instant::now();
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
         // By iptables, a look takes as long as a repair.
-        let is_first = !(is_repair && self.holder.is_deaf()) && !self.holder.is_loaded();
+        let is_known = is_repair && self.holder.is_deaf();
+        let is_first = !(is_known || self.holder.is_loaded());
         // Not before a repair: rules first.
         if is_first && !is_repair {
             introduce(&mut self.connections);
