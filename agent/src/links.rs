@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use peerwall_core::interface::InterfacePattern;
 use peerwall_core::link::Link;
-use peerwall_core::policy::{Discovery, OverlayBackend, Policy};
+use peerwall_core::policy::{Discovery, Overlay, Policy};
 use peerwall_proto::attr::DecodeError;
 use peerwall_proto::message::{Datagram, RawMessage};
 use peerwall_proto::rtnetlink::List;
@@ -78,8 +78,9 @@ impl Interests {
     }
 }
 
-/// What a policy depends on: the interfaces of overlays that are discovered, and routes where no tunnel
-/// tells pods from other hosts.
+/// What a policy depends on: the interfaces of overlays that are discovered; routes where pods may come without
+/// a tunnel; neighbours where they may come unmasqueraded; and addresses, since those of cluster services are
+/// not this host's own, and an overlay's subnets do not hold this host's own networks.
 pub fn interests(policy: &Policy) -> Interests {
     let overlays = &policy.overlays;
     let discovered = overlays
@@ -87,11 +88,12 @@ pub fn interests(policy: &Policy) -> Interests {
         .filter(|overlay| overlay.discovery != Discovery::Written);
     let patterns = discovered.flat_map(|overlay| &overlay.interfaces);
     let names = patterns.filter_map(InterfacePattern::exact);
-    let is_routed = |backend| matches!(backend, OverlayBackend::HostGw | OverlayBackend::None);
+    let by_route = |overlay: &Overlay| overlay.by_route || !overlay.backend.is_tunnelled();
     Interests {
         names: names.map(str::to_owned).collect(),
-        routes: overlays.iter().any(|overlay| is_routed(overlay.backend)),
-        ..Interests::default()
+        addresses: !policy.allows.is_empty() || !overlays.is_empty(),
+        routes: overlays.iter().any(by_route),
+        neighbours: overlays.iter().any(|overlay| overlay.unmasqueraded),
     }
 }
 
@@ -198,6 +200,10 @@ impl Known {
                 .is_some_and(|name| interests.names.contains(&name)));
         }
         if let Some(found) = address::decode(raw)? {
+            // Every pod's interface has one, and no policy depends on it.
+            if is_link_local(found.address) {
+                return Ok(false);
+            }
             return Ok(match raw.kind {
                 address::RTM_DELADDR => self.addresses.remove(&key(&found)),
                 _ => self.addresses.insert(key(&found)),
@@ -218,6 +224,13 @@ impl Known {
             self.neighbours.clear();
         }
         self.neighbours.insert(key, mac) != Some(mac)
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

@@ -82,6 +82,8 @@ struct Wanted {
     cut: bool,
     /// Peers, overlays and allows, for telling.
     counts: Value,
+    /// Whether the ruleset is another than when the policy was accepted, since the host changed.
+    is_renewed: bool,
 }
 
 /// What became of reading and converging, for who asked for it.
@@ -277,6 +279,7 @@ impl Agent {
             cut: kept.entry.cut,
             kept,
             counts,
+            is_renewed: false,
         });
     }
 
@@ -490,7 +493,7 @@ impl Agent {
         let same = |digest: &Option<String>| digest.as_ref() == Some(&ready.digest);
         let wish = self.wish.take();
         if wish.is_none() && same(&self.read_digest) && self.reconcile.policy_error.is_none() {
-            return Ok(false);
+            return Ok(self.accept_host(ready));
         }
         let refused = self.state.refused();
         if wish.is_none() && same(&refused) {
@@ -537,6 +540,22 @@ impl Agent {
         Ok(true)
     }
 
+    /// The policy is the same text, but means another ruleset on this host now: a route, an address or a
+    /// neighbour changed. It is no other policy, so it is not in the history again.
+    fn accept_host(&mut self, ready: Ready) -> bool {
+        let Some(wanted) = &mut self.wanted else {
+            return false;
+        };
+        let kept = &mut wanted.kept;
+        if kept.entry.digest != ready.digest || kept.ruleset == ready.ruleset {
+            return false;
+        }
+        kept.ruleset = ready.ruleset;
+        wanted.is_renewed = true;
+        log::info!("addresses, routes or neighbours of this host changed");
+        true
+    }
+
     /// Wants what a policy says.
     fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), String> {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
@@ -578,7 +597,12 @@ impl Agent {
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
-        self.wanted = Some(Wanted { kept, cut, counts });
+        self.wanted = Some(Wanted {
+            kept,
+            cut,
+            counts,
+            is_renewed: false,
+        });
         Ok(())
     }
 
@@ -722,8 +746,13 @@ impl Agent {
             let refused = self.state.refused();
             // What is held after a rollback is in the history already.
             let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
-            if !held && let Err(err) = self.state.confirm(&wanted.kept.entry, &wanted.kept.ruleset)
-            {
+            let kept = &wanted.kept;
+            let confirmed = match (held, std::mem::take(&mut wanted.is_renewed)) {
+                (true, _) => Ok(()),
+                (false, false) => self.state.confirm(&kept.entry, &kept.ruleset),
+                (false, true) => self.state.renew(&kept.entry, &kept.ruleset),
+            };
+            if let Err(err) = confirmed {
                 log::warn!(
                     "the ruleset is in force, but will not be there at the next boot: {err}"
                 );

@@ -288,6 +288,22 @@ impl State {
         self.add(entry, ruleset)
     }
 
+    /// Replaces the ruleset of the last entry, if it is of this policy: what the policy means on this host has
+    /// changed, and the next boot should load that.
+    ///
+    /// # Errors
+    /// If that cannot be read or written.
+    pub fn renew(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
+        let _lock = self.lock()?;
+        let history = self.history()?;
+        match history.kept.last() {
+            Some(last) if last.digest == entry.digest => {
+                self.write(&ruleset_name(last.number), ruleset)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn add(&self, entry: &Entry, ruleset: &Ruleset) -> io::Result<()> {
         let mut history = self.history().unwrap_or_default();
         let last = history.kept.last();

@@ -8,23 +8,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Discovery, Overlay, OverlayBackend, Policy};
+use super::{Discovery, Overlay, Policy};
 use crate::diagnostic::Diagnostic;
 use crate::host::{Host, Interface, RT_TABLE_MAIN, Route};
 use crate::interface::InterfacePattern;
 
 /// Names that are listed in one warning.
 const NAMES_MAX: usize = 6;
-/// Interfaces that flannel and its CNI plugin make when they start, or when the first pod does. That one
-/// of them is not there says nothing.
-const COME_LATER: [&str; 6] = [
-    "flannel.1",
-    "flannel-wg",
-    "flannel-wg-v6",
-    "flannel0",
-    "flannel.ipip",
-    "cni0",
-];
+/// What the names of interfaces begin with that flannel and its CNI plugin make when they start, or when the
+/// first pod does. That one of them is not there says nothing.
+const COME_LATER: [&str; 3] = ["flannel", "cni0", "cali"];
 /// What CNI plugins start the names of a pod's interface with.
 const PER_POD: [&str; 6] = ["cali", "veth", "lxc", "tap", "eni", "azv"];
 
@@ -41,11 +34,21 @@ pub fn compare(policy: &Policy, host: &Host, administrators: &[IpAddr]) -> Vec<D
         found.extend(own_addresses(overlay, host, &is_ours));
         found.extend(administrators_inside(overlay, administrators));
         let routes = strange_routes(overlay, host, &is_ours);
-        if overlay.backend.is_tunnelled() {
-            found.extend(tunnel_routes(overlay, host, &routes));
-        } else if !routes.is_empty() {
+        let plain = match overlay.backend.is_tunnelled() {
+            true => {
+                let (by_router, straight) = by_router(overlay, &routes);
+                found.extend(beside_tunnel(overlay, host, &straight));
+                if !overlay.by_route {
+                    found.extend(outside_tunnel(overlay, &by_router));
+                    continue;
+                }
+                by_router
+            }
+            false => routes,
+        };
+        if !plain.is_empty() {
             let lan = reached_peers.get_or_insert_with(|| interfaces_to_peers(policy, host));
-            found.extend(plain_routes(overlay, host, &routes, lan));
+            found.extend(plain_routes(overlay, host, &plain, lan));
         }
     }
     for allow in &policy.allows {
@@ -70,9 +73,8 @@ fn missing<'p>(patterns: &'p [InterfacePattern], host: &Host) -> Vec<&'p Interfa
 }
 
 fn comes_later(pattern: &InterfacePattern) -> bool {
-    pattern
-        .exact()
-        .is_some_and(|name| COME_LATER.contains(&name))
+    let (InterfacePattern::Exact(name) | InterfacePattern::Prefix(name)) = pattern;
+    COME_LATER.iter().any(|start| name.starts_with(start))
 }
 
 fn no_interface(missing: &[&InterfacePattern]) -> String {
@@ -190,36 +192,31 @@ fn strange_routes<'h>(
         .collect()
 }
 
-/// With a tunnel, pods are only believed on the overlay's interfaces.
-fn tunnel_routes(overlay: &Overlay, host: &Host, routes: &[&Route]) -> Vec<Diagnostic> {
+/// Routes by a router outside of the overlay, and those straight to pods or to a tunnel's other end.
+fn by_router<'h>(overlay: &Overlay, routes: &[&'h Route]) -> (Vec<&'h Route>, Vec<&'h Route>) {
     let inside = |gateway: IpAddr| overlay.subnets.iter().any(|s| s.net.contains(&gateway));
-    // By a router outside of the overlay, or straight to pods (or to a tunnel's other end).
-    let (routed, straight): (Vec<&Route>, Vec<&Route>) = routes
+    routes
         .iter()
-        .partition(|route| route.gateway.is_some_and(|gateway| !inside(gateway)));
-    let mut found = Vec::new();
-    if let [first, ..] = straight[..] {
-        let names = names(&straight);
-        found.push(warning(overlay, first, &names).help(format!(
-            "pods that come in by it are dropped as overlay-spoof; if it is the overlay's, write {}",
-            with_interfaces(overlay, host, &names)
-        )));
-    }
-    if let [first, ..] = routed[..] {
-        let names = names(&routed);
-        let help = match overlay.backend {
-            OverlayBackend::Vxlan | OverlayBackend::Ipip => format!(
-                "these pods come without the tunnel and are dropped as overlay-spoof; if flannel's DirectRouting is on, write `direct = true`, else find out who routes {}",
-                first.destination
-            ),
-            OverlayBackend::Wireguard
-            | OverlayBackend::Udp
-            | OverlayBackend::HostGw
-            | OverlayBackend::None => "these pods come without the tunnel and are dropped as overlay-spoof; if that is how this cluster works, the backend is \"host-gw\"".to_owned(),
-        };
-        found.push(warning(overlay, first, &names).help(help));
-    }
-    found
+        .partition(|route| route.gateway.is_some_and(|gateway| !inside(gateway)))
+}
+
+/// With a tunnel, pods are only believed on the overlay's interfaces.
+fn beside_tunnel(overlay: &Overlay, host: &Host, routes: &[&Route]) -> Option<Diagnostic> {
+    let first = routes.first()?;
+    let names = names(routes);
+    Some(warning(overlay, first, &names).help(format!(
+        "pods that come in by it are dropped as overlay-spoof; if it is the overlay's, write {}",
+        with_interfaces(overlay, host, &names)
+    )))
+}
+
+fn outside_tunnel(overlay: &Overlay, routes: &[&Route]) -> Option<Diagnostic> {
+    let first = routes.first()?;
+    let names = names(routes);
+    Some(warning(overlay, first, &names).help(format!(
+        "these pods come without the tunnel and are dropped as overlay-spoof; if nodes of one LAN route without it (flannel's DirectRouting), write `direct = true`, else find out who routes {}",
+        first.destination
+    )))
 }
 
 /// Without a tunnel, pods of other nodes come in by the way to the nodes.
@@ -229,16 +226,22 @@ fn plain_routes(
     routes: &[&Route],
     lan: &BTreeSet<&str>,
 ) -> Option<Diagnostic> {
+    let is_believed = |name: &str| {
+        let named = overlay.underlay.iter().any(|pattern| pattern.matches(name));
+        overlay.by_route && (named || (overlay.underlay.is_empty() && lan.contains(name)))
+    };
     let strange: Vec<&Route> = routes
         .iter()
         .copied()
-        .filter(|route| !lan.contains(route.interface.as_str()))
+        .filter(|route| !is_believed(&route.interface))
         .collect();
     let first = strange.first()?;
     let names = names(&strange);
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
     Some(warning(overlay, first, &names).help(format!(
-        "no peer is reached by it; if it is the overlay's, write {}, and if it leads to other nodes, write these as peers",
-        with_interfaces(overlay, host, &names)
+        "pods that come in by it are dropped as overlay-spoof; write {} if only pods are there, `underlay = [{}]` if it leads to other nodes",
+        with_interfaces(overlay, host, &names),
+        quoted.join(", ")
     )))
 }
 
@@ -280,7 +283,12 @@ fn names(routes: &[&Route]) -> Vec<String> {
 /// they may come later.
 fn with_interfaces(overlay: &Overlay, host: &Host, more: &[String]) -> String {
     let missing = missing(&overlay.interfaces, host);
-    let stays = |each: &&InterfacePattern| !missing.contains(each) || comes_later(each);
+    // Of flannel's devices, those that are there are the right ones.
+    let names_device = more.iter().any(|name| name.starts_with("flannel"));
+    let stays = |each: &&InterfacePattern| {
+        let is_device = each.to_string().starts_with("flannel");
+        !missing.contains(each) || (comes_later(each) && !(is_device && names_device))
+    };
     let old = overlay.interfaces.iter().filter(stays);
     let old = old.map(ToString::to_string);
     let quoted: Vec<String> = old

@@ -68,7 +68,7 @@ fn what_does_not_fit_is_warned_of() {
             &[ETH0],
             &[LAN],
             &[(
-                "no interface `flannel.1` or `cni0` on this host now",
+                "no interface `flannel.1` or `flannel-v6.1` or `cni0` or `cali*` on this host now",
                 "ip link",
             )],
         ),
@@ -87,7 +87,7 @@ fn what_does_not_fit_is_warned_of() {
         ),
         (
             "canal: pods by routes of their own",
-            VXLAN,
+            "backend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\"]",
             &[ETH0, FLANNEL, "cali1 veth", "cali2 veth"],
             &["10.244.1.5/32 cali1", "10.244.1.6/32 cali2"],
             &[(
@@ -109,7 +109,7 @@ fn what_does_not_fit_is_warned_of() {
             &["10.244.2.0/24 flannel.4096 10.244.2.0"],
             &[(
                 "10.244.1.0 on flannel.4096 is in",
-                "`interfaces = [\"flannel.1\", \"cni0\", \"flannel.4096\"]`",
+                "`interfaces = [\"cni0\", \"cali*\", \"flannel.4096\"]`",
             )],
         ),
         (
@@ -123,6 +123,20 @@ fn what_does_not_fit_is_warned_of() {
             )],
         ),
         (
+            "DirectRouting, and the policy says so",
+            "backend = \"vxlan\"\ndirect = true",
+            &[ETH0, FLANNEL, CNI0],
+            &[LAN, "10.244.2.0/24 eth0 192.0.2.12"],
+            &[],
+        ),
+        (
+            "no tunnel, and only its own interfaces",
+            "backend = \"none\"\ninterfaces = [\"cni0\"]",
+            &[ETH0, CNI0],
+            &[LAN, "10.244.2.0/24 eth0 192.0.2.12"],
+            &[("leave by eth0,", "underlay = [\"eth0\"]")],
+        ),
+        (
             "host-gw",
             HOST_GW,
             &[ETH0, CNI0],
@@ -134,7 +148,7 @@ fn what_does_not_fit_is_warned_of() {
             HOST_GW,
             &[ETH0, "eth1 -", CNI0],
             &[LAN, "10.244.2.0/24 eth1 198.51.100.2"],
-            &[("leave by eth1,", "peers")],
+            &[("leave by eth1,", "underlay = [\"eth1\"]")],
         ),
         (
             "peers by a default route",
