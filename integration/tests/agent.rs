@@ -451,7 +451,7 @@ netns_test! {
             // An agent that is started then does not take it either, until it changes.
             let agent = Agent::start(&host, &path, &[]);
             std::thread::sleep(Duration::from_millis(300));
-            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}");
+            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}: {} {}", peers(&host), said(&host.peerwall(&["status", &text])));
             write(folder.path(), "policy.toml", &policy(&["192.0.2.6"]));
             soon(&|| has("192.0.2.6"), "a changed policy is taken");
             // What each of them changed is known.

@@ -677,8 +677,8 @@ impl Agent {
         let begun = Instant::now();
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
         // By iptables, a look takes as long as a repair.
-        let is_known = is_repair && self.holder.is_deaf();
-        let is_first = !(is_known || self.holder.is_loaded());
+        let is_unknown = is_repair && self.holder.is_deaf();
+        let is_first = !is_unknown && !self.holder.is_loaded();
         // Not before a repair: rules first.
         if is_first && !is_repair {
             introduce(&mut self.connections);
@@ -705,7 +705,7 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
-                if is_first || is_repair && self.holder.is_deaf() && done.change.is_some() {
+                if is_first || is_unknown && done.change.is_some() {
                     introduce(&mut self.connections);
                 }
                 match why {

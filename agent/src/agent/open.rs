@@ -54,7 +54,9 @@ impl Agent {
                 text.lines().for_each(|line| log::info!("{line}"));
                 self.outcome.connections = (text, revocation::applied_json(&outcome));
             }
-            Err(err) => log::warn!("open connections that the policy refuses now go on: {err}"),
+            Err(err) => {
+                log::warn!("open connections that the policy refuses could not be ended: {err}")
+            }
         }
     }
 
@@ -94,7 +96,9 @@ impl Agent {
                 "ended {} connections that had come in while the rules were not loaded",
                 outcome.ended
             ),
-            Err(err) => log::warn!("what came in while the rules were not there goes on: {err}"),
+            Err(err) => log::warn!(
+                "connections that came in while the rules were not loaded could not be ended: {err}"
+            ),
         }
     }
 }

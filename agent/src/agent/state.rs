@@ -209,7 +209,10 @@ impl State {
     /// # Errors
     /// If either cannot be done.
     pub fn guard(&self, pending: &Pending) -> io::Result<()> {
+        // The guard of an earlier one may be going back just now, and would clear this one.
+        let lock = self.lock()?;
         self.set_pending(pending)?;
+        drop(lock);
         spawn_guard()
     }
 

@@ -178,7 +178,7 @@ fn what_does_not_fit_is_warned_of() {
             &["10.244.1.0/24 cbr0"],
             &[(
                 "10.244.1.1 on cbr0 is in",
-                "interfaces = [\"flannel.1\", \"cni0\", \"cbr0\"]",
+                "interfaces = [\"flannel.1\", \"flannel-v6.1\", \"cni0\", \"cali*\", \"cbr0\"]",
             )],
         ),
         (
