@@ -7,9 +7,21 @@
 //! ```
 //!
 //! `host` is an address of the host under test, of the source's family. Words behind the protocol:
-//! `from PORT` (source port), `dialled PORT` (the connection is DNATed, this was dialled), `hop N`
-//! (TTL or hop limit), `established`, `related`, `invalid`, `untracked` (else new), `returns` (the
-//! way back to the source leaves by the interface).
+//!
+//! - `from PORT`: source port.
+//! - `dialled PORT`: the connection is DNATed; this port was dialled, at the host.
+//! - `at ADDRESS`: after `dialled`, at this address. It is not the host's.
+//! - `out INTERFACE`: the route to the destination leaves by it.
+//! - `mac ADDRESS`: Ethernet address of the sender.
+//! - `hop N`: TTL or hop limit.
+//! - `ack`: TCP with ACK and without SYN; connection tracking takes it for the first packet of a connection.
+//! - `established`, `related`, `invalid`, `untracked`: state of the connection, otherwise new.
+//! - `returns`: the way back to the source leaves by the interface.
+//! - `martian`: a real kernel drops the packet before any chain of ours; only the policy and the ruleset are
+//!   asked about it.
+//!
+//! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire NAME…` give it
+//! interfaces, before the other lines, which a shell runs in the host.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +29,8 @@ use std::path::{Path, PathBuf};
 use peerwall_core::packet::{CtState, Decision, Dialled, Hook, Packet, Transport, Verdict};
 use peerwall_core::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_core::reason::Reason;
+
+use crate::setup::ANY_PORT;
 
 /// IPv4 address of the host under test.
 pub const HOST_V4: &str = "192.0.2.254";
@@ -30,6 +44,8 @@ pub struct Case {
     pub name: String,
     /// The folder.
     pub folder: PathBuf,
+    /// `host.sh`; empty without one.
+    pub host: String,
     /// Packets with what should become of them.
     pub packets: Vec<Line>,
 }
@@ -43,6 +59,8 @@ pub struct Line {
     pub text: String,
     /// The packet.
     pub packet: Packet,
+    /// Whether a kernel drops it by itself.
+    pub martian: bool,
     /// What should become of it.
     pub want: Decision,
 }
@@ -80,6 +98,7 @@ fn read(folder: &Path) -> Case {
             number: index + 1,
             text: words.to_owned(),
             packet,
+            martian: words.split_whitespace().any(|word| word == "martian"),
             want,
         });
     }
@@ -89,6 +108,7 @@ fn read(folder: &Path) -> Case {
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         folder: folder.to_owned(),
+        host: std::fs::read_to_string(folder.join("host.sh")).unwrap_or_default(),
         packets,
     }
 }
@@ -134,14 +154,15 @@ pub fn parse(line: &str) -> Result<(Packet, Decision), String> {
                     port: number("dialled")?,
                 });
             }
-            // A service's address: nobody's own.
             "at" => {
                 let text = words.next().ok_or("`at` wants an address")?;
                 let at = packet.dialled.as_mut().ok_or("`at` goes after `dialled`")?;
                 at.address = address(text, "")?;
-                packet.to_host = at.address == host;
+                packet.to_host = false;
             }
-            "out" => packet.out = words.next().map(str::to_owned),
+            "out" => packet.out = Some(words.next().ok_or("`out` wants a name")?.to_owned()),
+            "mac" => packet.mac = Some(mac(words.next().ok_or("`mac` wants an address")?)?),
+            "martian" => {}
             "ack" => packet.syn = false,
             "hop" => {
                 packet.hop_limit = u8::try_from(number("hop")?).map_err(|err| err.to_string())?
@@ -158,7 +179,8 @@ pub fn parse(line: &str) -> Result<(Packet, Decision), String> {
             ),
         }
     }
-    packet.transport = transport(&protocol, &numbers, source_port.unwrap_or(40_000))?;
+    packet.syn &= matches!(packet.state, CtState::New | CtState::Untracked);
+    packet.transport = transport(&protocol, &numbers, source_port.unwrap_or(ANY_PORT))?;
     Ok((packet, decision(want)?))
 }
 
@@ -166,6 +188,16 @@ fn address(text: &str, host: &str) -> Result<IpAddr, String> {
     let text = if text == "host" { host } else { text };
     text.parse()
         .map_err(|err| format!("`{text}` is no address: {err}"))
+}
+
+fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Result<Vec<u8>, _> = text
+        .split(':')
+        .map(|hex| u8::from_str_radix(hex, 16))
+        .collect();
+    let bytes = bytes.map_err(|err| format!("`{text}`: {err}"))?;
+    let six = bytes.try_into();
+    six.map_err(|other: Vec<u8>| format!("`{text}` has {} bytes, not 6", other.len()))
 }
 
 fn transport(protocol: &str, numbers: &[u16], source: u16) -> Result<Transport, String> {

@@ -6,15 +6,18 @@
 //! - [`probe`]: servers and clients that say whether something gets through.
 //! - [`raw`]: packets made by hand, forged ones too.
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
-//! - [`target`]: the host those packets are sent to.
+//! - [`target`]: the host those packets are sent to; `setup` prepares it for each, `counts` reads what
+//!   counted it.
 //! - [`story`]: the cluster of the story.
 
 pub mod case;
+mod counts;
 pub mod net;
 pub mod ns;
 pub mod open;
 pub mod probe;
 pub mod raw;
+pub mod setup;
 pub mod story;
 pub mod target;
 pub mod traffic;

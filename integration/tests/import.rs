@@ -150,7 +150,7 @@ fn try_file(
         let wanted = policy.verdict(&probe.packet);
         let got = target.judge(&probe.packet, &wanted);
         assert!(
-            agrees(&wanted, &got),
+            agrees(&probe.packet, &wanted, &got),
             "{at}: {probe:?}: {wanted}, kernel {got}"
         );
     }
