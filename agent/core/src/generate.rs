@@ -374,12 +374,25 @@ fn dialled_address(source: IpAddr) -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+/// Where packets come from and go to: loopback from anywhere, and the unspecified address, now and then.
+fn packet_address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        20 => address(),
+        1 => Just(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        1 => Just(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    ]
+}
+
 /// Packets that a kernel could show to our chains.
 pub fn packet() -> impl Strategy<Value = Packet> {
-    (address(), address()).prop_flat_map(|(source, destination)| {
+    let unspecified = Just(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let source = prop_oneof![20 => packet_address(), 1 => unspecified];
+    (source, packet_address()).prop_flat_map(|(source, destination)| {
         let destination = match (source, destination) {
             (IpAddr::V4(_), IpAddr::V6(_)) => IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
-            (IpAddr::V6(_), IpAddr::V4(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            (IpAddr::V6(_), IpAddr::V4(_)) => {
+                IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))
+            }
             (_, same) => same,
         };
         let state = prop::sample::select(vec![
