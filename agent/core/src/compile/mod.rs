@@ -97,6 +97,16 @@ impl Compiler<'_> {
             }
         }
         if has_allows {
+            // Local too, where kube-proxy uses IPVS, and no addresses of this host for that.
+            for service in self.destination_in(sets::SERVICES_SET) {
+                chain.go(
+                    service,
+                    Action::Accept,
+                    Some("addresses of cluster services".into()),
+                    Reason::ServiceAddress,
+                    None,
+                );
+            }
             let rule = Rule {
                 matches: vec![Match::Local],
                 label: true,

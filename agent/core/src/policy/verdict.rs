@@ -217,14 +217,15 @@ impl Policy {
         if self.allows.is_empty() {
             return None;
         }
+        let to_host = packet.to_host && !self.is_service(dialled.address);
         let opens = |target: &Target| match target {
-            Target::Host => packet.to_host,
+            Target::Host => to_host,
             Target::Net(_) | Target::Group(_) | Target::Overlay(_) => {
                 self.is_at(target, dialled.address)
             }
         };
         self.first_allow(packet, opens)
-            .or_else(|| (!packet.to_host).then(|| drop(Reason::ServiceAddress)))
+            .or_else(|| (!to_host).then(|| drop(Reason::ServiceAddress)))
             .or_else(|| Some(self.denied(packet)))
     }
 
@@ -247,11 +248,7 @@ impl Policy {
                 !matches!(target, Target::Overlay(_)) && self.is_at(target, packet.destination)
             });
         }
-        let is_service = self
-            .services
-            .iter()
-            .any(|net| net.contains(&packet.destination));
-        if is_service && !self.allows.is_empty() {
+        if self.is_service(packet.destination) && !self.allows.is_empty() {
             return self
                 .first_allow(packet, |target| self.is_at(target, packet.destination))
                 .or_else(|| Some(drop(Reason::ServiceAddress)));
@@ -262,6 +259,11 @@ impl Policy {
                 self.is_at(target, packet.destination)
             }
         })
+    }
+
+    /// Whether this host has the address for a service of the cluster alone.
+    fn is_service(&self, address: IpAddr) -> bool {
+        self.services.iter().any(|net| net.contains(&address))
     }
 
     /// Whether an address is one of those that are named; this host's own are not.
