@@ -63,9 +63,21 @@ impl Compiler<'_> {
             Side::Pods => None,
             Side::Route => Some(Match::ReversePath { exists: false }),
         };
+        // Iptables cannot say the last, and then the overlay is what to change.
+        let mut overlays = self.policy.overlays.iter();
+        let routed = overlays.find(|overlay| {
+            side == Side::Route && !overlay.backend.is_tunnelled() && !overlay.interfaces.is_empty()
+        });
         for mut source in self.source_in("peers") {
             source.extend(elsewhere.clone());
-            chain.deny_as(source, Reason::PeerSpoof);
+            let reason = Reason::PeerSpoof;
+            let comment = reason.sentence();
+            chain.deny(
+                source,
+                reason,
+                comment,
+                routed.map(|overlay| &overlay.place),
+            );
         }
     }
 
