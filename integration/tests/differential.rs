@@ -62,7 +62,11 @@ fn is_link_local(address: IpAddr) -> bool {
 
 /// The test host gets the address that a packet is for; but not the one that it is from.
 fn real_destination(packet: &mut Packet) {
-    let usable = |address: IpAddr| !is_link_local(address) && address != packet.source;
+    // Nothing is rewritten to loopback, where it would be dropped.
+    let rewritten_to = |address: IpAddr| packet.dialled.is_some() && address.is_loopback();
+    let usable = |address: IpAddr| {
+        !is_link_local(address) && address != packet.source && !rewritten_to(address)
+    };
     if usable(packet.destination) && packet.interface != "lo" {
         return;
     }
