@@ -437,4 +437,36 @@ netns_test! {
         assert_eq!(probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(), Some("pod3"));
         assert!(!passed().contains("packets 0"), "br_netfilter is on and no frame came by the forward hook");
     }
+
+    fn a_bridge_that_is_not_judged_passes_frames_and_routes_nothing() {
+        let host = Host::new("node");
+        peerwall_integration::net::bridge(&host, "br0", &["192.0.2.1/24"]);
+        let guests = [2u8, 3].map(|n| {
+            let guest = Host::new(&format!("guest{n}"));
+            wire(&guest, "eth0", &[&format!("192.0.2.{n}/24")], &host, &format!("veth{n}"), &[]);
+            peerwall_integration::net::enslave(&host, &format!("veth{n}"), "br0");
+            guest.sh("ip route add default via 192.0.2.1");
+            guest
+        });
+        let beyond = Host::new("beyond");
+        wire(&beyond, "eth0", &["203.0.113.2/24"], &host, "eth0", &["203.0.113.1/24"]);
+        beyond.sh("ip route add default via 203.0.113.1");
+        host.sysctl("net.ipv4.ip_forward", "1");
+        host.sysctl("net.bridge.bridge-nf-call-iptables", "1");
+        probe::tcp_server(&guests[1], "0.0.0.0:8080");
+        probe::tcp_server(&beyond, "0.0.0.0:8080");
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy.toml");
+        let base = "version = 1\n[peers]\na = \"198.51.100.9\"\n";
+        let from_guest = |to: &str, patience| probe::tcp(&guests[0], to, patience);
+        fs::write(&policy, base).unwrap();
+        apply(&host, &policy);
+        assert_eq!(from_guest("192.0.2.3:8080", probe::IMPATIENCE), None, "unsaid, they are judged");
+        fs::write(&policy, format!("{base}[interfaces]\nbridged = [\"br0\"]\n")).unwrap();
+        apply(&host, &policy);
+        assert_eq!(from_guest("192.0.2.3:8080", probe::PATIENCE).as_deref(), Some("guest3"));
+        assert_eq!(from_guest("203.0.113.2:8080", probe::IMPATIENCE), None, "that is routed");
+        let passed = host.sh("nft list counter inet peerwall forward.bridged");
+        assert!(!passed.contains("packets 0"), "{passed}");
+    }
 }
