@@ -10,6 +10,7 @@
     reason = "a test that fails should say so, and one that passes what it did"
 )]
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use peerwall_core::addr::Family;
@@ -234,6 +235,19 @@ fn judge_all(works: &[Work], index: usize, filter: Filter, seed: u64) -> usize {
     sent
 }
 
+/// How many packets each reason decides, with names left out.
+fn reasons(works: &[Work]) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for work in works {
+        for packet in &work.packets {
+            let reason = work.policy.verdict(packet).reason.to_string();
+            let kind = reason.split('.').next().unwrap_or_default().to_owned();
+            *found.entry(kind).or_default() += 1;
+        }
+    }
+    found
+}
+
 netns_test! {
     fn policy_ruleset_and_every_kernel_agree() {
         let seed = setting("PEERWALL_SEED", 42);
@@ -249,6 +263,7 @@ netns_test! {
             running.into_iter().map(|handle| handle.join().expect("no disagreement")).collect()
         });
         println!("seed {seed}: {} policies; {sent:?} packets, no disagreement", works.len());
+        println!("reasons: {:?}", reasons(&works));
         assert!(sent.iter().all(|sent| *sent as u64 >= wanted));
     }
 }
