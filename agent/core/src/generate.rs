@@ -268,11 +268,13 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         let allows = prop::collection::vec(allow(groups), 0..4);
         let overlays = prop::collection::vec(overlay(), 0..3);
         let log = prop::option::of(Just(Log::default()));
-        let bridged = prop::collection::vec(
-            prop::sample::select(&INTERFACES[1..]).prop_map(|n| InterfacePattern::Exact(n.into())),
-            0..2,
-        );
-        let interfaces = (patterns(0), patterns(0), bridged);
+        let exact = || {
+            let names = prop::sample::select(&INTERFACES[1..]);
+            let patterns = names.prop_map(|n| InterfacePattern::Exact(n.into()));
+            prop::collection::vec(patterns, 0..2)
+        };
+        let (bridged, switches) = (exact(), exact());
+        let interfaces = (patterns(0), patterns(0), bridged, switches);
         let services = prop::collection::vec(net(), 0..2);
         (
             peers,
@@ -290,7 +292,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                     groups,
                     overlays,
                     allows,
-                    (trusted, guests, bridged),
+                    (trusted, guests, bridged, switches),
                     icmp,
                     (options, services),
                     log,
@@ -324,6 +326,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                     trusted,
                     guests,
                     bridged,
+                    switches,
                     services,
                     icmp,
                     options,

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::Family;
 use crate::policy::{IcmpTypes, icmp};
@@ -12,7 +12,7 @@ use crate::ruleset::{IcmpKinds, Match, Ports};
 
 use super::chain::Draft;
 use super::sets::DHCP_SET;
-use super::{Compiler, icmp_in, icmp_number};
+use super::{Compiler, icmp_in, icmp_number, interface};
 
 /// fe80::/10 (RFC 4291 section 2.5.6)
 fn link_local() -> IpNet {
@@ -146,6 +146,29 @@ impl Compiler<'_> {
             Reason::Dhcp,
             None,
         );
+    }
+
+    /// Questions to a DHCP server of this host, by who has no address yet (RFC 2131 section 4.1, RFC 8415
+    /// section 7.2).
+    pub(super) fn dhcp_requests(&self, chain: &mut Draft) {
+        let unspecified = IpNet::from(Ipv4Net::from(Ipv4Addr::UNSPECIFIED));
+        for overlay in &self.policy.overlays {
+            for pattern in overlay.dhcp_side() {
+                for (family, source, port) in [
+                    (Family::V4, unspecified, 67),
+                    (Family::V6, link_local(), 547),
+                ] {
+                    let matches = vec![
+                        interface(pattern),
+                        Match::Family(family),
+                        Match::SourceNet(source),
+                        Match::Protocol(UDP),
+                        Match::DestinationPort(Ports::Range(PortRange::one(port))),
+                    ];
+                    chain.accept(matches, Reason::Dhcp, Some(&overlay.place));
+                }
+            }
+        }
     }
 }
 

@@ -129,6 +129,7 @@ impl Compiler<'_> {
         self.inject(&mut chain);
         self.icmp_for_host(&mut chain);
         self.dhcp(&mut chain);
+        self.dhcp_requests(&mut chain);
         self.guest_services(&mut chain);
         self.hand_to_published(&mut chain, Hook::Input);
         self.invalid(&mut chain);
@@ -153,6 +154,7 @@ impl Compiler<'_> {
         self.invalid(&mut chain);
         self.allows_through(&mut chain);
         self.guests(&mut chain);
+        self.switches(&mut chain);
         chain.deny_as(Vec::new(), Reason::ForwardDefault);
         self.add(chain);
     }
@@ -236,6 +238,32 @@ impl Compiler<'_> {
         let untracked = Match::CtState(CtStates::WITHOUT_CONNECTION);
         inside.accept(vec![untracked], Reason::Bridged, None);
         inside.accept(vec![Match::NotDnat], Reason::Bridged, None);
+        self.add(inside);
+    }
+
+    /// Machines beside this one, on a bridge of this host: these frames come to this hook only because of
+    /// `br_netfilter`. A router's way in and out by one interface looks the same, and may be masqueraded, so peers
+    /// and pods, who believe this host everything, are left out.
+    fn switches(&mut self, chain: &mut Draft) {
+        if self.policy.switches.is_empty() {
+            return;
+        }
+        const SWITCHED: &str = "switched";
+        for pattern in &self.policy.switches {
+            let matches = vec![interface(pattern), Match::OutInterface(pattern.clone())];
+            let to_chain = Action::Goto(SWITCHED.into());
+            chain.go(matches, to_chain, None, Reason::Bridged, None);
+        }
+        let mut inside = Draft::regular(SWITCHED, base_name(Hook::Forward));
+        inside.deny_as(vec![Match::Dnat], Reason::ForwardDefault);
+        let overlays = self.policy.overlays.iter().filter(|o| !o.is_on_lan());
+        let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
+        for set in std::iter::once("peers".to_owned()).chain(names) {
+            for matches in self.destination_in(&set) {
+                inside.deny_as(matches, Reason::ForwardDefault);
+            }
+        }
+        inside.accept(Vec::new(), Reason::Bridged, None);
         self.add(inside);
     }
 

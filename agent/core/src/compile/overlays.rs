@@ -150,6 +150,8 @@ impl Compiler<'_> {
                 );
             }
             let mut inside = Draft::regular(name, base_name(hook));
+            // Masqueraded, it would arrive at another node's tunnel as a peer's.
+            self.guard_tunnels(&mut inside);
             for arrival in self.arrivals(overlay) {
                 inside.accept(arrival, reason.clone(), Some(&overlay.place));
             }
@@ -166,6 +168,7 @@ impl Compiler<'_> {
         let mut found: Vec<Vec<Match>> = overlay
             .interfaces
             .iter()
+            .filter(|pattern| !overlay.is_by_route_only(pattern))
             .map(|pattern| vec![interface(pattern)])
             .collect();
         for name in overlay.routed_interfaces() {

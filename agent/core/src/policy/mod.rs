@@ -38,6 +38,9 @@ pub struct Policy {
     pub guests: Vec<InterfacePattern>,
     /// Bridges; frames that only cross one of them are not judged.
     pub bridged: Vec<InterfacePattern>,
+    /// Bridges of this host, between a LAN and machines beside this one; frames that only cross one of them go
+    /// on, except to peers and pods.
+    pub switches: Vec<InterfacePattern>,
     /// Addresses of cluster services that this host has on an interface (kube-proxy's IPVS mode); they are
     /// not the host's own.
     pub services: Vec<IpNet>,
@@ -189,9 +192,30 @@ impl Overlay {
             .collect()
     }
 
+    /// Whether an interface of its own is a LAN where only its routes are believed: anybody may be there. With
+    /// the backend `none`, the policy says that its addresses are there.
+    pub fn is_by_route_only(&self, pattern: &InterfacePattern) -> bool {
+        self.backend != OverlayBackend::None && self.lan_side.contains(pattern)
+    }
+
     /// Interfaces that pods of other nodes come in by, by route.
     pub fn routed_interfaces(&self) -> BTreeSet<String> {
         self.routed.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Interfaces that this host may be the DHCP server of: whoever is there has no address of the overlay yet,
+    /// and may use every port once it has one.
+    pub fn dhcp_side(&self) -> impl Iterator<Item = &InterfacePattern> {
+        let interfaces = self
+            .interfaces
+            .iter()
+            .filter(|_| self.backend == OverlayBackend::None);
+        interfaces.filter(|pattern| !self.lan_side.contains(pattern))
+    }
+
+    /// Whether its addresses are those of machines on a LAN.
+    pub fn is_on_lan(&self) -> bool {
+        self.backend == OverlayBackend::None && !self.lan_side.is_empty()
     }
 
     /// Whether its tunnel has to be kept from pods and local users. WireGuard authenticates each packet.

@@ -28,6 +28,7 @@ impl Policy {
             .or_else(|| self.invalid(packet))
             .or_else(|| self.allowed(packet))
             .or_else(|| self.guest(packet))
+            .or_else(|| self.switched(packet))
             .unwrap_or_else(|| self.denied(packet))
     }
 
@@ -74,15 +75,7 @@ impl Policy {
     }
 
     fn only_crosses_a_bridge(&self, packet: &Packet) -> bool {
-        let leaves = |pattern: &InterfacePattern| {
-            packet.out.as_ref().is_some_and(|out| pattern.matches(out))
-        };
-        packet.hook == Hook::Forward
-            && packet.dialled.is_none()
-            && self
-                .bridged
-                .iter()
-                .any(|pattern| pattern.matches(&packet.interface) && leaves(pattern))
+        packet.hook == Hook::Forward && packet.dialled.is_none() && stays_on(&self.bridged, packet)
     }
 
     /// Whether it is for a tunnel that believes every packet.
@@ -122,6 +115,9 @@ impl Policy {
     /// An overlay's address came the right way, or is spoofed.
     fn overlay(&self, packet: &Packet) -> Option<Decision> {
         let overlay = self.overlays.iter().find(|o| o.has(packet.source))?;
+        if self.guarded_tunnel(packet) {
+            return Some(drop(Reason::OverlayInject));
+        }
         match overlay.arrives_right(packet) {
             true => accept(Reason::Overlay(overlay.name.clone())),
             false => Some(drop(Reason::OverlaySpoof)),
@@ -176,8 +172,26 @@ impl Policy {
         if core && is_igmp(packet) {
             return accept(Reason::Icmp);
         }
-        is_dhcp_reply(packet).then_some(())?;
+        (is_dhcp_reply(packet) || self.is_dhcp_request(packet)).then_some(())?;
         accept(Reason::Dhcp)
+    }
+
+    /// To a DHCP server of this host, by who has no address of the overlay yet.
+    fn is_dhcp_request(&self, packet: &Packet) -> bool {
+        let Transport::Ports {
+            protocol: UDP,
+            destination,
+            ..
+        } = packet.transport
+        else {
+            return false;
+        };
+        let asks = match packet.source {
+            IpAddr::V4(from) => destination == 67 && from.is_unspecified(),
+            IpAddr::V6(from) => destination == 547 && from.is_unicast_link_local(),
+        };
+        let mut sides = self.overlays.iter().flat_map(Overlay::dhcp_side);
+        packet.hook == Hook::Input && asks && sides.any(|side| side.matches(&packet.interface))
     }
 
     fn icmp_listed(&self, family: Family, kind: u8) -> bool {
@@ -327,6 +341,19 @@ impl Policy {
         }
     }
 
+    /// Between machines beside this one, but not to peers and pods.
+    fn switched(&self, packet: &Packet) -> Option<Decision> {
+        let to = packet.destination;
+        let mut pods = self.overlays.iter().filter(|o| !o.is_on_lan());
+        let passes = packet.hook == Hook::Forward
+            && packet.dialled.is_none()
+            && stays_on(&self.switches, packet)
+            && !self.is_peer(to)
+            && !pods.any(|overlay| overlay.has(to));
+        passes.then_some(())?;
+        accept(Reason::Bridged)
+    }
+
     fn denied(&self, packet: &Packet) -> Decision {
         let opens_nothing = packet.protocol() == TCP && !packet.syn;
         let verdict = match self.options.denied {
@@ -352,7 +379,8 @@ impl Overlay {
         let routed = |(name, net): &(String, ipnet::IpNet)| {
             *name == packet.interface && net.contains(&packet.source)
         };
-        matches_any(&self.interfaces, &packet.interface)
+        let mut own = self.interfaces.iter();
+        own.any(|pattern| pattern.matches(&packet.interface) && !self.is_by_route_only(pattern))
             || self.routed.iter().any(routed)
             || packet.mac.is_some_and(|mac| self.peer_macs.contains(&mac))
     }
@@ -374,6 +402,14 @@ fn drop(reason: Reason) -> Decision {
 
 fn matches_any(patterns: &[InterfacePattern], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(name))
+}
+
+/// Whether it leaves by the interface that it came in by, and that is one of these.
+fn stays_on(patterns: &[InterfacePattern], packet: &Packet) -> bool {
+    patterns.iter().any(|pattern| {
+        let leaves = packet.out.as_ref().is_some_and(|out| pattern.matches(out));
+        leaves && pattern.matches(&packet.interface)
+    })
 }
 
 fn carries(tunnel: Option<Tunnel>, packet: &Packet) -> bool {

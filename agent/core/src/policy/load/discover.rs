@@ -183,7 +183,11 @@ impl Loader<'_> {
         }
         let mut links: Vec<Link> = links
             .into_iter()
-            .filter(|link| Some(link.kind.as_str()) == kind)
+            // Without a tunnel in the policy, one that is there all the same takes packets.
+            .filter(|link| match kind {
+                Some(kind) => link.kind == kind,
+                None => link.kind == "vxlan",
+            })
             .collect();
         links.sort_by_key(|link| link.name.contains("-v6"));
         // A tunnel counts as a file: the policy changes when it does.

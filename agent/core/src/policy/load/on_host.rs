@@ -49,22 +49,24 @@ impl Loader<'_> {
             overlay.tunnel_side = tunnels(overlay, host.as_ref());
         }
         let Some(host) = host else { return };
+        let facing = facing_peers(policy, &host);
         if !policy.allows.is_empty() {
             policy.services = services(&host);
         }
-        let facing = match policy.overlays.is_empty() {
-            true => BTreeSet::new(),
-            false => facing_peers(policy, &host),
-        };
         let peer_macs = peer_macs(policy, &host);
         for overlay in &mut policy.overlays {
             overlay.lan_side = lan_side(overlay, &facing);
             overlay.routed = routed(overlay, &host, &facing);
+            overlay.by_route |= overlay
+                .interfaces
+                .iter()
+                .any(|own| overlay.is_by_route_only(own));
             overlay.carved = carved(overlay, &host);
             if overlay.unmasqueraded {
                 overlay.peer_macs.clone_from(&peer_macs);
             }
         }
+        policy.switches = switches(policy, &host, &facing);
         self.warn_of_carved();
     }
 
@@ -118,7 +120,7 @@ fn is_link_local(net: IpNet) -> bool {
 
 /// Those of an overlay's interfaces that are tunnels: by their driver, or by their name if they are not there.
 fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
-    if !overlay.backend.is_tunnelled() {
+    if overlay.tunnel.is_none() {
         return Vec::new();
     }
     let is_tunnel = |pattern: &&InterfacePattern| {
@@ -186,6 +188,38 @@ impl<'h> RouteTable<'h> {
     }
 }
 
+/// Bridges that the policy says nothing of, and that are a LAN: the one that peers are reached by, and those that
+/// this host has no address and no route on, which can only be switches.
+fn switches(policy: &Policy, host: &Host, facing: &BTreeSet<String>) -> Vec<InterfacePattern> {
+    let has = |patterns: &[InterfacePattern], name: &str| patterns.iter().any(|p| p.matches(name));
+    let is_pods = |name: &str| {
+        let mut overlays = policy.overlays.iter();
+        overlays.any(|o| has(&o.interfaces, name) && !has(&o.lan_side, name))
+    };
+    let is_named = |name: &str| {
+        let lists = [&policy.trusted, &policy.guests, &policy.bridged];
+        lists.into_iter().any(|list| has(list, name)) || is_pods(name)
+    };
+    let is_switch = |each: &&Interface| {
+        let mut addresses = each.addresses.iter();
+        let has_routes = || {
+            host.routes
+                .iter()
+                .any(|route| route.interface == each.name && !is_link_local(route.destination))
+        };
+        let is_unused = addresses.all(|net| is_link_local(*net)) && !has_routes();
+        each.kind.as_deref() == Some("bridge")
+            && (is_unused || facing.contains(&each.name))
+            && !is_named(&each.name)
+    };
+    let found = host.interfaces.iter().filter(is_switch);
+    let mut found: Vec<InterfacePattern> = found
+        .map(|each| InterfacePattern::Exact(each.name.clone()))
+        .collect();
+    found.sort();
+    found
+}
+
 fn lan_side(overlay: &Overlay, facing: &BTreeSet<String>) -> Vec<InterfacePattern> {
     let tunnels = &overlay.tunnel_side;
     let is_lan = |pattern: &&InterfacePattern| {
@@ -197,17 +231,20 @@ fn lan_side(overlay: &Overlay, facing: &BTreeSet<String>) -> Vec<InterfacePatter
 /// Routes to pods of other nodes, by the interfaces where that is believed. A default route says nothing of
 /// pods.
 fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(String, IpNet)> {
-    if !overlay.by_route {
-        return Vec::new();
-    }
     let is_pods = |net: IpNet| {
         let mut subnets = overlay.subnets.iter();
         net.prefix_len() > 0 && subnets.any(|subnet| subnet.net.contains(&net))
     };
     let believed = |name: &str| {
-        let own = overlay.interfaces.iter().any(|own| own.matches(name));
+        let mut own = overlay.interfaces.iter().filter(|own| own.matches(name));
         let named = overlay.underlay.iter().any(|pattern| pattern.matches(name));
-        !own && (named || (overlay.underlay.is_empty() && facing.contains(name)))
+        let underlay = named || (overlay.underlay.is_empty() && facing.contains(name));
+        match own.next() {
+            Some(first) => {
+                overlay.is_by_route_only(first) || own.any(|o| overlay.is_by_route_only(o))
+            }
+            None => overlay.by_route && underlay,
+        }
     };
     let found: BTreeSet<(String, IpNet)> = host
         .routes
@@ -227,7 +264,9 @@ fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     });
     let within = |net: &IpNet| {
         let mut subnets = overlay.subnets.iter();
-        subnets.any(|subnet| subnet.net.contains(net) && subnet.net != *net)
+        // A host's own address cannot arrive from elsewhere.
+        net.prefix_len() < net.max_prefix_len()
+            && subnets.any(|subnet| subnet.net.contains(net) && subnet.net != *net)
     };
     let nets = elsewhere.flat_map(|each| &each.addresses).map(IpNet::trunc);
     let found: BTreeSet<IpNet> = nets.filter(within).collect();

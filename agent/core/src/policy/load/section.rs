@@ -414,7 +414,11 @@ impl Loader<'_> {
                         .help("leave `port` out; only vxlan, wireguard and udp have one"),
                 );
             }
-            return (backend == Some(OverlayBackend::Ipip)).then_some(Tunnel::Protocol(4));
+            let port = link.and_then(|link| link.port);
+            return match backend {
+                Some(OverlayBackend::Ipip) => Some(Tunnel::Protocol(4)),
+                _ => port.map(|port| Tunnel::Udp(PortRange::one(port))),
+            };
         };
         let real = link.and_then(|link| link.port);
         let Some((_, value)) = given else {
