@@ -3,9 +3,10 @@
 //! Written against `docs/policy.md`, section by section, and on purpose not against the compiler:
 //! that the two agree on every packet is what the property test shows.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::icmp;
+use super::on_link::{is_core, is_dhcp_reply, is_igmp};
 use super::{Allow, Denied, IcmpTypes, Overlay, Policy, Side, Source, Target, Tunnel};
 use crate::addr::Family;
 use crate::interface::InterfacePattern;
@@ -425,60 +426,6 @@ fn carries(tunnel: Option<Tunnel>, packet: &Packet) -> bool {
         (Some(Tunnel::Udp(_)) | None, _) => false,
         (Some(Tunnel::Protocol(number)), _) => packet.protocol() == number,
     }
-}
-
-/// Errors, and what provably comes from the link.
-fn is_core(packet: &Packet, family: Family, kind: u8) -> bool {
-    if icmp::errors(family).contains(&kind) {
-        return true;
-    }
-    let IpAddr::V6(source) = packet.source else {
-        return false;
-    };
-    let reports = icmp::LISTENER_REPORTS.contains(&kind) && source.is_unspecified();
-    match packet.hop_limit {
-        icmp::HOP_LIMIT_ON_LINK => icmp::NEIGHBOUR_DISCOVERY.contains(&kind),
-        icmp::HOP_LIMIT_LISTENER => {
-            reports || (icmp::LISTENER_DISCOVERY.contains(&kind) && source.is_unicast_link_local())
-        }
-        _ => false,
-    }
-}
-
-/// IGMP, RFC 3376 section 4: always with a TTL of 1.
-fn is_igmp(packet: &Packet) -> bool {
-    packet.hook == Hook::Input
-        && packet.family() == Family::V4
-        && packet.protocol() == 2
-        && packet.hop_limit == 1
-}
-
-/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68, broadcast or from an address that is not public.
-/// DHCPv6: RFC 8415 section 7.2, to port 546; the source may be a global address and any port, the
-/// destination is always link-local.
-fn is_dhcp_reply(packet: &Packet) -> bool {
-    let Transport::Ports {
-        protocol: UDP,
-        source,
-        destination,
-    } = packet.transport
-    else {
-        return false;
-    };
-    packet.hook == Hook::Input
-        && match (packet.source, packet.destination) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                source == 67 && destination == 68 && (to.is_broadcast() || is_not_public(from))
-            }
-            (_, IpAddr::V6(to)) => destination == 546 && to.is_unicast_link_local(),
-            (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-}
-
-/// Private, link-local, or shared between a provider and its customers (RFC 6598).
-fn is_not_public(address: Ipv4Addr) -> bool {
-    let [a, b, ..] = address.octets();
-    address.is_private() || address.is_link_local() || (a == 100 && (64..128).contains(&b))
 }
 
 /// Source and destination port, the latter as it was dialled.
