@@ -8,6 +8,8 @@
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
 //! - [`target`]: the host those packets are sent to; `setup` prepares it for each, `counts` reads what
 //!   counted it.
+//! - [`target`]: the host those packets are sent to.
+//! - [`situation`]: LANs, nodes and pods, in small parts.
 //! - [`story`]: the cluster of the story.
 
 pub mod case;
@@ -18,6 +20,7 @@ pub mod open;
 pub mod probe;
 pub mod raw;
 pub mod setup;
+pub mod situation;
 pub mod story;
 pub mod target;
 pub mod traffic;
