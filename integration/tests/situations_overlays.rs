@@ -1,0 +1,343 @@
+//! Pods: which way they may come, whom they may pretend to be, and who may reach a tunnel.
+
+use peerwall_integration::net::{FlannelNode, flannel};
+use peerwall_integration::netns_test;
+use peerwall_integration::ns::Host;
+use peerwall_integration::probe;
+use peerwall_integration::raw::Frame;
+use peerwall_integration::situation::{
+    By, Lan, apply, arrives, cni0, datagram, expect, mac, mac_of, pod, reaches, send, send_datagram,
+};
+
+/// Two nodes with a pod each, and a stranger.
+struct Cluster {
+    lan: Lan,
+    nodes: [Host; 2],
+    pods: [Host; 2],
+    stranger: Host,
+}
+
+const PEERS: &str =
+    "[peers]\nnodes = [\"192.0.2.11\", \"192.0.2.12\", \"2001:db8:49::11\", \"2001:db8:49::12\"]\n";
+
+impl Cluster {
+    /// Without any way for pods between the nodes.
+    fn new() -> Self {
+        let lan = Lan::new();
+        let nodes = [lan.join("node-1", 11), lan.join("node-2", 12)];
+        let stranger = lan.join("stranger", 99);
+        cni0(&nodes[0], 1);
+        cni0(&nodes[1], 2);
+        let pods = [pod(&nodes[0], 1, 5), pod(&nodes[1], 2, 5)];
+        for host in nodes.iter().chain(&pods) {
+            probe::tcp_server(host, "[::]:8080");
+        }
+        Self {
+            lan,
+            nodes,
+            pods,
+            stranger,
+        }
+    }
+
+    /// As flannel's host-gw and `DirectRouting` do, both families.
+    fn route(&self) {
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (subnet, number) = (there + 1, there + 11);
+            self.nodes[here].sh(&format!(
+                "ip route add 10.244.{subnet}.0/24 via 192.0.2.{number}; ip -6 route add 2001:db8:244:{subnet}::/64 via 2001:db8:49::{number}"
+            ));
+        }
+    }
+
+    fn tunnel(&self) {
+        let [one, two] = &self.nodes;
+        let node = |host, underlay, subnet| FlannelNode {
+            host,
+            underlay,
+            subnet,
+        };
+        flannel(
+            &[node(one, "192.0.2.11", 1), node(two, "192.0.2.12", 2)],
+            "eth0",
+        );
+    }
+
+    /// flannel's second device, for IPv6 by the IPv6 addresses of the nodes.
+    fn tunnel_of_v6(&self) {
+        for (here, there) in [(0, 1), (1, 0)] {
+            let (own, other) = (here + 1, there + 1);
+            self.nodes[here].sh(&format!(
+                "ip link add flannel-v6.1 type vxlan id 1 dev eth0 local 2001:db8:49::1{own} dstport 8472 nolearning udp6zerocsumrx &&
+                 ip link set flannel-v6.1 address 02:f6:a0:00:00:0{own} &&
+                 ip -6 address add 2001:db8:244:{own}::/128 dev flannel-v6.1 nodad && ip link set flannel-v6.1 up &&
+                 ip -6 neighbour add 2001:db8:244:{other}:: lladdr 02:f6:a0:00:00:0{other} dev flannel-v6.1 nud permanent &&
+                 bridge fdb add 02:f6:a0:00:00:0{other} dev flannel-v6.1 dst 2001:db8:49::1{other} self permanent &&
+                 ip -6 route add 2001:db8:244:{other}::/64 via 2001:db8:244:{other}:: dev flannel-v6.1 onlink"
+            ));
+        }
+    }
+
+    fn apply(&self, by: By, policy: &str) {
+        for node in &self.nodes {
+            apply(node, by, &format!("{PEERS}{policy}"));
+        }
+    }
+
+    /// Pods reach each other and the other node, in these families.
+    fn expect_pods(&self, what: &str, families: &[&str]) {
+        let [one, two] = &self.pods;
+        for family in families {
+            let (pod, node) = match *family {
+                "v4" => ("10.244.2.5", "192.0.2.12"),
+                _ => ("[2001:db8:244:2::5]", "[2001:db8:49::12]"),
+            };
+            let back = if *family == "v4" {
+                "10.244.1.5"
+            } else {
+                "[2001:db8:244:1::5]"
+            };
+            let (to_pod, to_node, back) = (
+                format!("{pod}:8080"),
+                format!("{node}:8080"),
+                format!("{back}:8080"),
+            );
+            expect(
+                &format!("{what}, {family}"),
+                &[
+                    ("pod to pod", one, &to_pod, true),
+                    ("pod to pod, the other way", two, &back, true),
+                    ("node to pod", &self.nodes[0], &to_pod, true),
+                    ("stranger to pod", &self.stranger, &to_pod, false),
+                    ("stranger to node", &self.stranger, &to_node, false),
+                ],
+            );
+        }
+    }
+
+    /// The stranger sends node 1 a datagram in the name of `source`.
+    fn forge(&self, source: &str) {
+        send(
+            &self.stranger,
+            "eth0",
+            mac(11),
+            &datagram(source, "192.0.2.11", 9999, b"?"),
+        );
+    }
+}
+
+fn host_gw(by: By, policy: &str) {
+    let cluster = Cluster::new();
+    cluster.route();
+    for node in &cluster.nodes {
+        node.sh("ip route add default via 192.0.2.99");
+    }
+    let forged = probe::udp_server(&cluster.nodes[0], "0.0.0.0:9999");
+    assert!(
+        arrives(&forged, true, || cluster.forge("10.244.77.7")),
+        "without rules"
+    );
+    cluster.apply(by, policy);
+    cluster.expect_pods(policy, &["v4", "v6"]);
+    // A default route leads to every address, and says nothing of pods.
+    for source in ["10.244.77.7", "10.244.1.77"] {
+        assert!(
+            !arrives(&forged, false, || cluster.forge(source)),
+            "{policy}: {source}"
+        );
+    }
+}
+
+const SUBNETS: &str = "subnets = [\"10.244.0.0/16\", \"2001:db8:244::/48\"]\n";
+
+netns_test! {
+    fn pods_by_route_are_those_that_the_kernel_routes() {
+        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"host-gw\"\n{SUBNETS}"));
+    }
+
+    fn pods_by_route_beside_a_tunnel_are_those_that_the_kernel_routes() {
+        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"));
+    }
+
+    fn a_lan_that_is_named_as_the_pods_is_believed_only_by_route() {
+        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\", \"eth0\"]\n{SUBNETS}"));
+    }
+
+    fn pods_by_route_by_iptables() {
+        host_gw(By::Iptables, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"));
+    }
+}
+
+fn dual_stack(by: By) {
+    let cluster = Cluster::new();
+    cluster.tunnel();
+    cluster.tunnel_of_v6();
+    cluster.apply(
+        by,
+        &format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}"),
+    );
+    cluster.expect_pods("flannel with both families", &["v4", "v6"]);
+    // Written for IPv4 alone, as people do; the device of IPv6 is meant as well.
+    cluster.apply(by, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\"]\n{SUBNETS}"));
+    cluster.expect_pods("flannel.1 is written", &["v4", "v6"]);
+}
+
+netns_test! {
+    fn flannel_with_both_families() {
+        dual_stack(By::Nft);
+    }
+
+    fn flannel_with_both_families_by_iptables() {
+        dual_stack(By::Iptables);
+    }
+}
+
+/// A pod's datagram to the pod of node 2, as it is in a VXLAN packet.
+fn inner() -> Frame {
+    Frame {
+        source_mac: [0x02, 0xf1, 0xa0, 0, 0, 1],
+        destination_mac: [0x02, 0xf1, 0xa0, 0, 0, 2],
+        ..datagram("10.244.1.77", "10.244.2.5", 9999, b"injected")
+    }
+}
+
+/// What a pod of node 1 and an ordinary user of node 2 can try at a tunnel.
+fn inject(by: By, policy: &str) {
+    let cluster = Cluster::new();
+    cluster.tunnel();
+    let nat = if by == By::Nft { "nft" } else { "legacy" };
+    cluster.nodes[0].sh(&format!(
+        "iptables-{nat} -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
+    ));
+    let arrived = probe::udp_server(&cluster.pods[1], "0.0.0.0:9999");
+    let payload = inner().in_vxlan(1);
+    let by_masquerade = || send_datagram(&cluster.pods[0], "192.0.2.12:8472", &payload);
+    let by_loopback = || send_datagram(&cluster.nodes[1], "192.0.2.12:8472", &payload);
+    let from_lan = || send_datagram(&cluster.stranger, "192.0.2.12:8472", &payload);
+    for (what, sends) in [
+        ("from a pod by masquerade", &by_masquerade as &dyn Fn()),
+        ("by loopback", &by_loopback),
+        ("from the LAN", &from_lan),
+    ] {
+        assert!(arrives(&arrived, true, sends), "{what}, without rules");
+    }
+    cluster.apply(by, policy);
+    for node in &cluster.nodes {
+        node.try_sh("conntrack -F");
+    }
+    for (what, sends) in [
+        ("from a pod by masquerade", &by_masquerade as &dyn Fn()),
+        ("by loopback", &by_loopback),
+        ("from the LAN", &from_lan),
+    ] {
+        assert!(!arrives(&arrived, false, sends), "{policy}: {what}");
+    }
+    // What the tunnel is for works.
+    expect(
+        policy,
+        &[("pod to pod", &cluster.pods[0], "10.244.2.5:8080", true)],
+    );
+}
+
+const VXLAN: &str = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"udp\"\nports = [\"8000-9000/udp\"]\nfrom = \"any\"\n";
+
+netns_test! {
+    fn nobody_but_peers_reaches_a_tunnel() {
+        inject(By::Nft, VXLAN);
+    }
+
+    fn nobody_but_peers_reaches_a_tunnel_by_iptables() {
+        inject(By::Iptables, VXLAN);
+    }
+
+    fn a_tunnel_is_guarded_whatever_the_policy_calls_the_backend() {
+        let by_another_name = VXLAN.replace("\"vxlan\"", "\"host-gw\"\ninterfaces = [\"flannel.1\", \"cni0\"]");
+        inject(By::Nft, &by_another_name);
+    }
+
+    fn containers_of_an_overlay_without_tunnel_reach_no_tunnel() {
+        // The pods of node 1 are those of an overlay of their own there, as Docker's are.
+        let cluster = Cluster::new();
+        cluster.tunnel();
+        cluster.nodes[0].sh("iptables-nft -t nat -A POSTROUTING -s 10.244.1.0/24 -o eth0 -j MASQUERADE");
+        let arrived = probe::udp_server(&cluster.pods[1], "0.0.0.0:9999");
+        let payload = inner().in_vxlan(1);
+        let sends = || send_datagram(&cluster.pods[0], "192.0.2.12:8472", &payload);
+        assert!(arrives(&arrived, true, sends), "without rules");
+        let docker = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.2.0/24\"]\ninterfaces = [\"flannel.1\"]\n[overlay.docker]\nbackend = \"none\"\nsubnets = [\"10.244.1.0/24\"]\ninterfaces = [\"cni0\"]\n";
+        apply(&cluster.nodes[0], By::Nft, &format!("{PEERS}{docker}"));
+        apply(&cluster.nodes[1], By::Nft, &format!("{PEERS}{VXLAN}"));
+        cluster.nodes[0].try_sh("conntrack -F");
+        cluster.nodes[1].try_sh("conntrack -F");
+        assert!(!arrives(&arrived, false, sends));
+        assert!(reaches(&cluster.pods[0], "192.0.2.12:8080", true), "the rest goes out");
+    }
+
+    fn pods_are_not_believed_to_be_peers() {
+        let cluster = Cluster::new();
+        let arrived = probe::udp_server(&cluster.nodes[0], "0.0.0.0:9999");
+        let gateway = mac_of(&cluster.nodes[0], "cni0");
+        let forge = || send(&cluster.pods[0], "eth0", gateway, &datagram("192.0.2.12", "192.0.2.11", 9999, b"?"));
+        assert!(arrives(&arrived, true, forge), "without rules");
+        cluster.apply(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}"));
+        cluster.nodes[0].try_sh("conntrack -F");
+        assert!(!arrives(&arrived, false, forge));
+        // The peer itself is.
+        assert!(arrives(&arrived, true, || send_datagram(&cluster.nodes[1], "192.0.2.11:9999", b"?")));
+    }
+}
+
+netns_test! {
+    fn wireguard_takes_packets_from_those_that_are_named() {
+        let lan = Lan::new();
+        let (node, stranger, roaming) = (lan.join("node", 11), lan.join("stranger", 99), lan.join("roaming", 98));
+        let arrived = probe::udp_server(&node, "0.0.0.0:51820");
+        let policy = |more: &str| format!("{PEERS}[overlay.wg]\nbackend = \"wireguard\"\nsubnets = [\"10.244.0.0/16\"]\n{more}[[allow]]\nname = \"all\"\nports = [\"51820/udp\"]\nfrom = \"any\"\n");
+        apply(&node, By::Nft, &policy(""));
+        let from = |host: &Host, want| {
+            node.try_sh("conntrack -F");
+            arrives(&arrived, want, || send_datagram(host, "192.0.2.11:51820", b"?"))
+        };
+        assert!(!from(&roaming, false), "an allow does not open a tunnel");
+        apply(&node, By::Nft, &policy("tunnel_from = [\"192.0.2.98\"]\n"));
+        assert!(from(&roaming, true));
+        assert!(!from(&stranger, false));
+        apply(&node, By::Nft, &policy("tunnel_from = \"any\"\n"));
+        assert!(from(&stranger, true));
+    }
+
+    fn pods_that_are_not_masqueraded_come_from_the_machines_of_peers() {
+        let cluster = Cluster::new();
+        // As k3s does for IPv6: a pod's packet to another node leaves its own node unchanged.
+        cluster.nodes[0].sh("ip -6 route add 2001:db8:244:2::/64 via 2001:db8:49::12 table 7");
+        cluster.nodes[0].sh("ip -6 rule add from 2001:db8:49::11 table 7");
+        let to_node = "[2001:db8:49::11]:8080";
+        assert!(reaches(&cluster.pods[1], to_node, true), "without rules");
+        let policy = format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}");
+        cluster.apply(By::Nft, &policy);
+        assert!(!reaches(&cluster.pods[1], to_node, false), "an overlay's address by the LAN");
+        cluster.apply(By::Nft, &policy.replace("subnets", "unmasqueraded = true\nsubnets"));
+        assert!(reaches(&cluster.pods[1], to_node, true));
+        let forged = probe::udp_server(&cluster.nodes[0], "[::]:9999");
+        let forge = || send(&cluster.stranger, "eth0", mac(11), &datagram("2001:db8:244:2::5", "2001:db8:49::11", 9999, b"?"));
+        assert!(!arrives(&forged, false, forge), "from another machine");
+    }
+
+    fn answers_to_pods_may_come_by_another_node() {
+        let cluster = Cluster::new();
+        cluster.tunnel();
+        let server = cluster.lan.join("server", 60);
+        probe::tcp_server(&server, "0.0.0.0:443");
+        // The server knows one way to all pods, which is node 2; the question came by node 1.
+        server.sh("ip route add 10.244.0.0/16 via 192.0.2.12");
+        let allow = |more: &str| format!("[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n{more}");
+        let asks = |want| reaches(&cluster.pods[0], "192.0.2.60:443", want);
+        assert!(asks(true), "without rules");
+        cluster.apply(By::Nft, &allow(""));
+        assert!(!asks(false), "an answer without a question");
+        let answers = "[[allow]]\nname = \"answers\"\nfrom = [\"192.0.2.60\"]\nfrom_ports = [\"443/tcp\"]\nto = [\"flannel\"]\n";
+        cluster.apply(By::Nft, &allow(answers));
+        assert!(asks(true));
+        assert!(!reaches(&server, "10.244.1.5:8080", false), "from another port");
+    }
+}
