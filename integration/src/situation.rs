@@ -217,14 +217,14 @@ pub fn datagram(source: &str, destination: &str, port: u16, payload: &[u8]) -> F
     }
 }
 
-/// An ICMP message.
+/// An ICMP message of a type and code.
 ///
 /// # Panics
 /// If an address is none.
 pub fn icmp(
     source: &str,
     destination: &str,
-    kind: u8,
+    [kind, code]: [u8; 2],
     hop_limit: u8,
     rest: [u8; 4],
     payload: &[u8],
@@ -233,7 +233,7 @@ pub fn icmp(
         hop_limit,
         body: Body::Icmp {
             kind,
-            code: 0,
+            code,
             rest,
             payload: payload.to_vec(),
         },
