@@ -120,10 +120,14 @@ impl Cluster {
         }
         // The outsider knows how to get at pods, as anybody on the LAN can.
         outsider.sh(&format!("ip route add 10.244.1.0/24 via {LAN_V4}.48"));
+        // And at services.
+        outsider.sh(&format!("ip route add 10.96.0.0/12 via {LAN_V4}.48"));
         let pods = [pods(&workers[0], 1), pods(&workers[1], 2)];
         overlay(&workers);
         for worker in &workers {
             kube_proxy(worker, flavour);
+            // As kube-proxy does for NodePorts at 127.0.0.1: the kernel then delivers that from outside, too.
+            worker.sysctl("net.ipv4.conf.all.route_localnet", "1");
         }
         servers(&master, &workers, &pods, &internet);
         let node_datagrams = probe::udp_server(&workers[0], "0.0.0.0:9999");
@@ -255,17 +259,27 @@ impl Cluster {
             How::Ping(to) => probe::ping(self.host(flow.from), to, wait),
             How::ForgedPodSource => self.forged_pod_source(),
             How::ForgedVxlan => self.forged_vxlan(),
+            How::Loopback => self.loopback(),
         };
         once(IMPATIENCE) || once(IMPATIENCE * 4)
     }
 
     /// The outsider sends worker-1 a datagram from a pod's address.
     fn forged_pod_source(&self) -> bool {
+        self.datagram("10.244.2.77", "129.21.49.48")
+    }
+
+    /// The outsider sends worker-1 a datagram to its loopback address.
+    fn loopback(&self) -> bool {
+        self.datagram("129.21.49.200", "127.0.0.1")
+    }
+
+    fn datagram(&self, source: &str, destination: &str) -> bool {
         let frame = Frame {
             source_mac: mac(200),
             destination_mac: mac(NODE_NUMBERS[0]),
-            source: "10.244.2.77".parse().expect("an address"),
-            destination: "129.21.49.48".parse().expect("an address"),
+            source: source.parse().expect("an address"),
+            destination: destination.parse().expect("an address"),
             hop_limit: 64,
             body: Body::Udp {
                 source: 4000,
@@ -386,8 +400,9 @@ fn kube_proxy(worker: &Host, flavour: Flavour) {
          :KUBE-EXT-30080 - [0:0]\n:KUBE-EXT-30081 - [0:0]\n:FLANNEL-POSTRTG - [0:0]\n\
          -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
-         -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n\
          {}{}\
+         -A KUBE-SERVICES -d 10.96.0.22/32 -p tcp -m comment --comment \"default/admin cluster IP\" -m tcp --dport 22 -j KUBE-EXT-30080\n\
+         -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n\
          -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n\
          -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
          -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
@@ -448,6 +463,8 @@ pub enum How {
     ForgedPodSource,
     /// A datagram in a VXLAN packet of somebody who is no peer.
     ForgedVxlan,
+    /// A datagram to 127.0.0.1, from the LAN.
+    Loopback,
 }
 
 /// Something somebody wants to reach.
@@ -485,7 +502,7 @@ const fn flow(name: &'static str, from: Who, how: How, wanted: Wanted) -> Flow {
 
 /// Every flow of the story.
 pub fn flows() -> Vec<Flow> {
-    use How::{ForgedPodSource, ForgedVxlan, Ping, Tcp};
+    use How::{ForgedPodSource, ForgedVxlan, Loopback, Ping, Tcp};
     use Wanted::{Closed, Open, OpenWithIpv6Peers};
     vec![
         flow(
@@ -618,6 +635,24 @@ pub fn flows() -> Vec<Flow> {
             "outsider → pod, routed there by a worker",
             Who::Outsider,
             Tcp("10.244.1.2:8080"),
+            Closed,
+        ),
+        flow(
+            "pod → service address",
+            Who::Pod(0, 1),
+            Tcp("10.96.0.22:22"),
+            Open,
+        ),
+        flow(
+            "outsider → service address, port 22",
+            Who::Outsider,
+            Tcp("10.96.0.22:22"),
+            Closed,
+        ),
+        flow(
+            "outsider → 127.0.0.1 of a worker",
+            Who::Outsider,
+            Loopback,
             Closed,
         ),
         flow(
