@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod connections;
 pub mod converge;
+pub mod detached;
 pub mod facts;
 pub mod files;
 pub mod first;

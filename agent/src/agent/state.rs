@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
+use crate::detached;
 
 /// How many confirmed rulesets are told of.
 pub const TOLD: usize = 5;
@@ -497,14 +497,7 @@ fn spawn_guard() -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // SAFETY: setsid(2) is safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| match libc::setsid() {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    command.spawn().map(drop)
+    detached::spawn(command)
 }
 
 #[cfg(test)]
