@@ -21,6 +21,7 @@ pub mod links;
 pub mod lockout;
 pub mod netlink;
 pub mod output;
+pub mod passing;
 pub mod ready;
 pub mod revocation;
 pub mod routes;

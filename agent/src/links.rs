@@ -13,6 +13,7 @@ use peerwall_proto::rtnetlink::List;
 use peerwall_proto::{address, link, neighbour, route};
 
 use crate::netlink::{NetlinkError, Socket};
+use crate::passing;
 
 /// Neighbours that are remembered at most; more than the kernel keeps by default.
 const NEIGHBOURS_MAX: usize = 65_536;
@@ -143,6 +144,7 @@ impl Links {
                     happened = true;
                     self.catch_up();
                 }
+                Err(err) if err.errno().is_some_and(passing::survive) => return happened,
                 Err(err) => {
                     log::error!("{err}");
                     return true;

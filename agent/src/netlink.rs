@@ -23,6 +23,8 @@ use peerwall_proto::route_lookup::{self, Ask};
 use peerwall_proto::rtnetlink::List;
 use peerwall_proto::sock_diag;
 
+use crate::passing;
+
 /// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
 const RECEIVE_BYTES: usize = 256 * 1024;
 /// Room for answers on top of what the kernel gives by default.
@@ -212,24 +214,22 @@ impl Socket {
             self.send_buffer = needed;
         }
         let doing = "send to the kernel";
-        loop {
-            match self.inner.send(bytes, Msg::empty()) {
-                Ok(sent) if sent == bytes.len() => return Ok(()),
-                Ok(sent) => {
-                    let short = format!("only {sent} of {} bytes were taken", bytes.len());
-                    return Err(io_error(doing)(io::Error::other(short)));
-                }
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) if err.raw_os_error() == Some(libc::EMSGSIZE) => {
-                    let hint = format!(
-                        "a change of {} bytes does not fit the socket buffer; raise it with: sysctl -w net.core.wmem_max={}",
-                        bytes.len(),
-                        bytes.len().next_power_of_two()
-                    );
-                    return Err(io_error(doing)(io::Error::new(err.kind(), hint)));
-                }
-                Err(err) => return Err(io_error(doing)(err)),
+        // What fails for want of memory was not taken (`netlink_sendmsg()` copies it before anything else).
+        match passing::repeat(|| self.inner.send(bytes, Msg::empty())) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) => {
+                let short = format!("only {sent} of {} bytes were taken", bytes.len());
+                Err(io_error(doing)(io::Error::other(short)))
             }
+            Err(err) if err.raw_os_error() == Some(libc::EMSGSIZE) => {
+                let hint = format!(
+                    "a change of {} bytes does not fit the socket buffer; raise it with: sysctl -w net.core.wmem_max={}",
+                    bytes.len(),
+                    bytes.len().next_power_of_two()
+                );
+                Err(io_error(doing)(io::Error::new(err.kind(), hint)))
+            }
+            Err(err) => Err(io_error(doing)(err)),
         }
     }
 
@@ -238,11 +238,11 @@ impl Socket {
     /// # Errors
     /// [`NetlinkError::Io`]
     pub fn listen(&self, on: bool) -> Result<(), NetlinkError> {
-        let group = Groups::new_groups(&[NFNLGRP_NFTABLES]);
-        let done = match on {
-            true => self.inner.add_mcast_membership(group),
-            false => self.inner.drop_mcast_membership(group),
-        };
+        let group = || Groups::new_groups(&[NFNLGRP_NFTABLES]);
+        let done = passing::repeat(|| match on {
+            true => self.inner.add_mcast_membership(group()),
+            false => self.inner.drop_mcast_membership(group()),
+        });
         done.map_err(io_error("listen to changes of nf_tables"))
     }
 

@@ -40,6 +40,7 @@ use crate::foreign;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
+use crate::passing;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
 use crate::since;
@@ -344,7 +345,8 @@ impl Agent {
             .map(|(fd, flags)| PollFd::new(fd, flags))
             .collect();
         match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(err) if passing::survive(err as i32) => Ok(()),
             Err(err) => Err(format!("poll: {err}")),
         }
     }

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
 use crate::detached;
+use crate::passing;
 
 /// How many confirmed rulesets are told of.
 pub const TOLD: usize = 5;
@@ -420,7 +421,7 @@ impl State {
         let attempt = || -> io::Result<Flock<fs::File>> {
             fs::create_dir_all(&self.folder)?;
             let file = fs::File::create(&path)?;
-            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, err)| err.into())
+            passing::lock(file)
         };
         attempt().map_err(|err| named(&path, &err.to_string()))
     }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
+use crate::passing;
+
 /// Links are followed so far.
 const LINKS_MAX: usize = 16;
 
@@ -76,6 +78,8 @@ impl Watch {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return happened,
+                // The events are still there.
+                Err(err) if passing::survive(err as i32) => return happened,
                 Err(err) => {
                     log::warn!("changes of files are not seen: {err}");
                     return true;
