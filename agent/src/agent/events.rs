@@ -1,5 +1,6 @@
 //! What the kernel tells of changes of rules, by everybody.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use peerwall_core::reconcile::Culprit;
@@ -9,6 +10,7 @@ use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};
 use peerwall_proto::nf_tables::{NFPROTO_INET, Table};
 
 use crate::netlink::{NetlinkError, Socket};
+use crate::passing;
 
 /// Something that happened to rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +26,16 @@ pub enum Change {
 /// A socket in the kernel's group of changes.
 pub struct Events {
     socket: Socket,
-    /// What came of a transaction whose end has not come yet.
+    transaction: Transaction,
+}
+
+/// What came of a transaction whose end has not come yet.
+#[derive(Debug, Default)]
+struct Transaction {
+    /// Whether it changes our table.
     ours: bool,
-    gone: Vec<String>,
+    /// Tables of others that it deletes, and does not make again.
+    gone: BTreeSet<String>,
 }
 
 impl Events {
@@ -39,8 +48,7 @@ impl Events {
         socket.listen(true)?;
         Ok(Self {
             socket,
-            ours: false,
-            gone: Vec::new(),
+            transaction: Transaction::default(),
         })
     }
 
@@ -68,6 +76,8 @@ impl Events {
                     found.push(Change::Lost);
                     continue;
                 }
+                // The events are still there.
+                Err(err) if err.errno().is_some_and(passing::survive) => return found,
                 Err(err) => {
                     log::error!("{err}");
                     found.push(Change::Lost);
@@ -77,22 +87,25 @@ impl Events {
             match heard {
                 Some(list) => list
                     .into_iter()
-                    .for_each(|each| self.take(each, &mut found)),
+                    .for_each(|each| self.transaction.take(each, &mut found)),
                 None => found.push(Change::Lost),
             }
         }
     }
+}
 
+impl Transaction {
     fn take(&mut self, heard: Heard, found: &mut Vec<Change>) {
         match heard {
             Heard::Ours => self.ours = true,
-            Heard::Gone(name) => self.gone.push(name),
+            Heard::Gone(name) => drop(self.gone.insert(name)),
+            Heard::Made(name) => drop(self.gone.remove(&name)),
             Heard::End(by) => {
                 let me = by.as_ref().is_some_and(|by| by.pid == std::process::id());
                 if std::mem::take(&mut self.ours) && !me {
                     found.push(Change::Ours(by.clone()));
                 }
-                let gone = std::mem::take(&mut self.gone);
+                let gone = Vec::from_iter(std::mem::take(&mut self.gone));
                 if !gone.is_empty() && !me {
                     found.push(Change::Gone(gone, by));
                 }
@@ -113,6 +126,8 @@ enum Heard {
     Ours,
     /// A table of somebody else's went away.
     Gone(String),
+    /// One was made: it is not gone, if it was deleted in the same transaction.
+    Made(String),
     /// The transaction is over; who made it.
     End(Option<Culprit>),
 }
@@ -133,7 +148,7 @@ fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
                 })))
             }
             Some(Event::Table(kind, table)) if !ours(&table.name) => {
-                gone(kind, table, message.family)
+                Some(of_another(kind, table, message.family))
             }
             Some(Event::Table(_, table)) => ours(&table.name).then_some(Heard::Ours),
             Some(Event::Chain(_, chain)) => ours(&chain.table).then_some(Heard::Ours),
@@ -147,7 +162,7 @@ fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
     Some(list)
 }
 
-fn gone(kind: Kind, table: Table, family: u8) -> Option<Heard> {
+fn of_another(kind: Kind, table: Table, family: u8) -> Heard {
     // `include/uapi/linux/netfilter.h`
     let family = match family {
         1 => "inet",
@@ -158,5 +173,54 @@ fn gone(kind: Kind, table: Table, family: u8) -> Option<Heard> {
         10 => "ip6",
         _ => "?",
     };
-    (kind == Kind::Del).then(|| Heard::Gone(format!("{family} {}", table.name.unwrap_or_default())))
+    let name = format!("{family} {}", table.name.unwrap_or_default());
+    match kind {
+        Kind::Del => Heard::Gone(name),
+        Kind::New => Heard::Made(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_made_again_in_the_same_transaction_is_not_gone() {
+        use Heard::{End, Gone, Made};
+        let name = || "inet other".to_owned();
+        for (story, heard, gone) in [
+            (
+                "replaced",
+                vec![Gone(name()), Made(name()), End(None)],
+                false,
+            ),
+            (
+                "made, deleted and made",
+                vec![Made(name()), Gone(name()), Made(name()), End(None)],
+                false,
+            ),
+            (
+                "made and deleted",
+                vec![Made(name()), Gone(name()), End(None)],
+                true,
+            ),
+            (
+                "another was made",
+                vec![Gone(name()), Made("ip other".into()), End(None)],
+                true,
+            ),
+            (
+                "made again later",
+                vec![Gone(name()), End(None), Made(name()), End(None)],
+                true,
+            ),
+        ] {
+            let (mut transaction, mut found) = (Transaction::default(), Vec::new());
+            for each in heard {
+                transaction.take(each, &mut found);
+            }
+            let wanted = gone.then(|| Change::Gone(vec![name()], None));
+            assert_eq!(found, Vec::from_iter(wanted), "{story}");
+        }
+    }
 }
