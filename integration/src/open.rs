@@ -140,6 +140,21 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    /// If that cannot be told.
+    pub fn lives(&mut self) -> bool {
+        self.0.try_wait().expect("it is our child").is_none()
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -1,0 +1,130 @@
+//! The agent lasts: silent clients, ended guards, errors that pass and foreign transactions do it no harm.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use peerwall_integration::netns_test;
+use peerwall_integration::ns::Host;
+use peerwall_integration::open::{Agent, wait_for};
+
+const POLICY: &str = "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+
+fn policy(folder: &tempfile::TempDir) -> PathBuf {
+    let path = folder.path().join("policy.toml");
+    fs::write(&path, POLICY).unwrap();
+    path
+}
+
+fn status(host: &Host) -> serde_json::Value {
+    let output = host.peerwall(&["status", "--json", "/nowhere"]);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+netns_test! {
+    fn silent_clients_keep_nobody_from_control_and_metrics() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = folder.path().join("metrics.sock");
+        let more = ["--metrics-listen", &format!("unix:{}", metrics.display())];
+        let _agent = Agent::start(&host, &policy(&folder), &more);
+        let control = PathBuf::from(format!("/run/hosts/{}/run/control.sock", host.name));
+        let connect = |path| UnixStream::connect(path).unwrap();
+        // Many more than there is room for: some say nothing, some do not take what they asked for.
+        let silent: Vec<_> = (0..40).flat_map(|_| [connect(&control), connect(&metrics)]).collect();
+        let asks: Vec<_> = (0..40).map(|_| {
+            let mut stream = connect(&metrics);
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
+            stream
+        }).collect();
+        assert!(!status(&host)["agent"]["pid"].is_null());
+        let mut stream = connect(&metrics);
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.contains("# EOF"), "{text}");
+        drop((silent, asks));
+    }
+
+    fn a_guard_that_ended_leaves_no_zombie() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = policy(&folder);
+        let agent = Agent::start(&host, &path, &["--no-follow"]);
+        for peer in 10..14 {
+            fs::write(&path, POLICY.replace("192.0.2.9", &format!("192.0.2.{peer}"))).unwrap();
+            host.peerwall_ok(&["apply", "--confirm", "60s", path.to_str().unwrap()]);
+            host.peerwall_ok(&["rollback"]);
+        }
+        // Guards look every now and then whether they are needed still.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).unwrap();
+        assert_eq!(children, "");
+    }
+
+    fn a_table_that_is_replaced_is_not_told_to_be_gone() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let _agent = Agent::start(&host, &policy(&folder), &[]);
+        let replace = folder.path().join("replace.nft");
+        fs::write(&replace, "table inet other\ndelete table inet other\ntable inet other { }\n").unwrap();
+        for _ in 0..3 {
+            host.sh(&format!("nft -f {}", replace.display()));
+        }
+        host.sh("nft delete table inet other; nft add table inet last; nft delete table inet last");
+        let gone = || status(&host)["agent"]["others_gone"].to_string();
+        wait_for("the news", || gone().contains("inet last"));
+        let gone = gone();
+        assert_eq!(gone.matches("inet other").count(), 1, "{gone}");
+    }
+
+    fn errors_of_system_calls_that_pass_do_not_end_the_agent() {
+        if !std::process::Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            eprintln!("not tested: there is no strace");
+            return;
+        }
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = policy(&folder);
+        let listen = "127.0.0.1:9469";
+        let mut agent = Agent::start(&host, &path, &["--metrics-listen", listen]);
+        let mut peer = 10;
+        for fault in [
+            "poll,ppoll:error=ENOMEM:when=1..5",
+            "poll,ppoll:error=EAGAIN:when=1..5",
+            "poll,ppoll:error=EINTR:when=1..5",
+            "accept,accept4:error=EMFILE:when=1..5",
+            "accept,accept4:error=ENOMEM:when=1..5",
+            "accept,accept4:error=ECONNABORTED:when=1..5",
+            "recvfrom,recvmsg:error=ENOMEM:when=1..3",
+            "sendto,sendmsg:error=ENOBUFS:when=1..3",
+            "read:error=ENOMEM:when=1..3",
+            "setsockopt:error=ENOMEM:when=1..3",
+            "flock:error=EINTR:when=1..3",
+        ] {
+            let mut strace = host.command("strace");
+            strace.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("inject={fault}"), "-p", &agent.pid().to_string()]);
+            let mut strace = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let traced = || fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap().lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"));
+            wait_for("strace", traced);
+            // The policy changes, somebody asks, and somebody changes the rules, meanwhile.
+            peer += 1;
+            let address = format!("192.0.2.{peer}");
+            fs::write(&path, POLICY.replace("192.0.2.9", &address)).unwrap();
+            let mut stream = host.run(|| TcpStream::connect(listen).unwrap());
+            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            host.sh("nft add table inet other; nft delete table inet other");
+            let holds = || host.try_sh(&format!("nft get element inet peerwall peers4 '{{ {address} }}'")).status.success();
+            wait_for(fault, holds);
+            assert!(agent.lives(), "{fault}");
+            strace.kill().unwrap();
+            strace.wait().unwrap();
+            wait_for("an answer", || !status(&host)["agent"]["pid"].is_null());
+        }
+    }
+}
