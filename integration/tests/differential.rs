@@ -27,7 +27,9 @@ use peerwall_integration::target::{Filter, Sets, Target, agrees};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-const PACKETS_PER_POLICY: usize = 40;
+/// How many packets are drawn for each policy, and how many of a hook and reason are sent.
+const DRAWN_PER_POLICY: usize = 800;
+const PACKETS_PER_REASON: usize = 4;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
@@ -172,6 +174,21 @@ struct Work {
     packets: Vec<Packet>,
 }
 
+/// Packets for a policy: not many that are decided at the same place, since few reasons decide most.
+fn packets(runner: &mut TestRunner, policy: &Policy) -> Vec<Packet> {
+    let mut met: BTreeMap<(Hook, String), usize> = BTreeMap::new();
+    let some =
+        (0..DRAWN_PER_POLICY).map(|_| generate::packet().new_tree(runner).unwrap().current());
+    some.filter_map(real)
+        .filter(|packet| {
+            let reason = policy.verdict(packet).reason.to_string();
+            let count = met.entry((packet.hook, reason)).or_default();
+            *count += 1;
+            *count <= PACKETS_PER_REASON
+        })
+        .collect()
+}
+
 /// As much work as gives every kernel so many packets.
 fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
     let mut works: Vec<Work> = Vec::new();
@@ -182,9 +199,7 @@ fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
         let fallback = Family::BOTH
             .iter()
             .all(|family| restore::script(&ruleset, *family, None).is_ok());
-        let some =
-            (0..PACKETS_PER_POLICY).map(|_| generate::packet().new_tree(runner).unwrap().current());
-        let packets: Vec<Packet> = some.filter_map(real).collect();
+        let packets = packets(runner, &policy);
         all += packets.len();
         by_iptables += if fallback { packets.len() } else { 0 };
         works.push(Work {
