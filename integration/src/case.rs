@@ -20,8 +20,8 @@
 //! - `martian`: a real kernel drops the packet before any chain of ours; only the policy and the ruleset are
 //!   asked about it.
 //!
-//! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire NAME…` give it
-//! interfaces, before the other lines, which a shell runs in the host.
+//! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire NAME…` and
+//! `bridge NAME…` give it interfaces; after that, a shell runs the other lines in the host.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

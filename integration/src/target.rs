@@ -18,7 +18,7 @@ use peerwall_core::ruleset::Ruleset;
 use crate::case::{HOST_V4, HOST_V6};
 pub use crate::counts::agrees;
 use crate::counts::{Counts, PROBE, decide, is_answered};
-use crate::net::wire;
+use crate::net::{bridge, enslave, wire};
 use crate::ns::Host;
 use crate::raw;
 use crate::setup::{HOST_MAC, NOTHING, Setup, WIRE_MAC};
@@ -241,21 +241,33 @@ impl Target {
         }
     }
 
-    /// Runs the commands of a case in the host, before its policy is read. Lines that start with `wire`
-    /// give it interfaces whose far ends packets are put on.
+    /// Runs the commands of a case in the host, before its policy is read. Lines `wire NAME…` give it
+    /// interfaces whose far ends packets are put on, and lines `bridge NAME` a bridge with one port, likewise.
     ///
     /// # Panics
     /// If one fails.
     pub fn furnish(&mut self, script: &str) {
-        let (wires, commands): (Vec<&str>, Vec<&str>) =
-            script.lines().partition(|line| line.starts_with("wire "));
-        for name in wires
-            .iter()
-            .flat_map(|line| line.split_whitespace().skip(1))
-        {
-            self.add_interface(name);
+        let mut commands = String::from("set -e\n");
+        for line in script.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("wire") => words.for_each(|name| self.add_interface(name)),
+                Some("bridge") => words.for_each(|name| self.add_bridge(name)),
+                Some(_) | None => commands += &format!("{line}\n"),
+            }
         }
-        self.host.sh(&format!("set -e\n{}", commands.join("\n")));
+        self.host.sh(&commands);
+    }
+
+    fn add_bridge(&mut self, name: &str) {
+        let port = format!("{name}-port");
+        self.add_interface(&port);
+        bridge(&self.host, name, &[]);
+        enslave(&self.host, &port, name);
+        // A bridge has its port's Ethernet address.
+        self.host.sh(&format!("ip link set {name} arp off"));
+        let far = self.interfaces[&port].clone();
+        self.interfaces.insert(name.to_owned(), far);
     }
 
     /// Puts the packet on the wire and says what became of it. What is wanted only says for how
