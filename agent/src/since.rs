@@ -5,10 +5,13 @@
 //! that nobody changed any rule since. Losing the note loses nothing but that sentence.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::secure_file::private::Private;
 
 const FOLDER: &str = "/run/peerwall";
 
@@ -26,9 +29,14 @@ pub struct Note {
     pub by_iptables: bool,
 }
 
-fn path() -> Option<PathBuf> {
-    let namespace = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
-    Some(PathBuf::from(FOLDER).join(format!("applied-{namespace}.json")))
+fn folder() -> Private {
+    Private::writable_by_root(PathBuf::from(FOLDER))
+}
+
+/// The file's name in this network namespace.
+fn name() -> io::Result<String> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    Ok(format!("applied-{namespace}.json"))
 }
 
 /// Notes an apply, if that is possible.
@@ -40,16 +48,10 @@ pub fn note(generation: u32, policy: &str, by_iptables: bool) {
         policy: policy.to_owned(),
         by_iptables,
     };
-    let written = || -> Option<()> {
-        let path = path()?;
-        fs::create_dir_all(FOLDER).ok()?;
-        let text = serde_json::to_string(&note).ok()?;
-        let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&fresh, text).ok()?;
-        fs::rename(fresh, path).ok()
-    };
-    if written().is_none() {
-        log::debug!("could not note the time under {FOLDER}");
+    let written =
+        name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, &note)?)));
+    if let Err(err) = written {
+        log::debug!("could not note the time: {err}");
     }
 }
 
@@ -60,13 +62,17 @@ pub fn by_iptables() -> bool {
 
 /// The last note of this network namespace.
 pub fn last() -> Option<Note> {
-    let text = fs::read_to_string(path()?).ok()?;
-    serde_json::from_str(&text).ok()
+    let read = name().and_then(|name| folder().read(&name));
+    let text = read.unwrap_or_else(|err| {
+        log::warn!("{err}");
+        None
+    });
+    serde_json::from_slice(&text?).ok()
 }
 
 /// Forgets it.
 pub fn forget() {
-    if let Some(path) = path() {
-        let _ = fs::remove_file(path);
+    if let Err(err) = name().and_then(|name| folder().remove(&name)) {
+        log::debug!("{err}");
     }
 }

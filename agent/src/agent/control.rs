@@ -19,6 +19,8 @@ use socket2::Socket;
 use super::server::{PATIENCE, Server, Who};
 
 use crate::caller::Caller;
+use crate::secure_file::is_trusted;
+use crate::secure_file::private::Private;
 
 /// Version of what is said over the socket.
 pub const VERSION: u32 = 1;
@@ -113,8 +115,9 @@ impl Control {
     /// If another agent listens there, or the socket cannot be made.
     pub fn open() -> io::Result<Self> {
         let path = path();
+        // Where nobody else can put another in its place.
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            Private::writable_by_root(folder.to_owned()).make()?;
         }
         if UnixStream::connect(&path).is_ok() {
             return Err(io::Error::other(format!(
@@ -213,7 +216,17 @@ pub fn is_there() -> bool {
 fn connect() -> Option<UnixStream> {
     let stream = UnixStream::connect(path()).ok()?;
     // The same folder may be seen from several network namespaces.
-    let agent = getsockopt(&stream, PeerCredentials).ok()?.pid();
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    if !is_trusted(peer.uid()) {
+        log::warn!(
+            "{} is not the agent's: process {} of user {} answers there",
+            path().display(),
+            peer.pid(),
+            peer.uid()
+        );
+        return None;
+    }
+    let agent = peer.pid();
     let namespace = |process: &str| {
         let path = Path::new("/proc").join(process).join("ns/net");
         fs::metadata(path).ok().map(|meta| meta.ino())

@@ -6,13 +6,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
 use super::server::Server;
+use crate::secure_file::Folder;
 
 /// Nobody's browser sends more headers to this.
 const HEADERS_MAX: usize = 32;
@@ -78,6 +79,7 @@ impl Exporter {
         let named = |err: io::Error| io::Error::new(err.kind(), format!("metrics at {at}: {err}"));
         let server = match at {
             Listen::Unix(path) => {
+                check_folder(path).map_err(named)?;
                 // What a killed one left, unless somebody answers.
                 if UnixStream::connect(path).is_err() && is_socket(path) {
                     fs::remove_file(path).map_err(named)?;
@@ -131,6 +133,19 @@ impl Drop for Exporter {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Whether nobody else can put another socket in this place, or remove it.
+fn check_folder(path: &Path) -> io::Result<()> {
+    let folder = Folder::open(path.parent().unwrap_or(Path::new("/")), None)?;
+    let mut doubts = folder.doubts_above.iter().chain(&folder.doubts);
+    let why = match (doubts.next(), folder.is_shared()) {
+        (Some(doubt), _) => doubt.clone(),
+        (None, true) => "others can write this directory".to_owned(),
+        (None, false) => return Ok(()),
+    };
+    let why = format!("{why}; use a directory that only root can write, such as /run/peerwall");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 fn is_socket(path: &PathBuf) -> bool {
