@@ -3,24 +3,35 @@
 //! Two sources: conntrack entries (ctnetlink), and sockets of this host that have no entry, because nothing
 //! tracked connections when they were opened, or the entry has expired. Connections through this host without an
 //! entry cannot be seen.
+//!
+//! There may be hundreds of thousands. Each is judged while it is read; only those that are to end are kept, at
+//! most [`CHUNK`] at once, and the table is read again until none is left.
+
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use peerwall_core::packet::Hook;
 use peerwall_core::port::TCP;
-use peerwall_core::revoke::{self, Judge, Judgement, Place, Refused};
+use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_proto::attr::Attrs;
-use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
+use peerwall_proto::conntrack::{self, Connection};
 use peerwall_proto::nf_tables::Attributes as _;
 use peerwall_proto::sock_diag;
 
 use crate::caller::Ssh;
-use crate::facts;
 use crate::netlink::{NetlinkError, Socket};
-use crate::routes::Routes;
-use crate::sockets::{Opened, Sockets};
+use crate::sockets::Sockets;
+use survey::{Doomed, Keep};
+pub use survey::{known, place};
+
+/// So many connections are kept at most to be ended, before the table is read again.
+pub const CHUNK: usize = 1 << 16;
+/// The table is read so often at most.
+const PASSES_MAX: u32 = 100;
+/// So many kinds of connections are told apart at most.
+const KINDS_MAX: usize = 1000;
 
 /// Which of the connections that a policy refuses end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +56,29 @@ pub struct Older {
 }
 
 /// Open connections, alike ones counted together.
-pub type Kinds = BTreeMap<Refused, usize>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// How many of each kind, of the first thousand kinds.
+    pub of_kind: BTreeMap<Refused, usize>,
+    /// How many of other kinds, by whether the old policy admitted them.
+    pub others: BTreeMap<bool, usize>,
+}
+
+impl Kinds {
+    fn add(&mut self, refused: Refused) {
+        let is_known = || self.of_kind.contains_key(&refused);
+        let count = match self.of_kind.len() < KINDS_MAX || is_known() {
+            true => self.of_kind.entry(refused).or_default(),
+            false => self.others.entry(refused.was_admitted).or_default(),
+        };
+        *count += 1;
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.of_kind.is_empty() && self.others.is_empty()
+    }
+}
 
 /// What happened to the connections that a policy refuses.
 #[derive(Debug, Default)]
@@ -86,23 +119,6 @@ impl<'a> Change<'a> {
             spare: &[],
         }
     }
-}
-
-/// A connection that a policy refuses.
-struct Found {
-    /// The conntrack entry, if there is one.
-    entry: Option<Connection>,
-    /// Own and other address of the socket, of TCP and UDP connections to this host.
-    ends: Option<(u8, SocketAddr, SocketAddr)>,
-    is_open: bool,
-    refused: Refused,
-}
-
-/// What a look at all connections found.
-#[derive(Default)]
-struct Survey {
-    refused: Vec<Found>,
-    unsure: Kinds,
 }
 
 /// The kernel's table of connections.
@@ -159,12 +175,8 @@ impl Connections {
             which: Which::None,
             spare: &[],
         };
-        let survey = self.survey(&change, &Sockets::list())?;
-        let mut kinds = Kinds::new();
-        for found in survey.refused.into_iter().filter(|found| found.is_open) {
-            *kinds.entry(found.refused).or_default() += 1;
-        }
-        Ok((kinds, survey.unsure))
+        let pass = self.survey(&change, &Sockets::list(), Keep::Doomed)?;
+        Ok((pass.left, pass.unsure))
     }
 
     /// Ends connections that a change refuses.
@@ -173,22 +185,24 @@ impl Connections {
     /// If they cannot be read, or one cannot be ended.
     pub fn end(&mut self, change: &Change<'_>) -> Result<Outcome, NetlinkError> {
         let mut sockets = Sockets::list();
-        let survey = self.survey(change, &sockets)?;
         let mut outcome = Outcome {
-            unsure: survey.unsure,
             trouble: sockets.trouble.clone(),
             ..Outcome::default()
         };
-        for found in survey.refused {
-            let is_spared = change.spare.iter().any(|ssh| found.is(ssh));
-            let ends = found.is_meant(change.which) && !is_spared;
-            let ended = ends && self.end_one(&found, &mut sockets, &mut outcome.trouble)?;
-            match (found.is_open, ended) {
-                (true, true) => outcome.ended += 1,
-                (true, false) if !ends => *outcome.left.entry(found.refused).or_default() += 1,
-                _ => {}
+        for _ in 0..PASSES_MAX {
+            let pass = self.survey(change, &sockets, Keep::Doomed)?;
+            (outcome.left, outcome.unsure) = (pass.left, pass.unsure);
+            let mut any = false;
+            for doomed in pass.doomed {
+                let ended = self.end_one(&doomed, &mut sockets, &mut outcome.trouble)?;
+                any |= ended;
+                outcome.ended += usize::from(ended && doomed.is_open);
+            }
+            if !pass.is_more || !any {
+                break;
             }
         }
+        give_back();
         Ok(outcome)
     }
 
@@ -197,54 +211,13 @@ impl Connections {
     /// # Errors
     /// If they cannot be read.
     pub fn older(&mut self, ruleset: &Ruleset) -> Result<Older, NetlinkError> {
-        let mut older = Older::default();
         let change = Change {
             old: None,
             ..Change::revoke(ruleset, ruleset)
         };
-        for found in self.survey(&change, &Sockets::list())?.refused {
-            match found.entry.and_then(|entry| entry.id) {
-                Some(id) => drop(older.entries.insert(id)),
-                None => older.sockets.extend(found.ends),
-            }
-        }
-        Ok(older)
-    }
-
-    /// Judges every connection, while they are read: a table may have a million.
-    fn survey(&mut self, change: &Change<'_>, sockets: &Sockets) -> Result<Survey, NetlinkError> {
-        let place = place();
-        let fallback = change.fallback;
-        let mut judges = Judges {
-            fallback: fallback.map(|fallback| Judge::new(None, fallback, place.clone())),
-            judge: Judge::new(change.old, change.new, place),
-            routes: Routes::default(),
-        };
-        let incoming = |socket: &&sock_diag::Socket| sockets.opened(socket) == Opened::There;
-        let incoming = || sockets.open().filter(incoming).map(sock_diag::Socket::ends);
-        let mut state = (Survey::default(), BTreeSet::new());
-        let restart = |state: &mut (Survey, BTreeSet<_>)| {
-            *state = (Survey::default(), incoming().collect());
-        };
-        let request = conntrack::dump();
-        self.socket
-            .dump(&request, &mut state, restart, |(survey, rest), message| {
-                let entry = Connection::decode(Attrs::new(&message.attrs))?;
-                if let Some(known) = known(&entry) {
-                    let ends = socket_ends(&entry);
-                    if let Some(ends) = &ends {
-                        rest.remove(ends);
-                    }
-                    let is_open = entry.is_open();
-                    judges.add(&known, survey, (Some(entry), ends, is_open));
-                }
-                Ok(())
-            })?;
-        let (mut survey, untracked) = state;
-        for ends in untracked {
-            judges.add(&of_socket(ends), &mut survey, (None, Some(ends), true));
-        }
-        Ok(survey)
+        let pass = self.survey(&change, &Sockets::list(), Keep::Older)?;
+        give_back();
+        Ok(pass.older)
     }
 
     /// Ends the socket of a connection, then its conntrack entry; whether there was anything to end. If the
@@ -252,23 +225,22 @@ impl Connections {
     /// opened, and let the answers in.
     fn end_one(
         &mut self,
-        found: &Found,
+        doomed: &Doomed,
         sockets: &mut Sockets,
         trouble: &mut Option<String>,
     ) -> Result<bool, NetlinkError> {
         let mut ended = false;
-        let is_input = found.refused.hook == Hook::Input && trouble.is_none();
-        if let Some((protocol, local, remote)) = found.ends.filter(|_| is_input) {
+        let may_end = trouble.is_none();
+        if let Some((protocol, local, remote)) = doomed.socket.filter(|_| may_end) {
             match sockets.end(protocol, local, remote) {
                 Ok(done) => ended = done,
                 Err(err) => *trouble = Some(format!("sockets of this host cannot be ended: {err}")),
             }
         }
-        let request = found.entry.as_ref().map(conntrack::delete);
-        let Some(Ok(request)) = request else {
+        let Some(request) = &doomed.request else {
             return Ok(ended);
         };
-        match self.socket.acknowledged(request) {
+        match self.socket.acknowledged(request.clone()) {
             Ok(()) => Ok(true),
             // Ending the socket may have ended the entry.
             Err(err) if err.errno() == Some(libc::ENOENT) => Ok(ended),
@@ -318,129 +290,15 @@ fn in_progress(socket: &sock_diag::Socket) -> (Option<conntrack::ProtocolInfo>, 
     (Some(info), timeout)
 }
 
-/// Judges connections by the interface that they use.
-struct Judges<'r> {
-    judge: Judge<'r>,
-    /// Only what this one refuses as well counts as refused.
-    fallback: Option<Judge<'r>>,
-    routes: Routes,
-}
-
-/// A conntrack entry, the ends of the socket, and whether data can come through.
-type Parts = (Option<Connection>, Option<Ends>, bool);
 /// Protocol, own and other address of a socket.
 type Ends = (u8, SocketAddr, SocketAddr);
 
-impl Judges<'_> {
-    fn add(
-        &mut self,
-        known: &revoke::Connection,
-        survey: &mut Survey,
-        (entry, ends, is_open): Parts,
-    ) {
-        let to = self.judge.place().has(known.destination);
-        let to = to.then_some(known.destination);
-        let routes = &mut self.routes;
-        match self.judge.judge(known, || routes.ways(known.source, to)) {
-            Judgement::Admitted => {}
-            Judgement::Unsure(refused) if is_open => {
-                *survey.unsure.entry(refused).or_default() += 1;
-            }
-            Judgement::Unsure(_) => {}
-            Judgement::Refused(refused) if self.falls_back_to_refuse(known, to) => {
-                survey.refused.push(Found {
-                    entry,
-                    ends,
-                    is_open,
-                    refused,
-                });
-            }
-            Judgement::Refused(_) => {}
-        }
+/// Gives freed memory back to the operating system. What is freed in small pieces otherwise stays with a process
+/// that may run for months.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
-}
-
-impl Judges<'_> {
-    fn falls_back_to_refuse(&mut self, known: &revoke::Connection, to: Option<IpAddr>) -> bool {
-        let routes = &mut self.routes;
-        self.fallback.as_ref().is_none_or(|judge| {
-            let judgement = judge.judge(known, || routes.ways(known.source, to));
-            matches!(judgement, Judgement::Refused(_))
-        })
-    }
-}
-
-impl Found {
-    fn is_meant(&self, which: Which<'_>) -> bool {
-        match which {
-            Which::None => false,
-            Which::Revoked => self.refused.was_admitted,
-            Which::All => true,
-            Which::Younger(older) => {
-                let id = self.entry.as_ref().and_then(|entry| entry.id);
-                let by_id = id.is_some_and(|id| older.entries.contains(&id));
-                let by_ends = self.ends.is_some_and(|ends| older.sockets.contains(&ends));
-                !by_id && !by_ends
-            }
-        }
-    }
-
-    /// Whether it is this ssh connection.
-    fn is(&self, ssh: &Ssh) -> bool {
-        self.ends == Some((TCP, ssh.server_end(), ssh.client_end()))
-    }
-}
-
-/// The ends of the socket of a connection to this host: as its answers have them, after any rewriting.
-fn socket_ends(connection: &Connection) -> Option<Ends> {
-    let reply = &connection.reply.as_ref()?.0;
-    let (local, remote) = reply.ends()?;
-    let (protocol, _, _) = reply.ports()?;
-    Some((protocol, local, remote))
-}
-
-/// A connection without an entry: nothing rewrote it, or there would be one.
-fn of_socket((protocol, local, remote): Ends) -> revoke::Connection {
-    revoke::Connection {
-        source: remote.ip(),
-        source_port: remote.port(),
-        protocol,
-        dialled_address: local.ip(),
-        dialled: local.port(),
-        is_dnat: false,
-        destination: local.ip(),
-        destination_port: local.port(),
-    }
-}
-
-/// A connection as conntrack has it, for judging.
-pub fn known(connection: &Connection) -> Option<revoke::Connection> {
-    let original = &connection.original.as_ref()?.0;
-    let reply = &connection.reply.as_ref()?.0;
-    let (source, dialled_address) = original.pair()?;
-    let (destination, _) = reply.pair()?;
-    let (protocol, source_port, dialled) = original.ports()?;
-    let (_, destination_port, _) = reply.ports()?;
-    Some(revoke::Connection {
-        source,
-        source_port,
-        protocol,
-        dialled_address,
-        dialled,
-        is_dnat: connection.status.unwrap_or(0) & IPS_DST_NAT != 0,
-        destination,
-        destination_port,
-    })
-}
-
-/// This host's addresses and interfaces.
-pub fn place() -> Place {
-    let mut place = Place::default();
-    for (name, address) in facts::interfaces() {
-        if !place.interfaces.contains(&name) {
-            place.interfaces.push(name);
-        }
-        place.addresses.extend(address);
-    }
-    place
 }

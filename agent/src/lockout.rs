@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use peerwall_core::packet::{Hook, Verdict};
+use peerwall_core::packet::{Hook, Transport, Verdict};
 use peerwall_core::port::TCP;
 use peerwall_core::revoke::{self, Place};
 use peerwall_core::ruleset::Ruleset;
@@ -125,21 +125,27 @@ impl Host {
 fn untracked(ssh: &Ssh) -> revoke::Connection {
     revoke::Connection {
         source: ssh.client,
-        source_port: ssh.client_port,
-        protocol: TCP,
+        transport: Transport::Ports {
+            protocol: TCP,
+            source: ssh.client_port,
+            destination: ssh.server_port,
+        },
         dialled_address: ssh.server,
         dialled: ssh.server_port,
         is_dnat: false,
         destination: ssh.server,
-        destination_port: ssh.server_port,
     }
 }
 
 /// The port that was dialled, and where that leads if it was rewritten.
 fn dialled(connection: &revoke::Connection) -> String {
-    let to = SocketAddr::new(connection.destination, connection.destination_port);
-    match connection.is_dnat {
-        true => format!("port {} (redirected to {to})", connection.dialled),
-        false => format!("port {}", connection.dialled),
+    match connection.transport {
+        Transport::Ports { destination, .. } if connection.is_dnat => {
+            let to = SocketAddr::new(connection.destination, destination);
+            format!("port {} (redirected to {to})", connection.dialled)
+        }
+        Transport::Ports { .. } | Transport::Icmp { .. } | Transport::Other(_) => {
+            format!("port {}", connection.dialled)
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Open connections that a policy refuses: which of them end, and what people are told.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use peerwall_core::revoke::Refused;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::caller::{Caller, Ssh};
-use crate::connections::{Connections, Outcome, Which};
+use crate::connections::{Connections, Kinds, Outcome, Which};
 
 /// How many kinds of connections are listed in text; `--json` lists all.
 const KINDS_SHOWN: usize = 20;
@@ -43,10 +42,11 @@ pub fn spared(caller: &Caller, force: bool) -> Vec<Ssh> {
 }
 
 /// Open connections of one kind that a policy would not admit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Kind {
+    /// What they have in common; nothing of those that are of more kinds than are told apart.
     #[serde(flatten)]
-    refused: Refused,
+    refused: Option<Refused>,
     /// How many there are.
     count: usize,
     /// Whether `apply` would end them.
@@ -62,32 +62,37 @@ pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<Kin
         log::warn!("open connections cannot be read: {err}");
         Default::default()
     });
-    let ends = |refused: &Refused| match which {
+    let ends = |was_admitted: bool| match which {
         Which::None => false,
-        Which::Revoked => refused.was_admitted,
+        Which::Revoked => was_admitted,
         Which::All | Which::Younger(_) => true,
     };
-    let judged = refused.into_iter().map(|(refused, count)| Kind {
-        ends: ends(&refused),
-        refused,
-        count,
-        is_judged: true,
-    });
-    sorted(judged.chain(not_judged(unsure)).collect())
+    sorted([of(refused, true, ends), of(unsure, false, |_| false)].concat())
 }
 
-fn not_judged(unsure: BTreeMap<Refused, usize>) -> impl Iterator<Item = Kind> {
-    unsure.into_iter().map(|(refused, count)| Kind {
+/// Connections by kind, and whether they end, by whether the old policy admitted them.
+fn of(found: Kinds, is_judged: bool, ends: impl Fn(bool) -> bool) -> Vec<Kind> {
+    let kind = |refused, was_admitted, count| Kind {
         refused,
         count,
-        ends: false,
-        is_judged: false,
-    })
+        ends: ends(was_admitted),
+        is_judged,
+    };
+    let of_kind = found.of_kind.into_iter().map(|(refused, count)| {
+        let was_admitted = refused.was_admitted;
+        kind(Some(refused), was_admitted, count)
+    });
+    let others = found.others.into_iter();
+    let others = others.map(|(was_admitted, count)| kind(None, was_admitted, count));
+    of_kind.chain(others).collect()
 }
 
 fn sorted(mut kinds: Vec<Kind>) -> Vec<Kind> {
     // `false` sorts before `true`.
-    kinds.sort_by_key(|kind| (!kind.ends, !kind.is_judged, Reverse(kind.count)));
+    kinds.sort_by_key(|kind| {
+        let is_rest = kind.refused.is_none();
+        (!kind.ends, !kind.is_judged, is_rest, Reverse(kind.count))
+    });
     kinds
 }
 
@@ -147,17 +152,8 @@ pub fn applied_json(outcome: &Outcome) -> Value {
 }
 
 fn left(outcome: &Outcome) -> Vec<Kind> {
-    let judged = outcome
-        .left
-        .clone()
-        .into_iter()
-        .map(|(refused, count)| Kind {
-            refused,
-            count,
-            ends: false,
-            is_judged: true,
-        });
-    sorted(judged.chain(not_judged(outcome.unsure.clone())).collect())
+    let left = of(outcome.left.clone(), true, |_| false);
+    sorted([left, of(outcome.unsure.clone(), false, |_| false)].concat())
 }
 
 fn list(
@@ -177,7 +173,10 @@ fn list(
     }
     let _ = writeln!(text, "{}", headline(count(all)));
     for kind in these().take(KINDS_SHOWN) {
-        let _ = writeln!(text, "  {} of {}", kind.count, kind.refused);
+        let _ = match &kind.refused {
+            Some(refused) => writeln!(text, "  {} of {refused}", kind.count),
+            None => writeln!(text, "  {} of other kinds", kind.count),
+        };
     }
     let more = these().count().saturating_sub(KINDS_SHOWN);
     if more > 0 {

@@ -11,6 +11,9 @@ use peerwall_proto::route_lookup::Ask;
 
 use crate::netlink::{NetlinkError, Socket};
 
+/// So many answers are remembered at most.
+const KNOWN_MAX: usize = 10_000;
+
 /// Routes of this network namespace, as far as they were asked for.
 #[derive(Default)]
 pub struct Routes {
@@ -34,6 +37,9 @@ impl Routes {
             log::info!("the route to {from} cannot be looked up: {err}");
             Vec::new()
         });
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
         self.known.insert((from, to), found.clone());
         found
     }

@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// Longer than a test.
 const TIMEOUT_SECONDS: u32 = 100_000;
 
-/// A conntrack entry: protocol, and who opened it to whom.
+/// A conntrack entry: protocol, and who opened it to whom. Of an echo, the source port is its identifier.
 pub type Entry = (u8, SocketAddr, SocketAddr);
 
 /// Listens and sends back what comes.
@@ -92,8 +92,15 @@ pub fn tracked(host: &Host) -> BTreeSet<Entry> {
         let each = |found: &mut BTreeSet<Entry>, message: peerwall_proto::message::Message| {
             let entry = Connection::decode(Attrs::new(&message.attrs))?;
             let tuple = entry.original.map(|tuple| tuple.0);
-            let parts = tuple.and_then(|tuple| Some((tuple.ports()?.0, tuple.ends()?)));
-            found.extend(parts.map(|(protocol, (from, to))| (protocol, from, to)));
+            let parts = tuple.and_then(|tuple| {
+                let (mut from, to) = tuple.ends()?;
+                let protocol = &tuple.protocol.as_ref()?.0;
+                // The identifier of an echo stands for the source port.
+                let id = protocol.icmp_id.or(protocol.icmpv6_id);
+                from.set_port(id.unwrap_or(from.port()));
+                Some((protocol.number?, from, to))
+            });
+            found.extend(parts);
             Ok(())
         };
         socket

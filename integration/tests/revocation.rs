@@ -13,14 +13,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Instant;
 
 use peerwall_core::packet::{Hook, Packet, Transport, Verdict};
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::port::{TCP, UDP};
+use peerwall_core::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::Host;
@@ -38,6 +38,9 @@ const POD: &str = "10.244.1.5";
 const CLIENTS: u32 = 6;
 /// Ports that anybody dials.
 const PORTS: u32 = 8;
+
+/// Protocols without ports, as a policy calls them.
+const WHOLE: [(u8, &str); 4] = [(50, "esp"), (47, "gre"), (4, "ipip"), (89, "ospf")];
 
 /// How much of everything.
 #[derive(Clone, Copy)]
@@ -95,6 +98,9 @@ impl Chance {
             let trusted = NETWORKS[self.below(3) as usize].0;
             text.push_str(&format!("[interfaces]\ntrusted = [\"{trusted}\"]\n"));
         }
+        if self.one_in(2) {
+            text.push_str(&format!("[icmp]\nping = \"{}\"\n", self.client().1));
+        }
         for index in 0..self.below(4) {
             let from = match self.below(3) {
                 0 => "any".to_owned(),
@@ -102,6 +108,10 @@ impl Chance {
                 _ => "198.51.100.0/24".to_owned(),
             };
             let port = self.port();
+            let port = match self.one_in(3) {
+                true => WHOLE[self.below(4) as usize].1.to_owned(),
+                false => port.to_string(),
+            };
             text.push_str(&format!(
                 "[[allow]]\nname = \"a{index}\"\nports = [\"{port}\"]\nfrom = \"{from}\"\n"
             ));
@@ -125,10 +135,15 @@ fn admits(policy: &Policy, (protocol, from, to): Entry, interface: &str) -> bool
         true => Hook::Forward,
         false => Hook::Input,
     };
-    let transport = Transport::Ports {
-        protocol,
-        source: from.port(),
-        destination: to.port(),
+    let transport = match protocol {
+        TCP | UDP => Transport::Ports {
+            protocol,
+            source: from.port(),
+            destination: to.port(),
+        },
+        ICMP => Transport::Icmp { kind: 8, code: 0 },
+        ICMPV6 => Transport::Icmp { kind: 128, code: 0 },
+        other => Transport::Other(other),
     };
     let packet = Packet::new(hook, interface, from.ip(), to.ip(), transport);
     policy.verdict(&packet).verdict == Verdict::Accept
@@ -210,12 +225,19 @@ impl World {
                 (false, true) => POD,
                 (false, false) => "192.0.2.1",
             };
-            let entry = (
-                if chance.one_in(4) { UDP } else { TCP },
-                from,
-                at(to, chance.port()),
-            );
-            if !self.entries.contains(&entry) {
+            let to = at(to, chance.port());
+            let entry = match (chance.below(8), from.is_ipv6()) {
+                (0 | 1, _) => (UDP, from, to),
+                (2, false) => (ICMP, from, at(&to.ip().to_string(), 0)),
+                (2, true) => (ICMPV6, from, at(&to.ip().to_string(), 0)),
+                (3, _) => {
+                    let end = |address: SocketAddr| SocketAddr::new(address.ip(), 0);
+                    let protocol = WHOLE[chance.below(4) as usize].0;
+                    (protocol, end(from), end(to))
+                }
+                _ => (TCP, from, to),
+            };
+            if !self.entries.contains(&entry) && fresh.iter().all(|(other, _)| *other != entry) {
                 fresh.push((entry, chance.below(10) as u8));
             }
         }

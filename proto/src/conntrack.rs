@@ -30,6 +30,13 @@ pub const IPS_CONFIRMED: u32 = 1 << 3;
 /// `IPS_DST_NAT`: its destination was rewritten.
 pub const IPS_DST_NAT: u32 = 1 << 5;
 
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
+/// `ICMP_ECHO`
+const ECHO_REQUEST: u8 = 8;
+/// `ICMPV6_ECHO_REQUEST`; the answer is the next.
+const ECHO_REQUEST_V6: u8 = 128;
+
 /// `enum tcp_conntrack`, in `include/uapi/linux/netfilter/nf_conntrack_tcp.h`
 pub mod tcp_state {
     /// `TCP_CONNTRACK_NONE`
@@ -78,6 +85,18 @@ attributes! {
         source_port: u16 = 2,
         /// Destination port.
         destination_port: u16 = 3,
+        /// Identifier of an ICMP query.
+        icmp_id: u16 = 4,
+        /// ICMP type.
+        icmp_type: u8 = 5,
+        /// ICMP code.
+        icmp_code: u8 = 6,
+        /// Identifier of an ICMPv6 query.
+        icmpv6_id: u16 = 7,
+        /// ICMPv6 type.
+        icmpv6_type: u8 = 8,
+        /// ICMPv6 code.
+        icmpv6_code: u8 = 9,
     }
 
     /// `enum ctattr_tuple`: what packets of one direction have in common.
@@ -122,6 +141,8 @@ attributes! {
         timeout: u32 = 7,
         /// Its number; with it, nothing else is meant that came to be meanwhile.
         id: u32 = 12,
+        /// The zone that it is tracked in, unless that is 0.
+        zone: u16 = 18,
     }
 }
 
@@ -152,10 +173,36 @@ impl Connection {
 }
 
 impl Tuple {
-    /// Packets from one address and port to another.
+    /// Packets from one address and port to another. Of ICMP, an echo request; the source port is
+    /// its identifier. The kernel ignores ports where a protocol has none.
     pub fn between(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
+        Self {
+            protocol: Some(Nested(Protocol::of(
+                protocol,
+                from.port(),
+                to.port(),
+                false,
+            ))),
+            ..Self::addresses(from.ip(), to.ip())
+        }
+    }
+
+    /// The answers to packets from one address and port to another.
+    fn answering(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
+        // The identifier of an echo stands where the source port is, in both directions.
+        let (source, destination) = match protocol {
+            IPPROTO_ICMP | IPPROTO_ICMPV6 => (from.port(), to.port()),
+            _ => (to.port(), from.port()),
+        };
+        Self {
+            protocol: Some(Nested(Protocol::of(protocol, source, destination, true))),
+            ..Self::addresses(to.ip(), from.ip())
+        }
+    }
+
+    fn addresses(from: IpAddr, to: IpAddr) -> Self {
         let mut addresses = Addresses::default();
-        match (from.ip(), to.ip()) {
+        match (from, to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 addresses.v4_source = Some(from.octets().to_vec());
                 addresses.v4_destination = Some(to.octets().to_vec());
@@ -171,13 +218,7 @@ impl Tuple {
         }
         Self {
             addresses: Some(Nested(addresses)),
-            protocol: Some(Nested(Protocol {
-                number: Some(protocol),
-                source_port: Some(from.port()),
-                destination_port: Some(to.port()),
-                other: Vec::new(),
-            })),
-            other: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -205,6 +246,43 @@ impl Tuple {
             source,
             protocol.destination_port.unwrap_or(0),
         ))
+    }
+
+    /// Type and code, if these are ICMP packets of the addresses' family.
+    pub fn icmp(&self) -> Option<(u8, u8)> {
+        let protocol = &self.protocol.as_ref()?.0;
+        match (protocol.number?, self.pair()?.0) {
+            (IPPROTO_ICMP, IpAddr::V4(_)) => Some((protocol.icmp_type?, protocol.icmp_code?)),
+            (IPPROTO_ICMPV6, IpAddr::V6(_)) => Some((protocol.icmpv6_type?, protocol.icmpv6_code?)),
+            _ => None,
+        }
+    }
+}
+
+impl Protocol {
+    /// The part of a tuple that tells connections of a protocol apart (`l4proto->nlattr_to_tuple`).
+    fn of(number: u8, source: u16, destination: u16, is_answer: bool) -> Self {
+        let mut protocol = Self {
+            number: Some(number),
+            ..Self::default()
+        };
+        match number {
+            IPPROTO_ICMP => {
+                protocol.icmp_id = Some(source);
+                protocol.icmp_type = Some(if is_answer { 0 } else { ECHO_REQUEST });
+                protocol.icmp_code = Some(0);
+            }
+            IPPROTO_ICMPV6 => {
+                protocol.icmpv6_id = Some(source);
+                protocol.icmpv6_type = Some(ECHO_REQUEST_V6 + u8::from(is_answer));
+                protocol.icmpv6_code = Some(0);
+            }
+            _ => {
+                protocol.source_port = Some(source);
+                protocol.destination_port = Some(destination);
+            }
+        }
+        protocol
     }
 }
 
@@ -234,6 +312,8 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     let wanted = Connection {
         original: connection.original.clone(),
         id: connection.id,
+        // Without it, the kernel would look in zone 0.
+        zone: connection.zone,
         ..Connection::default()
     };
     let original = connection.original.as_ref();
@@ -273,7 +353,7 @@ pub fn create(
 ) -> Result<Message, TooLong> {
     let new = Connection {
         original: Some(Nested(Tuple::between(protocol, from, to))),
-        reply: Some(Nested(Tuple::between(protocol, to, from))),
+        reply: Some(Nested(Tuple::answering(protocol, from, to))),
         // Kernels refuse a status that would take IPS_CONFIRMED away (`ctnetlink_change_status()`).
         status: Some(IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED),
         protocol_info: info.map(Nested),
@@ -371,6 +451,41 @@ mod tests {
             "[::1]:2".parse().unwrap(),
         );
         assert_eq!(create(17, v6, other, None, 1).unwrap().family, NFPROTO_IPV6);
+    }
+
+    #[test]
+    fn an_echo_is_its_type_and_identifier() {
+        for (protocol, from, to, kinds) in [
+            (1, "192.0.2.9:7", "198.51.100.1:0", [(8, 0), (0, 0)]),
+            (
+                58,
+                "[2001:db8::9]:7",
+                "[2001:db8::1]:0",
+                [(128, 0), (129, 0)],
+            ),
+        ] {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            let request = create(protocol, from, to, None, 1).unwrap();
+            let mut made = Connection::decode(request.attributes()).unwrap();
+            let (original, reply) = (
+                made.original.clone().unwrap().0,
+                made.reply.clone().unwrap().0,
+            );
+            assert_eq!([original.icmp(), reply.icmp()], kinds.map(Some));
+            assert_eq!(reply.pair(), Some((to.ip(), from.ip())));
+            made.zone = Some(3);
+            let wanted = Connection::decode(delete(&made).unwrap().attributes()).unwrap();
+            assert_eq!(
+                (wanted.original.unwrap().0, wanted.zone),
+                (original, Some(3))
+            );
+        }
+        let esp = Tuple::between(
+            50,
+            "192.0.2.9:0".parse().unwrap(),
+            "192.0.2.1:0".parse().unwrap(),
+        );
+        assert_eq!((esp.icmp(), esp.ports()), (None, Some((50, 0, 0))));
     }
 
     proptest::proptest! {

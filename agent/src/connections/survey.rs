@@ -1,0 +1,271 @@
+//! One reading of all connections: each is judged, and what is not needed is forgotten at once.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use peerwall_core::packet::{Hook, Transport};
+use peerwall_core::port::{self, TCP};
+use peerwall_core::revoke::{self, Judge, Judgement, Place, Refused};
+use peerwall_proto::attr::Attrs;
+use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
+use peerwall_proto::message::Message;
+use peerwall_proto::nf_tables::Attributes as _;
+use peerwall_proto::sock_diag;
+
+use super::{CHUNK, Change, Connections, Ends, Kinds, Older, Which};
+use crate::caller::Ssh;
+use crate::facts;
+use crate::netlink::NetlinkError;
+use crate::routes::Routes;
+use crate::sockets::{Opened, Sockets};
+
+/// What is kept of the connections that a policy refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// What it takes to end those that are to end, and how many others there are.
+    Doomed,
+    /// Which they are.
+    Older,
+}
+
+/// What it takes to end a connection.
+pub(super) struct Doomed {
+    /// Deletes its conntrack entry, if it has one.
+    pub(super) request: Option<Message>,
+    /// The ends of its socket, if it may have one: this host's address first.
+    pub(super) socket: Option<Ends>,
+    pub(super) is_open: bool,
+}
+
+/// What came of a reading.
+#[derive(Default)]
+pub(super) struct Pass {
+    pub(super) doomed: Vec<Doomed>,
+    /// Whether there are more of these than were kept.
+    pub(super) is_more: bool,
+    /// Open ones that stay, though they are refused.
+    pub(super) left: Kinds,
+    /// Open ones that cannot be judged.
+    pub(super) unsure: Kinds,
+    pub(super) older: Older,
+}
+
+/// A connection that is judged, as it was read.
+struct Seen {
+    /// The conntrack entry, if there is one.
+    entry: Option<Connection>,
+    /// Own and other address of the socket, of connections that may have one.
+    ends: Option<Ends>,
+    /// Whether data can come through.
+    is_open: bool,
+}
+
+impl Connections {
+    /// Judges every connection, while they are read.
+    pub(super) fn survey(
+        &mut self,
+        change: &Change<'_>,
+        sockets: &Sockets,
+        keep: Keep,
+    ) -> Result<Pass, NetlinkError> {
+        let mut judges = Judges::new(change, keep);
+        let incoming = |socket: &&sock_diag::Socket| sockets.opened(socket) == Opened::There;
+        let incoming = || sockets.open().filter(incoming).map(sock_diag::Socket::ends);
+        let mut state = (Pass::default(), BTreeSet::new());
+        let restart = |state: &mut (Pass, BTreeSet<_>)| {
+            *state = (Pass::default(), incoming().collect());
+        };
+        let request = conntrack::dump();
+        self.socket
+            .dump(&request, &mut state, restart, |(pass, rest), message| {
+                let entry = Connection::decode(Attrs::new(&message.attrs))?;
+                if let Some(known) = known(&entry) {
+                    let ends = socket_ends(&entry);
+                    if let Some(ends) = &ends {
+                        rest.remove(ends);
+                    }
+                    let seen = Seen {
+                        is_open: entry.is_open(),
+                        entry: Some(entry),
+                        ends,
+                    };
+                    judges.add(&known, pass, seen);
+                }
+                Ok(())
+            })?;
+        let (mut pass, untracked) = state;
+        for ends in untracked {
+            let seen = Seen {
+                entry: None,
+                ends: Some(ends),
+                is_open: true,
+            };
+            judges.add(&of_socket(ends), &mut pass, seen);
+        }
+        Ok(pass)
+    }
+}
+
+/// Judges connections by the interface that they use.
+struct Judges<'c> {
+    change: &'c Change<'c>,
+    keep: Keep,
+    judge: Judge<'c>,
+    /// Only what this one refuses as well counts as refused.
+    fallback: Option<Judge<'c>>,
+    routes: Routes,
+}
+
+impl<'c> Judges<'c> {
+    fn new(change: &'c Change<'c>, keep: Keep) -> Self {
+        let place = place();
+        let fallback = change.fallback;
+        Self {
+            change,
+            keep,
+            fallback: fallback.map(|fallback| Judge::new(None, fallback, place.clone())),
+            judge: Judge::new(change.old, change.new, place),
+            routes: Routes::default(),
+        }
+    }
+
+    fn add(&mut self, known: &revoke::Connection, pass: &mut Pass, seen: Seen) {
+        let to = self.judge.place().has(known.destination);
+        let to = to.then_some(known.destination);
+        let routes = &mut self.routes;
+        match self.judge.judge(known, || routes.ways(known.source, to)) {
+            Judgement::Unsure(refused) if seen.is_open => pass.unsure.add(refused),
+            Judgement::Refused(refused) if self.falls_back_to_refuse(known, to) => {
+                match self.keep {
+                    Keep::Doomed => pass.keep_doomed(self.change, seen, refused),
+                    Keep::Older => pass.keep_older(&seen),
+                }
+            }
+            Judgement::Admitted | Judgement::Unsure(_) | Judgement::Refused(_) => {}
+        }
+    }
+
+    fn falls_back_to_refuse(&mut self, known: &revoke::Connection, to: Option<IpAddr>) -> bool {
+        let routes = &mut self.routes;
+        self.fallback.as_ref().is_none_or(|judge| {
+            let judgement = judge.judge(known, || routes.ways(known.source, to));
+            matches!(judgement, Judgement::Refused(_))
+        })
+    }
+}
+
+impl Pass {
+    fn keep_doomed(&mut self, change: &Change<'_>, seen: Seen, refused: Refused) {
+        let is_spared = change.spare.iter().any(|ssh| seen.is(ssh));
+        if is_spared || !seen.is_meant(change.which, &refused) {
+            if seen.is_open {
+                self.left.add(refused);
+            }
+        } else if self.doomed.len() < CHUNK {
+            let request = seen
+                .entry
+                .as_ref()
+                .and_then(|entry| conntrack::delete(entry).ok());
+            self.doomed.push(Doomed {
+                request,
+                socket: seen.ends.filter(|_| refused.hook == Hook::Input),
+                is_open: seen.is_open,
+            });
+        } else {
+            self.is_more = true;
+        }
+    }
+
+    fn keep_older(&mut self, seen: &Seen) {
+        match seen.entry.as_ref().and_then(|entry| entry.id) {
+            Some(id) => drop(self.older.entries.insert(id)),
+            None => self.older.sockets.extend(seen.ends),
+        }
+    }
+}
+
+impl Seen {
+    fn is_meant(&self, which: Which<'_>, refused: &Refused) -> bool {
+        match which {
+            Which::None => false,
+            Which::Revoked => refused.was_admitted,
+            Which::All => true,
+            Which::Younger(older) => {
+                let id = self.entry.as_ref().and_then(|entry| entry.id);
+                let by_id = id.is_some_and(|id| older.entries.contains(&id));
+                let by_ends = self.ends.is_some_and(|ends| older.sockets.contains(&ends));
+                !by_id && !by_ends
+            }
+        }
+    }
+
+    /// Whether it is this ssh connection.
+    fn is(&self, ssh: &Ssh) -> bool {
+        self.ends == Some((TCP, ssh.server_end(), ssh.client_end()))
+    }
+}
+
+/// The ends of the socket of a connection to this host: as its answers have them, after any rewriting.
+fn socket_ends(connection: &Connection) -> Option<Ends> {
+    let reply = &connection.reply.as_ref()?.0;
+    let (protocol, _, _) = reply.ports()?;
+    let (local, remote) = reply.ends()?;
+    port::has_ports(protocol).then_some((protocol, local, remote))
+}
+
+/// A connection without an entry: nothing rewrote it, or there would be one.
+fn of_socket((protocol, local, remote): Ends) -> revoke::Connection {
+    revoke::Connection {
+        source: remote.ip(),
+        transport: Transport::Ports {
+            protocol,
+            source: remote.port(),
+            destination: local.port(),
+        },
+        dialled_address: local.ip(),
+        dialled: local.port(),
+        is_dnat: false,
+        destination: local.ip(),
+    }
+}
+
+/// A connection as conntrack has it, for judging.
+pub fn known(connection: &Connection) -> Option<revoke::Connection> {
+    let original = &connection.original.as_ref()?.0;
+    let reply = &connection.reply.as_ref()?.0;
+    let (source, dialled_address) = original.pair()?;
+    let (destination, _) = reply.pair()?;
+    let (protocol, source_port, dialled) = original.ports()?;
+    let (_, destination_port, _) = reply.ports()?;
+    let has_ports = port::has_ports(protocol);
+    let transport = match (has_ports, original.icmp()) {
+        (true, _) => Transport::Ports {
+            protocol,
+            source: source_port,
+            destination: destination_port,
+        },
+        (false, Some((kind, code))) => Transport::Icmp { kind, code },
+        (false, None) => Transport::Other(protocol),
+    };
+    Some(revoke::Connection {
+        source,
+        transport,
+        dialled_address,
+        // GRE has keys where others have ports.
+        dialled: if has_ports { dialled } else { 0 },
+        is_dnat: connection.status.unwrap_or(0) & IPS_DST_NAT != 0,
+        destination,
+    })
+}
+
+/// This host's addresses and interfaces.
+pub fn place() -> Place {
+    let mut place = Place::default();
+    for (name, address) in facts::interfaces() {
+        if !place.interfaces.contains(&name) {
+            place.interfaces.push(name);
+        }
+        place.addresses.extend(address);
+    }
+    place
+}
