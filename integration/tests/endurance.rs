@@ -1,17 +1,24 @@
-//! The agent lasts: silent clients, ended guards, errors that pass and foreign transactions do it no harm.
+//! The agent lasts: silent clients, ended guards, errors that pass and very many connections do it no harm.
+//!
+//! `PEERWALL_CONNECTIONS=200000` sets how many connections end at once.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that does not run as well"
+)]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use peerwall_core::port::TCP;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::Host;
-use peerwall_integration::open::{Agent, wait_for};
+use peerwall_integration::open::{Agent, at, track, tracked, wait_for};
 
 const POLICY: &str = "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
 
@@ -85,7 +92,7 @@ netns_test! {
 
     fn errors_of_system_calls_that_pass_do_not_end_the_agent() {
         if !std::process::Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-            eprintln!("not tested: there is no strace");
+            println!("not tested: there is no strace");
             return;
         }
         let host = Host::new("host");
@@ -126,5 +133,45 @@ netns_test! {
             strace.wait().unwrap();
             wait_for("an answer", || !status(&host)["agent"]["pid"].is_null());
         }
+    }
+}
+
+/// A value of `/proc/PID/status`, in KiB.
+fn kib(pid: u32, key: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+netns_test! {
+    fn many_connections_cost_little_memory_and_only_for_a_moment() {
+        let host = Host::new("host");
+        host.sysctl("net.ipv4.ip_forward", "1");
+        host.sh("ip link add eth0 type bridge && ip link set eth0 up && ip route add 10.0.0.0/8 dev eth0");
+        let most: u32 = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap().trim().parse().unwrap();
+        let wanted = std::env::var("PEERWALL_CONNECTIONS").map_or(80_000, |count| count.parse().unwrap());
+        let wanted: u32 = wanted.min(most / 4 * 3);
+        let folder = tempfile::tempdir().unwrap();
+        let path = policy(&folder);
+        fs::write(&path, POLICY.replace("192.0.2.9", "10.0.0.0/8")).unwrap();
+        let agent = Agent::start(&host, &path, &["--no-follow"]);
+        // Each from another address: no two are of one kind.
+        let entries: Vec<_> = (1..=wanted).map(|number| {
+            let [_, a, b, c] = number.to_be_bytes();
+            ((TCP, SocketAddr::from(([10, a, b, c], 40_000)), at("10.244.1.5", 80)), 3)
+        }).collect();
+        track(&host, &entries);
+        drop(entries);
+        fs::write(format!("/proc/{}/clear_refs", agent.pid()), "5").unwrap();
+        let before = kib(agent.pid(), "VmRSS:");
+        fs::write(&path, POLICY).unwrap();
+        let start = std::time::Instant::now();
+        host.peerwall_ok(&["reload", "--force"]);
+        let (peak, after) = (kib(agent.pid(), "VmHWM:"), kib(agent.pid(), "VmRSS:"));
+        let left = tracked(&host).len();
+        println!("{wanted} connections: {before} KiB before, {peak} at most, {after} afterwards; {:?}; {left} left", start.elapsed());
+        assert_eq!(left, 0);
+        assert!(peak - before <= 64 * 1024, "{before} KiB before, {peak} at most");
+        assert!(after.saturating_sub(before) <= 8 * 1024, "{before} KiB before, {after} afterwards");
     }
 }
