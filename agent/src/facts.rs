@@ -9,6 +9,8 @@ use nix::sys::socket::SockaddrStorage;
 use peerwall_core::flannel;
 use peerwall_core::import::Facts;
 
+use crate::secure_file;
+
 /// Where flannel writes which networks are its pods'.
 pub const FLANNEL_SUBNET_ENV: &str = "/run/flannel/subnet.env";
 
@@ -20,8 +22,8 @@ pub fn is_node() -> bool {
 /// Asks the host. What cannot be had is left out.
 pub fn gather() -> Facts {
     let mut facts = Facts::default();
-    if let Ok(text) = std::fs::read_to_string(FLANNEL_SUBNET_ENV) {
-        let found = flannel::read(&text).map(|found| found.networks);
+    if let Ok(env) = secure_file::text(Path::new(FLANNEL_SUBNET_ENV)) {
+        let found = flannel::read(&env.text).map(|found| found.networks);
         facts.pod_networks = found.into_iter().flatten().map(|(net, _)| net).collect();
     }
     for (name, address) in interfaces() {

@@ -19,15 +19,12 @@ use crate::passing;
 const NEIGHBOURS_MAX: usize = 65_536;
 
 /// The interface of this name, if there is one with a driver that has a name.
-pub fn find(name: &str) -> Option<Link> {
-    let found = Socket::open_route().and_then(|mut socket| socket.link(name));
-    match found.and_then(|found| Ok(found.as_ref().map(read).transpose()?.flatten())) {
-        Ok(link) => link,
-        Err(err) => {
-            log::warn!("interface {name} cannot be asked for: {err}");
-            None
-        }
-    }
+///
+/// # Errors
+/// [`NetlinkError`] if the kernel cannot be asked.
+pub fn find(name: &str) -> Result<Option<Link>, NetlinkError> {
+    let found = Socket::open_route()?.link(name)?;
+    Ok(found.as_ref().map(read).transpose()?.flatten())
 }
 
 fn read(found: &link::Link) -> Result<Option<Link>, NetlinkError> {

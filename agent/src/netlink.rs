@@ -82,6 +82,19 @@ impl From<DecodeError> for NetlinkError {
 }
 
 impl NetlinkError {
+    /// Whether the same request may succeed later, since nothing was wrong with it.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => crate::secure_file::is_passing(source),
+            Self::Answer(_) => {
+                let errno = self.errno().map(io::Error::from_raw_os_error);
+                errno.is_some_and(|err| crate::secure_file::is_passing(&err))
+            }
+            Self::Lost | Self::Disturbed => true,
+            Self::Decode(_) => false,
+        }
+    }
+
     /// The errno, if there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {

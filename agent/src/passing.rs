@@ -7,9 +7,6 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 /// How long to wait before the next attempt.
 pub const PAUSE: Duration = Duration::from_millis(50);
 /// How often a single call is repeated.
@@ -58,25 +55,6 @@ pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
                 thread::sleep(PAUSE);
             }
             result => return result,
-        }
-    }
-}
-
-/// Waits for the lock on a file, whatever signals come meanwhile.
-///
-/// # Errors
-/// If the file cannot be locked.
-pub fn lock(mut file: std::fs::File) -> io::Result<Flock<std::fs::File>> {
-    let mut tries = 1;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Err((back, Errno::EINTR)) => file = back,
-            Err((back, errno)) if is_passing(errno as i32) && tries < TRIES => {
-                tries += 1;
-                thread::sleep(PAUSE);
-                file = back;
-            }
-            result => return result.map_err(|(_, errno)| errno.into()),
         }
     }
 }

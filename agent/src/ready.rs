@@ -1,13 +1,12 @@
 //! A policy from the file system, ready to be put in force.
 
 use std::io::IsTerminal as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
-use peerwall_core::policy::load::{Files, load};
+use peerwall_core::policy::load::{Files, ReadError, load};
 use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
@@ -15,8 +14,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::caller::Caller;
 use crate::facts;
-use crate::files::FileSystem;
 use crate::output::complain;
+use crate::secure_file;
+
+/// What to do about files that others can write.
+const SECURE: &str = "whoever writes the policy decides who gets in; chown root and chmod go-w it, or use --insecure-permissions";
 
 /// A policy that parsed, is compiled and meets its own expectations.
 pub struct Ready {
@@ -32,6 +34,8 @@ pub struct Ready {
     pub warnings: Vec<Diagnostic>,
     /// Where it does not fit this host, if it was [compared](Self::compare_with_host).
     pub misfits: Vec<Diagnostic>,
+    /// Sentences that say why users other than root could have written it, as its files were when they were read.
+    pub doubts: Vec<String>,
     /// SHA-256 of all its files, in hexadecimal.
     pub digest: String,
 }
@@ -46,6 +50,9 @@ pub struct NotReady {
     /// The same for people.
     #[serde(skip)]
     pub text: String,
+    /// Whether the system lacked something at the moment: the policy may be right, and the same try may
+    /// succeed later.
+    pub is_passing: bool,
 }
 
 /// Reads, compiles and tests a policy.
@@ -53,18 +60,15 @@ pub struct NotReady {
 /// # Errors
 /// [`NotReady`] with everything that is wrong with it.
 pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
-    let text = FileSystem::text(path).map_err(|error| {
-        let hint = match path == Path::new(crate::cli::POLICY) {
-            true => "; write one there (see docs/policy.md), or name another",
-            false => "",
-        };
-        Box::new(NotReady {
-            diagnostics: Vec::new(),
-            text: format!("error: {error}{hint}\n"),
-            error,
-        })
-    })?;
-    let loaded = load(&path.display().to_string(), &text, files);
+    let main = secure_file::text(path).map_err(|err| Box::new(unread(path, err)))?;
+    let loaded = load(&main.name, &main.text, files);
+    if let Some(why) = loaded.passing {
+        return Err(Box::new(unread(path, ReadError::Passing(why))));
+    }
+    let mut doubts = main.doubts;
+    doubts.extend(loaded.doubts);
+    doubts.sort();
+    doubts.dedup();
     let mut diagnostics = loaded.diagnostics;
     let Some(policy) = loaded.policy else {
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
@@ -85,7 +89,29 @@ pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
         sources: loaded.sources,
         warnings: diagnostics,
         misfits: Vec::new(),
+        doubts,
     })
+}
+
+/// A policy that could not even be read.
+fn unread(path: &Path, err: ReadError) -> NotReady {
+    let hint = match path == Path::new(crate::cli::POLICY) {
+        true => "; write one there (see docs/policy.md), or name another",
+        false => "",
+    };
+    let (is_passing, error) = match err {
+        ReadError::Passing(why) => (
+            true,
+            format!("{why}; this may pass, and says nothing about the policy"),
+        ),
+        ReadError::Wrong(why) => (false, format!("{why}{hint}")),
+    };
+    NotReady {
+        diagnostics: Vec::new(),
+        text: format!("error: {error}\n"),
+        error,
+        is_passing,
+    }
 }
 
 fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
@@ -105,6 +131,7 @@ fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
             sources.render(diagnostics, color)
         ),
         error,
+        is_passing: false,
     }
 }
 
@@ -130,36 +157,32 @@ fn digest(sources: &Sources) -> String {
 }
 
 impl Ready {
-    /// Whether only root, or who runs this, can have written the policy.
+    /// Whether only root, or the user who runs this, can have written the policy.
     ///
     /// # Errors
-    /// A sentence that names the file that others can write.
+    /// A sentence that names every file, link and directory that others can write.
     pub fn check_permissions(&self) -> Result<(), String> {
-        // SAFETY: geteuid cannot fail and touches nothing.
-        let me = unsafe { libc::geteuid() };
-        for (name, _) in self.sources.all() {
-            // What is no file is none that others can write.
-            let Ok(meta) = std::fs::metadata(name) else {
-                continue;
-            };
-            let owner = meta.uid();
-            let why = if owner != 0 && owner != me {
-                format!("belongs to user {owner}")
-            } else if meta.mode() & 0o022 != 0 {
-                format!("can be written by others (mode {:o})", meta.mode() & 0o7777)
-            } else {
-                continue;
-            };
-            return Err(format!(
-                "{name} {why}: whoever writes the policy decides who gets in; chown root and chmod go-w it, or use --insecure-permissions"
-            ));
+        match self.doubts[..] {
+            [] => Ok(()),
+            _ => Err(format!("{}: {SECURE}", self.doubts.join("; "))),
         }
-        Ok(())
+    }
+
+    /// Warns of what [`check_permissions`](Self::check_permissions) refuses.
+    pub fn look_for_permissions(&mut self) {
+        let Some(start) = self.sources.start() else {
+            return;
+        };
+        for doubt in &self.doubts {
+            let warning =
+                Diagnostic::warning(start.clone(), format!("{doubt}; apply refuses this"));
+            self.misfits.push(warning.help(SECURE));
+        }
     }
 
     /// Finds where the policy does not fit this host. Nothing, if the host cannot be read.
     pub fn compare_with_host(&mut self, files: &dyn Files) {
-        let Some(host) = files.host() else {
+        let Some(host) = files.host().ok().flatten() else {
             return;
         };
         let caller = Caller::here();

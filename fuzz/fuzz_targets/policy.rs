@@ -4,17 +4,21 @@
 
 use libfuzzer_sys::fuzz_target;
 use peerwall_core::compile::compile;
-use peerwall_core::policy::load::{Files, load};
+use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use peerwall_core::{expect, render};
 
 /// Whatever a policy names has this text.
 struct Everywhere<'t>(&'t str);
 
 impl Files for Everywhere<'_> {
-    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
-        Ok((path.to_owned(), self.0.to_owned()))
+    fn read(&self, path: &str, _: &str) -> Result<Text, ReadError> {
+        Ok(Text {
+            name: path.to_owned(),
+            text: self.0.to_owned(),
+            doubts: Vec::new(),
+        })
     }
-    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
+    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use peerwall::files::FileSystem;
+use peerwall::secure_file;
 use peerwall_core::compile::compile;
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
@@ -32,7 +33,7 @@ fn target(case: &Case) -> Target {
 /// The policy as it is read on that host.
 fn policy(case: &Case, target: &Target) -> Policy {
     let path = case.folder.join("policy.toml");
-    let text = FileSystem::text(&path).unwrap();
+    let text = secure_file::text(&path).unwrap().text;
     let read = || load(&path.display().to_string(), &text, &FileSystem::default());
     let loaded = target.host().run(read);
     let shown = loaded.sources.render(&loaded.diagnostics, false);

@@ -6,7 +6,7 @@ use peerwall_core::compile::compile;
 use peerwall_core::diagnostic::{Diagnostic, Severity};
 use peerwall_core::link::Link;
 use peerwall_core::packet::{CtState, Hook, Packet, Transport};
-use peerwall_core::policy::load::{Files, Loaded, load};
+use peerwall_core::policy::load::{Files, Loaded, ReadError, Text, load};
 use peerwall_core::policy::{Discovery, Overlay, OverlayBackend, Tunnel};
 use peerwall_core::port::{PortRange, TCP};
 
@@ -14,16 +14,26 @@ use peerwall_core::port::{PortRange, TCP};
 struct Map(BTreeMap<&'static str, &'static str>);
 
 impl Files for Map {
-    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
+    fn read(&self, path: &str, _: &str) -> Result<Text, ReadError> {
         match self.0.get(path) {
-            Some(text) => Ok((path.to_owned(), (*text).to_owned())),
-            None => Err(format!("cannot read {path}: No such file or directory")),
+            Some(text) => Ok(found(path, text)),
+            None => Err(ReadError::Wrong(format!(
+                "cannot read {path}: No such file or directory"
+            ))),
         }
     }
-    fn glob(&self, pattern: &str, _: &str) -> Result<Vec<String>, String> {
+    fn glob(&self, pattern: &str, _: &str) -> Result<Vec<String>, ReadError> {
         let start = pattern.trim_end_matches("*.toml");
         let names = self.0.keys().filter(|name| name.starts_with(start));
         Ok(names.map(|name| (*name).to_owned()).collect())
+    }
+}
+
+fn found(name: &str, text: &str) -> Text {
+    Text {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        doubts: Vec::new(),
     }
 }
 
@@ -94,20 +104,20 @@ struct Node {
 }
 
 impl Files for Node {
-    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         self.files.read(path, relative_to)
     }
-    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
         self.files.glob(pattern, relative_to)
     }
-    fn last_good(&self, path: &str, _: &str) -> Option<(String, String)> {
-        Some((path.to_owned(), self.last_good?.to_owned()))
+    fn last_good(&self, path: &str, _: &str) -> Result<Option<Text>, ReadError> {
+        Ok(self.last_good.map(|text| found(path, text)))
     }
     fn waits(&self) -> bool {
         self.waits
     }
-    fn link(&self, name: &str) -> Option<Link> {
-        self.links.iter().find(|link| link.name == name).cloned()
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        Ok(self.links.iter().find(|link| link.name == name).cloned())
     }
 }
 

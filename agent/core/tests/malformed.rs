@@ -11,17 +11,19 @@ use std::path::Path;
 use peerwall_core::compile::compile;
 use peerwall_core::diagnostic::{Diagnostic, Severity, Sources};
 use peerwall_core::expect;
-use peerwall_core::policy::load::{Files, load};
+use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use proptest::prelude::*;
 
 /// Files that are not there.
 struct Nowhere;
 
 impl Files for Nowhere {
-    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
-        Err(format!("cannot read {path}: No such file or directory"))
+    fn read(&self, path: &str, _: &str) -> Result<Text, ReadError> {
+        Err(ReadError::Wrong(format!(
+            "cannot read {path}: No such file or directory"
+        )))
     }
-    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
+    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 }
@@ -106,13 +108,14 @@ error: `10.0.0.1/24` has host bits set
 fn a_name_in_two_files_names_both_places() {
     struct Two;
     impl Files for Two {
-        fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
-            Ok((
-                path.to_owned(),
-                "[peers]\nother = \"192.0.2.3\"\na = \"192.0.2.2\"\n".to_owned(),
-            ))
+        fn read(&self, path: &str, _: &str) -> Result<Text, ReadError> {
+            Ok(Text {
+                name: path.to_owned(),
+                text: "[peers]\nother = \"192.0.2.3\"\na = \"192.0.2.2\"\n".to_owned(),
+                doubts: Vec::new(),
+            })
         }
-        fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
+        fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, ReadError> {
             Ok(vec!["more.toml".to_owned()])
         }
     }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::backend::BackendError;
 use peerwall_core::link::Link;
-use peerwall_core::policy::load::Files;
+use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
 use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
 use sd_notify::NotifyState;
@@ -43,6 +43,7 @@ use crate::lockout;
 use crate::passing;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
+use crate::secure_file;
 use crate::since;
 use control::{Answer, Command, Control, Wish};
 use events::Change;
@@ -404,10 +405,7 @@ impl Agent {
         }
         self.metrics_due = Some(Instant::now() + METRICS_EVERY);
         let text = self.metrics_text();
-        // Whoever collects it reads the old or the new.
-        let fresh = path.with_extension("tmp");
-        if let Err(err) = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &path))
-        {
+        if let Err(err) = secure_file::publish(&path, &text) {
             log::warn!("metrics are not written to {}: {err}", path.display());
         }
     }
@@ -1026,12 +1024,12 @@ impl Watched<'_> {
 }
 
 impl Files for Watched<'_> {
-    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String> {
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         self.watch(Path::new(path), relative_to);
         self.files.read(path, relative_to)
     }
 
-    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String> {
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
         // The folder of the pattern, as far as it is none: files may come to be in it.
         let fixed: PathBuf = Path::new(pattern)
             .components()
@@ -1041,7 +1039,7 @@ impl Files for Watched<'_> {
         self.files.glob(pattern, relative_to)
     }
 
-    fn last_good(&self, path: &str, relative_to: &str) -> Option<(String, String)> {
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
         self.files.last_good(path, relative_to)
     }
 
@@ -1049,7 +1047,7 @@ impl Files for Watched<'_> {
         self.files.waits()
     }
 
-    fn link(&self, name: &str) -> Option<Link> {
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
         self.files.link(name)
     }
 }

@@ -18,14 +18,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
 use crate::detached;
-use crate::passing;
+use crate::secure_file::named;
+use crate::secure_file::private::Private;
 
 /// How many confirmed rulesets are told of.
 pub const TOLD: usize = 5;
 /// How many are kept: one more, to compare the oldest with.
 const KEPT: usize = TOLD + 1;
-/// Rulesets of very many peers are megabytes.
-const WRITE_BYTES: usize = 256 * 1024;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
@@ -170,7 +169,7 @@ impl Pending {
 /// The folder with all of it.
 #[derive(Debug, Clone)]
 pub struct State {
-    folder: PathBuf,
+    folder: Private,
 }
 
 impl State {
@@ -178,7 +177,9 @@ impl State {
     pub fn open() -> Self {
         let folder =
             std::env::var_os("PEERWALL_STATE").map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
-        Self { folder }
+        Self {
+            folder: Private::secret(folder),
+        }
     }
 
     /// The history; an empty one if there is none yet.
@@ -277,10 +278,7 @@ impl State {
     /// # Errors
     /// If that cannot be written.
     pub fn clear_pending(&self) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(PENDING)) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-            _ => Ok(()),
-        }
+        self.folder.remove(PENDING)
     }
 
     /// Adds a ruleset that is in force for good, unless it is the last one already.
@@ -329,7 +327,7 @@ impl State {
         history.refused = None;
         self.write(CONFIRMED, &history)?;
         for entry in stale {
-            let _ = fs::remove_file(self.folder.join(ruleset_name(entry.number)));
+            let _ = self.folder.remove(&ruleset_name(entry.number));
         }
         Ok(())
     }
@@ -352,7 +350,8 @@ impl State {
     pub fn load(&self, entry: Entry) -> io::Result<Kept> {
         let name = ruleset_name(entry.number);
         let ruleset = self.read(&name)?;
-        let gone = || named(&self.folder.join(name), "it is not there any more");
+        let path = self.folder.path().join(&name);
+        let gone = || named(&path, io::Error::other("it is not there any more"));
         Ok(Kept {
             entry,
             ruleset: ruleset.ok_or_else(gone)?,
@@ -386,12 +385,11 @@ impl State {
     }
 
     /// What files of `discover` said when they were right last, by their names.
-    pub fn discovered(&self) -> BTreeMap<String, String> {
-        let read = self.read(DISCOVERED).unwrap_or_else(|err| {
-            log::warn!("{err}");
-            None
-        });
-        read.unwrap_or_default()
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn discovered(&self) -> io::Result<BTreeMap<String, String>> {
+        Ok(self.read(DISCOVERED)?.unwrap_or_default())
     }
 
     /// Notes what the files of a policy's `discover` say.
@@ -409,50 +407,30 @@ impl State {
         let found: BTreeMap<String, String> = found
             .map(|found| (absolute(&found.name), found.text.clone()))
             .collect();
-        match found == self.discovered() {
-            true => Ok(()),
-            false => self.write(DISCOVERED, &found),
+        match self.discovered() {
+            Ok(known) if known == found => Ok(()),
+            Ok(_) | Err(_) => self.write(DISCOVERED, &found),
         }
     }
 
     /// Nobody else changes what is there until this is dropped.
     fn lock(&self) -> io::Result<Flock<fs::File>> {
-        let path = self.folder.join(LOCK);
-        let attempt = || -> io::Result<Flock<fs::File>> {
-            fs::create_dir_all(&self.folder)?;
-            let file = fs::File::create(&path)?;
-            passing::lock(file)
-        };
-        attempt().map_err(|err| named(&path, &err.to_string()))
+        self.folder.lock(LOCK)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        let path = self.folder.join(name);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(named(&path, &err.to_string())),
+        let Some(text) = self.folder.read(name)? else {
+            return Ok(None);
         };
         serde_json::from_slice(&text).map(Some).map_err(|err| {
             let why = format!("{err}; it is damaged, move it out of the way");
-            named(&path, &why)
+            named(&self.folder.path().join(name), io::Error::other(why))
         })
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        let path = self.folder.join(name);
-        let attempt = || -> io::Result<()> {
-            fs::create_dir_all(&self.folder)?;
-            let fresh = self.folder.join(format!("{name}.{}", std::process::id()));
-            let mut writer = io::BufWriter::with_capacity(WRITE_BYTES, fs::File::create(&fresh)?);
-            serde_json::to_writer(&mut writer, value)?;
-            let file = writer.into_inner()?;
-            // It must be there before it is relied upon, whatever dies next.
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            fs::File::open(&self.folder)?.sync_all()
-        };
-        attempt().map_err(|err| named(&path, &err.to_string()))
+        self.folder
+            .write(name, |to| Ok(serde_json::to_writer(to, value)?))
     }
 }
 
@@ -463,10 +441,6 @@ pub fn absolute(name: &str) -> String {
 
 fn ruleset_name(number: u64) -> String {
     format!("ruleset-{number}.json")
-}
-
-fn named(path: &Path, why: &str) -> io::Error {
-    io::Error::other(format!("{}: {why}", path.display()))
 }
 
 /// Milliseconds since 1970.
@@ -523,7 +497,7 @@ mod tests {
     fn the_last_are_kept_and_one_can_go_back_through_them() {
         let folder = std::env::temp_dir().join(format!("peerwall-state-{}", std::process::id()));
         let state = State {
-            folder: folder.clone(),
+            folder: Private::secret(folder.clone()),
         };
         assert_eq!(state.history().unwrap(), History::default());
         assert!(state.back().is_err());

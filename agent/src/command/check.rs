@@ -17,6 +17,7 @@ pub(super) fn run(path: &Path, output: &Output) -> u8 {
     };
     ready.compare_with_host(&files);
     ready.look_for_route_localnet();
+    ready.look_for_permissions();
     if output.is_json() {
         output.json(&json!({"ok": true, "diagnostics": ready.json_warnings()}));
         return DONE;

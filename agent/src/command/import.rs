@@ -10,12 +10,9 @@ use serde_json::json;
 use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
 use crate::facts;
-use crate::files::FileSystem;
 use crate::iptables;
 use crate::output::{Output, complain};
-
-/// What is read from standard input is at most so long; a file of a million rules is shorter.
-const STDIN_MAX_BYTES: u64 = 64 * 1024 * 1024;
+use crate::secure_file::{TEXT_MAX_BYTES, plain};
 
 pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let files = match args.live {
@@ -63,7 +60,7 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, String> {
         .map(|(path, family)| {
             let (name, text) = match path == Path::new("-") {
                 true => ("standard input".to_owned(), stdin()?),
-                false => (path.display().to_string(), FileSystem::text(&path)?),
+                false => (path.display().to_string(), text(&path)?),
             };
             Ok(File { name, text, family })
         })
@@ -71,13 +68,25 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, String> {
 }
 
 fn stdin() -> Result<String, String> {
+    all(std::io::stdin().lock()).map_err(|err| format!("cannot read standard input: {err}"))
+}
+
+/// Reads a file, or a pipe: `peerwall import <(iptables-save)`.
+fn text(path: &Path) -> Result<String, String> {
+    let text = std::fs::File::open(path).and_then(all);
+    text.map_err(|err| format!("cannot read {}: {}", path.display(), plain(&err)))
+}
+
+fn all(from: impl std::io::Read) -> std::io::Result<String> {
     let mut text = String::new();
-    let stdin = std::io::stdin().lock();
-    stdin
-        .take(STDIN_MAX_BYTES)
-        .read_to_string(&mut text)
-        .map_err(|err| format!("cannot read standard input: {err}"))?;
-    Ok(text)
+    from.take(TEXT_MAX_BYTES + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > TEXT_MAX_BYTES {
+        true => Err(std::io::Error::other(format!(
+            "it is larger than {} MiB",
+            TEXT_MAX_BYTES >> 20
+        ))),
+        false => Ok(text),
+    }
 }
 
 fn print(import: &Import, strict: bool, output: &Output) -> u8 {

@@ -127,6 +127,7 @@ impl Given {
         let mut read = prepare(path, files);
         if let Ok(ready) = &mut read {
             ready.compare_with_host(files);
+            ready.look_for_permissions();
         }
         Self {
             path: path.to_owned(),

@@ -2,6 +2,7 @@
 
 mod discover;
 mod fields;
+mod files;
 mod on_host;
 mod section;
 
@@ -13,9 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::{Address, Policy, Source, Target};
 use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
-use crate::host::Host;
-use crate::link::Link;
 use fields::Fields;
+pub use files::{Files, NoFiles, ReadError, Text};
 
 /// The newest version of the language.
 pub const VERSION: u32 = 1;
@@ -23,56 +23,6 @@ pub const VERSION: u32 = 1;
 const NAME_MAX_BYTES: usize = 63;
 /// At most so many warnings of one kind; a list of thousands can be wrong in thousands of places.
 const WARNINGS_MAX: usize = 8;
-
-/// Where a policy's files come from, and what it leaves to be discovered. The agent has the file system
-/// and the kernel, tests have a map.
-pub trait Files {
-    /// The text of `path`, which a policy file `relative_to` names.
-    ///
-    /// # Errors
-    /// A sentence that says why it cannot be read.
-    fn read(&self, path: &str, relative_to: &str) -> Result<(String, String), String>;
-
-    /// Names of the files that match `pattern`, sorted.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong with the pattern.
-    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, String>;
-
-    /// Name and text of a file of `discover`, as it was when it was right last.
-    fn last_good(&self, _path: &str, _relative_to: &str) -> Option<(String, String)> {
-        None
-    }
-
-    /// Whether the policy is read again when a file of `discover` appears. If not, one that is not there
-    /// is an error.
-    fn waits(&self) -> bool {
-        false
-    }
-
-    /// The interface of this name, if there is one and its driver is known.
-    fn link(&self, _name: &str) -> Option<Link> {
-        None
-    }
-
-    /// What the kernel says of this host; `None` where the policy is not read on the host it is for.
-    fn host(&self) -> Option<Host> {
-        None
-    }
-}
-
-/// No files beside the one that is there.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoFiles;
-
-impl Files for NoFiles {
-    fn read(&self, path: &str, _: &str) -> Result<(String, String), String> {
-        Err(format!("{path} cannot be read here"))
-    }
-    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, String> {
-        Ok(Vec::new())
-    }
-}
 
 /// What came of reading a policy.
 #[derive(Debug, Clone)]
@@ -83,6 +33,10 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The files, for showing the diagnostics.
     pub sources: Sources,
+    /// Sentences that say why users other than root could have written these files.
+    pub doubts: Vec<String>,
+    /// Why the policy is not known at the moment, although nothing may be wrong with it.
+    pub passing: Option<String>,
 }
 
 impl Loaded {
@@ -109,6 +63,8 @@ pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
         },
         diagnostics: Vec::new(),
         draft: Draft::default(),
+        doubts: Vec::new(),
+        passing: None,
     };
     loader.file(main, true);
     loader.finish()
@@ -151,11 +107,43 @@ struct Loader<'a> {
     start: Place,
     diagnostics: Vec<Diagnostic>,
     draft: Draft,
+    doubts: Vec<String>,
+    passing: Option<String>,
 }
 
 impl Loader<'_> {
     fn error(&mut self, diagnostic: Diagnostic) {
         self.diagnostics.push(diagnostic);
+    }
+
+    /// Reads a file that `relative_to` names. A failure that passes makes the whole policy unknown for now;
+    /// any other is about this file.
+    fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, String> {
+        match self.files.read(path, relative_to) {
+            Ok(mut read) => {
+                self.doubts.append(&mut read.doubts);
+                Ok(read)
+            }
+            Err(err) => Err(self.unread(err)),
+        }
+    }
+
+    fn unread(&mut self, err: ReadError) -> String {
+        match err {
+            ReadError::Wrong(why) => why,
+            ReadError::Passing(why) => {
+                self.passing.get_or_insert(why.clone());
+                why
+            }
+        }
+    }
+
+    /// What was asked of the kernel; nothing if it cannot say at the moment.
+    fn known<T>(&mut self, asked: Result<Option<T>, ReadError>) -> Option<T> {
+        asked.unwrap_or_else(|err| {
+            self.unread(err);
+            None
+        })
     }
 
     fn file(&mut self, file: FileId, is_main: bool) {
@@ -251,7 +239,8 @@ impl Loader<'_> {
         for (pattern, place) in self.strings(file, value, "include") {
             let names = match self.files.glob(&pattern, &relative_to) {
                 Ok(names) => names,
-                Err(why) => {
+                Err(err) => {
+                    let why = self.unread(err);
                     self.error(Diagnostic::error(place, format!("cannot include: {why}")));
                     continue;
                 }
@@ -265,8 +254,8 @@ impl Loader<'_> {
                 );
             }
             for name in names {
-                match self.files.read(&name, &relative_to) {
-                    Ok((name, text)) => {
+                match self.read(&name, &relative_to) {
+                    Ok(Text { name, text, .. }) => {
                         let included = self.sources.add(name, text);
                         self.file(included, false);
                     }
@@ -396,7 +385,7 @@ impl Loader<'_> {
     /// The addresses in a plain list, one a line.
     fn list_file(&mut self, path: &str, named_at: &Place) -> Vec<Address> {
         let relative_to = self.sources.name(named_at.file).to_owned();
-        let (name, text) = match self.files.read(path, &relative_to) {
+        let Text { name, text, .. } = match self.read(path, &relative_to) {
             Ok(found) => found,
             Err(why) => {
                 self.error(
@@ -436,7 +425,9 @@ impl Loader<'_> {
         self.cross_check();
         let order = |d: &Diagnostic| (d.place.file, d.place.span.start);
         self.diagnostics.sort_by_key(order);
-        let ok = !has_errors(&self.diagnostics);
+        let ok = !has_errors(&self.diagnostics) && self.passing.is_none();
+        self.doubts.sort();
+        self.doubts.dedup();
         let mut policy = self.draft.policy;
         if policy.log.is_none() && !self.draft.log_off {
             policy.log = Some(super::Log::default());
@@ -445,6 +436,8 @@ impl Loader<'_> {
             policy: ok.then_some(policy),
             diagnostics: self.diagnostics,
             sources: self.sources,
+            doubts: self.doubts,
+            passing: self.passing,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Discovers what an overlay does not say: its subnets from flannel's files, its tunnel from the kernel.
 
 use super::section::{BACKENDS, Value};
-use super::{Loader, place_of};
+use super::{Loader, Text, place_of};
 use crate::addr::Family;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::flannel::{self, Flannel, Wrong};
@@ -37,7 +37,7 @@ impl Loader<'_> {
         let paths = self.strings(file, value, "discover");
         let mut wrong = Vec::new();
         for (path, place) in &paths {
-            let (name, text) = match self.files.read(path, &relative_to) {
+            let Text { name, text, .. } = match self.read(path, &relative_to) {
                 Ok(found) => found,
                 Err(why) => {
                     wrong.push(Diagnostic::error(place.clone(), why));
@@ -59,7 +59,8 @@ impl Loader<'_> {
             .first()
             .map_or_else(String::new, |d| d.message.clone());
         let kept = paths.iter().find_map(|(path, _)| {
-            let (name, text) = self.files.last_good(path, &relative_to)?;
+            let kept = self.files.last_good(path, &relative_to);
+            let Text { name, text, .. } = self.known(kept)?;
             Some((flannel::read(&text).ok()?, Found { name, text }))
         });
         if let Some((flannel, found)) = kept {
@@ -157,7 +158,11 @@ impl Loader<'_> {
         place: &Place,
     ) -> Option<Link> {
         let named = interfaces.iter().filter_map(InterfacePattern::exact);
-        let links: Vec<Link> = named.filter_map(|name| self.files.link(name)).collect();
+        let mut links: Vec<Link> = Vec::new();
+        for name in named {
+            let link = self.files.link(name);
+            links.extend(self.known(link));
+        }
         let kind = driver(backend);
         let tunnels = ["vxlan", "wireguard", "ipip"];
         if let Some(other) = links

@@ -44,6 +44,7 @@ const TUNNEL_NAMES: [&str; 9] = [
 impl Loader<'_> {
     pub(super) fn apply_host(&mut self) {
         let host = self.files.host();
+        let host = self.known(host);
         let policy = &mut self.draft.policy;
         for overlay in &mut policy.overlays {
             overlay.tunnel_side = tunnels(overlay, host.as_ref());

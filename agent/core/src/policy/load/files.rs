@@ -1,0 +1,97 @@
+//! Where a policy's files come from, and what it leaves to be discovered.
+
+use std::fmt;
+
+use crate::host::Host;
+use crate::link::Link;
+
+/// A file that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Text {
+    /// The name by which diagnostics call it.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+    /// Sentences that say why a user other than root could have written it; empty for a trusted file.
+    pub doubts: Vec<String>,
+}
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// The system lacks something at the moment, such as file descriptors or memory: this says nothing
+    /// about the policy, and the same read may succeed later.
+    Passing(String),
+    /// The file is missing, unreadable or not text, and stays so until somebody changes it.
+    Wrong(String),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passing(why) | Self::Wrong(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// Where a policy's files come from, and what it leaves to be discovered. The agent has the file system
+/// and the kernel, tests have a map.
+pub trait Files {
+    /// The text of `path`, which a policy file `relative_to` names.
+    ///
+    /// # Errors
+    /// [`ReadError`] with a sentence that says why it cannot be read.
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError>;
+
+    /// Names of the files that match `pattern`, sorted.
+    ///
+    /// # Errors
+    /// [`ReadError`] with a sentence that says what is wrong with the pattern.
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError>;
+
+    /// The last valid content of a file of `discover`, if it is known.
+    ///
+    /// # Errors
+    /// [`ReadError`] if there may be one that cannot be read.
+    fn last_good(&self, _path: &str, _relative_to: &str) -> Result<Option<Text>, ReadError> {
+        Ok(None)
+    }
+
+    /// Whether the policy is read again when a file of `discover` appears. If not, one that is not there
+    /// is an error.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// The interface of this name, if there is one and its driver is known.
+    ///
+    /// # Errors
+    /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
+    fn link(&self, _name: &str) -> Result<Option<Link>, ReadError> {
+        Ok(None)
+    }
+
+    /// What the kernel says of this host; `None` where the policy is not read on the host it is for.
+    ///
+    /// # Errors
+    /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        Ok(None)
+    }
+}
+
+/// No files beside the one that is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn read(&self, path: &str, _: &str) -> Result<Text, ReadError> {
+        Err(ReadError::Wrong(format!("{path} cannot be read here")))
+    }
+
+    fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,43 @@
+//! Names that others choose, made safe to print: of processes, tables, chains.
+
+/// The name of a process, as the kernel has it (`/proc/PID/comm`, `NFTA_GEN_PROC_NAME`): any bytes.
+pub fn process(bytes: &[u8]) -> String {
+    printable(String::from_utf8_lossy(bytes).trim_end_matches('\n'))
+}
+
+/// Escapes control characters, escape sequences and invisible characters; everything else stays as it is.
+pub fn printable(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '\'' | '"' | '\\' => text.push(c),
+            // What it leaves alone can be seen.
+            _ => text.extend(c.escape_debug()),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_printed_so_that_a_terminal_takes_no_orders_from_them() {
+        for (name, given, want) in [
+            ("plain", &b"nft\n"[..], "nft"),
+            ("not UTF-8", b"ev\xffil", "ev\u{fffd}il"),
+            ("clears the screen", b"\x1b[2J", "\\u{1b}[2J"),
+            ("a line of its own", b"a\nb\r", "a\\nb\\r"),
+            ("C1 control", "a\u{9b}b".as_bytes(), "a\\u{9b}b"),
+            ("right to left", "a\u{202e}b".as_bytes(), "a\\u{202e}b"),
+            (
+                "quotes and letters",
+                "it's \"ö\" \\".as_bytes(),
+                "it's \"ö\" \\",
+            ),
+        ] {
+            assert_eq!(process(given), want, "{name}");
+        }
+    }
+}

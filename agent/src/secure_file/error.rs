@@ -1,0 +1,56 @@
+//! Errors of the operating system: which of them pass, and with the names of files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Whether the same operation may succeed later without any change of files.
+pub fn is_passing(err: &io::Error) -> bool {
+    let passing = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::ENOBUFS,
+        libc::EIO,
+        libc::EINTR,
+        libc::EAGAIN,
+        libc::ETIMEDOUT,
+        libc::ESTALE,
+    ];
+    match err.raw_os_error() {
+        Some(errno) => passing.contains(&errno),
+        // With the file's name around it.
+        None => cause(err).is_some_and(is_passing),
+    }
+}
+
+fn cause(err: &io::Error) -> Option<&io::Error> {
+    let named = err.get_ref()?.downcast_ref::<Named>()?;
+    Some(&named.source)
+}
+
+/// An error with the name of the file that it is about.
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), plain(&self.source))
+    }
+}
+
+impl std::error::Error for Named {}
+
+/// Adds the name of the file to an error.
+pub fn named(path: &Path, source: io::Error) -> io::Error {
+    let path = path.to_owned();
+    io::Error::new(source.kind(), Named { path, source })
+}
+
+/// The text of an error without its number.
+pub fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,168 @@
+//! Opens files without blocking, and judges them as opened.
+//!
+//! A path is walked directory by directory with `openat(2)` and `O_NOFOLLOW`; what is judged is the file and
+//! the directories that are used, so nothing can be swapped between the two. The rule is that of sshd's
+//! `StrictModes` (`safe_path()` in OpenSSH's `misc.c`): the file and every directory on its real path belong to
+//! root or to the user who runs this, and nobody else can write them. Symbolic links count, too: the directories
+//! that they are in, and who owns them.
+//!
+//! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because there nobody else can rename or
+//! remove a file of root's. A file in it must have a single name: anybody can hard-link an old file of root's there
+//! where `fs.protected_hardlinks` is off.
+
+mod error;
+mod folder;
+pub mod private;
+mod walk;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fstat};
+use peerwall_core::policy::load::{ReadError, Text};
+
+pub use error::{is_passing, named, plain};
+pub use folder::{Folder, publish};
+use walk::Walk;
+pub use walk::is_trusted;
+
+/// Maximum size of a policy file; lists of peers are a few megabytes at most.
+pub const TEXT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Mode bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub file: File,
+    /// Sentences that say why users other than root could have written it.
+    pub doubts: Vec<String>,
+}
+
+/// Reads a whole file as text.
+///
+/// # Errors
+/// [`ReadError`] with a sentence that names the file.
+pub fn text(path: &Path) -> Result<Text, ReadError> {
+    let cannot = |why: &str| format!("cannot read {}: {why}", path.display());
+    let failed = |err: io::Error| match is_passing(&err) {
+        true => ReadError::Passing(cannot(&plain(&err))),
+        false => ReadError::Wrong(cannot(&plain(&err))),
+    };
+    let opened = open(path).map_err(failed)?;
+    let bytes = read_all(opened.file, TEXT_MAX_BYTES).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|err| {
+        let at = err.utf8_error().valid_up_to();
+        ReadError::Wrong(cannot(&format!("byte {at} is not UTF-8 text")))
+    })?;
+    Ok(Text {
+        name: path.display().to_string(),
+        text,
+        doubts: opened.doubts,
+    })
+}
+
+/// Reads a whole file, unless it is larger than `max_bytes`.
+///
+/// # Errors
+/// The operating system's, or that it is too large.
+pub fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Retries on EINTR.
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        let why = format!("it is larger than {} MiB", max_bytes >> 20);
+        return Err(io::Error::other(why));
+    }
+    Ok(bytes)
+}
+
+/// Opens a regular file for reading. FIFOs, devices and sockets are not even opened: that could block, or do
+/// something.
+///
+/// # Errors
+/// The operating system's, or a sentence that says what it is instead.
+pub fn open(path: &Path) -> io::Result<Opened> {
+    let mut walk = Walk::new(path)?;
+    let Some((name, found)) = walk.finish(None)? else {
+        return Err(io::Error::other("it is a directory"));
+    };
+    check_is_regular(&found)?;
+    open_in(&walk.at, &name, &walk.path, walk.is_shared, walk.doubts)
+}
+
+/// Opens a regular file in a directory for reading; a link is not followed.
+fn open_in(
+    folder: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    is_shared: bool,
+    mut doubts: Vec<String>,
+) -> io::Result<Opened> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | careful();
+    let fd = again(|| openat(folder, name, flags, Mode::empty()))?;
+    let stat = fstat(&fd)?;
+    check_is_regular(&stat)?;
+    doubts.extend(doubts_of_file(&path.join(name), &stat, is_shared));
+    Ok(Opened {
+        file: File::from(fd),
+        doubts,
+    })
+}
+
+/// What every opening of a file has in common.
+fn careful() -> OFlag {
+    OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
+}
+
+/// Repeats a system call that a signal interrupted.
+fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn check_is_regular(stat: &FileStat) -> io::Result<()> {
+    let what = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => return Ok(()),
+        libc::S_IFDIR => return Err(io::Error::other("it is a directory")),
+        libc::S_IFIFO => "FIFO",
+        libc::S_IFSOCK => "socket",
+        libc::S_IFLNK => "symbolic link",
+        libc::S_IFCHR | libc::S_IFBLK => "device",
+        _ => "special file",
+    };
+    Err(io::Error::other(format!(
+        "it is a {what}, not a regular file"
+    )))
+}
+
+fn doubts_of_file(path: &Path, stat: &FileStat, is_shared: bool) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let path = path.display();
+    if !is_trusted(stat.st_uid) {
+        doubts.push(format!("{path} belongs to user {}", stat.st_uid));
+    }
+    if stat.st_mode & OTHERS_WRITE != 0 {
+        let mode = stat.st_mode & 0o7777;
+        doubts.push(format!("{path} can be written by others (mode {mode:o})"));
+    }
+    if is_shared && stat.st_nlink > 1 {
+        doubts.push(format!(
+            "{path} is a hard link in a directory that others can write"
+        ));
+    }
+    doubts
+}
+
+#[cfg(test)]
+mod tests;
