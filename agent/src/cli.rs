@@ -25,6 +25,10 @@ pub struct Args {
     /// Say more; twice for even more. RUST_LOG does the same in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
+
+    /// Directory with the programs of iptables and ipset, instead of the usual ones; PATH is not used
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub iptables: Option<PathBuf>,
 }
 
 /// What to do.

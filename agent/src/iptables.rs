@@ -5,9 +5,7 @@
 //! back.
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use peerwall_core::addr::Family;
 use peerwall_core::import::File;
@@ -16,11 +14,10 @@ use peerwall_core::restore::{self, Script, Table, Unsupported};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::saved::{self, Saved};
 
+use crate::tools::{self, run};
+
 /// Seconds to wait for the xtables lock, which every other iptables takes too.
 const LOCK_SECONDS: &str = "10";
-
-/// What it is called when there is no such program.
-const NOT_FOUND: &str = "No such file or directory";
 
 /// Which of the two iptables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +54,9 @@ pub enum IptablesError {
 impl fmt::Display for IptablesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => {
-                f.write_str("there is no iptables-save and iptables-restore here; install iptables")
-            }
+            Self::Missing => f.write_str(
+                "there is no iptables-save and iptables-restore here; install iptables, or name its directory with --iptables",
+            ),
             Self::Tool { tool, said } => write!(f, "{tool}: {}", said.trim()),
             Self::Half { refused, rollback } => write!(
                 f,
@@ -162,7 +159,7 @@ impl Iptables {
             let save = tool("iptables", suffix, "save");
             let saved = run(&save, &[], None);
             if let Err(IptablesError::Tool { said, .. }) = &saved
-                && !said.contains(NOT_FOUND)
+                && !tools::is_missing(said)
             {
                 log::warn!("{save} is not considered: {}", said.trim());
             }
@@ -402,7 +399,7 @@ pub fn save_legacy(family: Family, table: &str) -> Result<String, IptablesError>
     match run(&own, &["-t", table], None) {
         // Where there is only one iptables, it has no suffix.
         Err(IptablesError::Tool { said, .. })
-            if said.contains(NOT_FOUND)
+            if tools::is_missing(&said)
                 && run(base(family), &["--version"], None)
                     .is_ok_and(|version| !version.contains("nf_tables")) =>
         {
@@ -439,33 +436,4 @@ fn base(family: Family) -> &'static str {
 
 fn tool(base: &str, suffix: &str, what: &str) -> String {
     format!("{base}{suffix}-{what}")
-}
-
-/// Runs a tool and returns what it printed.
-fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
-    let failed = |said: String| IptablesError::Tool {
-        tool: tool.to_owned(),
-        said,
-    };
-    // A unit's PATH may lack the folders of the system's administrator.
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
-    let mut child = Command::new(tool)
-        .args(args)
-        .env("PATH", path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|err| failed(err.to_string()))?;
-    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-        // A tool that stops reading says why when it ends.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    let output: Output = child
-        .wait_with_output()
-        .map_err(|err| failed(err.to_string()))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
-    }
 }

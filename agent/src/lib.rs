@@ -29,3 +29,4 @@ pub mod routes;
 pub mod secure_file;
 pub mod since;
 pub mod sockets;
+pub mod tools;

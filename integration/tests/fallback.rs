@@ -321,10 +321,11 @@ netns_test! {
         let shim = folder.path().join("ip6tables-legacy-restore");
         fs::write(&shim, "#!/bin/sh\ncat >/dev/null\necho no IPv6 today >&2\nexit 2\n").unwrap();
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
-        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+        // The others are those of the system.
+        host.sh(&format!("cd {} && for tool in iptables ip6tables; do ln -s \"$(command -v $tool-legacy-save)\" \"$(command -v $tool)\" .; done; ln -s \"$(command -v iptables-legacy-restore)\" \"$(command -v ipset)\" .", folder.path().display()));
         let apply = |policy: &Path| {
             let mut command = host.command(peerwall_bin());
-            command.env("PATH", &path).args(["apply", "--backend", "iptables"]).arg(policy).output().unwrap()
+            command.args(["apply", "--backend", "iptables", "--iptables"]).arg(folder.path()).arg(policy).output().unwrap()
         };
         let output = apply(Path::new(EXAMPLE));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -305,4 +305,38 @@ netns_test! {
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains("Too many open files") && said.contains("says nothing about the policy"), "{said}");
     }
+    fn no_path_decides_which_iptables_runs() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        write(&path, &policy("192.0.2.1"));
+        let (trace, evil) = (folder.path().join("trace"), folder.path().join("evil"));
+        fs::create_dir(&evil).unwrap();
+        for tool in ["iptables", "ip6tables"] {
+            for suffix in ["", "-save", "-restore", "-nft-save", "-legacy-save", "-nft-restore", "-legacy-restore"] {
+                let shim = evil.join(format!("{tool}{suffix}"));
+                write(&shim, &format!("#!/bin/sh\necho $0 >> {}\nexit 1\n", trace.display()));
+                fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        let apply = |more: &[&str]| {
+            let mut command = host.command(peerwall_bin());
+            command.current_dir(&evil).args(["apply", "--backend", "iptables", "--force"]).args(more).arg(&path);
+            run(command)
+        };
+        let unset = |how: &str| host.try_sh(&format!("cd {} && {how} {} apply --backend iptables --force {}", evil.display(), peerwall_bin().display(), path.display()));
+        for how in ["env -u PATH", "env PATH=", "env PATH=.:", &format!("env PATH={}:/usr/sbin:/usr/bin", evil.display())] {
+            let output = unset(how);
+            assert!(output.status.success(), "{how}: {}{}", text(&output), String::from_utf8_lossy(&output.stderr));
+            assert!(!trace.exists(), "{how}: {}", fs::read_to_string(&trace).unwrap());
+        }
+        // Only who asks for another gets it.
+        let evil = evil.display().to_string();
+        let (code, _) = apply(&["--iptables", &evil]);
+        assert!(code == Some(2) && trace.exists());
+        for wrong in ["evil", "/nowhere", path.to_str().unwrap()] {
+            let (code, said) = apply(&["--iptables", wrong]);
+            assert!(code == Some(2) && said.contains("--iptables"), "{said}");
+        }
+    }
 }

@@ -466,6 +466,9 @@ pub fn boot() -> String {
 /// If it cannot be started.
 fn spawn_guard() -> io::Result<()> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
+    if let Some(folder) = crate::tools::asked() {
+        command.arg("--iptables").arg(folder);
+    }
     command
         .arg("guard")
         .current_dir("/")

@@ -30,6 +30,7 @@ use crate::kernel::lacks;
 use crate::output::{Output, complain};
 use crate::ready::{NotReady, Ready, prepare};
 use crate::since;
+use crate::tools;
 
 /// Nothing to do, or done.
 pub(crate) const DONE: u8 = 0;
@@ -45,6 +46,12 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Runs a command and says how it went.
 pub fn run(args: &Args) -> ExitCode {
+    if let Some(folder) = &args.iptables
+        && let Err(err) = tools::look_in(folder)
+    {
+        complain(&format!("error: {err}\n"));
+        return ExitCode::from(TROUBLE);
+    }
     let code = match &args.command {
         Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
         Command::Plan(args) => on_host(args, args.backend, "plan", plan::run, fallback::plan),
