@@ -1,6 +1,9 @@
 //! Printing. Output is an interface: one value, printed for people or as JSON.
+//!
+//! Output that cannot be written is lost, and a command whose output is lost has failed.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -22,7 +25,7 @@ impl Output {
 
     /// Prints text for people.
     pub fn text(&self, text: &str) {
-        put(&mut io::stdout().lock(), text);
+        print(text);
     }
 
     /// Prints a value as JSON.
@@ -30,21 +33,77 @@ impl Output {
         let mut text = serde_json::to_string_pretty(value)
             .expect("our own values have text keys only, which is all that JSON asks for");
         text.push('\n');
-        put(&mut io::stdout().lock(), &text);
+        print(&text);
     }
+}
+
+/// Writes to standard output.
+fn print(text: &str) {
+    print_by(|| put(&mut io::stdout().lock(), text));
+}
+
+/// Writes to standard output by other means.
+pub fn print_by(write: impl FnOnce() -> io::Result<()>) {
+    note(match WAS_CLOSED.load(Ordering::Relaxed) {
+        true => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        false => write(),
+    });
 }
 
 /// Prints what is wrong.
 pub fn complain(text: &str) {
-    put(&mut io::stderr().lock(), text);
+    note(put(&mut io::stderr().lock(), text));
 }
 
-/// Writes it all; a reader that went away is nobody's error.
-fn put(to: &mut impl Write, text: &str) {
-    let result = to.write_all(text.as_bytes()).and_then(|()| to.flush());
-    if let Err(err) = result
-        && err.kind() != io::ErrorKind::BrokenPipe
-    {
-        log::error!("cannot write output: {err}");
+/// Whether something that was to be printed is not written, though its reader is there.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+/// Whether a reader went away.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Whether output was lost. A reader that went away loses nothing.
+pub fn is_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
+}
+
+/// Whether further output is pointless.
+pub fn is_over() -> bool {
+    is_lost() || IS_UNREAD.load(Ordering::Relaxed)
+}
+
+fn put(to: &mut impl Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.flush()
+}
+
+/// Notes what became of output; a reader that went away is nobody's error.
+fn note(result: io::Result<()>) {
+    match result {
+        Ok(()) => {}
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {
+            IS_UNREAD.store(true, Ordering::Relaxed);
+        }
+        Err(err) => {
+            // Said once; what follows has the same end.
+            if !IS_LOST.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(io::stderr(), "error: cannot write output: {err}");
+            }
+        }
     }
 }
+
+/// Whether standard output was closed when this process began. The standard library opens `/dev/null` in its place
+/// before `main`, so that output goes nowhere, and nobody is told.
+static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn look_at_stdout() {
+    // SAFETY: F_GETFD reads a flag of a number, whether or not it is a file descriptor.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// The C library calls what is listed here before it calls `main`.
+// SAFETY: `.init_array` is a list of functions without arguments that are used (elf(5)); this one needs nothing that
+// is set up later.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;

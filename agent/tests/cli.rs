@@ -119,6 +119,37 @@ fn a_reader_that_goes_away_is_nobodys_error() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
+#[test]
+fn output_that_cannot_be_written_is_trouble() {
+    let example = format!("'{EXAMPLE}'");
+    let bin = env!("CARGO_BIN_EXE_peerwall");
+    let story = format!("--v4 '{STORY}/rules-save.final'");
+    for command in [
+        "--help".to_owned(),
+        "--version".to_owned(),
+        "help apply".to_owned(),
+        "completions bash".to_owned(),
+        format!("check {example}"),
+        format!("check --json {example}"),
+        format!("render {example}"),
+        format!("import {story}"),
+    ] {
+        for (to, want) in [
+            (">/dev/full", 2),
+            (">&-", 2),
+            (">/dev/null", 0),
+            ("</dev/null 2>/dev/null >/dev/null", 0),
+        ] {
+            let shell = format!("{bin} {command} {to}");
+            let output = Command::new("sh").args(["-c", &shell]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(want), "{command} {to}: {said}");
+            let complains = said.contains("cannot write output");
+            assert!(complains == (want == 2), "{command} {to}: {said}");
+        }
+    }
+}
+
 const STORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/fixtures/story");
 
 #[test]

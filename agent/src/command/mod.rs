@@ -27,7 +27,7 @@ use crate::cli::{Args, BackendArgs, BackendName, Command};
 use crate::files::FileSystem;
 use crate::foreign;
 use crate::kernel::lacks;
-use crate::output::{Output, complain};
+use crate::output::{self, Output, complain};
 use crate::ready::{NotReady, Ready, prepare};
 use crate::since;
 use crate::tools;
@@ -46,13 +46,18 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Runs a command and says how it went.
 pub fn run(args: &Args) -> ExitCode {
+    let code = run_command(args);
+    ExitCode::from(if output::is_lost() { TROUBLE } else { code })
+}
+
+fn run_command(args: &Args) -> u8 {
     if let Some(folder) = &args.iptables
         && let Err(err) = tools::look_in(folder)
     {
         complain(&format!("error: {err}\n"));
-        return ExitCode::from(TROUBLE);
+        return TROUBLE;
     }
-    let code = match &args.command {
+    match &args.command {
         Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
         Command::Plan(args) => on_host(args, args.backend, "plan", plan::run, fallback::plan),
         Command::Apply(args) => {
@@ -72,7 +77,7 @@ pub fn run(args: &Args) -> ExitCode {
                 let files = FileSystem { waits: true };
                 Given::read(&args.to.policy.policy, &files).warn_of_misfits(&output);
                 others::warn(&foreign::find(), &output);
-                return ExitCode::from(code);
+                return code;
             }
             let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
             let iptables =
@@ -100,7 +105,7 @@ pub fn run(args: &Args) -> ExitCode {
                 output.text(CLEAR);
             }
             let code = on_host(of, of.backend, "status", status::run, fallback::status);
-            if !args.watch {
+            if !args.watch || output::is_over() {
                 break code;
             }
             thread::sleep(WATCH_EVERY);
@@ -118,8 +123,7 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { folder } => generate::man(folder),
-    };
-    ExitCode::from(code)
+    }
 }
 
 /// A policy that was given by its path, read once.
