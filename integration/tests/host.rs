@@ -296,3 +296,25 @@ netns_test! {
         }
     }
 }
+
+netns_test! {
+    fn the_agent_reads_the_host_as_apply_does() {
+        let host = peerwall_integration::ns::Host::new("host");
+        bridge(&host, "kube-ipvs0", &["10.96.0.1/32"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        std::fs::write(&path, "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n").unwrap();
+        let mut command = host.command(peerwall_integration::ns::peerwall_bin());
+        let mut agent = command.arg("run").arg(&path).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let start = std::time::Instant::now();
+        let services = || host.try_sh("nft list set inet peerwall services-ip4 | grep 10.96.0.1").status.success();
+        while !services() && start.elapsed().as_secs() < 10 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let status = host.peerwall(&["status", path.to_str().unwrap()]);
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(status.starts_with("in sync"), "{status}");
+    }
+}

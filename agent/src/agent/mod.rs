@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::backend::BackendError;
+use peerwall_core::host::Host;
 use peerwall_core::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
@@ -1049,5 +1050,9 @@ impl Files for Watched<'_> {
 
     fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
         self.files.link(name)
+    }
+
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        self.files.host()
     }
 }
