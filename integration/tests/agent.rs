@@ -655,9 +655,11 @@ netns_test! {
         let rules = || host.sh("iptables-save");
         assert!(rules().contains("-s 192.0.2.1/32"), "{}", rules());
         write(folder.path(), "policy.toml", &text.replace("192.0.2.1", "192.0.2.2"));
-        agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the change");
+        // Read back and confirmed, too: both come after the rules can be seen.
+        let confirmed = || said(&host.peerwall(&["history"])).contains("   2  ");
+        agent.wait_for(|| rules().contains("-s 192.0.2.2/32") && confirmed(), "the change");
         host.sh("iptables -F PEERWALL-INPUT");
-        agent.wait_for(|| rules().contains("-s 192.0.2.2/32"), "the repair");
+        agent.wait_for(|| rules().contains("-A PEERWALL-INPUT -s 192.0.2.2/32"), "the repair");
         let no_table = || !host.sh("nft list tables").contains("inet peerwall");
         assert!(no_table());
         // Without the agent as well: what is not confirmed goes, and the start of the machine and the way
