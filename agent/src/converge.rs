@@ -45,6 +45,16 @@ pub fn converge(
     wanted: Option<&Ruleset>,
     hold: Hold,
 ) -> Result<Converged, BackendError> {
+    let converged = attempt(backend, wanted, hold);
+    backend.done();
+    converged
+}
+
+fn attempt(
+    backend: &mut dyn Backend,
+    wanted: Option<&Ruleset>,
+    hold: Hold,
+) -> Result<Converged, BackendError> {
     let mut last = BackendError::Stale;
     let mut patience = OWNED_PATIENCE;
     let mut unknown = 0;

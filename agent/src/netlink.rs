@@ -141,6 +141,26 @@ pub fn describe(ack: &Ack) -> String {
         .to_owned()
 }
 
+/// What to do when the kernel says that something changed while it listed (`NLM_F_DUMP_INTR`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Ask again, so often in all.
+    Again(u32),
+    /// Nothing: it is known otherwise whether what was listed changed.
+    Ignored,
+}
+
+/// How a dump came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// Nothing changed meanwhile.
+    Whole,
+    /// To its end, and something changed meanwhile.
+    Disturbed,
+    /// Not to its end.
+    Broken,
+}
+
 /// A socket to the kernel's netfilter, or to rtnetlink.
 pub struct Socket {
     inner: NlSocket,
@@ -285,7 +305,7 @@ impl Socket {
                 found.extend(read(raw)?);
                 Ok(())
             };
-            if self.dump_once(seq, &mut each)? {
+            if self.dump_once(seq, &mut each)? == Came::Whole {
                 return Ok(found);
             }
         }
@@ -448,17 +468,49 @@ impl Socket {
         request: &Message,
         state: &mut S,
         restart: impl Fn(&mut S),
+        each: impl FnMut(&mut S, Message) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        self.dump_with(
+            Disturbance::Again(DUMP_TRIES),
+            request,
+            state,
+            restart,
+            each,
+        )
+    }
+
+    /// The same, with a say in what happens when the dump was disturbed.
+    ///
+    /// # Errors
+    /// What went wrong; what `each` was given by then is not complete.
+    pub fn dump_with<S>(
+        &mut self,
+        disturbance: Disturbance,
+        request: &Message,
+        state: &mut S,
+        restart: impl Fn(&mut S),
         mut each: impl FnMut(&mut S, Message) -> Result<(), NetlinkError>,
     ) -> Result<(), NetlinkError> {
-        for _ in 0..DUMP_TRIES {
+        let (tries, is_ignored) = match disturbance {
+            Disturbance::Again(tries) => (tries, false),
+            Disturbance::Ignored => (1, true),
+        };
+        for _ in 0..tries {
             restart(state);
             let seq = self.request(request.clone())?;
             let mut each = |raw: &RawMessage<'_>| each(state, raw.nfnetlink()?);
-            if self.dump_once(seq, &mut each)? {
-                return Ok(());
+            match self.dump_once(seq, &mut each)? {
+                Came::Whole => return Ok(()),
+                Came::Disturbed if is_ignored => return Ok(()),
+                Came::Disturbed | Came::Broken => {}
             }
         }
         Err(NetlinkError::Disturbed)
+    }
+
+    /// The port that the kernel knows the socket by, and owners of tables.
+    pub fn port(&self) -> u32 {
+        self.inner.pid().unwrap_or(0)
     }
 
     /// Lists the sockets of this host of a family and a protocol. The kernel does not say whether any changed
@@ -481,13 +533,13 @@ impl Socket {
         Ok(found)
     }
 
-    /// Whether the dump was whole.
+    /// How the dump came.
     fn dump_once(
         &mut self,
         seq: u32,
         each: &mut impl FnMut(&RawMessage<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<bool, NetlinkError> {
-        let mut whole = true;
+    ) -> Result<Came, NetlinkError> {
+        let mut came = Came::Whole;
         loop {
             let bytes = self.receive(true)?.unwrap_or_default();
             for raw in Datagram::new(bytes) {
@@ -495,12 +547,14 @@ impl Socket {
                 if raw.seq != seq {
                     continue;
                 }
-                whole &= raw.flags & NLM_F_DUMP_INTR == 0;
+                if raw.flags & NLM_F_DUMP_INTR != 0 {
+                    came = Came::Disturbed;
+                }
                 match ack::decode(&raw)? {
                     // NLMSG_DONE carries an errno too: a dump that broke off is no shorter dump.
-                    Some(ack) if ack.errno == libc::EINTR => return Ok(false),
+                    Some(ack) if ack.errno == libc::EINTR => return Ok(Came::Broken),
                     Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
-                    Some(_) if raw.kind == NLMSG_DONE => return Ok(whole),
+                    Some(_) if raw.kind == NLMSG_DONE => return Ok(came),
                     Some(_) => {}
                     None if raw.kind == NLMSG_OVERRUN => return Err(NetlinkError::Lost),
                     None => each(&raw)?,

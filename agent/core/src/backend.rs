@@ -41,6 +41,9 @@ pub trait Backend {
         }
     }
 
+    /// Nothing is observed or committed for now: what was kept ready for that can go.
+    fn done(&mut self) {}
+
     /// Whether the table can be owned, as far as it was tried.
     fn can_hold(&self) -> Option<bool> {
         None

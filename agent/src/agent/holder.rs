@@ -25,6 +25,8 @@ pub enum Holder {
         events: Box<Events>,
         /// Whether to own the table.
         hold: Hold,
+        /// Whether others changed something the last time while nobody listened: they may do so all the time.
+        is_noisy: bool,
     },
     /// Our chains.
     Iptables {
@@ -78,6 +80,7 @@ impl Holder {
             kernel: Box::new(kernel),
             events: Box::new(events),
             hold: if owner { Hold::Yes } else { Hold::No },
+            is_noisy: false,
         })
     }
 
@@ -148,7 +151,11 @@ impl Holder {
     /// What is there; nothing by iptables, whose rules are not ours to read.
     pub fn observe(&mut self) -> Option<Observed> {
         match self {
-            Self::Nft { kernel, .. } => kernel.observe().ok(),
+            Self::Nft { kernel, .. } => {
+                let seen = kernel.observe().ok();
+                kernel.done();
+                seen
+            }
             Self::Iptables { .. } => None,
         }
     }
@@ -171,7 +178,8 @@ impl Holder {
                 kernel,
                 events,
                 hold,
-            } => nft(kernel, events, wanted, *hold),
+                is_noisy,
+            } => nft(kernel, events, wanted, *hold, is_noisy),
             Self::Iptables { iptables, last } => {
                 let mut done = by_iptables(iptables, wanted).map_err(BackendError::Transport)?;
                 if last.as_ref() != wanted {
@@ -188,17 +196,28 @@ fn nft(
     events: &mut Events,
     wanted: Option<&Ruleset>,
     hold: Hold,
+    is_noisy: &mut bool,
 ) -> Result<Done, BackendError> {
-    let converged = events.deaf(|| converge::converge(kernel, wanted, hold))?;
+    // What was heard of our rules before is answered by what is done now.
+    let mut heard = events.drain();
+    let mut change = || converge::converge(kernel, wanted, hold);
+    // Listening to one's own changes takes long. But where others change theirs all the time, something would be
+    // missed each time, and looked for again without end.
+    let (converged, during) = match *is_noisy {
+        false => (events.deaf(change)?, events.drain()),
+        true => (change()?, events.drain()),
+    };
+    let is_touched = during.iter().any(|each| !matches!(each, Change::Gone(..)));
+    heard.extend(during);
+    heard.retain(|change| matches!(change, Change::Gone(..)));
     let sent = u32::from(!converged.plan.is_empty());
     let expected = converged.before.generation.wrapping_add(sent);
-    // What was heard of our rules before is answered by what was just done.
-    let mut heard = events.drain();
-    heard.retain(|change| matches!(change, Change::Gone(..)));
-    let after = kernel.generation()?;
+    let is_other = kernel.generation()? != expected;
+    let was_noisy = std::mem::replace(is_noisy, is_other);
     Ok(Done {
         change: (sent == 1).then(|| summary(&converged.plan)),
-        missed: after != expected,
+        // Nobody else can change what this process owns.
+        missed: !kernel.owns_table() && if was_noisy { is_touched } else { is_other },
         heard,
         before: converged.before.table.and_then(|table| table.ruleset()),
     })

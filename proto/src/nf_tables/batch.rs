@@ -118,6 +118,17 @@ impl<T> Batch<T> {
 }
 
 impl<T> EncodedBatch<T> {
+    /// Makes it depend on another generation; 0 is any. It must have been encoded with one.
+    pub fn set_generation(&mut self, generation: u32) {
+        // Begin is the first message, and its generation the only attribute.
+        let mut w = AttrWriter::new();
+        w.u32(NFNL_BATCH_GENID, generation);
+        if let Ok(attribute) = w.finish() {
+            let at = crate::message::NLMSGHDR_BYTES + crate::message::NFGENMSG_BYTES;
+            self.bytes[at..at + attribute.len()].copy_from_slice(&attribute);
+        }
+    }
+
     /// What the message with this sequence number was for; `None` for begin, end and strangers.
     pub fn tag(&self, seq: u32) -> Option<&T> {
         let index = seq.wrapping_sub(self.begin_seq).wrapping_sub(1);
@@ -165,6 +176,16 @@ mod tests {
             assert_eq!(sent.tag(raw[1].seq), Some(&"a"));
             assert_eq!(sent.tag(raw[2].seq), Some(&"b"));
             assert_eq!(sent.tag(raw[0].seq), None);
+            let mut later = sent.clone();
+            later.set_generation(9);
+            let mut batch = Batch::new();
+            batch.push("a", 1, NFT_MSG_NEWTABLE, 0, Vec::new());
+            batch.push("b", 1, NFT_MSG_NEWTABLE, 0, Vec::new());
+            let wanted = match commits {
+                true => batch.commit(u32::MAX, Some(9)),
+                false => batch.check(u32::MAX, Some(9)),
+            };
+            assert_eq!(later.bytes, wanted.bytes);
         }
     }
 }
