@@ -34,6 +34,8 @@ pub struct Kernel {
     ownership: Option<bool>,
     /// Whether elements are remembered, so that they need not be read while nothing changes.
     remembers: bool,
+    /// The generation that the table was last read in, if nothing was committed since.
+    read_at: Option<u32>,
     /// The generation that the last commit made.
     committed: Option<u32>,
     /// Whether others change their tables so often that there is no moment in between.
@@ -55,6 +57,7 @@ impl Kernel {
             hold: None,
             ownership: None,
             remembers: false,
+            read_at: None,
             committed: None,
             is_contended: false,
             watcher: None,
@@ -172,7 +175,8 @@ impl Kernel {
         );
         for _ in 0..COMMIT_TRIES {
             let sent = self.send_once(plan, &encoded);
-            let is_stale = matches!(sent, Err(BackendError::Stale));
+            // What was planned before the last reading, or before another change of our own, stays stale.
+            let is_stale = matches!(sent, Err(BackendError::Stale)) && self.read_at == generation;
             let Some(next) = is_stale.then(|| self.unchanged_at()).transpose()?.flatten() else {
                 return sent;
             };
@@ -227,6 +231,7 @@ impl Kernel {
             return Ok(());
         }
         log::info!("others change their rules all the time; taking hold of the table first");
+        self.read_at = None;
         self.send(&Plan::claim(), None, true)
     }
 
@@ -276,6 +281,7 @@ impl Backend for Kernel {
             self.come_closer()?;
         }
         sent?;
+        self.read_at = None;
         self.watcher = None;
         self.committed = Some(seen.wrapping_add(1));
         Ok(())

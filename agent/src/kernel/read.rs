@@ -140,6 +140,7 @@ impl Kernel {
         (table, counts): (Option<SeenTable>, Counts),
     ) -> (Observed, Counts) {
         self.hold = table.as_ref().map(|table| table.hold);
+        self.read_at = Some(generation);
         (Observed { generation, table }, counts)
     }
 
