@@ -5,6 +5,9 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+/// So many diagnostics are shown to people at most; the rest is counted.
+pub const SHOWN_MAX: usize = 50;
+
 /// Index of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(usize);
@@ -98,6 +101,53 @@ pub struct Sources {
 struct Source {
     name: String,
     text: String,
+    index: Index,
+}
+
+/// Where lines begin, and how many characters there are, so that a place is found without reading the text again.
+#[derive(Debug, Clone)]
+struct Index {
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
+    /// Characters in front of each block of the text.
+    blocks: Vec<usize>,
+}
+
+/// Bytes of a block.
+const BLOCK: usize = 4096;
+
+impl Index {
+    fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let mut blocks = vec![0];
+        for block in text.as_bytes().chunks(BLOCK) {
+            let before = blocks.last().copied().unwrap_or(0);
+            blocks.push(before + characters(block));
+        }
+        Self {
+            lines: std::iter::once(0)
+                .chain(ends.map(|(at, _)| at + 1))
+                .collect(),
+            blocks,
+        }
+    }
+
+    /// The number of the line, from 0, that a byte is in.
+    fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at).max(1) - 1
+    }
+
+    /// Characters in front of a byte.
+    fn characters(&self, text: &str, at: usize) -> usize {
+        let block = at / BLOCK;
+        let rest = &text.as_bytes()[block * BLOCK..at];
+        self.blocks.get(block).copied().unwrap_or(0) + characters(rest)
+    }
+}
+
+/// How many characters of UTF-8 begin in these bytes.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
 /// A diagnostic for machines.
@@ -120,9 +170,11 @@ pub struct JsonDiagnostic {
 impl Sources {
     /// Adds a file.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
+        let text = text.into();
         self.files.push(Source {
             name: name.into(),
-            text: text.into(),
+            index: Index::new(&text),
+            text,
         });
         FileId(self.files.len() - 1)
     }
@@ -160,10 +212,10 @@ impl Sources {
         while !text.is_char_boundary(start) {
             start -= 1;
         }
-        let before = &text[..start];
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        (line, before[line_start..].chars().count() + 1)
+        let index = &self.files[place.file.0].index;
+        let line = index.line(start);
+        let column = index.characters(text, start) - index.characters(text, index.lines[line]);
+        (line + 1, column + 1)
     }
 
     /// `policy.toml:14`, for rule comments and reports.
@@ -172,16 +224,41 @@ impl Sources {
         format!("{}:{line}", self.name(place.file))
     }
 
-    /// All of them as underlined excerpts, ready to print.
+    /// The first of them as underlined excerpts, errors before warnings, ready to print; and how many more there
+    /// are.
     pub fn render(&self, diagnostics: &[Diagnostic], color: bool) -> String {
         let renderer = match color {
             true => Renderer::styled(),
             false => Renderer::plain(),
         };
         let mut out = String::new();
-        for diagnostic in diagnostics {
+        let of = |severity| diagnostics.iter().filter(move |d| d.severity == severity);
+        let errors = of(Severity::Error).count();
+        let (mut errors_left, mut warnings_left) =
+            (SHOWN_MAX.min(errors), SHOWN_MAX.saturating_sub(errors));
+        let shown = diagnostics.iter().filter(|diagnostic| {
+            let left = match diagnostic.severity {
+                Severity::Error => &mut errors_left,
+                Severity::Warning => &mut warnings_left,
+            };
+            let is_shown = *left > 0;
+            *left -= usize::from(is_shown);
+            is_shown
+        });
+        for diagnostic in shown {
             out.push_str(&renderer.render(&[self.group(diagnostic)]));
             out.push_str("\n\n");
+        }
+        let warnings = diagnostics.len() - errors;
+        for (all, most, what) in [
+            (errors, SHOWN_MAX, "error"),
+            (warnings, SHOWN_MAX.saturating_sub(errors), "warning"),
+        ] {
+            let more = all.saturating_sub(most);
+            let s = if more == 1 { "" } else { "s" };
+            if more > 0 {
+                out.push_str(&format!("and {} more {what}{s}\n\n", thousands(more)));
+            }
         }
         out
     }
@@ -193,21 +270,31 @@ impl Sources {
         };
         let place = &diagnostic.place;
         let label = (!diagnostic.label.is_empty()).then_some(diagnostic.label.as_str());
-        let main = self
-            .snippet(place)
-            .annotation(AnnotationKind::Primary.span(self.clip(place)).label(label));
+        let (near, far) = match &diagnostic.also {
+            Some((other, _)) if other.file == place.file => (Some(other), None),
+            Some((other, _)) => (None, Some(other)),
+            None => (None, None),
+        };
+        let (excerpt, from) = self.excerpt(place, near);
+        let main = AnnotationKind::Primary.span(self.within(place, from));
+        let main = excerpt.annotation(main.label(label));
         let title = level.primary_title(diagnostic.message.as_str());
         let mut group = match &diagnostic.also {
             None => title.element(main),
             Some((other, label)) => {
-                let context = AnnotationKind::Context
-                    .span(self.clip(other))
-                    .label(label.as_str());
-                match other.file == place.file {
-                    true => title.element(main.annotation(context)),
-                    false => title
-                        .element(main)
-                        .element(self.snippet(other).annotation(context)),
+                let context = |from| {
+                    AnnotationKind::Context
+                        .span(self.within(other, from))
+                        .label(label.as_str())
+                };
+                match far {
+                    None => title.element(main.annotation(context(from))),
+                    Some(_) => {
+                        let (excerpt, from) = self.excerpt(other, None);
+                        title
+                            .element(main)
+                            .element(excerpt.annotation(context(from)))
+                    }
                 }
             }
         };
@@ -217,8 +304,33 @@ impl Sources {
         group
     }
 
-    fn snippet<'a>(&'a self, place: &Place) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        Snippet::source(self.text(place.file)).path(self.name(place.file))
+    /// The lines of a place, and of another in the same file; and the byte that they begin at. Only these are
+    /// looked through for what is underlined.
+    fn excerpt<'a>(
+        &'a self,
+        place: &Place,
+        other: Option<&Place>,
+    ) -> (Snippet<'a, annotate_snippets::Annotation<'a>>, usize) {
+        let source = &self.files[place.file.0];
+        let spans = [Some(place), other].into_iter().flatten();
+        let spans: Vec<Range<usize>> = spans.map(|place| self.clip(place)).collect();
+        let first = spans.iter().map(|span| span.start).min().unwrap_or(0);
+        let last = spans.iter().map(|span| span.end).max().unwrap_or(0);
+        let line = source.index.line(first);
+        let from = source.index.lines[line];
+        let behind = source.index.lines.get(source.index.line(last) + 1);
+        let to = behind.copied().unwrap_or(source.text.len());
+        let excerpt = Snippet::source(&source.text[from..to]);
+        (
+            excerpt.line_start(line + 1).path(source.name.as_str()),
+            from,
+        )
+    }
+
+    /// The span as it is in an excerpt that begins at this byte.
+    fn within(&self, place: &Place, from: usize) -> Range<usize> {
+        let span = self.clip(place);
+        span.start - from..span.end - from
     }
 
     /// The span, made to fit the text and character boundaries whatever it says.
@@ -249,9 +361,40 @@ impl Sources {
     }
 }
 
+/// A number with a comma between thousands.
+fn thousands(number: usize) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", thousands(number / 1000), number % 1000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_are_shown_and_the_rest_is_counted() {
+        let mut sources = Sources::default();
+        let text = "ä = 1\n".repeat(20_000);
+        let file = sources.add("p", text.as_str());
+        let at = |line: usize| Place {
+            file,
+            span: line * 7 + 5..line * 7 + 6,
+        };
+        let mut all: Vec<_> = (0..9_000)
+            .map(|line| Diagnostic::warning(at(line), "odd"))
+            .collect();
+        all.extend((9_000..19_030).map(|line| Diagnostic::error(at(line), "wrong")));
+        let text = sources.render(&all, false);
+        assert_eq!(text.matches("wrong").count(), SHOWN_MAX);
+        assert!(text.contains("p:9001:5") && !text.contains("odd"), "{text}");
+        assert!(
+            text.contains("and 9,980 more errors\n\nand 9,000 more warnings\n"),
+            "{text}"
+        );
+        assert_eq!(sources.line_column(&at(19_999)), (20_000, 5));
+    }
 
     #[test]
     fn a_diagnostic_shows_the_place_underlined() {
