@@ -4,7 +4,7 @@
 //! rules that stay keep their handles, elements that stay keep their place, and counters are objects
 //! of their own that live as long as anything counts with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::observed::{Observed, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
 use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
@@ -293,7 +293,10 @@ fn change_rules(chain: &Chain, seen: &[SeenRule], ops: &mut Vec<Op>) {
     }
 }
 
-/// Positions (wanted, seen) of a longest common subsequence.
+/// So many pairs of changed rules are compared each with each at most.
+const TABLE_MAX: usize = 1 << 20;
+
+/// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules changed.
 fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
     // Mostly all is the same, or all but a few rules: what both start and end with needs no table.
     let equal = |(rule, seen): (&Rule, &SeenRule)| seen.rule.as_ref() == Ok(rule);
@@ -306,7 +309,21 @@ fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
     let ends = wanted_rest.iter().rev().zip(seen_rest.iter().rev());
     let behind = ends.take_while(|pair| equal(*pair)).count();
     let (n, m) = (wanted_rest.len() - behind, seen_rest.len() - behind);
-    let same = |w: usize, s: usize| equal((&wanted_rest[w], &seen_rest[s]));
+    let (changed, changed_seen) = (&wanted_rest[..n], &seen_rest[..m]);
+    let middle = match n.saturating_mul(m) <= TABLE_MAX {
+        true => longest(changed, changed_seen),
+        false => unique(changed, changed_seen),
+    };
+    let mut pairs: Vec<(usize, usize)> = (0..ahead).map(|at| (at, at)).collect();
+    pairs.extend(middle.into_iter().map(|(w, s)| (ahead + w, ahead + s)));
+    pairs.extend((0..behind).map(|at| (ahead + n + at, ahead + m + at)));
+    pairs
+}
+
+/// The longest one, by a table of the size of both.
+fn longest(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+    let (n, m) = (wanted.len(), seen.len());
+    let same = |w: usize, s: usize| seen[s].rule.as_ref() == Ok(&wanted[w]);
     // length[w][s]: longest common subsequence of wanted[w..] and seen[s..].
     let mut length = vec![vec![0_usize; m + 1]; n + 1];
     for w in (0..n).rev() {
@@ -317,11 +334,11 @@ fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
             };
         }
     }
-    let mut pairs: Vec<(usize, usize)> = (0..ahead).map(|at| (at, at)).collect();
+    let mut pairs = Vec::new();
     let (mut w, mut s) = (0, 0);
     while w < n && s < m {
         if same(w, s) {
-            pairs.push((ahead + w, ahead + s));
+            pairs.push((w, s));
             w += 1;
             s += 1;
         } else if length[w + 1][s] >= length[w][s + 1] {
@@ -330,8 +347,54 @@ fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
             s += 1;
         }
     }
-    pairs.extend((0..behind).map(|at| (ahead + n + at, ahead + m + at)));
     pairs
+}
+
+/// The longest one of the rules that are in both once, which nearly all are, since they count by name: the longest
+/// ascending run of their positions.
+fn unique(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+    let key = |rule: &Rule| format!("{rule:?}");
+    // Where a rule is, in one list and in the other; more than once if it is there so often.
+    let mut places: BTreeMap<String, [Vec<usize>; 2]> = BTreeMap::new();
+    for (index, rule) in wanted.iter().enumerate() {
+        places.entry(key(rule)).or_default()[0].push(index);
+    }
+    for (index, each) in seen.iter().enumerate() {
+        if let Ok(rule) = &each.rule
+            && let Some(of) = places.get_mut(&key(rule))
+        {
+            of[1].push(index);
+        }
+    }
+    let mut pairs: Vec<(usize, usize)> = places
+        .into_values()
+        .filter_map(|[w, s]| match (w.as_slice(), s.as_slice()) {
+            ([w], [s]) => Some((*w, *s)),
+            _ => None,
+        })
+        .collect();
+    pairs.sort_unstable();
+    ascending(&pairs)
+}
+
+/// The longest part of these pairs, ordered by their first, whose second ascends as well.
+fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    // ends[n]: the pair with the lowest second that ends a run of n + 1.
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
+    for (index, (_, second)) in pairs.iter().enumerate() {
+        let at = ends.partition_point(|end| pairs[*end].1 < *second);
+        before.push(at.checked_sub(1).map(|at| ends[at]));
+        match ends.get_mut(at) {
+            Some(end) => *end = index,
+            None => ends.push(index),
+        }
+    }
+    let mut found: Vec<_> = std::iter::successors(ends.last().copied(), |at| before[*at])
+        .map(|at| pairs[at])
+        .collect();
+    found.reverse();
+    found
 }
 
 /// What nothing wants any more, users before what they use.
@@ -356,4 +419,61 @@ fn remove_the_rest(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
     let counters = table.counters.keys();
     let unused = counters.filter(|name| !wanted.counters.contains(*name));
     ops.extend(unused.cloned().map(Op::DeleteCounter));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(number: usize) -> Rule {
+        Rule {
+            comment: Some(number.to_string()),
+            ..Rule::default()
+        }
+    }
+
+    fn seen(numbers: impl Iterator<Item = usize>) -> Vec<SeenRule> {
+        let seen = |number| SeenRule {
+            handle: number as u64,
+            rule: Ok(rule(number)),
+        };
+        numbers.map(seen).collect()
+    }
+
+    #[test]
+    fn thousands_of_changed_rules_are_compared_without_a_table_of_all_pairs() {
+        const MANY: usize = 20_000;
+        let old = seen(0..MANY);
+        // Every third is another, and the first two thirds change places with the last.
+        let order = (MANY / 3 * 2..MANY).chain(0..MANY / 3 * 2);
+        let new: Vec<Rule> = order
+            .map(|number| {
+                rule(if number % 3 == 0 {
+                    MANY + number
+                } else {
+                    number
+                })
+            })
+            .collect();
+        let pairs = common(&new, &old);
+        assert!(
+            pairs
+                .windows(2)
+                .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1)
+        );
+        assert!(
+            pairs
+                .iter()
+                .all(|(w, s)| old[*s].rule.as_ref() == Ok(&new[*w]))
+        );
+        assert!(pairs.len() >= MANY / 3 * 2 / 3 * 2 - 2, "{}", pairs.len());
+    }
+
+    #[test]
+    fn both_ways_find_the_same_of_rules_that_are_there_once() {
+        let old = seen([3, 1, 4, 5, 9, 2, 6].into_iter());
+        let new: Vec<Rule> = [1, 3, 4, 9, 7, 2, 5, 6].map(rule).into();
+        assert_eq!(longest(&new, &old).len(), 5);
+        assert_eq!(unique(&new, &old).len(), 5);
+    }
 }
