@@ -2,7 +2,8 @@
 
 /// The name of a process, as the kernel has it (`/proc/PID/comm`, `NFTA_GEN_PROC_NAME`): any bytes.
 pub fn process(bytes: &[u8]) -> String {
-    printable(String::from_utf8_lossy(bytes).trim_end_matches('\n'))
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    printable(String::from_utf8_lossy(name).trim_end_matches('\n'))
 }
 
 /// Escapes control characters, escape sequences and invisible characters; everything else stays as it is.
@@ -25,7 +26,9 @@ mod tests {
     #[test]
     fn names_are_printed_so_that_a_terminal_takes_no_orders_from_them() {
         for (name, given, want) in [
-            ("plain", &b"nft\n"[..], "nft"),
+            ("of a file", &b"nft\n"[..], "nft"),
+            ("of a message", b"nft\0\0", "nft"),
+            ("none", b"", ""),
             ("not UTF-8", b"ev\xffil", "ev\u{fffd}il"),
             ("clears the screen", b"\x1b[2J", "\\u{1b}[2J"),
             ("a line of its own", b"a\nb\r", "a\\nb\\r"),

@@ -9,6 +9,7 @@ use peerwall_proto::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};
 use peerwall_proto::nf_tables::{NFPROTO_INET, Table};
 
+use crate::names;
 use crate::netlink::{NetlinkError, Socket};
 use crate::passing;
 
@@ -144,7 +145,7 @@ fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
             Some(Event::Generation(generation)) => {
                 Some(Heard::End(generation.pid.map(|pid| Culprit {
                     pid,
-                    process: generation.process.unwrap_or_default(),
+                    process: names::process(&generation.process.unwrap_or_default()),
                 })))
             }
             Some(Event::Table(kind, table)) if !ours(&table.name) => {
@@ -173,7 +174,8 @@ fn of_another(kind: Kind, table: Table, family: u8) -> Heard {
         10 => "ip6",
         _ => "?",
     };
-    let name = format!("{family} {}", table.name.unwrap_or_default());
+    let name = names::printable(&table.name.unwrap_or_default());
+    let name = format!("{family} {name}");
     match kind {
         Kind::Del => Heard::Gone(name),
         Kind::New => Heard::Made(name),

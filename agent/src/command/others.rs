@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use peerwall_core::foreign::ForeignDrop;
 
+use crate::names::printable;
 use crate::output::{Output, complain};
 
 /// The end of a headline that says that the rules are in sync.
@@ -11,7 +12,7 @@ pub(super) fn but(drops: &[ForeignDrop]) -> String {
     match drops {
         [] => String::new(),
         _ => {
-            let names: Vec<String> = drops.iter().map(ForeignDrop::name).collect();
+            let names: Vec<String> = drops.iter().map(|each| printable(&each.name())).collect();
             format!(", but another firewall also drops: {}", names.join(", "))
         }
     }
@@ -24,9 +25,9 @@ pub(super) fn lines(drops: &[ForeignDrop]) -> String {
         let _ = writeln!(
             text,
             "also drops: {}: {}; to end that: {}",
-            each.name(),
-            each.why(),
-            each.clear
+            printable(&each.name()),
+            printable(&each.why()),
+            printable(&each.clear)
         );
     }
     text
@@ -39,8 +40,9 @@ pub(super) fn warn(drops: &[ForeignDrop], output: &Output) {
     }
     for each in drops {
         complain(&format!(
-            "warning: {each}\n  = help: if peerwall alone is to decide: {}\n\n",
-            each.clear
+            "warning: {}\n  = help: if peerwall alone is to decide: {}\n\n",
+            printable(&each.to_string()),
+            printable(&each.clear)
         ));
     }
 }

@@ -16,6 +16,7 @@ use crate::agent::control;
 use crate::agent::state::State;
 use crate::foreign;
 use crate::kernel::Kernel;
+use crate::names;
 use crate::output::Output;
 use crate::ready::{NotReady, Ready};
 use crate::since;
@@ -266,10 +267,10 @@ fn applied(generation: u32) -> Option<Applied> {
 
 fn owner(hold: Hold) -> Option<Owner> {
     let port = hold.owner?;
-    let process = std::fs::read_to_string(format!("/proc/{port}/comm")).ok();
+    let process = std::fs::read(format!("/proc/{port}/comm")).ok();
     Some(Owner {
         port,
-        process: process.map(|name| name.trim_end().to_owned()),
+        process: process.map(|name| names::process(&name)),
     })
 }
 

@@ -203,8 +203,8 @@ attributes! {
         id: u32 = 1,
         /// Process that made it.
         pid: u32 = 2,
-        /// Its name.
-        process: String = 3,
+        /// Its name as the process chose it: any bytes, up to the first NUL.
+        process: Vec<u8> = 3,
     }
 }
 
