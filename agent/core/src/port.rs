@@ -93,7 +93,7 @@ impl fmt::Display for PortRange {
 }
 
 /// What one entry of `ports` means: protocols, and ports of them (none: all of the protocol).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortSpec {
     /// Protocol numbers.
     pub protocols: Vec<u8>,

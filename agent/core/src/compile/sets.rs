@@ -1,5 +1,7 @@
 //! Named sets: what the policy lists, so that the number of rules does not depend on it.
 
+use std::collections::BTreeSet;
+
 use crate::addr::{AddrSet, Family, Span};
 use crate::policy::{Allow, IcmpTypes, Source, Target, address_set, icmp};
 use crate::port::{self, PortRange};
@@ -38,8 +40,9 @@ impl Compiler<'_> {
             let inline = inline_addresses(&overlay.tunnel_from);
             self.address_sets(&tunnel_set(&overlay.name), inline);
         }
+        let used = self.used_groups();
         for group in &policy.groups {
-            if self.is_used(&group.name) {
+            if used.contains(group.name.as_str()) {
                 self.address_sets(&group_set(&group.name), address_set(&group.addresses));
             }
         }
@@ -61,13 +64,14 @@ impl Compiler<'_> {
             Target::Host | Target::Group(_) | Target::Overlay(_) => None,
         });
         self.address_sets(&to_set(&allow.name), to.collect());
+        let protocols = protocols(allow);
         for (specs, name) in [
             (&allow.ports, port_set as fn(&str, u8) -> String),
             (&allow.from_ports, from_port_set),
         ] {
             for (protocol, ranges) in ports_by_protocol(specs.as_deref()) {
                 if let Some(ranges) = ranges.filter(|ranges| ranges.len() > 1)
-                    && protocols(allow).contains(&protocol)
+                    && protocols.contains(&protocol)
                 {
                     let elements = ranges.iter().map(port_element).collect();
                     self.set(name(&allow.name, protocol), KeyType::Port, true, elements);
@@ -88,17 +92,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn is_used(&self, group: &str) -> bool {
-        let group = group.to_owned();
+    fn used_groups(&self) -> BTreeSet<String> {
         let overlays = self.policy.overlays.iter().flat_map(|o| &o.tunnel_from);
         let allows = || self.policy.allows.iter();
-        let mut sources = allows()
+        let sources = allows()
             .flat_map(|allow| &allow.from)
             .chain(&self.policy.icmp.ping)
             .chain(overlays);
-        let mut targets = allows().flat_map(|allow| &allow.to);
-        sources.any(|source| *source == Source::Group(group.clone()))
-            || targets.any(|target| *target == Target::Group(group.clone()))
+        let sources = sources.filter_map(|source| match source {
+            Source::Group(name) => Some(name.clone()),
+            Source::Any | Source::Net(_) | Source::Peer(_) | Source::Overlay(_) => None,
+        });
+        let targets = allows().flat_map(|allow| &allow.to);
+        let targets = targets.filter_map(|target| match target {
+            Target::Group(name) => Some(name.clone()),
+            Target::Host | Target::Net(_) | Target::Overlay(_) => None,
+        });
+        sources.chain(targets).collect()
     }
 
     fn icmp_sets(&mut self) {
@@ -200,11 +210,10 @@ impl Compiler<'_> {
             return vec![Vec::new()];
         }
         let mut found = self.source_in(inline);
-        let mut groups: Vec<&str> = Vec::new();
+        let mut groups = BTreeSet::new();
         for source in from {
             match source {
-                Source::Group(name) if !groups.contains(&name.as_str()) => {
-                    groups.push(name);
+                Source::Group(name) if groups.insert(name.as_str()) => {
                     found.extend(self.source_in(&group_set(name)));
                 }
                 // In the inline set, or accepted long before.

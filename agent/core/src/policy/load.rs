@@ -3,10 +3,11 @@
 mod discover;
 mod fields;
 mod files;
+mod nets;
 mod on_host;
 mod section;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -16,6 +17,7 @@ use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
 use fields::Fields;
 pub use files::{Files, NoFiles, ReadError, Text};
+use nets::Nets;
 
 /// The newest version of the language.
 pub const VERSION: u32 = 1;
@@ -23,6 +25,9 @@ pub const VERSION: u32 = 1;
 const NAME_MAX_BYTES: usize = 63;
 /// At most so many warnings of one kind; a list of thousands can be wrong in thousands of places.
 const WARNINGS_MAX: usize = 8;
+
+/// So many names, or ports, are compared for suggestions and warnings, which are worth only so much time.
+const COMPARISONS_MAX: usize = 1_000_000;
 
 /// What came of reading a policy.
 #[derive(Debug, Clone)]
@@ -65,6 +70,9 @@ pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
         draft: Draft::default(),
         doubts: Vec::new(),
         passing: None,
+        names: None,
+        pods: None,
+        comparisons: COMPARISONS_MAX,
     };
     loader.file(main, true);
     loader.finish()
@@ -109,6 +117,12 @@ struct Loader<'a> {
     draft: Draft,
     doubts: Vec<String>,
     passing: Option<String>,
+    /// What `from` and `to` can name, once all is read.
+    names: Option<BTreeMap<String, Source>>,
+    /// Subnets of all overlays, once all is read.
+    pods: Option<Nets>,
+    /// So many names are still compared for something to suggest.
+    comparisons: usize,
 }
 
 impl Loader<'_> {
@@ -506,18 +520,11 @@ impl Loader<'_> {
     }
 
     fn source(&mut self, text: &str, place: &Place) -> Option<Source> {
-        let policy = &self.draft.policy;
         if text == "any" {
             return Some(Source::Any);
         }
-        if policy.groups.iter().any(|g| g.name == text) {
-            return Some(Source::Group(text.to_owned()));
-        }
-        if policy.peers.iter().any(|p| p.name.as_deref() == Some(text)) {
-            return Some(Source::Peer(text.to_owned()));
-        }
-        if policy.overlays.iter().any(|o| o.name == text) {
-            return Some(Source::Overlay(text.to_owned()));
+        if let Some(source) = self.named(text) {
+            return Some(source);
         }
         if looks_like_address(text) {
             return self
@@ -528,13 +535,13 @@ impl Loader<'_> {
         if self.draft.defined.contains_key(&("name", text.to_owned())) {
             return None;
         }
-        let names = self
-            .draft
-            .defined
-            .keys()
-            .filter(|(space, _)| *space == "name");
-        let help = match fields::closest(text, names.map(|(_, name)| name.as_str()).chain(["any"]))
-        {
+        let names = self.draft.defined.keys();
+        let names = names.filter(|(space, _)| *space == "name");
+        let names = names.map(|(_, name)| name.as_str()).chain(["any"]);
+        // A list of thousands of names, each wrong, is not compared with thousands of others.
+        let names = names.take(self.comparisons);
+        self.comparisons -= names.clone().count();
+        let help = match fields::closest(text, names) {
             Some(name) => format!("did you mean `{name}`?"),
             None => {
                 "name it under [peers], [groups] or [overlay.…], or write an address or \"any\""
@@ -551,17 +558,32 @@ impl Loader<'_> {
         None
     }
 
+    /// The group, peer or overlay of this name.
+    fn named(&mut self, text: &str) -> Option<Source> {
+        let policy = &self.draft.policy;
+        let names = self.names.get_or_insert_with(|| {
+            let overlays = policy.overlays.iter().map(|each| &each.name);
+            let overlays = overlays.map(|name| (name.clone(), Source::Overlay(name.clone())));
+            let peers = policy.peers.iter().filter_map(|each| each.name.as_ref());
+            let peers = peers.map(|name| (name.clone(), Source::Peer(name.clone())));
+            let groups = policy.groups.iter().map(|each| &each.name);
+            let groups = groups.map(|name| (name.clone(), Source::Group(name.clone())));
+            overlays.chain(peers).chain(groups).collect()
+        });
+        names.get(text).cloned()
+    }
+
     fn warn_if_needless(&mut self, source: &Source, from: &PendingFrom) {
         let what = match source {
             Source::Peer(name) => format!("`{name}` is a peer and may do this anyway"),
             Source::Overlay(name) => format!("pods of `{name}` may do this anyway"),
             Source::Net(net) => {
                 let overlays = &self.draft.policy.overlays;
-                let inside = |o: &&super::Overlay| o.subnets.iter().any(|s| s.net.contains(net));
-                match overlays.iter().find(inside) {
-                    Some(o) => format!(
+                let pods = self.pods.get_or_insert_with(|| Nets::of_overlays(overlays));
+                match pods.around(*net) {
+                    Some((index, _)) => format!(
                         "`{net}` is part of overlay `{}`: accepted from its interfaces anyway, dropped from others",
-                        o.name
+                        overlays[index].name
                     ),
                     None => return,
                 }
@@ -592,69 +614,70 @@ impl Loader<'_> {
     }
 
     fn overlay_overlaps(&mut self) {
-        let mut seen: Vec<(String, Address)> = Vec::new();
+        let overlays = &self.draft.policy.overlays;
+        let nets = Nets::of_overlays(overlays);
         let mut found = Vec::new();
-        for overlay in &self.draft.policy.overlays {
-            for subnet in &overlay.subnets {
-                let clash = seen
-                    .iter()
-                    .find(|(_, other)| addr::overlap(other.net, subnet.net));
-                if let Some((name, other)) = clash {
-                    let message = match *name == overlay.name {
-                        true => format!("{} and {} overlap", other.net, subnet.net),
-                        false => format!("overlays `{name}` and `{}` overlap", overlay.name),
-                    };
-                    found.push(
-                        Diagnostic::error(subnet.place.clone(), message)
-                            .also(other.place.clone(), "with this")
-                            .help("an address belongs to one overlay and is written once"),
-                    );
-                }
-                seen.push((overlay.name.clone(), subnet.clone()));
-            }
+        for (one, other) in nets.overlaps() {
+            // What was written later is what is wrong.
+            let ((at, first), (again, second)) = match one < other {
+                true => (one, other),
+                false => (other, one),
+            };
+            let (name, subnet) = (&overlays[at].name, &overlays[at].subnets[first]);
+            let later = &overlays[again].subnets[second];
+            let message = match at == again {
+                true => format!("{} and {} overlap", subnet.net, later.net),
+                false => format!("overlays `{name}` and `{}` overlap", overlays[again].name),
+            };
+            found.push(
+                Diagnostic::error(later.place.clone(), message)
+                    .also(subnet.place.clone(), "with this")
+                    .help("an address belongs to one overlay and is written once"),
+            );
         }
         self.diagnostics.extend(found);
     }
 
     fn peers_in_overlays(&mut self) {
         let policy = &self.draft.policy;
+        let nets = Nets::of_overlays(&policy.overlays);
         let mut found = Vec::new();
-        for overlay in &policy.overlays {
-            for address in policy.peers.iter().flat_map(|p| &p.addresses) {
-                if found.len() >= WARNINGS_MAX {
-                    break;
-                }
-                let subnets = || overlay.subnets.iter();
-                if let Some(subnet) = subnets().find(|s| holds(address.net, s.net)) {
-                    found.push(
-                        Diagnostic::error(
-                            address.place.clone(),
-                            format!(
-                                "peer {} contains {} of overlay `{}`",
-                                address.net, subnet.net, overlay.name
-                            ),
-                        )
-                        .also(subnet.place.clone(), "which would be believed anywhere")
-                        .help("a peer is a machine: write the addresses of the machines alone"),
-                    );
-                }
-                let carved = |net: &ipnet::IpNet| {
-                    let mut carved = overlay.carved.iter();
-                    carved.any(|hole| hole.contains(net))
-                };
-                let clash = subnets().find(|s| s.net.contains(&address.net));
-                if let Some(subnet) = clash.filter(|_| !carved(&address.net)) {
-                    found.push(
-                        Diagnostic::error(
-                            address.place.clone(),
-                            format!("this peer's address is one of overlay `{}`", overlay.name),
-                        )
-                        .also(subnet.place.clone(), "which holds it")
-                        .help(
-                            "a peer is a machine: write the address it has outside of the overlay",
+        for address in policy.peers.iter().flat_map(|p| &p.addresses) {
+            if found.len() >= WARNINGS_MAX {
+                break;
+            }
+            if let Some((at, subnet)) = nets.inside(address.net) {
+                let overlay = &policy.overlays[at];
+                let subnet = &overlay.subnets[subnet];
+                found.push(
+                    Diagnostic::error(
+                        address.place.clone(),
+                        format!(
+                            "peer {} contains {} of overlay `{}`",
+                            address.net, subnet.net, overlay.name
                         ),
-                    );
-                }
+                    )
+                    .also(subnet.place.clone(), "which would be believed anywhere")
+                    .help("a peer is a machine: write the addresses of the machines alone"),
+                );
+            }
+            let Some((at, subnet)) = nets.around(address.net) else {
+                continue;
+            };
+            let overlay = &policy.overlays[at];
+            if !overlay
+                .carved
+                .iter()
+                .any(|hole| hole.contains(&address.net))
+            {
+                found.push(
+                    Diagnostic::error(
+                        address.place.clone(),
+                        format!("this peer's address is one of overlay `{}`", overlay.name),
+                    )
+                    .also(overlay.subnets[subnet].place.clone(), "which holds it")
+                    .help("a peer is a machine: write the address it has outside of the overlay"),
+                );
             }
         }
         self.diagnostics.extend(found);
@@ -679,12 +702,14 @@ impl Loader<'_> {
                 .iter()
                 .map(|p| (p, overlay.name.as_str()))
         });
+        let overlays: BTreeMap<_, _> = overlays.collect();
+        let trusted: BTreeSet<_> = policy.trusted.iter().collect();
         let mut found = Vec::new();
         for pattern in &policy.guests {
-            if policy.trusted.contains(pattern) {
+            if trusted.contains(pattern) {
                 found.push(format!("`{pattern}` is both trusted and a guest network"));
             }
-            if let Some((_, name)) = overlays.clone().find(|(each, _)| *each == pattern) {
+            if let Some(name) = overlays.get(pattern) {
                 found.push(format!(
                     "`{pattern}` is both of overlay `{name}` and a guest network"
                 ));
@@ -701,9 +726,10 @@ impl Loader<'_> {
     fn shadowed_allows(&mut self) {
         let allows = &self.draft.policy.allows;
         let mut found = Vec::new();
-        for (index, allow) in allows.iter().enumerate() {
-            let covers = |earlier: &&super::Allow| {
-                let open = earlier.interfaces.is_empty() && earlier.from.contains(&Source::Any);
+        let mut open: Vec<&super::Allow> = Vec::new();
+        let mut comparisons = COMPARISONS_MAX;
+        for allow in allows {
+            let covers = |earlier: &&&super::Allow| {
                 let ports = match (&earlier.ports, &allow.ports) {
                     (None, _) => true,
                     (Some(_), None) => false,
@@ -712,9 +738,16 @@ impl Loader<'_> {
                 let same = earlier.limit.is_none()
                     && earlier.from_ports.is_none()
                     && allow.to.iter().all(|target| earlier.to.contains(target));
-                open && ports && same
+                ports && same
             };
-            if let Some(earlier) = allows[..index].iter().find(covers) {
+            let count = |allow: &super::Allow| allow.ports.as_ref().map_or(1, Vec::len);
+            let affordable = open.iter().take_while(|earlier| {
+                let cost = count(allow).saturating_mul(count(earlier)).max(1);
+                let is_affordable = cost <= comparisons;
+                comparisons = comparisons.saturating_sub(cost);
+                is_affordable
+            });
+            if let Some(earlier) = affordable.into_iter().find(covers) {
                 found.push(
                     Diagnostic::warning(
                         allow.place.clone(),
@@ -727,6 +760,9 @@ impl Loader<'_> {
                     .help("leave one of them out"),
                 );
             }
+            if allow.interfaces.is_empty() && allow.from.contains(&Source::Any) {
+                open.push(allow);
+            }
         }
         self.diagnostics.extend(found);
     }
@@ -734,11 +770,6 @@ impl Loader<'_> {
 
 fn looks_like_address(text: &str) -> bool {
     text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
-
-/// Whether a network holds more than another.
-fn holds(net: ipnet::IpNet, other: ipnet::IpNet) -> bool {
-    net != other && net.contains(&other)
 }
 
 fn spec_covered(spec: &crate::port::PortSpec, by: &[crate::port::PortSpec]) -> bool {

@@ -1,5 +1,7 @@
 //! One function for each part of the file.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
@@ -529,9 +531,10 @@ impl Loader<'_> {
 
     fn patterns(&mut self, file: FileId, value: &Value<'_>, what: &str) -> Vec<InterfacePattern> {
         let mut patterns: Vec<InterfacePattern> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (text, place) in self.strings(file, value, what) {
             match InterfacePattern::parse(&text) {
-                Ok(pattern) if patterns.contains(&pattern) => self.error(
+                Ok(pattern) if !seen.insert(pattern.clone()) => self.error(
                     Diagnostic::error(place, format!("`{text}` is listed twice"))
                         .help("leave one out"),
                 ),
@@ -681,7 +684,9 @@ impl Loader<'_> {
         let of = |specs: &[PortSpec]| -> Vec<u8> {
             specs
                 .iter()
-                .flat_map(|spec| spec.protocols.clone())
+                .flat_map(|spec| spec.protocols.iter().copied())
+                .collect::<BTreeSet<u8>>()
+                .into_iter()
                 .collect()
         };
         let (to, from) = (of(to), of(from));
@@ -747,9 +752,10 @@ impl Loader<'_> {
 
     fn ports(&mut self, file: FileId, value: &Value<'_>) -> Vec<PortSpec> {
         let mut specs: Vec<PortSpec> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (text, place) in self.strings(file, value, "ports") {
             match port::parse(&text) {
-                Ok(spec) if specs.contains(&spec) => self.diagnostics.push(
+                Ok(spec) if !seen.insert(spec.clone()) => self.diagnostics.push(
                     Diagnostic::warning(place, format!("`{text}` is listed twice"))
                         .help("leave one out"),
                 ),
