@@ -11,6 +11,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -38,8 +39,9 @@ fn policy(path: &Path, count: usize, first: &str) {
         "version = 1\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n[peers]\nfirst = \"{first}\"\n"
     );
     for index in 0..count {
-        let [_, a, b, c] = u32::try_from(index).unwrap().to_be_bytes();
-        let _ = writeln!(text, "p{index} = \"10.{a}.{b}.{c}\"");
+        let net = Ipv4Addr::new(10, 0, 0, 0).to_bits();
+        let peer = Ipv4Addr::from_bits(net + u32::try_from(index).unwrap());
+        let _ = writeln!(text, "p{index} = \"{peer}\"");
     }
     fs::write(path, text).unwrap();
 }
