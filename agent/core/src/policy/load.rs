@@ -535,9 +535,9 @@ impl Loader<'_> {
         if self.draft.defined.contains_key(&("name", text.to_owned())) {
             return None;
         }
-        let names = self.draft.defined.keys();
-        let names = names.filter(|(space, _)| *space == "name");
-        let names = names.map(|(_, name)| name.as_str()).chain(["any"]);
+        let names = self.draft.defined.range(("name", String::new())..);
+        let names = names.take_while(|((space, _), _)| *space == "name");
+        let names = names.map(|((_, name), _)| name.as_str()).chain(["any"]);
         // A list of thousands of names, each wrong, is not compared with thousands of others.
         let names = names.take(self.comparisons);
         self.comparisons -= names.clone().count();

@@ -1,0 +1,186 @@
+//! Very long policies, right and wrong, are read, checked and compiled in about the time it takes to read them.
+//!
+//! The bound is one that only what compares each with each misses. `PEERWALL_LINES=100000` sets how long they are.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that passes how long it took"
+)]
+
+use std::time::{Duration, Instant};
+
+use peerwall_core::compile::compile;
+use peerwall_core::observed::Observed;
+use peerwall_core::plan::plan;
+use peerwall_core::policy::load::{NoFiles, load};
+
+/// Fifty thousand lines take a second or two without optimization.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn lines() -> usize {
+    std::env::var("PEERWALL_LINES").map_or(50_000, |lines| lines.parse().unwrap())
+}
+
+/// A line for each number.
+fn each(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect()
+}
+
+fn net(number: usize) -> String {
+    format!(
+        "10.{}.{}.{}",
+        number >> 16 & 255,
+        number >> 8 & 255,
+        number & 255
+    )
+}
+
+/// A list of texts.
+fn list(count: usize, text: impl Fn(usize) -> String) -> String {
+    each(count, |number| format!("\"{}\", ", text(number)))
+}
+
+fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
+    let allow = |number: usize, from: &str| {
+        let port = 1 + number % 60_000;
+        format!("[[allow]]\nname = \"a{number}\"\nports = [\"{port}/tcp\"]\nfrom = \"{from}\"\n")
+    };
+    let groups = each(n, |number| format!("g{number} = \"{}\"\n", net(number)));
+    let groups = format!("[groups]\n{groups}");
+    let overlay = "[overlay.f]\nbackend = \"vxlan\"\nsubnets = [";
+    let peers = each(n, |number| {
+        format!("p{number} = \"11{}\"\n", &net(number)[2..])
+    });
+    vec![
+        (
+            "allows",
+            true,
+            each(n, |number| allow(number, &net(number))),
+        ),
+        (
+            "allows for anybody",
+            true,
+            each(n, |number| allow(number, "any")),
+        ),
+        (
+            "allows for nobody",
+            false,
+            each(n, |number| allow(number, &format!("g{number}"))),
+        ),
+        (
+            "groups, each used",
+            true,
+            groups.clone() + &each(n, |number| allow(number, &format!("g{number}"))),
+        ),
+        (
+            "groups in one from",
+            true,
+            format!(
+                "{groups}[[allow]]\nname = \"a\"\nports = [\"22\"]\nfrom = [{}]\n",
+                list(n, |number| format!("g{number}"))
+            ),
+        ),
+        (
+            "names that are not there",
+            false,
+            format!(
+                "{groups}[[allow]]\nname = \"a\"\nports = [\"22\"]\nfrom = [{}]\n",
+                list(n, |number| format!("h{number}"))
+            ),
+        ),
+        (
+            "wrong peers",
+            false,
+            format!(
+                "[peers]\n{}",
+                each(n, |number| format!("p{number} = \"{}/x\"\n", net(number)))
+            ),
+        ),
+        (
+            "wrong lines",
+            false,
+            format!(
+                "[peers]\n{}",
+                each(n, |number| format!("p{number} 10.0.0.1\n"))
+            ),
+        ),
+        (
+            "unknown keys",
+            false,
+            format!(
+                "[options]\n{}",
+                each(n, |number| format!("k{number} = 1\n"))
+            ),
+        ),
+        (
+            "the same key",
+            false,
+            format!("[peers]\n{}", each(n, |_| "p = \"10.0.0.1\"\n".into())),
+        ),
+        (
+            "ports",
+            true,
+            format!(
+                "[[allow]]\nname = \"a\"\nfrom = \"any\"\nports = [{}]\n",
+                list(n.min(65_535), |number| format!("{}/tcp", number + 1))
+            ),
+        ),
+        (
+            "subnets and peers",
+            true,
+            format!(
+                "[peers]\n{peers}{overlay}{}]\n",
+                list(n.min(65_536), |number| format!(
+                    "10.{}.{}.0/24",
+                    number >> 8 & 255,
+                    number & 255
+                ))
+            ),
+        ),
+        (
+            "overlapping overlays",
+            false,
+            each(n, |number| {
+                format!(
+                    "[overlay.f{number}]\nbackend = \"none\"\nsubnets = [\"10.0.0.0/8\"]\ninterfaces = [\"c{number}\"]\n"
+                )
+            }),
+        ),
+        (
+            "guests",
+            true,
+            format!(
+                "[peers]\na = \"192.0.2.1\"\n[interfaces]\nguests = [{}]\n",
+                list(n / 10, |number| format!("v{number}"))
+            ),
+        ),
+        (
+            "nesting",
+            false,
+            format!("a = {}{}\n", "[".repeat(n), "]".repeat(n)),
+        ),
+        ("garbage", false, "\u{1}= [ {{\n".repeat(n)),
+    ]
+}
+
+#[test]
+fn long_policies_take_no_longer_than_they_are_long() {
+    for (name, is_right, text) in stories(lines()) {
+        let begun = Instant::now();
+        let text = format!("version = 1\n{text}");
+        let loaded = load("policy.toml", &text, &NoFiles);
+        let said = loaded.sources.render(&loaded.diagnostics, false);
+        for diagnostic in &loaded.diagnostics {
+            loaded.sources.json(diagnostic);
+        }
+        assert_eq!(loaded.policy.is_some(), is_right, "{name}: {said}");
+        assert!(said.len() < 200_000, "{name}: {} bytes", said.len());
+        if let Some(policy) = loaded.policy {
+            let (ruleset, _) = compile(&policy);
+            assert!(!plan(&ruleset, &Observed::default()).is_empty());
+        }
+        println!("{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < PATIENCE, "{name}: {:?}", begun.elapsed());
+    }
+}
