@@ -188,7 +188,9 @@ netns_test! {
         let _others = Others::start(&host, 50);
         host.peerwall_ok(&["apply", text]);
         policy(&path, peers(), "192.0.2.10");
-        host.peerwall_ok(&["apply", "--confirm", "5s", text]);
+        // Looking takes long, where there are many.
+        let time = format!("{}s", 5 + peers() / 10_000);
+        host.peerwall_ok(&["apply", "--confirm", &time, text]);
         assert!(has(&host, "192.0.2.10"));
         timed("going back", || wait_for("it", || has(&host, "192.0.2.9") && !has(&host, "192.0.2.10")));
     }
