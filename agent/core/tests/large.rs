@@ -1,22 +1,18 @@
 //! Very long policies, right and wrong, are read, checked and compiled in about the time it takes to read them.
 //!
-//! The bound is one that only what compares each with each misses. `PEERWALL_LINES=100000` sets how long they are.
+//! What compares each line with each takes so long that the whole run fails. `PEERWALL_LINES=100000` sets how long
+//! they are.
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test that fails should say so, and one that passes how long it took"
+    clippy::disallowed_methods,
+    reason = "a test that fails should say so, and who runs it says how long the policies are"
 )]
-
-use std::time::{Duration, Instant};
 
 use peerwall_core::compile::compile;
 use peerwall_core::observed::Observed;
 use peerwall_core::plan::plan;
 use peerwall_core::policy::load::{NoFiles, load};
-
-/// Fifty thousand lines take a second or two without optimization.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 fn lines() -> usize {
     std::env::var("PEERWALL_LINES").map_or(50_000, |lines| lines.parse().unwrap())
@@ -167,7 +163,6 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
 #[test]
 fn long_policies_take_no_longer_than_they_are_long() {
     for (name, is_right, text) in stories(lines()) {
-        let begun = Instant::now();
         let text = format!("version = 1\n{text}");
         let loaded = load("policy.toml", &text, &NoFiles);
         let said = loaded.sources.render(&loaded.diagnostics, false);
@@ -180,7 +175,5 @@ fn long_policies_take_no_longer_than_they_are_long() {
             let (ruleset, _) = compile(&policy);
             assert!(!plan(&ruleset, &Observed::default()).is_empty());
         }
-        println!("{name}: {:?}", begun.elapsed());
-        assert!(begun.elapsed() < PATIENCE, "{name}: {:?}", begun.elapsed());
     }
 }
