@@ -4,7 +4,6 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use peerwall::host;
 use peerwall::links::{Interests, Links};
@@ -153,13 +152,9 @@ netns_test! {
         }
         std::fs::write("/run/batch", batch).unwrap();
         a.sh("ip -batch /run/batch");
-        let (network, took) = a.run(|| {
-            let start = Instant::now();
-            (host::read().unwrap(), start.elapsed())
-        });
+        let network = a.run(|| host::read().unwrap());
         let main = |route: &&Route| route.table == RT_TABLE_MAIN && route.gateway.is_some();
         assert_eq!(network.routes.iter().filter(main).count(), MANY);
-        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }
 
@@ -168,6 +163,8 @@ fn listen(interests: &Interests, commands: &[(&str, bool)]) {
     let (a, _b) = pair();
     a.run(|| {
         a.sh("ip neigh add 192.0.2.7 lladdr 02:00:00:00:00:07 dev eth0 nud reachable");
+        // Addresses are news once more when nobody else turned out to have them.
+        a.sh("while ip -6 address show tentative | grep -q inet6; do sleep 0.1; done");
         let mut links = Links::open(interests.clone()).unwrap();
         for (command, news) in commands {
             a.sh(command);
@@ -257,14 +254,14 @@ netns_test! {
     fn what_does_not_fit_the_host_is_said_by_every_command() {
         let (a, _b) = pair();
         bridge(&a, "flannel.1", &["10.244.0.0/32"]);
-        wire(&a, "cali0", &[], &a, "veth1", &[]);
-        a.sh("ip route add 10.244.0.5/32 dev cali0
+        wire(&a, "lxc0", &[], &a, "veth1", &[]);
+        a.sh("ip route add 10.244.0.5/32 dev lxc0
               ip route add 10.244.1.0/24 via 192.0.2.2");
         a.sysctl("net.ipv4.conf.eth0.route_localnet", "1");
-        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\nall = \"0.0.0.0/0\"\n[overlay.canal]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\nall = \"::/0\"\n[overlay.canal]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
         for (command, words, json) in say(&a, policy) {
             for (what, help) in [
-                ("leave by cali*, which", "`interfaces = [\"flannel.1\", \"cni0\", \"cali*\"]`"),
+                ("leave by lxc*, which", "`interfaces = [\"flannel.1\", \"flannel-v6.1\", \"cni0\", \"cali*\", \"lxc*\"]`"),
                 ("leave by eth0, which", "`direct = true`"),
             ] {
                 assert!(words.contains(what), "{command}: {what}\n{words}");
@@ -276,7 +273,7 @@ netns_test! {
                 assert!(list.to_string().contains(what), "{command}: {what}\n{json}");
             }
             // A policy's own warnings are not repeated where it is only looked at.
-            let repeats = words.contains("0.0.0.0/0 is everybody");
+            let repeats = words.contains("::/0 is everybody");
             assert_eq!(repeats, command != "status", "{command}\n{words}");
             let is_told = words.contains("route_localnet is 1 for eth0");
             assert_eq!(is_told, command == "check", "{command}\n{words}");
