@@ -17,6 +17,7 @@ pub mod import;
 pub mod interface;
 pub mod ipset;
 pub mod kconfig;
+pub mod keep;
 pub mod lift;
 pub mod link;
 pub mod lower;

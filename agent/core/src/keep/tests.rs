@@ -1,0 +1,812 @@
+//! Named cases, and random sequences against a small model.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+type R = u8;
+type C = u8;
+
+const CLOSED: R = 0;
+
+/// What happens to one step that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mishap {
+    None,
+    /// Nothing is done.
+    Fails,
+    /// Nothing is done; the next try may succeed.
+    Passes,
+    /// It is done, and nobody is told.
+    Unknown,
+    /// The process dies before it.
+    DiesBefore,
+    /// The process dies after it.
+    DiesAfter,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    history: History,
+    trial: Option<Trial<R, C>>,
+    rulesets: BTreeMap<u64, R>,
+    kernel: Option<R>,
+    boot: u64,
+    millis: u64,
+    guards: usize,
+    mishaps: VecDeque<Mishap>,
+    is_dead: bool,
+    trail: Vec<(Kind, Option<String>)>,
+    pauses: u32,
+    /// What was ever loaded.
+    loaded: BTreeSet<R>,
+}
+
+impl Memory {
+    /// Does one step that can fail.
+    fn step<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Result<T, Fault> {
+        if self.is_dead {
+            return Err(Fault::new("dead"));
+        }
+        let mishap = self.mishaps.pop_front().unwrap_or(Mishap::None);
+        let fault = |is_passing, is_unknown| Fault {
+            text: "a fault".into(),
+            is_passing,
+            is_unknown,
+        };
+        match mishap {
+            Mishap::None => Ok(act(self)),
+            Mishap::Fails => Err(fault(false, false)),
+            Mishap::Passes => Err(fault(true, false)),
+            Mishap::Unknown => {
+                act(self);
+                Err(fault(false, true))
+            }
+            Mishap::DiesBefore => {
+                self.is_dead = true;
+                Err(fault(false, false))
+            }
+            Mishap::DiesAfter => {
+                act(self);
+                self.is_dead = true;
+                Err(fault(false, true))
+            }
+        }
+    }
+
+    fn with(mishaps: &[Mishap]) -> Self {
+        Self {
+            mishaps: mishaps.iter().copied().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Another process goes on with what is on disk.
+    fn restart(&mut self) {
+        self.is_dead = false;
+        self.mishaps.clear();
+    }
+
+    fn reboot(&mut self) {
+        self.restart();
+        self.kernel = None;
+        self.boot += 1;
+        self.millis = 0;
+    }
+
+    fn before(&self) -> Before<R> {
+        Before {
+            ruleset: self.kernel,
+            by_iptables: false,
+            cut: true,
+        }
+    }
+
+    fn digests(&self) -> Vec<&str> {
+        self.history
+            .kept
+            .iter()
+            .map(|entry| entry.digest.as_str())
+            .collect()
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.trail.iter().map(|(kind, _)| *kind).collect()
+    }
+}
+
+impl World for Memory {
+    type Ruleset = R;
+    type Caller = C;
+
+    fn clock(&self) -> Clock {
+        Clock {
+            boot: self.boot.to_string(),
+            millis: self.millis,
+        }
+    }
+    fn history(&mut self) -> Result<History, Fault> {
+        self.step(|memory| memory.history.clone())
+    }
+    fn set_history(&mut self, history: &History) -> Result<(), Fault> {
+        self.step(|memory| memory.history = history.clone())
+    }
+    fn trial(&mut self) -> Result<Option<Trial<R, C>>, Fault> {
+        self.step(|memory| memory.trial.clone())
+    }
+    fn set_trial(&mut self, trial: Option<&Trial<R, C>>) -> Result<(), Fault> {
+        self.step(|memory| memory.trial = trial.cloned())
+    }
+    fn stored(&mut self, entry: &Entry) -> Result<R, Fault> {
+        let found = self.step(|memory| memory.rulesets.get(&entry.number).copied())?;
+        found.ok_or_else(|| Fault::new("gone"))
+    }
+    fn store(&mut self, number: u64, ruleset: &R) -> Result<(), Fault> {
+        self.step(|memory| drop(memory.rulesets.insert(number, *ruleset)))
+    }
+    fn load(&mut self, kept: &Kept<R>) -> Result<(), Fault> {
+        self.step(|memory| {
+            memory.kernel = Some(kept.ruleset);
+            memory.loaded.insert(kept.ruleset);
+        })
+    }
+    fn unload(&mut self) -> Result<(), Fault> {
+        self.step(|memory| memory.kernel = None)
+    }
+    fn start_guard(&mut self) -> Result<(), Fault> {
+        self.step(|memory| memory.guards += 1)
+    }
+    fn is_same(&self, here: &C, first: &C) -> bool {
+        here == first
+    }
+    fn record(&mut self, kind: Kind, entry: Option<&Entry>) {
+        if !self.is_dead {
+            let digest = entry.map(|entry| entry.digest.clone());
+            self.trail.push((kind, digest));
+        }
+    }
+    fn pause(&mut self, _: Duration) {
+        self.pauses += 1;
+    }
+}
+
+/// A policy whose text and ruleset have this number.
+fn policy(number: R) -> Kept<R> {
+    Kept {
+        entry: Entry {
+            number: 0,
+            time: String::new(),
+            policy: format!("{number}.toml"),
+            digest: number.to_string(),
+            by_iptables: false,
+            cut: true,
+        },
+        ruleset: number,
+    }
+}
+
+/// The same text with other lists.
+fn with_lists(number: R, lists: R) -> Kept<R> {
+    Kept {
+        ruleset: number + lists,
+        ..policy(number)
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn try_number(memory: &mut Memory, number: R) -> Result<(), Refusal> {
+    let before = memory.before();
+    try_out(memory, policy(number), before, MINUTE, 1)
+}
+
+/// A host where 1 is in force for good.
+fn applied() -> Memory {
+    let mut memory = Memory::default();
+    apply(&mut memory, &policy(1)).expect("nothing fails");
+    memory
+}
+
+/// A host where 2 is tried over 1.
+fn tried() -> Memory {
+    let mut memory = applied();
+    try_number(&mut memory, 2).expect("nothing fails");
+    memory
+}
+
+fn no_policy(_: &mut Memory) -> Result<Kept<R>, String> {
+    Err("the policy is wrong".into())
+}
+
+fn boot_it(memory: &mut Memory) -> Boot {
+    boot(memory, no_policy, &policy(CLOSED))
+}
+
+/// One claim a case: what is done to a host, and what holds then.
+macro_rules! cases {
+    ($( $name:ident($memory:ident = $start:expr) $body:block )*) => {$(
+        #[test]
+        fn $name() {
+            let mut $memory = $start;
+            $body
+        }
+    )*};
+}
+
+cases! {
+    what_is_applied_is_in_force_and_in_the_history(memory = applied()) {
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+        assert_eq!(memory.kinds(), [Kind::Applied]);
+    }
+    the_same_applied_again_is_no_new_entry(memory = applied()) {
+        apply(&mut memory, &policy(1)).unwrap();
+        assert_eq!(memory.digests(), ["1"]);
+        assert_eq!(memory.kinds(), [Kind::Applied]);
+    }
+    other_lists_of_the_same_text_are_no_new_entry_but_kept_for_boot(memory = applied()) {
+        apply(&mut memory, &with_lists(1, 100)).unwrap();
+        assert_eq!(memory.digests(), ["1"]);
+        memory.reboot();
+        boot_it(&mut memory);
+        assert_eq!(memory.kernel, Some(101));
+    }
+    what_cannot_be_loaded_changes_nothing(memory = applied()) {
+        memory.mishaps = [Mishap::None, Mishap::Fails].into();
+        assert!(matches!(apply(&mut memory, &policy(2)), Err(Refusal::NotLoaded(_))));
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+    }
+    an_apply_that_cannot_be_noted_is_in_force_and_says_so(memory = applied()) {
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::Fails].into();
+        assert!(matches!(apply(&mut memory, &policy(2)), Err(Refusal::State(_))));
+        assert_eq!(memory.kernel, Some(2));
+    }
+    a_trial_is_in_force_and_not_in_the_history(memory = tried()) {
+        assert_eq!((memory.kernel, memory.digests()), (Some(2), vec!["1"]));
+        assert_eq!(memory.guards, 1);
+    }
+    a_trial_goes_back_when_its_time_is_over(memory = tried()) {
+        memory.millis += 60_000;
+        assert!(waiting(&mut memory).unwrap().unwrap().is_over(&memory.clock()));
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+        assert_eq!(memory.history.refused.as_deref(), Some("2"));
+        assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::RanOut]);
+    }
+    a_trial_where_nothing_was_goes_back_to_nothing(memory = Memory::default()) {
+        try_number(&mut memory, 2).unwrap();
+        go_back(&mut memory, None, Ending::RanOut).unwrap();
+        assert_eq!(memory.kernel, None);
+    }
+    a_guard_of_another_trial_leaves_this_one_alone(memory = tried()) {
+        assert_eq!(go_back(&mut memory, Some(77), Ending::RanOut).unwrap(), None);
+        assert_eq!(memory.kernel, Some(2));
+    }
+    going_back_that_fails_is_done_by_the_next_call(memory = tried()) {
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::Passes].into();
+        assert!(go_back(&mut memory, None, Ending::RanOut).is_err());
+        assert!(waiting(&mut memory).unwrap().is_some());
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(1));
+    }
+    going_back_that_dies_after_loading_is_finished_by_the_next(memory = tried()) {
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::DiesAfter].into();
+        assert!(go_back(&mut memory, None, Ending::RanOut).is_err());
+        memory.restart();
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!((memory.kernel, memory.history.refused.as_deref()), (Some(1), Some("2")));
+    }
+    a_confirmed_trial_stays(memory = tried()) {
+        confirm(&mut memory, &2).unwrap();
+        memory.millis += 60_000;
+        assert_eq!(go_back(&mut memory, None, Ending::RanOut).unwrap(), None);
+        assert_eq!((memory.kernel, memory.digests()), (Some(2), vec!["1", "2"]));
+    }
+    a_trial_is_not_confirmed_from_where_it_was_tried(memory = tried()) {
+        assert_eq!(confirm(&mut memory, &1), Err(Refusal::SameCaller));
+        assert_eq!(memory.digests(), ["1"]);
+    }
+    a_trial_is_not_confirmed_when_its_time_is_over(memory = tried()) {
+        memory.millis += 60_000;
+        assert_eq!(confirm(&mut memory, &2), Err(Refusal::TooLate));
+    }
+    a_trial_is_not_confirmed_after_a_reboot(memory = tried()) {
+        memory.reboot();
+        assert_eq!(confirm(&mut memory, &2), Err(Refusal::TooLate));
+    }
+    nothing_is_confirmed_where_nothing_waits(memory = applied()) {
+        assert_eq!(confirm(&mut memory, &2), Err(Refusal::NothingWaits));
+    }
+    what_is_confirmed_is_in_force_again_if_somebody_changed_it(memory = tried()) {
+        memory.kernel = Some(99);
+        confirm(&mut memory, &2).unwrap();
+        assert_eq!(memory.kernel, Some(2));
+    }
+    a_confirmation_that_dies_after_the_history_counts(memory = tried()) {
+        // trial, history, load, history, store, set_history; then set_trial.
+        memory.mishaps = [Mishap::None; 6].into();
+        memory.mishaps.push_back(Mishap::DiesBefore);
+        let _ = confirm(&mut memory, &2);
+        memory.restart();
+        memory.millis += 60_000;
+        assert_eq!(go_back(&mut memory, None, Ending::RanOut).unwrap(), None);
+        assert_eq!((memory.kernel, memory.digests()), (Some(2), vec!["1", "2"]));
+    }
+    a_confirmation_that_cannot_be_written_does_not_count(memory = tried()) {
+        memory.mishaps = [Mishap::None; 5].into();
+        memory.mishaps.push_back(Mishap::Fails);
+        assert!(matches!(confirm(&mut memory, &2), Err(Refusal::State(_))));
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+    }
+    an_apply_does_not_end_a_trial(memory = tried()) {
+        let refused = apply(&mut memory, &policy(2));
+        assert_eq!(refused, Err(Refusal::Waits { policy: "2.toml".into(), seconds: 60 }));
+        assert_eq!(memory.digests(), ["1"]);
+    }
+    a_second_trial_does_not_end_the_first(memory = tried()) {
+        assert!(matches!(try_number(&mut memory, 3), Err(Refusal::Waits { .. })));
+        assert_eq!(memory.kernel, Some(2));
+    }
+    a_trial_without_a_guard_does_not_begin(memory = applied()) {
+        // trial, history, set_trial, then the guard.
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::Fails].into();
+        assert!(matches!(try_number(&mut memory, 2), Err(Refusal::NoWayBack(_))));
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+    }
+    a_trial_that_cannot_be_noted_does_not_begin(memory = applied()) {
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::Fails].into();
+        assert!(matches!(try_number(&mut memory, 2), Err(Refusal::NoWayBack(_))));
+        assert_eq!((memory.kernel, memory.guards), (Some(1), 0));
+    }
+    a_trial_that_cannot_be_loaded_leaves_nothing(memory = applied()) {
+        memory.mishaps = [Mishap::None; 4].into();
+        memory.mishaps.push_back(Mishap::Fails);
+        assert!(matches!(try_number(&mut memory, 2), Err(Refusal::NotLoaded(_))));
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+        assert_eq!(confirm(&mut memory, &2), Err(Refusal::NothingWaits));
+    }
+    a_trial_that_may_have_been_loaded_goes_back_at_once(memory = applied()) {
+        memory.mishaps = [Mishap::None; 4].into();
+        memory.mishaps.push_back(Mishap::Unknown);
+        assert!(matches!(try_number(&mut memory, 2), Err(Refusal::NotLoaded(_))));
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+    }
+    a_trial_that_died_while_loading_cannot_be_confirmed(memory = applied()) {
+        memory.mishaps = [Mishap::None; 4].into();
+        memory.mishaps.push_back(Mishap::DiesAfter);
+        assert!(try_number(&mut memory, 2).is_err());
+        memory.restart();
+        assert_eq!(confirm(&mut memory, &2), Err(Refusal::NotInForce));
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(1));
+    }
+    a_rollback_ends_a_trial(memory = tried()) {
+        assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial));
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+        assert_eq!(memory.kinds().last(), Some(&Kind::RolledBack));
+    }
+    a_rollback_goes_to_the_one_before(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        assert!(matches!(roll_back(&mut memory), Ok(RolledBack::To(entry, None)) if entry.digest == "1"));
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+        assert_eq!(memory.history.refused.as_deref(), Some("2"));
+    }
+    a_rollback_after_copy_confirm_and_move_goes_to_what_was_before(memory = tried()) {
+        confirm(&mut memory, &2).unwrap();
+        // The copy becomes the policy: the same text.
+        apply(&mut memory, &Kept { entry: Entry { policy: "policy.toml".into(), ..policy(2).entry }, ruleset: 2 }).unwrap();
+        roll_back(&mut memory).unwrap();
+        assert_eq!(memory.kernel, Some(1));
+    }
+    a_rollback_with_nothing_before_changes_nothing(memory = applied()) {
+        assert_eq!(roll_back(&mut memory), Err(Refusal::NothingBefore));
+        assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
+    }
+    a_rollback_that_fails_leaves_history_and_rules(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        // trial, history, stored, then the load.
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::Fails].into();
+        assert!(matches!(roll_back(&mut memory), Err(Refusal::NotLoaded(_))));
+        assert_eq!((memory.kernel, memory.digests()), (Some(2), vec!["1", "2"]));
+    }
+    a_rollback_that_was_made_says_so_whatever_failed_after(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::None, Mishap::Fails].into();
+        assert!(matches!(roll_back(&mut memory), Ok(RolledBack::To(_, Some(_)))));
+        assert_eq!(memory.kernel, Some(1));
+    }
+    boot_loads_what_was_confirmed_last(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.reboot();
+        assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(entry) if entry.digest == "2"));
+        assert_eq!(memory.kernel, Some(2));
+    }
+    boot_does_not_load_a_trial(memory = tried()) {
+        memory.reboot();
+        let boot = boot_it(&mut memory);
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+        assert!(boot.problems[0].contains("2.toml was still on trial"), "{boot:?}");
+        assert_eq!(memory.history.refused.as_deref(), Some("2"));
+    }
+    boot_tries_again_what_may_pass(memory = applied()) {
+        memory.reboot();
+        // trial, history, stored, then the load.
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::Passes].into();
+        assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(_)));
+        assert_eq!(memory.pauses, 1);
+    }
+    boot_goes_to_the_one_before_a_damaged_one(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.rulesets.remove(&2);
+        memory.reboot();
+        assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(entry) if entry.digest == "1"));
+    }
+    boot_takes_the_policy_where_nothing_was_confirmed(memory = Memory::default()) {
+        let boot = boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
+        assert!(matches!(boot.booted, Booted::Policy(_)));
+        assert_eq!(memory.kernel, Some(5));
+    }
+    boot_takes_the_policy_where_the_history_cannot_be_read(memory = applied()) {
+        memory.reboot();
+        memory.mishaps = [Mishap::Fails, Mishap::Fails].into();
+        boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
+        assert_eq!(memory.kernel, Some(5));
+    }
+    boot_does_not_take_a_policy_that_was_gone_back_from(memory = Memory::default()) {
+        try_number(&mut memory, 2).unwrap();
+        go_back(&mut memory, None, Ending::RanOut).unwrap();
+        memory.reboot();
+        let boot = boot(&mut memory, |_| Ok(policy(2)), &policy(CLOSED));
+        assert_eq!((boot.booted, memory.kernel), (Booted::Closed, Some(CLOSED)));
+    }
+    boot_closes_where_nothing_else_can_be_loaded(memory = Memory::default()) {
+        assert_eq!(boot_it(&mut memory).booted, Booted::Closed);
+        assert_eq!(memory.kernel, Some(CLOSED));
+    }
+    boot_says_that_nothing_is_loaded(memory = Memory::with(&[Mishap::None, Mishap::None, Mishap::Fails])) {
+        assert_eq!(boot_it(&mut memory).booted, Booted::Nothing);
+    }
+    a_clock_that_is_set_back_moves_no_deadline(memory = tried()) {
+        // Time since the boot only grows; another boot's deadline is over.
+        memory.millis += 59_000;
+        let trial = waiting(&mut memory).unwrap().unwrap();
+        assert_eq!(trial.seconds_left(&memory.clock()), 1);
+        let other = Clock { boot: "another".into(), millis: 0 };
+        assert!(trial.is_over(&other));
+    }
+    only_the_last_ones_are_kept(memory = applied()) {
+        for number in 2..10 {
+            apply(&mut memory, &policy(number)).unwrap();
+        }
+        assert_eq!(memory.digests(), ["4", "5", "6", "7", "8", "9"]);
+        assert_eq!(memory.history.last().map(|last| last.number), Some(9));
+    }
+}
+
+#[test]
+fn what_an_agent_reads_is_judged_by_its_text() {
+    let idle = Situation {
+        wanted: Some("a"),
+        is_trial: false,
+        refused: None,
+        is_asked: false,
+        locks_out: false,
+    };
+    for (name, situation, digest, wanted) in [
+        ("the same text", idle, "a", Reading::Same),
+        ("another text", idle, "b", Reading::Take),
+        (
+            "at the start",
+            Situation {
+                wanted: None,
+                ..idle
+            },
+            "a",
+            Reading::Take,
+        ),
+        (
+            "gone back from",
+            Situation {
+                refused: Some("b"),
+                ..idle
+            },
+            "b",
+            Reading::Refused,
+        ),
+        (
+            "gone back from, and asked for",
+            Situation {
+                refused: Some("b"),
+                is_asked: true,
+                ..idle
+            },
+            "b",
+            Reading::Take,
+        ),
+        (
+            "changed since it was gone back from",
+            Situation {
+                refused: Some("b"),
+                ..idle
+            },
+            "c",
+            Reading::Take,
+        ),
+        (
+            "during a trial",
+            Situation {
+                is_trial: true,
+                ..idle
+            },
+            "b",
+            Reading::Later,
+        ),
+        (
+            "lists of what is tried",
+            Situation {
+                is_trial: true,
+                ..idle
+            },
+            "a",
+            Reading::Same,
+        ),
+        (
+            "locks everybody out",
+            Situation {
+                locks_out: true,
+                ..idle
+            },
+            "b",
+            Reading::LocksOut,
+        ),
+        (
+            "locks everybody out, and asked for",
+            Situation {
+                locks_out: true,
+                is_asked: true,
+                ..idle
+            },
+            "b",
+            Reading::Take,
+        ),
+        (
+            "locks everybody out where nothing is in force",
+            Situation {
+                wanted: None,
+                locks_out: true,
+                ..idle
+            },
+            "b",
+            Reading::Take,
+        ),
+    ] {
+        assert_eq!(judge(situation, digest), wanted, "{name}");
+    }
+}
+
+/// One thing that happens to a host.
+#[derive(Debug, Clone)]
+enum Event {
+    Apply(R),
+    TryOut(R),
+    Confirm(C),
+    /// The guard looks, or the agent does.
+    Look,
+    RollBack,
+    Reboot,
+    Wait(u64),
+    /// The agent reads its policy because a file changed.
+    Read(R),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let number = 1u8..5;
+    prop_oneof![
+        2 => number.clone().prop_map(Event::Apply),
+        3 => number.clone().prop_map(Event::TryOut),
+        3 => (1u8..3).prop_map(Event::Confirm),
+        3 => Just(Event::Look),
+        1 => Just(Event::RollBack),
+        1 => Just(Event::Reboot),
+        3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
+        2 => number.prop_map(Event::Read),
+    ]
+}
+
+fn mishaps() -> impl Strategy<Value = Vec<Mishap>> {
+    let one = prop_oneof![
+        12 => Just(Mishap::None),
+        1 => Just(Mishap::Fails),
+        1 => Just(Mishap::Passes),
+        1 => Just(Mishap::Unknown),
+        1 => Just(Mishap::DiesBefore),
+        1 => Just(Mishap::DiesAfter),
+    ];
+    prop_oneof![
+        1 => Just(Vec::new()),
+        1 => prop::collection::vec(one, 0..12),
+    ]
+}
+
+/// What may be, told from the events alone.
+#[derive(Debug, Default)]
+struct Model {
+    /// Policies that may be in the history: applied, or confirmed from elsewhere.
+    permitted: BTreeSet<String>,
+    /// Policies that somebody asked for since they were refused, or that were never refused.
+    refused: Option<String>,
+    /// Whether something of ours has to be loaded.
+    is_closed: bool,
+    /// A trial that was refused: it must not come into force.
+    failed: Option<R>,
+}
+
+struct Run {
+    memory: Memory,
+    model: Model,
+}
+
+impl Run {
+    fn happen(&mut self, event: &Event, mishaps: &[Mishap]) {
+        self.memory.mishaps = mishaps.iter().copied().collect();
+        let loaded = self.memory.loaded.clone();
+        match event {
+            Event::Apply(number) => self.apply(*number),
+            Event::TryOut(number) => {
+                self.model.failed = None;
+                if try_number(&mut self.memory, *number).is_err() {
+                    self.model.failed = Some(*number).filter(|number| !loaded.contains(number));
+                }
+            }
+            Event::Confirm(caller) => self.confirm(*caller),
+            Event::Look => self.look(),
+            Event::RollBack => {
+                let _ = roll_back(&mut self.memory);
+            }
+            Event::Reboot => self.reboot(),
+            Event::Wait(millis) => self.memory.millis += millis,
+            Event::Read(number) => self.read(*number),
+        }
+        // Whatever died, another goes on.
+        self.memory.restart();
+    }
+
+    fn apply(&mut self, number: R) {
+        self.model.failed = None;
+        let waited = self.memory.trial.is_some();
+        let result = apply(&mut self.memory, &policy(number));
+        if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) || !waited {
+            self.model.permitted.insert(number.to_string());
+        }
+    }
+
+    fn confirm(&mut self, caller: C) {
+        let trial = self.memory.trial.clone();
+        let may = trial.is_some_and(|trial| {
+            trial.from != caller && !trial.is_over(&self.memory.clock()) && trial.is_loaded
+        });
+        if may {
+            let digest = self
+                .memory
+                .trial
+                .as_ref()
+                .map(|t| t.new.entry.digest.clone());
+            self.model.permitted.extend(digest);
+        }
+        let confirmed = confirm(&mut self.memory, &caller);
+        assert!(may || confirmed.is_err(), "confirmed what may not be");
+    }
+
+    fn look(&mut self) {
+        let over = waiting(&mut self.memory)
+            .ok()
+            .flatten()
+            .is_some_and(|trial| trial.is_over(&self.memory.clock()));
+        if over {
+            let _ = go_back(&mut self.memory, None, Ending::RanOut);
+        }
+    }
+
+    fn reboot(&mut self) {
+        let mishaps = std::mem::take(&mut self.memory.mishaps);
+        self.memory.reboot();
+        self.memory.mishaps = mishaps;
+        let refused = self.memory.history.refused.clone();
+        let boot = boot(&mut self.memory, |_| Ok(policy(9)), &policy(CLOSED));
+        self.model.is_closed = boot.booted != Booted::Nothing;
+        if let (Booted::Policy(entry), false) = (&boot.booted, self.memory.is_dead) {
+            assert_ne!(
+                Some(&entry.digest),
+                refused.as_ref(),
+                "loaded what was gone back from"
+            );
+        }
+    }
+
+    /// As the agent does.
+    fn read(&mut self, number: R) {
+        let (Ok(trial), Ok(history)) = (waiting(&mut self.memory), self.memory.history()) else {
+            return;
+        };
+        let wanted = match &trial {
+            Some(trial) => Some(trial.new.entry.digest.clone()),
+            None => history.last().map(|last| last.digest.clone()),
+        };
+        let digest = number.to_string();
+        let reading = judge(
+            Situation {
+                wanted: wanted.as_deref(),
+                is_trial: trial.is_some(),
+                refused: history.refused.as_deref(),
+                is_asked: false,
+                locks_out: false,
+            },
+            &digest,
+        );
+        if reading == Reading::Take {
+            assert_ne!(history.refused.as_ref(), Some(&digest));
+            self.apply(number);
+        }
+    }
+
+    fn check(&mut self, event: &Event) {
+        let memory = &self.memory;
+        // Never open, once something is loaded: but what was tried where nothing was goes back to nothing.
+        let was_open = memory
+            .trail
+            .iter()
+            .any(|(kind, _)| matches!(kind, Kind::Applied | Kind::Confirmed | Kind::Booted));
+        if was_open && self.model.is_closed {
+            assert!(memory.kernel.is_some(), "open after {event:?}");
+        }
+        for digest in memory.digests() {
+            assert!(
+                self.model.permitted.contains(digest),
+                "{digest} is in the history after {event:?}"
+            );
+        }
+        let twice = memory.digests().windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(!twice, "an entry twice after {event:?}");
+    }
+
+    /// With nothing failing any more, everything is resolved when time has passed.
+    fn settle(&mut self) {
+        self.memory.restart();
+        self.memory.millis += 3_600_000;
+        self.look();
+        self.look();
+        let memory = &mut self.memory;
+        assert_eq!(waiting(memory).unwrap(), None, "a trial is left");
+        if let Some(failed) = self.model.failed {
+            let last = memory.history.last().map(|last| last.digest.clone());
+            let applied = last == Some(failed.to_string());
+            assert!(
+                applied || memory.kernel != Some(failed),
+                "what failed came into force"
+            );
+        }
+    }
+}
+
+/// Sequences of a run: all of them by hand (`PROPTEST_CASES=100000`), fewer in every test.
+fn sequences() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig::with_cases(cases.and_then(|n| n.parse().ok()).unwrap_or(1_000))
+}
+
+proptest! {
+    #![proptest_config(sequences())]
+    #[test]
+    fn no_sequence_of_events_failures_and_deaths_breaks_a_promise(
+        events in prop::collection::vec((event(), mishaps()), 1..25)
+    ) {
+        let mut run = Run { memory: Memory::default(), model: Model::default() };
+        for (event, mishaps) in &events {
+            run.happen(event, mishaps);
+            run.check(event);
+        }
+        run.settle();
+    }
+}
