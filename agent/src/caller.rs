@@ -145,6 +145,14 @@ impl Caller {
         }
     }
 
+    /// Whoever has an ssh session on this host, where nobody called.
+    pub fn anybody() -> Self {
+        Self {
+            maybe: everybodys(),
+            ..Self::default()
+        }
+    }
+
     /// Whether a call from here shows nothing that the first did not.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_known = self.ssh.is_some() || self.terminal.is_some();

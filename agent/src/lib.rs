@@ -4,6 +4,7 @@
 //! `peerwall-proto`; here is what touches the world.
 
 pub mod agent;
+pub mod audit;
 pub mod caller;
 pub mod cli;
 pub mod command;
@@ -16,6 +17,7 @@ pub mod first;
 pub mod foreign;
 pub mod host;
 pub mod iptables;
+pub mod keeper;
 pub mod kernel;
 pub mod links;
 pub mod lockout;

@@ -425,7 +425,7 @@ netns_test! {
             // Confirmed from where it was applied: that shows nothing.
             try_out("192.0.2.2");
             let same = from_connection(&host, 4000, &["confirm"]);
-            assert!(same.status.code() == Some(2) && said(&same).contains("new connection"), "{}", said(&same));
+            assert!(same.status.code() == Some(2) && said(&same).contains("new ssh connection"), "{}", said(&same));
             let other = from_connection(&host, 4001, &["confirm"]);
             assert!(other.status.success(), "{}", said(&other));
             std::thread::sleep(Duration::from_secs(3));
@@ -497,7 +497,8 @@ netns_test! {
         assert!(has("192.0.2.2"), "it is tried out");
         agent.wait_for(|| has("192.0.2.1"), "the policy");
         // Nor does the agent's death.
-        assert!(apply(&["--confirm", "3s", copied]).status.success());
+        let output = apply(&["--confirm", "3s", copied]);
+        assert!(output.status.success(), "{}", said(&output));
         agent.kill();
         let agent = Agent::start(&host, &path, &[]);
         assert!(has("192.0.2.2"), "it is tried out still");

@@ -102,6 +102,8 @@ struct Source {
     name: String,
     text: String,
     index: Index,
+    /// Whether it is text of the policy, and not a list, what flannel says, or what the kernel does.
+    is_policy: bool,
 }
 
 /// Where lines begin, and how many characters there are, so that a place is found without reading the text again.
@@ -168,6 +170,21 @@ pub struct JsonDiagnostic {
 }
 
 impl Sources {
+    /// Adds a file of the policy's own text.
+    pub fn add_policy(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
+        let id = self.add(name, text);
+        if let Some(file) = self.files.last_mut() {
+            file.is_policy = true;
+        }
+        id
+    }
+
+    /// The policy's own text: its file and those that it includes, in order.
+    pub fn policy_texts(&self) -> impl Iterator<Item = &str> {
+        let own = self.files.iter().filter(|file| file.is_policy);
+        own.map(|file| file.text.as_str())
+    }
+
     /// Adds a file.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
         let text = text.into();
@@ -175,6 +192,7 @@ impl Sources {
             name: name.into(),
             index: Index::new(&text),
             text,
+            is_policy: false,
         });
         FileId(self.files.len() - 1)
     }

@@ -53,7 +53,7 @@ pub enum Command {
     /// What waits for confirmation stays.
     Confirm(Caller),
     /// Go back to what was confirmed before.
-    Rollback,
+    Rollback(Caller),
 }
 
 /// How to put a policy in force.

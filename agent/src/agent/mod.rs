@@ -11,6 +11,7 @@ mod metrics;
 mod open;
 mod server;
 pub mod state;
+mod trial;
 mod watch;
 
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::backend::BackendError;
 use peerwall_core::host::Host;
+use peerwall_core::keep::{self, Reading, Situation};
 use peerwall_core::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
@@ -51,7 +53,7 @@ use events::Change;
 use exporter::Exporter;
 pub use holder::Holder;
 use open::introduce;
-use state::{Before, Entry, Kept, Pending, State};
+use state::{Kept, Pending, State};
 use watch::Watch;
 
 /// Where there are no events, rules are looked at so often.
@@ -63,6 +65,8 @@ const METRICS_EVERY: Duration = Duration::from_secs(15);
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
 /// Tables of others that went away are told of, so many of them.
 const GONE_MAX: usize = 8;
+/// How soon going back is tried again.
+const RETRY_TRIAL: Duration = Duration::from_millis(100);
 
 /// Runs the agent until SIGTERM or SIGINT, which leave the rules in place.
 ///
@@ -85,16 +89,14 @@ struct Wanted {
     cut: bool,
     /// Peers, overlays and allows, for telling.
     counts: Value,
-    /// Whether the ruleset is another than when the policy was accepted, since the host changed.
-    is_renewed: bool,
+    /// Whether the history has it.
+    is_noted: bool,
 }
 
 /// What became of reading and converging, for who asked for it.
 #[derive(Default)]
 struct Outcome {
     read: Option<Result<(), String>>,
-    /// Why what was wished for makes no sense, though the policy does.
-    refused: Option<&'static str>,
     warnings: Vec<String>,
     converged: Option<Result<Option<String>, String>>,
     /// The ssh connections of the client that stay, whatever the policy says.
@@ -152,8 +154,10 @@ struct Agent {
     /// Of the policy that was read last, good or bad.
     read_digest: Option<String>,
     pending: Option<Pending>,
-    /// A trial that another replaced just now.
-    replaced: Option<Pending>,
+    /// Whether what is loaded, or is being loaded, is on trial.
+    is_trial: bool,
+    /// What is in the policy that is about to be put in force.
+    counts: Value,
     wish: Option<Wish>,
     outcome: Outcome,
     gone: Vec<String>,
@@ -206,7 +210,8 @@ impl Agent {
             wanted: None,
             read_digest: None,
             pending: None,
-            replaced: None,
+            is_trial: false,
+            counts: Value::Null,
             wish: None,
             outcome: Outcome::default(),
             gone: Vec::new(),
@@ -218,72 +223,12 @@ impl Agent {
 
     /// Takes up what an earlier agent left, and reads the policy.
     fn begin(&mut self) {
-        match self.state.pending() {
-            Ok(None) => {}
-            Ok(Some(pending)) if pending.boot == state::boot() && !pending.is_over() => {
-                log::warn!("an apply still waits to be confirmed");
-                self.want(pending.new.clone(), Value::Null);
-                self.pending = Some(pending);
-            }
-            Ok(Some(pending)) => self.give_up(pending),
-            Err(err) => log::error!("what waits for confirmation cannot be read: {err}"),
-        }
+        self.take_up();
         self.feed(Input::Start);
-    }
-
-    /// An apply was not confirmed: what was before comes back, and the policy is not taken again.
-    fn give_up(&mut self, pending: Pending) {
-        log::warn!(
-            "{} was not confirmed in time; going back",
-            pending.new.entry.policy
-        );
-        // The policy itself may have been changed meanwhile; it was not confirmed either.
-        let wanted = self.wanted.as_ref().map(|wanted| &wanted.kept.entry);
-        let refused = wanted.unwrap_or(&pending.new.entry).digest.clone();
-        if let Err(err) = self.state.give_up(&refused) {
-            log::error!("{err}");
-        }
-        let last = self.state.last().unwrap_or_else(|err| {
-            log::error!("{err}");
-            None
-        });
-        let same_boot = pending.boot == state::boot();
-        match (pending.before, last) {
-            (Some(ruleset), Some(last)) if same_boot => {
-                let mut kept = Kept { ruleset, ..last };
-                kept.entry.cut = pending.before_cut;
-                self.want(kept, Value::Null);
-            }
-            (Some(ruleset), None) => {
-                let mut kept = Kept {
-                    ruleset,
-                    ..pending.new
-                };
-                kept.entry.cut = pending.before_cut;
-                self.want(kept, Value::Null);
-            }
-            (_, Some(last)) => self.want(last, Value::Null),
-            // There was nothing before.
-            (None, None) => {
-                self.wanted = None;
-                if let Err(err) = self.holder.converge(None) {
-                    log::error!("{err}");
-                }
-            }
-        }
-        self.pending = None;
-        if self.wanted.is_some() {
+        if self.is_trial {
+            // The policy is read when the trial is over; what is tried is held meanwhile.
             self.feed(Input::Wanted);
         }
-    }
-
-    fn want(&mut self, kept: Kept, counts: Value) {
-        self.wanted = Some(Wanted {
-            cut: kept.entry.cut,
-            kept,
-            counts,
-            is_renewed: false,
-        });
     }
 
     fn ready(&self) {
@@ -321,10 +266,13 @@ impl Agent {
             exporter.serve(|| self.metrics_text());
             self.exporter = Some(exporter);
         }
-        if self.pending.as_ref().is_some_and(Pending::is_over)
-            && let Some(pending) = self.pending.take()
+        let clock = state::clock();
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|trial| trial.is_over(&clock))
         {
-            self.give_up(pending);
+            self.end_trial();
         }
         self.feed(Input::Tick);
         self.sweep();
@@ -365,7 +313,9 @@ impl Agent {
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = self.watchdog_due.map(until);
         let sweep = self.sweep_due.map(until);
-        let pending = self.pending.as_ref().map(Pending::left);
+        let clock = state::clock();
+        let pending = self.pending.as_ref();
+        let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
         let metrics = self.metrics_due.map(until);
         let next = [reconcile, asked, watchdog, pending, metrics, sweep]
             .into_iter()
@@ -486,75 +436,86 @@ impl Agent {
         }
         let result = result.map(drop);
         self.outcome.read = Some(result.clone());
+        if result.is_err() && self.wanted.is_none() {
+            self.fall_back_to_confirmed();
+            let _ = self.reconcile.step(self.now(), Input::Read(result));
+            return Input::Wanted;
+        }
         Input::Read(result)
     }
 
     /// Takes a policy that was read; whether it is another than what is in force.
     fn accept(&mut self, ready: Ready) -> Result<bool, String> {
-        let same = |digest: &Option<String>| digest.as_ref() == Some(&ready.digest);
         let wish = self.wish.take();
-        if wish.is_none() && same(&self.read_digest) && self.reconcile.policy_error.is_none() {
-            return Ok(self.accept_host(ready));
-        }
         let refused = self.state.refused();
-        if wish.is_none() && same(&refused) {
-            // What was there before goes on, if it is not in force already.
-            if self.wanted.is_none()
-                && let Some(last) = self.state.last().ok().flatten()
-            {
-                self.want(last, Value::Null);
-                self.read_digest = Some(ready.digest);
-                log::warn!(
-                    "{} was rolled back from; holding what was confirmed before it",
-                    self.policy.display()
-                );
-                return Ok(true);
+        let situation = Situation {
+            wanted: self
+                .wanted
+                .as_ref()
+                .map(|wanted| wanted.kept.entry.digest.as_str()),
+            is_trial: self.pending.is_some(),
+            refused: refused.as_deref(),
+            read: self.read_digest.as_deref(),
+            is_asked: wish.is_some(),
+            locks_out: wish.is_none()
+                && lockout::check(&ready.ruleset, &Caller::anybody()).is_err(),
+        };
+        match keep::judge(situation, &ready.digest) {
+            Reading::Same => self.accept_host(ready),
+            Reading::Later => {
+                if self.read_digest.as_ref() != Some(&ready.digest) {
+                    self.read_digest = None; // it changed, and is taken when the trial is over
+                }
+                Ok(false)
             }
-            return Err(format!(
-                "{} was rolled back from; it is taken again when it changes, or by `peerwall reload`",
+            Reading::PassedOver => Ok(false),
+            Reading::Refused => Err(format!(
+                "{} was rolled back from; it is taken again when its text changes, or by `peerwall reload`",
                 self.policy.display()
-            ));
+            )),
+            Reading::LocksOut => {
+                let why = lockout::check(&ready.ruleset, &Caller::anybody());
+                Err(format!(
+                    "{}; `peerwall reload --force` takes it all the same",
+                    why.err().unwrap_or_default()
+                ))
+            }
+            Reading::Take => {
+                let digest = ready.digest.clone();
+                self.take(&self.policy.clone(), ready, wish)?;
+                self.read_digest = Some(digest);
+                Ok(true)
+            }
         }
-        let confirms = wish.as_ref().is_some_and(|wish| wish.confirm.is_some());
-        let in_force = self.wanted.as_ref().map(|wanted| &wanted.kept.entry.digest);
-        if confirms && self.pending.is_none() && in_force == Some(&ready.digest) {
-            self.outcome.refused = Some(match self.follow {
-                true => NOTHING_TO_CONFIRM_FOLLOWED,
-                false => NOTHING_TO_CONFIRM,
-            });
-            return Ok(false);
-        }
-        // What is tried out stays until it is confirmed or goes away, as long as the policy does not
-        // change; an agent that was started meanwhile does not know yet what that is.
-        let tried = self
-            .pending
-            .as_ref()
-            .map(|pending| &pending.new.entry.policy);
-        let other = tried.is_some_and(|policy| *policy != self.policy.display().to_string());
-        if wish.is_none() && self.read_digest.is_none() && other {
-            self.read_digest = Some(ready.digest);
-            return Ok(true);
-        }
-        let digest = ready.digest.clone();
-        self.take(&self.policy.clone(), ready, wish)?;
-        self.read_digest = Some(digest);
-        Ok(true)
     }
 
-    /// The policy is the same text, but means another ruleset on this host now: a route, an address or a
-    /// neighbour changed. It is no other policy, so it is not in the history again.
-    fn accept_host(&mut self, ready: Ready) -> bool {
-        let Some(wanted) = &mut self.wanted else {
-            return false;
+    /// The policy is the same text, but means another ruleset on this host now: a list, a route, an
+    /// address or a neighbour changed. It is no other policy, so it is not in the history again. Whether there is
+    /// something to put in force.
+    fn accept_host(&mut self, ready: Ready) -> Result<bool, String> {
+        let was_wrong = self.reconcile.policy_error.is_some();
+        let digest = ready.digest.clone();
+        let told = counts(&ready.policy);
+        let is_same = |wanted: &Wanted| {
+            wanted.kept.ruleset == ready.ruleset
+                && (wanted.counts.is_null() || wanted.counts == told)
         };
-        let kept = &mut wanted.kept;
-        if kept.entry.digest != ready.digest || kept.ruleset == ready.ruleset {
-            return false;
+        let is_same = self.wanted.as_ref().is_none_or(is_same);
+        if is_same {
+            self.follow_links(&ready.policy);
+        } else {
+            let ruleset = self.prepare_to_take(&self.policy.clone(), ready)?.ruleset;
+            if let Some(wanted) = &mut self.wanted {
+                wanted.kept.ruleset = ruleset;
+                wanted.is_noted = false;
+                log::info!("lists, addresses, routes or neighbours changed");
+            }
         }
-        kept.ruleset = ready.ruleset;
-        wanted.is_renewed = true;
-        log::info!("addresses, routes or neighbours of this host changed");
-        true
+        if let Some(wanted) = &mut self.wanted {
+            wanted.counts = told;
+        }
+        self.read_digest = Some(digest);
+        Ok(!is_same || was_wrong)
     }
 
     /// Wants what a policy says.
@@ -562,6 +523,20 @@ impl Agent {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, &wish.caller)?;
         }
+        let cut = ready.policy.options.cut_revoked;
+        let kept = self.prepare_to_take(path, ready)?;
+        self.wanted = Some(Wanted {
+            kept,
+            cut,
+            counts: std::mem::take(&mut self.counts),
+            is_noted: false,
+        });
+        Ok(())
+    }
+
+    /// What comes before a policy is put in force: who may have written it, what it warns of, which backend, and
+    /// what to follow.
+    fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, String> {
         if self.secure {
             ready.check_permissions()?;
         }
@@ -576,35 +551,17 @@ impl Agent {
             log::warn!("{warning}");
             self.outcome.warnings.push(warning);
         }
-        let overlays: Vec<Value> = ready.policy.overlays.iter().map(overlay).collect();
-        let counts = json!({
-            "peers": ready.policy.peer_count(),
-            "overlays": overlays,
-            "allows": ready.policy.allows.len(),
-        });
-        let says_iptables = ready.policy.options.backend == HeldBy::Iptables;
-        let by_iptables = self.holder.is_deaf() || self.asked.is_none() && says_iptables;
-        let cut = ready.policy.options.cut_revoked;
-        let kept = Kept {
-            entry: Entry::new(path, &ready.digest, by_iptables, cut),
-            ruleset: ready.ruleset,
-        };
-        if let Some(seconds) = wish.as_ref().and_then(|wish| wish.confirm) {
-            let caller = wish.map(|wish| wish.caller).unwrap_or_default();
-            self.wait_for_confirmation(&kept, seconds, caller)?;
-        }
         self.choose_backend(ready.policy.options.backend)?;
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
-        self.wanted = Some(Wanted {
-            kept,
-            cut,
-            counts,
-            is_renewed: false,
-        });
-        Ok(())
+        self.counts = counts(&ready.policy);
+        let cut = ready.policy.options.cut_revoked;
+        Ok(Kept {
+            entry: state::entry(path, &ready.digest, self.holder.is_deaf(), cut),
+            ruleset: ready.ruleset,
+        })
     }
 
     /// Listens for changes of the interfaces, addresses and routes that the policy depends on.
@@ -634,40 +591,6 @@ impl Agent {
             (None, HeldBy::Iptables, false) => self.holder.fall_back(),
             _ => Ok(()),
         }
-    }
-
-    /// Notes what to go back to, before anything is changed.
-    fn wait_for_confirmation(
-        &mut self,
-        new: &Kept,
-        seconds: u64,
-        from: Caller,
-    ) -> Result<(), String> {
-        // A second one while the first waits goes back to the same.
-        let by_iptables = self.holder.is_deaf();
-        let before = match (&self.pending, &self.wanted) {
-            (Some(pending), _) => pending.goes_back_to(),
-            (None, Some(wanted)) => Before {
-                ruleset: Some(wanted.kept.ruleset.clone()),
-                by_iptables,
-                cut: wanted.cut,
-            },
-            (None, None) => {
-                let seen = self.holder.observe();
-                Before {
-                    ruleset: seen.and_then(|seen| seen.table?.ruleset()),
-                    by_iptables,
-                    cut: new.entry.cut,
-                }
-            }
-        };
-        let pending = Pending::new(new.clone(), before, seconds, from);
-        // Should the agent die, the guard goes back; an agent that lives does it before.
-        self.state.guard(&pending).map_err(|err| {
-            format!("nothing was changed, since it could not be noted how to go back: {err}")
-        })?;
-        self.replaced = self.pending.replace(pending);
-        Ok(())
     }
 
     /// Makes the rules be what is wanted.
@@ -739,26 +662,9 @@ impl Agent {
         }
     }
 
-    /// A ruleset that is in force and waits for nobody is confirmed.
+    /// Notes what is in force.
     fn settle(&mut self, is_change: bool) {
-        if let (None, Some(wanted)) = (&self.pending, &mut self.wanted) {
-            wanted.kept.entry.time = state::time();
-            wanted.kept.entry.by_iptables = self.holder.is_deaf();
-            let refused = self.state.refused();
-            // What is held after a rollback is in the history already.
-            let held = refused.is_some() && refused.as_ref() == self.read_digest.as_ref();
-            let kept = &wanted.kept;
-            let confirmed = match (held, std::mem::take(&mut wanted.is_renewed)) {
-                (true, _) => Ok(()),
-                (false, false) => self.state.confirm(&kept.entry, &kept.ruleset),
-                (false, true) => self.state.renew(&kept.entry, &kept.ruleset),
-            };
-            if let Err(err) = confirmed {
-                log::warn!(
-                    "the ruleset is in force, but will not be there at the next boot: {err}"
-                );
-            }
-        }
+        self.note();
         if let (true, Some(generation)) = (is_change, self.holder.generation()) {
             since::note(
                 generation,
@@ -801,7 +707,7 @@ impl Agent {
         match command {
             Command::Status => self.status(),
             Command::Apply(policy, wish) if policy != self.policy => match wish.confirm {
-                Some(_) => self.try_out(&policy, wish),
+                Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => Answer::new(
                     TROUBLE,
                     format!(
@@ -812,54 +718,33 @@ impl Agent {
                     Value::Null,
                 ),
             },
-            Command::Apply(_, wish) | Command::Reload(wish) => self.reload(wish),
+            Command::Apply(_, wish) | Command::Reload(wish) => match wish.confirm {
+                Some(seconds) => self.try_out(&self.policy.clone(), wish, seconds),
+                None => self.reload(wish),
+            },
             Command::Confirm(caller) => self.confirm(&caller),
-            Command::Rollback => self.rollback(),
+            Command::Rollback(caller) => self.rollback(&caller),
         }
     }
 
     fn reload(&mut self, wish: Wish) -> Answer {
+        if let Some(answer) = self.refuse_during_trial() {
+            return answer;
+        }
         let monotonic = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Watchdog);
         notify(&[NotifyState::Reloading, monotonic]);
-        let seconds = wish.confirm;
         self.outcome = Outcome::of(&wish);
         self.wish = Some(wish);
         self.feed(Input::Reload);
         self.wish = None;
         notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);
-        self.tell_outcome(seconds)
-    }
-
-    /// Puts another policy in force, which has to be confirmed.
-    fn try_out(&mut self, policy: &Path, wish: Wish) -> Answer {
-        let seconds = wish.confirm;
-        self.outcome = Outcome::of(&wish);
-        let ready = prepare(policy, &FileSystem::default());
-        let taken = ready
-            .map_err(|why| why.text.trim_end().to_owned())
-            .and_then(|ready| self.take(policy, ready, Some(wish)));
-        if taken.is_ok() {
-            self.feed(Input::Wanted);
-        }
-        self.outcome.read = Some(taken);
-        self.tell_outcome(seconds)
+        self.tell_outcome()
     }
 
     /// What is answered to who wished for a policy.
-    fn tell_outcome(&mut self, seconds: Option<u64>) -> Answer {
-        if let Some(why) = self.outcome.refused.take() {
-            return Answer::new(TROUBLE, why, json!({"error": why}));
-        }
+    fn tell_outcome(&mut self) -> Answer {
         match (self.outcome.read.take(), self.outcome.converged.take()) {
-            (Some(Err(why)), _) => {
-                let end = if why.ends_with(UNCHANGED) {
-                    ""
-                } else {
-                    UNCHANGED
-                };
-                let text = format!("{why}\n{end}");
-                Answer::new(TROUBLE, text.trim_end(), json!({"error": why}))
-            }
+            (Some(Err(why)), _) => trial::refused(&why),
             (_, Some(Err(why))) => {
                 Answer::new(TROUBLE, format!("error: {why}"), json!({"error": why}))
             }
@@ -876,71 +761,12 @@ impl Agent {
                     .collect();
                 let (connections, as_json) = std::mem::take(&mut self.outcome.connections);
                 let text = format!("{told}{text}\n{connections}");
-                let text = text.trim_end();
-                let text = match seconds {
-                    Some(seconds) => format!(
-                        "{text}\ngoes back by itself in {seconds} seconds; confirm it from a new connection or terminal: peerwall confirm"
-                    ),
-                    None => text.to_owned(),
-                };
                 Answer::new(
                     DONE,
-                    text,
+                    text.trim_end(),
                     json!({"changes": change.is_some(), "change": change, "warnings": warnings, "connections": as_json}),
                 )
             }
-        }
-    }
-
-    fn confirm(&mut self, caller: &Caller) -> Answer {
-        let Some(pending) = &self.pending else {
-            return Answer::new(TROUBLE, "nothing waits to be confirmed", Value::Null);
-        };
-        if pending.from.is_same(caller) {
-            return Answer::new(TROUBLE, SAME_CONNECTION, Value::Null);
-        }
-        let before = pending.before.clone();
-        let confirmed = pending.new.entry.policy.clone();
-        self.pending = None;
-        self.outcome = Outcome::default();
-        self.outcome.spare = revocation::spared(caller, false);
-        self.cut(before.as_ref(), false);
-        self.settle(false);
-        let noted = self.state.clear_pending();
-        let policy = self.policy.display().to_string();
-        match noted {
-            Ok(()) if confirmed != policy => Answer::new(
-                DONE,
-                format!(
-                    "confirmed; it stays until {policy} changes or the agent starts anew: make it that policy with mv {confirmed} {policy}"
-                ),
-                Value::Null,
-            ),
-            Ok(()) => Answer::new(DONE, "confirmed; it stays", Value::Null),
-            Err(err) => Answer::new(TROUBLE, format!("it stays, but: {err}"), Value::Null),
-        }
-    }
-
-    fn rollback(&mut self) -> Answer {
-        if let Some(pending) = self.pending.take() {
-            self.give_up(pending);
-            return Answer::new(DONE, "gone back to what was before", Value::Null);
-        }
-        match self.state.back() {
-            Ok(last) => {
-                let text = format!(
-                    "gone back to number {} of {}",
-                    last.entry.number, last.entry.time
-                );
-                self.want(last, Value::Null);
-                self.outcome = Outcome::default();
-                self.feed(Input::Wanted);
-                match self.outcome.converged.take() {
-                    Some(Err(why)) => Answer::new(TROUBLE, format!("error: {why}"), Value::Null),
-                    _ => Answer::new(DONE, text, Value::Null),
-                }
-            }
-            Err(err) => Answer::new(TROUBLE, err.to_string(), Value::Null),
         }
     }
 
@@ -964,16 +790,22 @@ impl Agent {
             })),
             "last_error": reconcile.last_error,
             "policy_error": reconcile.policy_error,
-            "pending_seconds": self.pending.as_ref().map(Pending::seconds_left),
+            "pending_seconds": self.pending.as_ref().map(|trial| trial.seconds_left(&state::clock())),
             "others_gone": self.gone,
         });
         Answer::new(DONE, self.headline(), data)
     }
 }
 
-/// What is said to who confirms from where he applied.
-pub const SAME_CONNECTION: &str =
-    "confirm from a new connection or terminal: this one was open before, and shows nothing";
+/// What is in a policy, for telling.
+fn counts(policy: &Policy) -> Value {
+    let overlays: Vec<Value> = policy.overlays.iter().map(overlay).collect();
+    json!({
+        "peers": policy.peer_count(),
+        "overlays": overlays,
+        "allows": policy.allows.len(),
+    })
+}
 
 /// What is told of an overlay.
 fn overlay(overlay: &Overlay) -> Value {
@@ -996,15 +828,6 @@ fn overlay(overlay: &Overlay) -> Value {
         "interface": overlay.link.as_ref().map(Link::to_string),
     })
 }
-
-/// What is said of a policy that is not taken.
-const UNCHANGED: &str = "nothing was changed";
-
-/// What is said to who wants to confirm what is there.
-const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
-
-/// The same where it came to be in force without anybody's asking.
-const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {

@@ -13,32 +13,22 @@ use crate::netlink::NetlinkError;
 use crate::revocation;
 
 impl Agent {
-    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none, but for
-    /// those that only an earlier trial admitted.
+    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none.
     pub(super) fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
         let spare = std::mem::take(&mut self.outcome.spare);
         let end_refused = std::mem::take(&mut self.outcome.end_refused);
         let is_asked = std::mem::take(&mut self.outcome.is_asked);
-        let replaced = self.replaced.take();
+        if self.is_trial {
+            return;
+        }
         let Some(wanted) = &self.wanted else { return };
         let new = &wanted.kept.ruleset;
-        let change = match (&self.pending, replaced.as_ref()) {
-            (Some(_), Some(trial)) if trial.before_cut => Change {
-                fallback: trial.before.as_ref(),
-                which: match trial.before {
-                    Some(_) => Which::Revoked,
-                    None => Which::None,
-                },
-                ..Change::revoke(&trial.new.ruleset, new)
-            },
-            (Some(_), _) => return,
-            (None, _) => Change {
-                old: before,
-                new,
-                fallback: None,
-                which: revocation::which(is_first, wanted.cut, end_refused),
-                spare: &spare,
-            },
+        let change = Change {
+            old: before,
+            new,
+            fallback: None,
+            which: revocation::which(is_first, wanted.cut, end_refused),
+            spare: &spare,
         };
         // The kernel walks its whole table for a list of connections, however few there are.
         let only_widens = || before.is_some_and(|before| revoke::only_widens(before, new));

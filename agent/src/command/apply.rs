@@ -1,16 +1,22 @@
 //! `peerwall apply` and `peerwall remove`
 
 use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::keep::Fault;
 use peerwall_core::plan::Plan;
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::alone::Alone;
+use super::applying::{self, Applied};
 use super::loading::{Loading, Told};
 use super::{DONE, Given, TROUBLE, fallback, keep, others, plan, refuse, trouble};
+use crate::agent::state::Kept;
+use crate::caller::Caller;
 use crate::cli::ApplyArgs;
-use crate::converge::{Hold, converge};
+use crate::converge::{Converged, Hold, converge};
 use crate::foreign;
+use crate::keeper::{Loader, of_backend};
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::ready::Ready;
@@ -32,15 +38,28 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     };
     let mut kernel = Kernel::open()?;
     let by_iptables = since::by_iptables();
-    let old = fallback::in_force();
-    let trial = match keep::before_apply(&policy.path, ready, &args.wish, false) {
-        Ok(trial) => trial,
-        Err(why) => return Ok(trouble("apply", &why, output)),
-    };
+    let caller = Caller::here();
+    if let Err(why) = keep::lockout(ready, &args.wish, &caller) {
+        return Ok(trouble("apply", &why, output));
+    }
     let is_first = !kernel.is_loaded()? && !by_iptables;
-    let mut loading = Loading::new(is_first, old, trial);
-    let wanted = if hold { Hold::Yes } else { Hold::No };
-    let converged = converge(&mut kernel, Some(&ready.ruleset), wanted)?;
+    let mut loading = Loading::new(is_first, fallback::in_force());
+    let mut loader = ByNft {
+        kernel: &mut kernel,
+        hold: if hold { Hold::Yes } else { Hold::No },
+        first: None,
+    };
+    let kept = keep::kept(&policy.path, ready, false);
+    let was_loaded = |loader: &ByNft<'_>| matches!(loader.first, Some(Ok(_)));
+    let applied = applying::apply(&mut loader, was_loaded, &kept, &args.wish, &caller, output);
+    let converged = match (applied, loader.first) {
+        (Applied::Done, Some(Ok(converged))) => converged,
+        (_, Some(Err(err))) => return Err(err),
+        (Applied::NotLoaded(refusal) | Applied::Refused(refusal), _) => {
+            return Ok(trouble("apply", &refusal, output));
+        }
+        (Applied::Done, None) => return Ok(TROUBLE),
+    };
     if !output.is_json() {
         ready.warn();
     }
@@ -57,11 +76,38 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     loading.was(table.and_then(|table| table.ruleset()));
     let told = loading.finish(ready, &args.wish);
     report(&converged.plan, ready, &told, output);
-    keep::after_apply(&policy.path, ready, &args.wish, false, output);
+    if let Some(seconds) = args.wish.confirm.filter(|_| !output.is_json()) {
+        output.text(&format!("{}\n", keep::tried(seconds)));
+    }
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
     }
     Ok(DONE)
+}
+
+/// Loads by nf_tables, and remembers what came of the first time.
+struct ByNft<'k> {
+    kernel: &'k mut Kernel,
+    hold: Hold,
+    first: Option<Result<Converged, BackendError>>,
+}
+
+impl Loader for ByNft<'_> {
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        // A trial goes back to what iptables held.
+        if kept.entry.by_iptables {
+            return Alone.load(kept);
+        }
+        let result = converge(self.kernel, Some(&kept.ruleset), self.hold);
+        let fault = result.as_ref().err().map(of_backend);
+        self.first.get_or_insert(result);
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        let result = converge(self.kernel, None, Hold::No);
+        result.map(drop).map_err(|err| of_backend(&err))
+    }
 }
 
 fn report(plan: &Plan, ready: &Ready, told: &Told, output: &Output) {
@@ -99,6 +145,9 @@ fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
 }
 
 pub(super) fn remove(output: &Output) -> Result<u8, BackendError> {
+    if let Err(refusal) = applying::may_remove() {
+        return Ok(trouble("remove", &refusal, output));
+    }
     let mut kernel = Kernel::open()?;
     let converged = converge(&mut kernel, None, Hold::No)?;
     since::forget();

@@ -1,16 +1,21 @@
 //! `plan`, `apply`, `status` and `remove` with `--backend iptables`.
 
+use peerwall_core::keep::Fault;
 use peerwall_core::ruleset::{Ruleset, counter_reason};
 use peerwall_core::saved;
 use serde_json::{Value, json};
 
-use super::loading::{Loading, Told};
+use super::alone::Alone;
+use super::applying::{self, Applied};
+use super::loading::Loading;
 use super::{DIFFERS, DONE, Given, keep, others, refuse, status, trouble, unsupported};
-use crate::agent::state::{self, State};
+use crate::agent::state::{self, Kept, State};
+use crate::caller::Caller;
 use crate::cli::WishArgs;
 use crate::converge::{self, Hold};
 use crate::foreign;
 use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
+use crate::keeper::Loader;
 use crate::kernel::Kernel;
 use crate::output::{Output, complain};
 use crate::ready::Ready;
@@ -88,21 +93,86 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     if !output.is_json() {
         ready.warn();
     }
-    let old = keep::in_force().0;
-    let trial = match keep::before_apply(&policy.path, ready, wish, true) {
-        Ok(trial) => trial,
-        Err(why) => return trouble("apply", &why, output),
-    };
-    let loading = Loading::new(!is_loaded(&seen), old, trial);
-    let finish = || Some(loading.finish(ready, wish));
-    let code = converge(&iptables, &seen, Some(&wanted), "apply", finish, output);
-    if code == DONE {
-        others::warn(&foreign::find(), output);
-        keep::after_apply(&policy.path, ready, wish, true, output);
-        since::note(0, &policy.path.display().to_string(), true);
-        take_table_away();
+    let caller = Caller::here();
+    if let Err(why) = keep::lockout(ready, wish, &caller) {
+        return trouble("apply", &why, output);
     }
-    code
+    let loading = Loading::new(!is_loaded(&seen), keep::in_force().0);
+    let steps = Steps::new(Some(&wanted), &seen);
+    let mut loader = ByIptables {
+        iptables: &iptables,
+        wanted: Some((&ready.ruleset, wanted)),
+        is_loaded: false,
+    };
+    let kept = keep::kept(&policy.path, ready, true);
+    let was_loaded = |loader: &ByIptables<'_>| loader.is_loaded;
+    match applying::apply(&mut loader, was_loaded, &kept, wish, &caller, output) {
+        Applied::Done => {}
+        Applied::NotLoaded(refusal) | Applied::Refused(refusal) => {
+            return trouble("apply", &refusal, output);
+        }
+    }
+    // The new is in force; only now the old may go.
+    take_table_away();
+    since::note(0, &policy.path.display().to_string(), true);
+    let told = loading.finish(ready, wish);
+    report(&iptables, &steps, "fed", Some(told.json), output);
+    if !output.is_json() {
+        output.text(&told.text);
+        if let Some(seconds) = wish.confirm {
+            output.text(&format!("{}\n", keep::tried(seconds)));
+        }
+    }
+    others::warn(&foreign::find(), output);
+    DONE
+}
+
+/// Loads by the iptables that was chosen.
+struct ByIptables<'i> {
+    iptables: &'i Iptables,
+    /// A ruleset in the words of iptables, so that it is not written twice.
+    wanted: Option<(&'i Ruleset, Wanted)>,
+    is_loaded: bool,
+}
+
+impl Loader for ByIptables<'_> {
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        let known = self.wanted.as_ref().filter(|(of, _)| **of == kept.ruleset);
+        let Some((_, wanted)) = known else {
+            // What a trial goes back to, perhaps by nf_tables.
+            return Alone.load(kept);
+        };
+        bring_about(self.iptables, Some(wanted)).map_err(of_iptables)?;
+        self.is_loaded = true;
+        Ok(())
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        bring_about(self.iptables, None).map_err(of_iptables)
+    }
+}
+
+/// What an error of iptables means for a trial: nothing was changed, unless taking back failed.
+fn of_iptables(err: IptablesError) -> Fault {
+    let is_unknown = matches!(err, IptablesError::Half { .. });
+    Fault {
+        is_unknown,
+        is_passing: true,
+        ..Fault::new(err.to_string())
+    }
+}
+
+/// Makes our chains be what is wanted, and reads them back: what was acknowledged must be there.
+fn bring_about(iptables: &Iptables, wanted: Option<&Wanted>) -> Result<(), IptablesError> {
+    let seen = iptables.observe()?;
+    iptables.commit(&Steps::new(wanted, &seen), &seen)?;
+    match Steps::new(wanted, &iptables.observe()?).is_empty() {
+        true => Ok(()),
+        false => Err(IptablesError::Tool {
+            tool: iptables.describe(),
+            said: "read back, the rules are not as they were sent".into(),
+        }),
+    }
 }
 
 /// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what is being tried
@@ -112,9 +182,9 @@ pub(crate) fn in_force() -> Option<Ruleset> {
         return None;
     }
     let state = State::open();
-    let trial = state.pending().ok().flatten();
-    let trial =
-        trial.filter(|pending| pending.boot == state::boot() && pending.new.entry.by_iptables);
+    let trial = state.waiting().filter(|trial| {
+        trial.is_loaded && trial.boot == state::boot() && trial.new.entry.by_iptables
+    });
     match trial {
         Some(pending) => Some(pending.new.ruleset),
         None => Some(state.last().ok()??.ruleset),
@@ -154,45 +224,20 @@ pub(super) fn take_away(output: &Output) {
 }
 
 pub(super) fn remove(output: &Output) -> u8 {
-    let code = match look() {
-        Ok((iptables, seen)) => converge(&iptables, &seen, None, "remove", || None, output),
-        Err(err) => trouble("remove", &err, output),
-    };
-    if code == DONE {
-        since::forget();
+    if let Err(refusal) = applying::may_remove() {
+        return trouble("remove", &refusal, output);
     }
-    code
-}
-
-fn converge(
-    iptables: &Iptables,
-    seen: &Seen,
-    wanted: Option<&Wanted>,
-    doing: &str,
-    finish: impl FnOnce() -> Option<Told>,
-    output: &Output,
-) -> u8 {
-    let steps = Steps::new(wanted, seen);
-    let done = iptables.commit(&steps, seen).and_then(|()| {
-        // Read back: what was acked must be there.
-        match Steps::new(wanted, &iptables.observe()?).is_empty() {
-            true => Ok(()),
-            false => Err(IptablesError::Tool {
-                tool: iptables.describe(),
-                said: "read back, the rules are not as they were sent".into(),
-            }),
-        }
+    let removed = look().and_then(|(iptables, seen)| {
+        bring_about(&iptables, None)?;
+        Ok((Steps::new(None, &seen), iptables))
     });
-    match done {
-        Ok(()) => {
-            let told = finish().unwrap_or_default();
-            report(iptables, &steps, "fed", Some(told.json), output);
-            if !output.is_json() {
-                output.text(&told.text);
-            }
+    match removed {
+        Ok((steps, iptables)) => {
+            report(&iptables, &steps, "fed", None, output);
+            since::forget();
             DONE
         }
-        Err(err) => trouble(doing, &err, output),
+        Err(err) => trouble("remove", &err, output),
     }
 }
 

@@ -3,7 +3,6 @@
 use peerwall_core::ruleset::Ruleset;
 use serde_json::Value;
 
-use crate::agent::state::Pending;
 use crate::caller::Caller;
 use crate::cli::WishArgs;
 use crate::connections::{Change, Connections, Which};
@@ -19,8 +18,6 @@ pub(super) struct Loading {
     /// What was loaded before, as far as it is known.
     old: Option<Ruleset>,
     connections: Result<Connections, NetlinkError>,
-    /// An earlier trial that this load replaces, and what both would go back to.
-    trial: Option<(Ruleset, Ruleset)>,
 }
 
 /// What is said about open connections.
@@ -33,14 +30,12 @@ pub(super) struct Told {
 }
 
 impl Loading {
-    /// Before rules are changed; with the trial that this load replaces, if one is under way.
-    pub(super) fn new(is_first: bool, old: Option<Ruleset>, trial: Option<Pending>) -> Self {
-        let trial = trial.filter(|trial| trial.before_cut);
+    /// Before rules are changed.
+    pub(super) fn new(is_first: bool, old: Option<Ruleset>) -> Self {
         let mut loading = Self {
             is_first,
             old,
             connections: Connections::open(),
-            trial: trial.and_then(|trial| Some((trial.new.ruleset, trial.before?))),
         };
         loading.introduce();
         loading
@@ -63,17 +58,9 @@ impl Loading {
     /// After an apply: ends what is to end, and says what ended and what did not.
     pub(super) fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
         self.introduce();
-        let trial = self.trial.take();
         if wish.confirm.is_some() {
-            // A trial ends nothing until it is confirmed, but for what an earlier trial let in.
-            let Some((trial, before)) = trial else {
-                return Told::default();
-            };
-            let change = Change {
-                fallback: Some(&before),
-                ..Change::revoke(&trial, &ready.ruleset)
-            };
-            return self.end(&change);
+            // A trial ends nothing until it is confirmed.
+            return Told::default();
         }
         let caller = Caller::here();
         let spare = revocation::spared(&caller, wish.force);

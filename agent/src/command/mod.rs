@@ -1,12 +1,15 @@
 //! The commands: read, decide, act, print. Exit codes are made here and nowhere else.
 
+mod alone;
 mod apply;
+mod applying;
+pub(crate) mod boot;
 mod check;
 pub(crate) mod fallback;
 mod generate;
 mod history;
 mod import;
-mod keep;
+pub(crate) mod keep;
 mod loading;
 mod others;
 pub(crate) mod plan;
@@ -96,7 +99,7 @@ fn run_command(args: &Args) -> u8 {
         Command::Confirm => keep::confirm(&Output::new(false)),
         Command::Rollback => keep::rollback(&Output::new(false)),
         Command::History(args) => history::run(args, &Output::new(args.output.json)),
-        Command::Boot { policy } => keep::boot(policy),
+        Command::Boot { policy } => boot::run(policy),
         Command::Guard => keep::guard(),
         Command::Render(args) => render::run(&args.policy, args.format),
         Command::Status(args) => loop {

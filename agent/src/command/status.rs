@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{DIFFERS, DONE, Given, count, others};
 use crate::agent::control;
-use crate::agent::state::State;
+use crate::agent::state::{self, State};
 use crate::foreign;
 use crate::kernel::Kernel;
 use crate::names;
@@ -141,8 +141,8 @@ pub(super) fn agent() -> Option<Value> {
 
 /// How long something still waits to be confirmed.
 fn pending_seconds() -> Option<u64> {
-    let pending = State::open().pending().ok()??;
-    Some(pending.seconds_left())
+    let pending = State::open().waiting()?;
+    Some(pending.seconds_left(&state::clock()))
 }
 
 /// What the agent says of itself, for people.

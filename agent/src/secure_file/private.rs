@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 
 use crate::passing::is_passing;
@@ -125,6 +125,24 @@ impl Private {
         write().map_err(|err| named(&self.path.join(name), err))
     }
 
+    /// Adds to the end of a file, in one write, so that two processes do not mix. A file that has become larger
+    /// than `max` bytes is first renamed to `old`.
+    ///
+    /// # Errors
+    /// With the name of the file: the operating system's, or that others could have written it.
+    pub fn append(&self, name: &str, bytes: &[u8], max: u64, old: &str) -> io::Result<()> {
+        let append = || {
+            let folder = self.make()?;
+            let mut file = open_own(&folder, name, OFlag::O_APPEND)?;
+            if file.metadata()?.len() > max {
+                again(|| renameat(&folder.fd, name, &folder.fd, old))?;
+                file = open_own(&folder, name, OFlag::O_APPEND)?;
+            }
+            file.write_all(bytes)
+        };
+        append().map_err(|err| named(&self.path.join(name), err))
+    }
+
     /// Removes a file, if it is there.
     ///
     /// # Errors
@@ -149,13 +167,15 @@ impl Private {
 
     /// The same with a bound on the time to wait.
     pub(super) fn lock_within(&self, name: &str, patience: Duration) -> io::Result<Flock<File>> {
-        let lock = || lock(open_lock(&self.make()?, name)?, patience);
+        let lock = || lock(open_own(&self.make()?, name, OFlag::empty())?, patience);
         lock().map_err(|err| named(&self.path.join(name), err))
     }
 }
 
-fn open_lock(folder: &Folder, name: &str) -> io::Result<File> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | careful();
+/// Opens a file to be written in place; makes it if it is missing.
+fn open_own(folder: &Folder, name: &str, flags: OFlag) -> io::Result<File> {
+    let flags =
+        flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | careful();
     let fd = again(|| openat(&folder.fd, name, flags, FILE_MODE))?;
     let stat = fstat(&fd)?;
     check_is_regular(&stat)?;

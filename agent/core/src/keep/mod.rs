@@ -104,6 +104,9 @@ pub struct Kept<R> {
 /// What a trial goes back to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before<R> {
+    /// What is known of it; nothing of what others loaded.
+    #[serde(default)]
+    pub entry: Option<Entry>,
     /// What was loaded; `None` if nothing of ours was.
     pub ruleset: Option<R>,
     /// Whether iptables held it.
@@ -221,16 +224,13 @@ pub trait World {
     ///
     /// # Errors
     /// If it cannot be read.
-    fn trial(&mut self) -> Result<Option<Trial<Self::Ruleset, Self::Caller>>, Fault>;
+    fn trial(&mut self) -> Result<Option<TrialOf<Self>>, Fault>;
 
     /// Replaces it, atomically and durably.
     ///
     /// # Errors
     /// If it cannot be written.
-    fn set_trial(
-        &mut self,
-        trial: Option<&Trial<Self::Ruleset, Self::Caller>>,
-    ) -> Result<(), Fault>;
+    fn set_trial(&mut self, trial: Option<&TrialOf<Self>>) -> Result<(), Fault>;
 
     /// The ruleset of an entry.
     ///
@@ -425,7 +425,11 @@ fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
             entry: Entry {
                 by_iptables: before.by_iptables,
                 cut: before.cut,
-                ..trial.new.entry.clone()
+                ..before.entry.clone().unwrap_or_else(|| Entry {
+                    policy: "what was loaded before".to_owned(),
+                    digest: String::new(),
+                    ..trial.new.entry.clone()
+                })
             },
             ruleset: ruleset.clone(),
         }),
@@ -735,6 +739,8 @@ pub struct Situation<'s> {
     pub is_trial: bool,
     /// Digest of a policy that was gone back from.
     pub refused: Option<&'s str>,
+    /// Digest of this policy when it was read last; another one may have been confirmed since.
+    pub read: Option<&'s str>,
     /// Whether somebody asked for this policy now.
     pub is_asked: bool,
     /// Whether it would lock out every ssh session that is open to this host.
@@ -750,6 +756,8 @@ pub enum Reading {
     Take,
     /// It waits until the trial is over.
     Later,
+    /// Another policy was confirmed since this one was read: it is taken when it changes.
+    PassedOver,
     /// It was gone back from.
     Refused,
     /// It would lock everybody out.
@@ -767,6 +775,9 @@ pub fn judge(situation: Situation<'_>, digest: &str) -> Reading {
         }
         if situation.refused == Some(digest) {
             return Reading::Refused;
+        }
+        if situation.wanted.is_some() && situation.read == Some(digest) {
+            return Reading::PassedOver;
         }
         // At the start nothing is in force that would be better.
         if situation.locks_out && situation.wanted.is_some() {

@@ -58,7 +58,7 @@ fn has_errors(diagnostics: &[Diagnostic]) -> bool {
 /// Reads a policy from the text of its main file, and the files that one names.
 pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
     let mut sources = Sources::default();
-    let main = sources.add(name, text);
+    let main = sources.add_policy(name, text);
     let mut loader = Loader {
         files,
         sources,
@@ -270,7 +270,7 @@ impl Loader<'_> {
             for name in names {
                 match self.read(&name, &relative_to) {
                     Ok(Text { name, text, .. }) => {
-                        let included = self.sources.add(name, text);
+                        let included = self.sources.add_policy(name, text);
                         self.file(included, false);
                     }
                     Err(why) => {

@@ -1,0 +1,321 @@
+//! Trials, confirmations and ways back while the agent runs: core's machine, with the agent for a loader.
+
+use std::path::Path;
+use std::time::Duration;
+
+use peerwall_core::keep::{self, Ending, Fault, Refusal};
+use peerwall_core::reconcile::Input;
+use serde_json::{Value, json};
+
+use super::control::{Answer, Wish};
+use super::state::{self, Before, Kept, Pending, State};
+use super::{Agent, Outcome, Wanted};
+use crate::audit::Who;
+use crate::caller::Caller;
+use crate::command::keep::{rolled_back, tried};
+use crate::command::{DONE, TROUBLE, boot};
+use crate::files::FileSystem;
+use crate::keeper::{Keeper, Loader, locked};
+use crate::ready::{Ready, prepare};
+use crate::revocation;
+
+/// What is said to who wants to confirm what is there.
+const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
+
+/// The same where it came to be in force without anybody's asking.
+const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
+
+impl Loader for Agent {
+    /// What cannot be loaded is not wanted any more: what was before goes on.
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        let old = self.wanted.take();
+        self.want(kept.clone());
+        self.outcome.converged = None;
+        self.feed(Input::Wanted);
+        let Some(Err(why)) = &self.outcome.converged else {
+            return Ok(());
+        };
+        let fault = Fault {
+            is_passing: true,
+            ..Fault::new(why.clone())
+        };
+        self.wanted = old;
+        if self.wanted.is_some() {
+            self.feed(Input::Wanted);
+            self.outcome.converged = Some(Err(fault.text.clone()));
+        }
+        Err(fault)
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        self.wanted = None;
+        let done = self.holder.converge(None);
+        done.map(drop)
+            .map_err(|err| crate::keeper::of_backend(&err))
+    }
+}
+
+fn keeper<'k>(state: &'k State, agent: &'k mut Agent, who: Who) -> Keeper<'k, &'k mut Agent> {
+    Keeper {
+        state,
+        loader: agent,
+        who,
+    }
+}
+
+impl Agent {
+    /// Wants a ruleset that the machine decides about: it is in the history already, or not yet.
+    fn want(&mut self, kept: Kept) {
+        self.wanted = Some(Wanted {
+            cut: kept.entry.cut,
+            kept,
+            counts: Value::Null,
+            is_noted: true,
+        });
+    }
+
+    /// Takes up the trial that an earlier agent, or a command, left.
+    pub(super) fn take_up(&mut self) {
+        match self.state.waiting() {
+            Some(trial) if trial.is_loaded && !trial.is_over(&state::clock()) => {
+                log::warn!("{} still waits to be confirmed", trial.new.entry.policy);
+                self.want(trial.new.clone());
+                self.is_trial = true;
+                self.read_digest = self.digest_before(&trial);
+                self.pending = Some(trial);
+            }
+            Some(_) => self.end_trial(),
+            None => {}
+        }
+    }
+
+    /// What is loaded where the policy is wrong: what was confirmed last, else what is loaded already, else the
+    /// closed ruleset.
+    pub(super) fn fall_back_to_confirmed(&mut self) {
+        let history = self.state.history().unwrap_or_default();
+        for entry in history.kept.iter().rev() {
+            match self.state.load(entry.clone()) {
+                Ok(kept) => {
+                    log::warn!("loading number {}, which was confirmed last", entry.number);
+                    return self.want(kept);
+                }
+                Err(err) => log::error!("number {}: {err}", entry.number),
+            }
+        }
+        let seen = self.holder.observe();
+        if let Some(ruleset) = seen.and_then(|seen| seen.table?.ruleset()) {
+            log::warn!("keeping the rules that are loaded");
+            let entry = state::entry(Path::new("what is loaded"), "", false, false);
+            return self.want(Kept { entry, ruleset });
+        }
+        if let Some(closed) = boot::closed() {
+            log::error!(
+                "nothing was ever confirmed: this host is closed, but for the safe core and ssh"
+            );
+            self.want(closed);
+        }
+    }
+
+    /// Digest of the policy as it was read before a trial, if that was in force then.
+    fn digest_before(&self, trial: &Pending) -> Option<String> {
+        let entry = trial.before.entry.as_ref()?;
+        (Path::new(&entry.policy) == self.policy).then(|| entry.digest.clone())
+    }
+
+    /// The time of the trial is over, or it did not come into force.
+    pub(super) fn end_trial(&mut self) {
+        let state = self.state.clone();
+        self.is_trial = false;
+        let mut keeper = keeper(&state, self, Who::process("agent"));
+        let ended = locked(&state, || {
+            keep::go_back(&mut keeper, None, Ending::RanOut).map_err(Refusal::State)
+        });
+        match ended {
+            Ok(trial) => {
+                self.pending = None;
+                if let Some(trial) = trial {
+                    self.read_digest = self.digest_before(&trial);
+                    log::warn!(
+                        "{} was not confirmed in time; what was before is back",
+                        trial.new.entry.policy
+                    );
+                }
+                self.look_again = self.follow;
+                self.feed(Input::Tick);
+            }
+            // It still waits; the next turn tries again.
+            Err(why) => log::error!("going back failed, and is tried again: {why}"),
+        }
+    }
+
+    /// Puts a policy in force that has to be confirmed: its own, or a copy.
+    pub(super) fn try_out(&mut self, policy: &Path, wish: Wish, seconds: u64) -> Answer {
+        self.outcome = Outcome::of(&wish);
+        let files = FileSystem::default();
+        let ready = prepare(policy, &files).map_err(|why| why.text.trim_end().to_owned());
+        let result = ready.and_then(|ready| self.begin_trial(policy, ready, &wish, seconds));
+        match result {
+            Ok(()) => {
+                let mut answer = self.tell_outcome();
+                answer.text = format!("{}\n{}", answer.text, tried(seconds));
+                answer
+            }
+            Err(why) => refused(&why),
+        }
+    }
+
+    fn begin_trial(
+        &mut self,
+        policy: &Path,
+        ready: Ready,
+        wish: &Wish,
+        seconds: u64,
+    ) -> Result<(), String> {
+        let in_force = self.wanted.as_ref().map(|wanted| &wanted.kept.entry.digest);
+        if self.pending.is_none() && in_force == Some(&ready.digest) {
+            let why = match self.follow {
+                true => NOTHING_TO_CONFIRM_FOLLOWED,
+                false => NOTHING_TO_CONFIRM,
+            };
+            return Err(why.to_owned());
+        }
+        if !wish.force {
+            crate::lockout::check(&ready.ruleset, &wish.caller)?;
+        }
+        let before = self.before(ready.policy.options.cut_revoked);
+        let digest = ready.digest.clone();
+        let kept = self.prepare_to_take(policy, ready)?;
+        let counts = std::mem::take(&mut self.counts);
+        let state = self.state.clone();
+        let was_trial = std::mem::replace(&mut self.is_trial, true);
+        let mut keeper = keeper(&state, self, Who::caller("apply", &wish.caller));
+        let time = Duration::from_secs(seconds);
+        let caller = wish.caller.clone();
+        let tried = locked(&state, || {
+            keep::try_out(&mut keeper, kept, before, time, caller)
+        });
+        if let Err(refusal) = tried {
+            self.is_trial = was_trial;
+            return Err(refusal.to_string());
+        }
+        self.pending = self.state.waiting();
+        if let Some(wanted) = &mut self.wanted {
+            wanted.counts = counts;
+        }
+        if policy == self.policy {
+            self.read_digest = Some(digest);
+        }
+        Ok(())
+    }
+
+    /// What a trial goes back to.
+    fn before(&mut self, cut: bool) -> Before {
+        let by_iptables = self.holder.is_deaf();
+        match &self.wanted {
+            Some(wanted) => Before {
+                entry: Some(wanted.kept.entry.clone()),
+                ruleset: Some(wanted.kept.ruleset.clone()),
+                by_iptables,
+                cut: wanted.cut,
+            },
+            None => {
+                let seen = self.holder.observe();
+                Before {
+                    entry: None,
+                    ruleset: seen.and_then(|seen| seen.table?.ruleset()),
+                    by_iptables,
+                    cut,
+                }
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self, caller: &Caller) -> Answer {
+        let state = self.state.clone();
+        let mut keeper = keeper(&state, self, Who::caller("confirm", caller));
+        let trial = match locked(&state, || keep::confirm(&mut keeper, caller)) {
+            Ok(trial) => trial,
+            Err(refusal) => return refused(&refusal.to_string()),
+        };
+        self.is_trial = false;
+        self.pending = None;
+        self.look_again = self.follow && self.read_digest.is_none();
+        self.outcome = Outcome::default();
+        self.outcome.spare = revocation::spared(caller, false);
+        self.cut(trial.before.ruleset.as_ref(), false);
+        let confirmed = trial.new.entry.policy;
+        let policy = self.policy.display().to_string();
+        let text = match confirmed == policy {
+            true => format!("confirmed: {confirmed} stays"),
+            false => format!(
+                "confirmed, until {policy} changes or the agent restarts. To keep it: mv {confirmed} {policy}"
+            ),
+        };
+        let answer = Answer::new(DONE, text, json!({"confirmed": confirmed}));
+        self.feed(Input::Tick);
+        answer
+    }
+
+    pub(super) fn rollback(&mut self, caller: &Caller) -> Answer {
+        let state = self.state.clone();
+        self.outcome = Outcome::default();
+        let was_trial = std::mem::replace(&mut self.is_trial, false);
+        let mut keeper = keeper(&state, self, Who::caller("rollback", caller));
+        match locked(&state, || keep::roll_back(&mut keeper)) {
+            Ok(done) => {
+                self.pending = None;
+                self.read_digest = None;
+                Answer::new(DONE, rolled_back(&done), Value::Null)
+            }
+            Err(refusal) => {
+                self.is_trial = was_trial;
+                refused(&refusal.to_string())
+            }
+        }
+    }
+
+    /// Refuses what would end a trial by accident.
+    pub(super) fn refuse_during_trial(&self) -> Option<Answer> {
+        let trial: &Pending = self.pending.as_ref()?;
+        let refusal = Refusal::Waits {
+            policy: trial.new.entry.policy.clone(),
+            seconds: trial.seconds_left(&state::clock()),
+        };
+        Some(refused(&refusal.to_string()))
+    }
+
+    /// Notes what is in force for good, once.
+    pub(super) fn note(&mut self) {
+        let state = self.state.clone();
+        let by_iptables = self.holder.is_deaf();
+        if self.is_trial {
+            return;
+        }
+        let Some(wanted) = self.wanted.as_mut().filter(|wanted| !wanted.is_noted) else {
+            return;
+        };
+        wanted.is_noted = true;
+        wanted.kept.entry.time = state::time();
+        wanted.kept.entry.by_iptables = by_iptables;
+        let kept = wanted.kept.clone();
+        let mut keeper = keeper(&state, self, Who::process("agent"));
+        let noted = locked(&state, || {
+            keep::keep(&mut keeper, &kept).map_err(Refusal::State)
+        });
+        if let Err(err) = noted {
+            log::warn!("the ruleset is in force, but will not be there at the next boot: {err}");
+        }
+    }
+}
+
+/// An answer that says why nothing was done.
+pub(super) fn refused(why: &str) -> Answer {
+    const UNCHANGED: &str = "nothing was changed";
+    let end = if why.contains(UNCHANGED) {
+        ""
+    } else {
+        UNCHANGED
+    };
+    let text = format!("{why}\n{end}");
+    Answer::new(TROUBLE, text.trim_end(), json!({"error": why}))
+}

@@ -1,0 +1,74 @@
+//! Loads rulesets without an agent: for `confirm`, `rollback`, `boot` and the guard.
+
+use peerwall_core::keep::Fault;
+use peerwall_core::ruleset::Ruleset;
+
+use super::loading::Loading;
+use super::{fallback, keep};
+use crate::agent::Holder;
+use crate::agent::state::{Before, Kept};
+use crate::cli::BackendName;
+use crate::keeper::{Loader, of_backend};
+use crate::output::Output;
+use crate::since;
+
+/// Loads by whatever backend a ruleset was held by.
+pub(super) struct Alone;
+
+impl Loader for Alone {
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        let entry = &kept.entry;
+        let to = Before {
+            entry: None,
+            ruleset: Some(kept.ruleset.clone()),
+            by_iptables: entry.by_iptables,
+            cut: entry.cut,
+        };
+        put(&to, &entry.policy)
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        let by_iptables = since::by_iptables();
+        let nothing = Before {
+            entry: None,
+            ruleset: None,
+            by_iptables,
+            cut: true,
+        };
+        put(&nothing, "")
+    }
+}
+
+/// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before admitted and it
+/// refuses.
+pub(super) fn put(to: &Before, policy: &str) -> Result<(), Fault> {
+    let was_by_iptables = since::by_iptables();
+    let old: Option<Ruleset> = keep::in_force().0;
+    let wanted = to.ruleset.as_ref();
+    let asked = match to.by_iptables {
+        true => BackendName::Iptables,
+        false => BackendName::Auto,
+    };
+    let mut holder = Holder::choose(asked, true).map_err(|err| Fault {
+        is_passing: true,
+        ..Fault::new(err)
+    })?;
+    let mut loading = Loading::new(wanted.is_some() && !holder.is_loaded(), old);
+    let done = holder.converge(wanted).map_err(|err| of_backend(&err))?;
+    loading.was(done.before);
+    // The one is in force; only now the other may go.
+    match (holder.is_deaf(), was_by_iptables) {
+        (true, _) => fallback::take_table_away(),
+        (false, true) => fallback::take_away(&Output::new(false)),
+        (false, false) => {}
+    }
+    match (wanted, holder.generation()) {
+        (None, _) => since::forget(),
+        (Some(_), Some(generation)) => since::note(generation, policy, holder.is_deaf()),
+        (Some(_), None) => {}
+    }
+    if let Some(wanted) = wanted {
+        loading.go_back(wanted, to.cut);
+    }
+    Ok(())
+}

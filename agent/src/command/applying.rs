@@ -1,0 +1,90 @@
+//! Puts a policy in force without an agent, for good or on trial.
+
+use std::time::Duration;
+
+use peerwall_core::keep::{self, Refusal};
+
+use super::keep as trials;
+use crate::agent::state::{Kept, State};
+use crate::audit::Who;
+use crate::caller::Caller;
+use crate::cli::WishArgs;
+use crate::keeper::{Keeper, Loader, of_io};
+use crate::output::{Output, complain};
+
+/// What came of it.
+pub(super) enum Applied {
+    /// It is in force.
+    Done,
+    /// It could not be loaded: the loader knows why.
+    NotLoaded(Refusal),
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// Puts a ruleset in force. `was_loaded` tells whether the loader has.
+pub(super) fn apply<L: Loader>(
+    loader: &mut L,
+    was_loaded: impl Fn(&L) -> bool,
+    kept: &Kept,
+    wish: &WishArgs,
+    caller: &Caller,
+    output: &Output,
+) -> Applied {
+    let state = State::open();
+    let lock = state.lock();
+    let result = match (&lock, wish.confirm) {
+        // A state directory that cannot be written is no reason to leave a host without its rules.
+        (Err(err), None) => loader
+            .load(kept)
+            .map_err(Refusal::NotLoaded)
+            .and(Err(Refusal::State(of_io(std::io::Error::other(
+                err.to_string(),
+            ))))),
+        (Err(err), Some(_)) => {
+            let fault = of_io(std::io::Error::other(err.to_string()));
+            Err(Refusal::NoWayBack(fault))
+        }
+        (Ok(_), confirm) => {
+            let mut keeper = Keeper {
+                state: &state,
+                loader: &mut *loader,
+                who: Who::caller("apply", caller),
+            };
+            match confirm {
+                None => keep::apply(&mut keeper, kept),
+                Some(seconds) => {
+                    let before = trials::before(&state);
+                    let time = Duration::from_secs(seconds);
+                    keep::try_out(&mut keeper, kept.clone(), before, time, caller.clone())
+                }
+            }
+        }
+    };
+    drop(lock);
+    match result {
+        Ok(()) => Applied::Done,
+        Err(refusal @ Refusal::NotLoaded(_)) => Applied::NotLoaded(refusal),
+        Err(Refusal::State(fault)) if wish.confirm.is_none() && was_loaded(loader) => {
+            if !output.is_json() {
+                complain(&format!(
+                    "warning: it is in force, but `peerwall boot` and `rollback` do not know of it: {fault}\n"
+                ));
+            }
+            Applied::Done
+        }
+        Err(refusal) => Applied::Refused(refusal),
+    }
+}
+
+/// Refuses to remove rules while a trial waits: its guard would bring back what was before.
+pub(super) fn may_remove() -> Result<(), Refusal> {
+    let Some(trial) = State::open().waiting() else {
+        return Ok(());
+    };
+    let seconds = trial.seconds_left(&crate::agent::state::clock());
+    Err(Refusal::Waits {
+        policy: trial.new.entry.policy,
+        seconds,
+    })
+}

@@ -1,0 +1,109 @@
+//! `peerwall boot`
+
+use std::path::Path;
+
+use peerwall_core::compile::compile;
+use peerwall_core::keep::{self, Booted, World as _};
+use peerwall_core::policy::HeldBy;
+use peerwall_core::policy::load::{NoFiles, load};
+
+use super::alone::Alone;
+use super::{DONE, TROUBLE};
+use crate::agent::state::{self, Kept, State};
+use crate::audit::Who;
+use crate::files::FileSystem;
+use crate::keeper::Keeper;
+use crate::output::{Output, complain};
+use crate::ready::prepare;
+
+/// What is loaded if nothing that was confirmed can be loaded and the policy is wrong.
+const CLOSED: &str =
+    "version = 1\n\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+
+/// The ruleset that closes a host, but for the safe core and ssh.
+pub(crate) fn closed() -> Option<Kept> {
+    let policy = load("closed", CLOSED, &NoFiles).policy?;
+    // What is open may be the way in of whoever repairs this.
+    let entry = state::entry(Path::new("closed"), "closed", false, false);
+    Some(Kept {
+        entry,
+        ruleset: compile(&policy).0,
+    })
+}
+
+/// What the policy says now, for a host where nothing was confirmed.
+fn read(policy: &Path) -> Result<Kept, String> {
+    // The agent comes right after this, and waits for what is to be discovered.
+    let ready = prepare(policy, &FileSystem { waits: true })
+        .map_err(|why| why.text.trim_end().to_owned())?;
+    ready.check_permissions()?;
+    let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
+    let cut = ready.policy.options.cut_revoked;
+    Ok(Kept {
+        entry: state::entry(policy, &ready.digest, by_iptables, cut),
+        ruleset: ready.ruleset,
+    })
+}
+
+pub(super) fn run(policy: &Path) -> u8 {
+    let output = Output::new(false);
+    let Some(closed) = closed() else {
+        return TROUBLE;
+    };
+    let state = State::open();
+    // A lock that cannot be had is no reason to leave a host open.
+    let _lock = state
+        .lock()
+        .map_err(|err| complain(&format!("warning: {err}\n")));
+    let mut keeper = Keeper {
+        state: &state,
+        loader: Alone,
+        who: Who::process("boot"),
+    };
+    let boot = keep::boot(&mut keeper, |_| read(policy), &closed);
+    let is_good = matches!(boot.booted, Booted::Confirmed(_) | Booted::Policy(_));
+    for problem in &boot.problems {
+        let severity = if is_good { "warning" } else { "error" };
+        complain(&format!("{severity}: {problem}\n"));
+    }
+    match boot.booted {
+        Booted::Confirmed(entry) => {
+            output.text(&format!(
+                "loaded number {} of {}, from {}\n",
+                entry.number, entry.time, entry.policy
+            ));
+            DONE
+        }
+        Booted::Policy(entry) => {
+            output.text(&format!(
+                "nothing that was confirmed could be loaded; applied {}\n",
+                entry.policy
+            ));
+            DONE
+        }
+        Booted::Closed => {
+            complain(
+                "error: nothing that was confirmed and no policy could be loaded: this host is closed now, but for the safe core and ssh; repair the policy, then `peerwall apply`\n",
+            );
+            TROUBLE
+        }
+        Booted::Nothing => {
+            let clock = keeper.clock();
+            complain(&format!(
+                "error: not even the closed ruleset could be loaded: this host is as open as its other tables leave it (boot {})\n",
+                clock.boot
+            ));
+            TROUBLE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_closes_a_host_is_a_policy() {
+        assert!(closed().is_some());
+    }
+}

@@ -1,0 +1,151 @@
+//! Trials, confirmations and ways back on this host: core's machine over the state directory and whatever loads
+//! rulesets.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use peerwall_core::backend::BackendError;
+use peerwall_core::keep::{self, Clock, Entry, Fault, History, Kind, World};
+use peerwall_core::ruleset::Ruleset;
+
+use crate::agent::state::{self, Kept, Pending, State};
+use crate::audit::{self, Who};
+use crate::caller::Caller;
+use crate::passing;
+
+/// Puts rulesets in force.
+pub trait Loader {
+    /// Makes a ruleset be in force; nothing happens if it is.
+    ///
+    /// # Errors
+    /// [`Fault`] if it cannot be.
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault>;
+
+    /// Removes what is ours.
+    ///
+    /// # Errors
+    /// [`Fault`] if it cannot be removed.
+    fn unload(&mut self) -> Result<(), Fault>;
+}
+
+impl<L: Loader> Loader for &mut L {
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        (**self).load(kept)
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        (**self).unload()
+    }
+}
+
+/// This host, as the machine acts on it. The state directory has to be locked by whoever calls the machine.
+pub struct Keeper<'k, L> {
+    /// The state directory.
+    pub state: &'k State,
+    /// What loads rulesets.
+    pub loader: L,
+    /// Who does it, for the audit trail.
+    pub who: Who,
+}
+
+impl<L: Loader> World for Keeper<'_, L> {
+    type Ruleset = Ruleset;
+    type Caller = Caller;
+
+    fn clock(&self) -> Clock {
+        state::clock()
+    }
+
+    fn history(&mut self) -> Result<History, Fault> {
+        self.state.history().map_err(of_io)
+    }
+
+    fn set_history(&mut self, history: &History) -> Result<(), Fault> {
+        self.state.set_history(history).map_err(of_io)
+    }
+
+    fn trial(&mut self) -> Result<Option<Pending>, Fault> {
+        self.state.trial().map_err(of_io)
+    }
+
+    fn set_trial(&mut self, trial: Option<&Pending>) -> Result<(), Fault> {
+        self.state.set_trial(trial).map_err(of_io)
+    }
+
+    fn stored(&mut self, entry: &Entry) -> Result<Ruleset, Fault> {
+        let kept = self.state.load(entry.clone()).map_err(of_io)?;
+        Ok(kept.ruleset)
+    }
+
+    fn store(&mut self, number: u64, ruleset: &Ruleset) -> Result<(), Fault> {
+        self.state.store(number, ruleset).map_err(of_io)
+    }
+
+    fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
+        self.loader.load(kept)
+    }
+
+    fn unload(&mut self) -> Result<(), Fault> {
+        self.loader.unload()
+    }
+
+    fn start_guard(&mut self) -> Result<(), Fault> {
+        state::spawn_guard().map_err(of_io)
+    }
+
+    fn is_same(&self, here: &Caller, first: &Caller) -> bool {
+        first.is_same(here)
+    }
+
+    fn record(&mut self, kind: Kind, entry: Option<&Entry>) {
+        audit::record(self.state, kind, entry, &self.who);
+    }
+
+    fn pause(&mut self, time: Duration) {
+        thread::sleep(time);
+    }
+}
+
+/// What an error of the operating system means for the machine.
+pub fn of_io(err: io::Error) -> Fault {
+    Fault {
+        is_passing: passing::is_passing_io(&err),
+        ..Fault::new(err.to_string())
+    }
+}
+
+/// What a backend's error means for the machine.
+pub fn of_backend(err: &BackendError) -> Fault {
+    let (is_passing, is_unknown) = match err {
+        BackendError::Stale => (true, false),
+        BackendError::Owned | BackendError::Missing(_) => (false, false),
+        BackendError::Refused(refusals) => {
+            let passing =
+                |refusal: &peerwall_core::backend::Refusal| passing::is_passing(refusal.errno);
+            (refusals.iter().any(passing), false)
+        }
+        // Sockets that cannot be had, buffers that are full.
+        BackendError::Transport(_) => (true, true),
+        BackendError::Protocol(_) | BackendError::Unknown(_) => (true, true),
+    };
+    Fault {
+        text: err.to_string(),
+        is_passing,
+        is_unknown,
+    }
+}
+
+/// Does something while the state directory is locked.
+///
+/// # Errors
+/// [`keep::Refusal::State`] if it cannot be locked.
+pub fn locked<T>(
+    state: &State,
+    act: impl FnOnce() -> Result<T, keep::Refusal>,
+) -> Result<T, keep::Refusal> {
+    let _lock = state
+        .lock()
+        .map_err(|err| keep::Refusal::State(of_io(err)))?;
+    act()
+}
