@@ -13,6 +13,7 @@ use crate::agent::state::{self, Kept, Pending, State};
 use crate::audit::{self, Who};
 use crate::caller::Caller;
 use crate::passing;
+use crate::secure_file;
 
 /// Puts rulesets in force.
 pub trait Loader {
@@ -110,7 +111,7 @@ impl<L: Loader> World for Keeper<'_, L> {
 /// What an error of the operating system means for the machine.
 pub fn of_io(err: io::Error) -> Fault {
     Fault {
-        is_passing: passing::is_passing_io(&err),
+        is_passing: secure_file::is_passing(&err),
         ..Fault::new(err.to_string())
     }
 }

@@ -67,6 +67,8 @@ const SWEEP_AFTER: Duration = Duration::from_secs(1);
 const GONE_MAX: usize = 8;
 /// How soon going back is tried again.
 const RETRY_TRIAL: Duration = Duration::from_millis(100);
+/// How often a policy is read when something passing keeps it from being read.
+const READ_TRIES: u32 = 10;
 
 /// Runs the agent until SIGTERM or SIGINT, which leave the rules in place.
 ///
@@ -415,7 +417,15 @@ impl Agent {
             files: FileSystem { waits: self.follow },
             watch: RefCell::new(&mut self.watch),
         };
-        let read = prepare(&self.policy, &files);
+        let mut read = prepare(&self.policy, &files);
+        for _ in 1..READ_TRIES {
+            if read.as_ref().err().is_none_or(|why| !why.is_passing) {
+                break;
+            }
+            std::thread::sleep(passing::PAUSE);
+            read = prepare(&self.policy, &files);
+        }
+        let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
         self.watch.drop_others();
         let result = match read {
             Ok(ready) => self.accept(ready),
@@ -432,6 +442,8 @@ impl Agent {
                     log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
                 }
                 self.metrics.reload_errors += 1;
+                // Nothing tells of the end of what passes.
+                self.look_again = is_passing;
             }
         }
         let result = result.map(drop);

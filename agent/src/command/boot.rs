@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peerwall_core::compile::compile;
-use peerwall_core::keep::{self, Booted, World as _};
+use peerwall_core::keep::{self, Booted, Fault, World as _};
 use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::{NoFiles, load};
 
@@ -32,11 +32,13 @@ pub(crate) fn closed() -> Option<Kept> {
 }
 
 /// What the policy says now, for a host where nothing was confirmed.
-fn read(policy: &Path) -> Result<Kept, String> {
+fn read(policy: &Path) -> Result<Kept, Fault> {
     // The agent comes right after this, and waits for what is to be discovered.
-    let ready = prepare(policy, &FileSystem { waits: true })
-        .map_err(|why| why.text.trim_end().to_owned())?;
-    ready.check_permissions()?;
+    let ready = prepare(policy, &FileSystem { waits: true }).map_err(|why| Fault {
+        is_passing: why.is_passing,
+        ..Fault::new(why.text.trim_end())
+    })?;
+    ready.check_permissions().map_err(Fault::new)?;
     let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
     let cut = ready.policy.options.cut_revoked;
     Ok(Kept {

@@ -3,21 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Whether the same operation may succeed later without any change of files.
+use crate::passing;
+
+/// Whether the same operation may succeed later without any change of files: as [`passing`] has it, or since the file
+/// system fails.
 pub fn is_passing(err: &io::Error) -> bool {
-    let passing = [
-        libc::EMFILE,
-        libc::ENFILE,
-        libc::ENOMEM,
-        libc::ENOBUFS,
-        libc::EIO,
-        libc::EINTR,
-        libc::EAGAIN,
-        libc::ETIMEDOUT,
-        libc::ESTALE,
-    ];
+    let of_files = [libc::EIO, libc::ETIMEDOUT, libc::ESTALE];
     match err.raw_os_error() {
-        Some(errno) => passing.contains(&errno),
+        Some(errno) => passing::is_passing(errno) || of_files.contains(&errno),
         // With the file's name around it.
         None => cause(err).is_some_and(is_passing),
     }

@@ -643,11 +643,11 @@ pub struct Boot {
 /// pass is tried again.
 pub fn boot<W: World>(
     world: &mut W,
-    policy: impl FnOnce(&mut W) -> Result<Kept<W::Ruleset>, String>,
+    mut policy: impl FnMut(&mut W) -> Result<Kept<W::Ruleset>, Fault>,
     closed: &Kept<W::Ruleset>,
 ) -> Boot {
     let mut problems = Vec::new();
-    match waiting(world) {
+    match persist(world, waiting) {
         Ok(None) => {}
         Ok(Some(trial)) => {
             problems.push(format!(
@@ -658,7 +658,7 @@ pub fn boot<W: World>(
         }
         Err(fault) => problems.push(fault.text),
     }
-    let history = world.history().unwrap_or_else(|fault| {
+    let history = persist(world, W::history).unwrap_or_else(|fault| {
         problems.push(fault.text);
         History::default()
     });
@@ -680,8 +680,9 @@ pub fn boot<W: World>(
             Err(fault) => problems.push(format!("number {}: {fault}", entry.number)),
         }
     }
-    let usable =
-        policy(world).and_then(
+    let usable = persist(world, &mut policy)
+        .map_err(|fault| fault.text)
+        .and_then(
             |kept| match history.refused == Some(kept.entry.digest.clone()) {
                 true => Err(format!("{} was gone back from", kept.entry.policy)),
                 false => Ok(kept),

@@ -219,8 +219,8 @@ fn tried() -> Memory {
     memory
 }
 
-fn no_policy(_: &mut Memory) -> Result<Kept<R>, String> {
-    Err("the policy is wrong".into())
+fn no_policy(_: &mut Memory) -> Result<Kept<R>, Fault> {
+    Err(Fault::new("the policy is wrong"))
 }
 
 fn boot_it(memory: &mut Memory) -> Boot {
@@ -487,6 +487,25 @@ cases! {
         assert_eq!(memory.digests(), ["4", "5", "6", "7", "8", "9"]);
         assert_eq!(memory.history.last().map(|last| last.number), Some(9));
     }
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_at_the_moment_is_read_again_at_boot() {
+    let mut memory = Memory::default();
+    let mut tries = 0;
+    let read = |_: &mut Memory| {
+        tries += 1;
+        match tries {
+            3 => Ok(policy(5)),
+            _ => Err(Fault {
+                is_passing: true,
+                ..Fault::new("too many open files")
+            }),
+        }
+    };
+    let boot = boot(&mut memory, read, &policy(CLOSED));
+    assert_eq!(boot.booted, Booted::Policy(policy(5).entry));
+    assert_eq!((memory.kernel, tries), (Some(5), 3));
 }
 
 #[test]
