@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use peerwall_core::port::TCP;
 use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, peerwall_bin};
 use peerwall_integration::open::{Agent, at, track, tracked, wait_for};
 
 const POLICY: &str = "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
@@ -70,9 +71,30 @@ netns_test! {
             host.peerwall_ok(&["rollback"]);
         }
         // Guards look every now and then whether they are needed still.
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(3));
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).unwrap();
         assert_eq!(children, "");
+    }
+
+    fn an_idle_agent_pats_its_watchdog() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = policy(&folder);
+        let address = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut command = host.command(peerwall_bin());
+        command.arg("run").arg(&path).env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
+        let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
+        // Nothing happens, and nobody asks.
+        let mut pats = 0;
+        while pats < 3 {
+            let mut message = [0; 4096];
+            let len = socket.recv(&mut message).unwrap();
+            pats += usize::from(message[..len].starts_with(b"WATCHDOG=1"));
+        }
+        agent.kill().unwrap();
+        agent.wait().unwrap();
     }
 
     fn a_table_that_is_replaced_is_not_told_to_be_gone() {

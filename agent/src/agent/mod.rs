@@ -186,6 +186,7 @@ impl Agent {
         let holder = Holder::choose(asked, !args.no_owner)?;
         let poll = holder.is_deaf().then_some(LOOK_EVERY);
         let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
+        let watchdog = sd_notify::watchdog_enabled().map(|every| every / 2);
         Ok(Self {
             policy,
             asked: args.backend,
@@ -207,8 +208,9 @@ impl Agent {
             exporter,
             state: State::open(),
             signals,
-            watchdog: sd_notify::watchdog_enabled().map(|every| every / 2),
-            watchdog_due: None,
+            watchdog,
+            // The first is due at once: an agent that nothing happens to would not wake up for it.
+            watchdog_due: watchdog.map(|_| Instant::now()),
             wanted: None,
             read_digest: None,
             pending: None,
