@@ -895,3 +895,20 @@ netns_test! {
         agent.wait_for(|| peers(&host).contains("192.0.2.2"), "the change");
     }
 }
+
+netns_test! {
+    fn a_changed_backend_leaves_nothing_of_the_other() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let text = |backend: &str| format!("{}[options]\nbackend = \"{backend}\"\n", policy(&["192.0.2.1"]));
+        let path = write(folder.path(), "policy.toml", &text("nft"));
+        let agent = Agent::start(&host, &path, &[]);
+        let has_table = || host.try_sh("nft list table inet peerwall").status.success();
+        let has_chains = || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
+        assert!(has_table() && !has_chains());
+        for (backend, by_nft) in [("iptables", false), ("nft", true)] {
+            write(folder.path(), "policy.toml", &text(backend));
+            agent.wait_for(|| has_table() == by_nft && has_chains() != by_nft, backend);
+        }
+    }
+}

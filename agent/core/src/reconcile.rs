@@ -141,6 +141,11 @@ pub struct Reconcile {
 }
 
 impl Reconcile {
+    /// How often to look although nothing happened, from the next time the rules are as they should be.
+    pub fn look_every(&mut self, poll: Option<Duration>) {
+        self.poll = poll;
+    }
+
     /// One that knows nothing yet. `poll` is how often to look although nothing happened, where there
     /// are no events.
     pub fn new(poll: Option<Duration>) -> Self {

@@ -92,15 +92,6 @@ impl Holder {
         })
     }
 
-    /// Goes over to iptables, if the kernel lacks what a policy needs.
-    ///
-    /// # Errors
-    /// A sentence, if there is none.
-    pub fn fall_back(&mut self) -> Result<(), String> {
-        *self = Self::iptables()?;
-        Ok(())
-    }
-
     /// Its name, and why it was taken.
     pub fn describe(&self) -> String {
         match self {

@@ -36,13 +36,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::caller::{Caller, Ssh};
 use crate::cli::{BackendName, RunArgs};
-use crate::command::{DONE, TROUBLE};
+use crate::command::{DONE, TROUBLE, fallback};
 use crate::connections::{Connections, Older};
 use crate::files::{FileSystem, beside};
 use crate::foreign;
 use crate::kernel::lacks;
 use crate::links::{self, Links};
 use crate::lockout;
+use crate::output::Output;
 use crate::passing;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
@@ -125,6 +126,8 @@ impl Outcome {
 struct Agent {
     policy: PathBuf,
     asked: Option<BackendName>,
+    /// Whether to own the table where the kernel can.
+    owns: bool,
     metrics_file: Option<PathBuf>,
     /// Whether policy files that others than root can write are refused.
     secure: bool,
@@ -190,6 +193,7 @@ impl Agent {
         Ok(Self {
             policy,
             asked: args.backend,
+            owns: !args.no_owner,
             metrics_file: args.metrics_file.clone(),
             secure: !args.insecure_permissions,
             follow: !args.no_follow,
@@ -601,9 +605,42 @@ impl Agent {
 
     /// What the policy says of the backend counts when the command line said nothing.
     fn choose_backend(&mut self, said: HeldBy) -> Result<(), String> {
-        match (self.asked, said, self.holder.is_deaf()) {
-            (None, HeldBy::Iptables, false) => self.holder.fall_back(),
-            _ => Ok(()),
+        match said {
+            HeldBy::Auto => Ok(()),
+            HeldBy::Nft => self.change_backend(false),
+            HeldBy::Iptables => self.change_backend(true),
+        }
+    }
+
+    /// Holds the rules by the other backend from the next change on, unless one was asked for at the start.
+    fn change_backend(&mut self, to_iptables: bool) -> Result<(), String> {
+        if self.asked.is_some() || self.holder.is_deaf() == to_iptables {
+            return Ok(());
+        }
+        let name = match to_iptables {
+            true => BackendName::Iptables,
+            false => BackendName::Nft,
+        };
+        self.hold_by(Holder::choose(name, self.owns)?);
+        Ok(())
+    }
+
+    fn hold_by(&mut self, holder: Holder) {
+        self.holder = holder;
+        self.reconcile.look_every(self.look_every());
+    }
+
+    fn look_every(&self) -> Option<Duration> {
+        self.holder.is_deaf().then_some(LOOK_EVERY)
+    }
+
+    /// What the other backend held goes, now that this one holds the rules.
+    fn retire_other(&self, why: &Why) {
+        let was_iptables = since::by_iptables();
+        match self.holder.is_deaf() {
+            true if !was_iptables || matches!(why, Why::Start) => fallback::take_table_away(),
+            false if was_iptables => fallback::take_away(&Output::new(false)),
+            _ => {}
         }
     }
 
@@ -627,8 +664,12 @@ impl Agent {
             && lacks(err)
         {
             log::warn!("{err}; going on with iptables");
-            result = match self.holder.fall_back() {
-                Ok(()) => self.holder.converge(Some(&wanted.kept.ruleset)),
+            let ruleset = wanted.kept.ruleset.clone();
+            result = match Holder::choose(BackendName::Iptables, self.owns) {
+                Ok(holder) => {
+                    self.hold_by(holder);
+                    self.holder.converge(Some(&ruleset))
+                }
                 Err(err) => Err(BackendError::Transport(err)),
             };
         }
@@ -648,6 +689,7 @@ impl Agent {
                 }
                 match why {
                     Why::Policy | Why::Start | Why::Retry => {
+                        self.retire_other(why);
                         self.cut(done.before.as_ref(), is_first);
                     }
                     // Not now: whoever did it may do it again at once.

@@ -29,6 +29,9 @@ impl Loader for Agent {
     /// What cannot be loaded is not wanted any more: what was before goes on.
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
         let old = self.wanted.take();
+        if let Err(err) = self.change_backend(kept.entry.by_iptables) {
+            log::warn!("the backend stays: {err}");
+        }
         self.want(kept.clone());
         self.outcome.converged = None;
         self.feed(Input::Wanted);

@@ -198,7 +198,7 @@ pub(crate) fn is_loaded(seen: &Seen) -> bool {
 }
 
 /// Takes our table away, now that the chains are in force, if there is one.
-pub(super) fn take_table_away() {
+pub(crate) fn take_table_away() {
     let removed =
         Kernel::open().and_then(|mut kernel| converge::converge(&mut kernel, None, Hold::No));
     match removed {
@@ -209,7 +209,7 @@ pub(super) fn take_table_away() {
 }
 
 /// Takes our chains away, now that the table is in force.
-pub(super) fn take_away(output: &Output) {
+pub(crate) fn take_away(output: &Output) {
     let removed = look().and_then(|(iptables, seen)| {
         let steps = Steps::new(None, &seen);
         iptables.commit(&steps, &seen)
