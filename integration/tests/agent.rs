@@ -511,6 +511,16 @@ netns_test! {
         assert!(has("192.0.2.2"));
         fs::rename(&copy, &path).unwrap();
         agent.wait_for(|| host.peerwall(&["plan", text]).status.success(), "the policy that was moved there");
+        // The policy changes during a trial: it waits until that is over.
+        fs::write(&copy, policy(&["192.0.2.8"])).unwrap();
+        assert!(apply(&["--confirm", "60s", copied]).status.success());
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.9"]));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(has("192.0.2.8") && !has("192.0.2.9"));
+        host.peerwall_ok(&["rollback"]);
+        agent.wait_for(|| has("192.0.2.9"), "the policy that changed meanwhile");
+        write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        agent.wait_for(|| has("192.0.2.2"), "the policy");
         // Moved there before it was confirmed: that is no confirmation either.
         fs::write(&copy, policy(&["192.0.2.3"])).unwrap();
         assert!(apply(&["--confirm", "2s", copied]).status.success());

@@ -266,9 +266,14 @@ impl Agent {
         let mut keeper = keeper(&state, self, Who::caller("rollback", caller));
         match locked(&state, || keep::roll_back(&mut keeper)) {
             Ok(done) => {
-                self.pending = None;
-                self.read_digest = None;
-                Answer::new(DONE, rolled_back(&done), Value::Null)
+                if let Some(trial) = self.pending.take() {
+                    self.read_digest = self.digest_before(&trial);
+                }
+                // It may have changed during the trial.
+                self.look_again = self.follow;
+                let answer = Answer::new(DONE, rolled_back(&done), Value::Null);
+                self.feed(Input::Tick);
+                answer
             }
             Err(refusal) => {
                 self.is_trial = was_trial;
