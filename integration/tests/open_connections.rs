@@ -138,7 +138,7 @@ netns_test! {
             echo(&host, "[::]:9100");
             apply(&host, backend, &path, &[]);
             let mut agent = with_agent.then(|| Agent::start(&host, &path, &["--backend", backend, "--no-follow"]));
-            for way in ["expires", "rollback", "replaced", "killed", "history"] {
+            for way in ["expires", "rollback", "refused", "killed", "history"] {
                 if way == "history" && with_agent {
                     continue;
                 }
@@ -150,15 +150,18 @@ netns_test! {
                 assert!(lives(&mut ends) && lives(&mut stays), "{name}");
                 match way {
                     "expires" => {}
-                    "replaced" => drop(apply(&host, backend, &second, &confirm)),
+                    // Only on purpose: a second trial does not end the first.
+                    "refused" => {
+                        let output = host.peerwall(&["apply", "--backend", backend, "--confirm", "60s", second.to_str().unwrap()]);
+                        assert_eq!(output.status.code(), Some(2), "{name}: {}", said(&output));
+                        assert!(said(&output).contains("on trial") && lives(&mut ends), "{name}: {}", said(&output));
+                        host.peerwall_ok(&["rollback"]);
+                    }
                     "killed" => drop(agent.take()),
                     _ => drop(host.peerwall_ok(&["rollback"])),
                 }
                 wait_for(&name, || !lives(&mut ends.try_clone().unwrap()));
                 assert!(lives(&mut stays), "{name}");
-                if way == "replaced" {
-                    host.peerwall_ok(&["rollback"]);
-                }
             }
         }
     }
