@@ -479,6 +479,22 @@ mod random {
             })
     }
 
+    #[test]
+    fn a_network_of_peers_that_contains_pods_is_the_rest_of_it() {
+        let text = "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n-A INPUT -s 0.0.0.0/1 -j ACCEPT\n-A INPUT -s 10.244.0.0/16 -j ACCEPT\nCOMMIT\n";
+        let file = File {
+            name: "v4".into(),
+            text: text.into(),
+            family: Some(Family::V4),
+        };
+        let import = import(&[file], &Facts::default()).unwrap();
+        assert!(
+            !import.policy.contains("\"0.0.0.0/1\"") && import.policy.contains("\"64.0.0.0/2\""),
+            "{}",
+            import.policy
+        );
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

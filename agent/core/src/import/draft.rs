@@ -109,6 +109,7 @@ pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Unsaid>) {
         writer.icmp(view, known);
         writer.reject(view, known);
     }
+    writer.leave_pods_out();
     writer.name_all();
     (writer.draft, writer.unsaid)
 }
@@ -938,6 +939,28 @@ impl Writer<'_> {
             return;
         }
         self.draft.reject |= view.refuses(i, s);
+    }
+
+    /// A peer's network that contains pods is the rest of it: pods are believed on the interfaces of their overlay.
+    fn leave_pods_out(&mut self) {
+        let pods: Vec<IpNet> = self
+            .draft
+            .overlays
+            .iter()
+            .flat_map(|o| o.subnets.clone())
+            .collect();
+        for peer in &mut self.draft.peers {
+            let of = |net: &IpNet| {
+                let inside: Vec<IpNet> = pods
+                    .iter()
+                    .copied()
+                    .filter(|pods| net.contains(pods))
+                    .collect();
+                addr::subtract(*net, &inside)
+            };
+            peer.addresses = peer.addresses.iter().flat_map(of).collect();
+        }
+        self.draft.peers.retain(|peer| !peer.addresses.is_empty());
     }
 
     /// Gives everything a name of its own.
