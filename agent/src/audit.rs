@@ -103,16 +103,3 @@ fn append(state: &State, event: &Event) -> io::Result<()> {
     line.push(b'\n');
     state.folder().append(NAME, &line, SIZE_MAX, OLD)
 }
-
-/// The last events, the newest last; what cannot be read is left out.
-pub fn last(state: &State, count: usize) -> Vec<Event> {
-    let mut found = Vec::new();
-    for name in [OLD, NAME] {
-        let text = state.folder().read(name).ok().flatten().unwrap_or_default();
-        let lines = text.split(|byte| *byte == b'\n');
-        found.extend(lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok()));
-    }
-    let extra = found.len().saturating_sub(count);
-    found.drain(..extra);
-    found
-}
