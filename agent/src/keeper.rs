@@ -12,7 +12,9 @@ use peerwall_core::ruleset::Ruleset;
 use crate::agent::state::{self, Kept, Pending, State};
 use crate::audit::{self, Who};
 use crate::caller::Caller;
+use crate::files::FileSystem;
 use crate::passing;
+use crate::ready::prepare_stored;
 use crate::secure_file;
 
 /// Puts rulesets in force.
@@ -91,6 +93,10 @@ impl<L: Loader> World for Keeper<'_, L> {
         self.loader.unload()
     }
 
+    fn recompile(&mut self, entry: &Entry) -> Option<Ruleset> {
+        recompile(self.state, entry)
+    }
+
     fn start_guard(&mut self) -> Result<(), Fault> {
         state::spawn_guard().map_err(of_io)
     }
@@ -105,6 +111,26 @@ impl<L: Loader> World for Keeper<'_, L> {
 
     fn pause(&mut self, time: Duration) {
         thread::sleep(time);
+    }
+}
+
+/// Compiles the stored text of an entry's policy with today's lists; `None` if the text is not stored, or a list is
+/// missing, wrong, or writable by others.
+fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
+    let text = state.text(&entry.digest)?;
+    match prepare_stored(&text, &FileSystem { waits: true }) {
+        Ok(ready) => match ready.check_permissions() {
+            Ok(()) => Some(ready.ruleset),
+            Err(why) => {
+                log::warn!("{}: its lists stay as they were: {why}", entry.policy);
+                None
+            }
+        },
+        Err(why) => {
+            let why = why.text.trim_end();
+            log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
+            None
+        }
     }
 }
 

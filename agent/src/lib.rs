@@ -25,6 +25,7 @@ pub mod names;
 pub mod netlink;
 pub mod output;
 pub mod passing;
+pub mod policy_text;
 pub mod ready;
 pub mod revocation;
 pub mod routes;

@@ -6,7 +6,7 @@ use std::path::Path;
 use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::expect;
-use peerwall_core::policy::load::{Files, ReadError, load};
+use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::caller::Caller;
 use crate::facts;
 use crate::output::complain;
+use crate::policy_text::{PolicyText, Recorded};
 use crate::secure_file;
 
 /// What to do about files that others can write.
@@ -36,8 +37,10 @@ pub struct Ready {
     pub misfits: Vec<Diagnostic>,
     /// Sentences that say why users other than root could have written it, as its files were when they were read.
     pub doubts: Vec<String>,
-    /// SHA-256 of all its files, in hexadecimal.
+    /// SHA-256 of its text, in hexadecimal.
     pub digest: String,
+    /// Its text, to compile it again when a list changed.
+    pub text: PolicyText,
 }
 
 /// Why there is no [`Ready`].
@@ -61,7 +64,25 @@ pub struct NotReady {
 /// [`NotReady`] with everything that is wrong with it.
 pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
     let main = secure_file::text(path).map_err(|err| Box::new(unread(path, err)))?;
-    let loaded = load(&main.name, &main.text, files);
+    build(path, main, files)
+}
+
+/// Compiles the stored text of a policy with the lists, and on the host, of today.
+///
+/// # Errors
+/// [`NotReady`], for example if a list is missing.
+pub fn prepare_stored(text: &PolicyText, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let main = Text {
+        name: text.main.clone(),
+        text: text.main_text().to_owned(),
+        doubts: Vec::new(),
+    };
+    build(Path::new(&text.main), main, &text.over(files))
+}
+
+fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let files = Recorded::new(files);
+    let loaded = load(&main.name, &main.text, &files);
     if let Some(why) = loaded.passing {
         return Err(Box::new(unread(path, ReadError::Passing(why))));
     }
@@ -83,6 +104,7 @@ pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
     }
     Ok(Ready {
         digest: digest(&loaded.sources),
+        text: PolicyText::new(&main.name, &loaded.sources, files.matches()),
         policy,
         ruleset,
         origins,
@@ -139,10 +161,10 @@ fn in_order(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by_key(|d| (d.place.file, d.place.span.start));
 }
 
-/// SHA-256 over names and texts of files.
+/// SHA-256 over the texts of a policy's own files.
 fn digest(sources: &Sources) -> String {
     let mut hasher = Sha256::new();
-    for text in sources.policy_texts() {
+    for (_, text) in sources.policy_texts() {
         hasher.update(text.len().to_string());
         hasher.update(":");
         hasher.update(text);

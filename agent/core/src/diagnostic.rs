@@ -179,10 +179,10 @@ impl Sources {
         id
     }
 
-    /// The policy's own text: its file and those that it includes, in order.
-    pub fn policy_texts(&self) -> impl Iterator<Item = &str> {
+    /// Name and text of the policy's own files: the main one and those that it includes, in order.
+    pub fn policy_texts(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.files.iter().filter(|file| file.is_policy);
-        own.map(|file| file.text.as_str())
+        own.map(|file| (file.name.as_str(), file.text.as_str()))
     }
 
     /// Adds a file.

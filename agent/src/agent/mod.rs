@@ -45,7 +45,7 @@ use crate::links::{self, Links};
 use crate::lockout;
 use crate::output::Output;
 use crate::passing;
-use crate::ready::{Ready, prepare};
+use crate::ready::{NotReady, Ready, prepare, prepare_stored};
 use crate::revocation;
 use crate::secure_file;
 use crate::since;
@@ -92,8 +92,20 @@ struct Wanted {
     cut: bool,
     /// Peers, overlays and allows, for telling.
     counts: Value,
-    /// Whether the history has it.
-    is_noted: bool,
+    /// What the state directory does not have yet.
+    unsaved: Unsaved,
+    /// Why it could not be written.
+    unsaved_error: Option<String>,
+}
+
+/// What of a ruleset in force has yet to be written to the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsaved {
+    Nothing,
+    /// The policy: it is new in the history.
+    Policy,
+    /// Only the ruleset: members of lists, addresses or routes changed.
+    Ruleset,
 }
 
 /// What became of reading and converging, for who asked for it.
@@ -419,30 +431,15 @@ impl Agent {
     fn read(&mut self) -> Input {
         self.outcome.warnings.clear();
         self.watch.add(&self.policy);
-        let files = Watched {
-            files: FileSystem { waits: self.follow },
-            watch: RefCell::new(&mut self.watch),
-        };
-        let mut read = prepare(&self.policy, &files);
-        for _ in 1..READ_TRIES {
-            if read.as_ref().err().is_none_or(|why| !why.is_passing) {
-                break;
-            }
-            std::thread::sleep(passing::PAUSE);
-            read = prepare(&self.policy, &files);
-        }
+        let policy = self.policy.clone();
+        let read = self.read_patiently(|files| prepare(&policy, files));
         let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
-        self.watch.drop_others();
         let result = match read {
             Ok(ready) => self.accept(ready),
             Err(why) => Err(why.text.trim_end().to_owned()),
         };
         match &result {
-            Ok(false) => {
-                self.outcome.read = Some(Ok(()));
-                return Input::Tick; // it is what is in force
-            }
-            Ok(true) => {}
+            Ok(_) => {}
             Err(why) => {
                 if self.reconcile.policy_error.as_ref() != Some(why) {
                     log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
@@ -452,18 +449,74 @@ impl Agent {
                 self.look_again = is_passing;
             }
         }
-        let result = result.map(drop);
-        self.outcome.read = Some(result.clone());
-        if result.is_err() && self.wanted.is_none() {
+        let is_new = self.wanted.is_none();
+        if is_new && result.is_err() {
             self.fall_back_to_confirmed();
-            let _ = self.reconcile.step(self.now(), Input::Read(result));
-            return Input::Wanted;
         }
-        Input::Read(result)
+        let is_changed = result == Ok(Reading::Take);
+        let is_other = self.refresh_lists(&result);
+        self.watch.drop_others();
+        self.outcome.read = Some(result.clone().map(drop));
+        match result {
+            Ok(_) if is_changed || is_other => Input::Read(Ok(())),
+            Ok(_) => Input::Tick, // it is what is in force
+            Err(why) => {
+                let read = Input::Read(Err(why));
+                if !is_new && !is_other {
+                    return read;
+                }
+                let _ = self.reconcile.step(self.now(), read);
+                Input::Wanted
+            }
+        }
     }
 
-    /// Takes a policy that was read; whether it is another than what is in force.
-    fn accept(&mut self, ready: Ready) -> Result<bool, String> {
+    /// Reads a policy, several times if what keeps it from being read may pass. Every file that is read is watched.
+    fn read_patiently(
+        &mut self,
+        read: impl Fn(&Watched<'_>) -> Result<Ready, Box<NotReady>>,
+    ) -> Result<Ready, Box<NotReady>> {
+        let files = Watched {
+            files: FileSystem { waits: self.follow },
+            watch: RefCell::new(&mut self.watch),
+        };
+        let mut tries = 1;
+        loop {
+            match read(&files) {
+                Err(why) if why.is_passing && tries < READ_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(passing::PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Reads the lists of what is in force where that is not the policy that was read: it is on trial, or what was
+    /// gone back to, or the policy is wrong. Returns whether there is something to load.
+    fn refresh_lists(&mut self, read: &Result<Reading, String>) -> bool {
+        let entry = match (&self.wanted, read) {
+            (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
+            (Some(wanted), _) => wanted.kept.entry.clone(),
+        };
+        let Some(text) = self.state.text(&entry.digest) else {
+            return false;
+        };
+        let ready = self.read_patiently(|files| prepare_stored(&text, files));
+        let ready = ready.map_err(|why| why.text.trim_end().to_owned());
+        let read_digest = self.read_digest.clone();
+        let warnings = std::mem::take(&mut self.outcome.warnings);
+        let changed = ready.and_then(|ready| self.accept_host(ready));
+        self.outcome.warnings = warnings;
+        self.read_digest = read_digest;
+        changed.unwrap_or_else(|why| {
+            log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
+            false
+        })
+    }
+
+    /// Accepts a policy that was read, or not. [`Reading::Take`] if there is something to load.
+    fn accept(&mut self, ready: Ready) -> Result<Reading, String> {
         let wish = self.wish.take();
         let refused = self.state.refused();
         let situation = Situation {
@@ -478,15 +531,22 @@ impl Agent {
             locks_out: wish.is_none()
                 && lockout::check(&ready.ruleset, &Caller::anybody()).is_err(),
         };
+        let was_wrong = self.reconcile.policy_error.is_some();
         match keep::judge(situation, &ready.digest) {
-            Reading::Same => self.accept_host(ready),
+            Reading::Same => {
+                let is_changed = self.accept_host(ready)?;
+                Ok(match is_changed || was_wrong {
+                    true => Reading::Take,
+                    false => Reading::Same,
+                })
+            }
             Reading::Later => {
                 if self.read_digest.as_ref() != Some(&ready.digest) {
                     self.read_digest = None; // it changed, and is taken when the trial is over
                 }
-                Ok(false)
+                Ok(Reading::Later)
             }
-            Reading::PassedOver => Ok(false),
+            Reading::PassedOver => Ok(Reading::PassedOver),
             Reading::Refused => Err(format!(
                 "{} was rolled back from; it is taken again when its text changes, or by `peerwall reload`",
                 self.policy.display()
@@ -502,7 +562,7 @@ impl Agent {
                 let digest = ready.digest.clone();
                 self.take(&self.policy.clone(), ready, wish)?;
                 self.read_digest = Some(digest);
-                Ok(true)
+                Ok(Reading::Take)
             }
         }
     }
@@ -511,7 +571,6 @@ impl Agent {
     /// address or a neighbour changed. It is no other policy, so it is not in the history again. Whether there is
     /// something to put in force.
     fn accept_host(&mut self, ready: Ready) -> Result<bool, String> {
-        let was_wrong = self.reconcile.policy_error.is_some();
         let digest = ready.digest.clone();
         let told = counts(&ready.policy);
         let is_same = |wanted: &Wanted| {
@@ -525,7 +584,9 @@ impl Agent {
             let ruleset = self.prepare_to_take(&self.policy.clone(), ready)?.ruleset;
             if let Some(wanted) = &mut self.wanted {
                 wanted.kept.ruleset = ruleset;
-                wanted.is_noted = false;
+                if wanted.unsaved == Unsaved::Nothing {
+                    wanted.unsaved = Unsaved::Ruleset;
+                }
                 log::info!("lists, addresses, routes or neighbours changed");
             }
         }
@@ -533,7 +594,7 @@ impl Agent {
             wanted.counts = told;
         }
         self.read_digest = Some(digest);
-        Ok(!is_same || was_wrong)
+        Ok(!is_same)
     }
 
     /// Wants what a policy says.
@@ -547,7 +608,8 @@ impl Agent {
             kept,
             cut,
             counts: std::mem::take(&mut self.counts),
-            is_noted: false,
+            unsaved: Unsaved::Policy,
+            unsaved_error: None,
         });
         Ok(())
     }
@@ -575,6 +637,7 @@ impl Agent {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
         self.counts = counts(&ready.policy);
+        self.state.store_text(&ready.digest, &ready.text);
         let cut = ready.policy.options.cut_revoked;
         Ok(Kept {
             entry: state::entry(path, &ready.digest, self.holder.is_deaf(), cut),

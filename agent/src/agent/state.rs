@@ -1,10 +1,11 @@
 //! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
 //!
-//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` tells of the last ones, the newest last;
-//! `ruleset-NUMBER.json` has the ruleset of each; `pending.json` has what waits; `discovered.json` what
-//! flannel's files said last. Each is replaced as a whole, so that a death leaves the old or the new.
+//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last ones, the newest last;
+//! `ruleset-NUMBER.json` has the ruleset of each, `policy-DIGEST.json` the text of its policy; `pending.json` has
+//! the trial that waits; `discovered.json` what flannel's files said last. Each file is replaced atomically, so that
+//! a crash leaves the old or the new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
 use crate::detached;
+use crate::policy_text::PolicyText;
 use crate::secure_file::named;
 use crate::secure_file::private::Private;
 
@@ -30,6 +32,7 @@ const CONFIRMED: &str = "confirmed.json";
 const PENDING: &str = "pending.json";
 const LOCK: &str = "lock";
 const DISCOVERED: &str = "discovered.json";
+const TEXT_PREFIX: &str = "policy-";
 
 /// A compiled ruleset with what is known of it.
 pub type Kept = keep::Kept<Ruleset>;
@@ -89,7 +92,43 @@ impl State {
         for number in oldest.saturating_sub(keep::KEPT as u64)..oldest {
             let _ = self.folder.remove(&ruleset_name(number));
         }
+        self.remove_old_texts();
         Ok(())
+    }
+
+    /// Removes texts of policies that neither the history nor a trial needs.
+    fn remove_old_texts(&self) {
+        let (Ok(history), Ok(trial)) = (self.history(), self.trial()) else {
+            return;
+        };
+        let before = trial.iter().filter_map(|trial| trial.before.entry.as_ref());
+        let entries = history.kept.iter().chain(before);
+        let entries = entries.chain(trial.iter().map(|trial| &trial.new.entry));
+        let needed: BTreeSet<String> = entries.map(|entry| text_name(&entry.digest)).collect();
+        for name in self.folder.names() {
+            if name.starts_with(TEXT_PREFIX) && !needed.contains(&name) {
+                let _ = self.folder.remove(&name);
+            }
+        }
+    }
+
+    /// The text of the policy with this digest; `None` if it is not stored or cannot be read.
+    pub fn text(&self, digest: &str) -> Option<PolicyText> {
+        let read = self.read(&text_name(digest));
+        read.unwrap_or_else(|err| {
+            log::warn!("{err}");
+            None
+        })
+    }
+
+    /// Stores the text of a policy. Without it, its lists are not followed once it is no longer in its file.
+    pub fn store_text(&self, digest: &str, text: &PolicyText) {
+        if self.text(digest).as_ref() == Some(text) {
+            return;
+        }
+        if let Err(err) = self.write(&text_name(digest), text) {
+            log::warn!("the policy's text is not stored: {err}");
+        }
     }
 
     /// The trial that is noted, settled ones included.
@@ -214,6 +253,10 @@ impl State {
 /// The name by which a file is known wherever one stands.
 pub fn absolute(name: &str) -> String {
     std::path::absolute(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string())
+}
+
+fn text_name(digest: &str) -> String {
+    format!("{TEXT_PREFIX}{digest}.json")
 }
 
 fn ruleset_name(number: u64) -> String {

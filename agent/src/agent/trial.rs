@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::control::{Answer, Wish};
 use super::state::{self, Before, Kept, Pending, State};
-use super::{Agent, Outcome, Wanted};
+use super::{Agent, Outcome, Unsaved, Wanted};
 use crate::audit::Who;
 use crate::caller::Caller;
 use crate::command::keep::{rolled_back, tried};
@@ -73,7 +73,8 @@ impl Agent {
             cut: kept.entry.cut,
             kept,
             counts: Value::Null,
-            is_noted: true,
+            unsaved: Unsaved::Nothing,
+            unsaved_error: None,
         });
     }
 
@@ -242,7 +243,7 @@ impl Agent {
         };
         self.is_trial = false;
         self.pending = None;
-        self.look_again = self.follow && self.read_digest.is_none();
+        self.look_again = self.follow;
         self.outcome = Outcome::default();
         self.outcome.spare = revocation::spared(caller, false);
         self.cut(trial.before.ruleset.as_ref(), false);
@@ -299,20 +300,40 @@ impl Agent {
         if self.is_trial {
             return;
         }
-        let Some(wanted) = self.wanted.as_mut().filter(|wanted| !wanted.is_noted) else {
+        let Some(wanted) = &mut self.wanted else {
             return;
         };
-        wanted.is_noted = true;
-        wanted.kept.entry.time = state::time();
+        let unsaved = std::mem::replace(&mut wanted.unsaved, Unsaved::Nothing);
+        if unsaved == Unsaved::Nothing {
+            return;
+        }
+        if unsaved == Unsaved::Policy {
+            wanted.kept.entry.time = state::time();
+        }
         wanted.kept.entry.by_iptables = by_iptables;
         let kept = wanted.kept.clone();
         let mut keeper = keeper(&state, self, Who::process("agent"));
         let noted = locked(&state, || {
-            keep::keep(&mut keeper, &kept).map_err(Refusal::State)
+            let noted = match unsaved {
+                Unsaved::Ruleset => keep::update(&mut keeper, &kept),
+                Unsaved::Policy | Unsaved::Nothing => keep::keep(&mut keeper, &kept),
+            };
+            noted.map_err(Refusal::State)
         });
-        if let Err(err) = noted {
-            log::warn!("the ruleset is in force, but will not be there at the next boot: {err}");
+        let error = noted.err().map(|err| err.to_string());
+        let Some(wanted) = &mut self.wanted else {
+            return;
+        };
+        if let Some(err) = &error {
+            // The next time that rules are loaded, it is tried again.
+            wanted.unsaved = unsaved;
+            if wanted.unsaved_error.is_none() {
+                log::warn!(
+                    "the ruleset is in force, but will not be there at the next boot: {err}"
+                );
+            }
         }
+        wanted.unsaved_error = error;
     }
 }
 

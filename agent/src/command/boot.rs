@@ -40,6 +40,7 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
     })?;
     ready.check_permissions().map_err(Fault::new)?;
     let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
+    State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Ok(Kept {
         entry: state::entry(policy, &ready.digest, by_iptables, cut),

@@ -13,7 +13,7 @@ use super::alone::Alone;
 use super::{DONE, fallback, trouble};
 use crate::agent;
 use crate::agent::control::{self, Answer, Command, Wish};
-use crate::agent::state::{self, Before, Kept, Pending, State};
+use crate::agent::state::{self, Before, Entry, Kept, Pending, State};
 use crate::audit::Who;
 use crate::caller::Caller;
 use crate::cli::{RunArgs, WishArgs};
@@ -152,8 +152,9 @@ pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result
     }
 }
 
-/// What a policy puts in force.
+/// What a policy puts in force. Its text is stored.
 pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
+    State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Kept {
         entry: state::entry(path, &ready.digest, by_iptables, cut),
@@ -166,11 +167,17 @@ pub(super) fn before(state: &State) -> Before {
     let (ruleset, by_iptables) = in_force();
     let history = state.history().ok();
     let last = history.and_then(|mut history| history.kept.pop());
+    let cut = last.as_ref().is_none_or(|last| last.cut);
+    // Somebody else may have loaded what is in force.
+    let is_in_force = |last: &Entry| {
+        let kept = state.load(last.clone());
+        kept.is_ok_and(|kept| Some(kept.ruleset) == ruleset)
+    };
     Before {
-        entry: None,
+        entry: last.filter(is_in_force),
         ruleset,
         by_iptables,
-        cut: last.is_none_or(|last| last.cut),
+        cut,
     }
 }
 

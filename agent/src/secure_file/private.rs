@@ -143,6 +143,14 @@ impl Private {
         append().map_err(|err| named(&self.path.join(name), err))
     }
 
+    /// Names of everything in it; none if it is missing or cannot be read.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
     /// Removes a file, if it is there.
     ///
     /// # Errors

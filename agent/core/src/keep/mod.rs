@@ -256,6 +256,10 @@ pub trait World {
     /// If it cannot be removed.
     fn unload(&mut self) -> Result<(), Fault>;
 
+    /// Compiles the text of an entry's policy with today's lists and this host's addresses; `None` if the text is
+    /// not known, or a list cannot be read.
+    fn recompile(&mut self, entry: &Entry) -> Option<Self::Ruleset>;
+
     /// Starts the process that goes back if everything else dies.
     ///
     /// # Errors
@@ -417,24 +421,52 @@ fn forget<W: World>(world: &mut W, trial: &TrialOf<W>) {
     }
 }
 
+/// Loads a ruleset that was compiled earlier, with the members that its lists have today, so that no peer that
+/// joined meanwhile is locked out. Returns what is in force.
+fn load_with_lists<W: World>(
+    world: &mut W,
+    kept: &Kept<W::Ruleset>,
+) -> Result<Kept<W::Ruleset>, Fault> {
+    let ruleset = world.recompile(&kept.entry);
+    if let Some(ruleset) = ruleset.filter(|ruleset| *ruleset != kept.ruleset) {
+        let today = Kept {
+            ruleset,
+            entry: kept.entry.clone(),
+        };
+        match world.load(&today) {
+            Ok(()) => return Ok(today),
+            Err(fault) if fault.is_passing => return Err(fault),
+            // What was in force once is better than nothing.
+            Err(_) => {}
+        }
+    }
+    world.load(kept)?;
+    Ok(kept.clone())
+}
+
 /// Loads what was before a trial.
 fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let before = &trial.before;
-    match &before.ruleset {
-        Some(ruleset) => world.load(&Kept {
-            entry: Entry {
-                by_iptables: before.by_iptables,
-                cut: before.cut,
-                ..before.entry.clone().unwrap_or_else(|| Entry {
-                    policy: "what was loaded before".to_owned(),
-                    digest: String::new(),
-                    ..trial.new.entry.clone()
-                })
-            },
-            ruleset: ruleset.clone(),
-        }),
-        None => world.unload(),
-    }
+    let Some(ruleset) = before.ruleset.clone() else {
+        return world.unload();
+    };
+    let unknown = || Entry {
+        policy: "what was loaded before".to_owned(),
+        digest: String::new(),
+        ..trial.new.entry.clone()
+    };
+    let kept = Kept {
+        entry: Entry {
+            by_iptables: before.by_iptables,
+            cut: before.cut,
+            ..before.entry.clone().unwrap_or_else(unknown)
+        },
+        ruleset,
+    };
+    let loaded = load_with_lists(world, &kept)?;
+    // Only the next boot would miss it.
+    let _ = update(world, &loaded);
+    Ok(())
 }
 
 /// Why a trial ends without being confirmed.
@@ -513,8 +545,8 @@ pub fn confirm<W: World>(world: &mut W, here: &W::Caller) -> Result<TrialOf<W>, 
         return Err(Refusal::NotInForce);
     }
     // What is confirmed is in force, whoever changed it meanwhile.
-    world.load(&trial.new).map_err(Refusal::NotLoaded)?;
-    add(world, &trial.new, Some(trial.id)).map_err(Refusal::State)?;
+    let loaded = load_with_lists(world, &trial.new).map_err(Refusal::NotLoaded)?;
+    add(world, &loaded, Some(trial.id)).map_err(Refusal::State)?;
     let _ = world.set_trial(None);
     world.record(Kind::Confirmed, Some(&trial.new.entry));
     Ok(trial)
@@ -543,6 +575,31 @@ pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Fault
     Ok(())
 }
 
+/// Stores the ruleset that the last entry's policy means now that a list or this host's addresses changed, for the
+/// next boot. The history stays as it is.
+///
+/// # Errors
+/// [`Fault`] if that cannot be read or written.
+pub fn update<W: World>(world: &mut W, kept: &Kept<W::Ruleset>) -> Result<(), Fault> {
+    let history = world.history()?;
+    let last = history.last();
+    match last.filter(|last| last.digest == kept.entry.digest) {
+        Some(last) => store_changed(world, last, &kept.ruleset),
+        None => Ok(()),
+    }
+}
+
+fn store_changed<W: World>(
+    world: &mut W,
+    entry: &Entry,
+    ruleset: &W::Ruleset,
+) -> Result<(), Fault> {
+    if world.stored(entry).as_ref() == Ok(ruleset) {
+        return Ok(());
+    }
+    world.store(entry.number, ruleset)
+}
+
 /// Adds to the history; whether there is a new entry.
 fn add<W: World>(
     world: &mut W,
@@ -551,26 +608,22 @@ fn add<W: World>(
 ) -> Result<bool, Fault> {
     let mut history = world.history()?;
     let digest = &new.entry.digest;
-    let last = history.last().filter(|last| last.digest == *digest);
-    let number = match last {
-        Some(last) => last.number,
-        None => history.last().map_or(1, |last| last.number + 1),
-    };
-    let is_new = last.is_none();
-    let old = match last {
-        Some(last) => world.stored(&last.clone()).ok(),
-        None => None,
-    };
-    if old.as_ref() != Some(&new.ruleset) {
-        world.store(number, &new.ruleset)?;
+    let last = history.last();
+    let same = last.filter(|last| last.digest == *digest);
+    let is_new = same.is_none();
+    match same {
+        Some(last) => store_changed(world, last, &new.ruleset)?,
+        None => {
+            let number = last.map_or(1, |last| last.number + 1);
+            world.store(number, &new.ruleset)?;
+            history.kept.push(Entry {
+                number,
+                ..new.entry.clone()
+            });
+        }
     }
-    let entry = Entry {
-        number,
-        ..new.entry.clone()
-    };
     let changed = is_new || history.refused.is_some() || settles.is_some();
     if is_new {
-        history.kept.push(entry);
         let extra = history.kept.len().saturating_sub(KEPT);
         history.kept.drain(..extra);
     }
@@ -610,9 +663,10 @@ pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
         entry: entry.clone(),
         ruleset,
     };
-    world.load(&kept).map_err(Refusal::NotLoaded)?;
+    let loaded = load_with_lists(world, &kept).map_err(Refusal::NotLoaded)?;
     history.refused = undone.as_ref().map(|entry| entry.digest.clone());
     let noted = world.set_history(&history);
+    let noted = noted.and_then(|()| store_changed(world, &entry, &loaded.ruleset));
     world.record(Kind::RolledBack, undone.as_ref());
     Ok(RolledBack::To(entry, noted.err()))
 }

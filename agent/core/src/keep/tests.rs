@@ -40,9 +40,15 @@ struct Memory {
     is_dead: bool,
     trail: Vec<(Kind, Option<String>)>,
     pauses: u32,
-    /// What was ever loaded.
+    /// Numbers of the policies that were ever loaded.
     loaded: BTreeSet<R>,
+    /// The members of everybody's lists, as a multiple of [`LISTS`].
+    lists: R,
+    are_lists_wrong: bool,
 }
+
+/// A ruleset is the number of its policy and a multiple of this for the members of its lists.
+const LISTS: R = 10;
 
 impl Memory {
     /// Does one step that can fail.
@@ -97,8 +103,10 @@ impl Memory {
     }
 
     fn before(&self) -> Before<R> {
+        let last = self.history.last();
+        let is_loaded = |last: &&Entry| self.rulesets.get(&last.number) == self.kernel.as_ref();
         Before {
-            entry: None,
+            entry: last.filter(is_loaded).cloned(),
             ruleset: self.kernel,
             by_iptables: false,
             cut: true,
@@ -152,11 +160,15 @@ impl World for Memory {
     fn load(&mut self, kept: &Kept<R>) -> Result<(), Fault> {
         self.step(|memory| {
             memory.kernel = Some(kept.ruleset);
-            memory.loaded.insert(kept.ruleset);
+            memory.loaded.insert(kept.ruleset % LISTS);
         })
     }
     fn unload(&mut self) -> Result<(), Fault> {
         self.step(|memory| memory.kernel = None)
+    }
+    fn recompile(&mut self, entry: &Entry) -> Option<R> {
+        let number: R = entry.digest.parse().ok()?;
+        (!self.are_lists_wrong).then(|| number + self.lists)
     }
     fn start_guard(&mut self) -> Result<(), Fault> {
         self.step(|memory| memory.guards += 1)
@@ -202,7 +214,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn try_number(memory: &mut Memory, number: R) -> Result<(), Refusal> {
     let before = memory.before();
-    try_out(memory, policy(number), before, MINUTE, 1)
+    let new = with_lists(number, memory.lists);
+    try_out(memory, new, before, MINUTE, 1)
 }
 
 /// A host where 1 is in force for good.
@@ -420,6 +433,47 @@ cases! {
         memory.mishaps = [Mishap::None, Mishap::None, Mishap::None, Mishap::None, Mishap::Fails].into();
         assert!(matches!(roll_back(&mut memory), Ok(RolledBack::To(_, Some(_)))));
         assert_eq!(memory.kernel, Some(1));
+    }
+    a_peer_that_joined_is_not_taken_out_by_going_back(memory = tried()) {
+        memory.lists = LISTS;
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(11));
+        memory.reboot();
+        boot_it(&mut memory);
+        assert_eq!(memory.kernel, Some(11), "the next boot knows of it");
+    }
+    a_peer_that_joined_is_not_taken_out_by_a_confirmation(memory = tried()) {
+        memory.lists = LISTS;
+        confirm(&mut memory, &2).unwrap();
+        assert_eq!((memory.kernel, memory.rulesets.get(&2)), (Some(12), Some(&12)));
+    }
+    a_peer_that_joined_is_not_taken_out_by_a_rollback(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.lists = LISTS;
+        assert!(matches!(roll_back(&mut memory), Ok(RolledBack::To(_, None))));
+        assert_eq!((memory.kernel, memory.rulesets.get(&1)), (Some(11), Some(&11)));
+    }
+    lists_that_cannot_be_read_do_not_keep_from_going_back(memory = tried()) {
+        (memory.lists, memory.are_lists_wrong) = (LISTS, true);
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(1));
+    }
+    lists_that_this_kernel_refuses_do_not_keep_from_going_back(memory = tried()) {
+        memory.lists = LISTS;
+        // trial, history, then the load.
+        memory.mishaps = [Mishap::None, Mishap::None, Mishap::Fails].into();
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(1));
+    }
+    other_lists_are_kept_for_boot_and_change_no_history(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        roll_back(&mut memory).unwrap();
+        let before = memory.history.clone();
+        update(&mut memory, &with_lists(1, LISTS)).unwrap();
+        assert_eq!(memory.history, before, "what was gone back from stays refused");
+        memory.reboot();
+        boot_it(&mut memory);
+        assert_eq!(memory.kernel, Some(11));
     }
     boot_loads_what_was_confirmed_last(memory = applied()) {
         apply(&mut memory, &policy(2)).unwrap();
@@ -641,6 +695,8 @@ enum Event {
     Wait(u64),
     /// The agent reads its policy because a file changed.
     Read(R),
+    /// The agent reads lists because they changed.
+    Lists(R),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -654,6 +710,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Reboot),
         3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
         2 => number.prop_map(Event::Read),
+        2 => (0u8..4).prop_map(|times| Event::Lists(times * LISTS)),
     ]
 }
 
@@ -692,6 +749,8 @@ impl Run {
     fn happen(&mut self, event: &Event, mishaps: &[Mishap]) {
         self.memory.mishaps = mishaps.iter().copied().collect();
         let loaded = self.memory.loaded.clone();
+        // Whether today's members have to be in force if nothing fails.
+        let mut is_current = false;
         match event {
             Event::Apply(number) => self.apply(*number),
             Event::TryOut(number) => {
@@ -700,14 +759,20 @@ impl Run {
                     self.model.failed = Some(*number).filter(|number| !loaded.contains(number));
                 }
             }
-            Event::Confirm(caller) => self.confirm(*caller),
-            Event::Look => self.look(),
+            Event::Confirm(caller) => is_current = self.confirm(*caller),
+            Event::Look => is_current = self.look(),
             Event::RollBack => {
-                let _ = roll_back(&mut self.memory);
+                let done = roll_back(&mut self.memory);
+                is_current = matches!(done, Ok(RolledBack::To(..)));
             }
+            Event::Lists(lists) => is_current = self.lists(*lists),
             Event::Reboot => self.reboot(),
             Event::Wait(millis) => self.memory.millis += millis,
             Event::Read(number) => self.read(*number),
+        }
+        if let (true, [], Some(kernel)) = (is_current, mishaps, self.memory.kernel) {
+            let members = kernel - kernel % LISTS;
+            assert_eq!(members, self.memory.lists, "old members after {event:?}");
         }
         // Whatever died, another goes on.
         self.memory.restart();
@@ -716,13 +781,15 @@ impl Run {
     fn apply(&mut self, number: R) {
         self.model.failed = None;
         let waited = self.memory.trial.is_some();
-        let result = apply(&mut self.memory, &policy(number));
+        let new = with_lists(number, self.memory.lists);
+        let result = apply(&mut self.memory, &new);
         if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) || !waited {
             self.model.permitted.insert(number.to_string());
         }
     }
 
-    fn confirm(&mut self, caller: C) {
+    /// Whether it was confirmed.
+    fn confirm(&mut self, caller: C) -> bool {
         let trial = self.memory.trial.clone();
         let may = trial.is_some_and(|trial| {
             trial.from != caller && !trial.is_over(&self.memory.clock()) && trial.is_loaded
@@ -737,16 +804,47 @@ impl Run {
         }
         let confirmed = confirm(&mut self.memory, &caller);
         assert!(may || confirmed.is_err(), "confirmed what may not be");
+        confirmed.is_ok()
     }
 
-    fn look(&mut self) {
+    /// As the agent does. Whether they were loaded.
+    fn lists(&mut self, lists: R) -> bool {
+        let memory = &mut self.memory;
+        memory.lists = lists;
+        let (Ok(trial), Ok(history)) = (waiting(memory), memory.history()) else {
+            return false;
+        };
+        let is_trial = trial.is_some();
+        let entry = match trial {
+            Some(trial) => trial.is_loaded.then_some(trial.new.entry),
+            None => history.last().cloned(),
+        };
+        let Some(entry) = entry else { return false };
+        let Some(ruleset) = memory.recompile(&entry) else {
+            return false;
+        };
+        let kept = Kept { entry, ruleset };
+        if memory.load(&kept).is_err() {
+            return false;
+        }
+        if !is_trial {
+            let _ = update(memory, &kept);
+        }
+        assert_eq!(memory.history, history, "lists changed the history");
+        true
+    }
+
+    /// Whether a trial of which it is known what was before was gone back from.
+    fn look(&mut self) -> bool {
         let over = waiting(&mut self.memory)
             .ok()
             .flatten()
             .is_some_and(|trial| trial.is_over(&self.memory.clock()));
-        if over {
-            let _ = go_back(&mut self.memory, None, Ending::RanOut);
+        if !over {
+            return false;
         }
+        let gone = go_back(&mut self.memory, None, Ending::RanOut);
+        matches!(gone, Ok(Some(trial)) if trial.before.entry.is_some() && trial.before.ruleset.is_some())
     }
 
     fn reboot(&mut self) {
@@ -816,15 +914,14 @@ impl Run {
     fn settle(&mut self) {
         self.memory.restart();
         self.memory.millis += 3_600_000;
-        self.look();
-        self.look();
+        let _ = (self.look(), self.look());
         let memory = &mut self.memory;
         assert_eq!(waiting(memory).unwrap(), None, "a trial is left");
         if let Some(failed) = self.model.failed {
             let last = memory.history.last().map(|last| last.digest.clone());
             let applied = last == Some(failed.to_string());
             assert!(
-                applied || memory.kernel != Some(failed),
+                applied || memory.kernel.map(|kernel| kernel % LISTS) != Some(failed),
                 "what failed came into force"
             );
         }
