@@ -1,9 +1,9 @@
-//! The audit trail: what came into force, by whom, and what ended. One line of JSON an event, in `audit.log` of the
-//! state directory; when that is full it becomes `audit.log.1`.
+//! The audit trail: what came into force, by whom, and what ended. Each event is a line of JSON in `audit.log` of
+//! the state directory; when that is full it becomes `audit.log.1`.
 
 use std::io;
 
-use peerwall_core::keep::{Entry, Kind};
+use peerwall_core::keep::{Kind, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::state::{self, State};
@@ -62,6 +62,7 @@ impl std::fmt::Display for Who {
         }
         match self.ssh.as_deref().and_then(|ssh| ssh.split(' ').next()) {
             Some(client) => write!(f, ", ssh from {client}"),
+            None if self.terminal => f.write_str(", from a terminal"),
             None => Ok(()),
         }
     }
@@ -74,27 +75,44 @@ pub struct Event {
     pub time: String,
     /// What happened.
     pub kind: Kind,
+    /// Number of the ruleset in the history; absent for a trial and for the closed ruleset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
     /// The policy's path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// Digest of its text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// How long a trial has, or had, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// What was changed in the kernel, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
     /// By whom.
     pub by: Who,
 }
 
-/// Adds an event. What cannot be written is logged: it is no reason to leave a host without its rules.
-pub fn record(state: &State, kind: Kind, entry: Option<&Entry>, by: &Who) {
+/// Adds an event. If that fails it is logged: it is no reason to leave a host without its rules.
+pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Who) {
+    let Record {
+        kind,
+        entry,
+        seconds,
+    } = record;
     let event = Event {
         time: state::time(),
         kind,
+        number: entry.map(|entry| entry.number).filter(|number| *number > 0),
         policy: entry.map(|entry| entry.policy.clone()),
         digest: entry.map(|entry| entry.digest.clone()),
+        seconds,
+        change,
         by: by.clone(),
     };
     if let Err(err) = append(state, &event) {
-        log::warn!("the audit trail has no entry of this: {err}");
+        log::warn!("the audit trail lacks this event: {err}");
     }
 }
 
@@ -102,4 +120,25 @@ fn append(state: &State, event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     state.folder().append(NAME, &line, SIZE_MAX, OLD)
+}
+
+/// All events, the newest last. A line that cannot be read, such as the torn one of a machine that lost power, is
+/// skipped.
+///
+/// # Errors
+/// If a file is there that cannot be read.
+pub fn read(state: &State) -> io::Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for name in [OLD, NAME] {
+        let bytes = state.folder().read(name)?.unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n');
+        events.extend(lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok()));
+    }
+    Ok(events)
+}
+
+/// The last event, if there is one that can be read.
+pub fn last(state: &State) -> Option<Event> {
+    let events = read(state).inspect_err(|err| log::warn!("{err}"));
+    events.ok()?.pop()
 }

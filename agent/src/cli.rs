@@ -54,7 +54,8 @@ pub enum Command {
     Confirm,
     /// Go back to what was confirmed before; the policy is not taken again until it changes
     Rollback,
-    /// Show what was confirmed and what it changed, the newest last
+    /// Show what was applied, tried, confirmed and rolled back, and by whom; and the confirmed rulesets, with
+    /// what each changed
     History(HistoryArgs),
     /// Load what was confirmed last, without reading the policy; for the start of the machine
     ///
@@ -105,8 +106,12 @@ pub struct OutputArgs {
 /// What to show of the history.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HistoryArgs {
-    /// Only this one, with all that it changed
+    /// Only this ruleset, with everything that it changed
     pub number: Option<u64>,
+
+    /// Show all events that are kept, not only the last 20
+    #[arg(long)]
+    pub all: bool,
 
     /// How to print.
     #[command(flatten)]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
-use peerwall_core::keep::{self, Clock, Entry, Fault, History, Kind, World};
+use peerwall_core::keep::{self, Clock, Entry, Fault, History, Record, World};
 use peerwall_core::ruleset::Ruleset;
 
 use crate::agent::state::{self, Kept, Pending, State};
@@ -25,11 +25,16 @@ pub trait Loader {
     /// [`Fault`] if it cannot be.
     fn load(&mut self, kept: &Kept) -> Result<(), Fault>;
 
-    /// Removes what is ours.
+    /// Removes what is ours. Returns whether there was anything.
     ///
     /// # Errors
     /// [`Fault`] if it cannot be removed.
-    fn unload(&mut self) -> Result<(), Fault>;
+    fn unload(&mut self) -> Result<bool, Fault>;
+
+    /// What the last load changed, in words; `None` if nothing had to be changed or that is not known.
+    fn change(&mut self) -> Option<String> {
+        None
+    }
 }
 
 impl<L: Loader> Loader for &mut L {
@@ -37,8 +42,12 @@ impl<L: Loader> Loader for &mut L {
         (**self).load(kept)
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
+    fn unload(&mut self) -> Result<bool, Fault> {
         (**self).unload()
+    }
+
+    fn change(&mut self) -> Option<String> {
+        (**self).change()
     }
 }
 
@@ -89,7 +98,7 @@ impl<L: Loader> World for Keeper<'_, L> {
         self.loader.load(kept)
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
+    fn unload(&mut self) -> Result<bool, Fault> {
         self.loader.unload()
     }
 
@@ -105,8 +114,9 @@ impl<L: Loader> World for Keeper<'_, L> {
         first.is_same(here)
     }
 
-    fn record(&mut self, kind: Kind, entry: Option<&Entry>) {
-        audit::record(self.state, kind, entry, &self.who);
+    fn record(&mut self, record: Record<'_>) {
+        let change = self.loader.change();
+        audit::record(self.state, record, change, &self.who);
     }
 
     fn pause(&mut self, time: Duration) {

@@ -3,6 +3,7 @@
 //! What there is to decide is decided in `peerwall-core`, what there is to spell in
 //! `peerwall-proto`; here is what touches the world.
 
+pub mod age;
 pub mod agent;
 pub mod audit;
 pub mod caller;
@@ -23,6 +24,7 @@ pub mod links;
 pub mod lockout;
 pub mod names;
 pub mod netlink;
+pub mod notice;
 pub mod output;
 pub mod passing;
 pub mod policy_text;

@@ -12,10 +12,11 @@ use super::state::{self, Before, Kept, Pending, State};
 use super::{Agent, Outcome, Unsaved, Wanted};
 use crate::audit::Who;
 use crate::caller::Caller;
-use crate::command::keep::{rolled_back, tried};
+use crate::command::keep::{ran_out, rolled_back, tried};
 use crate::command::{DONE, TROUBLE, boot};
 use crate::files::FileSystem;
 use crate::keeper::{Keeper, Loader, locked};
+use crate::notice;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
 
@@ -50,11 +51,15 @@ impl Loader for Agent {
         Err(fault)
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
+    fn unload(&mut self) -> Result<bool, Fault> {
         self.wanted = None;
         let done = self.holder.converge(None);
-        done.map(drop)
+        done.map(|done| done.change.is_some())
             .map_err(|err| crate::keeper::of_backend(&err))
+    }
+
+    fn change(&mut self) -> Option<String> {
+        self.outcome.converged.clone()?.ok()?
     }
 }
 
@@ -139,10 +144,9 @@ impl Agent {
                 self.pending = None;
                 if let Some(trial) = trial {
                     self.read_digest = self.digest_before(&trial);
-                    log::warn!(
-                        "{} was not confirmed in time; what was before is back",
-                        trial.new.entry.policy
-                    );
+                    let text = ran_out(&trial);
+                    notice::to_terminal(&trial.from, &text);
+                    log::warn!("{text}");
                 }
                 self.look_again = self.follow;
                 self.feed(Input::Tick);

@@ -12,8 +12,11 @@ use crate::keeper::{Loader, of_backend};
 use crate::output::Output;
 use crate::since;
 
-/// Loads by whatever backend a ruleset was held by.
-pub(super) struct Alone;
+/// Loads by the backend that a ruleset was loaded by before.
+#[derive(Default)]
+pub(super) struct Alone {
+    change: Option<String>,
+}
 
 impl Loader for Alone {
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
@@ -24,10 +27,11 @@ impl Loader for Alone {
             by_iptables: entry.by_iptables,
             cut: entry.cut,
         };
-        put(&to, &entry.policy)
+        self.change = put(&to, &entry.policy)?;
+        Ok(())
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
+    fn unload(&mut self) -> Result<bool, Fault> {
         let by_iptables = since::by_iptables();
         let nothing = Before {
             entry: None,
@@ -35,13 +39,18 @@ impl Loader for Alone {
             by_iptables,
             cut: true,
         };
-        put(&nothing, "")
+        self.change = put(&nothing, "")?;
+        Ok(self.change.is_some())
+    }
+
+    fn change(&mut self) -> Option<String> {
+        self.change.clone()
     }
 }
 
 /// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before admitted and it
-/// refuses.
-pub(super) fn put(to: &Before, policy: &str) -> Result<(), Fault> {
+/// refuses. Returns what was changed, in words.
+fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let was_by_iptables = since::by_iptables();
     let old: Option<Ruleset> = keep::in_force().0;
     let wanted = to.ruleset.as_ref();
@@ -70,5 +79,5 @@ pub(super) fn put(to: &Before, policy: &str) -> Result<(), Fault> {
     if let Some(wanted) = wanted {
         loading.go_back(wanted, to.cut);
     }
-    Ok(())
+    Ok(done.change)
 }

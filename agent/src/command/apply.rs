@@ -96,7 +96,7 @@ impl Loader for ByNft<'_> {
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
         // A trial goes back to what iptables held.
         if kept.entry.by_iptables {
-            return Alone.load(kept);
+            return Alone::default().load(kept);
         }
         let result = converge(self.kernel, Some(&kept.ruleset), self.hold);
         let fault = result.as_ref().err().map(of_backend);
@@ -104,9 +104,17 @@ impl Loader for ByNft<'_> {
         fault.map_or(Ok(()), Err)
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
+    fn unload(&mut self) -> Result<bool, Fault> {
         let result = converge(self.kernel, None, Hold::No);
-        result.map(drop).map_err(|err| of_backend(&err))
+        let done = result.as_ref().map(|done| !done.plan.is_empty());
+        let done = done.map_err(of_backend);
+        self.first.get_or_insert(result);
+        done
+    }
+
+    fn change(&mut self) -> Option<String> {
+        let converged = self.first.as_ref()?.as_ref().ok()?;
+        (!converged.plan.is_empty()).then(|| plan::summary(&converged.plan))
     }
 }
 
@@ -145,11 +153,18 @@ fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
 }
 
 pub(super) fn remove(output: &Output) -> Result<u8, BackendError> {
-    if let Err(refusal) = applying::may_remove() {
-        return Ok(trouble("remove", &refusal, output));
-    }
     let mut kernel = Kernel::open()?;
-    let converged = converge(&mut kernel, None, Hold::No)?;
+    let mut loader = ByNft {
+        kernel: &mut kernel,
+        hold: Hold::No,
+        first: None,
+    };
+    let removed = applying::remove(&mut loader);
+    let converged = match (removed, loader.first) {
+        (_, Some(result)) => result?,
+        (Err(refusal), None) => return Ok(trouble("remove", &refusal, output)),
+        (Ok(()), None) => return Ok(TROUBLE),
+    };
     since::forget();
     match (output.is_json(), converged.plan.is_empty()) {
         (true, _) => output.json(&plan::as_json(&converged.plan)),

@@ -77,14 +77,17 @@ pub(super) fn apply<L: Loader>(
     }
 }
 
-/// Refuses to remove rules while a trial waits: its guard would bring back what was before.
-pub(super) fn may_remove() -> Result<(), Refusal> {
-    let Some(trial) = State::open().waiting() else {
-        return Ok(());
+/// Removes rules, unless a trial waits: its guard would load what was before.
+pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
+    let state = State::open();
+    // A state directory that cannot be written is no reason to keep rules that are not wanted.
+    let Ok(_lock) = state.lock() else {
+        return loader.unload().map(drop).map_err(Refusal::NotLoaded);
     };
-    let seconds = trial.seconds_left(&crate::agent::state::clock());
-    Err(Refusal::Waits {
-        policy: trial.new.entry.policy,
-        seconds,
-    })
+    let mut keeper = Keeper {
+        state: &state,
+        loader,
+        who: Who::caller("remove", &Caller::here()),
+    };
+    keep::remove(&mut keeper).map(drop)
 }

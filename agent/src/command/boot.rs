@@ -60,7 +60,7 @@ pub(super) fn run(policy: &Path) -> u8 {
         .map_err(|err| complain(&format!("warning: {err}\n")));
     let mut keeper = Keeper {
         state: &state,
-        loader: Alone,
+        loader: Alone::default(),
         who: Who::process("boot"),
     };
     let boot = keep::boot(&mut keeper, |_| read(policy), &closed);

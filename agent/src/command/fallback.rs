@@ -103,6 +103,7 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
         iptables: &iptables,
         wanted: Some((&ready.ruleset, wanted)),
         is_loaded: false,
+        change: None,
     };
     let kept = keep::kept(&policy.path, ready, true);
     let was_loaded = |loader: &ByIptables<'_>| loader.is_loaded;
@@ -133,6 +134,7 @@ struct ByIptables<'i> {
     /// A ruleset in the words of iptables, so that it is not written twice.
     wanted: Option<(&'i Ruleset, Wanted)>,
     is_loaded: bool,
+    change: Option<String>,
 }
 
 impl Loader for ByIptables<'_> {
@@ -140,15 +142,20 @@ impl Loader for ByIptables<'_> {
         let known = self.wanted.as_ref().filter(|(of, _)| **of == kept.ruleset);
         let Some((_, wanted)) = known else {
             // What a trial goes back to, perhaps by nf_tables.
-            return Alone.load(kept);
+            return Alone::default().load(kept);
         };
-        bring_about(self.iptables, Some(wanted)).map_err(of_iptables)?;
+        self.change = bring_about(self.iptables, Some(wanted)).map_err(of_iptables)?;
         self.is_loaded = true;
         Ok(())
     }
 
-    fn unload(&mut self) -> Result<(), Fault> {
-        bring_about(self.iptables, None).map_err(of_iptables)
+    fn unload(&mut self) -> Result<bool, Fault> {
+        self.change = bring_about(self.iptables, None).map_err(of_iptables)?;
+        Ok(self.change.is_some())
+    }
+
+    fn change(&mut self) -> Option<String> {
+        self.change.clone()
     }
 }
 
@@ -162,12 +169,19 @@ fn of_iptables(err: IptablesError) -> Fault {
     }
 }
 
-/// Makes our chains be what is wanted, and reads them back: what was acknowledged must be there.
-fn bring_about(iptables: &Iptables, wanted: Option<&Wanted>) -> Result<(), IptablesError> {
+/// Makes our chains be what is wanted, and reads them back: what was acknowledged must be there. Returns what was
+/// changed, in words.
+fn bring_about(
+    iptables: &Iptables,
+    wanted: Option<&Wanted>,
+) -> Result<Option<String>, IptablesError> {
     let seen = iptables.observe()?;
-    iptables.commit(&Steps::new(wanted, &seen), &seen)?;
+    let steps = Steps::new(wanted, &seen);
+    iptables.commit(&steps, &seen)?;
     match Steps::new(wanted, &iptables.observe()?).is_empty() {
-        true => Ok(()),
+        true => {
+            Ok((!steps.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".into()))
+        }
         false => Err(IptablesError::Tool {
             tool: iptables.describe(),
             said: "read back, the rules are not as they were sent".into(),
@@ -224,21 +238,22 @@ pub(crate) fn take_away(output: &Output) {
 }
 
 pub(super) fn remove(output: &Output) -> u8 {
-    if let Err(refusal) = applying::may_remove() {
+    let (iptables, seen) = match look() {
+        Ok(found) => found,
+        Err(err) => return trouble("remove", &err, output),
+    };
+    let mut loader = ByIptables {
+        iptables: &iptables,
+        wanted: None,
+        is_loaded: false,
+        change: None,
+    };
+    if let Err(refusal) = applying::remove(&mut loader) {
         return trouble("remove", &refusal, output);
     }
-    let removed = look().and_then(|(iptables, seen)| {
-        bring_about(&iptables, None)?;
-        Ok((Steps::new(None, &seen), iptables))
-    });
-    match removed {
-        Ok((steps, iptables)) => {
-            report(&iptables, &steps, "fed", None, output);
-            since::forget();
-            DONE
-        }
-        Err(err) => trouble("remove", &err, output),
-    }
+    report(&iptables, &Steps::new(None, &seen), "fed", None, output);
+    since::forget();
+    DONE
 }
 
 fn report(iptables: &Iptables, steps: &Steps, verb: &str, refused: Option<Value>, output: &Output) {

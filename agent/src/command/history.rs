@@ -1,20 +1,27 @@
-//! `peerwall history`: what was confirmed, and what each changed.
+//! `peerwall history`: what came into force and ended, by whom, and what each confirmed ruleset changed.
 
 use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
 
+use peerwall_core::keep::Kind;
 use peerwall_core::render;
 use serde::Serialize;
+use serde_json::json;
 use similar::{Algorithm, ChangeTag, capture_diff_slices_deadline};
 
 use super::{DONE, trouble};
+use crate::age;
 use crate::agent::state::{Entry, State, TOLD};
+use crate::audit::{self, Event};
 use crate::cli::HistoryArgs;
+use crate::names::printable;
 use crate::output::Output;
 
-/// So many lines of a difference are shown, unless one is asked for.
+/// How many lines of a difference are shown, unless one ruleset is asked for.
 const LINES_SHOWN: usize = 8;
+/// How many events are shown without `--all`.
+const EVENTS_SHOWN: usize = 20;
 /// Lists that have nothing in common are not compared for longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,22 +41,72 @@ struct Change {
 }
 
 pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
-    match read(args.number) {
-        Ok((told, refused)) => {
-            match output.is_json() {
-                true => output
-                    .json(&serde_json::json!({"confirmed": told, "rolled_back_from": refused})),
-                false => output.text(&text(&told, args.number.is_some())),
-            }
-            DONE
+    let state = State::open();
+    let read = read(&state, args.number).and_then(|read| Ok((read, audit::read(&state)?)));
+    let ((told, refused), mut events) = match read {
+        Ok(read) => read,
+        Err(err) => return trouble("history", &err, output),
+    };
+    let shown = if args.all { events.len() } else { EVENTS_SHOWN };
+    let left_out = events.len().saturating_sub(shown);
+    events.drain(..left_out);
+    match (output.is_json(), args.number) {
+        (true, _) => {
+            output.json(&json!({"events": events, "confirmed": told, "rolled_back_from": refused}))
         }
-        Err(err) => trouble("history", &err, output),
+        (false, Some(_)) => output.text(&text(&told, true)),
+        (false, None) => {
+            output.text(&events_text(&events, left_out));
+            output.text(&text(&told, false));
+        }
+    }
+    DONE
+}
+
+/// One line an event, the newest last.
+fn events_text(events: &[Event], left_out: usize) -> String {
+    let mut text = String::new();
+    if left_out > 0 {
+        let _ = writeln!(text, "{left_out} earlier events: peerwall history --all");
+    }
+    for event in events {
+        let time = age::with_age(&event.time);
+        let happened = happened(event);
+        let policy = event.policy.as_deref().map(printable).unwrap_or_default();
+        let number = event.number.map(|number| format!(", number {number}"));
+        let digest = event.digest.as_ref().and_then(|digest| digest.get(..12));
+        let digest = digest.map_or_else(String::new, |digest| format!(" ({digest})"));
+        let _ = writeln!(
+            text,
+            "{time:<36}  {happened:<18}  {policy}{digest}{} by {}",
+            number.unwrap_or_default(),
+            printable(&event.by.to_string())
+        );
+        if let Some(change) = &event.change {
+            let _ = writeln!(text, "      {change}");
+        }
+    }
+    text
+}
+
+fn happened(event: &Event) -> String {
+    let time = |text: &str| match event.seconds {
+        Some(seconds) => format!("{text} {}", age::duration(seconds)),
+        None => text.to_owned(),
+    };
+    match event.kind {
+        Kind::Applied => "applied".to_owned(),
+        Kind::Tried => time("on trial for"),
+        Kind::Confirmed => "confirmed".to_owned(),
+        Kind::RanOut => time("ran out after"),
+        Kind::RolledBack => "rolled back".to_owned(),
+        Kind::Booted => "loaded at boot".to_owned(),
+        Kind::Removed => "removed".to_owned(),
     }
 }
 
 /// What was confirmed, or the one of this number; and what was rolled back from.
-fn read(number: Option<u64>) -> io::Result<(Vec<Told>, Option<String>)> {
-    let state = State::open();
+fn read(state: &State, number: Option<u64>) -> io::Result<(Vec<Told>, Option<String>)> {
     let history = state.history()?;
     let first = history.kept.len().saturating_sub(TOLD);
     let wanted = |entry: &Entry| number.is_none_or(|number| entry.number == number);
@@ -59,7 +116,7 @@ fn read(number: Option<u64>) -> io::Result<(Vec<Told>, Option<String>)> {
             let before = index
                 .checked_sub(1)
                 .and_then(|before| history.kept.get(before));
-            let change = before.map(|before| change(&state, before, entry));
+            let change = before.map(|before| change(state, before, entry));
             // One that cannot be read any more hides no others.
             let change = change.transpose().unwrap_or_else(|err| {
                 log::warn!("{err}");
@@ -102,12 +159,19 @@ fn change(state: &State, before: &Entry, entry: &Entry) -> io::Result<Change> {
 
 fn text(told: &[Told], whole: bool) -> String {
     let mut text = String::new();
+    if !whole && !told.is_empty() {
+        text.push_str(
+            "\nconfirmed rulesets, of which `peerwall rollback` loads the one before the last:\n",
+        );
+    }
     for Told { entry, change } in told {
         let digest = entry.digest.get(..12).unwrap_or_default();
         let _ = write!(
             text,
             "{:>4}  {}  {}  {digest}",
-            entry.number, entry.time, entry.policy
+            entry.number,
+            age::with_age(&entry.time),
+            printable(&entry.policy)
         );
         let Some(change) = change else {
             text.push('\n');
@@ -137,7 +201,7 @@ fn text(told: &[Told], whole: bool) -> String {
         }
     }
     if text.is_empty() {
-        text.push_str("nothing was confirmed yet\n");
+        text.push_str("no confirmed rulesets yet\n");
     }
     text
 }

@@ -22,6 +22,7 @@ use crate::keeper::{Keeper, locked};
 use crate::kernel::Kernel;
 use crate::lockout;
 use crate::netlink::NetlinkError;
+use crate::notice;
 use crate::output::{Output, complain};
 use crate::ready::Ready;
 use crate::revocation;
@@ -105,7 +106,7 @@ pub(super) fn confirm(output: &Output) -> u8 {
 fn keeper(state: &State, who: Who) -> Keeper<'_, Alone> {
     Keeper {
         state,
-        loader: Alone,
+        loader: Alone::default(),
         who,
     }
 }
@@ -266,8 +267,21 @@ fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
 
 fn go_back(state: &State, id: u64) -> Result<(), keep::Refusal> {
     let mut keeper = keeper(state, Who::process("guard"));
-    locked(state, || {
+    let ended = locked(state, || {
         keep::go_back(&mut keeper, Some(id), Ending::RanOut).map_err(keep::Refusal::State)
-    })
-    .map(drop)
+    })?;
+    if let Some(trial) = ended {
+        let text = ran_out(&trial);
+        notice::to_terminal(&trial.from, &text);
+        notice::to_syslog(&text);
+    }
+    Ok(())
+}
+
+/// The message about a trial that was not confirmed in time.
+pub(crate) fn ran_out(trial: &Pending) -> String {
+    format!(
+        "{} was not confirmed within {} s and was rolled back; the rules from before are loaded again",
+        trial.new.entry.policy, trial.seconds
+    )
 }

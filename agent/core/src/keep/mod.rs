@@ -135,9 +135,20 @@ pub struct Trial<R, C> {
     /// Whether it came into force. One that did not cannot be confirmed.
     #[serde(default)]
     pub is_loaded: bool,
+    /// How long it has in all, in seconds.
+    #[serde(default)]
+    pub seconds: u64,
 }
 
 impl<R, C> Trial<R, C> {
+    fn record(&self, kind: Kind) -> Record<'_> {
+        Record {
+            kind,
+            entry: Some(&self.new.entry),
+            seconds: Some(self.seconds),
+        }
+    }
+
     /// How long it has left.
     pub fn left(&self, clock: &Clock) -> Duration {
         match self.boot == clock.boot {
@@ -197,6 +208,17 @@ pub enum Kind {
     Removed,
 }
 
+/// An event for the audit trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'r> {
+    /// What happened.
+    pub kind: Kind,
+    /// The ruleset that it happened to; `None` if nothing is known of it.
+    pub entry: Option<&'r Entry>,
+    /// How long a trial has, or had, in seconds.
+    pub seconds: Option<u64>,
+}
+
 /// What the machine acts on. A method that fails has changed nothing, unless its [`Fault`] says that this is not
 /// known.
 pub trait World {
@@ -250,11 +272,11 @@ pub trait World {
     /// If it cannot be loaded.
     fn load(&mut self, kept: &Kept<Self::Ruleset>) -> Result<(), Fault>;
 
-    /// Removes what is ours.
+    /// Removes what is ours. Returns whether there was anything.
     ///
     /// # Errors
     /// If it cannot be removed.
-    fn unload(&mut self) -> Result<(), Fault>;
+    fn unload(&mut self) -> Result<bool, Fault>;
 
     /// Compiles the text of an entry's policy with today's lists and this host's addresses; `None` if the text is
     /// not known, or a list cannot be read.
@@ -269,8 +291,8 @@ pub trait World {
     /// Whether a call from here shows nothing that the first did not.
     fn is_same(&self, here: &Self::Caller, first: &Self::Caller) -> bool;
 
-    /// Adds to the audit trail; failing that, only a warning is lost.
-    fn record(&mut self, kind: Kind, entry: Option<&Entry>);
+    /// Adds to the audit trail. If that fails, it warns, and everything else goes on.
+    fn record(&mut self, record: Record<'_>);
 
     /// Waits.
     fn pause(&mut self, time: Duration);
@@ -381,6 +403,7 @@ pub fn try_out<W: World>(
         boot: clock.boot,
         from,
         is_loaded: false,
+        seconds: time.as_secs(),
     };
     world.set_trial(Some(&trial)).map_err(Refusal::NoWayBack)?;
     if let Err(fault) = world.start_guard() {
@@ -397,7 +420,7 @@ pub fn try_out<W: World>(
         abandon(world, &trial, true);
         return Err(Refusal::NoWayBack(fault));
     }
-    world.record(Kind::Tried, Some(&trial.new.entry));
+    world.record(trial.record(Kind::Tried));
     Ok(())
 }
 
@@ -448,7 +471,7 @@ fn load_with_lists<W: World>(
 fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let before = &trial.before;
     let Some(ruleset) = before.ruleset.clone() else {
-        return world.unload();
+        return world.unload().map(drop);
     };
     let unknown = || Entry {
         policy: "what was loaded before".to_owned(),
@@ -503,7 +526,7 @@ pub fn go_back<W: World>(
         Ending::RanOut => Kind::RanOut,
         Ending::RolledBack => Kind::RolledBack,
     };
-    world.record(kind, Some(&trial.new.entry));
+    world.record(trial.record(kind));
     Ok(Some(trial))
 }
 
@@ -523,7 +546,7 @@ fn settle<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
 /// A trial of an earlier boot: it is not in force any more.
 fn drop_trial<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     settle(world, trial)?;
-    world.record(Kind::RanOut, Some(&trial.new.entry));
+    world.record(trial.record(Kind::RanOut));
     Ok(())
 }
 
@@ -546,9 +569,12 @@ pub fn confirm<W: World>(world: &mut W, here: &W::Caller) -> Result<TrialOf<W>, 
     }
     // What is confirmed is in force, whoever changed it meanwhile.
     let loaded = load_with_lists(world, &trial.new).map_err(Refusal::NotLoaded)?;
-    add(world, &loaded, Some(trial.id)).map_err(Refusal::State)?;
+    let added = add(world, &loaded, Some(trial.id)).map_err(Refusal::State)?;
     let _ = world.set_trial(None);
-    world.record(Kind::Confirmed, Some(&trial.new.entry));
+    world.record(Record {
+        entry: Some(&added.entry),
+        ..trial.record(Kind::Confirmed)
+    });
     Ok(trial)
 }
 
@@ -563,14 +589,29 @@ pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refu
     keep(world, new).map_err(Refusal::State)
 }
 
+/// Removes whatever ruleset of ours is in force. Returns whether there was one.
+///
+/// # Errors
+/// [`Refusal::Waits`], since the trial's guard would load what was before; [`Refusal::NotLoaded`] if it cannot be
+/// removed.
+pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
+    nothing_waits(world)?;
+    let was_loaded = world.unload().map_err(Refusal::NotLoaded)?;
+    if was_loaded {
+        world.record(of(Kind::Removed, None));
+    }
+    Ok(was_loaded)
+}
+
 /// Notes a ruleset that is in force for good. The same text once more is no new entry; what it means on this host
 /// may be another ruleset.
 ///
 /// # Errors
 /// [`Fault`] if that cannot be read or written.
 pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Fault> {
-    if add(world, new, None)? {
-        world.record(Kind::Applied, Some(&new.entry));
+    let added = add(world, new, None)?;
+    if added.is_new {
+        world.record(of(Kind::Applied, Some(&added.entry)));
     }
     Ok(())
 }
@@ -600,28 +641,48 @@ fn store_changed<W: World>(
     world.store(entry.number, ruleset)
 }
 
-/// Adds to the history; whether there is a new entry.
+/// A record of something that is no trial.
+fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
+    Record {
+        kind,
+        entry,
+        seconds: None,
+    }
+}
+
+/// The last entry of the history.
+struct Added {
+    entry: Entry,
+    is_new: bool,
+}
+
+/// Adds to the history.
 fn add<W: World>(
     world: &mut W,
     new: &Kept<W::Ruleset>,
     settles: Option<u64>,
-) -> Result<bool, Fault> {
+) -> Result<Added, Fault> {
     let mut history = world.history()?;
     let digest = &new.entry.digest;
     let last = history.last();
     let same = last.filter(|last| last.digest == *digest);
     let is_new = same.is_none();
-    match same {
-        Some(last) => store_changed(world, last, &new.ruleset)?,
+    let entry = match same {
+        Some(last) => {
+            store_changed(world, last, &new.ruleset)?;
+            last.clone()
+        }
         None => {
             let number = last.map_or(1, |last| last.number + 1);
             world.store(number, &new.ruleset)?;
-            history.kept.push(Entry {
+            let entry = Entry {
                 number,
                 ..new.entry.clone()
-            });
+            };
+            history.kept.push(entry.clone());
+            entry
         }
-    }
+    };
     let changed = is_new || history.refused.is_some() || settles.is_some();
     if is_new {
         let extra = history.kept.len().saturating_sub(KEPT);
@@ -632,7 +693,7 @@ fn add<W: World>(
     if changed {
         world.set_history(&history)?;
     }
-    Ok(is_new)
+    Ok(Added { entry, is_new })
 }
 
 /// What came of going back by one.
@@ -667,7 +728,7 @@ pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
     history.refused = undone.as_ref().map(|entry| entry.digest.clone());
     let noted = world.set_history(&history);
     let noted = noted.and_then(|()| store_changed(world, &entry, &loaded.ruleset));
-    world.record(Kind::RolledBack, undone.as_ref());
+    world.record(of(Kind::RolledBack, undone.as_ref()));
     Ok(RolledBack::To(entry, noted.err()))
 }
 
@@ -727,7 +788,7 @@ pub fn boot<W: World>(
         });
         match loaded {
             Ok(()) => {
-                world.record(Kind::Booted, Some(entry));
+                world.record(of(Kind::Booted, Some(entry)));
                 let booted = Booted::Confirmed(entry.clone());
                 return Boot { booted, problems };
             }
@@ -749,7 +810,7 @@ pub fn boot<W: World>(
     });
     match loaded {
         Ok(entry) => {
-            world.record(Kind::Booted, Some(&entry));
+            world.record(of(Kind::Booted, Some(&entry)));
             let booted = Booted::Policy(entry);
             return Boot { booted, problems };
         }
@@ -757,7 +818,7 @@ pub fn boot<W: World>(
     }
     let booted = match persist(world, |world| world.load(closed)) {
         Ok(()) => {
-            world.record(Kind::Booted, Some(&closed.entry));
+            world.record(of(Kind::Booted, Some(&closed.entry)));
             Booted::Closed
         }
         Err(fault) => {

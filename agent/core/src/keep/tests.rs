@@ -163,8 +163,8 @@ impl World for Memory {
             memory.loaded.insert(kept.ruleset % LISTS);
         })
     }
-    fn unload(&mut self) -> Result<(), Fault> {
-        self.step(|memory| memory.kernel = None)
+    fn unload(&mut self) -> Result<bool, Fault> {
+        self.step(|memory| memory.kernel.take().is_some())
     }
     fn recompile(&mut self, entry: &Entry) -> Option<R> {
         let number: R = entry.digest.parse().ok()?;
@@ -176,10 +176,10 @@ impl World for Memory {
     fn is_same(&self, here: &C, first: &C) -> bool {
         here == first
     }
-    fn record(&mut self, kind: Kind, entry: Option<&Entry>) {
+    fn record(&mut self, record: Record<'_>) {
         if !self.is_dead {
-            let digest = entry.map(|entry| entry.digest.clone());
-            self.trail.push((kind, digest));
+            let digest = record.entry.map(|entry| entry.digest.clone());
+            self.trail.push((record.kind, digest));
         }
     }
     fn pause(&mut self, _: Duration) {
@@ -398,6 +398,15 @@ cases! {
         assert_eq!(confirm(&mut memory, &2), Err(Refusal::NotInForce));
         go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
         assert_eq!(memory.kernel, Some(1));
+    }
+    a_removal_is_recorded_once(memory = applied()) {
+        assert_eq!(remove(&mut memory), Ok(true));
+        assert_eq!(remove(&mut memory), Ok(false));
+        assert_eq!((memory.kernel, memory.kinds()), (None, vec![Kind::Applied, Kind::Removed]));
+    }
+    a_removal_does_not_end_a_trial(memory = tried()) {
+        assert!(matches!(remove(&mut memory), Err(Refusal::Waits { .. })));
+        assert_eq!(memory.kernel, Some(2));
     }
     a_rollback_ends_a_trial(memory = tried()) {
         assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial));
@@ -691,6 +700,7 @@ enum Event {
     /// The guard looks, or the agent does.
     Look,
     RollBack,
+    Remove,
     Reboot,
     Wait(u64),
     /// The agent reads its policy because a file changed.
@@ -707,6 +717,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (1u8..3).prop_map(Event::Confirm),
         3 => Just(Event::Look),
         1 => Just(Event::RollBack),
+        1 => Just(Event::Remove),
         1 => Just(Event::Reboot),
         3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
         2 => number.prop_map(Event::Read),
@@ -766,6 +777,11 @@ impl Run {
                 is_current = matches!(done, Ok(RolledBack::To(..)));
             }
             Event::Lists(lists) => is_current = self.lists(*lists),
+            Event::Remove => {
+                // From here on, nothing of ours has to be in force.
+                let done = remove(&mut self.memory);
+                self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
+            }
             Event::Reboot => self.reboot(),
             Event::Wait(millis) => self.memory.millis += millis,
             Event::Read(number) => self.read(*number),
@@ -783,6 +799,7 @@ impl Run {
         let waited = self.memory.trial.is_some();
         let new = with_lists(number, self.memory.lists);
         let result = apply(&mut self.memory, &new);
+        self.model.is_closed |= result.is_ok();
         if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) || !waited {
             self.model.permitted.insert(number.to_string());
         }
@@ -804,6 +821,7 @@ impl Run {
         }
         let confirmed = confirm(&mut self.memory, &caller);
         assert!(may || confirmed.is_err(), "confirmed what may not be");
+        self.model.is_closed |= confirmed.is_ok();
         confirmed.is_ok()
     }
 
@@ -892,12 +910,7 @@ impl Run {
 
     fn check(&mut self, event: &Event) {
         let memory = &self.memory;
-        // Never open, once something is loaded: but what was tried where nothing was goes back to nothing.
-        let was_open = memory
-            .trail
-            .iter()
-            .any(|(kind, _)| matches!(kind, Kind::Applied | Kind::Confirmed | Kind::Booted));
-        if was_open && self.model.is_closed {
+        if self.model.is_closed {
             assert!(memory.kernel.is_some(), "open after {event:?}");
         }
         for digest in memory.digests() {
