@@ -20,7 +20,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 
     /// Say more; twice for even more. RUST_LOG does the same in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -121,9 +121,8 @@ pub struct HistoryArgs {
 /// Which policy, and how to print.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PolicyArgs {
-    /// The policy file
-    #[arg(default_value = POLICY)]
-    pub policy: PathBuf,
+    /// The policy file [default: the running agent's policy, or /etc/peerwall/policy.toml]
+    pub policy: Option<PathBuf>,
 
     /// How to print.
     #[command(flatten)]
@@ -163,6 +162,10 @@ pub struct StatusArgs {
     /// Show it again every two seconds, until it is interrupted
     #[arg(long)]
     pub watch: bool,
+
+    /// Show counters that counted nothing, too
+    #[arg(short, long)]
+    pub all: bool,
 }
 
 /// What to remove, and how to print.
@@ -320,7 +323,7 @@ impl Args {
     /// How much to log, unless RUST_LOG says so.
     pub fn log_level(&self) -> log::LevelFilter {
         // Who stays says what he does.
-        let stays = matches!(self.command, Command::Run(_));
+        let stays = matches!(self.command, Some(Command::Run(_)));
         match self.verbose + u8::from(stays) {
             0 => log::LevelFilter::Warn,
             1 => log::LevelFilter::Info,

@@ -131,6 +131,12 @@ impl Steps {
         }
     }
 
+    /// How many of the four inputs there are.
+    pub fn len(&self) -> usize {
+        let inputs = [&self.v4, &self.v6, &self.sets, &self.stale_sets];
+        inputs.into_iter().flatten().count()
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()

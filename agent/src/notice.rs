@@ -99,7 +99,7 @@ mod tests {
         let len = File::from(pair.master).read(&mut said).unwrap();
         let said = String::from_utf8_lossy(&said[..len]).into_owned();
         assert!(
-            said.contains("peerwall: new.toml was not confirmed\r\n"),
+            said.contains("\npeerwall: new.toml was not confirmed\r"),
             "{said:?}"
         );
     }

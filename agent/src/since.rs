@@ -1,15 +1,17 @@
-//! Since when the table is as it is.
+//! The record of the last apply.
 //!
-//! The kernel keeps no time with a table. Each apply notes generation and time under
-//! `/run/peerwall`, by network namespace; a note whose generation is the kernel's own of now says
-//! that nobody changed any rule since. Losing the note loses nothing but that sentence.
+//! The kernel keeps no time with a table. Each apply records the time and a digest of the ruleset under `/run/peerwall`,
+//! by network namespace; if the loaded rules have the same digest, nobody changed them since. Without the record, only
+//! that sentence is lost.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use peerwall_core::ruleset::Ruleset;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::secure_file::private::Private;
 
@@ -24,9 +26,35 @@ pub struct Note {
     pub time: String,
     /// The policy's path.
     pub policy: String,
-    /// Whether it was by iptables, so that a later apply by nft takes our chains away.
+    /// Whether it was by iptables, so that a later apply by nft removes our chains.
     #[serde(default)]
     pub by_iptables: bool,
+    /// Digest of the ruleset.
+    #[serde(default)]
+    pub ruleset: Option<String>,
+}
+
+/// SHA-256 of a ruleset, in hexadecimal.
+pub fn digest(ruleset: &Ruleset) -> String {
+    /// Hashes what is written to it.
+    struct Hashing(Sha256);
+
+    impl io::Write for Hashing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut hashing = Hashing(Sha256::new());
+    // Neither a ruleset nor the hash can fail to be written.
+    let _ = serde_json::to_writer(&mut hashing, ruleset);
+    let bytes = hashing.0.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn folder() -> Private {
@@ -39,14 +67,15 @@ fn name() -> io::Result<String> {
     Ok(format!("applied-{namespace}.json"))
 }
 
-/// Notes an apply, if that is possible.
-pub fn note(generation: u32, policy: &str, by_iptables: bool) {
+/// Records an apply, if that is possible.
+pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
     let now = jiff::Timestamp::now();
     let note = Note {
         generation,
         time: format!("{:.0}", now),
         policy: policy.to_owned(),
         by_iptables,
+        ruleset: Some(digest(ruleset)),
     };
     let written =
         name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, &note)?)));

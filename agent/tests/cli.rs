@@ -35,7 +35,9 @@ fn help_says_what_there_is_and_how_it_exits() {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     assert_eq!(peerwall(&["frobnicate"]).status.code(), Some(2));
-    assert_eq!(peerwall(&[]).status.code(), Some(2));
+    let alone = peerwall(&[]);
+    assert_eq!(alone.status.code(), Some(0));
+    assert!(stdout(&alone).contains("Usage: peerwall"));
 }
 
 #[test]

@@ -94,7 +94,8 @@ netns_test! {
         fs::write(&path, "version = 7\n").unwrap();
         files.list(&["192.0.2.13"]);
         wait_for("a list beside a wrong policy", || has(&host, "192.0.2.13"));
-        // The next agent, and the next boot, know of it.
+        // The next agent, and the next boot, know of it. Once it answers, it has saved what it loaded.
+        host.peerwall(&["status"]);
         drop(agent);
         host.peerwall_ok(&["remove"]);
         host.peerwall_ok(&["boot", path.to_str().unwrap()]);

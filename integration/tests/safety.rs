@@ -173,7 +173,7 @@ netns_test! {
         holder.wait().unwrap();
         assert_eq!(listing(&host), loaded);
         let said = status(&host, EXAMPLE);
-        assert!(said.contains("in sync") && said.contains("owner:      none; the table stays"), "{said}");
+        assert!(said.contains("in sync") && said.contains("owner:      not locked"), "{said}");
         // The next one claims it without touching a rule.
         let handles = host.sh("nft --handle list table inet peerwall").lines().filter(|l| l.contains("# handle")).map(str::to_owned).collect::<Vec<_>>();
         let mut next = hold(&host, EXAMPLE);

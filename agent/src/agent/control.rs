@@ -208,6 +208,17 @@ pub fn ask(command: Command) -> Option<io::Result<Answer>> {
     Some(converse(connect()?, command))
 }
 
+/// The agent's status; `None` if there is no agent or it does not answer.
+pub fn status() -> Option<Value> {
+    Some(ask(Command::Status)?.ok()?.data)
+}
+
+/// Process id of the agent of this network namespace; `None` if there is none.
+pub fn pid() -> Option<i32> {
+    let stream = connect()?;
+    Some(getsockopt(&stream, PeerCredentials).ok()?.pid())
+}
+
 /// Whether an agent runs in this network namespace.
 pub fn is_there() -> bool {
     connect().is_some()

@@ -784,12 +784,13 @@ impl Agent {
     /// Notes what is in force.
     fn settle(&mut self, is_change: bool) {
         self.note();
-        if let (true, Some(generation)) = (is_change, self.holder.generation()) {
-            since::note(
-                generation,
-                &self.policy.display().to_string(),
-                self.holder.is_deaf(),
-            );
+        if !is_change {
+            return;
+        }
+        let by_iptables = self.holder.is_deaf();
+        if let (Some(wanted), Some(generation)) = (&self.wanted, self.holder.generation()) {
+            let kept = &wanted.kept;
+            since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
         }
     }
 
@@ -892,13 +893,17 @@ impl Agent {
     fn status(&self) -> Answer {
         let ago = |at: Duration| self.now().saturating_sub(at).as_secs();
         let reconcile = &self.reconcile;
+        let entry = self.wanted.as_ref().map(|wanted| &wanted.kept.entry);
         let data = json!({
             "pid": std::process::id(),
             "started": self.started,
             "backend": self.holder.describe(),
+            "uses": if self.holder.is_deaf() { "iptables" } else { "nft" },
             "policy": self.policy,
             "follows": self.follow,
-            "digest": self.read_digest,
+            "in_force": entry.map(|entry| &entry.policy),
+            "digest": entry.map(|entry| &entry.digest),
+            "unsaved": self.wanted.as_ref().and_then(|wanted| wanted.unsaved_error.as_ref()),
             "counts": self.wanted.as_ref().map(|wanted| &wanted.counts),
             "in_sync_seconds": reconcile.in_sync_since.map(ago),
             "repairs": reconcile.repairs,

@@ -73,7 +73,9 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     }
     match (wanted, holder.generation()) {
         (None, _) => since::forget(),
-        (Some(_), Some(generation)) => since::note(generation, policy, holder.is_deaf()),
+        (Some(wanted), Some(generation)) => {
+            since::note(generation, policy, holder.is_deaf(), wanted);
+        }
         (Some(_), None) => {}
     }
     if let Some(wanted) = wanted {

@@ -70,7 +70,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     if (by_iptables || !converged.plan.is_empty())
         && let Ok(now) = kernel.generation()
     {
-        since::note(now, &policy.path.display().to_string(), false);
+        since::note(now, &kept.entry.policy, false, &ready.ruleset);
     }
     let table = converged.before.table.as_ref();
     loading.was(table.and_then(|table| table.ruleset()));

@@ -1,14 +1,13 @@
-//! `plan`, `apply`, `status` and `remove` with `--backend iptables`.
+//! `plan`, `apply` and `remove` with `--backend iptables`.
 
 use peerwall_core::keep::Fault;
-use peerwall_core::ruleset::{Ruleset, counter_reason};
-use peerwall_core::saved;
+use peerwall_core::ruleset::Ruleset;
 use serde_json::{Value, json};
 
 use super::alone::Alone;
 use super::applying::{self, Applied};
 use super::loading::Loading;
-use super::{DIFFERS, DONE, Given, keep, others, refuse, status, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, keep, others, refuse, trouble, unsupported};
 use crate::agent::state::{self, Kept, State};
 use crate::caller::Caller;
 use crate::cli::WishArgs;
@@ -38,7 +37,7 @@ fn wanted(ready: &Ready, iptables: &Iptables, output: &Output) -> Result<Wanted,
     Ok(wanted)
 }
 
-fn look() -> Result<(Iptables, Seen), IptablesError> {
+pub(super) fn look() -> Result<(Iptables, Seen), IptablesError> {
     let iptables = Iptables::choose()?;
     let seen = iptables.observe()?;
     Ok((iptables, seen))
@@ -115,7 +114,7 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
     }
     // The new is in force; only now the old may go.
     take_table_away();
-    since::note(0, &policy.path.display().to_string(), true);
+    since::note(0, &kept.entry.policy, true, &ready.ruleset);
     let told = loading.finish(ready, wish);
     report(&iptables, &steps, "fed", Some(told.json), output);
     if !output.is_json() {
@@ -313,55 +312,4 @@ fn report(iptables: &Iptables, steps: &Steps, verb: &str, refused: Option<Value>
         }
     }
     output.text(&text);
-}
-
-pub(super) fn status(policy: &Given, output: &Output) -> u8 {
-    let (iptables, seen) = match look() {
-        Ok(found) => found,
-        Err(err) => return trouble("status", &err, output),
-    };
-    let others = foreign::find();
-    let loaded = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
-    let path = &policy.path;
-    let in_sync = policy.read.as_ref().ok().and_then(|ready| {
-        let wanted = wanted(ready, &iptables, &Output::new(true)).ok()?;
-        Some(Steps::new(Some(&wanted), &seen).is_empty())
-    });
-    let mut counted = saved::counters(&seen.v4);
-    for (name, (packets, bytes)) in saved::counters(&seen.v6) {
-        let entry = counted.entry(name).or_default();
-        entry.0 += packets;
-        entry.1 += bytes;
-    }
-    match output.is_json() {
-        true => output.json(&json!({
-            "backend": "iptables", "chosen": iptables.describe(), "loaded": loaded, "in_sync": in_sync, "agent": status::agent(),
-            "foreign_drops": others,
-            "warnings": policy.read.as_ref().map_or_else(|_| Vec::new(), |ready| ready.json_warnings()),
-            "counters": counted.iter().map(|(name, (p, b))| json!({"counter": name, "packets": p, "bytes": b})).collect::<Vec<_>>(),
-        })),
-        false => {
-            let headline = match (loaded, in_sync) {
-                (false, _) => "not loaded".to_owned(),
-                (true, Some(true)) => format!("in sync with {}{}", path.display(), others::but(&others)),
-                (true, Some(false)) => format!("loaded, but not what {} says", path.display()),
-                (true, None) => "loaded; the policy cannot be read, see `peerwall check`".to_owned(),
-            };
-            let mut text = format!(
-                "{headline}\nbackend:    {}\nowner:      none; the two families change one after the other\n",
-                iptables.describe()
-            );
-            text.push_str(&others::lines(&others));
-            if let Some(agent) = status::agent() {
-                text.push_str(&status::agent_text(&agent));
-            }
-            for (name, (packets, bytes)) in counted {
-                let what = counter_reason(&name).map_or_else(String::new, |(_, reason)| reason.sentence());
-                text.push_str(&format!("{packets:>12} {bytes:>14}  {name}  {what}\n"));
-            }
-            output.text(&text);
-            policy.warn_of_misfits(output);
-        }
-    }
-    if in_sync == Some(true) { DONE } else { DIFFERS }
 }

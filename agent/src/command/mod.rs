@@ -25,8 +25,11 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::policy::HeldBy;
 use peerwall_core::restore::Unsupported;
 
+use self::status::Detail;
 use crate::agent::control;
-use crate::cli::{Args, BackendArgs, BackendName, Command};
+use crate::cli::{
+    self, ApplyArgs, Args, BackendArgs, BackendName, Command, OutputArgs, PolicyArgs,
+};
 use crate::files::FileSystem;
 use crate::foreign;
 use crate::kernel::lacks;
@@ -60,8 +63,13 @@ fn run_command(args: &Args) -> u8 {
         complain(&format!("error: {err}\n"));
         return TROUBLE;
     }
-    match &args.command {
-        Command::Check(args) => check::run(&args.policy, &Output::new(args.output.json)),
+    let Some(command) = &args.command else {
+        return overview();
+    };
+    match command {
+        Command::Check(args) => {
+            check::run(&policy_path(&args.policy), &Output::new(args.output.json))
+        }
         Command::Plan(args) => on_host(args, args.backend, "plan", plan::run, fallback::plan),
         Command::Apply(args) => {
             // Only a table can be held.
@@ -71,15 +79,7 @@ fn run_command(args: &Args) -> u8 {
                 args.to.backend
             };
             let output = Output::new(args.to.policy.output.json);
-            let path = std::path::absolute(&args.to.policy.policy);
-            let command = path.map(|path| control::Command::Apply(path, keep::wish(&args.wish)));
-            let by_agent = command.ok().filter(|_| !args.hold);
-            if let Some(code) =
-                by_agent.and_then(|command| keep::by_agent(command, "apply", &output))
-            {
-                let files = FileSystem { waits: true };
-                Given::read(&args.to.policy.policy, &files).warn_of_misfits(&output);
-                others::warn(&foreign::find(), &output);
+            if let Some(code) = apply_by_agent(args, &output) {
                 return code;
             }
             let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
@@ -107,7 +107,11 @@ fn run_command(args: &Args) -> u8 {
             if args.watch && !of.policy.output.json {
                 output.text(CLEAR);
             }
-            let code = on_host(of, of.backend, "status", status::run, fallback::status);
+            let detail = match args.all {
+                true => Detail::All,
+                false => Detail::Usual,
+            };
+            let code = show_status(of, detail);
             if !args.watch || output::is_over() {
                 break code;
             }
@@ -115,6 +119,12 @@ fn run_command(args: &Args) -> u8 {
         },
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
+            if let Some(pid) = control::pid() {
+                let why = format!(
+                    "the agent (pid {pid}) would load the rules again: stop it first (`systemctl stop peerwall`), then run `peerwall remove`"
+                );
+                return trouble("remove", &why, &output);
+            }
             or_fallback(
                 args.backend,
                 "remove",
@@ -127,6 +137,80 @@ fn run_command(args: &Args) -> u8 {
         Command::Completions { shell } => generate::completions(*shell),
         Command::Man { folder } => generate::man(folder),
     }
+}
+
+/// `peerwall` alone: the state of this host, and what the commands are.
+fn overview() -> u8 {
+    let of = BackendArgs {
+        policy: PolicyArgs {
+            policy: None,
+            output: OutputArgs { json: false },
+        },
+        backend: None,
+    };
+    show_status(&of, Detail::Headline);
+    let help = cli::command().render_help();
+    Output::new(false).text(&format!("\n{help}"));
+    DONE
+}
+
+fn show_status(of: &BackendArgs, detail: Detail) -> u8 {
+    on_host(
+        of,
+        of.backend,
+        "status",
+        |policy, output| status::run(policy, detail, output),
+        |policy, output| status::by_iptables(policy, detail, output),
+    )
+}
+
+/// The policy that a command is about: what the command line names, else the agent's, else the usual one.
+fn policy_path(given: &Option<PathBuf>) -> PathBuf {
+    let agents = || {
+        control::status()?
+            .get("policy")?
+            .as_str()
+            .map(PathBuf::from)
+    };
+    given
+        .clone()
+        .or_else(agents)
+        .unwrap_or_else(|| PathBuf::from(cli::POLICY))
+}
+
+/// Has the agent apply a policy; `None` if there is no agent.
+fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
+    let pid = control::pid()?;
+    let uses = control::status().and_then(|status| Some(status.get("uses")?.as_str()?.to_owned()));
+    let is_other = match (args.to.backend, uses.as_deref()) {
+        (Some(BackendName::Nft), Some(uses)) => uses != "nft",
+        (Some(BackendName::Iptables), Some(uses)) => uses != "iptables",
+        (Some(BackendName::Auto) | None, _) | (Some(_), None) => false,
+    };
+    let refused = match (args.hold, is_other) {
+        (true, _) => Some("owns the table"),
+        (false, true) => Some(
+            "uses the other backend: set `backend` in `[options]` of its policy, or restart it with --backend",
+        ),
+        (false, false) => None,
+    };
+    if let Some(why) = refused {
+        let why = format!(
+            "an agent runs (pid {pid}) and {why}; or stop it first (`systemctl stop peerwall`)"
+        );
+        return Some(trouble("apply", &why, output));
+    }
+    let given = policy_path(&args.to.policy.policy);
+    let path = match std::path::absolute(&given) {
+        Ok(path) => path,
+        Err(err) => return Some(trouble("apply", &err, output)),
+    };
+    let command = control::Command::Apply(path, keep::wish(&args.wish));
+    let code = keep::by_agent(command, "apply", output)?;
+    let files = FileSystem { waits: true };
+    Given::read(&given, &files).warn_of_misfits(output);
+    others::warn(&foreign::find(), output);
+    Some(code)
 }
 
 /// A policy that was given by its path, read once.
@@ -193,7 +277,7 @@ fn on_host(
     let output = Output::new(args.policy.output.json);
     // An agent reads it again when what is to be discovered comes.
     let waits = control::is_there();
-    let policy = Given::read(&args.policy.policy, &FileSystem { waits });
+    let policy = Given::read(&policy_path(&args.policy.policy), &FileSystem { waits });
     let said = policy
         .read
         .as_ref()

@@ -1,0 +1,355 @@
+//! The first line of `status`: the state of this host, for a tired reader.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Everything that decides the headline.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Facts<'f> {
+    /// Whether rules of ours are loaded.
+    pub(super) is_loaded: bool,
+    /// Whether they are the ruleset that boot loads when nothing else can be.
+    pub(super) is_closed: bool,
+    /// Whether they are what the policy says; `None` if the policy has errors.
+    pub(super) in_sync: Option<bool>,
+    /// Path of the policy.
+    pub(super) policy: &'f str,
+    /// Errors of the policy, in one sentence.
+    pub(super) policy_error: Option<&'f str>,
+    /// Whether somebody rolled back from this policy.
+    pub(super) is_rolled_back: bool,
+    /// The policy that was loaded last, if nobody changed the rules since.
+    pub(super) loaded_from: Option<&'f str>,
+    /// When, with its age.
+    pub(super) loaded_since: Option<&'f str>,
+    /// Whether somebody changed the rules since they were loaded.
+    pub(super) is_changed: bool,
+    /// The trial that waits.
+    pub(super) trial: Option<&'f Trial>,
+    /// Why the agent does not apply its policy.
+    pub(super) agent_refuses: Option<&'f str>,
+    /// Why the agent cannot load rules.
+    pub(super) agent_fails: Option<&'f str>,
+    /// Chains of other firewalls that drop too.
+    pub(super) others: &'f str,
+}
+
+/// A policy that is rolled back unless it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Trial {
+    /// Path of the policy that is tried.
+    pub(super) policy: String,
+    /// How long it has left.
+    pub(super) seconds_left: u64,
+    /// Path of the policy that comes back; `None` if no rules were loaded.
+    pub(super) back_to: Option<String>,
+}
+
+/// What kind of state a host is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// No rules of ours are loaded.
+    NotLoaded,
+    /// A policy is loaded that is rolled back unless it is confirmed.
+    OnTrial,
+    /// The closed ruleset is loaded.
+    Closed,
+    /// The policy has errors; the last good one is loaded.
+    LastGood,
+    /// The loaded rules match the policy.
+    InSync,
+    /// Somebody rolled back from the policy; an earlier one is loaded.
+    RolledBack,
+    /// The agent does not apply the policy; an earlier one is loaded.
+    NotApplied,
+    /// The loaded rules differ from the policy.
+    OutOfDate,
+}
+
+impl Facts<'_> {
+    /// The state, the most urgent first.
+    pub(super) fn state(&self) -> State {
+        if !self.is_loaded {
+            return State::NotLoaded;
+        }
+        if self.trial.is_some() {
+            return State::OnTrial;
+        }
+        if self.is_closed && self.in_sync != Some(true) {
+            return State::Closed;
+        }
+        match self.in_sync {
+            None => State::LastGood,
+            Some(true) => State::InSync,
+            Some(false) if self.is_rolled_back => State::RolledBack,
+            Some(false) if self.agent_refuses.is_some() => State::NotApplied,
+            Some(false) => State::OutOfDate,
+        }
+    }
+
+    /// What else there is to say of the loaded rules.
+    fn loaded(&self) -> String {
+        match self.loaded_from {
+            _ if self.is_changed => "; somebody else changed the loaded rules".to_owned(),
+            Some(path) if path != self.policy => format!("; the loaded rules are from {path}"),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Facts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = self.policy;
+        let since = self.loaded_since.map(|since| format!(", loaded {since}"));
+        let since = since.unwrap_or_default();
+        match self.state() {
+            State::NotLoaded => match (self.agent_fails, self.policy_error) {
+                (Some(why), _) => write!(f, "NOT LOADED: the agent cannot load rules: {why}"),
+                (None, Some(why)) => write!(
+                    f,
+                    "not loaded: this host has no rules of peerwall, and {policy} cannot be applied: {why}; see `peerwall check`"
+                ),
+                (None, None) => write!(
+                    f,
+                    "not loaded: this host has no rules of peerwall; `peerwall apply` loads {policy}"
+                ),
+            },
+            State::OnTrial => {
+                let Some(trial) = self.trial else {
+                    return Ok(());
+                };
+                write!(
+                    f,
+                    "on trial: {}, {} s left, then ",
+                    trial.policy, trial.seconds_left
+                )?;
+                match &trial.back_to {
+                    Some(path) => write!(f, "back to {path}")?,
+                    None => f.write_str("no rules, as before")?,
+                }
+                f.write_str("; to keep it: `peerwall confirm` from a new connection")
+            }
+            State::Closed => {
+                let why = match self.policy_error {
+                    Some(why) => format!("{policy} cannot be applied: {why}; see `peerwall check`"),
+                    None => format!(
+                        "no confirmed ruleset could be loaded; `peerwall apply` loads {policy}"
+                    ),
+                };
+                write!(
+                    f,
+                    "CLOSED: only ssh and the safe core are allowed, because {why}"
+                )
+            }
+            State::LastGood => {
+                let why = self.policy_error.unwrap_or("it cannot be read");
+                write!(
+                    f,
+                    "last good policy{since}: {policy} cannot be applied: {why}; see `peerwall check`{}",
+                    self.loaded()
+                )
+            }
+            State::InSync => write!(f, "in sync with {policy}{}", self.others),
+            State::RolledBack => write!(
+                f,
+                "rolled back: an earlier policy is in force{since}, not {policy}, until its text changes or `peerwall reload`{}",
+                self.loaded()
+            ),
+            State::NotApplied => {
+                let why = self.agent_refuses.unwrap_or_default();
+                let why = why.lines().next().unwrap_or_default();
+                write!(f, "not applied: {policy}: {why}")
+            }
+            State::OutOfDate => match self.agent_fails {
+                Some(why) => write!(f, "out of date: the agent cannot load {policy}: {why}"),
+                None => write!(
+                    f,
+                    "out of date: loaded rules differ from {policy}; run `peerwall plan`{}",
+                    self.loaded()
+                ),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: &str = "/etc/peerwall/policy.toml";
+    const SINCE: &str = "2026-11-25T20:47:30Z (12 min ago)";
+
+    fn loaded() -> Facts<'static> {
+        Facts {
+            is_loaded: true,
+            in_sync: Some(true),
+            policy: POLICY,
+            loaded_from: Some(POLICY),
+            loaded_since: Some(SINCE),
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_headline() {
+        let trial = Trial {
+            policy: "/root/new.toml".into(),
+            seconds_left: 42,
+            back_to: Some(POLICY.into()),
+        };
+        let first = Trial {
+            back_to: None,
+            ..trial.clone()
+        };
+        let differs = Facts {
+            in_sync: Some(false),
+            ..loaded()
+        };
+        let wrong = Facts {
+            in_sync: None,
+            policy_error: Some("3 errors in the policy"),
+            ..loaded()
+        };
+        let nothing = Facts {
+            is_loaded: false,
+            loaded_from: None,
+            loaded_since: None,
+            ..differs
+        };
+        let goldens = [
+            (
+                loaded(),
+                State::InSync,
+                "in sync with /etc/peerwall/policy.toml",
+            ),
+            (
+                Facts {
+                    others: ", but another firewall also drops: ip filter INPUT (ufw)",
+                    ..loaded()
+                },
+                State::InSync,
+                "in sync with /etc/peerwall/policy.toml, but another firewall also drops: ip filter INPUT (ufw)",
+            ),
+            (
+                wrong,
+                State::LastGood,
+                "last good policy, loaded 2026-11-25T20:47:30Z (12 min ago): /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
+            ),
+            (
+                Facts {
+                    loaded_from: Some("/root/new.toml"),
+                    loaded_since: None,
+                    ..wrong
+                },
+                State::LastGood,
+                "last good policy: /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`; the loaded rules are from /root/new.toml",
+            ),
+            (
+                Facts {
+                    trial: Some(&trial),
+                    ..differs
+                },
+                State::OnTrial,
+                "on trial: /root/new.toml, 42 s left, then back to /etc/peerwall/policy.toml; to keep it: `peerwall confirm` from a new connection",
+            ),
+            (
+                Facts {
+                    trial: Some(&first),
+                    ..loaded()
+                },
+                State::OnTrial,
+                "on trial: /root/new.toml, 42 s left, then no rules, as before; to keep it: `peerwall confirm` from a new connection",
+            ),
+            (
+                Facts {
+                    is_closed: true,
+                    ..wrong
+                },
+                State::Closed,
+                "CLOSED: only ssh and the safe core are allowed, because /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
+            ),
+            (
+                Facts {
+                    is_closed: true,
+                    ..differs
+                },
+                State::Closed,
+                "CLOSED: only ssh and the safe core are allowed, because no confirmed ruleset could be loaded; `peerwall apply` loads /etc/peerwall/policy.toml",
+            ),
+            (
+                Facts {
+                    is_closed: true,
+                    ..loaded()
+                },
+                State::InSync,
+                "in sync with /etc/peerwall/policy.toml",
+            ),
+            (
+                differs,
+                State::OutOfDate,
+                "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall plan`",
+            ),
+            (
+                Facts {
+                    loaded_from: Some("/root/new.toml"),
+                    ..differs
+                },
+                State::OutOfDate,
+                "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall plan`; the loaded rules are from /root/new.toml",
+            ),
+            (
+                Facts {
+                    agent_fails: Some("out of memory"),
+                    ..differs
+                },
+                State::OutOfDate,
+                "out of date: the agent cannot load /etc/peerwall/policy.toml: out of memory",
+            ),
+            (
+                Facts {
+                    is_rolled_back: true,
+                    ..differs
+                },
+                State::RolledBack,
+                "rolled back: an earlier policy is in force, loaded 2026-11-25T20:47:30Z (12 min ago), not /etc/peerwall/policy.toml, until its text changes or `peerwall reload`",
+            ),
+            (
+                Facts {
+                    agent_refuses: Some(
+                        "this policy would lock out every current SSH session\nmore",
+                    ),
+                    ..differs
+                },
+                State::NotApplied,
+                "not applied: /etc/peerwall/policy.toml: this policy would lock out every current SSH session",
+            ),
+            (
+                nothing,
+                State::NotLoaded,
+                "not loaded: this host has no rules of peerwall; `peerwall apply` loads /etc/peerwall/policy.toml",
+            ),
+            (
+                Facts {
+                    in_sync: None,
+                    policy_error: Some("1 error in the policy"),
+                    ..nothing
+                },
+                State::NotLoaded,
+                "not loaded: this host has no rules of peerwall, and /etc/peerwall/policy.toml cannot be applied: 1 error in the policy; see `peerwall check`",
+            ),
+            (
+                Facts {
+                    agent_fails: Some("operation not permitted"),
+                    ..nothing
+                },
+                State::NotLoaded,
+                "NOT LOADED: the agent cannot load rules: operation not permitted",
+            ),
+        ];
+        for (facts, state, text) in goldens {
+            assert_eq!((facts.state(), facts.to_string().as_str()), (state, text));
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! `peerwall status`
+
+mod headline;
+mod text;
+
+use std::collections::BTreeMap;
+
+use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::diagnostic::JsonDiagnostic;
+use peerwall_core::foreign::ForeignDrop;
+use peerwall_core::keep::Kind;
+use peerwall_core::observed::{Hold, SeenTable};
+use peerwall_core::plan::plan;
+use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
+use peerwall_core::saved;
+use serde::Serialize;
+use serde_json::Value;
+
+use self::headline::{Facts, Trial};
+use super::{DIFFERS, DONE, Given, boot, fallback, others, trouble};
+use crate::age;
+use crate::agent::control;
+use crate::agent::state::{self, State};
+use crate::audit::{self, Event};
+use crate::foreign;
+use crate::iptables::{Steps, Wanted};
+use crate::kernel::Kernel;
+use crate::names;
+use crate::output::Output;
+use crate::ready::Ready;
+use crate::since;
+
+/// What `status` prints.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// The state of this host.
+    state: headline::State,
+    /// The same in a sentence.
+    headline: String,
+    /// `nft` or `iptables`.
+    backend: &'static str,
+    /// Which iptables.
+    chosen: Option<String>,
+    /// Whether rules of ours are loaded.
+    loaded: bool,
+    /// Whether they are what the policy says; absent if the policy has errors.
+    in_sync: Option<bool>,
+    /// Steps that `apply` would take.
+    pending_steps: Option<usize>,
+    /// The kernel's generation of rules.
+    generation: Option<u32>,
+    /// The last apply, and whether our rules are as it left them.
+    applied: Option<Applied>,
+    /// Who owns the table.
+    owner: Option<Owner>,
+    /// Whether the table outlives its owner.
+    persist: bool,
+    /// Path of the policy.
+    policy: String,
+    /// What is wrong with the policy.
+    policy_error: Option<String>,
+    /// What is suspicious about the policy, or does not fit this host.
+    warnings: Vec<JsonDiagnostic>,
+    /// Chains of other firewalls that drop what they do not accept.
+    foreign_drops: Vec<ForeignDrop>,
+    /// Packets by reason.
+    counters: Vec<Line>,
+    /// The agent's own status, if one runs.
+    agent: Option<Value>,
+    /// The trial that waits to be confirmed.
+    trial: Option<Trial>,
+    /// The trial or policy that was rolled back, if nothing was applied since.
+    rolled_back: Option<Event>,
+}
+
+#[derive(Debug, Serialize)]
+struct Applied {
+    time: String,
+    policy: String,
+    /// Absent if it is not known.
+    unchanged_since: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner {
+    /// Netlink port id; the process id for the first socket of a process.
+    port: u32,
+    /// Name of the process of that id, if there is one.
+    process: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    /// `input`, `forward`, `published`; absent for what was denied.
+    chain: Option<String>,
+    /// Why these packets were accepted or denied.
+    reason: String,
+    /// The same in words.
+    subject: String,
+    /// Where the policy says so, as file and line.
+    place: Option<String>,
+    packets: u64,
+    bytes: u64,
+}
+
+/// What is loaded, by either backend.
+struct Loaded {
+    backend: &'static str,
+    chosen: Option<String>,
+    is_loaded: bool,
+    is_closed: bool,
+    pending_steps: Option<usize>,
+    generation: Option<u32>,
+    /// Whether the rules are those of the last apply.
+    is_unchanged: Option<bool>,
+    hold: Hold,
+    counters: Vec<(String, u64, u64)>,
+}
+
+/// How much to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// One line.
+    Headline,
+    /// Without counters that counted nothing.
+    Usual,
+    /// Everything.
+    All,
+}
+
+pub(super) fn run(policy: &Given, detail: Detail, output: &Output) -> Result<u8, BackendError> {
+    let seen = Kernel::open()?.observe()?;
+    let ready = policy.read.as_ref().ok();
+    let closed = boot::closed();
+    let table = seen.table.as_ref();
+    let ruleset = table.and_then(SeenTable::ruleset);
+    let loaded = Loaded {
+        backend: "nft",
+        chosen: None,
+        is_loaded: table.is_some(),
+        is_closed: closed.is_some_and(|closed| plan(&closed.ruleset, &seen).is_empty()),
+        pending_steps: ready.map(|ready| plan(&ready.ruleset, &seen).ops.len()),
+        generation: Some(seen.generation),
+        is_unchanged: since::last()
+            .and_then(|note| Some(note.ruleset? == since::digest(ruleset.as_ref()?))),
+        hold: table.map(|table| table.hold).unwrap_or_default(),
+        counters: table.map_or_else(Vec::new, counters),
+    };
+    Ok(report(policy, loaded, detail, output))
+}
+
+/// The same by iptables.
+pub(super) fn by_iptables(policy: &Given, detail: Detail, output: &Output) -> u8 {
+    let (iptables, seen) = match fallback::look() {
+        Ok(found) => found,
+        Err(err) => return trouble("status", &err, output),
+    };
+    let steps = |ruleset: &Ruleset| {
+        let wanted = Wanted::new(ruleset, iptables.ipset_from()).ok()?;
+        Some(Steps::new(Some(&wanted), &seen))
+    };
+    let ready = policy.read.as_ref().ok();
+    let closed = boot::closed();
+    let is_closed = closed.and_then(|closed| Some(steps(&closed.ruleset)?.is_empty()));
+    let mut counted = saved::counters(&seen.v4);
+    for (name, (packets, bytes)) in saved::counters(&seen.v6) {
+        let entry = counted.entry(name).or_default();
+        entry.0 += packets;
+        entry.1 += bytes;
+    }
+    let counters = counted.into_iter();
+    let loaded = Loaded {
+        backend: "iptables",
+        chosen: Some(iptables.describe()),
+        is_loaded: !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty(),
+        is_closed: is_closed == Some(true),
+        pending_steps: ready.and_then(|ready| Some(steps(&ready.ruleset)?.len())),
+        generation: None,
+        is_unchanged: None,
+        hold: Hold::default(),
+        counters: in_order(counters.map(|(name, (packets, bytes))| (name, packets, bytes))),
+    };
+    report(policy, loaded, detail, output)
+}
+
+fn report(policy: &Given, loaded: Loaded, detail: Detail, output: &Output) -> u8 {
+    let status = status(policy, loaded);
+    match output.is_json() {
+        true => output.json(&status),
+        false => {
+            let why = policy.read.as_ref().err().map(|why| &**why);
+            output.text(&text::status(&status, why, detail));
+            policy.warn_of_misfits(output);
+        }
+    }
+    match status.in_sync {
+        Some(true) => DONE,
+        Some(false) | None => DIFFERS,
+    }
+}
+
+fn status(policy: &Given, loaded: Loaded) -> Status {
+    let ready = policy.read.as_ref().ok();
+    let state = State::open();
+    let path = policy.path.display().to_string();
+    let policy_error = policy.read.as_ref().err().map(|why| why.error.clone());
+    let foreign_drops = foreign::find();
+    let agent = agent();
+    let trial = trial(&state);
+    let applied = since::last().filter(|_| loaded.is_loaded);
+    let applied = applied.map(|note| Applied {
+        unchanged_since: loaded.is_unchanged,
+        time: note.time,
+        policy: note.policy,
+    });
+    let in_sync = loaded.pending_steps.map(|steps| steps == 0);
+    let refused = state.refused();
+    let others = others::but(&foreign_drops);
+    let unchanged = applied
+        .as_ref()
+        .filter(|applied| applied.unchanged_since != Some(false));
+    let since = unchanged.map(|applied| age::with_age(&applied.time));
+    // The agent follows one policy; what it says of that says nothing about another.
+    let its = agent
+        .as_ref()
+        .filter(|agent| agent["policy"] == path.as_str());
+    let said = |key: &str| its.and_then(|agent| agent[key].as_str());
+    let facts = Facts {
+        is_loaded: loaded.is_loaded,
+        is_closed: loaded.is_closed,
+        in_sync,
+        policy: &path,
+        policy_error: policy_error.as_deref(),
+        is_rolled_back: ready.is_some_and(|ready| refused.as_ref() == Some(&ready.digest)),
+        loaded_from: unchanged.map(|applied| applied.policy.as_str()),
+        loaded_since: since.as_deref(),
+        is_changed: loaded.is_unchanged == Some(false),
+        trial: trial.as_ref(),
+        agent_refuses: said("policy_error"),
+        agent_fails: said("last_error"),
+        others: &others,
+    };
+    Status {
+        state: facts.state(),
+        headline: facts.to_string(),
+        backend: loaded.backend,
+        chosen: loaded.chosen,
+        loaded: loaded.is_loaded,
+        in_sync,
+        pending_steps: loaded.pending_steps,
+        generation: loaded.generation,
+        owner: owner(loaded.hold),
+        persist: loaded.hold.persist,
+        warnings: ready.map_or_else(Vec::new, Ready::json_warnings),
+        counters: lines(loaded.counters, ready),
+        rolled_back: rolled_back(&state),
+        policy: path,
+        policy_error,
+        applied,
+        foreign_drops,
+        agent,
+        trial,
+    }
+}
+
+/// What the agent says of itself.
+fn agent() -> Option<Value> {
+    match control::ask(control::Command::Status)? {
+        Ok(answer) => Some(answer.data),
+        Err(err) => {
+            Some(serde_json::json!({"last_error": format!("the agent does not answer: {err}")}))
+        }
+    }
+}
+
+/// The trial that waits to be confirmed.
+fn trial(state: &State) -> Option<Trial> {
+    let trial = state.waiting()?;
+    if !trial.is_loaded || trial.boot != state::boot() {
+        return None;
+    }
+    let before = &trial.before;
+    let back_to = before.entry.as_ref().map(|entry| entry.policy.clone());
+    Some(Trial {
+        seconds_left: trial.seconds_left(&state::clock()),
+        back_to: before
+            .ruleset
+            .as_ref()
+            .map(|_| back_to.unwrap_or_else(|| "the rules from before".to_owned())),
+        policy: trial.new.entry.policy,
+    })
+}
+
+/// What was rolled back last, if nothing was applied since.
+fn rolled_back(state: &State) -> Option<Event> {
+    let events = audit::read(state).unwrap_or_default();
+    let last = events.into_iter().rfind(|event| event.kind != Kind::Booted);
+    last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::RolledBack))
+}
+
+fn owner(hold: Hold) -> Option<Owner> {
+    let port = hold.owner?;
+    let process = std::fs::read(format!("/proc/{port}/comm")).ok();
+    Some(Owner {
+        port,
+        process: process.map(|name| names::process(&name)),
+    })
+}
+
+/// Counters in the order in which a packet meets them, hooks first, denials last.
+fn counters(table: &SeenTable) -> Vec<(String, u64, u64)> {
+    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    let met = rules.filter_map(|seen| seen.rule.as_ref().ok()?.counter.as_ref());
+    let mut names: Vec<&String> = Vec::new();
+    for name in met.chain(table.counters.keys()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    in_order(names.into_iter().map(|name| {
+        let counter = table.counters.get(name).copied().unwrap_or_default();
+        (name.clone(), counter.packets, counter.bytes)
+    }))
+}
+
+fn in_order(counters: impl Iterator<Item = (String, u64, u64)>) -> Vec<(String, u64, u64)> {
+    let rank = |name: &str| {
+        let chain = counter_reason(name).and_then(|(chain, _)| chain);
+        [Some(INPUT), Some(FORWARD), Some(PUBLISHED), None]
+            .iter()
+            .position(|each| *each == chain)
+    };
+    let mut counters: Vec<_> = counters.collect();
+    counters.sort_by_key(|(name, ..)| rank(name));
+    counters
+}
+
+fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&Ready>) -> Vec<Line> {
+    let places = ready.map(places).unwrap_or_default();
+    let line = |(name, packets, bytes): (String, u64, u64)| {
+        let (chain, reason, subject) = match counter_reason(&name) {
+            Some((chain, reason)) => (chain, reason.to_string(), reason.sentence()),
+            None => (None, name.clone(), name.clone()),
+        };
+        Line {
+            chain: chain.map(str::to_owned),
+            reason,
+            subject,
+            place: places.get(name.as_str()).cloned(),
+            packets,
+            bytes,
+        }
+    };
+    counters.into_iter().map(line).collect()
+}
+
+/// Where the policy says what each counter counts, by its name.
+fn places(ready: &Ready) -> BTreeMap<&str, String> {
+    let mut places = BTreeMap::new();
+    for chain in &ready.ruleset.chains {
+        for (at, rule) in chain.rules.iter().enumerate() {
+            let origin = ready.origins.of(&chain.name, at);
+            let place = origin.and_then(|origin| origin.place.as_ref());
+            if let (Some(name), Some(place)) = (&rule.counter, place) {
+                places
+                    .entry(name.as_str())
+                    .or_insert_with(|| ready.sources.line_of(place));
+            }
+        }
+    }
+    places
+}
