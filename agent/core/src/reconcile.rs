@@ -28,8 +28,10 @@ const REPAIR_EVERY: Duration = Duration::from_millis(10);
 const CALM: Duration = Duration::from_secs(5);
 /// How long to wait after the first failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// And at most.
+/// Maximum time to wait after a failure.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The same while no rules of ours may be loaded.
+const RETRY_MAX_OPEN: Duration = Duration::from_secs(1);
 /// Causes that are kept for telling.
 const CULPRITS_MAX: usize = 8;
 
@@ -65,10 +67,19 @@ pub enum Input {
     Read(Result<(), String>),
     /// Something else is wanted, though the policy is what it was.
     Wanted,
-    /// What came of [`Action::Converge`]: whether anything had to be sent.
-    Converged(Result<bool, String>),
-    /// Nothing, but it is so late.
+    /// The result of [`Action::Converge`]: whether anything had to be sent.
+    Converged(Result<bool, Failure>),
+    /// A deadline passed; nothing else happened.
     Tick,
+}
+
+/// Why rules could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence.
+    pub why: String,
+    /// Whether rules of ours may be missing, so that the host may be open.
+    pub is_open: bool,
 }
 
 /// What to do now.
@@ -232,7 +243,7 @@ impl Reconcile {
         self.converge_due = Some(Due { at: now, why });
     }
 
-    fn converged(&mut self, now: Time, result: Result<bool, String>) {
+    fn converged(&mut self, now: Time, result: Result<bool, Failure>) {
         match result {
             Ok(_) => {
                 self.failures = 0;
@@ -244,13 +255,17 @@ impl Reconcile {
                     why: Why::Resync,
                 });
             }
-            Err(why) => {
+            Err(Failure { why, is_open }) => {
                 self.in_sync_since = None;
                 self.last_error = Some(why);
                 let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(16));
+                let max = match is_open {
+                    true => RETRY_MAX_OPEN,
+                    false => RETRY_MAX,
+                };
                 self.failures = self.failures.saturating_add(1);
                 self.converge_due = Some(Due {
-                    at: now + wait.min(RETRY_MAX),
+                    at: now + wait.min(max),
                     why: Why::Retry,
                 });
             }
@@ -488,7 +503,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..12 {
             assert_eq!(
-                reconcile.step(now, Input::Converged(Err("no".into()))),
+                reconcile.step(now, Input::Converged(Err(failure(false)))),
                 None
             );
             let next = reconcile.deadline().expect("it is tried again");
@@ -503,7 +518,7 @@ mod tests {
             waits.is_sorted() && waits[0] == RETRY_MIN && waits[11] == RETRY_MAX,
             "{waits:?}"
         );
-        reconcile.step(now, Input::Converged(Err("no".into())));
+        reconcile.step(now, Input::Converged(Err(failure(false))));
         let action = reconcile.step(now + ms(1), Input::Touched(None));
         assert!(
             matches!(action, Some(Action::Converge(Why::Repair(_)))),
@@ -512,6 +527,21 @@ mod tests {
         reconcile.step(now + ms(2), Input::Converged(Ok(true)));
         assert_eq!(reconcile.last_error, None);
         assert_eq!(reconcile.deadline(), None);
+    }
+
+    #[test]
+    fn what_fails_while_no_rules_are_loaded_is_tried_again_within_a_second() {
+        let mut reconcile = started();
+        reconcile.step(ms(1), Input::Touched(None));
+        let mut now = ms(1);
+        // However long something else has failed before.
+        for is_open in [false, false, false, false, false, false, true, true, true] {
+            reconcile.step(now, Input::Converged(Err(failure(is_open))));
+            let next = reconcile.deadline().expect("it is tried again");
+            assert!(!is_open || next - now <= RETRY_MAX_OPEN, "{:?}", next - now);
+            now = next;
+            reconcile.step(now, Input::Tick);
+        }
     }
 
     #[test]
@@ -558,6 +588,13 @@ mod tests {
         assert_eq!(reconcile.step(ms(1), Input::Lost), None);
     }
 
+    fn failure(is_open: bool) -> Failure {
+        Failure {
+            why: "no".into(),
+            is_open,
+        }
+    }
+
     /// Whatever happens in whatever order: never two actions without an answer, always a time at which
     /// to go on while the rules are not what is wanted.
     #[test]
@@ -585,7 +622,7 @@ mod tests {
                         Some(Action::Read) => reconcile.step(now, Input::Read(if works { Ok(()) } else { Err("bad".into()) })),
                         Some(Action::Converge(_)) => {
                             broken &= !works;
-                            reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err("no".into()) }))
+                            reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err(failure(false)) }))
                         }
                     };
                 }

@@ -108,13 +108,17 @@ impl Holder {
         }
     }
 
-    /// Whether rules of ours are loaded, by either backend; also if that cannot be read.
-    pub fn is_loaded(&mut self) -> bool {
+    /// Whether rules of ours are loaded, by either backend; `None` if that cannot be read.
+    pub fn is_loaded(&mut self) -> Option<bool> {
         match self {
-            Self::Nft { kernel, .. } => kernel.is_loaded().unwrap_or(true) || since::by_iptables(),
-            Self::Iptables { iptables, .. } => iptables
-                .observe()
-                .map_or(true, |seen| fallback::is_loaded(&seen)),
+            Self::Nft { kernel, .. } => {
+                let is_loaded = kernel.is_loaded().ok()?;
+                Some(is_loaded || since::by_iptables())
+            }
+            Self::Iptables { iptables, .. } => {
+                let seen = iptables.observe().ok()?;
+                Some(fallback::is_loaded(&seen))
+            }
         }
     }
 

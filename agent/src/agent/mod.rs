@@ -29,7 +29,7 @@ use peerwall_core::keep::{self, Reading, Situation};
 use peerwall_core::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
-use peerwall_core::reconcile::{Action, Input, Reconcile, Why};
+use peerwall_core::reconcile::{Action, Failure, Input, Reconcile, Why};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -716,7 +716,7 @@ impl Agent {
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
         // By iptables, a look takes as long as a repair.
         let is_unknown = is_repair && self.holder.is_deaf();
-        let is_first = !is_unknown && !self.holder.is_loaded();
+        let is_first = !is_unknown && self.holder.is_loaded() == Some(false);
         // Not before a repair: rules first.
         if is_first && !is_repair {
             introduce(&mut self.connections);
@@ -776,7 +776,10 @@ impl Agent {
                     log::error!("the rules are not what they should be: {err}");
                 }
                 self.outcome.converged = Some(Err(err.to_string()));
-                Input::Converged(Err(err.to_string()))
+                Input::Converged(Err(Failure {
+                    why: err.to_string(),
+                    is_open: self.holder.is_loaded() != Some(true),
+                }))
             }
         }
     }

@@ -62,7 +62,7 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
         is_passing: true,
         ..Fault::new(err)
     })?;
-    let mut loading = Loading::new(wanted.is_some() && !holder.is_loaded(), old);
+    let mut loading = Loading::new(wanted.is_some() && holder.is_loaded() == Some(false), old);
     let done = holder.converge(wanted).map_err(|err| of_backend(&err))?;
     loading.was(done.before);
     // The one is in force; only now the other may go.
