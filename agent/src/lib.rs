@@ -35,3 +35,4 @@ pub mod secure_file;
 pub mod since;
 pub mod sockets;
 pub mod tools;
+pub mod watchdog;

@@ -24,6 +24,7 @@ use peerwall_proto::rtnetlink::List;
 use peerwall_proto::sock_diag;
 
 use crate::passing;
+use crate::watchdog;
 
 /// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -337,6 +338,7 @@ impl Socket {
             true => Msg::empty(),
             false => Msg::DONTWAIT,
         };
+        watchdog::progress();
         loop {
             match self.inner.recv(&mut self.buffer, flags) {
                 Ok((len, _)) => return Ok(Some(&self.buffer[..len])),

@@ -3,12 +3,19 @@
 //! They run as root, so the environment does not decide which they are: `PATH` may be unset or empty, which means the
 //! current directory to execvp(3), or begin with a directory of somebody else's.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::iptables::IptablesError;
+use crate::watchdog;
 
 /// Where programs are looked for, in this order.
 const FOLDERS: [&str; 6] = [
@@ -21,6 +28,11 @@ const FOLDERS: [&str; 6] = [
 ];
 /// The answer to a program that is not there.
 const MISSING: &str = "there is no such program in";
+
+/// How long a program may take; longer than those of iptables wait for each other's lock.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often progress is reported meanwhile.
+const STEP: Duration = Duration::from_millis(200);
 
 /// The directory of `--iptables`.
 static ASKED: OnceLock<PathBuf> = OnceLock::new();
@@ -95,21 +107,50 @@ pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, Ipt
         .spawn()
         .map_err(|err| failed(err.to_string()))?;
     if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
+        let text = text.to_owned();
         // A tool that stops reading says why when it ends.
-        let _ = stdin.write_all(text.as_bytes());
+        thread::spawn(move || stdin.write_all(text.as_bytes()));
     }
-    let output: Output = child
-        .wait_with_output()
-        .map_err(|err| failed(err.to_string()))?;
+    let output = wait(child).map_err(|err| failed(err.to_string()))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
     }
 }
 
+/// Waits for a program, and reads what it prints. One that takes too long is killed.
+fn wait(child: Child) -> io::Result<Output> {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    let start = Instant::now();
+    loop {
+        match receiver.recv_timeout(STEP) {
+            Ok(output) => return output,
+            Err(RecvTimeoutError::Timeout) if start.elapsed() < PATIENCE => watchdog::progress(),
+            Err(_) => {
+                // The thread has not reaped it, so the number is still its own.
+                let _ = kill(pid, Signal::SIGKILL);
+                let why = format!(
+                    "killed, since it did not end within {} s",
+                    PATIENCE.as_secs()
+                );
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn much_input_and_much_output_at_once_block_nothing() {
+        let text = "line\n".repeat(200_000);
+        let said = run("cat", &[], Some(&text)).unwrap();
+        assert_eq!(said.len(), text.len());
+    }
 
     #[test]
     fn no_environment_decides_what_runs() {

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -93,6 +94,47 @@ netns_test! {
             let len = socket.recv(&mut message).unwrap();
             pats += usize::from(message[..len].starts_with(b"WATCHDOG=1"));
         }
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    fn an_agent_that_waits_for_a_slow_program_pats_its_watchdog() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = policy(&folder);
+        // An iptables-restore that does not end until it may.
+        let tools = folder.path().join("tools");
+        fs::create_dir(&tools).unwrap();
+        let (begun, may_end) = (folder.path().join("begun"), folder.path().join("may-end"));
+        for tool in ["iptables-nft", "ip6tables-nft", "iptables-nft-save", "ip6tables-nft-save", "ip6tables-nft-restore", "ipset"] {
+            host.sh(&format!("test ! -e /usr/sbin/{tool} || ln -s /usr/sbin/{tool} {}/{tool}", tools.display()));
+        }
+        let slow = format!("#!/bin/sh\ntouch {}\nwhile test ! -e {}; do sleep 0.05; done\nexec /usr/sbin/iptables-nft-restore \"$@\"\n", begun.display(), may_end.display());
+        let tool = tools.join("iptables-nft-restore");
+        fs::write(&tool, slow).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let address = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut command = host.command(peerwall_bin());
+        command.arg("run").arg(&path).args(["--backend", "iptables", "--iptables"]).arg(&tools);
+        command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
+        let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
+        let heard = |word: &str| {
+            let mut message = [0; 4096];
+            loop {
+                let len = socket.recv(&mut message).unwrap();
+                if message[..len].starts_with(word.as_bytes()) {
+                    break;
+                }
+            }
+        };
+        wait_for("the program", || begun.exists());
+        for _ in 0..3 {
+            heard("WATCHDOG=1");
+        }
+        fs::write(&may_end, "").unwrap();
+        heard("READY=1");
         agent.kill().unwrap();
         agent.wait().unwrap();
     }

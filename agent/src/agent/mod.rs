@@ -49,6 +49,7 @@ use crate::ready::{NotReady, Ready, prepare, prepare_stored};
 use crate::revocation;
 use crate::secure_file;
 use crate::since;
+use crate::watchdog;
 use control::{Answer, Command, Control, Wish};
 use events::Change;
 use exporter::Exporter;
@@ -165,8 +166,6 @@ struct Agent {
     exporter: Option<Exporter>,
     state: State,
     signals: Vec<(UnixStream, libc::c_int)>,
-    watchdog: Option<Duration>,
-    watchdog_due: Option<Instant>,
     wanted: Option<Wanted>,
     /// Of the policy that was read last, good or bad.
     read_digest: Option<String>,
@@ -201,7 +200,7 @@ impl Agent {
         let holder = Holder::choose(asked, !args.no_owner)?;
         let poll = holder.is_deaf().then_some(LOOK_EVERY);
         let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
-        let watchdog = sd_notify::watchdog_enabled().map(|every| every / 2);
+        watchdog::start();
         Ok(Self {
             policy,
             asked: args.backend,
@@ -224,9 +223,6 @@ impl Agent {
             exporter,
             state: State::open(),
             signals,
-            watchdog,
-            // The first is due at once: an agent that nothing happens to would not wake up for it.
-            watchdog_due: watchdog.map(|_| Instant::now()),
             wanted: None,
             read_digest: None,
             pending: None,
@@ -296,7 +292,7 @@ impl Agent {
         }
         self.feed(Input::Tick);
         self.sweep();
-        self.pat_watchdog();
+        watchdog::progress();
         self.write_metrics();
         Ok(true)
     }
@@ -331,7 +327,7 @@ impl Agent {
         let exporter = self.exporter.as_ref().and_then(Exporter::deadline);
         let asked = [self.control.deadline(), exporter];
         let asked = asked.into_iter().flatten().min().map(until);
-        let watchdog = self.watchdog_due.map(until);
+        let watchdog = watchdog::due().map(until);
         let sweep = self.sweep_due.map(until);
         let clock = state::clock();
         let pending = self.pending.as_ref();
@@ -357,14 +353,6 @@ impl Agent {
             }
         }
         found
-    }
-
-    fn pat_watchdog(&mut self) {
-        let Some(every) = self.watchdog else { return };
-        if self.watchdog_due.is_none_or(|due| due <= Instant::now()) {
-            notify(&[NotifyState::Watchdog]);
-            self.watchdog_due = Some(Instant::now() + every);
-        }
     }
 
     fn write_metrics(&mut self) {
