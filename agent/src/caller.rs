@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use procfs::ProcResult;
-use procfs::net::TcpState;
+use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process};
 use serde::{Deserialize, Serialize};
+
+use crate::ssh_server;
 
 /// Processes of ssh servers are named so, or start so (`sshd-session` since OpenSSH 9.8).
 const SERVERS: [&str; 3] = ["sshd", "dropbear", "tinysshd"];
@@ -180,16 +182,22 @@ fn is_server(process: &Process) -> bool {
     stat.is_ok_and(|stat| SERVERS.iter().any(|name| stat.comm.starts_with(name)))
 }
 
-/// Connections of every ssh server of this host.
+/// Connections to this host's ssh servers, of users that are logged in as far as that is known.
 fn everybodys() -> Vec<Ssh> {
     let all = procfs::process::all_processes()
         .into_iter()
         .flatten()
         .flatten();
-    let found: BTreeSet<Ssh> = all
+    let mut found: BTreeSet<Ssh> = all
         .filter(is_server)
         .flat_map(|server| connections(&server))
         .collect();
+    let ports = ssh_server::ports();
+    let by_port = established(|entry| ports.contains(&entry.local_address.port()));
+    found.extend(by_port.unwrap_or_default());
+    if let Some(logged_in) = ssh_server::logged_in() {
+        found.retain(|ssh| logged_in.contains(&ssh.client));
+    }
     found.into_iter().collect()
 }
 
@@ -202,22 +210,26 @@ fn connections(process: &Process) -> Vec<Ssh> {
                 sockets.insert(inode);
             }
         }
-        // A kernel without IPv6 has no such file.
-        let me = Process::myself()?;
-        let table = me.tcp()?.into_iter().chain(me.tcp6().unwrap_or_default());
-        let own = table
-            .filter(|entry| entry.state == TcpState::Established && sockets.contains(&entry.inode));
-        Ok(own
-            .map(|entry| Ssh {
-                client: entry.remote_address.ip().to_canonical(),
-                client_port: entry.remote_address.port(),
-                server: entry.local_address.ip().to_canonical(),
-                server_port: entry.local_address.port(),
-                scope: None,
-            })
-            .collect())
+        established(|entry| sockets.contains(&entry.inode))
     };
     read().unwrap_or_default()
+}
+
+/// Established connections of this network namespace.
+fn established(which: impl Fn(&TcpNetEntry) -> bool) -> ProcResult<Vec<Ssh>> {
+    // A kernel without IPv6 has no such file.
+    let me = Process::myself()?;
+    let table = me.tcp()?.into_iter().chain(me.tcp6().unwrap_or_default());
+    let own = table.filter(|entry| entry.state == TcpState::Established && which(entry));
+    Ok(own
+        .map(|entry| Ssh {
+            client: entry.remote_address.ip().to_canonical(),
+            client_port: entry.remote_address.port(),
+            server: entry.local_address.ip().to_canonical(),
+            server_port: entry.local_address.port(),
+            scope: None,
+        })
+        .collect())
 }
 
 #[cfg(test)]

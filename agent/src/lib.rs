@@ -34,5 +34,6 @@ pub mod routes;
 pub mod secure_file;
 pub mod since;
 pub mod sockets;
+pub mod ssh_server;
 pub mod tools;
 pub mod watchdog;

@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};
-use peerwall_integration::open::{Agent, open};
+use peerwall_integration::open::{Agent, open, wait_for};
 use peerwall_integration::traffic::Three;
 
 /// An ssh connection of the stranger, which arrives by `eth1`, and policies for it.
@@ -200,5 +201,49 @@ netns_test! {
             let output = command.arg("reload").env("SSH_CONNECTION", &ssh).output().unwrap();
             assert_eq!(output.status.code(), Some(want), "{policy}: {}", String::from_utf8_lossy(&output.stderr));
         }
+    }
+}
+
+netns_test! {
+    fn an_agent_does_not_follow_a_policy_that_locks_everybody_out() {
+        let Three { host, stranger, .. } = Three::new();
+        let listener = host.run(|| TcpListener::bind("0.0.0.0:22").unwrap());
+        let client = open(&stranger, "198.51.100.1:22");
+        let accepted = listener.accept().unwrap().0;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        let write = |policy: &str| {
+            let text = format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n");
+            fs::write(folder.path().join("new"), text).unwrap();
+            fs::rename(folder.path().join("new"), &path).unwrap();
+        };
+        write(ALLOW_22);
+        // With the capabilities of its unit: it cannot look into the processes of others.
+        let mut agent = host.command("setpriv");
+        agent.args(["--bounding-set=-all,+net_admin,+net_raw", "--"]).arg(peerwall_bin());
+        let mut agent = agent.arg("run").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+        let status = || host.peerwall(&["status"]);
+        let headline = || {
+            let said = String::from_utf8(status().stdout).unwrap();
+            said.lines().next().unwrap_or_default().to_owned()
+        };
+        let in_sync = format!("in sync with {}", path.display());
+        wait_for("the first apply", || headline() == in_sync);
+        write(OTHER);
+        let refused = format!("not applied: {}: this policy would block every current ssh session to this host", path.display());
+        wait_for("the refusal", || headline().starts_with(&refused));
+        assert!(host.sh("nft list chain inet peerwall input").contains("dport 22"), "the old one stays");
+        assert!(String::from_utf8(status().stdout).unwrap().contains("reload --force"));
+        // Whoever insists gets it.
+        host.peerwall_ok(&["reload", "--force"]);
+        assert_eq!(headline(), in_sync);
+        // With nobody there, there is nobody to lock out.
+        write(ALLOW_22);
+        wait_for("a policy that lets them in", || headline() == in_sync && host.sh("nft list chain inet peerwall input").contains("dport 22"));
+        drop((client, accepted));
+        write(OTHER);
+        wait_for("the policy", || headline() == in_sync && !host.sh("nft list chain inet peerwall input").contains("dport 22"));
+        agent.kill().unwrap();
+        agent.wait().unwrap();
     }
 }
