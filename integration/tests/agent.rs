@@ -22,6 +22,7 @@ use peerwall::kernel::Kernel;
 use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::open::wait_for;
 use peerwall_integration::probe;
 use peerwall_integration::traffic::{Answers, Three, Totals, Traffic};
 
@@ -919,6 +920,41 @@ netns_test! {
         for (backend, by_nft) in [("iptables", false), ("nft", true)] {
             write(folder.path(), "policy.toml", &text(backend));
             agent.wait_for(|| has_table() == by_nft && has_chains() != by_nft, backend);
+        }
+    }
+}
+
+netns_test! {
+    fn a_trial_by_the_other_backend_goes_back_to_the_first() {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let text = |backend: &str, peer: &str| format!("{}[options]\nbackend = \"{backend}\"\n", policy(&[peer]));
+        let has_table = || host.try_sh("nft list table inet peerwall").status.success();
+        let has_chains = || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
+        for (first, other) in [("nft", "iptables"), ("iptables", "nft")] {
+            let path = write(folder.path(), "policy.toml", &text(first, "192.0.2.1"));
+            let copy = write(folder.path(), "copy.toml", &text(other, "192.0.2.2"));
+            let (path_text, copy_text) = (path.to_str().unwrap(), copy.to_str().unwrap());
+            for with_agent in [false, true] {
+                let agent = with_agent.then(|| Agent::start(&host, &path, &[]));
+                if agent.is_none() {
+                    host.peerwall_ok(&["apply", path_text]);
+                }
+                let is_by = |backend: &str| has_table() == (backend == "nft") && has_chains() == (backend == "iptables");
+                assert!(is_by(first), "{first}, agent: {with_agent}");
+                let tried = from_connection(&host, 4000, &["apply", "--confirm", "2s", copy_text]);
+                assert!(tried.status.success() && is_by(other), "{other}, agent: {with_agent}: {}", said(&tried));
+                wait_for("the first backend", || is_by(first));
+                // Confirmed, it stays where it was tried.
+                let copy = write(folder.path(), "copy.toml", &text(other, if with_agent { "192.0.2.4" } else { "192.0.2.3" }));
+                let tried = from_connection(&host, 4000, &["apply", "--confirm", "60s", copy.to_str().unwrap()]);
+                assert!(tried.status.success(), "{}", said(&tried));
+                assert!(from_connection(&host, 4001, &["confirm"]).status.success());
+                assert!(is_by(other), "{other}, agent: {with_agent}");
+                host.peerwall_ok(&["rollback"]);
+                assert!(is_by(first), "{first} after the rollback, agent: {with_agent}");
+            }
+            host.peerwall_ok(&["remove"]);
         }
     }
 }
