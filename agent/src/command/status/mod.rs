@@ -249,7 +249,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         in_sync,
         pending_steps: loaded.pending_steps,
         generation: loaded.generation,
-        owner: owner(loaded.hold),
+        owner: owner(loaded.hold, agent.as_ref()),
         persist: loaded.hold.persist,
         warnings: ready.map_or_else(Vec::new, Ready::json_warnings),
         counters: lines(loaded.counters, ready),
@@ -298,12 +298,14 @@ fn rolled_back(state: &State) -> Option<Event> {
     last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::RolledBack))
 }
 
-fn owner(hold: Hold) -> Option<Owner> {
+fn owner(hold: Hold, agent: Option<&Value>) -> Option<Owner> {
     let port = hold.owner?;
-    let process = std::fs::read(format!("/proc/{port}/comm")).ok();
+    let by_pid = || Some(names::process(&std::fs::read(format!("/proc/{port}/comm")).ok()?));
+    // A further socket of a process has a random port.
+    let by_agent = || Some(format!("the agent (pid {})", agent?.get("pid")?));
     Some(Owner {
         port,
-        process: process.map(|name| names::process(&name)),
+        process: by_pid().or_else(by_agent),
     })
 }
 
