@@ -3,7 +3,7 @@
 
 use std::io;
 
-use peerwall_core::keep::{Kind, Record};
+use peerwall_core::agent::keep::{Kind, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::state::{self, State};

@@ -12,9 +12,9 @@ mod survey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use peerwall_core::port::TCP;
-use peerwall_core::revoke::Refused;
+use peerwall_core::net::port::TCP;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::revoke::Refused;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection};
 use peerwall_proto::nf_tables::Attributes as _;

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use peerwall_core::backend::{Backend, BackendError};
-use peerwall_core::observed::Observed;
-use peerwall_core::plan::{self, Plan};
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::plan::{self, Plan};
 use peerwall_core::ruleset::Ruleset;
 
 /// Somebody else may come between so often before this gives up.
@@ -137,9 +137,9 @@ fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: 
 
 #[cfg(test)]
 mod tests {
-    use peerwall_core::compile::compile;
-    use peerwall_core::memory::Memory;
+    use peerwall_core::nft::memory::Memory;
     use peerwall_core::policy::load::{NoFiles, load};
+    use peerwall_core::ruleset::compile::compile;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
-use peerwall_core::flannel;
 use peerwall_core::import::Facts;
+use peerwall_core::policy::flannel;
 
 use crate::secure_file;
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use peerwall_core::host::Host;
-use peerwall_core::link::Link;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 
 use crate::agent::state::{self, State};

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use peerwall_core::addr::Family;
-use peerwall_core::foreign::{self, Chain, ForeignDrop, Rule, Table, read};
-use peerwall_core::packet::Hook;
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::Hook;
+use peerwall_core::nft::foreign::{self, Chain, ForeignDrop, Rule, Table, read};
 use peerwall_proto::attr::{AttrWriter, DecodeError};
 use peerwall_proto::iptables as text;
 use peerwall_proto::message::{Message, NLM_F_DUMP};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use peerwall_core::host::{Host, Interface, Neighbour, Route};
+use peerwall_core::net::host::{Host, Interface, Neighbour, Route};
 use peerwall_proto::address::InterfaceAddress;
 use peerwall_proto::rtnetlink::List;
 use peerwall_proto::{address, link, neighbour, route};

@@ -7,12 +7,12 @@
 use std::fmt;
 use std::path::Path;
 
-use peerwall_core::addr::Family;
 use peerwall_core::import::File;
-use peerwall_core::ipset::{self, IpSets};
-use peerwall_core::restore::{self, Script, Table, Unsupported};
+use peerwall_core::iptables::ipset::{self, IpSets};
+use peerwall_core::iptables::restore::{self, Script, Table, Unsupported};
+use peerwall_core::iptables::saved::{self, Saved};
+use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
-use peerwall_core::saved::{self, Saved};
 
 use crate::tools::{self, run};
 

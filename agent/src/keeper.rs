@@ -5,8 +5,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use peerwall_core::agent::keep::{self, Clock, Entry, Fault, History, Record, World};
 use peerwall_core::backend::BackendError;
-use peerwall_core::keep::{self, Clock, Entry, Fault, History, Record, World};
 use peerwall_core::ruleset::Ruleset;
 
 use crate::agent::state::{self, Kept, Pending, State};

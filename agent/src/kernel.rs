@@ -7,9 +7,9 @@ mod watcher;
 use std::collections::BTreeMap;
 
 use peerwall_core::backend::{Backend, BackendError};
-use peerwall_core::lower::{OpIndex, lower};
-use peerwall_core::observed::{Hold, Observed};
-use peerwall_core::plan::{Op, Plan};
+use peerwall_core::nft::lower::{OpIndex, lower};
+use peerwall_core::nft::observed::{Hold, Observed};
+use peerwall_core::nft::plan::{Op, Plan};
 use peerwall_core::ruleset::{Ruleset, Set, TABLE};
 use peerwall_proto::message::Message;
 use peerwall_proto::nf_tables::batch::EncodedBatch;

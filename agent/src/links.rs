@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use peerwall_core::interface::InterfacePattern;
-use peerwall_core::link::Link;
+use peerwall_core::net::interface::InterfacePattern;
+use peerwall_core::net::link::Link;
 use peerwall_core::policy::{Discovery, Overlay, Policy};
 use peerwall_proto::attr::DecodeError;
 use peerwall_proto::message::{Datagram, RawMessage};

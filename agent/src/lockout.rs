@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use peerwall_core::packet::{Hook, Transport, Verdict};
-use peerwall_core::port::TCP;
-use peerwall_core::revoke::{self, Place};
+use peerwall_core::net::packet::{Hook, Transport, Verdict};
+use peerwall_core::net::port::TCP;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::revoke::{self, Place};
 
 use crate::caller::{Caller, Ssh};
 use crate::connections::{self, Connections};

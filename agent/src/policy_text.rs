@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use peerwall_core::diagnostic::Sources;
-use peerwall_core::host::Host;
-use peerwall_core::link::Link;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use serde::{Deserialize, Serialize};
 

@@ -3,12 +3,12 @@
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use peerwall_core::compile::{Origins, compile};
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
-use peerwall_core::expect;
 use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::compile::{Origins, compile};
+use peerwall_core::ruleset::expect;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 

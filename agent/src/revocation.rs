@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 
-use peerwall_core::revoke::Refused;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::revoke::Refused;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use peerwall_core::port::{TCP, UDP};
+use peerwall_core::net::port::{TCP, UDP};
 use peerwall_proto::sock_diag::{self, FAMILIES};
 
 use crate::netlink::{NetlinkError, Socket};

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use peerwall_core::lift::{Dump, Point, lift};
-use peerwall_core::observed::Observed;
-use peerwall_core::plan::plan;
+use peerwall_core::nft::lift::{Dump, Point, lift};
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::plan::plan;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_proto::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Event};

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use peerwall_core::addr::Family;
+use peerwall_core::net::addr::Family;
 use peerwall_core::import::{Change, Facts, File, import};
-use peerwall_core::reason::Reason;
+use peerwall_core::policy::reason::Reason;
 
 fuzz_target!(|text: &str| {
     let file = File {

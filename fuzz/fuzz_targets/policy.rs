@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use peerwall_core::compile::compile;
+use peerwall_core::ruleset::compile::compile;
 use peerwall_core::policy::load::{Files, ReadError, Text, load};
-use peerwall_core::{expect, render};
+use peerwall_core::ruleset::{expect, render};
 
 /// Whatever a policy names has this text.
 struct Everywhere<'t>(&'t str);

@@ -26,9 +26,9 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::packet::{CtState, Decision, Dialled, Hook, Packet, Transport, Verdict};
-use peerwall_core::port::{ICMP, ICMPV6, TCP, UDP};
-use peerwall_core::reason::Reason;
+use peerwall_core::net::packet::{CtState, Decision, Dialled, Hook, Packet, Transport, Verdict};
+use peerwall_core::net::port::{ICMP, ICMPV6, TCP, UDP};
+use peerwall_core::policy::reason::Reason;
 
 use crate::setup::ANY_PORT;
 

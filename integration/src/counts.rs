@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use peerwall::netlink::Socket;
-use peerwall_core::addr::Family;
-use peerwall_core::packet::{Decision, Packet, Transport, Verdict};
-use peerwall_core::port::{TCP, UDP};
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::{Decision, Packet, Transport, Verdict};
+use peerwall_core::net::port::{TCP, UDP};
 use peerwall_core::ruleset::counter_reason;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::message::{Message, NLM_F_DUMP};

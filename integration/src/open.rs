@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use peerwall::netlink::Socket;
-use peerwall_core::port::TCP;
+use peerwall_core::net::port::TCP;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection};
 use peerwall_proto::nf_tables::Attributes as _;

@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use peerwall_core::addr::Family;
-use peerwall_core::packet::{CtState, Dialled, Hook, Packet, Transport};
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::{CtState, Dialled, Hook, Packet, Transport};
+use peerwall_core::net::port::{TCP, UDP};
 use peerwall_core::policy::icmp;
-use peerwall_core::port::{TCP, UDP};
 
 use crate::case::{HOST_V4, HOST_V6};
 use crate::raw::{Body, Frame, TcpFlags};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use peerwall::converge::{Hold, converge};
 use peerwall::iptables::{Iptables, Steps, Wanted};
 use peerwall::kernel::Kernel;
-use peerwall_core::packet::{Decision, Packet, Verdict};
+use peerwall_core::net::packet::{Decision, Packet, Verdict};
 use peerwall_core::ruleset::Ruleset;
 
 use crate::case::{HOST_V4, HOST_V6};

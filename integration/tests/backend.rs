@@ -4,12 +4,12 @@
 
 use peerwall::kernel::Kernel;
 use peerwall_core::backend::{Backend, BackendError};
-use peerwall_core::compile::compile;
 use peerwall_core::generate;
-use peerwall_core::memory::Memory;
-use peerwall_core::observed::{Observed, SeenTable};
-use peerwall_core::plan::{Op, Plan, SetKind, plan};
+use peerwall_core::nft::memory::Memory;
+use peerwall_core::nft::observed::{Observed, SeenTable};
+use peerwall_core::nft::plan::{Op, Plan, SetKind, plan};
 use peerwall_core::policy::Policy;
+use peerwall_core::ruleset::compile::compile;
 use peerwall_core::ruleset::{Action, Element, KeyType, Rule};
 use peerwall_integration::netns_test;
 use proptest::strategy::{Strategy as _, ValueTree as _};

@@ -14,9 +14,9 @@ use std::path::Path;
 
 use peerwall::files::FileSystem;
 use peerwall::secure_file;
-use peerwall_core::compile::compile;
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
+use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{self, Case};
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{self, Host};
@@ -207,7 +207,7 @@ netns_test! {
 
 #[test]
 fn the_cases_cover_every_reason_at_every_hook() {
-    use peerwall_core::packet::Hook;
+    use peerwall_core::net::packet::Hook;
     let mut met: BTreeSet<(Hook, String)> = BTreeSet::new();
     for case in case::all() {
         for line in &case.packets {

@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use peerwall::kernel::Kernel;
-use peerwall_core::addr;
 use peerwall_core::backend::Backend as _;
+use peerwall_core::net::addr;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::Host;

@@ -13,13 +13,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use peerwall_core::addr::Family;
-use peerwall_core::compile::compile;
 use peerwall_core::generate;
-use peerwall_core::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::iptables::restore;
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::net::port::{TCP, UDP};
 use peerwall_core::policy::Policy;
-use peerwall_core::port::{TCP, UDP};
-use peerwall_core::restore;
+use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
 use peerwall_integration::story::Flavour;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use peerwall_core::port::TCP;
+use peerwall_core::net::port::TCP;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};
 use peerwall_integration::open::{Agent, at, track, tracked, wait_for};

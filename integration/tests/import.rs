@@ -13,12 +13,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::addr::Family;
-use peerwall_core::compile::compile;
 use peerwall_core::import::eval::{Probe, Reading};
 use peerwall_core::import::{Facts, File, import, probes, rules};
-use peerwall_core::packet::{CtState, Hook, Transport, Verdict};
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
 use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::Host;

@@ -5,11 +5,11 @@
 
 use std::net::IpAddr;
 
-use peerwall_core::compile::compile;
-use peerwall_core::packet::{Decision, Dialled, Hook, Packet, Transport, Verdict};
+use peerwall_core::net::packet::{Decision, Dialled, Hook, Packet, Transport, Verdict};
+use peerwall_core::net::port::TCP;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::port::TCP;
-use peerwall_core::reason::Reason;
+use peerwall_core::policy::reason::Reason;
+use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::netns_test;
 use peerwall_integration::setup::ANY_PORT;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use peerwall_core::port::{TCP, UDP};
+use peerwall_core::net::port::{TCP, UDP};
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};
 use peerwall_integration::open::{

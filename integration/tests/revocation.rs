@@ -17,10 +17,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Instant;
 
-use peerwall_core::packet::{Hook, Packet, Transport, Verdict};
+use peerwall_core::net::packet::{Hook, Packet, Transport, Verdict};
+use peerwall_core::net::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::Host;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::observed::Observed;
-use crate::plan::Plan;
+use crate::nft::observed::Observed;
+use crate::nft::plan::Plan;
 use crate::ruleset::Ruleset;
 
 /// Something that holds a ruleset: the kernel by netlink, or memory.

@@ -6,13 +6,13 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use crate::diagnostic::{Place, Sources};
-use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Dialled, Hook, Packet, Transport};
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};
+use crate::net::port::{PortRange, PortSpec, TCP, UDP};
 use crate::policy::{
     Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Options, Overlay,
     OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, Tunnel,
 };
-use crate::port::{PortRange, PortSpec, TCP, UDP};
 
 const INTERFACES: [&str; 7] = ["lo", "eth0", "eth1", "cni0", "flannel.1", "wg0", "cali0"];
 

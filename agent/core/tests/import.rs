@@ -9,11 +9,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::addr::Family;
-use peerwall_core::compile::compile;
 use peerwall_core::import::{Change, Facts, Fate, File, Import, import};
+use peerwall_core::net::addr::Family;
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::reason::Reason;
+use peerwall_core::policy::reason::Reason;
+use peerwall_core::ruleset::compile::compile;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/fixtures")

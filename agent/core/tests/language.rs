@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use peerwall_core::compile::compile;
 use peerwall_core::diagnostic::{Diagnostic, Severity};
-use peerwall_core::link::Link;
-use peerwall_core::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::net::link::Link;
+use peerwall_core::net::packet::{CtState, Hook, Packet, Transport};
+use peerwall_core::net::port::{PortRange, TCP};
 use peerwall_core::policy::load::{Files, Loaded, ReadError, Text, load};
 use peerwall_core::policy::{Discovery, Overlay, OverlayBackend, Tunnel};
-use peerwall_core::port::{PortRange, TCP};
+use peerwall_core::ruleset::compile::compile;
 
 /// Files in a map.
 struct Map(BTreeMap<&'static str, &'static str>);

@@ -9,10 +9,10 @@
     reason = "a test that fails should say so, and who runs it says how long the policies are"
 )]
 
-use peerwall_core::compile::compile;
-use peerwall_core::observed::Observed;
-use peerwall_core::plan::plan;
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::plan::plan;
 use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::ruleset::compile::compile;
 
 fn lines() -> usize {
     std::env::var("PEERWALL_LINES").map_or(50_000, |lines| lines.parse().unwrap())

@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
 use peerwall_core::backend::Backend;
-use peerwall_core::compile::compile;
 use peerwall_core::generate::{packet, policy};
-use peerwall_core::memory::Memory;
-use peerwall_core::plan::plan;
+use peerwall_core::nft::memory::Memory;
+use peerwall_core::nft::plan::plan;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::compile::compile;
 use proptest::prelude::*;
 
 proptest! {
@@ -57,7 +57,7 @@ proptest! {
         let second = plan(&compile(&fewer).0, &seen);
         memory.commit(&second, seen.generation).unwrap();
         let after = memory.observe().unwrap().table.unwrap();
-        let handles = |table: &peerwall_core::observed::SeenTable| -> Vec<_> {
+        let handles = |table: &peerwall_core::nft::observed::SeenTable| -> Vec<_> {
             table.chains.iter().flat_map(|c| c.rules.iter().map(|r| (r.handle, r.rule.clone()))).collect()
         };
         let old = handles(&before.table.unwrap());
@@ -77,9 +77,9 @@ mod as_the_kernel_would {
 
     use std::collections::BTreeMap;
 
-    use peerwall_core::lift::{Dump, Point};
-    use peerwall_core::lower::lower;
-    use peerwall_core::plan::Plan;
+    use peerwall_core::nft::lift::{Dump, Point};
+    use peerwall_core::nft::lower::lower;
+    use peerwall_core::nft::plan::Plan;
     use peerwall_proto::message::Datagram;
     use peerwall_proto::nf_tables::Element;
     use peerwall_proto::nf_tables::event::{self, Change, Event};
@@ -122,16 +122,16 @@ proptest! {
     #[test]
     fn what_is_sent_reads_back_as_the_same_ruleset(policy in policy()) {
         let wanted = compile(&policy).0;
-        let plan = plan(&wanted, &peerwall_core::observed::Observed::default());
+        let plan = plan(&wanted, &peerwall_core::nft::observed::Observed::default());
         let dump = as_the_kernel_would::dump(&plan);
-        prop_assert_eq!(peerwall_core::lift::lift(&dump).ruleset(), Some(wanted));
+        prop_assert_eq!(peerwall_core::nft::lift::lift(&dump).ruleset(), Some(wanted));
     }
 }
 
 /// Sets over the 64 KiB that one attribute list holds.
 #[test]
 fn large_sets_of_each_kind_are_split_and_read_back() {
-    use peerwall_core::addr::Family;
+    use peerwall_core::net::addr::Family;
     use peerwall_core::ruleset::{Element, KeyType, Set};
     for (interval, family) in [
         (false, Family::V4),
@@ -159,10 +159,10 @@ fn large_sets_of_each_kind_are_split_and_read_back() {
                 elements: (0..20_000).map(element).collect(),
             },
         );
-        let plan = plan(&wanted, &peerwall_core::observed::Observed::default());
+        let plan = plan(&wanted, &peerwall_core::nft::observed::Observed::default());
         let dump = as_the_kernel_would::dump(&plan);
         assert_eq!(
-            peerwall_core::lift::lift(&dump).ruleset(),
+            peerwall_core::nft::lift::lift(&dump).ruleset(),
             Some(wanted),
             "{key:?} interval {interval}"
         );

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use peerwall_core::compile::compile;
 use peerwall_core::diagnostic::{Diagnostic, Severity, Sources};
-use peerwall_core::expect;
 use peerwall_core::policy::load::{Files, ReadError, Text, load};
+use peerwall_core::ruleset::compile::compile;
+use peerwall_core::ruleset::expect;
 use proptest::prelude::*;
 
 /// Files that are not there.

@@ -1,7 +1,7 @@
 //! Files that cannot be read at the moment, and files that others could have written.
 
-use peerwall_core::host::Host;
-use peerwall_core::link::Link;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, Loaded, ReadError, Text, load};
 
 const INCLUDES: &str = "version = 1\ninclude = [\"more.toml\"]\n[peers]\na = \"192.0.2.1\"\n";

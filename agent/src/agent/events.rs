@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use peerwall_core::reconcile::Culprit;
+use peerwall_core::agent::reconcile::Culprit;
 use peerwall_core::ruleset::TABLE;
 use peerwall_proto::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};

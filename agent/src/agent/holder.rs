@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use peerwall_core::backend::{Backend as _, BackendError};
-use peerwall_core::observed::Observed;
+use peerwall_core::nft::observed::Observed;
 use peerwall_core::ruleset::Ruleset;
 
 use super::events::{Change, Events};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use peerwall_core::agent::reconcile::Why;
 #[cfg(test)]
-use peerwall_core::observed::SeenCounter;
-use peerwall_core::observed::{SeenSet, SeenTable};
-use peerwall_core::reconcile::Why;
+use peerwall_core::nft::observed::SeenCounter;
+use peerwall_core::nft::observed::{SeenSet, SeenTable};
 use peerwall_core::ruleset::counter_reason;
 
 /// Upper ends of the buckets of commit times, in seconds.

@@ -1,7 +1,7 @@
 //! The agent: keeps a host as its policy says.
 //!
 //! One thread around one `poll`: rules that others change, files, questions, signals, time. What to do
-//! is decided by [`peerwall_core::reconcile`]; here it is done.
+//! is decided by [`peerwall_core::agent::reconcile`]; here it is done.
 
 pub mod control;
 pub mod events;
@@ -23,13 +23,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use peerwall_core::agent::keep::{self, Reading, Situation};
+use peerwall_core::agent::reconcile::{Action, Failure, Input, Reconcile, Why};
 use peerwall_core::backend::BackendError;
-use peerwall_core::host::Host;
-use peerwall_core::keep::{self, Reading, Situation};
-use peerwall_core::link::Link;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, HeldBy, Overlay, Policy};
-use peerwall_core::reconcile::{Action, Failure, Input, Reconcile, Why};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

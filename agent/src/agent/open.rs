@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use peerwall_core::revoke;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::revoke;
 
 use super::Agent;
 use crate::connections::{Change, Connections, Older, Which};

@@ -13,8 +13,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::fcntl::Flock;
-use peerwall_core::keep;
-pub use peerwall_core::keep::{Clock, Entry, History};
+use peerwall_core::agent::keep;
+pub use peerwall_core::agent::keep::{Clock, Entry, History};
 use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
 use serde::{Serialize, de::DeserializeOwned};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use peerwall_core::keep::{self, Ending, Fault, Refusal};
-use peerwall_core::reconcile::Input;
+use peerwall_core::agent::keep::{self, Ending, Fault, Refusal};
+use peerwall_core::agent::reconcile::Input;
 use serde_json::{Value, json};
 
 use super::control::{Answer, Wish};

@@ -1,6 +1,6 @@
 //! Loads rulesets without an agent: for `confirm`, `rollback`, `boot` and the guard.
 
-use peerwall_core::keep::Fault;
+use peerwall_core::agent::keep::Fault;
 use peerwall_core::ruleset::Ruleset;
 
 use super::loading::Loading;

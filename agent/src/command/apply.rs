@@ -1,8 +1,8 @@
 //! `peerwall apply` and `peerwall remove`
 
+use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::{Backend as _, BackendError};
-use peerwall_core::keep::Fault;
-use peerwall_core::plan::Plan;
+use peerwall_core::nft::plan::Plan;
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peerwall_core::keep::{self, Refusal};
+use peerwall_core::agent::keep::{self, Refusal};
 
 use super::keep as trials;
 use crate::agent::state::{Kept, State};

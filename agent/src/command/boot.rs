@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use peerwall_core::compile::compile;
-use peerwall_core::keep::{self, Booted, Fault, World as _};
+use peerwall_core::agent::keep::{self, Booted, Fault, World as _};
 use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::ruleset::compile::compile;
 
 use super::alone::Alone;
 use super::{DONE, TROUBLE};

@@ -1,6 +1,6 @@
 //! `plan`, `apply` and `remove` with `--backend iptables`.
 
-use peerwall_core::keep::Fault;
+use peerwall_core::agent::keep::Fault;
 use peerwall_core::ruleset::Ruleset;
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
 
-use peerwall_core::keep::Kind;
-use peerwall_core::render;
+use peerwall_core::agent::keep::Kind;
+use peerwall_core::ruleset::render;
 use serde::Serialize;
 use serde_json::json;
 use similar::{Algorithm, ChangeTag, capture_diff_slices_deadline};

@@ -3,8 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::addr::Family;
 use peerwall_core::import::{self, Facts, File, Import};
+use peerwall_core::net::addr::Family;
 use serde_json::json;
 
 use super::{DIFFERS, DONE, TROUBLE, trouble};

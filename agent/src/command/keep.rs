@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peerwall_core::agent::keep::{self, Ending, RolledBack};
 use peerwall_core::backend::Backend as _;
-use peerwall_core::keep::{self, Ending, RolledBack};
 use peerwall_core::ruleset::Ruleset;
 use serde_json::json;
 

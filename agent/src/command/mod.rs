@@ -22,8 +22,8 @@ use std::thread;
 use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
+use peerwall_core::iptables::restore::Unsupported;
 use peerwall_core::policy::HeldBy;
-use peerwall_core::restore::Unsupported;
 
 use self::status::Detail;
 use crate::agent::control;

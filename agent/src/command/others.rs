@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use peerwall_core::foreign::ForeignDrop;
+use peerwall_core::nft::foreign::ForeignDrop;
 
 use crate::names::printable;
 use crate::output::{Output, complain};

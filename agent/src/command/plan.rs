@@ -1,8 +1,8 @@
 //! `peerwall plan`
 
 use peerwall_core::backend::{Backend as _, BackendError};
-use peerwall_core::plan::{Op, Plan, plan};
-use peerwall_core::render;
+use peerwall_core::nft::plan::{Op, Plan, plan};
+use peerwall_core::ruleset::render;
 use serde_json::{Value, json};
 
 use super::{DIFFERS, DONE, Given, count, fallback, others, refuse};

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use peerwall_core::addr::Family;
-use peerwall_core::{render, restore};
+use peerwall_core::iptables::restore;
+use peerwall_core::net::addr::Family;
+use peerwall_core::ruleset::render;
 
 use super::{DONE, refuse, unsupported};
 use crate::cli::Format;

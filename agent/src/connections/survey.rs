@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use peerwall_core::packet::{Hook, Transport};
-use peerwall_core::port::{self, TCP};
-use peerwall_core::revoke::{self, Judge, Judgement, Place, Refused};
+use peerwall_core::net::packet::{Hook, Transport};
+use peerwall_core::net::port::{self, TCP};
+use peerwall_core::ruleset::revoke::{self, Judge, Judgement, Place, Refused};
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
 use peerwall_proto::message::Message;

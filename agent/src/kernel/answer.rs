@@ -1,10 +1,10 @@
 //! What the kernel's answers mean.
 
 use peerwall_core::backend::{BackendError, Refusal};
-use peerwall_core::kconfig;
-use peerwall_core::lower::OpIndex;
-use peerwall_core::plan::{Op, Plan};
-use peerwall_core::render;
+use peerwall_core::nft::kconfig;
+use peerwall_core::nft::lower::OpIndex;
+use peerwall_core::nft::plan::{Op, Plan};
+use peerwall_core::ruleset::render;
 use peerwall_proto::ack::Ack;
 use peerwall_proto::nf_tables::batch::EncodedBatch;
 

@@ -1,8 +1,8 @@
 //! Reads our table, also while others change theirs.
 
 use peerwall_core::backend::BackendError;
-use peerwall_core::lift::{self, Dump, Point};
-use peerwall_core::observed::{Observed, SeenSet, SeenTable};
+use peerwall_core::nft::lift::{self, Dump, Point};
+use peerwall_core::nft::observed::{Observed, SeenSet, SeenTable};
 use peerwall_core::ruleset::TABLE;
 use peerwall_proto::attr::{AttrWriter, Attrs};
 use peerwall_proto::message::{Message, NLM_F_DUMP};

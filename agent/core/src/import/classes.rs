@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::rule::{Span, is_icmp};
-use crate::addr::{self, Family};
-use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Transport};
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{CtState, Transport};
 use crate::policy::icmp;
 
 /// Numbers that are in the same of the given spans.
@@ -184,10 +184,10 @@ const SOME_PROTOCOL: u8 = 253;
 
 /// Everything that packets can ask for.
 pub(super) fn services(family: Family, spoken: &Spoken) -> Vec<Service> {
-    let mut with_ports = vec![crate::port::TCP, crate::port::UDP];
+    let mut with_ports = vec![crate::net::port::TCP, crate::net::port::UDP];
     let mut without: Vec<u8> = Vec::new();
     for protocol in &spoken.protocols {
-        let list = match crate::port::has_ports(*protocol) {
+        let list = match crate::net::port::has_ports(*protocol) {
             true => &mut with_ports,
             false => &mut without,
         };

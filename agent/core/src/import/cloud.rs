@@ -3,7 +3,7 @@
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::{File, ImportError};
-use crate::addr::Family;
+use crate::net::addr::Family;
 
 /// The rules files in a cloud-config.
 pub(super) fn files(file: &File) -> Result<Vec<File>, ImportError> {

@@ -9,10 +9,10 @@ use super::managed;
 use super::rule::{Rule, Span};
 use super::view::View;
 use super::{At, Facts};
-use crate::addr::{self, Family};
-use crate::interface::InterfacePattern;
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::port::{self, TCP, UDP};
 use crate::policy::icmp;
-use crate::port::{self, TCP, UDP};
 
 /// More prefixes than this in one list are not written: who drops so many keeps them in a list of
 /// their own.
@@ -799,7 +799,7 @@ impl Writer<'_> {
                         .rules
                         .narrow(source.example, super::eval::Reading::BesidePeerwall);
                     let outcome = narrow.judge(&view.dialled(port, source.example, interface));
-                    let accepted = outcome.verdict == crate::packet::Verdict::Accept;
+                    let accepted = outcome.verdict == crate::net::packet::Verdict::Accept;
                     row.push(accepted);
                     line = outcome.by.filter(|_| accepted).unwrap_or(line);
                 }

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 
 use super::managed;
 use super::rule::{self, At, Chain, Chains, Condition, Kind, Rule, Rules, Target, Test};
-use crate::addr::{self, Family};
-use crate::packet::{CtState, Hook, Packet, Transport, Verdict};
-use crate::port::TCP;
+use crate::net::addr::{self, Family};
+use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
+use crate::net::port::TCP;
 
 /// A packet, and where it leaves by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -362,7 +362,9 @@ fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut V
 }
 
 /// Networks that a nat table masquerades, with the interface they are behind.
-pub fn masqueraded(rules: &Rules) -> Vec<(ipnet::IpNet, crate::interface::InterfacePattern, At)> {
+pub fn masqueraded(
+    rules: &Rules,
+) -> Vec<(ipnet::IpNet, crate::net::interface::InterfacePattern, At)> {
     let mut found = Vec::new();
     for rule in rules.nat.values().flat_map(|chain| &chain.rules) {
         if rule.target != Target::Masquerade {

@@ -1,6 +1,6 @@
 //! Chains that programs keep by themselves: they put them back, whatever a rules file says.
 
-use crate::addr::Family;
+use crate::net::addr::Family;
 
 /// A program that keeps chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) fn is_service(family: Family, spans: &[super::rule::Span]) -> bool {
         .filter_map(|text| text.parse::<ipnet::IpNet>().ok());
     let mut ranges = ranges.filter(|range| Family::of(range.addr()) == family);
     ranges.any(|range| {
-        let (first, last) = crate::addr::bounds(range);
+        let (first, last) = crate::net::addr::bounds(range);
         spans.iter().all(|span| (first..=last).contains(&span.0))
     })
 }

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use peerwall_proto::iptables::{self, TextError};
 use serde::Serialize;
 
-use crate::addr::Family;
+use crate::net::addr::Family;
 use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
 pub use probes::probes;

@@ -7,7 +7,7 @@ use super::classes::{self, Spoken};
 use super::eval::Probe;
 use super::rule::Rules;
 use super::view::View;
-use crate::packet::{CtState, Hook};
+use crate::net::packet::{CtState, Hook};
 
 /// First packets of every kind that rules tell apart, for a host with these addresses and through it.
 pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {

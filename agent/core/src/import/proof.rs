@@ -10,11 +10,11 @@ use super::classes::{self, ServiceKind, Spoken};
 use super::eval::{Narrow, Probe, Published, Reading};
 use super::rule::At;
 use super::view::View;
-use crate::addr::{self, Family};
-use crate::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
+use crate::net::addr::{self, Family};
+use crate::net::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
+use crate::net::port::PortSpec;
+use crate::policy::reason::Reason;
 use crate::policy::{IcmpTypes, Policy, Source, Tunnel};
-use crate::port::PortSpec;
-use crate::reason::Reason;
 
 /// More packets than this are thinned: all pairs of what is asked for, but not all of everything.
 const PACKETS_MAX: usize = 600_000;
@@ -119,7 +119,7 @@ pub(super) fn spoken(policy: &Policy, family: Family) -> Spoken {
         match overlay.tunnel {
             Some(Tunnel::Udp(range)) => spoken
                 .destination_ports
-                .push((Some(crate::port::UDP), (range.first, range.last))),
+                .push((Some(crate::net::port::UDP), (range.first, range.last))),
             Some(Tunnel::Protocol(number)) => spoken.protocols.push(number),
             None => {}
         }
@@ -137,9 +137,11 @@ pub(super) fn spoken(policy: &Policy, family: Family) -> Spoken {
     for port in [67, 68, 546, 547] {
         spoken
             .destination_ports
-            .push((Some(crate::port::UDP), (port, port)));
+            .push((Some(crate::net::port::UDP), (port, port)));
     }
-    spoken.source_ports.push((Some(crate::port::UDP), (67, 67)));
+    spoken
+        .source_ports
+        .push((Some(crate::net::port::UDP), (67, 67)));
     let types = match family {
         Family::V4 => &policy.icmp.v4,
         Family::V6 => &policy.icmp.v6,
@@ -302,7 +304,7 @@ impl Run<'_, '_> {
             let is_tcp = matches!(
                 transport,
                 Transport::Ports {
-                    protocol: crate::port::TCP,
+                    protocol: crate::net::port::TCP,
                     ..
                 }
             );
@@ -669,7 +671,7 @@ fn what(view: &View<'_>, pile: &Pile) -> String {
         .map(|(protocol, port)| {
             format!(
                 "published port {port}/{}",
-                crate::port::protocol_name(*protocol)
+                crate::net::port::protocol_name(*protocol)
             )
         })
         .collect();
@@ -707,17 +709,19 @@ fn what(view: &View<'_>, pile: &Pile) -> String {
                     icmp.push(name);
                 }
             }
-            ServiceKind::Protocol(number) => names.push(crate::port::protocol_name(*number)),
+            ServiceKind::Protocol(number) => names.push(crate::net::port::protocol_name(*number)),
             ServiceKind::OtherProtocols => names.push("other protocols".into()),
         }
     }
     for (protocol, list) in ports {
-        let ranges = list.iter().map(|(first, last)| crate::port::PortRange {
-            first: *first,
-            last: *last,
-        });
-        let name = crate::port::protocol_name(protocol);
-        for range in crate::port::normalize(ranges.collect()) {
+        let ranges = list
+            .iter()
+            .map(|(first, last)| crate::net::port::PortRange {
+                first: *first,
+                last: *last,
+            });
+        let name = crate::net::port::protocol_name(protocol);
+        for range in crate::net::port::normalize(ranges.collect()) {
             names.push(match (range.first, range.last) {
                 (1, u16::MAX) => name.clone(),
                 _ => format!("{range}/{name}"),

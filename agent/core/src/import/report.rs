@@ -10,10 +10,10 @@ use super::proof::{self, Fate as Packets, Proof};
 use super::rule::{self, At, Chains, Condition, Rule, Target, Test};
 use super::view::View;
 use super::{Facts, Import, Parsed, managed};
-use crate::addr::Family;
-use crate::packet::CtState;
+use crate::net::addr::Family;
+use crate::net::packet::CtState;
+use crate::policy::reason::Reason;
 use crate::policy::{Policy, icmp};
-use crate::reason::Reason;
 
 /// What became of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -724,7 +724,7 @@ fn overlay_anywhere(view: &View<'_>, policy: &Policy, lints: &mut Vec<Lint>) {
             if Family::of(subnet.net.addr()) != view.family {
                 continue;
             }
-            let inside = view.within(crate::addr::bounds(subnet.net));
+            let inside = view.within(crate::net::addr::bounds(subnet.net));
             let anywhere = inside
                 .iter()
                 .any(|s| (0..view.services.len()).all(|v| view.accepts(stranger, *s, v).is_some()));
@@ -763,7 +763,7 @@ fn overlay_anywhere(view: &View<'_>, policy: &Policy, lints: &mut Vec<Lint>) {
     }
 }
 
-fn names(patterns: &[crate::interface::InterfacePattern]) -> String {
+fn names(patterns: &[crate::net::interface::InterfacePattern]) -> String {
     let names: Vec<String> = patterns.iter().map(ToString::to_string).collect();
     names.join(" and ")
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use peerwall_proto::iptables;
 
-use crate::addr::{self, Family};
-use crate::interface::InterfacePattern;
-use crate::packet::CtState;
-use crate::port::{self, ICMP, ICMPV6};
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::CtState;
+use crate::net::port::{self, ICMP, ICMPV6};
 
 /// A line of one of the inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -901,7 +901,7 @@ fn address(text: &str, family: Family) -> Result<Span, Wrong> {
 /// `None` for all protocols.
 fn protocol(name: &str) -> Result<Option<u8>, Wrong> {
     let name = name.to_ascii_lowercase();
-    let number = crate::saved::protocol(&name);
+    let number = crate::iptables::saved::protocol(&name);
     match (name.as_str(), number.parse::<u8>()) {
         ("all", _) | (_, Ok(0)) => Ok(None),
         (_, Ok(number)) => Ok(Some(number)),

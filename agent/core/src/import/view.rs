@@ -12,9 +12,9 @@ use super::classes::{self, Service, ServiceKind, Sources, Spoken};
 use super::eval::{self, Narrow, Outcome, Probe, Published, Reading};
 use super::rule::{self, At, Chains, Condition, Rules, Span, Test};
 use super::{Facts, managed};
-use crate::addr::{self, Family};
-use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
 
 /// What is known of one family.
 pub(super) struct View<'r> {
@@ -244,7 +244,7 @@ impl<'r> View<'r> {
         let stranger = classes::stranger(self.family);
         let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
         let transport = Transport::Ports {
-            protocol: crate::port::TCP,
+            protocol: crate::net::port::TCP,
             source: 443,
             destination: classes::SOURCE_PORT,
         };
@@ -363,7 +363,7 @@ impl<'r> View<'r> {
         let is_offer = matches!(
             transport,
             Transport::Ports {
-                protocol: crate::port::UDP,
+                protocol: crate::net::port::UDP,
                 source: 67,
                 destination: 68
             }

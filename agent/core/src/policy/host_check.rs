@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::{Discovery, Overlay, Policy};
 use crate::diagnostic::Diagnostic;
-use crate::host::{Host, Interface, RT_TABLE_MAIN, Route};
-use crate::interface::InterfacePattern;
+use crate::net::host::{Host, Interface, RT_TABLE_MAIN, Route};
+use crate::net::interface::InterfacePattern;
 
 /// Names that are listed in one warning.
 const NAMES_MAX: usize = 6;

@@ -1,6 +1,6 @@
 //! ICMP types: names, and the safe core.
 
-use crate::addr::Family;
+use crate::net::addr::Family;
 
 /// ICMPv4 types by the names nft uses (`icmp_type_tbl` in nftables `src/proto.c`).
 const V4: [(&str, u8); 15] = [

@@ -13,8 +13,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Address, Policy, Source, Target};
-use crate::addr;
 use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
+use crate::net::addr;
 use fields::Fields;
 pub use files::{Files, NoFiles, ReadError, Text};
 use nets::Nets;
@@ -772,7 +772,7 @@ fn looks_like_address(text: &str) -> bool {
     text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-fn spec_covered(spec: &crate::port::PortSpec, by: &[crate::port::PortSpec]) -> bool {
+fn spec_covered(spec: &crate::net::port::PortSpec, by: &[crate::net::port::PortSpec]) -> bool {
     spec.protocols.iter().all(|protocol| {
         by.iter().any(|wide| {
             wide.protocols.contains(protocol)

@@ -3,11 +3,13 @@
 //! [`load`](load::load) makes one from files; [`Policy::verdict`] says what it means for a packet.
 //! The reference for users is `docs/policy.md`.
 
+pub mod flannel;
 pub mod host_check;
 pub mod icmp;
 pub mod load;
 mod on_link;
 mod overlay;
+pub mod reason;
 pub mod suspicious;
 mod verdict;
 
@@ -18,11 +20,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::addr::AddrSet;
 use crate::diagnostic::Place;
-use crate::interface::InterfacePattern;
-use crate::packet::{Hook, Verdict};
-use crate::port::PortSpec;
+use crate::net::addr::AddrSet;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{Hook, Verdict};
+use crate::net::port::PortSpec;
 
 /// A policy that parsed and makes sense.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

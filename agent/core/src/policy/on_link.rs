@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::icmp;
-use crate::addr::Family;
-use crate::packet::{Hook, Packet, Transport};
-use crate::port::UDP;
+use crate::net::addr::Family;
+use crate::net::packet::{Hook, Packet, Transport};
+use crate::net::port::UDP;
 
 /// Errors, and what provably comes from the link.
 pub(super) fn is_core(packet: &Packet, family: Family, kind: u8) -> bool {

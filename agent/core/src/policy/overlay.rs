@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::{Address, Source};
-use crate::addr;
 use crate::diagnostic::Place;
-use crate::interface::InterfacePattern;
-use crate::link::Link;
+use crate::net::addr;
+use crate::net::interface::InterfacePattern;
+use crate::net::link::Link;
 
 /// How an overlay gets its packets from node to node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +38,7 @@ impl OverlayBackend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tunnel {
     /// UDP to these ports.
-    Udp(crate::port::PortRange),
+    Udp(crate::net::port::PortRange),
     /// A protocol of its own.
     Protocol(u8),
 }

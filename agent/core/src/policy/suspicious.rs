@@ -3,9 +3,9 @@
 use ipnet::IpNet;
 
 use super::{Address, Allow, Policy, Tunnel};
-use crate::addr;
 use crate::diagnostic::Diagnostic;
-use crate::port::{PortSpec, UDP};
+use crate::net::addr;
+use crate::net::port::{PortSpec, UDP};
 
 /// Warnings of one kind at most; a list of thousands can be wrong in thousands of places.
 const WARNINGS_MAX: usize = 8;
@@ -117,7 +117,7 @@ fn is_tunnelled(spec: &PortSpec, tunnels: &[Tunnel]) -> bool {
         tunnels.iter().any(|tunnel| match tunnel {
             Tunnel::Protocol(number) => protocol == number,
             Tunnel::Udp(ports) => {
-                let inside = |range: &crate::port::PortRange| {
+                let inside = |range: &crate::net::port::PortRange| {
                     ports.first <= range.first && range.last <= ports.last
                 };
                 *protocol == UDP && spec.range.as_ref().is_some_and(inside)

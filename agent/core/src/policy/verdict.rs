@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use super::icmp;
 use super::on_link::{is_core, is_dhcp_reply, is_igmp};
 use super::{Allow, Denied, IcmpTypes, Overlay, Policy, Side, Source, Target, Tunnel};
-use crate::addr::Family;
-use crate::interface::InterfacePattern;
-use crate::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
-use crate::port::{PortSpec, TCP, UDP};
-use crate::reason::Reason;
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{CtState, Decision, Hook, Packet, Transport, Verdict};
+use crate::net::port::{PortSpec, TCP, UDP};
+use crate::policy::reason::Reason;
 
 impl Policy {
     /// What becomes of this packet, and why.

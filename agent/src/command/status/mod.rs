@@ -5,14 +5,14 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use peerwall_core::agent::keep::Kind;
 use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::diagnostic::JsonDiagnostic;
-use peerwall_core::foreign::ForeignDrop;
-use peerwall_core::keep::Kind;
-use peerwall_core::observed::{Hold, SeenTable};
-use peerwall_core::plan::plan;
+use peerwall_core::iptables::saved;
+use peerwall_core::nft::foreign::ForeignDrop;
+use peerwall_core::nft::observed::{Hold, SeenTable};
+use peerwall_core::nft::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
-use peerwall_core::saved;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -300,7 +300,11 @@ fn rolled_back(state: &State) -> Option<Event> {
 
 fn owner(hold: Hold, agent: Option<&Value>) -> Option<Owner> {
     let port = hold.owner?;
-    let by_pid = || Some(names::process(&std::fs::read(format!("/proc/{port}/comm")).ok()?));
+    let by_pid = || {
+        Some(names::process(
+            &std::fs::read(format!("/proc/{port}/comm")).ok()?,
+        ))
+    };
     // A further socket of a process has a random port.
     let by_agent = || Some(format!("the agent (pid {})", agent?.get("pid")?));
     Some(Owner {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use peerwall_core::keep::Kind;
+use peerwall_core::agent::keep::Kind;
 use serde_json::Value;
 
 use super::super::{count, others};

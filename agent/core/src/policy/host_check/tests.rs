@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::Interface;
+use crate::net::host::Interface;
 use crate::policy::load::{NoFiles, load};
 
 /// Interfaces by `name kind address…`, routes by `destination interface [gateway]`.

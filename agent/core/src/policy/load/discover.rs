@@ -2,11 +2,11 @@
 
 use super::section::{BACKENDS, Value};
 use super::{Loader, Text, place_of};
-use crate::addr::Family;
 use crate::diagnostic::{Diagnostic, FileId, Place};
-use crate::flannel::{self, Flannel, Wrong};
-use crate::interface::InterfacePattern;
-use crate::link::Link;
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::link::Link;
+use crate::policy::flannel::{self, Flannel, Wrong};
 use crate::policy::{Address, Discovery, Found, OverlayBackend};
 
 /// Subnets, and the configuration that was found with them.

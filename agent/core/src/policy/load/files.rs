@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::host::Host;
-use crate::link::Link;
+use crate::net::host::Host;
+use crate::net::link::Link;
 
 /// A file that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

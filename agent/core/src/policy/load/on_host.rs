@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::Loader;
-use crate::addr::{self, Family};
 use crate::diagnostic::Diagnostic;
-use crate::host::{Host, Interface, RT_TABLE_MAIN};
-use crate::interface::InterfacePattern;
+use crate::net::addr::{self, Family};
+use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
+use crate::net::interface::InterfacePattern;
 use crate::policy::{Overlay, Policy};
 
 /// The interface that kube-proxy gives the addresses of services to in IPVS mode.

@@ -8,16 +8,16 @@ use toml::de::{DeString, DeValue};
 use super::discover::Subnets;
 use super::fields::{self, Fields};
 use super::{Loader, Owner, PendingFrom, place_of};
-use crate::addr::{self, Family};
 use crate::diagnostic::{Diagnostic, FileId, Place};
-use crate::interface::InterfacePattern;
-use crate::link::Link;
-use crate::packet::{Hook, Verdict};
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::link::Link;
+use crate::net::packet::{Hook, Verdict};
+use crate::net::port::{self, PortRange, PortSpec};
 use crate::policy::{
     Address, Allow, Denied, Discovery, Expect, Group, HeldBy, IcmpTypes, Log, Overlay,
     OverlayBackend, Peer, Rate, RateUnit, Tunnel, icmp,
 };
-use crate::port::{self, PortRange, PortSpec};
 
 pub(super) type Key<'a> = Spanned<DeString<'a>>;
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;

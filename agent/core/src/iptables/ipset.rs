@@ -1,0 +1,237 @@
+//! Address sets of the fallback as ipsets, so that the number of peers costs no packet anything.
+//!
+//! A set is filled under another name and swapped in, so that it is never half full. ipset has no
+//! prefix of length 0 in `hash:net`; such a one is written as its two halves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+
+use crate::net::addr::{self, Family};
+use crate::ruleset::{KeyType, Ruleset, Set};
+
+/// How the names of our sets start.
+const OURS: &str = "peerwall-";
+/// The name a set is filled under.
+const SWAP: &str = "peerwall-swap";
+/// Longest name (`IPSET_MAXNAMELEN` in `include/uapi/linux/netfilter/ipset/ip_set.h`, without the
+/// NUL), in bytes.
+const NAME_MAX_BYTES: usize = 31;
+/// Elements a set can have if it is not told otherwise; ours can have twice what they start with.
+const MAXELEM_MIN: usize = 65_536;
+
+/// One of our sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpSet {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Whether its elements are networks (`hash:net`) or hosts (`hash:ip`).
+    pub nets: bool,
+    /// What is in it.
+    pub elements: BTreeSet<IpNet>,
+}
+
+/// Sets by name.
+pub type IpSets = BTreeMap<String, IpSet>;
+
+/// The name of a set of a ruleset in ipset. Long ones are cut and made different by a number.
+pub fn name(set: &str) -> String {
+    let whole = format!("{OURS}{set}");
+    if whole.len() <= NAME_MAX_BYTES {
+        return whole;
+    }
+    // FNV-1a; it only has to be the same each time.
+    let hash = set.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{}-{hash:08x}", &whole[..NAME_MAX_BYTES - 9])
+}
+
+/// Whether this set of a ruleset becomes an ipset: addresses, and at least so many.
+pub fn is_ipset(set: &Set, from: usize) -> bool {
+    matches!(set.key, KeyType::Ipv4 | KeyType::Ipv6) && set.elements.len() >= from
+}
+
+/// The sets of a ruleset that become ipsets.
+pub fn wanted(ruleset: &Ruleset, from: usize) -> IpSets {
+    let sets = ruleset.sets.iter().filter(|(_, set)| is_ipset(set, from));
+    sets.map(|(set_name, set)| (name(set_name), ipset(set)))
+        .collect()
+}
+
+fn ipset(set: &Set) -> IpSet {
+    let family = match set.key {
+        KeyType::Ipv6 => Family::V6,
+        KeyType::Ipv4
+        | KeyType::Port
+        | KeyType::IcmpType
+        | KeyType::Icmpv6Type
+        | KeyType::Ether => Family::V4,
+    };
+    let nets = set
+        .elements
+        .iter()
+        .filter_map(|e| addr::prefix(family, e.first, e.last));
+    IpSet {
+        family,
+        nets: set.interval,
+        elements: nets.flat_map(halves).collect(),
+    }
+}
+
+fn halves(net: IpNet) -> Vec<IpNet> {
+    match net.prefix_len() {
+        0 => net.subnets(1).map(Iterator::collect).unwrap_or_default(),
+        _ => vec![net],
+    }
+}
+
+/// Reads our sets out of the output of `ipset save`; others' are skipped.
+///
+/// # Errors
+/// The line of ours that makes no sense.
+pub fn parse(text: &str) -> Result<IpSets, String> {
+    let mut sets = IpSets::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["create", name, kind, ref options @ ..] if name.starts_with(OURS) => {
+                let v6 = options.windows(2).any(|pair| pair == ["family", "inet6"]);
+                let set = IpSet {
+                    family: if v6 { Family::V6 } else { Family::V4 },
+                    nets: kind == "hash:net",
+                    elements: BTreeSet::new(),
+                };
+                sets.insert(name.to_owned(), set);
+            }
+            ["add", name, element, ..] if name.starts_with(OURS) => {
+                let host = || element.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+                let net = element.parse::<IpNet>().ok().or_else(host);
+                match (sets.get_mut(name), net) {
+                    (Some(set), Some(net)) => set.elements.insert(net),
+                    _ => return Err(line.to_owned()),
+                };
+            }
+            _ => {}
+        }
+    }
+    Ok(sets)
+}
+
+/// Input for `ipset restore` that makes or changes sets; `None` if they are as wanted. Sets that
+/// nobody wants stay: rules may still use them.
+pub fn restore(wanted: &IpSets, seen: &IpSets) -> Option<String> {
+    let mut out = String::new();
+    for (name, set) in wanted
+        .iter()
+        .filter(|(name, set)| seen.get(*name) != Some(*set))
+    {
+        if seen.contains_key(SWAP) && out.is_empty() {
+            let _ = writeln!(out, "destroy {SWAP}");
+        }
+        write_set(&mut out, set);
+        match seen.contains_key(name) {
+            true => {
+                let _ = writeln!(out, "swap {SWAP} {name}\ndestroy {SWAP}");
+            }
+            false => {
+                let _ = writeln!(out, "rename {SWAP} {name}");
+            }
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+fn write_set(out: &mut String, set: &IpSet) {
+    let kind = if set.nets { "hash:net" } else { "hash:ip" };
+    let family = match set.family {
+        Family::V4 => "inet",
+        Family::V6 => "inet6",
+    };
+    let most = set.elements.len().saturating_mul(2).max(MAXELEM_MIN);
+    let _ = writeln!(out, "create {SWAP} {kind} family {family} maxelem {most}");
+    for element in &set.elements {
+        let _ = writeln!(out, "add {SWAP} {}", addr::short(*element));
+    }
+}
+
+/// Input for `ipset restore` that takes away what nobody wants any more; `None` if there is none.
+pub fn destroy(wanted: &IpSets, seen: &IpSets) -> Option<String> {
+    let stale = seen.keys().filter(|name| !wanted.contains_key(*name));
+    let text: String = stale.map(|name| format!("destroy {name}\n")).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(list: &[&str]) -> IpSet {
+        IpSet {
+            family: Family::V4,
+            nets: false,
+            elements: list
+                .iter()
+                .map(|text| text.parse::<std::net::IpAddr>().unwrap().into())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_ipset_saves_is_read_back_and_others_are_not() {
+        // ipset 7.17: ipset create …; ipset add …; ipset save
+        let text = "create peerwall-peers4 hash:ip family inet hashsize 1024 maxelem 65536 bucketsize 12 initval 0xb1e7b5d9\nadd peerwall-peers4 192.0.2.1\nadd peerwall-peers4 192.0.2.2\ncreate KUBE-LOOP-BACK hash:ip,port,ip family inet hashsize 1024 maxelem 65536\nadd KUBE-LOOP-BACK 10.0.0.1,tcp:80,10.0.0.1\n";
+        let sets = parse(text).unwrap();
+        assert_eq!(sets.len(), 1);
+        assert_eq!(sets["peerwall-peers4"], hosts(&["192.0.2.1", "192.0.2.2"]));
+        assert!(parse("add peerwall-peers4 192.0.2.1\n").is_err());
+    }
+
+    #[test]
+    fn a_set_is_swapped_in_and_one_that_is_right_is_left() {
+        let wanted = IpSets::from([("peerwall-a".to_owned(), hosts(&["192.0.2.1"]))]);
+        let create =
+            "create peerwall-swap hash:ip family inet maxelem 65536\nadd peerwall-swap 192.0.2.1\n";
+        assert_eq!(
+            restore(&wanted, &IpSets::new()),
+            Some(format!("{create}rename peerwall-swap peerwall-a\n"))
+        );
+        let old = IpSets::from([
+            ("peerwall-a".to_owned(), hosts(&["192.0.2.9"])),
+            ("peerwall-b".to_owned(), hosts(&[])),
+        ]);
+        assert_eq!(
+            restore(&wanted, &old),
+            Some(format!(
+                "{create}swap peerwall-swap peerwall-a\ndestroy peerwall-swap\n"
+            ))
+        );
+        assert_eq!(
+            destroy(&wanted, &old),
+            Some("destroy peerwall-b\n".to_owned())
+        );
+        assert_eq!(restore(&wanted, &wanted), None);
+        assert_eq!(destroy(&wanted, &wanted), None);
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_different() {
+        let (a, b) = (
+            name("group-a-very-long-name-indeed-ip4"),
+            name("group-a-very-long-name-indeed-ip6"),
+        );
+        assert!(
+            a.len() <= NAME_MAX_BYTES && b.len() <= NAME_MAX_BYTES && a != b,
+            "{a} {b}"
+        );
+        assert_eq!(name("peers4"), "peerwall-peers4");
+    }
+
+    #[test]
+    fn everybody_is_two_halves() {
+        let whole: IpNet = "0.0.0.0/0".parse().unwrap();
+        let texts: Vec<String> = halves(whole).iter().map(IpNet::to_string).collect();
+        assert_eq!(texts, ["0.0.0.0/1", "128.0.0.0/1"]);
+    }
+}

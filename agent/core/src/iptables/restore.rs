@@ -1,0 +1,568 @@
+//! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
+//!
+//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of the filter
+//! table and from PREROUTING of the mangle table. A
+//! rule that counts carries its counter's name as comment: that is how its packets are told from
+//! others' and how it is known to be ours.
+//!
+//! iptables has no sets of its own, no way to say "none of these interfaces" in one rule, and
+//! another opinion of `accept`: it ends the whole table, not only our chains.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::iptables::ipset;
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::port::{self, PortRange};
+use crate::ruleset::render::{self, quoted};
+use crate::ruleset::{
+    Action, Chain, ChainHook, Element, IcmpKinds, LABEL_BIT, Match, Meter, PREROUTING, Ports, Rule,
+    Ruleset,
+};
+
+/// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
+/// without the NUL), in bytes.
+const CHAIN_MAX_BYTES: usize = 28;
+/// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
+const LOG_PREFIX_MAX_BYTES: usize = 63;
+/// Ports one multiport match can hold; a range takes two (`XT_MULTI_PORTS`).
+const MULTIPORT_SLOTS: usize = 15;
+
+/// Something that iptables cannot say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Chain of the rule.
+    pub chain: String,
+    /// Position of the rule in it.
+    pub rule: usize,
+    /// What cannot be said, and what would do.
+    pub why: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "rule {} of chain {}: {}",
+            self.rule + 1,
+            self.chain,
+            self.why
+        )
+    }
+}
+
+/// A table of iptables that has chains of ours, in the order in which they are changed: what the mangle
+/// table says alone opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// `mangle`: before DNAT.
+    Mangle,
+    /// `filter`
+    Filter,
+}
+
+impl Table {
+    /// Every table, in order.
+    pub const ALL: [Self; 2] = [Self::Mangle, Self::Filter];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+/// One of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedChain {
+    /// The table it is in.
+    pub table: Table,
+    /// Its name, of no other of our chains in any table.
+    pub name: String,
+    /// Its rules: what follows `-A CHAIN`.
+    pub rules: Vec<String>,
+}
+
+/// A jump into one of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedJump {
+    /// The table.
+    pub table: Table,
+    /// The chain of iptables' own.
+    pub from: &'static str,
+    /// Our chain.
+    pub to: String,
+}
+
+/// Our chains of one family, as they are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Chains, in the order in which they are made.
+    pub chains: Vec<WantedChain>,
+    /// The jumps into them.
+    pub jumps: Vec<WantedJump>,
+}
+
+/// What every jump into our chains has for a comment.
+pub const JUMP_COMMENT: &str = "peerwall";
+
+/// From how many addresses on a set becomes an ipset, where there is ipset.
+pub const IPSET_FROM: usize = 16;
+
+/// Makes our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
+/// (see [`ipset`]); `None` for never.
+///
+/// # Errors
+/// Every rule that iptables cannot say.
+pub fn script(
+    ruleset: &Ruleset,
+    family: Family,
+    ipset_from: Option<usize>,
+) -> Result<Script, Vec<Unsupported>> {
+    let mut writer = Writer {
+        ruleset,
+        family,
+        ipset_from,
+        names: chain_names(ruleset),
+        before_dnat: reached(ruleset, PREROUTING),
+        chains: Vec::new(),
+        unsupported: Vec::new(),
+    };
+    for chain in &ruleset.chains {
+        writer.chain(chain);
+    }
+    if !writer.unsupported.is_empty() {
+        return Err(writer.unsupported);
+    }
+    let bases = ruleset
+        .chains
+        .iter()
+        .filter_map(|chain| Some((chain, chain.base?)));
+    let jumps = bases
+        .map(|(chain, base)| {
+            let (table, from) = match base.hook {
+                ChainHook::Prerouting => (Table::Mangle, "PREROUTING"),
+                ChainHook::Input => (Table::Filter, "INPUT"),
+                ChainHook::Forward => (Table::Filter, "FORWARD"),
+            };
+            let to = writer.name(&chain.name);
+            WantedJump { table, from, to }
+        })
+        .collect();
+    Ok(Script {
+        chains: writer.chains,
+        jumps,
+    })
+}
+
+impl Script {
+    /// Input for `iptables-restore --noflush` on a host that has none of our chains yet.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for table in Table::ALL {
+            let chains = || self.chains.iter().filter(|chain| chain.table == table);
+            out.push_str(&format!("*{}\n", table.name()));
+            for chain in chains() {
+                out.push_str(&format!(":{} - [0:0]\n", chain.name));
+            }
+            for chain in chains() {
+                for rule in &chain.rules {
+                    out.push_str(&format!("-A {} {rule}\n", chain.name));
+                }
+            }
+            for each in self.jumps.iter().filter(|jump| jump.table == table) {
+                out.push_str(&format!("-I {} 1 {}\n", each.from, jump(&each.to)));
+            }
+            out.push_str("COMMIT\n");
+        }
+        out
+    }
+}
+
+/// The jump into one of our chains, behind `-A CHAIN`.
+pub(crate) fn jump(to: &str) -> String {
+    format!("-m comment --comment {JUMP_COMMENT} -j {to}")
+}
+
+/// The names of our chains in iptables, by those they have in the ruleset. What would be cut to the same name
+/// gets a number.
+fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for chain in &ruleset.chains {
+        let mut whole = format!("PEERWALL-{}", chain.name.to_ascii_uppercase());
+        whole.truncate(CHAIN_MAX_BYTES);
+        let mut name = whole.clone();
+        let mut number = 2;
+        while !used.insert(name.clone()) {
+            let suffix = format!("-{number}");
+            whole.truncate(CHAIN_MAX_BYTES - suffix.len());
+            name = format!("{whole}{suffix}");
+            number += 1;
+        }
+        names.insert(chain.name.clone(), name);
+    }
+    names
+}
+
+/// Names of the chains that packets in this one can get to, itself among them.
+fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
+    let mut found = BTreeSet::from([from]);
+    let mut rest = vec![from];
+    while let Some(chain) = rest.pop().and_then(|name| ruleset.chain(name)) {
+        for rule in &chain.rules {
+            if let Some(Action::Jump(to) | Action::Goto(to)) = &rule.action
+                && found.insert(to)
+            {
+                rest.push(to);
+            }
+        }
+    }
+    found
+}
+
+struct Writer<'r> {
+    ruleset: &'r Ruleset,
+    family: Family,
+    ipset_from: Option<usize>,
+    names: BTreeMap<String, String>,
+    before_dnat: BTreeSet<&'r str>,
+    chains: Vec<WantedChain>,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Writer<'_> {
+    fn name(&self, chain: &str) -> String {
+        self.names.get(chain).cloned().unwrap_or_default()
+    }
+
+    fn chain(&mut self, chain: &Chain) {
+        let name = self.name(&chain.name);
+        let table = match self.before_dnat.contains(chain.name.as_str()) {
+            true => Table::Mangle,
+            false => Table::Filter,
+        };
+        let mut rules = Vec::new();
+        let mut helpers: Vec<(String, Vec<String>)> = Vec::new();
+        for (index, rule) in chain.rules.iter().enumerate() {
+            match self.rule(rule, &name, helpers.len() + 1) {
+                Ok(Written { lines, helper }) => {
+                    rules.extend(lines);
+                    helpers.extend(helper);
+                }
+                Err(why) => self.unsupported.push(Unsupported {
+                    chain: chain.name.clone(),
+                    rule: index,
+                    why,
+                }),
+            }
+        }
+        let all = std::iter::once((name, rules)).chain(helpers);
+        self.chains
+            .extend(all.map(|(name, rules)| WantedChain { table, name, rules }));
+    }
+
+    /// The lines of one rule: one for each combination of what nftables has in sets.
+    fn rule(&self, rule: &Rule, chain: &str, helper: usize) -> Result<Written, String> {
+        let mut written = Written::default();
+        let family = rule.matches.iter().find_map(Match::family);
+        if family.is_some_and(|family| family != self.family) {
+            return Ok(written);
+        }
+        let protocol = rule.matches.iter().find_map(Match::protocol);
+        let negated = negated_interfaces(rule);
+        let mut lines = vec![String::new()];
+        for condition in &rule.matches {
+            let choices = self.choices(condition, protocol, negated.len())?;
+            lines = product(&lines, &choices);
+        }
+        let end = self.end(rule)?;
+        if negated.len() < 2 {
+            written.lines = lines.iter().map(|line| join(line, &end)).collect();
+            return Ok(written);
+        }
+        // "None of these interfaces" is a chain that returns for each of them.
+        let name = format!("{chain}-{helper}");
+        let jump = format!("-j {name}");
+        written.lines = lines.iter().map(|line| join(line, &jump)).collect();
+        let mut inside: Vec<String> = negated
+            .iter()
+            .map(|pattern| format!("-i {} -j RETURN", interface(pattern)))
+            .collect();
+        inside.push(end);
+        written.helper = Some((name, inside));
+        Ok(written)
+    }
+
+    /// The ways in which a match can be met, each as words of iptables; none if it never can.
+    fn choices(
+        &self,
+        condition: &Match,
+        protocol: Option<u8>,
+        negated: usize,
+    ) -> Result<Vec<String>, String> {
+        let one = |text: String| Ok(vec![text]);
+        match condition {
+            Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states.names().join(",").to_ascii_uppercase())),
+            Match::Dnat => one("-m conntrack --ctstate DNAT".into()),
+            Match::NotDnat => one("-m conntrack ! --ctstate DNAT".into()),
+            Match::DialledHere => one(format!("-m connlabel --label {LABEL_BIT}")),
+            Match::Local => one("-m addrtype --dst-type LOCAL".into()),
+            Match::OutInterface(pattern) => one(format!("-o {}", interface(pattern))),
+            Match::SourceMac(set) => Ok(self.elements(set, "-m mac --mac-source ", |set, each| {
+                render::value(set.key, each)
+            })),
+            Match::SourceNet(net) => one(format!("-s {net}")),
+            Match::DestinationIn { set, .. } if self.is_ipset(set) => {
+                one(format!("-m set --match-set {} dst", ipset::name(set)))
+            }
+            Match::DestinationIn { set, .. } => Ok(self.elements(set, "-d ", |set, each| {
+                render::value(set.key, each)
+            })),
+            Match::DialledAddress { set, .. } => {
+                Ok(self.elements(set, "-m conntrack --ctorigdst ", |set, each| {
+                    render::value(set.key, each)
+                }))
+            }
+            Match::TcpSyn => one("-m tcp --tcp-flags FIN,SYN,RST,ACK SYN".into()),
+            Match::Ttl(limit) => one(format!("-m ttl --ttl-eq {limit}")),
+            Match::Loopback => one("-i lo".into()),
+            Match::Interface { negated: true, .. } if negated > 1 => one(String::new()),
+            Match::Interface { pattern, negated } => {
+                let not = if *negated { "! " } else { "" };
+                one(format!("{not}-i {}", interface(pattern)))
+            }
+            // The file is of one family.
+            Match::Family(_) => one(String::new()),
+            Match::Source { set, .. } if self.is_ipset(set) => {
+                one(format!("-m set --match-set {} src", ipset::name(set)))
+            }
+            Match::Source { set, .. } => Ok(self.elements(set, "-s ", |set, each| {
+                render::value(set.key, each)
+            })),
+            Match::Destination(net) => one(format!("-d {net}")),
+            Match::Protocol(number) => one(format!("-p {}", protocol_name(*number))),
+            Match::SourcePort(Ports::Range(range)) => {
+                one(format!("-m {} --sport {}", protocol_module(protocol), colon(*range)))
+            }
+            Match::SourcePort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--sports")),
+            Match::DestinationPort(Ports::Range(range)) => {
+                one(format!("-m {} --dport {}", protocol_module(protocol), colon(*range)))
+            }
+            Match::DestinationPort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--dports")),
+            Match::DialledPort(ports) => {
+                let number = protocol.unwrap_or(0);
+                let ranges = match ports {
+                    Ports::Range(range) => vec![*range],
+                    Ports::Set(set) => self.ranges(set),
+                };
+                let dialled = |range: &PortRange| {
+                    format!("-m conntrack --ctproto {number} --ctorigdstport {}", colon(*range))
+                };
+                Ok(ranges.iter().map(dialled).collect())
+            }
+            Match::Icmp(kinds) => self.icmp(kinds),
+            Match::HopLimit(limit) => one(format!("-m hl --hl-eq {limit}")),
+            Match::ReversePath { .. } => Err(
+                "iptables cannot ask for the way back in INPUT and FORWARD; give this overlay a backend with a tunnel, or use nftables".into(),
+            ),
+        }
+    }
+
+    fn is_ipset(&self, set: &str) -> bool {
+        let set = self.ruleset.sets.get(set);
+        set.zip(self.ipset_from)
+            .is_some_and(|(set, from)| ipset::is_ipset(set, from))
+    }
+
+    fn elements(
+        &self,
+        set: &str,
+        before: &str,
+        text: impl Fn(&crate::ruleset::Set, &Element) -> String,
+    ) -> Vec<String> {
+        let Some(set) = self.ruleset.sets.get(set) else {
+            return Vec::new();
+        };
+        set.elements
+            .iter()
+            .map(|each| format!("{before}{}", text(set, each)))
+            .collect()
+    }
+
+    fn ranges(&self, set: &str) -> Vec<PortRange> {
+        let set = self.ruleset.sets.get(set);
+        let elements = set.map(|set| set.elements.as_slice()).unwrap_or_default();
+        let narrow = |value: u128| u16::try_from(value).unwrap_or(u16::MAX);
+        elements
+            .iter()
+            .map(|e| PortRange {
+                first: narrow(e.first),
+                last: narrow(e.last),
+            })
+            .collect()
+    }
+
+    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, String> {
+        let before = match self.family {
+            Family::V4 => "-m icmp --icmp-type ",
+            Family::V6 => "-m icmp6 --icmpv6-type ",
+        };
+        let found = match kinds {
+            IcmpKinds::One(kind) => vec![format!("{before}{kind}")],
+            IcmpKinds::Set(set) => self.elements(set, before, |_, each| each.first.to_string()),
+        };
+        // `icmp_match()` in net/netfilter/xt_tcpudp.c and its forebears take 255 for every type.
+        match found.iter().any(|text| text.ends_with(" 255")) {
+            true => Err(
+                "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables".into(),
+            ),
+            false => Ok(found),
+        }
+    }
+
+    /// Everything behind the matches.
+    fn end(&self, rule: &Rule) -> Result<String, String> {
+        let mut words = Vec::new();
+        words.extend(rule.meter.as_ref().map(hashlimit));
+        if rule.label {
+            words.push(format!("-m connlabel --label {LABEL_BIT} --set"));
+        }
+        if let Some(rate) = rule.limit {
+            let (unit, _) = rate.unit.describe();
+            words.push(format!(
+                "-m limit --limit {}/{unit} --limit-burst {}",
+                rate.count, rate.burst
+            ));
+        }
+        if let Some(comment) = rule.counter.as_ref().or(rule.comment.as_ref()) {
+            words.push(format!("-m comment --comment {}", quoted(comment)));
+        }
+        if let Some(log) = &rule.log {
+            if log.prefix.len() > LOG_PREFIX_MAX_BYTES {
+                return Err(format!(
+                    "the log prefix `{}` is longer than the {LOG_PREFIX_MAX_BYTES} bytes that iptables has for it; give [log] denied a shorter one",
+                    log.prefix
+                ));
+            }
+            let prefix = quoted(&log.prefix);
+            words.push(format!(
+                "-j NFLOG --nflog-prefix {prefix} --nflog-group {}",
+                log.group
+            ));
+        }
+        words.extend(rule.action.as_ref().map(|action| self.action(action)));
+        Ok(words.join(" "))
+    }
+
+    fn action(&self, action: &Action) -> String {
+        match action {
+            Action::Accept => "-j ACCEPT".into(),
+            Action::Drop => "-j DROP".into(),
+            Action::RejectTcpReset => "-j REJECT --reject-with tcp-reset".into(),
+            Action::RejectAdminProhibited => match self.family {
+                Family::V4 => "-j REJECT --reject-with icmp-admin-prohibited".into(),
+                Family::V6 => "-j REJECT --reject-with icmp6-adm-prohibited".into(),
+            },
+            Action::Jump(chain) => format!("-j {}", self.name(chain)),
+            Action::Goto(chain) => format!("-g {}", self.name(chain)),
+        }
+    }
+}
+
+/// A rate for each source address. The kernel keeps what a name was first used with for as long as a rule uses
+/// it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
+fn hashlimit(meter: &Meter) -> String {
+    let rate = meter.rate;
+    let (unit, _) = rate.unit.describe();
+    format!(
+        "-m hashlimit --hashlimit-upto {0}/{unit} --hashlimit-burst {1} --hashlimit-mode srcip --hashlimit-name {2}-{0}-{unit}-{1}",
+        rate.count, rate.burst, meter.set
+    )
+}
+
+/// What became of a rule.
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    helper: Option<(String, Vec<String>)>,
+}
+
+fn negated_interfaces(rule: &Rule) -> Vec<&InterfacePattern> {
+    let mut found = Vec::new();
+    for condition in &rule.matches {
+        if let Match::Interface {
+            pattern,
+            negated: true,
+        } = condition
+        {
+            found.push(pattern);
+        }
+    }
+    found
+}
+
+fn product(lines: &[String], choices: &[String]) -> Vec<String> {
+    let mut out = Vec::with_capacity(lines.len() * choices.len());
+    for line in lines {
+        out.extend(choices.iter().map(|choice| join(line, choice)));
+    }
+    out
+}
+
+fn join(a: &str, b: &str) -> String {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b.to_owned(),
+        (_, true) => a.to_owned(),
+        (false, false) => format!("{a} {b}"),
+    }
+}
+
+fn interface(pattern: &InterfacePattern) -> String {
+    match pattern {
+        InterfacePattern::Exact(name) => name.clone(),
+        InterfacePattern::Prefix(prefix) => format!("{prefix}+"),
+    }
+}
+
+fn colon(range: PortRange) -> String {
+    range.to_string().replace('-', ":")
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        port::ICMP => "icmp".into(),
+        port::ICMPV6 => "ipv6-icmp".into(),
+        // The rest by number, but for those whose matches want the name.
+        number if port::has_ports(number) => port::protocol_name(number),
+        number => number.to_string(),
+    }
+}
+
+fn protocol_module(protocol: Option<u8>) -> String {
+    port::protocol_name(protocol.unwrap_or(port::TCP))
+}
+
+/// Ports in as few multiport matches as they fit in.
+fn multiport(ranges: &[PortRange], option: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    let mut free = 0;
+    for range in ranges {
+        let slots = if range.first == range.last { 1 } else { 2 };
+        match out.last_mut().filter(|_| slots <= free) {
+            Some(list) => {
+                list.push(',');
+                list.push_str(&colon(*range));
+            }
+            None => {
+                out.push(format!("-m multiport {option} {}", colon(*range)));
+                free = MULTIPORT_SLOTS;
+            }
+        }
+        free -= slots;
+    }
+    out
+}

@@ -1,0 +1,254 @@
+//! A backend in memory, with the kernel's rules: all or nothing, generations, references.
+//!
+//! One behaviour suite runs on it and on the kernel (`integration/tests/backend.rs`).
+
+use crate::backend::{Backend, BackendError, Refusal};
+use crate::nft::observed::{Hold, Observed, SeenChain, SeenRule, SeenSet, SeenTable};
+use crate::nft::plan::{Op, Plan, SetKind};
+use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Set};
+
+const ENOENT: i32 = 2;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENFILE: i32 = 23;
+
+/// A namespace that is nothing but our table.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    state: Observed,
+    last_handle: u64,
+}
+
+impl Memory {
+    /// One where nothing is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn attempt(&self, plan: &Plan) -> Result<Self, BackendError> {
+        let mut next = self.clone();
+        for (index, op) in plan.ops.iter().enumerate() {
+            next.step(op).map_err(|errno| {
+                BackendError::Refused(vec![Refusal {
+                    op: Some(index),
+                    what: crate::ruleset::render::op(op),
+                    is_lack: false,
+                    errno,
+                    why: format!("errno {errno}"),
+                }])
+            })?;
+        }
+        if !plan.ops.is_empty() {
+            next.state.generation = next.state.generation.wrapping_add(1);
+        }
+        Ok(next)
+    }
+
+    fn table(&mut self) -> Result<&mut SeenTable, i32> {
+        self.state.table.as_mut().ok_or(ENOENT)
+    }
+
+    fn step(&mut self, op: &Op) -> Result<(), i32> {
+        match op {
+            Op::AddTable => {
+                self.state.table.get_or_insert_default();
+            }
+            Op::DeleteTable => {
+                self.state.table.take().ok_or(ENOENT)?;
+            }
+            Op::AddCounter(name, start) => {
+                self.table()?.counters.entry(name.clone()).or_insert(*start);
+            }
+            Op::DeleteCounter(name) => {
+                refuse_if(
+                    self.uses(|rule| rule.counter.as_ref() == Some(name))?,
+                    EBUSY,
+                )?;
+                self.table()?.counters.remove(name).ok_or(ENOENT)?;
+            }
+            Op::AddSet(name, key, kind, capacity) => {
+                let set = SeenSet::Known {
+                    set: Set {
+                        key: *key,
+                        interval: *kind == SetKind::Intervals,
+                        meter: *kind == SetKind::Meter,
+                        elements: Vec::new(),
+                    },
+                    capacity: match kind {
+                        SetKind::Meter => Some(METER_SIZE),
+                        SetKind::Values | SetKind::Intervals => *capacity,
+                    },
+                };
+                self.table()?.sets.entry(name.clone()).or_insert(set);
+            }
+            Op::DeleteSet(name) => {
+                refuse_if(self.uses(|rule| uses_set(rule, name))?, EBUSY)?;
+                self.table()?.sets.remove(name).ok_or(ENOENT)?;
+            }
+            Op::AddElements(name, _, _, elements) => {
+                let (set, capacity) = self.known_set(name)?;
+                elements
+                    .iter()
+                    .try_for_each(|element| insert(set, element))?;
+                let most = capacity.map_or(usize::MAX, |most| most as usize);
+                refuse_if(set.elements.len() > most, ENFILE)?;
+            }
+            Op::DeleteElements(name, _, _, elements) => {
+                let (set, _) = self.known_set(name)?;
+                elements
+                    .iter()
+                    .try_for_each(|element| take_out(set, element))?;
+            }
+            Op::AddChain(name, base) => {
+                let table = self.table()?;
+                if table.chain(name).is_none() {
+                    table.chains.push(SeenChain {
+                        name: name.clone(),
+                        base: Ok(*base),
+                        rules: Vec::new(),
+                    });
+                }
+            }
+            Op::SetPolicy(name, policy) => match &mut self.chain(name)?.base {
+                Ok(Some(base)) => base.policy = *policy,
+                Ok(None) | Err(_) => return Err(EEXIST),
+            },
+            Op::FlushChain(name) => self.chain(name)?.rules.clear(),
+            Op::DeleteChain(name) => {
+                let busy =
+                    !self.chain(name)?.rules.is_empty() || self.uses(|r| jumps_to(r, name))?;
+                refuse_if(busy, EBUSY)?;
+                self.table()?.chains.retain(|chain| chain.name != *name);
+            }
+            Op::AddRule(chain, before, rule) => self.add_rule(chain, *before, rule)?,
+            Op::DeleteRule(chain, handle) => {
+                let rules = &mut self.chain(chain)?.rules;
+                let at = rules
+                    .iter()
+                    .position(|r| r.handle == *handle)
+                    .ok_or(ENOENT)?;
+                rules.remove(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_rule(&mut self, chain: &str, before: Option<u64>, rule: &Rule) -> Result<(), i32> {
+        let table = self.table()?;
+        let counter = rule
+            .counter
+            .iter()
+            .all(|name| table.counters.contains_key(name));
+        let sets = used_sets(rule).all(|name| table.sets.contains_key(name));
+        let target = jump_target(rule).is_none_or(|name| table.chain(name).is_some());
+        refuse_if(!(counter && sets && target), ENOENT)?;
+        self.last_handle += 1;
+        let handle = self.last_handle;
+        let rules = &mut self.chain(chain)?.rules;
+        let at = match before {
+            None => rules.len(),
+            Some(handle) => rules
+                .iter()
+                .position(|r| r.handle == handle)
+                .ok_or(ENOENT)?,
+        };
+        rules.insert(
+            at,
+            SeenRule {
+                handle,
+                rule: Ok(rule.clone()),
+            },
+        );
+        Ok(())
+    }
+
+    fn chain(&mut self, name: &str) -> Result<&mut SeenChain, i32> {
+        let chains = &mut self.table()?.chains;
+        chains
+            .iter_mut()
+            .find(|chain| chain.name == name)
+            .ok_or(ENOENT)
+    }
+
+    fn known_set(&mut self, name: &str) -> Result<(&mut Set, Option<u32>), i32> {
+        match self.table()?.sets.get_mut(name).ok_or(ENOENT)? {
+            SeenSet::Known { set, capacity } => Ok((set, *capacity)),
+            SeenSet::Strange => Err(EEXIST),
+        }
+    }
+
+    fn uses(&mut self, uses: impl Fn(&Rule) -> bool) -> Result<bool, i32> {
+        let mut rules = self.table()?.chains.iter().flat_map(|chain| &chain.rules);
+        Ok(rules.any(|seen| seen.rule.as_ref().is_ok_and(&uses)))
+    }
+}
+
+impl Backend for Memory {
+    fn observe(&mut self) -> Result<Observed, BackendError> {
+        Ok(self.state.clone())
+    }
+
+    fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        self.attempt(plan).map(drop)
+    }
+
+    fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+        if seen != self.state.generation {
+            return Err(BackendError::Stale);
+        }
+        *self = self.attempt(plan)?;
+        if let Some(table) = &mut self.state.table {
+            table.hold = Hold::default();
+        }
+        Ok(())
+    }
+}
+
+fn refuse_if(refuse: bool, errno: i32) -> Result<(), i32> {
+    match refuse {
+        true => Err(errno),
+        false => Ok(()),
+    }
+}
+
+fn insert(set: &mut Set, element: &Element) -> Result<(), i32> {
+    let at = set.elements.partition_point(|e| e.last < element.first);
+    if set
+        .elements
+        .get(at)
+        .is_some_and(|next| next.first <= element.last)
+    {
+        return Err(EEXIST);
+    }
+    set.elements.insert(at, element.clone());
+    Ok(())
+}
+
+fn take_out(set: &mut Set, element: &Element) -> Result<(), i32> {
+    let same = |e: &Element| (e.first, e.last) == (element.first, element.last);
+    let at = set.elements.iter().position(same).ok_or(ENOENT)?;
+    set.elements.remove(at);
+    Ok(())
+}
+
+fn used_sets(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.matches.iter().filter_map(Match::set)
+}
+
+fn uses_set(rule: &Rule, name: &str) -> bool {
+    used_sets(rule).any(|set| set == name)
+}
+
+fn jump_target(rule: &Rule) -> Option<&str> {
+    match &rule.action {
+        Some(Action::Jump(name) | Action::Goto(name)) => Some(name),
+        Some(
+            Action::Accept | Action::Drop | Action::RejectTcpReset | Action::RejectAdminProhibited,
+        )
+        | None => None,
+    }
+}
+
+fn jumps_to(rule: &Rule, name: &str) -> bool {
+    jump_target(rule) == Some(name)
+}

@@ -1,0 +1,264 @@
+//! `[[allow]]`s: what is open, by the address and port that were dialled.
+
+use std::collections::BTreeMap;
+
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::Hook;
+use crate::net::port::{self, PortRange, PortSpec};
+use crate::policy::reason::Reason;
+use crate::policy::{Allow, Target};
+use crate::ruleset::{Action, Match, Meter, PUBLISHED, Ports, Rule};
+
+use super::chain::{Draft, base_name};
+use super::sets::{
+    SERVICES_SET, allow_set, from_port_set, group_set, limit_set, overlay_set, port_set, to_set,
+};
+use super::{Compiler, interface};
+
+/// Which of an allow's targets a rule is for, and how they are matched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// A DNATed connection, at either hook: by connection tracking.
+    Dnated,
+    /// To this host, not DNATed: by the packet.
+    Input,
+    /// To an address of a cluster's services that this host has on an interface: only what is named.
+    Service,
+    /// Through this host, not DNATed, to pods.
+    ThroughToOverlay,
+    /// Through this host, not DNATed, to other addresses that are named.
+    Through,
+}
+
+impl Compiler<'_> {
+    /// DNATed connections are judged by what was dialled, at both hooks alike.
+    pub(super) fn hand_to_published(&mut self, chain: &mut Draft, hook: Hook) {
+        if self.policy.allows.is_empty() {
+            return;
+        }
+        let default = match hook {
+            Hook::Input => Reason::InputDefault,
+            Hook::Forward => Reason::ForwardDefault,
+        };
+        let name = format!("{PUBLISHED}-{hook}");
+        let comment = Some("published: by the address and port that were dialled".into());
+        let to_chain = Action::Goto(name.clone());
+        chain.go(vec![Match::Dnat], to_chain, comment, default.clone(), None);
+        let mut inside = Draft::regular(name, base_name(hook));
+        let jump = Action::Jump(PUBLISHED.into());
+        inside.go(Vec::new(), jump, None, default.clone(), None);
+        inside.deny_as(vec![Match::DialledHere], default);
+        inside.deny_as(Vec::new(), Reason::ServiceAddress);
+        self.add(inside);
+    }
+
+    /// The chain of DNATed connections.
+    pub(super) fn published(&mut self) {
+        if !self.policy.allows.is_empty() {
+            let mut chain = Draft::regular(PUBLISHED, PUBLISHED);
+            self.allows(&mut chain, View::Dnated);
+            self.add(chain);
+        }
+    }
+
+    pub(super) fn allows_for_host(&self, chain: &mut Draft) {
+        self.allows(chain, View::Input);
+    }
+
+    /// Before invalid packets are dropped: an answer to a pod that comes by another node than its question
+    /// went is invalid there, and is what such an allow is for.
+    pub(super) fn allows_to_overlays(&self, chain: &mut Draft) {
+        self.allows(chain, View::ThroughToOverlay);
+    }
+
+    pub(super) fn allows_through(&self, chain: &mut Draft) {
+        self.allows(chain, View::Through);
+    }
+
+    /// In IPVS mode, kube-proxy gives this host the addresses of services, which makes them local: only what
+    /// an allow names is open there.
+    pub(super) fn hand_to_services(&mut self, chain: &mut Draft) {
+        const SERVICES: &str = "services";
+        let sets = self.destination_in(SERVICES_SET);
+        if sets.is_empty() || self.policy.allows.is_empty() {
+            return;
+        }
+        for matches in sets {
+            let to_chain = Action::Goto(SERVICES.into());
+            let comment = Some("addresses of cluster services".into());
+            chain.go(matches, to_chain, comment, Reason::ServiceAddress, None);
+        }
+        let mut inside = Draft::regular(SERVICES, base_name(Hook::Input));
+        self.allows(&mut inside, View::Service);
+        inside.deny_as(Vec::new(), Reason::ServiceAddress);
+        self.add(inside);
+    }
+
+    fn allows(&self, chain: &mut Draft, view: View) {
+        for allow in &self.policy.allows {
+            for arrival in any_or_each(&allow.interfaces) {
+                let arrival: Vec<Match> = arrival.into_iter().map(interface).collect();
+                for source in self.sources(&allow.from, &allow_set(&allow.name)) {
+                    for target in self.targets(allow, view) {
+                        for ports in port_matches(allow, view) {
+                            let parts = [arrival.as_slice(), &source, &target, &ports];
+                            if let Some(matches) = joined(&parts) {
+                                add(chain, allow, matches);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Matches for the addresses that an allow opens; none if there are none in this view.
+    fn targets(&self, allow: &Allow, view: View) -> Vec<Vec<Match>> {
+        let mut found = Vec::new();
+        let overlays = view != View::Through;
+        let others = view != View::ThroughToOverlay;
+        let is_in = |name: &str| match view {
+            View::Dnated => self.dialled_in(name),
+            View::Input | View::Service | View::ThroughToOverlay | View::Through => {
+                self.destination_in(name)
+            }
+        };
+        if allow.to.contains(&Target::Host) {
+            match view {
+                View::Dnated => found.push(vec![Match::DialledHere]),
+                // Whatever is delivered here and was not DNATed was dialled here; nothing else to ask.
+                View::Input => return vec![Vec::new()],
+                View::Service | View::ThroughToOverlay | View::Through => {}
+            }
+        }
+        if others {
+            found.extend(is_in(&to_set(&allow.name)));
+        }
+        for target in &allow.to {
+            match target {
+                Target::Group(name) if others => found.extend(is_in(&group_set(name))),
+                Target::Overlay(name) if overlays => found.extend(is_in(&overlay_set(name))),
+                Target::Host | Target::Net(_) | Target::Group(_) | Target::Overlay(_) => {}
+            }
+        }
+        found
+    }
+}
+
+/// The matches of all parts, with the family once; `None` if two parts are of different families.
+fn joined(parts: &[&[Match]]) -> Option<Vec<Match>> {
+    let mut matches: Vec<Match> = Vec::new();
+    let mut family = None;
+    for each in parts.iter().copied().flatten() {
+        match (each.family(), family) {
+            (Some(of), Some(known)) if of != known => return None,
+            (Some(_), Some(_)) => continue,
+            (Some(of), None) => family = Some(of),
+            (None, _) => {}
+        }
+        matches.push(each.clone());
+    }
+    Some(matches)
+}
+
+fn add(chain: &mut Draft, allow: &Allow, matches: Vec<Match>) {
+    let reason = Reason::Allow(allow.name.clone());
+    let place = Some(&allow.place);
+    let Some(rate) = allow.limit else {
+        return chain.accept(matches, reason, place);
+    };
+    let family = matches.iter().find_map(Match::family);
+    for each in Family::BOTH {
+        if family.is_some_and(|family| family != each) {
+            continue;
+        }
+        let mut matches = matches.clone();
+        if family.is_none() {
+            matches.push(Match::Family(each));
+        }
+        let rule = Rule {
+            matches,
+            meter: Some(Meter {
+                set: limit_set(&allow.name, each),
+                family: each,
+                rate,
+            }),
+            ..Rule::default()
+        };
+        chain.accept_by(rule, reason.clone(), place);
+    }
+}
+
+fn any_or_each(patterns: &[InterfacePattern]) -> Vec<Option<&InterfacePattern>> {
+    if patterns.is_empty() {
+        return vec![None];
+    }
+    patterns.iter().map(Some).collect()
+}
+
+/// Port ranges by protocol number; `None` for the whole protocol.
+type Ranges = BTreeMap<u8, Option<Vec<PortRange>>>;
+
+/// Ports by protocol, in canonical form.
+pub(super) fn ports_by_protocol(specs: Option<&[PortSpec]>) -> Ranges {
+    let mut found = Ranges::new();
+    for spec in specs.into_iter().flatten() {
+        for protocol in &spec.protocols {
+            let entry = found.entry(*protocol).or_insert_with(|| Some(Vec::new()));
+            match (spec.range, entry.as_mut()) {
+                (Some(range), Some(ranges)) => ranges.push(range),
+                (None, _) => *entry = None,
+                (Some(_), None) => {}
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(protocol, ranges)| (protocol, ranges.map(port::normalize)))
+        .collect()
+}
+
+/// Protocols that an allow opens: those of both its lists of ports, if it has both.
+pub(super) fn protocols(allow: &Allow) -> Vec<u8> {
+    let to = ports_by_protocol(allow.ports.as_deref());
+    let from = ports_by_protocol(allow.from_ports.as_deref());
+    let is_in = |given: &Option<_>, ranges: &Ranges, protocol: &u8| {
+        given.is_none() || ranges.contains_key(protocol)
+    };
+    let mut all: Vec<u8> = to.keys().chain(from.keys()).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    all.retain(|protocol| {
+        is_in(&allow.ports, &to, protocol) && is_in(&allow.from_ports, &from, protocol)
+    });
+    all
+}
+
+fn port_matches(allow: &Allow, view: View) -> Vec<Vec<Match>> {
+    if allow.ports.is_none() && allow.from_ports.is_none() {
+        return vec![Vec::new()];
+    }
+    let to = ports_by_protocol(allow.ports.as_deref());
+    let from = ports_by_protocol(allow.from_ports.as_deref());
+    let of = |ranges: &Ranges, protocol: u8, set: fn(&str, u8) -> String| match ranges
+        .get(&protocol)?
+        .as_deref()?
+    {
+        [range] => Some(Ports::Range(*range)),
+        _ => Some(Ports::Set(set(&allow.name, protocol))),
+    };
+    let port = match view {
+        View::Dnated => Match::DialledPort,
+        View::Input | View::Service | View::ThroughToOverlay | View::Through => {
+            Match::DestinationPort
+        }
+    };
+    let one = |protocol: u8| {
+        let mut matches = vec![Match::Protocol(protocol)];
+        matches.extend(of(&from, protocol, from_port_set).map(Match::SourcePort));
+        matches.extend(of(&to, protocol, port_set).map(port));
+        matches
+    };
+    protocols(allow).into_iter().map(one).collect()
+}

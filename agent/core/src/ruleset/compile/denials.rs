@@ -1,0 +1,80 @@
+//! The chains that packets are denied in: one for each reason.
+
+use std::collections::BTreeSet;
+
+use super::{Compiler, chain::Origin};
+use crate::net::port::TCP;
+use crate::policy::Denied;
+use crate::policy::reason::Reason;
+use crate::ruleset::{Action, Chain, LogTo, Match, Rule};
+
+impl Compiler<'_> {
+    /// One chain for each reason to deny that a rule goes to: log within the rate, count, and end it.
+    pub(super) fn denials(&mut self) {
+        let rules = self.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        let targets = rules.filter_map(|rule| match &rule.action {
+            Some(Action::Goto(name)) => Reason::parse(name),
+            Some(
+                Action::Accept
+                | Action::Drop
+                | Action::RejectTcpReset
+                | Action::RejectAdminProhibited
+                | Action::Jump(_),
+            )
+            | None => None,
+        });
+        let reasons: BTreeSet<Reason> = targets.filter(Reason::is_denial).collect();
+        for reason in &reasons {
+            self.denial(reason);
+        }
+    }
+
+    fn denial(&mut self, reason: &Reason) {
+        let mut rules = Vec::new();
+        if let Some(log) = &self.policy.log {
+            rules.push(Rule {
+                limit: Some(log.rate),
+                log: Some(LogTo {
+                    group: log.group,
+                    prefix: format!("{} {reason}: ", log.prefix),
+                }),
+                ..Rule::default()
+            });
+        }
+        let end = |matches, action| Rule {
+            matches,
+            counter: Some(reason.to_string()),
+            action: Some(action),
+            ..Rule::default()
+        };
+        // Never an answer to a forged address, nor to what fits no connection: a reset for a TCP packet that
+        // opens nothing could end a connection of this host's own that is not known yet.
+        let answers = matches!(reason, Reason::InputDefault | Reason::ForwardDefault)
+            && self.policy.options.denied == Denied::Reject;
+        if answers {
+            let tcp = Match::Protocol(TCP);
+            rules.push(end(
+                vec![tcp.clone(), Match::TcpSyn],
+                Action::RejectTcpReset,
+            ));
+            rules.push(end(vec![tcp], Action::Drop));
+            rules.push(end(Vec::new(), Action::RejectAdminProhibited));
+        } else {
+            rules.push(end(Vec::new(), Action::Drop));
+        }
+        let name = reason.to_string();
+        for index in 0..rules.len() {
+            let origin = Origin {
+                reason: reason.clone(),
+                place: None,
+            };
+            self.origins.0.insert((name.clone(), index), origin);
+        }
+        self.ruleset.counters.insert(name.clone());
+        self.ruleset.chains.push(Chain {
+            name,
+            base: None,
+            rules,
+        });
+    }
+}

@@ -1,0 +1,356 @@
+//! From policy to ruleset. No other code builds rules.
+//!
+//! The order of the rules is part of what the policy means; `docs/policy.md` explains it and says
+//! what leaks if it changes. Peers come before the injection drops, which then need not say "not from
+//! a peer": a peer's tunnel packet has been accepted by then.
+
+mod allows;
+mod chain;
+mod denials;
+mod icmp;
+mod overlays;
+mod sets;
+
+pub use chain::{Origin, Origins};
+
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::Hook;
+use crate::net::port::{self, ICMP, ICMPV6, PortRange, UDP};
+use crate::policy::reason::Reason;
+use crate::policy::{IcmpTypes, Policy};
+use crate::ruleset::{Action, Chain, CtStates, IcmpKinds, Match, Ports, Rule, Ruleset};
+use chain::{Draft, base_name};
+
+/// Regular chain of what comes in by an interface of pods or guests.
+const POD_SIDE: &str = "pod-side";
+/// Regular chain of what comes in by a tunnel of an overlay.
+const TUNNEL_SIDE: &str = "tunnel-side";
+/// Regular chain of what comes in by an interface that may have pods and peers.
+const ROUTE_SIDE: &str = "route-side";
+/// Regular chain of what comes in by `lo`.
+const LOOPBACK: &str = "loopback";
+
+/// Makes the ruleset that says what the policy says.
+pub fn compile(policy: &Policy) -> (Ruleset, Origins) {
+    let mut compiler = Compiler {
+        policy,
+        ruleset: Ruleset::default(),
+        origins: Origins::default(),
+    };
+    compiler.declare_sets();
+    compiler.prerouting();
+    compiler.input();
+    compiler.forward();
+    compiler.sides();
+    compiler.published();
+    compiler.denials();
+    (compiler.ruleset.normalized(), compiler.origins)
+}
+
+struct Compiler<'p> {
+    policy: &'p Policy,
+    ruleset: Ruleset,
+    origins: Origins,
+}
+
+impl Compiler<'_> {
+    /// Takes a finished chain into the ruleset, with the counters it uses.
+    fn add(&mut self, draft: Draft) {
+        for (index, origin) in draft.origins.into_iter().enumerate() {
+            self.origins.0.insert((draft.name.clone(), index), origin);
+        }
+        let counters = draft.rules.iter().filter_map(|rule| rule.counter.clone());
+        self.ruleset.counters.extend(counters);
+        self.ruleset.chains.push(Chain {
+            name: draft.name,
+            base: draft.base,
+            rules: draft.rules,
+        });
+    }
+
+    /// Before DNAT and before the route is chosen: what has a loopback address and is not from `lo` ends
+    /// here, since a later hook would not see the address that was dialled, and connections to this host's
+    /// own addresses get a label, since a later hook cannot ask the routing table about it. Both are settled
+    /// by the first packet of a connection.
+    fn prerouting(&mut self) {
+        let mut chain = Draft::prerouting();
+        let has_allows = !self.policy.allows.is_empty();
+        let mut pass = |condition| {
+            chain.go(
+                vec![condition],
+                Action::Accept,
+                None,
+                Reason::Established,
+                None,
+            );
+        };
+        pass(Match::CtState(CtStates::KNOWN));
+        if has_allows {
+            pass(Match::DialledHere);
+        }
+        pass(Match::Loopback);
+        for (family, net) in [(Family::V4, "127.0.0.0/8"), (Family::V6, "::1/128")] {
+            let net: ipnet::IpNet = net.parse().unwrap_or_default();
+            for address in [Match::SourceNet(net), Match::Destination(net)] {
+                chain.deny_as(vec![Match::Family(family), address], Reason::LoopbackSpoof);
+            }
+        }
+        if has_allows {
+            // Local too, where kube-proxy uses IPVS, and no addresses of this host for that.
+            for service in self.destination_in(sets::SERVICES_SET) {
+                chain.go(
+                    service,
+                    Action::Accept,
+                    Some("addresses of cluster services".into()),
+                    Reason::ServiceAddress,
+                    None,
+                );
+            }
+            let rule = Rule {
+                matches: vec![Match::Local],
+                label: true,
+                comment: Some("dialled at an address of this host".into()),
+                ..Rule::default()
+            };
+            chain.push(rule, Reason::InputDefault, None);
+        }
+        self.add(chain);
+    }
+
+    fn input(&mut self) {
+        let mut chain = Draft::base(Hook::Input, self.policy.options.hook_priority);
+        self.known(&mut chain, Hook::Input);
+        self.loopback(&mut chain);
+        self.trusted(&mut chain);
+        self.hand_to_sides(&mut chain);
+        self.hand_to_overlays(&mut chain, Hook::Input);
+        self.peers(&mut chain);
+        self.inject(&mut chain);
+        self.icmp_for_host(&mut chain);
+        self.dhcp(&mut chain);
+        self.dhcp_requests(&mut chain);
+        self.guest_services(&mut chain);
+        self.hand_to_published(&mut chain, Hook::Input);
+        self.invalid(&mut chain);
+        self.hand_to_services(&mut chain);
+        self.allows_for_host(&mut chain);
+        chain.deny_as(Vec::new(), Reason::InputDefault);
+        self.add(chain);
+    }
+
+    fn forward(&mut self) {
+        let mut chain = Draft::base(Hook::Forward, self.policy.options.hook_priority);
+        self.known(&mut chain, Hook::Forward);
+        self.bridged(&mut chain);
+        self.trusted(&mut chain);
+        self.hand_to_sides(&mut chain);
+        self.hand_to_overlays(&mut chain, Hook::Forward);
+        self.peers(&mut chain);
+        self.inject_through(&mut chain);
+        self.icmp_through(&mut chain);
+        self.hand_to_published(&mut chain, Hook::Forward);
+        self.allows_to_overlays(&mut chain);
+        self.invalid(&mut chain);
+        self.allows_through(&mut chain);
+        self.guests(&mut chain);
+        self.switches(&mut chain);
+        chain.deny_as(Vec::new(), Reason::ForwardDefault);
+        self.add(chain);
+    }
+
+    /// Established first, since that is nearly all packets. Related ones in a chain of their own: a redirect
+    /// about a known connection is related to it (`icmp_error_message()` in `nf_conntrack_proto_icmp.c`), and
+    /// would move a route.
+    fn known(&mut self, chain: &mut Draft, hook: Hook) {
+        let refused: Vec<Family> = Family::BOTH
+            .into_iter()
+            .filter(|family| !self.takes_redirects(*family))
+            .collect();
+        let reason = Reason::Established;
+        if refused.is_empty() {
+            let states = vec![Match::CtState(CtStates::KNOWN)];
+            return chain.accept(states, reason, None);
+        }
+        let established = vec![Match::CtState(CtStates::ESTABLISHED)];
+        chain.accept(established, reason.clone(), None);
+        let name = format!("related-{hook}");
+        let related = vec![Match::CtState(CtStates::RELATED)];
+        let comment = Some("errors and children of known connections".into());
+        let to_related = Action::Goto(name.clone());
+        chain.go(related, to_related, comment, reason.clone(), None);
+        let mut inside = Draft::regular(name, base_name(hook));
+        for family in refused {
+            let kind = IcmpKinds::One(crate::policy::icmp::redirect(family));
+            inside.deny_as(icmp_in(family, kind), Reason::Redirect);
+        }
+        inside.accept(Vec::new(), reason, None);
+        self.add(inside);
+    }
+
+    fn takes_redirects(&self, family: Family) -> bool {
+        match self.icmp_listed(family) {
+            IcmpTypes::All => true,
+            IcmpTypes::Some(kinds) => kinds.contains(&crate::policy::icmp::redirect(family)),
+        }
+    }
+
+    /// A tunnel takes every packet that reaches its port as a peer's, so a local user without rights could
+    /// inject by `lo`.
+    fn loopback(&mut self, chain: &mut Draft) {
+        if !self.policy.overlays.iter().any(|o| o.guards_tunnel()) {
+            return chain.accept(vec![Match::Loopback], Reason::Loopback, None);
+        }
+        let to_chain = Action::Goto(LOOPBACK.into());
+        chain.go(
+            vec![Match::Loopback],
+            to_chain,
+            None,
+            Reason::Loopback,
+            None,
+        );
+        let mut inside = Draft::regular(LOOPBACK, base_name(Hook::Input));
+        self.guard_tunnels(&mut inside);
+        inside.accept(Vec::new(), Reason::Loopback, None);
+        self.add(inside);
+    }
+
+    fn trusted(&self, chain: &mut Draft) {
+        for pattern in &self.policy.trusted {
+            chain.accept(vec![interface(pattern)], Reason::Trusted, None);
+        }
+    }
+
+    /// With `br_netfilter`, frames that a bridge passes on show up in the forward hook. A DNATed one was
+    /// dialled elsewhere, and is judged.
+    fn bridged(&mut self, chain: &mut Draft) {
+        if self.policy.bridged.is_empty() {
+            return;
+        }
+        const BRIDGED: &str = "bridged";
+        for pattern in &self.policy.bridged {
+            let matches = vec![interface(pattern), Match::OutInterface(pattern.clone())];
+            let jump = Action::Jump(BRIDGED.into());
+            chain.go(matches, jump, None, Reason::Bridged, None);
+        }
+        let mut inside = Draft::regular(BRIDGED, base_name(Hook::Forward));
+        // What is not tracked has no status, so it would not match the second.
+        let untracked = Match::CtState(CtStates::WITHOUT_CONNECTION);
+        inside.accept(vec![untracked], Reason::Bridged, None);
+        inside.accept(vec![Match::NotDnat], Reason::Bridged, None);
+        self.add(inside);
+    }
+
+    /// Machines beside this one, on a bridge of this host: these frames come to this hook only because of
+    /// `br_netfilter`. A router's way in and out by one interface looks the same, and may be masqueraded, so peers
+    /// and pods, who believe this host everything, are left out.
+    fn switches(&mut self, chain: &mut Draft) {
+        if self.policy.switches.is_empty() {
+            return;
+        }
+        const SWITCHED: &str = "switched";
+        for pattern in &self.policy.switches {
+            let matches = vec![interface(pattern), Match::OutInterface(pattern.clone())];
+            let to_chain = Action::Goto(SWITCHED.into());
+            chain.go(matches, to_chain, None, Reason::Bridged, None);
+        }
+        let mut inside = Draft::regular(SWITCHED, base_name(Hook::Forward));
+        inside.deny_as(vec![Match::Dnat], Reason::ForwardDefault);
+        let overlays = self.policy.overlays.iter().filter(|o| !o.is_on_lan());
+        let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
+        for set in std::iter::once("peers".to_owned()).chain(names) {
+            for matches in self.destination_in(&set) {
+                inside.deny_as(matches, Reason::ForwardDefault);
+            }
+        }
+        inside.accept(Vec::new(), Reason::Bridged, None);
+        self.add(inside);
+    }
+
+    fn peers(&self, chain: &mut Draft) {
+        for source in self.source_in("peers") {
+            chain.accept(source, Reason::Peers, None);
+        }
+    }
+
+    /// After peers and overlays, between whom asymmetric routes are normal, and after ICMP: conntrack calls
+    /// an error about a connection it never saw invalid.
+    fn invalid(&self, chain: &mut Draft) {
+        if self.policy.options.drop_invalid {
+            chain.deny_as(vec![Match::CtState(CtStates::INVALID)], Reason::Invalid);
+        }
+    }
+
+    /// DHCP and DNS of this host for guests.
+    fn guest_services(&self, chain: &mut Draft) {
+        for pattern in &self.policy.guests {
+            for (protocol, ports) in [
+                (
+                    UDP,
+                    vec![PortRange::one(53), PortRange::one(67), PortRange::one(547)],
+                ),
+                (port::TCP, vec![PortRange::one(53)]),
+            ] {
+                for range in ports {
+                    let matches = vec![
+                        interface(pattern),
+                        Match::Protocol(protocol),
+                        Match::DestinationPort(Ports::Range(range)),
+                    ];
+                    chain.accept(matches, Reason::Guests, None);
+                }
+            }
+        }
+    }
+
+    /// Guests go out, but not to peers and pods: masqueraded, they would arrive there as this host, which is
+    /// trusted with everything.
+    fn guests(&mut self, chain: &mut Draft) {
+        if self.policy.guests.is_empty() {
+            return;
+        }
+        const GUESTS: &str = "guests";
+        for pattern in &self.policy.guests {
+            let to_chain = Action::Goto(GUESTS.into());
+            chain.go(
+                vec![interface(pattern)],
+                to_chain,
+                None,
+                Reason::Guests,
+                None,
+            );
+        }
+        let mut inside = Draft::regular(GUESTS, base_name(Hook::Forward));
+        let overlays = self.policy.overlays.iter();
+        let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
+        for set in std::iter::once("peers".to_owned()).chain(names) {
+            for matches in self.destination_in(&set) {
+                inside.deny_as(matches, Reason::GuestBlocked);
+            }
+        }
+        inside.accept(Vec::new(), Reason::Guests, None);
+        self.add(inside);
+    }
+}
+
+fn interface(pattern: &InterfacePattern) -> Match {
+    Match::Interface {
+        pattern: pattern.clone(),
+        negated: false,
+    }
+}
+
+fn icmp_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => ICMP,
+        Family::V6 => ICMPV6,
+    }
+}
+
+fn icmp_in(family: Family, kinds: IcmpKinds) -> Vec<Match> {
+    vec![
+        Match::Family(family),
+        Match::Protocol(icmp_number(family)),
+        Match::Icmp(kinds),
+    ]
+}

@@ -1,0 +1,199 @@
+//! Pods: where they may come from, and who may send to a tunnel.
+
+use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::Hook;
+use crate::net::port::UDP;
+use crate::policy::reason::Reason;
+use crate::policy::{Overlay, Tunnel, icmp};
+use crate::ruleset::{Action, IcmpKinds, Match, Ports};
+
+use super::chain::{Draft, base_name};
+use super::sets::{mac_set, overlay_set, routed_set, tunnel_set};
+use super::{Compiler, POD_SIDE, ROUTE_SIDE, TUNNEL_SIDE, icmp_in, interface};
+use crate::policy::Side;
+
+impl Compiler<'_> {
+    /// What comes in by an interface of pods or guests, or by a tunnel, is looked at before peers are: these
+    /// can send in the name of peers.
+    pub(super) fn hand_to_sides(&self, chain: &mut Draft) {
+        for (pattern, side) in self.policy.sides() {
+            let name = match side {
+                Side::Pods => POD_SIDE,
+                Side::Tunnel => TUNNEL_SIDE,
+                Side::Route => ROUTE_SIDE,
+            };
+            let jump = Action::Jump(name.into());
+            chain.go(
+                vec![interface(&pattern)],
+                jump,
+                None,
+                Reason::OverlaySpoof,
+                None,
+            );
+        }
+    }
+
+    pub(super) fn sides(&mut self) {
+        let used: Vec<Side> = self.policy.sides().into_values().collect();
+        for (side, name) in [
+            (Side::Pods, POD_SIDE),
+            (Side::Tunnel, TUNNEL_SIDE),
+            (Side::Route, ROUTE_SIDE),
+        ] {
+            if used.contains(&side) {
+                let mut inside = Draft::regular(name, base_name(Hook::Input));
+                self.side(side, &mut inside);
+                self.add(inside);
+            }
+        }
+    }
+
+    fn side(&self, side: Side, chain: &mut Draft) {
+        match side {
+            // A pod that sends to another node's tunnel would be masqueraded, and arrive there as a peer.
+            Side::Pods | Side::Tunnel => self.guard_tunnels(chain),
+            Side::Route => {}
+        }
+        // CVE-2020-10749
+        let advert = IcmpKinds::One(icmp::ROUTER_ADVERTISEMENT);
+        chain.deny_as(icmp_in(Family::V6, advert), Reason::RouterAdvert);
+        let elsewhere = match side {
+            Side::Tunnel => return,
+            Side::Pods => None,
+            Side::Route => Some(Match::ReversePath { exists: false }),
+        };
+        // Iptables cannot say the last, and then the overlay is what to change.
+        let mut overlays = self.policy.overlays.iter();
+        let routed = overlays.find(|overlay| {
+            side == Side::Route && !overlay.backend.is_tunnelled() && !overlay.interfaces.is_empty()
+        });
+        for mut source in self.source_in("peers") {
+            source.extend(elsewhere.clone());
+            let reason = Reason::PeerSpoof;
+            let comment = reason.sentence();
+            chain.deny(
+                source,
+                reason,
+                comment,
+                routed.map(|overlay| &overlay.place),
+            );
+        }
+    }
+
+    /// Denies what is for a tunnel.
+    pub(super) fn guard_tunnels(&self, chain: &mut Draft) {
+        for overlay in &self.policy.overlays {
+            if overlay.guards_tunnel() {
+                self.deny_tunnel(overlay, Vec::new(), chain);
+            }
+        }
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "one method for each part of a chain, whatever it needs of the policy"
+    )]
+    fn deny_tunnel(&self, overlay: &Overlay, mut matches: Vec<Match>, chain: &mut Draft) {
+        matches.extend(to_tunnel(overlay));
+        let comment = format!("overlay {}, tunnel packets not from peers", overlay.name);
+        let place = Some(&overlay.place);
+        chain.deny(matches, Reason::OverlayInject, comment, place);
+    }
+
+    /// After peers, who may; before allows, which must not open a tunnel to everybody.
+    pub(super) fn inject(&self, chain: &mut Draft) {
+        for overlay in &self.policy.overlays {
+            let to_tunnel = to_tunnel(overlay);
+            if to_tunnel.is_empty() {
+                continue;
+            }
+            for mut matches in self.sources(&overlay.tunnel_from, &tunnel_set(&overlay.name)) {
+                matches.extend(to_tunnel.iter().cloned());
+                let reason = Reason::Overlay(overlay.name.clone());
+                chain.accept(matches, reason, Some(&overlay.place));
+            }
+            self.deny_tunnel(overlay, Vec::new(), chain);
+        }
+    }
+
+    /// Through this host, what is not a peer's on an interface that may have pods and peers.
+    pub(super) fn inject_through(&self, chain: &mut Draft) {
+        for (pattern, side) in self.policy.sides() {
+            for overlay in &self.policy.overlays {
+                if side == Side::Route && overlay.guards_tunnel() {
+                    self.deny_tunnel(overlay, vec![interface(&pattern)], chain);
+                }
+            }
+        }
+    }
+
+    /// What has an overlay's address either came the right way and is accepted, or is spoofed. Before peers,
+    /// so that none can send in the name of pods; after trusted interfaces, which are believed everything.
+    pub(super) fn hand_to_overlays(&mut self, chain: &mut Draft, hook: Hook) {
+        for overlay in &self.policy.overlays {
+            let sources = self.source_in(&overlay_set(&overlay.name));
+            if sources.is_empty() {
+                continue;
+            }
+            let name = format!("{hook}-overlay-{}", overlay.name);
+            let reason = Reason::Overlay(overlay.name.clone());
+            for source in sources {
+                let to_chain = Action::Goto(name.clone());
+                let comment = Some(reason.sentence());
+                chain.go(
+                    source,
+                    to_chain,
+                    comment,
+                    reason.clone(),
+                    Some(&overlay.place),
+                );
+            }
+            let mut inside = Draft::regular(name, base_name(hook));
+            // Masqueraded, it would arrive at another node's tunnel as a peer's.
+            self.guard_tunnels(&mut inside);
+            for arrival in self.arrivals(overlay) {
+                inside.accept(arrival, reason.clone(), Some(&overlay.place));
+            }
+            let comment = format!("spoofed {} address", overlay.name);
+            let place = Some(&overlay.place);
+            inside.deny(Vec::new(), Reason::OverlaySpoof, comment, place);
+            self.add(inside);
+        }
+    }
+
+    /// The ways in which an overlay's packets arrive: by its interfaces; by route, from the nodes that the
+    /// kernel has a route to; and unmasqueraded, from the machines of peers.
+    fn arrivals(&self, overlay: &Overlay) -> Vec<Vec<Match>> {
+        let mut found: Vec<Vec<Match>> = overlay
+            .interfaces
+            .iter()
+            .filter(|pattern| !overlay.is_by_route_only(pattern))
+            .map(|pattern| vec![interface(pattern)])
+            .collect();
+        for name in overlay.routed_interfaces() {
+            let set = routed_set(&overlay.name, &name);
+            for source in self.source_in(&set) {
+                let mut matches = vec![interface(&InterfacePattern::Exact(name.clone()))];
+                matches.extend(source);
+                found.push(matches);
+            }
+        }
+        if !overlay.peer_macs.is_empty() {
+            found.push(vec![Match::SourceMac(mac_set(&overlay.name))]);
+        }
+        found
+    }
+}
+
+/// Matches for an overlay's tunnel packets; none if it has no tunnel.
+fn to_tunnel(overlay: &Overlay) -> Vec<Match> {
+    match overlay.tunnel {
+        Some(Tunnel::Udp(range)) => vec![
+            Match::Protocol(UDP),
+            Match::DestinationPort(Ports::Range(range)),
+        ],
+        Some(Tunnel::Protocol(number)) => vec![Match::Protocol(number)],
+        None => Vec::new(),
+    }
+}

@@ -1,0 +1,310 @@
+//! Named sets: what the policy lists, so that the number of rules does not depend on it.
+
+use std::collections::BTreeSet;
+
+use crate::net::addr::{AddrSet, Family, Span};
+use crate::net::port::{self, PortRange};
+use crate::policy::{Allow, IcmpTypes, Source, Target, address_set, icmp};
+use crate::ruleset::{Element, KeyType, Match, Set};
+
+use super::Compiler;
+use super::allows::{ports_by_protocol, protocols};
+
+/// Where DHCP servers are that answer by unicast: private, shared and link-local space (RFC 1918, RFC 6598,
+/// RFC 3927).
+const DHCP_SERVERS: [&str; 5] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+];
+/// The set of [`DHCP_SERVERS`].
+pub(super) const DHCP_SET: &str = "dhcp-servers";
+/// The set of the policy's service addresses.
+pub(super) const SERVICES_SET: &str = "services-ip";
+
+impl Compiler<'_> {
+    pub(super) fn declare_sets(&mut self) {
+        let policy = self.policy;
+        self.address_sets("peers", policy.peer_addresses());
+        for overlay in &policy.overlays {
+            let pods = overlay.pods().into_iter().map(|net| (net, None));
+            self.address_sets(&overlay_set(&overlay.name), pods.collect());
+            for interface in overlay.routed_interfaces() {
+                let nets = overlay.routed.iter().filter(|(name, _)| *name == interface);
+                let nets = nets.map(|(_, net)| (*net, None)).collect();
+                self.address_sets(&routed_set(&overlay.name, &interface), nets);
+            }
+            self.mac_set(&overlay.name, &overlay.peer_macs);
+            let inline = inline_addresses(&overlay.tunnel_from);
+            self.address_sets(&tunnel_set(&overlay.name), inline);
+        }
+        let used = self.used_groups();
+        for group in &policy.groups {
+            if used.contains(group.name.as_str()) {
+                self.address_sets(&group_set(&group.name), address_set(&group.addresses));
+            }
+        }
+        for allow in &policy.allows {
+            self.allow_sets(allow);
+        }
+        self.address_sets("ping", inline_addresses(&policy.icmp.ping));
+        let services = policy.services.iter().map(|net| (*net, None));
+        self.address_sets(SERVICES_SET, services.collect());
+        let servers = DHCP_SERVERS.iter().filter_map(|net| net.parse().ok());
+        self.address_sets(DHCP_SET, servers.map(|net| (net, None)).collect());
+        self.icmp_sets();
+    }
+
+    fn allow_sets(&mut self, allow: &Allow) {
+        self.address_sets(&allow_set(&allow.name), inline_addresses(&allow.from));
+        let to = allow.to.iter().filter_map(|target| match target {
+            Target::Net(net) => Some((*net, None)),
+            Target::Host | Target::Group(_) | Target::Overlay(_) => None,
+        });
+        self.address_sets(&to_set(&allow.name), to.collect());
+        let protocols = protocols(allow);
+        for (specs, name) in [
+            (&allow.ports, port_set as fn(&str, u8) -> String),
+            (&allow.from_ports, from_port_set),
+        ] {
+            for (protocol, ranges) in ports_by_protocol(specs.as_deref()) {
+                if let Some(ranges) = ranges.filter(|ranges| ranges.len() > 1)
+                    && protocols.contains(&protocol)
+                {
+                    let elements = ranges.iter().map(port_element).collect();
+                    self.set(name(&allow.name, protocol), KeyType::Port, true, elements);
+                }
+            }
+        }
+        if allow.limit.is_some() {
+            for family in Family::BOTH {
+                let meter = Set {
+                    key: KeyType::address(family),
+                    interval: false,
+                    meter: true,
+                    elements: Vec::new(),
+                };
+                let name = limit_set(&allow.name, family);
+                self.ruleset.sets.insert(name, meter);
+            }
+        }
+    }
+
+    fn used_groups(&self) -> BTreeSet<String> {
+        let overlays = self.policy.overlays.iter().flat_map(|o| &o.tunnel_from);
+        let allows = || self.policy.allows.iter();
+        let sources = allows()
+            .flat_map(|allow| &allow.from)
+            .chain(&self.policy.icmp.ping)
+            .chain(overlays);
+        let sources = sources.filter_map(|source| match source {
+            Source::Group(name) => Some(name.clone()),
+            Source::Any | Source::Net(_) | Source::Peer(_) | Source::Overlay(_) => None,
+        });
+        let targets = allows().flat_map(|allow| &allow.to);
+        let targets = targets.filter_map(|target| match target {
+            Target::Group(name) => Some(name.clone()),
+            Target::Host | Target::Net(_) | Target::Overlay(_) => None,
+        });
+        sources.chain(targets).collect()
+    }
+
+    fn icmp_sets(&mut self) {
+        for family in Family::BOTH {
+            let digit = family.digit();
+            let key = KeyType::icmp(family);
+            let core: &[(&str, &[u8])] = match (self.policy.icmp.core, family) {
+                (false, _) => &[],
+                (true, Family::V4) => &[("icmp-errors4", icmp::errors(Family::V4))],
+                (true, Family::V6) => &[
+                    ("icmp-errors6", icmp::errors(Family::V6)),
+                    ("icmp-nd6", icmp::NEIGHBOUR_DISCOVERY),
+                    ("icmp-mld6", icmp::LISTENER_DISCOVERY),
+                    ("icmp-reports6", icmp::LISTENER_REPORTS),
+                ],
+            };
+            for (name, list) in core {
+                self.set((*name).to_owned(), key, false, kinds(list));
+            }
+            if let IcmpTypes::Some(listed) = self.icmp_listed(family)
+                && !listed.is_empty()
+            {
+                self.set(format!("icmp-listed{digit}"), key, false, kinds(listed));
+            }
+        }
+    }
+
+    fn set(&mut self, name: String, key: KeyType, interval: bool, elements: Vec<Element>) {
+        let set = Set {
+            key,
+            interval,
+            meter: false,
+            elements,
+        };
+        self.ruleset.sets.insert(name, set);
+    }
+
+    fn mac_set(&mut self, overlay: &str, macs: &[[u8; 6]]) {
+        if macs.is_empty() {
+            return;
+        }
+        let number = |mac: &[u8; 6]| mac.iter().fold(0, |n, byte| n << 8 | u128::from(*byte));
+        let mut elements: Vec<Element> = macs.iter().map(|mac| Element::one(number(mac))).collect();
+        elements.sort_by_key(|element| element.first);
+        elements.dedup();
+        self.set(mac_set(overlay), KeyType::Ether, false, elements);
+    }
+
+    /// Up to four sets: hosts and prefixes of both families, each only if it has elements. Hosts
+    /// are kept apart since a hash set loads and looks up faster than an interval set
+    /// (`docs/design.md` has the numbers).
+    fn address_sets(&mut self, name: &str, addresses: AddrSet) {
+        for (family, part) in [(Family::V4, addresses.v4), (Family::V6, addresses.v6)] {
+            let key = KeyType::address(family);
+            for (name, interval, spans) in [
+                (hosts_set(name, family), false, part.hosts),
+                (nets_set(name, family), true, part.nets),
+            ] {
+                if !spans.is_empty() {
+                    let elements = spans.into_iter().map(element).collect();
+                    self.set(name, key, interval, elements);
+                }
+            }
+        }
+    }
+
+    /// The sets that [`address_sets`](Self::address_sets) made of these addresses.
+    fn sets_of(&self, name: &str) -> impl Iterator<Item = (Family, String)> {
+        let both = Family::BOTH.into_iter().flat_map(|family| {
+            [
+                (family, hosts_set(name, family)),
+                (family, nets_set(name, family)),
+            ]
+        });
+        both.filter(|(_, set)| self.ruleset.sets.contains_key(set))
+    }
+
+    /// Matches for "the source is one of these addresses": one list of matches for each of their sets.
+    pub(super) fn source_in(&self, name: &str) -> Vec<Vec<Match>> {
+        let of = |(family, set)| vec![Match::Family(family), Match::Source { family, set }];
+        self.sets_of(name).map(of).collect()
+    }
+
+    /// The same for the destination.
+    pub(super) fn destination_in(&self, name: &str) -> Vec<Vec<Match>> {
+        let of = |(family, set)| vec![Match::Family(family), Match::DestinationIn { family, set }];
+        self.sets_of(name).map(of).collect()
+    }
+
+    /// The same for the address that was dialled before DNAT.
+    pub(super) fn dialled_in(&self, name: &str) -> Vec<Vec<Match>> {
+        let of = |(family, set)| vec![Match::Family(family), Match::DialledAddress { family, set }];
+        self.sets_of(name).map(of).collect()
+    }
+
+    /// Matches for a list of sources; `inline` names the set of those written as addresses.
+    pub(super) fn sources(&self, from: &[Source], inline: &str) -> Vec<Vec<Match>> {
+        if from.contains(&Source::Any) {
+            return vec![Vec::new()];
+        }
+        let mut found = self.source_in(inline);
+        let mut groups = BTreeSet::new();
+        for source in from {
+            match source {
+                Source::Group(name) if groups.insert(name.as_str()) => {
+                    found.extend(self.source_in(&group_set(name)));
+                }
+                // In the inline set, or accepted long before.
+                Source::Group(_)
+                | Source::Net(_)
+                | Source::Peer(_)
+                | Source::Overlay(_)
+                | Source::Any => {}
+            }
+        }
+        found
+    }
+}
+
+pub(super) fn overlay_set(name: &str) -> String {
+    format!("overlay-{name}-ip")
+}
+
+pub(super) fn routed_set(overlay: &str, interface: &str) -> String {
+    format!("overlay-{overlay}-by-{interface}-ip")
+}
+
+pub(super) fn mac_set(overlay: &str) -> String {
+    format!("overlay-{overlay}-mac")
+}
+
+pub(super) fn tunnel_set(overlay: &str) -> String {
+    format!("tunnel-{overlay}-ip")
+}
+
+pub(super) fn group_set(name: &str) -> String {
+    format!("group-{name}-ip")
+}
+
+pub(super) fn allow_set(name: &str) -> String {
+    format!("allow-{name}-ip")
+}
+
+pub(super) fn to_set(allow: &str) -> String {
+    format!("to-{allow}-ip")
+}
+
+pub(super) fn limit_set(allow: &str, family: Family) -> String {
+    format!("limit-{allow}-ip{}", family.digit())
+}
+
+pub(super) fn port_set(allow: &str, protocol: u8) -> String {
+    format!("allow-{allow}-{}", port::protocol_name(protocol))
+}
+
+pub(super) fn from_port_set(allow: &str, protocol: u8) -> String {
+    format!("from-{allow}-{}", port::protocol_name(protocol))
+}
+
+fn hosts_set(name: &str, family: Family) -> String {
+    format!("{name}{}", family.digit())
+}
+
+fn nets_set(name: &str, family: Family) -> String {
+    format!("{name}{}-nets", family.digit())
+}
+
+fn inline_addresses(from: &[Source]) -> AddrSet {
+    if from.contains(&Source::Any) {
+        return AddrSet::default();
+    }
+    let nets = from.iter().filter_map(|source| match source {
+        Source::Net(net) => Some((*net, None)),
+        Source::Any | Source::Group(_) | Source::Peer(_) | Source::Overlay(_) => None,
+    });
+    nets.collect()
+}
+
+fn element(span: Span) -> Element {
+    Element {
+        first: span.first,
+        last: span.last,
+        comment: span.name,
+    }
+}
+
+fn port_element(range: &PortRange) -> Element {
+    Element {
+        first: u128::from(range.first),
+        last: u128::from(range.last),
+        comment: None,
+    }
+}
+
+fn kinds(list: &[u8]) -> Vec<Element> {
+    list.iter()
+        .map(|kind| Element::one(u128::from(*kind)))
+        .collect()
+}

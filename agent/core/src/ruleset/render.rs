@@ -1,0 +1,671 @@
+//! A ruleset, a rule or a step of a plan in nft's own words.
+//!
+//! [`script`] loads with `nft -f`, [`json()`] with `nft -j -f`; both replace the table in one
+//! transaction and need no table to be there.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::net::addr::{self, Family};
+use crate::net::port::{ICMP, ICMPV6, TCP, UDP};
+use crate::nft::plan::{Op, SetKind};
+use crate::policy::{Rate, icmp};
+use crate::ruleset::{
+    Action, Base, Chain, ChainPolicy, Element, IcmpKinds, KeyType, LABEL_BIT, METER_SIZE,
+    METER_TIMEOUT_SECONDS, Match, Meter, Ports, Rule, Ruleset, Set, TABLE,
+};
+
+/// Elements of a set on one line of a script.
+const ELEMENTS_PER_LINE: usize = 4;
+
+/// The ruleset as input for `nft -f`.
+pub fn script(ruleset: &Ruleset) -> String {
+    let mut out = String::new();
+    // Made if it is not there, so that it can be deleted, so that what follows is all there is.
+    let _ = writeln!(out, "table inet {TABLE}\ndelete table inet {TABLE}\n");
+    let _ = writeln!(out, "table inet {TABLE} {{");
+    for counter in &ruleset.counters {
+        let _ = writeln!(out, "\tcounter {counter} {{\n\t}}\n");
+    }
+    for (name, set) in &ruleset.sets {
+        write_set(&mut out, name, set);
+    }
+    for chain in &ruleset.chains {
+        write_chain(&mut out, chain);
+    }
+    out.truncate(out.trim_end().len());
+    out.push_str("\n}\n");
+    out
+}
+
+/// What the ruleset says, one fact a line, for comparing: elements of sets, chains with a hook, rules.
+pub fn facts(ruleset: &Ruleset) -> Vec<String> {
+    let elements = ruleset.sets.iter().flat_map(|(name, set)| {
+        let each = move |e| format!("element {name} {}", element(set.key, e));
+        set.elements.iter().map(each)
+    });
+    let chains = ruleset.chains.iter().flat_map(|chain| {
+        let base = chain.base.as_ref().map(base_text);
+        let base = base.map(|text| format!("chain {} {text}", chain.name));
+        let rule = move |rule| format!("rule {} {}", chain.name, rule_text(rule));
+        base.into_iter().chain(chain.rules.iter().map(rule))
+    });
+    elements.chain(chains).collect()
+}
+
+fn write_set(out: &mut String, name: &str, set: &Set) {
+    let _ = writeln!(out, "\tset {name} {{\n\t\ttype {}", set.key.name());
+    if set.interval {
+        out.push_str("\t\tflags interval\n");
+    }
+    if set.meter {
+        let _ = writeln!(
+            out,
+            "\t\tsize {METER_SIZE}\n\t\tflags dynamic,timeout\n\t\ttimeout {}m",
+            METER_TIMEOUT_SECONDS / 60
+        );
+    }
+    if !set.elements.is_empty() {
+        out.push_str("\t\telements = {");
+        for (index, each) in set.elements.iter().enumerate() {
+            let line = index % ELEMENTS_PER_LINE == 0 && set.elements.len() > ELEMENTS_PER_LINE;
+            out.push_str(if line { "\n\t\t\t" } else { " " });
+            out.push_str(&element(set.key, each));
+            if index + 1 < set.elements.len() {
+                out.push(',');
+            }
+        }
+        out.push_str(" }\n");
+    }
+    out.push_str("\t}\n\n");
+}
+
+fn write_chain(out: &mut String, chain: &Chain) {
+    let _ = writeln!(out, "\tchain {} {{", chain.name);
+    if let Some(base) = &chain.base {
+        let _ = writeln!(out, "\t\t{}", base_text(base));
+    }
+    for rule in &chain.rules {
+        let _ = writeln!(out, "\t\t{}", rule_text(rule));
+    }
+    out.push_str("\t}\n\n");
+}
+
+fn base_text(base: &Base) -> String {
+    format!(
+        "type filter hook {} priority {}; policy {};",
+        base.hook.name(),
+        priority(base.priority),
+        policy_text(base.policy)
+    )
+}
+
+/// nft prints priorities near 0 relative to `filter`.
+fn priority(number: i32) -> String {
+    match number {
+        0 => "filter".to_owned(),
+        1..=10 => format!("filter + {number}"),
+        -10..=-1 => format!("filter - {}", -number),
+        _ => number.to_string(),
+    }
+}
+
+fn policy_text(policy: ChainPolicy) -> &'static str {
+    match policy {
+        ChainPolicy::Accept => "accept",
+        ChainPolicy::Drop => "drop",
+    }
+}
+
+/// An element of a set.
+pub fn element(key: KeyType, element: &Element) -> String {
+    let mut text = value(key, element);
+    if let Some(comment) = &element.comment {
+        let _ = write!(text, " comment {}", quoted(comment));
+    }
+    text
+}
+
+/// An element without its comment.
+pub(crate) fn value(key: KeyType, element: &Element) -> String {
+    match key {
+        KeyType::Ipv4 => address_range(Family::V4, element),
+        KeyType::Ipv6 => address_range(Family::V6, element),
+        KeyType::Port => number_range(element),
+        KeyType::IcmpType => icmp_name(Family::V4, element.first),
+        KeyType::Icmpv6Type => icmp_name(Family::V6, element.first),
+        KeyType::Ether => mac(element.first),
+    }
+}
+
+/// An Ethernet address.
+fn mac(number: u128) -> String {
+    let octets = (0..6).rev().map(|at| number >> (8 * at) & 0xff);
+    let words: Vec<String> = octets.map(|octet| format!("{octet:02x}")).collect();
+    words.join(":")
+}
+
+fn address_range(family: Family, element: &Element) -> String {
+    let first = addr::address(family, element.first);
+    if element.first == element.last {
+        return first.to_string();
+    }
+    match addr::prefix(family, element.first, element.last) {
+        Some(net) => net.to_string(),
+        None => format!("{first}-{}", addr::address(family, element.last)),
+    }
+}
+
+fn number_range(element: &Element) -> String {
+    match element.first == element.last {
+        true => element.first.to_string(),
+        false => format!("{}-{}", element.first, element.last),
+    }
+}
+
+fn icmp_name(family: Family, number: u128) -> String {
+    let named = u8::try_from(number)
+        .ok()
+        .and_then(|n| icmp::name(family, n));
+    named.map_or_else(|| number.to_string(), str::to_owned)
+}
+
+/// Neither nft nor iptables-restore is given escapes within quotes, so there must be nothing to escape.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .filter(|c| *c != '"' && *c != '\\' && !c.is_control())
+        .collect();
+    format!("\"{plain}\"")
+}
+
+/// A rule as nft lists it.
+pub fn rule_text(rule: &Rule) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for (index, condition) in rule.matches.iter().enumerate() {
+        if !is_implied(rule, index) {
+            words.push(match_text(condition, rule));
+        }
+    }
+    words.extend(rule.meter.as_ref().map(meter_text));
+    if rule.label {
+        words.push(format!("ct label set {LABEL_BIT}"));
+    }
+    words.extend(rule.limit.map(rate_text));
+    if let Some(log) = &rule.log {
+        words.push(format!(
+            "log prefix {} group {}",
+            quoted(&log.prefix),
+            log.group
+        ));
+    }
+    if let Some(counter) = &rule.counter {
+        words.push(format!("counter name {}", quoted(counter)));
+    }
+    words.extend(rule.action.as_ref().map(action_text));
+    if let Some(comment) = &rule.comment {
+        words.push(format!("comment {}", quoted(comment)));
+    }
+    words.join(" ")
+}
+
+/// Family and protocol are not said where a later match says them.
+fn is_implied(rule: &Rule, index: usize) -> bool {
+    let later = &rule.matches[index + 1..];
+    match &rule.matches[index] {
+        Match::Family(_) if later.is_empty() => rule.meter.is_some(),
+        Match::Family(_) => later.iter().any(|m| {
+            matches!(
+                m,
+                Match::Source { .. }
+                    | Match::SourceNet(_)
+                    | Match::Destination(_)
+                    | Match::DestinationIn { .. }
+                    | Match::Icmp(_)
+                    | Match::HopLimit(_)
+                    | Match::Ttl(_)
+            )
+        }),
+        Match::Protocol(_) => later.first().is_some_and(|m| {
+            matches!(
+                m,
+                Match::SourcePort(_) | Match::DestinationPort(_) | Match::Icmp(_) | Match::TcpSyn
+            )
+        }),
+        Match::CtState(_)
+        | Match::Dnat
+        | Match::NotDnat
+        | Match::DialledHere
+        | Match::Local
+        | Match::Loopback
+        | Match::Interface { .. }
+        | Match::OutInterface(_)
+        | Match::Source { .. }
+        | Match::SourceNet(_)
+        | Match::SourceMac(_)
+        | Match::Destination(_)
+        | Match::DestinationIn { .. }
+        | Match::DialledAddress { .. }
+        | Match::TcpSyn
+        | Match::Ttl(_)
+        | Match::SourcePort(_)
+        | Match::DestinationPort(_)
+        | Match::DialledPort(_)
+        | Match::Icmp(_)
+        | Match::HopLimit(_)
+        | Match::ReversePath { .. } => false,
+    }
+}
+
+fn match_text(condition: &Match, rule: &Rule) -> String {
+    match condition {
+        Match::CtState(states) => format!("ct state {}", states.names().join(",")),
+        Match::Dnat => "ct status dnat".into(),
+        Match::NotDnat => "ct status ! dnat".into(),
+        Match::DialledHere => format!("ct label {LABEL_BIT}"),
+        Match::Local => "fib daddr type local".into(),
+        Match::OutInterface(pattern) => format!("oifname \"{pattern}\""),
+        Match::SourceMac(set) => format!("ether saddr @{set}"),
+        Match::SourceNet(net) => {
+            format!("{} saddr {}", ip(Family::of(net.addr())), addr::short(*net))
+        }
+        Match::DestinationIn { family, set } => format!("{} daddr @{set}", ip(*family)),
+        Match::DialledAddress { family, set } => {
+            format!("ct original {} daddr @{set}", ip(*family))
+        }
+        Match::TcpSyn => "tcp flags syn / fin,syn,rst,ack".into(),
+        Match::Ttl(limit) => format!("ip ttl {limit}"),
+        Match::Loopback => "iif \"lo\"".into(),
+        Match::Interface { pattern, negated } => {
+            let not = if *negated { "!= " } else { "" };
+            format!("iifname {not}\"{pattern}\"")
+        }
+        Match::Family(family) => format!("meta nfproto ipv{}", family.digit()),
+        Match::Source { family, set } => format!("{} saddr @{set}", ip(*family)),
+        Match::Destination(net) => {
+            format!("{} daddr {}", ip(Family::of(net.addr())), addr::short(*net))
+        }
+        Match::Protocol(number) => format!("meta l4proto {}", protocol(*number)),
+        Match::SourcePort(ports) => format!("{} sport {}", header(rule), ports_text(ports)),
+        Match::DestinationPort(ports) => format!("{} dport {}", header(rule), ports_text(ports)),
+        Match::DialledPort(ports) => format!("ct original proto-dst {}", ports_text(ports)),
+        Match::Icmp(kinds) => {
+            let (word, family) = match rule_family(rule) {
+                Some(Family::V6) => ("icmpv6", Family::V6),
+                Some(Family::V4) | None => ("icmp", Family::V4),
+            };
+            match kinds {
+                IcmpKinds::One(kind) => {
+                    format!("{word} type {}", icmp_name(family, u128::from(*kind)))
+                }
+                IcmpKinds::Set(set) => format!("{word} type @{set}"),
+            }
+        }
+        Match::HopLimit(limit) => format!("ip6 hoplimit {limit}"),
+        Match::ReversePath { exists: true } => "fib saddr . iif oif exists".into(),
+        Match::ReversePath { exists: false } => "fib saddr . iif oif missing".into(),
+    }
+}
+
+fn rule_family(rule: &Rule) -> Option<Family> {
+    rule.matches.iter().find_map(Match::family)
+}
+
+/// The header that ports are read from.
+fn header(rule: &Rule) -> &'static str {
+    let number = rule.matches.iter().find_map(Match::protocol);
+    match number {
+        Some(TCP) => "tcp",
+        Some(UDP) => "udp",
+        Some(132) => "sctp",
+        Some(33) => "dccp",
+        Some(_) | None => "th",
+    }
+}
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// By name where every system's `/etc/protocols` has the same.
+fn protocol(number: u8) -> String {
+    match number {
+        TCP => "tcp".into(),
+        UDP => "udp".into(),
+        ICMP => "icmp".into(),
+        ICMPV6 => "ipv6-icmp".into(),
+        other => other.to_string(),
+    }
+}
+
+fn ports_text(ports: &Ports) -> String {
+    match ports {
+        Ports::Range(range) => range.to_string(),
+        Ports::Set(set) => format!("@{set}"),
+    }
+}
+
+fn meter_text(meter: &Meter) -> String {
+    format!(
+        "update @{} {{ {} saddr {} }}",
+        meter.set,
+        ip(meter.family),
+        rate_text(meter.rate)
+    )
+}
+
+fn rate_text(rate: Rate) -> String {
+    let (unit, _) = rate.unit.describe();
+    format!(
+        "limit rate {}/{unit} burst {} packets",
+        rate.count, rate.burst
+    )
+}
+
+fn action_text(action: &Action) -> String {
+    match action {
+        Action::Accept => "accept".into(),
+        Action::Drop => "drop".into(),
+        Action::RejectTcpReset => "reject with tcp reset".into(),
+        Action::RejectAdminProhibited => "reject with icmpx admin-prohibited".into(),
+        Action::Jump(chain) => format!("jump {chain}"),
+        Action::Goto(chain) => format!("goto {chain}"),
+    }
+}
+
+/// Elements of one step that are written out; the rest is counted.
+const ELEMENTS_SHOWN: usize = 8;
+
+/// A step of a plan as the nft command that would do it.
+pub fn op(op: &Op) -> String {
+    match op {
+        Op::AddTable => format!("add table inet {TABLE}"),
+        Op::DeleteTable => format!("delete table inet {TABLE}"),
+        Op::AddCounter(name, _) => format!("add counter inet {TABLE} {name}"),
+        Op::DeleteCounter(name) => format!("delete counter inet {TABLE} {name}"),
+        Op::AddSet(name, key, kind, capacity) => {
+            let size = capacity.map_or_else(String::new, |size| format!(" size {size};"));
+            let flags = match kind {
+                SetKind::Intervals => " flags interval;".to_owned(),
+                SetKind::Values => String::new(),
+                SetKind::Meter => format!(
+                    " flags dynamic,timeout; timeout {METER_TIMEOUT_SECONDS}s; size {METER_SIZE};"
+                ),
+            };
+            format!(
+                "add set inet {TABLE} {name} {{ type {};{flags}{size} }}",
+                key.name()
+            )
+        }
+        Op::DeleteSet(name) => format!("delete set inet {TABLE} {name}"),
+        Op::AddElements(name, key, _, list) => {
+            format!(
+                "add element inet {TABLE} {name} {{ {} }}",
+                elements(*key, list)
+            )
+        }
+        Op::DeleteElements(name, key, _, list) => {
+            format!(
+                "delete element inet {TABLE} {name} {{ {} }}",
+                elements(*key, list)
+            )
+        }
+        Op::AddChain(name, None) => format!("add chain inet {TABLE} {name}"),
+        Op::AddChain(name, Some(base)) => {
+            format!("add chain inet {TABLE} {name} {{ {} }}", base_text(base))
+        }
+        Op::SetPolicy(name, policy) => {
+            format!(
+                "add chain inet {TABLE} {name} {{ policy {}; }}",
+                policy_text(*policy)
+            )
+        }
+        Op::FlushChain(name) => format!("flush chain inet {TABLE} {name}"),
+        Op::DeleteChain(name) => format!("delete chain inet {TABLE} {name}"),
+        Op::AddRule(chain, None, rule) => {
+            format!("add rule inet {TABLE} {chain} {}", rule_text(rule))
+        }
+        Op::AddRule(chain, Some(handle), rule) => {
+            format!(
+                "insert rule inet {TABLE} {chain} handle {handle} {}",
+                rule_text(rule)
+            )
+        }
+        Op::DeleteRule(chain, handle) => {
+            format!("delete rule inet {TABLE} {chain} handle {handle}")
+        }
+    }
+}
+
+fn elements(key: KeyType, list: &[Element]) -> String {
+    let shown = list
+        .iter()
+        .take(ELEMENTS_SHOWN)
+        .map(|each| element(key, each));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if list.len() > ELEMENTS_SHOWN {
+        let _ = write!(text, ", … {} more", list.len() - ELEMENTS_SHOWN);
+    }
+    text
+}
+
+/// The ruleset as input for `nft -j -f` (libnftables-json(5)).
+pub fn json(ruleset: &Ruleset) -> Value {
+    let table = json!({"family": "inet", "name": TABLE});
+    let mut list = vec![
+        json!({"add": {"table": table}}),
+        json!({"delete": {"table": table}}),
+        json!({"add": {"table": table}}),
+    ];
+    for name in &ruleset.counters {
+        list.push(json!({"add": {"counter": {"family": "inet", "table": TABLE, "name": name}}}));
+    }
+    for (name, set) in &ruleset.sets {
+        list.push(json!({"add": {"set": json_set(name, set)}}));
+    }
+    for chain in &ruleset.chains {
+        list.push(json!({"add": {"chain": json_chain(chain)}}));
+    }
+    for chain in &ruleset.chains {
+        for rule in &chain.rules {
+            list.push(json!({"add": {"rule": json_rule(&chain.name, rule)}}));
+        }
+    }
+    json!({"nftables": list})
+}
+
+fn json_set(name: &str, set: &Set) -> Value {
+    let elements: Vec<Value> = set
+        .elements
+        .iter()
+        .map(|e| json_element(set.key, e))
+        .collect();
+    let mut value = json!({
+        "family": "inet", "table": TABLE, "name": name, "type": set.key.name(), "elem": elements,
+    });
+    if set.interval {
+        value["flags"] = json!(["interval"]);
+    }
+    if set.meter {
+        value["flags"] = json!(["dynamic", "timeout"]);
+        value["timeout"] = json!(METER_TIMEOUT_SECONDS);
+        value["size"] = json!(METER_SIZE);
+    }
+    value
+}
+
+fn json_element(key: KeyType, element: &Element) -> Value {
+    let (family, is_address) = match key {
+        KeyType::Ipv4 | KeyType::IcmpType | KeyType::Port | KeyType::Ether => {
+            (Family::V4, key == KeyType::Ipv4)
+        }
+        KeyType::Ipv6 | KeyType::Icmpv6Type => (Family::V6, key == KeyType::Ipv6),
+    };
+    let one = |value: u128| match (is_address, key) {
+        (true, _) => json!(addr::address(family, value).to_string()),
+        (false, KeyType::IcmpType | KeyType::Icmpv6Type) => json!(icmp_name(family, value)),
+        (false, KeyType::Ether) => json!(mac(value)),
+        (false, KeyType::Port | KeyType::Ipv4 | KeyType::Ipv6) => json!(value),
+    };
+    let net = addr::prefix(family, element.first, element.last).filter(|_| is_address);
+    let value = match net {
+        _ if element.first == element.last => one(element.first),
+        Some(net) => json!({"prefix": {"addr": net.addr().to_string(), "len": net.prefix_len()}}),
+        None => json!({"range": [one(element.first), one(element.last)]}),
+    };
+    match &element.comment {
+        None => value,
+        Some(comment) => json!({"elem": {"val": value, "comment": comment}}),
+    }
+}
+
+fn json_chain(chain: &Chain) -> Value {
+    let mut value = json!({"family": "inet", "table": TABLE, "name": chain.name});
+    if let Some(base) = &chain.base {
+        value["type"] = json!("filter");
+        value["hook"] = json!(base.hook.name());
+        value["prio"] = json!(base.priority);
+        value["policy"] = json!(policy_text(base.policy));
+    }
+    value
+}
+
+fn json_rule(chain: &str, rule: &Rule) -> Value {
+    let mut exprs: Vec<Value> = Vec::new();
+    for (index, condition) in rule.matches.iter().enumerate() {
+        if !is_implied(rule, index) {
+            exprs.extend(json_match(condition, rule));
+        }
+    }
+    if let Some(meter) = &rule.meter {
+        let source = json!({"payload": {"protocol": ip(meter.family), "field": "saddr"}});
+        exprs.push(json!({"set": {
+            "op": "update", "elem": source, "set": format!("@{}", meter.set),
+            "stmt": [json_rate(meter.rate)],
+        }}));
+    }
+    if rule.label {
+        exprs.push(json!({"mangle": {"key": {"ct": {"key": "label"}}, "value": LABEL_BIT}}));
+    }
+    exprs.extend(rule.limit.map(json_rate));
+    if let Some(log) = &rule.log {
+        exprs.push(json!({"log": {"prefix": log.prefix, "group": log.group}}));
+    }
+    if let Some(counter) = &rule.counter {
+        exprs.push(json!({"counter": counter}));
+    }
+    exprs.extend(rule.action.as_ref().map(json_action));
+    let mut value = json!({"family": "inet", "table": TABLE, "chain": chain, "expr": exprs});
+    if let Some(comment) = &rule.comment {
+        value["comment"] = json!(comment);
+    }
+    value
+}
+
+fn json_rate(rate: Rate) -> Value {
+    let (unit, _) = rate.unit.describe();
+    json!({"limit": {"rate": rate.count, "per": unit, "burst": rate.burst}})
+}
+
+fn json_net(net: ipnet::IpNet) -> Value {
+    if net.prefix_len() == net.max_prefix_len() {
+        return json!(net.addr().to_string());
+    }
+    json!({"prefix": {"addr": net.addr().to_string(), "len": net.prefix_len()}})
+}
+
+fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
+    let equal =
+        |left: Value, right: Value| json!({"match": {"op": "==", "left": left, "right": right}});
+    let within =
+        |left: Value, right: Value| json!({"match": {"op": "in", "left": left, "right": right}});
+    let meta = |key: &str| json!({"meta": {"key": key}});
+    let field = |header: &str, name: &str| json!({"payload": {"protocol": header, "field": name}});
+    let ports = |ports: &Ports| match ports {
+        Ports::Set(set) => json!(format!("@{set}")),
+        Ports::Range(range) if range.first == range.last => json!(range.first),
+        Ports::Range(range) => json!({"range": [range.first, range.last]}),
+    };
+    vec![match condition {
+        Match::CtState(states) => within(json!({"ct": {"key": "state"}}), json!(states.names())),
+        Match::Dnat => within(json!({"ct": {"key": "status"}}), json!("dnat")),
+        Match::NotDnat => {
+            let status = json!({"&": [{"ct": {"key": "status"}}, "dnat"]});
+            equal(status, json!(0))
+        }
+        Match::DialledHere => within(json!({"ct": {"key": "label"}}), json!(LABEL_BIT)),
+        Match::Local => equal(
+            json!({"fib": {"result": "type", "flags": ["daddr"]}}),
+            json!("local"),
+        ),
+        Match::OutInterface(pattern) => equal(meta("oifname"), json!(pattern.to_string())),
+        Match::SourceMac(set) => equal(field("ether", "saddr"), json!(format!("@{set}"))),
+        Match::SourceNet(net) => equal(field(ip(Family::of(net.addr())), "saddr"), json_net(*net)),
+        Match::DestinationIn { family, set } => {
+            equal(field(ip(*family), "daddr"), json!(format!("@{set}")))
+        }
+        Match::DialledAddress { family, set } => equal(
+            json!({"ct": {"key": format!("{} daddr", ip(*family)), "dir": "original"}}),
+            json!(format!("@{set}")),
+        ),
+        Match::TcpSyn => {
+            let flags = json!({"&": [field("tcp", "flags"), ["fin", "syn", "rst", "ack"]]});
+            equal(flags, json!("syn"))
+        }
+        Match::Ttl(limit) => equal(field("ip", "ttl"), json!(limit)),
+        Match::Loopback => equal(meta("iif"), json!("lo")),
+        Match::Interface { pattern, negated } => {
+            let op = if *negated { "!=" } else { "==" };
+            let name = pattern.to_string();
+            json!({"match": {"op": op, "left": meta("iifname"), "right": name}})
+        }
+        Match::Family(family) => equal(meta("nfproto"), json!(format!("ipv{}", family.digit()))),
+        Match::Source { family, set } => {
+            equal(field(ip(*family), "saddr"), json!(format!("@{set}")))
+        }
+        Match::Destination(net) => {
+            equal(field(ip(Family::of(net.addr())), "daddr"), json_net(*net))
+        }
+        Match::Protocol(number) => equal(meta("l4proto"), json!(protocol(*number))),
+        Match::SourcePort(wanted) => equal(field(header(rule), "sport"), ports(wanted)),
+        Match::DestinationPort(wanted) => equal(field(header(rule), "dport"), ports(wanted)),
+        Match::DialledPort(wanted) => equal(
+            json!({"ct": {"key": "proto-dst", "dir": "original"}}),
+            ports(wanted),
+        ),
+        Match::Icmp(kinds) => {
+            let family = rule_family(rule).unwrap_or(Family::V4);
+            let word = match family {
+                Family::V4 => "icmp",
+                Family::V6 => "icmpv6",
+            };
+            let right = match kinds {
+                IcmpKinds::One(kind) => json!(icmp_name(family, u128::from(*kind))),
+                IcmpKinds::Set(set) => json!(format!("@{set}")),
+            };
+            equal(field(word, "type"), right)
+        }
+        Match::HopLimit(limit) => equal(field("ip6", "hoplimit"), json!(limit)),
+        Match::ReversePath { exists } => equal(
+            json!({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}),
+            json!(exists),
+        ),
+    }]
+}
+
+fn json_action(action: &Action) -> Value {
+    match action {
+        Action::Accept => json!({"accept": null}),
+        Action::Drop => json!({"drop": null}),
+        Action::RejectTcpReset => json!({"reject": {"type": "tcp reset"}}),
+        Action::RejectAdminProhibited => {
+            json!({"reject": {"type": "icmpx", "expr": "admin-prohibited"}})
+        }
+        Action::Jump(chain) => json!({"jump": {"target": chain}}),
+        Action::Goto(chain) => json!({"goto": {"target": chain}}),
+    }
+}
