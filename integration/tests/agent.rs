@@ -537,6 +537,48 @@ netns_test! {
 }
 
 netns_test! {
+    fn stopping_is_no_confirmation() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, with_agent, stopped, signal) in [
+            ("agent-term", true, "run", "TERM"),
+            ("agent-int", true, "run", "INT"),
+        ] {
+            let host = Host::new(name);
+            let base = folder.path().join(name);
+            fs::create_dir(&base).unwrap();
+            let path = write(&base, "policy.toml", &policy(&["192.0.2.1"]));
+            let copy = write(&base, "copy.toml", &policy(&["192.0.2.2"]));
+            host.peerwall_ok(&["apply", path.to_str().unwrap()]);
+            let agent = with_agent.then(|| Agent::start(&host, &path, &[]));
+            host.peerwall_ok(&["apply", "--confirm", "60s", copy.to_str().unwrap()]);
+            assert!(peers(&host).contains("192.0.2.2"), "{name}");
+            // Once it has run for a moment, and listens to signals.
+            std::thread::sleep(Duration::from_millis(300));
+            host.sh(&format!("pkill -{signal} --full 'peerwall ({stopped})( |$)'"));
+            let start = Instant::now();
+            while peers(&host).contains("192.0.2.2") {
+                assert!(start.elapsed() < PATIENCE, "{name}: the trial is still in force");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(peers(&host).contains("192.0.2.1"), "{name}");
+            if let Some(mut agent) = agent {
+                assert!(agent.child.wait().unwrap().success(), "{name}");
+            }
+            let trail = host.sh("tail -n 1 $PEERWALL_STATE/audit.log");
+            assert!(trail.contains("\"stopped\"") && trail.contains("copy.toml"), "{name}: {trail}");
+            let late = host.peerwall(&["confirm"]);
+            assert!(said(&late).contains("nothing waits"), "{name}: {}", said(&late));
+            // A guard that is not needed any more goes by itself.
+            let start = Instant::now();
+            while host.try_sh("pgrep --full 'peerwall guard$'").status.success() {
+                assert!(start.elapsed() < PATIENCE, "{name}: the guard is still there");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+netns_test! {
     fn whenever_the_agent_is_killed_what_is_not_confirmed_goes() {
         // Many at once, since each has to wait for its time to be over.
         const HOSTS: u32 = 12;

@@ -72,7 +72,7 @@ const RETRY_TRIAL: Duration = Duration::from_millis(100);
 /// How often a policy is read when something passing keeps it from being read.
 const READ_TRIES: u32 = 10;
 
-/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place.
+/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place, but for those of a trial.
 ///
 /// # Errors
 /// A sentence, if it cannot start. A bad policy is no such reason.
@@ -82,6 +82,7 @@ pub fn run(args: &RunArgs) -> Result<(), String> {
     agent.ready();
     while agent.turn()? {}
     notify(&[NotifyState::Stopping]);
+    agent.end_trial_at_stop();
     log::info!("ends; the rules stay");
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::control::{Answer, Wish};
 use super::state::{self, Before, Kept, Pending, State};
-use super::{Agent, Outcome, Unsaved, Wanted};
+use super::{Agent, Outcome, RETRY_TRIAL, Unsaved, Wanted};
 use crate::audit::Who;
 use crate::caller::Caller;
 use crate::command::keep::{ran_out, rolled_back, tried};
@@ -20,6 +20,8 @@ use crate::notice;
 use crate::ready::{Ready, prepare};
 use crate::revocation;
 
+/// How many times an agent that is stopped tries to go back.
+const STOP_TRIES: u32 = 10;
 /// What is said to who wants to confirm what is there.
 const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
 
@@ -133,13 +135,7 @@ impl Agent {
 
     /// The time of the trial is over, or it did not come into force.
     pub(super) fn end_trial(&mut self) {
-        let state = self.state.clone();
-        self.is_trial = false;
-        let mut keeper = keeper(&state, self, Who::process("agent"));
-        let ended = locked(&state, || {
-            keep::go_back(&mut keeper, None, Ending::RanOut).map_err(Refusal::State)
-        });
-        match ended {
+        match self.go_back(Ending::RanOut) {
             Ok(trial) => {
                 self.pending = None;
                 if let Some(trial) = trial {
@@ -154,6 +150,41 @@ impl Agent {
             // It still waits; the next turn tries again.
             Err(why) => log::error!("going back failed, and is tried again: {why}"),
         }
+    }
+
+    /// Goes back from a trial before the agent ends: stopping it is not a confirmation, and the guard may be stopped
+    /// too. Policy files that changed during the trial are left to the next agent.
+    pub(super) fn end_trial_at_stop(&mut self) {
+        for tries_left in (0..STOP_TRIES).rev() {
+            let Some(policy) = self.pending.as_ref().map(|t| t.new.entry.policy.clone()) else {
+                return;
+            };
+            match self.go_back(Ending::Stopped) {
+                Ok(trial) => {
+                    self.pending = None;
+                    if trial.is_some() {
+                        log::warn!(
+                            "{policy} was not confirmed before the agent was stopped; what was before is back"
+                        );
+                    }
+                }
+                Err(why) if tries_left == 0 => {
+                    log::error!(
+                        "going back from {policy} failed: {why}; the guard goes back when its time is over"
+                    );
+                }
+                Err(_) => std::thread::sleep(RETRY_TRIAL),
+            }
+        }
+    }
+
+    fn go_back(&mut self, why: Ending) -> Result<Option<Pending>, Refusal> {
+        let state = self.state.clone();
+        self.is_trial = false;
+        let mut keeper = keeper(&state, self, Who::process("agent"));
+        locked(&state, || {
+            keep::go_back(&mut keeper, None, why).map_err(Refusal::State)
+        })
     }
 
     /// Puts a policy in force that has to be confirmed: its own, or a copy.

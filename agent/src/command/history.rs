@@ -99,6 +99,7 @@ fn happened(event: &Event) -> String {
         Kind::Tried => time("on trial for"),
         Kind::Confirmed => "confirmed".to_owned(),
         Kind::RanOut => time("ran out after"),
+        Kind::Stopped => "ended with its agent or guard".to_owned(),
         Kind::RolledBack => "rolled back".to_owned(),
         Kind::Booted => "loaded at boot".to_owned(),
         Kind::Removed => "removed".to_owned(),

@@ -295,7 +295,7 @@ fn trial(state: &State) -> Option<Trial> {
 fn rolled_back(state: &State) -> Option<Event> {
     let events = audit::read(state).unwrap_or_default();
     let last = events.into_iter().rfind(|event| event.kind != Kind::Booted);
-    last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::RolledBack))
+    last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::Stopped | Kind::RolledBack))
 }
 
 fn owner(hold: Hold, agent: Option<&Value>) -> Option<Owner> {

@@ -54,6 +54,9 @@ fn rolled_back(status: &Status) -> String {
             )
         }
         (Kind::RanOut, None) => format!("{policy} was not confirmed in time"),
+        (Kind::Stopped, _) => {
+            format!("{policy} was not confirmed before its agent or guard was stopped")
+        }
         _ => format!("{policy}, by {}", printable(&event.by.to_string())),
     };
     format!("rolled back {when}: {what}\n")

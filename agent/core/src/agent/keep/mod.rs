@@ -200,6 +200,8 @@ pub enum Kind {
     Confirmed,
     /// A trial whose time was over.
     RanOut,
+    /// A trial that ended because the agent, or its guard, was stopped.
+    Stopped,
     /// Gone back from by somebody.
     RolledBack,
     /// Loaded at boot.
@@ -497,6 +499,8 @@ fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
 pub enum Ending {
     /// Its time is over.
     RanOut,
+    /// The agent or the guard is stopped, and may be the last process that could go back.
+    Stopped,
     /// Somebody wants it.
     RolledBack,
 }
@@ -524,6 +528,7 @@ pub fn go_back<W: World>(
     settle(world, &trial)?;
     let kind = match why {
         Ending::RanOut => Kind::RanOut,
+        Ending::Stopped => Kind::Stopped,
         Ending::RolledBack => Kind::RolledBack,
     };
     world.record(trial.record(kind));

@@ -291,6 +291,12 @@ cases! {
         assert_eq!(memory.history.refused.as_deref(), Some("2"));
         assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::RanOut]);
     }
+    a_trial_goes_back_when_whoever_keeps_it_is_stopped(memory = tried()) {
+        go_back(&mut memory, None, Ending::Stopped).unwrap().unwrap();
+        assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
+        assert_eq!(memory.history.refused.as_deref(), Some("2"));
+        assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::Stopped]);
+    }
     a_trial_where_nothing_was_goes_back_to_nothing(memory = Memory::default()) {
         try_number(&mut memory, 2).unwrap();
         go_back(&mut memory, None, Ending::RanOut).unwrap();
