@@ -542,6 +542,12 @@ netns_test! {
         for (name, with_agent, stopped, signal) in [
             ("agent-term", true, "run", "TERM"),
             ("agent-int", true, "run", "INT"),
+            ("guard-term", false, "guard", "TERM"),
+            ("guard-int", false, "guard", "INT"),
+            // At logout systemd sends this along.
+            ("guard-hup", false, "guard", "HUP"),
+            // As a unit with both is stopped.
+            ("both", true, "run|guard", "TERM"),
         ] {
             let host = Host::new(name);
             let base = folder.path().join(name);
@@ -564,16 +570,16 @@ netns_test! {
             if let Some(mut agent) = agent {
                 assert!(agent.child.wait().unwrap().success(), "{name}");
             }
-            let trail = host.sh("tail -n 1 $PEERWALL_STATE/audit.log");
-            assert!(trail.contains("\"stopped\"") && trail.contains("copy.toml"), "{name}: {trail}");
-            let late = host.peerwall(&["confirm"]);
-            assert!(said(&late).contains("nothing waits"), "{name}: {}", said(&late));
             // A guard that is not needed any more goes by itself.
             let start = Instant::now();
             while host.try_sh("pgrep --full 'peerwall guard$'").status.success() {
                 assert!(start.elapsed() < PATIENCE, "{name}: the guard is still there");
                 std::thread::sleep(Duration::from_millis(20));
             }
+            let trail = host.sh("tail -n 1 $PEERWALL_STATE/audit.log");
+            assert!(trail.contains("\"stopped\"") && trail.contains("copy.toml"), "{name}: {trail}");
+            let late = host.peerwall(&["confirm"]);
+            assert!(said(&late).contains("nothing waits"), "{name}: {}", said(&late));
         }
     }
 }

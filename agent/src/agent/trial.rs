@@ -12,7 +12,7 @@ use super::state::{self, Before, Kept, Pending, State};
 use super::{Agent, Outcome, RETRY_TRIAL, Unsaved, Wanted};
 use crate::audit::Who;
 use crate::caller::Caller;
-use crate::command::keep::{ran_out, rolled_back, tried};
+use crate::command::keep::{ran_out, rolled_back, stopped, tried};
 use crate::command::{DONE, TROUBLE, boot};
 use crate::files::FileSystem;
 use crate::keeper::{Keeper, Loader, locked};
@@ -162,10 +162,10 @@ impl Agent {
             match self.go_back(Ending::Stopped) {
                 Ok(trial) => {
                     self.pending = None;
-                    if trial.is_some() {
-                        log::warn!(
-                            "{policy} was not confirmed before the agent was stopped; what was before is back"
-                        );
+                    if let Some(trial) = trial {
+                        let text = stopped(&trial);
+                        notice::to_terminal(&trial.from, &text);
+                        log::warn!("{text}");
                     }
                 }
                 Err(why) if tries_left == 0 => {

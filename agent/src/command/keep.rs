@@ -1,5 +1,7 @@
 //! `run`, `reload`, `confirm`, `rollback`, and the guard of a trial: by the agent if one runs, else by themselves.
 
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use peerwall_core::agent::keep::{self, Ending, RolledBack};
 use peerwall_core::backend::Backend as _;
 use peerwall_core::ruleset::Ruleset;
 use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::alone::Alone;
 use super::{DONE, fallback, trouble};
@@ -210,7 +213,10 @@ pub(crate) fn tried(seconds: u64) -> String {
 
 /// Waits until the trial that waits has to be confirmed by, and goes back if nobody else did anything. It ends only
 /// when the trial is confirmed or gone back from: whatever fails is tried again.
+///
+/// If it is stopped, it goes back at once, since it may be killed next.
 pub(super) fn guard() -> u8 {
+    let mut stop = Stop::listen();
     let state = State::open();
     let mut mine: Option<u64> = None;
     let mut graced_until: Option<Instant> = None;
@@ -219,7 +225,7 @@ pub(super) fn guard() -> u8 {
             Ok(Some(pending)) => pending,
             Ok(None) => return DONE, // confirmed, or gone back
             Err(_) => {
-                thread::sleep(GUARD_TRIES_EVERY);
+                stop.sleep(GUARD_TRIES_EVERY);
                 continue;
             }
         };
@@ -228,14 +234,59 @@ pub(super) fn guard() -> u8 {
             return DONE;
         }
         let left = left(&pending, &mut graced_until);
-        if !left.is_zero() {
-            thread::sleep(left.min(GUARD_LOOKS_EVERY));
-            continue;
-        }
-        if go_back(&state, pending.id).is_ok() {
+        let why = match (left.is_zero(), stop.is_asked) {
+            (true, _) => Ending::RanOut,
+            // An agent that is stopped along with it goes back, and one that is not keeps the trial's time.
+            (false, true) if !control::is_there() => Ending::Stopped,
+            (false, true) => {
+                stop.sleep(GUARD_TRIES_EVERY);
+                continue;
+            }
+            (false, false) => {
+                stop.sleep(left.min(GUARD_LOOKS_EVERY));
+                continue;
+            }
+        };
+        if go_back(&state, pending.id, why).is_ok() {
             return DONE;
         }
-        thread::sleep(GUARD_TRIES_EVERY);
+        stop.sleep(GUARD_TRIES_EVERY);
+    }
+}
+
+/// Any of SIGTERM, SIGINT and SIGHUP.
+struct Stop {
+    signals: Option<UnixStream>,
+    is_asked: bool,
+}
+
+impl Stop {
+    fn listen() -> Self {
+        let signals = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            for signal in [SIGTERM, SIGINT, SIGHUP] {
+                signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
+            }
+            Ok(ours)
+        };
+        Self {
+            // A guard that dies of a signal is better than no guard.
+            signals: signals()
+                .map_err(|err: io::Error| log::debug!("{err}"))
+                .ok(),
+            is_asked: false,
+        }
+    }
+
+    /// Sleeps, until it is asked to stop at most.
+    fn sleep(&mut self, time: Duration) {
+        // No time at all would be no limit.
+        let time = time.max(Duration::from_millis(1));
+        let signals = self.signals.as_mut().filter(|_| !self.is_asked);
+        let Some(signals) = signals.filter(|s| s.set_read_timeout(Some(time)).is_ok()) else {
+            return thread::sleep(time);
+        };
+        self.is_asked = signals.read(&mut [0]).is_ok_and(|len| len > 0);
     }
 }
 
@@ -265,13 +316,16 @@ fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-fn go_back(state: &State, id: u64) -> Result<(), keep::Refusal> {
+fn go_back(state: &State, id: u64, why: Ending) -> Result<(), keep::Refusal> {
     let mut keeper = keeper(state, Who::process("guard"));
     let ended = locked(state, || {
-        keep::go_back(&mut keeper, Some(id), Ending::RanOut).map_err(keep::Refusal::State)
+        keep::go_back(&mut keeper, Some(id), why).map_err(keep::Refusal::State)
     })?;
     if let Some(trial) = ended {
-        let text = ran_out(&trial);
+        let text = match why {
+            Ending::Stopped => stopped(&trial),
+            Ending::RanOut | Ending::RolledBack => ran_out(&trial),
+        };
         notice::to_terminal(&trial.from, &text);
         notice::to_syslog(&text);
     }
@@ -283,5 +337,13 @@ pub(crate) fn ran_out(trial: &Pending) -> String {
     format!(
         "{} was not confirmed within {} s and was rolled back; the rules from before are loaded again",
         trial.new.entry.policy, trial.seconds
+    )
+}
+
+/// The message about a trial whose agent or guard was stopped.
+pub(crate) fn stopped(trial: &Pending) -> String {
+    format!(
+        "{} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again",
+        trial.new.entry.policy
     )
 }
