@@ -1,6 +1,7 @@
 //! Proof: hosts in network namespaces, real packets, the real kernel.
 //!
 //! - [`ns`]: namespaces, entered by the tests themselves (no root needed).
+//! - [`machine`]: a machine with a real systemd, for the units.
 //! - [`net`]: veth, bridges, VXLAN as flannel sets them up.
 //! - [`open`]: open connections, real ones and conntrack entries alone.
 //! - [`probe`]: servers and clients that say whether something gets through.
@@ -13,6 +14,7 @@
 
 pub mod case;
 mod counts;
+pub mod machine;
 pub mod net;
 pub mod ns;
 pub mod open;
