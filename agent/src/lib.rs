@@ -31,6 +31,7 @@ pub mod policy_text;
 pub mod ready;
 pub mod revocation;
 pub mod routes;
+pub mod scope;
 pub mod secure_file;
 pub mod since;
 pub mod sockets;

@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::atomic::Ordering;
@@ -580,6 +581,29 @@ netns_test! {
             assert!(trail.contains("\"stopped\"") && trail.contains("copy.toml"), "{name}: {trail}");
             let late = host.peerwall(&["confirm"]);
             assert!(said(&late).contains("nothing waits"), "{name}: {}", said(&late));
+        }
+    }
+}
+
+netns_test! {
+    fn a_guard_does_without_a_systemd_that_refuses_or_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let copy = write(folder.path(), "copy.toml", &policy(&["192.0.2.2"]));
+        fs::create_dir_all("/run/systemd").unwrap();
+        let systemd = UnixListener::bind("/run/systemd/private").unwrap();
+        for (name, answer) in [("silent", &b""[..]), ("refuses", b"REJECTED EXTERNAL\r\n"), ("strange", &[b'\n'; 4096])] {
+            let host = Host::new(name);
+            host.peerwall_ok(&["apply", path.to_str().unwrap()]);
+            host.peerwall_ok(&["apply", "--confirm", "3s", copy.to_str().unwrap()]);
+            let (mut guard, _) = systemd.accept().unwrap();
+            let _ = guard.write_all(answer);
+            let start = Instant::now();
+            while peers(&host).contains("192.0.2.2") {
+                assert!(start.elapsed() < PATIENCE, "{name}: the trial is still in force");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(peers(&host).contains("192.0.2.1"), "{name}");
         }
     }
 }

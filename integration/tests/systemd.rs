@@ -7,6 +7,8 @@ use peerwall_integration::machine::{Machine, Seed};
 
 const POLICY: &str =
     "version = 1\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+/// The port that a trial opens.
+const TRIED: &str = "tcp dport 80 ";
 
 /// Whether a rule with these words is loaded.
 fn has(machine: &Machine, words: &str) -> bool {
@@ -16,6 +18,27 @@ fn has(machine: &Machine, words: &str) -> bool {
 fn property(machine: &Machine, unit: &str, name: &str) -> String {
     let value = machine.sh(&format!("systemctl show --property {name} --value {unit}"));
     value.trim().to_owned()
+}
+
+/// Another policy on trial, from a login session of its own that ends at once.
+fn try_out(machine: &Machine, time: &str) {
+    machine.sh(&format!(
+        "sed s/22/80/ /etc/peerwall/policy.toml >/etc/peerwall/copy.toml && systemd-run --scope --quiet \
+         peerwall apply --force --confirm {time} /etc/peerwall/copy.toml"
+    ));
+    assert!(has(machine, TRIED));
+    // Until the guard has left the group that it was started in.
+    machine.sh("for i in $(seq 100); do systemctl --quiet is-active 'peerwall-guard-*.scope' && exit; sleep 0.05; done; exit 1");
+}
+
+fn last_event(machine: &Machine) -> String {
+    machine.sh("tail -n 1 /var/lib/peerwall/audit.log")
+}
+
+/// Waits until a trial's time is over, and the guard has done what it is there for.
+fn gone_back_by_the_guard(machine: &mut Machine) {
+    machine.until(&format!("! nft list table inet peerwall | grep '{TRIED}'"));
+    machine.until("tail -n 1 /var/lib/peerwall/audit.log | grep ran-out | grep guard");
 }
 
 #[test]
@@ -49,4 +72,54 @@ fn what_is_installed_starts_lives_and_leaves_its_rules() {
     machine.sh("systemctl stop peerwall");
     assert!(has(&machine, "tcp dport 22 "));
     assert_eq!(property(&machine, "peerwall", "Result"), "success");
+}
+
+#[test]
+fn a_trial_is_over_when_the_unit_is_stopped_or_restarted() {
+    let machine = Seed::installed(POLICY).boot("");
+    for verb in ["restart", "stop"] {
+        try_out(&machine, "60s");
+        machine.sh(&format!("systemctl {verb} peerwall"));
+        assert!(
+            !has(&machine, TRIED) && has(&machine, "tcp dport 22 "),
+            "{verb}"
+        );
+        let last = last_event(&machine);
+        assert!(last.contains("\"stopped\""), "{verb}: {last}");
+        let journal = machine.journal();
+        assert!(
+            journal.contains("was not confirmed before its agent or guard was stopped"),
+            "{journal}"
+        );
+        machine.sh("sed -i 's/^version/# once more\\n&/' /etc/peerwall/policy.toml");
+    }
+}
+
+#[test]
+fn the_guard_outlives_the_unit_and_the_session() {
+    let seed = Seed::installed(POLICY);
+    // Nobody comes after an agent that dies.
+    seed.write(
+        "etc/systemd/system/peerwall.service.d/once.conf",
+        "[Service]\nRestart=no\n",
+    );
+    let mut machine = seed.boot("");
+    try_out(&machine, "4s");
+    machine.sh("systemctl kill --signal KILL peerwall");
+    machine.until("! systemctl is-active peerwall");
+    assert!(has(&machine, TRIED), "the time is not over");
+    gone_back_by_the_guard(&mut machine);
+    machine.sh("peerwall apply /etc/peerwall/policy.toml");
+
+    // No agent: a session that ends, and takes with it whatever is left of it (KillUserProcesses=yes).
+    machine.sh("sed -i 's/^version/# once more\\n&/' /etc/peerwall/policy.toml");
+    machine.sh(
+        "sed s/22/80/ /etc/peerwall/policy.toml >/etc/peerwall/copy.toml
+         systemd-run --scope --quiet --unit session-1 -p SendSIGHUP=yes sh -c \
+             'peerwall apply --force --confirm 4s /etc/peerwall/copy.toml && touch /run/tried && exec sleep 100' >/dev/null 2>&1 &
+         for i in $(seq 100); do [ -e /run/tried ] && systemctl --quiet is-active 'peerwall-guard-*.scope' && exit; sleep 0.05; done; exit 1",
+    );
+    machine.sh("systemctl stop session-1.scope");
+    assert!(has(&machine, TRIED), "a logout does not end it");
+    gone_back_by_the_guard(&mut machine);
 }

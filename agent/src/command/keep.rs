@@ -29,6 +29,7 @@ use crate::notice;
 use crate::output::{Output, complain};
 use crate::ready::Ready;
 use crate::revocation;
+use crate::scope;
 use crate::since;
 
 /// The guard looks this often whether somebody confirmed.
@@ -214,9 +215,13 @@ pub(crate) fn tried(seconds: u64) -> String {
 /// Waits until the trial that waits has to be confirmed by, and goes back if nobody else did anything. It ends only
 /// when the trial is confirmed or gone back from: whatever fails is tried again.
 ///
-/// If it is stopped, it goes back at once, since it may be killed next.
+/// It leaves the control group of the unit or session that it was started from, so that it is not killed with that. If it
+/// is stopped all the same, it goes back at once, since it may be killed next.
 pub(super) fn guard() -> u8 {
     let mut stop = Stop::listen();
+    if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
+        log::debug!("stays in its control group: {err}");
+    }
     let state = State::open();
     let mut mine: Option<u64> = None;
     let mut graced_until: Option<Instant> = None;
