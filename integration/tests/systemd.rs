@@ -123,3 +123,88 @@ fn the_guard_outlives_the_unit_and_the_session() {
     assert!(has(&machine, TRIED), "a logout does not end it");
     gone_back_by_the_guard(&mut machine);
 }
+
+/// Whatever the root is like, the host is not open.
+#[test]
+fn a_root_that_is_full_or_read_only_does_not_keep_the_rules_from_being_loaded() {
+    const SMALL: &str = "8m,nr_inodes=600";
+    // Also without a directory for the state, and with a policy that cannot be read.
+    for (name, first) in [
+        ("read-only", "mount -o remount,ro /"),
+        (
+            "read-only, with a state",
+            "mkdir -m 0700 /var/lib/peerwall && mount -o remount,ro /",
+        ),
+        (
+            "without inodes",
+            "i=0; while : >/var/tmp/$i; do i=$((i+1)); done 2>/dev/null",
+        ),
+        (
+            "without space",
+            "head -c 16M /dev/zero >/var/tmp/fill 2>/dev/null || true",
+        ),
+        (
+            "read-only, without a policy",
+            "rm /etc/peerwall/policy.toml; mount -o remount,ro /",
+        ),
+    ] {
+        let seed = Seed::installed(POLICY).root_size(SMALL);
+        let machine = seed.boot(first);
+        let state = property(&machine, "peerwall-boot", "ExecMainStatus");
+        let is_loaded = if name.contains("policy") { "2" } else { "0" };
+        assert_eq!(state, is_loaded, "{name}\n{}", machine.journal());
+        // The agent that is right behind it is no proof of that.
+        machine.sh("systemctl stop peerwall && nft delete table inet peerwall && (systemctl restart peerwall-boot || true)");
+        assert!(has(&machine, "tcp dport 22 "), "{name}");
+        machine.sh("systemctl start peerwall");
+        assert!(has(&machine, "tcp dport 22 "), "{name}");
+    }
+}
+
+/// State and policy may be on mounts of their own, which fail.
+#[test]
+fn a_host_is_closed_though_its_var_cannot_be_mounted() {
+    let seed = Seed::installed(POLICY);
+    seed.write(
+        "etc/fstab",
+        "tmpfs /var tmpfs no-such-option,nofail 0 0\ntmpfs /etc/peerwall tmpfs no-such-option,nofail 0 0\n",
+    );
+    let machine = seed.boot("");
+    assert_eq!(property(&machine, "var.mount", "Result"), "exit-code");
+    for unit in ["peerwall-boot", "peerwall"] {
+        assert_eq!(property(&machine, unit, "ActiveState"), "active", "{unit}");
+    }
+    assert!(has(&machine, "tcp dport 22 "));
+}
+
+/// What peerwall keeps is read after it is mounted, however long that takes.
+#[test]
+fn boot_waits_for_the_mounts_of_its_files() {
+    let seed = Seed::installed("version = 1\n");
+    seed.write(
+        "etc/systemd/system/slow.service",
+        "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/sleep 1\n",
+    );
+    for (what, target) in [("state", "var/lib/peerwall"), ("policy", "etc/peerwall")] {
+        let unit = format!("{}.mount", target.replace('/', "-"));
+        seed.write(
+            &format!("etc/systemd/system/{unit}"),
+            &format!(
+                "[Unit]\nDefaultDependencies=no\nRequires=slow.service\nAfter=slow.service\nBefore=local-fs.target\n\
+                 [Mount]\nWhat=/var/{what}\nWhere=/{target}\nOptions=bind\n"
+            ),
+        );
+        seed.write(
+            &format!("etc/systemd/system/local-fs.target.d/{what}.conf"),
+            &format!("[Unit]\nWants={unit}\n"),
+        );
+    }
+    seed.write("var/policy/policy.toml", POLICY);
+    let machine = seed.boot("mkdir -m 0700 /var/state");
+    assert!(has(&machine, "tcp dport 22 "));
+    assert!(
+        machine
+            .sh("cat /var/state/audit.log")
+            .contains("\"booted\"")
+    );
+}
