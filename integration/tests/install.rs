@@ -230,6 +230,19 @@ fn no_unit_asks_for_what_may_fail() {
     }
 }
 
+/// iptables-legacy runs modprobe for these two, which the units' capabilities and mounts do not let it do.
+#[test]
+fn modules_that_the_kernel_does_not_load_itself_are_loaded_first() {
+    for unit in ["peerwall.service", "peerwall-boot.service"] {
+        let path = Path::new(REPOSITORY).join("agent/systemd").join(unit);
+        let text = fs::read_to_string(path).unwrap();
+        for verb in ["Wants", "After"] {
+            let line = format!("{verb}=modprobe@ip_tables.service modprobe@ip6_tables.service");
+            assert!(text.lines().any(|each| each == line), "{unit}: {line}");
+        }
+    }
+}
+
 #[test]
 fn the_unit_is_confined() {
     let folder = units();
