@@ -13,6 +13,7 @@ use crate::agent::state::{self, Kept, Pending, State};
 use crate::audit::{self, Who};
 use crate::caller::Caller;
 use crate::files::FileSystem;
+use crate::kernel::lacks;
 use crate::passing;
 use crate::ready::prepare_stored;
 use crate::secure_file;
@@ -170,6 +171,7 @@ pub fn of_backend(err: &BackendError) -> Fault {
         text: err.to_string(),
         is_passing,
         is_unknown,
+        is_lack: lacks(err),
     }
 }
 

@@ -374,6 +374,36 @@ netns_test! {
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
     }
 
+    fn boot_loads_what_was_confirmed_by_the_backend_that_is_left() {
+        let host = host_with_rules(Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let wrong = folder.path().join("policy.toml");
+        std::fs::write(&wrong, "nonsense").unwrap();
+        let wrong = wrong.to_str().unwrap();
+        let reboot = || {
+            host.sh("iptables-legacy -F; iptables-legacy -X; ip6tables-legacy -F; ip6tables-legacy -X; nft flush ruleset; rm -rf /run/peerwall");
+        };
+        // Confirmed by iptables, which is not there any more.
+        assert_eq!(iptables(&host, "apply").0, Some(0));
+        reboot();
+        let output = host.peerwall(&["--iptables", folder.path().to_str().unwrap(), "boot", wrong]);
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("loaded number 1"), "{said}");
+        assert!(host.sh("nft list table inet peerwall").contains("129.21.49.48"), "{said}");
+        // Confirmed by nf_tables, which the next kernel lacks.
+        host.peerwall_ok(&["apply", "--backend", "nft", EXAMPLE]);
+        reboot();
+        let output = without_netfilter_netlink(&host, &["boot", wrong]);
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("loaded number 1"), "{said}");
+        assert!(saved(&host, Flavour::Legacy).contains("129.21.49.48"), "{said}");
+        // Neither can be had: that is said, and the unit fails.
+        reboot();
+        let output = without_netfilter_netlink(&host, &["--iptables", folder.path().to_str().unwrap(), "boot", wrong]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains("not even the closed ruleset"), "{said}");
+    }
+
     fn the_story_on_a_kernel_without_nf_tables() {
         let cluster = Cluster::build(Flavour::Legacy);
         cluster.wait_until_up();

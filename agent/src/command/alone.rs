@@ -1,6 +1,7 @@
 //! Loads rulesets without an agent: for `confirm`, `rollback`, `boot` and the guard.
 
 use peerwall_core::agent::keep::Fault;
+use peerwall_core::backend::BackendError;
 use peerwall_core::ruleset::Ruleset;
 
 use super::loading::Loading;
@@ -9,6 +10,7 @@ use crate::agent::Holder;
 use crate::agent::state::{Before, Kept};
 use crate::cli::BackendName;
 use crate::keeper::{Loader, of_backend};
+use crate::kernel::lacks;
 use crate::output::Output;
 use crate::since;
 
@@ -60,10 +62,16 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     };
     let mut holder = Holder::choose(asked, true).map_err(|err| Fault {
         is_passing: true,
+        is_lack: to.by_iptables,
         ..Fault::new(err)
     })?;
+    // iptables does not say what it lacks.
+    let fault = |err: BackendError| Fault {
+        is_lack: to.by_iptables || lacks(&err),
+        ..of_backend(&err)
+    };
     let mut loading = Loading::new(wanted.is_some() && holder.is_loaded() == Some(false), old);
-    let done = holder.converge(wanted).map_err(|err| of_backend(&err))?;
+    let done = holder.converge(wanted).map_err(fault)?;
     loading.was(done.before);
     // The one is in force; only now the other may go.
     match (holder.is_deaf(), was_by_iptables) {

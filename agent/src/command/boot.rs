@@ -9,7 +9,7 @@ use peerwall_core::ruleset::compile::compile;
 
 use super::alone::Alone;
 use super::{DONE, TROUBLE};
-use crate::agent::state::{self, Kept, State};
+use crate::agent::state::{self, Entry, Kept, State};
 use crate::audit::Who;
 use crate::files::FileSystem;
 use crate::keeper::Keeper;
@@ -48,6 +48,14 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
     })
 }
 
+/// The backend, where it is not the usual one.
+fn by(entry: &Entry) -> &'static str {
+    match entry.by_iptables {
+        true => ", by iptables",
+        false => "",
+    }
+}
+
 pub(super) fn run(policy: &Path) -> u8 {
     let output = Output::new(false);
     let Some(closed) = closed() else {
@@ -72,15 +80,19 @@ pub(super) fn run(policy: &Path) -> u8 {
     match boot.booted {
         Booted::Confirmed(entry) => {
             output.text(&format!(
-                "loaded number {} of {}, from {}\n",
-                entry.number, entry.time, entry.policy
+                "loaded number {} of {}, from {}{}\n",
+                entry.number,
+                entry.time,
+                entry.policy,
+                by(&entry)
             ));
             DONE
         }
         Booted::Policy(entry) => {
             output.text(&format!(
-                "nothing that was confirmed could be loaded; applied {}\n",
-                entry.policy
+                "nothing that was confirmed could be loaded; applied {}{}\n",
+                entry.policy,
+                by(&entry)
             ));
             DONE
         }

@@ -39,6 +39,8 @@ pub struct Fault {
     pub is_passing: bool,
     /// Whether it may have been done all the same.
     pub is_unknown: bool,
+    /// Whether this host lacks what the backend needs, so that the other one may succeed.
+    pub is_lack: bool,
 }
 
 impl Fault {
@@ -48,6 +50,7 @@ impl Fault {
             text: text.into(),
             is_passing: false,
             is_unknown: false,
+            is_lack: false,
         }
     }
 }
@@ -759,8 +762,9 @@ pub struct Boot {
     pub problems: Vec<String>,
 }
 
-/// Loads what was confirmed last; else what was confirmed before; else the policy; else `closed`. What fails and may
-/// pass is tried again.
+/// Loads what was confirmed last; else what was confirmed before; else one of these by the other backend, where the host lacks
+/// what their own needs; else the policy; else `closed`, each by the other backend too. What fails and may pass is tried
+/// again.
 pub fn boot<W: World>(
     world: &mut W,
     mut policy: impl FnMut(&mut W) -> Result<Kept<W::Ruleset>, Fault>,
@@ -782,56 +786,94 @@ pub fn boot<W: World>(
         problems.push(fault.text);
         History::default()
     });
+    let mut lacking = Vec::new();
     for entry in history.kept.iter().rev() {
-        let loaded = persist(world, |world| {
-            let ruleset = world.stored(entry)?;
-            let kept = Kept {
-                entry: entry.clone(),
-                ruleset,
-            };
-            world.load(&kept)
-        });
-        match loaded {
-            Ok(()) => {
-                world.record(of(Kind::Booted, Some(entry)));
-                let booted = Booted::Confirmed(entry.clone());
-                return Boot { booted, problems };
+        match load_entry(world, entry) {
+            Ok(()) => return booted(world, entry.clone(), Booted::Confirmed, problems),
+            Err(fault) => {
+                problems.push(format!("number {}: {fault}", entry.number));
+                lacking.extend(fault.is_lack.then(|| other_backend(entry)));
             }
-            Err(fault) => problems.push(format!("number {}: {fault}", entry.number)),
         }
     }
-    let usable = persist(world, &mut policy)
-        .map_err(|fault| fault.text)
-        .and_then(
-            |kept| match history.refused == Some(kept.entry.digest.clone()) {
-                true => Err(format!("{} was gone back from", kept.entry.policy)),
-                false => Ok(kept),
-            },
-        );
-    let loaded = usable.and_then(|kept| {
-        persist(world, |world| world.load(&kept))
-            .map(|()| kept.entry)
-            .map_err(|fault| fault.text)
+    for entry in lacking {
+        match load_entry(world, &entry) {
+            Ok(()) => return booted(world, entry, Booted::Confirmed, problems),
+            Err(fault) => problems.push(format!(
+                "number {}, by the other backend: {fault}",
+                entry.number
+            )),
+        }
+    }
+    let usable = persist(world, &mut policy).and_then(|kept| {
+        match history.refused == Some(kept.entry.digest.clone()) {
+            true => Err(Fault::new(format!(
+                "{} was gone back from",
+                kept.entry.policy
+            ))),
+            false => Ok(kept),
+        }
     });
-    match loaded {
-        Ok(entry) => {
-            world.record(of(Kind::Booted, Some(&entry)));
-            let booted = Booted::Policy(entry);
-            return Boot { booted, problems };
-        }
-        Err(why) => problems.push(why),
+    match usable.and_then(|kept| load_by_either(world, kept, &mut problems)) {
+        Ok(entry) => return booted(world, entry, Booted::Policy, problems),
+        Err(fault) => problems.push(fault.text),
     }
-    let booted = match persist(world, |world| world.load(closed)) {
-        Ok(()) => {
-            world.record(of(Kind::Booted, Some(&closed.entry)));
-            Booted::Closed
-        }
+    match load_by_either(world, closed.clone(), &mut problems) {
+        Ok(entry) => booted(world, entry, |_| Booted::Closed, problems),
         Err(fault) => {
             problems.push(fault.text);
-            Booted::Nothing
+            let booted = Booted::Nothing;
+            Boot { booted, problems }
         }
-    };
+    }
+}
+
+/// What boot came to, with its line in the audit trail.
+fn booted<W: World>(
+    world: &mut W,
+    entry: Entry,
+    how: impl FnOnce(Entry) -> Booted,
+    problems: Vec<String>,
+) -> Boot {
+    world.record(of(Kind::Booted, Some(&entry)));
+    let booted = how(entry);
     Boot { booted, problems }
+}
+
+/// Loads an entry of the history by the backend that it names.
+fn load_entry<W: World>(world: &mut W, entry: &Entry) -> Result<(), Fault> {
+    persist(world, |world| {
+        let ruleset = world.stored(entry)?;
+        let entry = entry.clone();
+        world.load(&Kept { entry, ruleset })
+    })
+}
+
+/// Loads a ruleset, by the other backend if this host lacks what its own needs. Returns the entry with the backend that it
+/// was.
+fn load_by_either<W: World>(
+    world: &mut W,
+    kept: Kept<W::Ruleset>,
+    problems: &mut Vec<String>,
+) -> Result<Entry, Fault> {
+    match persist(world, |world| world.load(&kept)) {
+        Ok(()) => Ok(kept.entry),
+        Err(fault) if fault.is_lack => {
+            problems.push(fault.text);
+            let entry = other_backend(&kept.entry);
+            let kept = Kept { entry, ..kept };
+            persist(world, |world| world.load(&kept)).map(|()| kept.entry)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The same, for the other backend.
+fn other_backend(entry: &Entry) -> Entry {
+    Entry {
+        by_iptables: !entry.by_iptables,
+        ..entry.clone()
+    }
 }
 
 /// Tries again what fails and may pass.

@@ -45,6 +45,10 @@ struct Memory {
     /// The members of everybody's lists, as a multiple of [`LISTS`].
     lists: R,
     are_lists_wrong: bool,
+    /// What the kernel lacks something for: rulesets by nf_tables, and by iptables.
+    lacks: (BTreeSet<R>, BTreeSet<R>),
+    /// Whether what is loaded is by iptables.
+    by_iptables: bool,
 }
 
 /// A ruleset is the number of its policy and a multiple of this for the members of its lists.
@@ -61,6 +65,7 @@ impl Memory {
             text: "a fault".into(),
             is_passing,
             is_unknown,
+            is_lack: false,
         };
         match mishap {
             Mishap::None => Ok(act(self)),
@@ -108,7 +113,7 @@ impl Memory {
         Before {
             entry: last.filter(is_loaded).cloned(),
             ruleset: self.kernel,
-            by_iptables: false,
+            by_iptables: self.by_iptables,
             cut: true,
         }
     }
@@ -158,8 +163,19 @@ impl World for Memory {
         })
     }
     fn load(&mut self, kept: &Kept<R>) -> Result<(), Fault> {
+        let lacks = match kept.entry.by_iptables {
+            true => &self.lacks.1,
+            false => &self.lacks.0,
+        };
+        if lacks.contains(&kept.ruleset) {
+            return Err(Fault {
+                is_lack: true,
+                ..Fault::new("the kernel lacks something")
+            });
+        }
         self.step(|memory| {
             memory.kernel = Some(kept.ruleset);
+            memory.by_iptables = kept.entry.by_iptables;
             memory.loaded.insert(kept.ruleset % LISTS);
         })
     }
@@ -541,6 +557,54 @@ cases! {
     boot_says_that_nothing_is_loaded(memory = Memory::with(&[Mishap::None, Mishap::None, Mishap::Fails])) {
         assert_eq!(boot_it(&mut memory).booted, Booted::Nothing);
     }
+    boot_loads_an_earlier_one_before_it_tries_the_other_backend(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.reboot();
+        memory.lacks.0 = [2].into();
+        assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(entry) if entry.digest == "1"));
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(1), false));
+    }
+    boot_loads_the_newest_by_the_other_backend_where_the_kernel_lacks_something(memory = applied()) {
+        apply(&mut memory, &policy(2)).unwrap();
+        memory.reboot();
+        memory.lacks.0 = [CLOSED, 1, 2].into();
+        let boot = boot_it(&mut memory);
+        assert!(matches!(boot.booted, Booted::Confirmed(entry) if entry.digest == "2" && entry.by_iptables));
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(2), true));
+        assert_eq!(boot.problems.len(), 2);
+        // The history is not changed: the next kernel may have it again.
+        assert!(memory.history.kept.iter().all(|entry| !entry.by_iptables));
+    }
+    boot_uses_nf_tables_where_iptables_is_gone(memory = Memory::default()) {
+        let mut by_iptables = policy(1);
+        by_iptables.entry.by_iptables = true;
+        apply(&mut memory, &by_iptables).unwrap();
+        memory.reboot();
+        memory.lacks.1 = [CLOSED, 1].into();
+        assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(_)));
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(1), false));
+    }
+    boot_does_not_try_the_other_backend_for_what_is_only_damaged(memory = applied()) {
+        memory.rulesets.clear();
+        memory.reboot();
+        assert_eq!(boot_it(&mut memory).problems.len(), 2);
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(CLOSED), false));
+    }
+    boot_applies_the_policy_by_the_other_backend(memory = Memory::default()) {
+        memory.lacks.0 = [5].into();
+        let boot = boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
+        assert!(matches!(boot.booted, Booted::Policy(entry) if entry.by_iptables));
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(5), true));
+    }
+    boot_closes_by_the_other_backend(memory = Memory::default()) {
+        memory.lacks.0 = [CLOSED].into();
+        assert_eq!(boot_it(&mut memory).booted, Booted::Closed);
+        assert_eq!((memory.kernel, memory.by_iptables), (Some(CLOSED), true));
+    }
+    boot_loads_nothing_where_neither_backend_can(memory = Memory::default()) {
+        memory.lacks = ([CLOSED].into(), [CLOSED].into());
+        assert_eq!(boot_it(&mut memory).booted, Booted::Nothing);
+    }
     a_clock_that_is_set_back_moves_no_deadline(memory = tried()) {
         // Time since the boot only grows; another boot's deadline is over.
         memory.millis += 59_000;
@@ -707,7 +771,8 @@ enum Event {
     Look,
     RollBack,
     Remove,
-    Reboot,
+    /// Whether into a kernel that lacks what nf_tables needs.
+    Reboot(bool),
     Wait(u64),
     /// The agent reads its policy because a file changed.
     Read(R),
@@ -724,7 +789,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Look),
         1 => Just(Event::RollBack),
         1 => Just(Event::Remove),
-        1 => Just(Event::Reboot),
+        1 => any::<bool>().prop_map(Event::Reboot),
         3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
         2 => number.prop_map(Event::Read),
         2 => (0u8..4).prop_map(|times| Event::Lists(times * LISTS)),
@@ -788,7 +853,7 @@ impl Run {
                 let done = remove(&mut self.memory);
                 self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
             }
-            Event::Reboot => self.reboot(),
+            Event::Reboot(lacks) => self.reboot(*lacks),
             Event::Wait(millis) => self.memory.millis += millis,
             Event::Read(number) => self.read(*number),
         }
@@ -871,7 +936,8 @@ impl Run {
         matches!(gone, Ok(Some(trial)) if trial.before.entry.is_some() && trial.before.ruleset.is_some())
     }
 
-    fn reboot(&mut self) {
+    fn reboot(&mut self, lacks: bool) {
+        self.memory.lacks.0 = (0..=R::MAX).filter(|_| lacks).collect();
         let mishaps = std::mem::take(&mut self.memory.mishaps);
         self.memory.reboot();
         self.memory.mishaps = mishaps;
