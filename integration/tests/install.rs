@@ -158,6 +158,62 @@ fn wrong_words_install_nothing() {
     assert_eq!(tree(root.path()), []);
 }
 
+/// The program is what removes its rules, so it does not go away before them unasked.
+#[test]
+fn uninstall_says_what_is_still_loaded() {
+    peerwall_integration::ns::world("uninstall_says_what_is_still_loaded", || {
+        use peerwall_integration::ns::sh;
+        sh("mount -t tmpfs tmpfs /usr/local && mount -t tmpfs tmpfs /etc/systemd/system");
+        let program = Path::new("/usr/local/sbin/peerwall");
+        let policy = Path::new(REPOSITORY).join("policy.toml");
+        let uninstall = |args: &[&str]| {
+            let output = script("uninstall", args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.code(), said)
+        };
+        for (backend, name) in [
+            ("nft", "the table inet peerwall"),
+            ("iptables", "chains PEERWALL-* in ip6tables-"),
+        ] {
+            let installed = script(
+                "install",
+                &["--binary", &peerwall_bin().display().to_string()],
+            );
+            assert!(installed.status.success(), "{installed:?}");
+            let policy = policy.display();
+            sh(&format!(
+                "{} apply --backend {backend} {policy}",
+                program.display()
+            ));
+            let (code, said) = uninstall(&[]);
+            assert_eq!(code, Some(1), "{backend}: {said}");
+            assert!(
+                said.contains(name) && said.contains("    peerwall remove\n"),
+                "{backend}: {said}"
+            );
+            assert!(program.exists(), "{backend}: nothing was removed");
+            // Asked for, the rules outlive it.
+            let (code, said) = uninstall(&["--keep-rules"]);
+            assert!(
+                code == Some(0) && said.contains("still loaded") && said.contains(name),
+                "{backend}: {said}"
+            );
+            assert!(!program.exists());
+            // Without rules there is nothing to say.
+            script(
+                "install",
+                &["--binary", &peerwall_bin().display().to_string()],
+            );
+            sh(&format!("{} remove --backend {backend}", program.display()));
+            let (code, said) = uninstall(&[]);
+            assert!(
+                code == Some(0) && said.is_empty() && !program.exists(),
+                "{backend}: {said}"
+            );
+        }
+    });
+}
+
 /// The units, with a program that is there.
 fn units() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
