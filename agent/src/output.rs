@@ -98,7 +98,9 @@ static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 extern "C" fn look_at_stdout() {
     // SAFETY: F_GETFD reads a flag of a number, whether or not it is a file descriptor.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-    WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+    // Any other error says nothing about the descriptor.
+    let is_closed = flags == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF);
+    WAS_CLOSED.store(is_closed, Ordering::Relaxed);
 }
 
 /// The C library calls what is listed here before it calls `main`.
