@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::fcntl::Flock;
 use peerwall_core::agent::keep;
 pub use peerwall_core::agent::keep::{Clock, Entry, History};
 use peerwall_core::policy::{Discovery, Policy};
@@ -23,7 +22,7 @@ use crate::caller::Caller;
 use crate::detached;
 use crate::policy_text::PolicyText;
 use crate::secure_file::named;
-use crate::secure_file::private::Private;
+use crate::secure_file::private::{Lock, Private};
 
 /// How many confirmed rulesets are told of.
 pub const TOLD: usize = 5;
@@ -230,7 +229,7 @@ impl State {
     ///
     /// # Errors
     /// If the lock cannot be had.
-    pub fn lock(&self) -> io::Result<Flock<fs::File>> {
+    pub fn lock(&self) -> io::Result<Lock> {
         self.folder.lock(LOCK)
     }
 

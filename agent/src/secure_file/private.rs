@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 
 use crate::passing::is_passing;
@@ -169,12 +170,12 @@ impl Private {
     ///
     /// # Errors
     /// With the name of the file: the operating system's, or who holds it for too long.
-    pub fn lock(&self, name: &str) -> io::Result<Flock<File>> {
+    pub fn lock(&self, name: &str) -> io::Result<Lock> {
         self.lock_within(name, LOCK_PATIENCE)
     }
 
     /// The same with a bound on the time to wait.
-    pub(super) fn lock_within(&self, name: &str, patience: Duration) -> io::Result<Flock<File>> {
+    pub(super) fn lock_within(&self, name: &str, patience: Duration) -> io::Result<Lock> {
         let lock = || lock(open_own(&self.make()?, name, OFlag::empty())?, patience);
         lock().map_err(|err| named(&self.path.join(name), err))
     }
@@ -194,22 +195,30 @@ fn open_own(folder: &Folder, name: &str, flags: OFlag) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
-fn lock(mut file: File, patience: Duration) -> io::Result<Flock<File>> {
+/// A locked file. The lock ends when the file is closed, which cannot fail; nix's `Flock` panics where unlocking
+/// does.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+fn lock(file: File, patience: Duration) -> io::Result<Lock> {
     let until = Instant::now() + patience;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => return Ok(locked),
-            Err((file, Errno::EINTR)) => file,
-            Err((file, errno)) if is_passing(errno as i32) && Instant::now() < until => {
+        // SAFETY: flock(2) touches no memory, and the descriptor is open.
+        let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        match Errno::result(locked) {
+            Ok(_) => return Ok(Lock { _file: file }),
+            Err(Errno::EINTR) => {}
+            Err(errno) if is_passing(errno as i32) && Instant::now() < until => {
                 thread::sleep(LOCK_RETRY_EVERY);
-                file
             }
-            Err((file, Errno::EWOULDBLOCK)) => {
+            Err(Errno::EWOULDBLOCK) => {
                 let why = format!("{} has locked it for too long", holder(&file));
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
-            Err((_, err)) => return Err(err.into()),
-        };
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
