@@ -339,6 +339,7 @@ impl Socket {
             false => Msg::DONTWAIT,
         };
         watchdog::progress();
+        let mut tries = 1;
         loop {
             match self.inner.recv(&mut self.buffer, flags) {
                 Ok((len, _)) => return Ok(Some(&self.buffer[..len])),
@@ -346,6 +347,11 @@ impl Socket {
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
                     return Err(NetlinkError::Lost);
+                }
+                // The datagram is still there.
+                Err(err) if passing::is_passing_io(&err) && tries < passing::TRIES => {
+                    tries += 1;
+                    std::thread::sleep(passing::PAUSE);
                 }
                 Err(err) => return Err(io_error("receive from the kernel")(err)),
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How long to wait before the next attempt.
 pub const PAUSE: Duration = Duration::from_millis(50);
 /// How often a single call is repeated.
-const TRIES: u32 = 10;
+pub const TRIES: u32 = 10;
 
 /// Whether an error says nothing about the request, but only about this moment: a signal came, or memory, buffers
 /// or file descriptors were short.
