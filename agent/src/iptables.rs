@@ -28,6 +28,8 @@ pub struct Iptables {
     why: String,
     /// Whether there is ipset, and a kernel that has it.
     has_ipset: bool,
+    /// Whether the kernel has IPv6. Asked once, so that reading and changing cannot differ in it.
+    has_ipv6: bool,
 }
 
 /// Why something did not happen.
@@ -41,6 +43,13 @@ pub enum IptablesError {
         tool: String,
         /// What it said.
         said: String,
+    },
+    /// It could not be run, or not be told what it did.
+    NotRun {
+        /// Its name.
+        tool: String,
+        /// The operating system's error.
+        why: String,
     },
     /// The second family was refused and the first could not be taken back.
     Half {
@@ -58,6 +67,7 @@ impl fmt::Display for IptablesError {
                 "there is no iptables-save and iptables-restore here; install iptables, or name its directory with --iptables",
             ),
             Self::Tool { tool, said } => write!(f, "{tool}: {}", said.trim()),
+            Self::NotRun { tool, why } => write!(f, "cannot run {tool}: {why}"),
             Self::Half { refused, rollback } => write!(
                 f,
                 "{refused}; some rules had been changed and could not be changed back: {rollback}"
@@ -137,6 +147,11 @@ impl Steps {
         inputs.into_iter().flatten().count()
     }
 
+    /// What was done, in words; `None` if there was nothing to do.
+    pub fn summary(&self) -> Option<String> {
+        (!self.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".to_owned())
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()
@@ -145,7 +160,8 @@ impl Steps {
 
 /// Whether the kernel has IPv6 at all.
 fn has_ipv6() -> bool {
-    Path::new("/proc/net/if_inet6").exists()
+    // What cannot be asked is no answer.
+    Path::new("/proc/net/if_inet6").try_exists().unwrap_or(true)
 }
 
 impl Iptables {
@@ -164,6 +180,10 @@ impl Iptables {
             // Of all tables: who has its NAT in one of them has its filter there too.
             let save = tool("iptables", suffix, "save");
             let saved = run(&save, &[], None);
+            // The other one would be taken in its place, though this one may have our chains.
+            if let Err(err @ IptablesError::NotRun { .. }) = saved {
+                return Err(err);
+            }
             if let Err(IptablesError::Tool { said, .. }) = &saved
                 && !tools::is_missing(said)
             {
@@ -186,11 +206,15 @@ impl Iptables {
             (0, n) => format!("it holds this host's rules, {n} of them"),
             (_, _) => "it holds our rules".to_owned(),
         };
-        let has_ipset = run("ipset", &["list", "-n"], None).is_ok();
+        let has_ipset = match run("ipset", &["list", "-n"], None) {
+            Err(err @ IptablesError::NotRun { .. }) => return Err(err),
+            sets => sets.is_ok(),
+        };
         Ok(Self {
             suffix,
             why,
             has_ipset,
+            has_ipv6: has_ipv6(),
         })
     }
 
@@ -216,7 +240,7 @@ impl Iptables {
     pub fn observe(&self) -> Result<Seen, IptablesError> {
         Ok(Seen {
             v4: self.observe_family(Family::V4)?,
-            v6: match has_ipv6() {
+            v6: match self.has_ipv6 {
                 true => self.observe_family(Family::V6)?,
                 false => Saved::default(),
             },
@@ -257,37 +281,75 @@ impl Iptables {
             return Ok(());
         }
         for (family, text) in [(Family::V4, &steps.v4), (Family::V6, &steps.v6)] {
-            if let Some(text) = text.as_ref().filter(|_| family == Family::V4 || has_ipv6()) {
+            if let Some(text) = text
+                .as_ref()
+                .filter(|_| family == Family::V4 || self.has_ipv6)
+            {
                 self.restore(family, text, &["--test"])?;
             }
         }
         Ok(())
     }
 
+    /// Makes our chains be what is wanted, and reads them back; what it took. What was there before is restored if
+    /// that does not succeed.
+    ///
+    /// # Errors
+    /// [`IptablesError::Half`], or another one with nothing changed.
+    pub fn bring_about(&self, wanted: Option<&Wanted>) -> Result<Steps, IptablesError> {
+        let seen = self.observe()?;
+        let steps = Steps::new(wanted, &seen);
+        self.commit(&steps, &seen)?;
+        let refused = match self.observe() {
+            Ok(now) if Steps::new(wanted, &now).is_empty() => return Ok(steps),
+            Ok(_) => IptablesError::Tool {
+                tool: self.describe(),
+                said: "read back, the rules are not as they were sent".into(),
+            },
+            Err(err) => err,
+        };
+        Err(self.restore_all(&seen, refused))
+    }
+
     /// Does it, one family after the other; takes the first back if the second is refused.
     ///
     /// # Errors
-    /// [`IptablesError::Tool`] with nothing changed, or [`IptablesError::Half`].
+    /// [`IptablesError::Half`], or another one with nothing changed.
     pub fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
         if let Some(text) = &steps.sets {
             ipset_restore(text)?;
         }
-        let done = self.commit_rules(steps, seen);
-        match (&done, &steps.stale_sets) {
-            (Ok(()), Some(text)) => ipset_restore(text),
-            (Ok(()), None) => Ok(()),
-            (Err(_), _) => {
-                // The old rules are there; they get their old sets back, and the new ones go.
-                let now = self.observe_sets()?;
-                for text in [
-                    ipset::restore(&seen.sets, &now),
-                    ipset::destroy(&seen.sets, &now),
-                ] {
-                    text.map_or(Ok(()), |text| ipset_restore(&text))?;
-                }
-                done
-            }
+        let refused = match (self.commit_rules(steps, seen), &steps.stale_sets) {
+            (Ok(()), Some(text)) => match ipset_restore(text) {
+                Ok(()) => return Ok(()),
+                Err(refused) => return Err(self.restore_all(seen, refused)),
+            },
+            (Ok(()), None) => return Ok(()),
+            (Err(refused), _) => refused,
+        };
+        Err(half(refused, self.restore_sets(&seen.sets)))
+    }
+
+    /// Brings back everything that was there before, after something was refused.
+    fn restore_all(&self, before: &Seen, refused: IptablesError) -> IptablesError {
+        // Old rules need their sets, and new sets can go when no rule uses them.
+        let sets = ipset_from(&before.sets, self.observe_sets());
+        let refused = half(refused, sets);
+        let refused = match self.has_ipv6 {
+            true => self.refused(Family::V6, &before.v6, refused),
+            false => refused,
+        };
+        let refused = self.refused(Family::V4, &before.v4, refused);
+        half(refused, self.restore_sets(&before.sets))
+    }
+
+    /// The old rules are there; they get their old sets back, and the new ones go.
+    fn restore_sets(&self, before: &IpSets) -> Result<(), IptablesError> {
+        let now = self.observe_sets()?;
+        for text in [ipset::restore(before, &now), ipset::destroy(before, &now)] {
+            text.map_or(Ok(()), |text| ipset_restore(&text))?;
         }
+        Ok(())
     }
 
     fn commit_rules(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
@@ -296,7 +358,7 @@ impl Iptables {
         {
             return Err(self.refused(Family::V4, &seen.v4, refused));
         }
-        let Some(text) = steps.v6.as_ref().filter(|_| has_ipv6()) else {
+        let Some(text) = steps.v6.as_ref().filter(|_| self.has_ipv6) else {
             return Ok(());
         };
         let Err(refused) = self.restore(Family::V6, text, &[]) else {
@@ -312,13 +374,7 @@ impl Iptables {
     /// The tables of a family change one after the other, and so do the families: what was changed before
     /// something was refused is taken back.
     fn refused(&self, family: Family, before: &Saved, refused: IptablesError) -> IptablesError {
-        match self.take_back(family, before) {
-            Ok(()) => refused,
-            Err(rollback) => IptablesError::Half {
-                refused: Box::new(refused),
-                rollback: Box::new(rollback),
-            },
-        }
+        half(refused, self.take_back(family, before))
     }
 
     fn take_back(&self, family: Family, before: &Saved) -> Result<(), IptablesError> {
@@ -413,6 +469,23 @@ pub fn save_legacy(family: Family, table: &str) -> Result<String, IptablesError>
         }
         saved => saved,
     }
+}
+
+/// What was refused, and whether what was there before could be restored.
+fn half(refused: IptablesError, restored: Result<(), IptablesError>) -> IptablesError {
+    match restored {
+        Ok(()) => refused,
+        Err(rollback) => IptablesError::Half {
+            refused: Box::new(refused),
+            rollback: Box::new(rollback),
+        },
+    }
+}
+
+/// Fills sets as they were before.
+fn ipset_from(before: &IpSets, now: Result<IpSets, IptablesError>) -> Result<(), IptablesError> {
+    let text = ipset::restore(before, &now?);
+    text.map_or(Ok(()), |text| ipset_restore(&text))
 }
 
 fn ipset_restore(text: &str) -> Result<(), IptablesError> {

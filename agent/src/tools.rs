@@ -3,18 +3,19 @@
 //! They run as root, so the environment does not decide which they are: `PATH` may be unset or empty, which means the
 //! current directory to execvp(3), or begin with a directory of somebody else's.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::iptables::IptablesError;
+use crate::passing;
 use crate::watchdog;
 
 /// Where programs are looked for, in this order.
@@ -31,8 +32,10 @@ const MISSING: &str = "there is no such program in";
 
 /// How long a program may take; longer than those of iptables wait for each other's lock.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often progress is reported meanwhile.
-const STEP: Duration = Duration::from_millis(200);
+/// How long to wait before progress is reported, in milliseconds.
+const STEP_MS: u16 = 200;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The directory of `--iptables`.
 static ASKED: OnceLock<PathBuf> = OnceLock::new();
@@ -87,7 +90,7 @@ fn path_of(folders: &[PathBuf]) -> String {
 /// Runs a program and returns what it printed.
 ///
 /// # Errors
-/// [`IptablesError::Tool`] if there is none, or it fails.
+/// [`IptablesError::Tool`] if there is none, or it fails; [`IptablesError::NotRun`] if that cannot be told.
 pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
     let failed = |said: String| IptablesError::Tool {
         tool: tool.to_owned(),
@@ -98,47 +101,119 @@ pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, Ipt
         let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         return Err(failed(format!("{MISSING} {}", names.join(", "))));
     };
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .env("PATH", path_of(&folders))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|err| failed(err.to_string()))?;
-    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-        let text = text.to_owned();
-        // A tool that stops reading says why when it ends.
-        thread::spawn(move || stdin.write_all(text.as_bytes()));
-    }
-    let output = wait(child).map_err(|err| failed(err.to_string()))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
+        .stderr(Stdio::piped());
+    let ended = passing::repeat(|| command.spawn())
+        .and_then(|child| converse(child, input.unwrap_or_default()));
+    let (status, said, complaint) = ended.map_err(|err| IptablesError::NotRun {
+        tool: tool.to_owned(),
+        why: err.to_string(),
+    })?;
+    match status.success() {
+        true => Ok(String::from_utf8_lossy(&said).into_owned()),
+        false => Err(failed(String::from_utf8_lossy(&complaint).into_owned())),
     }
 }
 
-/// Waits for a program, and reads what it prints. One that takes too long is killed.
-fn wait(child: Child) -> io::Result<Output> {
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(child.wait_with_output()));
-    let start = Instant::now();
-    loop {
-        match receiver.recv_timeout(STEP) {
-            Ok(output) => return output,
-            Err(RecvTimeoutError::Timeout) if start.elapsed() < PATIENCE => watchdog::progress(),
-            Err(_) => {
-                // The thread has not reaped it, so the number is still its own.
-                let _ = kill(pid, Signal::SIGKILL);
-                let why = format!(
-                    "killed, since it did not end within {} s",
-                    PATIENCE.as_secs()
-                );
+/// Gives a program its input, and returns its status and both of its outputs. One that takes too long is killed.
+/// (`Child::wait_with_output` panics if the outputs cannot be read.)
+fn converse(mut child: Child, input: &str) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let mut pipes = Pipes {
+        input: input.as_bytes(),
+        stdin: child.stdin.take(),
+        outputs: Vec::new(),
+    };
+    if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
+        pipes.outputs.push((OwnedFd::from(out).into(), Vec::new()));
+        pipes.outputs.push((OwnedFd::from(err).into(), Vec::new()));
+    }
+    let read = pipes.drain();
+    if read.is_err() {
+        // It may wait for somebody to read its output.
+        let _ = child.kill();
+    }
+    // It is over before anybody looks at what it did, whatever became of its output.
+    let status = passing::repeat(|| child.wait());
+    let [said, complaint] = read?;
+    Ok((status?, said, complaint))
+}
+
+/// This side of a running program.
+struct Pipes<'i> {
+    /// What is still to be written to it.
+    input: &'i [u8],
+    stdin: Option<ChildStdin>,
+    /// Standard output and standard error, with what was read.
+    outputs: Vec<(File, Vec<u8>)>,
+}
+
+impl Pipes<'_> {
+    /// Writes all input and reads both outputs to their ends.
+    fn drain(mut self) -> io::Result<[Vec<u8>; 2]> {
+        let start = Instant::now();
+        if let Some(stdin) = &self.stdin {
+            // A program may print before it has read everything.
+            fcntl(stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        let mut is_open = vec![true; self.outputs.len()];
+        while is_open.contains(&true) {
+            if start.elapsed() > PATIENCE {
+                let why = format!("it did not end within {} s", PATIENCE.as_secs());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
+            watchdog::progress();
+            self.wait(&is_open)?;
+            self.write();
+            for ((pipe, text), is_open) in self.outputs.iter_mut().zip(&mut is_open) {
+                *is_open = *is_open && read_some(pipe, text)?;
+            }
+        }
+        let mut texts = self.outputs.into_iter().map(|(_, text)| text);
+        Ok([(); 2].map(|()| texts.next().unwrap_or_default()))
+    }
+
+    /// Waits until something can be read or written, a moment at most.
+    fn wait(&self, is_open: &[bool]) -> io::Result<()> {
+        let outputs = self.outputs.iter().zip(is_open).filter(|(_, open)| **open);
+        let mut fds: Vec<PollFd<'_>> = outputs
+            .map(|((pipe, _), _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let stdin = self.stdin.iter();
+        fds.extend(stdin.map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
+        passing::repeat(|| Ok(poll(&mut fds, STEP_MS)?)).map(drop)
+    }
+
+    /// Writes what fits, and closes standard input after the last of it.
+    fn write(&mut self) {
+        let Some(stdin) = &mut self.stdin else { return };
+        match stdin.write(self.input) {
+            Ok(len) => self.input = &self.input[len..],
+            Err(err) if passing::is_passing_io(&err) => {}
+            // A program that stops reading says why when it ends.
+            Err(_) => self.input = &[],
+        }
+        if self.input.is_empty() {
+            self.stdin = None;
         }
     }
+}
+
+/// Reads what is there, if anything is. Returns whether there may be more.
+fn read_some(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    passing::repeat(|| Ok(poll(&mut fds, PollTimeout::ZERO)?))?;
+    if fds[0].any() == Some(false) {
+        return Ok(true);
+    }
+    let mut buffer = vec![0; READ_BYTES];
+    let len = passing::repeat(|| pipe.read(&mut buffer))?;
+    text.extend_from_slice(&buffer[..len]);
+    Ok(len > 0)
 }
 
 #[cfg(test)]

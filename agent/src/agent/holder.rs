@@ -11,7 +11,7 @@ use crate::cli::BackendName;
 use crate::command::fallback::{self, in_force};
 use crate::command::plan::summary;
 use crate::converge::{self, Hold};
-use crate::iptables::{Iptables, Steps, Wanted};
+use crate::iptables::{Iptables, Wanted};
 use crate::kernel::{Kernel, lacks};
 use crate::since;
 
@@ -227,18 +227,8 @@ fn by_iptables(iptables: &Iptables, wanted: Option<&Ruleset>) -> Result<Done, St
             format!("iptables cannot say this policy: {}", list.join("; "))
         })?),
     };
-    let seen = iptables.observe().map_err(|err| err.to_string())?;
-    let steps = Steps::new(wanted.as_ref(), &seen);
-    iptables
-        .commit(&steps, &seen)
-        .map_err(|err| err.to_string())?;
-    let left = Steps::new(
-        wanted.as_ref(),
-        &iptables.observe().map_err(|err| err.to_string())?,
-    );
-    if !left.is_empty() {
-        return Err("read back, the rules are not as they were sent".into());
-    }
+    let steps = iptables.bring_about(wanted.as_ref());
+    let steps = steps.map_err(|err| err.to_string())?;
     Ok(Done {
         change: (!steps.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".into()),
         missed: false,

@@ -143,13 +143,14 @@ impl Loader for ByIptables<'_> {
             // What a trial goes back to, perhaps by nf_tables.
             return Alone::default().load(kept);
         };
-        self.change = bring_about(self.iptables, Some(wanted)).map_err(of_iptables)?;
-        self.is_loaded = true;
+        let done = self.iptables.bring_about(Some(wanted));
+        self.is_loaded = done.is_ok();
+        self.change = done.map_err(of_iptables)?.summary();
         Ok(())
     }
 
     fn unload(&mut self) -> Result<bool, Fault> {
-        self.change = bring_about(self.iptables, None).map_err(of_iptables)?;
+        self.change = self.iptables.bring_about(None).map_err(of_iptables)?.summary();
         Ok(self.change.is_some())
     }
 
@@ -165,26 +166,6 @@ fn of_iptables(err: IptablesError) -> Fault {
         is_unknown,
         is_passing: true,
         ..Fault::new(err.to_string())
-    }
-}
-
-/// Makes our chains be what is wanted, and reads them back: what was acknowledged must be there. Returns what was
-/// changed, in words.
-fn bring_about(
-    iptables: &Iptables,
-    wanted: Option<&Wanted>,
-) -> Result<Option<String>, IptablesError> {
-    let seen = iptables.observe()?;
-    let steps = Steps::new(wanted, &seen);
-    iptables.commit(&steps, &seen)?;
-    match Steps::new(wanted, &iptables.observe()?).is_empty() {
-        true => {
-            Ok((!steps.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".into()))
-        }
-        false => Err(IptablesError::Tool {
-            tool: iptables.describe(),
-            said: "read back, the rules are not as they were sent".into(),
-        }),
     }
 }
 
