@@ -19,8 +19,9 @@ use socket2::Socket;
 use super::server::{PATIENCE, Server, Who};
 
 use crate::caller::Caller;
-use crate::secure_file::is_trusted;
+use crate::passing;
 use crate::secure_file::private::Private;
+use crate::secure_file::{is_trusted, named};
 
 /// Version of what is said over the socket.
 pub const VERSION: u32 = 1;
@@ -205,7 +206,11 @@ fn question(line: &[u8]) -> Result<Command, Answer> {
 /// # Errors
 /// If it does not answer, or not so that it can be read.
 pub fn ask(command: Command) -> Option<io::Result<Answer>> {
-    Some(converse(connect()?, command))
+    let stream = match connect() {
+        Ok(stream) => stream?,
+        Err(err) => return Some(Err(err)),
+    };
+    Some(converse(stream, command))
 }
 
 /// The agent's status; `None` if there is no agent or it does not answer.
@@ -221,13 +226,21 @@ pub fn pid() -> Option<i32> {
 
 /// Whether an agent runs in this network namespace.
 pub fn is_there() -> bool {
-    connect().is_some()
+    connect().is_ok_and(|stream| stream.is_some())
 }
 
-fn connect() -> Option<UnixStream> {
-    let stream = UnixStream::connect(path()).ok()?;
+/// Connects to the agent; `None` if there is none.
+///
+/// # Errors
+/// If that cannot be told: a command that went on alone would change rules behind an agent's back.
+fn connect() -> io::Result<Option<UnixStream>> {
+    let stream = match passing::repeat(|| UnixStream::connect(path())) {
+        Ok(stream) => stream,
+        Err(err) if is_nobody(&err) => return Ok(None),
+        Err(err) => return Err(named(&path(), err)),
+    };
     // The same folder may be seen from several network namespaces.
-    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    let peer = passing::repeat(|| Ok(getsockopt(&stream, PeerCredentials)?))?;
     if !is_trusted(peer.uid()) {
         log::warn!(
             "{} is not the agent's: process {} of user {} answers there",
@@ -235,16 +248,32 @@ fn connect() -> Option<UnixStream> {
             peer.pid(),
             peer.uid()
         );
-        return None;
+        return Ok(None);
     }
     let agent = peer.pid();
-    let namespace = |process: &str| {
+    let namespace = |process: &str| -> io::Result<u64> {
         let path = Path::new("/proc").join(process).join("ns/net");
-        fs::metadata(path).ok().map(|meta| meta.ino())
+        Ok(passing::repeat(|| fs::metadata(&path))?.ino())
     };
-    (namespace(&agent.to_string()) == namespace("self")).then_some(stream)
+    let own = namespace("self")?;
+    match namespace(&agent.to_string()) {
+        Ok(of_agent) => Ok((of_agent == own).then_some(stream)),
+        // It ended, or is of another PID namespace.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
+/// Whether an error of connecting says that nobody listens. Users who may not ask count as if nobody did.
+fn is_nobody(err: &io::Error) -> bool {
+    let is_user = !nix::unistd::geteuid().is_root();
+    matches!(
+        err.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    ) || err.kind() == io::ErrorKind::PermissionDenied && is_user
+}
+
+/// Asks; what fails after that does not tell whether the agent has done it.
 fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -255,6 +284,13 @@ fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {
     let mut text = serde_json::to_vec(&question)?;
     text.push(b'\n');
     stream.write_all(&text)?;
+    hear(stream).map_err(|err| {
+        let why = format!("{err}; the agent may have done it all the same, see `peerwall status`");
+        io::Error::new(err.kind(), why)
+    })
+}
+
+fn hear(stream: UnixStream) -> io::Result<Answer> {
     let mut line = String::new();
     BufReader::new(stream.take(ANSWER_MAX_BYTES)).read_line(&mut line)?;
     if line.is_empty() {
