@@ -1,5 +1,6 @@
 //! Puts a policy in force without an agent, for good or on trial.
 
+use std::io;
 use std::time::Duration;
 
 use peerwall_core::agent::keep::{self, Refusal};
@@ -81,8 +82,11 @@ pub(super) fn apply<L: Loader>(
 pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
     let state = State::open();
     // A state directory that cannot be written is no reason to keep rules that are not wanted.
-    let Ok(_lock) = state.lock() else {
-        return loader.unload().map(drop).map_err(Refusal::NotLoaded);
+    let _lock = match state.lock() {
+        Err(err) if err.kind() == io::ErrorKind::TimedOut => {
+            return Err(Refusal::State(of_io(err)));
+        }
+        lock => lock,
     };
     let mut keeper = Keeper {
         state: &state,
