@@ -219,9 +219,14 @@ pub fn status() -> Option<Value> {
 }
 
 /// Process id of the agent of this network namespace; `None` if there is none.
-pub fn pid() -> Option<i32> {
-    let stream = connect()?;
-    Some(getsockopt(&stream, PeerCredentials).ok()?.pid())
+///
+/// # Errors
+/// If that cannot be told.
+pub fn pid() -> io::Result<Option<i32>> {
+    let Some(stream) = connect()? else {
+        return Ok(None);
+    };
+    Ok(Some(getsockopt(&stream, PeerCredentials)?.pid()))
 }
 
 /// Whether an agent runs in this network namespace.

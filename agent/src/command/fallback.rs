@@ -150,7 +150,11 @@ impl Loader for ByIptables<'_> {
     }
 
     fn unload(&mut self) -> Result<bool, Fault> {
-        self.change = self.iptables.bring_about(None).map_err(of_iptables)?.summary();
+        self.change = self
+            .iptables
+            .bring_about(None)
+            .map_err(of_iptables)?
+            .summary();
         Ok(self.change.is_some())
     }
 

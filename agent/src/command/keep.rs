@@ -134,8 +134,11 @@ pub(super) fn rollback(output: &Output) -> u8 {
 /// What is said of a rollback that was made.
 pub(crate) fn rolled_back(done: &RolledBack) -> String {
     match done {
-        RolledBack::Trial => {
-            "rolled back: the trial is over, and what was before is back".to_owned()
+        RolledBack::Trial(fault) => {
+            let warning = fault.as_ref().map_or_else(String::new, |fault| {
+                format!("\nwarning: the state directory does not have it, so that the policy may be loaded again: {fault}")
+            });
+            format!("rolled back: the trial is over, and what was before is back{warning}")
         }
         RolledBack::To(entry, fault) => {
             let warning = fault.as_ref().map_or_else(String::new, |fault| {

@@ -119,10 +119,14 @@ fn run_command(args: &Args) -> u8 {
         },
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
-            if let Some(pid) = control::pid() {
-                let why = format!(
+            let why = match control::pid() {
+                Ok(None) => None,
+                Ok(Some(pid)) => Some(format!(
                     "the agent (pid {pid}) would load the rules again: stop it first (`systemctl stop peerwall`), then run `peerwall remove`"
-                );
+                )),
+                Err(err) => Some(err.to_string()),
+            };
+            if let Some(why) = why {
                 return trouble("remove", &why, &output);
             }
             or_fallback(
@@ -180,7 +184,10 @@ fn policy_path(given: &Option<PathBuf>) -> PathBuf {
 
 /// Has the agent apply a policy; `None` if there is no agent.
 fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
-    let pid = control::pid()?;
+    let pid = match control::pid() {
+        Ok(pid) => pid?,
+        Err(err) => return Some(trouble("apply", &err, output)),
+    };
     let uses = control::status().and_then(|status| Some(status.get("uses")?.as_str()?.to_owned()));
     let is_other = match (args.to.backend, uses.as_deref()) {
         (Some(BackendName::Nft), Some(uses)) => uses != "nft",

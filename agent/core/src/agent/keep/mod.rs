@@ -508,6 +508,16 @@ pub enum Ending {
     RolledBack,
 }
 
+impl Ending {
+    fn kind(self) -> Kind {
+        match self {
+            Self::RanOut => Kind::RanOut,
+            Self::Stopped => Kind::Stopped,
+            Self::RolledBack => Kind::RolledBack,
+        }
+    }
+}
+
 /// Goes back from the trial that waits, or only from that of this number; the trial, if there was one.
 ///
 /// # Errors
@@ -529,12 +539,7 @@ pub fn go_back<W: World>(
     }
     restore(world, &trial)?;
     settle(world, &trial)?;
-    let kind = match why {
-        Ending::RanOut => Kind::RanOut,
-        Ending::Stopped => Kind::Stopped,
-        Ending::RolledBack => Kind::RolledBack,
-    };
-    world.record(trial.record(kind));
+    world.record(trial.record(why.kind()));
     Ok(Some(trial))
 }
 
@@ -707,8 +712,8 @@ fn add<W: World>(
 /// What came of going back by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolledBack {
-    /// A trial ended.
-    Trial,
+    /// A trial ended; with what could not be noted of that.
+    Trial(Option<Fault>),
     /// This entry is in force again; with what could not be noted of that.
     To(Entry, Option<Fault>),
 }
@@ -718,9 +723,18 @@ pub enum RolledBack {
 /// # Errors
 /// [`Refusal`]; then everything is as it was.
 pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
-    let ended = go_back(world, None, Ending::RolledBack).map_err(Refusal::NotLoaded)?;
-    if ended.is_some() {
-        return Ok(RolledBack::Trial);
+    if let Some(trial) = waiting(world).map_err(Refusal::State)? {
+        if trial.boot == world.clock().boot {
+            restore(world, &trial).map_err(Refusal::NotLoaded)?;
+            let noted = settle(world, &trial);
+            if noted.is_err() {
+                // It is over all the same, unless it can be neither noted nor cleared.
+                let _ = world.set_trial(None);
+            }
+            world.record(trial.record(Kind::RolledBack));
+            return Ok(RolledBack::Trial(noted.err()));
+        }
+        drop_trial(world, &trial).map_err(Refusal::State)?;
     }
     let mut history = world.history().map_err(Refusal::State)?;
     let undone = history.kept.pop();

@@ -431,9 +431,16 @@ cases! {
         assert_eq!(memory.kernel, Some(2));
     }
     a_rollback_ends_a_trial(memory = tried()) {
-        assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial));
+        assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial(None)));
         assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
         assert_eq!(memory.kinds().last(), Some(&Kind::RolledBack));
+    }
+    a_rollback_of_a_trial_that_cannot_be_noted_says_so(memory = tried()) {
+        // trial, history, the load, history, then writing it.
+        memory.mishaps = [Mishap::None; 4].into();
+        memory.mishaps.push_back(Mishap::Fails);
+        assert!(matches!(roll_back(&mut memory), Ok(RolledBack::Trial(Some(_)))));
+        assert_eq!((memory.kernel, waiting(&mut memory)), (Some(1), Ok(None)));
     }
     a_rollback_goes_to_the_one_before(memory = applied()) {
         apply(&mut memory, &policy(2)).unwrap();
