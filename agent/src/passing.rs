@@ -59,6 +59,21 @@ pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// Repeats a call whatever its error is, with a pause between attempts, at most ten times: for what is lost if it is
+/// not known now.
+///
+/// # Errors
+/// The last one.
+pub fn insist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        if let Ok(done) = call() {
+            return Ok(done);
+        }
+        thread::sleep(PAUSE);
+    }
+    call()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

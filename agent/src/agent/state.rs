@@ -20,6 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::caller::Caller;
 use crate::detached;
+
+use crate::passing;
 use crate::policy_text::PolicyText;
 use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
@@ -151,14 +153,15 @@ impl State {
 
     /// The trial that waits to be confirmed, if there is one and it can be read.
     pub fn waiting(&self) -> Option<Pending> {
-        let trial = self.trial().ok().flatten()?;
-        let settled = self.history().ok()?.settled;
+        // An agent that does not know of a trial would keep it for good.
+        let trial = passing::insist(|| self.trial()).ok().flatten()?;
+        let settled = passing::insist(|| self.history()).ok()?.settled;
         (settled != Some(trial.id)).then_some(trial)
     }
 
     /// The policy that is not taken until it changes, if there is one and it can be read.
     pub fn refused(&self) -> Option<String> {
-        self.history().ok()?.refused
+        passing::insist(|| self.history()).ok()?.refused
     }
 
     /// The last one that was confirmed, if there is one.

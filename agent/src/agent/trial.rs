@@ -233,11 +233,14 @@ impl Agent {
         let tried = locked(&state, || {
             keep::try_out(&mut keeper, kept, before, time, caller)
         });
-        if let Err(refusal) = tried {
-            self.is_trial = was_trial;
-            return Err(refusal.to_string());
+        match tried {
+            // Not read back: an agent that owns the table and does not know of the trial would keep it for good.
+            Ok(trial) => self.pending = Some(trial),
+            Err(refusal) => {
+                self.is_trial = was_trial;
+                return Err(refusal.to_string());
+            }
         }
-        self.pending = self.state.waiting();
         if let Some(wanted) = &mut self.wanted {
             wanted.counts = counts;
         }

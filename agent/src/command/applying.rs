@@ -57,7 +57,7 @@ pub(super) fn apply<L: Loader>(
                 Some(seconds) => {
                     let before = trials::before(&state);
                     let time = Duration::from_secs(seconds);
-                    keep::try_out(&mut keeper, kept.clone(), before, time, caller.clone())
+                    keep::try_out(&mut keeper, kept.clone(), before, time, caller.clone()).map(drop)
                 }
             }
         }

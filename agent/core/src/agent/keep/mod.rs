@@ -385,7 +385,7 @@ fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     })
 }
 
-/// Puts a ruleset in force that goes away unless it is confirmed.
+/// Puts a ruleset in force that goes away unless it is confirmed; the trial.
 ///
 /// # Errors
 /// [`Refusal`]; then what was in force is, and nothing is left of the trial.
@@ -395,7 +395,7 @@ pub fn try_out<W: World>(
     before: Before<W::Ruleset>,
     time: Duration,
     from: W::Caller,
-) -> Result<(), Refusal> {
+) -> Result<TrialOf<W>, Refusal> {
     nothing_waits(world)?;
     let clock = world.clock();
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -426,7 +426,7 @@ pub fn try_out<W: World>(
         return Err(Refusal::NoWayBack(fault));
     }
     world.record(trial.record(Kind::Tried));
-    Ok(())
+    Ok(trial)
 }
 
 /// A trial that did not come about: what was before is loaded if that is in doubt, and nothing is left of it. If

@@ -231,7 +231,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn try_number(memory: &mut Memory, number: R) -> Result<(), Refusal> {
     let before = memory.before();
     let new = with_lists(number, memory.lists);
-    try_out(memory, new, before, MINUTE, 1)
+    try_out(memory, new, before, MINUTE, 1).map(drop)
 }
 
 /// A host where 1 is in force for good.
