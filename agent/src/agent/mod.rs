@@ -20,6 +20,8 @@ use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -166,7 +168,7 @@ struct Agent {
     control: Control,
     exporter: Option<Exporter>,
     state: State,
-    signals: Vec<(UnixStream, libc::c_int)>,
+    signals: Vec<(UnixStream, Arc<AtomicBool>, libc::c_int)>,
     wanted: Option<Wanted>,
     /// Of the policy that was read last, good or bad.
     read_digest: Option<String>,
@@ -190,9 +192,12 @@ impl Agent {
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             let (ours, theirs) = UnixStream::pair().map_err(|err| err.to_string())?;
             ours.set_nonblocking(true).map_err(|err| err.to_string())?;
-            signal_hook::low_level::pipe::register(signal, theirs)
+            // The stream ends a `poll`; the flag is there even if nothing could be written to the stream.
+            let flag = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(signal, Arc::clone(&flag))
+                .and_then(|_| signal_hook::low_level::pipe::register(signal, theirs))
                 .map_err(|err| err.to_string())?;
-            signals.push((ours, signal));
+            signals.push((ours, flag, signal));
         }
         let control = Control::open().map_err(|err| format!("control socket: {err}"))?;
         let exporter = args.metrics_listen.as_ref().map(Exporter::open);
@@ -303,7 +308,7 @@ impl Agent {
         let mut heard: Vec<BorrowedFd<'_>> = vec![self.watch.as_fd()];
         heard.extend(self.holder.fd());
         heard.extend(self.links.iter().map(Links::as_fd));
-        heard.extend(self.signals.iter().map(|(stream, _)| stream.as_fd()));
+        heard.extend(self.signals.iter().map(|(stream, ..)| stream.as_fd()));
         let heard = heard.into_iter().map(|fd| (fd, PollFlags::POLLIN));
         let asked = self.control.fds();
         let asked = asked.chain(self.exporter.iter().flat_map(Exporter::fds));
@@ -348,8 +353,9 @@ impl Agent {
 
     fn signals(&mut self) -> Vec<libc::c_int> {
         let mut found = Vec::new();
-        for (stream, signal) in &mut self.signals {
-            if stream.read(&mut [0; 64]).is_ok_and(|len| len > 0) {
+        for (stream, flag, signal) in &mut self.signals {
+            let is_read = stream.read(&mut [0; 64]).is_ok_and(|len| len > 0);
+            if flag.swap(false, Ordering::SeqCst) || is_read {
                 found.push(*signal);
             }
         }
