@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 
-use crate::passing::is_passing;
+use crate::passing::{self, is_passing};
 
 use super::{
     Folder, OTHERS_WRITE, again, careful, check_is_regular, doubts_of_file, named, read_all,
@@ -121,7 +121,12 @@ impl Private {
                 // It must be there before it is relied upon, whatever dies next.
                 file.sync_all()
             })?;
-            folder.sync()
+            // Whoever reads it finds the new one by now, so it counts as written.
+            if let Err(err) = passing::insist(|| folder.sync()) {
+                let path = self.path.join(name);
+                log::warn!("{} may be lost if the power fails now: {err}", path.display());
+            }
+            Ok(())
         };
         write().map_err(|err| named(&self.path.join(name), err))
     }
