@@ -124,7 +124,10 @@ impl Private {
             // Whoever reads it finds the new one by now, so it counts as written.
             if let Err(err) = passing::insist(|| folder.sync()) {
                 let path = self.path.join(name);
-                log::warn!("{} may be lost if the power fails now: {err}", path.display());
+                log::warn!(
+                    "{} may be lost if the power fails now: {err}",
+                    path.display()
+                );
             }
             Ok(())
         };

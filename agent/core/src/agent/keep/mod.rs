@@ -373,12 +373,18 @@ pub fn waiting<W: World>(world: &mut W) -> Result<Option<TrialOf<W>>, Fault> {
     Ok(Some(trial))
 }
 
-/// Refuses if a trial waits: it ends only on purpose.
+/// Refuses if a trial waits: it ends only on purpose. One whose time is over has nobody left who ends it, and is
+/// gone back from.
 fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     let Some(trial) = waiting(world).map_err(Refusal::State)? else {
         return Ok(());
     };
-    let seconds = trial.seconds_left(&world.clock());
+    let clock = world.clock();
+    if trial.is_over(&clock) {
+        go_back(world, Some(trial.id), Ending::RanOut).map_err(Refusal::State)?;
+        return Ok(());
+    }
+    let seconds = trial.seconds_left(&clock);
     Err(Refusal::Waits {
         policy: trial.new.entry.policy,
         seconds,

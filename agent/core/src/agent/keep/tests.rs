@@ -430,6 +430,12 @@ cases! {
         assert!(matches!(remove(&mut memory), Err(Refusal::Waits { .. })));
         assert_eq!(memory.kernel, Some(2));
     }
+    a_trial_that_nobody_ended_in_time_is_in_nobodys_way(memory = tried()) {
+        memory.millis += 61_000;
+        apply(&mut memory, &policy(3)).unwrap();
+        assert_eq!((memory.kernel, waiting(&mut memory)), (Some(3), Ok(None)));
+        assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::RanOut, Kind::Applied]);
+    }
     a_rollback_ends_a_trial(memory = tried()) {
         assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial(None)));
         assert_eq!((memory.kernel, memory.digests()), (Some(1), vec!["1"]));
