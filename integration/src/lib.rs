@@ -14,6 +14,7 @@
 
 pub mod case;
 mod counts;
+pub mod faults;
 pub mod machine;
 pub mod net;
 pub mod ns;

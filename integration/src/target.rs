@@ -388,7 +388,11 @@ impl Default for Target {
 /// # Panics
 /// If nft fails.
 pub fn listing(host: &Host) -> String {
-    let text = host.sh("nft list table inet peerwall");
+    without_counts(&host.sh("nft list table inet peerwall"))
+}
+
+/// A listing of nft's without what counts, and without flags.
+pub fn without_counts(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         // nft before 1.1 knows no `persist`, prints an empty list of flags for it, and then cannot

@@ -442,8 +442,8 @@ cases! {
         assert_eq!(memory.kinds().last(), Some(&Kind::RolledBack));
     }
     a_rollback_of_a_trial_that_cannot_be_noted_says_so(memory = tried()) {
-        // trial, history, the load, history, then writing it.
-        memory.mishaps = [Mishap::None; 4].into();
+        // trial, history, the load, the lists (history, stored), history, then writing it.
+        memory.mishaps = [Mishap::None; 6].into();
         memory.mishaps.push_back(Mishap::Fails);
         assert!(matches!(roll_back(&mut memory), Ok(RolledBack::Trial(Some(_)))));
         assert_eq!((memory.kernel, waiting(&mut memory)), (Some(1), Ok(None)));
