@@ -1,14 +1,23 @@
 //! Processes that outlive the one that starts them, and leave nothing behind in it.
 
-use std::io;
+use std::io::{self, PipeReader, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::passing;
+
+/// How long a process may take until it says that it runs, in milliseconds.
+const PATIENCE: u16 = 10_000;
+
 /// Starts a process in a session of its own, as nobody's child: its end leaves no zombie in this process, which may
-/// run for months.
+/// run for months. Returns when the process has written something to its standard output: one that execve(2) could
+/// start may still end before it does anything, for want of memory.
 ///
 /// # Errors
-/// If it cannot be started.
+/// If it cannot be started, or ends or stays silent.
 pub fn spawn(mut command: Command) -> io::Result<()> {
     // SAFETY: setsid(2), fork(2) and _exit(2) are safe between fork and exec.
     unsafe {
@@ -24,8 +33,33 @@ pub fn spawn(mut command: Command) -> io::Result<()> {
             }
         });
     }
+    let (said, end) = io::pipe()?;
+    command.stdout(end);
     // Whether exec(2) worked is known by now, since that comes from whoever called it.
-    command.spawn()?.wait().map(drop)
+    let waited = passing::repeat(|| command.spawn())?.wait();
+    // With its end of the pipe.
+    drop(command);
+    waited?;
+    hear(said)
+}
+
+fn hear(mut said: PipeReader) -> io::Result<()> {
+    let ready = passing::repeat(|| {
+        let mut fds = [PollFd::new(said.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, PollTimeout::from(PATIENCE))?)
+    })?;
+    if ready == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the process was started and does not say that it runs",
+        ));
+    }
+    match passing::repeat(|| said.read(&mut [0; 16]))? {
+        0 => Err(io::Error::other(
+            "the process was started and ended at once",
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -39,7 +73,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let said = folder.join("said");
         let mut command = Command::new("sh");
-        command.args(["-c", "echo $PPID > new; mv new said"]);
+        command.args(["-c", "echo $PPID > new; mv new said; echo ready"]);
         command.current_dir(&folder);
         spawn(command).unwrap();
         let start = Instant::now();
@@ -50,6 +84,8 @@ mod tests {
         let parent = std::fs::read_to_string(&said).unwrap();
         assert_ne!(parent.trim(), std::process::id().to_string());
         assert!(spawn(Command::new(folder.join("nothing"))).is_err());
+        let ends = spawn(Command::new("true")).unwrap_err().to_string();
+        assert!(ends.contains("ended at once"), "{ends}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

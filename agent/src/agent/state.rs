@@ -301,7 +301,6 @@ pub fn spawn_guard() -> io::Result<()> {
         .arg("guard")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .stderr(Stdio::null());
     detached::spawn(command)
 }

@@ -54,11 +54,13 @@ pub(super) fn apply<L: Loader>(
             };
             match confirm {
                 None => keep::apply(&mut keeper, kept),
-                Some(seconds) => {
-                    let before = trials::before(&state);
-                    let time = Duration::from_secs(seconds);
-                    keep::try_out(&mut keeper, kept.clone(), before, time, caller.clone()).map(drop)
-                }
+                Some(seconds) => trials::before(&state)
+                    .map_err(Refusal::NoWayBack)
+                    .and_then(|before| {
+                        let time = Duration::from_secs(seconds);
+                        keep::try_out(&mut keeper, kept.clone(), before, time, caller.clone())
+                    })
+                    .map(drop),
             }
         }
     };

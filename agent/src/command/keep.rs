@@ -1,12 +1,12 @@
 //! `run`, `reload`, `confirm`, `rollback`, and the guard of a trial: by the agent if one runs, else by themselves.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peerwall_core::agent::keep::{self, Ending, RolledBack};
+use peerwall_core::agent::keep::{self, Ending, Fault, RolledBack};
 use peerwall_core::backend::Backend as _;
 use peerwall_core::ruleset::Ruleset;
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::audit::Who;
 use crate::caller::Caller;
 use crate::cli::{RunArgs, WishArgs};
 use crate::connections::{Change, Connections};
-use crate::keeper::{Keeper, locked};
+use crate::keeper::{Keeper, locked, of_backend, of_io};
 use crate::kernel::Kernel;
 use crate::lockout;
 use crate::netlink::NetlinkError;
@@ -171,8 +171,19 @@ pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
 }
 
 /// What a trial would go back to.
-pub(super) fn before(state: &State) -> Before {
-    let (ruleset, by_iptables) = in_force();
+///
+/// # Errors
+/// [`Fault`] if that cannot be told: taken for nothing, it would leave the host open.
+pub(super) fn before(state: &State) -> Result<Before, Fault> {
+    let by_iptables = since::by_iptables();
+    let ruleset = match by_iptables {
+        true => {
+            let known = fallback::in_force();
+            let why = "what iptables has in force is not in the state directory";
+            Some(known.ok_or_else(|| Fault::new(why))?)
+        }
+        false => loaded(state)?,
+    };
     let history = state.history().ok();
     let last = history.and_then(|mut history| history.kept.pop());
     let cut = last.as_ref().is_none_or(|last| last.cut);
@@ -181,12 +192,28 @@ pub(super) fn before(state: &State) -> Before {
         let kept = state.load(last.clone());
         kept.is_ok_and(|kept| Some(kept.ruleset) == ruleset)
     };
-    Before {
+    Ok(Before {
         entry: last.filter(is_in_force),
         ruleset,
         by_iptables,
         cut,
+    })
+}
+
+/// The ruleset in the kernel; where others have changed it to what is no ruleset of ours, the last one that was
+/// confirmed.
+fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
+    let seen = Kernel::open().and_then(|mut kernel| kernel.observe());
+    let Some(table) = seen.map_err(|err| of_backend(&err))?.table else {
+        return Ok(None);
+    };
+    if let Some(ruleset) = table.ruleset() {
+        return Ok(Some(ruleset));
     }
+    let why = "the table was changed, and nothing was confirmed";
+    let last = state.last().map_err(of_io)?;
+    last.map(|kept| Some(kept.ruleset))
+        .ok_or_else(|| Fault::new(why))
 }
 
 /// What is in force, and whether by iptables.
@@ -225,6 +252,8 @@ pub(super) fn guard() -> u8 {
     if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
         log::debug!("stays in its control group: {err}");
     }
+    // Whoever started it waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
+    let _ = writeln!(io::stdout(), "ready");
     let state = State::open();
     let mut mine: Option<u64> = None;
     let mut graced_until: Option<Instant> = None;
