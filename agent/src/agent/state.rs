@@ -283,9 +283,11 @@ pub fn time() -> String {
 
 /// The boot this is.
 pub fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     // Tests make another machine of this one.
-    std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| id.trim().to_owned())
+    std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| {
+        let id = passing::insist(|| fs::read_to_string("/proc/sys/kernel/random/boot_id"));
+        id.unwrap_or_default().trim().to_owned()
+    })
 }
 
 /// Starts the guard in a session of its own, so that it outlives terminal and caller.

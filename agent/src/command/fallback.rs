@@ -181,7 +181,7 @@ pub(crate) fn in_force() -> Option<Ruleset> {
     }
     let state = State::open();
     let trial = state.waiting().filter(|trial| {
-        trial.is_loaded && trial.boot == state::boot() && trial.new.entry.by_iptables
+        trial.is_loaded && trial.is_of_this_boot(&state::clock()) && trial.new.entry.by_iptables
     });
     match trial {
         Some(pending) => Some(pending.new.ruleset),

@@ -276,7 +276,7 @@ fn agent() -> Option<Value> {
 /// The trial that waits to be confirmed.
 fn trial(state: &State) -> Option<Trial> {
     let trial = state.waiting()?;
-    if !trial.is_loaded || trial.boot != state::boot() {
+    if !trial.is_loaded || !trial.is_of_this_boot(&state::clock()) {
         return None;
     }
     let before = &trial.before;

@@ -66,7 +66,7 @@ impl std::error::Error for Fault {}
 /// The time: of this boot (`CLOCK_BOOTTIME`, which nobody can set), and which boot it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
-    /// `/proc/sys/kernel/random/boot_id`
+    /// `/proc/sys/kernel/random/boot_id`; empty if it cannot be read, which is no other boot.
     pub boot: String,
     /// Milliseconds since the boot, suspended time included.
     pub millis: u64,
@@ -152,9 +152,14 @@ impl<R, C> Trial<R, C> {
         }
     }
 
+    /// Whether it began in this boot, or in one that is not known to be another.
+    pub fn is_of_this_boot(&self, clock: &Clock) -> bool {
+        clock.boot.is_empty() || self.boot == clock.boot
+    }
+
     /// How long it has left.
     pub fn left(&self, clock: &Clock) -> Duration {
-        match self.boot == clock.boot {
+        match self.is_of_this_boot(clock) {
             true => Duration::from_millis(self.until.saturating_sub(clock.millis)),
             false => Duration::ZERO,
         }
@@ -404,6 +409,11 @@ pub fn try_out<W: World>(
 ) -> Result<TrialOf<W>, Refusal> {
     nothing_waits(world)?;
     let clock = world.clock();
+    if clock.boot.is_empty() {
+        // Nobody could tell later whether what was before was loaded in this boot.
+        let why = "/proc/sys/kernel/random/boot_id cannot be read";
+        return Err(Refusal::NoWayBack(Fault::new(why)));
+    }
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let settled = world.history().map_err(Refusal::State)?.settled;
     let mut trial = Trial {
@@ -538,7 +548,7 @@ pub fn go_back<W: World>(
     let Some(trial) = found.filter(|trial| only.is_none_or(|id| id == trial.id)) else {
         return Ok(None);
     };
-    if trial.boot != world.clock().boot {
+    if !trial.is_of_this_boot(&world.clock()) {
         // What was before is not what was in force before this boot.
         drop_trial(world, &trial)?;
         return Ok(None);
@@ -730,7 +740,7 @@ pub enum RolledBack {
 /// [`Refusal`]; then everything is as it was.
 pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
     if let Some(trial) = waiting(world).map_err(Refusal::State)? {
-        if trial.boot == world.clock().boot {
+        if trial.is_of_this_boot(&world.clock()) {
             restore(world, &trial).map_err(Refusal::NotLoaded)?;
             let noted = settle(world, &trial);
             if noted.is_err() {

@@ -34,6 +34,7 @@ struct Memory {
     rulesets: BTreeMap<u64, R>,
     kernel: Option<R>,
     boot: u64,
+    is_boot_unknown: bool,
     millis: u64,
     guards: usize,
     mishaps: VecDeque<Mishap>,
@@ -137,7 +138,10 @@ impl World for Memory {
 
     fn clock(&self) -> Clock {
         Clock {
-            boot: self.boot.to_string(),
+            boot: match self.is_boot_unknown {
+                true => String::new(),
+                false => self.boot.to_string(),
+            },
             millis: self.millis,
         }
     }
@@ -435,6 +439,14 @@ cases! {
         apply(&mut memory, &policy(3)).unwrap();
         assert_eq!((memory.kernel, waiting(&mut memory)), (Some(3), Ok(None)));
         assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::RanOut, Kind::Applied]);
+    }
+    an_unknown_boot_is_no_other_boot(memory = tried()) {
+        memory.is_boot_unknown = true;
+        assert!(try_number(&mut memory, 3).is_err());
+        memory.millis += 61_000;
+        go_back(&mut memory, None, Ending::RanOut).unwrap().unwrap();
+        assert_eq!(memory.kernel, Some(1));
+        assert!(matches!(try_number(&mut memory, 3), Err(Refusal::NoWayBack(_))));
     }
     a_rollback_ends_a_trial(memory = tried()) {
         assert_eq!(roll_back(&mut memory), Ok(RolledBack::Trial(None)));
