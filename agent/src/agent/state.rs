@@ -281,7 +281,7 @@ pub fn time() -> String {
     format!("{:.0}", jiff::Timestamp::now())
 }
 
-/// The boot this is.
+/// The boot this is; empty if that cannot be read.
 pub fn boot() -> String {
     // Tests make another machine of this one.
     std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| {

@@ -221,7 +221,7 @@ impl Agent {
         if !wish.force {
             crate::lockout::check(&ready.ruleset, &wish.caller)?;
         }
-        let before = self.before(ready.policy.options.cut_revoked);
+        let before = self.before(ready.policy.options.cut_revoked)?;
         let digest = ready.digest.clone();
         let kept = self.prepare_to_take(policy, ready)?;
         let counts = std::mem::take(&mut self.counts);
@@ -251,9 +251,12 @@ impl Agent {
     }
 
     /// What a trial goes back to.
-    fn before(&mut self, cut: bool) -> Before {
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn before(&mut self, cut: bool) -> Result<Before, String> {
         let by_iptables = self.holder.is_deaf();
-        match &self.wanted {
+        Ok(match &self.wanted {
             Some(wanted) => Before {
                 entry: Some(wanted.kept.entry.clone()),
                 ruleset: Some(wanted.kept.ruleset.clone()),
@@ -262,14 +265,16 @@ impl Agent {
             },
             None => {
                 let seen = self.holder.observe();
+                let seen =
+                    seen.ok_or("what is in force cannot be read, so a trial could not go back")?;
                 Before {
                     entry: None,
-                    ruleset: seen.and_then(|seen| seen.table?.ruleset()),
+                    ruleset: seen.table.and_then(|table| table.ruleset()),
                     by_iptables,
                     cut,
                 }
             }
-        }
+        })
     }
 
     pub(super) fn confirm(&mut self, caller: &Caller) -> Answer {
