@@ -41,7 +41,7 @@ impl Judge<'_> {
             return "not-hit";
         }
         match word {
-            "as-ever" => self.succeeded(force),
+            "as-ever" => self.succeeded(force, fault),
             "failed" => self.failed(force),
             "died" | "killed" => self.died(force),
             _ => {}
@@ -87,7 +87,7 @@ impl Judge<'_> {
         }
     }
 
-    fn succeeded(&mut self, force: Force) {
+    fn succeeded(&mut self, force: Force, fault: Option<&Fault>) {
         let action = self.action;
         if force != action.after {
             self.flag(format!(
@@ -108,19 +108,29 @@ impl Judge<'_> {
                     World::processes(self.place).len()
                 ));
             }
-            let (code, said) = self.world.peerwall(self.place, &["confirm"], &[]);
-            if code != Some(0) {
-                self.flag(format!(
-                    "a trial is in force, and cannot be confirmed: {said}"
-                ));
-            }
-            return self.boots(&[Force::B]);
+            return self.end_trial(fault);
         }
         let is_warned = self.ended.said.contains("boot") && self.ended.said.contains("warning");
         match is_warned {
             true => self.boots(&[action.boots, action.boots_before]),
             false => self.boots(&[action.boots]),
         }
+    }
+
+    /// One of two trials is confirmed, the other one is ended.
+    fn end_trial(&mut self, fault: Option<&Fault>) {
+        let (command, wanted, boots) = match fault.is_none_or(|fault| fault.nth % 2 == 0) {
+            true => ("confirm", Force::B, Force::B),
+            false => ("rollback", self.action.before, Force::A),
+        };
+        let (code, said) = self.world.peerwall(self.place, &[command], &[]);
+        let force = self.world.force();
+        if code != Some(0) || force != wanted {
+            self.flag(format!(
+                "after {command} of the trial {force:?} is in force: {said}"
+            ));
+        }
+        self.boots(&[boots]);
     }
 
     fn failed(&mut self, force: Force) {
