@@ -1,7 +1,8 @@
 //! Runs the fault campaign (`peerwall_integration::faults`) in namespaces of its own.
 //!
 //! ```text
-//! faults [--scenario NAME]… [--call NAME]… [--limit N] [--seed N] [--jobs N] [--no-kills | --no-errors]
+//! faults [--scenario NAME]… [--call NAME]… [--fault CALL#N=ERROR]… [--limit N] [--seed N] [--jobs N]
+//!        [--no-kills | --no-errors]
 //! faults --list
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use peerwall_integration::faults::fault::Fault;
 use peerwall_integration::faults::world::World;
 use peerwall_integration::faults::{Options, campaign, scenarios};
 use peerwall_integration::ns::prepare;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     }
     let Some(options) = read(&args) else {
         println!(
-            "usage: faults [--scenario NAME]... [--call NAME]... [--limit N] [--seed N] [--jobs N] [--no-kills | --no-errors] | --list"
+            "usage: faults [--scenario NAME]... [--call NAME]... [--fault CALL#N=ERROR]... [--limit N] [--seed N] [--jobs N] [--no-kills | --no-errors] | --list"
         );
         return ExitCode::from(2);
     };
@@ -54,6 +56,7 @@ fn read(args: &[String]) -> Option<Options> {
         match arg.as_str() {
             "--scenario" => options.scenarios.push(value()?.clone()),
             "--call" => options.calls.push(value()?.clone()),
+            "--fault" => options.faults.push(Fault::parse(value()?)?),
             "--limit" => options.limit = Some(value()?.parse().ok()?),
             "--seed" => options.seed = value()?.parse().ok()?,
             "--jobs" => options.parts = value()?.parse().ok()?,

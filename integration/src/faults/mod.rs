@@ -31,6 +31,8 @@ pub struct Options {
     pub scenarios: Vec<String>,
     /// Names of system calls; all if it is empty.
     pub calls: Vec<String>,
+    /// These faults and no others, if there are any.
+    pub faults: Vec<Fault>,
     /// Whether calls fail.
     pub errors: bool,
     /// Whether the process is killed in the place of a call.
@@ -50,6 +52,7 @@ impl Default for Options {
         Self {
             scenarios: Vec::new(),
             calls: Vec::new(),
+            faults: Vec::new(),
             errors: true,
             kills: true,
             limit: None,
@@ -162,6 +165,9 @@ pub fn campaign(
 
 /// The faults of a scenario, as the options select them.
 fn faults(options: &Options, scenario: &str, calls: &[String]) -> Vec<Fault> {
+    if !options.faults.is_empty() {
+        return options.faults.clone();
+    }
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for call in calls {
         *counts.entry(call).or_default() += 1;

@@ -35,10 +35,16 @@ impl Phase {
         } else {
             PATIENCE
         };
-        if kills {
-            until(Duration::from_millis(500), || {
-                traced.status().is_some() || traced.client_status.is_some()
-            });
+        // It is gone for others before strace lets go of it.
+        let hung_up = came.asked.as_ref();
+        let hung_up = hung_up.is_some_and(|(_, said)| said.contains("hung up"));
+        if kills && !self.is_client() {
+            let patience = if hung_up {
+                PATIENCE
+            } else {
+                Duration::from_millis(500)
+            };
+            until(patience, || traced.status().is_some());
         }
         let has_come = until(patience, || {
             wanted(world.force()) && (!self.is_start() || is_in_sync(world, place))
@@ -57,9 +63,9 @@ impl Phase {
             None => world.force(),
         };
         flags.extend(world.probe(force));
-        if ![self.before(), came.wanted, Force::B].contains(&force)
-            && !(self == Self::Repair && ended.is_some())
-        {
+        let may_be = [self.before(), came.wanted, Force::B].contains(&force);
+        // Nobody repairs after it has ended.
+        if !may_be && (self != Self::Repair || ended.is_none()) {
             flags.push(format!("{force:?} is in force"));
         }
         if let Some(status) = ended.filter(|_| self != Self::Stop) {
@@ -138,9 +144,9 @@ impl Phase {
         let is_up = until(PATIENCE, || is_in_sync(world, place));
         traced.pid = World::processes(place).into_iter().max().unwrap_or(0);
         let force = world.force();
-        let may = match self {
-            Self::Start => [Force::B, Force::B],
-            _ => [Force::A, Force::B],
+        let may: &[Force] = match self == Self::Start {
+            true => &[Force::B],
+            false => &[Force::A, Force::B],
         };
         if !is_up || !may.contains(&force) {
             flags.push(format!(

@@ -15,7 +15,7 @@ use super::{Scenario, Verdict};
 use traced::{Traced, signal, until};
 
 /// What an agent does comes within this time, retries included.
-const PATIENCE: Duration = Duration::from_secs(6);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A part of the agent's life in which a fault happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,15 @@ impl Phase {
         match self {
             Self::Follow | Self::Start => &[],
             Self::Repair => &["--no-owner"],
-            _ => &["--no-follow"],
+            Self::Resume
+            | Self::Reload
+            | Self::Trial
+            | Self::Confirm
+            | Self::Rollback
+            | Self::Stop
+            | Self::ClientReload
+            | Self::ClientTrial
+            | Self::ClientConfirm => &["--no-follow"],
         }
     }
 
@@ -134,10 +142,11 @@ impl Phase {
 
     /// What is in force before.
     fn before(self) -> Force {
-        match self {
-            Self::Resume | Self::Confirm | Self::Rollback | Self::ClientConfirm => Force::B,
-            _ => Force::A,
-        }
+        let is_trial = matches!(
+            self,
+            Self::Resume | Self::Confirm | Self::Rollback | Self::ClientConfirm
+        );
+        if is_trial { Force::B } else { Force::A }
     }
 }
 
@@ -185,14 +194,13 @@ impl Scenario for Phase {
             &place,
             &["apply", &place.file("a.toml").display().to_string()],
         );
-        match self {
-            Self::Start => change_policy(&place),
-            Self::Resume => {
-                let b = place.file("b.toml").display().to_string();
-                world.must(&place, &["apply", "--confirm", "2s", &b]);
-                world.end_processes(&place);
-            }
-            _ => {}
+        if *self == Self::Start {
+            change_policy(&place);
+        }
+        if *self == Self::Resume {
+            let b = place.file("b.toml").display().to_string();
+            world.must(&place, &["apply", "--confirm", "2s", &b]);
+            world.end_processes(&place);
         }
         let mut traced = Traced::start(world, &place, *self, fault);
         let is_up = until(PATIENCE, || {
@@ -227,7 +235,12 @@ impl Scenario for Phase {
         if said.contains("panicked") {
             flags.push("it panicked".into());
         }
-        self.boots(world, &place, word, &said, &came, &mut flags);
+        // What it had done by then may be noted or not.
+        let until_then = match fault.is_some_and(Fault::kills) {
+            true => "killed",
+            false => word,
+        };
+        self.boots(world, &place, until_then, &said, &came, &mut flags);
         let run = fault.map_or_else(
             || self.name().to_owned(),
             |fault| format!("{} {fault}", self.name()),

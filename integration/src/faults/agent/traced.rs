@@ -36,14 +36,14 @@ impl Traced {
             lost_output: false,
             client_status: None,
         };
-        let mut command = match phase {
-            Phase::Start | Phase::Resume => {
+        let mut command = match phase.is_start() {
+            true => {
                 let mut command = world.command(place, "strace");
                 strace(&mut command, place, fault);
                 command.arg(peerwall_bin());
                 command
             }
-            _ => world.command(place, peerwall_bin()),
+            false => world.command(place, peerwall_bin()),
         };
         command.arg("run").arg(&policy).args(phase.options());
         let child = command.stdout(Stdio::null()).stderr(log).spawn();

@@ -189,10 +189,9 @@ impl Judge<'_> {
     fn died(&mut self, force: Force) {
         let action = self.action;
         let is_between = action.by_iptables && force == Force::Other;
-        if ![action.before, action.after].contains(&force)
-            && !is_between
-            && !(action.name.ends_with("boot") && force == Force::Closed)
-        {
+        let is_closed = action.name.ends_with("boot") && force == Force::Closed;
+        let may_be = [action.before, action.after].contains(&force);
+        if !may_be && !is_between && !is_closed {
             self.flag(format!("it died, and {force:?} is in force"));
         }
         if action.is_trial() {
