@@ -8,7 +8,7 @@
 )]
 
 use peerwall_integration::faults::world::World;
-use peerwall_integration::faults::{Options, Scenario, campaign, scenarios};
+use peerwall_integration::faults::{Options, campaign, scenarios};
 use peerwall_integration::netns_test;
 
 /// A number from the environment.
@@ -21,11 +21,8 @@ fn number(name: &str, usual: u64) -> u64 {
 fn names(of_agent: bool) -> Vec<String> {
     let is_of_agent = |name: &str| name.starts_with("agent-") || name.starts_with("client-");
     let all = scenarios();
-    let found = all.iter().map(|each: &Box<dyn Scenario>| each.name());
-    found
-        .filter(|name| is_of_agent(name) == of_agent)
-        .map(str::to_owned)
-        .collect()
+    let found = all.iter().map(|each| each.name().to_owned());
+    found.filter(|name| is_of_agent(name) == of_agent).collect()
 }
 
 fn run(world: &mut World, options: &Options) {
@@ -66,7 +63,7 @@ netns_test! {
         sample(true, 3);
     }
 
-    fn what_the_campaign_found_stays_mended() {
+    fn what_the_campaign_found_stays_fixed() {
         let mut world = World::new();
         for (scenario, calls, limit) in [
             // The end of a lock panicked.

@@ -41,7 +41,7 @@ pub struct Options {
     pub limit: Option<usize>,
     /// Selects them.
     pub seed: u64,
-    /// Only the faults whose index leaves this remainder when divided by the number of parts.
+    /// Which one of the processes that share the campaign this is, from 0.
     pub part: usize,
     /// How many processes share the campaign.
     pub parts: usize,
@@ -200,12 +200,13 @@ fn faults(options: &Options, scenario: &str, calls: &[String]) -> Vec<Fault> {
             }));
         }
     }
+    // By its name and not by its place in the list: another process may have counted one call more.
+    let parts = options.parts.max(1);
+    found.retain(|fault| fault.rank(0, scenario) % parts as u64 == options.part as u64);
     found.sort_by_key(|fault| fault.rank(options.seed, scenario));
-    found.truncate(options.limit.unwrap_or(usize::MAX));
-    let mine = |index: &usize| index % options.parts.max(1) == options.part;
-    let indexed = found.into_iter().enumerate();
-    indexed
-        .filter(|(index, _)| mine(index))
-        .map(|(_, fault)| fault)
-        .collect()
+    let limit = options
+        .limit
+        .map_or(usize::MAX, |limit| limit.div_ceil(parts));
+    found.truncate(limit);
+    found
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::traced::{Traced, until};
-use super::{Came, PATIENCE, Phase, agent_status, change_policy, is_in_sync};
+use super::{Came, PATIENCE, Phase, agent_of, agent_status, change_policy, is_in_sync};
 use crate::faults::fault::Fault;
 use crate::faults::place::Place;
 use crate::faults::world::{Force, World};
@@ -142,7 +142,7 @@ impl Phase {
         // The next one takes over.
         traced.agent = Traced::start(world, place, Self::Follow, None).agent;
         let is_up = until(PATIENCE, || is_in_sync(world, place));
-        traced.pid = World::processes(place).into_iter().max().unwrap_or(0);
+        traced.pid = agent_of(place);
         let force = world.force();
         let may: &[Force] = match self == Self::Start {
             true => &[Force::B],

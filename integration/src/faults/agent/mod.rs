@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::place::Place;
 use super::world::{Force, POLICY_B, World};
 use super::{Scenario, Verdict};
+use crate::ns::try_sh;
 use traced::{Traced, signal, until};
 
 /// What an agent does comes within this time, retries included.
@@ -150,6 +151,16 @@ impl Phase {
     }
 }
 
+/// The agent's process, not a guard's; 0 if there is none.
+fn agent_of(place: &Place) -> i32 {
+    let is_agent = |pid: &i32| {
+        let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        args.split(|byte| *byte == 0).nth(1) == Some(b"run".as_slice())
+    };
+    let found = World::processes(place).into_iter().find(is_agent);
+    found.unwrap_or(0)
+}
+
 fn change_policy(place: &Place) {
     let fresh = place.file("fresh.toml");
     let written =
@@ -206,8 +217,7 @@ impl Scenario for Phase {
         let is_up = until(PATIENCE, || {
             is_in_sync(world, &place) || traced.status().is_some()
         });
-        let pids = World::processes(&place);
-        traced.pid = pids.first().copied().unwrap_or(0);
+        traced.pid = agent_of(&place);
         let mut flags = Vec::new();
         if !self.is_start() {
             assert!(is_up && traced.pid > 0, "an agent starts");
@@ -229,7 +239,16 @@ impl Scenario for Phase {
         let came = self.act(world, &place, fault, &mut traced);
         let word = self.judge(world, &place, fault, &mut traced, &came, &mut flags);
         if !traced.end(&place) {
-            flags.push("it does not end by SIGTERM".into());
+            let pid = traced.pid;
+            let state = try_sh(&format!(
+                "cat /proc/{pid}/cmdline /proc/{pid}/stack /proc/{pid}/status | tr '\\0' ' '; ps ax -o pid,ppid,stat,args; tail -n 5 {}",
+                place.file("log").display()
+            ));
+            flags.push(format!(
+                "it does not end by SIGTERM ({pid}; {:?}): {}",
+                World::processes(&place),
+                String::from_utf8_lossy(&state.stdout)
+            ));
         }
         let said = fs::read_to_string(place.file("said")).unwrap_or_default();
         if said.contains("panicked") {

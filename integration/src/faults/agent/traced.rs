@@ -76,9 +76,6 @@ impl Traced {
             signal(self.pid, libc::SIGTERM);
         }
         let ended = until(PATIENCE, || self.status().is_some());
-        if !ended {
-            signal(self.pid, libc::SIGKILL);
-        }
         for child in [&mut self.agent, &mut self.strace].into_iter().flatten() {
             if !until(Duration::from_secs(2), || {
                 child.try_wait().is_ok_and(|status| status.is_some())
