@@ -35,6 +35,10 @@ pub(super) fn apply<L: Loader>(
     let state = State::open();
     let lock = state.lock();
     let result = match (&lock, wish.confirm) {
+        // A trial that waits may still be readable.
+        (Err(_), None) if matches!(nothing_waits(&state), Err(Refusal::Waits { .. })) => {
+            nothing_waits(&state)
+        }
         // A state directory that cannot be written is no reason to leave a host without its rules.
         (Err(err), None) => loader
             .load(kept)
@@ -96,4 +100,20 @@ pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
         who: Who::caller("remove", &Caller::here()),
     };
     keep::remove(&mut keeper).map(drop)
+}
+
+/// Refuses if a trial waits, or if that cannot be told.
+fn nothing_waits(state: &State) -> Result<(), Refusal> {
+    let trial = state
+        .trial()
+        .and_then(|trial| Ok((trial, state.history()?.settled)));
+    let (trial, settled) = trial.map_err(|err| Refusal::State(of_io(err)))?;
+    let Some(trial) = trial.filter(|trial| settled != Some(trial.id)) else {
+        return Ok(());
+    };
+    let seconds = trial.seconds_left(&crate::agent::state::clock());
+    Err(Refusal::Waits {
+        policy: trial.new.entry.policy,
+        seconds,
+    })
 }
