@@ -56,7 +56,7 @@ fn sample(of_agent: bool, usual: u64) {
 
 netns_test! {
     fn no_single_fault_breaks_a_promise_of_a_command() {
-        sample(false, 8);
+        sample(false, 4);
     }
 
     fn no_single_fault_breaks_a_promise_of_the_agent() {

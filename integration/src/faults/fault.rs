@@ -79,12 +79,12 @@ impl Fault {
 
 /// Errors that a call can have on a real host; none for calls that are left out.
 ///
-/// Left out are `close`, which frees the descriptor even where it fails, which strace cannot imitate, and calls
-/// that do not return.
+/// Left out are calls that do not return, and two whose failures strace cannot imitate: `close` frees the descriptor
+/// even where it fails, and the kernel's `brk` returns the old end of the heap instead of an error.
 pub fn errors(call: &str) -> &'static [&'static str] {
     match call {
         PAGE => &["ENOSPC"],
-        "close" | "exit_group" | "exit" | "rt_sigreturn" | "restart_syscall" => &[],
+        "close" | "brk" | "exit_group" | "exit" | "rt_sigreturn" | "restart_syscall" => &[],
         "open" | "openat" | "openat2" => &[
             "EACCES", "EMFILE", "ENOMEM", "EIO", "EINTR", "ENOSPC", "EROFS",
         ],
@@ -113,7 +113,7 @@ pub fn errors(call: &str) -> &'static [&'static str] {
         "wait4" | "waitid" => &["EINTR", "ECHILD"],
         "inotify_init1" => &["EMFILE", "ENOMEM"],
         "inotify_add_watch" => &["ENOSPC", "ENOMEM", "EACCES"],
-        "mmap" | "mremap" | "brk" | "munmap" | "mprotect" => &["ENOMEM"],
+        "mmap" | "mremap" | "munmap" | "mprotect" => &["ENOMEM"],
         "nanosleep" | "clock_nanosleep" => &["EINTR"],
         // Of few bytes, it has no other error.
         "getrandom" => &["ENOSYS"],
