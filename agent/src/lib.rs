@@ -3,38 +3,17 @@
 //! What there is to decide is decided in `peerwall-core`, what there is to spell in
 //! `peerwall-proto`; here is what touches the world.
 
-pub mod age;
 pub mod agent;
-pub mod audit;
-pub mod caller;
 pub mod cli;
 pub mod command;
 pub mod connections;
-pub mod converge;
-pub mod detached;
-pub mod facts;
-pub mod files;
-pub mod first;
-pub mod foreign;
+pub mod control;
+pub mod enforce;
 pub mod host;
-pub mod iptables;
-pub mod keeper;
 pub mod kernel;
-pub mod links;
-pub mod lockout;
-pub mod names;
-pub mod netlink;
-pub mod notice;
 pub mod output;
-pub mod passing;
-pub mod policy_text;
-pub mod ready;
-pub mod revocation;
-pub mod routes;
-pub mod scope;
+pub mod policy_file;
 pub mod secure_file;
-pub mod since;
-pub mod sockets;
-pub mod ssh_server;
-pub mod tools;
-pub mod watchdog;
+pub mod store;
+pub mod system;
+pub mod trial;

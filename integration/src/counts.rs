@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
 
-use peerwall::netlink::Socket;
+use peerwall::kernel::netlink::Socket;
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::{Decision, Packet, Transport, Verdict};
 use peerwall_core::net::port::{TCP, UDP};

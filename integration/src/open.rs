@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use peerwall::netlink::Socket;
+use peerwall::kernel::netlink::Socket;
 use peerwall_core::net::port::TCP;
 use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection};

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use peerwall::converge::{Hold, converge};
-use peerwall::iptables::{Iptables, Steps, Wanted};
-use peerwall::kernel::Kernel;
+use peerwall::enforce::converge::{Hold, converge};
+use peerwall::enforce::iptables::{Iptables, Steps, Wanted};
+use peerwall::enforce::nft::Kernel;
 use peerwall_core::net::packet::{Decision, Packet, Verdict};
 use peerwall_core::ruleset::Ruleset;
 

@@ -18,8 +18,8 @@ use std::process::{Child, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peerwall::converge::{Hold, converge};
-use peerwall::kernel::Kernel;
+use peerwall::enforce::converge::{Hold, converge};
+use peerwall::enforce::nft::Kernel;
 use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
 use peerwall_integration::ns::{Host, peerwall_bin};

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
-use peerwall::kernel::Kernel;
+use peerwall::enforce::nft::Kernel;
 use peerwall_core::backend::{Backend, BackendError};
 use peerwall_core::generate;
 use peerwall_core::nft::memory::Memory;

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use peerwall::files::FileSystem;
+use peerwall::policy_file::files::FileSystem;
 use peerwall::secure_file;
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use peerwall::kernel::Kernel;
+use peerwall::enforce::nft::Kernel;
 use peerwall_core::backend::Backend as _;
 use peerwall_core::net::addr;
 use peerwall_core::ruleset::Ruleset;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use peerwall::host;
-use peerwall::links::{Interests, Links};
+use peerwall::kernel::links::{Interests, Links};
 use peerwall_core::net::host::{Host as Network, RT_TABLE_MAIN, Route};
 use peerwall_integration::net::{bridge, enslave, wire};
 use peerwall_integration::netns_test;

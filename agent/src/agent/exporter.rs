@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use super::server::Server;
+use crate::control::server::Server;
 use crate::secure_file::Folder;
 
 /// Nobody's browser sends more headers to this.

@@ -3,14 +3,9 @@
 //! One thread around one `poll`: rules that others change, files, questions, signals, time. What to do
 //! is decided by [`peerwall_core::agent::reconcile`]; here it is done.
 
-pub mod control;
-pub mod events;
 pub mod exporter;
-mod holder;
 mod metrics;
 mod open;
-mod server;
-pub mod state;
 mod trial;
 mod watch;
 
@@ -36,28 +31,28 @@ use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::caller::{Caller, Ssh};
 use crate::cli::{BackendName, RunArgs};
 use crate::command::{DONE, TROUBLE, fallback};
+use crate::connections::revocation;
 use crate::connections::{Connections, Older};
-use crate::files::{FileSystem, beside};
-use crate::foreign;
-use crate::kernel::lacks;
-use crate::links::{self, Links};
-use crate::lockout;
+use crate::control::{Answer, Command, Control, Wish};
+use crate::enforce::Holder;
+use crate::enforce::foreign;
+use crate::enforce::nft::lacks;
+use crate::host::caller::{Caller, Ssh};
+use crate::host::lockout;
+use crate::kernel::events::Change;
+use crate::kernel::links::{self, Links};
 use crate::output::Output;
-use crate::passing;
-use crate::ready::{NotReady, Ready, prepare, prepare_stored};
-use crate::revocation;
+use crate::policy_file::files::{FileSystem, beside};
+use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
 use crate::secure_file;
-use crate::since;
-use crate::watchdog;
-use control::{Answer, Command, Control, Wish};
-use events::Change;
+use crate::store::since;
+use crate::store::{self, Kept, Pending, State};
+use crate::system::passing;
+use crate::system::watchdog;
 use exporter::Exporter;
-pub use holder::Holder;
 use open::introduce;
-use state::{Kept, Pending, State};
 use watch::Watch;
 
 /// Where there are no events, rules are looked at so often.
@@ -215,7 +210,7 @@ impl Agent {
             secure: !args.insecure_permissions,
             follow: !args.no_follow,
             start: Instant::now(),
-            started: state::time(),
+            started: store::time(),
             reconcile: Reconcile::new(poll),
             holder,
             watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
@@ -288,7 +283,7 @@ impl Agent {
             exporter.serve(|| self.metrics_text());
             self.exporter = Some(exporter);
         }
-        let clock = state::clock();
+        let clock = store::clock();
         if self
             .pending
             .as_ref()
@@ -335,7 +330,7 @@ impl Agent {
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = watchdog::due().map(until);
         let sweep = self.sweep_due.map(until);
-        let clock = state::clock();
+        let clock = store::clock();
         let pending = self.pending.as_ref();
         let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
         let metrics = self.metrics_due.map(until);
@@ -398,7 +393,7 @@ impl Agent {
                     log::warn!(
                         "tables of others are gone{by}: {tables}; whose they were should make them again"
                     );
-                    self.gone.push(format!("{}: {tables}{by}", state::time()));
+                    self.gone.push(format!("{}: {tables}{by}", store::time()));
                     let extra = self.gone.len().saturating_sub(GONE_MAX);
                     self.gone.drain(..extra);
                 }
@@ -635,7 +630,7 @@ impl Agent {
         self.state.store_text(&ready.digest, &ready.text);
         let cut = ready.policy.options.cut_revoked;
         Ok(Kept {
-            entry: state::entry(path, &ready.digest, self.holder.is_deaf(), cut),
+            entry: store::entry(path, &ready.digest, self.holder.is_deaf(), cut),
             ruleset: ready.ruleset,
         })
     }
@@ -912,7 +907,7 @@ impl Agent {
             })),
             "last_error": reconcile.last_error,
             "policy_error": reconcile.policy_error,
-            "pending_seconds": self.pending.as_ref().map(|trial| trial.seconds_left(&state::clock())),
+            "pending_seconds": self.pending.as_ref().map(|trial| trial.seconds_left(&store::clock())),
             "others_gone": self.gone,
         });
         Answer::new(DONE, self.headline(), data)

@@ -7,10 +7,10 @@ use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::revoke;
 
 use super::Agent;
+use crate::connections::first;
+use crate::connections::revocation;
 use crate::connections::{Change, Connections, Older, Which};
-use crate::first;
-use crate::netlink::NetlinkError;
-use crate::revocation;
+use crate::kernel::netlink::NetlinkError;
 
 impl Agent {
     /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none.

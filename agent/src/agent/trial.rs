@@ -7,18 +7,18 @@ use peerwall_core::agent::keep::{self, Ending, Fault, Refusal};
 use peerwall_core::agent::reconcile::Input;
 use serde_json::{Value, json};
 
-use super::control::{Answer, Wish};
-use super::state::{self, Before, Kept, Pending, State};
 use super::{Agent, Outcome, RETRY_TRIAL, Unsaved, Wanted};
-use crate::audit::Who;
-use crate::caller::Caller;
 use crate::command::keep::{ran_out, rolled_back, stopped, tried};
 use crate::command::{DONE, TROUBLE, boot};
-use crate::files::FileSystem;
-use crate::keeper::{Keeper, Loader, locked};
-use crate::notice;
-use crate::ready::{Ready, prepare};
-use crate::revocation;
+use crate::connections::revocation;
+use crate::control::{Answer, Wish};
+use crate::host::caller::Caller;
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::{Ready, prepare};
+use crate::store::audit::Who;
+use crate::store::{self, Before, Kept, Pending, State};
+use crate::system::notice;
+use crate::trial::{Keeper, Loader, locked};
 
 /// How many times an agent that is stopped tries to go back.
 const STOP_TRIES: u32 = 10;
@@ -57,7 +57,7 @@ impl Loader for Agent {
         self.wanted = None;
         let done = self.holder.converge(None);
         done.map(|done| done.change.is_some())
-            .map_err(|err| crate::keeper::of_backend(&err))
+            .map_err(|err| crate::trial::of_backend(&err))
     }
 
     fn change(&mut self) -> Option<String> {
@@ -88,7 +88,7 @@ impl Agent {
     /// Takes up the trial that an earlier agent, or a command, left.
     pub(super) fn take_up(&mut self) {
         match self.state.waiting() {
-            Some(trial) if trial.is_loaded && !trial.is_over(&state::clock()) => {
+            Some(trial) if trial.is_loaded && !trial.is_over(&store::clock()) => {
                 log::warn!("{} still waits to be confirmed", trial.new.entry.policy);
                 self.want(trial.new.clone());
                 self.is_trial = true;
@@ -116,7 +116,7 @@ impl Agent {
         let seen = self.holder.observe();
         if let Some(ruleset) = seen.and_then(|seen| seen.table?.ruleset()) {
             log::warn!("keeping the rules that are loaded");
-            let entry = state::entry(Path::new("what is loaded"), "", false, false);
+            let entry = store::entry(Path::new("what is loaded"), "", false, false);
             return self.want(Kept { entry, ruleset });
         }
         if let Some(closed) = boot::closed() {
@@ -219,7 +219,7 @@ impl Agent {
             return Err(why.to_owned());
         }
         if !wish.force {
-            crate::lockout::check(&ready.ruleset, &wish.caller)?;
+            crate::host::lockout::check(&ready.ruleset, &wish.caller)?;
         }
         let before = self.before(ready.policy.options.cut_revoked)?;
         let digest = ready.digest.clone();
@@ -331,7 +331,7 @@ impl Agent {
         let trial: &Pending = self.pending.as_ref()?;
         let refusal = Refusal::Waits {
             policy: trial.new.entry.policy.clone(),
-            seconds: trial.seconds_left(&state::clock()),
+            seconds: trial.seconds_left(&store::clock()),
         };
         Some(refused(&refusal.to_string()))
     }
@@ -351,7 +351,7 @@ impl Agent {
             return;
         }
         if unsaved == Unsaved::Policy {
-            wanted.kept.entry.time = state::time();
+            wanted.kept.entry.time = store::time();
         }
         wanted.kept.entry.by_iptables = by_iptables;
         let kept = wanted.kept.clone();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use crate::passing;
+use crate::system::passing;
 
 /// Links are followed so far.
 const LINKS_MAX: usize = 16;

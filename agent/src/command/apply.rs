@@ -7,20 +7,20 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::alone::Alone;
 use super::applying::{self, Applied};
 use super::loading::{Loading, Told};
 use super::{DONE, Given, TROUBLE, fallback, keep, others, plan, refuse, trouble};
-use crate::agent::state::Kept;
-use crate::caller::Caller;
 use crate::cli::ApplyArgs;
-use crate::converge::{Converged, Hold, converge};
-use crate::foreign;
-use crate::keeper::{Loader, of_backend};
-use crate::kernel::Kernel;
+use crate::enforce::converge::{Converged, Hold, converge};
+use crate::enforce::foreign;
+use crate::enforce::nft::Kernel;
+use crate::host::caller::Caller;
 use crate::output::{Output, complain};
-use crate::ready::Ready;
-use crate::since;
+use crate::policy_file::Ready;
+use crate::store::Kept;
+use crate::store::since;
+use crate::trial::alone::Alone;
+use crate::trial::{Loader, of_backend};
 
 pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u8, BackendError> {
     let ready = match &policy.read {

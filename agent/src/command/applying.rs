@@ -6,12 +6,12 @@ use std::time::Duration;
 use peerwall_core::agent::keep::{self, Refusal};
 
 use super::keep as trials;
-use crate::agent::state::{Kept, State};
-use crate::audit::Who;
-use crate::caller::Caller;
 use crate::cli::WishArgs;
-use crate::keeper::{Keeper, Loader, of_io};
+use crate::host::caller::Caller;
 use crate::output::{Output, complain};
+use crate::store::audit::Who;
+use crate::store::{Kept, State};
+use crate::trial::{Keeper, Loader, of_io};
 
 /// What came of it.
 pub(super) enum Applied {
@@ -111,7 +111,7 @@ fn nothing_waits(state: &State) -> Result<(), Refusal> {
     let Some(trial) = trial.filter(|trial| settled != Some(trial.id)) else {
         return Ok(());
     };
-    let seconds = trial.seconds_left(&crate::agent::state::clock());
+    let seconds = trial.seconds_left(&crate::store::clock());
     Err(Refusal::Waits {
         policy: trial.new.entry.policy,
         seconds,

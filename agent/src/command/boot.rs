@@ -7,14 +7,14 @@ use peerwall_core::policy::HeldBy;
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::ruleset::compile::compile;
 
-use super::alone::Alone;
 use super::{DONE, TROUBLE};
-use crate::agent::state::{self, Entry, Kept, State};
-use crate::audit::Who;
-use crate::files::FileSystem;
-use crate::keeper::Keeper;
 use crate::output::{Output, complain};
-use crate::ready::prepare;
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::prepare;
+use crate::store::audit::Who;
+use crate::store::{self, Entry, Kept, State};
+use crate::trial::Keeper;
+use crate::trial::alone::Alone;
 
 /// What is loaded if nothing that was confirmed can be loaded and the policy is wrong.
 const CLOSED: &str =
@@ -24,7 +24,7 @@ const CLOSED: &str =
 pub(crate) fn closed() -> Option<Kept> {
     let policy = load("closed", CLOSED, &NoFiles).policy?;
     // What is open may be the way in of whoever repairs this.
-    let entry = state::entry(Path::new("closed"), "closed", false, false);
+    let entry = store::entry(Path::new("closed"), "closed", false, false);
     Some(Kept {
         entry,
         ruleset: compile(&policy).0,
@@ -43,7 +43,7 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
     State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Ok(Kept {
-        entry: state::entry(policy, &ready.digest, by_iptables, cut),
+        entry: store::entry(policy, &ready.digest, by_iptables, cut),
         ruleset: ready.ruleset,
     })
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{DONE, count, refuse};
-use crate::files::FileSystem;
 use crate::output::Output;
-use crate::ready::prepare;
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::prepare;
 
 pub(super) fn run(path: &Path, output: &Output) -> u8 {
     let files = FileSystem::default();

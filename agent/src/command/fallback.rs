@@ -4,22 +4,22 @@ use peerwall_core::agent::keep::Fault;
 use peerwall_core::ruleset::Ruleset;
 use serde_json::{Value, json};
 
-use super::alone::Alone;
 use super::applying::{self, Applied};
 use super::loading::Loading;
 use super::{DIFFERS, DONE, Given, keep, others, refuse, trouble, unsupported};
-use crate::agent::state::{self, Kept, State};
-use crate::caller::Caller;
 use crate::cli::WishArgs;
-use crate::converge::{self, Hold};
-use crate::foreign;
-use crate::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
-use crate::keeper::Loader;
-use crate::kernel::Kernel;
+use crate::connections::revocation;
+use crate::enforce::converge::{self, Hold};
+use crate::enforce::foreign;
+use crate::enforce::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
+use crate::enforce::nft::Kernel;
+use crate::host::caller::Caller;
 use crate::output::{Output, complain};
-use crate::ready::Ready;
-use crate::revocation;
-use crate::since;
+use crate::policy_file::Ready;
+use crate::store::since;
+use crate::store::{self, Kept, State};
+use crate::trial::Loader;
+use crate::trial::alone::Alone;
 
 /// So many addresses as rules of their own cost every packet that is looked at.
 const ADDRESSES_TO_WARN_OF: usize = 200;
@@ -181,7 +181,7 @@ pub(crate) fn in_force() -> Option<Ruleset> {
     }
     let state = State::open();
     let trial = state.waiting().filter(|trial| {
-        trial.is_loaded && trial.is_of_this_boot(&state::clock()) && trial.new.entry.by_iptables
+        trial.is_loaded && trial.is_of_this_boot(&store::clock()) && trial.new.entry.by_iptables
     });
     match trial {
         Some(pending) => Some(pending.new.ruleset),

@@ -11,12 +11,12 @@ use serde_json::json;
 use similar::{Algorithm, ChangeTag, capture_diff_slices_deadline};
 
 use super::{DONE, trouble};
-use crate::age;
-use crate::agent::state::{Entry, State, TOLD};
-use crate::audit::{self, Event};
 use crate::cli::HistoryArgs;
-use crate::names::printable;
+use crate::command::age;
+use crate::host::names::printable;
 use crate::output::Output;
+use crate::store::audit::{self, Event};
+use crate::store::{Entry, State, TOLD};
 
 /// How many lines of a difference are shown, unless one ruleset is asked for.
 const LINES_SHOWN: usize = 8;

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
-use crate::facts;
-use crate::iptables;
+use crate::enforce::iptables;
+use crate::host::facts;
 use crate::output::{Output, complain};
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
 

@@ -12,25 +12,25 @@ use peerwall_core::ruleset::Ruleset;
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::alone::Alone;
 use super::{DONE, fallback, trouble};
 use crate::agent;
-use crate::agent::control::{self, Answer, Command, Wish};
-use crate::agent::state::{self, Before, Entry, Kept, Pending, State};
-use crate::audit::Who;
-use crate::caller::Caller;
 use crate::cli::{RunArgs, WishArgs};
+use crate::connections::revocation;
 use crate::connections::{Change, Connections};
-use crate::keeper::{Keeper, locked, of_backend, of_io};
-use crate::kernel::Kernel;
-use crate::lockout;
-use crate::netlink::NetlinkError;
-use crate::notice;
+use crate::control::{self, Answer, Command, Wish};
+use crate::enforce::nft::Kernel;
+use crate::host::caller::Caller;
+use crate::host::lockout;
+use crate::kernel::netlink::NetlinkError;
 use crate::output::{Output, complain};
-use crate::ready::Ready;
-use crate::revocation;
-use crate::scope;
-use crate::since;
+use crate::policy_file::Ready;
+use crate::store::audit::Who;
+use crate::store::since;
+use crate::store::{self, Before, Entry, Kept, Pending, State};
+use crate::system::notice;
+use crate::system::scope;
+use crate::trial::alone::Alone;
+use crate::trial::{Keeper, locked, of_backend, of_io};
 
 /// The guard looks this often whether somebody confirmed.
 const GUARD_LOOKS_EVERY: Duration = Duration::from_secs(1);
@@ -165,7 +165,7 @@ pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
     State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Kept {
-        entry: state::entry(path, &ready.digest, by_iptables, cut),
+        entry: store::entry(path, &ready.digest, by_iptables, cut),
         ruleset: ready.ruleset.clone(),
     }
 }
@@ -217,7 +217,7 @@ fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
 }
 
 /// What is in force, and whether by iptables.
-pub(super) fn in_force() -> (Option<Ruleset>, bool) {
+pub(crate) fn in_force() -> (Option<Ruleset>, bool) {
     if since::by_iptables() {
         return (fallback::in_force(), true);
     }
@@ -337,7 +337,7 @@ fn waiting(state: &State) -> std::io::Result<Option<Pending>> {
 
 /// How long the guard waits yet. An agent goes back by itself, if it lives.
 fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
-    let left = pending.left(&state::clock());
+    let left = pending.left(&store::clock());
     if !left.is_zero() {
         return left;
     }

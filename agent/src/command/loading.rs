@@ -3,16 +3,16 @@
 use peerwall_core::ruleset::Ruleset;
 use serde_json::Value;
 
-use crate::caller::Caller;
 use crate::cli::WishArgs;
+use crate::connections::first;
+use crate::connections::revocation;
 use crate::connections::{Change, Connections, Which};
-use crate::first;
-use crate::netlink::NetlinkError;
-use crate::ready::Ready;
-use crate::revocation;
+use crate::host::caller::Caller;
+use crate::kernel::netlink::NetlinkError;
+use crate::policy_file::Ready;
 
 /// A load that is under way.
-pub(super) struct Loading {
+pub(crate) struct Loading {
     /// Whether nothing of ours was loaded before.
     is_first: bool,
     /// What was loaded before, as far as it is known.
@@ -22,16 +22,16 @@ pub(super) struct Loading {
 
 /// What is said about open connections.
 #[derive(Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// For people.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// For machines.
-    pub(super) json: Value,
+    pub(crate) json: Value,
 }
 
 impl Loading {
     /// Before rules are changed.
-    pub(super) fn new(is_first: bool, old: Option<Ruleset>) -> Self {
+    pub(crate) fn new(is_first: bool, old: Option<Ruleset>) -> Self {
         let mut loading = Self {
             is_first,
             old,
@@ -42,7 +42,7 @@ impl Loading {
     }
 
     /// What was loaded before, if it was seen; nothing keeps what is known already.
-    pub(super) fn was(&mut self, old: Option<Ruleset>) {
+    pub(crate) fn was(&mut self, old: Option<Ruleset>) {
         if self.old.is_none() {
             self.old = old;
         }
@@ -56,7 +56,7 @@ impl Loading {
     }
 
     /// After an apply: ends what is to end, and says what ended and what did not.
-    pub(super) fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
+    pub(crate) fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
         self.introduce();
         if wish.confirm.is_some() {
             // A trial ends nothing until it is confirmed.
@@ -94,7 +94,7 @@ impl Loading {
     }
 
     /// After going back, or booting.
-    pub(super) fn go_back(mut self, new: &Ruleset, cut: bool) {
+    pub(crate) fn go_back(mut self, new: &Ruleset, cut: bool) {
         self.introduce();
         let old = self.old.take();
         let which = revocation::which(self.is_first, cut, false);

@@ -1,6 +1,6 @@
 //! The commands: read, decide, act, print. Exit codes are made here and nowhere else.
 
-mod alone;
+mod age;
 mod apply;
 mod applying;
 pub(crate) mod boot;
@@ -10,7 +10,7 @@ mod generate;
 mod history;
 mod import;
 pub(crate) mod keep;
-mod loading;
+pub(crate) mod loading;
 mod others;
 pub(crate) mod plan;
 mod render;
@@ -26,17 +26,17 @@ use peerwall_core::iptables::restore::Unsupported;
 use peerwall_core::policy::HeldBy;
 
 use self::status::Detail;
-use crate::agent::control;
 use crate::cli::{
     self, ApplyArgs, Args, BackendArgs, BackendName, Command, OutputArgs, PolicyArgs,
 };
-use crate::files::FileSystem;
-use crate::foreign;
-use crate::kernel::lacks;
+use crate::control;
+use crate::enforce::foreign;
+use crate::enforce::nft::lacks;
+use crate::enforce::tools;
 use crate::output::{self, Output, complain};
-use crate::ready::{NotReady, Ready, prepare};
-use crate::since;
-use crate::tools;
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::{NotReady, Ready, prepare};
+use crate::store::since;
 
 /// Nothing to do, or done.
 pub(crate) const DONE: u8 = 0;

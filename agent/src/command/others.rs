@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use peerwall_core::nft::foreign::ForeignDrop;
 
-use crate::names::printable;
+use crate::host::names::printable;
 use crate::output::{Output, complain};
 
 /// The end of a headline that says that the rules are in sync.

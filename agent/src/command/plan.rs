@@ -6,11 +6,11 @@ use peerwall_core::ruleset::render;
 use serde_json::{Value, json};
 
 use super::{DIFFERS, DONE, Given, count, fallback, others, refuse};
-use crate::foreign;
-use crate::kernel::Kernel;
+use crate::connections::revocation;
+use crate::enforce::foreign;
+use crate::enforce::nft::Kernel;
 use crate::output::Output;
-use crate::revocation;
-use crate::since;
+use crate::store::since;
 
 pub(super) fn run(policy: &Given, output: &Output) -> Result<u8, BackendError> {
     let ready = match &policy.read {

@@ -8,9 +8,9 @@ use peerwall_core::ruleset::render;
 
 use super::{DONE, refuse, unsupported};
 use crate::cli::Format;
-use crate::files::FileSystem;
 use crate::output::Output;
-use crate::ready::{Ready, prepare};
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::{Ready, prepare};
 
 pub(super) fn run(path: &Path, format: Format) -> u8 {
     let output = Output::new(format == Format::Json);

@@ -13,11 +13,11 @@ use peerwall_proto::nf_tables::Attributes as _;
 use peerwall_proto::sock_diag;
 
 use super::{CHUNK, Change, Connections, Ends, Kinds, Older, Which};
-use crate::caller::Ssh;
-use crate::facts;
-use crate::netlink::NetlinkError;
-use crate::routes::Routes;
-use crate::sockets::{Opened, Sockets};
+use crate::host::caller::Ssh;
+use crate::host::facts;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::routes::Routes;
+use crate::kernel::sockets::{Opened, Sockets};
 
 /// What is kept of the connections that a policy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

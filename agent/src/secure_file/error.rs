@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::passing;
+use crate::system::passing;
 
 /// Whether the same operation may succeed later without any change of files: as [`passing`] has it, or since the file
 /// system fails.

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 
-use crate::passing::{self, is_passing};
+use crate::system::passing::{self, is_passing};
 
 use super::{
     Folder, OTHERS_WRITE, again, careful, check_is_regular, doubts_of_file, named, read_all,
@@ -248,7 +248,7 @@ fn holder(file: &File) -> String {
         return "another process".to_owned();
     };
     match fs::read(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("{} (pid {pid})", crate::names::process(&name)),
+        Ok(name) => format!("{} (pid {pid})", crate::host::names::process(&name)),
         Err(_) => format!("process {pid}"),
     }
 }

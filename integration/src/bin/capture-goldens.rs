@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 use std::process::Command;
 
-use peerwall::netlink::Socket;
+use peerwall::kernel::netlink::Socket;
 use peerwall_proto::attr::AttrWriter;
 use peerwall_proto::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::{message_type, msg};

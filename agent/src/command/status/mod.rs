@@ -18,17 +18,17 @@ use serde_json::Value;
 
 use self::headline::{Facts, Trial};
 use super::{DIFFERS, DONE, Given, boot, fallback, others, trouble};
-use crate::age;
-use crate::agent::control;
-use crate::agent::state::{self, State};
-use crate::audit::{self, Event};
-use crate::foreign;
-use crate::iptables::{Steps, Wanted};
-use crate::kernel::Kernel;
-use crate::names;
+use crate::command::age;
+use crate::control;
+use crate::enforce::foreign;
+use crate::enforce::iptables::{Steps, Wanted};
+use crate::enforce::nft::Kernel;
+use crate::host::names;
 use crate::output::Output;
-use crate::ready::Ready;
-use crate::since;
+use crate::policy_file::Ready;
+use crate::store::audit::{self, Event};
+use crate::store::since;
+use crate::store::{self, State};
 
 /// What `status` prints.
 #[derive(Debug, Serialize)]
@@ -276,13 +276,13 @@ fn agent() -> Option<Value> {
 /// The trial that waits to be confirmed.
 fn trial(state: &State) -> Option<Trial> {
     let trial = state.waiting()?;
-    if !trial.is_loaded || !trial.is_of_this_boot(&state::clock()) {
+    if !trial.is_loaded || !trial.is_of_this_boot(&store::clock()) {
         return None;
     }
     let before = &trial.before;
     let back_to = before.entry.as_ref().map(|entry| entry.policy.clone());
     Some(Trial {
-        seconds_left: trial.seconds_left(&state::clock()),
+        seconds_left: trial.seconds_left(&store::clock()),
         back_to: before
             .ruleset
             .as_ref()

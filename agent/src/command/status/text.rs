@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::super::{count, others};
 use super::headline::State;
 use super::{Detail, Line, Status};
-use crate::age;
-use crate::names::printable;
-use crate::ready::NotReady;
+use crate::command::age;
+use crate::host::names::printable;
+use crate::policy_file::NotReady;
 
 /// Everything, the headline first.
 pub(super) fn status(status: &Status, why: Option<&NotReady>, detail: Detail) -> String {

@@ -1,0 +1,264 @@
+//! Makes the kernel hold a ruleset: observe, plan, commit, verify, again if somebody came between.
+
+use std::thread;
+use std::time::Duration;
+
+use peerwall_core::backend::{Backend, BackendError};
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::plan::{self, Plan};
+use peerwall_core::ruleset::Ruleset;
+
+/// Somebody else may come between so often before this gives up.
+const TRIES: u32 = 200;
+/// Another apply owns the table as long as it runs, which is not long. Who owns it longer than this
+/// means to.
+const OWNED_PATIENCE: Duration = Duration::from_secs(1);
+const OWNED_PAUSE: Duration = Duration::from_millis(10);
+
+/// What it took.
+#[derive(Debug, Clone)]
+pub struct Converged {
+    /// What was there before.
+    pub before: Observed,
+    /// What was sent; empty if there was nothing to do.
+    pub plan: Plan,
+}
+
+/// A transport that loses answers is believed to lose them all after so many.
+const UNKNOWN_TRIES: u32 = 3;
+
+/// Whether this process wants to own the table from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// The table is owned by the kernel's socket afterwards, where the kernel can do that.
+    Yes,
+    /// Nothing is sent if the rules are as they should be.
+    No,
+}
+
+/// Makes the kernel hold `wanted`, or nothing of ours for `None`.
+///
+/// # Errors
+/// What the kernel said, last. Unless it is [`BackendError::Unknown`], nothing was changed.
+pub fn converge(
+    backend: &mut dyn Backend,
+    wanted: Option<&Ruleset>,
+    hold: Hold,
+) -> Result<Converged, BackendError> {
+    let converged = attempt(backend, wanted, hold);
+    backend.done();
+    converged
+}
+
+fn attempt(
+    backend: &mut dyn Backend,
+    wanted: Option<&Ruleset>,
+    hold: Hold,
+) -> Result<Converged, BackendError> {
+    let mut last = BackendError::Stale;
+    let mut patience = OWNED_PATIENCE;
+    let mut unknown = 0;
+    let mut sent = None;
+    for _ in 0..TRIES {
+        let before = backend.observe()?;
+        let plan = match wanted {
+            Some(wanted) => plan_to_hold(backend, wanted, &before, hold),
+            None => Plan::remove(&before),
+        };
+        if plan.is_empty() {
+            // What was sent when the answer got lost is what it took.
+            return Ok(sent.unwrap_or(Converged { before, plan }));
+        }
+        match backend.commit(&plan, before.generation) {
+            Ok(()) => {}
+            Err(err @ BackendError::Stale) => {
+                last = err;
+                continue;
+            }
+            Err(err @ BackendError::Owned) if !patience.is_zero() => {
+                patience = patience.saturating_sub(OWNED_PAUSE);
+                last = err;
+                thread::sleep(OWNED_PAUSE);
+                continue;
+            }
+            // Whether it was made shows when it is looked at again.
+            Err(err @ BackendError::Unknown(_)) if unknown < UNKNOWN_TRIES => {
+                unknown += 1;
+                last = err;
+                sent = Some(Converged { before, plan });
+                continue;
+            }
+            Err(err) => return Err(err),
+        }
+        match wanted.map_or(Ok(()), |wanted| backend.verify(wanted)) {
+            Ok(()) => return Ok(Converged { before, plan }),
+            // Either somebody changed it right away, or the kernel did not do what it acked.
+            Err(err) => last = err,
+        }
+    }
+    Err(last)
+}
+
+fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: Hold) -> Plan {
+    let plan = plan::plan(wanted, seen);
+    let Some(table) = seen.table.as_ref() else {
+        return plan;
+    };
+    if hold == Hold::No {
+        // What was made to be owned stays so, and can only be claimed; who does not want that makes it
+        // anew.
+        let ownerless = backend.can_hold() == Some(false) && table.hold.persist;
+        return match ownerless && !plan.is_empty() && plan.rebuild.is_none() {
+            true => plan::anew(
+                wanted,
+                table,
+                "the table that is there was made for an owner".into(),
+            ),
+            false => plan,
+        };
+    }
+    // It is ours already; were it another's, the commit would be refused.
+    if table.hold.owner.is_some() && backend.can_hold() == Some(true) {
+        return plan;
+    }
+    match (table.hold.persist, plan.is_empty()) {
+        // An orphan is claimed by adding it again.
+        (true, true) => Plan::claim(),
+        (true, false) => plan,
+        // What was made without `persist`, by nft say, can only be made anew to be owned.
+        (false, _) if plan.rebuild.is_none() && backend.can_hold() != Some(false) => plan::anew(
+            wanted,
+            table,
+            "the table that is there cannot be owned".into(),
+        ),
+        (false, _) => plan,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peerwall_core::nft::memory::Memory;
+    use peerwall_core::policy::load::{NoFiles, load};
+    use peerwall_core::ruleset::compile::compile;
+
+    use super::*;
+
+    /// What goes wrong with a commit.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Fault {
+        /// Somebody came between.
+        Stale,
+        /// Another process has the table, for now.
+        Owned,
+        /// The answer is lost, and the change was made.
+        LostAfter,
+        /// The answer is lost, and the change was not made.
+        LostBefore,
+        /// It is acked and not made.
+        AckedAndNotMade,
+        /// It is refused.
+        Refused,
+        /// The request does not get out.
+        Transport,
+    }
+
+    /// A backend that meets with these faults, one a commit, and then with none.
+    struct Faulty {
+        memory: Memory,
+        faults: Vec<Fault>,
+        commits: usize,
+    }
+
+    impl Faulty {
+        fn new(faults: &[Fault]) -> Self {
+            Self {
+                memory: Memory::new(),
+                faults: faults.iter().rev().copied().collect(),
+                commits: 0,
+            }
+        }
+    }
+
+    impl Backend for Faulty {
+        fn observe(&mut self) -> Result<Observed, BackendError> {
+            self.memory.observe()
+        }
+        fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
+            self.memory.check(plan)
+        }
+        fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+            self.commits += 1;
+            let lost = || BackendError::Unknown("lost".into());
+            match self.faults.pop() {
+                None => self.memory.commit(plan, seen),
+                Some(Fault::Stale) => Err(BackendError::Stale),
+                Some(Fault::Owned) => Err(BackendError::Owned),
+                Some(Fault::LostAfter) => self.memory.commit(plan, seen).and(Err(lost())),
+                Some(Fault::LostBefore) => Err(lost()),
+                Some(Fault::AckedAndNotMade) => Ok(()),
+                Some(Fault::Refused) => Err(BackendError::Refused(Vec::new())),
+                Some(Fault::Transport) => Err(BackendError::Transport("no".into())),
+            }
+        }
+    }
+
+    fn wanted() -> Ruleset {
+        let loaded = load(
+            "policy.toml",
+            include_str!("../../../policy.toml"),
+            &NoFiles,
+        );
+        compile(&loaded.policy.expect("the example is fine")).0
+    }
+
+    #[test]
+    fn what_can_be_got_over_is_got_over() {
+        use Fault::{AckedAndNotMade, LostAfter, LostBefore, Owned, Stale};
+        for (faults, commits) in [
+            (vec![], 1),
+            (vec![Stale, Stale, Stale], 4),
+            (vec![Owned, Owned], 3),
+            // It was made: looking again shows it, and nothing is sent twice.
+            (vec![LostAfter], 1),
+            (vec![LostBefore], 2),
+            (vec![AckedAndNotMade], 2),
+            (
+                vec![Stale, LostBefore, Owned, AckedAndNotMade, LostAfter],
+                5,
+            ),
+        ] {
+            let mut backend = Faulty::new(&faults);
+            let converged = converge(&mut backend, Some(&wanted()), Hold::No)
+                .unwrap_or_else(|err| panic!("{faults:?}: {err}"));
+            assert!(
+                !converged.plan.is_empty(),
+                "{faults:?}: it says nothing was done"
+            );
+            let found = backend.observe().expect("memory can be read").table;
+            assert_eq!(
+                found.and_then(|t| t.ruleset()),
+                Some(wanted()),
+                "{faults:?}"
+            );
+            assert_eq!(backend.commits, commits, "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_is_said_and_nothing_was_changed() {
+        for fault in [Fault::Refused, Fault::Transport] {
+            let mut backend = Faulty::new(&[fault]);
+            let result = converge(&mut backend, Some(&wanted()), Hold::No);
+            assert!(result.is_err(), "{fault:?}");
+            assert_eq!(backend.commits, 1, "{fault:?} is not tried again");
+            assert_eq!(
+                backend.observe().expect("memory can be read").table,
+                None,
+                "{fault:?}"
+            );
+        }
+        let mut backend = Faulty::new(&[Fault::LostBefore; 10]);
+        let result = converge(&mut backend, Some(&wanted()), Hold::No);
+        assert!(matches!(result, Err(BackendError::Unknown(_))));
+    }
+}

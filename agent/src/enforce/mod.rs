@@ -1,0 +1,10 @@
+//! Where rulesets are enforced: by nf_tables or by iptables.
+
+pub mod converge;
+pub mod foreign;
+mod holder;
+pub mod iptables;
+pub mod nft;
+pub mod tools;
+
+pub use holder::{Done, Holder};

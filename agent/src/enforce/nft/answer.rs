@@ -1,0 +1,107 @@
+//! What the kernel's answers mean.
+
+use peerwall_core::backend::{BackendError, Refusal};
+use peerwall_core::nft::kconfig;
+use peerwall_core::nft::lower::OpIndex;
+use peerwall_core::nft::plan::{Op, Plan};
+use peerwall_core::ruleset::render;
+use peerwall_proto::ack::Ack;
+use peerwall_proto::nf_tables::batch::EncodedBatch;
+
+use crate::kernel::netlink::{NetlinkError, describe};
+
+/// What the acks of a batch say.
+pub(super) fn outcome(
+    plan: &Plan,
+    sent: &EncodedBatch<OpIndex>,
+    acks: &[Ack],
+) -> Result<(), BackendError> {
+    let errors: Vec<&Ack> = acks.iter().filter(|ack| ack.errno != 0).collect();
+    if errors.iter().any(|ack| ack.errno == libc::ERESTART) {
+        return Err(BackendError::Stale);
+    }
+    if errors.is_empty() {
+        // No error and no ack is not success.
+        return match acks.iter().any(|ack| ack.seq == sent.acked_seq) {
+            true => Ok(()),
+            false => Err(BackendError::Unknown("the kernel did not answer".into())),
+        };
+    }
+    let changes_table = |op: &usize| matches!(plan.ops[*op], Op::AddTable | Op::DeleteTable);
+    let owned = errors.iter().all(|ack| ack.errno == libc::EPERM)
+        && errors
+            .iter()
+            .any(|ack| sent.tag(ack.seq).is_some_and(changes_table));
+    if owned && sent.tag(errors[0].seq).is_some() {
+        return Err(BackendError::Owned);
+    }
+    Err(BackendError::Refused(
+        errors
+            .into_iter()
+            .map(|ack| refusal(plan, sent, ack))
+            .collect(),
+    ))
+}
+
+fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
+    let op = sent.tag(ack.seq).copied();
+    let what = op.map_or_else(
+        || "the change as a whole".to_owned(),
+        |op| render::op(&plan.ops[op]),
+    );
+    // A table is refused for its flags, or its owner, never for what the kernel does not know.
+    let of_table = op.is_some_and(|op| matches!(plan.ops[op], Op::AddTable | Op::DeleteTable));
+    let is_lack = op.is_some() && !of_table && is_lacking(ack.errno);
+    let lacking = op
+        .filter(|_| is_lack)
+        .map(|op| kconfig::options(&plan.ops[op]));
+    let lacking = lacking.filter(|options| !options.is_empty());
+    Refusal {
+        op,
+        what,
+        is_lack,
+        errno: ack.errno,
+        why: match lacking {
+            Some(options) => format!(
+                "{}; the kernel may lack {}",
+                describe(ack),
+                options.join(" or ")
+            ),
+            None => describe(ack),
+        },
+    }
+}
+
+/// What is answered to an expression or a kind of set that the kernel does not know.
+fn is_lacking(errno: i32) -> bool {
+    matches!(errno, libc::ENOENT | libc::EOPNOTSUPP)
+}
+
+/// An error of the first thing that is asked of it: the kernel may have no netfilter netlink
+/// (EPROTONOSUPPORT), or no nf_tables behind it (EINVAL, by `nfnetlink_rcv_msg()`).
+pub(super) fn missing(err: &NetlinkError) -> BackendError {
+    match err.errno() {
+        Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
+            BackendError::Missing(err.to_string())
+        }
+        _ => transport(err),
+    }
+}
+
+pub(super) fn transport(err: &NetlinkError) -> BackendError {
+    match err {
+        NetlinkError::Decode(err) => protocol(err),
+        NetlinkError::Answer(ack) if ack.errno == libc::EPERM => BackendError::Transport(
+            "the kernel lets nobody without CAP_NET_ADMIN read or change rules; run it as root"
+                .into(),
+        ),
+        NetlinkError::Answer(_)
+        | NetlinkError::Io { .. }
+        | NetlinkError::Lost
+        | NetlinkError::Disturbed => BackendError::Transport(err.to_string()),
+    }
+}
+
+pub(super) fn protocol(err: &peerwall_proto::attr::DecodeError) -> BackendError {
+    BackendError::Protocol(err.to_string())
+}

@@ -1,0 +1,347 @@
+//! The backend that is the kernel: nf_tables by netlink.
+
+mod answer;
+mod read;
+mod watcher;
+
+use std::collections::BTreeMap;
+
+use peerwall_core::backend::{Backend, BackendError};
+use peerwall_core::nft::lower::{OpIndex, lower};
+use peerwall_core::nft::observed::{Hold, Observed};
+use peerwall_core::nft::plan::{Op, Plan};
+use peerwall_core::ruleset::{Ruleset, Set, TABLE};
+use peerwall_proto::message::Message;
+use peerwall_proto::nf_tables::batch::EncodedBatch;
+use peerwall_proto::nf_tables::{
+    Attributes as _, Generation, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Table, message_type, msg,
+};
+
+use crate::kernel::netlink::Socket;
+use answer::{missing, outcome, protocol, transport};
+use read::{Depth, request};
+use watcher::Watcher;
+
+/// A change is sent again so often when others came between without changing our table.
+const COMMIT_TRIES: u32 = 64;
+
+/// nf_tables of the network namespace that the calling thread is in.
+pub struct Kernel {
+    socket: Socket,
+    /// What the table was like when it was last observed.
+    hold: Option<Hold>,
+    /// Whether tables can have an owner and outlive him; `None` until it was tried.
+    ownership: Option<bool>,
+    /// Whether elements are remembered, so that they need not be read while nothing changes.
+    remembers: bool,
+    /// The generation that the table was last read in, if nothing was committed since.
+    read_at: Option<u32>,
+    /// The generation that the last commit made.
+    committed: Option<u32>,
+    /// Whether others change their tables so often that there is no moment in between.
+    is_contended: bool,
+    /// While that is so, and the table is not ours alone: since it was read last.
+    watcher: Option<Watcher>,
+    /// What sets held in some generation.
+    known: Option<(u32, BTreeMap<String, Set>)>,
+}
+
+impl Kernel {
+    /// Opens a socket; the table is owned, if at all, by this socket.
+    ///
+    /// # Errors
+    /// [`BackendError::Transport`] if there is none to be had.
+    pub fn open() -> Result<Self, BackendError> {
+        Ok(Self {
+            socket: Socket::open().map_err(|err| missing(&err))?,
+            hold: None,
+            ownership: None,
+            remembers: false,
+            read_at: None,
+            committed: None,
+            is_contended: false,
+            watcher: None,
+            known: None,
+        })
+    }
+
+    /// One that never owns the table, as on kernels without owners: anybody can change it.
+    ///
+    /// # Errors
+    /// [`BackendError::Transport`] if there is no socket to be had.
+    pub fn open_without_owner() -> Result<Self, BackendError> {
+        let mut kernel = Self::open()?;
+        kernel.ownership = Some(false);
+        Ok(kernel)
+    }
+
+    /// Remembers what sets hold from now on. Reading a hundred thousand elements takes the kernel some
+    /// fifty milliseconds; as long as its generation is the one that was made here, nobody changed any.
+    pub fn remember(&mut self) {
+        self.remembers = true;
+    }
+
+    /// The kernel's generation of rules now.
+    ///
+    /// # Errors
+    /// [`BackendError`] if it cannot be told.
+    pub fn generation(&mut self) -> Result<u32, BackendError> {
+        let request = Message::request(message_type(msg::NFT_MSG_GETGEN), 0, 0);
+        let answer = self.socket.get(request).map_err(|err| missing(&err))?;
+        let generation = Generation::decode(answer.attributes()).map_err(|err| protocol(&err))?;
+        generation
+            .id
+            .ok_or_else(|| BackendError::Protocol("a generation without a number".into()))
+    }
+
+    /// Whether our table is there.
+    ///
+    /// # Errors
+    /// [`BackendError`] if that cannot be read.
+    pub fn is_loaded(&mut self) -> Result<bool, BackendError> {
+        let wanted = Table {
+            name: Some(TABLE.into()),
+            ..Table::default()
+        };
+        match self.socket.get(request(msg::NFT_MSG_GETTABLE, 0, &wanted)) {
+            Ok(_) => Ok(true),
+            Err(err) if err.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(err) => Err(missing(&err)),
+        }
+    }
+
+    /// The flags to make or claim the table with. What is there without `persist` cannot be claimed
+    /// (`nf_tables_updtable()`), only made anew.
+    fn table_flags(&self, plan: &Plan) -> u32 {
+        let fresh = plan.ops.contains(&Op::DeleteTable) || self.hold.is_none();
+        let claimable = self.hold.is_some_and(|hold| hold.persist);
+        match self.ownership != Some(false) && (fresh || claimable) {
+            true => NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
+            false => 0,
+        }
+    }
+
+    /// Sends a plan, with an owner for the table if the kernel knows that.
+    fn send(
+        &mut self,
+        plan: &Plan,
+        generation: Option<u32>,
+        commit: bool,
+    ) -> Result<(), BackendError> {
+        let flags = self.table_flags(plan);
+        let sent = self.send_with(plan, flags, generation, commit);
+        let Err(BackendError::Refused(refusals)) = &sent else {
+            if sent.is_ok() && flags != 0 {
+                self.ownership = Some(true);
+            }
+            return sent;
+        };
+        // A kernel before 6.9 knows no `persist`, one before 5.12 no `owner`: it refuses the table.
+        // Without `persist` an owner's death would take the table along, so neither is used then.
+        let about_flags = flags != 0
+            && self.ownership.is_none()
+            && refusals.iter().any(|refusal| {
+                let is_table = refusal.op.is_some_and(|op| plan.ops[op] == Op::AddTable);
+                is_table && matches!(refusal.errno, libc::EINVAL | libc::EOPNOTSUPP)
+            });
+        if !about_flags {
+            return sent;
+        }
+        log::info!("this kernel has no tables with owner and persist; going on without");
+        self.ownership = Some(false);
+        self.send_with(plan, 0, generation, commit)
+    }
+
+    fn send_with(
+        &mut self,
+        plan: &Plan,
+        flags: u32,
+        generation: Option<u32>,
+        commit: bool,
+    ) -> Result<(), BackendError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let batch = lower(plan, flags).map_err(|err| BackendError::Protocol(err.to_string()))?;
+        let seq = self.socket.take_seq(batch.len() + 2);
+        let mut encoded = match commit {
+            true => batch.commit(seq, generation),
+            false => batch.check(seq, generation),
+        };
+        log::debug!(
+            "{} messages, {} bytes, generation {generation:?}, commit {commit}",
+            encoded.tags.len(),
+            encoded.bytes.len()
+        );
+        for _ in 0..COMMIT_TRIES {
+            let sent = self.send_once(plan, &encoded);
+            // What was planned before the last reading, or before another change of our own, stays stale.
+            let is_stale = matches!(sent, Err(BackendError::Stale)) && self.read_at == generation;
+            let Some(next) = is_stale.then(|| self.unchanged_at()).transpose()?.flatten() else {
+                return sent;
+            };
+            encoded.set_generation(next);
+        }
+        Err(BackendError::Stale)
+    }
+
+    fn send_once(
+        &mut self,
+        plan: &Plan,
+        encoded: &EncodedBatch<OpIndex>,
+    ) -> Result<(), BackendError> {
+        // Whatever was not read of an earlier answer is not an answer to this.
+        let _ = self.socket.drain_acks();
+        self.socket
+            .send(&encoded.bytes)
+            .map_err(|err| transport(&err))?;
+        match self.socket.drain_acks() {
+            Ok(acks) => outcome(plan, encoded, &acks),
+            Err(err) => Err(BackendError::Unknown(err.to_string())),
+        }
+    }
+
+    /// A generation in which our table is still as it was read last; 0, which is any, if nobody else can change
+    /// it. `None` if that is not known.
+    fn unchanged_at(&mut self) -> Result<Option<u32>, BackendError> {
+        self.is_contended = true;
+        if self.owns_table() {
+            return Ok(Some(0));
+        }
+        let generation = self.generation()?;
+        let watcher = self.watcher.as_mut();
+        Ok(watcher.and_then(|watcher| watcher.is_untouched(generation).then_some(generation)))
+    }
+
+    /// Whether this socket owns the table, as it was when it was read last: nobody else can change it since.
+    pub fn owns_table(&self) -> bool {
+        self.is_owned(self.hold)
+    }
+
+    fn is_owned(&self, hold: Option<Hold>) -> bool {
+        let owner = hold.and_then(|hold| hold.owner);
+        owner.is_some_and(|owner| owner == self.socket.port())
+    }
+
+    /// Has nobody else change the table from now on, without changing it: where others come between all the time,
+    /// that is what is sure to end. An empty table has no effect.
+    fn claim(&mut self) -> Result<(), BackendError> {
+        let claimable = self.hold.is_none_or(|hold| hold.persist);
+        if !claimable || self.ownership == Some(false) || self.owns_table() {
+            return Ok(());
+        }
+        log::info!("others change their rules all the time; taking hold of the table first");
+        self.read_at = None;
+        self.send(&Plan::claim(), None, true)
+    }
+
+    /// After a change that was stale: the next attempt is going to be another way.
+    fn come_closer(&mut self) -> Result<(), BackendError> {
+        let was_watched = self.watcher.is_some();
+        self.is_contended = true;
+        // A table that is there is claimed at once; one that is not only when nothing else helps.
+        match self.hold.is_some() || was_watched {
+            true => self.claim(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Whether an error says that the kernel lacks nf_tables, or a part of it that the plan needs.
+/// Nothing was changed then.
+pub fn lacks(err: &BackendError) -> bool {
+    match err {
+        BackendError::Missing(_) => true,
+        BackendError::Refused(refusals) => refusals.iter().all(|refusal| refusal.is_lack),
+        BackendError::Stale
+        | BackendError::Owned
+        | BackendError::Protocol(_)
+        | BackendError::Transport(_)
+        | BackendError::Unknown(_) => false,
+    }
+}
+
+impl Backend for Kernel {
+    fn observe(&mut self) -> Result<Observed, BackendError> {
+        if let Some(observed) = self.recall()? {
+            return Ok(observed);
+        }
+        self.read(Depth::Everything).map(|(observed, _)| observed)
+    }
+
+    fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        self.send(plan, None, false)
+    }
+
+    fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+        self.committed = None;
+        self.known = None;
+        let sent = self.send(plan, Some(seen), true);
+        if sent == Err(BackendError::Stale) {
+            self.come_closer()?;
+        }
+        sent?;
+        self.read_at = None;
+        self.watcher = None;
+        self.committed = Some(seen.wrapping_add(1));
+        Ok(())
+    }
+
+    /// Elements are counted, not read, where the kernel counts them: what it acked in one
+    /// transaction it has whole.
+    fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
+        let seen = self.read(Depth::NoElements)?;
+        let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
+        let Some((table, counts)) = seen.0.table.as_ref().map(|table| (table, &seen.1)) else {
+            return differs("there is no table".into());
+        };
+        for chain in &wanted.chains {
+            let found = table.chain(&chain.name);
+            let rules = found.map(|c| c.rules.iter().map(|r| r.rule.clone()).collect::<Vec<_>>());
+            let want: Vec<_> = chain.rules.iter().cloned().map(Ok).collect();
+            if rules != Some(want) {
+                return differs(format!("chain {} is not as it was sent", chain.name));
+            }
+        }
+        for (name, set) in &wanted.sets {
+            match (table.sets.contains_key(name), counts.get(name)) {
+                (true, None) => {}
+                (true, Some(_)) if set.meter => {}
+                (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
+                _ => return differs(format!("set {name} is not as it was sent")),
+            }
+        }
+        let generation = seen.0.generation;
+        if self.remembers && (self.owns_table() || self.committed == Some(generation)) {
+            self.known = Some((generation, wanted.sets.clone()));
+        }
+        Ok(())
+    }
+
+    fn can_hold(&self) -> Option<bool> {
+        self.ownership
+    }
+
+    fn done(&mut self) {
+        self.is_contended = false;
+        self.watcher = None;
+    }
+}
+
+/// What the kernel can count for a set.
+///
+/// An interval is two elements, unless it reaches the end of the key space. Since 6.16, which is
+/// when counts came to be, intervals are counted as half of that, rounded down
+/// (`nft_rbtree_usize()`): the one interval that is everything counts as none.
+fn expected_counts(set: &Set) -> [usize; 2] {
+    let all = set.elements.len();
+    if !set.interval {
+        return [all, all];
+    }
+    let ends = set
+        .elements
+        .iter()
+        .filter(|e| e.last < set.key.max())
+        .count();
+    [all + ends, (all + ends) / 2]
+}

@@ -1,0 +1,294 @@
+//! Reads our table, also while others change theirs.
+
+use peerwall_core::backend::BackendError;
+use peerwall_core::nft::lift::{self, Dump, Point};
+use peerwall_core::nft::observed::{Observed, SeenSet, SeenTable};
+use peerwall_core::ruleset::TABLE;
+use peerwall_proto::attr::{AttrWriter, Attrs};
+use peerwall_proto::message::{Message, NLM_F_DUMP};
+use peerwall_proto::nf_tables::event::{self, Event};
+use peerwall_proto::nf_tables::{
+    self as nft, Attributes, Chain, ElementList, NFPROTO_INET, Object, Rule, Table, message_type,
+    msg,
+};
+
+use super::Kernel;
+use super::answer::{protocol, transport};
+use super::watcher::Watcher;
+use crate::kernel::netlink::{Disturbance, NetlinkError};
+
+/// So often a moment is hoped for in which nobody changes any rules.
+const QUIET_TRIES: u32 = 2;
+/// So often the table is read while others change it.
+const WATCHED_TRIES: u32 = 20;
+/// A list of everybody's chains is short, and asked for again so often when it was disturbed.
+const SHORT_LIST_TRIES: u32 = 50;
+
+/// How much of the table to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    Everything,
+    /// All but the elements of sets, of which the kernel's count is enough.
+    NoElements,
+}
+
+/// What to do about lists that are disturbed by transactions of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// Whatever passes, the reading is no good.
+    Quiet,
+    /// Only changes of our table matter, and those are known otherwise.
+    Watched,
+}
+
+impl Care {
+    /// For lists that the kernel cuts from those of all tables.
+    fn of_all_tables(self) -> Disturbance {
+        match self {
+            Self::Quiet => Disturbance::Again(1),
+            Self::Watched => Disturbance::Again(SHORT_LIST_TRIES),
+        }
+    }
+
+    /// For lists that are of our table alone.
+    fn of_our_table(self) -> Disturbance {
+        match self {
+            Self::Quiet => Disturbance::Again(1),
+            Self::Watched => Disturbance::Ignored,
+        }
+    }
+}
+
+/// Numbers of elements by set, as the kernel counts them.
+pub(super) type Counts = std::collections::BTreeMap<String, u32>;
+
+impl Kernel {
+    /// The table with elements as they are remembered; `None` if they may be others.
+    pub(super) fn recall(&mut self) -> Result<Option<Observed>, BackendError> {
+        let Some((generation, sets)) = self.known.take() else {
+            return Ok(None);
+        };
+        if !self.owns_table() && self.generation()? != generation {
+            return Ok(None);
+        }
+        let (mut observed, _) = self.read(Depth::NoElements)?;
+        let is_same = self.owns_table() || observed.generation == generation;
+        let Some(table) = observed.table.as_mut().filter(|_| is_same) else {
+            return Ok(None);
+        };
+        for (name, seen) in &mut table.sets {
+            match (seen, sets.get(name)) {
+                (SeenSet::Known { set, .. }, Some(known))
+                    if set.key == known.key && set.interval == known.interval =>
+                {
+                    set.elements.clone_from(&known.elements);
+                }
+                _ => return Ok(None),
+            }
+        }
+        self.known = Some((generation, sets));
+        Ok(Some(observed))
+    }
+
+    /// Reads the table. In a quiet moment, no generation passes meanwhile. If others change their tables all the
+    /// time, there is none, and all that counts is that nobody changed ours: because it is owned by this socket, or
+    /// because no transaction in between was about it.
+    pub(super) fn read(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
+        if self.owns_table()
+            && let Ok((table, counts)) = self.read_table(depth, Care::Watched)
+            && self.is_owned(table.as_ref().map(|table| table.hold))
+        {
+            let generation = self.generation()?;
+            return Ok(self.observed(generation, (table, counts)));
+        }
+        let quiet = if self.is_contended { 0 } else { QUIET_TRIES };
+        for _ in 0..quiet {
+            let before = self.generation()?;
+            let found = self.read_table(depth, Care::Quiet);
+            // What fails because things changed under our hands is tried again.
+            if self.generation()? == before {
+                return Ok(self.observed(before, found?));
+            }
+        }
+        self.is_contended = true;
+        self.read_watching(depth)
+    }
+
+    fn read_watching(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
+        let mut watcher = match self.watcher.take() {
+            Some(watcher) => watcher,
+            None => Watcher::open().map_err(|err| transport(&err))?,
+        };
+        for _ in 0..WATCHED_TRIES {
+            watcher.begin(self.generation()?);
+            let found = self.read_table(depth, Care::Watched);
+            let generation = self.generation()?;
+            let is_owned = found
+                .as_ref()
+                .is_ok_and(|(table, _)| self.is_owned(table.as_ref().map(|table| table.hold)));
+            if is_owned || watcher.is_untouched(generation) {
+                self.watcher = Some(watcher);
+                return Ok(self.observed(generation, found?));
+            }
+        }
+        Err(BackendError::Stale)
+    }
+
+    fn observed(
+        &mut self,
+        generation: u32,
+        (table, counts): (Option<SeenTable>, Counts),
+    ) -> (Observed, Counts) {
+        self.hold = table.as_ref().map(|table| table.hold);
+        self.read_at = Some(generation);
+        (Observed { generation, table }, counts)
+    }
+
+    fn read_table(
+        &mut self,
+        depth: Depth,
+        care: Care,
+    ) -> Result<(Option<SeenTable>, Counts), BackendError> {
+        let wanted = Table {
+            name: Some(TABLE.into()),
+            ..Table::default()
+        };
+        let answer = match self.socket.get(request(msg::NFT_MSG_GETTABLE, 0, &wanted)) {
+            Ok(answer) => answer,
+            // A listing error is not an empty table; this one is.
+            Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENOENT => {
+                return Ok((None, Counts::new()));
+            }
+            Err(err) => return Err(transport(&err)),
+        };
+        let mut dump = Dump {
+            table: Table::decode(answer.attributes()).map_err(|err| protocol(&err))?,
+            ..Dump::default()
+        };
+        self.dump_all(&mut dump, care)?;
+        let mut counts = Counts::new();
+        for set in &dump.sets {
+            if let (Some(name), Some(count)) = (&set.name, set.count) {
+                counts.insert(name.clone(), count);
+            }
+        }
+        if depth == Depth::Everything {
+            self.dump_elements(&mut dump, &counts, care)?;
+        }
+        Ok((Some(lift::lift(&dump)), counts))
+    }
+
+    fn dump_all(&mut self, dump: &mut Dump, care: Care) -> Result<(), BackendError> {
+        let rules = Rule {
+            table: Some(TABLE.into()),
+            ..Rule::default()
+        };
+        let sets = nft::Set {
+            table: Some(TABLE.into()),
+            ..nft::Set::default()
+        };
+        let objects = Object {
+            table: Some(TABLE.into()),
+            ..Object::default()
+        };
+        // The kernel has no filter for chains; those of other inet tables are skipped below.
+        // Objects have one, but are counted across tables (`nf_tables_dump_obj()`), so that a change of another
+        // table between two parts of the list can hide one of ours.
+        let (all, ours) = (care.of_all_tables(), care.of_our_table());
+        for (request, care) in [
+            (
+                request(msg::NFT_MSG_GETCHAIN, NLM_F_DUMP, &Chain::default()),
+                all,
+            ),
+            (request(msg::NFT_MSG_GETRULE, NLM_F_DUMP, &rules), ours),
+            (request(msg::NFT_MSG_GETSET, NLM_F_DUMP, &sets), ours),
+            (request(msg::NFT_MSG_GETOBJ, NLM_F_DUMP, &objects), all),
+        ] {
+            let mut found: Vec<Event> = Vec::new();
+            self.socket
+                .dump_with(care, &request, &mut found, Vec::clear, |found, message| {
+                    found.extend(event::decode(&message)?);
+                    Ok(())
+                })
+                .map_err(|err| transport(&err))?;
+            found.into_iter().for_each(|each| sort_in(each, dump));
+        }
+        Ok(())
+    }
+
+    fn dump_elements(
+        &mut self,
+        dump: &mut Dump,
+        counts: &Counts,
+        care: Care,
+    ) -> Result<(), BackendError> {
+        // A count of 0 is no proof for intervals, see `expected_counts`.
+        let has_elements = |set: &&nft::Set| {
+            let interval = set.flags.unwrap_or(0) & nft::NFT_SET_INTERVAL != 0;
+            let count = set.name.as_ref().and_then(|name| counts.get(name));
+            !lift::is_meter(set) && (interval || count != Some(&0))
+        };
+        let to_read = dump.sets.iter().filter(has_elements);
+        let names: Vec<String> = to_read.filter_map(|set| set.name.clone()).collect();
+        for name in names {
+            let wanted = ElementList {
+                table: Some(TABLE.into()),
+                set: Some(name.clone()),
+                ..ElementList::default()
+            };
+            let request = request(msg::NFT_MSG_GETSETELEM, NLM_F_DUMP, &wanted);
+            let mut found: Option<Vec<Point>> = Some(Vec::new());
+            let restart = |found: &mut Option<Vec<Point>>| *found = Some(Vec::new());
+            self.socket
+                .dump_with(
+                    care.of_our_table(),
+                    &request,
+                    &mut found,
+                    restart,
+                    |found, message| {
+                        let list = ElementList::decode(Attrs::new(&message.attrs))?;
+                        for element in list.elements.iter().flatten() {
+                            match (found.as_mut(), Point::read(element)) {
+                                (Some(points), Some(point)) => points.push(point),
+                                _ => *found = None,
+                            }
+                        }
+                        Ok(())
+                    },
+                )
+                .map_err(|err| transport(&err))?;
+            dump.elements.insert(name, found);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn request(kind: u16, flags: u16, object: &impl Attributes) -> Message {
+    let mut w = AttrWriter::new();
+    object.encode(&mut w);
+    Message {
+        attrs: w
+            .finish()
+            .expect("a table's and a set's name fit an attribute"),
+        ..Message::request(message_type(kind), flags, NFPROTO_INET)
+    }
+}
+
+/// Puts a dumped object where it belongs, if it is in our table.
+fn sort_in(found: Event, dump: &mut Dump) {
+    let ours = |table: &Option<String>| table.as_deref() == Some(TABLE);
+    match found {
+        Event::Chain(_, chain) if ours(&chain.table) => dump.chains.push(chain),
+        Event::Rule(_, rule) if ours(&rule.table) => dump.rules.push(rule),
+        Event::Set(_, set) if ours(&set.table) => dump.sets.push(set),
+        Event::Object(_, object) if ours(&object.table) => dump.objects.push(object),
+        Event::Chain(..)
+        | Event::Rule(..)
+        | Event::Set(..)
+        | Event::Object(..)
+        | Event::Table(..)
+        | Event::Elements(..)
+        | Event::Generation(_)
+        | Event::Other(_) => {}
+    }
+}

@@ -1,0 +1,90 @@
+//! Reads what the kernel says of this host, by rtnetlink.
+
+pub mod caller;
+pub mod facts;
+pub mod lockout;
+pub mod names;
+pub mod ssh_server;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use peerwall_core::net::host::{Host, Interface, Neighbour, Route};
+use peerwall_proto::address::InterfaceAddress;
+use peerwall_proto::rtnetlink::List;
+use peerwall_proto::{address, link, neighbour, route};
+
+use crate::kernel::netlink::{NetlinkError, Socket};
+
+/// The host of the network namespace that the calling thread is in.
+///
+/// # Errors
+/// [`NetlinkError`] if the kernel does not answer, or what it lists keeps changing.
+pub fn read() -> Result<Host, NetlinkError> {
+    let mut socket = Socket::open_route()?;
+    let links = socket.list(List::Links, |raw| {
+        Ok(link::index(raw).zip(link::decode(raw)?))
+    })?;
+    let addresses = socket.list(List::Addresses, address::decode)?;
+    let routes = socket.list(List::Routes, route::decode)?;
+    let neighbours = socket.list(List::Neighbours, neighbour::decode)?;
+    let interfaces: Vec<Interface> = links
+        .into_iter()
+        .filter_map(|(index, link)| interface(index, &link, &addresses))
+        .collect();
+    // Whatever leaves by an interface that is not in the list came while it was read.
+    let names: BTreeMap<u32, &String> = interfaces
+        .iter()
+        .map(|interface| (interface.index, &interface.name))
+        .collect();
+    let routes = routes
+        .iter()
+        .flat_map(|route| hops(route, &names))
+        .collect();
+    let neighbours = neighbours
+        .iter()
+        .filter_map(|found| reached(found, &names))
+        .collect();
+    Ok(Host {
+        routes,
+        neighbours,
+        interfaces,
+    })
+}
+
+fn interface(index: u32, link: &link::Link, addresses: &[InterfaceAddress]) -> Option<Interface> {
+    let own = addresses.iter().filter(|each| each.interface == index);
+    Some(Interface {
+        index,
+        name: link.name.clone()?,
+        kind: link.kind().map(str::to_owned),
+        master: link.master_index(),
+        addresses: own
+            .filter_map(|each| IpNet::new(each.address, each.prefix_len).ok())
+            .collect(),
+    })
+}
+
+/// A route, once for each of its hops.
+fn hops(route: &route::Route, names: &BTreeMap<u32, &String>) -> Vec<Route> {
+    let Ok(destination) = IpNet::new(route.destination, route.prefix_len) else {
+        return Vec::new();
+    };
+    let known = route.hops.iter().filter_map(|hop| {
+        Some(Route {
+            destination,
+            interface: (*names.get(&hop.interface)?).clone(),
+            gateway: hop.gateway,
+            table: route.table,
+        })
+    });
+    known.collect()
+}
+
+fn reached(found: &neighbour::Neighbour, names: &BTreeMap<u32, &String>) -> Option<Neighbour> {
+    Some(Neighbour {
+        address: found.address,
+        interface: (*names.get(&found.interface)?).clone(),
+        mac: found.mac?,
+    })
+}

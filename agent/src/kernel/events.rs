@@ -1,0 +1,228 @@
+//! What the kernel tells of changes of rules, by everybody.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use peerwall_core::agent::reconcile::Culprit;
+use peerwall_core::ruleset::TABLE;
+use peerwall_proto::message::Datagram;
+use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};
+use peerwall_proto::nf_tables::{NFPROTO_INET, Table};
+
+use crate::host::names;
+use crate::kernel::netlink::{NetlinkError, Socket};
+use crate::system::passing;
+
+/// Something that happened to rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Our table was changed by somebody else.
+    Ours(Option<Culprit>),
+    /// Tables of others are gone, by family and name.
+    Gone(Vec<String>, Option<Culprit>),
+    /// Events were lost.
+    Lost,
+}
+
+/// A socket in the kernel's group of changes.
+pub struct Events {
+    socket: Socket,
+    transaction: Transaction,
+}
+
+/// What came of a transaction whose end has not come yet.
+#[derive(Debug, Default)]
+struct Transaction {
+    /// Whether it changes our table.
+    ours: bool,
+    /// Tables of others that it deletes, and does not make again.
+    gone: BTreeSet<String>,
+}
+
+impl Events {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if the kernel will not have that.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let socket = Socket::open()?;
+        socket.listen(true)?;
+        Ok(Self {
+            socket,
+            transaction: Transaction::default(),
+        })
+    }
+
+    /// Does something without listening to what it does itself: a message an element triples the time
+    /// of a large load. What others do meanwhile is not heard.
+    pub fn deaf<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        if let Err(err) = self.socket.listen(false) {
+            log::debug!("{err}");
+        }
+        let done = act();
+        if let Err(err) = self.socket.listen(true) {
+            log::error!("changes of rules are not heard any more: {err}");
+        }
+        done
+    }
+
+    /// Everything that is there to be heard now.
+    pub fn drain(&mut self) -> Vec<Change> {
+        let mut found = Vec::new();
+        loop {
+            let heard = match self.socket.receive(false) {
+                Ok(None) => return found,
+                Ok(Some(bytes)) => heard(bytes),
+                Err(NetlinkError::Lost) => {
+                    found.push(Change::Lost);
+                    continue;
+                }
+                // The events are still there.
+                Err(err) if err.errno().is_some_and(passing::survive) => return found,
+                Err(err) => {
+                    log::error!("{err}");
+                    found.push(Change::Lost);
+                    return found;
+                }
+            };
+            match heard {
+                Some(list) => list
+                    .into_iter()
+                    .for_each(|each| self.transaction.take(each, &mut found)),
+                None => found.push(Change::Lost),
+            }
+        }
+    }
+}
+
+impl Transaction {
+    fn take(&mut self, heard: Heard, found: &mut Vec<Change>) {
+        match heard {
+            Heard::Ours => self.ours = true,
+            Heard::Gone(name) => drop(self.gone.insert(name)),
+            Heard::Made(name) => drop(self.gone.remove(&name)),
+            Heard::End(by) => {
+                let me = by.as_ref().is_some_and(|by| by.pid == std::process::id());
+                if std::mem::take(&mut self.ours) && !me {
+                    found.push(Change::Ours(by.clone()));
+                }
+                let gone = Vec::from_iter(std::mem::take(&mut self.gone));
+                if !gone.is_empty() && !me {
+                    found.push(Change::Gone(gone, by));
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// One message.
+enum Heard {
+    /// About our table.
+    Ours,
+    /// A table of somebody else's went away.
+    Gone(String),
+    /// One was made: it is not gone, if it was deleted in the same transaction.
+    Made(String),
+    /// The transaction is over; who made it.
+    End(Option<Culprit>),
+}
+
+/// `None` if it cannot be read.
+fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
+    let mut list = Vec::new();
+    for raw in Datagram::new(bytes) {
+        let message = raw.ok()?.nfnetlink().ok()?;
+        let inet = message.family == NFPROTO_INET;
+        let ours = |table: &Option<String>| inet && table.as_deref() == Some(TABLE);
+        let heard = match event::decode(&message).ok()? {
+            None | Some(Event::Other(_)) => None,
+            Some(Event::Generation(generation)) => {
+                Some(Heard::End(generation.pid.map(|pid| Culprit {
+                    pid,
+                    process: names::process(&generation.process.unwrap_or_default()),
+                })))
+            }
+            Some(Event::Table(kind, table)) if !ours(&table.name) => {
+                Some(of_another(kind, table, message.family))
+            }
+            Some(Event::Table(_, table)) => ours(&table.name).then_some(Heard::Ours),
+            Some(Event::Chain(_, chain)) => ours(&chain.table).then_some(Heard::Ours),
+            Some(Event::Rule(_, rule)) => ours(&rule.table).then_some(Heard::Ours),
+            Some(Event::Set(_, set)) => ours(&set.table).then_some(Heard::Ours),
+            Some(Event::Elements(_, list)) => ours(&list.table).then_some(Heard::Ours),
+            Some(Event::Object(_, object)) => ours(&object.table).then_some(Heard::Ours),
+        };
+        list.extend(heard);
+    }
+    Some(list)
+}
+
+fn of_another(kind: Kind, table: Table, family: u8) -> Heard {
+    // `include/uapi/linux/netfilter.h`
+    let family = match family {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "?",
+    };
+    let name = names::printable(&table.name.unwrap_or_default());
+    let name = format!("{family} {name}");
+    match kind {
+        Kind::Del => Heard::Gone(name),
+        Kind::New => Heard::Made(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_made_again_in_the_same_transaction_is_not_gone() {
+        use Heard::{End, Gone, Made};
+        let name = || "inet other".to_owned();
+        for (story, heard, gone) in [
+            (
+                "replaced",
+                vec![Gone(name()), Made(name()), End(None)],
+                false,
+            ),
+            (
+                "made, deleted and made",
+                vec![Made(name()), Gone(name()), Made(name()), End(None)],
+                false,
+            ),
+            (
+                "made and deleted",
+                vec![Made(name()), Gone(name()), End(None)],
+                true,
+            ),
+            (
+                "another was made",
+                vec![Gone(name()), Made("ip other".into()), End(None)],
+                true,
+            ),
+            (
+                "made again later",
+                vec![Gone(name()), End(None), Made(name()), End(None)],
+                true,
+            ),
+        ] {
+            let (mut transaction, mut found) = (Transaction::default(), Vec::new());
+            for each in heard {
+                transaction.take(each, &mut found);
+            }
+            let wanted = gone.then(|| Change::Gone(vec![name()], None));
+            assert_eq!(found, Vec::from_iter(wanted), "{story}");
+        }
+    }
+}

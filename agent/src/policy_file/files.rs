@@ -1,0 +1,125 @@
+//! The policy's files, from the file system.
+
+use std::path::{Path, PathBuf};
+
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
+use peerwall_core::policy::load::{Files, ReadError, Text};
+
+use crate::kernel::netlink::NetlinkError;
+use crate::secure_file::{self, is_passing};
+use crate::store::{self, State};
+
+/// Reads from the file system; relative paths are relative to the file that names them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileSystem {
+    /// Whether what is to be discovered may come later.
+    pub waits: bool,
+}
+
+/// Where a path is that stands in the file `relative_to`.
+pub(crate) fn beside(path: impl AsRef<Path>, relative_to: &str) -> PathBuf {
+    match Path::new(relative_to).parent() {
+        Some(folder) => folder.join(path),
+        None => path.as_ref().to_owned(),
+    }
+}
+
+impl Files for FileSystem {
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
+        secure_file::text(&beside(path, relative_to))
+    }
+
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
+        let folder = beside("", relative_to);
+        let full = match Path::new(pattern).is_absolute() {
+            true => pattern.to_owned(),
+            // The folder's own name is no pattern.
+            false => format!(
+                "{}",
+                Path::new(&glob::Pattern::escape(&folder.display().to_string()))
+                    .join(pattern)
+                    .display()
+            ),
+        };
+        let paths = glob::glob(&full).map_err(|err| {
+            ReadError::Wrong(format!("`{pattern}` is not a valid pattern: {err}"))
+        })?;
+        // A file that includes its own folder does not mean itself.
+        let itself = std::path::absolute(relative_to).ok();
+        let mut names = Vec::new();
+        for path in paths {
+            let path = path.map_err(|err| unlisted(&err))?;
+            // Absolute now, so that `read` does not put the folder before it once more.
+            let path = std::path::absolute(&path)
+                .map_err(|err| ReadError::Wrong(secure_file::plain(&err)))?;
+            if Some(&path) != itself.as_ref() {
+                names.push(path.display().to_string());
+            }
+        }
+        Ok(names)
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
+        let name = beside(path, relative_to).display().to_string();
+        let known = match State::open().discovered() {
+            Ok(known) => known,
+            Err(err) if is_passing(&err) => return Err(ReadError::Passing(err.to_string())),
+            Err(err) => {
+                log::warn!("{err}");
+                return Ok(None);
+            }
+        };
+        let text = known.get(&store::absolute(&name));
+        Ok(text.map(|text| Text {
+            name,
+            text: text.clone(),
+            doubts: Vec::new(),
+        }))
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        asked(
+            &format!("interface {name}"),
+            crate::kernel::links::find(name),
+        )
+    }
+
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        let read = crate::host::read().map(Some);
+        asked("this host's interfaces and routes", read)
+    }
+}
+
+/// What the kernel answered; nothing where it does not answer at all.
+fn asked<T>(what: &str, answer: Result<Option<T>, NetlinkError>) -> Result<Option<T>, ReadError> {
+    match answer {
+        Ok(found) => Ok(found),
+        Err(err) => {
+            let why = format!("cannot read {what}: {err}");
+            match err.is_passing() {
+                true => Err(ReadError::Passing(why)),
+                false => {
+                    log::warn!("{why}");
+                    Ok(None)
+                }
+            }
+        }
+    }
+}
+
+fn unlisted(err: &glob::GlobError) -> ReadError {
+    let why = format!(
+        "cannot list {}: {}",
+        err.path().display(),
+        secure_file::plain(err.error())
+    );
+    match is_passing(err.error()) {
+        true => ReadError::Passing(why),
+        false => ReadError::Wrong(why),
+    }
+}

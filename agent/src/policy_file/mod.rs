@@ -1,0 +1,248 @@
+//! A policy from the file system, ready to be put in force.
+
+pub mod files;
+pub mod text;
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
+use peerwall_core::policy::load::{Files, ReadError, Text, load};
+use peerwall_core::policy::{Policy, host_check, suspicious};
+use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::compile::{Origins, compile};
+use peerwall_core::ruleset::expect;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::host::caller::Caller;
+use crate::host::facts;
+use crate::output::complain;
+use crate::policy_file::text::{PolicyText, Recorded};
+use crate::secure_file;
+
+/// What to do about files that others can write.
+const SECURE: &str = "whoever writes the policy decides who gets in; chown root and chmod go-w it, or use --insecure-permissions";
+
+/// A policy that parsed, is compiled and meets its own expectations.
+pub struct Ready {
+    /// What it says.
+    pub policy: Policy,
+    /// What it becomes.
+    pub ruleset: Ruleset,
+    /// Where each rule comes from.
+    pub origins: Origins,
+    /// Its files.
+    pub sources: Sources,
+    /// What is suspicious about it.
+    pub warnings: Vec<Diagnostic>,
+    /// Where it does not fit this host, if it was [compared](Self::compare_with_host).
+    pub misfits: Vec<Diagnostic>,
+    /// Sentences that say why users other than root could have written it, as its files were when they were read.
+    pub doubts: Vec<String>,
+    /// SHA-256 of its text, in hexadecimal.
+    pub digest: String,
+    /// Its text, to compile it again when a list changed.
+    pub text: PolicyText,
+}
+
+/// Why there is no [`Ready`].
+#[derive(Debug, Serialize)]
+pub struct NotReady {
+    /// What is wrong with the policy; empty if it could not even be read.
+    pub diagnostics: Vec<JsonDiagnostic>,
+    /// One sentence.
+    pub error: String,
+    /// The same for people.
+    #[serde(skip)]
+    pub text: String,
+    /// Whether the system lacked something at the moment: the policy may be right, and the same try may
+    /// succeed later.
+    pub is_passing: bool,
+}
+
+/// Reads, compiles and tests a policy.
+///
+/// # Errors
+/// [`NotReady`] with everything that is wrong with it.
+pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let main = secure_file::text(path).map_err(|err| Box::new(unread(path, err)))?;
+    build(path, main, files)
+}
+
+/// Compiles the stored text of a policy with the lists, and on the host, of today.
+///
+/// # Errors
+/// [`NotReady`], for example if a list is missing.
+pub fn prepare_stored(text: &PolicyText, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let main = Text {
+        name: text.main.clone(),
+        text: text.main_text().to_owned(),
+        doubts: Vec::new(),
+    };
+    build(Path::new(&text.main), main, &text.over(files))
+}
+
+fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+    let files = Recorded::new(files);
+    let loaded = load(&main.name, &main.text, &files);
+    if let Some(why) = loaded.passing {
+        return Err(Box::new(unread(path, ReadError::Passing(why))));
+    }
+    let mut doubts = main.doubts;
+    doubts.extend(loaded.doubts);
+    doubts.sort();
+    doubts.dedup();
+    let mut diagnostics = loaded.diagnostics;
+    let Some(policy) = loaded.policy else {
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    };
+    diagnostics.extend(suspicious::warnings(&policy));
+    in_order(&mut diagnostics);
+    let (ruleset, origins) = compile(&policy);
+    let unmet = expect::check(&policy, &ruleset);
+    if !unmet.is_empty() {
+        diagnostics.extend(unmet);
+        return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    }
+    Ok(Ready {
+        digest: digest(&loaded.sources),
+        text: PolicyText::new(&main.name, &loaded.sources, files.matches()),
+        policy,
+        ruleset,
+        origins,
+        sources: loaded.sources,
+        warnings: diagnostics,
+        misfits: Vec::new(),
+        doubts,
+    })
+}
+
+/// A policy that could not even be read.
+fn unread(path: &Path, err: ReadError) -> NotReady {
+    let hint = match path == Path::new(crate::cli::POLICY) {
+        true => "; write one there (see docs/policy.md), or name another",
+        false => "",
+    };
+    let (is_passing, error) = match err {
+        ReadError::Passing(why) => (
+            true,
+            format!("{why}; this may pass, and says nothing about the policy"),
+        ),
+        ReadError::Wrong(why) => (false, format!("{why}{hint}")),
+    };
+    NotReady {
+        diagnostics: Vec::new(),
+        text: format!("error: {error}\n"),
+        error,
+        is_passing,
+    }
+}
+
+fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
+    let color = std::io::stderr().is_terminal();
+    let errors = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
+    let error = format!(
+        "{errors} error{} in the policy",
+        if errors == 1 { "" } else { "s" }
+    );
+    NotReady {
+        diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
+        text: format!(
+            "{}error: {error}; nothing was changed\n",
+            sources.render(diagnostics, color)
+        ),
+        error,
+        is_passing: false,
+    }
+}
+
+fn in_order(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|d| (d.place.file, d.place.span.start));
+}
+
+/// SHA-256 over the texts of a policy's own files.
+fn digest(sources: &Sources) -> String {
+    let mut hasher = Sha256::new();
+    for (_, text) in sources.policy_texts() {
+        hasher.update(text.len().to_string());
+        hasher.update(":");
+        hasher.update(text);
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Ready {
+    /// Whether only root, or the user who runs this, can have written the policy.
+    ///
+    /// # Errors
+    /// A sentence that names every file, link and directory that others can write.
+    pub fn check_permissions(&self) -> Result<(), String> {
+        match self.doubts[..] {
+            [] => Ok(()),
+            _ => Err(format!("{}: {SECURE}", self.doubts.join("; "))),
+        }
+    }
+
+    /// Warns of what [`check_permissions`](Self::check_permissions) refuses.
+    pub fn look_for_permissions(&mut self) {
+        let Some(start) = self.sources.start() else {
+            return;
+        };
+        for doubt in &self.doubts {
+            let warning =
+                Diagnostic::warning(start.clone(), format!("{doubt}; apply refuses this"));
+            self.misfits.push(warning.help(SECURE));
+        }
+    }
+
+    /// Finds where the policy does not fit this host. Nothing, if the host cannot be read.
+    pub fn compare_with_host(&mut self, files: &dyn Files) {
+        let Some(host) = files.host().ok().flatten() else {
+            return;
+        };
+        let caller = Caller::here();
+        let known = caller.ssh.iter().chain(&caller.maybe);
+        let administrators: Vec<_> = known.map(|ssh| ssh.client).collect();
+        self.misfits = host_check::compare(&self.policy, &host, &administrators);
+        in_order(&mut self.misfits);
+    }
+
+    /// Warns of interfaces that route addresses of the loopback.
+    pub fn look_for_route_localnet(&mut self) {
+        let interfaces = facts::route_localnet();
+        if let Some(start) = self.sources.start().filter(|_| !interfaces.is_empty()) {
+            self.misfits.push(Diagnostic::warning(start, format!(
+                "route_localnet is 1 for {} on this host", interfaces.join(", ")
+            )).help(
+                "neighbours could reach services that listen on 127.0.0.1 (CVE-2020-8558); peerwall drops packets for 127.0.0.0/8 that come from outside, so this is for information; kube-proxy sets it unless it runs with --iptables-localhost-nodeports=false",
+            ));
+        }
+    }
+
+    /// Everything that is suspicious, for machines.
+    pub fn json_warnings(&self) -> Vec<JsonDiagnostic> {
+        let all = self.warnings.iter().chain(&self.misfits);
+        all.map(|d| self.sources.json(d)).collect()
+    }
+
+    /// Prints the warnings for people.
+    pub fn warn(&self) {
+        let color = std::io::stderr().is_terminal();
+        complain(&self.sources.render(&self.warnings, color));
+        self.warn_of_misfits();
+    }
+
+    /// Prints where the policy does not fit this host.
+    pub fn warn_of_misfits(&self) {
+        let color = std::io::stderr().is_terminal();
+        complain(&self.sources.render(&self.misfits, color));
+    }
+}

@@ -1,0 +1,142 @@
+//! The text of a policy, stored with its ruleset.
+//!
+//! A policy that was tried or gone back to need not be in its file any more. Its lists of peers still change, and
+//! with the text it can be compiled again with the members that they have today.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use peerwall_core::diagnostic::Sources;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
+use peerwall_core::policy::load::{Files, ReadError, Text};
+use serde::{Deserialize, Serialize};
+
+use crate::policy_file::files::beside;
+use crate::store::absolute;
+
+/// The main file of a policy and the files that it includes; no lists, and nothing that is discovered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Absolute path of the main file.
+    pub main: String,
+    /// Texts by absolute path.
+    texts: BTreeMap<String, String>,
+    /// The files that each pattern of `include` matched, in order.
+    matches: BTreeMap<String, Vec<String>>,
+}
+
+impl PolicyText {
+    /// The text of the main file.
+    pub fn main_text(&self) -> &str {
+        self.texts.get(&self.main).map_or("", String::as_str)
+    }
+
+    /// The policy's own files out of everything that was read.
+    pub fn new(main: &str, sources: &Sources, matches: BTreeMap<String, Vec<String>>) -> Self {
+        let own = sources.policy_texts();
+        Self {
+            main: absolute(main),
+            texts: own
+                .map(|(name, text)| (absolute(name), text.to_owned()))
+                .collect(),
+            matches,
+        }
+    }
+
+    /// Reads included files from this text, and everything else from `files`.
+    pub fn over<'f>(&'f self, files: &'f dyn Files) -> Overlaid<'f> {
+        Overlaid { text: self, files }
+    }
+}
+
+/// Files that remember what patterns matched.
+pub struct Recorded<'f> {
+    files: &'f dyn Files,
+    matches: RefCell<BTreeMap<String, Vec<String>>>,
+}
+
+impl<'f> Recorded<'f> {
+    /// Passes everything on to `files`.
+    pub fn new(files: &'f dyn Files) -> Self {
+        Self {
+            files,
+            matches: RefCell::default(),
+        }
+    }
+
+    /// What each pattern matched.
+    pub fn matches(self) -> BTreeMap<String, Vec<String>> {
+        self.matches.into_inner()
+    }
+}
+
+impl Files for Recorded<'_> {
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
+        let names = self.files.glob(pattern, relative_to)?;
+        let key = pattern.to_owned();
+        self.matches.borrow_mut().insert(key, names.clone());
+        Ok(names)
+    }
+
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
+        self.files.read(path, relative_to)
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
+        self.files.last_good(path, relative_to)
+    }
+
+    fn waits(&self) -> bool {
+        self.files.waits()
+    }
+
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        self.files.link(name)
+    }
+
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        self.files.host()
+    }
+}
+
+/// A stored text over the files of today.
+pub struct Overlaid<'f> {
+    text: &'f PolicyText,
+    files: &'f dyn Files,
+}
+
+impl Files for Overlaid<'_> {
+    /// Only the main file can include others, so a pattern alone names its matches.
+    fn glob(&self, pattern: &str, _relative_to: &str) -> Result<Vec<String>, ReadError> {
+        Ok(self.text.matches.get(pattern).cloned().unwrap_or_default())
+    }
+
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
+        let name = beside(path, relative_to).display().to_string();
+        match self.text.texts.get(&absolute(&name)) {
+            Some(text) => Ok(Text {
+                name,
+                text: text.clone(),
+                doubts: Vec::new(),
+            }),
+            None => self.files.read(path, relative_to),
+        }
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
+        self.files.last_good(path, relative_to)
+    }
+
+    fn waits(&self) -> bool {
+        self.files.waits()
+    }
+
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        self.files.link(name)
+    }
+
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        self.files.host()
+    }
+}

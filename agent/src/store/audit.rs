@@ -1,0 +1,144 @@
+//! The audit trail: what came into force, by whom, and what ended. Each event is a line of JSON in `audit.log` of
+//! the state directory; when that is full it becomes `audit.log.1`.
+
+use std::io;
+
+use peerwall_core::agent::keep::{Kind, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::host::caller::Caller;
+use crate::store::{self, State};
+
+const NAME: &str = "audit.log";
+const OLD: &str = "audit.log.1";
+/// Size at which a new file begins, in bytes.
+const SIZE_MAX: u64 = 1024 * 1024;
+
+/// Who did something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// `agent`, `guard`, `boot`, or the command.
+    pub what: String,
+    /// User id of the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The caller's ssh connection, as `SSH_CONNECTION` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<String>,
+    /// Whether the caller has a terminal.
+    #[serde(default)]
+    pub terminal: bool,
+}
+
+impl Who {
+    /// A process that nobody called.
+    pub fn process(what: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Somebody who called a command.
+    pub fn caller(what: &str, caller: &Caller) -> Self {
+        Self {
+            what: what.to_owned(),
+            // sudo keeps the first user's id in the environment.
+            uid: std::env::var("SUDO_UID")
+                .ok()
+                .and_then(|uid| uid.parse().ok())
+                .or_else(|| Some(nix::unistd::getuid().as_raw())),
+            ssh: caller.ssh.as_ref().map(ToString::to_string),
+            terminal: caller.terminal.is_some(),
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(uid) = self.uid {
+            write!(f, ", uid {uid}")?;
+        }
+        match self.ssh.as_deref().and_then(|ssh| ssh.split(' ').next()) {
+            Some(client) => write!(f, ", ssh from {client}"),
+            None if self.terminal => f.write_str(", from a terminal"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// What happened.
+    pub kind: Kind,
+    /// Number of the ruleset in the history; absent for a trial and for the closed ruleset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The policy's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Digest of its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// How long a trial has, or had, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// What was changed in the kernel, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
+    /// By whom.
+    pub by: Who,
+}
+
+/// Adds an event. If that fails it is logged: it is no reason to leave a host without its rules.
+pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Who) {
+    let Record {
+        kind,
+        entry,
+        seconds,
+    } = record;
+    let event = Event {
+        time: store::time(),
+        kind,
+        number: entry.map(|entry| entry.number).filter(|number| *number > 0),
+        policy: entry.map(|entry| entry.policy.clone()),
+        digest: entry.map(|entry| entry.digest.clone()),
+        seconds,
+        change,
+        by: by.clone(),
+    };
+    if let Err(err) = append(state, &event) {
+        log::warn!("the audit trail lacks this event: {err}");
+    }
+}
+
+fn append(state: &State, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    state.folder().append(NAME, &line, SIZE_MAX, OLD)
+}
+
+/// All events, the newest last. A line that cannot be read, such as the torn one of a machine that lost power, is
+/// skipped.
+///
+/// # Errors
+/// If a file is there that cannot be read.
+pub fn read(state: &State) -> io::Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for name in [OLD, NAME] {
+        let bytes = state.folder().read(name)?.unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n');
+        events.extend(lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok()));
+    }
+    Ok(events)
+}
+
+/// The last event, if there is one that can be read.
+pub fn last(state: &State) -> Option<Event> {
+    let events = read(state).inspect_err(|err| log::warn!("{err}"));
+    events.ok()?.pop()
+}

@@ -1,0 +1,109 @@
+//! The record of the last apply.
+//!
+//! The kernel keeps no time with a table. Each apply records the time and a digest of the ruleset under `/run/peerwall`,
+//! by network namespace; if the loaded rules have the same digest, nobody changed them since. Without the record, only
+//! that sentence is lost.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use peerwall_core::ruleset::Ruleset;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::secure_file::private::Private;
+use crate::system::passing;
+
+const FOLDER: &str = "/run/peerwall";
+
+/// What an apply noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The generation right after the apply.
+    pub generation: u32,
+    /// When, as RFC 3339 in UTC.
+    pub time: String,
+    /// The policy's path.
+    pub policy: String,
+    /// Whether it was by iptables, so that a later apply by nft removes our chains.
+    #[serde(default)]
+    pub by_iptables: bool,
+    /// Digest of the ruleset.
+    #[serde(default)]
+    pub ruleset: Option<String>,
+}
+
+/// SHA-256 of a ruleset, in hexadecimal.
+pub fn digest(ruleset: &Ruleset) -> String {
+    /// Hashes what is written to it.
+    struct Hashing(Sha256);
+
+    impl io::Write for Hashing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut hashing = Hashing(Sha256::new());
+    // Neither a ruleset nor the hash can fail to be written.
+    let _ = serde_json::to_writer(&mut hashing, ruleset);
+    let bytes = hashing.0.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn folder() -> Private {
+    Private::writable_by_root(PathBuf::from(FOLDER))
+}
+
+/// The file's name in this network namespace.
+fn name() -> io::Result<String> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
+    Ok(format!("applied-{namespace}.json"))
+}
+
+/// Records an apply, if that is possible.
+pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
+    let now = jiff::Timestamp::now();
+    let note = Note {
+        generation,
+        time: format!("{:.0}", now),
+        policy: policy.to_owned(),
+        by_iptables,
+        ruleset: Some(digest(ruleset)),
+    };
+    let written =
+        name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, &note)?)));
+    if let Err(err) = written {
+        log::debug!("could not note the time: {err}");
+    }
+}
+
+/// Whether the last apply was by iptables, and nothing was removed since.
+pub fn by_iptables() -> bool {
+    last().is_some_and(|note| note.by_iptables)
+}
+
+/// The last note of this network namespace.
+pub fn last() -> Option<Note> {
+    // Which backend holds the rules hangs on it.
+    let read = passing::insist(|| name().and_then(|name| folder().read(&name)));
+    let text = read.unwrap_or_else(|err| {
+        log::warn!("{err}");
+        None
+    });
+    serde_json::from_slice(&text?).ok()
+}
+
+/// Forgets it.
+pub fn forget() {
+    if let Err(err) = name().and_then(|name| folder().remove(&name)) {
+        log::debug!("{err}");
+    }
+}

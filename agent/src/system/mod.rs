@@ -1,0 +1,7 @@
+//! The operating system around a process: errors that pass, systemd, other processes, terminals and logs.
+
+pub mod detached;
+pub mod notice;
+pub mod passing;
+pub mod scope;
+pub mod watchdog;
