@@ -1,8 +1,10 @@
 //! The command line's definitions; completions and man pages are made from the same.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use crate::agent::exporter::Listen;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Where the policy is unless said otherwise.
@@ -335,4 +337,47 @@ impl Args {
 /// The definitions as clap has them, for completions and man pages.
 pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
+}
+
+/// Where metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A port of the loopback.
+    Loopback(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Unix(path.into())),
+                false => Err(
+                    "a socket has an absolute path, like unix:/run/peerwall/metrics.sock".into(),
+                ),
+            };
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
+            Ok(address) => Err(format!(
+                "{} is not of the loopback; counters of a firewall are nobody else's business, so let something that authenticates ask for them here",
+                address.ip()
+            )),
+            Err(_) => {
+                Err("like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Loopback(address) => address.fmt(f),
+        }
+    }
 }

@@ -1,17 +1,16 @@
 //! Metrics for who asks: HTTP on a Unix socket, or on a port of the loopback.
 
-use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use crate::cli::Listen;
 use crate::control::server::Server;
 use crate::secure_file::Folder;
 
@@ -19,49 +18,6 @@ use crate::secure_file::Folder;
 const HEADERS_MAX: usize = 32;
 /// Who asks again within this time gets the same answer: looking at the rules costs something.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// Where metrics can be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// A port of the loopback.
-    Loopback(SocketAddr),
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Self::Unix(path.into())),
-                false => Err(
-                    "a socket has an absolute path, like unix:/run/peerwall/metrics.sock".into(),
-                ),
-            };
-        }
-        match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
-            Ok(address) => Err(format!(
-                "{} is not of the loopback; counters of a firewall are nobody else's business, so let something that authenticates ask for them here",
-                address.ip()
-            )),
-            Err(_) => {
-                Err("like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into())
-            }
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Loopback(address) => address.fmt(f),
-        }
-    }
-}
 
 /// Answers who asks for metrics.
 pub(super) struct Exporter {
@@ -148,7 +104,7 @@ fn check_folder(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
-fn is_socket(path: &PathBuf) -> bool {
+fn is_socket(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }

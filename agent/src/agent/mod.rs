@@ -32,18 +32,16 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{BackendName, RunArgs};
-use crate::command::{DONE, TROUBLE, fallback};
 use crate::connections::revocation;
 use crate::connections::{Connections, Older};
-use crate::control::{Answer, Command, Control, Wish};
-use crate::enforce::Holder;
+use crate::control::{self, Answer, Command, Control, Wish};
 use crate::enforce::foreign;
 use crate::enforce::nft::lacks;
+use crate::enforce::{Holder, switch};
 use crate::host::caller::{Caller, Ssh};
 use crate::host::lockout;
 use crate::kernel::events::Change;
 use crate::kernel::links::{self, Links};
-use crate::output::Output;
 use crate::policy_file::files::{FileSystem, beside};
 use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
 use crate::secure_file;
@@ -691,8 +689,12 @@ impl Agent {
     fn retire_other(&self, why: &Why) {
         let was_iptables = since::by_iptables();
         match self.holder.is_deaf() {
-            true if !was_iptables || matches!(why, Why::Start) => fallback::take_table_away(),
-            false if was_iptables => fallback::take_away(&Output::new(false)),
+            true if !was_iptables || matches!(why, Why::Start) => switch::remove_table(),
+            false if was_iptables => {
+                if let Err(err) = switch::remove_chains() {
+                    log::warn!("our chains are still in iptables: {err}");
+                }
+            }
             _ => {}
         }
     }
@@ -822,7 +824,7 @@ impl Agent {
             Command::Apply(policy, wish) if policy != self.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => Answer::new(
-                    TROUBLE,
+                    control::Outcome::Trouble,
                     format!(
                         "the agent keeps {0}; try {1} out with --confirm, or make it that policy: mv {1} {0}",
                         self.policy.display(),
@@ -858,9 +860,11 @@ impl Agent {
     fn tell_outcome(&mut self) -> Answer {
         match (self.outcome.read.take(), self.outcome.converged.take()) {
             (Some(Err(why)), _) => trial::refused(&why),
-            (_, Some(Err(why))) => {
-                Answer::new(TROUBLE, format!("error: {why}"), json!({"error": why}))
-            }
+            (_, Some(Err(why))) => Answer::new(
+                control::Outcome::Trouble,
+                format!("error: {why}"),
+                json!({"error": why}),
+            ),
             (_, converged) => {
                 let change = converged.and_then(Result::ok).flatten();
                 let text = change.clone().map_or_else(
@@ -875,7 +879,7 @@ impl Agent {
                 let (connections, as_json) = std::mem::take(&mut self.outcome.connections);
                 let text = format!("{told}{text}\n{connections}");
                 Answer::new(
-                    DONE,
+                    control::Outcome::Done,
                     text.trim_end(),
                     json!({"changes": change.is_some(), "change": change, "warnings": warnings, "connections": as_json}),
                 )
@@ -910,7 +914,7 @@ impl Agent {
             "pending_seconds": self.pending.as_ref().map(|trial| trial.seconds_left(&store::clock())),
             "others_gone": self.gone,
         });
-        Answer::new(DONE, self.headline(), data)
+        Answer::new(control::Outcome::Done, self.headline(), data)
     }
 }
 

@@ -8,16 +8,16 @@ use peerwall_core::agent::reconcile::Input;
 use serde_json::{Value, json};
 
 use super::{Agent, Outcome, RETRY_TRIAL, Unsaved, Wanted};
-use crate::command::keep::{ran_out, rolled_back, stopped, tried};
-use crate::command::{DONE, TROUBLE, boot};
 use crate::connections::revocation;
-use crate::control::{Answer, Wish};
+use crate::control::{self, Answer, Wish};
 use crate::host::caller::Caller;
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{Ready, prepare};
 use crate::store::audit::Who;
 use crate::store::{self, Before, Kept, Pending, State};
 use crate::system::notice;
+use crate::trial::closed;
+use crate::trial::words::{ran_out, rolled_back, stopped, tried};
 use crate::trial::{Keeper, Loader, locked};
 
 /// How many times an agent that is stopped tries to go back.
@@ -119,7 +119,7 @@ impl Agent {
             let entry = store::entry(Path::new("what is loaded"), "", false, false);
             return self.want(Kept { entry, ruleset });
         }
-        if let Some(closed) = boot::closed() {
+        if let Some(closed) = closed::closed() {
             log::error!(
                 "nothing was ever confirmed: this host is closed, but for the safe core and ssh"
             );
@@ -298,7 +298,11 @@ impl Agent {
                 "confirmed, until {policy} changes or the agent restarts. To keep it: mv {confirmed} {policy}"
             ),
         };
-        let answer = Answer::new(DONE, text, json!({"confirmed": confirmed}));
+        let answer = Answer::new(
+            control::Outcome::Done,
+            text,
+            json!({"confirmed": confirmed}),
+        );
         self.feed(Input::Tick);
         answer
     }
@@ -315,7 +319,7 @@ impl Agent {
                 }
                 // It may have changed during the trial.
                 self.look_again = self.follow;
-                let answer = Answer::new(DONE, rolled_back(&done), Value::Null);
+                let answer = Answer::new(control::Outcome::Done, rolled_back(&done), Value::Null);
                 self.feed(Input::Tick);
                 answer
             }
@@ -389,5 +393,9 @@ pub(super) fn refused(why: &str) -> Answer {
         UNCHANGED
     };
     let text = format!("{why}\n{end}");
-    Answer::new(TROUBLE, text.trim_end(), json!({"error": why}))
+    Answer::new(
+        control::Outcome::Trouble,
+        text.trim_end(),
+        json!({"error": why}),
+    )
 }

@@ -8,18 +8,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::applying::{self, Applied};
-use super::loading::{Loading, Told};
-use super::{DONE, Given, TROUBLE, fallback, keep, others, plan, refuse, trouble};
+use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, report, trouble};
 use crate::cli::ApplyArgs;
+use crate::connections::loading::{Loading, Told};
 use crate::enforce::converge::{Converged, Hold, converge};
 use crate::enforce::foreign;
 use crate::enforce::nft::Kernel;
+use crate::enforce::switch;
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
 use crate::store::Kept;
-use crate::store::since;
+use crate::store::{State, since};
 use crate::trial::alone::Alone;
+use crate::trial::words;
 use crate::trial::{Loader, of_backend};
 
 pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u8, BackendError> {
@@ -43,7 +45,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         return Ok(trouble("apply", &why, output));
     }
     let is_first = !kernel.is_loaded()? && !by_iptables;
-    let mut loading = Loading::new(is_first, fallback::in_force());
+    let mut loading = Loading::new(is_first, State::open().in_force_by_iptables());
     let mut loader = ByNft {
         kernel: &mut kernel,
         hold: if hold { Hold::Yes } else { Hold::No },
@@ -61,11 +63,16 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
         (Applied::Done, None) => return Ok(TROUBLE),
     };
     if !output.is_json() {
-        ready.warn();
+        report::warnings(ready);
     }
     // The new is in force; only now the old may go.
-    if by_iptables {
-        fallback::take_away(output);
+    if by_iptables
+        && let Err(err) = switch::remove_chains()
+        && !output.is_json()
+    {
+        complain(&format!(
+            "warning: our chains are still in iptables: {err}\n"
+        ));
     }
     if (by_iptables || !converged.plan.is_empty())
         && let Ok(now) = kernel.generation()
@@ -77,7 +84,7 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     let told = loading.finish(ready, &args.wish);
     report(&converged.plan, ready, &told, output);
     if let Some(seconds) = args.wish.confirm.filter(|_| !output.is_json()) {
-        output.text(&format!("{}\n", keep::tried(seconds)));
+        output.text(&format!("{}\n", words::tried(seconds)));
     }
     if let Some(mut signals) = signals {
         return Ok(wait(&kernel, &mut signals, output));
@@ -114,7 +121,7 @@ impl Loader for ByNft<'_> {
 
     fn change(&mut self) -> Option<String> {
         let converged = self.first.as_ref()?.as_ref().ok()?;
-        (!converged.plan.is_empty()).then(|| plan::summary(&converged.plan))
+        (!converged.plan.is_empty()).then(|| converged.plan.summary())
     }
 }
 
@@ -129,7 +136,7 @@ fn report(plan: &Plan, ready: &Ready, told: &Told, output: &Output) {
     }
     match plan.is_empty() {
         true => output.text("nothing to do: the kernel holds what the policy says\n"),
-        false => output.text(&format!("applied: {}\n", plan::summary(plan))),
+        false => output.text(&format!("applied: {}\n", plan.summary())),
     }
     output.text(&told.text);
     others::warn(&others, output);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use peerwall_core::agent::keep::{self, Refusal};
 
-use super::keep as trials;
 use crate::cli::WishArgs;
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::store::audit::Who;
 use crate::store::{Kept, State};
+use crate::trial::before;
 use crate::trial::{Keeper, Loader, of_io};
 
 /// What came of it.
@@ -58,7 +58,7 @@ pub(super) fn apply<L: Loader>(
             };
             match confirm {
                 None => keep::apply(&mut keeper, kept),
-                Some(seconds) => trials::before(&state)
+                Some(seconds) => before::before(&state)
                     .map_err(Refusal::NoWayBack)
                     .and_then(|before| {
                         let time = Duration::from_secs(seconds);

@@ -4,8 +4,6 @@ use std::path::Path;
 
 use peerwall_core::agent::keep::{self, Booted, Fault, World as _};
 use peerwall_core::policy::HeldBy;
-use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::ruleset::compile::compile;
 
 use super::{DONE, TROUBLE};
 use crate::output::{Output, complain};
@@ -15,21 +13,7 @@ use crate::store::audit::Who;
 use crate::store::{self, Entry, Kept, State};
 use crate::trial::Keeper;
 use crate::trial::alone::Alone;
-
-/// What is loaded if nothing that was confirmed can be loaded and the policy is wrong.
-const CLOSED: &str =
-    "version = 1\n\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
-
-/// The ruleset that closes a host, but for the safe core and ssh.
-pub(crate) fn closed() -> Option<Kept> {
-    let policy = load("closed", CLOSED, &NoFiles).policy?;
-    // What is open may be the way in of whoever repairs this.
-    let entry = store::entry(Path::new("closed"), "closed", false, false);
-    Some(Kept {
-        entry,
-        ruleset: compile(&policy).0,
-    })
-}
+use crate::trial::closed;
 
 /// What the policy says now, for a host where nothing was confirmed.
 fn read(policy: &Path) -> Result<Kept, Fault> {
@@ -58,7 +42,7 @@ fn by(entry: &Entry) -> &'static str {
 
 pub(super) fn run(policy: &Path) -> u8 {
     let output = Output::new(false);
-    let Some(closed) = closed() else {
+    let Some(closed) = closed::closed() else {
         return TROUBLE;
     };
     let state = State::open();
@@ -110,15 +94,5 @@ pub(super) fn run(policy: &Path) -> u8 {
             ));
             TROUBLE
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_closes_a_host_is_a_policy() {
-        assert!(closed().is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{DONE, count, refuse};
+use super::{DONE, count, refuse, report};
 use crate::output::Output;
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::prepare;
@@ -22,7 +22,7 @@ pub(super) fn run(path: &Path, output: &Output) -> u8 {
         output.json(&json!({"ok": true, "diagnostics": ready.json_warnings()}));
         return DONE;
     }
-    ready.warn();
+    report::warnings(&ready);
     let rules: usize = ready
         .ruleset
         .chains

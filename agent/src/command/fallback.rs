@@ -5,21 +5,21 @@ use peerwall_core::ruleset::Ruleset;
 use serde_json::{Value, json};
 
 use super::applying::{self, Applied};
-use super::loading::Loading;
-use super::{DIFFERS, DONE, Given, keep, others, refuse, trouble, unsupported};
+use super::{DIFFERS, DONE, Given, keep, others, refuse, report, trouble, unsupported};
 use crate::cli::WishArgs;
+use crate::connections::loading::Loading;
 use crate::connections::revocation;
-use crate::enforce::converge::{self, Hold};
 use crate::enforce::foreign;
 use crate::enforce::iptables::{Iptables, IptablesError, Seen, Steps, Wanted};
-use crate::enforce::nft::Kernel;
+use crate::enforce::switch;
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
+use crate::store::Kept;
 use crate::store::since;
-use crate::store::{self, Kept, State};
 use crate::trial::Loader;
 use crate::trial::alone::Alone;
+use crate::trial::{before, words};
 
 /// So many addresses as rules of their own cost every packet that is looked at.
 const ADDRESSES_TO_WARN_OF: usize = 200;
@@ -37,12 +37,6 @@ fn wanted(ready: &Ready, iptables: &Iptables, output: &Output) -> Result<Wanted,
     Ok(wanted)
 }
 
-pub(super) fn look() -> Result<(Iptables, Seen), IptablesError> {
-    let iptables = Iptables::choose()?;
-    let seen = iptables.observe()?;
-    Ok((iptables, seen))
-}
-
 /// What `plan` and `apply` start with: the policy, what there is, and what is wanted of it.
 fn start<'g>(
     policy: &'g Given,
@@ -50,7 +44,7 @@ fn start<'g>(
     output: &Output,
 ) -> Result<(&'g Ready, Iptables, Seen, Wanted), u8> {
     let ready = policy.read.as_ref().map_err(|why| refuse(why, output))?;
-    let (iptables, seen) = look().map_err(|err| trouble(doing, &err, output))?;
+    let (iptables, seen) = switch::look().map_err(|err| trouble(doing, &err, output))?;
     let wanted = wanted(ready, &iptables, output)?;
     Ok((ready, iptables, seen, wanted))
 }
@@ -64,11 +58,11 @@ pub(super) fn plan(policy: &Given, output: &Output) -> u8 {
     if let Err(err) = iptables.check(&steps) {
         return trouble("plan", &err, output);
     }
-    let is_first = !is_loaded(&seen);
+    let is_first = !switch::is_loaded(&seen);
     let which = revocation::which(is_first, ready.policy.options.cut_revoked, false);
-    let refused = revocation::survey(keep::in_force().0.as_ref(), &ready.ruleset, which);
+    let refused = revocation::survey(before::in_force().0.as_ref(), &ready.ruleset, which);
     if !output.is_json() {
-        ready.warn();
+        report::warnings(ready);
     }
     others::warn(&foreign::find(), output);
     report(
@@ -90,13 +84,13 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
         Err(code) => return code,
     };
     if !output.is_json() {
-        ready.warn();
+        report::warnings(ready);
     }
     let caller = Caller::here();
     if let Err(why) = keep::lockout(ready, wish, &caller) {
         return trouble("apply", &why, output);
     }
-    let loading = Loading::new(!is_loaded(&seen), keep::in_force().0);
+    let loading = Loading::new(!switch::is_loaded(&seen), before::in_force().0);
     let steps = Steps::new(Some(&wanted), &seen);
     let mut loader = ByIptables {
         iptables: &iptables,
@@ -113,14 +107,14 @@ pub(super) fn apply(policy: &Given, wish: &WishArgs, output: &Output) -> u8 {
         }
     }
     // The new is in force; only now the old may go.
-    take_table_away();
+    switch::remove_table();
     since::note(0, &kept.entry.policy, true, &ready.ruleset);
     let told = loading.finish(ready, wish);
     report(&iptables, &steps, "fed", Some(told.json), output);
     if !output.is_json() {
         output.text(&told.text);
         if let Some(seconds) = wish.confirm {
-            output.text(&format!("{}\n", keep::tried(seconds)));
+            output.text(&format!("{}\n", words::tried(seconds)));
         }
     }
     others::warn(&foreign::find(), output);
@@ -173,56 +167,8 @@ fn of_iptables(err: IptablesError) -> Fault {
     }
 }
 
-/// What our chains say, as far as it is known: rules cannot be read back into a ruleset, but what is being tried
-/// out and what was confirmed last is noted.
-pub(crate) fn in_force() -> Option<Ruleset> {
-    if !since::by_iptables() {
-        return None;
-    }
-    let state = State::open();
-    let trial = state.waiting().filter(|trial| {
-        trial.is_loaded && trial.is_of_this_boot(&store::clock()) && trial.new.entry.by_iptables
-    });
-    match trial {
-        Some(pending) => Some(pending.new.ruleset),
-        None => Some(state.last().ok()??.ruleset),
-    }
-}
-
-/// Whether rules of ours are loaded: our chains, or our table.
-pub(crate) fn is_loaded(seen: &Seen) -> bool {
-    let chains = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
-    chains || Kernel::open().is_ok_and(|mut kernel| kernel.is_loaded().unwrap_or(false))
-}
-
-/// Takes our table away, now that the chains are in force, if there is one.
-pub(crate) fn take_table_away() {
-    let removed =
-        Kernel::open().and_then(|mut kernel| converge::converge(&mut kernel, None, Hold::No));
-    match removed {
-        Ok(converged) if converged.plan.is_empty() => {}
-        Ok(_) => log::info!("took the table inet peerwall away"),
-        Err(err) => log::info!("no table inet peerwall to take away: {err}"),
-    }
-}
-
-/// Takes our chains away, now that the table is in force.
-pub(crate) fn take_away(output: &Output) {
-    let removed = look().and_then(|(iptables, seen)| {
-        let steps = Steps::new(None, &seen);
-        iptables.commit(&steps, &seen)
-    });
-    if let Err(err) = removed
-        && !output.is_json()
-    {
-        complain(&format!(
-            "warning: our chains are still in iptables: {err}\n"
-        ));
-    }
-}
-
 pub(super) fn remove(output: &Output) -> u8 {
-    let (iptables, seen) = match look() {
+    let (iptables, seen) = match switch::look() {
         Ok(found) => found,
         Err(err) => return trouble("remove", &err, output),
     };

@@ -10,10 +10,10 @@ mod generate;
 mod history;
 mod import;
 pub(crate) mod keep;
-pub(crate) mod loading;
 mod others;
 pub(crate) mod plan;
 mod render;
+mod report;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{NotReady, Ready, prepare};
 use crate::store::since;
+use crate::trial::guard;
 
 /// Nothing to do, or done.
 pub(crate) const DONE: u8 = 0;
@@ -100,7 +101,10 @@ fn run_command(args: &Args) -> u8 {
         Command::Rollback => keep::rollback(&Output::new(false)),
         Command::History(args) => history::run(args, &Output::new(args.output.json)),
         Command::Boot { policy } => boot::run(policy),
-        Command::Guard => keep::guard(),
+        Command::Guard => {
+            guard::run();
+            DONE
+        }
         Command::Render(args) => render::run(&args.policy, args.format),
         Command::Status(args) => loop {
             let (of, output) = (&args.of, Output::new(false));
@@ -245,7 +249,7 @@ impl Given {
         if let Ok(ready) = &self.read
             && !output.is_json()
         {
-            ready.warn_of_misfits();
+            report::misfits(ready);
         }
     }
 }

@@ -6,7 +6,7 @@ use peerwall_core::iptables::restore;
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::render;
 
-use super::{DONE, refuse, unsupported};
+use super::{DONE, refuse, report, unsupported};
 use crate::cli::Format;
 use crate::output::Output;
 use crate::policy_file::files::FileSystem;
@@ -19,7 +19,7 @@ pub(super) fn run(path: &Path, format: Format) -> u8 {
         // The error is for people either way: what is wanted on stdout is a ruleset or nothing.
         Err(why) => return refuse(&why, &Output::new(false)),
     };
-    ready.warn();
+    report::warnings(&ready);
     match format {
         Format::Nft => output.text(&render::script(&ready.ruleset)),
         Format::Json => output.json(&render::json(&ready.ruleset)),

@@ -8,6 +8,7 @@
 //! most [`CHUNK`] at once, and the table is read again until none is left.
 
 pub mod first;
+pub mod loading;
 pub mod revocation;
 mod survey;
 

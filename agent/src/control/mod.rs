@@ -73,13 +73,42 @@ pub struct Wish {
     pub caller: Caller,
 }
 
+/// How a command ended. The exit codes are made of it in [`command`](crate::command) alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", from = "u8")]
+pub enum Outcome {
+    /// Done, or nothing to do; 0 on the socket.
+    Done,
+    /// Nothing was changed, or not everything; 2 on the socket.
+    Trouble,
+}
+
+impl From<Outcome> for u8 {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => 0,
+            Outcome::Trouble => 2,
+        }
+    }
+}
+
+impl From<u8> for Outcome {
+    fn from(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            _ => Self::Trouble,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`]
     pub version: u32,
-    /// The exit code that it means.
-    pub code: u8,
+    /// How it ended.
+    #[serde(rename = "code")]
+    pub outcome: Outcome,
     /// For people.
     pub text: String,
     /// For machines.
@@ -88,10 +117,10 @@ pub struct Answer {
 
 impl Answer {
     /// An answer.
-    pub fn new(code: u8, text: impl Into<String>, data: Value) -> Self {
+    pub fn new(outcome: Outcome, text: impl Into<String>, data: Value) -> Self {
         Self {
             version: VERSION,
-            code,
+            outcome,
             text: text.into(),
             data,
         }
@@ -186,7 +215,7 @@ fn is_root(stream: &Socket) -> bool {
 }
 
 fn question(line: &[u8]) -> Result<Command, Answer> {
-    let refuse = |why: String| Answer::new(2, why, Value::Null);
+    let refuse = |why: String| Answer::new(Outcome::Trouble, why, Value::Null);
     let value: Value = serde_json::from_slice(line)
         .map_err(|err| refuse(format!("the question is not JSON: {err}")))?;
     match value.get("version").and_then(Value::as_u64) {
@@ -323,7 +352,7 @@ mod tests {
         ] {
             let answer = question(line.as_bytes()).expect_err(line);
             assert!(
-                answer.code == 2 && answer.text.contains(wanted),
+                answer.outcome == Outcome::Trouble && answer.text.contains(wanted),
                 "{line}: {}",
                 answer.text
             );

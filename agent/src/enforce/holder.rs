@@ -6,14 +6,13 @@ use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::nft::observed::Observed;
 use peerwall_core::ruleset::Ruleset;
 
+use super::switch;
 use crate::cli::BackendName;
-use crate::command::fallback::{self, in_force};
-use crate::command::plan::summary;
 use crate::enforce::converge::{self, Hold};
 use crate::enforce::iptables::{Iptables, Wanted};
 use crate::enforce::nft::{Kernel, lacks};
 use crate::kernel::events::{Change, Events};
-use crate::store::since;
+use crate::store::{State, since};
 
 /// What holds the rules.
 pub enum Holder {
@@ -88,7 +87,7 @@ impl Holder {
         let iptables = Iptables::choose().map_err(|err| err.to_string())?;
         Ok(Self::Iptables {
             iptables: Box::new(iptables),
-            last: in_force(),
+            last: State::open().in_force_by_iptables(),
         })
     }
 
@@ -117,7 +116,7 @@ impl Holder {
             }
             Self::Iptables { iptables, .. } => {
                 let seen = iptables.observe().ok()?;
-                Some(fallback::is_loaded(&seen))
+                Some(switch::is_loaded(&seen))
             }
         }
     }
@@ -211,7 +210,7 @@ fn nft(
     let is_other = kernel.generation().ok() != Some(expected);
     let was_noisy = std::mem::replace(is_noisy, is_other);
     Ok(Done {
-        change: (sent == 1).then(|| summary(&converged.plan)),
+        change: (sent == 1).then(|| converged.plan.summary()),
         // Nobody else can change what this process owns.
         missed: !kernel.owns_table() && if was_noisy { is_touched } else { is_other },
         heard,

@@ -5,6 +5,7 @@ pub mod foreign;
 mod holder;
 pub mod iptables;
 pub mod nft;
+pub mod switch;
 pub mod tools;
 
 pub use holder::{Done, Holder};

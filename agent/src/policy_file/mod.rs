@@ -17,7 +17,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::host::caller::Caller;
 use crate::host::facts;
-use crate::output::complain;
 use crate::policy_file::text::{PolicyText, Recorded};
 use crate::secure_file;
 
@@ -231,18 +230,5 @@ impl Ready {
     pub fn json_warnings(&self) -> Vec<JsonDiagnostic> {
         let all = self.warnings.iter().chain(&self.misfits);
         all.map(|d| self.sources.json(d)).collect()
-    }
-
-    /// Prints the warnings for people.
-    pub fn warn(&self) {
-        let color = std::io::stderr().is_terminal();
-        complain(&self.sources.render(&self.warnings, color));
-        self.warn_of_misfits();
-    }
-
-    /// Prints where the policy does not fit this host.
-    pub fn warn_of_misfits(&self) {
-        let color = std::io::stderr().is_terminal();
-        complain(&self.sources.render(&self.misfits, color));
     }
 }

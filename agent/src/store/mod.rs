@@ -178,6 +178,21 @@ impl State {
         }
     }
 
+    /// What our chains say, as far as it is known; `None` if iptables has nothing of ours. Rules cannot be read back
+    /// into a ruleset, but the trial that waits and the last confirmed ruleset are stored.
+    pub fn in_force_by_iptables(&self) -> Option<Ruleset> {
+        if !since::by_iptables() {
+            return None;
+        }
+        let trial = self.waiting().filter(|trial| {
+            trial.is_loaded && trial.is_of_this_boot(&clock()) && trial.new.entry.by_iptables
+        });
+        match trial {
+            Some(pending) => Some(pending.new.ruleset),
+            None => Some(self.last().ok()??.ruleset),
+        }
+    }
+
     /// The ruleset of an entry of the history.
     ///
     /// # Errors

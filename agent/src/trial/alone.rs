@@ -4,12 +4,11 @@ use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::BackendError;
 use peerwall_core::ruleset::Ruleset;
 
+use super::before;
 use crate::cli::BackendName;
-use crate::command::loading::Loading;
-use crate::command::{fallback, keep};
-use crate::enforce::Holder;
+use crate::connections::loading::Loading;
 use crate::enforce::nft::lacks;
-use crate::output::Output;
+use crate::enforce::{Holder, switch};
 use crate::store::since;
 use crate::store::{Before, Kept};
 use crate::trial::{Loader, of_backend};
@@ -54,7 +53,7 @@ impl Loader for Alone {
 /// refuses. Returns what was changed, in words.
 fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let was_by_iptables = since::by_iptables();
-    let old: Option<Ruleset> = keep::in_force().0;
+    let old: Option<Ruleset> = before::in_force().0;
     let wanted = to.ruleset.as_ref();
     let asked = match to.by_iptables {
         true => BackendName::Iptables,
@@ -75,8 +74,12 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     loading.was(done.before);
     // The one is in force; only now the other may go.
     match (holder.is_deaf(), was_by_iptables) {
-        (true, _) => fallback::take_table_away(),
-        (false, true) => fallback::take_away(&Output::new(false)),
+        (true, _) => switch::remove_table(),
+        (false, true) => {
+            if let Err(err) = switch::remove_chains() {
+                log::warn!("our chains are still in iptables: {err}");
+            }
+        }
         (false, false) => {}
     }
     match (wanted, holder.generation()) {

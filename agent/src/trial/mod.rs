@@ -2,6 +2,10 @@
 //! rulesets.
 
 pub mod alone;
+pub mod before;
+pub mod closed;
+pub mod guard;
+pub mod words;
 
 use std::io;
 use std::thread;
@@ -11,6 +15,7 @@ use peerwall_core::agent::keep::{self, Clock, Entry, Fault, History, Record, Wor
 use peerwall_core::backend::BackendError;
 use peerwall_core::ruleset::Ruleset;
 
+use self::alone::Alone;
 use crate::enforce::nft::lacks;
 use crate::host::caller::Caller;
 use crate::policy_file::files::FileSystem;
@@ -143,6 +148,17 @@ fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
             let why = why.text.trim_end();
             log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
             None
+        }
+    }
+}
+
+impl<'k> Keeper<'k, Alone> {
+    /// One without an agent.
+    pub fn alone(state: &'k State, who: Who) -> Self {
+        Self {
+            state,
+            loader: Alone::default(),
+            who,
         }
     }
 }

@@ -8,4 +8,5 @@ pub mod lower;
 pub mod memory;
 pub mod observed;
 pub mod plan;
+mod summary;
 mod wire;

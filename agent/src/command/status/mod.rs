@@ -17,18 +17,20 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::headline::{Facts, Trial};
-use super::{DIFFERS, DONE, Given, boot, fallback, others, trouble};
+use super::{DIFFERS, DONE, Given, others, trouble};
 use crate::command::age;
 use crate::control;
 use crate::enforce::foreign;
 use crate::enforce::iptables::{Steps, Wanted};
 use crate::enforce::nft::Kernel;
+use crate::enforce::switch;
 use crate::host::names;
 use crate::output::Output;
 use crate::policy_file::Ready;
 use crate::store::audit::{self, Event};
 use crate::store::since;
 use crate::store::{self, State};
+use crate::trial::closed;
 
 /// What `status` prints.
 #[derive(Debug, Serialize)]
@@ -131,7 +133,7 @@ pub(super) enum Detail {
 pub(super) fn run(policy: &Given, detail: Detail, output: &Output) -> Result<u8, BackendError> {
     let seen = Kernel::open()?.observe()?;
     let ready = policy.read.as_ref().ok();
-    let closed = boot::closed();
+    let closed = closed::closed();
     let table = seen.table.as_ref();
     let ruleset = table.and_then(SeenTable::ruleset);
     let loaded = Loaded {
@@ -151,7 +153,7 @@ pub(super) fn run(policy: &Given, detail: Detail, output: &Output) -> Result<u8,
 
 /// The same by iptables.
 pub(super) fn by_iptables(policy: &Given, detail: Detail, output: &Output) -> u8 {
-    let (iptables, seen) = match fallback::look() {
+    let (iptables, seen) = match switch::look() {
         Ok(found) => found,
         Err(err) => return trouble("status", &err, output),
     };
@@ -160,7 +162,7 @@ pub(super) fn by_iptables(policy: &Given, detail: Detail, output: &Output) -> u8
         Some(Steps::new(Some(&wanted), &seen))
     };
     let ready = policy.read.as_ref().ok();
-    let closed = boot::closed();
+    let closed = closed::closed();
     let is_closed = closed.and_then(|closed| Some(steps(&closed.ruleset)?.is_empty()));
     let mut counted = saved::counters(&seen.v4);
     for (name, (packets, bytes)) in saved::counters(&seen.v6) {

@@ -12,7 +12,7 @@ use crate::kernel::netlink::NetlinkError;
 use crate::policy_file::Ready;
 
 /// A load that is under way.
-pub(crate) struct Loading {
+pub struct Loading {
     /// Whether nothing of ours was loaded before.
     is_first: bool,
     /// What was loaded before, as far as it is known.
@@ -22,16 +22,16 @@ pub(crate) struct Loading {
 
 /// What is said about open connections.
 #[derive(Default)]
-pub(crate) struct Told {
+pub struct Told {
     /// For people.
-    pub(crate) text: String,
+    pub text: String,
     /// For machines.
-    pub(crate) json: Value,
+    pub json: Value,
 }
 
 impl Loading {
     /// Before rules are changed.
-    pub(crate) fn new(is_first: bool, old: Option<Ruleset>) -> Self {
+    pub fn new(is_first: bool, old: Option<Ruleset>) -> Self {
         let mut loading = Self {
             is_first,
             old,
@@ -42,7 +42,7 @@ impl Loading {
     }
 
     /// What was loaded before, if it was seen; nothing keeps what is known already.
-    pub(crate) fn was(&mut self, old: Option<Ruleset>) {
+    pub fn was(&mut self, old: Option<Ruleset>) {
         if self.old.is_none() {
             self.old = old;
         }
@@ -56,7 +56,7 @@ impl Loading {
     }
 
     /// After an apply: ends what is to end, and says what ended and what did not.
-    pub(crate) fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
+    pub fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
         self.introduce();
         if wish.confirm.is_some() {
             // A trial ends nothing until it is confirmed.
@@ -94,7 +94,7 @@ impl Loading {
     }
 
     /// After going back, or booting.
-    pub(crate) fn go_back(mut self, new: &Ruleset, cut: bool) {
+    pub fn go_back(mut self, new: &Ruleset, cut: bool) {
         self.introduce();
         let old = self.old.take();
         let which = revocation::which(self.is_first, cut, false);

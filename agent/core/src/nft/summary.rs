@@ -1,0 +1,70 @@
+//! Plans in words.
+
+use super::plan::{Op, Plan};
+impl Plan {
+    /// What it does, in one line.
+    pub fn summary(&self) -> String {
+        let mut tally = Tally::default();
+        self.ops.iter().for_each(|op| tally.add(op));
+        let parts: Vec<String> = [
+            (tally.rules_added, "add", "rule"),
+            (tally.rules_removed, "remove", "rule"),
+            (tally.elements_added, "add", "set element"),
+            (tally.elements_removed, "remove", "set element"),
+            (tally.objects_added, "add", "chain, set or counter"),
+            (tally.objects_removed, "remove", "chain, set or counter"),
+        ]
+        .into_iter()
+        .filter(|(number, _, _)| *number > 0)
+        .map(|(number, verb, what)| match what {
+            "chain, set or counter" => format!("{verb} {number} chains, sets and counters"),
+            _ => format!("{verb} {}", count(number, what)),
+        })
+        .collect();
+        let parts = match parts.is_empty() {
+            true if tally.table_removed => "remove the table inet peerwall".to_owned(),
+            true => "claim the table inet peerwall".to_owned(),
+            false => parts.join(", "),
+        };
+        match &self.rebuild {
+            None => parts,
+            Some(why) => format!("make the table anew, since {why}: {parts}"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    rules_added: usize,
+    rules_removed: usize,
+    elements_added: usize,
+    elements_removed: usize,
+    objects_added: usize,
+    objects_removed: usize,
+    table_removed: bool,
+}
+
+impl Tally {
+    fn add(&mut self, op: &Op) {
+        match op {
+            Op::AddTable | Op::SetPolicy(..) => {}
+            Op::DeleteTable => self.table_removed = true,
+            Op::AddCounter(..) | Op::AddSet(..) | Op::AddChain(..) => self.objects_added += 1,
+            Op::DeleteCounter(_) | Op::DeleteSet(_) | Op::DeleteChain(_) => {
+                self.objects_removed += 1;
+            }
+            Op::AddElements(_, _, _, list) => self.elements_added += list.len(),
+            Op::DeleteElements(_, _, _, list) => self.elements_removed += list.len(),
+            Op::AddRule(..) => self.rules_added += 1,
+            Op::DeleteRule(..) | Op::FlushChain(_) => self.rules_removed += 1,
+        }
+    }
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}

@@ -1,0 +1,149 @@
+//! The guard of a trial: the process that goes back if everything else dies.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peerwall_core::agent::keep::{self, Ending};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{Keeper, locked, words};
+use crate::control::{self, Command};
+use crate::store::audit::Who;
+use crate::store::{self, Pending, State};
+use crate::system::{notice, scope};
+
+/// How often the guard looks whether somebody confirmed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it tries to go back if that fails.
+const TRY_EVERY: Duration = Duration::from_millis(250);
+/// How long it leaves going back to a running agent.
+const AGENT_GRACE: Duration = Duration::from_secs(2);
+
+/// Waits until the trial that waits has to be confirmed by, and goes back if nobody else did anything. It ends only
+/// when the trial is confirmed or gone back from: whatever fails is tried again.
+///
+/// It leaves the control group of the unit or session that it was started from, so that it is not killed with that. If it
+/// is stopped all the same, it goes back at once, since it may be killed next.
+pub fn run() {
+    let mut stop = Stop::listen();
+    if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
+        log::debug!("stays in its control group: {err}");
+    }
+    // Whoever started it waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
+    let _ = writeln!(io::stdout(), "ready");
+    let state = State::open();
+    let mut mine: Option<u64> = None;
+    let mut graced_until: Option<Instant> = None;
+    loop {
+        let pending = match waiting(&state) {
+            Ok(Some(pending)) => pending,
+            Ok(None) => return, // confirmed, or gone back
+            Err(_) => {
+                stop.sleep(TRY_EVERY);
+                continue;
+            }
+        };
+        // Another trial has its own guard.
+        if *mine.get_or_insert(pending.id) != pending.id {
+            return;
+        }
+        let left = left(&pending, &mut graced_until);
+        let why = match (left.is_zero(), stop.is_asked) {
+            (true, _) => Ending::RanOut,
+            // An agent that is stopped along with it goes back, and one that is not keeps the trial's time.
+            (false, true) if !control::is_there() => Ending::Stopped,
+            (false, true) => {
+                stop.sleep(TRY_EVERY);
+                continue;
+            }
+            (false, false) => {
+                stop.sleep(left.min(LOOK_EVERY));
+                continue;
+            }
+        };
+        if go_back(&state, pending.id, why).is_ok() {
+            return;
+        }
+        stop.sleep(TRY_EVERY);
+    }
+}
+
+/// Any of SIGTERM, SIGINT and SIGHUP.
+struct Stop {
+    signals: Option<UnixStream>,
+    is_asked: bool,
+}
+
+impl Stop {
+    fn listen() -> Self {
+        let signals = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            for signal in [SIGTERM, SIGINT, SIGHUP] {
+                signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
+            }
+            Ok(ours)
+        };
+        Self {
+            // A guard that dies of a signal is better than no guard.
+            signals: signals()
+                .map_err(|err: io::Error| log::debug!("{err}"))
+                .ok(),
+            is_asked: false,
+        }
+    }
+
+    /// Sleeps, until it is asked to stop at most.
+    fn sleep(&mut self, time: Duration) {
+        // No time at all would be no limit.
+        let time = time.max(Duration::from_millis(1));
+        let signals = self.signals.as_mut().filter(|_| !self.is_asked);
+        let Some(signals) = signals.filter(|s| s.set_read_timeout(Some(time)).is_ok()) else {
+            return thread::sleep(time);
+        };
+        self.is_asked = signals.read(&mut [0]).is_ok_and(|len| len > 0);
+    }
+}
+
+fn waiting(state: &State) -> std::io::Result<Option<Pending>> {
+    let Some(trial) = state.trial()? else {
+        return Ok(None);
+    };
+    let settled = state.history()?.settled;
+    Ok((settled != Some(trial.id)).then_some(trial))
+}
+
+/// How long the guard waits yet. An agent goes back by itself, if it lives.
+fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
+    let left = pending.left(&store::clock());
+    if !left.is_zero() {
+        return left;
+    }
+    let until = graced_until.get_or_insert_with(|| {
+        let is_agent = matches!(control::ask(Command::Status), Some(Ok(_)));
+        Instant::now()
+            + if is_agent {
+                AGENT_GRACE
+            } else {
+                Duration::ZERO
+            }
+    });
+    until.saturating_duration_since(Instant::now())
+}
+
+fn go_back(state: &State, id: u64, why: Ending) -> Result<(), keep::Refusal> {
+    let mut keeper = Keeper::alone(state, Who::process("guard"));
+    let ended = locked(state, || {
+        keep::go_back(&mut keeper, Some(id), why).map_err(keep::Refusal::State)
+    })?;
+    if let Some(trial) = ended {
+        let text = match why {
+            Ending::Stopped => words::stopped(&trial),
+            Ending::RanOut | Ending::RolledBack => words::ran_out(&trial),
+        };
+        notice::to_terminal(&trial.from, &text);
+        notice::to_syslog(&text);
+    }
+    Ok(())
+}

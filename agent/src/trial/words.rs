@@ -1,0 +1,49 @@
+//! Messages about trials.
+
+use peerwall_core::agent::keep::RolledBack;
+
+use crate::store::Pending;
+
+/// The message about a trial that began.
+pub fn tried(seconds: u64) -> String {
+    format!(
+        "on trial: what was before comes back in {seconds} seconds; to keep this, confirm it from a new connection or terminal: peerwall confirm"
+    )
+}
+
+/// The message about a rollback that was made.
+pub fn rolled_back(done: &RolledBack) -> String {
+    match done {
+        RolledBack::Trial(fault) => {
+            let warning = fault.as_ref().map_or_else(String::new, |fault| {
+                format!("\nwarning: the state directory does not have it, so that the policy may be loaded again: {fault}")
+            });
+            format!("rolled back: the trial is over, and what was before is back{warning}")
+        }
+        RolledBack::To(entry, fault) => {
+            let warning = fault.as_ref().map_or_else(String::new, |fault| {
+                format!("\nwarning: the next boot will not know: {fault}")
+            });
+            format!(
+                "rolled back to number {} of {}{warning}",
+                entry.number, entry.time
+            )
+        }
+    }
+}
+
+/// The message about a trial that was not confirmed in time.
+pub fn ran_out(trial: &Pending) -> String {
+    format!(
+        "{} was not confirmed within {} s and was rolled back; the rules from before are loaded again",
+        trial.new.entry.policy, trial.seconds
+    )
+}
+
+/// The message about a trial whose agent or guard was stopped.
+pub fn stopped(trial: &Pending) -> String {
+    format!(
+        "{} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again",
+        trial.new.entry.policy
+    )
+}
