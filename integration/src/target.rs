@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use peerwall::enforce::converge::{Hold, converge};
-use peerwall::enforce::iptables::{Iptables, Steps, Wanted};
+use peerwall::enforce::converge::converge;
+use peerwall::enforce::iptables::{Change, Iptables, Wanted};
 use peerwall::enforce::nft::Kernel;
+use peerwall_core::backend::Backend;
 use peerwall_core::net::packet::{Decision, Packet, Verdict};
 use peerwall_core::ruleset::Ruleset;
 
@@ -164,12 +165,12 @@ impl Target {
         self.host.run(|| match filter {
             Filter::Nft => {
                 let mut kernel = Kernel::open().expect("netfilter has netlink");
-                converge(&mut kernel, Some(ruleset), Hold::No)
+                converge(&mut kernel, Some(ruleset))
                     .map(drop)
                     .unwrap_or_else(|err| panic!("{err}"));
             }
             Filter::Iptables(flavour) => {
-                let iptables = Iptables::choose().expect("there is an iptables");
+                let mut iptables = Iptables::choose().expect("there is an iptables");
                 assert!(
                     iptables.describe().contains(flavour.suffix()),
                     "{}",
@@ -179,12 +180,9 @@ impl Target {
                 let wanted =
                     Wanted::new(ruleset, ipset_from).unwrap_or_else(|err| panic!("{err:?}"));
                 let seen = iptables.observe().expect("it can be read");
-                let steps = Steps::new(Some(&wanted), &seen);
-                iptables
-                    .commit(&steps, &seen)
+                let change = Change::new(Some(wanted), &seen);
+                Backend::commit(&mut iptables, &change, &seen)
                     .unwrap_or_else(|err| panic!("{err}"));
-                let left = Steps::new(Some(&wanted), &iptables.observe().expect("it can be read"));
-                assert!(left.is_empty(), "read back, it differs: {left:?}");
             }
         });
     }

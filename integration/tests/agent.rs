@@ -18,7 +18,7 @@ use std::process::{Child, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peerwall::enforce::converge::{Hold, converge};
+use peerwall::enforce::converge::converge;
 use peerwall::enforce::nft::Kernel;
 use peerwall_integration::net::wire;
 use peerwall_integration::netns_test;
@@ -272,7 +272,7 @@ netns_test! {
                 // Another program that speaks netlink.
                 _ => host.run(|| {
                     let mut kernel = Kernel::open().unwrap();
-                    converge(&mut kernel, None, Hold::No).unwrap();
+                    converge(&mut kernel, None).unwrap();
                 }),
             }
             let start = Instant::now();

@@ -1,17 +1,22 @@
-//! One behaviour suite, run on the memory backend and on the kernel.
+//! One behaviour suite, run on every backend: memory, the kernel, both kinds of iptables, and whichever is chosen.
+//! What only transactions promise is run on memory and on the kernel.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
+use peerwall::cli::BackendName;
+use peerwall::enforce::Enforcer;
+use peerwall::enforce::iptables::Iptables;
 use peerwall::enforce::nft::Kernel;
-use peerwall_core::backend::{Backend, BackendError};
+use peerwall_core::backend::{Backend, BackendError, Plan as _};
 use peerwall_core::generate;
 use peerwall_core::nft::memory::Memory;
 use peerwall_core::nft::observed::{Observed, SeenTable};
 use peerwall_core::nft::plan::{Op, Plan, SetKind, plan};
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::compile::compile;
-use peerwall_core::ruleset::{Action, Element, KeyType, Rule};
+use peerwall_core::ruleset::{Action, Element, KeyType, Rule, Ruleset};
 use peerwall_integration::netns_test;
+use peerwall_integration::story::Flavour;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
@@ -32,7 +37,7 @@ fn refused_at(result: Result<(), BackendError>) -> Vec<Option<usize>> {
     }
 }
 
-fn suite(backend: &mut dyn Backend) {
+fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
     let wanted = compile(&example()).0;
     assert_eq!(
         backend.observe().unwrap().table,
@@ -47,7 +52,7 @@ fn suite(backend: &mut dyn Backend) {
     assert_eq!(seen.table, None, "a check changes nothing");
 
     // A commit does what the plan says, and moves the generation on.
-    backend.commit(&first, seen.generation).unwrap();
+    backend.commit(&first, &seen).unwrap();
     let now = backend.observe().unwrap();
     assert_eq!(now.table.as_ref().unwrap().ruleset(), Some(wanted.clone()));
     assert_ne!(now.generation, seen.generation);
@@ -61,10 +66,7 @@ fn suite(backend: &mut dyn Backend) {
         ],
         rebuild: None,
     };
-    assert_eq!(
-        backend.commit(&more, seen.generation),
-        Err(BackendError::Stale)
-    );
+    assert_eq!(backend.commit(&more, &seen), Err(BackendError::Stale));
     assert_eq!(
         backend.observe().unwrap(),
         now,
@@ -132,7 +134,7 @@ fn suite(backend: &mut dyn Backend) {
         };
         assert_eq!(refused_at(backend.check(&bad)), [Some(2)], "check: {what}");
         assert_eq!(
-            refused_at(backend.commit(&bad, now.generation)),
+            refused_at(backend.commit(&bad, &now)),
             [Some(2)],
             "commit: {what}"
         );
@@ -145,15 +147,86 @@ fn suite(backend: &mut dyn Backend) {
 
     // And away with it.
     let seen = backend.observe().unwrap();
-    backend
-        .commit(&Plan::remove(&seen), seen.generation)
-        .unwrap();
+    backend.commit(&Plan::remove(&seen), &seen).unwrap();
     assert_eq!(backend.observe().unwrap().table, None);
+}
+
+/// What every backend promises, whatever its plans are.
+fn promises<B: Backend>(backend: &mut B) {
+    let wanted = compile(&example()).0;
+    let mut other = example();
+    other.allows.clear();
+    let other = compile(&other).0;
+    let nothing = backend.observe().unwrap();
+    assert!(!B::is_loaded(&nothing) && B::ruleset(&nothing).is_none());
+    assert!(
+        backend.plan(None, &nothing).unwrap().is_empty(),
+        "nothing to remove"
+    );
+
+    // A check changes nothing.
+    let plan = backend.plan(Some(&wanted), &nothing).unwrap();
+    assert!(!plan.is_empty() && !plan.summary().is_empty() && !plan.steps().is_empty());
+    backend.check(&plan).unwrap();
+    assert!(
+        !B::is_loaded(&backend.observe().unwrap()),
+        "a check changes nothing"
+    );
+
+    for ruleset in [&wanted, &other, &wanted] {
+        let before = backend.observe().unwrap();
+        let plan = backend.plan(Some(ruleset), &before).unwrap();
+        assert!(!plan.is_empty(), "another ruleset is a change");
+        backend.commit(&plan, &before).unwrap();
+        backend.verify(Some(ruleset)).unwrap();
+        let after = backend.observe().unwrap();
+        assert!(B::is_loaded(&after));
+        assert!(
+            backend.plan(Some(ruleset), &after).unwrap().is_empty(),
+            "it is in force"
+        );
+        // What cannot be read back is not known; what is known is right.
+        assert!(B::ruleset(&after).is_none_or(|known| known == *ruleset));
+    }
+    let before = backend.observe().unwrap();
+    let plan = backend.plan(None, &before).unwrap();
+    backend.commit(&plan, &before).unwrap();
+    backend.verify(None).unwrap();
+    assert!(
+        !B::is_loaded(&backend.observe().unwrap()),
+        "all of it is gone"
+    );
+    backend.done();
+}
+
+/// Observes, plans, checks and commits.
+fn load<B: Backend>(backend: &mut B, wanted: &Ruleset) -> Result<(), BackendError> {
+    let seen = backend.observe()?;
+    let plan = backend.plan(Some(wanted), &seen)?;
+    backend.check(&plan)?;
+    backend.commit(&plan, &seen)
 }
 
 #[test]
 fn the_memory_backend_behaves() {
-    suite(&mut Memory::new());
+    promises(&mut Memory::new());
+    transactions(&mut Memory::new());
+}
+
+/// The iptables of this kind: it has rules already.
+fn iptables(flavour: Flavour) -> Iptables {
+    let suffix = flavour.suffix();
+    let rule = std::process::Command::new(format!("iptables-{suffix}"))
+        .args(["-A", "INPUT", "-p", "tcp", "--dport", "7", "-j", "DROP"])
+        .status();
+    assert!(rule.unwrap().success());
+    let iptables = Iptables::choose().unwrap();
+    assert!(
+        iptables.describe().contains(suffix),
+        "{}",
+        iptables.describe()
+    );
+    iptables
 }
 
 /// The table without what only one of the two has: handles, owners, the order of chains.
@@ -169,7 +242,22 @@ fn comparable(seen: &Observed) -> Option<SeenTable> {
 
 netns_test! {
     fn the_kernel_behaves() {
-        suite(&mut Kernel::open().unwrap());
+        promises(&mut Kernel::open().unwrap());
+        transactions(&mut Kernel::open().unwrap());
+    }
+
+    fn iptables_nft_behaves() {
+        promises(&mut iptables(Flavour::Nft));
+    }
+
+    fn iptables_legacy_behaves() {
+        promises(&mut iptables(Flavour::Legacy));
+    }
+
+    fn whichever_is_chosen_behaves() {
+        for name in [BackendName::Nft, BackendName::Iptables, BackendName::Auto] {
+            promises(&mut Enforcer::choose(name).unwrap());
+        }
     }
 
     fn kernel_and_memory_agree_after_the_same_commits() {
@@ -183,10 +271,7 @@ netns_test! {
         for round in 0..150 {
             let policy = generate::policy().new_tree(&mut runner).unwrap().current();
             let wanted = compile(&policy).0;
-            for backend in [&mut kernel as &mut dyn Backend, &mut memory] {
-                let seen = backend.observe().unwrap();
-                let plan = plan(&wanted, &seen);
-                let done = backend.check(&plan).and_then(|()| backend.commit(&plan, seen.generation));
+            for done in [load(&mut kernel, &wanted), load(&mut memory, &wanted)] {
                 done.unwrap_or_else(|err| panic!("seed {seed}, round {round}: {err}"));
             }
             let (in_kernel, in_memory) = (kernel.observe().unwrap(), memory.observe().unwrap());

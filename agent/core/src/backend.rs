@@ -2,50 +2,83 @@
 
 use std::fmt;
 
-use crate::nft::observed::Observed;
-use crate::nft::plan::Plan;
+use crate::iptables::restore::Unsupported;
 use crate::ruleset::Ruleset;
 
-/// Something that holds a ruleset: the kernel by netlink, or memory.
+/// A place where a ruleset is enforced: nf_tables, iptables, or memory.
 pub trait Backend {
-    /// What is there.
+    /// What is there of ours.
+    type Observed;
+    /// Steps from what is there to a ruleset.
+    type Plan: Plan;
+
+    /// Reads what is there.
     ///
     /// # Errors
     /// [`BackendError`] if it cannot be told. That is never the same as "nothing is there".
-    fn observe(&mut self) -> Result<Observed, BackendError>;
+    fn observe(&mut self) -> Result<Self::Observed, BackendError>;
 
-    /// Whether the plan would be taken, without doing it.
+    /// Plans the steps from `observed` to a ruleset; to nothing of ours for `None`.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] with every rule that this backend cannot express.
+    fn plan(
+        &self,
+        wanted: Option<&Ruleset>,
+        observed: &Self::Observed,
+    ) -> Result<Self::Plan, BackendError>;
+
+    /// Asks whether the plan would be accepted, without carrying it out.
     ///
     /// # Errors
     /// [`BackendError::Refused`] if not.
-    fn check(&mut self, plan: &Plan) -> Result<(), BackendError>;
+    fn check(&mut self, plan: &Self::Plan) -> Result<(), BackendError>;
 
-    /// Does the whole plan or nothing of it, provided that nothing changed since the generation
-    /// `seen`.
+    /// Carries out the whole plan or nothing of it, provided that nothing changed since `observed` was read, as far
+    /// as the backend can tell.
     ///
     /// # Errors
-    /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not taken;
+    /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not accepted;
     /// nothing was changed then.
-    fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError>;
+    fn commit(&mut self, plan: &Self::Plan, observed: &Self::Observed) -> Result<(), BackendError>;
 
-    /// Whether what was committed is there: some kernels ack everything and have no table
-    /// afterwards.
+    /// Checks that what was committed is there: some kernels acknowledge everything and have no table afterwards.
     ///
     /// # Errors
     /// [`BackendError::Unknown`] with what differs.
-    fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
-        let found = self.observe()?.table.and_then(|table| table.ruleset());
-        match found.as_ref() == Some(wanted) {
-            true => Ok(()),
-            false => Err(BackendError::Unknown("read back, the table differs".into())),
+    fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
+        let observed = self.observe()?;
+        if self.plan(wanted, &observed)?.is_empty() {
+            return Ok(());
         }
+        Err(BackendError::Unknown(
+            "read back, the rules are not as they were sent".into(),
+        ))
     }
+
+    /// The ruleset that was observed; `None` if there is none, or it cannot be read back from this backend.
+    fn ruleset(observed: &Self::Observed) -> Option<Ruleset>;
+
+    /// Whether rules of ours were observed.
+    fn is_loaded(observed: &Self::Observed) -> bool;
 
     /// Nothing is observed or committed for now: what was kept ready for that can go.
     fn done(&mut self) {}
+}
 
-    /// Whether the table can be owned, as far as it was tried.
-    fn can_hold(&self) -> Option<bool> {
+/// Steps that a backend can carry out.
+pub trait Plan {
+    /// Whether there is nothing to do.
+    fn is_empty(&self) -> bool;
+
+    /// What it does, in one line.
+    fn summary(&self) -> String;
+
+    /// Each step as text: a command of nft, or the input of a program of iptables.
+    fn steps(&self) -> Vec<String>;
+
+    /// Why everything is made new, if it is.
+    fn rebuild(&self) -> Option<&str> {
         None
     }
 }
@@ -63,10 +96,14 @@ pub enum BackendError {
     Protocol(String),
     /// The operating system would not carry the request.
     Transport(String),
+    /// A program of iptables failed; nothing was changed.
+    Tool(String),
     /// It is not known whether the change was made.
     Unknown(String),
-    /// The kernel has nothing of the kind.
+    /// The kernel, or this host, has nothing of the kind.
     Missing(String),
+    /// The backend cannot express these rules.
+    Unsupported(Vec<Unsupported>),
 }
 
 /// One step that was refused.
@@ -99,9 +136,13 @@ impl fmt::Display for BackendError {
                 Ok(())
             }
             Self::Protocol(what) => write!(f, "the kernel's answer makes no sense: {what}"),
-            Self::Transport(what) => f.write_str(what),
+            Self::Transport(what) | Self::Tool(what) => f.write_str(what),
             Self::Unknown(what) => write!(f, "it is not known whether the change was made: {what}"),
-            Self::Missing(what) => write!(f, "this kernel has no nf_tables: {what}"),
+            Self::Missing(what) => f.write_str(what),
+            Self::Unsupported(rules) => {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                write!(f, "iptables cannot express this policy: {}", rules.join("; "))
+            }
         }
     }
 }

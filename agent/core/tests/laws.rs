@@ -36,7 +36,7 @@ proptest! {
             let seen = memory.observe().unwrap();
             let plan_to = plan(wanted, &seen);
             memory.check(&plan_to).unwrap();
-            memory.commit(&plan_to, seen.generation).unwrap();
+            memory.commit(&plan_to, &seen).unwrap();
             let now = memory.observe().unwrap();
             let found = now.table.as_ref().unwrap().ruleset();
             prop_assert_eq!(found.as_ref(), Some(wanted));
@@ -48,14 +48,15 @@ proptest! {
     fn what_stays_is_not_touched(policy in policy()) {
         let wanted = compile(&policy).0;
         let mut memory = Memory::new();
-        let first = plan(&wanted, &memory.observe().unwrap());
-        memory.commit(&first, 0).unwrap();
+        let seen = memory.observe().unwrap();
+        let first = plan(&wanted, &seen);
+        memory.commit(&first, &seen).unwrap();
         let before = memory.observe().unwrap();
         let mut fewer = policy.clone();
         fewer.peers.pop();
         let seen = memory.observe().unwrap();
         let second = plan(&compile(&fewer).0, &seen);
-        memory.commit(&second, seen.generation).unwrap();
+        memory.commit(&second, &seen).unwrap();
         let after = memory.observe().unwrap().table.unwrap();
         let handles = |table: &peerwall_core::nft::observed::SeenTable| -> Vec<_> {
             table.chains.iter().flat_map(|c| c.rules.iter().map(|r| (r.handle, r.rule.clone()))).collect()

@@ -1,8 +1,7 @@
-//! `peerwall apply` and `peerwall remove`
+//! `peerwall apply`
 
 use peerwall_core::agent::keep::Fault;
-use peerwall_core::backend::{Backend as _, BackendError};
-use peerwall_core::nft::plan::Plan;
+use peerwall_core::backend::{Backend as _, BackendError, Plan};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -11,50 +10,55 @@ use super::applying::{self, Applied};
 use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, report, trouble};
 use crate::cli::ApplyArgs;
 use crate::connections::loading::{Loading, Told};
-use crate::enforce::converge::{Converged, Hold, converge};
-use crate::enforce::foreign;
-use crate::enforce::nft::Kernel;
-use crate::enforce::switch;
+use crate::enforce::converge::{Converged, converge};
+use crate::enforce::nft::Claim;
+use crate::enforce::{Enforcer, foreign};
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
-use crate::store::Kept;
-use crate::store::{State, since};
+use crate::store::{Kept, since};
 use crate::trial::alone::Alone;
-use crate::trial::words;
-use crate::trial::{Loader, of_backend};
+use crate::trial::{Loader, before, of_backend, words};
 
-pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u8, BackendError> {
+pub(super) fn run(
+    enforcer: &mut Enforcer,
+    policy: &Given,
+    args: &ApplyArgs,
+    output: &Output,
+) -> Result<u8, BackendError> {
     let ready = match &policy.read {
         Ok(ready) => ready,
         Err(why) => return Ok(refuse(why, output)),
     };
-    let hold = args.hold;
     // Before the table is ours, so that no signal is missed once it is.
-    let signals = match hold
+    let signals = match args
+        .hold
         .then(|| Signals::new([SIGINT, SIGTERM, SIGHUP]))
         .transpose()
     {
         Ok(signals) => signals,
         Err(err) => return Ok(trouble("apply", &err, output)),
     };
-    let mut kernel = Kernel::open()?;
-    let by_iptables = since::by_iptables();
+    if let (true, Enforcer::Nft(kernel)) = (args.hold, &mut *enforcer) {
+        kernel.claim_table(Claim::Own);
+    }
+    report::many_rules(enforcer, ready, output);
     let caller = Caller::here();
     if let Err(why) = keep::lockout(ready, &args.wish, &caller) {
         return Ok(trouble("apply", &why, output));
     }
-    let is_first = !kernel.is_loaded()? && !by_iptables;
-    let mut loading = Loading::new(is_first, State::open().in_force_by_iptables());
-    let mut loader = ByNft {
-        kernel: &mut kernel,
-        hold: if hold { Hold::Yes } else { Hold::No },
+    let was_by_iptables = since::by_iptables();
+    let is_first = !enforcer.is_any_loaded_now()?;
+    let mut loading = Loading::new(is_first, before::in_force().0);
+    let kept = keep::kept(&policy.path, ready, enforcer.is_iptables());
+    let mut loader = Direct {
+        enforcer,
         first: None,
     };
-    let kept = keep::kept(&policy.path, ready, false);
-    let was_loaded = |loader: &ByNft<'_>| matches!(loader.first, Some(Ok(_)));
+    let was_loaded = |loader: &Direct<'_>| matches!(loader.first, Some(Ok(_)));
     let applied = applying::apply(&mut loader, was_loaded, &kept, &args.wish, &caller, output);
-    let converged = match (applied, loader.first) {
+    let first = loader.first;
+    let converged = match (applied, first) {
         (Applied::Done, Some(Ok(converged))) => converged,
         (_, Some(Err(err))) => return Err(err),
         (Applied::NotLoaded(refusal) | Applied::Refused(refusal), _) => {
@@ -65,54 +69,54 @@ pub(super) fn run(policy: &Given, args: &ApplyArgs, output: &Output) -> Result<u
     if !output.is_json() {
         report::warnings(ready);
     }
-    // The new is in force; only now the old may go.
-    if by_iptables
-        && let Err(err) = switch::remove_chains()
+    // The new rules are in force; only now the old ones may go.
+    if let Err(err) = enforcer.remove_other()
         && !output.is_json()
     {
         complain(&format!(
-            "warning: our chains are still in iptables: {err}\n"
+            "warning: rules of the other backend are still loaded: {err}\n"
         ));
     }
-    if (by_iptables || !converged.plan.is_empty())
-        && let Ok(now) = kernel.generation()
+    let is_switched = was_by_iptables != enforcer.is_iptables();
+    if (is_switched || !converged.plan.is_empty())
+        && let Ok(generation) = enforcer.generation()
     {
-        since::note(now, &kept.entry.policy, false, &ready.ruleset);
+        let policy = &kept.entry.policy;
+        let generation = generation.unwrap_or(0);
+        since::note(generation, policy, enforcer.is_iptables(), &ready.ruleset);
     }
-    let table = converged.before.table.as_ref();
-    loading.was(table.and_then(|table| table.ruleset()));
+    loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);
-    report(&converged.plan, ready, &told, output);
+    print(enforcer, &converged.plan, ready, &told, output);
     if let Some(seconds) = args.wish.confirm.filter(|_| !output.is_json()) {
         output.text(&format!("{}\n", words::tried(seconds)));
     }
     if let Some(mut signals) = signals {
-        return Ok(wait(&kernel, &mut signals, output));
+        return Ok(wait(enforcer, &mut signals, output));
     }
     Ok(DONE)
 }
 
-/// Loads by nf_tables, and remembers what came of the first time.
-struct ByNft<'k> {
-    kernel: &'k mut Kernel,
-    hold: Hold,
-    first: Option<Result<Converged, BackendError>>,
+/// Loads by one backend, and remembers the result of the first time.
+struct Direct<'e> {
+    enforcer: &'e mut Enforcer,
+    first: Option<Result<Converged<Enforcer>, BackendError>>,
 }
 
-impl Loader for ByNft<'_> {
+impl Loader for Direct<'_> {
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
-        // A trial goes back to what iptables held.
-        if kept.entry.by_iptables {
+        // A trial goes back to what the other backend had in force.
+        if kept.entry.by_iptables != self.enforcer.is_iptables() {
             return Alone::default().load(kept);
         }
-        let result = converge(self.kernel, Some(&kept.ruleset), self.hold);
+        let result = converge(self.enforcer, Some(&kept.ruleset));
         let fault = result.as_ref().err().map(of_backend);
         self.first.get_or_insert(result);
         fault.map_or(Ok(()), Err)
     }
 
     fn unload(&mut self) -> Result<bool, Fault> {
-        let result = converge(self.kernel, None, Hold::No);
+        let result = converge(self.enforcer, None);
         let done = result.as_ref().map(|done| !done.plan.is_empty());
         let done = done.map_err(of_backend);
         self.first.get_or_insert(result);
@@ -125,17 +129,20 @@ impl Loader for ByNft<'_> {
     }
 }
 
-fn report(plan: &Plan, ready: &Ready, told: &Told, output: &Output) {
+fn print(enforcer: &Enforcer, plan: &impl Plan, ready: &Ready, told: &Told, output: &Output) {
     let others = foreign::find();
     if output.is_json() {
-        let mut value = plan::as_json(plan);
+        let mut value = plan::as_json(enforcer, plan);
         value["warnings"] = json!(ready.json_warnings());
         value["foreign_drops"] = json!(others);
         value["connections"] = told.json.clone();
         return output.json(&value);
     }
+    if let Some(chosen) = enforcer.chosen() {
+        output.text(&format!("{chosen}:\n"));
+    }
     match plan.is_empty() {
-        true => output.text("nothing to do: the kernel holds what the policy says\n"),
+        true => output.text(plan::NOTHING_TO_DO),
         false => output.text(&format!("applied: {}\n", plan.summary())),
     }
     output.text(&told.text);
@@ -143,7 +150,10 @@ fn report(plan: &Plan, ready: &Ready, told: &Told, output: &Output) {
 }
 
 /// Stays until a signal; the socket, and with it the ownership, lives as long.
-fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
+fn wait(enforcer: &Enforcer, signals: &mut Signals, output: &Output) -> u8 {
+    let Enforcer::Nft(kernel) = enforcer else {
+        return TROUBLE;
+    };
     if kernel.can_hold() == Some(false) {
         complain(
             "warning: this kernel cannot hold a table (owner and persist need Linux 6.9); others can change it\n",
@@ -159,11 +169,10 @@ fn wait(kernel: &Kernel, signals: &mut Signals, output: &Output) -> u8 {
     }
 }
 
-pub(super) fn remove(output: &Output) -> Result<u8, BackendError> {
-    let mut kernel = Kernel::open()?;
-    let mut loader = ByNft {
-        kernel: &mut kernel,
-        hold: Hold::No,
+/// `peerwall remove`
+pub(super) fn remove(enforcer: &mut Enforcer, output: &Output) -> Result<u8, BackendError> {
+    let mut loader = Direct {
+        enforcer,
         first: None,
     };
     let removed = applying::remove(&mut loader);
@@ -173,10 +182,19 @@ pub(super) fn remove(output: &Output) -> Result<u8, BackendError> {
         (Ok(()), None) => return Ok(TROUBLE),
     };
     since::forget();
-    match (output.is_json(), converged.plan.is_empty()) {
-        (true, _) => output.json(&plan::as_json(&converged.plan)),
-        (false, true) => output.text("nothing to do: there is no table inet peerwall\n"),
-        (false, false) => output.text("removed the table inet peerwall; this host is now as open as its other tables leave it\n"),
+    if output.is_json() {
+        output.json(&plan::as_json(enforcer, &converged.plan));
+        return Ok(DONE);
+    }
+    let what = match enforcer {
+        Enforcer::Nft(_) => "the table inet peerwall".to_owned(),
+        Enforcer::Iptables(iptables) => format!("peerwall's chains from {}", iptables.describe()),
+    };
+    match converged.plan.is_empty() {
+        true => output.text(&format!("nothing to do: {what}: not there\n")),
+        false => output.text(&format!(
+            "removed {what}; this host is now as open as its other rules leave it\n"
+        )),
     }
     Ok(DONE)
 }

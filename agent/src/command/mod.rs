@@ -5,7 +5,6 @@ mod apply;
 mod applying;
 pub(crate) mod boot;
 mod check;
-pub(crate) mod fallback;
 mod generate;
 mod history;
 mod import;
@@ -30,13 +29,12 @@ use crate::cli::{
     self, ApplyArgs, Args, BackendArgs, BackendName, Command, OutputArgs, PolicyArgs,
 };
 use crate::control;
+use crate::enforce::Enforcer;
 use crate::enforce::foreign;
-use crate::enforce::nft::lacks;
 use crate::enforce::tools;
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{NotReady, Ready, prepare};
-use crate::store::since;
 use crate::trial::guard;
 
 /// Nothing to do, or done.
@@ -71,30 +69,8 @@ fn run_command(args: &Args) -> u8 {
         Command::Check(args) => {
             check::run(&policy_path(&args.policy), &Output::new(args.output.json))
         }
-        Command::Plan(args) => on_host(args, args.backend, "plan", plan::run, fallback::plan),
-        Command::Apply(args) => {
-            // Only a table can be held.
-            let asked = if args.hold {
-                Some(BackendName::Nft)
-            } else {
-                args.to.backend
-            };
-            let output = Output::new(args.to.policy.output.json);
-            if let Some(code) = apply_by_agent(args, &output) {
-                return code;
-            }
-            let nft = |policy: &Given, output: &Output| apply::run(policy, args, output);
-            let iptables =
-                |policy: &Given, output: &Output| fallback::apply(policy, &args.wish, output);
-            on_host_if(
-                &args.to,
-                asked,
-                "apply",
-                !args.insecure_permissions,
-                nft,
-                iptables,
-            )
-        }
+        Command::Plan(args) => on_host(args, args.backend, "plan", plan::run),
+        Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),
         Command::Reload(args) => keep::reload(args, &Output::new(false)),
         Command::Confirm => keep::confirm(&Output::new(false)),
@@ -133,13 +109,10 @@ fn run_command(args: &Args) -> u8 {
             if let Some(why) = why {
                 return trouble("remove", &why, &output);
             }
-            or_fallback(
-                args.backend,
-                "remove",
-                &output,
-                || apply::remove(&output),
-                || fallback::remove(&output),
-            )
+            let removed = by_backend(args.backend, &output, |enforcer| {
+                apply::remove(enforcer, &output)
+            });
+            removed.unwrap_or_else(|err| trouble("remove", &err, &output))
         }
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
         Command::Completions { shell } => generate::completions(*shell),
@@ -163,13 +136,29 @@ fn overview() -> u8 {
 }
 
 fn show_status(of: &BackendArgs, detail: Detail) -> u8 {
-    on_host(
-        of,
-        of.backend,
-        "status",
-        |policy, output| status::run(policy, detail, output),
-        |policy, output| status::by_iptables(policy, detail, output),
-    )
+    on_host(of, of.backend, "status", |enforcer, policy, output| {
+        status::run(enforcer, policy, detail, output)
+    })
+}
+
+fn apply(args: &ApplyArgs) -> u8 {
+    let output = Output::new(args.to.policy.output.json);
+    if let Some(code) = apply_by_agent(args, &output) {
+        return code;
+    }
+    // Only a table can be held.
+    let asked = match args.hold {
+        true => Some(BackendName::Nft),
+        false => args.to.backend,
+    };
+    on_host(&args.to, asked, "apply", |enforcer, policy, output| {
+        let ready = policy.read.as_ref().ok();
+        let checked = ready.filter(|_| !args.insecure_permissions);
+        if let Some(Err(why)) = checked.map(Ready::check_permissions) {
+            return Ok(trouble("apply", &why, output));
+        }
+        apply::run(enforcer, policy, args, output)
+    })
 }
 
 /// The policy that a command is about: what the command line names, else the agent's, else the usual one.
@@ -254,86 +243,45 @@ impl Given {
     }
 }
 
-/// Runs a command on what this host holds, unless others than root can write the policy.
-fn on_host_if(
-    args: &BackendArgs,
-    asked: Option<BackendName>,
-    doing: &str,
-    secure: bool,
-    nft: impl FnOnce(&Given, &Output) -> Result<u8, BackendError>,
-    iptables: impl FnOnce(&Given, &Output) -> u8,
-) -> u8 {
-    let check = |policy: &Given, output: &Output| {
-        let ready = policy.read.as_ref().ok().filter(|_| secure)?;
-        let why = ready.check_permissions().err()?;
-        Some(trouble(doing, &why, output))
-    };
-    on_host(
-        args,
-        asked,
-        doing,
-        |policy, output| check(policy, output).map_or_else(|| nft(policy, output), Ok),
-        |policy, output| check(policy, output).unwrap_or_else(|| iptables(policy, output)),
-    )
-}
-
-/// Runs a command on what this host holds: by what the command line says, else by what the policy says.
+/// Runs a command with a policy, by the backend that the command line names, else by the policy's.
 fn on_host(
     args: &BackendArgs,
     asked: Option<BackendName>,
     doing: &str,
-    nft: impl FnOnce(&Given, &Output) -> Result<u8, BackendError>,
-    iptables: impl FnOnce(&Given, &Output) -> u8,
+    mut act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
 ) -> u8 {
     let output = Output::new(args.policy.output.json);
     // An agent reads it again when what is to be discovered comes.
     let waits = control::is_there();
     let policy = Given::read(&policy_path(&args.policy.policy), &FileSystem { waits });
-    let said = policy
-        .read
-        .as_ref()
-        .ok()
-        .map(|ready| ready.policy.options.backend);
-    let asked = asked.unwrap_or(match said {
+    let ready = policy.read.as_ref().ok();
+    let asked = asked.unwrap_or(match ready.map(|ready| ready.policy.options.backend) {
         Some(HeldBy::Nft) => BackendName::Nft,
         Some(HeldBy::Iptables) => BackendName::Iptables,
         Some(HeldBy::Auto) | None => BackendName::Auto,
     });
-    or_fallback(
-        asked,
-        doing,
-        &output,
-        || nft(&policy, &output),
-        || iptables(&policy, &output),
-    )
+    let result = by_backend(asked, &output, |enforcer| act(enforcer, &policy, &output));
+    match (result, ready) {
+        (Ok(code), _) => code,
+        (Err(BackendError::Unsupported(rules)), Some(ready)) => unsupported(ready, &rules, &output),
+        (Err(err), _) => trouble(doing, &err, &output),
+    }
 }
 
-/// Runs a command by nft, or by iptables: when that was asked for, or when nothing was and the kernel
-/// lacks what it takes. It is asked by doing, not by looking at versions.
-fn or_fallback(
+/// Runs a command by a backend, and says so if it is another than the usual one.
+fn by_backend<T>(
     asked: BackendName,
-    doing: &str,
     output: &Output,
-    nft: impl FnOnce() -> Result<u8, BackendError>,
-    iptables: impl FnOnce() -> u8,
-) -> u8 {
-    // What was chosen stays chosen until the machine starts anew or another is asked for.
-    let sticky = asked == BackendName::Auto && since::by_iptables();
-    if asked == BackendName::Iptables || sticky {
-        return iptables();
-    }
-    match nft() {
-        Ok(code) => code,
-        Err(err) if asked == BackendName::Auto && lacks(&err) => {
-            if !output.is_json() {
-                complain(&format!(
-                    "note: {err}\nnote: going on with iptables; `--backend nft` would not\n"
-                ));
-            }
-            iptables()
+    act: impl FnMut(&mut Enforcer) -> Result<T, BackendError>,
+) -> Result<T, BackendError> {
+    let note = |err: &BackendError| {
+        if !output.is_json() {
+            complain(&format!(
+                "note: {err}\nnote: going on with iptables; `--backend nft` would not\n"
+            ));
         }
-        Err(err) => trouble(doing, &err, output),
-    }
+    };
+    Enforcer::run(asked, note, act)
 }
 
 /// Reports a policy that is not ready.

@@ -2,7 +2,8 @@
 
 use std::io::IsTerminal as _;
 
-use crate::output::complain;
+use crate::enforce::Enforcer;
+use crate::output::{Output, complain};
 use crate::policy_file::Ready;
 
 /// Prints the warnings about a policy.
@@ -16,4 +17,20 @@ pub(super) fn warnings(ready: &Ready) {
 pub(super) fn misfits(ready: &Ready) {
     let color = std::io::stderr().is_terminal();
     complain(&ready.sources.render(&ready.misfits, color));
+}
+
+/// How many addresses as rules of their own cost every packet so much that it is worth a warning.
+const MANY_ADDRESSES: usize = 200;
+
+/// Warns that iptables without ipset makes a rule of each address.
+pub(super) fn many_rules(enforcer: &Enforcer, ready: &Ready, output: &Output) {
+    let Enforcer::Iptables(iptables) = enforcer else {
+        return;
+    };
+    let addresses = ready.ruleset.element_count();
+    if iptables.ipset_from().is_none() && addresses > MANY_ADDRESSES && !output.is_json() {
+        complain(&format!(
+            "warning: ipset is not available: {addresses} addresses and ports become individual rules, and every non-matching packet is checked against all of them\n"
+        ));
+    }
 }

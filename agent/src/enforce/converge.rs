@@ -1,14 +1,12 @@
-//! Makes the kernel hold a ruleset: observe, plan, commit, verify, again if somebody came between.
+//! Makes a backend enforce a ruleset: observe, plan, commit, verify, again if somebody else came between.
 
 use std::thread;
 use std::time::Duration;
 
-use peerwall_core::backend::{Backend, BackendError};
-use peerwall_core::nft::observed::Observed;
-use peerwall_core::nft::plan::{self, Plan};
+use peerwall_core::backend::{Backend, BackendError, Plan as _};
 use peerwall_core::ruleset::Ruleset;
 
-/// Somebody else may come between so often before this gives up.
+/// How often somebody else may come between before this gives up.
 const TRIES: u32 = 200;
 /// Another apply owns the table as long as it runs, which is not long. Who owns it longer than this
 /// means to.
@@ -17,59 +15,45 @@ const OWNED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What it took.
 #[derive(Debug, Clone)]
-pub struct Converged {
+pub struct Converged<B: Backend> {
     /// What was there before.
-    pub before: Observed,
+    pub before: B::Observed,
     /// What was sent; empty if there was nothing to do.
-    pub plan: Plan,
+    pub plan: B::Plan,
 }
 
-/// A transport that loses answers is believed to lose them all after so many.
+/// After how many lost answers a transport is believed to lose them all.
 const UNKNOWN_TRIES: u32 = 3;
 
-/// Whether this process wants to own the table from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// The table is owned by the kernel's socket afterwards, where the kernel can do that.
-    Yes,
-    /// Nothing is sent if the rules are as they should be.
-    No,
-}
-
-/// Makes the kernel hold `wanted`, or nothing of ours for `None`.
+/// Makes a backend enforce `wanted`, or nothing of ours for `None`.
 ///
 /// # Errors
-/// What the kernel said, last. Unless it is [`BackendError::Unknown`], nothing was changed.
-pub fn converge(
-    backend: &mut dyn Backend,
+/// The last one of the backend. Unless it is [`BackendError::Unknown`], nothing was changed.
+pub fn converge<B: Backend>(
+    backend: &mut B,
     wanted: Option<&Ruleset>,
-    hold: Hold,
-) -> Result<Converged, BackendError> {
-    let converged = attempt(backend, wanted, hold);
+) -> Result<Converged<B>, BackendError> {
+    let converged = attempt(backend, wanted);
     backend.done();
     converged
 }
 
-fn attempt(
-    backend: &mut dyn Backend,
+fn attempt<B: Backend>(
+    backend: &mut B,
     wanted: Option<&Ruleset>,
-    hold: Hold,
-) -> Result<Converged, BackendError> {
+) -> Result<Converged<B>, BackendError> {
     let mut last = BackendError::Stale;
     let mut patience = OWNED_PATIENCE;
     let mut unknown = 0;
     let mut sent = None;
     for _ in 0..TRIES {
         let before = backend.observe()?;
-        let plan = match wanted {
-            Some(wanted) => plan_to_hold(backend, wanted, &before, hold),
-            None => Plan::remove(&before),
-        };
+        let plan = backend.plan(wanted, &before)?;
         if plan.is_empty() {
             // What was sent when the answer got lost is what it took.
             return Ok(sent.unwrap_or(Converged { before, plan }));
         }
-        match backend.commit(&plan, before.generation) {
+        match backend.commit(&plan, &before) {
             Ok(()) => {}
             Err(err @ BackendError::Stale) => {
                 last = err;
@@ -90,7 +74,7 @@ fn attempt(
             }
             Err(err) => return Err(err),
         }
-        match wanted.map_or(Ok(()), |wanted| backend.verify(wanted)) {
+        match backend.verify(wanted) {
             Ok(()) => return Ok(Converged { before, plan }),
             // Either somebody changed it right away, or the kernel did not do what it acked.
             Err(err) => last = err,
@@ -99,45 +83,11 @@ fn attempt(
     Err(last)
 }
 
-fn plan_to_hold(backend: &dyn Backend, wanted: &Ruleset, seen: &Observed, hold: Hold) -> Plan {
-    let plan = plan::plan(wanted, seen);
-    let Some(table) = seen.table.as_ref() else {
-        return plan;
-    };
-    if hold == Hold::No {
-        // What was made to be owned stays so, and can only be claimed; who does not want that makes it
-        // anew.
-        let ownerless = backend.can_hold() == Some(false) && table.hold.persist;
-        return match ownerless && !plan.is_empty() && plan.rebuild.is_none() {
-            true => plan::anew(
-                wanted,
-                table,
-                "the table that is there was made for an owner".into(),
-            ),
-            false => plan,
-        };
-    }
-    // It is ours already; were it another's, the commit would be refused.
-    if table.hold.owner.is_some() && backend.can_hold() == Some(true) {
-        return plan;
-    }
-    match (table.hold.persist, plan.is_empty()) {
-        // An orphan is claimed by adding it again.
-        (true, true) => Plan::claim(),
-        (true, false) => plan,
-        // What was made without `persist`, by nft say, can only be made anew to be owned.
-        (false, _) if plan.rebuild.is_none() && backend.can_hold() != Some(false) => plan::anew(
-            wanted,
-            table,
-            "the table that is there cannot be owned".into(),
-        ),
-        (false, _) => plan,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use peerwall_core::nft::memory::Memory;
+    use peerwall_core::nft::observed::Observed;
+    use peerwall_core::nft::plan::Plan;
     use peerwall_core::policy::load::{NoFiles, load};
     use peerwall_core::ruleset::compile::compile;
 
@@ -180,13 +130,25 @@ mod tests {
     }
 
     impl Backend for Faulty {
+        type Observed = Observed;
+        type Plan = Plan;
+
+        fn plan(&self, wanted: Option<&Ruleset>, seen: &Observed) -> Result<Plan, BackendError> {
+            self.memory.plan(wanted, seen)
+        }
+        fn ruleset(observed: &Observed) -> Option<Ruleset> {
+            Memory::ruleset(observed)
+        }
+        fn is_loaded(observed: &Observed) -> bool {
+            Memory::is_loaded(observed)
+        }
         fn observe(&mut self) -> Result<Observed, BackendError> {
             self.memory.observe()
         }
         fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
             self.memory.check(plan)
         }
-        fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+        fn commit(&mut self, plan: &Plan, seen: &Observed) -> Result<(), BackendError> {
             self.commits += 1;
             let lost = || BackendError::Unknown("lost".into());
             match self.faults.pop() {
@@ -228,7 +190,7 @@ mod tests {
             ),
         ] {
             let mut backend = Faulty::new(&faults);
-            let converged = converge(&mut backend, Some(&wanted()), Hold::No)
+            let converged = converge(&mut backend, Some(&wanted()))
                 .unwrap_or_else(|err| panic!("{faults:?}: {err}"));
             assert!(
                 !converged.plan.is_empty(),
@@ -248,7 +210,7 @@ mod tests {
     fn what_cannot_is_said_and_nothing_was_changed() {
         for fault in [Fault::Refused, Fault::Transport] {
             let mut backend = Faulty::new(&[fault]);
-            let result = converge(&mut backend, Some(&wanted()), Hold::No);
+            let result = converge(&mut backend, Some(&wanted()));
             assert!(result.is_err(), "{fault:?}");
             assert_eq!(backend.commits, 1, "{fault:?} is not tried again");
             assert_eq!(
@@ -258,7 +220,7 @@ mod tests {
             );
         }
         let mut backend = Faulty::new(&[Fault::LostBefore; 10]);
-        let result = converge(&mut backend, Some(&wanted()), Hold::No);
+        let result = converge(&mut backend, Some(&wanted()));
         assert!(matches!(result, Err(BackendError::Unknown(_))));
     }
 }

@@ -2,15 +2,15 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::nft::observed::Observed;
 use peerwall_core::ruleset::Ruleset;
 
+use super::converge;
+use super::iptables::Iptables;
+use super::nft::{Claim, Kernel, lacks};
 use super::switch;
 use crate::cli::BackendName;
-use crate::enforce::converge::{self, Hold};
-use crate::enforce::iptables::{Iptables, Wanted};
-use crate::enforce::nft::{Kernel, lacks};
 use crate::kernel::events::{Change, Events};
 use crate::store::{State, since};
 
@@ -22,8 +22,6 @@ pub enum Holder {
         kernel: Box<Kernel>,
         /// By which changes are heard of.
         events: Box<Events>,
-        /// Whether to own the table.
-        hold: Hold,
         /// Whether others changed something the last time while nobody listened: they may do so all the time.
         is_noisy: bool,
     },
@@ -74,11 +72,13 @@ impl Holder {
         };
         kernel.generation()?;
         kernel.remember();
+        if owner {
+            kernel.claim_table(Claim::Own);
+        }
         let events = Events::open().map_err(|err| BackendError::Transport(err.to_string()))?;
         Ok(Self::Nft {
             kernel: Box::new(kernel),
             events: Box::new(events),
-            hold: if owner { Hold::Yes } else { Hold::No },
             is_noisy: false,
         })
     }
@@ -111,7 +111,7 @@ impl Holder {
     pub fn is_loaded(&mut self) -> Option<bool> {
         match self {
             Self::Nft { kernel, .. } => {
-                let is_loaded = kernel.is_loaded().ok()?;
+                let is_loaded = kernel.has_table().ok()?;
                 Some(is_loaded || since::by_iptables())
             }
             Self::Iptables { iptables, .. } => {
@@ -171,11 +171,10 @@ impl Holder {
             Self::Nft {
                 kernel,
                 events,
-                hold,
                 is_noisy,
-            } => nft(kernel, events, wanted, *hold, is_noisy),
+            } => nft(kernel, events, wanted, is_noisy),
             Self::Iptables { iptables, last } => {
-                let mut done = by_iptables(iptables, wanted).map_err(BackendError::Transport)?;
+                let mut done = by_iptables(iptables, wanted)?;
                 if last.as_ref() != wanted {
                     done.before = std::mem::replace(last, wanted.cloned());
                 }
@@ -189,12 +188,11 @@ fn nft(
     kernel: &mut Kernel,
     events: &mut Events,
     wanted: Option<&Ruleset>,
-    hold: Hold,
     is_noisy: &mut bool,
 ) -> Result<Done, BackendError> {
     // What was heard of our rules before is answered by what is done now.
     let mut heard = events.drain();
-    let mut change = || converge::converge(kernel, wanted, hold);
+    let mut change = || converge::converge(kernel, wanted);
     // Listening to one's own changes takes long. But where others change theirs all the time, something would be
     // missed each time, and looked for again without end.
     let (converged, during) = match *is_noisy {
@@ -218,18 +216,10 @@ fn nft(
     })
 }
 
-fn by_iptables(iptables: &Iptables, wanted: Option<&Ruleset>) -> Result<Done, String> {
-    let wanted = match wanted {
-        None => None,
-        Some(ruleset) => Some(Wanted::new(ruleset, iptables.ipset_from()).map_err(|list| {
-            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-            format!("iptables cannot say this policy: {}", list.join("; "))
-        })?),
-    };
-    let steps = iptables.bring_about(wanted.as_ref());
-    let steps = steps.map_err(|err| err.to_string())?;
+fn by_iptables(iptables: &mut Iptables, wanted: Option<&Ruleset>) -> Result<Done, BackendError> {
+    let converged = converge::converge(iptables, wanted)?;
     Ok(Done {
-        change: (!steps.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".into()),
+        change: (!converged.plan.is_empty()).then(|| converged.plan.summary()),
         missed: false,
         before: None,
         heard: Vec::new(),

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
+use peerwall_core::backend::{Backend, BackendError, Plan};
 use peerwall_core::import::File;
 use peerwall_core::iptables::ipset::{self, IpSets};
 use peerwall_core::iptables::restore::{self, Script, Table, Unsupported};
@@ -141,20 +142,107 @@ impl Steps {
         }
     }
 
-    /// How many of the four inputs there are.
-    pub fn len(&self) -> usize {
-        let inputs = [&self.v4, &self.v6, &self.sets, &self.stale_sets];
-        inputs.into_iter().flatten().count()
-    }
-
-    /// What was done, in words; `None` if there was nothing to do.
-    pub fn summary(&self) -> Option<String> {
-        (!self.is_empty()).then(|| "fed iptables-restore and ip6tables-restore".to_owned())
+    /// The inputs that there are, each with the program that it is for, in order.
+    pub fn inputs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("ipset restore", &self.sets),
+            ("iptables-restore", &self.v4),
+            ("ip6tables-restore", &self.v6),
+            ("ipset restore", &self.stale_sets),
+        ];
+        let input = |(tool, text): (&'static str, _)| Some((tool, Option::as_deref(text)?));
+        all.into_iter().filter_map(input)
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()
+    }
+}
+
+/// A ruleset in the words of iptables, and the steps to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `None` for nothing of ours.
+    wanted: Option<Wanted>,
+    /// The steps.
+    pub steps: Steps,
+}
+
+impl Change {
+    /// The steps from `seen` to `wanted`, or to nothing of ours.
+    pub fn new(wanted: Option<Wanted>, seen: &Seen) -> Self {
+        Self {
+            steps: Steps::new(wanted.as_ref(), seen),
+            wanted,
+        }
+    }
+}
+
+impl Plan for Change {
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    fn summary(&self) -> String {
+        let tools: Vec<&str> = self.steps.inputs().map(|(tool, _)| tool).collect();
+        format!("feed {}", tools.join(", "))
+    }
+
+    fn steps(&self) -> Vec<String> {
+        let inputs = self.steps.inputs();
+        inputs
+            .map(|(tool, input)| format!("{tool}\n{input}"))
+            .collect()
+    }
+}
+
+impl Backend for Iptables {
+    type Observed = Seen;
+    type Plan = Change;
+
+    fn observe(&mut self) -> Result<Seen, BackendError> {
+        Ok(Self::observe(self)?)
+    }
+
+    fn plan(&self, wanted: Option<&Ruleset>, observed: &Seen) -> Result<Change, BackendError> {
+        let wanted = wanted.map(|ruleset| Wanted::new(ruleset, self.ipset_from()));
+        let wanted = wanted.transpose().map_err(BackendError::Unsupported)?;
+        Ok(Change::new(wanted, observed))
+    }
+
+    fn check(&mut self, plan: &Change) -> Result<(), BackendError> {
+        Ok(Self::check(self, &plan.steps)?)
+    }
+
+    /// Reads back what was changed, and restores what was there before if it differs.
+    fn commit(&mut self, plan: &Change, observed: &Seen) -> Result<(), BackendError> {
+        Ok(self.commit_verified(plan, observed)?)
+    }
+
+    /// What was committed has been read back.
+    fn verify(&mut self, _: Option<&Ruleset>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Rules of iptables cannot be read back into a ruleset.
+    fn ruleset(_: &Seen) -> Option<Ruleset> {
+        None
+    }
+
+    fn is_loaded(observed: &Seen) -> bool {
+        !observed.v4.chains.is_empty() || !observed.v6.chains.is_empty()
+    }
+}
+
+impl From<IptablesError> for BackendError {
+    fn from(err: IptablesError) -> Self {
+        let text = err.to_string();
+        match err {
+            IptablesError::Missing => Self::Missing(text),
+            IptablesError::Tool { .. } => Self::Tool(text),
+            IptablesError::NotRun { .. } | IptablesError::Half { .. } => Self::Unknown(text),
+        }
     }
 }
 
@@ -291,31 +379,24 @@ impl Iptables {
         Ok(())
     }
 
-    /// Makes our chains be what is wanted, and reads them back; what it took. What was there before is restored if
-    /// that does not succeed.
-    ///
-    /// # Errors
-    /// [`IptablesError::Half`], or another one with nothing changed.
-    pub fn bring_about(&self, wanted: Option<&Wanted>) -> Result<Steps, IptablesError> {
-        let seen = self.observe()?;
-        let steps = Steps::new(wanted, &seen);
-        self.commit(&steps, &seen)?;
-        let refused = match self.observe() {
-            Ok(now) if Steps::new(wanted, &now).is_empty() => return Ok(steps),
+    fn commit_verified(&self, plan: &Change, seen: &Seen) -> Result<(), IptablesError> {
+        self.commit(&plan.steps, seen)?;
+        let refused = match Self::observe(self) {
+            Ok(now) if Steps::new(plan.wanted.as_ref(), &now).is_empty() => return Ok(()),
             Ok(_) => IptablesError::Tool {
                 tool: self.describe(),
                 said: "read back, the rules are not as they were sent".into(),
             },
             Err(err) => err,
         };
-        Err(self.restore_all(&seen, refused))
+        Err(self.restore_all(seen, refused))
     }
 
     /// Does it, one family after the other; takes the first back if the second is refused.
     ///
     /// # Errors
     /// [`IptablesError::Half`], or another one with nothing changed.
-    pub fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
+    fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
         if let Some(text) = &steps.sets {
             ipset_restore(text)?;
         }

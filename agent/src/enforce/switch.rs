@@ -1,18 +1,20 @@
 //! Switching backends: the new one is in force before the rules of the old one are removed.
 
-use super::converge::{Hold, converge};
-use super::iptables::{Iptables, IptablesError, Seen, Steps};
+use peerwall_core::backend::{Backend as _, BackendError};
+
+use super::converge::converge;
+use super::iptables::{Iptables, IptablesError, Seen};
 use super::nft::Kernel;
 
 /// Whether rules of ours are loaded: our chains, or our table.
 pub fn is_loaded(seen: &Seen) -> bool {
-    let chains = !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty();
-    chains || Kernel::open().is_ok_and(|mut kernel| kernel.is_loaded().unwrap_or(false))
+    Iptables::is_loaded(seen)
+        || Kernel::open().is_ok_and(|mut kernel| kernel.has_table().unwrap_or(false))
 }
 
 /// Removes our table, if there is one, now that our chains are in force.
 pub fn remove_table() {
-    let removed = Kernel::open().and_then(|mut kernel| converge(&mut kernel, None, Hold::No));
+    let removed = Kernel::open().and_then(|mut kernel| converge(&mut kernel, None));
     match removed {
         Ok(converged) if converged.plan.is_empty() => {}
         Ok(_) => log::info!("removed the table inet peerwall"),
@@ -23,10 +25,10 @@ pub fn remove_table() {
 /// Removes our chains, now that our table is in force.
 ///
 /// # Errors
-/// [`IptablesError`] if they are still there, at least in part.
-pub fn remove_chains() -> Result<(), IptablesError> {
-    let (iptables, seen) = look()?;
-    iptables.commit(&Steps::new(None, &seen), &seen)
+/// [`BackendError`] if they are still there.
+pub fn remove_chains() -> Result<(), BackendError> {
+    let mut iptables = Iptables::choose()?;
+    converge(&mut iptables, None).map(drop)
 }
 
 /// The iptables of this host, and what it holds of ours.

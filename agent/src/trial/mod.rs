@@ -175,7 +175,11 @@ pub fn of_io(err: io::Error) -> Fault {
 pub fn of_backend(err: &BackendError) -> Fault {
     let (is_passing, is_unknown) = match err {
         BackendError::Stale => (true, false),
-        BackendError::Owned | BackendError::Missing(_) => (false, false),
+        BackendError::Owned | BackendError::Missing(_) | BackendError::Unsupported(_) => {
+            (false, false)
+        }
+        // Another iptables may hold the lock.
+        BackendError::Tool(_) => (true, false),
         BackendError::Refused(refusals) => {
             let passing =
                 |refusal: &peerwall_core::backend::Refusal| passing::is_passing(refusal.errno);

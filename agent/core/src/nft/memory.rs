@@ -4,8 +4,8 @@
 
 use crate::backend::{Backend, BackendError, Refusal};
 use crate::nft::observed::{Hold, Observed, SeenChain, SeenRule, SeenSet, SeenTable};
-use crate::nft::plan::{Op, Plan, SetKind};
-use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Set};
+use crate::nft::plan::{Op, Plan, SetKind, plan};
+use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Ruleset, Set};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -184,6 +184,24 @@ impl Memory {
 }
 
 impl Backend for Memory {
+    type Observed = Observed;
+    type Plan = Plan;
+
+    fn plan(&self, wanted: Option<&Ruleset>, observed: &Observed) -> Result<Plan, BackendError> {
+        Ok(match wanted {
+            Some(wanted) => plan(wanted, observed),
+            None => Plan::remove(observed),
+        })
+    }
+
+    fn ruleset(observed: &Observed) -> Option<Ruleset> {
+        observed.table.as_ref()?.ruleset()
+    }
+
+    fn is_loaded(observed: &Observed) -> bool {
+        observed.table.is_some()
+    }
+
     fn observe(&mut self) -> Result<Observed, BackendError> {
         Ok(self.state.clone())
     }
@@ -192,8 +210,8 @@ impl Backend for Memory {
         self.attempt(plan).map(drop)
     }
 
-    fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
-        if seen != self.state.generation {
+    fn commit(&mut self, plan: &Plan, observed: &Observed) -> Result<(), BackendError> {
+        if observed.generation != self.state.generation {
             return Err(BackendError::Stale);
         }
         *self = self.attempt(plan)?;

@@ -1,9 +1,23 @@
 //! Plans in words.
 
 use super::plan::{Op, Plan};
-impl Plan {
-    /// What it does, in one line.
-    pub fn summary(&self) -> String {
+use crate::backend;
+use crate::ruleset::render;
+
+impl backend::Plan for Plan {
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    fn steps(&self) -> Vec<String> {
+        self.ops.iter().map(render::op).collect()
+    }
+
+    fn rebuild(&self) -> Option<&str> {
+        self.rebuild.as_deref()
+    }
+
+    fn summary(&self) -> String {
         let mut tally = Tally::default();
         self.ops.iter().for_each(|op| tally.add(op));
         let parts: Vec<String> = [

@@ -6,24 +6,21 @@ mod text;
 use std::collections::BTreeMap;
 
 use peerwall_core::agent::keep::Kind;
-use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::iptables::saved;
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::nft::observed::{Hold, SeenTable};
-use peerwall_core::nft::plan::plan;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
 use serde::Serialize;
 use serde_json::Value;
 
 use self::headline::{Facts, Trial};
-use super::{DIFFERS, DONE, Given, others, trouble};
+use super::{DIFFERS, DONE, Given, others};
 use crate::command::age;
 use crate::control;
-use crate::enforce::foreign;
-use crate::enforce::iptables::{Steps, Wanted};
-use crate::enforce::nft::Kernel;
-use crate::enforce::switch;
+use crate::enforce::iptables::Seen;
+use crate::enforce::{AnyObserved, Enforcer, foreign};
 use crate::host::names;
 use crate::output::Output;
 use crate::policy_file::Ready;
@@ -130,59 +127,59 @@ pub(super) enum Detail {
     All,
 }
 
-pub(super) fn run(policy: &Given, detail: Detail, output: &Output) -> Result<u8, BackendError> {
-    let seen = Kernel::open()?.observe()?;
+pub(super) fn run(
+    enforcer: &mut Enforcer,
+    policy: &Given,
+    detail: Detail,
+    output: &Output,
+) -> Result<u8, BackendError> {
+    let observed = enforcer.observe()?;
     let ready = policy.read.as_ref().ok();
+    let steps = |ruleset: &Ruleset| match enforcer.plan(Some(ruleset), &observed) {
+        Ok(plan) => Ok(Some(plan.steps().len())),
+        // What cannot be expressed is not in force.
+        Err(BackendError::Unsupported(_)) => Ok(None),
+        Err(err) => Err(err),
+    };
     let closed = closed::closed();
-    let table = seen.table.as_ref();
-    let ruleset = table.and_then(SeenTable::ruleset);
+    let closed = closed.map(|closed| steps(&closed.ruleset)).transpose()?;
+    let pending_steps = ready.map(|ready| steps(&ready.ruleset)).transpose()?;
+    let ruleset = Enforcer::ruleset(&observed);
     let loaded = Loaded {
-        backend: "nft",
-        chosen: None,
-        is_loaded: table.is_some(),
-        is_closed: closed.is_some_and(|closed| plan(&closed.ruleset, &seen).is_empty()),
-        pending_steps: ready.map(|ready| plan(&ready.ruleset, &seen).ops.len()),
-        generation: Some(seen.generation),
-        is_unchanged: since::last()
-            .and_then(|note| Some(note.ruleset? == since::digest(ruleset.as_ref()?))),
-        hold: table.map(|table| table.hold).unwrap_or_default(),
-        counters: table.map_or_else(Vec::new, counters),
+        backend: enforcer.name(),
+        chosen: enforcer.chosen(),
+        is_loaded: Enforcer::is_loaded(&observed),
+        is_closed: closed.flatten() == Some(0),
+        pending_steps: pending_steps.flatten(),
+        generation: enforcer.generation()?,
+        is_unchanged: match &observed {
+            AnyObserved::Nft(_) => since::last()
+                .and_then(|note| Some(note.ruleset? == since::digest(ruleset.as_ref()?))),
+            AnyObserved::Iptables(_) => None,
+        },
+        hold: match &observed {
+            AnyObserved::Nft(seen) => seen.table.as_ref().map(|table| table.hold),
+            AnyObserved::Iptables(_) => None,
+        }
+        .unwrap_or_default(),
+        counters: match &observed {
+            AnyObserved::Nft(seen) => seen.table.as_ref().map_or_else(Vec::new, counters),
+            AnyObserved::Iptables(seen) => counters_of_both(seen),
+        },
     };
     Ok(report(policy, loaded, detail, output))
 }
 
-/// The same by iptables.
-pub(super) fn by_iptables(policy: &Given, detail: Detail, output: &Output) -> u8 {
-    let (iptables, seen) = match switch::look() {
-        Ok(found) => found,
-        Err(err) => return trouble("status", &err, output),
-    };
-    let steps = |ruleset: &Ruleset| {
-        let wanted = Wanted::new(ruleset, iptables.ipset_from()).ok()?;
-        Some(Steps::new(Some(&wanted), &seen))
-    };
-    let ready = policy.read.as_ref().ok();
-    let closed = closed::closed();
-    let is_closed = closed.and_then(|closed| Some(steps(&closed.ruleset)?.is_empty()));
+/// Counters of both families together.
+fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
     let mut counted = saved::counters(&seen.v4);
     for (name, (packets, bytes)) in saved::counters(&seen.v6) {
         let entry = counted.entry(name).or_default();
         entry.0 += packets;
         entry.1 += bytes;
     }
-    let counters = counted.into_iter();
-    let loaded = Loaded {
-        backend: "iptables",
-        chosen: Some(iptables.describe()),
-        is_loaded: !seen.v4.chains.is_empty() || !seen.v6.chains.is_empty(),
-        is_closed: is_closed == Some(true),
-        pending_steps: ready.and_then(|ready| Some(steps(&ready.ruleset)?.len())),
-        generation: None,
-        is_unchanged: None,
-        hold: Hold::default(),
-        counters: in_order(counters.map(|(name, (packets, bytes))| (name, packets, bytes))),
-    };
-    report(policy, loaded, detail, output)
+    let counted = counted.into_iter();
+    in_order(counted.map(|(name, (packets, bytes))| (name, packets, bytes)))
 }
 
 fn report(policy: &Given, loaded: Loaded, detail: Detail, output: &Output) -> u8 {

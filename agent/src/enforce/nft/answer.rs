@@ -82,7 +82,7 @@ fn is_lacking(errno: i32) -> bool {
 pub(super) fn missing(err: &NetlinkError) -> BackendError {
     match err.errno() {
         Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
-            BackendError::Missing(err.to_string())
+            BackendError::Missing(format!("this kernel has no nf_tables: {err}"))
         }
         _ => transport(err),
     }

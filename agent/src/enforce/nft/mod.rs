@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use peerwall_core::backend::{Backend, BackendError};
 use peerwall_core::nft::lower::{OpIndex, lower};
 use peerwall_core::nft::observed::{Hold, Observed};
-use peerwall_core::nft::plan::{Op, Plan};
+use peerwall_core::nft::plan::{self, Op, Plan};
 use peerwall_core::ruleset::{Ruleset, Set, TABLE};
 use peerwall_proto::message::Message;
 use peerwall_proto::nf_tables::batch::EncodedBatch;
@@ -44,6 +44,17 @@ pub struct Kernel {
     watcher: Option<Watcher>,
     /// What sets held in some generation.
     known: Option<(u32, BTreeMap<String, Set>)>,
+    /// Whether plans make this socket the table's owner.
+    claim: Claim,
+}
+
+/// Whether this process wants to own the table from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The table is owned by the kernel's socket afterwards, where the kernel can do that.
+    Own,
+    /// Nothing is sent if the rules are as they should be.
+    Leave,
 }
 
 impl Kernel {
@@ -62,6 +73,7 @@ impl Kernel {
             is_contended: false,
             watcher: None,
             known: None,
+            claim: Claim::Leave,
         })
     }
 
@@ -73,6 +85,16 @@ impl Kernel {
         let mut kernel = Self::open()?;
         kernel.ownership = Some(false);
         Ok(kernel)
+    }
+
+    /// Whether to own the table from the next change on, where the kernel can do that.
+    pub fn claim_table(&mut self, claim: Claim) {
+        self.claim = claim;
+    }
+
+    /// Whether tables can have an owner, as far as it was tried.
+    pub fn can_hold(&self) -> Option<bool> {
+        self.ownership
     }
 
     /// Remembers what sets hold from now on. Reading a hundred thousand elements takes the kernel some
@@ -98,7 +120,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`BackendError`] if that cannot be read.
-    pub fn is_loaded(&mut self) -> Result<bool, BackendError> {
+    pub fn has_table(&mut self) -> Result<bool, BackendError> {
         let wanted = Table {
             name: Some(TABLE.into()),
             ..Table::default()
@@ -213,6 +235,43 @@ impl Kernel {
         Ok(watcher.and_then(|watcher| watcher.is_untouched(generation).then_some(generation)))
     }
 
+    /// The plan to a ruleset, with what it takes to own the table or to leave it.
+    fn plan_to_claim(&self, wanted: &Ruleset, seen: &Observed) -> Plan {
+        let plan = plan::plan(wanted, seen);
+        let Some(table) = seen.table.as_ref() else {
+            return plan;
+        };
+        if self.claim == Claim::Leave {
+            // What was made to be owned stays so, and can only be claimed; who does not want that makes it
+            // anew.
+            let ownerless = self.ownership == Some(false) && table.hold.persist;
+            return match ownerless && !plan.is_empty() && plan.rebuild.is_none() {
+                true => plan::anew(
+                    wanted,
+                    table,
+                    "the table that is there was made for an owner".into(),
+                ),
+                false => plan,
+            };
+        }
+        // It is ours already; were it another's, the commit would be refused.
+        if table.hold.owner.is_some() && self.ownership == Some(true) {
+            return plan;
+        }
+        match (table.hold.persist, plan.is_empty()) {
+            // An orphan is claimed by adding it again.
+            (true, true) => Plan::claim(),
+            (true, false) => plan,
+            // What was made without `persist`, by nft say, can only be made anew to be owned.
+            (false, _) if plan.rebuild.is_none() && self.ownership != Some(false) => plan::anew(
+                wanted,
+                table,
+                "the table that is there cannot be owned".into(),
+            ),
+            (false, _) => plan,
+        }
+    }
+
     /// Whether this socket owns the table, as it was when it was read last: nobody else can change it since.
     pub fn owns_table(&self) -> bool {
         self.is_owned(self.hold)
@@ -225,7 +284,7 @@ impl Kernel {
 
     /// Has nobody else change the table from now on, without changing it: where others come between all the time,
     /// that is what is sure to end. An empty table has no effect.
-    fn claim(&mut self) -> Result<(), BackendError> {
+    fn claim_now(&mut self) -> Result<(), BackendError> {
         let claimable = self.hold.is_none_or(|hold| hold.persist);
         if !claimable || self.ownership == Some(false) || self.owns_table() {
             return Ok(());
@@ -241,7 +300,7 @@ impl Kernel {
         self.is_contended = true;
         // A table that is there is claimed at once; one that is not only when nothing else helps.
         match self.hold.is_some() || was_watched {
-            true => self.claim(),
+            true => self.claim_now(),
             false => Ok(()),
         }
     }
@@ -257,11 +316,31 @@ pub fn lacks(err: &BackendError) -> bool {
         | BackendError::Owned
         | BackendError::Protocol(_)
         | BackendError::Transport(_)
-        | BackendError::Unknown(_) => false,
+        | BackendError::Unknown(_)
+        | BackendError::Tool(_)
+        | BackendError::Unsupported(_) => false,
     }
 }
 
 impl Backend for Kernel {
+    type Observed = Observed;
+    type Plan = Plan;
+
+    fn plan(&self, wanted: Option<&Ruleset>, observed: &Observed) -> Result<Plan, BackendError> {
+        Ok(match wanted {
+            Some(wanted) => self.plan_to_claim(wanted, observed),
+            None => Plan::remove(observed),
+        })
+    }
+
+    fn ruleset(observed: &Observed) -> Option<Ruleset> {
+        observed.table.as_ref()?.ruleset()
+    }
+
+    fn is_loaded(observed: &Observed) -> bool {
+        observed.table.is_some()
+    }
+
     fn observe(&mut self) -> Result<Observed, BackendError> {
         if let Some(observed) = self.recall()? {
             return Ok(observed);
@@ -273,7 +352,8 @@ impl Backend for Kernel {
         self.send(plan, None, false)
     }
 
-    fn commit(&mut self, plan: &Plan, seen: u32) -> Result<(), BackendError> {
+    fn commit(&mut self, plan: &Plan, observed: &Observed) -> Result<(), BackendError> {
+        let seen = observed.generation;
         self.committed = None;
         self.known = None;
         let sent = self.send(plan, Some(seen), true);
@@ -289,7 +369,10 @@ impl Backend for Kernel {
 
     /// Elements are counted, not read, where the kernel counts them: what it acked in one
     /// transaction it has whole.
-    fn verify(&mut self, wanted: &Ruleset) -> Result<(), BackendError> {
+    fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
+        let Some(wanted) = wanted else {
+            return Ok(());
+        };
         let seen = self.read(Depth::NoElements)?;
         let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
         let Some((table, counts)) = seen.0.table.as_ref().map(|table| (table, &seen.1)) else {
@@ -316,10 +399,6 @@ impl Backend for Kernel {
             self.known = Some((generation, wanted.sets.clone()));
         }
         Ok(())
-    }
-
-    fn can_hold(&self) -> Option<bool> {
-        self.ownership
     }
 
     fn done(&mut self) {

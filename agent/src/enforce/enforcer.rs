@@ -1,0 +1,254 @@
+//! The backend that is chosen on this host, whichever it is.
+
+use peerwall_core::backend::{Backend, BackendError, Plan};
+use peerwall_core::nft;
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::ruleset::Ruleset;
+
+use super::iptables::{Change, Iptables, Seen};
+use super::nft::{Kernel, lacks};
+use super::switch;
+use crate::cli::BackendName;
+use crate::store::since;
+
+/// nf_tables or iptables.
+pub enum Enforcer {
+    /// Our table.
+    Nft(Box<Kernel>),
+    /// Our chains.
+    Iptables(Box<Iptables>),
+}
+
+/// What is there of ours.
+pub enum AnyObserved {
+    /// In nf_tables.
+    Nft(Observed),
+    /// In iptables.
+    Iptables(Seen),
+}
+
+/// Steps that one of the two can carry out.
+#[derive(Debug, Clone)]
+pub enum AnyPlan {
+    /// nf_tables.
+    Nft(nft::plan::Plan),
+    /// iptables.
+    Iptables(Change),
+}
+
+impl AnyPlan {
+    fn get(&self) -> &dyn Plan {
+        match self {
+            Self::Nft(plan) => plan,
+            Self::Iptables(plan) => plan,
+        }
+    }
+}
+
+impl Plan for AnyPlan {
+    fn is_empty(&self) -> bool {
+        self.get().is_empty()
+    }
+
+    fn summary(&self) -> String {
+        self.get().summary()
+    }
+
+    fn steps(&self) -> Vec<String> {
+        self.get().steps()
+    }
+
+    fn rebuild(&self) -> Option<&str> {
+        self.get().rebuild()
+    }
+}
+
+impl Enforcer {
+    /// Chooses a backend. For [`BackendName::Auto`] it is the one that was chosen last, until the next boot, else
+    /// nf_tables; whether the kernel has all that it takes shows in use, see [`Self::run`].
+    ///
+    /// # Errors
+    /// [`BackendError`] if it cannot be had.
+    pub fn choose(asked: BackendName) -> Result<Self, BackendError> {
+        let is_sticky = asked == BackendName::Auto && since::by_iptables();
+        match asked == BackendName::Iptables || is_sticky {
+            true => Self::iptables(),
+            false => Ok(Self::Nft(Box::new(Kernel::open()?))),
+        }
+    }
+
+    fn iptables() -> Result<Self, BackendError> {
+        Ok(Self::Iptables(Box::new(Iptables::choose()?)))
+    }
+
+    /// Runs something by the backend that is asked for; by iptables if nothing in particular is, and the kernel lacks
+    /// what it takes. `note` is told why.
+    ///
+    /// # Errors
+    /// The last of `act`, or of choosing.
+    pub fn run<T>(
+        asked: BackendName,
+        note: impl FnOnce(&BackendError),
+        mut act: impl FnMut(&mut Self) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let result = Self::choose(asked).and_then(|mut enforcer| act(&mut enforcer));
+        match result {
+            Err(err) if asked == BackendName::Auto && lacks(&err) && !since::by_iptables() => {
+                note(&err);
+                act(&mut Self::iptables()?)
+            }
+            result => result,
+        }
+    }
+
+    /// `nft` or `iptables`
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nft(_) => "nft",
+            Self::Iptables(_) => "iptables",
+        }
+    }
+
+    /// Which iptables, and why that one; `None` for nf_tables.
+    pub fn chosen(&self) -> Option<String> {
+        match self {
+            Self::Nft(_) => None,
+            Self::Iptables(iptables) => Some(iptables.describe()),
+        }
+    }
+
+    /// Whether it is iptables.
+    pub fn is_iptables(&self) -> bool {
+        matches!(self, Self::Iptables(_))
+    }
+
+    /// The kernel's generation of rules; `None` by iptables.
+    ///
+    /// # Errors
+    /// [`BackendError`] if it cannot be told.
+    pub fn generation(&mut self) -> Result<Option<u32>, BackendError> {
+        match self {
+            Self::Nft(kernel) => kernel.generation().map(Some),
+            Self::Iptables(_) => Ok(None),
+        }
+    }
+
+    /// Whether rules of ours are loaded, by either backend.
+    pub fn is_any_loaded(observed: &AnyObserved) -> bool {
+        match observed {
+            AnyObserved::Nft(seen) => Kernel::is_loaded(seen) || since::by_iptables(),
+            AnyObserved::Iptables(seen) => switch::is_loaded(seen),
+        }
+    }
+
+    /// The same now, without reading rules where the kernel can say so.
+    ///
+    /// # Errors
+    /// [`BackendError`] if it cannot be told.
+    pub fn is_any_loaded_now(&mut self) -> Result<bool, BackendError> {
+        match self {
+            Self::Nft(kernel) => Ok(kernel.has_table()? || since::by_iptables()),
+            Self::Iptables(_) => Ok(Self::is_any_loaded(&self.observe()?)),
+        }
+    }
+
+    /// Removes what the other backend has of ours, now that this one is in force.
+    ///
+    /// # Errors
+    /// [`BackendError`] if it is still there.
+    pub fn remove_other(&self) -> Result<(), BackendError> {
+        match self {
+            Self::Nft(_) if since::by_iptables() => switch::remove_chains(),
+            Self::Nft(_) => Ok(()),
+            Self::Iptables(_) => {
+                switch::remove_table();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A plan, or an observation, of another backend than this.
+fn mixed_up<T>() -> Result<T, BackendError> {
+    Err(BackendError::Protocol("it is of another backend".into()))
+}
+
+impl Backend for Enforcer {
+    type Observed = AnyObserved;
+    type Plan = AnyPlan;
+
+    fn observe(&mut self) -> Result<AnyObserved, BackendError> {
+        match self {
+            Self::Nft(kernel) => kernel.observe().map(AnyObserved::Nft),
+            Self::Iptables(iptables) => {
+                Backend::observe(&mut **iptables).map(AnyObserved::Iptables)
+            }
+        }
+    }
+
+    fn plan(
+        &self,
+        wanted: Option<&Ruleset>,
+        observed: &AnyObserved,
+    ) -> Result<AnyPlan, BackendError> {
+        match (self, observed) {
+            (Self::Nft(kernel), AnyObserved::Nft(seen)) => {
+                kernel.plan(wanted, seen).map(AnyPlan::Nft)
+            }
+            (Self::Iptables(iptables), AnyObserved::Iptables(seen)) => {
+                iptables.plan(wanted, seen).map(AnyPlan::Iptables)
+            }
+            _ => mixed_up(),
+        }
+    }
+
+    fn check(&mut self, plan: &AnyPlan) -> Result<(), BackendError> {
+        match (self, plan) {
+            (Self::Nft(kernel), AnyPlan::Nft(plan)) => kernel.check(plan),
+            (Self::Iptables(iptables), AnyPlan::Iptables(plan)) => {
+                Backend::check(&mut **iptables, plan)
+            }
+            _ => mixed_up(),
+        }
+    }
+
+    fn commit(&mut self, plan: &AnyPlan, observed: &AnyObserved) -> Result<(), BackendError> {
+        match (self, plan, observed) {
+            (Self::Nft(kernel), AnyPlan::Nft(plan), AnyObserved::Nft(seen)) => {
+                kernel.commit(plan, seen)
+            }
+            (Self::Iptables(iptables), AnyPlan::Iptables(plan), AnyObserved::Iptables(seen)) => {
+                Backend::commit(&mut **iptables, plan, seen)
+            }
+            _ => mixed_up(),
+        }
+    }
+
+    fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
+        match self {
+            Self::Nft(kernel) => kernel.verify(wanted),
+            Self::Iptables(iptables) => iptables.verify(wanted),
+        }
+    }
+
+    fn ruleset(observed: &AnyObserved) -> Option<Ruleset> {
+        match observed {
+            AnyObserved::Nft(seen) => Kernel::ruleset(seen),
+            AnyObserved::Iptables(seen) => Iptables::ruleset(seen),
+        }
+    }
+
+    fn is_loaded(observed: &AnyObserved) -> bool {
+        match observed {
+            AnyObserved::Nft(seen) => Kernel::is_loaded(seen),
+            AnyObserved::Iptables(seen) => Iptables::is_loaded(seen),
+        }
+    }
+
+    fn done(&mut self) {
+        match self {
+            Self::Nft(kernel) => kernel.done(),
+            Self::Iptables(iptables) => iptables.done(),
+        }
+    }
+}
