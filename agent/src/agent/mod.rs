@@ -687,15 +687,9 @@ impl Agent {
 
     /// What the other backend held goes, now that this one holds the rules.
     fn retire_other(&self, why: &Why) {
-        let was_iptables = since::by_iptables();
-        match self.holder.is_deaf() {
-            true if !was_iptables || matches!(why, Why::Start) => switch::remove_table(),
-            false if was_iptables => {
-                if let Err(err) = switch::remove_chains() {
-                    log::warn!("our chains are still in iptables: {err}");
-                }
-            }
-            _ => {}
+        let (was_iptables, is_iptables) = (since::by_iptables(), self.holder.is_deaf());
+        if was_iptables != is_iptables || (is_iptables && matches!(why, Why::Start)) {
+            switch::remove_other(is_iptables);
         }
     }
 

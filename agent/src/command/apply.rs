@@ -12,7 +12,7 @@ use crate::cli::ApplyArgs;
 use crate::connections::loading::{Loading, Told};
 use crate::enforce::converge::{Converged, converge};
 use crate::enforce::nft::Claim;
-use crate::enforce::{Enforcer, foreign};
+use crate::enforce::{Enforcer, foreign, switch};
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
@@ -69,21 +69,11 @@ pub(super) fn run(
     if !output.is_json() {
         report::warnings(ready);
     }
-    // The new rules are in force; only now the old ones may go.
-    if let Err(err) = enforcer.remove_other()
-        && !output.is_json()
-    {
-        complain(&format!(
-            "warning: rules of the other backend are still loaded: {err}\n"
-        ));
-    }
     let is_switched = was_by_iptables != enforcer.is_iptables();
-    if (is_switched || !converged.plan.is_empty())
-        && let Ok(generation) = enforcer.generation()
-    {
+    if is_switched || enforcer.is_iptables() || !converged.plan.is_empty() {
+        let generation = enforcer.generation().ok().flatten().unwrap_or(0);
         let policy = &kept.entry.policy;
-        let generation = generation.unwrap_or(0);
-        since::note(generation, policy, enforcer.is_iptables(), &ready.ruleset);
+        switch::complete(enforcer.is_iptables(), policy, &ready.ruleset, generation);
     }
     loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);

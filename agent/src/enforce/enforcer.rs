@@ -151,21 +151,6 @@ impl Enforcer {
             Self::Iptables(_) => Ok(Self::is_any_loaded(&self.observe()?)),
         }
     }
-
-    /// Removes what the other backend has of ours, now that this one is in force.
-    ///
-    /// # Errors
-    /// [`BackendError`] if it is still there.
-    pub fn remove_other(&self) -> Result<(), BackendError> {
-        match self {
-            Self::Nft(_) if since::by_iptables() => switch::remove_chains(),
-            Self::Nft(_) => Ok(()),
-            Self::Iptables(_) => {
-                switch::remove_table();
-                Ok(())
-            }
-        }
-    }
 }
 
 /// A plan, or an observation, of another backend than this.

@@ -1,10 +1,12 @@
 //! Switching backends: the new one is in force before the rules of the old one are removed.
 
 use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::ruleset::Ruleset;
 
 use super::converge::converge;
-use super::iptables::{Iptables, IptablesError, Seen};
-use super::nft::Kernel;
+use super::iptables::{Iptables, Seen};
+use super::nft::{Kernel, lacks};
+use crate::store::since;
 
 /// Whether rules of ours are loaded: our chains, or our table.
 pub fn is_loaded(seen: &Seen) -> bool {
@@ -12,31 +14,38 @@ pub fn is_loaded(seen: &Seen) -> bool {
         || Kernel::open().is_ok_and(|mut kernel| kernel.has_table().unwrap_or(false))
 }
 
-/// Removes our table, if there is one, now that our chains are in force.
-pub fn remove_table() {
-    let removed = Kernel::open().and_then(|mut kernel| converge(&mut kernel, None));
-    match removed {
-        Ok(converged) if converged.plan.is_empty() => {}
-        Ok(_) => log::info!("removed the table inet peerwall"),
-        Err(err) => log::info!("no table inet peerwall to remove: {err}"),
+/// Completes a change once a ruleset is in force: removes the rules of the other backend, then records the apply. In
+/// this order, so that a crash between any two steps leaves both backends' rules or a record that the next apply
+/// completes.
+pub fn complete(is_iptables: bool, policy: &str, ruleset: &Ruleset, generation: u32) {
+    remove_other(is_iptables);
+    since::note(generation, policy, is_iptables, ruleset);
+}
+
+/// Removes the rules of the backend that is not in use any more.
+pub fn remove_other(is_iptables: bool) {
+    let removed = match is_iptables {
+        true => remove_table(),
+        false if since::by_iptables() => remove_chains(),
+        false => Ok(()),
+    };
+    if let Err(err) = removed {
+        log::warn!("rules of the other backend are still loaded: {err}");
     }
 }
 
-/// Removes our chains, now that our table is in force.
-///
-/// # Errors
-/// [`BackendError`] if they are still there.
-pub fn remove_chains() -> Result<(), BackendError> {
-    let mut iptables = Iptables::choose()?;
-    converge(&mut iptables, None).map(drop)
+fn remove_table() -> Result<(), BackendError> {
+    // Where the kernel lacks nf_tables, there is nothing to remove.
+    let Ok(mut kernel) = Kernel::open() else {
+        return Ok(());
+    };
+    match converge(&mut kernel, None) {
+        Err(err) if !lacks(&err) => Err(err),
+        _ => Ok(()),
+    }
 }
 
-/// The iptables of this host, and what it holds of ours.
-///
-/// # Errors
-/// [`IptablesError`] if there is none, or it cannot be read.
-pub fn look() -> Result<(Iptables, Seen), IptablesError> {
-    let iptables = Iptables::choose()?;
-    let seen = iptables.observe()?;
-    Ok((iptables, seen))
+fn remove_chains() -> Result<(), BackendError> {
+    let mut iptables = Iptables::choose()?;
+    converge(&mut iptables, None).map(drop)
 }

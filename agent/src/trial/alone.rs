@@ -52,7 +52,6 @@ impl Loader for Alone {
 /// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before admitted and it
 /// refuses. Returns what was changed, in words.
 fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
-    let was_by_iptables = since::by_iptables();
     let old: Option<Ruleset> = before::in_force().0;
     let wanted = to.ruleset.as_ref();
     let asked = match to.by_iptables {
@@ -72,22 +71,14 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let mut loading = Loading::new(wanted.is_some() && holder.is_loaded() == Some(false), old);
     let done = holder.converge(wanted).map_err(fault)?;
     loading.was(done.before);
-    // The one is in force; only now the other may go.
-    match (holder.is_deaf(), was_by_iptables) {
-        (true, _) => switch::remove_table(),
-        (false, true) => {
-            if let Err(err) = switch::remove_chains() {
-                log::warn!("our chains are still in iptables: {err}");
-            }
-        }
-        (false, false) => {}
-    }
     match (wanted, holder.generation()) {
-        (None, _) => since::forget(),
-        (Some(wanted), Some(generation)) => {
-            since::note(generation, policy, holder.is_deaf(), wanted);
+        (None, _) => {
+            switch::remove_other(holder.is_deaf());
+            since::forget();
         }
-        (Some(_), None) => {}
+        (Some(wanted), generation) => {
+            switch::complete(holder.is_deaf(), policy, wanted, generation.unwrap_or(0));
+        }
     }
     if let Some(wanted) = wanted {
         loading.go_back(wanted, to.cut);
