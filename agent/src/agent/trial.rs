@@ -7,7 +7,9 @@ use peerwall_core::agent::keep::{self, Ending, Fault, Refusal};
 use peerwall_core::agent::reconcile::Input;
 use serde_json::{Value, json};
 
-use super::{Agent, Outcome, RETRY_TRIAL, Unsaved, Wanted};
+use super::beliefs::{Outcome, Unsaved, Wanted};
+use super::requests::refused;
+use super::{Agent, RETRY_TRIAL};
 use crate::connections::revocation;
 use crate::control::{self, Answer, Wish};
 use crate::host::caller::Caller;
@@ -382,20 +384,4 @@ impl Agent {
         }
         wanted.unsaved_error = error;
     }
-}
-
-/// An answer that says why nothing was done.
-pub(super) fn refused(why: &str) -> Answer {
-    const UNCHANGED: &str = "nothing was changed";
-    let end = if why.contains(UNCHANGED) {
-        ""
-    } else {
-        UNCHANGED
-    };
-    let text = format!("{why}\n{end}");
-    Answer::new(
-        control::Outcome::Trouble,
-        text.trim_end(),
-        json!({"error": why}),
-    )
 }

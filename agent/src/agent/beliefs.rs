@@ -1,0 +1,58 @@
+//! What an agent wants to be in force, and the result of what it is doing.
+
+use serde_json::Value;
+
+use crate::connections::revocation;
+use crate::control::Wish;
+use crate::host::caller::Ssh;
+use crate::store::Kept;
+
+/// What is to be in force.
+pub(super) struct Wanted {
+    pub(super) kept: Kept,
+    /// Whether open connections that it refuses end.
+    pub(super) cut: bool,
+    /// Peers, overlays and allows, for telling.
+    pub(super) counts: Value,
+    /// What the state directory does not have yet.
+    pub(super) unsaved: Unsaved,
+    /// Why it could not be written.
+    pub(super) unsaved_error: Option<String>,
+}
+
+/// What of a ruleset in force has yet to be written to the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsaved {
+    Nothing,
+    /// The policy: it is new in the history.
+    Policy,
+    /// Only the ruleset: members of lists, addresses or routes changed.
+    Ruleset,
+}
+
+/// What became of reading and converging, for who asked for it.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) read: Option<Result<(), String>>,
+    pub(super) warnings: Vec<String>,
+    pub(super) converged: Option<Result<Option<String>, String>>,
+    /// The ssh connections of the client that stay, whatever the policy says.
+    pub(super) spare: Vec<Ssh>,
+    /// Whether every open connection ends that the policy refuses.
+    pub(super) end_refused: bool,
+    /// Whether a client waits for the answer.
+    pub(super) is_asked: bool,
+    /// What happened to open connections, in words and for machines.
+    pub(super) connections: (String, Value),
+}
+
+impl Outcome {
+    pub(super) fn of(wish: &Wish) -> Self {
+        Self {
+            spare: revocation::spared(&wish.caller, wish.force),
+            end_refused: wish.end_refused,
+            is_asked: true,
+            ..Self::default()
+        }
+    }
+}

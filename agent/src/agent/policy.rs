@@ -1,0 +1,342 @@
+//! Reads the policy, and decides with core what becomes of it.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use peerwall_core::agent::keep::{self, Reading, Situation};
+use peerwall_core::agent::reconcile::Input;
+use peerwall_core::net::host::Host;
+use peerwall_core::net::link::Link;
+use peerwall_core::policy::load::{Files, ReadError, Text};
+use peerwall_core::policy::{Discovery, Overlay, Policy};
+use serde_json::{Value, json};
+
+use super::beliefs::{Unsaved, Wanted};
+use super::watch::Watch;
+use super::{Agent, READ_TRIES};
+use crate::control::Wish;
+use crate::host::caller::Caller;
+use crate::host::lockout;
+use crate::kernel::links::{self, Links};
+use crate::policy_file::files::{FileSystem, beside};
+use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
+use crate::store::{self, Kept};
+use crate::system::passing;
+
+impl Agent {
+    /// Reads the policy.
+    pub(super) fn read(&mut self) -> Input {
+        self.outcome.warnings.clear();
+        self.watch.add(&self.policy);
+        let policy = self.policy.clone();
+        let read = self.read_patiently(|files| prepare(&policy, files));
+        let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
+        let result = match read {
+            Ok(ready) => self.accept(ready),
+            Err(why) => Err(why.text.trim_end().to_owned()),
+        };
+        match &result {
+            Ok(_) => {}
+            Err(why) => {
+                if self.reconcile.policy_error.as_ref() != Some(why) {
+                    log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
+                }
+                self.metrics.reload_errors += 1;
+                // Nothing tells of the end of what passes.
+                self.look_again = is_passing;
+            }
+        }
+        let is_new = self.wanted.is_none();
+        if is_new && result.is_err() {
+            self.fall_back_to_confirmed();
+        }
+        let is_changed = result == Ok(Reading::Take);
+        let is_other = self.refresh_lists(&result);
+        self.watch.drop_others();
+        self.outcome.read = Some(result.clone().map(drop));
+        match result {
+            Ok(_) if is_changed || is_other => Input::Read(Ok(())),
+            Ok(_) => Input::Tick, // it is what is in force
+            Err(why) => {
+                let read = Input::Read(Err(why));
+                if !is_new && !is_other {
+                    return read;
+                }
+                let _ = self.reconcile.step(self.now(), read);
+                Input::Wanted
+            }
+        }
+    }
+
+    /// Reads a policy, several times if what keeps it from being read may pass. Every file that is read is watched.
+    fn read_patiently(
+        &mut self,
+        read: impl Fn(&Watched<'_>) -> Result<Ready, Box<NotReady>>,
+    ) -> Result<Ready, Box<NotReady>> {
+        let files = Watched {
+            files: FileSystem { waits: self.follow },
+            watch: RefCell::new(&mut self.watch),
+        };
+        let mut tries = 1;
+        loop {
+            match read(&files) {
+                Err(why) if why.is_passing && tries < READ_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(passing::PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Reads the lists of what is in force where that is not the policy that was read: it is on trial, or what was
+    /// gone back to, or the policy is wrong. Returns whether there is something to load.
+    fn refresh_lists(&mut self, read: &Result<Reading, String>) -> bool {
+        let entry = match (&self.wanted, read) {
+            (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
+            (Some(wanted), _) => wanted.kept.entry.clone(),
+        };
+        let Some(text) = self.state.text(&entry.digest) else {
+            return false;
+        };
+        let ready = self.read_patiently(|files| prepare_stored(&text, files));
+        let ready = ready.map_err(|why| why.text.trim_end().to_owned());
+        let read_digest = self.read_digest.clone();
+        let warnings = std::mem::take(&mut self.outcome.warnings);
+        let changed = ready.and_then(|ready| self.accept_host(ready));
+        self.outcome.warnings = warnings;
+        self.read_digest = read_digest;
+        changed.unwrap_or_else(|why| {
+            log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
+            false
+        })
+    }
+
+    /// Accepts a policy that was read, or not. [`Reading::Take`] if there is something to load.
+    fn accept(&mut self, ready: Ready) -> Result<Reading, String> {
+        let wish = self.wish.take();
+        let refused = self.state.refused();
+        let situation = Situation {
+            wanted: self
+                .wanted
+                .as_ref()
+                .map(|wanted| wanted.kept.entry.digest.as_str()),
+            is_trial: self.pending.is_some(),
+            refused: refused.as_deref(),
+            read: self.read_digest.as_deref(),
+            is_asked: wish.is_some(),
+            locks_out: wish.is_none()
+                && lockout::check(&ready.ruleset, &Caller::anybody()).is_err(),
+        };
+        let was_wrong = self.reconcile.policy_error.is_some();
+        match keep::judge(situation, &ready.digest) {
+            Reading::Same => {
+                let is_changed = self.accept_host(ready)?;
+                Ok(match is_changed || was_wrong {
+                    true => Reading::Take,
+                    false => Reading::Same,
+                })
+            }
+            Reading::Later => {
+                if self.read_digest.as_ref() != Some(&ready.digest) {
+                    self.read_digest = None; // it changed, and is taken when the trial is over
+                }
+                Ok(Reading::Later)
+            }
+            Reading::PassedOver => Ok(Reading::PassedOver),
+            Reading::Refused => Err(format!(
+                "{} was rolled back from; it is taken again when its text changes, or by `peerwall reload`",
+                self.policy.display()
+            )),
+            Reading::LocksOut => {
+                let why = lockout::check(&ready.ruleset, &Caller::anybody());
+                Err(format!(
+                    "{}; `peerwall reload --force` takes it all the same",
+                    why.err().unwrap_or_default()
+                ))
+            }
+            Reading::Take => {
+                let digest = ready.digest.clone();
+                self.take(&self.policy.clone(), ready, wish)?;
+                self.read_digest = Some(digest);
+                Ok(Reading::Take)
+            }
+        }
+    }
+
+    /// The policy is the same text, but means another ruleset on this host now: a list, a route, an
+    /// address or a neighbour changed. It is no other policy, so it is not in the history again. Whether there is
+    /// something to put in force.
+    fn accept_host(&mut self, ready: Ready) -> Result<bool, String> {
+        let digest = ready.digest.clone();
+        let told = counts(&ready.policy);
+        let is_same = |wanted: &Wanted| {
+            wanted.kept.ruleset == ready.ruleset
+                && (wanted.counts.is_null() || wanted.counts == told)
+        };
+        let is_same = self.wanted.as_ref().is_none_or(is_same);
+        if is_same {
+            self.follow_links(&ready.policy);
+        } else {
+            let ruleset = self.prepare_to_take(&self.policy.clone(), ready)?.ruleset;
+            if let Some(wanted) = &mut self.wanted {
+                wanted.kept.ruleset = ruleset;
+                if wanted.unsaved == Unsaved::Nothing {
+                    wanted.unsaved = Unsaved::Ruleset;
+                }
+                log::info!("lists, addresses, routes or neighbours changed");
+            }
+        }
+        if let Some(wanted) = &mut self.wanted {
+            wanted.counts = told;
+        }
+        self.read_digest = Some(digest);
+        Ok(!is_same)
+    }
+
+    /// Wants what a policy says.
+    fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), String> {
+        if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
+            lockout::check(&ready.ruleset, &wish.caller)?;
+        }
+        let cut = ready.policy.options.cut_revoked;
+        let kept = self.prepare_to_take(path, ready)?;
+        self.wanted = Some(Wanted {
+            kept,
+            cut,
+            counts: std::mem::take(&mut self.counts),
+            unsaved: Unsaved::Policy,
+            unsaved_error: None,
+        });
+        Ok(())
+    }
+
+    /// What comes before a policy is put in force: who may have written it, what it warns of, which backend, and
+    /// what to follow.
+    pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, String> {
+        if self.secure {
+            ready.check_permissions()?;
+        }
+        for warning in &ready.warnings {
+            let help = warning.help.as_ref();
+            let warning = format!(
+                "{}: {}{}",
+                ready.sources.line_of(&warning.place),
+                warning.message,
+                help.map_or_else(String::new, |help| format!("; {help}"))
+            );
+            log::warn!("{warning}");
+            self.outcome.warnings.push(warning);
+        }
+        self.choose_backend(ready.policy.options.backend)?;
+        self.follow_links(&ready.policy);
+        if let Err(err) = self.state.note_discovered(&ready.policy) {
+            log::warn!("what was discovered is not known after a restart: {err}");
+        }
+        self.counts = counts(&ready.policy);
+        self.state.store_text(&ready.digest, &ready.text);
+        let cut = ready.policy.options.cut_revoked;
+        Ok(Kept {
+            entry: store::entry(path, &ready.digest, self.holder.is_deaf(), cut),
+            ruleset: ready.ruleset,
+        })
+    }
+
+    /// Listens for changes of the interfaces, addresses and routes that the policy depends on.
+    pub(super) fn follow_links(&mut self, policy: &Policy) {
+        let interests = links::interests(policy);
+        let followed = self.links.as_ref().map(Links::interests);
+        if followed.unwrap_or(&links::Interests::default()) == &interests {
+            return;
+        }
+        self.links = None;
+        if interests.is_empty() {
+            return;
+        }
+        match Links::open(interests) {
+            Ok(links) => {
+                self.links = Some(links);
+                // They may have changed between being asked for and being listened to.
+                self.look_again = self.follow;
+            }
+            Err(err) => log::warn!("changes of interfaces and routes are not seen: {err}"),
+        }
+    }
+}
+
+/// What is in a policy, for telling.
+pub(super) fn counts(policy: &Policy) -> Value {
+    let overlays: Vec<Value> = policy.overlays.iter().map(overlay).collect();
+    json!({
+        "peers": policy.peer_count(),
+        "overlays": overlays,
+        "allows": policy.allows.len(),
+    })
+}
+
+/// What is told of an overlay.
+pub(super) fn overlay(overlay: &Overlay) -> Value {
+    let (how, files) = match &overlay.discovery {
+        Discovery::Written => ("written", Vec::new()),
+        Discovery::Found(found) => ("found", vec![found.name.clone()]),
+        Discovery::Kept(found) => ("kept", vec![found.name.clone()]),
+        Discovery::Awaited(paths) => ("awaited", paths.clone()),
+    };
+    let subnets: Vec<String> = overlay
+        .subnets
+        .iter()
+        .map(|each| each.net.to_string())
+        .collect();
+    json!({
+        "name": overlay.name,
+        "subnets": subnets,
+        "discovery": how,
+        "files": files,
+        "interface": overlay.link.as_ref().map(Link::to_string),
+    })
+}
+
+/// The file system, of which everything is watched that is read.
+struct Watched<'w> {
+    files: FileSystem,
+    watch: RefCell<&'w mut Watch>,
+}
+
+impl Watched<'_> {
+    fn watch(&self, path: &Path, relative_to: &str) {
+        self.watch.borrow_mut().add(&beside(path, relative_to));
+    }
+}
+
+impl Files for Watched<'_> {
+    fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
+        self.watch(Path::new(path), relative_to);
+        self.files.read(path, relative_to)
+    }
+
+    fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
+        // The folder of the pattern, as far as it is none: files may come to be in it.
+        let fixed: PathBuf = Path::new(pattern)
+            .components()
+            .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))
+            .collect();
+        self.watch(&fixed.join("any"), relative_to);
+        self.files.glob(pattern, relative_to)
+    }
+
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
+        self.files.last_good(path, relative_to)
+    }
+
+    fn waits(&self) -> bool {
+        self.files.waits()
+    }
+
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        self.files.link(name)
+    }
+
+    fn host(&self) -> Result<Option<Host>, ReadError> {
+        self.files.host()
+    }
+}
