@@ -5,7 +5,24 @@ use serde_json::Value;
 use crate::connections::revocation;
 use crate::control::Wish;
 use crate::host::caller::Ssh;
-use crate::store::Kept;
+use crate::store::{Kept, Pending};
+
+/// What an agent believes.
+#[derive(Default)]
+pub(super) struct Belief {
+    pub(super) wanted: Option<Wanted>,
+    /// Digest of the policy that was read last, good or bad.
+    pub(super) read_digest: Option<String>,
+    pub(super) pending: Option<Pending>,
+    /// Whether what is loaded, or is being loaded, is on trial.
+    pub(super) is_trial: bool,
+    /// What is in the policy that is about to be put in force.
+    pub(super) counts: Value,
+    /// Whether what was read may have changed already.
+    pub(super) look_again: bool,
+    /// Removals of foreign tables, for `status`.
+    pub(super) gone: Vec<String>,
+}
 
 /// What is to be in force.
 pub(super) struct Wanted {

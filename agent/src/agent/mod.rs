@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::agent::reconcile::{Action, Input, Reconcile};
 use sd_notify::NotifyState;
-use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::{BackendName, RunArgs};
@@ -36,10 +35,10 @@ use crate::enforce::foreign;
 use crate::kernel::events::Change;
 use crate::kernel::links::Links;
 use crate::secure_file;
-use crate::store::{self, Pending, State};
+use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
-use beliefs::{Outcome, Wanted};
+use beliefs::{Belief, Outcome};
 use exporter::Exporter;
 use watch::Watch;
 
@@ -73,51 +72,67 @@ pub fn run(args: &RunArgs) -> Result<(), String> {
 }
 
 struct Agent {
+    options: Options,
+    sources: Sources,
+    start: Instant,
+    started: String,
+    reconcile: Reconcile,
+    holder: Holder,
+    state: State,
+    belief: Belief,
+    open: Open,
+    reported: Reported,
+    /// What the client that is being answered asked for.
+    wish: Option<Wish>,
+    outcome: Outcome,
+}
+
+/// What the command line says.
+struct Options {
     policy: PathBuf,
     asked: Option<BackendName>,
     /// Whether to own the table where the kernel can.
     owns: bool,
     metrics_file: Option<PathBuf>,
-    /// Whether policy files that others than root can write are refused.
+    /// Whether policy files that users other than root can write are refused.
     secure: bool,
     /// Whether the policy is read whenever one of its files changes.
     follow: bool,
-    start: Instant,
-    started: String,
-    reconcile: Reconcile,
-    holder: Holder,
+}
+
+/// What wakes the agent, beside the events of its backend.
+struct Sources {
     watch: Watch,
-    /// News of interfaces, if the policy depends on any.
+    /// Events of interfaces, if the policy depends on any.
     links: Option<Links>,
-    /// Chains of other firewalls that drop, too.
-    foreign: foreign::Count,
-    /// Whether what was read may be another already.
-    look_again: bool,
-    /// Once they had to be looked at.
+    control: Control,
+    exporter: Option<Exporter>,
+    signals: Vec<Signal>,
+}
+
+/// Open connections, as far as they had to be looked at.
+#[derive(Default)]
+struct Open {
     connections: Option<Connections>,
     /// Connections that were there before the first policy, which it refuses; not known before that.
     older: Option<Older>,
+    /// When to end those that came in while rules were not loaded.
     sweep_due: Option<Instant>,
-    control: Control,
-    exporter: Option<Exporter>,
-    state: State,
-    signals: Vec<(UnixStream, Arc<AtomicBool>, libc::c_int)>,
-    wanted: Option<Wanted>,
-    /// Of the policy that was read last, good or bad.
-    read_digest: Option<String>,
-    pending: Option<Pending>,
-    /// Whether what is loaded, or is being loaded, is on trial.
-    is_trial: bool,
-    /// What is in the policy that is about to be put in force.
-    counts: Value,
-    wish: Option<Wish>,
-    outcome: Outcome,
-    gone: Vec<String>,
+}
+
+/// Metrics.
+#[derive(Default)]
+struct Reported {
     metrics: metrics::Metrics,
     metrics_due: Option<Instant>,
     /// Repairs by the name of the process that made them necessary.
     blamed: BTreeMap<String, u64>,
+    /// Chains of other firewalls that drop too.
+    foreign: foreign::Count,
 }
+
+/// A signal: the stream ends a `poll`, and the flag is set even if nothing could be written to the stream.
+type Signal = (UnixStream, Arc<AtomicBool>, libc::c_int);
 
 impl Agent {
     fn start(args: &RunArgs) -> Result<Self, String> {
@@ -125,7 +140,6 @@ impl Agent {
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             let (ours, theirs) = UnixStream::pair().map_err(|err| err.to_string())?;
             ours.set_nonblocking(true).map_err(|err| err.to_string())?;
-            // The stream ends a `poll`; the flag is there even if nothing could be written to the stream.
             let flag = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(signal, Arc::clone(&flag))
                 .and_then(|_| signal_hook::low_level::pipe::register(signal, theirs))
@@ -141,38 +155,34 @@ impl Agent {
         let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
         watchdog::start();
         Ok(Self {
-            policy,
-            asked: args.backend,
-            owns: !args.no_owner,
-            metrics_file: args.metrics_file.clone(),
-            secure: !args.insecure_permissions,
-            follow: !args.no_follow,
+            options: Options {
+                policy,
+                asked: args.backend,
+                owns: !args.no_owner,
+                metrics_file: args.metrics_file.clone(),
+                secure: !args.insecure_permissions,
+                follow: !args.no_follow,
+            },
+            sources: Sources {
+                watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
+                links: None,
+                control,
+                exporter,
+                signals,
+            },
             start: Instant::now(),
             started: store::time(),
             reconcile: Reconcile::new(poll),
             holder,
-            watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
-            links: None,
-            foreign: foreign::Count::default(),
-            look_again: false,
-            connections: None,
-            older: None,
-            sweep_due: None,
-            control,
-            exporter,
             state: State::open(),
-            signals,
-            wanted: None,
-            read_digest: None,
-            pending: None,
-            is_trial: false,
-            counts: Value::Null,
+            belief: Belief::default(),
+            open: Open::default(),
+            reported: Reported {
+                metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
+                ..Reported::default()
+            },
             wish: None,
             outcome: Outcome::default(),
-            gone: Vec::new(),
-            metrics: metrics::Metrics::default(),
-            metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
-            blamed: BTreeMap::new(),
         })
     }
 
@@ -180,7 +190,7 @@ impl Agent {
     fn begin(&mut self) {
         self.take_up();
         self.feed(Input::Start);
-        if self.is_trial {
+        if self.belief.is_trial {
             // The policy is read when the trial is over; what is tried is held meanwhile.
             self.feed(Input::Wanted);
         }
@@ -207,22 +217,23 @@ impl Agent {
         }
         let changes = self.holder.drain();
         self.hear(changes);
-        let files = self.watch.drain();
-        let links = self.links.as_mut().is_some_and(Links::drain);
-        if self.follow && (files || links) {
+        let files = self.sources.watch.drain();
+        let links = self.sources.links.as_mut().is_some_and(Links::drain);
+        if self.options.follow && (files || links) {
             self.feed(Input::Files);
         }
-        for (who, question) in self.control.questions() {
+        for (who, question) in self.sources.control.questions() {
             let answer = question.map_or_else(|refusal| refusal, |command| self.obey(command));
-            self.control.answer(who, &answer);
+            self.sources.control.answer(who, &answer);
         }
-        self.control.say();
-        if let Some(mut exporter) = self.exporter.take() {
+        self.sources.control.say();
+        if let Some(mut exporter) = self.sources.exporter.take() {
             exporter.serve(|| self.metrics_text());
-            self.exporter = Some(exporter);
+            self.sources.exporter = Some(exporter);
         }
         let clock = store::clock();
         if self
+            .belief
             .pending
             .as_ref()
             .is_some_and(|trial| trial.is_over(&clock))
@@ -238,13 +249,18 @@ impl Agent {
 
     fn wait(&self) -> Result<(), String> {
         let timeout = self.timeout();
-        let mut heard: Vec<BorrowedFd<'_>> = vec![self.watch.as_fd()];
+        let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd()];
         heard.extend(self.holder.fd());
-        heard.extend(self.links.iter().map(Links::as_fd));
-        heard.extend(self.signals.iter().map(|(stream, ..)| stream.as_fd()));
+        heard.extend(self.sources.links.iter().map(Links::as_fd));
+        heard.extend(
+            self.sources
+                .signals
+                .iter()
+                .map(|(stream, ..)| stream.as_fd()),
+        );
         let heard = heard.into_iter().map(|fd| (fd, PollFlags::POLLIN));
-        let asked = self.control.fds();
-        let asked = asked.chain(self.exporter.iter().flat_map(Exporter::fds));
+        let asked = self.sources.control.fds();
+        let asked = asked.chain(self.sources.exporter.iter().flat_map(Exporter::fds));
         let mut fds: Vec<PollFd<'_>> = heard
             .chain(asked)
             .map(|(fd, flags)| PollFd::new(fd, flags))
@@ -263,15 +279,15 @@ impl Agent {
             .deadline()
             .map(|at| at.saturating_sub(self.now()));
         let until = |at: Instant| at.saturating_duration_since(Instant::now());
-        let exporter = self.exporter.as_ref().and_then(Exporter::deadline);
-        let asked = [self.control.deadline(), exporter];
+        let exporter = self.sources.exporter.as_ref().and_then(Exporter::deadline);
+        let asked = [self.sources.control.deadline(), exporter];
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = watchdog::due().map(until);
-        let sweep = self.sweep_due.map(until);
+        let sweep = self.open.sweep_due.map(until);
         let clock = store::clock();
-        let pending = self.pending.as_ref();
+        let pending = self.belief.pending.as_ref();
         let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
-        let metrics = self.metrics_due.map(until);
+        let metrics = self.reported.metrics_due.map(until);
         let next = [reconcile, asked, watchdog, pending, metrics, sweep]
             .into_iter()
             .flatten()
@@ -286,7 +302,7 @@ impl Agent {
 
     fn signals(&mut self) -> Vec<libc::c_int> {
         let mut found = Vec::new();
-        for (stream, flag, signal) in &mut self.signals {
+        for (stream, flag, signal) in &mut self.sources.signals {
             let is_read = stream.read(&mut [0; 64]).is_ok_and(|len| len > 0);
             if flag.swap(false, Ordering::SeqCst) || is_read {
                 found.push(*signal);
@@ -296,13 +312,17 @@ impl Agent {
     }
 
     fn write_metrics(&mut self) {
-        let Some(path) = self.metrics_file.clone() else {
+        let Some(path) = self.options.metrics_file.clone() else {
             return;
         };
-        if self.metrics_due.is_none_or(|due| due > Instant::now()) {
+        if self
+            .reported
+            .metrics_due
+            .is_none_or(|due| due > Instant::now())
+        {
             return;
         }
-        self.metrics_due = Some(Instant::now() + METRICS_EVERY);
+        self.reported.metrics_due = Some(Instant::now() + METRICS_EVERY);
         let text = self.metrics_text();
         if let Err(err) = secure_file::publish(&path, &text) {
             log::warn!("metrics are not written to {}: {err}", path.display());
@@ -311,11 +331,11 @@ impl Agent {
 
     fn metrics_text(&mut self) -> String {
         let seen = self.holder.observe();
-        self.metrics.text(&metrics::Told {
+        self.reported.metrics.text(&metrics::Told {
             in_sync: self.reconcile.in_sync_since.is_some(),
             policy_ok: self.reconcile.policy_error.is_none(),
-            foreign_drops: self.foreign.get(),
-            repairs: &self.blamed,
+            foreign_drops: self.reported.foreign.get(),
+            repairs: &self.reported.blamed,
             table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
         })
     }
@@ -331,9 +351,11 @@ impl Agent {
                     log::warn!(
                         "tables of others are gone{by}: {tables}; whose they were should make them again"
                     );
-                    self.gone.push(format!("{}: {tables}{by}", store::time()));
-                    let extra = self.gone.len().saturating_sub(GONE_MAX);
-                    self.gone.drain(..extra);
+                    self.belief
+                        .gone
+                        .push(format!("{}: {tables}{by}", store::time()));
+                    let extra = self.belief.gone.len().saturating_sub(GONE_MAX);
+                    self.belief.gone.drain(..extra);
                 }
             }
         }
@@ -351,7 +373,7 @@ impl Agent {
                 };
                 action = self.reconcile.step(self.now(), came);
             }
-            next = std::mem::take(&mut self.look_again).then_some(Input::Files);
+            next = std::mem::take(&mut self.belief.look_again).then_some(Input::Files);
         }
     }
 }

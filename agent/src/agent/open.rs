@@ -18,10 +18,12 @@ impl Agent {
         let spare = std::mem::take(&mut self.outcome.spare);
         let end_refused = std::mem::take(&mut self.outcome.end_refused);
         let is_asked = std::mem::take(&mut self.outcome.is_asked);
-        if self.is_trial {
+        if self.belief.is_trial {
             return;
         }
-        let Some(wanted) = &self.wanted else { return };
+        let Some(wanted) = &self.belief.wanted else {
+            return;
+        };
         let new = &wanted.kept.ruleset;
         let change = Change {
             old: before,
@@ -37,7 +39,7 @@ impl Agent {
         {
             return;
         }
-        let open = open_once(&mut self.connections);
+        let open = open_once(&mut self.open.connections);
         match open.and_then(|open| open.end(&change)) {
             Ok(outcome) => {
                 let text = revocation::applied_text(&outcome, is_first);
@@ -53,12 +55,15 @@ impl Agent {
     /// Notes which connections are there that the policy refuses: they are older than it, and none of its
     /// business.
     pub(super) fn know_older(&mut self) {
-        let (Some(wanted), None) = (self.wanted.as_ref().filter(|w| w.cut), &self.older) else {
+        let (Some(wanted), None) = (
+            self.belief.wanted.as_ref().filter(|w| w.cut),
+            &self.open.older,
+        ) else {
             return;
         };
-        let open = open_once(&mut self.connections);
+        let open = open_once(&mut self.open.connections);
         let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
-        self.older = Some(older.unwrap_or_else(|err| {
+        self.open.older = Some(older.unwrap_or_else(|err| {
             log::warn!("open connections cannot be read: {err}");
             Older::default()
         }));
@@ -66,15 +71,16 @@ impl Agent {
 
     /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
     pub(super) fn sweep(&mut self) {
-        if self.sweep_due.is_none_or(|due| due > Instant::now()) {
+        if self.open.sweep_due.is_none_or(|due| due > Instant::now()) {
             return;
         }
-        self.sweep_due = None;
-        let wanted = self.wanted.as_ref().filter(|wanted| wanted.cut);
-        let (Some(wanted), Some(older), None) = (wanted, &self.older, &self.pending) else {
+        self.open.sweep_due = None;
+        let wanted = self.belief.wanted.as_ref().filter(|wanted| wanted.cut);
+        let (Some(wanted), Some(older), None) = (wanted, &self.open.older, &self.belief.pending)
+        else {
             return;
         };
-        let open = open_once(&mut self.connections);
+        let open = open_once(&mut self.open.connections);
         let change = Change {
             old: None,
             which: Which::Younger(older),

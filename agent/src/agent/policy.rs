@@ -27,8 +27,8 @@ impl Agent {
     /// Reads the policy.
     pub(super) fn read(&mut self) -> Input {
         self.outcome.warnings.clear();
-        self.watch.add(&self.policy);
-        let policy = self.policy.clone();
+        self.sources.watch.add(&self.options.policy);
+        let policy = self.options.policy.clone();
         let read = self.read_patiently(|files| prepare(&policy, files));
         let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
         let result = match read {
@@ -41,18 +41,18 @@ impl Agent {
                 if self.reconcile.policy_error.as_ref() != Some(why) {
                     log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
                 }
-                self.metrics.reload_errors += 1;
+                self.reported.metrics.reload_errors += 1;
                 // Nothing tells of the end of what passes.
-                self.look_again = is_passing;
+                self.belief.look_again = is_passing;
             }
         }
-        let is_new = self.wanted.is_none();
+        let is_new = self.belief.wanted.is_none();
         if is_new && result.is_err() {
             self.fall_back_to_confirmed();
         }
         let is_changed = result == Ok(Reading::Take);
         let is_other = self.refresh_lists(&result);
-        self.watch.drop_others();
+        self.sources.watch.drop_others();
         self.outcome.read = Some(result.clone().map(drop));
         match result {
             Ok(_) if is_changed || is_other => Input::Read(Ok(())),
@@ -74,8 +74,10 @@ impl Agent {
         read: impl Fn(&Watched<'_>) -> Result<Ready, Box<NotReady>>,
     ) -> Result<Ready, Box<NotReady>> {
         let files = Watched {
-            files: FileSystem { waits: self.follow },
-            watch: RefCell::new(&mut self.watch),
+            files: FileSystem {
+                waits: self.options.follow,
+            },
+            watch: RefCell::new(&mut self.sources.watch),
         };
         let mut tries = 1;
         loop {
@@ -92,7 +94,7 @@ impl Agent {
     /// Reads the lists of what is in force where that is not the policy that was read: it is on trial, or what was
     /// gone back to, or the policy is wrong. Returns whether there is something to load.
     fn refresh_lists(&mut self, read: &Result<Reading, String>) -> bool {
-        let entry = match (&self.wanted, read) {
+        let entry = match (&self.belief.wanted, read) {
             (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
             (Some(wanted), _) => wanted.kept.entry.clone(),
         };
@@ -101,11 +103,11 @@ impl Agent {
         };
         let ready = self.read_patiently(|files| prepare_stored(&text, files));
         let ready = ready.map_err(|why| why.text.trim_end().to_owned());
-        let read_digest = self.read_digest.clone();
+        let read_digest = self.belief.read_digest.clone();
         let warnings = std::mem::take(&mut self.outcome.warnings);
         let changed = ready.and_then(|ready| self.accept_host(ready));
         self.outcome.warnings = warnings;
-        self.read_digest = read_digest;
+        self.belief.read_digest = read_digest;
         changed.unwrap_or_else(|why| {
             log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
             false
@@ -118,12 +120,13 @@ impl Agent {
         let refused = self.state.refused();
         let situation = Situation {
             wanted: self
+                .belief
                 .wanted
                 .as_ref()
                 .map(|wanted| wanted.kept.entry.digest.as_str()),
-            is_trial: self.pending.is_some(),
+            is_trial: self.belief.pending.is_some(),
             refused: refused.as_deref(),
-            read: self.read_digest.as_deref(),
+            read: self.belief.read_digest.as_deref(),
             is_asked: wish.is_some(),
             locks_out: wish.is_none()
                 && lockout::check(&ready.ruleset, &Caller::anybody()).is_err(),
@@ -138,15 +141,15 @@ impl Agent {
                 })
             }
             Reading::Later => {
-                if self.read_digest.as_ref() != Some(&ready.digest) {
-                    self.read_digest = None; // it changed, and is taken when the trial is over
+                if self.belief.read_digest.as_ref() != Some(&ready.digest) {
+                    self.belief.read_digest = None; // it changed, and is taken when the trial is over
                 }
                 Ok(Reading::Later)
             }
             Reading::PassedOver => Ok(Reading::PassedOver),
             Reading::Refused => Err(format!(
                 "{} was rolled back from; it is taken again when its text changes, or by `peerwall reload`",
-                self.policy.display()
+                self.options.policy.display()
             )),
             Reading::LocksOut => {
                 let why = lockout::check(&ready.ruleset, &Caller::anybody());
@@ -157,8 +160,8 @@ impl Agent {
             }
             Reading::Take => {
                 let digest = ready.digest.clone();
-                self.take(&self.policy.clone(), ready, wish)?;
-                self.read_digest = Some(digest);
+                self.take(&self.options.policy.clone(), ready, wish)?;
+                self.belief.read_digest = Some(digest);
                 Ok(Reading::Take)
             }
         }
@@ -174,12 +177,14 @@ impl Agent {
             wanted.kept.ruleset == ready.ruleset
                 && (wanted.counts.is_null() || wanted.counts == told)
         };
-        let is_same = self.wanted.as_ref().is_none_or(is_same);
+        let is_same = self.belief.wanted.as_ref().is_none_or(is_same);
         if is_same {
             self.follow_links(&ready.policy);
         } else {
-            let ruleset = self.prepare_to_take(&self.policy.clone(), ready)?.ruleset;
-            if let Some(wanted) = &mut self.wanted {
+            let ruleset = self
+                .prepare_to_take(&self.options.policy.clone(), ready)?
+                .ruleset;
+            if let Some(wanted) = &mut self.belief.wanted {
                 wanted.kept.ruleset = ruleset;
                 if wanted.unsaved == Unsaved::Nothing {
                     wanted.unsaved = Unsaved::Ruleset;
@@ -187,10 +192,10 @@ impl Agent {
                 log::info!("lists, addresses, routes or neighbours changed");
             }
         }
-        if let Some(wanted) = &mut self.wanted {
+        if let Some(wanted) = &mut self.belief.wanted {
             wanted.counts = told;
         }
-        self.read_digest = Some(digest);
+        self.belief.read_digest = Some(digest);
         Ok(!is_same)
     }
 
@@ -201,10 +206,10 @@ impl Agent {
         }
         let cut = ready.policy.options.cut_revoked;
         let kept = self.prepare_to_take(path, ready)?;
-        self.wanted = Some(Wanted {
+        self.belief.wanted = Some(Wanted {
             kept,
             cut,
-            counts: std::mem::take(&mut self.counts),
+            counts: std::mem::take(&mut self.belief.counts),
             unsaved: Unsaved::Policy,
             unsaved_error: None,
         });
@@ -214,7 +219,7 @@ impl Agent {
     /// What comes before a policy is put in force: who may have written it, what it warns of, which backend, and
     /// what to follow.
     pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, String> {
-        if self.secure {
+        if self.options.secure {
             ready.check_permissions()?;
         }
         for warning in &ready.warnings {
@@ -233,7 +238,7 @@ impl Agent {
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
         }
-        self.counts = counts(&ready.policy);
+        self.belief.counts = counts(&ready.policy);
         self.state.store_text(&ready.digest, &ready.text);
         let cut = ready.policy.options.cut_revoked;
         Ok(Kept {
@@ -245,19 +250,19 @@ impl Agent {
     /// Listens for changes of the interfaces, addresses and routes that the policy depends on.
     pub(super) fn follow_links(&mut self, policy: &Policy) {
         let interests = links::interests(policy);
-        let followed = self.links.as_ref().map(Links::interests);
+        let followed = self.sources.links.as_ref().map(Links::interests);
         if followed.unwrap_or(&links::Interests::default()) == &interests {
             return;
         }
-        self.links = None;
+        self.sources.links = None;
         if interests.is_empty() {
             return;
         }
         match Links::open(interests) {
             Ok(links) => {
-                self.links = Some(links);
+                self.sources.links = Some(links);
                 // They may have changed between being asked for and being listened to.
-                self.look_again = self.follow;
+                self.belief.look_again = self.options.follow;
             }
             Err(err) => log::warn!("changes of interfaces and routes are not seen: {err}"),
         }

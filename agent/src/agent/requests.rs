@@ -19,27 +19,27 @@ impl Agent {
                 "holds the last good policy: {}",
                 err.lines().next().unwrap_or_default()
             ),
-            (None, None) => format!("keeps {}", self.policy.display()),
+            (None, None) => format!("keeps {}", self.options.policy.display()),
         }
     }
 
     pub(super) fn obey(&mut self, command: Command) -> Answer {
         match command {
             Command::Status => self.status(),
-            Command::Apply(policy, wish) if policy != self.policy => match wish.confirm {
+            Command::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => Answer::new(
                     control::Outcome::Trouble,
                     format!(
                         "the agent keeps {0}; try {1} out with --confirm, or make it that policy: mv {1} {0}",
-                        self.policy.display(),
+                        self.options.policy.display(),
                         policy.display()
                     ),
                     Value::Null,
                 ),
             },
             Command::Apply(_, wish) | Command::Reload(wish) => match wish.confirm {
-                Some(seconds) => self.try_out(&self.policy.clone(), wish, seconds),
+                Some(seconds) => self.try_out(&self.options.policy.clone(), wish, seconds),
                 None => self.reload(wish),
             },
             Command::Confirm(caller) => self.confirm(&caller),
@@ -95,18 +95,18 @@ impl Agent {
     pub(super) fn status(&self) -> Answer {
         let ago = |at: Duration| self.now().saturating_sub(at).as_secs();
         let reconcile = &self.reconcile;
-        let entry = self.wanted.as_ref().map(|wanted| &wanted.kept.entry);
+        let entry = self.belief.wanted.as_ref().map(|wanted| &wanted.kept.entry);
         let data = json!({
             "pid": std::process::id(),
             "started": self.started,
             "backend": self.holder.describe(),
             "uses": if self.holder.is_deaf() { "iptables" } else { "nft" },
-            "policy": self.policy,
-            "follows": self.follow,
+            "policy": self.options.policy,
+            "follows": self.options.follow,
             "in_force": entry.map(|entry| &entry.policy),
             "digest": entry.map(|entry| &entry.digest),
-            "unsaved": self.wanted.as_ref().and_then(|wanted| wanted.unsaved_error.as_ref()),
-            "counts": self.wanted.as_ref().map(|wanted| &wanted.counts),
+            "unsaved": self.belief.wanted.as_ref().and_then(|wanted| wanted.unsaved_error.as_ref()),
+            "counts": self.belief.wanted.as_ref().map(|wanted| &wanted.counts),
             "in_sync_seconds": reconcile.in_sync_since.map(ago),
             "repairs": reconcile.repairs,
             "storm": reconcile.is_storm(),
@@ -116,8 +116,8 @@ impl Agent {
             })),
             "last_error": reconcile.last_error,
             "policy_error": reconcile.policy_error,
-            "pending_seconds": self.pending.as_ref().map(|trial| trial.seconds_left(&store::clock())),
-            "others_gone": self.gone,
+            "pending_seconds": self.belief.pending.as_ref().map(|trial| trial.seconds_left(&store::clock())),
+            "others_gone": self.belief.gone,
         });
         Answer::new(control::Outcome::Done, self.headline(), data)
     }

@@ -26,14 +26,14 @@ impl Agent {
 
     /// Holds the rules by the other backend from the next change on, unless one was asked for at the start.
     pub(super) fn change_backend(&mut self, to_iptables: bool) -> Result<(), String> {
-        if self.asked.is_some() || self.holder.is_deaf() == to_iptables {
+        if self.options.asked.is_some() || self.holder.is_deaf() == to_iptables {
             return Ok(());
         }
         let name = match to_iptables {
             true => BackendName::Iptables,
             false => BackendName::Nft,
         };
-        self.hold_by(Holder::choose(name, self.owns)?);
+        self.hold_by(Holder::choose(name, self.options.owns)?);
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl Agent {
 
     /// Makes the rules be what is wanted.
     pub(super) fn converge(&mut self, why: &Why) -> Input {
-        let Some(wanted) = &self.wanted else {
+        let Some(wanted) = &self.belief.wanted else {
             return Input::Tick;
         };
         let begun = Instant::now();
@@ -66,16 +66,16 @@ impl Agent {
         let is_first = !is_unknown && self.holder.is_loaded() == Some(false);
         // Not before a repair: rules first.
         if is_first && !is_repair {
-            introduce(&mut self.connections);
+            introduce(&mut self.open.connections);
         }
         let mut result = self.holder.converge(Some(&wanted.kept.ruleset));
         if let Err(err) = &result
-            && self.asked.unwrap_or(BackendName::Auto) == BackendName::Auto
+            && self.options.asked.unwrap_or(BackendName::Auto) == BackendName::Auto
             && lacks(err)
         {
             log::warn!("{err}; going on with iptables");
             let ruleset = wanted.kept.ruleset.clone();
-            result = match Holder::choose(BackendName::Iptables, self.owns) {
+            result = match Holder::choose(BackendName::Iptables, self.options.owns) {
                 Ok(holder) => {
                     self.hold_by(holder);
                     self.holder.converge(Some(&ruleset))
@@ -83,11 +83,13 @@ impl Agent {
                 Err(err) => Err(BackendError::Transport(err)),
             };
         }
-        self.metrics.observe(begun.elapsed(), why, result.is_ok());
+        self.reported
+            .metrics
+            .observe(begun.elapsed(), why, result.is_ok());
         if let Why::Repair(culprits) = why {
             let nobody = culprits.is_empty().then(|| "unknown".to_owned());
             for name in culprits.iter().map(|who| who.process.clone()).chain(nobody) {
-                *self.blamed.entry(name).or_default() += 1;
+                *self.reported.blamed.entry(name).or_default() += 1;
             }
         }
         match result {
@@ -95,7 +97,7 @@ impl Agent {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
                 if is_first || is_unknown && done.change.is_some() {
-                    introduce(&mut self.connections);
+                    introduce(&mut self.open.connections);
                 }
                 match why {
                     Why::Policy | Why::Start | Why::Retry => {
@@ -104,7 +106,7 @@ impl Agent {
                     }
                     // Not now: whoever did it may do it again at once.
                     _ if done.change.is_some() => {
-                        self.sweep_due = Some(Instant::now() + SWEEP_AFTER);
+                        self.open.sweep_due = Some(Instant::now() + SWEEP_AFTER);
                     }
                     Why::Repair(_) | Why::Resync => {}
                 }
@@ -138,7 +140,7 @@ impl Agent {
             return;
         }
         let by_iptables = self.holder.is_deaf();
-        if let (Some(wanted), Some(generation)) = (&self.wanted, self.holder.generation()) {
+        if let (Some(wanted), Some(generation)) = (&self.belief.wanted, self.holder.generation()) {
             let kept = &wanted.kept;
             since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
         }

@@ -33,7 +33,7 @@ const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already, and 
 impl Loader for Agent {
     /// What cannot be loaded is not wanted any more: what was before goes on.
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
-        let old = self.wanted.take();
+        let old = self.belief.wanted.take();
         if let Err(err) = self.change_backend(kept.entry.by_iptables) {
             log::warn!("the backend stays: {err}");
         }
@@ -47,8 +47,8 @@ impl Loader for Agent {
             is_passing: true,
             ..Fault::new(why.clone())
         };
-        self.wanted = old;
-        if self.wanted.is_some() {
+        self.belief.wanted = old;
+        if self.belief.wanted.is_some() {
             self.feed(Input::Wanted);
             self.outcome.converged = Some(Err(fault.text.clone()));
         }
@@ -56,7 +56,7 @@ impl Loader for Agent {
     }
 
     fn unload(&mut self) -> Result<bool, Fault> {
-        self.wanted = None;
+        self.belief.wanted = None;
         let done = self.holder.converge(None);
         done.map(|done| done.change.is_some())
             .map_err(|err| crate::trial::of_backend(&err))
@@ -78,7 +78,7 @@ fn keeper<'k>(state: &'k State, agent: &'k mut Agent, who: Who) -> Keeper<'k, &'
 impl Agent {
     /// Wants a ruleset that the machine decides about: it is in the history already, or not yet.
     fn want(&mut self, kept: Kept) {
-        self.wanted = Some(Wanted {
+        self.belief.wanted = Some(Wanted {
             cut: kept.entry.cut,
             kept,
             counts: Value::Null,
@@ -93,9 +93,9 @@ impl Agent {
             Some(trial) if trial.is_loaded && !trial.is_over(&store::clock()) => {
                 log::warn!("{} still waits to be confirmed", trial.new.entry.policy);
                 self.want(trial.new.clone());
-                self.is_trial = true;
-                self.read_digest = self.digest_before(&trial);
-                self.pending = Some(trial);
+                self.belief.is_trial = true;
+                self.belief.read_digest = self.digest_before(&trial);
+                self.belief.pending = Some(trial);
             }
             Some(_) => self.end_trial(),
             None => {}
@@ -132,21 +132,21 @@ impl Agent {
     /// Digest of the policy as it was read before a trial, if that was in force then.
     fn digest_before(&self, trial: &Pending) -> Option<String> {
         let entry = trial.before.entry.as_ref()?;
-        (Path::new(&entry.policy) == self.policy).then(|| entry.digest.clone())
+        (Path::new(&entry.policy) == self.options.policy).then(|| entry.digest.clone())
     }
 
     /// The time of the trial is over, or it did not come into force.
     pub(super) fn end_trial(&mut self) {
         match self.go_back(Ending::RanOut) {
             Ok(trial) => {
-                self.pending = None;
+                self.belief.pending = None;
                 if let Some(trial) = trial {
-                    self.read_digest = self.digest_before(&trial);
+                    self.belief.read_digest = self.digest_before(&trial);
                     let text = ran_out(&trial);
                     notice::to_terminal(&trial.from, &text);
                     log::warn!("{text}");
                 }
-                self.look_again = self.follow;
+                self.belief.look_again = self.options.follow;
                 self.feed(Input::Tick);
             }
             // It still waits; the next turn tries again.
@@ -158,12 +158,17 @@ impl Agent {
     /// too. Policy files that changed during the trial are left to the next agent.
     pub(super) fn end_trial_at_stop(&mut self) {
         for tries_left in (0..STOP_TRIES).rev() {
-            let Some(policy) = self.pending.as_ref().map(|t| t.new.entry.policy.clone()) else {
+            let Some(policy) = self
+                .belief
+                .pending
+                .as_ref()
+                .map(|t| t.new.entry.policy.clone())
+            else {
                 return;
             };
             match self.go_back(Ending::Stopped) {
                 Ok(trial) => {
-                    self.pending = None;
+                    self.belief.pending = None;
                     if let Some(trial) = trial {
                         let text = stopped(&trial);
                         notice::to_terminal(&trial.from, &text);
@@ -182,7 +187,7 @@ impl Agent {
 
     fn go_back(&mut self, why: Ending) -> Result<Option<Pending>, Refusal> {
         let state = self.state.clone();
-        self.is_trial = false;
+        self.belief.is_trial = false;
         let mut keeper = keeper(&state, self, Who::process("agent"));
         locked(&state, || {
             keep::go_back(&mut keeper, None, why).map_err(Refusal::State)
@@ -212,9 +217,13 @@ impl Agent {
         wish: &Wish,
         seconds: u64,
     ) -> Result<(), String> {
-        let in_force = self.wanted.as_ref().map(|wanted| &wanted.kept.entry.digest);
-        if self.pending.is_none() && in_force == Some(&ready.digest) {
-            let why = match self.follow {
+        let in_force = self
+            .belief
+            .wanted
+            .as_ref()
+            .map(|wanted| &wanted.kept.entry.digest);
+        if self.belief.pending.is_none() && in_force == Some(&ready.digest) {
+            let why = match self.options.follow {
                 true => NOTHING_TO_CONFIRM_FOLLOWED,
                 false => NOTHING_TO_CONFIRM,
             };
@@ -226,9 +235,9 @@ impl Agent {
         let before = self.before(ready.policy.options.cut_revoked)?;
         let digest = ready.digest.clone();
         let kept = self.prepare_to_take(policy, ready)?;
-        let counts = std::mem::take(&mut self.counts);
+        let counts = std::mem::take(&mut self.belief.counts);
         let state = self.state.clone();
-        let was_trial = std::mem::replace(&mut self.is_trial, true);
+        let was_trial = std::mem::replace(&mut self.belief.is_trial, true);
         let mut keeper = keeper(&state, self, Who::caller("apply", &wish.caller));
         let time = Duration::from_secs(seconds);
         let caller = wish.caller.clone();
@@ -237,17 +246,17 @@ impl Agent {
         });
         match tried {
             // Not read back: an agent that owns the table and does not know of the trial would keep it for good.
-            Ok(trial) => self.pending = Some(trial),
+            Ok(trial) => self.belief.pending = Some(trial),
             Err(refusal) => {
-                self.is_trial = was_trial;
+                self.belief.is_trial = was_trial;
                 return Err(refusal.to_string());
             }
         }
-        if let Some(wanted) = &mut self.wanted {
+        if let Some(wanted) = &mut self.belief.wanted {
             wanted.counts = counts;
         }
-        if policy == self.policy {
-            self.read_digest = Some(digest);
+        if policy == self.options.policy {
+            self.belief.read_digest = Some(digest);
         }
         Ok(())
     }
@@ -258,7 +267,7 @@ impl Agent {
     /// If that cannot be told.
     fn before(&mut self, cut: bool) -> Result<Before, String> {
         let by_iptables = self.holder.is_deaf();
-        Ok(match &self.wanted {
+        Ok(match &self.belief.wanted {
             Some(wanted) => Before {
                 entry: Some(wanted.kept.entry.clone()),
                 ruleset: Some(wanted.kept.ruleset.clone()),
@@ -286,14 +295,14 @@ impl Agent {
             Ok(trial) => trial,
             Err(refusal) => return refused(&refusal.to_string()),
         };
-        self.is_trial = false;
-        self.pending = None;
-        self.look_again = self.follow;
+        self.belief.is_trial = false;
+        self.belief.pending = None;
+        self.belief.look_again = self.options.follow;
         self.outcome = Outcome::default();
         self.outcome.spare = revocation::spared(caller, false);
         self.cut(trial.before.ruleset.as_ref(), false);
         let confirmed = trial.new.entry.policy;
-        let policy = self.policy.display().to_string();
+        let policy = self.options.policy.display().to_string();
         let text = match confirmed == policy {
             true => format!("confirmed: {confirmed} stays"),
             false => format!(
@@ -312,21 +321,21 @@ impl Agent {
     pub(super) fn rollback(&mut self, caller: &Caller) -> Answer {
         let state = self.state.clone();
         self.outcome = Outcome::default();
-        let was_trial = std::mem::replace(&mut self.is_trial, false);
+        let was_trial = std::mem::replace(&mut self.belief.is_trial, false);
         let mut keeper = keeper(&state, self, Who::caller("rollback", caller));
         match locked(&state, || keep::roll_back(&mut keeper)) {
             Ok(done) => {
-                if let Some(trial) = self.pending.take() {
-                    self.read_digest = self.digest_before(&trial);
+                if let Some(trial) = self.belief.pending.take() {
+                    self.belief.read_digest = self.digest_before(&trial);
                 }
                 // It may have changed during the trial.
-                self.look_again = self.follow;
+                self.belief.look_again = self.options.follow;
                 let answer = Answer::new(control::Outcome::Done, rolled_back(&done), Value::Null);
                 self.feed(Input::Tick);
                 answer
             }
             Err(refusal) => {
-                self.is_trial = was_trial;
+                self.belief.is_trial = was_trial;
                 refused(&refusal.to_string())
             }
         }
@@ -334,7 +343,7 @@ impl Agent {
 
     /// Refuses what would end a trial by accident.
     pub(super) fn refuse_during_trial(&self) -> Option<Answer> {
-        let trial: &Pending = self.pending.as_ref()?;
+        let trial: &Pending = self.belief.pending.as_ref()?;
         let refusal = Refusal::Waits {
             policy: trial.new.entry.policy.clone(),
             seconds: trial.seconds_left(&store::clock()),
@@ -346,10 +355,10 @@ impl Agent {
     pub(super) fn note(&mut self) {
         let state = self.state.clone();
         let by_iptables = self.holder.is_deaf();
-        if self.is_trial {
+        if self.belief.is_trial {
             return;
         }
-        let Some(wanted) = &mut self.wanted else {
+        let Some(wanted) = &mut self.belief.wanted else {
             return;
         };
         let unsaved = std::mem::replace(&mut wanted.unsaved, Unsaved::Nothing);
@@ -370,7 +379,7 @@ impl Agent {
             noted.map_err(Refusal::State)
         });
         let error = noted.err().map(|err| err.to_string());
-        let Some(wanted) = &mut self.wanted else {
+        let Some(wanted) = &mut self.belief.wanted else {
             return;
         };
         if let Some(err) = &error {
