@@ -1,0 +1,167 @@
+//! What is in force for good, in order.
+
+use super::trial::{drop_trial, load_with_lists, nothing_waits, restore, settle, waiting};
+use super::{Entry, Fault, KEPT, Kept, Kind, Record, Refusal, World};
+
+/// Puts a ruleset in force for good.
+///
+/// # Errors
+/// [`Refusal::Waits`], [`Refusal::NotLoaded`]; [`Refusal::State`] if it is in force, but the next boot will not
+/// load it.
+pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refusal> {
+    nothing_waits(world)?;
+    world.load(new).map_err(Refusal::NotLoaded)?;
+    keep(world, new).map_err(Refusal::State)
+}
+
+/// Removes whatever ruleset of ours is in force. Returns whether there was one.
+///
+/// # Errors
+/// [`Refusal::Waits`], since the trial's guard would load what was before; [`Refusal::NotLoaded`] if it cannot be
+/// removed.
+pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
+    nothing_waits(world)?;
+    let was_loaded = world.unload().map_err(Refusal::NotLoaded)?;
+    if was_loaded {
+        world.record(of(Kind::Removed, None));
+    }
+    Ok(was_loaded)
+}
+
+/// Notes a ruleset that is in force for good. The same text once more is no new entry; what it means on this host
+/// may be another ruleset.
+///
+/// # Errors
+/// [`Fault`] if that cannot be read or written.
+pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Fault> {
+    let added = add(world, new, None)?;
+    if added.is_new {
+        world.record(of(Kind::Applied, Some(&added.entry)));
+    }
+    Ok(())
+}
+
+/// Stores the ruleset that the last entry's policy means now that a list or this host's addresses changed, for the
+/// next boot. The history stays as it is.
+///
+/// # Errors
+/// [`Fault`] if that cannot be read or written.
+pub fn update<W: World>(world: &mut W, kept: &Kept<W::Ruleset>) -> Result<(), Fault> {
+    let history = world.history()?;
+    let last = history.last();
+    match last.filter(|last| last.digest == kept.entry.digest) {
+        Some(last) => store_changed(world, last, &kept.ruleset),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn store_changed<W: World>(
+    world: &mut W,
+    entry: &Entry,
+    ruleset: &W::Ruleset,
+) -> Result<(), Fault> {
+    if world.stored(entry).as_ref() == Ok(ruleset) {
+        return Ok(());
+    }
+    world.store(entry.number, ruleset)
+}
+
+/// A record of something that is no trial.
+pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
+    Record {
+        kind,
+        entry,
+        seconds: None,
+    }
+}
+
+/// The last entry of the history.
+pub(super) struct Added {
+    pub(super) entry: Entry,
+    is_new: bool,
+}
+
+/// Adds to the history.
+pub(super) fn add<W: World>(
+    world: &mut W,
+    new: &Kept<W::Ruleset>,
+    settles: Option<u64>,
+) -> Result<Added, Fault> {
+    let mut history = world.history()?;
+    let digest = &new.entry.digest;
+    let last = history.last();
+    let same = last.filter(|last| last.digest == *digest);
+    let is_new = same.is_none();
+    let entry = match same {
+        Some(last) => {
+            store_changed(world, last, &new.ruleset)?;
+            last.clone()
+        }
+        None => {
+            let number = last.map_or(1, |last| last.number + 1);
+            world.store(number, &new.ruleset)?;
+            let entry = Entry {
+                number,
+                ..new.entry.clone()
+            };
+            history.kept.push(entry.clone());
+            entry
+        }
+    };
+    let changed = is_new || history.refused.is_some() || settles.is_some();
+    if is_new {
+        let extra = history.kept.len().saturating_sub(KEPT);
+        history.kept.drain(..extra);
+    }
+    history.refused = None;
+    history.settled = settles.or(history.settled);
+    if changed {
+        world.set_history(&history)?;
+    }
+    Ok(Added { entry, is_new })
+}
+
+/// What came of going back by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RolledBack {
+    /// A trial ended; with what could not be noted of that.
+    Trial(Option<Fault>),
+    /// This entry is in force again; with what could not be noted of that.
+    To(Entry, Option<Fault>),
+}
+
+/// Ends the trial that waits, or goes back to the ruleset before the last one.
+///
+/// # Errors
+/// [`Refusal`]; then everything is as it was.
+pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
+    if let Some(trial) = waiting(world).map_err(Refusal::State)? {
+        if trial.is_of_this_boot(&world.clock()) {
+            restore(world, &trial).map_err(Refusal::NotLoaded)?;
+            let noted = settle(world, &trial);
+            if noted.is_err() {
+                // It is over all the same, unless it can be neither noted nor cleared.
+                let _ = world.set_trial(None);
+            }
+            world.record(trial.record(Kind::RolledBack));
+            return Ok(RolledBack::Trial(noted.err()));
+        }
+        drop_trial(world, &trial).map_err(Refusal::State)?;
+    }
+    let mut history = world.history().map_err(Refusal::State)?;
+    let undone = history.kept.pop();
+    let Some(entry) = history.last().cloned() else {
+        return Err(Refusal::NothingBefore);
+    };
+    let ruleset = world.stored(&entry).map_err(Refusal::State)?;
+    let kept = Kept {
+        entry: entry.clone(),
+        ruleset,
+    };
+    let loaded = load_with_lists(world, &kept).map_err(Refusal::NotLoaded)?;
+    history.refused = undone.as_ref().map(|entry| entry.digest.clone());
+    let noted = world.set_history(&history);
+    let noted = noted.and_then(|()| store_changed(world, &entry, &loaded.ruleset));
+    world.record(of(Kind::RolledBack, undone.as_ref()));
+    Ok(RolledBack::To(entry, noted.err()))
+}

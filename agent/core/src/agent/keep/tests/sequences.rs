@@ -1,0 +1,279 @@
+//! Random sequences of events, failures, deaths and boots, against a small model.
+
+use super::*;
+
+/// One thing that happens to a host.
+#[derive(Debug, Clone)]
+enum Event {
+    Apply(R),
+    TryOut(R),
+    Confirm(C),
+    /// The guard looks, or the agent does.
+    Look,
+    RollBack,
+    Remove,
+    /// Whether into a kernel that lacks what nf_tables needs.
+    Reboot(bool),
+    Wait(u64),
+    /// The agent reads its policy because a file changed.
+    Read(R),
+    /// The agent reads lists because they changed.
+    Lists(R),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let number = 1u8..5;
+    prop_oneof![
+        2 => number.clone().prop_map(Event::Apply),
+        3 => number.clone().prop_map(Event::TryOut),
+        3 => (1u8..3).prop_map(Event::Confirm),
+        3 => Just(Event::Look),
+        1 => Just(Event::RollBack),
+        1 => Just(Event::Remove),
+        1 => any::<bool>().prop_map(Event::Reboot),
+        3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
+        2 => number.prop_map(Event::Read),
+        2 => (0u8..4).prop_map(|times| Event::Lists(times * LISTS)),
+    ]
+}
+
+fn mishaps() -> impl Strategy<Value = Vec<Mishap>> {
+    let one = prop_oneof![
+        12 => Just(Mishap::None),
+        1 => Just(Mishap::Fails),
+        1 => Just(Mishap::Passes),
+        1 => Just(Mishap::Unknown),
+        1 => Just(Mishap::DiesBefore),
+        1 => Just(Mishap::DiesAfter),
+    ];
+    prop_oneof![
+        1 => Just(Vec::new()),
+        1 => prop::collection::vec(one, 0..12),
+    ]
+}
+
+/// What may be, told from the events alone.
+#[derive(Debug, Default)]
+struct Model {
+    /// Policies that may be in the history: applied, or confirmed from elsewhere.
+    permitted: BTreeSet<String>,
+    /// Whether something of ours has to be loaded.
+    is_closed: bool,
+    /// A trial that was refused: it must not come into force.
+    failed: Option<R>,
+}
+
+struct Run {
+    memory: Memory,
+    model: Model,
+}
+
+impl Run {
+    fn happen(&mut self, event: &Event, mishaps: &[Mishap]) {
+        self.memory.mishaps = mishaps.iter().copied().collect();
+        let loaded = self.memory.loaded.clone();
+        // Whether today's members have to be in force if nothing fails.
+        let mut is_current = false;
+        match event {
+            Event::Apply(number) => self.apply(*number),
+            Event::TryOut(number) => {
+                self.model.failed = None;
+                if try_number(&mut self.memory, *number).is_err() {
+                    self.model.failed = Some(*number).filter(|number| !loaded.contains(number));
+                }
+            }
+            Event::Confirm(caller) => is_current = self.confirm(*caller),
+            Event::Look => is_current = self.look(),
+            Event::RollBack => {
+                let done = roll_back(&mut self.memory);
+                is_current = matches!(done, Ok(RolledBack::To(..)));
+            }
+            Event::Lists(lists) => is_current = self.lists(*lists),
+            Event::Remove => {
+                // From here on, nothing of ours has to be in force.
+                let done = remove(&mut self.memory);
+                self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
+            }
+            Event::Reboot(lacks) => self.reboot(*lacks),
+            Event::Wait(millis) => self.memory.millis += millis,
+            Event::Read(number) => self.read(*number),
+        }
+        if let (true, [], Some(kernel)) = (is_current, mishaps, self.memory.kernel) {
+            let members = kernel - kernel % LISTS;
+            assert_eq!(members, self.memory.lists, "old members after {event:?}");
+        }
+        // Whatever died, another goes on.
+        self.memory.restart();
+    }
+
+    fn apply(&mut self, number: R) {
+        self.model.failed = None;
+        let waited = self.memory.trial.is_some();
+        let new = with_lists(number, self.memory.lists);
+        let result = apply(&mut self.memory, &new);
+        self.model.is_closed |= result.is_ok();
+        if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) || !waited {
+            self.model.permitted.insert(number.to_string());
+        }
+    }
+
+    /// Whether it was confirmed.
+    fn confirm(&mut self, caller: C) -> bool {
+        let trial = self.memory.trial.clone();
+        let may = trial.is_some_and(|trial| {
+            trial.from != caller && !trial.is_over(&self.memory.clock()) && trial.is_loaded
+        });
+        if may {
+            let digest = self
+                .memory
+                .trial
+                .as_ref()
+                .map(|t| t.new.entry.digest.clone());
+            self.model.permitted.extend(digest);
+        }
+        let confirmed = confirm(&mut self.memory, &caller);
+        assert!(may || confirmed.is_err(), "confirmed what may not be");
+        self.model.is_closed |= confirmed.is_ok();
+        confirmed.is_ok()
+    }
+
+    /// As the agent does. Whether they were loaded.
+    fn lists(&mut self, lists: R) -> bool {
+        let memory = &mut self.memory;
+        memory.lists = lists;
+        let (Ok(trial), Ok(history)) = (waiting(memory), memory.history()) else {
+            return false;
+        };
+        let is_trial = trial.is_some();
+        let entry = match trial {
+            Some(trial) => trial.is_loaded.then_some(trial.new.entry),
+            None => history.last().cloned(),
+        };
+        let Some(entry) = entry else { return false };
+        let Some(ruleset) = memory.recompile(&entry) else {
+            return false;
+        };
+        let kept = Kept { entry, ruleset };
+        if memory.load(&kept).is_err() {
+            return false;
+        }
+        if !is_trial {
+            let _ = update(memory, &kept);
+        }
+        assert_eq!(memory.history, history, "lists changed the history");
+        true
+    }
+
+    /// Whether a trial of which it is known what was before was gone back from.
+    fn look(&mut self) -> bool {
+        let over = waiting(&mut self.memory)
+            .ok()
+            .flatten()
+            .is_some_and(|trial| trial.is_over(&self.memory.clock()));
+        if !over {
+            return false;
+        }
+        let gone = go_back(&mut self.memory, None, Ending::RanOut);
+        matches!(gone, Ok(Some(trial)) if trial.before.entry.is_some() && trial.before.ruleset.is_some())
+    }
+
+    fn reboot(&mut self, lacks: bool) {
+        self.memory.lacks.0 = (0..=R::MAX).filter(|_| lacks).collect();
+        let mishaps = std::mem::take(&mut self.memory.mishaps);
+        self.memory.reboot();
+        self.memory.mishaps = mishaps;
+        let refused = self.memory.history.refused.clone();
+        let boot = boot(&mut self.memory, |_| Ok(policy(9)), &policy(CLOSED));
+        self.model.is_closed = boot.booted != Booted::Nothing;
+        if let (Booted::Policy(entry), false) = (&boot.booted, self.memory.is_dead) {
+            assert_ne!(
+                Some(&entry.digest),
+                refused.as_ref(),
+                "loaded what was gone back from"
+            );
+        }
+    }
+
+    /// As the agent does.
+    fn read(&mut self, number: R) {
+        let (Ok(trial), Ok(history)) = (waiting(&mut self.memory), self.memory.history()) else {
+            return;
+        };
+        let wanted = match &trial {
+            Some(trial) => Some(trial.new.entry.digest.clone()),
+            None => history.last().map(|last| last.digest.clone()),
+        };
+        let digest = number.to_string();
+        let reading = judge(
+            Situation {
+                wanted: wanted.as_deref(),
+                is_trial: trial.is_some(),
+                refused: history.refused.as_deref(),
+                read: None,
+                is_asked: false,
+                locks_out: false,
+            },
+            &digest,
+        );
+        if reading == Reading::Take {
+            assert_ne!(history.refused.as_ref(), Some(&digest));
+            self.apply(number);
+        }
+    }
+
+    fn check(&mut self, event: &Event) {
+        let memory = &self.memory;
+        if self.model.is_closed {
+            assert!(memory.kernel.is_some(), "open after {event:?}");
+        }
+        for digest in memory.digests() {
+            assert!(
+                self.model.permitted.contains(digest),
+                "{digest} is in the history after {event:?}"
+            );
+        }
+        let twice = memory.digests().windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(!twice, "an entry twice after {event:?}");
+    }
+
+    /// With nothing failing any more, everything is resolved when time has passed.
+    fn settle(&mut self) {
+        self.memory.restart();
+        self.memory.millis += 3_600_000;
+        let _ = (self.look(), self.look());
+        let memory = &mut self.memory;
+        assert_eq!(waiting(memory).unwrap(), None, "a trial is left");
+        if let Some(failed) = self.model.failed {
+            let last = memory.history.last().map(|last| last.digest.clone());
+            let applied = last == Some(failed.to_string());
+            assert!(
+                applied || memory.kernel.map(|kernel| kernel % LISTS) != Some(failed),
+                "what failed came into force"
+            );
+        }
+    }
+}
+
+/// Four times as many sequences as other tests have cases; `PROPTEST_CASES=25000` sends a hundred thousand.
+fn sequences() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: default.cases * 4,
+        ..default
+    }
+}
+
+proptest! {
+    #![proptest_config(sequences())]
+    #[test]
+    fn no_sequence_of_events_failures_and_deaths_breaks_a_promise(
+        events in prop::collection::vec((event(), mishaps()), 1..25)
+    ) {
+        let mut run = Run { memory: Memory::default(), model: Model::default() };
+        for (event, mishaps) in &events {
+            run.happen(event, mishaps);
+            run.check(event);
+        }
+        run.settle();
+    }
+}
