@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Where the policy is unless said otherwise.
+/// Default path of the policy.
 pub const POLICY: &str = "/etc/peerwall/policy.toml";
 
 /// A firewall for cluster nodes: a TOML peer policy becomes one nftables table.
@@ -16,7 +16,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     name = "peerwall",
     version,
     about,
-    after_help = "Exit codes: 0 done, or nothing to do; 1 from `plan`: there are changes, from `status`: not as the policy says; 2 trouble, and nothing was changed.",
+    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from `status`: not in sync; 2 error, nothing was changed.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -24,11 +24,11 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Say more; twice for even more. RUST_LOG does the same in detail
+    /// Log more; twice for even more. RUST_LOG sets it in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
 
-    /// Directory with the programs of iptables and ipset, instead of the usual ones; PATH is not used
+    /// Directory of the iptables and ipset programs, instead of the usual ones; PATH is not used
     #[arg(long, global = true, value_name = "FOLDER")]
     pub iptables: Option<PathBuf>,
 }
@@ -36,63 +36,63 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read the policy and say what is wrong with it, all at once; also runs the tests it has of itself
+    /// Check the policy: all errors and warnings at once, and its own expectations
     Check(PolicyArgs),
-    /// Show what apply would change, in words and in nft's text; changes nothing
+    /// Show what apply would change, in words and as nft or iptables text; changes nothing
     ///
-    /// The kernel is asked whether it would take it. Exits with 0 if there is nothing to do, 1 if
-    /// there are changes, 2 on trouble.
+    /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1 if there are,
+    /// 2 on error.
     Plan(BackendArgs),
-    /// Make the kernel hold what the policy says, in one transaction
+    /// Apply the policy in one transaction
     Apply(ApplyArgs),
-    /// Stay, and keep this host as the policy says: when files change, and when somebody changes the rules
+    /// Run as a daemon: re-apply when the policy files change, repair when another program changes the rules
     ///
-    /// Ends with SIGTERM or SIGINT, and leaves the rules in place. SIGHUP reads the policy again. At most
-    /// one agent runs in a network namespace.
+    /// SIGTERM or SIGINT end it and leave the rules in place; SIGHUP reads the policy again. At most one agent runs in
+    /// a network namespace.
     Run(RunArgs),
-    /// Have the agent read the policy now and say what came of it
+    /// Tell the agent to read the policy now, and print the result
     Reload(WishArgs),
-    /// Confirm what was applied with --confirm, from a new connection or terminal
+    /// Confirm a policy that was applied with --confirm; from a new connection or terminal
     Confirm,
-    /// Go back to what was confirmed before; the policy is not taken again until it changes
+    /// Go back to the previous confirmed ruleset; the policy is not applied again until it changes
     Rollback,
     /// Show what was applied, tried, confirmed and rolled back, and by whom; and the confirmed rulesets, with
     /// what each changed
     History(HistoryArgs),
-    /// Load what was confirmed last, without reading the policy; for the start of the machine
+    /// Load the last confirmed ruleset without reading the policy (used at boot)
     ///
-    /// If nothing was confirmed yet, applies the policy. If that is wrong too, closes the host but for
-    /// the safe core and ssh, and says so.
+    /// If nothing was confirmed yet, applies the policy. If that has errors too, closes the host except for ssh and
+    /// the safe core.
     Boot {
         /// The policy file
         #[arg(default_value = POLICY)]
         policy: PathBuf,
     },
-    /// Wait until something has to be confirmed by, and go back if nobody else does
+    /// Roll back a trial when its time is over (started by apply --confirm)
     #[command(hide = true)]
     Guard,
-    /// Print the whole ruleset, as input for nft or for iptables-restore
+    /// Print the whole ruleset as input for nft or iptables-restore
     Render(RenderArgs),
-    /// Say whether the policy is in force, who owns the table, and what it counted
+    /// Show whether the policy is in force, who owns the table, and packet counters
     ///
-    /// Exits with 0 if the table is what the policy says, 1 if not, 2 on trouble.
+    /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
-    /// Make a policy of iptables rules: of rules-save files, a cloud-config, or what is loaded now
+    /// Convert iptables rules into a policy: from rules-save files, a cloud-config, or the live rules
     ///
-    /// The policy is printed to standard output; to standard error goes what became of each line, where
-    /// the policy differs from the rules, packet by packet, and what was wrong with the rules. Nothing is
-    /// changed. Exits with 0, with 1 if `--strict` is not met, with 2 if a file cannot be read.
+    /// Prints the policy to standard output, and a report to standard error: the result for each line, each difference
+    /// between policy and rules, packet by packet, and problems in the rules. Changes nothing. Exits with 0, with 1 if
+    /// `--strict` is not met, with 2 if a file cannot be read.
     Import(ImportArgs),
-    /// Take our table, or our chains, away, and nothing else
+    /// Remove peerwall's table (or iptables chains); touches nothing else
     Remove(RemoveArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write man pages into a folder
+    /// Write man pages into a directory
     Man {
-        /// The folder; made if it is not there
+        /// The directory; created if missing
         folder: PathBuf,
     },
 }
@@ -131,14 +131,14 @@ pub struct PolicyArgs {
     pub output: OutputArgs,
 }
 
-/// What holds the rules.
+/// A backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendName {
-    /// nft, or iptables if the kernel lacks nf_tables or a part of it that the policy needs
+    /// nft; iptables if the kernel lacks nf_tables or a feature that the policy needs
     Auto,
-    /// nf_tables, by netlink: one transaction for both families
+    /// nf_tables over netlink: one transaction for both families
     Nft,
-    /// iptables-restore and ip6tables-restore, in chains of our own, where nf_tables is missing
+    /// iptables-restore and ip6tables-restore, in chains of peerwall's own
     Iptables,
 }
 
@@ -149,7 +149,7 @@ pub struct BackendArgs {
     #[command(flatten)]
     pub policy: PolicyArgs,
 
-    /// What holds the rules; otherwise the policy's `[options] backend`, which is auto if it is not there
+    /// Backend to use [default: `[options] backend` of the policy, else auto]
     #[arg(long, value_enum)]
     pub backend: Option<BackendName>,
 }
@@ -161,7 +161,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub of: BackendArgs,
 
-    /// Show it again every two seconds, until it is interrupted
+    /// Refresh every two seconds until interrupted
     #[arg(long)]
     pub watch: bool,
 
@@ -177,7 +177,7 @@ pub struct RemoveArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// What holds the rules
+    /// Backend to remove the rules of
     #[arg(long, value_enum, default_value_t = BackendName::Auto)]
     pub backend: BackendName,
 }
@@ -189,28 +189,28 @@ pub struct RunArgs {
     #[arg(default_value = POLICY)]
     pub policy: PathBuf,
 
-    /// What holds the rules; otherwise the policy's `[options] backend`, which is auto if it is not there
+    /// Backend to use [default: `[options] backend` of the policy, else auto]
     #[arg(long, value_enum)]
     pub backend: Option<BackendName>,
 
-    /// Do not own the table, as on kernels before 6.9: others can change it, and are repaired
+    /// Do not lock the table, as on kernels before 6.9: others can change it, and their changes are repaired
     #[arg(long)]
     pub no_owner: bool,
 
-    /// Read the policy at the start and when `peerwall reload` or SIGHUP says so, not whenever one of its
-    /// files changes: so that `peerwall reload --confirm` comes before anything is in force
+    /// Read the policy only at the start and on `peerwall reload` or SIGHUP, not whenever its files change, so that
+    /// `peerwall reload --confirm` can try a change before it is in force
     #[arg(long)]
     pub no_follow: bool,
 
-    /// Take policy files that others than root can write
+    /// Accept policy files writable by users other than root
     #[arg(long)]
     pub insecure_permissions: bool,
 
-    /// Write metrics to this file, as OpenMetrics text, for node_exporter's textfile collector
+    /// Write metrics to FILE as OpenMetrics text, for node_exporter's textfile collector
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
 
-    /// Answer who asks for /metrics by HTTP here: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:PATH`
+    /// Serve /metrics over HTTP at this address: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:PATH`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Listen>,
 }
@@ -218,15 +218,15 @@ pub struct RunArgs {
 /// How a policy is to be put in force.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WishArgs {
-    /// Go back by itself after this time (60s, 5m), unless `peerwall confirm` comes before
+    /// Roll back automatically after this time (60s, 5m) unless confirmed with `peerwall confirm`
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub confirm: Option<u64>,
 
-    /// Even if it would not let the caller's own ssh connection in again
+    /// Apply even if it would lock out your current SSH session
     #[arg(long)]
     pub force: bool,
 
-    /// End every open connection that the policy refuses, also those that it did not admit before
+    /// End every open connection that the policy refuses, also those that the previous policy refused
     #[arg(long, conflicts_with = "confirm")]
     pub end_refused: bool,
 }
@@ -253,12 +253,12 @@ pub struct ApplyArgs {
     #[command(flatten)]
     pub to: BackendArgs,
 
-    /// Stay, and with that own the table so that nobody else can change it, until SIGINT or
-    /// SIGTERM. The rules stay behind. Only nft can do this
+    /// Keep running and lock the table, so that nobody else can change it, until SIGINT or SIGTERM; the rules stay
+    /// afterwards. nft only
     #[arg(long, conflicts_with_all = ["backend", "confirm"])]
     pub hold: bool,
 
-    /// Take policy files that others than root can write
+    /// Accept policy files writable by users other than root
     #[arg(long)]
     pub insecure_permissions: bool,
 
@@ -270,24 +270,24 @@ pub struct ApplyArgs {
 /// What to import.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
-    /// Files as iptables-save, ip6tables-save and `ipset save` write them, or a cloud-config with such
-    /// files in it; `-` for standard input
+    /// Output of iptables-save, ip6tables-save and `ipset save`, or a cloud-config that contains such files; `-` for
+    /// standard input
     #[arg(required_unless_present_any = ["v4", "v6", "live"])]
     pub files: Vec<PathBuf>,
 
-    /// A file of IPv4 rules, where nothing in it tells
+    /// Read FILE as IPv4 rules when its content does not say which family it is
     #[arg(long, value_name = "FILE")]
     pub v4: Vec<PathBuf>,
 
-    /// A file of IPv6 rules, where nothing in it tells
+    /// Read FILE as IPv6 rules when its content does not say which family it is
     #[arg(long, value_name = "FILE")]
     pub v6: Vec<PathBuf>,
 
-    /// What iptables, ip6tables and ipset hold now
+    /// Import the live rules of iptables, ip6tables and ipset
     #[arg(long, conflicts_with_all = ["files", "v4", "v6"])]
     pub live: bool,
 
-    /// Print no policy, and fail, unless every line was taken
+    /// Fail and print no policy unless every line was converted
     #[arg(long)]
     pub strict: bool,
 
@@ -303,7 +303,7 @@ pub struct RenderArgs {
     #[arg(default_value = POLICY)]
     pub policy: PathBuf,
 
-    /// What to print it as
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub format: Format,
 }
@@ -315,16 +315,16 @@ pub enum Format {
     Nft,
     /// Input for `nft -j -f`, libnftables-json(5)
     Json,
-    /// Input for `iptables-restore --noflush`: IPv4, in chains of our own
+    /// Input for `iptables-restore --noflush`: IPv4, in chains of peerwall's own
     Iptables,
-    /// Input for `ip6tables-restore --noflush`: IPv6, in chains of our own
+    /// Input for `ip6tables-restore --noflush`: IPv6, in chains of peerwall's own
     Ip6tables,
 }
 
 impl Args {
     /// How much to log, unless RUST_LOG says so.
     pub fn log_level(&self) -> log::LevelFilter {
-        // Who stays says what he does.
+        // A daemon logs what it does.
         let stays = matches!(self.command, Some(Command::Run(_)));
         match self.verbose + u8::from(stays) {
             0 => log::LevelFilter::Warn,
