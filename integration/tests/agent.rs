@@ -172,13 +172,13 @@ netns_test! {
         assert!(agent.status().unwrap()["policy_error"].is_null());
         agent.signal("HUP");
         let reload = host.peerwall(&["reload"]);
-        assert!(reload.status.success() && said(&reload).contains("nothing to do"), "{}", said(&reload));
+        assert!(reload.status.success() && said(&reload).contains("no changes"), "{}", said(&reload));
         // A second agent, and an apply of another policy, find this one.
         let second = host.command(peerwall_bin()).arg("run").arg(&path).output().unwrap();
         assert!(second.status.code() == Some(2) && said(&second).contains("another agent"), "{}", said(&second));
         let other = write(base, "other.toml", &policy(&["192.0.2.99"]));
         let apply = host.peerwall(&["apply", other.to_str().unwrap()]);
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("the agent keeps"), "{}", said(&apply));
+        assert!(apply.status.code() == Some(2) && said(&apply).contains("the agent manages"), "{}", said(&apply));
         // SIGTERM leaves the rules.
         agent.end();
         assert!(peers(&host).contains("192.0.2.6"));

@@ -69,8 +69,8 @@ netns_test! {
         let in_sync = format!("in sync with {}", path.display());
         for (args, want) in [
             (&["status"][..], in_sync.as_str()),
-            (&["plan"], "nothing to do"),
-            (&["apply"], "nothing to do"),
+            (&["plan"], "no changes"),
+            (&["apply"], "no changes"),
             (&["check"], ": ok."),
             (&[], in_sync.as_str()),
         ] {

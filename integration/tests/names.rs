@@ -59,7 +59,7 @@ netns_test! {
 
         let log = || fs::read_to_string(&log).unwrap();
         change(&["delete", "table", "ip", "others"]);
-        wait_for("the loss", || log().contains("tables of others are gone"));
+        wait_for("the loss", || log().contains("foreign tables were deleted"));
         change(&["delete", "table", "inet", "peerwall"]);
         wait_for("the repair", || log().contains("repaired what"));
         let status = host.peerwall(&["status", policy.to_str().unwrap()]);

@@ -55,7 +55,7 @@ fn what_is_installed_starts_lives_and_leaves_its_rules() {
     assert!(has(&machine, "tcp dport 22 "));
     let status = machine.sh("systemctl status --no-pager peerwall");
     assert!(
-        status.contains("keeps /etc/peerwall/policy.toml"),
+        status.contains("in force: /etc/peerwall/policy.toml"),
         "{status}"
     );
     // Nothing happens to it, and it says that it lives.

@@ -93,7 +93,7 @@ impl Metrics {
         counter(
             &mut out,
             "peerwall_reload_errors",
-            "Policies that were read and not taken.",
+            "Policies that were read and not applied.",
             self.reload_errors,
         );
         head(

@@ -349,7 +349,7 @@ impl Agent {
                     let by = by.map_or_else(String::new, |by| format!(" by {by}"));
                     let tables = tables.join(", ");
                     log::warn!(
-                        "tables of others are gone{by}: {tables}; whose they were should make them again"
+                        "foreign tables were deleted{by}: {tables}; their owners must recreate them"
                     );
                     self.belief
                         .gone

@@ -39,7 +39,7 @@ impl Agent {
             Ok(_) => {}
             Err(why) => {
                 if self.reconcile.policy_error.as_ref() != Some(why) {
-                    log::error!("the policy is not taken, and the rules stay as they are:\n{why}");
+                    log::error!("the policy is not applied; the rules stay as they are:\n{why}");
                 }
                 self.reported.metrics.reload_errors += 1;
                 // Nothing tells of the end of what passes.
@@ -148,7 +148,7 @@ impl Agent {
             }
             Reading::PassedOver => Ok(Reading::PassedOver),
             Reading::Refused => Err(format!(
-                "{} was rolled back from; it is taken again when its text changes, or by `peerwall reload`",
+                "{} was rolled back; it is applied again when its text changes, or with `peerwall reload`",
                 self.options.policy.display()
             )),
             Reading::LocksOut => {

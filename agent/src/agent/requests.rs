@@ -16,10 +16,10 @@ impl Agent {
         match (&self.reconcile.last_error, &self.reconcile.policy_error) {
             (Some(err), _) => format!("not in sync: {err}"),
             (None, Some(err)) => format!(
-                "holds the last good policy: {}",
+                "last good policy in force: {}",
                 err.lines().next().unwrap_or_default()
             ),
-            (None, None) => format!("keeps {}", self.options.policy.display()),
+            (None, None) => format!("in force: {}", self.options.policy.display()),
         }
     }
 
@@ -31,7 +31,7 @@ impl Agent {
                 None => Answer::new(
                     control::Outcome::Trouble,
                     format!(
-                        "the agent keeps {0}; try {1} out with --confirm, or make it that policy: mv {1} {0}",
+                        "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or replace the policy: mv {1} {0}",
                         self.options.policy.display(),
                         policy.display()
                     ),
@@ -73,7 +73,7 @@ impl Agent {
             (_, converged) => {
                 let change = converged.and_then(Result::ok).flatten();
                 let text = change.clone().map_or_else(
-                    || "nothing to do: the kernel holds what the policy says".to_owned(),
+                    || "no changes: the loaded rules match the policy".to_owned(),
                     |change| format!("applied: {change}"),
                 );
                 let warnings = std::mem::take(&mut self.outcome.warnings);

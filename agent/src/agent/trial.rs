@@ -28,7 +28,7 @@ const STOP_TRIES: u32 = 10;
 const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
 
 /// The same where it came to be in force without anybody's asking.
-const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already, and nobody confirmed it: the agent puts a changed policy in force by itself. Try a copy out with `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
+const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already: the agent applies a changed policy automatically. To test a change first, edit a copy and use `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
 
 impl Loader for Agent {
     /// What cannot be loaded is not wanted any more: what was before goes on.
@@ -177,7 +177,7 @@ impl Agent {
                 }
                 Err(why) if tries_left == 0 => {
                     log::error!(
-                        "going back from {policy} failed: {why}; the guard goes back when its time is over"
+                        "rolling back {policy} failed: {why}; the guard tries again when its time is over"
                     );
                 }
                 Err(_) => std::thread::sleep(RETRY_TRIAL),

@@ -146,7 +146,7 @@ fn wait(enforcer: &Enforcer, signals: &mut Signals, output: &Output) -> u8 {
     };
     if kernel.can_hold() == Some(false) {
         complain(
-            "warning: this kernel cannot hold a table (owner and persist need Linux 6.9); others can change it\n",
+            "warning: this kernel cannot lock a table (owner and persist need Linux 6.9); others can change it\n",
         );
     } else if !output.is_json() {
         output.text(
@@ -181,7 +181,7 @@ pub(super) fn remove(enforcer: &mut Enforcer, output: &Output) -> Result<u8, Bac
         Enforcer::Iptables(iptables) => format!("peerwall's chains from {}", iptables.describe()),
     };
     match converged.plan.is_empty() {
-        true => output.text(&format!("nothing to do: {what}: not there\n")),
+        true => output.text(&format!("no changes: {what}: not there\n")),
         false => output.text(&format!(
             "removed {what}; this host is now as open as its other rules leave it\n"
         )),

@@ -79,4 +79,4 @@ fn as_text(plan: &impl Plan) -> String {
 }
 
 /// The message where rules are as they should be.
-pub(super) const NOTHING_TO_DO: &str = "nothing to do: the loaded rules match the policy\n";
+pub(super) const NOTHING_TO_DO: &str = "no changes: the loaded rules match the policy\n";

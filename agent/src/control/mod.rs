@@ -1,6 +1,6 @@
 //! The control socket: one line of JSON asks, one line of JSON answers.
 //!
-//! Root only, by the kernel's word for who is at the other end.
+//! Root only, checked with SO_PEERCRED.
 
 pub mod server;
 

@@ -291,8 +291,8 @@ impl Iptables {
         };
         let why = match (ours, others) {
             (0, 0) => "it is what `iptables` is here".to_owned(),
-            (0, n) => format!("it holds this host's rules, {n} of them"),
-            (_, _) => "it holds our rules".to_owned(),
+            (0, n) => format!("it has this host's {n} rules"),
+            (_, _) => "it has peerwall's rules".to_owned(),
         };
         let has_ipset = match run("ipset", &["list", "-n"], None) {
             Err(err @ IptablesError::NotRun { .. }) => return Err(err),

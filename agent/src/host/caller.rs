@@ -82,7 +82,7 @@ impl FromStr for Ssh {
                 server_port: server_port.parse().ok()?,
             })
         };
-        read().ok_or_else(|| format!("`{text}` is no SSH_CONNECTION"))
+        read().ok_or_else(|| format!("`{text}` is not an SSH_CONNECTION"))
     }
 }
 

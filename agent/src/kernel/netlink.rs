@@ -252,7 +252,7 @@ impl Socket {
         match passing::repeat(|| self.inner.send(bytes, Msg::empty())) {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(sent) => {
-                let short = format!("only {sent} of {} bytes were taken", bytes.len());
+                let short = format!("only {sent} of {} bytes were sent", bytes.len());
                 Err(io_error(doing)(io::Error::other(short)))
             }
             Err(err) if err.raw_os_error() == Some(libc::EMSGSIZE) => {

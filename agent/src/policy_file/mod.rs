@@ -21,7 +21,7 @@ use crate::policy_file::text::{PolicyText, Recorded};
 use crate::secure_file;
 
 /// What to do about files that others can write.
-const SECURE: &str = "whoever writes the policy decides who gets in; chown root and chmod go-w it, or use --insecure-permissions";
+const SECURE: &str = "the policy decides who gets in: chown it to root and chmod go-w, or use --insecure-permissions";
 
 /// A policy that parsed, is compiled and meets its own expectations.
 pub struct Ready {

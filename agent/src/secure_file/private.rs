@@ -264,7 +264,7 @@ fn refuse_doubts(doubts: &[String]) -> io::Result<()> {
         [] => Ok(()),
         _ => {
             let why = format!(
-                "{}; whoever can write it decides who gets in: chown it to root and chmod go-w",
+                "{}; it decides who gets in: chown it to root and chmod go-w",
                 doubts.join("; ")
             );
             Err(io::Error::new(io::ErrorKind::PermissionDenied, why))

@@ -50,7 +50,7 @@ fn path(number: i32) -> Option<String> {
 }
 
 fn open(number: i32) -> io::Result<File> {
-    let path = path(number).ok_or_else(|| io::Error::other("it is no pseudo-terminal"))?;
+    let path = path(number).ok_or_else(|| io::Error::other("not a pseudo-terminal"))?;
     let file = OpenOptions::new()
         .write(true)
         // A terminal that is stopped must not stop a firewall.

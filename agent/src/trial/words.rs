@@ -7,7 +7,7 @@ use crate::store::Pending;
 /// The message about a trial that began.
 pub fn tried(seconds: u64) -> String {
     format!(
-        "on trial: what was before comes back in {seconds} seconds; to keep this, confirm it from a new connection or terminal: peerwall confirm"
+        "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a new connection or terminal: peerwall confirm"
     )
 }
 
@@ -16,13 +16,15 @@ pub fn rolled_back(done: &RolledBack) -> String {
     match done {
         RolledBack::Trial(fault) => {
             let warning = fault.as_ref().map_or_else(String::new, |fault| {
-                format!("\nwarning: the state directory does not have it, so that the policy may be loaded again: {fault}")
+                format!("\nwarning: this could not be recorded, so the policy may be loaded again: {fault}")
             });
-            format!("rolled back: the trial is over, and what was before is back{warning}")
+            format!(
+                "rolled back: the trial is over, and the rules from before are loaded again{warning}"
+            )
         }
         RolledBack::To(entry, fault) => {
             let warning = fault.as_ref().map_or_else(String::new, |fault| {
-                format!("\nwarning: the next boot will not know: {fault}")
+                format!("\nwarning: this could not be recorded for the next boot: {fault}")
             });
             format!(
                 "rolled back to number {} of {}{warning}",

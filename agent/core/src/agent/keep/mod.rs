@@ -353,7 +353,7 @@ impl fmt::Display for Refusal {
             Self::SameCaller => f.write_str(
                 "not confirmed: use a new ssh connection or terminal. This session existed before the change, so it proves nothing",
             ),
-            Self::TooLate => f.write_str("too late: the trial is over, and what was before is back"),
+            Self::TooLate => f.write_str("too late: the trial is over and was rolled back"),
             Self::NotInForce => f.write_str("not confirmed: the trial never came into force"),
             Self::NothingBefore => f.write_str("there is no earlier confirmed ruleset"),
             Self::NoWayBack(fault) => {
