@@ -18,8 +18,9 @@ pub fn to_terminal(caller: &Caller, text: &str) {
         return;
     };
     let written = open(number).and_then(|mut terminal| {
-        // A shell waits there, in whatever column.
-        write!(terminal, "\r\npeerwall: {}\r\n", text.replace('\n', "\r\n"))
+        // A shell waits there, in whatever column. In one write, so that nothing comes in between.
+        let line = format!("\r\npeerwall: {}\r\n", text.replace('\n', "\r\n"));
+        terminal.write_all(line.as_bytes())
     });
     if let Err(err) = written {
         log::debug!("the terminal was not told: {err}");
