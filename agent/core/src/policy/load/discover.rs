@@ -1,6 +1,7 @@
 //! Discovers what an overlay does not say: its subnets from flannel's files, its tunnel from the kernel.
 
-use super::section::{BACKENDS, Value};
+use super::fields::Value;
+use super::overlay::BACKENDS;
 use super::{Loader, Text, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;

@@ -9,6 +9,11 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::place_of;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 
+/// A key, with its place.
+pub(super) type Key<'a> = Spanned<DeString<'a>>;
+/// A value, with its place.
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
+
 /// A table that is being read; keys that nobody takes are errors.
 pub(super) struct Fields<'a> {
     file: FileId,

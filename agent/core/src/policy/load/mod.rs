@@ -1,11 +1,23 @@
 //! From files to a [`Policy`]: parse, don't check. All errors at once, each with its place.
 
+mod allow;
 mod discover;
+mod expect;
 mod fields;
+mod file;
 mod files;
+mod groups;
+mod icmp;
+mod interfaces;
+mod log;
 mod nets;
 mod on_host;
-mod section;
+mod options;
+mod overlay;
+mod peers;
+mod resolve;
+mod tunnel;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +100,7 @@ struct Draft {
     froms: Vec<PendingFrom>,
     /// The same for what an allow opens: its number, and a target.
     tos: Vec<(usize, String, Place)>,
-    expects: Vec<section::PendingExpect>,
+    expects: Vec<expect::PendingExpect>,
     /// Where `[interfaces]` is.
     interfaces: Option<Place>,
     log_off: bool,

@@ -1,0 +1,121 @@
+//! The tunnel of an overlay: its UDP port, or its IP protocol.
+
+use super::discover::Subnets;
+use super::fields::{self, Fields};
+use super::{Loader, place_of};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::net::addr::Family;
+use crate::net::link::Link;
+use crate::net::port::PortRange;
+use crate::policy::{Discovery, OverlayBackend, Tunnel};
+
+impl Loader<'_> {
+    pub(super) fn tunnel(
+        &mut self,
+        fields: &mut Fields<'_>,
+        backend: Option<OverlayBackend>,
+        subnets: &Subnets,
+        link: Option<&Link>,
+        place: &Place,
+    ) -> Option<Tunnel> {
+        let file = fields.file();
+        let default = match backend? {
+            OverlayBackend::Vxlan => Some(PortRange::one(8472)),
+            OverlayBackend::Wireguard => Some(wireguard_ports(subnets)),
+            OverlayBackend::Udp => Some(PortRange::one(8285)),
+            OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
+        };
+        let given = fields.take("port");
+        let Some(default) = default else {
+            if let Some((key, _)) = given {
+                self.error(
+                    Diagnostic::error(place_of(file, key), "this backend has no port")
+                        .help("leave `port` out; only vxlan, wireguard and udp have one"),
+                );
+            }
+            let port = link.and_then(|link| link.port);
+            return match backend {
+                Some(OverlayBackend::Ipip) => Some(Tunnel::Protocol(4)),
+                _ => port.map(|port| Tunnel::Udp(PortRange::one(port))),
+            };
+        };
+        let real = link.and_then(|link| link.port);
+        let Some((_, value)) = given else {
+            if backend == Some(OverlayBackend::Wireguard) {
+                self.warn_of_ports_between(place, default);
+                return Some(Tunnel::Udp(default));
+            }
+            let found = real.or(subnets.flannel.port);
+            // With `discover`, the discovered port counts. Without it, the policy's does, and is compared.
+            return Some(Tunnel::Udp(match (&subnets.discovery, found) {
+                (Discovery::Written, _) => {
+                    self.warn_of_port(place, default, link);
+                    default
+                }
+                (_, Some(port)) => PortRange::one(port),
+                (_, None) => default,
+            }));
+        };
+        match fields::integer(value.get_ref()).map(u16::try_from) {
+            Some(Ok(port)) if port > 0 => {
+                self.warn_of_port(&place_of(file, value), PortRange::one(port), link);
+                Some(Tunnel::Udp(PortRange::one(port)))
+            }
+            _ => {
+                self.error(
+                    Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
+                        format!("a number from 1 to 65535; the default is {default}"),
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    /// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.
+    fn warn_of_ports_between(&mut self, place: &Place, ports: PortRange) {
+        let PortRange { first, last } = ports;
+        if last - first > 1 {
+            let message = format!(
+                "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are reserved for the tunnel"
+            );
+            self.diagnostics.push(
+                Diagnostic::warning(place.clone(), message).help(format!(
+                    "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = {first} to reserve that port only"
+                )),
+            );
+        }
+    }
+
+    /// Warns if the tunnel interface uses a different port.
+    fn warn_of_port(&mut self, place: &Place, said: PortRange, link: Option<&Link>) {
+        let real = link.and_then(|link| Some((link, link.port?)));
+        if let Some((link, port)) =
+            real.filter(|(_, port)| !(said.first..=said.last).contains(port))
+        {
+            self.diagnostics.push(
+                Diagnostic::warning(
+                    place.clone(),
+                    format!("{} uses UDP port {port}, but this overlay's tunnel is at {said}", link.name),
+                )
+                .help(format!("write port = {port}; otherwise an allow that covers UDP port {port} lets strangers send into the tunnel")),
+            );
+        }
+    }
+}
+
+/// The ports of flannel's WireGuard: one for each family of the subnets, in the mode `separate`, which is the
+/// default; otherwise one for both (`RegisterNetwork()` in flannel's `pkg/backend/wireguard/wireguard.go`).
+fn wireguard_ports(subnets: &Subnets) -> PortRange {
+    let flannel = subnets.flannel;
+    let v4 = flannel.listen.unwrap_or(51820);
+    let v6 = flannel.listen_v6.unwrap_or(51821);
+    match (subnets.has(Family::V4), subnets.has(Family::V6)) {
+        (true, true) if !flannel.one_device => PortRange {
+            first: v4.min(v6),
+            last: v4.max(v6),
+        },
+        (false, true) if !flannel.one_device => PortRange::one(v6),
+        _ => PortRange::one(v4),
+    }
+}

@@ -1,0 +1,187 @@
+//! Values of TOML as values of a policy: strings, addresses, ports, patterns, words.
+
+use std::collections::BTreeSet;
+
+use toml::de::DeValue;
+
+use super::fields::{self, Fields, Key, Value};
+use super::{Loader, place_of};
+use crate::diagnostic::{Diagnostic, FileId};
+use crate::net::interface::InterfacePattern;
+use crate::net::port::{self, PortSpec};
+use crate::policy::{Log, Rate, RateUnit};
+
+impl Loader<'_> {
+    /// The value as a table, or an error.
+    pub(super) fn table<'v>(
+        &mut self,
+        file: FileId,
+        value: &'v Value<'v>,
+        what: &str,
+    ) -> Option<Fields<'v>> {
+        match value.get_ref().as_table() {
+            Some(table) => Some(Fields::new(file, table, value.span())),
+            None => {
+                let got = fields::kind(value.get_ref());
+                self.error(
+                    Diagnostic::error(
+                        place_of(file, value),
+                        format!("{what} is a table, not {got}"),
+                    )
+                    .help(format!("write [{what}] and its keys below it")),
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn each_table(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        what: &str,
+        each: fn(&mut Self, Fields<'_>),
+    ) {
+        let wrong = |value: &Value<'_>| {
+            Diagnostic::error(
+                place_of(file, value),
+                format!("`{what}` is a list of tables"),
+            )
+            .help(format!("write [[{what}]] with two brackets, once for each"))
+        };
+        let Some(list) = value.get_ref().as_array() else {
+            return self.error(wrong(value));
+        };
+        for item in list {
+            match item.get_ref() {
+                DeValue::Table(table) => each(self, Fields::new(file, table, item.span())),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => self.error(wrong(item)),
+            }
+        }
+    }
+
+    pub(super) fn named_entries(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        section: &str,
+        kind: &'static str,
+        mut each: impl FnMut(&mut Self, &Key<'_>, &Value<'_>),
+    ) {
+        let Some(table) = self.table(file, value, section) else {
+            return;
+        };
+        for (key, value) in table.entries() {
+            let place = place_of(file, key);
+            let fits = self.check_name(kind, key.get_ref(), &place);
+            if self.define(kind, key.get_ref(), &place) && fits {
+                each(self, key, value);
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        what: &str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let text = value.get_ref().as_str();
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| Some(*name) == text) {
+            return Some(*choice);
+        }
+        let near = text.and_then(|text| fields::closest(text, names.iter().copied()));
+        let help = match near {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("one of \"{}\"", names.join("\", \"")),
+        };
+        let got = text.map_or_else(
+            || fields::kind(value.get_ref()).to_owned(),
+            |t| format!("`{t}`"),
+        );
+        self.error(
+            Diagnostic::error(place_of(file, value), format!("`{what}` cannot be {got}"))
+                .help(help),
+        );
+        None
+    }
+
+    pub(super) fn boolean(&mut self, file: FileId, value: &Value<'_>, what: &str) -> Option<bool> {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.error(
+                Diagnostic::error(place_of(file, value), format!("`{what}` is true or false"))
+                    .help("without quotes"),
+            );
+        }
+        found
+    }
+
+    pub(super) fn patterns(
+        &mut self,
+        file: FileId,
+        value: &Value<'_>,
+        what: &str,
+    ) -> Vec<InterfacePattern> {
+        let mut patterns: Vec<InterfacePattern> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (text, place) in self.strings(file, value, what) {
+            match InterfacePattern::parse(&text) {
+                Ok(pattern) if !seen.insert(pattern.clone()) => self.error(
+                    Diagnostic::error(place, format!("`{text}` is listed twice"))
+                        .help("leave one out"),
+                ),
+                Ok(pattern) => patterns.push(pattern),
+                Err(why) => self.error(
+                    Diagnostic::error(place, why.0)
+                        .help("like \"eth0\", or \"cali*\" for all that start so"),
+                ),
+            }
+        }
+        patterns
+    }
+
+    pub(super) fn ports(&mut self, file: FileId, value: &Value<'_>) -> Vec<PortSpec> {
+        let mut specs: Vec<PortSpec> = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (text, place) in self.strings(file, value, "ports") {
+            match port::parse(&text) {
+                Ok(spec) if !seen.insert(spec.clone()) => self.diagnostics.push(
+                    Diagnostic::warning(place, format!("`{text}` is listed twice"))
+                        .help("leave one out"),
+                ),
+                Ok(spec) => specs.push(spec),
+                Err(err) => {
+                    let mut diagnostic = Diagnostic::error(place, err.message);
+                    diagnostic.help = err.help;
+                    self.error(diagnostic);
+                }
+            }
+        }
+        specs
+    }
+}
+
+/// Reads `10/second` or `10/second burst 20`.
+pub(super) fn parse_rate(text: &str) -> Option<Rate> {
+    let (rate, burst) = match text.split_once(" burst ") {
+        Some((rate, burst)) => (rate, burst.parse().ok()?),
+        None => (text, Log::default().rate.burst),
+    };
+    let (count, unit) = rate.split_once('/')?;
+    let count = count.parse().ok().filter(|n| *n > 0)?;
+    let (unit, _, _) = RateUnit::ALL.iter().find(|(_, name, _)| *name == unit)?;
+    Some(Rate {
+        count,
+        unit: *unit,
+        burst,
+    })
+}
