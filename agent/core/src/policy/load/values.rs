@@ -2,13 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fields::{self, Fields, Key, Value};
+use super::files::Text;
+use super::has_errors;
 use super::{Loader, place_of};
+use crate::diagnostic::Place;
 use crate::diagnostic::{Diagnostic, FileId};
+use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, PortSpec};
+use crate::policy::Address;
 use crate::policy::{Log, Rate, RateUnit};
 
 impl Loader<'_> {
@@ -184,4 +190,82 @@ pub(super) fn parse_rate(text: &str) -> Option<Rate> {
         unit: *unit,
         burst,
     })
+}
+
+impl Loader<'_> {
+    /// A string, or a list of strings that is not empty.
+    pub(super) fn strings(
+        &mut self,
+        file: FileId,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+    ) -> Vec<(String, Place)> {
+        match fields::strings(file, value, what) {
+            Ok(list) => list,
+            Err(errors) => {
+                self.diagnostics.extend(errors);
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn address(&mut self, text: &str, place: Place) -> Option<Address> {
+        match addr::parse_source(text) {
+            Ok(net) => Some(Address { net, place }),
+            Err(err) => {
+                let mut diagnostic = Diagnostic::error(place, err.message);
+                diagnostic.help = err.help;
+                self.error(diagnostic);
+                None
+            }
+        }
+    }
+
+    pub(super) fn addresses(
+        &mut self,
+        file: FileId,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+    ) -> Vec<Address> {
+        let texts = self.strings(file, value, what);
+        texts
+            .into_iter()
+            .filter_map(|(text, place)| self.address(&text, place))
+            .collect()
+    }
+
+    /// The addresses in a plain list, one a line.
+    pub(super) fn list_file(&mut self, path: &str, named_at: &Place) -> Vec<Address> {
+        let relative_to = self.sources.name(named_at.file).to_owned();
+        let Text { name, text, .. } = match self.read(path, &relative_to) {
+            Ok(found) => found,
+            Err(why) => {
+                self.error(
+                    Diagnostic::error(named_at.clone(), why)
+                        .help("paths are relative to this file"),
+                );
+                return Vec::new();
+            }
+        };
+        let file = self.sources.add(name, text.clone());
+        let mut at = 0;
+        let mut found = Vec::new();
+        for line in text.split_inclusive('\n') {
+            let content = line.split('#').next().unwrap_or_default();
+            let trimmed = content.trim();
+            if !trimmed.is_empty() {
+                let start = at + (content.len() - content.trim_start().len());
+                let span = start..start + trimmed.len();
+                found.extend(self.address(trimmed, Place { file, span }));
+            }
+            at += line.len();
+        }
+        if found.is_empty() && !has_errors(&self.diagnostics) {
+            self.error(
+                Diagnostic::error(named_at.clone(), format!("{path} lists no address"))
+                    .help("one address or CIDR a line; leave the file out if nobody is meant"),
+            );
+        }
+        found
+    }
 }

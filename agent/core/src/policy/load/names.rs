@@ -1,0 +1,80 @@
+//! Names of peers, groups, overlays and allows.
+
+use super::Loader;
+use crate::diagnostic::{Diagnostic, Place};
+
+/// Longest name of a peer, group, overlay or allow, in bytes.
+const NAME_MAX_BYTES: usize = 63;
+
+impl Loader<'_> {
+    /// Notes that `name` is defined here; says so if it already was.
+    pub(super) fn define(&mut self, kind: &'static str, name: &str, place: &Place) -> bool {
+        // These three are looked up by the same names in `from`.
+        let space = match kind {
+            "peer" | "group" | "overlay" => "name",
+            other => other,
+        };
+        let key = (space, name.to_owned());
+        match self.draft.defined.get(&key).cloned() {
+            Some(first) => {
+                let what = match space {
+                    "name" => format!("the name `{name}` is used twice"),
+                    "key" => format!("`{name}` is set twice"),
+                    _ => format!("{kind} `{name}` is defined twice"),
+                };
+                self.error(
+                    Diagnostic::error(place.clone(), what)
+                        .label("again here")
+                        .also(first, "first here")
+                        .help("keep one of them, or rename one"),
+                );
+                false
+            }
+            None => {
+                self.draft.defined.insert(key, place.clone());
+                true
+            }
+        }
+    }
+
+    /// Whether `name` can be a name; says so if not.
+    pub(super) fn check_name(&mut self, kind: &str, name: &str, place: &Place) -> bool {
+        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let rest = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let a = match kind.starts_with(['a', 'o']) {
+            true => "an",
+            false => "a",
+        };
+        let err = if name == "host" && kind != "allow" {
+            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `host`"))
+                .help("`host` means this host's own addresses in `to`")
+        } else if name == "any" {
+            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `any`"))
+                .help("`any` means everybody in `from`")
+        } else if !starts || !rest {
+            Diagnostic::error(
+                place.clone(),
+                format!("`{name}` cannot be the name of {a} {kind}"),
+            )
+            .help("a name has letters, digits, `-`, `_` and `.`, and starts with a letter or digit")
+        } else if name.len() > NAME_MAX_BYTES {
+            Diagnostic::error(
+                place.clone(),
+                format!("the name of this {kind} is longer than {NAME_MAX_BYTES} bytes"),
+            )
+            .help("counters and sets are named after it; choose a shorter one")
+        } else if name.parse::<std::net::IpAddr>().is_ok() {
+            Diagnostic::error(
+                place.clone(),
+                format!("`{name}` is an address, not a name for {a} {kind}"),
+            )
+            .help(format!("write it as a value: name = \"{name}\""))
+        } else {
+            return true;
+        };
+        self.error(err);
+        false
+    }
+}
