@@ -28,9 +28,60 @@ pub enum OverlayBackend {
 }
 
 impl OverlayBackend {
+    /// Every backend, with the name that the policy and flannel's configuration give it.
+    pub(crate) const NAMES: [(&str, Self); 6] = [
+        ("vxlan", Self::Vxlan),
+        ("host-gw", Self::HostGw),
+        ("wireguard", Self::Wireguard),
+        ("udp", Self::Udp),
+        ("ipip", Self::Ipip),
+        ("none", Self::None),
+    ];
+
+    /// Name in the policy.
+    pub(crate) fn name(self) -> &'static str {
+        let mut names = Self::NAMES.iter();
+        let found = names.find(|(_, each)| *each == self);
+        found.map_or("none", |(name, _)| name)
+    }
+
     /// Whether packets come out of a device of the overlay's own.
     pub fn is_tunnelled(self) -> bool {
         !matches!(self, Self::HostGw | Self::None)
+    }
+
+    /// The kernel's driver of the tunnel interface.
+    pub(crate) fn driver(self) -> Option<&'static str> {
+        match self {
+            Self::Vxlan => Some("vxlan"),
+            Self::Wireguard => Some("wireguard"),
+            Self::Ipip => Some("ipip"),
+            Self::Udp => Some("tun"),
+            Self::HostGw | Self::None => None,
+        }
+    }
+
+    /// Interfaces of an overlay that names none: flannel's devices (`pkg/backend/*` in flannel), the bridge of
+    /// its CNI plugin, and Calico's pod interfaces, which canal combines with flannel's tunnel.
+    pub(crate) fn default_interfaces(self, vni: Option<u32>) -> Vec<InterfacePattern> {
+        let mut names: Vec<String> = match self {
+            Self::Vxlan => {
+                let vni = vni.unwrap_or(1);
+                vec![format!("flannel.{vni}"), format!("flannel-v6.{vni}")]
+            }
+            Self::Wireguard => vec!["flannel-wg".into(), "flannel-wg-v6".into()],
+            Self::Udp => vec!["flannel0".into()],
+            Self::Ipip => vec!["flannel.ipip".into()],
+            Self::HostGw | Self::None => Vec::new(),
+        };
+        names.push("cni0".into());
+        // Without a tunnel, Calico's routes to its pods are enough.
+        if self.is_tunnelled() {
+            names.push("cali*".into());
+        }
+        // A name that is too long for an interface, like flannel-v6.10000, is left out.
+        let patterns = names.iter().map(|name| InterfacePattern::parse(name).ok());
+        patterns.flatten().collect()
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use toml::de::DeValue;
 
+use super::context::{Context, Owner, place_of};
 use super::fields::{Fields, Value};
 use super::values::parse_rate;
-use super::{Loader, Owner, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};
 use crate::policy::{Allow, Rate};
@@ -16,166 +16,170 @@ const LIMIT_MAX_PER_SECOND: u64 = 1_000_000;
 
 const LIMIT_MAX_BURST: u32 = 1_000_000;
 
-impl Loader<'_> {
-    pub(super) fn allow(&mut self, mut fields: Fields<'_>) {
-        let file = fields.file();
-        let Some((name, place)) = self.allow_name(&mut fields) else {
-            return;
-        };
-        let what = format!("allow `{name}`");
-        let ports = fields
-            .take("ports")
-            .map(|(_, value)| self.ports(file, value));
-        let interfaces = match fields.take("interfaces") {
-            Some((_, value)) => self.patterns(file, value, "interfaces"),
-            None => Vec::new(),
-        };
-        let from_ports = fields
-            .take("from_ports")
-            .map(|(_, value)| self.ports(file, value));
-        self.check_protocols(&place, ports.as_deref(), from_ports.as_deref());
-        let limit = match fields.take("limit") {
-            Some((_, value)) => self.limit(file, value),
-            None => None,
-        };
-        let to = fields.take("to");
-        let from = fields.take("from");
-        let known = [
-            "name",
-            "ports",
-            "from",
-            "interfaces",
-            "from_ports",
-            "limit",
-            "to",
-        ];
-        self.diagnostics.extend(fields.unknown(&known, &what));
-        match from {
-            Some((_, value)) => {
-                let owner = Owner::Allow(self.draft.policy.allows.len());
-                self.froms(owner, file, value);
-                let everything = ports.is_none()
-                    && from_ports.is_none()
-                    && interfaces.is_empty()
-                    && to.is_none();
-                self.warn_if_open(&what, &place, everything, value);
-            }
-            None => self.error(
-                Diagnostic::error(place.clone(), format!("{what} does not say for whom"))
-                    .help("add from = \"any\", or the name of a group, or a CIDR"),
+pub(super) fn parse_allows(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
+    cx.each_table(file, value, "allow", parse_allow);
+}
+
+fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
+    let file = fields.file();
+    let Some((name, place)) = parse_name(cx, &mut fields) else {
+        return;
+    };
+    let what = format!("allow `{name}`");
+    let ports = fields.take("ports").map(|(_, value)| cx.ports(file, value));
+    let interfaces = match fields.take("interfaces") {
+        Some((_, value)) => cx.patterns(file, value, "interfaces"),
+        None => Vec::new(),
+    };
+    let from_ports = fields
+        .take("from_ports")
+        .map(|(_, value)| cx.ports(file, value));
+    check_protocols(cx, &place, ports.as_deref(), from_ports.as_deref());
+    let limit = match fields.take("limit") {
+        Some((_, value)) => parse_limit(cx, file, value),
+        None => None,
+    };
+    let to = fields.take("to");
+    let from = fields.take("from");
+    let known = [
+        "name",
+        "ports",
+        "from",
+        "interfaces",
+        "from_ports",
+        "limit",
+        "to",
+    ];
+    cx.diagnostics.extend(fields.unknown(&known, &what));
+    match from {
+        Some((_, value)) => {
+            let owner = Owner::Allow(cx.draft.policy.allows.len());
+            cx.froms(owner, file, value);
+            let everything =
+                ports.is_none() && from_ports.is_none() && interfaces.is_empty() && to.is_none();
+            warn_if_open(cx, &what, &place, everything, value);
+        }
+        None => cx.error(
+            Diagnostic::error(place.clone(), format!("{what} does not say for whom"))
+                .help("add from = \"any\", or the name of a group, or a CIDR"),
+        ),
+    }
+    if let Some((_, value)) = to {
+        let index = cx.draft.policy.allows.len();
+        let list = cx.strings(file, value, "to");
+        let list = list.into_iter().map(|(text, place)| (index, text, place));
+        cx.draft.tos.extend(list);
+    }
+    cx.draft.policy.allows.push(Allow {
+        name,
+        place,
+        ports,
+        from_ports,
+        from: Vec::new(),
+        to: Vec::new(),
+        limit,
+        interfaces,
+    });
+}
+
+fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> Option<(String, Place)> {
+    let file = fields.file();
+    let Some((_, value)) = fields.take("name") else {
+        let place = fields.place();
+        cx.error(
+            Diagnostic::error(place, "this allow has no name")
+                .help("add name = \"…\"; counters and reasons are known by it"),
+        );
+        return None;
+    };
+    let place = place_of(file, value);
+    let Some(name) = value.get_ref().as_str() else {
+        cx.error(Diagnostic::error(place, "`name` is a text").help("write it in \"quotes\""));
+        return None;
+    };
+    let fits = cx.check_name("allow", name, &place);
+    (cx.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
+}
+
+/// New connections of each source.
+fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<Rate> {
+    let rate = value.get_ref().as_str().and_then(parse_rate);
+    let found = rate.filter(|rate| {
+        let per_second = u64::from(rate.count) / rate.unit.describe().1;
+        per_second <= LIMIT_MAX_PER_SECOND && (1..=LIMIT_MAX_BURST).contains(&rate.burst)
+    });
+    if found.is_none() {
+        cx.error(
+            Diagnostic::error(place_of(file, value), "`limit` is not a rate").help(
+                "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day; at most a million",
             ),
-        }
-        if let Some((_, value)) = to {
-            let index = self.draft.policy.allows.len();
-            let list = self.strings(file, value, "to");
-            let list = list.into_iter().map(|(text, place)| (index, text, place));
-            self.draft.tos.extend(list);
-        }
-        self.draft.policy.allows.push(Allow {
-            name,
-            place,
-            ports,
-            from_ports,
-            from: Vec::new(),
-            to: Vec::new(),
-            limit,
-            interfaces,
-        });
+        );
     }
+    found
+}
 
-    fn allow_name(&mut self, fields: &mut Fields<'_>) -> Option<(String, Place)> {
-        let file = fields.file();
-        let Some((_, value)) = fields.take("name") else {
-            let place = fields.place();
-            self.error(
-                Diagnostic::error(place, "this allow has no name")
-                    .help("add name = \"…\"; counters and reasons are known by it"),
-            );
-            return None;
-        };
-        let place = place_of(file, value);
-        let Some(name) = value.get_ref().as_str() else {
-            self.error(Diagnostic::error(place, "`name` is a text").help("write it in \"quotes\""));
-            return None;
-        };
-        let fits = self.check_name("allow", name, &place);
-        (self.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
-    }
-
-    /// New connections of each source.
-    fn limit(&mut self, file: FileId, value: &Value<'_>) -> Option<Rate> {
-        let rate = value.get_ref().as_str().and_then(parse_rate);
-        let found = rate.filter(|rate| {
-            let per_second = u64::from(rate.count) / rate.unit.describe().1;
-            per_second <= LIMIT_MAX_PER_SECOND && (1..=LIMIT_MAX_BURST).contains(&rate.burst)
-        });
-        if found.is_none() {
-            self.error(
-                Diagnostic::error(place_of(file, value), "`limit` is not a rate").help(
-                    "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day; at most a million",
-                ),
-            );
-        }
-        found
-    }
-
-    /// Source and destination ports are of one protocol.
-    fn check_protocols(
-        &mut self,
-        place: &Place,
-        to: Option<&[PortSpec]>,
-        from: Option<&[PortSpec]>,
-    ) {
-        let (Some(to), Some(from)) = (to, from) else {
-            return;
-        };
-        let of = |specs: &[PortSpec]| -> Vec<u8> {
-            specs
-                .iter()
-                .flat_map(|spec| spec.protocols.iter().copied())
-                .collect::<BTreeSet<u8>>()
-                .into_iter()
-                .collect()
-        };
-        let (to, from) = (of(to), of(from));
-        let alone = |these: &[u8], others: &[u8]| {
-            let mut alone = these.iter().filter(|each| !others.contains(each));
-            alone.next().map(|protocol| port::protocol_name(*protocol))
-        };
-        for (found, has, lacks) in [
-            (alone(&to, &from), "ports", "from_ports"),
-            (alone(&from, &to), "from_ports", "ports"),
-        ] {
-            if let Some(protocol) = found {
-                self.error(
-                    Diagnostic::error(
-                        place.clone(),
-                        format!("`{has}` of this allow names {protocol} and `{lacks}` does not"),
-                    )
-                    .help("a packet has both of its ports from one protocol; write one allow for each"),
-                );
-            }
-        }
-    }
-
-    fn warn_if_open(&mut self, what: &str, place: &Place, everything: bool, from: &Value<'_>) {
-        let any = match from.get_ref() {
-            DeValue::String(text) => text == "any",
-            DeValue::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
-            DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Table(_) => false,
-        };
-        if any && everything {
-            self.diagnostics.push(
-                Diagnostic::warning(
+/// Source and destination ports are of one protocol.
+fn check_protocols(
+    cx: &mut Context<'_>,
+    place: &Place,
+    to: Option<&[PortSpec]>,
+    from: Option<&[PortSpec]>,
+) {
+    let (Some(to), Some(from)) = (to, from) else {
+        return;
+    };
+    let of = |specs: &[PortSpec]| -> Vec<u8> {
+        specs
+            .iter()
+            .flat_map(|spec| spec.protocols.iter().copied())
+            .collect::<BTreeSet<u8>>()
+            .into_iter()
+            .collect()
+    };
+    let (to, from) = (of(to), of(from));
+    let alone = |these: &[u8], others: &[u8]| {
+        let mut alone = these.iter().filter(|each| !others.contains(each));
+        alone.next().map(|protocol| port::protocol_name(*protocol))
+    };
+    for (found, has, lacks) in [
+        (alone(&to, &from), "ports", "from_ports"),
+        (alone(&from, &to), "from_ports", "ports"),
+    ] {
+        if let Some(protocol) = found {
+            cx.error(
+                Diagnostic::error(
                     place.clone(),
-                    format!("{what} opens every port to everybody"),
+                    format!("`{has}` of this allow names {protocol} and `{lacks}` does not"),
                 )
-                .help("name `ports`, if that is not meant"),
+                .help("a packet has both of its ports from one protocol; write one allow for each"),
             );
         }
+    }
+}
+
+fn warn_if_open(
+    cx: &mut Context<'_>,
+    what: &str,
+    place: &Place,
+    everything: bool,
+    from: &Value<'_>,
+) {
+    let any = match from.get_ref() {
+        DeValue::String(text) => text == "any",
+        DeValue::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Table(_) => false,
+    };
+    if any && everything {
+        cx.diagnostics.push(
+            Diagnostic::warning(
+                place.clone(),
+                format!("{what} opens every port to everybody"),
+            )
+            .help("name `ports`, if that is not meant"),
+        );
     }
 }

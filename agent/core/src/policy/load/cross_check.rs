@@ -2,188 +2,183 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::COMPARISONS_MAX;
+use super::context::Context;
 use super::nets::Nets;
-use super::{Loader, has_errors};
-use crate::diagnostic::Diagnostic;
+use super::{COMPARISONS_MAX, has_errors};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::net::addr;
-use crate::policy::{Address, Allow, Source};
+use crate::policy::{Address, Allow, Overlay, Policy, Source};
 
-/// At most so many warnings of one kind; a list of thousands can be wrong in thousands of places.
+/// Limit on warnings of one kind: a list of thousands can be wrong in thousands of places.
 const WARNINGS_MAX: usize = 8;
 
-impl Loader<'_> {
-    /// What only shows when everything is known.
-    pub(super) fn cross_check(&mut self) {
-        self.overlay_overlaps();
-        self.peers_in_overlays();
-        self.repeated_addresses();
-        self.shadowed_allows();
-        self.roles_of_interfaces();
-        let policy = &self.draft.policy;
-        let nobody =
-            policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
-        if nobody && !has_errors(&self.diagnostics) {
-            self.diagnostics.push(
-                Diagnostic::warning(self.start.clone(), "this policy lets nobody in")
-                    .help("name peers under [peers], or open a port with [[allow]]"),
-            );
-        }
+/// Adds what only shows once everything is known.
+pub(super) fn cross_check(cx: &mut Context<'_>) {
+    let policy = &cx.draft.policy;
+    let interfaces = cx.draft.interfaces.as_ref().unwrap_or(&cx.start);
+    for found in [
+        overlay_overlaps(&policy.overlays),
+        peers_in_overlays(policy),
+        repeated_addresses(policy),
+        shadowed_allows(&policy.allows),
+        roles_of_interfaces(policy, interfaces),
+    ] {
+        cx.diagnostics.extend(found);
     }
-
-    fn overlay_overlaps(&mut self) {
-        let overlays = &self.draft.policy.overlays;
-        let nets = Nets::of_overlays(overlays);
-        let mut found = Vec::new();
-        for (one, other) in nets.overlaps() {
-            // What was written later is what is wrong.
-            let ((at, first), (again, second)) = match one < other {
-                true => (one, other),
-                false => (other, one),
-            };
-            let (name, subnet) = (&overlays[at].name, &overlays[at].subnets[first]);
-            let later = &overlays[again].subnets[second];
-            let message = match at == again {
-                true => format!("{} and {} overlap", subnet.net, later.net),
-                false => format!("overlays `{name}` and `{}` overlap", overlays[again].name),
-            };
-            found.push(
-                Diagnostic::error(later.place.clone(), message)
-                    .also(subnet.place.clone(), "with this")
-                    .help("an address belongs to one overlay and is written once"),
-            );
-        }
-        self.diagnostics.extend(found);
+    let nobody = policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
+    if nobody && !has_errors(&cx.diagnostics) {
+        cx.diagnostics.push(
+            Diagnostic::warning(cx.start.clone(), "this policy lets nobody in")
+                .help("name peers under [peers], or open a port with [[allow]]"),
+        );
     }
+}
 
-    fn peers_in_overlays(&mut self) {
-        let policy = &self.draft.policy;
-        let nets = Nets::of_overlays(&policy.overlays);
-        let mut found = Vec::new();
-        for address in policy.peers.iter().flat_map(|p| &p.addresses) {
-            if found.len() >= WARNINGS_MAX {
-                break;
-            }
-            if let Some((at, subnet)) = nets.inside(address.net) {
-                let overlay = &policy.overlays[at];
-                let subnet = &overlay.subnets[subnet];
-                found.push(
-                    Diagnostic::error(
-                        address.place.clone(),
-                        format!(
-                            "peer {} contains {} of overlay `{}`",
-                            address.net, subnet.net, overlay.name
-                        ),
-                    )
-                    .also(subnet.place.clone(), "which would be believed anywhere")
-                    .help("a peer is a machine: write the addresses of the machines alone"),
-                );
-            }
-            let Some((at, subnet)) = nets.around(address.net) else {
-                continue;
-            };
+fn overlay_overlaps(overlays: &[Overlay]) -> Vec<Diagnostic> {
+    let nets = Nets::of_overlays(overlays);
+    let mut found = Vec::new();
+    for (one, other) in nets.overlaps() {
+        // The later one is reported.
+        let ((at, first), (again, second)) = match one < other {
+            true => (one, other),
+            false => (other, one),
+        };
+        let (name, subnet) = (&overlays[at].name, &overlays[at].subnets[first]);
+        let later = &overlays[again].subnets[second];
+        let message = match at == again {
+            true => format!("{} and {} overlap", subnet.net, later.net),
+            false => format!("overlays `{name}` and `{}` overlap", overlays[again].name),
+        };
+        found.push(
+            Diagnostic::error(later.place.clone(), message)
+                .also(subnet.place.clone(), "with this")
+                .help("an address belongs to one overlay and is written once"),
+        );
+    }
+    found
+}
+
+fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
+    let nets = Nets::of_overlays(&policy.overlays);
+    let mut found = Vec::new();
+    for address in policy.peers.iter().flat_map(|p| &p.addresses) {
+        if found.len() >= WARNINGS_MAX {
+            break;
+        }
+        if let Some((at, subnet)) = nets.inside(address.net) {
             let overlay = &policy.overlays[at];
-            if !overlay
-                .carved
-                .iter()
-                .any(|hole| hole.contains(&address.net))
-            {
-                found.push(
-                    Diagnostic::error(
-                        address.place.clone(),
-                        format!("this peer's address is one of overlay `{}`", overlay.name),
-                    )
-                    .also(overlay.subnets[subnet].place.clone(), "which holds it")
-                    .help("a peer is a machine: write the address it has outside of the overlay"),
-                );
-            }
+            let subnet = &overlay.subnets[subnet];
+            found.push(
+                Diagnostic::error(
+                    address.place.clone(),
+                    format!(
+                        "peer {} contains {} of overlay `{}`",
+                        address.net, subnet.net, overlay.name
+                    ),
+                )
+                .also(subnet.place.clone(), "which would be believed anywhere")
+                .help("a peer is a machine: write the addresses of the machines alone"),
+            );
         }
-        self.diagnostics.extend(found);
-    }
-
-    fn repeated_addresses(&mut self) {
-        let mut found = Vec::new();
-        let policy = &self.draft.policy;
-        repeated(policy.peers.iter().flat_map(|p| &p.addresses), &mut found);
-        for group in &policy.groups {
-            repeated(group.addresses.iter(), &mut found);
-        }
-        self.diagnostics.extend(found);
-    }
-
-    /// An interface that is said to be two things.
-    fn roles_of_interfaces(&mut self) {
-        let policy = &self.draft.policy;
-        let overlays = policy.overlays.iter().flat_map(|overlay| {
-            overlay
-                .interfaces
-                .iter()
-                .map(|p| (p, overlay.name.as_str()))
-        });
-        let overlays: BTreeMap<_, _> = overlays.collect();
-        let trusted: BTreeSet<_> = policy.trusted.iter().collect();
-        let mut found = Vec::new();
-        for pattern in &policy.guests {
-            if trusted.contains(pattern) {
-                found.push(format!("`{pattern}` is both trusted and a guest network"));
-            }
-            if let Some(name) = overlays.get(pattern) {
-                found.push(format!(
-                    "`{pattern}` is both of overlay `{name}` and a guest network"
-                ));
-            }
-        }
-        let place = self.draft.interfaces.clone();
-        let place = place.unwrap_or_else(|| self.start.clone());
-        for message in found {
-            self.error(Diagnostic::error(place.clone(), message).help("decide for one of them"));
+        let Some((at, subnet)) = nets.around(address.net) else {
+            continue;
+        };
+        let overlay = &policy.overlays[at];
+        if !overlay
+            .carved
+            .iter()
+            .any(|hole| hole.contains(&address.net))
+        {
+            found.push(
+                Diagnostic::error(
+                    address.place.clone(),
+                    format!("this peer's address is one of overlay `{}`", overlay.name),
+                )
+                .also(overlay.subnets[subnet].place.clone(), "which holds it")
+                .help("a peer is a machine: write the address it has outside of the overlay"),
+            );
         }
     }
+    found
+}
 
-    /// An allow that an earlier one without conditions covers.
-    fn shadowed_allows(&mut self) {
-        let allows = &self.draft.policy.allows;
-        let mut found = Vec::new();
-        let mut open: Vec<&Allow> = Vec::new();
-        let mut comparisons = COMPARISONS_MAX;
-        for allow in allows {
-            let covers = |earlier: &&&Allow| {
-                let ports = match (&earlier.ports, &allow.ports) {
-                    (None, _) => true,
-                    (Some(_), None) => false,
-                    (Some(all), Some(some)) => some.iter().all(|spec| spec_covered(spec, all)),
-                };
-                let same = earlier.limit.is_none()
-                    && earlier.from_ports.is_none()
-                    && allow.to.iter().all(|target| earlier.to.contains(target));
-                ports && same
+fn repeated_addresses(policy: &Policy) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    repeated(policy.peers.iter().flat_map(|p| &p.addresses), &mut found);
+    for group in &policy.groups {
+        repeated(group.addresses.iter(), &mut found);
+    }
+    found
+}
+
+/// Interfaces with two roles.
+fn roles_of_interfaces(policy: &Policy, place: &Place) -> Vec<Diagnostic> {
+    let overlays = policy.overlays.iter().flat_map(|overlay| {
+        overlay
+            .interfaces
+            .iter()
+            .map(|p| (p, overlay.name.as_str()))
+    });
+    let overlays: BTreeMap<_, _> = overlays.collect();
+    let trusted: BTreeSet<_> = policy.trusted.iter().collect();
+    let mut found = Vec::new();
+    for pattern in &policy.guests {
+        if trusted.contains(pattern) {
+            found.push(format!("`{pattern}` is both trusted and a guest network"));
+        }
+        if let Some(name) = overlays.get(pattern) {
+            found.push(format!(
+                "`{pattern}` is both of overlay `{name}` and a guest network"
+            ));
+        }
+    }
+    let as_error =
+        |message| Diagnostic::error(place.clone(), message).help("decide for one of them");
+    found.into_iter().map(as_error).collect()
+}
+
+/// Allows that an earlier one without conditions covers.
+fn shadowed_allows(allows: &[Allow]) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut open: Vec<&Allow> = Vec::new();
+    let mut comparisons = COMPARISONS_MAX;
+    for allow in allows {
+        let covers = |earlier: &&&Allow| {
+            let ports = match (&earlier.ports, &allow.ports) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(all), Some(some)) => some.iter().all(|spec| spec_covered(spec, all)),
             };
-            let count = |allow: &Allow| allow.ports.as_ref().map_or(1, Vec::len);
-            let affordable = open.iter().take_while(|earlier| {
-                let cost = count(allow).saturating_mul(count(earlier)).max(1);
-                let is_affordable = cost <= comparisons;
-                comparisons = comparisons.saturating_sub(cost);
-                is_affordable
-            });
-            if let Some(earlier) = affordable.into_iter().find(covers) {
-                found.push(
-                    Diagnostic::warning(
-                        allow.place.clone(),
-                        format!("allow `{}` can never match", allow.name),
-                    )
-                    .also(
-                        earlier.place.clone(),
-                        format!("`{}` is open to all and has the same ports", earlier.name),
-                    )
-                    .help("leave one of them out"),
-                );
-            }
-            if allow.interfaces.is_empty() && allow.from.contains(&Source::Any) {
-                open.push(allow);
-            }
+            let same = earlier.limit.is_none()
+                && earlier.from_ports.is_none()
+                && allow.to.iter().all(|target| earlier.to.contains(target));
+            ports && same
+        };
+        let count = |allow: &Allow| allow.ports.as_ref().map_or(1, Vec::len);
+        let affordable = open.iter().take_while(|earlier| {
+            let cost = count(allow).saturating_mul(count(earlier)).max(1);
+            let is_affordable = cost <= comparisons;
+            comparisons = comparisons.saturating_sub(cost);
+            is_affordable
+        });
+        if let Some(earlier) = affordable.into_iter().find(covers) {
+            found.push(
+                Diagnostic::warning(
+                    allow.place.clone(),
+                    format!("allow `{}` can never match", allow.name),
+                )
+                .also(
+                    earlier.place.clone(),
+                    format!("`{}` is open to all and has the same ports", earlier.name),
+                )
+                .help("leave one of them out"),
+            );
         }
-        self.diagnostics.extend(found);
+        if allow.interfaces.is_empty() && allow.from.contains(&Source::Any) {
+            open.push(allow);
+        }
     }
+    found
 }
 
 fn spec_covered(spec: &crate::net::port::PortSpec, by: &[crate::net::port::PortSpec]) -> bool {
@@ -200,7 +195,7 @@ fn spec_covered(spec: &crate::net::port::PortSpec, by: &[crate::net::port::PortS
 }
 
 fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Diagnostic>) {
-    // Sorted, since a list can have a hundred thousand; the same ones in the order in which they stand.
+    // Sorted, since a list can have a hundred thousand entries; reported in the order of the file.
     let mut sorted: Vec<(u128, u8, &Address)> = addresses
         .map(|address| {
             (

@@ -1,8 +1,8 @@
 //! Discovers what an overlay does not say: its subnets from flannel's files, its tunnel from the kernel.
 
+use super::Text;
+use super::context::{Context, place_of};
 use super::fields::Value;
-use super::overlay::BACKENDS;
-use super::{Loader, Text, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -31,208 +31,206 @@ impl Subnets {
     }
 }
 
-impl Loader<'_> {
-    /// Reads the first file that exists and is valid; failing that, the last content that was valid.
-    pub(super) fn discover(&mut self, file: FileId, value: &Value<'_>) -> Subnets {
-        let relative_to = self.sources.name(file).to_owned();
-        let paths = self.strings(file, value, "discover");
-        let mut wrong = Vec::new();
-        for (path, place) in &paths {
-            let Text { name, text, .. } = match self.read(path, &relative_to) {
-                Ok(found) => found,
-                Err(why) => {
-                    wrong.push(Diagnostic::error(place.clone(), why));
-                    continue;
-                }
-            };
-            let env = self.sources.add(&name, &text);
-            match flannel::read(&text) {
-                Ok(flannel) => {
-                    let found = Found { name, text };
-                    return self.discovered(env, flannel, Discovery::Found(found));
-                }
-                Err(list) => {
-                    wrong.extend(list.into_iter().map(|each| because(each, env, place, path)));
-                }
+/// Reads the first file that exists and is valid; failing that, the last content that was valid.
+pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Subnets {
+    let relative_to = cx.sources.name(file).to_owned();
+    let paths = cx.strings(file, value, "discover");
+    let mut wrong = Vec::new();
+    for (path, place) in &paths {
+        let Text { name, text, .. } = match cx.read(path, &relative_to) {
+            Ok(found) => found,
+            Err(why) => {
+                wrong.push(Diagnostic::error(place.clone(), why));
+                continue;
             }
-        }
-        let sentence = wrong
-            .first()
-            .map_or_else(String::new, |d| d.message.clone());
-        let kept = paths.iter().find_map(|(path, _)| {
-            let kept = self.files.last_good(path, &relative_to);
-            let Text { name, text, .. } = self.known(kept)?;
-            Some((flannel::read(&text).ok()?, Found { name, text }))
-        });
-        if let Some((flannel, found)) = kept {
-            let list: Vec<String> = flannel
-                .networks
-                .iter()
-                .map(|(net, _)| net.to_string())
-                .collect();
-            let warning = Diagnostic::warning(place_of(file, value), sentence);
-            self.diagnostics.push(warning.help(format!(
-                "the last valid content of {} is still used: {}",
-                found.name,
-                list.join(", ")
-            )));
-            let env = self.sources.add(&found.name, &found.text);
-            return self.discovered(env, flannel, Discovery::Kept(found));
-        }
-        if self.files.waits() {
-            let warning = Diagnostic::warning(place_of(file, value), sentence);
-            self.diagnostics.push(warning.help(
-                "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
-            ));
-            return Subnets {
-                discovery: Discovery::Awaited(paths.into_iter().map(|(path, _)| path).collect()),
-                ..Subnets::default()
-            };
-        }
-        for mut each in wrong {
-            each.help.get_or_insert_with(|| {
-                "flannel writes it when it starts, and `peerwall run` waits for it; or write `subnets = [...]` instead of `discover`".into()
-            });
-            self.error(each);
-        }
-        Subnets::default()
-    }
-
-    fn discovered(&mut self, file: FileId, flannel: Flannel, discovery: Discovery) -> Subnets {
-        let at = |span| Place { file, span };
-        for (node, span) in flannel.node {
-            if !flannel.networks.iter().any(|(net, _)| net.contains(&node)) {
-                self.diagnostics.push(
-                    Diagnostic::warning(
-                        at(span),
-                        format!("this node's pods, {node}, are outside of the pod network"),
-                    )
-                    .help("their packets are not accepted; flannel's lease and its configuration differ, see its log"),
-                );
-            }
-        }
-        Subnets {
-            addresses: flannel
-                .networks
-                .into_iter()
-                .map(|(net, span)| Address {
-                    net,
-                    place: at(span),
-                })
-                .collect(),
-            discovery,
-            // Only these backends of flannel read the key.
-            direct: flannel
-                .direct
-                .filter(|(direct, _)| *direct)
-                .filter(|_| matches!(&flannel.kind, Some((kind, _)) if kind == "vxlan" || kind == "ipip"))
-                .map(|(_, span)| at(span)),
-            kind: flannel.kind.map(|(kind, span)| (kind, at(span))),
-            flannel: flannel.backend,
-        }
-    }
-
-    /// Warns if flannel's configuration has a different backend.
-    pub(super) fn warn_of_flannels_backend(&mut self, said: OverlayBackend, subnets: &Subnets) {
-        let name_of = |backend| BACKENDS.iter().find(|(_, each)| *each == backend);
-        let (Some((kind, place)), Some((name, _))) = (&subnets.kind, name_of(said)) else {
-            return;
         };
-        if BACKENDS.iter().any(|(known, _)| known == kind) && kind != name {
-            let help = match subnets.direct {
-                Some(_) => format!(
-                    "write backend = \"{kind}\"; DirectRouting, which this file switches on, is supported with it"
-                ),
-                None => format!("write backend = \"{kind}\""),
-            };
-            let message = format!("flannel's backend is {kind}, and this overlay's is {name}");
-            self.diagnostics
-                .push(Diagnostic::warning(place.clone(), message).help(help));
+        let env = cx.sources.add(&name, &text);
+        match flannel::read(&text) {
+            Ok(flannel) => {
+                let found = Found { name, text };
+                return discovered(cx, env, flannel, Discovery::Found(found));
+            }
+            Err(list) => {
+                wrong.extend(list.into_iter().map(|each| because(each, env, place, path)));
+            }
         }
     }
-
-    /// Finds the overlay's tunnel interface. Of two, as flannel has them for IPv4 and IPv6, that of IPv4.
-    pub(super) fn tunnel_link(
-        &mut self,
-        backend: OverlayBackend,
-        interfaces: &[InterfacePattern],
-        place: &Place,
-    ) -> Option<Link> {
-        let named = interfaces.iter().filter_map(InterfacePattern::exact);
-        let mut links: Vec<Link> = Vec::new();
-        for name in named {
-            let link = self.files.link(name);
-            links.extend(self.known(link));
-        }
-        let kind = driver(backend);
-        let tunnels = ["vxlan", "wireguard", "ipip"];
-        if let Some(other) = links
+    let sentence = wrong
+        .first()
+        .map_or_else(String::new, |d| d.message.clone());
+    let kept = paths.iter().find_map(|(path, _)| {
+        let kept = cx.files.last_good(path, &relative_to);
+        let Text { name, text, .. } = cx.known(kept)?;
+        Some((flannel::read(&text).ok()?, Found { name, text }))
+    });
+    if let Some((flannel, found)) = kept {
+        let list: Vec<String> = flannel
+            .networks
             .iter()
-            .find(|link| tunnels.contains(&link.kind.as_str()) && Some(link.kind.as_str()) != kind)
-        {
-            let help = match backend.is_tunnelled() {
-                true => format!(
-                    "write backend = \"{}\", or `interfaces` without {}",
-                    other.kind, other.name
-                ),
-                false => format!(
-                    "write backend = \"{}\", and direct = true if nodes on one LAN route without the tunnel (flannel's DirectRouting); or `interfaces` without {}",
-                    other.kind, other.name
-                ),
-            };
-            let message = format!(
-                "{} is a {} tunnel, but this overlay has a different backend",
-                other.name, other.kind
-            );
-            self.diagnostics
-                .push(Diagnostic::warning(place.clone(), message).help(help));
-        }
-        let mut links: Vec<Link> = links
-            .into_iter()
-            // Without a tunnel in the policy, one that is there all the same takes packets.
-            .filter(|link| match kind {
-                Some(kind) => link.kind == kind,
-                None => link.kind == "vxlan",
-            })
+            .map(|(net, _)| net.to_string())
             .collect();
-        links.sort_by_key(|link| link.name.contains("-v6"));
-        // A tunnel counts as a file: the policy changes when it does.
-        for link in &links {
-            self.sources
-                .add(format!("interface {}", link.name), link.to_string());
-        }
-        self.warn_of_two_ports(&links, place);
-        links.into_iter().next()
+        let warning = Diagnostic::warning(place_of(file, value), sentence);
+        cx.diagnostics.push(warning.help(format!(
+            "the last valid content of {} is still used: {}",
+            found.name,
+            list.join(", ")
+        )));
+        let env = cx.sources.add(&found.name, &found.text);
+        return discovered(cx, env, flannel, Discovery::Kept(found));
     }
+    if cx.files.waits() {
+        let warning = Diagnostic::warning(place_of(file, value), sentence);
+        cx.diagnostics.push(warning.help(
+            "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
+        ));
+        return Subnets {
+            discovery: Discovery::Awaited(paths.into_iter().map(|(path, _)| path).collect()),
+            ..Subnets::default()
+        };
+    }
+    for mut each in wrong {
+        each.help.get_or_insert_with(|| {
+            "flannel writes it when it starts, and `peerwall run` waits for it; or write `subnets = [...]` instead of `discover`".into()
+        });
+        cx.error(each);
+    }
+    Subnets::default()
+}
 
-    /// Warns if the tunnels of IPv4 and IPv6 use different ports, since an overlay has one.
-    fn warn_of_two_ports(&mut self, links: &[Link], place: &Place) {
-        let [first, others @ ..] = links else { return };
-        let differs =
-            |other: &&Link| matches!((first.port, other.port), (Some(a), Some(b)) if a != b);
-        if let Some(other) = others.iter().find(differs)
-            && let (Some(a), Some(b)) = (first.port, other.port)
-        {
-            let message = format!(
-                "{} uses UDP port {b}, but {} uses {a}; one overlay has one port",
-                other.name, first.name
-            );
-            self.diagnostics.push(
-                Diagnostic::warning(place.clone(), message)
-                    .help("restart flannel, which gives both the port of its configuration; write a different tunnel as an [overlay.NAME] of its own"),
+fn discovered(
+    cx: &mut Context<'_>,
+    file: FileId,
+    flannel: Flannel,
+    discovery: Discovery,
+) -> Subnets {
+    let at = |span| Place { file, span };
+    for (node, span) in flannel.node {
+        if !flannel.networks.iter().any(|(net, _)| net.contains(&node)) {
+            cx.diagnostics.push(
+                Diagnostic::warning(
+                    at(span),
+                    format!("this node's pods, {node}, are outside of the pod network"),
+                )
+                .help("their packets are not accepted; flannel's lease and its configuration differ, see its log"),
             );
         }
+    }
+    Subnets {
+        addresses: flannel
+            .networks
+            .into_iter()
+            .map(|(net, span)| Address {
+                net,
+                place: at(span),
+            })
+            .collect(),
+        discovery,
+        // Only these backends of flannel read the key.
+        direct: flannel
+            .direct
+            .filter(|(direct, _)| *direct)
+            .filter(
+                |_| matches!(&flannel.kind, Some((kind, _)) if kind == "vxlan" || kind == "ipip"),
+            )
+            .map(|(_, span)| at(span)),
+        kind: flannel.kind.map(|(kind, span)| (kind, at(span))),
+        flannel: flannel.backend,
     }
 }
 
-/// The kernel's driver for a backend's tunnel.
-fn driver(backend: OverlayBackend) -> Option<&'static str> {
-    match backend {
-        OverlayBackend::Vxlan => Some("vxlan"),
-        OverlayBackend::Wireguard => Some("wireguard"),
-        OverlayBackend::Ipip => Some("ipip"),
-        OverlayBackend::Udp => Some("tun"),
-        OverlayBackend::HostGw | OverlayBackend::None => None,
+/// Warns if flannel's configuration has a different backend.
+pub(super) fn warn_of_flannels_backend(
+    cx: &mut Context<'_>,
+    said: OverlayBackend,
+    subnets: &Subnets,
+) {
+    let Some((kind, place)) = &subnets.kind else {
+        return;
+    };
+    let name = said.name();
+    let mut known = OverlayBackend::NAMES.iter();
+    if known.any(|(known, _)| known == kind) && kind != name {
+        let help = match subnets.direct {
+            Some(_) => format!(
+                "write backend = \"{kind}\"; DirectRouting, which this file switches on, is supported with it"
+            ),
+            None => format!("write backend = \"{kind}\""),
+        };
+        let message = format!("flannel's backend is {kind}, and this overlay's is {name}");
+        cx.diagnostics
+            .push(Diagnostic::warning(place.clone(), message).help(help));
+    }
+}
+
+/// Finds the overlay's tunnel interface. Of two, as flannel has them for IPv4 and IPv6, that of IPv4.
+pub(super) fn tunnel_link(
+    cx: &mut Context<'_>,
+    backend: OverlayBackend,
+    interfaces: &[InterfacePattern],
+    place: &Place,
+) -> Option<Link> {
+    let named = interfaces.iter().filter_map(InterfacePattern::exact);
+    let mut links: Vec<Link> = Vec::new();
+    for name in named {
+        let link = cx.files.link(name);
+        links.extend(cx.known(link));
+    }
+    let kind = backend.driver();
+    let tunnels = ["vxlan", "wireguard", "ipip"];
+    if let Some(other) = links
+        .iter()
+        .find(|link| tunnels.contains(&link.kind.as_str()) && Some(link.kind.as_str()) != kind)
+    {
+        let help = match backend.is_tunnelled() {
+            true => format!(
+                "write backend = \"{}\", or `interfaces` without {}",
+                other.kind, other.name
+            ),
+            false => format!(
+                "write backend = \"{}\", and direct = true if nodes on one LAN route without the tunnel (flannel's DirectRouting); or `interfaces` without {}",
+                other.kind, other.name
+            ),
+        };
+        let message = format!(
+            "{} is a {} tunnel, but this overlay has a different backend",
+            other.name, other.kind
+        );
+        cx.diagnostics
+            .push(Diagnostic::warning(place.clone(), message).help(help));
+    }
+    let mut links: Vec<Link> = links
+        .into_iter()
+        // Without a tunnel in the policy, one that is there all the same takes packets.
+        .filter(|link| match kind {
+            Some(kind) => link.kind == kind,
+            None => link.kind == "vxlan",
+        })
+        .collect();
+    links.sort_by_key(|link| link.name.contains("-v6"));
+    // A tunnel counts as a file: the policy changes when it does.
+    for link in &links {
+        cx.sources
+            .add(format!("interface {}", link.name), link.to_string());
+    }
+    warn_of_two_ports(cx, &links, place);
+    links.into_iter().next()
+}
+
+/// Warns if the tunnels of IPv4 and IPv6 use different ports, since an overlay has one.
+fn warn_of_two_ports(cx: &mut Context<'_>, links: &[Link], place: &Place) {
+    let [first, others @ ..] = links else { return };
+    let differs = |other: &&Link| matches!((first.port, other.port), (Some(a), Some(b)) if a != b);
+    if let Some(other) = others.iter().find(differs)
+        && let (Some(a), Some(b)) = (first.port, other.port)
+    {
+        let message = format!(
+            "{} uses UDP port {b}, but {} uses {a}; one overlay has one port",
+            other.name, first.name
+        );
+        cx.diagnostics.push(
+            Diagnostic::warning(place.clone(), message)
+                .help("restart flannel, which gives both the port of its configuration; write a different tunnel as an [overlay.NAME] of its own"),
+        );
     }
 }
 

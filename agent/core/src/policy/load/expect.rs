@@ -1,7 +1,7 @@
 //! `[[expect]]`.
 
+use super::context::{Context, place_of};
 use super::fields::{Fields, Value};
-use super::{Loader, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{Hook, Verdict};
@@ -15,132 +15,135 @@ pub(super) struct PendingExpect {
     has_interface: bool,
 }
 
-impl Loader<'_> {
-    pub(super) fn expect(&mut self, mut fields: Fields<'_>) {
-        let file = fields.file();
-        let whole = fields.place();
-        let hook = match fields.take("hook") {
-            Some((_, value)) => self.one_of(
-                file,
-                value,
-                "hook",
-                &[("input", Hook::Input), ("forward", Hook::Forward)],
-            ),
-            None => Some(Hook::Input),
-        };
-        let from = match fields.take("from") {
-            Some((_, value)) => self.strings(file, value, "from"),
-            None => self.missing(
+pub(super) fn parse_expects(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
+    cx.each_table(file, value, "expect", parse_expect);
+}
+
+fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
+    let file = fields.file();
+    let whole = fields.place();
+    let hook = match fields.take("hook") {
+        Some((_, value)) => cx.one_of(
+            file,
+            value,
+            "hook",
+            &[("input", Hook::Input), ("forward", Hook::Forward)],
+        ),
+        None => Some(Hook::Input),
+    };
+    let from = match fields.take("from") {
+        Some((_, value)) => cx.strings(file, value, "from"),
+        None => missing(
+            cx,
+            &whole,
+            "from",
+            "like from = \"192.0.2.7\", or the name of a peer",
+        ),
+    };
+    let to = fields
+        .take("to")
+        .and_then(|(_, value)| parse_to(cx, file, value));
+    let given = fields.take("interface");
+    let interface = given.and_then(|(_, value)| parse_interface(cx, file, value));
+    let port = fields
+        .take("port")
+        .and_then(|(_, value)| parse_port(cx, file, value));
+    let verdict = match fields.take("verdict") {
+        Some((_, value)) => {
+            let choices = [("accept", Verdict::Accept), ("drop", Verdict::Drop)];
+            cx.one_of(file, value, "verdict", &choices)
+                .map(|v| (v, place_of(file, value)))
+        }
+        None => {
+            let _: Vec<(String, Place)> = missing(
+                cx,
                 &whole,
-                "from",
-                "like from = \"192.0.2.7\", or the name of a peer",
-            ),
-        };
-        let to = fields
-            .take("to")
-            .and_then(|(_, value)| self.expect_to(file, value));
-        let given = fields.take("interface");
-        let interface = given.and_then(|(_, value)| self.expect_interface(file, value));
-        let port = fields
-            .take("port")
-            .and_then(|(_, value)| self.expect_port(file, value));
-        let verdict = match fields.take("verdict") {
-            Some((_, value)) => {
-                let choices = [("accept", Verdict::Accept), ("drop", Verdict::Drop)];
-                self.one_of(file, value, "verdict", &choices)
-                    .map(|v| (v, place_of(file, value)))
-            }
-            None => {
-                let _: Vec<(String, Place)> =
-                    self.missing(&whole, "verdict", "add verdict = \"accept\" or \"drop\"");
-                None
-            }
-        };
-        let known = ["hook", "from", "to", "interface", "port", "verdict"];
-        self.diagnostics.extend(fields.unknown(&known, "expect"));
-        let (Some(hook), Some((verdict, place))) = (hook, verdict) else {
-            return;
-        };
-        let expect = Expect {
-            place,
-            hook,
-            from: Vec::new(),
-            to,
-            interface: interface.unwrap_or_else(|| "eth0".to_owned()),
-            port,
-            verdict,
-        };
-        let has_interface = given.is_some();
-        self.draft.expects.push(PendingExpect {
-            expect,
-            from,
-            has_interface,
-        });
-    }
+                "verdict",
+                "add verdict = \"accept\" or \"drop\"",
+            );
+            None
+        }
+    };
+    let known = ["hook", "from", "to", "interface", "port", "verdict"];
+    cx.diagnostics.extend(fields.unknown(&known, "expect"));
+    let (Some(hook), Some((verdict, place))) = (hook, verdict) else {
+        return;
+    };
+    let expect = Expect {
+        place,
+        hook,
+        from: Vec::new(),
+        to,
+        interface: interface.unwrap_or_else(|| "eth0".to_owned()),
+        port,
+        verdict,
+    };
+    let has_interface = given.is_some();
+    cx.draft.expects.push(PendingExpect {
+        expect,
+        from,
+        has_interface,
+    });
+}
 
-    fn missing<T>(&mut self, place: &Place, key: &str, help: &str) -> Vec<T> {
-        self.error(
-            Diagnostic::error(place.clone(), format!("this expect has no `{key}`")).help(help),
-        );
-        Vec::new()
-    }
+fn missing<T>(cx: &mut Context<'_>, place: &Place, key: &str, help: &str) -> Vec<T> {
+    cx.error(Diagnostic::error(place.clone(), format!("this expect has no `{key}`")).help(help));
+    Vec::new()
+}
 
-    fn expect_to(&mut self, file: FileId, value: &Value<'_>) -> Option<ipnet::IpNet> {
-        let texts = self.strings(file, value, "to");
-        let (text, place) = texts.into_iter().next()?;
-        self.address(&text, place).map(|a| a.net)
-    }
+fn parse_to(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<ipnet::IpNet> {
+    let texts = cx.strings(file, value, "to");
+    let (text, place) = texts.into_iter().next()?;
+    cx.address(&text, place).map(|a| a.net)
+}
 
-    fn expect_interface(&mut self, file: FileId, value: &Value<'_>) -> Option<String> {
-        let patterns = self.patterns(file, value, "interface");
-        patterns.first().map(InterfacePattern::example)
-    }
+fn parse_interface(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<String> {
+    let patterns = cx.patterns(file, value, "interface");
+    patterns.first().map(InterfacePattern::example)
+}
 
-    fn expect_port(&mut self, file: FileId, value: &Value<'_>) -> Option<PortSpec> {
-        let specs = self.ports(file, value);
-        specs.into_iter().next()
-    }
+fn parse_port(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<PortSpec> {
+    let specs = cx.ports(file, value);
+    specs.into_iter().next()
+}
 
-    /// Looks up what `from` of each `[[expect]]` names.
-    pub(super) fn resolve_expects(&mut self) {
-        for mut pending in std::mem::take(&mut self.draft.expects) {
-            let mut awaits = false;
-            for (text, place) in std::mem::take(&mut pending.from) {
-                let policy = &self.draft.policy;
-                let nets: Vec<ipnet::IpNet> = if let Some(group) = policy.group(&text) {
-                    group.addresses.iter().map(|a| a.net).collect()
-                } else if let Some(overlay) = policy.overlays.iter().find(|o| o.name == text) {
-                    if !pending.has_interface
-                        && let Some(first) = overlay.interfaces.first()
-                    {
-                        pending.expect.interface = first.example();
-                    }
-                    awaits |= matches!(overlay.discovery, Discovery::Awaited(_));
-                    overlay.pods()
-                } else if let Some(peer) = policy
-                    .peers
-                    .iter()
-                    .find(|p| p.name.as_deref() == Some(text.as_str()))
+/// Looks up what `from` of each `[[expect]]` names.
+pub(super) fn resolve_expects(cx: &mut Context<'_>) {
+    for mut pending in std::mem::take(&mut cx.draft.expects) {
+        let mut awaits = false;
+        for (text, place) in std::mem::take(&mut pending.from) {
+            let policy = &cx.draft.policy;
+            let nets: Vec<ipnet::IpNet> = if let Some(group) = policy.group(&text) {
+                group.addresses.iter().map(|a| a.net).collect()
+            } else if let Some(overlay) = policy.overlays.iter().find(|o| o.name == text) {
+                if !pending.has_interface
+                    && let Some(first) = overlay.interfaces.first()
                 {
-                    peer.addresses.iter().map(|a| a.net).collect()
-                } else if text == "any" {
-                    self.error(
-                        Diagnostic::error(place, "an expect is about somebody, not about any")
-                            .help(
-                                "give an address that stands for a stranger, like \"198.51.100.1\"",
-                            ),
-                    );
-                    continue;
-                } else {
-                    let source = self.source(&text, &place);
-                    source.into_iter().filter_map(net_of).collect()
-                };
-                pending.expect.from.extend(nets);
-            }
-            // Of pods whose addresses are not known yet nothing can be expected yet.
-            if !(awaits && pending.expect.from.is_empty()) {
-                self.draft.policy.expects.push(pending.expect);
-            }
+                    pending.expect.interface = first.example();
+                }
+                awaits |= matches!(overlay.discovery, Discovery::Awaited(_));
+                overlay.pods()
+            } else if let Some(peer) = policy
+                .peers
+                .iter()
+                .find(|p| p.name.as_deref() == Some(text.as_str()))
+            {
+                peer.addresses.iter().map(|a| a.net).collect()
+            } else if text == "any" {
+                cx.error(
+                    Diagnostic::error(place, "an expect is about somebody, not about any")
+                        .help("give an address that stands for a stranger, like \"198.51.100.1\""),
+                );
+                continue;
+            } else {
+                let source = cx.source(&text, &place);
+                source.into_iter().filter_map(net_of).collect()
+            };
+            pending.expect.from.extend(nets);
+        }
+        // Of pods whose addresses are not known yet nothing can be expected yet.
+        if !(awaits && pending.expect.from.is_empty()) {
+            cx.draft.policy.expects.push(pending.expect);
         }
     }
 }

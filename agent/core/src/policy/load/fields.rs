@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::place_of;
+use super::context::place_of;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 
 /// A key, with its place.

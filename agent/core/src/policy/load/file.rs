@@ -4,174 +4,173 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::VERSION;
-use super::fields::{self};
-use super::fields::{Fields, Value};
+use super::allow::parse_allows;
+use super::context::{Context, place_of};
+use super::expect::parse_expects;
+use super::fields::{self, Fields, Value};
 use super::files::Text;
-use super::{Loader, place_of};
-use crate::diagnostic::FileId;
-use crate::diagnostic::{Diagnostic, Place};
+use super::groups::parse_groups;
+use super::icmp::parse_icmp;
+use super::interfaces::parse_interfaces;
+use super::log::parse_log;
+use super::options::parse_options;
+use super::overlay::parse_overlays;
+use super::peers::{parse_peers, parse_peers_files};
+use crate::diagnostic::{Diagnostic, FileId, Place};
 
-impl Loader<'_> {
-    pub(super) fn sections(&mut self, top: &mut Fields<'_>) {
-        let file = top.file();
-        if let Some((_, value)) = top.take("peers") {
-            self.peers(file, value);
+/// Reads one file. Only the main file can include others.
+pub(super) fn read_file(cx: &mut Context<'_>, file: FileId, is_main: bool) {
+    let text = cx.sources.text(file).to_owned();
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    for err in &errors {
+        syntax_error(cx, file, &text, err);
+    }
+    let fields = Fields::new(file, table.get_ref(), 0..text.len().min(1));
+    parse_top(cx, fields, is_main, errors.is_empty());
+}
+
+fn syntax_error(cx: &mut Context<'_>, file: FileId, text: &str, err: &toml::de::Error) {
+    let span = err.span().unwrap_or(text.len()..text.len());
+    let place = Place { file, span };
+    let help = match err.message() {
+        "duplicate key" => {
+            "a name stands once; several addresses are a list: name = [\"…\", \"…\"]; see docs/policy.md"
         }
-        if let Some((key, value)) = top.take("peers_files")
-            && self.define("key", "peers_files", &place_of(file, key))
-        {
-            self.peers_files(file, value);
+        _ => {
+            "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md"
         }
-        if let Some((_, value)) = top.take("groups") {
-            self.groups(file, value);
+    };
+    let message = format!("not TOML: {}", err.message());
+    cx.error(Diagnostic::error(place, message).help(help));
+}
+
+fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_whole: bool) {
+    let file = fields.file();
+    match fields.take("version") {
+        Some((_, value)) => check_version(cx, file, value),
+        // A file that is not TOML may have one that was not read.
+        None if is_main && is_whole => {
+            let place = fields.place();
+            cx.error(
+                Diagnostic::error(place, "`version` is missing")
+                    .help("start the file with `version = 1`"),
+            );
         }
-        if let Some((_, value)) = top.take("overlay") {
-            self.overlays(file, value);
-        }
-        for (name, item) in [
-            (
-                "interfaces",
-                Self::interfaces as fn(&mut Self, FileId, &Value<'_>),
+        None => {}
+    }
+    parse_sections(cx, &mut fields);
+    let include = fields.take("include");
+    let known = [
+        "version",
+        "peers",
+        "overlay",
+        "allow",
+        "groups",
+        "include",
+        "peers_files",
+        "interfaces",
+        "icmp",
+        "options",
+        "log",
+        "expect",
+    ];
+    // After a line that is not TOML, keys can end up in the wrong table.
+    if is_whole {
+        cx.diagnostics.extend(fields.unknown(&known, "the policy"));
+    }
+    if let Some((key, value)) = include {
+        match is_main {
+            true => parse_include(cx, file, value),
+            false => cx.error(
+                Diagnostic::error(place_of(file, key), "an included file cannot include more")
+                    .help("name it in the main file's `include`"),
             ),
-            ("icmp", Self::icmp),
-            ("options", Self::options),
-            ("log", Self::log),
-        ] {
-            if let Some((key, value)) = top.take(name)
-                && self.define("key", name, &place_of(file, key))
-            {
-                item(self, file, value);
-            }
-        }
-        if let Some((_, value)) = top.take("allow") {
-            self.each_table(file, value, "allow", Self::allow);
-        }
-        if let Some((_, value)) = top.take("expect") {
-            self.each_table(file, value, "expect", Self::expect);
         }
     }
 }
 
-impl Loader<'_> {
-    pub(super) fn file(&mut self, file: FileId, is_main: bool) {
-        let text = self.sources.text(file).to_owned();
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        for err in &errors {
-            self.syntax_error(file, &text, err);
-        }
-        let fields = Fields::new(file, table.get_ref(), 0..text.len().min(1));
-        self.top(fields, is_main, errors.is_empty());
-    }
+type Parse = fn(&mut Context<'_>, FileId, &Value<'_>);
 
-    fn syntax_error(&mut self, file: FileId, text: &str, err: &toml::de::Error) {
-        let span = err.span().unwrap_or(text.len()..text.len());
-        let place = Place { file, span };
-        let help = match err.message() {
-            "duplicate key" => {
-                "a name stands once; several addresses are a list: name = [\"…\", \"…\"]; see docs/policy.md"
-            }
-            _ => {
-                "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md"
+/// Sections that a policy can have only once, in one of its files.
+const SECTIONS: [(&str, Parse); 5] = [
+    ("peers_files", parse_peers_files),
+    ("interfaces", parse_interfaces),
+    ("icmp", parse_icmp),
+    ("options", parse_options),
+    ("log", parse_log),
+];
+
+/// Sections whose entries can be spread over files.
+const LISTS: [(&str, Parse); 5] = [
+    ("peers", parse_peers),
+    ("groups", parse_groups),
+    ("overlay", parse_overlays),
+    ("allow", parse_allows),
+    ("expect", parse_expects),
+];
+
+fn parse_sections(cx: &mut Context<'_>, top: &mut Fields<'_>) {
+    let file = top.file();
+    for (name, parse) in LISTS {
+        if let Some((_, value)) = top.take(name) {
+            parse(cx, file, value);
+        }
+    }
+    for (name, parse) in SECTIONS {
+        if let Some((key, value)) = top.take(name)
+            && cx.define("key", name, &place_of(file, key))
+        {
+            parse(cx, file, value);
+        }
+    }
+}
+
+fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>>) {
+    let place = place_of(file, value);
+    match fields::integer(value.get_ref()) {
+        Some(1) => {}
+        Some(n) => cx.error(
+            Diagnostic::error(
+                place,
+                format!("version {n} of the policy language is not known"),
+            )
+            .help(format!("this peerwall knows version {VERSION}")),
+        ),
+        None => cx.error(
+            Diagnostic::error(place, "`version` is not a number").help("write `version = 1`"),
+        ),
+    }
+}
+
+fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>>) {
+    let relative_to = cx.sources.name(file).to_owned();
+    for (pattern, place) in cx.strings(file, value, "include") {
+        let names = match cx.files.glob(&pattern, &relative_to) {
+            Ok(names) => names,
+            Err(err) => {
+                let why = cx.unread(err);
+                cx.error(Diagnostic::error(place, format!("cannot include: {why}")));
+                continue;
             }
         };
-        let message = format!("not TOML: {}", err.message());
-        self.error(Diagnostic::error(place, message).help(help));
-    }
-
-    fn top(&mut self, mut fields: Fields<'_>, is_main: bool, is_whole: bool) {
-        let file = fields.file();
-        match fields.take("version") {
-            Some((_, value)) => self.version(file, value),
-            // A file that is not TOML may have one that was not seen.
-            None if is_main && is_whole => {
-                let place = fields.place();
-                self.error(
-                    Diagnostic::error(place, "`version` is missing")
-                        .help("start the file with `version = 1`"),
-                );
-            }
-            None => {}
+        let is_pattern = pattern.contains(['*', '?', '[']);
+        if names.is_empty() && !is_pattern {
+            cx.error(
+                Diagnostic::error(place.clone(), format!("there is no file {pattern}"))
+                    .help("paths are relative to this file; a pattern with * may match nothing"),
+            );
         }
-        self.sections(&mut fields);
-        let include = fields.take("include");
-        let known = [
-            "version",
-            "peers",
-            "overlay",
-            "allow",
-            "groups",
-            "include",
-            "peers_files",
-            "interfaces",
-            "icmp",
-            "options",
-            "log",
-            "expect",
-        ];
-        // Where a line cannot be read, what stands below it ends up in the wrong table.
-        if is_whole {
-            self.diagnostics
-                .extend(fields.unknown(&known, "the policy"));
-        }
-        if let Some((key, value)) = include {
-            match is_main {
-                true => self.include(file, value),
-                false => self.error(
-                    Diagnostic::error(place_of(file, key), "an included file cannot include more")
-                        .help("name it in the main file's `include`"),
-                ),
-            }
-        }
-    }
-
-    fn version(&mut self, file: FileId, value: &Spanned<DeValue<'_>>) {
-        let place = place_of(file, value);
-        match fields::integer(value.get_ref()) {
-            Some(1) => {}
-            Some(n) => self.error(
-                Diagnostic::error(
-                    place,
-                    format!("version {n} of the policy language is not known"),
-                )
-                .help(format!("this peerwall knows version {VERSION}")),
-            ),
-            None => self.error(
-                Diagnostic::error(place, "`version` is not a number").help("write `version = 1`"),
-            ),
-        }
-    }
-
-    fn include(&mut self, file: FileId, value: &Spanned<DeValue<'_>>) {
-        let relative_to = self.sources.name(file).to_owned();
-        for (pattern, place) in self.strings(file, value, "include") {
-            let names = match self.files.glob(&pattern, &relative_to) {
-                Ok(names) => names,
-                Err(err) => {
-                    let why = self.unread(err);
-                    self.error(Diagnostic::error(place, format!("cannot include: {why}")));
-                    continue;
+        for name in names {
+            match cx.read(&name, &relative_to) {
+                Ok(Text { name, text, .. }) => {
+                    let included = cx.sources.add_policy(name, text);
+                    read_file(cx, included, false);
                 }
-            };
-            let is_pattern = pattern.contains(['*', '?', '[']);
-            if names.is_empty() && !is_pattern {
-                self.error(
-                    Diagnostic::error(place.clone(), format!("there is no file {pattern}")).help(
-                        "paths are relative to this file; a pattern with * may match nothing",
-                    ),
-                );
-            }
-            for name in names {
-                match self.read(&name, &relative_to) {
-                    Ok(Text { name, text, .. }) => {
-                        let included = self.sources.add_policy(name, text);
-                        self.file(included, false);
-                    }
-                    Err(why) => {
-                        self.error(Diagnostic::error(
-                            place.clone(),
-                            format!("cannot include: {why}"),
-                        ));
-                    }
+                Err(why) => {
+                    cx.error(Diagnostic::error(
+                        place.clone(),
+                        format!("cannot include: {why}"),
+                    ));
                 }
             }
         }

@@ -2,70 +2,67 @@
 
 use toml::de::DeValue;
 
+use super::context::{Context, place_of};
 use super::fields::{self, Fields, Value};
 use super::values::parse_rate;
-use super::{Loader, place_of};
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::policy::Log;
 
-impl Loader<'_> {
-    pub(super) fn log(&mut self, file: FileId, value: &Value<'_>) {
-        let Some(mut fields) = self.table(file, value, "log") else {
-            return;
-        };
-        if let Some((_, value)) = fields.take("denied") {
-            match value.get_ref() {
-                DeValue::Boolean(true) => {}
-                DeValue::Boolean(false) => self.draft.log_off = true,
-                DeValue::Table(table) => self.log_denied(Fields::new(file, table, value.span())),
-                DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Datetime(_)
-                | DeValue::Array(_) => self.error(
-                    Diagnostic::error(place_of(file, value), "`denied` is a table, or false")
-                        .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
-                ),
-            }
+pub(super) fn parse_log(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
+    let Some(mut fields) = cx.table(file, value, "log") else {
+        return;
+    };
+    if let Some((_, value)) = fields.take("denied") {
+        match value.get_ref() {
+            DeValue::Boolean(true) => {}
+            DeValue::Boolean(false) => cx.draft.log_off = true,
+            DeValue::Table(table) => parse_denied(cx, Fields::new(file, table, value.span())),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => cx.error(
+                Diagnostic::error(place_of(file, value), "`denied` is a table, or false")
+                    .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
+            ),
         }
-        self.diagnostics
-            .extend(fields.unknown(&["denied"], "[log]"));
     }
+    cx.diagnostics.extend(fields.unknown(&["denied"], "[log]"));
+}
 
-    fn log_denied(&mut self, mut fields: Fields<'_>) {
-        let file = fields.file();
-        let mut log = Log::default();
-        if let Some((_, value)) = fields.take("group") {
-            match fields::integer(value.get_ref()).map(u16::try_from) {
-                Some(Ok(group)) => log.group = group,
-                _ => self.error(
-                    Diagnostic::error(place_of(file, value), "`group` is not an NFLOG group")
-                        .help("a number from 0 to 65535"),
-                ),
-            }
+fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
+    let file = fields.file();
+    let mut log = Log::default();
+    if let Some((_, value)) = fields.take("group") {
+        match fields::integer(value.get_ref()).map(u16::try_from) {
+            Some(Ok(group)) => log.group = group,
+            _ => cx.error(
+                Diagnostic::error(place_of(file, value), "`group` is not an NFLOG group")
+                    .help("a number from 0 to 65535"),
+            ),
         }
-        if let Some((_, value)) = fields.take("rate") {
-            match value.get_ref().as_str().and_then(parse_rate) {
-                Some(rate) => log.rate = rate,
-                None => self.error(
-                    Diagnostic::error(place_of(file, value), "`rate` is not a rate")
-                        .help("like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day"),
-                ),
-            }
-        }
-        if let Some((_, value)) = fields.take("prefix") {
-            match value.get_ref().as_str() {
-                Some(text) if is_log_prefix(text) => log.prefix = text.to_owned(),
-                _ => self.error(
-                    Diagnostic::error(place_of(file, value), "`prefix` is not a log prefix")
-                        .help("a text of 1 to 64 printable ASCII characters, without \" and \\"),
-                ),
-            }
-        }
-        self.diagnostics
-            .extend(fields.unknown(&["group", "rate", "prefix"], "[log] denied"));
-        self.draft.policy.log = Some(log);
     }
+    if let Some((_, value)) = fields.take("rate") {
+        match value.get_ref().as_str().and_then(parse_rate) {
+            Some(rate) => log.rate = rate,
+            None => cx.error(
+                Diagnostic::error(place_of(file, value), "`rate` is not a rate")
+                    .help("like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day"),
+            ),
+        }
+    }
+    if let Some((_, value)) = fields.take("prefix") {
+        match value.get_ref().as_str() {
+            Some(text) if is_log_prefix(text) => log.prefix = text.to_owned(),
+            _ => cx.error(
+                Diagnostic::error(place_of(file, value), "`prefix` is not a log prefix")
+                    .help("a text of 1 to 64 printable ASCII characters, without \" and \\"),
+            ),
+        }
+    }
+    cx.diagnostics
+        .extend(fields.unknown(&["group", "rate", "prefix"], "[log] denied"));
+    cx.draft.policy.log = Some(log);
 }
 
 fn is_log_prefix(text: &str) -> bool {

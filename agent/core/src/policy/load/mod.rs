@@ -1,6 +1,7 @@
 //! From files to a [`Policy`]: parse, don't check. All errors at once, each with its place.
 
 mod allow;
+mod context;
 mod cross_check;
 mod discover;
 mod expect;
@@ -21,22 +22,18 @@ mod resolve;
 mod tunnel;
 mod values;
 
-use std::collections::BTreeMap;
-
-use toml::Spanned;
-
-use super::{Policy, Source};
-use crate::diagnostic::{Diagnostic, FileId, Place, Severity, Sources};
+use super::{Log, Policy};
+use crate::diagnostic::{Diagnostic, Severity, Sources};
+use context::Context;
 pub use files::{Files, NoFiles, ReadError, Text};
-use nets::Nets;
 
-/// The newest version of the language.
+/// Newest version of the policy language.
 pub const VERSION: u32 = 1;
 
-/// So many names, or ports, are compared for suggestions and warnings, which are worth only so much time.
+/// Limit on comparisons for suggestions and warnings, so that a list of thousands stays fast.
 const COMPARISONS_MAX: usize = 1_000_000;
 
-/// What came of reading a policy.
+/// Result of reading a policy.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The policy, if there was no error.
@@ -45,9 +42,9 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The files, for showing the diagnostics.
     pub sources: Sources,
-    /// Sentences that say why users other than root could have written these files.
+    /// Reasons why users other than root could have written these files, as sentences.
     pub doubts: Vec<String>,
-    /// Why the policy is not known at the moment, although nothing may be wrong with it.
+    /// Temporary failure that makes the policy unknown for now, although it may be valid.
     pub passing: Option<String>,
 }
 
@@ -62,139 +59,37 @@ fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }
 
-/// Reads a policy from the text of its main file, and the files that one names.
+/// Reads a policy from the text of its main file and the files that it names.
 pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
     let mut sources = Sources::default();
     let main = sources.add_policy(name, text);
-    let mut loader = Loader {
-        files,
-        sources,
-        start: Place {
-            file: main,
-            span: 0..text.len().min(1),
-        },
-        diagnostics: Vec::new(),
-        draft: Draft::default(),
-        doubts: Vec::new(),
-        passing: None,
-        names: None,
-        pods: None,
-        comparisons: COMPARISONS_MAX,
-    };
-    loader.file(main, true);
-    loader.finish()
+    let mut cx = Context::new(files, sources, main, text);
+    file::read_file(&mut cx, main, true);
+    // Names are looked up once all files are read; interfaces and routes are matched with what
+    // the policy says, and the checks need all of it.
+    resolve::resolve_froms(&mut cx);
+    resolve::resolve_tos(&mut cx);
+    on_host::apply_host(&mut cx);
+    expect::resolve_expects(&mut cx);
+    cross_check::cross_check(&mut cx);
+    finish(cx)
 }
 
-/// What is known so far, from all files.
-#[derive(Default)]
-struct Draft {
-    policy: Policy,
-    /// Every name and section that may be there once, by kind and name, with its place.
-    defined: BTreeMap<(&'static str, String), Place>,
-    /// Sources as written, to be resolved when all names are known.
-    froms: Vec<PendingFrom>,
-    /// The same for what an allow opens: its number, and a target.
-    tos: Vec<(usize, String, Place)>,
-    expects: Vec<expect::PendingExpect>,
-    /// Where `[interfaces]` is.
-    interfaces: Option<Place>,
-    log_off: bool,
-}
-
-/// Where a resolved list of sources belongs.
-#[derive(Debug, Clone, Copy)]
-enum Owner {
-    Allow(usize),
-    Ping,
-    Tunnel(usize),
-}
-
-struct PendingFrom {
-    owner: Owner,
-    text: String,
-    place: Place,
-}
-
-struct Loader<'a> {
-    files: &'a dyn Files,
-    sources: Sources,
-    /// The first character of the main file, for what is about the whole.
-    start: Place,
-    diagnostics: Vec<Diagnostic>,
-    draft: Draft,
-    doubts: Vec<String>,
-    passing: Option<String>,
-    /// What `from` and `to` can name, once all is read.
-    names: Option<BTreeMap<String, Source>>,
-    /// Subnets of all overlays, once all is read.
-    pods: Option<Nets>,
-    /// So many names are still compared for something to suggest.
-    comparisons: usize,
-}
-
-impl Loader<'_> {
-    fn error(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+fn finish(mut cx: Context<'_>) -> Loaded {
+    let order = |d: &Diagnostic| (d.place.file, d.place.span.start);
+    cx.diagnostics.sort_by_key(order);
+    let is_valid = !has_errors(&cx.diagnostics) && cx.passing.is_none();
+    cx.doubts.sort();
+    cx.doubts.dedup();
+    let mut policy = cx.draft.policy;
+    if policy.log.is_none() && !cx.draft.log_off {
+        policy.log = Some(Log::default());
     }
-
-    /// Reads a file that `relative_to` names. A failure that passes makes the whole policy unknown for now;
-    /// any other is about this file.
-    fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, String> {
-        match self.files.read(path, relative_to) {
-            Ok(mut read) => {
-                self.doubts.append(&mut read.doubts);
-                Ok(read)
-            }
-            Err(err) => Err(self.unread(err)),
-        }
-    }
-
-    fn unread(&mut self, err: ReadError) -> String {
-        match err {
-            ReadError::Wrong(why) => why,
-            ReadError::Passing(why) => {
-                self.passing.get_or_insert(why.clone());
-                why
-            }
-        }
-    }
-
-    /// What was asked of the kernel; nothing if it cannot say at the moment.
-    fn known<T>(&mut self, asked: Result<Option<T>, ReadError>) -> Option<T> {
-        asked.unwrap_or_else(|err| {
-            self.unread(err);
-            None
-        })
-    }
-
-    fn finish(mut self) -> Loaded {
-        self.resolve_froms();
-        self.resolve_tos();
-        self.apply_host();
-        self.resolve_expects();
-        self.cross_check();
-        let order = |d: &Diagnostic| (d.place.file, d.place.span.start);
-        self.diagnostics.sort_by_key(order);
-        let ok = !has_errors(&self.diagnostics) && self.passing.is_none();
-        self.doubts.sort();
-        self.doubts.dedup();
-        let mut policy = self.draft.policy;
-        if policy.log.is_none() && !self.draft.log_off {
-            policy.log = Some(super::Log::default());
-        }
-        Loaded {
-            policy: ok.then_some(policy),
-            diagnostics: self.diagnostics,
-            sources: self.sources,
-            doubts: self.doubts,
-            passing: self.passing,
-        }
-    }
-}
-
-fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
-    Place {
-        file,
-        span: value.span(),
+    Loaded {
+        policy: is_valid.then_some(policy),
+        diagnostics: cx.diagnostics,
+        sources: cx.sources,
+        doubts: cx.doubts,
+        passing: cx.passing,
     }
 }

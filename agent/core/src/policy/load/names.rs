@@ -1,12 +1,12 @@
 //! Names of peers, groups, overlays and allows.
 
-use super::Loader;
+use super::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
 
 /// Longest name of a peer, group, overlay or allow, in bytes.
 const NAME_MAX_BYTES: usize = 63;
 
-impl Loader<'_> {
+impl Context<'_> {
     /// Notes that `name` is defined here; says so if it already was.
     pub(super) fn define(&mut self, kind: &'static str, name: &str, place: &Place) -> bool {
         // These three are looked up by the same names in `from`.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::Loader;
+use super::context::Context;
 use crate::diagnostic::Diagnostic;
 use crate::net::addr::{self, Family};
 use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
@@ -41,61 +41,59 @@ const TUNNEL_NAMES: [&str; 9] = [
     "geneve",
 ];
 
-impl Loader<'_> {
-    pub(super) fn apply_host(&mut self) {
-        let host = self.files.host();
-        let host = self.known(host);
-        let policy = &mut self.draft.policy;
-        for overlay in &mut policy.overlays {
-            overlay.tunnel_side = tunnels(overlay, host.as_ref());
-        }
-        let Some(host) = host else { return };
-        let facing = facing_peers(policy, &host);
-        if !policy.allows.is_empty() {
-            policy.services = services(&host);
-        }
-        let peer_macs = peer_macs(policy, &host);
-        for overlay in &mut policy.overlays {
-            overlay.lan_side = lan_side(overlay, &facing);
-            overlay.routed = routed(overlay, &host, &facing);
-            overlay.by_route |= overlay
-                .interfaces
-                .iter()
-                .any(|own| overlay.is_by_route_only(own));
-            overlay.carved = carved(overlay, &host);
-            if overlay.unmasqueraded {
-                overlay.peer_macs.clone_from(&peer_macs);
-            }
-        }
-        policy.switches = switches(policy, &host, &facing);
-        self.warn_of_carved();
+pub(super) fn apply_host(cx: &mut Context<'_>) {
+    let host = cx.files.host();
+    let host = cx.known(host);
+    let policy = &mut cx.draft.policy;
+    for overlay in &mut policy.overlays {
+        overlay.tunnel_side = tunnels(overlay, host.as_ref());
     }
+    let Some(host) = host else { return };
+    let facing = facing_peers(policy, &host);
+    if !policy.allows.is_empty() {
+        policy.services = services(&host);
+    }
+    let peer_macs = peer_macs(policy, &host);
+    for overlay in &mut policy.overlays {
+        overlay.lan_side = lan_side(overlay, &facing);
+        overlay.routed = routed(overlay, &host, &facing);
+        overlay.by_route |= overlay
+            .interfaces
+            .iter()
+            .any(|own| overlay.is_by_route_only(own));
+        overlay.carved = carved(overlay, &host);
+        if overlay.unmasqueraded {
+            overlay.peer_macs.clone_from(&peer_macs);
+        }
+    }
+    policy.switches = switches(policy, &host, &facing);
+    warn_of_carved(cx);
+}
 
-    fn warn_of_carved(&mut self) {
-        for overlay in &self.draft.policy.overlays {
-            for net in &overlay.carved {
-                let subnet = overlay.subnets.iter().find(|s| s.net.contains(net));
-                let place = subnet.map_or(&overlay.place, |subnet| &subnet.place);
-                let left: Vec<String> = addr::subtract(subnet.map_or(*net, |s| s.net), &[*net])
-                    .into_iter()
-                    .take(9)
-                    .map(|net| format!("\"{net}\""))
-                    .collect();
-                let help = match left.len() {
-                    0 | 9 => "give the pods a network of their own, and write that".to_owned(),
-                    _ => format!("write subnets = [{}]", left.join(", ")),
-                };
-                self.diagnostics.push(
-                    Diagnostic::warning(
-                        place.clone(),
-                        format!(
-                            "{net} is a network of this host, and inside of overlay `{}`; its addresses are not taken for pods",
-                            overlay.name
-                        ),
-                    )
-                    .help(help),
-                );
-            }
+fn warn_of_carved(cx: &mut Context<'_>) {
+    for overlay in &cx.draft.policy.overlays {
+        for net in &overlay.carved {
+            let subnet = overlay.subnets.iter().find(|s| s.net.contains(net));
+            let place = subnet.map_or(&overlay.place, |subnet| &subnet.place);
+            let left: Vec<String> = addr::subtract(subnet.map_or(*net, |s| s.net), &[*net])
+                .into_iter()
+                .take(9)
+                .map(|net| format!("\"{net}\""))
+                .collect();
+            let help = match left.len() {
+                0 | 9 => "give the pods a network of their own, and write that".to_owned(),
+                _ => format!("write subnets = [{}]", left.join(", ")),
+            };
+            cx.diagnostics.push(
+                Diagnostic::warning(
+                    place.clone(),
+                    format!(
+                        "{net} is a network of this host, and inside of overlay `{}`; its addresses are not taken for pods",
+                        overlay.name
+                    ),
+                )
+                .help(help),
+            );
         }
     }
 }

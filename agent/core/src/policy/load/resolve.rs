@@ -1,15 +1,13 @@
 //! Looks up names in `from` and `to` once all files are read.
 
-use super::fields::Value;
-use super::fields::{self};
+use super::context::{Context, Owner, PendingFrom};
+use super::fields::{self, Value};
 use super::nets::Nets;
-use super::{Loader, Owner, PendingFrom};
-use crate::diagnostic::FileId;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr;
 use crate::policy::{Source, Target};
 
-impl Loader<'_> {
+impl Context<'_> {
     pub(super) fn froms(&mut self, owner: Owner, file: FileId, value: &Value<'_>) {
         let what = match owner {
             Owner::Allow(_) => "from",
@@ -22,71 +20,7 @@ impl Loader<'_> {
     }
 }
 
-impl Loader<'_> {
-    pub(super) fn resolve_froms(&mut self) {
-        for from in std::mem::take(&mut self.draft.froms) {
-            if let Some(source) = self.source(&from.text, &from.place) {
-                self.warn_if_needless(&source, &from);
-                match from.owner {
-                    Owner::Allow(index) => self.draft.policy.allows[index].from.push(source),
-                    Owner::Ping => self.draft.policy.icmp.ping.push(source),
-                    Owner::Tunnel(index) => {
-                        self.draft.policy.overlays[index].tunnel_from.push(source);
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn resolve_tos(&mut self) {
-        for (index, text, place) in std::mem::take(&mut self.draft.tos) {
-            let targets = self.targets(&text, &place);
-            self.draft.policy.allows[index].to.extend(targets);
-        }
-        for allow in &mut self.draft.policy.allows {
-            if allow.to.is_empty() {
-                allow.to.push(Target::Host);
-            }
-        }
-    }
-
-    /// What an entry of `to` names.
-    fn targets(&mut self, text: &str, place: &Place) -> Vec<Target> {
-        match text {
-            "host" => return vec![Target::Host],
-            "any" => {
-                self.error(
-                    Diagnostic::error(place.clone(), "`to` cannot be \"any\"")
-                        .help("that would open the addresses of every cluster service; \"host\" is the default, other addresses are named"),
-                );
-                return Vec::new();
-            }
-            _ => {}
-        }
-        if looks_like_address(text) {
-            return match addr::parse_target(text) {
-                Ok(net) => vec![Target::Net(net)],
-                Err(err) => {
-                    let mut diagnostic = Diagnostic::error(place.clone(), err.message);
-                    diagnostic.help = err.help;
-                    self.error(diagnostic);
-                    Vec::new()
-                }
-            };
-        }
-        match self.source(text, place) {
-            Some(Source::Group(name)) => vec![Target::Group(name)],
-            Some(Source::Overlay(name)) => vec![Target::Overlay(name)],
-            Some(Source::Peer(name)) => {
-                let peers = self.draft.policy.peers.iter();
-                let named = peers.filter(|peer| peer.name.as_deref() == Some(name.as_str()));
-                let addresses = named.flat_map(|peer| &peer.addresses);
-                addresses.map(|each| Target::Net(each.net)).collect()
-            }
-            Some(Source::Net(_) | Source::Any) | None => Vec::new(),
-        }
-    }
-
+impl Context<'_> {
     pub(super) fn source(&mut self, text: &str, place: &Place) -> Option<Source> {
         if text == "any" {
             return Some(Source::Any);
@@ -140,28 +74,92 @@ impl Loader<'_> {
         });
         names.get(text).cloned()
     }
+}
 
-    fn warn_if_needless(&mut self, source: &Source, from: &PendingFrom) {
-        let what = match source {
-            Source::Peer(name) => format!("`{name}` is a peer and may do this anyway"),
-            Source::Overlay(name) => format!("pods of `{name}` may do this anyway"),
-            Source::Net(net) => {
-                let overlays = &self.draft.policy.overlays;
-                let pods = self.pods.get_or_insert_with(|| Nets::of_overlays(overlays));
-                match pods.around(*net) {
-                    Some((index, _)) => format!(
-                        "`{net}` is part of overlay `{}`: accepted from its interfaces anyway, dropped from others",
-                        overlays[index].name
-                    ),
-                    None => return,
+pub(super) fn resolve_froms(cx: &mut Context<'_>) {
+    for from in std::mem::take(&mut cx.draft.froms) {
+        if let Some(source) = cx.source(&from.text, &from.place) {
+            warn_if_needless(cx, &source, &from);
+            match from.owner {
+                Owner::Allow(index) => cx.draft.policy.allows[index].from.push(source),
+                Owner::Ping => cx.draft.policy.icmp.ping.push(source),
+                Owner::Tunnel(index) => {
+                    cx.draft.policy.overlays[index].tunnel_from.push(source);
                 }
             }
-            Source::Any | Source::Group(_) => return,
-        };
-        self.diagnostics.push(
-            Diagnostic::warning(from.place.clone(), what).help("leave it out; it changes nothing"),
-        );
+        }
     }
+}
+
+pub(super) fn resolve_tos(cx: &mut Context<'_>) {
+    for (index, text, place) in std::mem::take(&mut cx.draft.tos) {
+        let targets = targets(cx, &text, &place);
+        cx.draft.policy.allows[index].to.extend(targets);
+    }
+    for allow in &mut cx.draft.policy.allows {
+        if allow.to.is_empty() {
+            allow.to.push(Target::Host);
+        }
+    }
+}
+
+/// What an entry of `to` names.
+fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
+    match text {
+        "host" => return vec![Target::Host],
+        "any" => {
+            cx.error(
+                Diagnostic::error(place.clone(), "`to` cannot be \"any\"")
+                    .help("that would open the addresses of every cluster service; \"host\" is the default, other addresses are named"),
+            );
+            return Vec::new();
+        }
+        _ => {}
+    }
+    if looks_like_address(text) {
+        return match addr::parse_target(text) {
+            Ok(net) => vec![Target::Net(net)],
+            Err(err) => {
+                let mut diagnostic = Diagnostic::error(place.clone(), err.message);
+                diagnostic.help = err.help;
+                cx.error(diagnostic);
+                Vec::new()
+            }
+        };
+    }
+    match cx.source(text, place) {
+        Some(Source::Group(name)) => vec![Target::Group(name)],
+        Some(Source::Overlay(name)) => vec![Target::Overlay(name)],
+        Some(Source::Peer(name)) => {
+            let peers = cx.draft.policy.peers.iter();
+            let named = peers.filter(|peer| peer.name.as_deref() == Some(name.as_str()));
+            let addresses = named.flat_map(|peer| &peer.addresses);
+            addresses.map(|each| Target::Net(each.net)).collect()
+        }
+        Some(Source::Net(_) | Source::Any) | None => Vec::new(),
+    }
+}
+
+fn warn_if_needless(cx: &mut Context<'_>, source: &Source, from: &PendingFrom) {
+    let what = match source {
+        Source::Peer(name) => format!("`{name}` is a peer and may do this anyway"),
+        Source::Overlay(name) => format!("pods of `{name}` may do this anyway"),
+        Source::Net(net) => {
+            let overlays = &cx.draft.policy.overlays;
+            let pods = cx.pods.get_or_insert_with(|| Nets::of_overlays(overlays));
+            match pods.around(*net) {
+                Some((index, _)) => format!(
+                    "`{net}` is part of overlay `{}`: accepted from its interfaces anyway, dropped from others",
+                    overlays[index].name
+                ),
+                None => return,
+            }
+        }
+        Source::Any | Source::Group(_) => return,
+    };
+    cx.diagnostics.push(
+        Diagnostic::warning(from.place.clone(), what).help("leave it out; it changes nothing"),
+    );
 }
 
 fn looks_like_address(text: &str) -> bool {

@@ -1,106 +1,102 @@
 //! The tunnel of an overlay: its UDP port, or its IP protocol.
 
+use super::context::{Context, place_of};
 use super::discover::Subnets;
 use super::fields::{self, Fields};
-use super::{Loader, place_of};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::net::addr::Family;
 use crate::net::link::Link;
 use crate::net::port::PortRange;
 use crate::policy::{Discovery, OverlayBackend, Tunnel};
 
-impl Loader<'_> {
-    pub(super) fn tunnel(
-        &mut self,
-        fields: &mut Fields<'_>,
-        backend: Option<OverlayBackend>,
-        subnets: &Subnets,
-        link: Option<&Link>,
-        place: &Place,
-    ) -> Option<Tunnel> {
-        let file = fields.file();
-        let default = match backend? {
-            OverlayBackend::Vxlan => Some(PortRange::one(8472)),
-            OverlayBackend::Wireguard => Some(wireguard_ports(subnets)),
-            OverlayBackend::Udp => Some(PortRange::one(8285)),
-            OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
+pub(super) fn parse_tunnel(
+    cx: &mut Context<'_>,
+    fields: &mut Fields<'_>,
+    backend: Option<OverlayBackend>,
+    subnets: &Subnets,
+    link: Option<&Link>,
+    place: &Place,
+) -> Option<Tunnel> {
+    let file = fields.file();
+    let default = match backend? {
+        OverlayBackend::Vxlan => Some(PortRange::one(8472)),
+        OverlayBackend::Wireguard => Some(wireguard_ports(subnets)),
+        OverlayBackend::Udp => Some(PortRange::one(8285)),
+        OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
+    };
+    let given = fields.take("port");
+    let Some(default) = default else {
+        if let Some((key, _)) = given {
+            cx.error(
+                Diagnostic::error(place_of(file, key), "this backend has no port")
+                    .help("leave `port` out; only vxlan, wireguard and udp have one"),
+            );
+        }
+        let port = link.and_then(|link| link.port);
+        return match backend {
+            Some(OverlayBackend::Ipip) => Some(Tunnel::Protocol(4)),
+            _ => port.map(|port| Tunnel::Udp(PortRange::one(port))),
         };
-        let given = fields.take("port");
-        let Some(default) = default else {
-            if let Some((key, _)) = given {
-                self.error(
-                    Diagnostic::error(place_of(file, key), "this backend has no port")
-                        .help("leave `port` out; only vxlan, wireguard and udp have one"),
-                );
+    };
+    let real = link.and_then(|link| link.port);
+    let Some((_, value)) = given else {
+        if backend == Some(OverlayBackend::Wireguard) {
+            warn_of_ports_between(cx, place, default);
+            return Some(Tunnel::Udp(default));
+        }
+        let found = real.or(subnets.flannel.port);
+        // With `discover`, the discovered port counts. Without it, the policy's does, and is compared.
+        return Some(Tunnel::Udp(match (&subnets.discovery, found) {
+            (Discovery::Written, _) => {
+                warn_of_port(cx, place, default, link);
+                default
             }
-            let port = link.and_then(|link| link.port);
-            return match backend {
-                Some(OverlayBackend::Ipip) => Some(Tunnel::Protocol(4)),
-                _ => port.map(|port| Tunnel::Udp(PortRange::one(port))),
-            };
-        };
-        let real = link.and_then(|link| link.port);
-        let Some((_, value)) = given else {
-            if backend == Some(OverlayBackend::Wireguard) {
-                self.warn_of_ports_between(place, default);
-                return Some(Tunnel::Udp(default));
-            }
-            let found = real.or(subnets.flannel.port);
-            // With `discover`, the discovered port counts. Without it, the policy's does, and is compared.
-            return Some(Tunnel::Udp(match (&subnets.discovery, found) {
-                (Discovery::Written, _) => {
-                    self.warn_of_port(place, default, link);
-                    default
-                }
-                (_, Some(port)) => PortRange::one(port),
-                (_, None) => default,
-            }));
-        };
-        match fields::integer(value.get_ref()).map(u16::try_from) {
-            Some(Ok(port)) if port > 0 => {
-                self.warn_of_port(&place_of(file, value), PortRange::one(port), link);
-                Some(Tunnel::Udp(PortRange::one(port)))
-            }
-            _ => {
-                self.error(
-                    Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
-                        format!("a number from 1 to 65535; the default is {default}"),
-                    ),
-                );
-                None
-            }
+            (_, Some(port)) => PortRange::one(port),
+            (_, None) => default,
+        }));
+    };
+    match fields::integer(value.get_ref()).map(u16::try_from) {
+        Some(Ok(port)) if port > 0 => {
+            warn_of_port(cx, &place_of(file, value), PortRange::one(port), link);
+            Some(Tunnel::Udp(PortRange::one(port)))
+        }
+        _ => {
+            cx.error(
+                Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
+                    format!("a number from 1 to 65535; the default is {default}"),
+                ),
+            );
+            None
         }
     }
+}
 
-    /// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.
-    fn warn_of_ports_between(&mut self, place: &Place, ports: PortRange) {
-        let PortRange { first, last } = ports;
-        if last - first > 1 {
-            let message = format!(
-                "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are reserved for the tunnel"
-            );
-            self.diagnostics.push(
-                Diagnostic::warning(place.clone(), message).help(format!(
-                    "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = {first} to reserve that port only"
-                )),
-            );
-        }
+/// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.
+fn warn_of_ports_between(cx: &mut Context<'_>, place: &Place, ports: PortRange) {
+    let PortRange { first, last } = ports;
+    if last - first > 1 {
+        let message = format!(
+            "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are reserved for the tunnel"
+        );
+        cx.diagnostics.push(
+            Diagnostic::warning(place.clone(), message).help(format!(
+                "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = {first} to reserve that port only"
+            )),
+        );
     }
+}
 
-    /// Warns if the tunnel interface uses a different port.
-    fn warn_of_port(&mut self, place: &Place, said: PortRange, link: Option<&Link>) {
-        let real = link.and_then(|link| Some((link, link.port?)));
-        if let Some((link, port)) =
-            real.filter(|(_, port)| !(said.first..=said.last).contains(port))
-        {
-            self.diagnostics.push(
-                Diagnostic::warning(
-                    place.clone(),
-                    format!("{} uses UDP port {port}, but this overlay's tunnel is at {said}", link.name),
-                )
-                .help(format!("write port = {port}; otherwise an allow that covers UDP port {port} lets strangers send into the tunnel")),
-            );
-        }
+/// Warns if the tunnel interface uses a different port.
+fn warn_of_port(cx: &mut Context<'_>, place: &Place, said: PortRange, link: Option<&Link>) {
+    let real = link.and_then(|link| Some((link, link.port?)));
+    if let Some((link, port)) = real.filter(|(_, port)| !(said.first..=said.last).contains(port)) {
+        cx.diagnostics.push(
+            Diagnostic::warning(
+                place.clone(),
+                format!("{} uses UDP port {port}, but this overlay's tunnel is at {said}", link.name),
+            )
+            .help(format!("write port = {port}; otherwise an allow that covers UDP port {port} lets strangers send into the tunnel")),
+        );
     }
 }
 

@@ -5,19 +5,17 @@ use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::context::{Context, place_of};
 use super::fields::{self, Fields, Key, Value};
 use super::files::Text;
 use super::has_errors;
-use super::{Loader, place_of};
-use crate::diagnostic::Place;
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, PortSpec};
-use crate::policy::Address;
-use crate::policy::{Log, Rate, RateUnit};
+use crate::policy::{Address, Log, Rate, RateUnit};
 
-impl Loader<'_> {
+impl Context<'_> {
     /// The value as a table, or an error.
     pub(super) fn table<'v>(
         &mut self,
@@ -192,7 +190,7 @@ pub(super) fn parse_rate(text: &str) -> Option<Rate> {
     })
 }
 
-impl Loader<'_> {
+impl Context<'_> {
     /// A string, or a list of strings that is not empty.
     pub(super) fn strings(
         &mut self,
