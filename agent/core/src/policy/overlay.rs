@@ -10,7 +10,7 @@ use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::link::Link;
 
-/// How an overlay gets its packets from node to node.
+/// Transport of an overlay between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OverlayBackend {
     /// VXLAN over UDP; flannel's default port is 8472, not the 4789 of RFC 7348.
@@ -21,9 +21,9 @@ pub enum OverlayBackend {
     Udp,
     /// IP in IP, protocol 4.
     Ipip,
-    /// Routes to the nodes and no tunnel.
+    /// Routes to the nodes, without a tunnel.
     HostGw,
-    /// No tunnel that concerns us.
+    /// No tunnel that peerwall must know of.
     None,
 }
 
@@ -45,7 +45,7 @@ impl OverlayBackend {
         found.map_or("none", |(name, _)| name)
     }
 
-    /// Whether packets come out of a device of the overlay's own.
+    /// Whether packets arrive from a tunnel interface.
     pub fn is_tunnelled(self) -> bool {
         !matches!(self, Self::HostGw | Self::None)
     }
@@ -85,84 +85,83 @@ impl OverlayBackend {
     }
 }
 
-/// What carries an overlay's packets between nodes.
+/// Encapsulation between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tunnel {
     /// UDP to these ports.
     Udp(crate::net::port::PortRange),
-    /// A protocol of its own.
+    /// An IP protocol.
     Protocol(u8),
 }
 
-/// How an overlay's subnets are known.
+/// Origin of an overlay's subnets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Discovery {
-    /// They are in the policy.
+    /// Written in the policy.
     #[default]
     Written,
-    /// This file says so now.
+    /// Read from this file.
     Found(Found),
-    /// This file said so, and says nothing now that can be used.
+    /// Last valid content of this file, which is missing or invalid now.
     Kept(Found),
-    /// Not at all yet: none of these files is there.
+    /// Not known yet: none of these files exists.
     Awaited(Vec<String>),
 }
 
-/// A file that pod networks were taken from.
+/// A file with pod networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it said.
+    /// Content.
     pub text: String,
 }
 
 /// One `[overlay.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where its table starts.
+    /// Place of its table.
     pub place: Place,
-    /// How packets travel.
+    /// Transport between nodes.
     pub backend: OverlayBackend,
-    /// Tunnel packets, as they arrive from other nodes; `None` without a tunnel.
+    /// Encapsulation of packets from other nodes; `None` without a tunnel.
     pub tunnel: Option<Tunnel>,
     /// Addresses of its pods; at least one unless they are [`Discovery::Awaited`], none in another
     /// overlay's.
     pub subnets: Vec<Address>,
-    /// How the subnets are known.
+    /// Origin of the subnets.
     pub discovery: Discovery,
     /// Whether pods of nodes on the same LAN arrive by route, outside of the tunnel (flannel's `DirectRouting`);
     /// only with a tunnel.
     pub direct: bool,
     /// The tunnel interface, if it exists. Of two, that of IPv4.
     pub link: Option<Link>,
-    /// Interfaces where its pods' packets come from. May be empty without a tunnel.
+    /// Interfaces from which its pods' packets arrive. May be empty without a tunnel.
     pub interfaces: Vec<InterfacePattern>,
-    /// Those of its interfaces that are tunnels: node addresses do occur there, and only a peer can send.
+    /// Tunnels among its interfaces: node addresses occur there, and only a peer can send.
     pub tunnel_side: Vec<InterfacePattern>,
-    /// Those of its interfaces by which peers are reached too: a LAN, not only pods.
+    /// Interfaces among its own by which peers are reached too: a LAN, not only pods.
     pub lan_side: Vec<InterfacePattern>,
-    /// Whether pods of other nodes may come by route at all.
+    /// Whether pods of other nodes may arrive by route.
     pub by_route: bool,
-    /// Interfaces where arrival by route is believed; those by which peers are reached if there are none.
+    /// Interfaces where routes to pods are trusted; if empty, those by which peers are reached.
     pub underlay: Vec<InterfacePattern>,
-    /// Pods of other nodes that come by route: interface and prefix, as the kernel routes them. Never by a
-    /// default route.
+    /// Routes to pods of other nodes: interface and prefix. Never a default route.
     pub routed: Vec<(String, IpNet)>,
-    /// Whether pods of other nodes may come with their own addresses, from the machines of peers.
+    /// Whether pods of other nodes may send with their own addresses, from the machines of peers.
     pub unmasqueraded: bool,
     /// Ethernet addresses of peers, for `unmasqueraded`.
     pub peer_macs: Vec<[u8; 6]>,
-    /// Networks of this host's own that lie within `subnets` and are not pods'.
+    /// This host's own networks within `subnets`, which are not pods.
     pub carved: Vec<IpNet>,
-    /// Who besides peers may send to its tunnel.
+    /// Sources besides peers that may send to its tunnel.
     pub tunnel_from: Vec<Source>,
 }
 
 impl Overlay {
-    /// Addresses of its pods: `subnets` without what is carved out.
+    /// Returns the addresses of its pods: `subnets` without `carved`.
     pub fn pods(&self) -> Vec<IpNet> {
         let subnets = self.subnets.iter().map(|subnet| subnet.net);
         subnets
@@ -170,19 +169,19 @@ impl Overlay {
             .collect()
     }
 
-    /// Whether an interface of its own is a LAN where only its routes are believed: anybody may be there. With
-    /// the backend `none`, the policy says that its addresses are there.
+    /// Whether an interface of its own is a LAN where only routes are trusted, since other hosts may be on it.
+    /// With the backend `none`, the policy says that its addresses are on that LAN.
     pub fn is_by_route_only(&self, pattern: &InterfacePattern) -> bool {
         self.backend != OverlayBackend::None && self.lan_side.contains(pattern)
     }
 
-    /// Interfaces that pods of other nodes come in by, by route.
+    /// Returns the interfaces by which pods of other nodes arrive by route.
     pub fn routed_interfaces(&self) -> BTreeSet<String> {
         self.routed.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Interfaces that this host may be the DHCP server of: whoever is there has no address of the overlay yet,
-    /// and may use every port once it has one.
+    /// Returns the interfaces on which this host may be the DHCP server: a client there has no address of the
+    /// overlay yet, and may use every port once it has one.
     pub fn dhcp_side(&self) -> impl Iterator<Item = &InterfacePattern> {
         let interfaces = self
             .interfaces
@@ -191,12 +190,12 @@ impl Overlay {
         interfaces.filter(|pattern| !self.lan_side.contains(pattern))
     }
 
-    /// Whether its addresses are those of machines on a LAN.
+    /// Whether its addresses belong to machines on a LAN.
     pub fn is_on_lan(&self) -> bool {
         self.backend == OverlayBackend::None && !self.lan_side.is_empty()
     }
 
-    /// Whether its tunnel has to be kept from pods and local users. WireGuard authenticates each packet.
+    /// Whether its tunnel must be protected from pods and local users. WireGuard authenticates each packet.
     pub fn guards_tunnel(&self) -> bool {
         self.tunnel.is_some() && self.backend != OverlayBackend::Wireguard
     }

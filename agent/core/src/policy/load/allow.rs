@@ -11,9 +11,10 @@ use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};
 use crate::policy::{Allow, Rate};
 
-/// Fastest and largest that both nftables and iptables can say.
+/// Fastest rate that both nftables and iptables support.
 const LIMIT_MAX_PER_SECOND: u64 = 1_000_000;
 
+/// Largest burst that both support.
 const LIMIT_MAX_BURST: u32 = 1_000_000;
 
 pub(super) fn parse_allows(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
@@ -101,7 +102,7 @@ fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> Option<(String, 
     (cx.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
 }
 
-/// New connections of each source.
+/// Reads the limit on new connections of each source.
 fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<Rate> {
     let rate = value.get_ref().as_str().and_then(parse_rate);
     let found = rate.filter(|rate| {
@@ -118,7 +119,7 @@ fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<
     found
 }
 
-/// Source and destination ports are of one protocol.
+/// Checks that source and destination ports have the same protocols.
 fn check_protocols(
     cx: &mut Context<'_>,
     place: &Place,

@@ -1,4 +1,4 @@
-//! Discovers what an overlay does not say: its subnets from flannel's files, its tunnel from the kernel.
+//! Discovery of an overlay's subnets from flannel's files, and of its tunnel from the kernel.
 
 use super::Text;
 use super::context::{Context, place_of};
@@ -10,14 +10,14 @@ use crate::net::link::Link;
 use crate::policy::flannel::{self, Flannel, Wrong};
 use crate::policy::{Address, Discovery, Found, OverlayBackend};
 
-/// Subnets, and the configuration that was found with them.
+/// Subnets, and the configuration found with them.
 #[derive(Default)]
 pub(super) struct Subnets {
     pub(super) addresses: Vec<Address>,
     pub(super) discovery: Discovery,
     /// `Backend.Type` of the file, with its place.
     pub(super) kind: Option<(String, Place)>,
-    /// Where the file switches `Backend.DirectRouting` on, if it does.
+    /// Place where the file switches `Backend.DirectRouting` on, if it does.
     pub(super) direct: Option<Place>,
     /// Ports and names of the tunnel.
     pub(super) flannel: flannel::Backend,
@@ -162,7 +162,7 @@ pub(super) fn warn_of_flannels_backend(
     }
 }
 
-/// Finds the overlay's tunnel interface. Of two, as flannel has them for IPv4 and IPv6, that of IPv4.
+/// Finds the overlay's tunnel interface: the IPv4 one, if flannel has one for each family.
 pub(super) fn tunnel_link(
     cx: &mut Context<'_>,
     backend: OverlayBackend,
@@ -200,7 +200,7 @@ pub(super) fn tunnel_link(
     }
     let mut links: Vec<Link> = links
         .into_iter()
-        // Without a tunnel in the policy, one that is there all the same takes packets.
+        // A tunnel that exists although the policy has none accepts packets.
         .filter(|link| match kind {
             Some(kind) => link.kind == kind,
             None => link.kind == "vxlan",

@@ -107,7 +107,7 @@ fn parse_port(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<P
     specs.into_iter().next()
 }
 
-/// Looks up what `from` of each `[[expect]]` names.
+/// Resolves `from` of each `[[expect]]`.
 pub(super) fn resolve_expects(cx: &mut Context<'_>) {
     for mut pending in std::mem::take(&mut cx.draft.expects) {
         let mut awaits = false;
@@ -141,7 +141,7 @@ pub(super) fn resolve_expects(cx: &mut Context<'_>) {
             };
             pending.expect.from.extend(nets);
         }
-        // Of pods whose addresses are not known yet nothing can be expected yet.
+        // Nothing can be expected of pods whose addresses are not known yet.
         if !(awaits && pending.expect.from.is_empty()) {
             cx.draft.policy.expects.push(pending.expect);
         }

@@ -1,4 +1,4 @@
-//! Reading TOML tables so that every key is accounted for.
+//! TOML tables in which every key is accounted for.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub(super) type Key<'a> = Spanned<DeString<'a>>;
 /// A value, with its place.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
-/// A table that is being read; keys that nobody takes are errors.
+/// A table that is being read. Keys that no parser takes are errors.
 pub(super) struct Fields<'a> {
     file: FileId,
     table: &'a DeTable<'a>,
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
         self.file
     }
 
-    /// Where the table is.
+    /// Place of the table.
     pub(super) fn place(&self) -> Place {
         Place {
             file: self.file,
@@ -44,7 +44,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a key, if it is there.
+    /// Takes a key, if it exists.
     pub(super) fn take(
         &mut self,
         key: &str,
@@ -61,7 +61,7 @@ impl<'a> Fields<'a> {
         entries
     }
 
-    /// Errors for the keys that nobody took. `known` are those that could be there.
+    /// Returns errors for the keys that no parser took. `known` are the valid keys.
     pub(super) fn unknown(&self, known: &[&str], of: &str) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
         for (key, _) in self.table {
@@ -80,7 +80,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The candidate nearest to `text`, if any is near.
+/// Returns the candidate closest to `text`, if any is close.
 pub(super) fn closest<'c>(
     text: &str,
     candidates: impl Iterator<Item = &'c str>,
@@ -92,13 +92,13 @@ pub(super) fn closest<'c>(
         .map(|(_, c)| c)
 }
 
-/// An integer that fits 64 bits.
+/// Reads an integer that fits 64 bits.
 pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
-/// The value in the words of TOML, for error texts.
+/// Type of the value, for error texts.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
@@ -111,7 +111,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// A string, or a list of strings that is not empty.
+/// Reads a string, or a list of strings that is not empty.
 pub(super) fn strings(
     file: FileId,
     value: &Spanned<DeValue<'_>>,

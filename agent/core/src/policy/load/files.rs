@@ -1,4 +1,4 @@
-//! Where a policy's files come from, and what it leaves to be discovered.
+//! Sources of a policy's files and of discovered facts.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use crate::net::link::Link;
 /// A file that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Text {
-    /// The name by which diagnostics call it.
+    /// Name in diagnostics.
     pub name: String,
     /// Its content.
     pub text: String,
-    /// Sentences that say why a user other than root could have written it; empty for a trusted file.
+    /// Reasons why users other than root could have written it, as sentences; empty for a trusted file.
     pub doubts: Vec<String>,
 }
 
@@ -36,22 +36,22 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Where a policy's files come from, and what it leaves to be discovered. The agent has the file system
-/// and the kernel, tests have a map.
+/// Source of a policy's files and of discovered facts: the file system and the kernel for the agent, a map
+/// for tests.
 pub trait Files {
-    /// The text of `path`, which a policy file `relative_to` names.
+    /// Reads `path`, which the policy file `relative_to` names.
     ///
     /// # Errors
     /// [`ReadError`] with a sentence that says why it cannot be read.
     fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError>;
 
-    /// Names of the files that match `pattern`, sorted.
+    /// Returns the names of the files that match `pattern`, sorted.
     ///
     /// # Errors
     /// [`ReadError`] with a sentence that says what is wrong with the pattern.
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError>;
 
-    /// The last valid content of a file of `discover`, if it is known.
+    /// Returns the last valid content of a file of `discover`, if it is known.
     ///
     /// # Errors
     /// [`ReadError`] if there may be one that cannot be read.
@@ -59,13 +59,13 @@ pub trait Files {
         Ok(None)
     }
 
-    /// Whether the policy is read again when a file of `discover` appears. If not, one that is not there
-    /// is an error.
+    /// Whether the policy is read again when a file of `discover` appears. If not, a missing one is an
+    /// error.
     fn waits(&self) -> bool {
         false
     }
 
-    /// The interface of this name, if there is one and its driver is known.
+    /// Returns the interface of this name, if it exists and its driver is known.
     ///
     /// # Errors
     /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
@@ -73,7 +73,7 @@ pub trait Files {
         Ok(None)
     }
 
-    /// What the kernel says of this host; `None` where the policy is not read on the host it is for.
+    /// Returns facts of this host; `None` if the policy is for another host.
     ///
     /// # Errors
     /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
@@ -82,7 +82,7 @@ pub trait Files {
     }
 }
 
-/// No files beside the one that is there.
+/// No files besides the main one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoFiles;
 

@@ -7,9 +7,9 @@ use crate::diagnostic::{Diagnostic, Place};
 const NAME_MAX_BYTES: usize = 63;
 
 impl Context<'_> {
-    /// Notes that `name` is defined here; says so if it already was.
+    /// Records where `name` is defined; a second definition is an error.
     pub(super) fn define(&mut self, kind: &'static str, name: &str, place: &Place) -> bool {
-        // These three are looked up by the same names in `from`.
+        // `from` looks these three up in one namespace.
         let space = match kind {
             "peer" | "group" | "overlay" => "name",
             other => other,
@@ -37,7 +37,7 @@ impl Context<'_> {
         }
     }
 
-    /// Whether `name` can be a name; says so if not.
+    /// Checks that `name` can be a name; otherwise it is an error.
     pub(super) fn check_name(&mut self, kind: &str, name: &str, place: &Place) -> bool {
         let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
         let rest = name

@@ -1,17 +1,17 @@
-//! Networks in order, to find what overlaps without comparing each with each.
+//! Sorted networks, to find overlaps without comparing every pair.
 
 use ipnet::IpNet;
 
 use crate::policy::Overlay;
 
-/// Which one: the number of its overlay, and its own in there.
+/// Index of the overlay, and of the subnet in it.
 pub(super) type Which = (usize, usize);
 
-/// Networks, each of those that hold it before it.
+/// Networks, sorted so that each comes after those that contain it.
 pub(super) struct Nets(Vec<(IpNet, Which)>);
 
 impl Nets {
-    /// The subnets of overlays.
+    /// Sorts the subnets of overlays.
     pub(super) fn of_overlays(overlays: &[Overlay]) -> Self {
         let all = overlays.iter().enumerate().flat_map(|(at, overlay)| {
             let subnets = overlay.subnets.iter().enumerate();
@@ -22,7 +22,7 @@ impl Nets {
         Self(all)
     }
 
-    /// The first that this one holds, and that is smaller.
+    /// First network inside `net` that is smaller.
     pub(super) fn inside(&self, net: IpNet) -> Option<Which> {
         let from = self.0.partition_point(|(other, _)| {
             (other.network(), other.prefix_len()) <= (net.network(), net.prefix_len())
@@ -31,7 +31,7 @@ impl Nets {
         net.contains(other).then_some(*which)
     }
 
-    /// One that holds this one. As long as none overlap, it is the nearest before it.
+    /// A network that contains `net`. As long as none overlap, it is the nearest one before it.
     pub(super) fn around(&self, net: IpNet) -> Option<Which> {
         let end = self
             .0
@@ -40,7 +40,7 @@ impl Nets {
         other.contains(&net).then_some(*which)
     }
 
-    /// Each one that another holds, with one that does.
+    /// Pairs of a network and one that contains it.
     pub(super) fn overlaps(&self) -> Vec<(Which, Which)> {
         let mut found = Vec::new();
         let mut outer: Option<(IpNet, Which)> = None;

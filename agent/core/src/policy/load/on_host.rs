@@ -1,7 +1,7 @@
-//! What of a policy depends on the host it is read on: by which interfaces peers and pods are routed, which
-//! networks are the host's own, and which machines are peers'.
+//! Adds facts of the host to a policy: the interfaces that peers and pods are routed by, the host's own
+//! networks, and the Ethernet addresses of peers.
 //!
-//! Without a [`Host`], as where a policy is only checked, none of this is known, and nothing is accepted for it.
+//! Without a [`Host`], as in `check` on another machine, none of this is known, and no rule is made of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
 use crate::net::interface::InterfacePattern;
 use crate::policy::{Overlay, Policy};
 
-/// The interface that kube-proxy gives the addresses of services to in IPVS mode.
+/// Interface to which kube-proxy adds service addresses in IPVS mode.
 const IPVS_INTERFACE: &str = "kube-ipvs0";
-/// Drivers of interfaces that are a tunnel's end (`IFLA_INFO_KIND`).
+/// Drivers of tunnel interfaces (`IFLA_INFO_KIND`).
 const TUNNEL_KINDS: [&str; 9] = [
     "vxlan",
     "wireguard",
@@ -28,7 +28,7 @@ const TUNNEL_KINDS: [&str; 9] = [
     "geneve",
     "sit",
 ];
-/// How names of tunnels begin, for those that are not there yet.
+/// Prefixes of tunnel names, for interfaces that do not exist yet.
 const TUNNEL_NAMES: [&str; 9] = [
     "flannel",
     "vxlan",
@@ -98,7 +98,7 @@ fn warn_of_carved(cx: &mut Context<'_>) {
     }
 }
 
-/// Addresses that this host has for services of the cluster.
+/// Addresses of cluster services on this host.
 fn services(host: &Host) -> Vec<IpNet> {
     let interface = host.interface(IPVS_INTERFACE);
     let addresses = interface.into_iter().flat_map(|each| &each.addresses);
@@ -117,7 +117,7 @@ fn is_link_local(net: IpNet) -> bool {
     }
 }
 
-/// Those of an overlay's interfaces that are tunnels: by their driver, or by their name if they are not there.
+/// Tunnels among an overlay's interfaces: by driver, or by name if the interface does not exist.
 fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
     if overlay.tunnel.is_none() {
         return Vec::new();
@@ -147,7 +147,7 @@ fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
         .collect()
 }
 
-/// Names of the interfaces that peers are reached by.
+/// Names of the interfaces by which peers are reached.
 fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
     let table = RouteTable::new(host);
     let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
@@ -155,7 +155,7 @@ fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
     found.map(str::to_owned).collect()
 }
 
-/// Routes of the `main` table by length of their prefix: there can be very many peers.
+/// Routes of the `main` table by prefix length, since there can be very many peers.
 struct RouteTable<'h>(BTreeMap<(u8, Family), BTreeMap<u128, &'h str>>);
 
 impl<'h> RouteTable<'h> {
@@ -187,8 +187,8 @@ impl<'h> RouteTable<'h> {
     }
 }
 
-/// Bridges that the policy says nothing of, and that are a LAN: the one that peers are reached by, and those that
-/// this host has no address and no route on, which can only be switches.
+/// Bridges that the policy does not mention and that are a LAN: the one by which peers are reached, and those
+/// without an address or route of this host, which can only be switches.
 fn switches(policy: &Policy, host: &Host, facing: &BTreeSet<String>) -> Vec<InterfacePattern> {
     let has = |patterns: &[InterfacePattern], name: &str| patterns.iter().any(|p| p.matches(name));
     let is_pods = |name: &str| {
@@ -227,8 +227,7 @@ fn lan_side(overlay: &Overlay, facing: &BTreeSet<String>) -> Vec<InterfacePatter
     overlay.interfaces.iter().filter(is_lan).cloned().collect()
 }
 
-/// Routes to pods of other nodes, by the interfaces where that is believed. A default route says nothing of
-/// pods.
+/// Routes to pods of other nodes, on the interfaces where routes are trusted. Default routes do not count.
 fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(String, IpNet)> {
     let is_pods = |net: IpNet| {
         let mut subnets = overlay.subnets.iter();
@@ -254,8 +253,8 @@ fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(Str
     found.into_iter().collect()
 }
 
-/// Networks that this host has an address in, on interfaces that are not the overlay's, and that lie within its
-/// subnets: the kernel takes these for neighbours, not for pods.
+/// Networks within an overlay's subnets in which this host has an address on other interfaces: the kernel
+/// treats their addresses as neighbours, not as pods.
 fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     let elsewhere = host.interfaces.iter().filter(|each| {
         let own = overlay.interfaces.iter().any(|own| own.matches(&each.name));

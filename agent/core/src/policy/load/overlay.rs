@@ -165,7 +165,7 @@ fn check_pods(cx: &mut Context<'_>, subnets: &[Address]) {
     }
 }
 
-/// Whether pods arrive outside of the tunnel, too.
+/// Whether pods also arrive outside the tunnel.
 fn parse_direct(
     cx: &mut Context<'_>,
     fields: &mut Fields<'_>,
@@ -202,7 +202,7 @@ fn parse_direct(
     direct
 }
 
-/// Who besides peers may send to the tunnel; only where the tunnel authenticates them itself.
+/// Sources besides peers that may send to the tunnel, which must authenticate them.
 fn parse_tunnel_from(
     cx: &mut Context<'_>,
     file: FileId,
@@ -225,7 +225,7 @@ fn parse_tunnel_from(
     }
 }
 
-/// Adds flannel's devices for IPv6 to written interfaces that name those for IPv4. An overlay with IPv6 subnets
+/// Adds flannel's IPv6 devices to written interfaces that name the IPv4 ones. An overlay with IPv6 subnets
 /// that names only `flannel.1` would drop all IPv6 between nodes.
 fn add_v6_devices(interfaces: &mut Vec<InterfacePattern>, backend: Option<OverlayBackend>) {
     let v6_name = |name: &str| match backend? {

@@ -33,14 +33,14 @@ impl Context<'_> {
                 .address(text, place.clone())
                 .map(|a| Source::Net(a.net));
         }
-        // A name that is there, but broken, has its own error.
+        // A name whose definition is wrong has its own error.
         if self.draft.defined.contains_key(&("name", text.to_owned())) {
             return None;
         }
         let names = self.draft.defined.range(("name", String::new())..);
         let names = names.take_while(|((space, _), _)| *space == "name");
         let names = names.map(|((_, name), _)| name.as_str()).chain(["any"]);
-        // A list of thousands of names, each wrong, is not compared with thousands of others.
+        // Bounded, since a list can have thousands of wrong names.
         let names = names.take(self.comparisons);
         self.comparisons -= names.clone().count();
         let help = match fields::closest(text, names) {
@@ -60,7 +60,7 @@ impl Context<'_> {
         None
     }
 
-    /// The group, peer or overlay of this name.
+    /// Finds the group, peer or overlay of this name.
     fn named(&mut self, text: &str) -> Option<Source> {
         let policy = &self.draft.policy;
         let names = self.names.get_or_insert_with(|| {
@@ -103,7 +103,7 @@ pub(super) fn resolve_tos(cx: &mut Context<'_>) {
     }
 }
 
-/// What an entry of `to` names.
+/// Resolves an entry of `to`.
 fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
     match text {
         "host" => return vec![Target::Host],

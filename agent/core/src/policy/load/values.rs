@@ -16,7 +16,7 @@ use crate::net::port::{self, PortSpec};
 use crate::policy::{Address, Log, Rate, RateUnit};
 
 impl Context<'_> {
-    /// The value as a table, or an error.
+    /// Returns the value as a table, or records an error.
     pub(super) fn table<'v>(
         &mut self,
         file: FileId,
@@ -89,7 +89,7 @@ impl Context<'_> {
         }
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn one_of<T: Copy>(
         &mut self,
         file: FileId,
@@ -191,7 +191,7 @@ pub(super) fn parse_rate(text: &str) -> Option<Rate> {
 }
 
 impl Context<'_> {
-    /// A string, or a list of strings that is not empty.
+    /// Reads a string, or a list of strings that is not empty.
     pub(super) fn strings(
         &mut self,
         file: FileId,
@@ -232,7 +232,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// The addresses in a plain list, one a line.
+    /// Reads a plain list with one address a line.
     pub(super) fn list_file(&mut self, path: &str, named_at: &Place) -> Vec<Address> {
         let relative_to = self.sources.name(named_at.file).to_owned();
         let Text { name, text, .. } = match self.read(path, &relative_to) {
