@@ -1,0 +1,100 @@
+//! ICMP beyond the safe core, and whether denied packets are rejected.
+
+use super::allows::merge;
+use super::{From, Known, Writer};
+use crate::import::classes::{self, is_reply};
+use crate::import::view::View;
+use crate::net::addr::Family;
+use crate::policy::icmp;
+
+impl Writer<'_> {
+    /// ICMP beyond the safe core.
+    pub(super) fn icmp(&mut self, view: &View<'_>, known: &Known) {
+        let everybody = |v: usize| {
+            (0..view.interfaces.len()).all(|i| {
+                (0..view.sources.len()).all(|s| known.is(i, s) || view.accepts(i, s, v).is_some())
+            })
+        };
+        let family = view.family;
+        let mine = match family {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        };
+        let all = view.icmp().all(|(v, _, _)| everybody(v));
+        let open = self
+            .draft
+            .allows
+            .iter()
+            .any(|a| a.ports.is_none() && a.from == From::Any);
+        if open {
+            return; // every protocol is, so this is
+        }
+        // All of ICMPv6 is what people write who need neighbour discovery: the core has that.
+        if all && family == Family::V4 {
+            self.draft.icmp[mine].all = true;
+            return;
+        }
+        if all {
+            return;
+        }
+        for (v, kind, code) in view.icmp() {
+            let core = icmp::errors(family).contains(&kind)
+                || (family == Family::V6
+                    && (icmp::NEIGHBOUR_DISCOVERY.contains(&kind)
+                        || icmp::LISTENER_DISCOVERY.contains(&kind)));
+            if core || is_reply(family, kind) || code != 0 {
+                continue;
+            }
+            if kind == icmp::echo_request(family) {
+                self.ping(view, known, v);
+            } else if everybody(v)
+                && let Some(types) = self.draft.icmp.get_mut(mine)
+                && !types.some.contains(&kind)
+            {
+                types.some.push(kind);
+            }
+        }
+    }
+
+    fn ping(&mut self, view: &View<'_>, known: &Known, v: usize) {
+        let pings = |i: usize, s: usize| view.accepts(i, s, v).filter(|_| !known.is(i, s));
+        let sources: Vec<usize> = (0..view.sources.len())
+            .filter(|s| (0..view.interfaces.len()).any(|i| pings(i, *s).is_some()))
+            .filter(|s| {
+                (0..view.interfaces.len()).all(|i| known.is(i, *s) || pings(i, *s).is_some())
+            })
+            .collect();
+        let line = sources
+            .first()
+            .and_then(|s| (0..view.interfaces.len()).find_map(|i| pings(i, *s)));
+        let Some(at) = line else {
+            return;
+        };
+        let all: Vec<usize> = (0..view.interfaces.len()).collect();
+        let may = |i: usize, s: usize| known.is(i, s) || view.accepts(i, s, v).is_some();
+        let Some(from) = self.from(view, &may, at, &all, &sources) else {
+            return;
+        };
+        self.draft.ping = match self.draft.ping.take() {
+            None => Some(from),
+            Some(old) => merge(&old, &from).or(Some(old)),
+        };
+    }
+
+    /// Whether strangers are told that they may not.
+    pub(super) fn reject(&mut self, view: &View<'_>, known: &Known) {
+        let Some(s) = (0..view.sources.len()).find(|s| {
+            let stranger = classes::stranger(view.family);
+            view.sources
+                .get(*s)
+                .is_some_and(|source| source.example == stranger)
+        }) else {
+            return;
+        };
+        let i = view.interfaces.len().saturating_sub(1);
+        if known.is(i, s) {
+            return;
+        }
+        self.draft.reject |= view.refuses(i, s);
+    }
+}

@@ -1,0 +1,64 @@
+//! Sources as the rules write them.
+
+use super::{Known, accepts_all};
+use crate::import::rule::{Rule, Span};
+use crate::import::view::View;
+
+/// A source as rules write it.
+pub(super) struct Literal<'r> {
+    pub(super) span: Span,
+    pub(super) rule: &'r Rule,
+}
+
+/// Sources that rules name, in the order of the lines.
+pub(super) fn literals<'v>(view: &'v View<'_>) -> impl Iterator<Item = Literal<'v>> {
+    let mut found: Vec<Literal<'v>> = rules_of(view)
+        .flat_map(|rule| {
+            rule.sources()
+                .map(move |span| Literal { span: *span, rule })
+        })
+        .collect();
+    found.sort_by_key(|literal| literal.rule.at);
+    found.into_iter()
+}
+
+pub(super) fn rules_of<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Rule> {
+    view.rules.filter.values().flat_map(|chain| &chain.rules)
+}
+
+pub(super) fn literal_is_host(literal: &Literal<'_>) -> bool {
+    literal.span.0 == literal.span.1
+}
+
+pub(super) fn names_source(rule: &Rule, span: Span) -> bool {
+    rule.sources().any(|of| *of == span)
+}
+
+/// Sources that are accepted on every port, from everywhere, as rules write them. None if that is
+/// everybody: then the host is open, which is an allow.
+pub(super) fn full<'v>(view: &'v View<'_>, known: &Known) -> Vec<Literal<'v>> {
+    let interfaces = 0..view.interfaces.len();
+    let full = |s: usize| {
+        interfaces
+            .clone()
+            .all(|i| known.is(i, s) || accepts_all(view, i, s))
+    };
+    let full: Vec<bool> = (0..view.sources.len()).map(full).collect();
+    if full.iter().all(|full| *full) {
+        return Vec::new();
+    }
+    let mut done: Vec<Span> = Vec::new();
+    let is_full = |literal: &Literal<'_>| {
+        let inside = view.within(literal.span);
+        !inside.is_empty() && inside.iter().all(|s| full.get(*s) == Some(&true))
+    };
+    let mut is_first = |literal: &Literal<'_>| {
+        let is_first = !done.contains(&literal.span);
+        done.push(literal.span);
+        is_first
+    };
+    literals(view)
+        .filter(is_full)
+        .filter(|literal| is_first(literal))
+        .collect()
+}

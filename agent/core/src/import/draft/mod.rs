@@ -1,0 +1,205 @@
+//! The policy that says what the rules say, in the policy's words.
+
+mod allows;
+mod icmp;
+mod literals;
+mod names;
+mod prefixes;
+mod text;
+mod trusted;
+
+use ipnet::IpNet;
+
+use super::view::View;
+use super::{At, Facts};
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+
+/// More prefixes than this in one list are not written: who drops so many keeps them in a list of
+/// their own.
+const PREFIXES_MAX: usize = 20_000;
+
+/// A policy to be written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Draft {
+    peers: Vec<Peer>,
+    overlays: Vec<Overlay>,
+    groups: Vec<(String, Vec<IpNet>)>,
+    allows: Vec<Allow>,
+    trusted: Vec<InterfacePattern>,
+    ping: Option<From>,
+    icmp: [IcmpTypes; 2],
+    reject: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Peer {
+    name: Option<String>,
+    addresses: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone)]
+struct Overlay {
+    name: String,
+    backend: &'static str,
+    subnets: Vec<IpNet>,
+    interfaces: Vec<InterfacePattern>,
+}
+
+#[derive(Debug, Clone)]
+struct Allow {
+    name: String,
+    /// `None` for every port and protocol.
+    ports: Option<Vec<String>>,
+    from: From,
+    interfaces: Vec<InterfacePattern>,
+}
+
+/// Who may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum From {
+    /// Everybody, of both families.
+    Any,
+    /// These; a whole family is its prefix of length 0.
+    Nets(Vec<IpNet>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct IcmpTypes {
+    all: bool,
+    some: Vec<u8>,
+}
+
+/// Something that rules say and no policy can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unsaid {
+    /// The line that says it.
+    pub at: At,
+    /// Why not.
+    pub why: String,
+}
+
+/// Writes the policy for what was learned of one or both families.
+pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Unsaid>) {
+    let mut writer = Writer {
+        facts,
+        draft: Draft::default(),
+        unsaid: Vec::new(),
+        both: views.len() == 2,
+        taken: Vec::new(),
+    };
+    for view in views {
+        let mut known = Known::new(view);
+        writer.trusted(view, &mut known);
+        writer.overlays(view, &mut known);
+        writer.behind_bridges(view, &mut known);
+        writer.on_their_interfaces(view, &mut known);
+        writer.peers(view, &mut known);
+        writer.tunnels(view, &mut known);
+        writer.taken.push(known);
+    }
+    // What is open to more than the peers, once the peers of both families are known.
+    let taken = std::mem::take(&mut writer.taken);
+    for (view, known) in views.iter().zip(&taken) {
+        writer.allows(view, known);
+        writer.published(view, known);
+        writer.icmp(view, known);
+        writer.reject(view, known);
+    }
+    writer.leave_pods_out();
+    writer.name_all();
+    (writer.draft, writer.unsaid)
+}
+
+/// For whom the policy already says yes, by interface and source.
+struct Known {
+    sources: usize,
+    yes: Vec<bool>,
+}
+
+impl Known {
+    fn new(view: &View<'_>) -> Self {
+        Self {
+            sources: view.sources.len(),
+            yes: vec![false; view.sources.len() * view.interfaces.len()],
+        }
+    }
+
+    fn is(&self, interface: usize, source: usize) -> bool {
+        self.yes
+            .get(interface * self.sources + source)
+            .copied()
+            .unwrap_or(false)
+    }
+
+    fn set(&mut self, interface: usize, source: usize) {
+        if let Some(slot) = self.yes.get_mut(interface * self.sources + source) {
+            *slot = true;
+        }
+    }
+}
+
+struct Writer<'f> {
+    facts: &'f Facts,
+    draft: Draft,
+    unsaid: Vec<Unsaid>,
+    /// Whether there are rules of both families.
+    both: bool,
+    taken: Vec<Known>,
+}
+
+impl From {
+    /// The one family that it is of.
+    fn family(&self) -> Option<Family> {
+        let nets = match self {
+            Self::Any => return None,
+            Self::Nets(nets) => nets,
+        };
+        let first = Family::of(nets.first()?.addr());
+        nets.iter()
+            .all(|net| Family::of(net.addr()) == first)
+            .then_some(first)
+    }
+}
+
+impl Writer<'_> {
+    fn say(&mut self, at: At, why: &str) {
+        let unsaid = Unsaid {
+            at,
+            why: why.to_owned(),
+        };
+        if !self.unsaid.contains(&unsaid) {
+            self.unsaid.push(unsaid);
+        }
+    }
+
+    /// A peer's network that contains pods is the rest of it: pods are believed on the interfaces of their overlay.
+    fn leave_pods_out(&mut self) {
+        let pods: Vec<IpNet> = self
+            .draft
+            .overlays
+            .iter()
+            .flat_map(|o| o.subnets.clone())
+            .collect();
+        for peer in &mut self.draft.peers {
+            let of = |net: &IpNet| {
+                let inside: Vec<IpNet> = pods
+                    .iter()
+                    .copied()
+                    .filter(|pods| net.contains(pods))
+                    .collect();
+                addr::subtract(*net, &inside)
+            };
+            peer.addresses = peer.addresses.iter().flat_map(of).collect();
+        }
+        self.draft.peers.retain(|peer| !peer.addresses.is_empty());
+    }
+}
+
+fn accepts_all(view: &View<'_>, interface: usize, source: usize) -> bool {
+    (0..view.services.len()).all(|v| view.accepts(interface, source, v).is_some())
+}
+
+fn opens_all(view: &View<'_>, interface: usize, source: usize) -> bool {
+    (0..view.services.len()).all(|v| view.opens(interface, source, v).is_some())
+}

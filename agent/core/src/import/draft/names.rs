@@ -1,0 +1,149 @@
+//! Names of peers, groups and allows.
+
+use ipnet::IpNet;
+
+use super::prefixes::{joined, possible, prefixes};
+use super::text::LIST_MAX;
+use super::{From, Writer};
+use crate::import::classes;
+use crate::import::rule::Span;
+use crate::net::addr::{self, Family};
+
+impl Writer<'_> {
+    /// Gives everything a name of its own.
+    pub(super) fn name_all(&mut self) {
+        let mut used: Vec<String> = self.draft.overlays.iter().map(|o| o.name.clone()).collect();
+        for peer in &mut self.draft.peers {
+            let by_address = peer.addresses.first().map_or_else(String::new, |net| {
+                let kind = match (
+                    net.prefix_len() == net.max_prefix_len(),
+                    peer.addresses.len(),
+                ) {
+                    (_, 2..) => "from",
+                    (true, _) => "host",
+                    (false, _) => "net",
+                };
+                match kind {
+                    "from" => format!("from-{}", plain(net.addr().into())),
+                    kind => format!("{kind}-{}", plain(*net)),
+                }
+            });
+            peer.name = Some(unused(peer.name.take().unwrap_or(by_address), &mut used));
+        }
+        let mut allows: Vec<String> = Vec::new();
+        for allow in &mut self.draft.allows {
+            allow.name = unused(allow.name.clone(), &mut allows);
+        }
+        let of_allows = self
+            .draft
+            .allows
+            .iter()
+            .map(|allow| (allow.name.as_str(), &allow.from));
+        let of_ping = self.draft.ping.iter().map(|from| ("ping", from));
+        for (name, from) in of_allows.chain(of_ping) {
+            if let From::Nets(nets) = from
+                && nets.len() > LIST_MAX
+                && !self.draft.groups.iter().any(|(_, old)| old == nets)
+            {
+                let group = unused(list_name(nets, name), &mut used);
+                self.draft.groups.push((group, nets.clone()));
+            }
+        }
+    }
+}
+
+fn unused(name: String, used: &mut Vec<String>) -> String {
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    let free = std::iter::once(name.clone())
+        .chain(numbered)
+        .find(|n| !used.contains(n));
+    let free = free.unwrap_or(name);
+    used.push(free.clone());
+    free
+}
+
+/// The name of a list: by what is not in it, where that is shorter.
+fn list_name(nets: &[IpNet], allow: &str) -> String {
+    let Some(first) = nets.first() else {
+        return format!("from-{allow}");
+    };
+    let family = Family::of(first.addr());
+    let one_family: Vec<Span> = nets
+        .iter()
+        .filter(|net| Family::of(net.addr()) == family)
+        .map(|net| addr::bounds(*net))
+        .collect();
+    let mut left_out = Vec::new();
+    let mut next = 0;
+    for (first, last) in joined(one_family) {
+        if first > next {
+            left_out.push((next, first - 1));
+        }
+        next = last.saturating_add(1);
+    }
+    left_out.push((next, classes::max(family)));
+    let left_out = prefixes(family, &possible(family, left_out));
+    match left_out[..] {
+        [one] => format!("all-but-{}", plain(one)),
+        _ if left_out.len() * 2 < nets.len() => format!("all-but-{}-networks", left_out.len()),
+        _ => format!("from-{allow}"),
+    }
+}
+
+/// An address as a part of a name.
+fn plain(net: IpNet) -> String {
+    let text = addr::short(net);
+    let parts = text.split(['.', ':', '/']).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-")
+}
+
+/// Names for ports that people know by one.
+pub(super) fn service_name(ports: Option<&[String]>) -> String {
+    let Some(ports) = ports else {
+        return "everything".to_owned();
+    };
+    let known = |text: &str| {
+        Some(match text {
+            "22/tcp" => "ssh",
+            "25/tcp" => "smtp",
+            "53" | "53/udp" | "53/tcp" => "dns",
+            "80/tcp" => "http",
+            "123/udp" => "ntp",
+            "179/tcp" => "bgp",
+            "443/tcp" => "https",
+            "443/udp" => "http3",
+            "2379-2380/tcp" => "etcd",
+            "6443/tcp" => "kubernetes-api",
+            "10250/tcp" => "kubelet",
+            "30000-32767/tcp" | "30000-32767/udp" | "30000-32767" => "node-ports",
+            "51820/udp" => "wireguard",
+            _ => return None,
+        })
+    };
+    let names: Vec<&str> = ports.iter().filter_map(|text| known(text)).collect();
+    match (&names[..], ports) {
+        ([_, ..], _) if names.len() == ports.len() && ports.len() <= 3 => names.join("-"),
+        (_, [one]) => match one.split_once('/') {
+            Some((port, protocol)) => format!("{protocol}-{port}"),
+            None if one.starts_with(|c: char| c.is_ascii_digit()) => format!("port-{one}"),
+            None => one.clone(),
+        },
+        _ => "ports".to_owned(),
+    }
+}
+
+/// A comment as a name, if it can be one.
+pub(super) fn name_of(comment: &str) -> Option<String> {
+    let mut name = String::new();
+    for c in comment.trim().chars() {
+        match c {
+            'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '.' => name.push(c),
+            _ if name.ends_with('-') => {}
+            _ => name.push('-'),
+        }
+    }
+    let name = name.trim_matches(['-', '.']).to_owned();
+    let good =
+        (2..=40).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    (good && name != "any").then_some(name)
+}

@@ -1,0 +1,56 @@
+//! Chains as a graph of jumps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Chains;
+
+/// Chains that lead back to themselves, or lie between such: what is left when chains that nothing
+/// leads to, or that lead nowhere, are taken away again and again.
+pub(super) fn circles(chains: &Chains) -> BTreeSet<&str> {
+    let mut left: BTreeSet<&str> = chains.keys().map(String::as_str).collect();
+    let next = |name: &str| {
+        let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        rules.iter().filter_map(|rule| rule.target.chain())
+    };
+    let mut before: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for name in chains.keys() {
+        for to in next(name) {
+            before.entry(to).or_default().insert(name);
+        }
+    }
+    let mut to_see: Vec<&str> = left.iter().copied().collect();
+    while let Some(name) = to_see.pop() {
+        let leads_on = next(name).any(|to| left.contains(to));
+        let led_to = before
+            .get(name)
+            .is_some_and(|from| from.iter().any(|f| left.contains(f)));
+        if (leads_on && led_to) || !left.remove(name) {
+            continue;
+        }
+        to_see.extend(next(name).filter(|to| left.contains(to)));
+        to_see.extend(
+            before
+                .get(name)
+                .into_iter()
+                .flatten()
+                .filter(|from| left.contains(**from)),
+        );
+    }
+    left
+}
+
+/// Chains that packets can get to from this one, itself first.
+pub(in crate::import) fn reached<'c>(chains: &'c Chains, from: &'c str) -> Vec<&'c str> {
+    let mut seen: Vec<&str> = vec![from];
+    let mut next = 0;
+    while let Some(name) = seen.get(next).copied() {
+        next += 1;
+        let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        for into in rules.iter().filter_map(|rule| rule.target.chain()) {
+            if !seen.contains(&into) {
+                seen.push(into);
+            }
+        }
+    }
+    seen
+}
