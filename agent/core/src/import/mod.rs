@@ -10,6 +10,7 @@ mod cloud;
 mod draft;
 pub mod eval;
 pub mod managed;
+mod mentions;
 mod probes;
 mod proof;
 mod report;
@@ -157,7 +158,7 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
     let compared: Vec<View<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| View::new(rules, facts, proof::spoken(&policy, rules.family)).learned())
+        .map(|rules| View::new(rules, facts, mentions::of_policy(&policy, rules.family)).learned())
         .collect();
     let proof = proof::compare(&compared, &policy);
     Ok(Import {

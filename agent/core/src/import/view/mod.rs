@@ -3,18 +3,20 @@
 //! However the rules are written, with negations, chains, returns and drops in front of accepts, this
 //! is what they mean; the policy is written from it.
 
+mod forward;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::classes::{self, Service, ServiceKind, Sources, Spoken};
-use super::eval::{self, Narrow, Outcome, Probe, Published, Reading};
-use super::rule::{self, At, Chains, Condition, Rules, Span, Test};
-use super::{Facts, managed};
+use super::eval::{self, Narrow, Probe, Published, Reading};
+use super::rule::{self, At, Condition, Rules, Span};
+use super::{Facts, managed, mentions};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
-use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
+use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 
 /// What is known of one family.
 pub(super) struct View<'r> {
@@ -92,60 +94,11 @@ fn managed_lines(rules: &Rules) -> BTreeSet<At> {
         .collect()
 }
 
-/// What rules speak of.
-pub(super) fn spoken(chains: &Chains) -> Spoken {
-    let mut spoken = Spoken::default();
-    for rule in chains.values().flat_map(|chain| &chain.rules) {
-        let protocol = rule.conditions.iter().find_map(Condition::protocol);
-        for condition in &rule.conditions {
-            speak(&mut spoken, condition, protocol);
-        }
-    }
-    spoken
-}
-
-fn speak(spoken: &mut Spoken, condition: &Condition, protocol: Option<u8>) {
-    match &condition.test {
-        Test::Source(spans) => spoken.sources.extend(spans),
-        Test::Destination(spans) => spoken.destinations.extend(spans),
-        Test::In(pattern) => spoken.interfaces_in.push(pattern.clone()),
-        Test::Out(pattern) => spoken.interfaces_out.push(pattern.clone()),
-        Test::Protocol(number) => spoken.protocols.push(*number),
-        Test::SourcePorts(ranges) => {
-            spoken
-                .source_ports
-                .extend(ranges.iter().map(|r| (protocol, *r)));
-        }
-        Test::DestinationPorts(ranges) => {
-            spoken
-                .destination_ports
-                .extend(ranges.iter().map(|r| (protocol, *r)));
-        }
-        Test::EitherPort(ranges) => {
-            spoken
-                .source_ports
-                .extend(ranges.iter().map(|r| (protocol, *r)));
-            spoken
-                .destination_ports
-                .extend(ranges.iter().map(|r| (protocol, *r)));
-        }
-        Test::Dialled(first, last) => spoken.destination_ports.push((protocol, (*first, *last))),
-        Test::Icmp(kind, code) => spoken.icmp.push((*kind, *code)),
-        Test::State { states, .. } => spoken.untracked |= states.contains(&CtState::Untracked),
-        Test::TcpFlags(..)
-        | Test::HopLimit(..)
-        | Test::To(_)
-        | Test::Rate(..)
-        | Test::Always(_)
-        | Test::Unknown(_) => {}
-    }
-}
-
 impl<'r> View<'r> {
     /// `more` is what else packets should be told apart by.
     pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Spoken) -> Self {
         let family = rules.family;
-        let mut spoken = spoken(&rules.filter);
+        let mut spoken = mentions::of_rules(&rules.filter);
         let literals = spoken.sources.clone();
         spoken.add(more);
         let published = eval::published(rules);
@@ -231,45 +184,6 @@ impl<'r> View<'r> {
         self.forwards = forwards;
         self.lets_through = lets_through;
         self
-    }
-
-    /// Whether something of a source that comes in here may go through, by a line that no program
-    /// keeps.
-    pub(super) fn forwards(&self, interface: usize, source: usize) -> bool {
-        self.forwards.get(interface * self.sources.len() + source) == Some(&true)
-    }
-
-    /// Whether an answer to somebody behind this host goes through it.
-    pub(super) fn replies_pass(&self) -> bool {
-        let stranger = classes::stranger(self.family);
-        let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
-        let transport = Transport::Ports {
-            protocol: crate::net::port::TCP,
-            source: 443,
-            destination: classes::SOURCE_PORT,
-        };
-        let interface = self
-            .interfaces
-            .last()
-            .map(String::as_str)
-            .unwrap_or_default();
-        let to = elsewhere(self.family);
-        let packet = self.packet(
-            Hook::Forward,
-            stranger,
-            to,
-            interface,
-            transport,
-            CtState::Established,
-        );
-        self.outs.iter().any(|out| {
-            let probe = Probe {
-                packet: packet.clone(),
-                out: Some(out.clone()),
-                to_this_host: false,
-            };
-            narrow.judge(&probe).verdict == Verdict::Accept
-        })
     }
 
     fn index(&self, interface: usize, source: usize, service: usize) -> usize {
@@ -382,155 +296,9 @@ impl<'r> View<'r> {
         }
     }
 
-    /// Whether every new packet of a source that comes in here may go through.
-    pub(super) fn passes_all(&self, interface: usize, source: usize) -> bool {
-        let (Some(interface), Some(source)) =
-            (self.interfaces.get(interface), self.sources.get(source))
-        else {
-            return false;
-        };
-        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
-        let mut ways = self.ways();
-        ways.all(|(out, to)| {
-            let mut services = self.forwarded_services();
-            services.all(|t| {
-                self.through(&narrow, source.example, interface, out, to, t)
-                    .verdict
-                    == Verdict::Accept
-            })
-        })
-    }
-
-    /// Whether new packets of a source that come in here may go out to strangers.
-    pub(super) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
-        let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
-        let out = self.outs.last().map(String::as_str).unwrap_or_default();
-        let to = elsewhere(self.family);
-        self.forwarded_services().all(|t| {
-            self.through(&narrow, source, interface, out, to, t).verdict == Verdict::Accept
-        })
-    }
-
-    /// Whether something may go through, and whether by a line that no program keeps.
-    fn some_way_through(
-        &self,
-        narrow: &Narrow<'_>,
-        source: IpAddr,
-        interface: &str,
-    ) -> (bool, bool) {
-        let mut found = (false, false);
-        for (out, to) in self.ways() {
-            for transport in self.forwarded_services() {
-                let outcome = self.through(narrow, source, interface, out, to, transport);
-                if outcome.verdict != Verdict::Accept {
-                    continue;
-                }
-                found.0 = true;
-                if !outcome.by.is_some_and(|at| self.managed.contains(&at)) {
-                    return (true, true);
-                }
-            }
-        }
-        found
-    }
-
     /// Whether some program keeps a line.
     pub(super) fn is_managed(&self, at: At) -> bool {
         self.managed.contains(&at)
-    }
-
-    fn ways(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.outs
-            .iter()
-            .flat_map(|out| self.beyond.iter().map(move |to| (out.as_str(), *to)))
-    }
-
-    /// One packet for each service that has a first packet.
-    fn forwarded_services(&self) -> impl Iterator<Item = Transport> {
-        self.services
-            .iter()
-            .flat_map(|service| service.transports.iter().copied())
-            .filter(|t| classes::states(self.family, *t, false).contains(&CtState::New))
-    }
-
-    fn through(
-        &self,
-        narrow: &Narrow<'_>,
-        source: IpAddr,
-        interface: &str,
-        out: &str,
-        to: IpAddr,
-        transport: Transport,
-    ) -> Outcome {
-        let packet = self.packet(
-            Hook::Forward,
-            source,
-            to,
-            interface,
-            transport,
-            CtState::New,
-        );
-        narrow.judge(&Probe {
-            packet,
-            out: Some(out.to_owned()),
-            to_this_host: false,
-        })
-    }
-
-    /// A packet to a published port, as it gets to its hook.
-    pub(super) fn dialled(&self, port: &Published, source: IpAddr, interface: &str) -> Probe {
-        let hook = if port.to.is_some() {
-            Hook::Forward
-        } else {
-            Hook::Input
-        };
-        let here = self
-            .host
-            .first()
-            .copied()
-            .unwrap_or_else(|| host_of(self.family));
-        let to = port.to.unwrap_or(here);
-        let transport = Transport::Ports {
-            protocol: port.protocol,
-            source: classes::SOURCE_PORT,
-            destination: port.port,
-        };
-        let mut packet = self.packet(hook, source, to, interface, transport, CtState::New);
-        packet.dialled = Some(Dialled {
-            address: here,
-            port: port.dialled,
-        });
-        packet.to_host = true;
-        Probe {
-            packet,
-            out: port.to.map(|to| self.way_to(to)),
-            to_this_host: port.to.is_none(),
-        }
-    }
-
-    /// The interface that an address is behind, as far as rules tell.
-    fn way_to(&self, to: IpAddr) -> String {
-        let behind = self
-            .masqueraded
-            .iter()
-            .find(|(net, _, _)| net.contains(&to));
-        if let Some((_, interface, _)) = behind {
-            return interface.example();
-        }
-        let number = addr::number(to);
-        let rules = self.rules.filter.values().flat_map(|chain| &chain.rules);
-        let mut named = rules.filter_map(|rule| {
-            let is_to = rule.conditions.iter().any(|c| {
-                let mut spans = c.destinations().into_iter().flatten();
-                !c.negated && spans.any(|(a, b)| (*a..=*b).contains(&number))
-            });
-            let mut outs = rule.conditions.iter().filter(|c| !c.negated && is_to);
-            outs.find_map(|c| Some(c.out()?.example()))
-        });
-        let found = named.next();
-        found
-            .or_else(|| self.outs.last().cloned())
-            .unwrap_or_default()
     }
 
     /// Whether most of what a source asks for is refused aloud.
@@ -600,20 +368,5 @@ fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.is_link_local(),
         IpAddr::V6(a) => a.is_unicast_link_local(),
-    }
-}
-
-impl Spoken {
-    /// Takes in what another speaks of.
-    pub(super) fn add(&mut self, more: Self) {
-        self.sources.extend(more.sources);
-        self.destinations.extend(more.destinations);
-        self.source_ports.extend(more.source_ports);
-        self.destination_ports.extend(more.destination_ports);
-        self.protocols.extend(more.protocols);
-        self.icmp.extend(more.icmp);
-        self.interfaces_in.extend(more.interfaces_in);
-        self.interfaces_out.extend(more.interfaces_out);
-        self.untracked |= more.untracked;
     }
 }

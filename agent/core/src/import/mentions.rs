@@ -1,0 +1,144 @@
+//! Values that rules and policies mention, by which packets are told apart.
+
+use ipnet::IpNet;
+
+use super::classes::Spoken;
+use super::rule::{Chains, Condition, Test};
+use crate::net::addr::{self, Family};
+use crate::net::packet::CtState;
+use crate::net::port::PortSpec;
+use crate::policy::{IcmpTypes, Policy, Source, Tunnel};
+
+/// What a policy speaks of, for telling packets apart.
+pub(super) fn of_policy(policy: &Policy, family: Family) -> Spoken {
+    let mut spoken = Spoken::default();
+    let bounds = |net: &IpNet| (Family::of(net.addr()) == family).then(|| addr::bounds(*net));
+    let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
+    let groups = policy.groups.iter().flat_map(|group| &group.addresses);
+    let pods = policy.overlays.iter().flat_map(|overlay| &overlay.subnets);
+    let nets = peers.chain(groups).chain(pods).map(|address| &address.net);
+    spoken.sources.extend(nets.filter_map(bounds));
+    let froms = policy
+        .allows
+        .iter()
+        .flat_map(|allow| &allow.from)
+        .chain(&policy.icmp.ping);
+    for from in froms {
+        if let Source::Net(net) = from {
+            spoken.sources.extend(bounds(net));
+        }
+    }
+    for overlay in &policy.overlays {
+        spoken
+            .interfaces_in
+            .extend(overlay.interfaces.iter().cloned());
+        match overlay.tunnel {
+            Some(Tunnel::Udp(range)) => spoken
+                .destination_ports
+                .push((Some(crate::net::port::UDP), (range.first, range.last))),
+            Some(Tunnel::Protocol(number)) => spoken.protocols.push(number),
+            None => {}
+        }
+    }
+    spoken.interfaces_in.extend(policy.trusted.iter().cloned());
+    for allow in &policy.allows {
+        spoken
+            .interfaces_in
+            .extend(allow.interfaces.iter().cloned());
+        for spec in allow.ports.iter().flatten() {
+            speak_ports(&mut spoken, spec);
+        }
+    }
+    // The core: DHCP.
+    for port in [67, 68, 546, 547] {
+        spoken
+            .destination_ports
+            .push((Some(crate::net::port::UDP), (port, port)));
+    }
+    spoken
+        .source_ports
+        .push((Some(crate::net::port::UDP), (67, 67)));
+    let types = match family {
+        Family::V4 => &policy.icmp.v4,
+        Family::V6 => &policy.icmp.v6,
+    };
+    if let IcmpTypes::Some(kinds) = types {
+        spoken.icmp.extend(kinds.iter().map(|kind| (*kind, None)));
+    }
+    spoken
+}
+
+fn speak_ports(spoken: &mut Spoken, spec: &PortSpec) {
+    for protocol in &spec.protocols {
+        match spec.range {
+            Some(range) => spoken
+                .destination_ports
+                .push((Some(*protocol), (range.first, range.last))),
+            None => spoken.protocols.push(*protocol),
+        }
+    }
+}
+
+/// What rules speak of.
+pub(super) fn of_rules(chains: &Chains) -> Spoken {
+    let mut spoken = Spoken::default();
+    for rule in chains.values().flat_map(|chain| &chain.rules) {
+        let protocol = rule.conditions.iter().find_map(Condition::protocol);
+        for condition in &rule.conditions {
+            speak(&mut spoken, condition, protocol);
+        }
+    }
+    spoken
+}
+
+fn speak(spoken: &mut Spoken, condition: &Condition, protocol: Option<u8>) {
+    match &condition.test {
+        Test::Source(spans) => spoken.sources.extend(spans),
+        Test::Destination(spans) => spoken.destinations.extend(spans),
+        Test::In(pattern) => spoken.interfaces_in.push(pattern.clone()),
+        Test::Out(pattern) => spoken.interfaces_out.push(pattern.clone()),
+        Test::Protocol(number) => spoken.protocols.push(*number),
+        Test::SourcePorts(ranges) => {
+            spoken
+                .source_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::DestinationPorts(ranges) => {
+            spoken
+                .destination_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::EitherPort(ranges) => {
+            spoken
+                .source_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+            spoken
+                .destination_ports
+                .extend(ranges.iter().map(|r| (protocol, *r)));
+        }
+        Test::Dialled(first, last) => spoken.destination_ports.push((protocol, (*first, *last))),
+        Test::Icmp(kind, code) => spoken.icmp.push((*kind, *code)),
+        Test::State { states, .. } => spoken.untracked |= states.contains(&CtState::Untracked),
+        Test::TcpFlags(..)
+        | Test::HopLimit(..)
+        | Test::To(_)
+        | Test::Rate(..)
+        | Test::Always(_)
+        | Test::Unknown(_) => {}
+    }
+}
+
+impl Spoken {
+    /// Takes in what another speaks of.
+    pub(super) fn add(&mut self, more: Self) {
+        self.sources.extend(more.sources);
+        self.destinations.extend(more.destinations);
+        self.source_ports.extend(more.source_ports);
+        self.destination_ports.extend(more.destination_ports);
+        self.protocols.extend(more.protocols);
+        self.icmp.extend(more.icmp);
+        self.interfaces_in.extend(more.interfaces_in);
+        self.interfaces_out.extend(more.interfaces_out);
+        self.untracked |= more.untracked;
+    }
+}

@@ -1,0 +1,247 @@
+//! Differences in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, Key, Pile};
+use crate::import::classes::ServiceKind;
+use crate::import::view::View;
+use crate::net::addr::{self, Family};
+use crate::net::packet::Hook;
+use crate::policy::Policy;
+use crate::policy::reason::Reason;
+
+/// A difference in words.
+pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &Pile) -> String {
+    let change = match key.change {
+        Change::Closed => "closed",
+        Change::New => "new",
+    };
+    let family = match view.family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    let who = who(view, &pile.sources);
+    let what = what(view, pile);
+    let on = on(view, &pile.interfaces);
+    let way = match key.hook {
+        Hook::Input => "to this host",
+        Hook::Forward => "through this host",
+    };
+    let said = match (&key.reason, key.change) {
+        (Reason::Established, Change::New) => {
+            let whose = match (key.hook, policy.overlays.is_empty()) {
+                (Hook::Input, _) => "this host's own",
+                (Hook::Forward, false) => "pods' own",
+                (Hook::Forward, true) => "accepted",
+            };
+            let hook = if key.hook == Hook::Input {
+                "INPUT"
+            } else {
+                "FORWARD"
+            };
+            format!("replies to {whose} connections pass {hook} ({family})")
+        }
+        (Reason::OverlaySpoof, Change::Closed) => {
+            format!("{who}{on}: pods' addresses are believed only where pods are")
+        }
+        (Reason::OverlayInject, Change::Closed) => {
+            format!("{what} from {who} {way}: tunnel packets are for peers to send")
+        }
+        (Reason::Invalid, Change::Closed) => {
+            format!("packets of no connection from {who}{on} {way} ({family})")
+        }
+        (reason @ (Reason::Peers | Reason::Overlay(_) | Reason::Trusted), Change::New) => {
+            let what = if what == "everything" {
+                "everything"
+            } else {
+                "everything else"
+            };
+            format!("{what} from {who}{on} {way} ({})", entry(reason))
+        }
+        (reason, Change::New) => {
+            format!("{what} from {who}{on} {way} ({})", entry(reason))
+        }
+        (_, Change::Closed) => format!("{what} from {who}{on} {way}"),
+    };
+    format!("{change}: {said}")
+}
+
+/// The entry of a policy that has this reason.
+pub(in crate::import) fn entry(reason: &Reason) -> String {
+    match reason {
+        Reason::Peers => "[peers]".into(),
+        Reason::Overlay(name) => format!("[overlay.{name}]"),
+        Reason::Allow(name) => format!("[[allow]] {name}"),
+        Reason::Trusted => "[interfaces] trusted".into(),
+        Reason::Bridged => "[interfaces] bridged".into(),
+        Reason::Guests => "[interfaces] guests".into(),
+        Reason::Ping => "[icmp] ping".into(),
+        Reason::Established
+        | Reason::Loopback
+        | Reason::LoopbackSpoof
+        | Reason::Redirect
+        | Reason::RouterAdvert
+        | Reason::PeerSpoof
+        | Reason::OverlaySpoof
+        | Reason::OverlayInject
+        | Reason::GuestBlocked
+        | Reason::Icmp
+        | Reason::Dhcp
+        | Reason::Invalid
+        | Reason::ServiceAddress
+        | Reason::InputDefault
+        | Reason::ForwardDefault => format!("safe core: {}", reason.sentence()),
+    }
+}
+
+/// Sources by the prefixes that files write, or by those that they are not.
+fn who(view: &View<'_>, sources: &BTreeSet<usize>) -> String {
+    if sources.len() == view.sources.len() {
+        return "everybody".into();
+    }
+    let (mut names, others) = named(view, sources);
+    if !others {
+        return few(names);
+    }
+    let rest: BTreeSet<usize> = (0..view.sources.len())
+        .filter(|s| !sources.contains(s))
+        .collect();
+    let (but, unnamed) = named(view, &rest);
+    if !unnamed && !but.is_empty() {
+        return format!("everybody but {}", few(but));
+    }
+    names.push(if names.is_empty() {
+        "others".into()
+    } else {
+        "all others".into()
+    });
+    few(names)
+}
+
+/// Names for sources, and whether some have none.
+fn named(view: &View<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
+    let mut left = sources.clone();
+    let mut spans = view.literals.clone();
+    spans.extend(
+        view.masqueraded
+            .iter()
+            .map(|(net, _, _)| addr::bounds(*net)),
+    );
+    // The widest first, so that a network is not told host by host.
+    spans.sort_by_key(|(first, last)| std::cmp::Reverse(last - first));
+    spans.dedup();
+    let mut names: Vec<String> = Vec::new();
+    for span in spans {
+        let inside = view.within(span);
+        let fits = !inside.is_empty() && inside.iter().all(|s| sources.contains(s));
+        if fits && inside.iter().any(|s| left.contains(s)) {
+            left.retain(|s| !inside.contains(s));
+            names.push(match addr::prefix(view.family, span.0, span.1) {
+                Some(net) => addr::short(net),
+                None => format!(
+                    "{}-{}",
+                    addr::address(view.family, span.0),
+                    addr::address(view.family, span.1)
+                ),
+            });
+        }
+    }
+    (names, !left.is_empty())
+}
+
+fn few(mut names: Vec<String>) -> String {
+    const FEW: usize = 6;
+    if names.len() > FEW {
+        let more = names.len() - FEW + 1;
+        names.truncate(FEW - 1);
+        names.push(format!("{more} more"));
+    }
+    match names.split_last() {
+        None => String::new(),
+        Some((one, [])) => one.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+fn what(view: &View<'_>, pile: &Pile) -> String {
+    let mut names: Vec<String> = pile
+        .dialled
+        .iter()
+        .map(|(protocol, port)| {
+            format!(
+                "published port {port}/{}",
+                crate::net::port::protocol_name(*protocol)
+            )
+        })
+        .collect();
+    let with_first_packet = |v: &usize| {
+        !matches!(
+            view.services.get(*v).map(|s| &s.kind),
+            Some(ServiceKind::Icmp(..)) | None
+        )
+    };
+    let countable = (0..view.services.len()).filter(with_first_packet).count();
+    if countable > 0
+        && pile
+            .services
+            .iter()
+            .filter(|v| with_first_packet(v))
+            .count()
+            == countable
+    {
+        return "everything".into();
+    }
+    let mut ports: BTreeMap<u8, Vec<(u16, u16)>> = BTreeMap::new();
+    let mut icmp: Vec<String> = Vec::new();
+    for kind in pile
+        .services
+        .iter()
+        .filter_map(|v| view.services.get(*v))
+        .map(|s| &s.kind)
+    {
+        match kind {
+            ServiceKind::Ports(protocol, list) => ports.entry(*protocol).or_default().extend(list),
+            ServiceKind::Icmp(kind, _) => {
+                let name = crate::policy::icmp::name(view.family, *kind);
+                let name = name.map_or_else(|| format!("type {kind}"), str::to_owned);
+                if !icmp.contains(&name) {
+                    icmp.push(name);
+                }
+            }
+            ServiceKind::Protocol(number) => names.push(crate::net::port::protocol_name(*number)),
+            ServiceKind::OtherProtocols => names.push("other protocols".into()),
+        }
+    }
+    for (protocol, list) in ports {
+        let ranges = list
+            .iter()
+            .map(|(first, last)| crate::net::port::PortRange {
+                first: *first,
+                last: *last,
+            });
+        let name = crate::net::port::protocol_name(protocol);
+        for range in crate::net::port::normalize(ranges.collect()) {
+            names.push(match (range.first, range.last) {
+                (1, u16::MAX) => name.clone(),
+                _ => format!("{range}/{name}"),
+            });
+        }
+    }
+    if !icmp.is_empty() {
+        let family = if view.family == Family::V4 {
+            "ICMP"
+        } else {
+            "ICMPv6"
+        };
+        names.push(format!("{family} ({})", few(icmp)));
+    }
+    few(names)
+}
+
+/// ` by eth0`, or nothing where it is all of them.
+fn on(view: &View<'_>, interfaces: &BTreeSet<String>) -> String {
+    if view.interfaces.iter().all(|name| interfaces.contains(name)) {
+        return String::new();
+    }
+    format!(" by {}", few(interfaces.iter().cloned().collect()))
+}

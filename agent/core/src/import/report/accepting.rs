@@ -1,0 +1,161 @@
+//! Lines that accept.
+
+use std::collections::BTreeSet;
+
+use super::Fate;
+use crate::import::draft::Unsaid;
+use crate::import::proof::{self, Fate as Packets};
+use crate::import::rule::{Rule, Test};
+use crate::policy::Policy;
+use crate::policy::reason::Reason;
+
+/// A line that accepts.
+pub(super) fn accepting(
+    policy: &Policy,
+    packets: &Packets,
+    is_icmp: bool,
+    is_for_some: bool,
+    why_not: impl Fn() -> String,
+) -> (Fate, String) {
+    let entries = entries(policy, packets, is_icmp, is_for_some);
+    // What is closed since it cannot be true is no loss.
+    let lost = packets.closed.iter().any(|reason| {
+        !matches!(
+            reason,
+            Reason::OverlaySpoof | Reason::OverlayInject | Reason::Invalid
+        )
+    });
+    let core = packets.kept.iter().all(is_core);
+    let icmp = is_icmp
+        && packets
+            .kept
+            .iter()
+            .all(|r| is_core(r) || *r == Reason::Ping);
+    match (packets.kept.is_empty(), lost) {
+        (true, false) if packets.closed.is_empty() && !packets.foreign => (
+            Fate::Nothing,
+            "decides nothing: lines above it do, or no packet is like that".into(),
+        ),
+        (true, false) if packets.closed.contains(&Reason::Invalid) && packets.closed.len() == 1 => {
+            (
+                Fate::Core,
+                "answers are accepted as replies; what is of no connection is dropped".into(),
+            )
+        }
+        (true, _) => (Fate::Left, why_not()),
+        (false, true) if icmp => (
+            Fate::Core,
+            format!("{entries}; what no network needs of it is closed, see [icmp] for more"),
+        ),
+        (false, true) => (
+            Fate::Partly,
+            format!("{entries}; the rest is closed: {}", why_not()),
+        ),
+        (false, false) if core => (Fate::Core, entries),
+        (false, false) => (Fate::Taken, entries),
+    }
+}
+
+pub(super) fn is_core(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Established | Reason::Loopback | Reason::Icmp | Reason::Dhcp
+    )
+}
+
+/// The policy's entries that accept what a line accepted.
+fn entries(policy: &Policy, packets: &Packets, is_icmp: bool, is_for_some: bool) -> String {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    // What comes along with everything is worth naming only by itself: replies, and what the core
+    // accepts; peers and pods, whom a line for everybody is not there for.
+    let rank = |reason: &Reason| match reason {
+        Reason::Established => 0,
+        Reason::Icmp if is_icmp => 3,
+        Reason::Icmp | Reason::Dhcp | Reason::Loopback => 1,
+        Reason::Peers | Reason::Overlay(_) => 2,
+        Reason::Allow(_) | Reason::Ping | Reason::Trusted | Reason::Bridged | Reason::Guests => 3,
+        // No packet is accepted for these.
+        Reason::OverlaySpoof
+        | Reason::OverlayInject
+        | Reason::LoopbackSpoof
+        | Reason::Redirect
+        | Reason::RouterAdvert
+        | Reason::PeerSpoof
+        | Reason::GuestBlocked
+        | Reason::ServiceAddress
+        | Reason::Invalid
+        | Reason::InputDefault
+        | Reason::ForwardDefault => 0,
+    };
+    let highest = packets.kept.iter().map(rank).max().unwrap_or(0);
+    let lowest = if is_for_some { highest.min(2) } else { highest };
+    for reason in packets.kept.iter().filter(|reason| rank(reason) >= lowest) {
+        if *reason == Reason::Peers {
+            names.extend(peers(policy, packets));
+        } else if *reason == Reason::Icmp && policy.icmp.v4 == crate::policy::IcmpTypes::All {
+            names.insert("[icmp] v4".into());
+        } else {
+            names.insert(proof::entry(reason));
+        }
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    match names.is_empty() {
+        true => "[peers]".into(),
+        false => names.join(", "),
+    }
+}
+
+/// Whether a line is for some sources or interfaces only.
+pub(super) fn is_for_some(rule: &Rule) -> bool {
+    rule.conditions
+        .iter()
+        .any(|c| !c.negated && matches!(c.test, Test::Source(_) | Test::In(_)))
+}
+
+fn peers(policy: &Policy, packets: &Packets) -> Vec<String> {
+    const FEW: usize = 4;
+    let among = |peer: &&crate::policy::Peer| {
+        peer.addresses
+            .iter()
+            .any(|a| packets.sources.iter().any(|s| a.net.contains(s)))
+    };
+    let names: Vec<String> = policy
+        .peers
+        .iter()
+        .filter(among)
+        .filter_map(|peer| Some(format!("[peers] {}", peer.name.as_deref()?)))
+        .collect();
+    if names.len() > FEW { Vec::new() } else { names }
+}
+
+/// Why the policy does not accept what a line does, and what to do.
+pub(super) fn why_not(rule: &Rule, unsaid: &[Unsaid]) -> String {
+    if let Some(why) = unsaid.iter().find(|u| u.at == rule.at) {
+        return why.why.clone();
+    }
+    let mut why: Vec<&str> = Vec::new();
+    for condition in &rule.conditions {
+        why.push(match (&condition.test, condition.negated) {
+            (Test::SourcePorts(_) | Test::EitherPort(_), _) => "a source port is the sender's to choose, and proves nothing; replies are accepted as replies",
+            (Test::Destination(_), _) => "an allow is for every address of this host; add one for the port if that will do",
+            (Test::Out(_), _) => "a policy says who may go through this host, not by which way out; make who sends it a peer, or its interface trusted",
+            (Test::In(_), true) => "a policy can only name interfaces that something is for",
+            (Test::Rate(..), _) => "what was seen before is not in the packet; a policy cannot wait for it",
+            (Test::Always(false), false) => "a policy has no word for fragments, broadcasts and multicasts",
+            (Test::State { dnat: true, .. }, _) => "published ports are allowed one by one, by the port that is dialled",
+            _ => continue,
+        });
+    }
+    why.dedup();
+    match why.is_empty() {
+        true => "a policy opens this host and its published ports; who may go through is a peer, an overlay or on a trusted interface".into(),
+        false => why.join("; "),
+    }
+}
+
+/// Whether some condition holds for no packet that was asked about.
+pub(super) fn never(rule: &Rule) -> bool {
+    rule.conditions
+        .iter()
+        .any(|c| matches!(c.test, Test::Always(holds) | Test::Rate(holds, _) if holds == c.negated))
+}

@@ -1,0 +1,293 @@
+//! The fate of every line.
+
+use super::accepting::{accepting, is_for_some, never, why_not};
+use super::denying::denying;
+use super::other_tables::other_table;
+use super::{Fate, Line};
+use crate::import::draft::Unsaid;
+use crate::import::proof::Proof;
+use crate::import::rule::{self, At, Chains, Rule, Target, Test};
+use crate::import::{Parsed, managed};
+use crate::policy::Policy;
+
+/// Everything that became of the lines of all files.
+pub(in crate::import) fn lines(
+    parsed: &Parsed,
+    policy: &Policy,
+    proof: &Proof,
+    unsaid: &[Unsaid],
+) -> Vec<Line> {
+    let mut out = Vec::new();
+    for (index, file) in parsed.files.iter().enumerate() {
+        for (number, text) in file.text.lines().enumerate() {
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            let at = At {
+                input: index,
+                line: number + 1,
+            };
+            let (fate, words) = fate(parsed, policy, proof, unsaid, at, text);
+            out.push(Line {
+                file: file.name.clone(),
+                line: at.line,
+                text: text.to_owned(),
+                fate,
+                words,
+            });
+        }
+    }
+    out
+}
+
+fn fate(
+    parsed: &Parsed,
+    policy: &Policy,
+    proof: &Proof,
+    unsaid: &[Unsaid],
+    at: At,
+    text: &str,
+) -> (Fate, String) {
+    if text.starts_with('#') {
+        return (Fate::Nothing, "a comment".into());
+    }
+    if text.starts_with('*') || text == "COMMIT" {
+        return (Fate::Nothing, "bounds of a table".into());
+    }
+    let Some(found) = find(parsed, at) else {
+        return match parsed.is_set_line(at.input) {
+            true => (
+                Fate::Taken,
+                "a set that rules match; its addresses are in the policy where they are accepted"
+                    .into(),
+            ),
+            false => (Fate::Nothing, "says nothing".into()),
+        };
+    };
+    if managed::is_ours(found.chain) {
+        return (Fate::Nothing, "peerwall's own".into());
+    }
+    if found.table != "filter" {
+        return other_table(&found, policy, proof, at);
+    }
+    match found.rule {
+        None => chain(parsed, &found, policy, proof, at),
+        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, unsaid),
+    }
+}
+
+/// Where a line stands.
+pub(super) struct Found<'r> {
+    pub(super) table: String,
+    pub(super) chain: &'r str,
+    pub(super) rule: Option<&'r Rule>,
+}
+
+fn find(parsed: &Parsed, at: At) -> Option<Found<'_>> {
+    for (input, name, table) in &parsed.tables {
+        if *input != at.input {
+            continue;
+        }
+        for (chain, content) in table {
+            let rule = content.rules.iter().find(|rule| rule.at == at);
+            if rule.is_some() || content.at == Some(at) {
+                return Some(Found {
+                    table: name.clone(),
+                    chain,
+                    rule,
+                });
+            }
+        }
+    }
+    None
+}
+
+/// A line like `:INPUT DROP [0:0]`.
+fn chain(
+    parsed: &Parsed,
+    found: &Found<'_>,
+    policy: &Policy,
+    proof: &Proof,
+    at: At,
+) -> (Fate, String) {
+    let accepts = parsed.chain(at).and_then(|chain| chain.accepts);
+    match (found.chain, accepts) {
+        (_, None) => (Fate::Nothing, "a chain of one's own".into()),
+        ("OUTPUT", Some(true)) => (
+            Fate::Core,
+            "peerwall leaves what this host sends alone".into(),
+        ),
+        ("OUTPUT", Some(false)) => (Fate::Left, OUTPUT.into()),
+        (_, Some(false)) => (Fate::Core, "what no entry allows is dropped".into()),
+        (_, Some(true)) => {
+            let packets = proof.fates.get(&at).cloned().unwrap_or_default();
+            accepting(policy, &packets, false, false, || {
+                "what no entry allows is dropped; who may go through this host is a peer, an overlay or on a trusted interface".into()
+            })
+        }
+    }
+}
+
+const OUTPUT: &str = "peerwall does not filter what this host sends: keep it in a rules file of its own, loaded by iptables-restore";
+
+fn filter_rule(
+    parsed: &Parsed,
+    found: &Found<'_>,
+    rule: &Rule,
+    policy: &Policy,
+    proof: &Proof,
+    unsaid: &[Unsaid],
+) -> (Fate, String) {
+    let filter = parsed.filter(rule.at);
+    let judged = filter.is_some_and(|chains| {
+        reaches(chains, "INPUT", found.chain) || reaches(chains, "FORWARD", found.chain)
+    });
+    if !judged {
+        let output = filter.is_some_and(|chains| reaches(chains, "OUTPUT", found.chain));
+        return match (&rule.target, output) {
+            (_, false) => (
+                Fate::Nothing,
+                format!("nothing leads to the chain {}", found.chain),
+            ),
+            (Target::Drop | Target::Reject | Target::Unknown(_), true) => {
+                match managed::by(found.chain) {
+                    Some(manager) => (Fate::Beside, format!("{} keeps it", manager.name)),
+                    None => (Fate::Left, OUTPUT.into()),
+                }
+            }
+            (_, true) => (
+                Fate::Core,
+                "peerwall leaves what this host sends alone".into(),
+            ),
+        };
+    }
+    let manager = managed::by(found.chain);
+    if rule.unknown().next().is_some() {
+        return unknown(rule, manager);
+    }
+    let packets = proof.fates.get(&rule.at).cloned().unwrap_or_default();
+    match &rule.target {
+        Target::Continue(what) => continuing(what, manager),
+        Target::Dnat(..) | Target::Masquerade => {
+            (Fate::Left, "no rule of the filter table can do this".into())
+        }
+        Target::Return => (
+            Fate::Core,
+            "what it spares from the rest of its chain is spared by the policy".into(),
+        ),
+        Target::Jump(to) | Target::Goto(to) => {
+            (Fate::Nothing, format!("leads to the chain {to}; see there"))
+        }
+        Target::Accept => {
+            let is_icmp = rule
+                .conditions
+                .iter()
+                .any(|c| matches!(c.test, Test::Protocol(1 | 58)));
+            let (fate, mut words) = accepting(policy, &packets, is_icmp, is_for_some(rule), || {
+                why_not(rule, unsaid)
+            });
+            if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
+                return (
+                    Fate::Beside,
+                    format!(
+                        "{} keeps it; what it accepts beyond the policy is closed",
+                        manager.name
+                    ),
+                );
+            }
+            if fate == Fate::Nothing && packets.kept.is_empty() {
+                if let Some(why) = unsaid.iter().find(|u| u.at == rule.at) {
+                    return (Fate::Left, why.why.clone());
+                }
+                if never(rule) {
+                    return (Fate::Left, why_not(rule, unsaid));
+                }
+            }
+            let rates: Vec<&str> = rule.rates().collect();
+            if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
+                words.push_str(&format!(
+                    "; without its rate ({}), which the policy cannot say: limit it in the service, or keep a rule that drops above the rate",
+                    rates.join(", ")
+                ));
+                return (Fate::Partly, words);
+            }
+            (fate, words)
+        }
+        Target::Drop | Target::Reject | Target::Unknown(_) => denying(rule, &packets, manager),
+    }
+}
+
+fn unknown(rule: &Rule, manager: Option<managed::Manager>) -> (Fate, String) {
+    let words: Vec<&str> = rule.unknown().collect();
+    let words = words.join(" ");
+    if let Some(manager) = manager {
+        return (
+            Fate::Beside,
+            format!("{} keeps it, and puts it back by itself", manager.name),
+        );
+    }
+    match rule.target {
+        Target::Accept => (
+            Fate::Left,
+            format!(
+                "`{words}` has no word in the policy, so nothing is accepted by it; if the rest of the line will do, write an allow for that"
+            ),
+        ),
+        Target::Drop | Target::Reject | Target::Unknown(_) => (
+            Fate::Left,
+            format!(
+                "`{words}` has no word in the policy; a drop in another table still drops: keep it in a rules file of its own"
+            ),
+        ),
+        Target::Continue(_) => (Fate::Nothing, "decides nothing".into()),
+        Target::Return
+        | Target::Jump(_)
+        | Target::Goto(_)
+        | Target::Dnat(..)
+        | Target::Masquerade => (
+            Fate::Left,
+            format!(
+                "`{words}` has no word in the policy, so only what is accepted with and without it is taken"
+            ),
+        ),
+    }
+}
+
+fn continuing(what: &str, manager: Option<managed::Manager>) -> (Fate, String) {
+    match (what.split(' ').next().unwrap_or_default(), manager) {
+        ("LOG" | "NFLOG" | "ULOG" | "AUDIT", _) => (
+            Fate::Core,
+            "peerwall logs what it denies, by NFLOG with the reason; see [log]".into(),
+        ),
+        ("count", _) => (Fate::Nothing, "only counts".into()),
+        (_, Some(manager)) => (Fate::Beside, format!("{} keeps it", manager.name)),
+        (name, None) => (
+            Fate::Left,
+            format!("peerwall marks and changes no packet: keep {name} in a rules file of its own"),
+        ),
+    }
+}
+
+fn reaches(chains: &Chains, from: &str, to: &str) -> bool {
+    rule::reached(chains, from).contains(&to)
+}
+
+impl Parsed {
+    fn chain(&self, at: At) -> Option<&rule::Chain> {
+        let tables = self
+            .tables
+            .iter()
+            .filter(|(input, _, _)| *input == at.input);
+        tables
+            .flat_map(|(_, _, chains)| chains.values())
+            .find(|chain| chain.at == Some(at))
+    }
+
+    fn filter(&self, at: At) -> Option<&Chains> {
+        let mut tables = self.tables.iter();
+        tables
+            .find(|(input, name, _)| *input == at.input && name == "filter")
+            .map(|(_, _, chains)| chains)
+    }
+}

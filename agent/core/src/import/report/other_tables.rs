@@ -1,0 +1,69 @@
+//! Lines of tables other than filter.
+
+use super::Fate;
+use super::lines::Found;
+use crate::import::managed;
+use crate::import::proof::Proof;
+use crate::import::rule::{At, Condition, Rule, Target};
+use crate::policy::Policy;
+
+/// Tables that a policy has nothing to do with.
+pub(super) fn other_table(
+    found: &Found<'_>,
+    policy: &Policy,
+    proof: &Proof,
+    at: At,
+) -> (Fate, String) {
+    let Some(rule) = found.rule else {
+        return (
+            Fate::Nothing,
+            format!("a chain of {}, which peerwall leaves alone", found.table),
+        );
+    };
+    let to = rule.target.chain();
+    let manager = managed::by(found.chain).or_else(|| to.and_then(managed::by));
+    let of_docker = rule.target == Target::Masquerade && is_dockers(rule);
+    let name = manager
+        .map(|manager| manager.name)
+        .or(of_docker.then_some("Docker"));
+    if let Some(name) = name {
+        return (
+            Fate::Beside,
+            format!("{name} keeps it, and puts it back by itself"),
+        );
+    }
+    let opened = proof.published.iter().find(|(line, _)| *line == at);
+    let allow = opened.and_then(|(_, port)| {
+        let allow = policy.allows.iter().find(|allow| {
+            let mut ports = allow.ports.iter().flatten();
+            ports.any(|spec| {
+                spec.protocols.contains(&port.protocol)
+                    && spec.range.is_some_and(|range| range.contains(port.dialled))
+            })
+        })?;
+        Some(format!("; who may dial it says [[allow]] {}", allow.name))
+    });
+    (
+        Fate::Left,
+        format!(
+            "peerwall rewrites and marks nothing: keep the table {} in a file of its own, loaded by iptables-restore{}",
+            found.table,
+            allow.unwrap_or_default()
+        ),
+    )
+}
+
+/// What Docker masquerades: its networks on the way out, and containers that dial themselves.
+fn is_dockers(rule: &Rule) -> bool {
+    let conditions = || rule.conditions.iter();
+    let mut outs = conditions()
+        .filter(|c| c.negated)
+        .filter_map(Condition::out);
+    let bridge = outs.any(|pattern| {
+        let name = pattern.example();
+        name.starts_with("docker") || name.starts_with("br-")
+    });
+    let from = conditions().find_map(Condition::sources);
+    let to = conditions().find_map(Condition::destinations);
+    bridge || (from.is_some() && from == to)
+}

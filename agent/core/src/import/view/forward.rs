@@ -1,0 +1,201 @@
+//! Packets that pass through the host.
+
+use std::net::IpAddr;
+
+use super::{View, elsewhere, host_of};
+use crate::import::classes;
+use crate::import::eval::{Narrow, Outcome, Probe, Published, Reading};
+use crate::net::addr;
+use crate::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
+
+impl<'r> View<'r> {
+    /// Whether something of a source that comes in here may go through, by a line that no program
+    /// keeps.
+    pub(in crate::import) fn forwards(&self, interface: usize, source: usize) -> bool {
+        self.forwards.get(interface * self.sources.len() + source) == Some(&true)
+    }
+
+    /// Whether an answer to somebody behind this host goes through it.
+    pub(in crate::import) fn replies_pass(&self) -> bool {
+        let stranger = classes::stranger(self.family);
+        let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
+        let transport = Transport::Ports {
+            protocol: crate::net::port::TCP,
+            source: 443,
+            destination: classes::SOURCE_PORT,
+        };
+        let interface = self
+            .interfaces
+            .last()
+            .map(String::as_str)
+            .unwrap_or_default();
+        let to = elsewhere(self.family);
+        let packet = self.packet(
+            Hook::Forward,
+            stranger,
+            to,
+            interface,
+            transport,
+            CtState::Established,
+        );
+        self.outs.iter().any(|out| {
+            let probe = Probe {
+                packet: packet.clone(),
+                out: Some(out.clone()),
+                to_this_host: false,
+            };
+            narrow.judge(&probe).verdict == Verdict::Accept
+        })
+    }
+
+    /// Whether every new packet of a source that comes in here may go through.
+    pub(in crate::import) fn passes_all(&self, interface: usize, source: usize) -> bool {
+        let (Some(interface), Some(source)) =
+            (self.interfaces.get(interface), self.sources.get(source))
+        else {
+            return false;
+        };
+        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+        let mut ways = self.ways();
+        ways.all(|(out, to)| {
+            let mut services = self.forwarded_services();
+            services.all(|t| {
+                self.through(&narrow, source.example, interface, out, to, t)
+                    .verdict
+                    == Verdict::Accept
+            })
+        })
+    }
+
+    /// Whether new packets of a source that come in here may go out to strangers.
+    pub(in crate::import) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
+        let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
+        let out = self.outs.last().map(String::as_str).unwrap_or_default();
+        let to = elsewhere(self.family);
+        self.forwarded_services().all(|t| {
+            self.through(&narrow, source, interface, out, to, t).verdict == Verdict::Accept
+        })
+    }
+
+    /// Whether something may go through, and whether by a line that no program keeps.
+    pub(super) fn some_way_through(
+        &self,
+        narrow: &Narrow<'_>,
+        source: IpAddr,
+        interface: &str,
+    ) -> (bool, bool) {
+        let mut found = (false, false);
+        for (out, to) in self.ways() {
+            for transport in self.forwarded_services() {
+                let outcome = self.through(narrow, source, interface, out, to, transport);
+                if outcome.verdict != Verdict::Accept {
+                    continue;
+                }
+                found.0 = true;
+                if !outcome.by.is_some_and(|at| self.managed.contains(&at)) {
+                    return (true, true);
+                }
+            }
+        }
+        found
+    }
+
+    fn ways(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        self.outs
+            .iter()
+            .flat_map(|out| self.beyond.iter().map(move |to| (out.as_str(), *to)))
+    }
+
+    /// One packet for each service that has a first packet.
+    fn forwarded_services(&self) -> impl Iterator<Item = Transport> {
+        self.services
+            .iter()
+            .flat_map(|service| service.transports.iter().copied())
+            .filter(|t| classes::states(self.family, *t, false).contains(&CtState::New))
+    }
+
+    fn through(
+        &self,
+        narrow: &Narrow<'_>,
+        source: IpAddr,
+        interface: &str,
+        out: &str,
+        to: IpAddr,
+        transport: Transport,
+    ) -> Outcome {
+        let packet = self.packet(
+            Hook::Forward,
+            source,
+            to,
+            interface,
+            transport,
+            CtState::New,
+        );
+        narrow.judge(&Probe {
+            packet,
+            out: Some(out.to_owned()),
+            to_this_host: false,
+        })
+    }
+
+    /// A packet to a published port, as it gets to its hook.
+    pub(in crate::import) fn dialled(
+        &self,
+        port: &Published,
+        source: IpAddr,
+        interface: &str,
+    ) -> Probe {
+        let hook = if port.to.is_some() {
+            Hook::Forward
+        } else {
+            Hook::Input
+        };
+        let here = self
+            .host
+            .first()
+            .copied()
+            .unwrap_or_else(|| host_of(self.family));
+        let to = port.to.unwrap_or(here);
+        let transport = Transport::Ports {
+            protocol: port.protocol,
+            source: classes::SOURCE_PORT,
+            destination: port.port,
+        };
+        let mut packet = self.packet(hook, source, to, interface, transport, CtState::New);
+        packet.dialled = Some(Dialled {
+            address: here,
+            port: port.dialled,
+        });
+        packet.to_host = true;
+        Probe {
+            packet,
+            out: port.to.map(|to| self.way_to(to)),
+            to_this_host: port.to.is_none(),
+        }
+    }
+
+    /// The interface that an address is behind, as far as rules tell.
+    fn way_to(&self, to: IpAddr) -> String {
+        let behind = self
+            .masqueraded
+            .iter()
+            .find(|(net, _, _)| net.contains(&to));
+        if let Some((_, interface, _)) = behind {
+            return interface.example();
+        }
+        let number = addr::number(to);
+        let rules = self.rules.filter.values().flat_map(|chain| &chain.rules);
+        let mut named = rules.filter_map(|rule| {
+            let is_to = rule.conditions.iter().any(|c| {
+                let mut spans = c.destinations().into_iter().flatten();
+                !c.negated && spans.any(|(a, b)| (*a..=*b).contains(&number))
+            });
+            let mut outs = rule.conditions.iter().filter(|c| !c.negated && is_to);
+            outs.find_map(|c| Some(c.out()?.example()))
+        });
+        let found = named.next();
+        found
+            .or_else(|| self.outs.last().cloned())
+            .unwrap_or_default()
+    }
+}
