@@ -9,6 +9,7 @@ mod classes;
 mod cloud;
 mod draft;
 pub mod eval;
+mod grid;
 pub mod managed;
 mod mentions;
 mod probes;

@@ -5,8 +5,9 @@ use ipnet::IpNet;
 use super::literals::{literals, rules_of};
 use super::names::{name_of, service_name};
 use super::prefixes::{joined, possible, prefixes};
-use super::{Allow, From, Known, PREFIXES_MAX, Writer, opens_all};
+use super::{Allow, Covered, From, PREFIXES_MAX, Writer, opens_all};
 use crate::import::classes::ServiceKind;
+use crate::import::grid::Grid;
 use crate::import::view::View;
 use crate::import::{At, eval};
 use crate::net::addr::{self, Family};
@@ -15,7 +16,7 @@ use crate::net::port::{self, TCP, UDP};
 
 impl Writer<'_> {
     /// Everything else that is accepted for this host, one allow for each line.
-    pub(super) fn allows(&mut self, view: &View<'_>, known: &Known) {
+    pub(super) fn allows(&mut self, view: &View<'_>, covered: &Covered) {
         let mut regions: Vec<Region> = Vec::new();
         for v in 0..view.services.len() {
             let Some(kind) = view.services.get(v).map(|service| &service.kind) else {
@@ -23,7 +24,7 @@ impl Writer<'_> {
             };
             for i in 0..view.interfaces.len() {
                 for s in 0..view.sources.len() {
-                    let Some(at) = view.opens(i, s, v).filter(|_| !known.is(i, s)) else {
+                    let Some(at) = view.opens(i, s, v).filter(|_| !covered.covers(i, s)) else {
                         continue;
                     };
                     if self.is_tunnel(kind) && !opens_all(view, i, s) {
@@ -47,11 +48,11 @@ impl Writer<'_> {
         }
         regions.sort_by_key(|region| region.at);
         for region in regions {
-            self.region(view, known, &region);
+            self.region(view, covered, &region);
         }
     }
 
-    fn region(&mut self, view: &View<'_>, known: &Known, region: &Region) {
+    fn region(&mut self, view: &View<'_>, covered: &Covered, region: &Region) {
         // Services that are for the same sources on the same interfaces go together.
         let mut groups: Vec<(Who, Vec<usize>)> = Vec::new();
         let mut cells = region.cells.clone();
@@ -79,7 +80,7 @@ impl Writer<'_> {
                     || who.iter().all(|(i, sources)| {
                         sources
                             .iter()
-                            .all(|s| known.is(*i, *s) || view.opens(*i, *s, *v).is_some())
+                            .all(|s| covered.covers(*i, *s) || view.opens(*i, *s, *v).is_some())
                     })
             };
             let services: Vec<usize> = match (0..view.services.len()).all(|v| anyway(&v)) {
@@ -94,7 +95,7 @@ impl Writer<'_> {
             }
             // What is accepted anyway, by other entries or other lines, may be in it.
             let may = |i: usize, s: usize| {
-                known.is(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
+                covered.covers(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
             };
             self.allow(view, &may, region.at, &who, ports);
         }
@@ -316,38 +317,38 @@ impl Writer<'_> {
     }
 
     /// Ports that a nat table publishes, and the filter lets through.
-    pub(super) fn published(&mut self, view: &View<'_>, known: &Known) {
+    pub(super) fn published(&mut self, view: &View<'_>, covered: &Covered) {
         for port in &view.published {
             if self.is_open(port.protocol, port.dialled) {
                 continue;
             }
             let mut line = port.at;
-            let mut open: Vec<Vec<bool>> = Vec::new();
-            for interface in &view.interfaces {
-                let mut row = Vec::new();
-                for source in &view.sources {
+            let mut open = Grid::new(view.interfaces.len(), view.sources.len(), false);
+            for (i, interface) in view.interfaces.iter().enumerate() {
+                for (s, source) in view.sources.iter().enumerate() {
                     let narrow = view
                         .rules
                         .narrow(source.example, eval::Reading::BesidePeerwall);
                     let outcome = narrow.judge(&view.dialled(port, source.example, interface));
                     let accepted = outcome.verdict == crate::net::packet::Verdict::Accept;
-                    row.push(accepted);
+                    open.set(i, s, accepted);
                     line = outcome.by.filter(|_| accepted).unwrap_or(line);
                 }
-                open.push(row);
             }
-            let open = |i: usize, s: usize| open.get(i).and_then(|row| row.get(s)) == Some(&true);
+            let open = |i: usize, s: usize| open.get(i, s) == Some(&true);
             // Containers dial published ports too; what their interface may is no matter here.
             let inner: Vec<bool> = view
                 .interfaces
                 .iter()
                 .map(|name| self.is_inner(name))
                 .collect();
-            let may =
-                |i: usize, s: usize| known.is(i, s) || open(i, s) || inner.get(i) == Some(&true);
+            let may = |i: usize, s: usize| {
+                covered.covers(i, s) || open(i, s) || inner.get(i) == Some(&true)
+            };
             let mut who: Who = Vec::new();
             for i in (0..view.interfaces.len()).filter(|i| inner.get(*i) == Some(&false)) {
-                let sources = (0..view.sources.len()).filter(|s| open(i, *s) && !known.is(i, *s));
+                let sources =
+                    (0..view.sources.len()).filter(|s| open(i, *s) && !covered.covers(i, *s));
                 who.push((i, sources.collect()));
             }
             who.retain(|(_, sources)| !sources.is_empty());

@@ -1,7 +1,7 @@
 //! ICMP beyond the safe core, and whether denied packets are rejected.
 
 use super::allows::merge;
-use super::{From, Known, Writer};
+use super::{Covered, From, Writer};
 use crate::import::classes::{self, is_reply};
 use crate::import::view::View;
 use crate::net::addr::Family;
@@ -9,10 +9,11 @@ use crate::policy::icmp;
 
 impl Writer<'_> {
     /// ICMP beyond the safe core.
-    pub(super) fn icmp(&mut self, view: &View<'_>, known: &Known) {
+    pub(super) fn icmp(&mut self, view: &View<'_>, covered: &Covered) {
         let everybody = |v: usize| {
             (0..view.interfaces.len()).all(|i| {
-                (0..view.sources.len()).all(|s| known.is(i, s) || view.accepts(i, s, v).is_some())
+                (0..view.sources.len())
+                    .all(|s| covered.covers(i, s) || view.accepts(i, s, v).is_some())
             })
         };
         let family = view.family;
@@ -46,7 +47,7 @@ impl Writer<'_> {
                 continue;
             }
             if kind == icmp::echo_request(family) {
-                self.ping(view, known, v);
+                self.ping(view, covered, v);
             } else if everybody(v)
                 && let Some(types) = self.draft.icmp.get_mut(mine)
                 && !types.some.contains(&kind)
@@ -56,12 +57,12 @@ impl Writer<'_> {
         }
     }
 
-    fn ping(&mut self, view: &View<'_>, known: &Known, v: usize) {
-        let pings = |i: usize, s: usize| view.accepts(i, s, v).filter(|_| !known.is(i, s));
+    fn ping(&mut self, view: &View<'_>, covered: &Covered, v: usize) {
+        let pings = |i: usize, s: usize| view.accepts(i, s, v).filter(|_| !covered.covers(i, s));
         let sources: Vec<usize> = (0..view.sources.len())
             .filter(|s| (0..view.interfaces.len()).any(|i| pings(i, *s).is_some()))
             .filter(|s| {
-                (0..view.interfaces.len()).all(|i| known.is(i, *s) || pings(i, *s).is_some())
+                (0..view.interfaces.len()).all(|i| covered.covers(i, *s) || pings(i, *s).is_some())
             })
             .collect();
         let line = sources
@@ -71,7 +72,7 @@ impl Writer<'_> {
             return;
         };
         let all: Vec<usize> = (0..view.interfaces.len()).collect();
-        let may = |i: usize, s: usize| known.is(i, s) || view.accepts(i, s, v).is_some();
+        let may = |i: usize, s: usize| covered.covers(i, s) || view.accepts(i, s, v).is_some();
         let Some(from) = self.from(view, &may, at, &all, &sources) else {
             return;
         };
@@ -82,7 +83,7 @@ impl Writer<'_> {
     }
 
     /// Whether strangers are told that they may not.
-    pub(super) fn reject(&mut self, view: &View<'_>, known: &Known) {
+    pub(super) fn reject(&mut self, view: &View<'_>, covered: &Covered) {
         let Some(s) = (0..view.sources.len()).find(|s| {
             let stranger = classes::stranger(view.family);
             view.sources
@@ -92,7 +93,7 @@ impl Writer<'_> {
             return;
         };
         let i = view.interfaces.len().saturating_sub(1);
-        if known.is(i, s) {
+        if covered.covers(i, s) {
             return;
         }
         self.draft.reject |= view.refuses(i, s);

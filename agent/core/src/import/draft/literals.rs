@@ -1,6 +1,6 @@
 //! Sources as the rules write them.
 
-use super::{Known, accepts_all};
+use super::{Covered, accepts_all};
 use crate::import::rule::{Rule, Span};
 use crate::import::view::View;
 
@@ -36,12 +36,12 @@ pub(super) fn names_source(rule: &Rule, span: Span) -> bool {
 
 /// Sources that are accepted on every port, from everywhere, as rules write them. None if that is
 /// everybody: then the host is open, which is an allow.
-pub(super) fn full<'v>(view: &'v View<'_>, known: &Known) -> Vec<Literal<'v>> {
+pub(super) fn full<'v>(view: &'v View<'_>, covered: &Covered) -> Vec<Literal<'v>> {
     let interfaces = 0..view.interfaces.len();
     let full = |s: usize| {
         interfaces
             .clone()
-            .all(|i| known.is(i, s) || accepts_all(view, i, s))
+            .all(|i| covered.covers(i, s) || accepts_all(view, i, s))
     };
     let full: Vec<bool> = (0..view.sources.len()).map(full).collect();
     if full.iter().all(|full| *full) {

@@ -10,6 +10,7 @@ mod trusted;
 
 use ipnet::IpNet;
 
+use super::grid::Grid;
 use super::view::View;
 use super::{At, Facts};
 use crate::net::addr::{self, Family};
@@ -86,56 +87,45 @@ pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Unsaid>) {
         draft: Draft::default(),
         unsaid: Vec::new(),
         both: views.len() == 2,
-        taken: Vec::new(),
+        covered: Vec::new(),
     };
     for view in views {
-        let mut known = Known::new(view);
-        writer.trusted(view, &mut known);
-        writer.overlays(view, &mut known);
-        writer.behind_bridges(view, &mut known);
-        writer.on_their_interfaces(view, &mut known);
-        writer.peers(view, &mut known);
-        writer.tunnels(view, &mut known);
-        writer.taken.push(known);
+        let mut covered = Covered::new(view);
+        writer.trusted(view, &mut covered);
+        writer.overlays(view, &mut covered);
+        writer.behind_bridges(view, &mut covered);
+        writer.on_their_interfaces(view, &mut covered);
+        writer.peers(view, &mut covered);
+        writer.tunnels(view, &mut covered);
+        writer.covered.push(covered);
     }
-    // What is open to more than the peers, once the peers of both families are known.
-    let taken = std::mem::take(&mut writer.taken);
-    for (view, known) in views.iter().zip(&taken) {
-        writer.allows(view, known);
-        writer.published(view, known);
-        writer.icmp(view, known);
-        writer.reject(view, known);
+    // Allows and ICMP come after the peers of both families are known.
+    let all_covered = std::mem::take(&mut writer.covered);
+    for (view, covered) in views.iter().zip(&all_covered) {
+        writer.allows(view, covered);
+        writer.published(view, covered);
+        writer.icmp(view, covered);
+        writer.reject(view, covered);
     }
     writer.leave_pods_out();
     writer.name_all();
     (writer.draft, writer.unsaid)
 }
 
-/// For whom the policy already says yes, by interface and source.
-struct Known {
-    sources: usize,
-    yes: Vec<bool>,
-}
+/// Interfaces and sources that peers, overlays and trusted interfaces cover.
+struct Covered(Grid<bool>);
 
-impl Known {
+impl Covered {
     fn new(view: &View<'_>) -> Self {
-        Self {
-            sources: view.sources.len(),
-            yes: vec![false; view.sources.len() * view.interfaces.len()],
-        }
+        Self(Grid::new(view.interfaces.len(), view.sources.len(), false))
     }
 
-    fn is(&self, interface: usize, source: usize) -> bool {
-        self.yes
-            .get(interface * self.sources + source)
-            .copied()
-            .unwrap_or(false)
+    fn covers(&self, interface: usize, source: usize) -> bool {
+        self.0.get(interface, source) == Some(&true)
     }
 
-    fn set(&mut self, interface: usize, source: usize) {
-        if let Some(slot) = self.yes.get_mut(interface * self.sources + source) {
-            *slot = true;
-        }
+    fn cover(&mut self, interface: usize, source: usize) {
+        self.0.set(interface, source, true);
     }
 }
 
@@ -145,7 +135,8 @@ struct Writer<'f> {
     unsaid: Vec<Unsaid>,
     /// Whether there are rules of both families.
     both: bool,
-    taken: Vec<Known>,
+    /// One for each view.
+    covered: Vec<Covered>,
 }
 
 impl From {

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::literals::{Literal, full, literal_is_host, literals, names_source, rules_of};
 use super::names::name_of;
 use super::prefixes::prefixes;
-use super::{Known, Overlay, Peer, Writer, accepts_all};
+use super::{Covered, Overlay, Peer, Writer, accepts_all};
 use crate::import::classes::ServiceKind;
 use crate::import::rule::Span;
 use crate::import::view::View;
@@ -19,7 +19,7 @@ const POD_PREFIX_MAX: u8 = 20;
 
 impl Writer<'_> {
     /// Interfaces from which everything is accepted, to this host and through it.
-    pub(super) fn trusted(&mut self, view: &View<'_>, known: &mut Known) {
+    pub(super) fn trusted(&mut self, view: &View<'_>, covered: &mut Covered) {
         let sources = 0..view.sources.len();
         let all = |i: usize| {
             sources
@@ -37,7 +37,7 @@ impl Writer<'_> {
             if !self.draft.trusted.contains(&pattern) {
                 self.draft.trusted.push(pattern);
             }
-            sources.clone().for_each(|s| known.set(i, s));
+            sources.clone().for_each(|s| covered.cover(i, s));
         }
     }
 
@@ -58,27 +58,27 @@ impl Writer<'_> {
     }
 
     /// Pod networks among the sources that are accepted on every port, from everywhere.
-    pub(super) fn overlays(&mut self, view: &View<'_>, known: &mut Known) {
-        let literals = full(view, known);
+    pub(super) fn overlays(&mut self, view: &View<'_>, covered: &mut Covered) {
+        let literals = full(view, covered);
         for literal in &literals {
             if let [net] = prefixes(view.family, &[literal.span])[..]
                 && self.is_pods(view, net, &literals)
             {
                 self.overlay(view, net, None);
-                self.mark_overlay(view, known, &view.within(literal.span));
+                self.mark_overlay(view, covered, &view.within(literal.span));
             }
         }
     }
 
     /// Peers among them.
-    pub(super) fn peers(&mut self, view: &View<'_>, known: &mut Known) {
+    pub(super) fn peers(&mut self, view: &View<'_>, covered: &mut Covered) {
         let interfaces = 0..view.interfaces.len();
         let forwards = interfaces
             .clone()
-            .any(|i| (0..view.sources.len()).any(|s| !known.is(i, s) && view.forwards(i, s)));
-        for literal in full(view, known) {
+            .any(|i| (0..view.sources.len()).any(|s| !covered.covers(i, s) && view.forwards(i, s)));
+        for literal in full(view, covered) {
             let inside = view.within(literal.span);
-            if inside.iter().all(|s| known.is(0, *s)) {
+            if inside.iter().all(|s| covered.covers(0, *s)) {
                 continue; // pods
             }
             // Without a word about forwarding, the machine is a peer in every respect.
@@ -94,20 +94,20 @@ impl Writer<'_> {
                 prefixes(view.family, &[literal.span]),
             );
             for s in inside {
-                interfaces.clone().for_each(|i| known.set(i, s));
+                interfaces.clone().for_each(|i| covered.cover(i, s));
             }
         }
     }
 
     /// Private networks that are accepted on interfaces of containers, to this host or through it.
-    pub(super) fn on_their_interfaces(&mut self, view: &View<'_>, known: &mut Known) {
+    pub(super) fn on_their_interfaces(&mut self, view: &View<'_>, covered: &mut Covered) {
         for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
             let inside = view.within(literal.span);
             let [net] = prefixes(view.family, &[literal.span])[..] else {
                 continue;
             };
             if inside.is_empty()
-                || inside.iter().all(|s| known.is(0, *s))
+                || inside.iter().all(|s| covered.covers(0, *s))
                 || !eval::is_private(view.family, net)
             {
                 continue;
@@ -126,7 +126,7 @@ impl Writer<'_> {
                 if to_host || view.passes_out(&pattern.example(), host) {
                     let bridge = managed::is_bridge(&pattern.example()).then_some(pattern);
                     self.overlay(view, net, bridge);
-                    self.mark_overlay(view, known, &inside);
+                    self.mark_overlay(view, covered, &inside);
                 }
             }
         }
@@ -230,22 +230,22 @@ impl Writer<'_> {
     }
 
     /// What an overlay accepts, it accepts from its own interfaces; the rest is closed on purpose.
-    fn mark_overlay(&self, view: &View<'_>, known: &mut Known, sources: &[usize]) {
+    fn mark_overlay(&self, view: &View<'_>, covered: &mut Covered, sources: &[usize]) {
         for i in 0..view.interfaces.len() {
-            sources.iter().for_each(|s| known.set(i, *s));
+            sources.iter().for_each(|s| covered.cover(i, *s));
         }
     }
 
     /// Networks of containers behind a bridge: masqueraded by nat, and let out; pods that are let
     /// through and not in.
-    pub(super) fn behind_bridges(&mut self, view: &View<'_>, known: &mut Known) {
+    pub(super) fn behind_bridges(&mut self, view: &View<'_>, covered: &mut Covered) {
         for (net, behind, _) in &view.masqueraded {
             let bounds = addr::bounds(*net);
-            let covered = view.within(bounds).iter().all(|s| known.is(0, *s));
+            let is_covered = view.within(bounds).iter().all(|s| covered.covers(0, *s));
             let host = addr::address(view.family, bounds.0 + 2);
-            if !covered && view.passes_out(&behind.example(), host) {
+            if !is_covered && view.passes_out(&behind.example(), host) {
                 self.overlay(view, *net, Some(behind));
-                self.mark_overlay(view, known, &view.within(bounds));
+                self.mark_overlay(view, covered, &view.within(bounds));
             }
         }
         for literal in literals(view) {
@@ -259,19 +259,19 @@ impl Writer<'_> {
                 .any(|pods| addr::overlap(*pods, net))
                 || managed::POD_NETWORKS[..3].contains(&net.to_string().as_str());
             let inside = view.within(literal.span);
-            let covered = inside.iter().all(|s| known.is(0, *s));
+            let is_covered = inside.iter().all(|s| covered.covers(0, *s));
             let host = addr::address(view.family, literal.span.0.saturating_add(2));
             let bridge = view.interfaces.first().map_or("", String::as_str);
-            if pods && !covered && !literal_is_host(&literal) && view.passes_out(bridge, host) {
+            if pods && !is_covered && !literal_is_host(&literal) && view.passes_out(bridge, host) {
                 self.overlay(view, net, None);
-                self.mark_overlay(view, known, &inside);
+                self.mark_overlay(view, covered, &inside);
             }
         }
     }
 
     /// Who may send packets of an overlay's tunnel, by its address, is a peer: it sends in the name of
     /// every pod.
-    pub(super) fn tunnels(&mut self, view: &View<'_>, known: &mut Known) {
+    pub(super) fn tunnels(&mut self, view: &View<'_>, covered: &mut Covered) {
         for (protocol, port) in self.tunnel_ports() {
             let tunnel = |v: &usize| match view.services.get(*v).map(|service| &service.kind) {
                 Some(ServiceKind::Ports(p, ranges)) => *p == protocol && ranges == &[(port, port)],
@@ -284,8 +284,9 @@ impl Writer<'_> {
             let mut done: Vec<Span> = Vec::new();
             for literal in literals(view) {
                 let inside = view.within(literal.span);
-                let sends =
-                    |s: &usize| view.accepts(stranger, *s, v).is_some() && !known.is(stranger, *s);
+                let sends = |s: &usize| {
+                    view.accepts(stranger, *s, v).is_some() && !covered.covers(stranger, *s)
+                };
                 if inside.is_empty() || done.contains(&literal.span) || !inside.iter().all(sends) {
                     continue;
                 }
@@ -295,7 +296,7 @@ impl Writer<'_> {
                     prefixes(view.family, &[literal.span]),
                 );
                 for s in inside {
-                    (0..view.interfaces.len()).for_each(|i| known.set(i, s));
+                    (0..view.interfaces.len()).for_each(|i| covered.cover(i, s));
                 }
             }
         }

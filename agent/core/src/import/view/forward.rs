@@ -12,7 +12,7 @@ impl<'r> View<'r> {
     /// Whether something of a source that comes in here may go through, by a line that no program
     /// keeps.
     pub(in crate::import) fn forwards(&self, interface: usize, source: usize) -> bool {
-        self.forwards.get(interface * self.sources.len() + source) == Some(&true)
+        self.forwards.get(interface, source) == Some(&true)
     }
 
     /// Whether an answer to somebody behind this host goes through it.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::classes::{self, Service, ServiceKind, Sources, Spoken};
 use super::eval::{self, Narrow, Probe, Published, Reading};
+use super::grid::Grid;
 use super::rule::{self, At, Condition, Rules, Span};
 use super::{Facts, managed, mentions};
 use crate::net::addr::{self, Family};
@@ -38,10 +39,10 @@ pub(super) struct View<'r> {
     pub published: Vec<Published>,
     pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
     /// For each interface, source and service: the line that accepts it for this host.
-    accepted: Vec<Option<At>>,
+    accepted: Grid<Vec<Option<At>>>,
     /// For each interface and source, whether some new packet, of those that nobody published, may
     /// go through by a line that no program keeps.
-    forwards: Vec<bool>,
+    forwards: Grid<bool>,
     /// Whether some may, by any line.
     pub lets_through: bool,
     /// What rules name as sources.
@@ -150,34 +151,29 @@ impl<'r> View<'r> {
             published,
             masqueraded,
             spoken,
-            accepted: Vec::new(),
-            forwards: Vec::new(),
+            accepted: Grid::default(),
+            forwards: Grid::default(),
             lets_through: false,
             literals,
             managed: managed_lines(rules),
         }
     }
 
-    /// Asks the rules about everything that is for this host.
+    /// Asks the rules about every packet for this host.
     pub(super) fn learned(mut self) -> Self {
-        let size = self.interfaces.len() * self.sources.len() * self.services.len();
-        let mut accepted = vec![None; size];
-        let mut forwards = vec![false; self.interfaces.len() * self.sources.len()];
+        let size = (self.interfaces.len(), self.sources.len());
+        let mut accepted = Grid::new(size.0, size.1, Vec::new());
+        let mut forwards = Grid::new(size.0, size.1, false);
         let mut lets_through = false;
         for (s, source) in self.sources.iter().enumerate() {
             let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
             for (i, interface) in self.interfaces.iter().enumerate() {
-                for (v, service) in self.services.iter().enumerate() {
-                    let line = self.for_host(&narrow, source.example, interface, service);
-                    if let Some(slot) = accepted.get_mut(self.index(i, s, v)) {
-                        *slot = line;
-                    }
-                }
+                let lines = self.services.iter();
+                let lines = lines.map(|v| self.for_host(&narrow, source.example, interface, v));
+                accepted.set(i, s, lines.collect());
                 let through = self.some_way_through(&narrow, source.example, interface);
                 lets_through |= through.0;
-                if let Some(slot) = forwards.get_mut(i * self.sources.len() + s) {
-                    *slot = through.1;
-                }
+                forwards.set(i, s, through.1);
             }
         }
         self.accepted = accepted;
@@ -186,16 +182,10 @@ impl<'r> View<'r> {
         self
     }
 
-    fn index(&self, interface: usize, source: usize, service: usize) -> usize {
-        (interface * self.sources.len() + source) * self.services.len() + service
-    }
-
     /// The line that accepts such packets for this host; `None` unless all of them are.
     pub(super) fn accepts(&self, interface: usize, source: usize, service: usize) -> Option<At> {
-        self.accepted
-            .get(self.index(interface, source, service))
-            .copied()
-            .flatten()
+        let lines = self.accepted.get(interface, source)?;
+        lines.get(service).copied().flatten()
     }
 
     /// The same for an allow, which opens a port for whatever it is published to as well: `None` too if
