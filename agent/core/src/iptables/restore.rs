@@ -15,6 +15,7 @@ use crate::iptables::ipset;
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, PortRange};
+use crate::net::protocol;
 use crate::ruleset::render::{self, quoted};
 use crate::ruleset::{
     Action, Chain, ChainHook, Element, IcmpKinds, LABEL_BIT, Match, Meter, PREROUTING, Ports, Rule,
@@ -532,14 +533,9 @@ fn colon(range: PortRange) -> String {
     range.to_string().replace('-', ":")
 }
 
+/// Names only for protocols whose matches want them.
 fn protocol_name(number: u8) -> String {
-    match number {
-        port::ICMP => "icmp".into(),
-        port::ICMPV6 => "ipv6-icmp".into(),
-        // The rest by number, but for those whose matches want the name.
-        number if port::has_ports(number) => port::protocol_name(number),
-        number => number.to_string(),
-    }
+    protocol::with_matches(number).map_or_else(|| number.to_string(), str::to_owned)
 }
 
 fn protocol_module(protocol: Option<u8>) -> String {

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use peerwall_proto::iptables;
 
 use crate::iptables::restore::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump, jump};
+use crate::net::protocol;
 
 /// How the names of our chains start.
 const OURS: &str = "PEERWALL-";
@@ -219,7 +220,7 @@ fn normalized(option: &str, value: String) -> Option<String> {
         "-s" | "-d" => address(&value),
         "--ctorigdst" => Some(address(&value).unwrap_or_else(|| "0".to_owned())),
         "--mac-source" => Some(value.to_ascii_lowercase()),
-        "-p" => Some(protocol(&value)),
+        "-p" => Some(protocol::by_name(&value).map_or(value, |number| number.to_string())),
         "--ctstate" => {
             let mut states: Vec<&str> = value.split(',').collect();
             states.sort_unstable();
@@ -240,29 +241,6 @@ fn address(value: &str) -> Option<String> {
         },
     };
     (net.prefix_len() > 0).then(|| net.to_string())
-}
-
-/// Protocols by number; names as in Debian's `/etc/protocols`, which is where iptables has them from.
-pub(crate) fn protocol(value: &str) -> String {
-    let number = match value {
-        "icmp" => 1,
-        "igmp" => 2,
-        "ipencap" | "ipip" => 4,
-        "tcp" => 6,
-        "udp" => 17,
-        "dccp" => 33,
-        "ipv6" => 41,
-        "gre" => 47,
-        "esp" | "ipv6-crypt" => 50,
-        "ah" | "ipv6-auth" => 51,
-        "ipv6-icmp" | "icmpv6" | "icmp6" => 58,
-        "ospf" | "ospfigp" => 89,
-        "vrrp" | "carp" => 112,
-        "l2tp" => 115,
-        "sctp" => 132,
-        other => return other.to_owned(),
-    };
-    number.to_string()
 }
 
 /// A rate as the kernel keeps it: 60/min and 1/sec are the same.

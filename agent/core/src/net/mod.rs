@@ -1,4 +1,4 @@
-//! Words of the network: addresses, ports, interfaces, packets, and what the kernel says of a host.
+//! Addresses, ports, protocols, interfaces, packets, and facts of a host.
 
 pub mod addr;
 pub mod host;
@@ -6,3 +6,4 @@ pub mod interface;
 pub mod link;
 pub mod packet;
 pub mod port;
+pub mod protocol;

@@ -1,27 +1,13 @@
-//! Transport protocols and ports.
+//! Ports, as policies write them.
 
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Transport protocols whose ports a policy can name, with their numbers.
-const WITH_PORTS: [(&str, u8); 4] = [("tcp", TCP), ("udp", UDP), ("sctp", 132), ("dccp", 33)];
-/// Protocols a policy can name whole. Numbers: IANA "Assigned Internet Protocol Numbers".
-const WHOLE: [(&str, u8); 13] = [
-    ("tcp", TCP),
-    ("udp", UDP),
-    ("sctp", 132),
-    ("dccp", 33),
-    ("esp", 50),
-    ("ah", 51),
-    ("gre", 47),
-    ("ipip", 4),
-    ("ipv6", 41),
-    ("vrrp", 112),
-    ("ospf", 89),
-    ("l2tp", 115),
-    ("igmp", 2),
-];
+use serde::{Deserialize, Serialize};
+
+use super::protocol::{self, Protocol};
+pub use super::protocol::{ICMP, ICMPV6, TCP, UDP, has_ports};
+
 /// Service names people try, with what would do.
 const SERVICES: [(&str, &str); 7] = [
     ("ssh", "22/tcp"),
@@ -33,24 +19,12 @@ const SERVICES: [(&str, &str); 7] = [
     ("smtp", "25/tcp"),
 ];
 
-/// `IPPROTO_ICMP`
-pub const ICMP: u8 = 1;
-/// `IPPROTO_TCP`
-pub const TCP: u8 = 6;
-/// `IPPROTO_UDP`
-pub const UDP: u8 = 17;
-/// `IPPROTO_ICMPV6`
-pub const ICMPV6: u8 = 58;
-
-/// Whether the header of this protocol starts with two ports.
-pub fn has_ports(protocol: u8) -> bool {
-    WITH_PORTS.iter().any(|(_, p)| *p == protocol)
-}
-
-/// The name of a protocol, or its number.
-pub fn protocol_name(protocol: u8) -> String {
-    let known = WHOLE.iter().find(|(_, p)| *p == protocol);
-    known.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
+/// Name of a protocol that `ports` can name, or its number.
+pub fn protocol_name(number: u8) -> String {
+    match protocol::known(number) {
+        Some(known) if known.in_ports => known.name.to_owned(),
+        Some(_) | None => number.to_string(),
+    }
 }
 
 /// A range of ports, both ends included, neither of them 0.
@@ -135,14 +109,11 @@ pub fn parse(text: &str) -> Result<PortSpec, PortError> {
     }
     let protocols = match protocol {
         None => vec![TCP, UDP],
-        Some(name) => match WITH_PORTS.iter().find(|(n, _)| *n == name) {
-            Some((_, number)) => vec![*number],
+        Some(name) => match with_ports().find(|each| each.name == name) {
+            Some(found) => vec![found.number],
             None => {
-                let help = match WITH_PORTS
-                    .iter()
-                    .find(|(n, _)| n.eq_ignore_ascii_case(name))
-                {
-                    Some((n, _)) => format!("write \"{ports}/{n}\""),
+                let help = match with_ports().find(|each| each.name.eq_ignore_ascii_case(name)) {
+                    Some(near) => format!("write \"{ports}/{}\"", near.name),
                     None => "tcp, udp, sctp and dccp have".to_owned(),
                 };
                 return Err(wrong(
@@ -169,6 +140,10 @@ pub fn parse(text: &str) -> Result<PortSpec, PortError> {
     })
 }
 
+fn with_ports() -> impl Iterator<Item = &'static Protocol> {
+    protocol::ALL.iter().filter(|each| each.has_ports)
+}
+
 fn parse_number(text: &str) -> Result<u16, PortError> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse::<u16>() {
@@ -189,9 +164,10 @@ fn parse_number(text: &str) -> Result<u16, PortError> {
 }
 
 fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
-    if let Some((_, number)) = WHOLE.iter().find(|(name, _)| *name == text) {
+    let known = || protocol::ALL.iter().filter(|each| each.in_ports);
+    if let Some(found) = known().find(|each| each.name == text) {
         return Ok(PortSpec {
-            protocols: vec![*number],
+            protocols: vec![found.number],
             range: None,
         });
     }
@@ -205,7 +181,7 @@ fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
             "ICMP has its own part of the policy: [icmp]",
         ));
     }
-    let names: Vec<&str> = WHOLE.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = known().map(|each| each.name).collect();
     Err(wrong(
         unknown,
         &format!("like \"80/tcp\", \"53\", or one of {}", names.join(", ")),

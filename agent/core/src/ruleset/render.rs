@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::net::addr::{self, Family};
-use crate::net::port::{ICMP, ICMPV6, TCP, UDP};
+use crate::net::protocol::{self, ICMP, ICMPV6, TCP, UDP};
 use crate::nft::plan::{Op, SetKind};
 use crate::policy::{Rate, icmp};
 use crate::ruleset::{
@@ -286,7 +286,7 @@ fn match_text(condition: &Match, rule: &Rule) -> String {
         Match::Destination(net) => {
             format!("{} daddr {}", ip(Family::of(net.addr())), addr::short(*net))
         }
-        Match::Protocol(number) => format!("meta l4proto {}", protocol(*number)),
+        Match::Protocol(number) => format!("meta l4proto {}", protocol_text(*number)),
         Match::SourcePort(ports) => format!("{} sport {}", header(rule), ports_text(ports)),
         Match::DestinationPort(ports) => format!("{} dport {}", header(rule), ports_text(ports)),
         Match::DialledPort(ports) => format!("ct original proto-dst {}", ports_text(ports)),
@@ -315,13 +315,10 @@ fn rule_family(rule: &Rule) -> Option<Family> {
 /// The header that ports are read from.
 fn header(rule: &Rule) -> &'static str {
     let number = rule.matches.iter().find_map(Match::protocol);
-    match number {
-        Some(TCP) => "tcp",
-        Some(UDP) => "udp",
-        Some(132) => "sctp",
-        Some(33) => "dccp",
-        Some(_) | None => "th",
-    }
+    let known = number.and_then(protocol::known);
+    known
+        .filter(|each| each.has_ports)
+        .map_or("th", |each| each.name)
 }
 
 fn ip(family: Family) -> &'static str {
@@ -332,14 +329,11 @@ fn ip(family: Family) -> &'static str {
 }
 
 /// By name where every system's `/etc/protocols` has the same.
-fn protocol(number: u8) -> String {
-    match number {
-        TCP => "tcp".into(),
-        UDP => "udp".into(),
-        ICMP => "icmp".into(),
-        ICMPV6 => "ipv6-icmp".into(),
-        other => other.to_string(),
-    }
+/// Names that nft has had from the start; newer nft prints names of others, too.
+fn protocol_text(number: u8) -> String {
+    let is_named = matches!(number, TCP | UDP | ICMP | ICMPV6);
+    let known = protocol::known(number).filter(|_| is_named);
+    known.map_or_else(|| number.to_string(), |each| each.name.to_owned())
 }
 
 fn ports_text(ports: &Ports) -> String {
@@ -630,7 +624,7 @@ fn json_match(condition: &Match, rule: &Rule) -> Vec<Value> {
         Match::Destination(net) => {
             equal(field(ip(Family::of(net.addr())), "daddr"), json_net(*net))
         }
-        Match::Protocol(number) => equal(meta("l4proto"), json!(protocol(*number))),
+        Match::Protocol(number) => equal(meta("l4proto"), json!(protocol_text(*number))),
         Match::SourcePort(wanted) => equal(field(header(rule), "sport"), ports(wanted)),
         Match::DestinationPort(wanted) => equal(field(header(rule), "dport"), ports(wanted)),
         Match::DialledPort(wanted) => equal(

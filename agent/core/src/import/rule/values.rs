@@ -6,6 +6,7 @@ use super::words::Wrong;
 use super::{Span, Test};
 use crate::net::addr::{self, Family};
 use crate::net::port::{self, ICMP, ICMPV6};
+use crate::net::protocol;
 
 pub(super) fn address(text: &str, family: Family) -> Result<Span, Wrong> {
     let wrong = |help| {
@@ -46,11 +47,11 @@ pub(super) fn address(text: &str, family: Family) -> Result<Span, Wrong> {
 /// `None` for all protocols.
 pub(super) fn protocol(name: &str) -> Result<Option<u8>, Wrong> {
     let name = name.to_ascii_lowercase();
-    let number = crate::iptables::saved::protocol(&name);
-    match (name.as_str(), number.parse::<u8>()) {
-        ("all", _) | (_, Ok(0)) => Ok(None),
-        (_, Ok(number)) => Ok(Some(number)),
-        (_, Err(_)) => Err((
+    let number = protocol::by_name(&name).or_else(|| name.parse().ok());
+    match (name.as_str(), number) {
+        ("all", _) | (_, Some(0)) => Ok(None),
+        (_, Some(number)) => Ok(Some(number)),
+        (_, None) => Err((
             format!("`{name}` is no protocol"),
             "write its number; see /etc/protocols",
         )),
