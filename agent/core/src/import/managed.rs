@@ -49,11 +49,6 @@ pub fn by(chain: &str) -> Option<Manager> {
         .filter(|m| !m.name.is_empty())
 }
 
-/// Whether a chain is ours, of the fallback.
-pub fn is_ours(chain: &str) -> bool {
-    chain.starts_with("PEERWALL-")
-}
-
 /// Whether addresses are of the services of a Kubernetes cluster, which are no host's: the ranges that
 /// kubeadm, k3s and kubespray give them.
 pub(super) fn is_service(family: Family, spans: &[super::rule::Span]) -> bool {

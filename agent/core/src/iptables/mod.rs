@@ -1,5 +1,13 @@
-//! The iptables backend: a ruleset as text for iptables-restore and ipset, and the difference to what they hold.
+//! The iptables backend: a ruleset as input for iptables-restore and ipset, and the difference from the loaded rules.
 
 pub mod ipset;
 pub mod restore;
 pub mod saved;
+
+/// Prefix of the names of our chains.
+pub(crate) const CHAIN_PREFIX: &str = "PEERWALL-";
+
+/// Whether a chain of this name is ours.
+pub fn is_our_chain(name: &str) -> bool {
+    name.starts_with(CHAIN_PREFIX)
+}

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::iptables::ipset;
+use crate::iptables::{CHAIN_PREFIX, ipset};
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, PortRange};
@@ -194,7 +194,7 @@ fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut used = BTreeSet::new();
     for chain in &ruleset.chains {
-        let mut whole = format!("PEERWALL-{}", chain.name.to_ascii_uppercase());
+        let mut whole = format!("{CHAIN_PREFIX}{}", chain.name.to_ascii_uppercase());
         whole.truncate(CHAIN_MAX_BYTES);
         let mut name = whole.clone();
         let mut number = 2;

@@ -12,10 +12,9 @@ use ipnet::IpNet;
 use peerwall_proto::iptables;
 
 use crate::iptables::restore::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump, jump};
+use crate::iptables::{CHAIN_PREFIX, is_our_chain};
 use crate::net::protocol;
 
-/// How the names of our chains start.
-const OURS: &str = "PEERWALL-";
 /// `XT_LIMIT_SCALE` in `include/uapi/linux/netfilter/xt_limit.h`: rates are kept in parts of it.
 const XT_LIMIT_SCALE: u64 = 10_000;
 /// Burst that iptables has for a limit if none is given, and then does not print.
@@ -48,7 +47,7 @@ impl Saved {
                 .find(|from| *from == old.from)?;
             let to = words(&old.text)
                 .into_iter()
-                .find(|word| word.starts_with(OURS))?;
+                .find(|word| is_our_chain(word))?;
             let table = old.table;
             Some(WantedJump { table, from, to })
         });
@@ -129,7 +128,7 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
         };
         if let Some(chain) = line.strip_prefix(':') {
             let name = chain.split(' ').next().ok_or_else(wrong)?;
-            if name.starts_with(OURS) {
+            if is_our_chain(name) {
                 saved.chains.entry((table, name.to_owned())).or_default();
             }
             continue;
@@ -142,7 +141,7 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
         let position = met.entry((table, chain)).or_default();
         *position += 1;
         let text = text.to_owned();
-        if chain.starts_with(OURS) {
+        if is_our_chain(chain) {
             let rule = SavedRule {
                 text,
                 packets,
@@ -150,7 +149,7 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
             };
             let key = (table, chain.to_owned());
             saved.chains.entry(key).or_default().push(rule);
-        } else if words(&text).iter().any(|word| word.starts_with(OURS)) {
+        } else if words(&text).iter().any(|word| is_our_chain(word)) {
             saved.jumps.push(SavedJump {
                 table,
                 from: chain.to_owned(),
@@ -387,7 +386,7 @@ pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
 
 /// Whether a rule is one of our jumps by its comment, for who counts others' rules.
 pub fn is_ours(line: &str) -> bool {
-    line.contains(OURS) || line.contains(&format!("--comment {JUMP_COMMENT} "))
+    line.contains(CHAIN_PREFIX) || line.contains(&format!("--comment {JUMP_COMMENT} "))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::iptables::is_our_chain;
 use crate::net::packet::Hook;
 use crate::ruleset::TABLE;
 
@@ -19,8 +20,6 @@ use crate::ruleset::TABLE;
 const DEPTH_MAX: usize = 16;
 /// Chains that are looked at for one base chain.
 const CHAINS_MAX: usize = 64;
-/// Our own chains in iptables start so.
-const OURS: &str = "PEERWALL-";
 
 /// What has a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -227,7 +226,7 @@ impl<E, R: FnMut(&str) -> Result<Vec<Rule>, E>> Walk<'_, R> {
                 Does::Return => return Ok(End::Falls),
                 Does::Accept => return Ok(End::Decided),
                 // What our own chains drop is no other firewall's decision.
-                Does::Drop if name.starts_with(OURS) => return Ok(End::Decided),
+                Does::Drop if is_our_chain(name) => return Ok(End::Decided),
                 Does::Drop => {
                     return Ok(End::Drops((name.to_owned(), index + 1, rule.handle)));
                 }

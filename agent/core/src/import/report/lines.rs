@@ -8,6 +8,7 @@ use crate::import::draft::Unsaid;
 use crate::import::proof::Proof;
 use crate::import::rule::{self, At, Chains, Rule, Target, Test};
 use crate::import::{Parsed, managed};
+use crate::iptables::is_our_chain;
 use crate::policy::Policy;
 
 /// Everything that became of the lines of all files.
@@ -65,7 +66,7 @@ fn fate(
             false => (Fate::Nothing, "says nothing".into()),
         };
     };
-    if managed::is_ours(found.chain) {
+    if is_our_chain(found.chain) {
         return (Fate::Nothing, "peerwall's own".into());
     }
     if found.table != "filter" {
