@@ -1,0 +1,257 @@
+//! The text of `iptables-save` and `iptables-restore`: tables, chains and rules as words.
+//!
+//! What a word means is not known here, and none gets lost: `parse(print(save)) == save`. Read as
+//! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c` read it, and
+//! printed as `xtables_save_string()` in `libxtables/xtables.c` prints it. The files people write by
+//! hand have `-I`, `-N` and `-P` too, so these are read as well.
+
+mod read;
+
+use std::fmt;
+
+pub use read::{parse, words};
+
+/// A whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Save {
+    /// Its tables in their order.
+    pub tables: Vec<Table>,
+}
+
+/// From `*NAME` to `COMMIT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// `filter`, `nat`, …
+    pub name: String,
+    /// Line of `*NAME`, from 1.
+    pub line: usize,
+    /// Chains in the order of their declaration.
+    pub chains: Vec<Chain>,
+    /// Rules in the order of the file.
+    pub rules: Vec<Rule>,
+    /// Line of `COMMIT`.
+    pub commit: usize,
+}
+
+/// `:NAME POLICY [packets:bytes]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// `ACCEPT` or `DROP` for one of the kernel's own chains; `None` (written `-`) for others.
+    pub policy: Option<String>,
+    /// Packets and bytes it counted.
+    pub counters: Option<(u64, u64)>,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+/// Where in its chain a rule goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// `-A`: behind the last.
+    Append,
+    /// `-I`: as this one, from 1.
+    Insert(usize),
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its chain.
+    pub chain: String,
+    /// Where in it.
+    pub position: Position,
+    /// Packets and bytes it counted.
+    pub counters: Option<(u64, u64)>,
+    /// What stands behind `-A CHAIN`, without quotes.
+    pub words: Vec<String>,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+/// A line that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextError {
+    /// Its number, from 1.
+    pub line: usize,
+    /// The line.
+    pub text: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What would do.
+    pub help: &'static str,
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}; {}", self.line, self.why, self.help)?;
+        match self.text.is_empty() {
+            true => Ok(()),
+            false => write!(f, "\n  {}", self.text),
+        }
+    }
+}
+
+impl std::error::Error for TextError {}
+
+/// The names of iptables' tables.
+pub const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// Chains that are there without a declaration.
+pub const BUILTIN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// A word as iptables-save prints it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '\'');
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut out = String::from("\"");
+    for c in word.chars() {
+        if matches!(c, '"' | '\\' | '\'') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((packets, bytes)) = self.counters {
+            write!(f, "[{packets}:{bytes}] ")?;
+        }
+        match self.position {
+            Position::Append => write!(f, "-A {}", quoted(&self.chain))?,
+            Position::Insert(at) => write!(f, "-I {} {at}", quoted(&self.chain))?,
+        }
+        for word in &self.words {
+            write!(f, " {}", quoted(word))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            ":{} {}",
+            self.name,
+            self.policy.as_deref().unwrap_or("-")
+        )?;
+        match self.counters {
+            Some((packets, bytes)) => write!(f, " [{packets}:{bytes}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Save {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for table in &self.tables {
+            writeln!(f, "*{}", table.name)?;
+            for chain in &table.chains {
+                writeln!(f, "{chain}")?;
+            }
+            for rule in &table.rules {
+                writeln!(f, "{rule}")?;
+            }
+            writeln!(f, "COMMIT")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn word() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("-s".to_owned()),
+            Just("!".to_owned()),
+            Just(String::new()),
+            "[a-zA-Z0-9./:,-]{1,12}",
+            "[ -~\t]{1,12}",
+        ]
+    }
+
+    prop_compose! {
+        fn save()(
+            tables in prop::collection::vec((
+                prop::sample::select(TABLES.to_vec()),
+                prop::collection::btree_map("[A-Za-z][A-Za-z0-9_-]{0,20}", (any::<bool>(), prop::option::of(any::<(u64, u64)>())), 1..4),
+                prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(1usize..5), prop::option::of(any::<(u64, u64)>()), prop::collection::vec(word(), 0..8)), 0..6),
+            ), 1..3),
+        ) -> Save {
+            let mut line = 0;
+            let mut next = || { line += 1; line };
+            let tables = tables.into_iter().map(|(name, chains, rules)| {
+                let line = next();
+                let chains: Vec<Chain> = chains.into_iter().map(|(name, (own, counters))| Chain {
+                    name, policy: (!own).then(|| "DROP".to_owned()), counters, line: next(),
+                }).collect();
+                let rules = rules.into_iter().map(|(chain, at, counters, mut words)| {
+                    let position = at.map_or(Position::Append, Position::Insert);
+                    // A number in front would be read as the position.
+                    if position == Position::Append { words.insert(0, "-p".into()); }
+                    Rule { chain: chain.get(&chains).name.clone(), position, counters, words, line: next() }
+                }).collect();
+                Table { name: name.to_owned(), line, chains, rules, commit: next() }
+            }).collect();
+            Save { tables }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(save in save()) {
+            prop_assert_eq!(parse(&save.to_string()), Ok(save));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[*:#A-Z \\[\\]0-9\"\\\\a-z\n-]{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+
+    #[test]
+    fn every_bad_line_is_named_at_once() {
+        let text = "-A INPUT -j ACCEPT\n*filter\n:INPUT REJECT [0:0]\n:INPUT DROP [0]\n-A NOWHERE -j DROP\n-A INPUT -m comment --comment \"open\n*nat\nfrobnicate\n";
+        let errors = parse(text).unwrap_err();
+        let found: Vec<(usize, &str)> = errors.iter().map(|e| (e.line, e.why.as_str())).collect();
+        let wanted = [
+            (1, "stands in no table"),
+            (3, "`REJECT` is no policy"),
+            (4, "`[0]` are no counters"),
+            (5, "NOWHERE is not declared"),
+            (6, "never closed"),
+            (7, "has no COMMIT"),
+            (8, "`frobnicate`"),
+            (2, "has no COMMIT"),
+        ];
+        assert_eq!(found.len(), wanted.len(), "{found:?}");
+        for ((line, why), (want_line, want)) in found.iter().zip(wanted) {
+            assert!(
+                *line == want_line && why.contains(want),
+                "{line}: {why}, not {want}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_people_write_by_hand_is_read() {
+        let text = "*filter\r\n-P INPUT DROP\r\n-N own\r\n-F\r\n-I INPUT -j own\r\n-I INPUT 2 -j DROP\r\n[3:180] -A own -m comment --comment \"say \\\"hi\\\"\" -j RETURN\r\nCOMMIT\r\n";
+        let save = parse(text).unwrap();
+        let table = &save.tables[0];
+        assert_eq!(table.chains[0].policy.as_deref(), Some("DROP"));
+        assert_eq!(table.rules[0].position, Position::Insert(1));
+        assert_eq!(table.rules[1].position, Position::Insert(2));
+        assert_eq!(table.rules[2].counters, Some((3, 180)));
+        assert_eq!(table.rules[2].words[3], "say \"hi\"");
+    }
+}
