@@ -9,7 +9,7 @@ mod read;
 
 use std::fmt;
 
-pub use read::{parse, words};
+pub use read::{Line, line, parse, words};
 
 /// A whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

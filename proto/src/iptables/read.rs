@@ -54,13 +54,12 @@ struct Reader {
 }
 
 impl Reader {
-    fn line(&mut self, line: &str) -> Result<(), Wrong> {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            return Ok(());
-        }
-        if let Some(name) = line.strip_prefix('*') {
-            return self.table(name);
+    fn line(&mut self, text: &str) -> Result<(), Wrong> {
+        let line = line(text);
+        match line {
+            Ok(Line::Blank) => return Ok(()),
+            Ok(Line::Table(name)) => return self.table(name),
+            Ok(Line::Commit | Line::Chain { .. } | Line::Command { .. }) | Err(_) => {}
         }
         let number = self.number;
         let Some(table) = &mut self.open else {
@@ -69,14 +68,19 @@ impl Reader {
                 "rules stand between `*filter` and `COMMIT`; of a script of iptables commands, load it and import with --live",
             ));
         };
-        if line == "COMMIT" {
-            table.commit = number;
-            self.save.tables.extend(self.open.take());
-            return Ok(());
-        }
-        match line.strip_prefix(':') {
-            Some(chain) => declare(table, chain, number),
-            None => command(table, line, number),
+        match line? {
+            Line::Blank | Line::Table(_) => Ok(()),
+            Line::Commit => {
+                table.commit = number;
+                self.save.tables.extend(self.open.take());
+                Ok(())
+            }
+            Line::Chain {
+                name,
+                policy,
+                counters,
+            } => set_policy(table, name, policy, counters, number),
+            Line::Command { counters, text } => command(table, counters, text, number),
         }
     }
 
@@ -107,7 +111,61 @@ impl Reader {
     }
 }
 
-fn declare(table: &mut Table, text: &str, line: usize) -> Result<(), Wrong> {
+/// A line, before the lines around it are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line<'t> {
+    /// Empty, or a comment.
+    Blank,
+    /// `*NAME`
+    Table(&'t str),
+    /// `COMMIT`
+    Commit,
+    /// `:NAME POLICY [packets:bytes]`
+    Chain {
+        /// Name.
+        name: &'t str,
+        /// `ACCEPT`, `DROP` or `-`, unless somebody wrote something else.
+        policy: &'t str,
+        /// Packets and bytes.
+        counters: Option<(u64, u64)>,
+    },
+    /// `[packets:bytes] -A CHAIN …`, or another command.
+    Command {
+        /// Packets and bytes.
+        counters: Option<(u64, u64)>,
+        /// The command, not split into words.
+        text: &'t str,
+    },
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// What is wrong with it, and how it should be written.
+pub fn line(text: &str) -> Result<Line<'_>, (String, &'static str)> {
+    let text = text.trim();
+    if text.is_empty() || text.starts_with('#') {
+        return Ok(Line::Blank);
+    }
+    if text == "COMMIT" {
+        return Ok(Line::Commit);
+    }
+    if let Some(name) = text.strip_prefix('*') {
+        return Ok(Line::Table(name));
+    }
+    if let Some(chain) = text.strip_prefix(':') {
+        return declaration(chain);
+    }
+    if !text.starts_with('[') {
+        let counters = None;
+        return Ok(Line::Command { counters, text });
+    }
+    let (count, text) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    let counters = Some(counters(count).ok_or_else(|| bad_counters(count))?);
+    Ok(Line::Command { counters, text })
+}
+
+fn declaration(text: &str) -> Result<Line<'_>, Wrong> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (name, policy, count) = match words[..] {
         [name, policy] => (name, policy, None),
@@ -123,7 +181,11 @@ fn declare(table: &mut Table, text: &str, line: usize) -> Result<(), Wrong> {
         None => None,
         Some(text) => Some(counters(text).ok_or_else(|| bad_counters(text))?),
     };
-    set_policy(table, name, policy, counters, line)
+    Ok(Line::Chain {
+        name,
+        policy,
+        counters,
+    })
 }
 
 fn bad_counters(text: &str) -> Wrong {
@@ -170,16 +232,13 @@ fn counters(text: &str) -> Option<(u64, u64)> {
     Some((packets.parse().ok()?, bytes.parse().ok()?))
 }
 
-fn command(table: &mut Table, line: &str, number: usize) -> Result<(), Wrong> {
-    let mut words = words(line).map_err(|why| (why, "every `\"` needs another"))?;
-    let counted = words.first().filter(|word| word.starts_with('[')).cloned();
-    let count = match &counted {
-        None => None,
-        Some(text) => {
-            words.remove(0);
-            Some(counters(text).ok_or_else(|| bad_counters(text))?)
-        }
-    };
+fn command(
+    table: &mut Table,
+    counters: Option<(u64, u64)>,
+    text: &str,
+    number: usize,
+) -> Result<(), Wrong> {
+    let words = words(text).map_err(|why| (why, "every `\"` needs another"))?;
     let mut words = words.into_iter();
     let verb = words.next().unwrap_or_default();
     let mut chain = || {
@@ -234,7 +293,7 @@ fn command(table: &mut Table, line: &str, number: usize) -> Result<(), Wrong> {
     table.rules.push(Rule {
         chain,
         position,
-        counters: count,
+        counters,
         words: rest,
         line: number,
     });

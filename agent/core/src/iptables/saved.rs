@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
-use peerwall_proto::iptables;
+use peerwall_proto::iptables::{self, Line};
 
 use crate::iptables::restore::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump, jump};
 use crate::iptables::{CHAIN_PREFIX, is_our_chain};
@@ -116,24 +116,26 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
             line: index + 1,
             text: line.to_owned(),
         };
-        if line.is_empty() || line == "COMMIT" || line.starts_with('#') {
-            continue;
-        }
-        if let Some(name) = line.strip_prefix('*') {
+        let read = iptables::line(line);
+        if let Ok(Line::Table(name)) = read {
             table = Table::ALL.into_iter().find(|table| table.name() == name);
             continue;
         }
         let Some(table) = table else {
             continue;
         };
-        if let Some(chain) = line.strip_prefix(':') {
-            let name = chain.split(' ').next().ok_or_else(wrong)?;
-            if is_our_chain(name) {
-                saved.chains.entry((table, name.to_owned())).or_default();
+        let (counters, rule) = match read {
+            Err(_) => return Err(wrong()),
+            Ok(Line::Blank | Line::Commit | Line::Table(_)) => continue,
+            Ok(Line::Chain { name, .. }) => {
+                if is_our_chain(name) {
+                    saved.chains.entry((table, name.to_owned())).or_default();
+                }
+                continue;
             }
-            continue;
-        }
-        let (packets, bytes, rule) = counted(line).ok_or_else(wrong)?;
+            Ok(Line::Command { counters, text }) => (counters, text),
+        };
+        let (packets, bytes) = counters.unwrap_or_default();
         let (chain, text) = rule
             .strip_prefix("-A ")
             .and_then(|r| r.split_once(' '))
@@ -159,16 +161,6 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
         }
     }
     Ok(saved)
-}
-
-/// `[packets:bytes] rest`, or a rest without them.
-fn counted(line: &str) -> Option<(u64, u64, &str)> {
-    let Some(rest) = line.strip_prefix('[') else {
-        return Some((0, 0, line));
-    };
-    let (counters, rule) = rest.split_once("] ")?;
-    let (packets, bytes) = counters.split_once(':')?;
-    Some((packets.parse().ok()?, bytes.parse().ok()?, rule))
 }
 
 /// The words of a rule; one that cannot be split is one word, and like no rule of ours.
