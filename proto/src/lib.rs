@@ -9,6 +9,7 @@
 //! - [`conntrack`] has connections, as connection tracking knows them.
 //! - [`rtnetlink`]: lists of [`link`]s (interfaces), their [`address`]es, [`route`]s and [`neighbour`]s.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
+//! - [`ipset`]: the text of ipset save.
 //! - [`route`]: the route to one address.
 //! - [`sock_diag`]: sockets of this host, and the end of one.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
@@ -17,6 +18,7 @@ pub mod ack;
 pub mod address;
 pub mod attr;
 pub mod conntrack;
+pub mod ipset;
 pub mod iptables;
 pub mod link;
 pub mod message;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
+use peerwall_proto::ipset::{Line, line};
 
 use crate::net::addr::{self, Family};
 use crate::ruleset::{KeyType, Ruleset, Set};
@@ -93,10 +94,13 @@ fn halves(net: IpNet) -> Vec<IpNet> {
 /// The line of ours that makes no sense.
 pub fn parse(text: &str) -> Result<IpSets, String> {
     let mut sets = IpSets::new();
-    for line in text.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["create", name, kind, ref options @ ..] if name.starts_with(OURS) => {
+    for text in text.lines() {
+        match line(text) {
+            Line::Create {
+                name,
+                kind,
+                options,
+            } if name.starts_with(OURS) => {
                 let v6 = options.windows(2).any(|pair| pair == ["family", "inet6"]);
                 let set = IpSet {
                     family: if v6 { Family::V6 } else { Family::V4 },
@@ -105,18 +109,22 @@ pub fn parse(text: &str) -> Result<IpSets, String> {
                 };
                 sets.insert(name.to_owned(), set);
             }
-            ["add", name, element, ..] if name.starts_with(OURS) => {
-                let host = || element.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-                let net = element.parse::<IpNet>().ok().or_else(host);
-                match (sets.get_mut(name), net) {
+            Line::Add { name, element, .. } if name.starts_with(OURS) => {
+                match (sets.get_mut(name), net(element)) {
                     (Some(set), Some(net)) => set.elements.insert(net),
-                    _ => return Err(line.to_owned()),
+                    _ => return Err(text.to_owned()),
                 };
             }
-            _ => {}
+            Line::Create { .. } | Line::Add { .. } | Line::Other => {}
         }
     }
     Ok(sets)
+}
+
+/// Reads an element that is an address or a network.
+pub(crate) fn net(element: &str) -> Option<IpNet> {
+    let host = || element.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    element.parse::<IpNet>().ok().or_else(host)
 }
 
 /// Input for `ipset restore` that makes or changes sets; `None` if they are as wanted. Sets that

@@ -121,7 +121,7 @@ pub fn read(text: &str) -> Result<Flannel, Vec<Wrong>> {
 
 /// A file, as far as it was understood.
 #[derive(Default)]
-struct Parsed {
+pub(crate) struct Parsed {
     flannel: Flannel,
     wrong: Vec<Wrong>,
     /// Networks that are not set; errors only if no network is.

@@ -1,0 +1,77 @@
+//! The text of `ipset save`: sets and their elements, as words.
+//!
+//! Format: `ipset_save()` in ipset's `lib/ipset.c`.
+
+/// A line of `ipset save`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line<'t> {
+    /// `create NAME KIND …`
+    Create {
+        /// Name of the set.
+        name: &'t str,
+        /// `hash:ip`, `hash:net`, …
+        kind: &'t str,
+        /// Options, such as `family` and `inet6`.
+        options: Vec<&'t str>,
+    },
+    /// `add NAME ELEMENT …`
+    Add {
+        /// Name of the set.
+        name: &'t str,
+        /// The element, in the form of its kind of set.
+        element: &'t str,
+        /// Options, such as `nomatch`.
+        options: Vec<&'t str>,
+    },
+    /// Any other line.
+    Other,
+}
+
+/// Reads one line.
+pub fn line(text: &str) -> Line<'_> {
+    let mut words = text.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("create"), Some(name), Some(kind)) => Line::Create {
+            name,
+            kind,
+            options: words.collect(),
+        },
+        (Some("add"), Some(name), Some(element)) => Line::Add {
+            name,
+            element,
+            options: words.collect(),
+        },
+        _ => Line::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_set_an_element_or_neither() {
+        for (text, wanted) in [
+            (
+                "create a hash:net family inet6 maxelem 65536",
+                Line::Create {
+                    name: "a",
+                    kind: "hash:net",
+                    options: vec!["family", "inet6", "maxelem", "65536"],
+                },
+            ),
+            (
+                "add a 2001:db8::/32 nomatch",
+                Line::Add {
+                    name: "a",
+                    element: "2001:db8::/32",
+                    options: vec!["nomatch"],
+                },
+            ),
+            ("add a", Line::Other),
+            ("", Line::Other),
+        ] {
+            assert_eq!(line(text), wanted, "{text}");
+        }
+    }
+}
