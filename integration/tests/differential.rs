@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use peerwall_core::generate;
-use peerwall_core::iptables::restore;
+use peerwall_core::iptables::script;
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::{CtState, Hook, Packet, Transport};
 use peerwall_core::net::port::{TCP, UDP};
@@ -198,7 +198,7 @@ fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
         let ruleset = compile(&policy).0;
         let fallback = Family::BOTH
             .iter()
-            .all(|family| restore::script(&ruleset, *family, None).is_ok());
+            .all(|family| script::script(&ruleset, *family, None).is_ok());
         let packets = packets(runner, &policy);
         all += packets.len();
         by_iptables += if fallback { packets.len() } else { 0 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::iptables::restore::Unsupported;
+use crate::iptables::script::Unsupported;
 use crate::ruleset::Ruleset;
 
 /// A place where a ruleset is enforced: nf_tables, iptables, or memory.

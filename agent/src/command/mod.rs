@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
-use peerwall_core::iptables::restore::Unsupported;
+use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::HeldBy;
 
 use self::status::Detail;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use peerwall_core::iptables::restore;
+use peerwall_core::iptables::script;
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::render;
 
@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path, format: Format) -> u8 {
 }
 
 fn iptables(ready: &Ready, family: Family, output: &Output) -> u8 {
-    match restore::script(&ready.ruleset, family, None) {
+    match script::script(&ready.ruleset, family, None) {
         Ok(script) => {
             output.text(&script.text());
             DONE

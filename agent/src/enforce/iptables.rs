@@ -9,9 +9,10 @@ use std::path::Path;
 
 use peerwall_core::backend::{Backend, BackendError, Plan};
 use peerwall_core::import::File;
+use peerwall_core::iptables::diff;
 use peerwall_core::iptables::ipset::{self, IpSets};
-use peerwall_core::iptables::restore::{self, Script, Table, Unsupported};
-use peerwall_core::iptables::saved::{self, Saved};
+use peerwall_core::iptables::observed::{self, Saved};
+use peerwall_core::iptables::script::{self, Script, Table, Unsupported};
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
 
@@ -108,8 +109,8 @@ impl Wanted {
     /// Every rule that iptables cannot say, of either family.
     pub fn new(ruleset: &Ruleset, ipset_from: Option<usize>) -> Result<Self, Vec<Unsupported>> {
         Ok(Self {
-            v4: restore::script(ruleset, Family::V4, ipset_from)?,
-            v6: restore::script(ruleset, Family::V6, ipset_from)?,
+            v4: script::script(ruleset, Family::V4, ipset_from)?,
+            v6: script::script(ruleset, Family::V6, ipset_from)?,
             sets: ipset_from.map_or_else(IpSets::new, |from| ipset::wanted(ruleset, from)),
         })
     }
@@ -132,8 +133,8 @@ impl Steps {
     /// Steps from `seen` to `wanted`, or to nothing of ours.
     pub fn new(wanted: Option<&Wanted>, seen: &Seen) -> Self {
         Self {
-            v4: saved::restore(wanted.map(|w| &w.v4), &seen.v4),
-            v6: saved::restore(wanted.map(|w| &w.v6), &seen.v6),
+            v4: diff::restore(wanted.map(|w| &w.v4), &seen.v4),
+            v6: diff::restore(wanted.map(|w| &w.v6), &seen.v6),
             sets: wanted.and_then(|w| ipset::restore(&w.sets, &seen.sets)),
             stale_sets: match wanted {
                 Some(wanted) => ipset::destroy(&wanted.sets, &seen.sets),
@@ -280,7 +281,7 @@ impl Iptables {
             if let Ok(text) = saved {
                 let rules = text.lines().filter(|line| line.starts_with("-A"));
                 let (ours, others): (Vec<&str>, Vec<&str>) =
-                    rules.partition(|line| saved::is_ours(line));
+                    rules.partition(|line| observed::is_ours(line));
                 found.push((ours.len(), others.len(), suffix));
             }
         }
@@ -318,7 +319,7 @@ impl Iptables {
 
     /// From how many addresses on to use ipsets; `None` if there are none to be had.
     pub fn ipset_from(&self) -> Option<usize> {
-        self.has_ipset.then_some(restore::IPSET_FROM)
+        self.has_ipset.then_some(script::IPSET_FROM)
     }
 
     /// Reads what there is of ours.
@@ -353,7 +354,7 @@ impl Iptables {
         for table in Table::ALL {
             text.push_str(&run(&tool, &["-c", "-t", table.name()], None)?);
         }
-        saved::parse(&text).map_err(|err| IptablesError::Tool {
+        observed::parse(&text).map_err(|err| IptablesError::Tool {
             tool,
             said: err.to_string(),
         })
@@ -461,7 +462,7 @@ impl Iptables {
     fn take_back(&self, family: Family, before: &Saved) -> Result<(), IptablesError> {
         let now = self.observe_family(family)?;
         let old = before.as_script();
-        match saved::restore(Some(&old), &now) {
+        match diff::restore(Some(&old), &now) {
             Some(text) => self.restore(family, &text, &[]),
             None => Ok(()),
         }
@@ -502,7 +503,7 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
     }
     let has_rules = |files: &[File]| {
         let mut lines = files.iter().flat_map(|file| file.text.lines());
-        lines.any(|line| line.starts_with("-A") && !saved::is_ours(line))
+        lines.any(|line| line.starts_with("-A") && !observed::is_ours(line))
     };
     let with_rules = found.iter().filter(|(_, files)| has_rules(files)).count();
     if with_rules > 1 {

@@ -1,8 +1,10 @@
 //! The iptables backend: a ruleset as input for iptables-restore and ipset, and the difference from the loaded rules.
 
+mod canonical;
+pub mod diff;
 pub mod ipset;
-pub mod restore;
-pub mod saved;
+pub mod observed;
+pub mod script;
 
 /// Prefix of the names of our chains.
 pub(crate) const CHAIN_PREFIX: &str = "PEERWALL-";

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use peerwall_core::agent::keep::Kind;
 use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::diagnostic::JsonDiagnostic;
-use peerwall_core::iptables::saved;
+use peerwall_core::iptables::observed;
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::nft::observed::{Hold, SeenTable};
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
@@ -172,8 +172,8 @@ pub(super) fn run(
 
 /// Counters of both families together.
 fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
-    let mut counted = saved::counters(&seen.v4);
-    for (name, (packets, bytes)) in saved::counters(&seen.v6) {
+    let mut counted = observed::counters(&seen.v4);
+    for (name, (packets, bytes)) in observed::counters(&seen.v6) {
         let entry = counted.entry(name).or_default();
         entry.0 += packets;
         entry.1 += bytes;

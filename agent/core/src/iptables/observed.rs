@@ -1,0 +1,194 @@
+//! Our chains as `iptables-save --counters` prints them.
+
+use std::collections::BTreeMap;
+
+use peerwall_proto::iptables::{self, Line};
+
+use super::canonical::canonical;
+use crate::iptables::script::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump};
+use crate::iptables::{CHAIN_PREFIX, is_our_chain};
+
+/// Our part of the tables of one family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Our chains with their rules.
+    pub chains: BTreeMap<(Table, String), Vec<SavedRule>>,
+    /// Jumps into our chains from others', and whether each is the first rule of its chain.
+    pub jumps: Vec<SavedJump>,
+}
+
+impl Saved {
+    /// The same as something to want, for going back to it.
+    pub fn as_script(&self) -> Script {
+        let texts = |rules: &[SavedRule]| rules.iter().map(|rule| rule.text.clone()).collect();
+        let chains = self
+            .chains
+            .iter()
+            .map(|((table, name), rules)| WantedChain {
+                table: *table,
+                name: name.clone(),
+                rules: texts(rules),
+            });
+        let jumps = self.jumps.iter().filter_map(|old| {
+            let from = ["INPUT", "FORWARD", "PREROUTING"]
+                .into_iter()
+                .find(|from| *from == old.from)?;
+            let to = words(&old.text)
+                .into_iter()
+                .find(|word| is_our_chain(word))?;
+            let table = old.table;
+            Some(WantedJump { table, from, to })
+        });
+        Script {
+            chains: chains.collect(),
+            jumps: jumps.collect(),
+        }
+    }
+}
+
+/// A rule as `iptables-save` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedRule {
+    /// What stands behind `-A CHAIN`.
+    pub text: String,
+    /// Packets it counted.
+    pub packets: u64,
+    /// Bytes it counted.
+    pub bytes: u64,
+}
+
+/// A jump into one of our chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedJump {
+    /// The table it is in.
+    pub table: Table,
+    /// The chain it is in.
+    pub from: String,
+    /// What stands behind `-A CHAIN`.
+    pub text: String,
+    /// Whether it is that chain's first rule.
+    pub first: bool,
+}
+
+/// What cannot be read, with its line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedError {
+    /// Number of the line, from 1.
+    pub line: usize,
+    /// The line.
+    pub text: String,
+}
+
+impl std::fmt::Display for SavedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "line {} of iptables-save makes no sense: {}",
+            self.line, self.text
+        )
+    }
+}
+
+impl std::error::Error for SavedError {}
+
+/// Reads our part of the output of `iptables-save --counters`; of other tables than [`Table`]s nothing.
+///
+/// # Errors
+/// [`SavedError`] for a line that is no line of such an output.
+pub fn parse(text: &str) -> Result<Saved, SavedError> {
+    let mut saved = Saved::default();
+    let mut met: BTreeMap<(Table, &str), usize> = BTreeMap::new();
+    let mut table = Some(Table::Filter);
+    for (index, line) in text.lines().enumerate() {
+        let wrong = || SavedError {
+            line: index + 1,
+            text: line.to_owned(),
+        };
+        let read = iptables::line(line);
+        if let Ok(Line::Table(name)) = read {
+            table = Table::ALL.into_iter().find(|table| table.name() == name);
+            continue;
+        }
+        let Some(table) = table else {
+            continue;
+        };
+        let (counters, rule) = match read {
+            Err(_) => return Err(wrong()),
+            Ok(Line::Blank | Line::Commit | Line::Table(_)) => continue,
+            Ok(Line::Chain { name, .. }) => {
+                if is_our_chain(name) {
+                    saved.chains.entry((table, name.to_owned())).or_default();
+                }
+                continue;
+            }
+            Ok(Line::Command { counters, text }) => (counters, text),
+        };
+        let (packets, bytes) = counters.unwrap_or_default();
+        let (chain, text) = rule
+            .strip_prefix("-A ")
+            .and_then(|r| r.split_once(' '))
+            .unwrap_or((rule.strip_prefix("-A ").ok_or_else(wrong)?, ""));
+        let position = met.entry((table, chain)).or_default();
+        *position += 1;
+        let text = text.to_owned();
+        if is_our_chain(chain) {
+            let rule = SavedRule {
+                text,
+                packets,
+                bytes,
+            };
+            let key = (table, chain.to_owned());
+            saved.chains.entry(key).or_default().push(rule);
+        } else if words(&text).iter().any(|word| is_our_chain(word)) {
+            saved.jumps.push(SavedJump {
+                table,
+                from: chain.to_owned(),
+                first: *position == 1,
+                text,
+            });
+        }
+    }
+    Ok(saved)
+}
+
+/// The words of a rule; one that cannot be split is one word, and like no rule of ours.
+pub(super) fn words(line: &str) -> Vec<String> {
+    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
+}
+
+/// Packets and bytes by the counter that a rule has for a comment.
+pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
+    let mut counters: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for rule in seen.chains.values().flatten() {
+        let parts = canonical(&rule.text);
+        let comment = parts.iter().find(|(_, option, _)| option == "--comment");
+        let known = comment.filter(|(_, _, name)| crate::ruleset::counter_reason(name).is_some());
+        if let Some((_, _, name)) = known {
+            let entry = counters.entry(name.clone()).or_default();
+            entry.0 += rule.packets;
+            entry.1 += rule.bytes;
+        }
+    }
+    counters
+}
+
+/// Whether a rule is one of our jumps by its comment, for who counts others' rules.
+pub fn is_ours(line: &str) -> bool {
+    line.contains(CHAIN_PREFIX) || line.contains(&format!("--comment {JUMP_COMMENT} "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_an_error_with_its_number() {
+        for text in [
+            "*filter\nnonsense\n",
+            "[1:x] -A INPUT -j ACCEPT\n",
+            "[1:2 -A\n",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
+//!
+//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of the filter
+//! table and from PREROUTING of the mangle table. A
+//! rule that counts carries its counter's name as comment: that is how its packets are told from
+//! others' and how it is known to be ours.
+//!
+//! iptables has no sets of its own, no way to say "none of these interfaces" in one rule, and
+//! another opinion of `accept`: it ends the whole table, not only our chains.
+
+mod rule;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::iptables::CHAIN_PREFIX;
+use crate::net::addr::Family;
+use crate::ruleset::{Action, Chain, ChainHook, PREROUTING, Ruleset};
+use rule::Written;
+
+/// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
+/// without the NUL), in bytes.
+const CHAIN_MAX_BYTES: usize = 28;
+
+/// Something that iptables cannot say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Chain of the rule.
+    pub chain: String,
+    /// Position of the rule in it.
+    pub rule: usize,
+    /// What cannot be said, and what would do.
+    pub why: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "rule {} of chain {}: {}",
+            self.rule + 1,
+            self.chain,
+            self.why
+        )
+    }
+}
+
+/// A table of iptables that has chains of ours, in the order in which they are changed: what the mangle
+/// table says alone opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// `mangle`: before DNAT.
+    Mangle,
+    /// `filter`
+    Filter,
+}
+
+impl Table {
+    /// Every table, in order.
+    pub const ALL: [Self; 2] = [Self::Mangle, Self::Filter];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+/// One of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedChain {
+    /// The table it is in.
+    pub table: Table,
+    /// Its name, of no other of our chains in any table.
+    pub name: String,
+    /// Its rules: what follows `-A CHAIN`.
+    pub rules: Vec<String>,
+}
+
+/// A jump into one of our chains, as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedJump {
+    /// The table.
+    pub table: Table,
+    /// The chain of iptables' own.
+    pub from: &'static str,
+    /// Our chain.
+    pub to: String,
+}
+
+/// Our chains of one family, as they are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Chains, in the order in which they are made.
+    pub chains: Vec<WantedChain>,
+    /// The jumps into them.
+    pub jumps: Vec<WantedJump>,
+}
+
+/// What every jump into our chains has for a comment.
+pub const JUMP_COMMENT: &str = "peerwall";
+
+/// From how many addresses on a set becomes an ipset, where there is ipset.
+pub const IPSET_FROM: usize = 16;
+
+/// Makes our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
+/// (see [`ipset`](crate::iptables::ipset)); `None` for never.
+///
+/// # Errors
+/// Every rule that iptables cannot say.
+pub fn script(
+    ruleset: &Ruleset,
+    family: Family,
+    ipset_from: Option<usize>,
+) -> Result<Script, Vec<Unsupported>> {
+    let mut writer = Writer {
+        ruleset,
+        family,
+        ipset_from,
+        names: chain_names(ruleset),
+        before_dnat: reached(ruleset, PREROUTING),
+        chains: Vec::new(),
+        unsupported: Vec::new(),
+    };
+    for chain in &ruleset.chains {
+        writer.chain(chain);
+    }
+    if !writer.unsupported.is_empty() {
+        return Err(writer.unsupported);
+    }
+    let bases = ruleset
+        .chains
+        .iter()
+        .filter_map(|chain| Some((chain, chain.base?)));
+    let jumps = bases
+        .map(|(chain, base)| {
+            let (table, from) = match base.hook {
+                ChainHook::Prerouting => (Table::Mangle, "PREROUTING"),
+                ChainHook::Input => (Table::Filter, "INPUT"),
+                ChainHook::Forward => (Table::Filter, "FORWARD"),
+            };
+            let to = writer.name(&chain.name);
+            WantedJump { table, from, to }
+        })
+        .collect();
+    Ok(Script {
+        chains: writer.chains,
+        jumps,
+    })
+}
+
+impl Script {
+    /// Input for `iptables-restore --noflush` on a host that has none of our chains yet.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        for table in Table::ALL {
+            let chains = || self.chains.iter().filter(|chain| chain.table == table);
+            out.push_str(&format!("*{}\n", table.name()));
+            for chain in chains() {
+                out.push_str(&format!(":{} - [0:0]\n", chain.name));
+            }
+            for chain in chains() {
+                for rule in &chain.rules {
+                    out.push_str(&format!("-A {} {rule}\n", chain.name));
+                }
+            }
+            for each in self.jumps.iter().filter(|jump| jump.table == table) {
+                out.push_str(&format!("-I {} 1 {}\n", each.from, jump(&each.to)));
+            }
+            out.push_str("COMMIT\n");
+        }
+        out
+    }
+}
+
+/// The jump into one of our chains, behind `-A CHAIN`.
+pub(crate) fn jump(to: &str) -> String {
+    format!("-m comment --comment {JUMP_COMMENT} -j {to}")
+}
+
+/// The names of our chains in iptables, by those they have in the ruleset. What would be cut to the same name
+/// gets a number.
+fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for chain in &ruleset.chains {
+        let mut whole = format!("{CHAIN_PREFIX}{}", chain.name.to_ascii_uppercase());
+        whole.truncate(CHAIN_MAX_BYTES);
+        let mut name = whole.clone();
+        let mut number = 2;
+        while !used.insert(name.clone()) {
+            let suffix = format!("-{number}");
+            whole.truncate(CHAIN_MAX_BYTES - suffix.len());
+            name = format!("{whole}{suffix}");
+            number += 1;
+        }
+        names.insert(chain.name.clone(), name);
+    }
+    names
+}
+
+/// Names of the chains that packets in this one can get to, itself among them.
+fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
+    let mut found = BTreeSet::from([from]);
+    let mut rest = vec![from];
+    while let Some(chain) = rest.pop().and_then(|name| ruleset.chain(name)) {
+        for rule in &chain.rules {
+            if let Some(Action::Jump(to) | Action::Goto(to)) = &rule.action
+                && found.insert(to)
+            {
+                rest.push(to);
+            }
+        }
+    }
+    found
+}
+
+struct Writer<'r> {
+    ruleset: &'r Ruleset,
+    family: Family,
+    ipset_from: Option<usize>,
+    names: BTreeMap<String, String>,
+    before_dnat: BTreeSet<&'r str>,
+    chains: Vec<WantedChain>,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Writer<'_> {
+    fn name(&self, chain: &str) -> String {
+        self.names.get(chain).cloned().unwrap_or_default()
+    }
+
+    fn chain(&mut self, chain: &Chain) {
+        let name = self.name(&chain.name);
+        let table = match self.before_dnat.contains(chain.name.as_str()) {
+            true => Table::Mangle,
+            false => Table::Filter,
+        };
+        let mut rules = Vec::new();
+        let mut helpers: Vec<(String, Vec<String>)> = Vec::new();
+        for (index, rule) in chain.rules.iter().enumerate() {
+            match self.rule(rule, &name, helpers.len() + 1) {
+                Ok(Written { lines, helper }) => {
+                    rules.extend(lines);
+                    helpers.extend(helper);
+                }
+                Err(why) => self.unsupported.push(Unsupported {
+                    chain: chain.name.clone(),
+                    rule: index,
+                    why,
+                }),
+            }
+        }
+        let all = std::iter::once((name, rules)).chain(helpers);
+        self.chains
+            .extend(all.map(|(name, rules)| WantedChain { table, name, rules }));
+    }
+}
