@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use peerwall_proto::nf_tables as nft;
 use peerwall_proto::nf_tables::userdata;
 
+use crate::nft::expr;
 use crate::nft::lower::key_value;
 use crate::nft::observed::{Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
-use crate::nft::wire;
 use crate::ruleset::{
     Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
 };
@@ -271,7 +271,7 @@ fn lift_rule(rule: &nft::Rule) -> SeenRule {
     let exprs = rule.exprs.as_deref().unwrap_or_default();
     let lifted = match rule.compat {
         Some(_) => Err("it is an xtables rule".to_owned()),
-        None => wire::read_rule(exprs).map(|mut lifted| {
+        None => expr::read_rule(exprs).map(|mut lifted| {
             lifted.comment = rule.userdata.as_deref().and_then(userdata::find_comment);
             lifted
         }),

@@ -12,9 +12,9 @@ use peerwall_proto::nf_tables::{
     element_lists, msg,
 };
 
+use crate::nft::expr;
 use crate::nft::observed::SeenCounter;
 use crate::nft::plan::{Op, Plan, SetKind};
-use crate::nft::wire;
 use crate::ruleset::{
     self, Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE,
 };
@@ -145,7 +145,7 @@ impl Out<'_> {
     ) -> Result<(), TooLong> {
         let message = Rule {
             position: before,
-            exprs: Some(wire::rule_exprs(rule)),
+            exprs: Some(expr::rule_exprs(rule)),
             userdata: rule.comment.as_deref().map(userdata::comment),
             ..rule_of(chain)
         };
