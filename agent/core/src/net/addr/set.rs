@@ -1,0 +1,115 @@
+//! Sets of addresses in canonical form.
+//!
+//! A policy's list of addresses becomes single hosts (for hash sets) and disjoint prefixes (for interval
+//! sets): the kernel refuses overlapping intervals, and cannot delete a contained one.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Family, bounds, number};
+
+/// Consecutive addresses of one family, as numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub first: u128,
+    /// The last.
+    pub last: u128,
+    /// Whose they are.
+    pub name: Option<Box<str>>,
+}
+
+/// Addresses of one family, in canonical form: hosts, and prefixes none of which is in another, both
+/// ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FamilySet {
+    /// Single addresses.
+    pub hosts: Vec<Span>,
+    /// Prefixes of more than one address.
+    pub nets: Vec<Span>,
+}
+
+/// A set of addresses of both families.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddrSet {
+    /// IPv4.
+    pub v4: FamilySet,
+    /// IPv6.
+    pub v6: FamilySet,
+}
+
+impl AddrSet {
+    /// The part of one family.
+    pub fn family(&self, family: Family) -> &FamilySet {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// Whether it holds this address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.family(Family::of(address)).contains(number(address))
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        Family::BOTH.iter().all(|f| {
+            let set = self.family(*f);
+            set.hosts.is_empty() && set.nets.is_empty()
+        })
+    }
+}
+
+/// From prefixes, with whose they are. Where names compete, the first stays; a prefix within another
+/// disappears.
+impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
+    fn from_iter<I: IntoIterator<Item = (IpNet, Option<&'n str>)>>(prefixes: I) -> Self {
+        let mut set = Self::default();
+        for (net, name) in prefixes {
+            let part = match net {
+                IpNet::V4(_) => &mut set.v4,
+                IpNet::V6(_) => &mut set.v6,
+            };
+            let (first, last) = bounds(net);
+            let span = Span {
+                first,
+                last,
+                name: name.map(Box::from),
+            };
+            match first == last {
+                true => part.hosts.push(span),
+                false => part.nets.push(span),
+            }
+        }
+        for part in [&mut set.v4, &mut set.v6] {
+            canonical(&mut part.hosts);
+            canonical(&mut part.nets);
+        }
+        set
+    }
+}
+
+/// Sorts spans that are nested or apart, and leaves the outermost.
+fn canonical(spans: &mut Vec<Span>) {
+    // Of those that start together, the largest is in front; of those that are the same, the first.
+    spans.sort_by_key(|span| (span.first, u128::MAX - span.last));
+    spans.dedup_by(|next, kept| {
+        if (next.first, next.last) == (kept.first, kept.last) && kept.name.is_none() {
+            kept.name = next.name.take();
+        }
+        next.last <= kept.last
+    });
+}
+
+impl FamilySet {
+    fn contains(&self, number: u128) -> bool {
+        [&self.hosts, &self.nets].iter().any(|spans| {
+            let after = spans.partition_point(|span| span.first <= number);
+            spans[..after]
+                .last()
+                .is_some_and(|span| span.last >= number)
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! Sets, their keys and their elements.
+
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::net::addr::Family;
+
+/// What the elements of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyType {
+    /// `ipv4_addr`
+    Ipv4,
+    /// `ipv6_addr`
+    Ipv6,
+    /// `inet_service`: ports.
+    Port,
+    /// `icmp_type`
+    IcmpType,
+    /// `icmpv6_type`
+    Icmpv6Type,
+    /// `ether_addr`
+    Ether,
+}
+
+impl KeyType {
+    /// Every type.
+    pub const ALL: [Self; 6] = [
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Port,
+        Self::IcmpType,
+        Self::Icmpv6Type,
+        Self::Ether,
+    ];
+
+    /// The type of addresses of a family.
+    pub fn address(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ipv4,
+            Family::V6 => Self::Ipv6,
+        }
+    }
+
+    /// The type of ICMP types of a family.
+    pub fn icmp(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::IcmpType,
+            Family::V6 => Self::Icmpv6Type,
+        }
+    }
+
+    /// Its name in nft.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4_addr",
+            Self::Ipv6 => "ipv6_addr",
+            Self::Port => "inet_service",
+            Self::IcmpType => "icmp_type",
+            Self::Icmpv6Type => "icmpv6_type",
+            Self::Ether => "ether_addr",
+        }
+    }
+
+    /// nft's number for it (`enum datatypes` in nftables `include/datatype.h`). The kernel keeps it
+    /// for nft, which prints keys by it.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
+            Self::Port => 13,
+            Self::IcmpType => 14,
+            Self::Icmpv6Type => 29,
+            Self::Ether => 9,
+        }
+    }
+
+    /// Length of a key in bytes.
+    pub fn len_bytes(self) -> usize {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 16,
+            Self::Port => 2,
+            Self::IcmpType | Self::Icmpv6Type => 1,
+            Self::Ether => 6,
+        }
+    }
+
+    /// Largest value of a key.
+    pub fn max(self) -> u128 {
+        u128::MAX >> (128 - 8 * self.len_bytes())
+    }
+}
+
+/// A named set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    /// What its elements are.
+    pub key: KeyType,
+    /// Whether elements are intervals (`flags interval`) or single values.
+    pub interval: bool,
+    /// Whether it is a meter: rules add source addresses to it, each with a rate of its own
+    /// ([`Rule::meter`](super::Rule::meter)); it has no elements of ours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub meter: bool,
+    /// The elements, ascending and disjoint.
+    pub elements: Vec<Element>,
+}
+
+/// Source addresses that a meter can hold at a time; while it is full, further sources are denied.
+pub const METER_SIZE: u32 = 65_535;
+
+/// How long a meter keeps a source that opens no connection, in seconds.
+pub const METER_TIMEOUT_SECONDS: u32 = 60;
+
+/// An element: one value, or an interval of them.
+///
+/// Kept as `[first]`, `[first, last]` or `[first, last, comment]`: there can be very many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// First value.
+    pub first: u128,
+    /// Last value.
+    pub last: u128,
+    /// Whose it is.
+    pub comment: Option<Box<str>>,
+}
+
+impl Element {
+    /// One value without a comment.
+    pub fn one(value: u128) -> Self {
+        Self {
+            first: value,
+            last: value,
+            comment: None,
+        }
+    }
+}
+
+impl Serialize for Element {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.comment {
+            None if self.first == self.last => [self.first].serialize(serializer),
+            None => [self.first, self.last].serialize(serializer),
+            Some(comment) => (self.first, self.last, comment).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[first], [first, last] or [first, last, comment]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Element, A::Error> {
+                let first = parts.next_element()?;
+                let first = first.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                Ok(Element {
+                    first,
+                    last: parts.next_element()?.unwrap_or(first),
+                    comment: parts.next_element()?,
+                })
+            }
+        }
+
+        deserializer.deserialize_seq(Parts)
+    }
+}
+
+impl Set {
+    /// Whether it holds this value.
+    pub fn contains(&self, value: u128) -> bool {
+        self.find(value).is_some()
+    }
+
+    /// Whether it holds all that the other does. Elements that only together hold one of the other's are
+    /// taken for too little.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut own = self.elements.iter().peekable();
+        self.key == other.key
+            && other.elements.iter().all(|element| {
+                while own.next_if(|own| own.last < element.first).is_some() {}
+                own.peek()
+                    .is_some_and(|own| own.first <= element.first && element.last <= own.last)
+            })
+    }
+
+    /// The element that holds this value.
+    pub fn find(&self, value: u128) -> Option<&Element> {
+        let after = self.elements.partition_point(|e| e.first <= value);
+        let before = self.elements[..after].last();
+        before.filter(|element| element.last >= value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_kept_short_and_come_back() {
+        let of = |first, last, comment: Option<&str>| Element {
+            first,
+            last,
+            comment: comment.map(Box::from),
+        };
+        for (element, text) in [
+            (of(7, 7, None), "[7]"),
+            (of(7, 9, None), "[7,9]"),
+            (of(7, 7, Some("a")), "[7,7,\"a\"]"),
+            (
+                of(u128::MAX, u128::MAX, None),
+                "[340282366920938463463374607431768211455]",
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&element).ok().as_deref(), Some(text));
+            assert_eq!(serde_json::from_str(text).ok(), Some(element));
+        }
+        for text in ["[]", "7", "[7,8,9]", "[7,8,\"a\",1]", "[-1]"] {
+            assert!(serde_json::from_str::<Element>(text).is_err(), "{text}");
+        }
+    }
+}
