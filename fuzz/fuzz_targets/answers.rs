@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use peerwall_proto::ack;
-use peerwall_proto::{address, link, neighbour, route};
-use peerwall_proto::message::Datagram;
+use peerwall_proto::netlink::ack;
+use peerwall_proto::rtnetlink::{address, link, neighbour, route};
+use peerwall_proto::netlink::message::Datagram;
 use peerwall_proto::nf_tables::event;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -6,7 +6,7 @@ use peerwall_core::nft::lift::{Dump, Point, lift};
 use peerwall_core::nft::observed::Observed;
 use peerwall_core::nft::plan::plan;
 use peerwall_core::ruleset::Ruleset;
-use peerwall_proto::message::Datagram;
+use peerwall_proto::netlink::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Event};
 
 fuzz_target!(|bytes: &[u8]| {

@@ -9,8 +9,8 @@ use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::{Decision, Packet, Transport, Verdict};
 use peerwall_core::net::port::{TCP, UDP};
 use peerwall_core::ruleset::counter_reason;
-use peerwall_proto::attr::Attrs;
-use peerwall_proto::message::{Message, NLM_F_DUMP};
+use peerwall_proto::netlink::attr::Attrs;
+use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::{Attributes as _, NFPROTO_INET, Object, message_type, msg};
 
 use crate::ns::Host;

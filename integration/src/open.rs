@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use peerwall::kernel::netlink::Socket;
 use peerwall_core::net::port::TCP;
-use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection};
+use peerwall_proto::netlink::attr::Attrs;
 use peerwall_proto::nf_tables::Attributes as _;
 
 use crate::ns::{Host, peerwall_bin};
@@ -89,7 +89,8 @@ pub fn tracked(host: &Host) -> BTreeSet<Entry> {
     host.run(|| {
         let mut found = BTreeSet::new();
         let mut socket = Socket::open().expect("netfilter has netlink");
-        let each = |found: &mut BTreeSet<Entry>, message: peerwall_proto::message::Message| {
+        let each = |found: &mut BTreeSet<Entry>,
+                    message: peerwall_proto::netlink::message::Message| {
             let entry = Connection::decode(Attrs::new(&message.attrs))?;
             let tuple = entry.original.map(|tuple| tuple.0);
             let parts = tuple.and_then(|tuple| {

@@ -191,7 +191,7 @@ fn body(packet: &Packet, source: u16) -> Body {
             payload: sctp_init(source, destination),
         },
         Transport::Icmp { kind, code } => {
-            let [hi, lo] = peerwall_proto::attr::u16_network(source);
+            let [hi, lo] = peerwall_proto::netlink::attr::u16_network(source);
             Body::Icmp {
                 kind,
                 code,
@@ -210,8 +210,8 @@ fn body(packet: &Packet, source: u16) -> Body {
 /// An SCTP INIT (RFC 9260 section 3.3.2) without a checksum; the kernel does not look at it.
 fn sctp_init(source: u16, destination: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
-    bytes.extend(peerwall_proto::attr::u16_network(source));
-    bytes.extend(peerwall_proto::attr::u16_network(destination));
+    bytes.extend(peerwall_proto::netlink::attr::u16_network(source));
+    bytes.extend(peerwall_proto::netlink::attr::u16_network(destination));
     bytes.extend([0; 8]);
     bytes.extend([1, 0, 0, 20]);
     bytes.extend([0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1]);

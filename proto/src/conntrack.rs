@@ -6,8 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::attr::{self, AttrWriter, TooLong};
-use crate::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use crate::netlink::attr::{self, AttrWriter, TooLong};
+use crate::netlink::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, NFPROTO_IPV4, NFPROTO_IPV6, Nested};
 
@@ -389,7 +389,7 @@ const fn kind(message: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attr::Attrs;
+    use crate::netlink::attr::Attrs;
 
     fn tuple(from: [u8; 4], to: [u8; 4], ports: (u16, u16)) -> Nested<Tuple> {
         Nested(Tuple::between(

@@ -6,8 +6,10 @@
 
 use std::net::SocketAddr;
 
-use crate::attr::{self, Attrs, DecodeError, port, read_u32_host, read_u64_host, u32_register};
-use crate::message::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
+use crate::netlink::attr::{
+    self, Attrs, DecodeError, port, read_u32_host, read_u64_host, u32_register,
+};
+use crate::netlink::message::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
 
 /// `SOCK_DIAG_BY_FAMILY`, in `include/uapi/linux/sock_diag.h`
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -248,7 +250,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::message::{Datagram, NLMSGHDR_BYTES};
+    use crate::netlink::message::{Datagram, NLMSGHDR_BYTES};
 
     /// An answer of the kernel: a socket of this family between these, with `tcp_info` if any.
     fn answer(

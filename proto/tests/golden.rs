@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use peerwall_proto::attr::{AttrWriter, Attrs};
+use peerwall_proto::netlink::attr::{AttrWriter, Attrs};
 use peerwall_proto::nf_tables::expr::{
     Bitwise, Cmp, CounterExpr, Ct, Data, Expr, Immediate, Log, Lookup, Meta, Payload, Reject,
     Verdict,

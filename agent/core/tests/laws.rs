@@ -81,7 +81,7 @@ mod as_the_kernel_would {
     use peerwall_core::nft::lift::{Dump, Point};
     use peerwall_core::nft::lower::lower;
     use peerwall_core::nft::plan::Plan;
-    use peerwall_proto::message::Datagram;
+    use peerwall_proto::netlink::message::Datagram;
     use peerwall_proto::nf_tables::Element;
     use peerwall_proto::nf_tables::event::{self, Change, Event};
 

@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use peerwall_core::net::port::TCP;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::revoke::Refused;
-use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection};
+use peerwall_proto::netlink::attr::Attrs;
 use peerwall_proto::nf_tables::Attributes as _;
 use peerwall_proto::sock_diag;
 

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use peerwall_core::net::packet::{Hook, Transport};
 use peerwall_core::net::port::{self, TCP};
 use peerwall_core::ruleset::revoke::{self, Judge, Judgement, Place, Refused};
-use peerwall_proto::attr::Attrs;
 use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
-use peerwall_proto::message::Message;
+use peerwall_proto::netlink::attr::Attrs;
+use peerwall_proto::netlink::message::Message;
 use peerwall_proto::nf_tables::Attributes as _;
 use peerwall_proto::sock_diag;
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::Hook;
 use peerwall_core::nft::foreign::{self, Chain, ForeignDrop, Rule, Table, read};
-use peerwall_proto::attr::{AttrWriter, DecodeError};
 use peerwall_proto::iptables as text;
-use peerwall_proto::message::{Message, NLM_F_DUMP};
+use peerwall_proto::netlink::attr::{AttrWriter, DecodeError};
+use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::event::{self, Event};
 use peerwall_proto::nf_tables::{
     self as nft, Attributes, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NFPROTO_BRIDGE,

@@ -10,9 +10,8 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use peerwall_core::net::host::{Host, Interface, Neighbour, Route};
-use peerwall_proto::address::InterfaceAddress;
-use peerwall_proto::rtnetlink::List;
-use peerwall_proto::{address, link, neighbour, route};
+use peerwall_proto::rtnetlink::address::InterfaceAddress;
+use peerwall_proto::rtnetlink::{List, address, link, neighbour, route};
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use peerwall_core::agent::reconcile::Culprit;
 use peerwall_core::ruleset::TABLE;
-use peerwall_proto::message::Datagram;
+use peerwall_proto::netlink::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};
 use peerwall_proto::nf_tables::{NFPROTO_INET, Table};
 

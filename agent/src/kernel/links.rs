@@ -7,10 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use peerwall_core::net::interface::InterfacePattern;
 use peerwall_core::net::link::Link;
 use peerwall_core::policy::{Discovery, Overlay, Policy};
-use peerwall_proto::attr::DecodeError;
-use peerwall_proto::message::{Datagram, RawMessage};
-use peerwall_proto::rtnetlink::List;
-use peerwall_proto::{address, link, neighbour, route};
+use peerwall_proto::netlink::attr::DecodeError;
+use peerwall_proto::netlink::message::{Datagram, RawMessage};
+use peerwall_proto::rtnetlink::{List, address, link, neighbour, route};
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 use crate::system::passing;

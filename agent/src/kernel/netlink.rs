@@ -12,15 +12,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
-use peerwall_proto::ack::{self, Ack};
-use peerwall_proto::attr::DecodeError;
-use peerwall_proto::link::{self, Link};
-use peerwall_proto::message::{
+use peerwall_proto::netlink::ack::{self, Ack};
+use peerwall_proto::netlink::attr::DecodeError;
+use peerwall_proto::netlink::message::{
     Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
 };
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
-use peerwall_proto::route_lookup::{self, Ask};
 use peerwall_proto::rtnetlink::List;
+use peerwall_proto::rtnetlink::link::{self, Link};
+use peerwall_proto::rtnetlink::route_lookup::{self, Ask};
 use peerwall_proto::sock_diag;
 
 use crate::system::passing;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use nix::net::if_::if_nameindex;
-use peerwall_proto::route_lookup::Ask;
+use peerwall_proto::rtnetlink::route_lookup::Ask;
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 

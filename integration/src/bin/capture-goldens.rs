@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use peerwall::kernel::netlink::Socket;
-use peerwall_proto::attr::AttrWriter;
-use peerwall_proto::message::{Message, NLM_F_DUMP};
+use peerwall_proto::netlink::attr::AttrWriter;
+use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::{message_type, msg};
 
 const FAMILY_UNSPEC: u8 = 0;

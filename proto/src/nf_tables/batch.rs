@@ -5,8 +5,8 @@
 //! end it validates and takes everything back: that is how a change is checked
 //! (`NFNL_ABORT_VALIDATE`, what `nft --check` does).
 
-use crate::attr::AttrWriter;
-use crate::message::{Message, NLM_F_ACK};
+use crate::netlink::attr::AttrWriter;
+use crate::netlink::message::{Message, NLM_F_ACK};
 
 use super::{
     NFNL_BATCH_GENID, NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, message_type,
@@ -69,7 +69,9 @@ impl<T> Batch<T> {
 
     /// Bytes the datagram is going to have.
     pub fn len_bytes(&self) -> usize {
-        let frame = 2 * (crate::message::NLMSGHDR_BYTES + crate::message::NFGENMSG_BYTES) + 8;
+        let frame = 2
+            * (crate::netlink::message::NLMSGHDR_BYTES + crate::netlink::message::NFGENMSG_BYTES)
+            + 8;
         frame
             + self
                 .messages
@@ -124,7 +126,8 @@ impl<T> EncodedBatch<T> {
         let mut w = AttrWriter::new();
         w.u32(NFNL_BATCH_GENID, generation);
         if let Ok(attribute) = w.finish() {
-            let at = crate::message::NLMSGHDR_BYTES + crate::message::NFGENMSG_BYTES;
+            let at =
+                crate::netlink::message::NLMSGHDR_BYTES + crate::netlink::message::NFGENMSG_BYTES;
             self.bytes[at..at + attribute.len()].copy_from_slice(&attribute);
         }
     }
@@ -152,7 +155,7 @@ fn frame(kind: u16, seq: u32, generation: Option<u32>) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Datagram;
+    use crate::netlink::message::Datagram;
     use crate::nf_tables::msg::NFT_MSG_NEWTABLE;
 
     #[test]

@@ -19,8 +19,8 @@ use super::expr::{
     NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_RETURN, Payload, Reject,
 };
 use super::schema::Nested;
-use crate::attr::Attrs;
-use crate::message::Datagram;
+use crate::netlink::attr::Attrs;
+use crate::netlink::message::Datagram;
 
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 

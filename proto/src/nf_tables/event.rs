@@ -2,8 +2,8 @@
 
 use super::schema::Attributes;
 use super::{Chain, ElementList, Generation, Object, Rule, Set, Table, message_of, msg};
-use crate::attr::DecodeError;
-use crate::message::Message;
+use crate::netlink::attr::DecodeError;
+use crate::netlink::message::Message;
 
 /// Something that is (in a dump), came to be, or went away (in an event).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::expr::Expr;
 use super::schema::{Attributes, NFTA_LIST_ELEM, Nested, attributes};
-use crate::attr::{AttrWriter, TooLong};
+use crate::netlink::attr::{AttrWriter, TooLong};
 
 attributes! {
     /// `enum nft_table_attributes`
@@ -212,11 +212,11 @@ impl Object {
     /// The counter's state, if this is a counter.
     ///
     /// # Errors
-    /// [`DecodeError`](crate::attr::DecodeError) if the state is malformed.
-    pub fn counter(&self) -> Result<Option<Counter>, crate::attr::DecodeError> {
+    /// [`DecodeError`](crate::netlink::attr::DecodeError) if the state is malformed.
+    pub fn counter(&self) -> Result<Option<Counter>, crate::netlink::attr::DecodeError> {
         match (self.kind, &self.data) {
             (Some(super::NFT_OBJECT_COUNTER), Some(data)) => {
-                Counter::decode(crate::attr::Attrs::new(data)).map(Some)
+                Counter::decode(crate::netlink::attr::Attrs::new(data)).map(Some)
             }
             _ => Ok(None),
         }

@@ -1,6 +1,6 @@
 //! One table per kernel object: field, type, attribute number. Reader and writer come from it.
 
-use crate::attr::{Attr, AttrWriter, Attrs, DecodeError};
+use crate::netlink::attr::{Attr, AttrWriter, Attrs, DecodeError};
 
 /// Deepest nesting that is followed. The kernel's own limit for nf_tables is far lower.
 const MAX_DEPTH: u8 = 16;
@@ -133,7 +133,7 @@ macro_rules! attributes {
         }
 
         impl $crate::nf_tables::schema::Attributes for $name {
-            fn decode_at(attrs: $crate::attr::Attrs<'_>, depth: u8) -> Result<Self, $crate::attr::DecodeError> {
+            fn decode_at(attrs: $crate::netlink::attr::Attrs<'_>, depth: u8) -> Result<Self, $crate::netlink::attr::DecodeError> {
                 let _ = depth;
                 let mut new = Self::default();
                 for attr in attrs {
@@ -149,7 +149,7 @@ macro_rules! attributes {
                 Ok(new)
             }
 
-            fn encode(&self, w: &mut $crate::attr::AttrWriter) {
+            fn encode(&self, w: &mut $crate::netlink::attr::AttrWriter) {
                 $( if let Some(value) = &self.$field { $crate::nf_tables::schema::Field::write(value, $attr, w); } )*
                 for unknown in &self.other { w.bytes(unknown.attribute, &unknown.payload); }
             }

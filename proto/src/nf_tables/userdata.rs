@@ -72,7 +72,7 @@ pub fn set(order: KeyByteOrder, comment: Option<&str>) -> Vec<u8> {
     put(
         &mut out,
         SET_KEYBYTEORDER,
-        &crate::attr::u32_register(order as u32),
+        &crate::netlink::attr::u32_register(order as u32),
     );
     if let Some(comment) = comment {
         put(&mut out, SET_COMMENT, &nul_terminated(comment));

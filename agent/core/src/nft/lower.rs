@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use peerwall_proto::attr::{AttrWriter, TooLong};
-use peerwall_proto::message::{NLM_F_APPEND, NLM_F_CREATE};
+use peerwall_proto::netlink::attr::{AttrWriter, TooLong};
+use peerwall_proto::netlink::message::{NLM_F_APPEND, NLM_F_CREATE};
 use peerwall_proto::nf_tables::batch::Batch;
 use peerwall_proto::nf_tables::expr::Data;
 use peerwall_proto::nf_tables::userdata::{self, KeyByteOrder};

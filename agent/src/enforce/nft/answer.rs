@@ -5,7 +5,7 @@ use peerwall_core::nft::kconfig;
 use peerwall_core::nft::lower::OpIndex;
 use peerwall_core::nft::plan::{Op, Plan};
 use peerwall_core::ruleset::render;
-use peerwall_proto::ack::Ack;
+use peerwall_proto::netlink::ack::Ack;
 use peerwall_proto::nf_tables::batch::EncodedBatch;
 
 use crate::kernel::netlink::{NetlinkError, describe};
@@ -102,6 +102,6 @@ pub(super) fn transport(err: &NetlinkError) -> BackendError {
     }
 }
 
-pub(super) fn protocol(err: &peerwall_proto::attr::DecodeError) -> BackendError {
+pub(super) fn protocol(err: &peerwall_proto::netlink::attr::DecodeError) -> BackendError {
     BackendError::Protocol(err.to_string())
 }

@@ -11,7 +11,7 @@ use peerwall_core::nft::lower::{OpIndex, lower};
 use peerwall_core::nft::observed::{Hold, Observed};
 use peerwall_core::nft::plan::{self, Op, Plan};
 use peerwall_core::ruleset::{Ruleset, Set, TABLE};
-use peerwall_proto::message::Message;
+use peerwall_proto::netlink::message::Message;
 use peerwall_proto::nf_tables::batch::EncodedBatch;
 use peerwall_proto::nf_tables::{
     Attributes as _, Generation, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Table, message_type, msg,

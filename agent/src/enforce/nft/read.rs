@@ -4,8 +4,8 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::nft::lift::{self, Dump, Point};
 use peerwall_core::nft::observed::{Observed, SeenSet, SeenTable};
 use peerwall_core::ruleset::TABLE;
-use peerwall_proto::attr::{AttrWriter, Attrs};
-use peerwall_proto::message::{Message, NLM_F_DUMP};
+use peerwall_proto::netlink::attr::{AttrWriter, Attrs};
+use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::event::{self, Event};
 use peerwall_proto::nf_tables::{
     self as nft, Attributes, Chain, ElementList, NFPROTO_INET, Object, Rule, Table, message_type,

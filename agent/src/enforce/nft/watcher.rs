@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::ruleset::TABLE;
-use peerwall_proto::message::{Datagram, Message};
+use peerwall_proto::netlink::message::{Datagram, Message};
 use peerwall_proto::nf_tables::NFPROTO_INET;
 use peerwall_proto::nf_tables::event::{self, Event};
 

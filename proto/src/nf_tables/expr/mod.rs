@@ -9,7 +9,7 @@ pub use kinds::*;
 
 use super::bridge;
 use super::schema::{Attributes, Nested, attributes};
-use crate::attr::{AttrWriter, Attrs, DecodeError};
+use crate::netlink::attr::{AttrWriter, Attrs, DecodeError};
 
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;

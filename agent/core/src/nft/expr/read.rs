@@ -7,7 +7,7 @@
     reason = "an expression that is never written is foreign, new ones too"
 )]
 
-use peerwall_proto::attr::{u16_from_network, u16_register, u32_from_register};
+use peerwall_proto::netlink::attr::{u16_from_network, u16_register, u32_from_register};
 use peerwall_proto::nf_tables::expr::{
     Ct, Data, Expr, Fib, Immediate, Limit, Log, Meta, NFT_GOTO, NFT_JUMP, Objref, Payload, Reject,
 };

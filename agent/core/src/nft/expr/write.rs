@@ -1,6 +1,6 @@
 //! Writes a rule as expressions.
 
-use peerwall_proto::attr::{u16_network, u16_register, u32_register};
+use peerwall_proto::netlink::attr::{u16_network, u16_register, u32_register};
 use peerwall_proto::nf_tables::expr::{
     Bitwise, Cmp, Ct, Data, Dynset, Expr, Fib, Immediate, Limit, Log, Lookup, Meta, NFT_GOTO,
     NFT_JUMP, Objref, Payload, Reject, Verdict,

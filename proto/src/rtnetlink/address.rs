@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use crate::attr::{Attrs, DecodeError, u32_from_register};
-use crate::message::RawMessage;
+use crate::netlink::attr::{Attrs, DecodeError, u32_from_register};
+use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
 /// `RTM_NEWADDR`: an address, or news of one.

@@ -4,8 +4,8 @@
 //! by `netlink_ack()` in `net/netlink/af_netlink.c`. neli's reader of these cannot take acks that
 //! are capped, and drops the extended part of those it can; so it is not used.
 
-use crate::attr::{Attr, Attrs, DecodeError, read_u32_host};
-use crate::message::{NLMSG_DONE, NLMSG_ERROR, NLMSGHDR_BYTES, RawMessage};
+use crate::netlink::attr::{Attr, Attrs, DecodeError, read_u32_host};
+use crate::netlink::message::{NLMSG_DONE, NLMSG_ERROR, NLMSGHDR_BYTES, RawMessage};
 
 /// `NLM_F_CAPPED`: the request's payload is not repeated in the ack.
 const NLM_F_CAPPED: u16 = 0x100;
@@ -96,10 +96,10 @@ fn error_attributes<'a>(raw: &RawMessage<'a>) -> Result<&'a [u8], DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Datagram;
+    use crate::netlink::message::Datagram;
 
     fn word(v: i32) -> [u8; 4] {
-        crate::attr::u32_register(v.cast_unsigned())
+        crate::netlink::attr::u32_register(v.cast_unsigned())
     }
 
     fn error_message(flags: u16, errno: i32, request_payload: &[u8], tlvs: &[u8]) -> Vec<u8> {
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn capped_and_whole_errors_both_give_message_and_offset() {
-        let mut w = crate::attr::AttrWriter::new();
+        let mut w = crate::netlink::attr::AttrWriter::new();
         w.string(NLMSGERR_ATTR_MSG, "no such set");
         w.bytes(NLMSGERR_ATTR_OFFS, &word(36));
         let tlvs = w.finish().unwrap();

@@ -2,11 +2,16 @@
 //!
 //! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network byte order.
 
+pub mod address;
+pub mod link;
+pub mod neighbour;
+pub mod route;
+pub mod route_lookup;
+
 use std::net::IpAddr;
 
-use crate::attr::{Attr, AttrWriter, DecodeError, ipv4, ipv6, u32_register};
-use crate::message::{NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
-use crate::{address, link, neighbour, route};
+use crate::netlink::attr::{Attr, AttrWriter, DecodeError, ipv4, ipv6, u32_register};
+use crate::netlink::message::{NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
@@ -81,7 +86,7 @@ pub(crate) fn ip(family: u8, attr: &Attr<'_>) -> Result<IpAddr, DecodeError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::message::Datagram;
+    use crate::netlink::message::Datagram;
 
     /// Bytes of what a little-endian kernel said, in hexadecimal.
     pub(crate) fn captured(hex: &str) -> Vec<u8> {

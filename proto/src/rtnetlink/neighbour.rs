@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use crate::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
-use crate::message::RawMessage;
+use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
+use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
 /// `RTM_NEWNEIGH`: a neighbour, or news of one.

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use crate::attr::{self, AttrWriter, Attrs, DecodeError, TooLong, port, read_u32_host};
-use crate::message::{NLM_F_REQUEST, RawMessage, envelope};
+use crate::netlink::attr::{self, AttrWriter, Attrs, DecodeError, TooLong, port, read_u32_host};
+use crate::netlink::message::{NLM_F_REQUEST, RawMessage, envelope};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, Nested};
 
@@ -144,12 +144,12 @@ pub fn index(raw: &RawMessage<'_>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Datagram;
+    use crate::netlink::message::Datagram;
 
     /// What a kernel answered for `flannel.1`, without what is not read.
     fn flannel() -> Vec<u8> {
         let mut data = AttrWriter::new();
-        data.bytes(1, &crate::attr::u32_register(7));
+        data.bytes(1, &crate::netlink::attr::u32_register(7));
         data.bytes(4, &[192, 0, 2, 1]);
         data.bytes(15, &[0x21, 0x18]);
         let mut info = AttrWriter::new();
@@ -157,7 +157,7 @@ mod tests {
         info.bytes(2, &data.finish().unwrap());
         let mut w = AttrWriter::after(vec![0; IFINFOMSG_BYTES]);
         w.string(3, "flannel.1");
-        w.bytes(10, &crate::attr::u32_register(6));
+        w.bytes(10, &crate::netlink::attr::u32_register(6));
         w.bytes(18, &info.finish().unwrap());
         w.finish().unwrap()
     }

@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
-use crate::attr::{
+use crate::netlink::attr::{
     AttrWriter, Attrs, DecodeError, TooLong, read_u16_host, read_u32_host, u32_register,
 };
-use crate::message::{NLM_F_REQUEST, RawMessage, envelope};
+use crate::netlink::message::{NLM_F_REQUEST, RawMessage, envelope};
 
 /// `RTM_GETROUTE`
 const RTM_GETROUTE: u16 = 26;
@@ -112,8 +112,8 @@ fn hops(mut bytes: &[u8], interfaces: &mut Vec<u32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attr::u16_register;
-    use crate::message::Datagram;
+    use crate::netlink::attr::u16_register;
+    use crate::netlink::message::Datagram;
 
     fn read(payload: &[u8]) -> Result<Vec<u32>, DecodeError> {
         decode(&RawMessage {

@@ -4,8 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::attr::{Attr, Attrs, DecodeError, read_u16_host, read_u32_host};
-use crate::message::RawMessage;
+use crate::netlink::attr::{Attr, Attrs, DecodeError, read_u16_host, read_u32_host};
+use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{AF_INET, ip, is_ip, split};
 
 /// `RTM_NEWROUTE`: a route, or news of one.

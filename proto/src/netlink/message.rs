@@ -16,7 +16,7 @@ use neli::consts::nl::NlmF;
 use neli::nl::{NlPayload, Nlmsghdr, NlmsghdrBuilder};
 use neli::types::Buffer;
 
-use crate::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
+use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
 
 /// Bytes of `struct nlmsghdr`.
 pub const NLMSGHDR_BYTES: usize = 16;
