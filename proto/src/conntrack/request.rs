@@ -1,0 +1,120 @@
+//! Requests to connection tracking.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    AF_UNSPEC, Connection, IPS_ASSURED, IPS_CONFIRMED, IPS_SEEN_REPLY, NFNL_SUBSYS_CTNETLINK,
+    ProtocolInfo, TCP_FLAG_BE_LIBERAL, TCP_FLAG_SACK_PERM, TCP_FLAG_WINDOW_SCALE, TcpInfo, Tuple,
+};
+use crate::netlink::attr::{AttrWriter, TooLong};
+use crate::netlink::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use crate::nf_tables::{Attributes as _, NFPROTO_IPV4, NFPROTO_IPV6, Nested};
+
+/// `IPCTNL_MSG_CT_NEW`
+const IPCTNL_MSG_CT_NEW: u16 = 0;
+
+/// `IPCTNL_MSG_CT_GET`
+const IPCTNL_MSG_CT_GET: u16 = 1;
+
+/// `IPCTNL_MSG_CT_DELETE`
+const IPCTNL_MSG_CT_DELETE: u16 = 2;
+
+/// Asks for every connection, of both families.
+pub fn dump() -> Message {
+    Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
+}
+
+/// Asks for the connection whose answers go from one address and port to another: what a socket sees, also
+/// where the destination was rewritten before it came there.
+///
+/// # Errors
+/// [`TooLong`]; never, since addresses are short.
+pub fn by_reply(protocol: u8, from: SocketAddr, to: SocketAddr) -> Result<Message, TooLong> {
+    let wanted = Connection {
+        reply: Some(Nested(Tuple::between(protocol, from, to))),
+        ..Connection::default()
+    };
+    message(IPCTNL_MSG_CT_GET, 0, from.ip(), &wanted)
+}
+
+/// Builds a request that deletes one conntrack entry.
+///
+/// # Errors
+/// [`TooLong`]; never for entries that came from the kernel.
+pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
+    let wanted = Connection {
+        original: connection.original.clone(),
+        id: connection.id,
+        // Without it, the kernel would look in zone 0.
+        zone: connection.zone,
+        ..Connection::default()
+    };
+    let original = connection.original.as_ref();
+    let pair = original.and_then(|tuple| tuple.0.pair());
+    let source = pair.map_or(IpAddr::from([0; 4]), |(source, _)| source);
+    message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
+}
+
+/// The TCP part of an entry for a connection that is open already: with the window scales that the two sides
+/// agreed on, and without a check of sequence numbers, since nothing of its history is known.
+pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {
+    let flags = TCP_FLAG_WINDOW_SCALE | TCP_FLAG_SACK_PERM | TCP_FLAG_BE_LIBERAL;
+    ProtocolInfo {
+        tcp: Some(Nested(TcpInfo {
+            state: Some(state),
+            original_scale: Some(original_scale),
+            reply_scale: Some(reply_scale),
+            original_flags: Some(vec![flags, flags]),
+            reply_flags: Some(vec![flags, flags]),
+            other: Vec::new(),
+        })),
+        other: Vec::new(),
+    }
+}
+
+/// Builds a request that creates an entry for an open connection which `from` opened; the answer is EEXIST if
+/// there is one.
+///
+/// # Errors
+/// [`TooLong`]; never, since addresses are short.
+pub fn create(
+    protocol: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+    info: Option<ProtocolInfo>,
+    timeout_seconds: u32,
+) -> Result<Message, TooLong> {
+    let new = Connection {
+        original: Some(Nested(Tuple::between(protocol, from, to))),
+        reply: Some(Nested(Tuple::answering(protocol, from, to))),
+        // Kernels refuse a status that would take IPS_CONFIRMED away (`ctnetlink_change_status()`).
+        status: Some(IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED),
+        protocol_info: info.map(Nested),
+        timeout: Some(timeout_seconds),
+        ..Connection::default()
+    };
+    let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK;
+    message(IPCTNL_MSG_CT_NEW, flags, from.ip(), &new)
+}
+
+fn message(
+    number: u16,
+    flags: u16,
+    of: IpAddr,
+    connection: &Connection,
+) -> Result<Message, TooLong> {
+    let family = match of {
+        IpAddr::V4(_) => NFPROTO_IPV4,
+        IpAddr::V6(_) => NFPROTO_IPV6,
+    };
+    let mut w = AttrWriter::new();
+    connection.encode(&mut w);
+    Ok(Message {
+        attrs: w.finish()?,
+        ..Message::request(kind(number), flags, family)
+    })
+}
+
+const fn kind(message: u16) -> u16 {
+    NFNL_SUBSYS_CTNETLINK << 8 | message
+}
