@@ -164,7 +164,7 @@ pub(super) enum ServiceKind {
 
 /// What conditions of a family's rules speak of.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spoken {
+pub(super) struct Mentioned {
     pub sources: Vec<Span>,
     pub destinations: Vec<Span>,
     /// By protocol; `None` where a rule does not say.
@@ -183,10 +183,10 @@ pub(super) const SOURCE_PORT: u16 = 40_000;
 const SOME_PROTOCOL: u8 = 253;
 
 /// Everything that packets can ask for.
-pub(super) fn services(family: Family, spoken: &Spoken) -> Vec<Service> {
+pub(super) fn services(family: Family, mentioned: &Mentioned) -> Vec<Service> {
     let mut with_ports = vec![crate::net::port::TCP, crate::net::port::UDP];
     let mut without: Vec<u8> = Vec::new();
-    for protocol in &spoken.protocols {
+    for protocol in &mentioned.protocols {
         let list = match crate::net::port::has_ports(*protocol) {
             true => &mut with_ports,
             false => &mut without,
@@ -197,8 +197,8 @@ pub(super) fn services(family: Family, spoken: &Spoken) -> Vec<Service> {
     }
     let mut found = Vec::new();
     for protocol in with_ports {
-        let sources = port_classes(protocol, &spoken.source_ports);
-        for class in port_classes(protocol, &spoken.destination_ports) {
+        let sources = port_classes(protocol, &mentioned.source_ports);
+        for class in port_classes(protocol, &mentioned.destination_ports) {
             let Some((destination, _)) = class.first().copied() else {
                 continue;
             };
@@ -213,7 +213,7 @@ pub(super) fn services(family: Family, spoken: &Spoken) -> Vec<Service> {
             });
         }
     }
-    for (kind, code) in icmp_kinds(family, spoken) {
+    for (kind, code) in icmp_kinds(family, mentioned) {
         found.push(Service {
             kind: ServiceKind::Icmp(kind, code),
             transports: vec![Transport::Icmp { kind, code }],
@@ -241,8 +241,8 @@ fn source_port(class: &[(u16, u16)]) -> u16 {
 }
 
 /// Ports but for 0, which no packet has.
-fn port_classes(protocol: u8, spoken: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u16, u16)>> {
-    let spans: Vec<Span> = spoken
+fn port_classes(protocol: u8, mentioned: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u16, u16)>> {
+    let spans: Vec<Span> = mentioned
         .iter()
         .filter(|(of, _)| of.is_none_or(|of| of == protocol))
         .map(|(_, (first, last))| (u128::from(*first), u128::from(*last)))
@@ -259,7 +259,7 @@ fn port_classes(protocol: u8, spoken: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u
         .collect()
 }
 
-fn icmp_kinds(family: Family, spoken: &Spoken) -> Vec<(u8, u8)> {
+fn icmp_kinds(family: Family, mentioned: &Mentioned) -> Vec<(u8, u8)> {
     let mut kinds: Vec<(u8, u8)> = match family {
         Family::V4 => [0, 3, 5, 8, 11, 12, 13].map(|kind| (kind, 0)).to_vec(),
         Family::V6 => [
@@ -268,7 +268,7 @@ fn icmp_kinds(family: Family, spoken: &Spoken) -> Vec<(u8, u8)> {
         .map(|kind| (kind, 0))
         .to_vec(),
     };
-    for (kind, code) in &spoken.icmp {
+    for (kind, code) in &mentioned.icmp {
         kinds.push((*kind, 0));
         if let Some(code) = code {
             kinds.push((*kind, *code));

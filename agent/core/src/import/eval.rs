@@ -47,7 +47,7 @@ pub enum Reading {
 }
 
 /// The filter table, as one source address sees it: rules for others are left out.
-pub struct Narrow<'r> {
+pub struct RulesForSource<'r> {
     reading: Reading,
     /// How deep the walk is in chains.
     depth: Cell<usize>,
@@ -66,13 +66,13 @@ enum Step {
 
 impl Rules {
     /// The filter table for packets from this address.
-    pub fn narrow(&self, source: IpAddr, reading: Reading) -> Narrow<'_> {
+    pub fn narrow(&self, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
         narrow(&self.filter, source, reading)
     }
 }
 
 /// A table without the rules that are for other sources.
-fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> Narrow<'_> {
+fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
     let fits = |rule: &&Rule| {
         rule.conditions.iter().all(|c| {
             c.sources()
@@ -83,7 +83,7 @@ fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> Narrow<'_> {
         let rules = chain.rules.iter().filter(fits).collect();
         (name.as_str(), (chain, rules))
     });
-    Narrow {
+    RulesForSource {
         reading,
         depth: Cell::new(0),
         chains: chains.collect(),
@@ -97,7 +97,7 @@ fn within(spans: &[rule::Span], address: IpAddr) -> bool {
         .any(|(first, last)| (*first..=*last).contains(&number))
 }
 
-impl Narrow<'_> {
+impl RulesForSource<'_> {
     /// What becomes of a packet.
     pub fn judge(&self, probe: &Probe) -> Outcome {
         let name = match probe.packet.hook {

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::classes::Spoken;
+use super::classes::Mentioned;
 use super::rule::{Chains, Condition, Test};
 use crate::net::addr::{self, Family};
 use crate::net::packet::CtState;
@@ -10,14 +10,14 @@ use crate::net::port::PortSpec;
 use crate::policy::{IcmpTypes, Policy, Source, Tunnel};
 
 /// What a policy speaks of, for telling packets apart.
-pub(super) fn of_policy(policy: &Policy, family: Family) -> Spoken {
-    let mut spoken = Spoken::default();
+pub(super) fn of_policy(policy: &Policy, family: Family) -> Mentioned {
+    let mut mentioned = Mentioned::default();
     let bounds = |net: &IpNet| (Family::of(net.addr()) == family).then(|| addr::bounds(*net));
     let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
     let groups = policy.groups.iter().flat_map(|group| &group.addresses);
     let pods = policy.overlays.iter().flat_map(|overlay| &overlay.subnets);
     let nets = peers.chain(groups).chain(pods).map(|address| &address.net);
-    spoken.sources.extend(nets.filter_map(bounds));
+    mentioned.sources.extend(nets.filter_map(bounds));
     let froms = policy
         .allows
         .iter()
@@ -25,37 +25,39 @@ pub(super) fn of_policy(policy: &Policy, family: Family) -> Spoken {
         .chain(&policy.icmp.ping);
     for from in froms {
         if let Source::Net(net) = from {
-            spoken.sources.extend(bounds(net));
+            mentioned.sources.extend(bounds(net));
         }
     }
     for overlay in &policy.overlays {
-        spoken
+        mentioned
             .interfaces_in
             .extend(overlay.interfaces.iter().cloned());
         match overlay.tunnel {
-            Some(Tunnel::Udp(range)) => spoken
+            Some(Tunnel::Udp(range)) => mentioned
                 .destination_ports
                 .push((Some(crate::net::port::UDP), (range.first, range.last))),
-            Some(Tunnel::Protocol(number)) => spoken.protocols.push(number),
+            Some(Tunnel::Protocol(number)) => mentioned.protocols.push(number),
             None => {}
         }
     }
-    spoken.interfaces_in.extend(policy.trusted.iter().cloned());
+    mentioned
+        .interfaces_in
+        .extend(policy.trusted.iter().cloned());
     for allow in &policy.allows {
-        spoken
+        mentioned
             .interfaces_in
             .extend(allow.interfaces.iter().cloned());
         for spec in allow.ports.iter().flatten() {
-            speak_ports(&mut spoken, spec);
+            mention_ports(&mut mentioned, spec);
         }
     }
     // The core: DHCP.
     for port in [67, 68, 546, 547] {
-        spoken
+        mentioned
             .destination_ports
             .push((Some(crate::net::port::UDP), (port, port)));
     }
-    spoken
+    mentioned
         .source_ports
         .push((Some(crate::net::port::UDP), (67, 67)));
     let types = match family {
@@ -63,62 +65,66 @@ pub(super) fn of_policy(policy: &Policy, family: Family) -> Spoken {
         Family::V6 => &policy.icmp.v6,
     };
     if let IcmpTypes::Some(kinds) = types {
-        spoken.icmp.extend(kinds.iter().map(|kind| (*kind, None)));
+        mentioned
+            .icmp
+            .extend(kinds.iter().map(|kind| (*kind, None)));
     }
-    spoken
+    mentioned
 }
 
-fn speak_ports(spoken: &mut Spoken, spec: &PortSpec) {
+fn mention_ports(mentioned: &mut Mentioned, spec: &PortSpec) {
     for protocol in &spec.protocols {
         match spec.range {
-            Some(range) => spoken
+            Some(range) => mentioned
                 .destination_ports
                 .push((Some(*protocol), (range.first, range.last))),
-            None => spoken.protocols.push(*protocol),
+            None => mentioned.protocols.push(*protocol),
         }
     }
 }
 
 /// What rules speak of.
-pub(super) fn of_rules(chains: &Chains) -> Spoken {
-    let mut spoken = Spoken::default();
+pub(super) fn of_rules(chains: &Chains) -> Mentioned {
+    let mut mentioned = Mentioned::default();
     for rule in chains.values().flat_map(|chain| &chain.rules) {
         let protocol = rule.conditions.iter().find_map(Condition::protocol);
         for condition in &rule.conditions {
-            speak(&mut spoken, condition, protocol);
+            mention(&mut mentioned, condition, protocol);
         }
     }
-    spoken
+    mentioned
 }
 
-fn speak(spoken: &mut Spoken, condition: &Condition, protocol: Option<u8>) {
+fn mention(mentioned: &mut Mentioned, condition: &Condition, protocol: Option<u8>) {
     match &condition.test {
-        Test::Source(spans) => spoken.sources.extend(spans),
-        Test::Destination(spans) => spoken.destinations.extend(spans),
-        Test::In(pattern) => spoken.interfaces_in.push(pattern.clone()),
-        Test::Out(pattern) => spoken.interfaces_out.push(pattern.clone()),
-        Test::Protocol(number) => spoken.protocols.push(*number),
+        Test::Source(spans) => mentioned.sources.extend(spans),
+        Test::Destination(spans) => mentioned.destinations.extend(spans),
+        Test::In(pattern) => mentioned.interfaces_in.push(pattern.clone()),
+        Test::Out(pattern) => mentioned.interfaces_out.push(pattern.clone()),
+        Test::Protocol(number) => mentioned.protocols.push(*number),
         Test::SourcePorts(ranges) => {
-            spoken
+            mentioned
                 .source_ports
                 .extend(ranges.iter().map(|r| (protocol, *r)));
         }
         Test::DestinationPorts(ranges) => {
-            spoken
+            mentioned
                 .destination_ports
                 .extend(ranges.iter().map(|r| (protocol, *r)));
         }
         Test::EitherPort(ranges) => {
-            spoken
+            mentioned
                 .source_ports
                 .extend(ranges.iter().map(|r| (protocol, *r)));
-            spoken
+            mentioned
                 .destination_ports
                 .extend(ranges.iter().map(|r| (protocol, *r)));
         }
-        Test::Dialled(first, last) => spoken.destination_ports.push((protocol, (*first, *last))),
-        Test::Icmp(kind, code) => spoken.icmp.push((*kind, *code)),
-        Test::State { states, .. } => spoken.untracked |= states.contains(&CtState::Untracked),
+        Test::Dialled(first, last) => mentioned
+            .destination_ports
+            .push((protocol, (*first, *last))),
+        Test::Icmp(kind, code) => mentioned.icmp.push((*kind, *code)),
+        Test::State { states, .. } => mentioned.untracked |= states.contains(&CtState::Untracked),
         Test::TcpFlags(..)
         | Test::HopLimit(..)
         | Test::To(_)
@@ -128,7 +134,7 @@ fn speak(spoken: &mut Spoken, condition: &Condition, protocol: Option<u8>) {
     }
 }
 
-impl Spoken {
+impl Mentioned {
     /// Takes in what another speaks of.
     pub(super) fn add(&mut self, more: Self) {
         self.sources.extend(more.sources);

@@ -134,9 +134,9 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
     let views: Vec<View<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| View::new(rules, facts, classes::Spoken::default()).learned())
+        .map(|rules| View::new(rules, facts, classes::Mentioned::default()).learned())
         .collect();
-    let (draft, unsaid) = draft::draft(&views, facts);
+    let (draft, inexpressible) = draft::draft(&views, facts);
     let policy_text = draft.text(&head(&parsed));
     let policy = read_back(&policy_text)?;
     let compared: Vec<View<'_>> = parsed
@@ -146,7 +146,7 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
         .collect();
     let proof = proof::compare(&compared, &policy);
     Ok(Import {
-        lines: report::lines(&parsed, &policy, &proof, &unsaid),
+        lines: report::lines(&parsed, &policy, &proof, &inexpressible),
         lints: report::lints(&compared, &policy, facts),
         policy: policy_text,
         compared: proof.compared,

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::Facts;
-use super::classes::{self, Spoken};
+use super::classes::{self, Mentioned};
 use super::eval::Probe;
 use super::rule::Rules;
 use super::view::View;
@@ -15,7 +15,7 @@ pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {
         addresses: host.to_vec(),
         ..Facts::default()
     };
-    let view = View::new(rules, &facts, Spoken::default());
+    let view = View::new(rules, &facts, Mentioned::default());
     let mut found = Vec::new();
     for source in &view.sources {
         for interface in &view.interfaces {
@@ -30,13 +30,13 @@ pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {
                     };
                     for (hook, to) in [
                         (Hook::Input, view.host.first()),
-                        (Hook::Forward, view.beyond.first()),
+                        (Hook::Forward, view.forward_destinations.first()),
                     ] {
                         let Some(to) = to else { continue };
                         let packet =
                             view.packet(hook, source.example, *to, interface, *transport, *state);
                         let out = (hook == Hook::Forward)
-                            .then(|| view.outs.last().cloned())
+                            .then(|| view.out_interfaces.last().cloned())
                             .flatten();
                         found.push(Probe {
                             packet,

@@ -28,7 +28,7 @@ impl Writer<'_> {
                         continue;
                     };
                     if self.is_tunnel(kind) && !opens_all(view, i, s) {
-                        self.say(at, "tunnel packets are for peers to send: name the other nodes under [peers]");
+                        self.add_inexpressible(at, "tunnel packets are for peers to send: name the other nodes under [peers]");
                         continue;
                     }
                     // ICMP has its own part of the policy, but where all there is is accepted.
@@ -195,7 +195,7 @@ impl Writer<'_> {
                 && matched.all(|i| interfaces.contains(&i))
         };
         let mut patterns: Vec<InterfacePattern> = Vec::new();
-        for pattern in view.spoken.interfaces_in.iter().filter(inside) {
+        for pattern in view.mentioned.interfaces_in.iter().filter(inside) {
             if !patterns.contains(pattern) {
                 patterns.push(pattern.clone());
             }
@@ -211,7 +211,7 @@ impl Writer<'_> {
             name.is_some_and(|name| patterns.iter().any(|p| p.matches(name)))
         });
         if !covered {
-            self.say(at, "it is for every interface but some, and a policy can only name interfaces; name those that it is for under `interfaces`");
+            self.add_inexpressible(at, "it is for every interface but some, and a policy can only name interfaces; name those that it is for under `interfaces`");
         }
         // Those that rules name, at least.
         (!patterns.is_empty()).then_some(patterns)
@@ -258,7 +258,7 @@ impl Writer<'_> {
             false => nets.extend(without),
         }
         if nets.len() > PREFIXES_MAX {
-            self.say(at, &format!("it is for everybody but so many that it would take {} networks to say; keep the rules that drop those where they are, and import without them", nets.len()));
+            self.add_inexpressible(at, &format!("it is for everybody but so many that it would take {} networks to say; keep the rules that drop those where they are, and import without them", nets.len()));
             return None;
         }
         Some(From::Nets(nets))
@@ -299,11 +299,14 @@ impl Writer<'_> {
                     if port::parse(&name).is_ok_and(|spec| spec.range.is_none()) {
                         words.push(name);
                     } else {
-                        self.say(at, &format!("the policy has no word for protocol {number}"));
+                        self.add_inexpressible(
+                            at,
+                            &format!("the policy has no word for protocol {number}"),
+                        );
                     }
                 }
                 ServiceKind::OtherProtocols => {
-                    self.say(
+                    self.add_inexpressible(
                         at,
                         "the policy names protocols one by one, or takes all of them",
                     );

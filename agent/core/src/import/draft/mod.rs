@@ -73,7 +73,7 @@ struct IcmpTypes {
 
 /// Something that rules say and no policy can.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unsaid {
+pub(super) struct Inexpressible {
     /// The line that says it.
     pub at: At,
     /// Why not.
@@ -81,11 +81,11 @@ pub(super) struct Unsaid {
 }
 
 /// Writes the policy for what was learned of one or both families.
-pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Unsaid>) {
+pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Inexpressible>) {
     let mut writer = Writer {
         facts,
         draft: Draft::default(),
-        unsaid: Vec::new(),
+        inexpressible: Vec::new(),
         both: views.len() == 2,
         covered: Vec::new(),
     };
@@ -109,7 +109,7 @@ pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Unsaid>) {
     }
     writer.leave_pods_out();
     writer.name_all();
-    (writer.draft, writer.unsaid)
+    (writer.draft, writer.inexpressible)
 }
 
 /// Interfaces and sources that peers, overlays and trusted interfaces cover.
@@ -132,7 +132,7 @@ impl Covered {
 struct Writer<'f> {
     facts: &'f Facts,
     draft: Draft,
-    unsaid: Vec<Unsaid>,
+    inexpressible: Vec<Inexpressible>,
     /// Whether there are rules of both families.
     both: bool,
     /// One for each view.
@@ -154,13 +154,13 @@ impl From {
 }
 
 impl Writer<'_> {
-    fn say(&mut self, at: At, why: &str) {
-        let unsaid = Unsaid {
+    fn add_inexpressible(&mut self, at: At, why: &str) {
+        let inexpressible = Inexpressible {
             at,
             why: why.to_owned(),
         };
-        if !self.unsaid.contains(&unsaid) {
-            self.unsaid.push(unsaid);
+        if !self.inexpressible.contains(&inexpressible) {
+            self.inexpressible.push(inexpressible);
         }
     }
 

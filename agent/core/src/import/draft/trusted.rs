@@ -44,7 +44,7 @@ impl Writer<'_> {
     /// The pattern that means this class of interfaces and no other; `None` if none does.
     fn pattern(&self, view: &View<'_>, interface: usize) -> Option<InterfacePattern> {
         let name = view.interfaces.get(interface)?;
-        view.spoken
+        view.mentioned
             .interfaces_in
             .iter()
             .find(|pattern| {
@@ -198,7 +198,7 @@ impl Writer<'_> {
     /// How flannel, or what looks like it, gets its packets from node to node.
     fn flannel(&self, view: &View<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
         let named = view
-            .spoken
+            .mentioned
             .interfaces_in
             .iter()
             .map(InterfacePattern::to_string);

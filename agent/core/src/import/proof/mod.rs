@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::eval::{Narrow, Probe, Published, Reading};
+use super::eval::{Probe, Published, Reading, RulesForSource};
 use super::rule::At;
 use super::view::View;
 use crate::net::addr::Family;
@@ -53,7 +53,7 @@ pub struct Difference {
 
 /// What a line of the rules did to packets, and what the policy does to the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fate {
+pub(super) struct LinePackets {
     /// It accepted them and so does the policy, for these reasons.
     pub kept: BTreeSet<Reason>,
     /// Peers and overlays among their sources, for naming entries.
@@ -71,7 +71,7 @@ pub(super) struct Fate {
 /// What came of comparing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Proof {
-    pub fates: BTreeMap<At, Fate>,
+    pub fates: BTreeMap<At, LinePackets>,
     pub differences: Vec<Difference>,
     pub compared: usize,
     /// Whether some packets were left out, for there being too many.
@@ -110,7 +110,7 @@ struct Key {
 
 /// Differing packets of one key.
 #[derive(Debug, Clone, Default)]
-struct Pile {
+struct DiffGroup {
     sources: BTreeSet<usize>,
     interfaces: BTreeSet<String>,
     services: BTreeSet<usize>,
@@ -165,7 +165,7 @@ pub(super) fn compare(views: &[View<'_>], policy: &Policy) -> Proof {
 struct Run<'v, 'p> {
     view: &'v View<'v>,
     policy: &'v Policy,
-    piles: BTreeMap<Key, Pile>,
+    piles: BTreeMap<Key, DiffGroup>,
     proof: &'p mut Proof,
 }
 
@@ -192,7 +192,7 @@ impl Run<'_, '_> {
         len > THIN && index != len - 1 && !index.is_multiple_of(len.div_ceil(THIN))
     }
 
-    fn case(&mut self, narrow: &Narrow<'_>, case: &Case) {
+    fn case(&mut self, narrow: &RulesForSource<'_>, case: &Case) {
         let packet = &case.probe.packet;
         let before = narrow.judge(&case.probe);
         let after = self.policy.verdict(packet);

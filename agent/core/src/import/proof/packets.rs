@@ -4,14 +4,19 @@ use std::net::IpAddr;
 
 use super::{Case, PACKETS_MAX, Run, is_foreign};
 use crate::import::classes;
-use crate::import::eval::{Narrow, Probe};
+use crate::import::eval::{Probe, RulesForSource};
 use crate::net::packet::{CtState, Hook, Transport};
 
 impl Run<'_, '_> {
-    pub(super) fn input(&mut self, narrow: &Narrow<'_>, s: usize, source: IpAddr) {
+    pub(super) fn input(&mut self, narrow: &RulesForSource<'_>, s: usize, source: IpAddr) {
         let view = self.view;
         let usual = view.host.first().copied();
-        let to: Vec<IpAddr> = view.host.iter().chain(&view.named).copied().collect();
+        let to: Vec<IpAddr> = view
+            .host
+            .iter()
+            .chain(&view.other_destinations)
+            .copied()
+            .collect();
         let total = view.sources.len() * (view.interfaces.len() + 1) * self.transports() * to.len();
         let thin = total > PACKETS_MAX && Self::is_thin(s, view.sources.len());
         let interfaces = view.interfaces.iter().map(String::as_str).chain(["lo"]);
@@ -41,7 +46,7 @@ impl Run<'_, '_> {
 
     fn input_service(
         &mut self,
-        narrow: &Narrow<'_>,
+        narrow: &RulesForSource<'_>,
         (s, source, interface, destination, v): (usize, IpAddr, &str, IpAddr, usize),
     ) {
         let view = self.view;
@@ -63,7 +68,7 @@ impl Run<'_, '_> {
             if self.is_diverted(*transport) && interface != "lo" {
                 continue;
             }
-            for state in classes::states(view.family, *transport, view.spoken.untracked) {
+            for state in classes::states(view.family, *transport, view.mentioned.untracked) {
                 let packet = view.packet(
                     Hook::Input,
                     source,
@@ -103,15 +108,16 @@ impl Run<'_, '_> {
         published.any(|p| p.protocol == protocol && p.dialled == destination)
     }
 
-    pub(super) fn forward(&mut self, narrow: &Narrow<'_>, s: usize, source: IpAddr) {
+    pub(super) fn forward(&mut self, narrow: &RulesForSource<'_>, s: usize, source: IpAddr) {
         let view = self.view;
-        let ways = view.outs.len() * view.beyond.len() * view.interfaces.len();
+        let ways =
+            view.out_interfaces.len() * view.forward_destinations.len() * view.interfaces.len();
         let thin = view.sources.len() * ways * self.transports() > PACKETS_MAX;
         for interface in &view.interfaces {
-            for (o, out) in view.outs.iter().enumerate() {
-                for (d, to) in view.beyond.iter().enumerate() {
+            for (o, out) in view.out_interfaces.iter().enumerate() {
+                for (d, to) in view.forward_destinations.iter().enumerate() {
                     for (v, service) in view.services.iter().enumerate() {
-                        let away = o + 1 < view.outs.len() || d > 0;
+                        let away = o + 1 < view.out_interfaces.len() || d > 0;
                         if thin
                             && away
                             && (Self::is_thin(s, view.sources.len())
@@ -134,14 +140,14 @@ impl Run<'_, '_> {
 
     fn forward_service(
         &mut self,
-        narrow: &Narrow<'_>,
+        narrow: &RulesForSource<'_>,
         (s, source, interface, to, v): (usize, IpAddr, &str, IpAddr, usize),
         out: &str,
         transports: &[Transport],
     ) {
         let view = self.view;
         for transport in transports {
-            for state in classes::states(view.family, *transport, view.spoken.untracked) {
+            for state in classes::states(view.family, *transport, view.mentioned.untracked) {
                 // What is of the link is not passed on.
                 let packet = view.packet(Hook::Forward, source, to, interface, *transport, *state);
                 if *state == CtState::Untracked && packet.hop_limit != 64 {
@@ -164,7 +170,7 @@ impl Run<'_, '_> {
         }
     }
 
-    pub(super) fn published(&mut self, narrow: &Narrow<'_>, s: usize, source: IpAddr) {
+    pub(super) fn published(&mut self, narrow: &RulesForSource<'_>, s: usize, source: IpAddr) {
         let view = self.view;
         for port in &view.published {
             for interface in &view.interfaces {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Key, Pile};
+use super::{Change, DiffGroup, Key};
 use crate::import::classes::ServiceKind;
 use crate::import::view::View;
 use crate::net::addr::{self, Family};
@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
 /// A difference in words.
-pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &Pile) -> String {
+pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &DiffGroup) -> String {
     let change = match key.change {
         Change::Closed => "closed",
         Change::New => "new",
@@ -163,7 +163,7 @@ fn few(mut names: Vec<String>) -> String {
     }
 }
 
-fn what(view: &View<'_>, pile: &Pile) -> String {
+fn what(view: &View<'_>, pile: &DiffGroup) -> String {
     let mut names: Vec<String> = pile
         .dialled
         .iter()

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Fate;
-use crate::import::draft::Unsaid;
-use crate::import::proof::{self, Fate as Packets};
+use crate::import::draft::Inexpressible;
+use crate::import::proof::{self, LinePackets};
 use crate::import::rule::{Rule, Test};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
@@ -12,7 +12,7 @@ use crate::policy::reason::Reason;
 /// A line that accepts.
 pub(super) fn accepting(
     policy: &Policy,
-    packets: &Packets,
+    packets: &LinePackets,
     is_icmp: bool,
     is_for_some: bool,
     why_not: impl Fn() -> String,
@@ -64,7 +64,7 @@ pub(super) fn is_core(reason: &Reason) -> bool {
 }
 
 /// The policy's entries that accept what a line accepted.
-fn entries(policy: &Policy, packets: &Packets, is_icmp: bool, is_for_some: bool) -> String {
+fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: bool) -> String {
     let mut names: BTreeSet<String> = BTreeSet::new();
     // What comes along with everything is worth naming only by itself: replies, and what the core
     // accepts; peers and pods, whom a line for everybody is not there for.
@@ -112,7 +112,7 @@ pub(super) fn is_for_some(rule: &Rule) -> bool {
         .any(|c| !c.negated && matches!(c.test, Test::Source(_) | Test::In(_)))
 }
 
-fn peers(policy: &Policy, packets: &Packets) -> Vec<String> {
+fn peers(policy: &Policy, packets: &LinePackets) -> Vec<String> {
     const FEW: usize = 4;
     let among = |peer: &&crate::policy::Peer| {
         peer.addresses
@@ -129,8 +129,8 @@ fn peers(policy: &Policy, packets: &Packets) -> Vec<String> {
 }
 
 /// Why the policy does not accept what a line does, and what to do.
-pub(super) fn why_not(rule: &Rule, unsaid: &[Unsaid]) -> String {
-    if let Some(why) = unsaid.iter().find(|u| u.at == rule.at) {
+pub(super) fn why_not(rule: &Rule, inexpressible: &[Inexpressible]) -> String {
+    if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
         return why.why.clone();
     }
     let mut why: Vec<&str> = Vec::new();

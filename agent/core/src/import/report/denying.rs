@@ -3,7 +3,7 @@
 use super::Fate;
 use super::accepting::is_core;
 use crate::import::managed;
-use crate::import::proof::{self, Fate as Packets};
+use crate::import::proof::{self, LinePackets};
 use crate::import::rule::{Rule, Target, Test};
 use crate::net::packet::CtState;
 use crate::policy::reason::Reason;
@@ -11,7 +11,7 @@ use crate::policy::reason::Reason;
 /// A line that drops or refuses.
 pub(super) fn denying(
     rule: &Rule,
-    packets: &Packets,
+    packets: &LinePackets,
     manager: Option<managed::Manager>,
 ) -> (Fate, String) {
     if let Some(manager) = manager.filter(|m| m.keeps_drops) {
@@ -77,7 +77,7 @@ pub(super) fn denying(
     }
 }
 
-fn core_words(packets: &Packets) -> String {
+fn core_words(packets: &LinePackets) -> String {
     let words: Vec<String> = packets.opened.iter().map(Reason::sentence).collect();
     words.join(", ")
 }

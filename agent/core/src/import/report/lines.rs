@@ -4,7 +4,7 @@ use super::accepting::{accepting, is_for_some, never, why_not};
 use super::denying::denying;
 use super::other_tables::other_table;
 use super::{Fate, Line};
-use crate::import::draft::Unsaid;
+use crate::import::draft::Inexpressible;
 use crate::import::proof::Proof;
 use crate::import::rule::{self, At, Chains, Rule, Target, Test};
 use crate::import::{Parsed, managed};
@@ -16,7 +16,7 @@ pub(in crate::import) fn lines(
     parsed: &Parsed,
     policy: &Policy,
     proof: &Proof,
-    unsaid: &[Unsaid],
+    inexpressible: &[Inexpressible],
 ) -> Vec<Line> {
     let mut out = Vec::new();
     for (index, file) in parsed.files.iter().enumerate() {
@@ -29,7 +29,7 @@ pub(in crate::import) fn lines(
                 input: index,
                 line: number + 1,
             };
-            let (fate, words) = fate(parsed, policy, proof, unsaid, at, text);
+            let (fate, words) = fate(parsed, policy, proof, inexpressible, at, text);
             out.push(Line {
                 file: file.name.clone(),
                 line: at.line,
@@ -46,7 +46,7 @@ fn fate(
     parsed: &Parsed,
     policy: &Policy,
     proof: &Proof,
-    unsaid: &[Unsaid],
+    inexpressible: &[Inexpressible],
     at: At,
     text: &str,
 ) -> (Fate, String) {
@@ -74,7 +74,7 @@ fn fate(
     }
     match found.rule {
         None => chain(parsed, &found, policy, proof, at),
-        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, unsaid),
+        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, inexpressible),
     }
 }
 
@@ -138,7 +138,7 @@ fn filter_rule(
     rule: &Rule,
     policy: &Policy,
     proof: &Proof,
-    unsaid: &[Unsaid],
+    inexpressible: &[Inexpressible],
 ) -> (Fate, String) {
     let filter = parsed.filter(rule.at);
     let judged = filter.is_some_and(|chains| {
@@ -186,7 +186,7 @@ fn filter_rule(
                 .iter()
                 .any(|c| matches!(c.test, Test::Protocol(1 | 58)));
             let (fate, mut words) = accepting(policy, &packets, is_icmp, is_for_some(rule), || {
-                why_not(rule, unsaid)
+                why_not(rule, inexpressible)
             });
             if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
                 return (
@@ -198,11 +198,11 @@ fn filter_rule(
                 );
             }
             if fate == Fate::Nothing && packets.kept.is_empty() {
-                if let Some(why) = unsaid.iter().find(|u| u.at == rule.at) {
+                if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
                     return (Fate::Left, why.why.clone());
                 }
                 if never(rule) {
-                    return (Fate::Left, why_not(rule, unsaid));
+                    return (Fate::Left, why_not(rule, inexpressible));
                 }
             }
             let rates: Vec<&str> = rule.rates().collect();

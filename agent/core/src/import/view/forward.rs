@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{View, elsewhere, host_of};
 use crate::import::classes;
-use crate::import::eval::{Narrow, Outcome, Probe, Published, Reading};
+use crate::import::eval::{Outcome, Probe, Published, Reading, RulesForSource};
 use crate::net::addr;
 use crate::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
 
@@ -38,7 +38,7 @@ impl<'r> View<'r> {
             transport,
             CtState::Established,
         );
-        self.outs.iter().any(|out| {
+        self.out_interfaces.iter().any(|out| {
             let probe = Probe {
                 packet: packet.clone(),
                 out: Some(out.clone()),
@@ -70,7 +70,11 @@ impl<'r> View<'r> {
     /// Whether new packets of a source that come in here may go out to strangers.
     pub(in crate::import) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
         let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
-        let out = self.outs.last().map(String::as_str).unwrap_or_default();
+        let out = self
+            .out_interfaces
+            .last()
+            .map(String::as_str)
+            .unwrap_or_default();
         let to = elsewhere(self.family);
         self.forwarded_services().all(|t| {
             self.through(&narrow, source, interface, out, to, t).verdict == Verdict::Accept
@@ -80,7 +84,7 @@ impl<'r> View<'r> {
     /// Whether something may go through, and whether by a line that no program keeps.
     pub(super) fn some_way_through(
         &self,
-        narrow: &Narrow<'_>,
+        narrow: &RulesForSource<'_>,
         source: IpAddr,
         interface: &str,
     ) -> (bool, bool) {
@@ -101,9 +105,11 @@ impl<'r> View<'r> {
     }
 
     fn ways(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.outs
-            .iter()
-            .flat_map(|out| self.beyond.iter().map(move |to| (out.as_str(), *to)))
+        self.out_interfaces.iter().flat_map(|out| {
+            self.forward_destinations
+                .iter()
+                .map(move |to| (out.as_str(), *to))
+        })
     }
 
     /// One packet for each service that has a first packet.
@@ -116,7 +122,7 @@ impl<'r> View<'r> {
 
     fn through(
         &self,
-        narrow: &Narrow<'_>,
+        narrow: &RulesForSource<'_>,
         source: IpAddr,
         interface: &str,
         out: &str,
@@ -195,7 +201,7 @@ impl<'r> View<'r> {
         });
         let found = named.next();
         found
-            .or_else(|| self.outs.last().cloned())
+            .or_else(|| self.out_interfaces.last().cloned())
             .unwrap_or_default()
     }
 }

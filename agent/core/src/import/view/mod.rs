@@ -10,8 +10,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::classes::{self, Service, ServiceKind, Sources, Spoken};
-use super::eval::{self, Narrow, Probe, Published, Reading};
+use super::classes::{self, Mentioned, Service, ServiceKind, Sources};
+use super::eval::{self, Probe, Published, Reading, RulesForSource};
 use super::grid::Grid;
 use super::rule::{self, At, Condition, Rules, Span};
 use super::{Facts, managed, mentions};
@@ -23,19 +23,19 @@ use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 pub(super) struct View<'r> {
     pub family: Family,
     pub rules: &'r Rules,
-    pub spoken: Spoken,
+    pub mentioned: Mentioned,
     pub sources: Vec<Sources>,
     pub services: Vec<Service>,
     /// Where packets come in, but for `lo`.
     pub interfaces: Vec<String>,
     /// Where packets go out.
-    pub outs: Vec<String>,
+    pub out_interfaces: Vec<String>,
     /// Addresses of this host.
     pub host: Vec<IpAddr>,
     /// Other destinations that rules of the input hook name.
-    pub named: Vec<IpAddr>,
+    pub other_destinations: Vec<IpAddr>,
     /// Destinations of packets that go through.
-    pub beyond: Vec<IpAddr>,
+    pub forward_destinations: Vec<IpAddr>,
     pub published: Vec<Published>,
     pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
     /// For each interface, source and service: the line that accepts it for this host.
@@ -97,29 +97,29 @@ fn managed_lines(rules: &Rules) -> BTreeSet<At> {
 
 impl<'r> View<'r> {
     /// `more` is what else packets should be told apart by.
-    pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Spoken) -> Self {
+    pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Mentioned) -> Self {
         let family = rules.family;
-        let mut spoken = mentions::of_rules(&rules.filter);
-        let literals = spoken.sources.clone();
-        spoken.add(more);
+        let mut mentioned = mentions::of_rules(&rules.filter);
+        let literals = mentioned.sources.clone();
+        mentioned.add(more);
         let published = eval::published(rules);
         let masqueraded = eval::masqueraded(rules);
-        spoken
+        mentioned
             .sources
             .extend(masqueraded.iter().map(|(net, _, _)| addr::bounds(*net)));
-        spoken
+        mentioned
             .interfaces_in
             .extend(masqueraded.iter().map(|(_, i, _)| i.clone()));
         let lo = InterfacePattern::Exact("lo".into());
-        spoken.interfaces_in.retain(|pattern| *pattern != lo);
+        mentioned.interfaces_in.retain(|pattern| *pattern != lo);
         for port in &published {
-            spoken
+            mentioned
                 .destination_ports
                 .push((Some(port.protocol), (port.port, port.port)));
-            spoken
+            mentioned
                 .destination_ports
                 .push((Some(port.protocol), (port.dialled, port.dialled)));
-            spoken
+            mentioned
                 .destinations
                 .extend(port.to.map(|to| (addr::number(to), addr::number(to))));
         }
@@ -130,10 +130,11 @@ impl<'r> View<'r> {
             .filter(|a| Family::of(*a) == family && !is_link_local(*a) && !a.is_loopback())
             .collect();
         let usual = |address: &IpAddr| !address.is_multicast() && !is_link_local(*address);
-        let beyond = classes::destinations(family, &spoken.destinations, elsewhere(family));
-        let beyond = beyond.into_iter().filter(usual).collect();
+        let forward_destinations =
+            classes::destinations(family, &mentioned.destinations, elsewhere(family));
+        let forward_destinations = forward_destinations.into_iter().filter(usual).collect();
         let at_input = destinations_at_input(rules);
-        let (host, named) = classes::destinations(family, &at_input, host_of(family))
+        let (host, other_destinations) = classes::destinations(family, &at_input, host_of(family))
             .into_iter()
             .partition(usual);
         // Where it is not known which addresses are this host's, each may be.
@@ -141,16 +142,16 @@ impl<'r> View<'r> {
         Self {
             family,
             rules,
-            sources: classes::sources(family, &spoken.sources),
-            services: classes::services(family, &spoken),
-            interfaces: classes::interfaces(&spoken.interfaces_in),
-            outs: classes::interfaces(&spoken.interfaces_out),
+            sources: classes::sources(family, &mentioned.sources),
+            services: classes::services(family, &mentioned),
+            interfaces: classes::interfaces(&mentioned.interfaces_in),
+            out_interfaces: classes::interfaces(&mentioned.interfaces_out),
             host,
-            named,
-            beyond,
+            other_destinations,
+            forward_destinations,
             published,
             masqueraded,
-            spoken,
+            mentioned,
             accepted: Grid::default(),
             forwards: Grid::default(),
             lets_through: false,
@@ -214,7 +215,7 @@ impl<'r> View<'r> {
 
     fn for_host(
         &self,
-        narrow: &Narrow<'_>,
+        narrow: &RulesForSource<'_>,
         source: IpAddr,
         interface: &str,
         service: &Service,
