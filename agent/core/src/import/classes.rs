@@ -1,4 +1,4 @@
-//! Packets that no rule tells apart are one class; one of each is enough to know what rules do.
+//! Classes of packets that no rule distinguishes: one of each is enough to know what the rules do.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Transport};
 use crate::policy::icmp;
 
-/// Numbers that are in the same of the given spans.
+/// An equivalence class: all numbers contained in exactly the same input spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Class {
     /// The numbers, in ascending order.
@@ -17,7 +17,7 @@ pub(super) struct Class {
 
 /// Cuts 0 up to `max` into classes by spans.
 pub(super) fn classes(max: u128, spans: &[Span]) -> Vec<Class> {
-    // Each span toggles a number of its own at its ends; where the sums are the same, so are the spans.
+    // Each span toggles its own random number at its ends: equal sums mean equal sets of spans.
     let mut toggles: Vec<(u128, u64)> = Vec::new();
     let mut unique: Vec<Span> = spans.to_vec();
     unique.sort_unstable();
@@ -53,7 +53,7 @@ pub(super) fn classes(max: u128, spans: &[Span]) -> Vec<Class> {
     out
 }
 
-/// Spreads small numbers over 64 bits (splitmix64), so that no two sums of them meet.
+/// Spreads small numbers over 64 bits (splitmix64), so that sums of them do not collide.
 fn scramble(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -64,13 +64,13 @@ fn scramble(number: u64) -> u64 {
 /// Addresses that rules treat alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sources {
-    /// All of them.
+    /// All addresses of the class.
     pub spans: Vec<Span>,
-    /// One of them that can be the source of a packet.
+    /// One address that can be the source of a packet.
     pub example: IpAddr,
 }
 
-/// A stranger of whom no file speaks, if it can be helped (RFC 5737, RFC 3849).
+/// A documentation-range address that real rules are unlikely to mention (RFC 5737, RFC 3849).
 pub(super) fn stranger(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([198, 51, 100, 77]),
@@ -86,7 +86,7 @@ pub(super) fn max(family: Family) -> u128 {
     }
 }
 
-/// Classes of addresses that packets can come from.
+/// Classes of possible source addresses.
 pub(super) fn sources(family: Family, spans: &[Span]) -> Vec<Sources> {
     let likely = addr::number(stranger(family));
     let classes = classes(max(family), spans);
@@ -108,14 +108,14 @@ pub(super) fn sources(family: Family, spans: &[Span]) -> Vec<Sources> {
     found
 }
 
-/// One address of each class of destinations; `likely` of the class that it is in.
+/// Returns one address of each class of destinations: `likely`, in its own class.
 pub(super) fn destinations(family: Family, spans: &[Span], likely: IpAddr) -> Vec<IpAddr> {
     let likely = addr::number(likely);
     let example = |class: Class| {
         let inside = class.spans.iter().any(|(a, b)| (*a..=*b).contains(&likely));
         match inside {
             true => Some(likely),
-            // The first of a network is nobody's address.
+            // The first address of a network belongs to no host.
             false => class
                 .spans
                 .first()
@@ -129,7 +129,7 @@ pub(super) fn destinations(family: Family, spans: &[Span], likely: IpAddr) -> Ve
         .collect()
 }
 
-/// Whether a packet from elsewhere can have this source.
+/// Whether a packet from another host can have this source.
 fn is_source(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224,
@@ -140,16 +140,16 @@ fn is_source(address: IpAddr) -> bool {
     !special && !address.is_multicast() && !address.is_loopback()
 }
 
-/// What a packet asks for, as far as rules tell it apart.
+/// A class of requests that no rule distinguishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
-    /// What it is.
+    /// Its kind.
     pub kind: ServiceKind,
-    /// Packets that ask for it: from different ports.
+    /// Packets of it, from different source ports.
     pub transports: Vec<Transport>,
 }
 
-/// What a packet asks for.
+/// Kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ServiceKind {
     /// Ports of a protocol.
@@ -162,12 +162,12 @@ pub(super) enum ServiceKind {
     OtherProtocols,
 }
 
-/// What conditions of a family's rules speak of.
+/// Values that the conditions of a family's rules mention.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mentioned {
     pub sources: Vec<Span>,
     pub destinations: Vec<Span>,
-    /// By protocol; `None` where a rule does not say.
+    /// By protocol; `None` if the rule has none.
     pub source_ports: Vec<(Option<u8>, (u16, u16))>,
     pub destination_ports: Vec<(Option<u8>, (u16, u16))>,
     pub protocols: Vec<u8>,
@@ -177,12 +177,12 @@ pub(super) struct Mentioned {
     pub untracked: bool,
 }
 
-/// A port that no file names by chance.
+/// A source port that files are unlikely to mention.
 pub(super) const SOURCE_PORT: u16 = 40_000;
 /// "Use for experimentation and testing" (RFC 3692).
 const SOME_PROTOCOL: u8 = 253;
 
-/// Everything that packets can ask for.
+/// Returns the classes of requests.
 pub(super) fn services(family: Family, mentioned: &Mentioned) -> Vec<Service> {
     let mut with_ports = vec![crate::net::port::TCP, crate::net::port::UDP];
     let mut without: Vec<u8> = Vec::new();
@@ -240,7 +240,7 @@ fn source_port(class: &[(u16, u16)]) -> u16 {
     }
 }
 
-/// Ports but for 0, which no packet has.
+/// Classes of ports, without port 0, which no packet has.
 fn port_classes(protocol: u8, mentioned: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u16, u16)>> {
     let spans: Vec<Span> = mentioned
         .iter()
@@ -275,14 +275,14 @@ fn icmp_kinds(family: Family, mentioned: &Mentioned) -> Vec<(u8, u8)> {
             kinds.push((*kind, code.saturating_add(1)));
         }
     }
-    // One that nobody speaks of.
+    // A type that nothing mentions.
     kinds.push((253, 0));
     kinds.sort_unstable();
     kinds.dedup();
     kinds
 }
 
-/// States that packets of this kind can be in (`nf_conntrack_proto_*.c`).
+/// States that a packet can have (`nf_conntrack_proto_*.c`).
 pub(super) fn states(family: Family, transport: Transport, untracked: bool) -> &'static [CtState] {
     use CtState::{Established, Invalid, New, Related, Untracked};
     match transport {
@@ -299,7 +299,7 @@ pub(super) fn states(family: Family, transport: Transport, untracked: bool) -> &
     }
 }
 
-/// Types of ICMP that only ever answer something.
+/// Whether an ICMP type is always a reply.
 pub(super) fn is_reply(family: Family, kind: u8) -> bool {
     matches!(
         (family, kind),
@@ -307,7 +307,7 @@ pub(super) fn is_reply(family: Family, kind: u8) -> bool {
     )
 }
 
-/// The hop limit that such a packet has.
+/// Hop limit of a usual packet of this kind.
 pub(super) fn hop_limit(family: Family, transport: Transport) -> u8 {
     match (family, transport) {
         (Family::V6, Transport::Icmp { kind, .. })
@@ -322,8 +322,8 @@ pub(super) fn hop_limit(family: Family, transport: Transport) -> u8 {
     }
 }
 
-/// An interface for each way in which patterns can match. The last is one that none matches, if there
-/// is such a name.
+/// Returns one interface for each way in which patterns can match. The last one matches none, if such a
+/// name exists.
 pub(super) fn interfaces(patterns: &[InterfacePattern]) -> Vec<String> {
     let fits = |name: &str| -> Vec<bool> { patterns.iter().map(|p| p.matches(name)).collect() };
     let mut found: Vec<String> = Vec::new();

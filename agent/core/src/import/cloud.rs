@@ -5,7 +5,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 use super::{File, ImportError};
 use crate::net::addr::Family;
 
-/// The rules files in a cloud-config.
+/// Finds the rules files in a cloud-config.
 pub(super) fn files(file: &File) -> Result<Vec<File>, ImportError> {
     let wrong = |why: String, help: &str| ImportError::whole(&file.name, why, help);
     let documents = YamlLoader::load_from_str(&file.text)
@@ -66,7 +66,7 @@ fn has_table(content: &str) -> bool {
     })
 }
 
-/// By its path: `/var/lib/ip6tables/rules-save`, `/etc/iptables/rules.v6`.
+/// Guesses the family from a path like `/var/lib/ip6tables/rules-save` or `/etc/iptables/rules.v6`.
 fn family(path: &str) -> Option<Family> {
     if path.contains("ip6tables") || path.ends_with("v6") {
         return Some(Family::V6);

@@ -1,8 +1,8 @@
 //! Walks a packet through iptables rules, as `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c` does.
 //!
-//! What is not in the packet is decided so that no rule gets wider: a rule with an unknown word does
-//! not accept, and does not drop either, since it can stay where it is, beside peerwall (a drop in
-//! another table still drops). Rates are taken as not exceeded.
+//! Conditions that the packet cannot answer never widen a rule: a rule with an unknown word neither
+//! accepts nor drops, since it can stay beside peerwall (a drop in another table still drops). Rates
+//! count as not exceeded.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,64 +14,64 @@ use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::net::port::TCP;
 
-/// A packet, and where it leaves by.
+/// A packet and its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The packet.
     pub packet: Packet,
-    /// Interface it goes out by, at the forward hook.
+    /// Outgoing interface, at the forward hook.
     pub out: Option<String>,
     /// Whether its destination is this host.
     pub to_this_host: bool,
 }
 
-/// What became of a packet, and by which line.
+/// Verdict on a packet, and the line that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Accepted, dropped or refused.
+    /// The verdict.
     pub verdict: Verdict,
     /// The rule that decided.
     pub by: Option<At>,
 }
 
-/// Deeper than this a packet is taken for lost; nf_tables gives up at 16 (`NFT_JUMP_STACK_SIZE`).
+/// Limit on nested jumps; deeper packets count as dropped. nf_tables has 16 (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 256;
 
-/// How rules of other programs' own chains are taken.
+/// How drops in chains of other programs count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// As the kernel does.
+    /// As in the kernel.
     Kernel,
-    /// Their drops are left out: they go on beside peerwall, whatever the policy says.
+    /// Not at all: these programs continue to drop beside peerwall, whatever the policy says.
     BesidePeerwall,
 }
 
-/// The filter table, as one source address sees it: rules for others are left out.
+/// The filter table for one source address, without the rules for others.
 pub struct RulesForSource<'r> {
     reading: Reading,
-    /// How deep the walk is in chains.
+    /// Nesting of jumps.
     depth: Cell<usize>,
     chains: BTreeMap<&'r str, (&'r Chain, Vec<&'r Rule>)>,
 }
 
-/// How a rule came out.
+/// Result of a rule.
 enum Step {
-    /// On with the next.
+    /// Continue with the next rule.
     Next,
-    /// Back to the calling chain.
+    /// Return to the calling chain.
     Back,
     /// Decided.
     End(Verdict, At),
 }
 
 impl Rules {
-    /// The filter table for packets from this address.
+    /// Filters the filter table for packets from this address.
     pub fn narrow(&self, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
         narrow(&self.filter, source, reading)
     }
 }
 
-/// A table without the rules that are for other sources.
+/// Filters a table for one source address.
 fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
     let fits = |rule: &&Rule| {
         rule.conditions.iter().all(|c| {
@@ -98,7 +98,7 @@ fn within(spans: &[rule::Span], address: IpAddr) -> bool {
 }
 
 impl RulesForSource<'_> {
-    /// What becomes of a packet.
+    /// Evaluates a packet.
     pub fn judge(&self, probe: &Probe) -> Outcome {
         let name = match probe.packet.hook {
             Hook::Input => "INPUT",
@@ -133,7 +133,7 @@ impl RulesForSource<'_> {
         found
     }
 
-    /// A decision, or `None` at the end of the chain.
+    /// Walks a chain; `None` at its end.
     fn run_from(&self, name: &str, from: usize, probe: &Probe) -> Option<(Verdict, At)> {
         let (_, rules) = self.chains.get(name)?;
         for (index, rule) in rules.iter().enumerate().skip(from) {
@@ -147,7 +147,7 @@ impl RulesForSource<'_> {
     }
 
     fn step(&self, chain: &str, index: usize, rule: &Rule, probe: &Probe) -> Step {
-        // All that can be known must hold, before what cannot is asked about.
+        // Known conditions first: if one of them fails, the unknown ones do not matter.
         let known = |c: &&Condition| !matches!(c.test, Test::Unknown(_));
         if !rule
             .conditions
@@ -164,7 +164,7 @@ impl RulesForSource<'_> {
                 Step::Next
             }
             Target::Accept => Step::End(Verdict::Accept, rule.at),
-            // Who keeps such a chain keeps it without us too.
+            // The program that manages such a chain continues to.
             Target::Drop | Target::Reject
                 if self.reading == Reading::BesidePeerwall
                     && managed::by(chain).is_some_and(|m| m.keeps_drops) =>
@@ -173,13 +173,13 @@ impl RulesForSource<'_> {
             }
             Target::Drop | Target::Unknown(_) => Step::End(Verdict::Drop, rule.at),
             Target::Reject => Step::End(Verdict::Reject, rule.at),
-            // Whether the rest of the chain is seen is not known: it may only take away.
+            // Unknown whether the rest of the chain applies: it may only narrow.
             Target::Return if uncertain => match self.run_from(chain, index + 1, probe) {
                 Some((verdict, at)) if verdict != Verdict::Accept => Step::End(verdict, at),
                 _ => Step::Back,
             },
             Target::Return => Step::Back,
-            // What is accepted in there is accepted only if it would be without it too.
+            // Accepted only if the packet is accepted with and without this chain.
             Target::Jump(_) | Target::Goto(_) if uncertain => Step::Next,
             Target::Jump(_) | Target::Goto(_) if self.depth.get() >= DEPTH_MAX => {
                 Step::End(Verdict::Drop, rule.at)
@@ -203,7 +203,7 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
         Test::Source(spans) => within(spans, packet.source),
         Test::Destination(spans) => within(spans, packet.destination),
         Test::In(pattern) => pattern.matches(&packet.interface),
-        // A packet for this host goes out by nothing: iptables compares with an empty name.
+        // A packet for this host has no outgoing interface: iptables compares with an empty name.
         Test::Out(pattern) => pattern.matches(probe.out.as_deref().unwrap_or_default()),
         Test::Protocol(number) => packet.protocol() == *number,
         Test::SourcePorts(ranges) => ports(packet).is_some_and(|(port, _)| in_any(ranges, port)),
@@ -238,7 +238,7 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
         Test::Unknown(_) => return false,
     };
-    // The protocol's own header must be there for the answer to be the other one.
+    // A negated condition needs the protocol's header, too.
     let test = &condition.test;
     let of_ports = matches!(
         test,
@@ -269,7 +269,7 @@ fn ports(packet: &Packet) -> Option<(u16, u16)> {
     }
 }
 
-/// A connection starts with SYN and goes on with ACK; SYN with RST is a packet of none.
+/// Flags of a first packet (SYN), of a later one (ACK), and of an invalid one (SYN and RST).
 fn tcp_flags(packet: &Packet) -> Option<u8> {
     let Transport::Ports { protocol: TCP, .. } = packet.transport else {
         return None;
@@ -281,22 +281,22 @@ fn tcp_flags(packet: &Packet) -> Option<u8> {
     })
 }
 
-/// A port that a nat table publishes: who dials it at this host gets to somebody else.
+/// A port that a nat table publishes: connections to it on this host are redirected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Published {
     /// Protocol.
     pub protocol: u8,
-    /// The port that is dialled.
+    /// Original destination port.
     pub dialled: u16,
-    /// Where it gets to; `None` for this host itself.
+    /// New destination; `None` for this host itself.
     pub to: Option<IpAddr>,
-    /// The port it gets to.
+    /// New destination port.
     pub port: u16,
-    /// The line that says so.
+    /// Line of the rule.
     pub at: At,
 }
 
-/// Every port that a nat table publishes, by the rules that lead to a DNAT in PREROUTING.
+/// Finds every port that a nat table publishes, by the rules that lead to a DNAT in PREROUTING.
 pub fn published(rules: &Rules) -> Vec<Published> {
     let mut found = Vec::new();
     let start = Guard {
@@ -309,14 +309,14 @@ pub fn published(rules: &Rules) -> Vec<Published> {
     found
 }
 
-/// What is known of a packet that got so far.
+/// Conditions met on the way to a rule.
 #[derive(Clone, Copy)]
 struct Guard {
     protocol: Option<u8>,
     ports: Option<(u16, u16)>,
 }
 
-/// Longest range that is followed port by port.
+/// Longest range that is expanded port by port.
 const PORTS_MAX: u16 = 64;
 
 fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut Vec<Published>) {
@@ -330,7 +330,7 @@ fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut V
             match (&condition.test, condition.negated) {
                 (Test::Protocol(number), false) => guard.protocol = Some(*number),
                 (Test::DestinationPorts(ranges), false) => guard.ports = ranges.first().copied(),
-                // Services of a cluster have addresses that are no host's.
+                // Addresses of cluster services belong to no host.
                 (Test::Destination(spans), false) => {
                     elsewhere |= !spans.iter().any(|(first, last)| first != last)
                         && super::managed::is_service(rules.family, spans);
@@ -361,7 +361,7 @@ fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut V
     }
 }
 
-/// Networks that a nat table masquerades, with the interface they are behind.
+/// Finds networks that a nat table masquerades, with their interface.
 pub fn masqueraded(
     rules: &Rules,
 ) -> Vec<(ipnet::IpNet, crate::net::interface::InterfacePattern, At)> {
@@ -391,7 +391,7 @@ pub fn masqueraded(
     found
 }
 
-/// Addresses of private networks (RFC 1918, RFC 4193, RFC 6598).
+/// Whether a network is private (RFC 1918, RFC 4193, RFC 6598).
 pub(super) fn is_private(family: Family, net: ipnet::IpNet) -> bool {
     let private: &[&str] = match family {
         Family::V4 => &[

@@ -1,17 +1,17 @@
-//! Chains that programs keep by themselves: they put them back, whatever a rules file says.
+//! Chains that other programs manage: they restore them, whatever a rules file says.
 
 use crate::net::addr::Family;
 
-/// A program that keeps chains.
+/// A program that manages chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Manager {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Whether what it drops is its own business: it goes on dropping it beside peerwall.
+    /// Whether it continues to drop beside peerwall.
     pub keeps_drops: bool,
 }
 
-/// How the names of their chains start.
+/// Prefixes of their chains.
 const MANAGERS: [(&str, Manager); 14] = [
     ("KUBE-ROUTER", manager("kube-router", true)),
     ("KUBE-NWPLCY", manager("kube-router", true)),
@@ -22,7 +22,7 @@ const MANAGERS: [(&str, Manager); 14] = [
     ("cali-", manager("Calico", true)),
     ("CILIUM_", manager("Cilium", true)),
     ("WEAVE-", manager("Weave Net", true)),
-    // By hand, in spite of its name.
+    // Written by hand, in spite of its name.
     ("DOCKER-USER", manager("", false)),
     ("DOCKER", manager("Docker", true)),
     ("NETAVARK", manager("Podman", true)),
@@ -34,12 +34,12 @@ const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
     Manager { name, keeps_drops }
 }
 
-/// Who keeps a chain of this name.
+/// Finds the program that manages a chain of this name.
 pub fn by(chain: &str) -> Option<Manager> {
     let found = MANAGERS
         .iter()
         .find(|(prefix, _)| chain.starts_with(prefix));
-    // What fail2ban did before 0.9 was named in English.
+    // Chains of fail2ban before 0.9.
     let older = chain
         .starts_with("fail2ban-")
         .then_some(manager("fail2ban", true));
@@ -49,8 +49,8 @@ pub fn by(chain: &str) -> Option<Manager> {
         .filter(|m| !m.name.is_empty())
 }
 
-/// Whether addresses are of the services of a Kubernetes cluster, which are no host's: the ranges that
-/// kubeadm, k3s and kubespray give them.
+/// Whether addresses are those of services of a Kubernetes cluster, in the default ranges of kubeadm, k3s
+/// and kubespray. They belong to no host.
 pub(super) fn is_service(family: Family, spans: &[super::rule::Span]) -> bool {
     const RANGES: [&str; 4] = ["10.96.0.0/12", "10.43.0.0/16", "10.233.0.0/18", "fd00::/8"];
     let ranges = RANGES
@@ -63,7 +63,7 @@ pub(super) fn is_service(family: Family, spans: &[super::rule::Span]) -> bool {
     })
 }
 
-/// Networks that distributions give pods: flannel and kubeadm, k3s and RKE2, kubespray, Calico.
+/// Default pod networks: flannel and kubeadm, k3s and RKE2, kubespray, Calico.
 pub(super) const POD_NETWORKS: [&str; 4] = [
     "10.244.0.0/16",
     "10.42.0.0/16",
@@ -71,14 +71,14 @@ pub(super) const POD_NETWORKS: [&str; 4] = [
     "192.168.0.0/16",
 ];
 
-/// Whether an interface of this name is a bridge to containers or machines on this host alone.
+/// Whether an interface of this name is a bridge to containers or virtual machines on this host.
 pub(super) fn is_bridge(name: &str) -> bool {
     ["docker", "br-", "podman", "virbr", "lxcbr"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether an interface of this name is a container network's.
+/// Whether an interface of this name belongs to a container network.
 pub(super) fn is_container_interface(name: &str) -> bool {
     const PREFIXES: [&str; 12] = [
         "flannel", "cni", "cali", "tunl", "vxlan", "weave", "docker", "br-", "podman", "virbr",

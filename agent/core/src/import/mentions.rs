@@ -1,4 +1,4 @@
-//! Values that rules and policies mention, by which packets are told apart.
+//! Values that rules and policies mention: packets are distinguished by these and no others.
 
 use ipnet::IpNet;
 
@@ -9,7 +9,7 @@ use crate::net::packet::CtState;
 use crate::net::port::PortSpec;
 use crate::policy::{IcmpTypes, Policy, Source, Tunnel};
 
-/// What a policy speaks of, for telling packets apart.
+/// Collects the values that a policy mentions.
 pub(super) fn of_policy(policy: &Policy, family: Family) -> Mentioned {
     let mut mentioned = Mentioned::default();
     let bounds = |net: &IpNet| (Family::of(net.addr()) == family).then(|| addr::bounds(*net));
@@ -83,7 +83,7 @@ fn mention_ports(mentioned: &mut Mentioned, spec: &PortSpec) {
     }
 }
 
-/// What rules speak of.
+/// Collects the values that rules mention.
 pub(super) fn of_rules(chains: &Chains) -> Mentioned {
     let mut mentioned = Mentioned::default();
     for rule in chains.values().flat_map(|chain| &chain.rules) {
@@ -135,7 +135,7 @@ fn mention(mentioned: &mut Mentioned, condition: &Condition, protocol: Option<u8
 }
 
 impl Mentioned {
-    /// Takes in what another speaks of.
+    /// Adds all values of `more`.
     pub(super) fn add(&mut self, more: Self) {
         self.sources.extend(more.sources);
         self.destinations.extend(more.destinations);

@@ -1,9 +1,9 @@
 //! From a host's iptables rules to a policy that means the same, with an account of every line.
 //!
-//! The rules are not translated one by one. They are asked about one packet of each kind that they tell
-//! apart (`view`), the policy is written from the answers (`draft`), and then both are compared over
-//! every kind of packet that either of them tells apart (`proof`). What became of each line is read
-//! off that comparison (`report`), so it cannot say more than what is true.
+//! The rules are not translated one by one. One packet of each kind that they distinguish is evaluated
+//! (`view`), the policy is written from the results (`draft`), and then both are compared over every kind of
+//! packet that either of them distinguishes (`proof`). The account of each line is derived from that
+//! comparison (`report`), so it cannot claim more than what is true.
 
 mod classes;
 mod cloud;
@@ -38,18 +38,18 @@ use view::View;
 /// A file to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// What to call it.
+    /// Name in reports and errors.
     pub name: String,
-    /// What is in it: iptables-save's or ip6tables-save's output, `ipset save`'s, or a cloud-config.
+    /// Content: output of iptables-save, ip6tables-save or `ipset save`, or a cloud-config.
     pub text: String,
     /// IPv4 or IPv6, if that is known.
     pub family: Option<Family>,
 }
 
-/// What is known of the host that the rules are of.
+/// Facts of the host from which the rules come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Networks of pods, from flannel.
+    /// Pod networks, from flannel.
     pub pod_networks: Vec<IpNet>,
     /// Names of interfaces.
     pub interfaces: Vec<String>,
@@ -57,31 +57,31 @@ pub struct Facts {
     pub addresses: Vec<IpNet>,
 }
 
-/// What came of it.
+/// Result of an import.
 #[derive(Debug, Clone, Serialize)]
 pub struct Import {
-    /// The policy, as a file.
+    /// The policy, as TOML.
     pub policy: String,
-    /// Every line, and what became of it.
+    /// Every line, with its account.
     pub lines: Vec<Line>,
-    /// Where policy and rules differ.
+    /// Differences between policy and rules.
     pub differences: Vec<Difference>,
-    /// What was wrong with the rules from the start.
+    /// Problems that the rules already had.
     pub lints: Vec<Lint>,
-    /// So many packets were compared.
+    /// Number of packets compared.
     pub compared: usize,
-    /// Of so many kinds of packets all that matter were; fewer than there are where the files are long.
+    /// Whether the packet space was too large to compare exhaustively and was sampled.
     pub thinned: bool,
 }
 
 impl Import {
-    /// Whether no line was lost, in whole or in part.
+    /// Whether every line was converted, or need not be.
     pub fn is_whole(&self) -> bool {
         self.lines.iter().all(|line| line.fate.is_whole())
     }
 }
 
-/// Why a file cannot be imported.
+/// Reason why a file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImportError {
     /// The file.
@@ -90,7 +90,7 @@ pub struct ImportError {
     pub line: usize,
     /// What is wrong.
     pub why: String,
-    /// What would do.
+    /// How to fix it.
     pub help: String,
 }
 
@@ -155,7 +155,7 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
     })
 }
 
-/// Reads rules, those of each family together, for asking them about packets.
+/// Reads rules for evaluation, one [`Rules`] for each family.
 ///
 /// # Errors
 /// Everything that is wrong with them.
@@ -168,7 +168,7 @@ fn head(parsed: &Parsed) -> String {
     format!("# Made by `peerwall import` from {}.\n", names.join(", "))
 }
 
-/// The policy as it will be read. That it can be is what the tests of the import are about.
+/// Loads the policy that was written. It is always valid, unless the import has a bug.
 fn read_back(text: &str) -> Result<Policy, Vec<ImportError>> {
     let loaded = load("policy.toml", text, &NoFiles);
     loaded.policy.ok_or_else(|| {

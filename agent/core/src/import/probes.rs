@@ -1,4 +1,4 @@
-//! Packets for asking a kernel whether it does with rules what [`super::eval`] says.
+//! Packets for comparing a kernel with [`super::eval`].
 
 use ipnet::IpNet;
 
@@ -9,7 +9,7 @@ use super::rule::Rules;
 use super::view::View;
 use crate::net::packet::{CtState, Hook};
 
-/// First packets of every kind that rules tell apart, for a host with these addresses and through it.
+/// First packets of every kind that the rules distinguish, to a host with these addresses and through it.
 pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {
     let facts = Facts {
         addresses: host.to_vec(),

@@ -15,7 +15,7 @@ use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, TCP, UDP};
 
 impl Writer<'_> {
-    /// Everything else that is accepted for this host, one allow for each line.
+    /// Writes an allow for each line that accepts anything else for this host.
     pub(super) fn allows(&mut self, view: &View<'_>, covered: &Covered) {
         let mut regions: Vec<Region> = Vec::new();
         for v in 0..view.services.len() {
@@ -31,7 +31,7 @@ impl Writer<'_> {
                         self.add_inexpressible(at, "tunnel packets are for peers to send: name the other nodes under [peers]");
                         continue;
                     }
-                    // ICMP has its own part of the policy, but where all there is is accepted.
+                    // ICMP has its own section, except where everything is accepted.
                     if matches!(kind, ServiceKind::Icmp(..)) && !opens_all(view, i, s) {
                         continue;
                     }
@@ -53,7 +53,7 @@ impl Writer<'_> {
     }
 
     fn region(&mut self, view: &View<'_>, covered: &Covered, region: &Region) {
-        // Services that are for the same sources on the same interfaces go together.
+        // Services with the same sources and interfaces share an allow.
         let mut groups: Vec<(Who, Vec<usize>)> = Vec::new();
         let mut cells = region.cells.clone();
         cells.sort_unstable();
@@ -74,7 +74,7 @@ impl Writer<'_> {
             }
         }
         for (who, services) in groups {
-            // Where the rest is accepted too, by other lines, it is everything.
+            // If other lines accept the rest, the allow is for everything.
             let anyway = |v: &usize| {
                 services.contains(v)
                     || who.iter().all(|(i, sources)| {
@@ -93,7 +93,7 @@ impl Writer<'_> {
             if ports.as_ref().is_some_and(Vec::is_empty) {
                 continue;
             }
-            // What is accepted anyway, by other entries or other lines, may be in it.
+            // Cells that other entries or lines accept may be included.
             let may = |i: usize, s: usize| {
                 covered.covers(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
             };
@@ -101,7 +101,8 @@ impl Writer<'_> {
         }
     }
 
-    /// An allow for sources on interfaces; `may` is for whom it does no harm.
+    /// Adds an allow. `may(interface, source)` tells which extra cells the allow may cover without widening
+    /// the rules.
     fn allow(
         &mut self,
         view: &View<'_>,
@@ -121,7 +122,7 @@ impl Writer<'_> {
             let Some(from) = self.from(view, may, at, &interfaces, sources) else {
                 continue;
             };
-            // Others on which the same sources may have it anyway.
+            // Other interfaces on which the same sources are accepted anyway.
             let inside = |s: &usize| match &from {
                 From::Any => true,
                 From::Nets(nets) => view
@@ -153,7 +154,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Adds an allow, or adds to the one that says the same for the other family.
+    /// Adds an allow, or merges it with its equivalent for the other family.
     fn put(&mut self, allow: Allow) {
         let same = |old: &&mut Allow| {
             let alike = old.ports == allow.ports && old.interfaces == allow.interfaces;
@@ -170,7 +171,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Interfaces as patterns, of `interfaces`, for those that are wanted; empty for all of them.
+    /// Returns patterns that match all wanted interfaces and no others than `interfaces`; empty for all.
     fn interfaces(
         &mut self,
         view: &View<'_>,
@@ -200,7 +201,7 @@ impl Writer<'_> {
                 patterns.push(pattern.clone());
             }
         }
-        // A prefix says all that names in it say.
+        // A prefix covers the names that it matches.
         let all = patterns.clone();
         patterns.retain(|pattern| {
             !all.iter()
@@ -213,11 +214,11 @@ impl Writer<'_> {
         if !covered {
             self.add_inexpressible(at, "it is for every interface but some, and a policy can only name interfaces; name those that it is for under `interfaces`");
         }
-        // Those that rules name, at least.
+        // At least those that rules name.
         (!patterns.is_empty()).then_some(patterns)
     }
 
-    /// Sources as prefixes: those that rules write, else all that may.
+    /// Returns sources as prefixes: as in the rules, or else all cells that may be included.
     pub(super) fn from(
         &mut self,
         view: &View<'_>,
@@ -251,7 +252,7 @@ impl Writer<'_> {
                 .collect();
             prefixes(view.family, &possible(view.family, joined(spans)))
         };
-        // With those who may anyway, it can be shorter.
+        // Including others that are accepted anyway can make the list shorter.
         let (without, with) = (as_prefixes(&left), as_prefixes(&fine));
         match nets.is_empty() && with.len() < without.len() {
             true => nets = with,
@@ -264,8 +265,8 @@ impl Writer<'_> {
         Some(From::Nets(nets))
     }
 
-    /// Services as entries of `ports`; the inner `None` for all of them, the outer if it cannot be
-    /// said.
+    /// Returns services as entries of `ports`; the inner `None` for all of them, the outer if a policy cannot
+    /// express them.
     #[expect(
         clippy::option_option,
         reason = "both mean what the language means by an absent key"
@@ -319,7 +320,7 @@ impl Writer<'_> {
         Some(Some(entries))
     }
 
-    /// Ports that a nat table publishes, and the filter lets through.
+    /// Writes allows for published ports that the filter table accepts.
     pub(super) fn published(&mut self, view: &View<'_>, covered: &Covered) {
         for port in &view.published {
             if self.is_open(port.protocol, port.dialled) {
@@ -339,7 +340,7 @@ impl Writer<'_> {
                 }
             }
             let open = |i: usize, s: usize| open.get(i, s) == Some(&true);
-            // Containers dial published ports too; what their interface may is no matter here.
+            // Containers connect to published ports, too, so their interfaces may be included.
             let inner: Vec<bool> = view
                 .interfaces
                 .iter()
@@ -360,7 +361,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether everybody may dial this port already.
+    /// Whether an allow already opens this port to everybody.
     fn is_open(&self, protocol: u8, port: u16) -> bool {
         self.draft.allows.iter().any(|allow| {
             let specs = allow
@@ -376,7 +377,7 @@ impl Writer<'_> {
         })
     }
 
-    /// Whether an interface is an overlay's.
+    /// Whether an interface belongs to an overlay.
     fn is_inner(&self, name: &str) -> bool {
         let mut patterns = self
             .draft
@@ -390,13 +391,13 @@ impl Writer<'_> {
 /// Sources by interface.
 type Who = Vec<(usize, Vec<usize>)>;
 
-/// What one line accepts: service, interface, source.
+/// Cells that one line accepts: service, interface, source.
 struct Region {
     at: At,
     cells: Vec<(usize, usize, usize)>,
 }
 
-/// Who may by either; `None` if that is not one list.
+/// Union of two source lists; `None` if it would exceed [`PREFIXES_MAX`].
 pub(super) fn merge(a: &From, b: &From) -> Option<From> {
     let family = |nets: &[IpNet]| nets.first().map(|net| Family::of(net.addr()));
     match (a, b) {
@@ -422,7 +423,7 @@ fn whole(family: Family) -> IpNet {
     IpNet::new_assert(zero, 0)
 }
 
-/// Ports as they are written in `ports`: `"53"` for both of tcp and udp.
+/// Formats ports as entries of `ports`: `"53"` for both tcp and udp.
 fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>) -> Vec<String> {
     let mut by_protocol: Vec<(u8, Vec<port::PortRange>)> = Vec::new();
     for (protocol, list) in ranges {

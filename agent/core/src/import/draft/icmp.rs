@@ -8,7 +8,7 @@ use crate::net::addr::Family;
 use crate::policy::icmp;
 
 impl Writer<'_> {
-    /// ICMP beyond the safe core.
+    /// Writes ICMP types beyond the safe core.
     pub(super) fn icmp(&mut self, view: &View<'_>, covered: &Covered) {
         let everybody = |v: usize| {
             (0..view.interfaces.len()).all(|i| {
@@ -30,7 +30,7 @@ impl Writer<'_> {
         if open {
             return; // every protocol is, so this is
         }
-        // All of ICMPv6 is what people write who need neighbour discovery: the core has that.
+        // All of ICMPv6 is usually accepted for neighbour discovery, which the core has.
         if all && family == Family::V4 {
             self.draft.icmp[mine].all = true;
             return;
@@ -82,7 +82,7 @@ impl Writer<'_> {
         };
     }
 
-    /// Whether strangers are told that they may not.
+    /// Finds whether strangers are rejected rather than dropped.
     pub(super) fn reject(&mut self, view: &View<'_>, covered: &Covered) {
         let Some(s) = (0..view.sources.len()).find(|s| {
             let stranger = classes::stranger(view.family);

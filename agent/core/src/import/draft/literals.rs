@@ -1,16 +1,16 @@
-//! Sources as the rules write them.
+//! Sources as written in the rules.
 
 use super::{Covered, accepts_all};
 use crate::import::rule::{Rule, Span};
 use crate::import::view::View;
 
-/// A source as rules write it.
+/// A source as written in a rule.
 pub(super) struct Literal<'r> {
     pub(super) span: Span,
     pub(super) rule: &'r Rule,
 }
 
-/// Sources that rules name, in the order of the lines.
+/// Returns sources in the rules, in the order of the lines.
 pub(super) fn literals<'v>(view: &'v View<'_>) -> impl Iterator<Item = Literal<'v>> {
     let mut found: Vec<Literal<'v>> = rules_of(view)
         .flat_map(|rule| {
@@ -34,7 +34,7 @@ pub(super) fn names_source(rule: &Rule, span: Span) -> bool {
     rule.sources().any(|of| *of == span)
 }
 
-/// Sources that are accepted on every port, from everywhere, as rules write them. None if that is
+/// Returns sources that are accepted on every port and interface, as written in the rules. Empty if that is
 /// everybody: then the host is open, which is an allow.
 pub(super) fn full<'v>(view: &'v View<'_>, covered: &Covered) -> Vec<Literal<'v>> {
     let interfaces = 0..view.interfaces.len();

@@ -1,4 +1,4 @@
-//! The policy that says what the rules say, in the policy's words.
+//! The policy that is written from what the rules accept.
 
 mod allows;
 mod icmp;
@@ -16,11 +16,10 @@ use super::{At, Facts};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 
-/// More prefixes than this in one list are not written: who drops so many keeps them in a list of
-/// their own.
+/// Limit on prefixes in one list: so many are better kept in their own list of drops.
 const PREFIXES_MAX: usize = 20_000;
 
-/// A policy to be written.
+/// The policy, before it is text.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Draft {
     peers: Vec<Peer>,
@@ -56,12 +55,12 @@ struct Allow {
     interfaces: Vec<InterfacePattern>,
 }
 
-/// Who may.
+/// Sources of an allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum From {
-    /// Everybody, of both families.
+    /// Every address of both families.
     Any,
-    /// These; a whole family is its prefix of length 0.
+    /// These networks; a whole family is its prefix of length 0.
     Nets(Vec<IpNet>),
 }
 
@@ -71,16 +70,16 @@ struct IcmpTypes {
     some: Vec<u8>,
 }
 
-/// Something that rules say and no policy can.
+/// Something in the rules that a policy cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inexpressible {
-    /// The line that says it.
+    /// Its line.
     pub at: At,
     /// Why not.
     pub why: String,
 }
 
-/// Writes the policy for what was learned of one or both families.
+/// Writes the policy for one or both families.
 pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Inexpressible>) {
     let mut writer = Writer {
         facts,
@@ -140,7 +139,7 @@ struct Writer<'f> {
 }
 
 impl From {
-    /// The one family that it is of.
+    /// The family of all networks, if they have one.
     fn family(&self) -> Option<Family> {
         let nets = match self {
             Self::Any => return None,
@@ -164,7 +163,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A peer's network that contains pods is the rest of it: pods are believed on the interfaces of their overlay.
+    /// Cuts pod networks out of the networks of peers: pods are accepted only on their overlay's interfaces.
     fn leave_pods_out(&mut self) {
         let pods: Vec<IpNet> = self
             .draft

@@ -10,7 +10,7 @@ use crate::import::rule::Span;
 use crate::net::addr::{self, Family};
 
 impl Writer<'_> {
-    /// Gives everything a name of its own.
+    /// Gives everything a unique name.
     pub(super) fn name_all(&mut self) {
         let mut used: Vec<String> = self.draft.overlays.iter().map(|o| o.name.clone()).collect();
         for peer in &mut self.draft.peers {
@@ -62,7 +62,7 @@ fn unused(name: String, used: &mut Vec<String>) -> String {
     free
 }
 
-/// The name of a list: by what is not in it, where that is shorter.
+/// Names a list, by the networks it excludes if these are fewer.
 fn list_name(nets: &[IpNet], allow: &str) -> String {
     let Some(first) = nets.first() else {
         return format!("from-{allow}");
@@ -90,14 +90,14 @@ fn list_name(nets: &[IpNet], allow: &str) -> String {
     }
 }
 
-/// An address as a part of a name.
+/// Formats an address as a part of a name.
 fn plain(net: IpNet) -> String {
     let text = addr::short(net);
     let parts = text.split(['.', ':', '/']).filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("-")
 }
 
-/// Names for ports that people know by one.
+/// Names well-known ports.
 pub(super) fn service_name(ports: Option<&[String]>) -> String {
     let Some(ports) = ports else {
         return "everything".to_owned();
@@ -132,7 +132,7 @@ pub(super) fn service_name(ports: Option<&[String]>) -> String {
     }
 }
 
-/// A comment as a name, if it can be one.
+/// Turns a comment into a name, if possible.
 pub(super) fn name_of(comment: &str) -> Option<String> {
     let mut name = String::new();
     for c in comment.trim().chars() {

@@ -6,7 +6,7 @@ use super::PREFIXES_MAX;
 use crate::import::rule::Span;
 use crate::net::addr::{self, Family};
 
-/// Spans as few prefixes as they take.
+/// Covers spans with the fewest prefixes.
 pub(super) fn prefixes(family: Family, spans: &[Span]) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for (first, last) in spans {
@@ -25,7 +25,7 @@ pub(super) fn prefixes(family: Family, spans: &[Span]) -> Vec<IpNet> {
     nets
 }
 
-/// Without what is never the source of a packet: multicast, which is at the end of both families.
+/// Removes multicast, at the end of both families, which is never a source.
 pub(super) fn possible(family: Family, spans: Vec<Span>) -> Vec<Span> {
     let last_possible = match family {
         Family::V4 => addr::number(std::net::IpAddr::from([223, 255, 255, 255])),
@@ -38,7 +38,7 @@ pub(super) fn possible(family: Family, spans: Vec<Span>) -> Vec<Span> {
         .collect()
 }
 
-/// Spans that touch, as one.
+/// Joins adjacent spans.
 pub(super) fn joined(mut spans: Vec<Span>) -> Vec<Span> {
     spans.sort_unstable();
     let mut out: Vec<Span> = Vec::new();

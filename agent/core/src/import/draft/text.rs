@@ -8,11 +8,11 @@ use super::{Allow, Draft, From};
 use crate::net::addr::{self, Family};
 use crate::policy::icmp;
 
-/// Lists longer than this become a group.
+/// Longest list that is written on one line; longer ones become groups where they can.
 pub(super) const LIST_MAX: usize = 8;
 
 impl Draft {
-    /// As a file.
+    /// Formats the policy.
     pub(in crate::import) fn text(&self, head: &str) -> String {
         let mut out = format!("{head}version = 1\n");
         if !self.peers.is_empty() {
@@ -140,7 +140,7 @@ fn text(text: &str) -> String {
     format!("\"{text}\"")
 }
 
-/// A key is bare where it can be.
+/// Formats a key, without quotes if possible.
 fn key(name: &str) -> String {
     match name.contains('.') {
         true => text(name),

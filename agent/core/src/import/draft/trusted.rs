@@ -14,11 +14,11 @@ use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::UDP;
 
-/// Longest prefix of a private network that is taken for a pod network by its looks alone.
+/// Longest prefix of a private network that counts as a pod network without further evidence.
 const POD_PREFIX_MAX: u8 = 20;
 
 impl Writer<'_> {
-    /// Interfaces from which everything is accepted, to this host and through it.
+    /// Finds trusted interfaces: everything from them is accepted, to this host and through it.
     pub(super) fn trusted(&mut self, view: &View<'_>, covered: &mut Covered) {
         let sources = 0..view.sources.len();
         let all = |i: usize| {
@@ -41,7 +41,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The pattern that means this class of interfaces and no other; `None` if none does.
+    /// Finds a pattern that matches this class of interfaces and no other.
     fn pattern(&self, view: &View<'_>, interface: usize) -> Option<InterfacePattern> {
         let name = view.interfaces.get(interface)?;
         view.mentioned
@@ -57,7 +57,7 @@ impl Writer<'_> {
             .cloned()
     }
 
-    /// Pod networks among the sources that are accepted on every port, from everywhere.
+    /// Finds pod networks among the sources that are accepted on every port and interface.
     pub(super) fn overlays(&mut self, view: &View<'_>, covered: &mut Covered) {
         let literals = full(view, covered);
         for literal in &literals {
@@ -70,7 +70,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Peers among them.
+    /// Finds peers among them.
     pub(super) fn peers(&mut self, view: &View<'_>, covered: &mut Covered) {
         let interfaces = 0..view.interfaces.len();
         let forwards = interfaces
@@ -81,7 +81,7 @@ impl Writer<'_> {
             if inside.iter().all(|s| covered.covers(0, *s)) {
                 continue; // pods
             }
-            // Without a word about forwarding, the machine is a peer in every respect.
+            // If the rules do not forward anything, the machine is a peer in every respect.
             let through = !forwards
                 || inside
                     .iter()
@@ -99,7 +99,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Private networks that are accepted on interfaces of containers, to this host or through it.
+    /// Finds private networks that are accepted on interfaces of containers, to this host or through it.
     pub(super) fn on_their_interfaces(&mut self, view: &View<'_>, covered: &mut Covered) {
         for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
             let inside = view.within(literal.span);
@@ -144,8 +144,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether a network is one of pods: the host says so, its rules are about the interfaces of
-    /// containers, a distribution has it so, or it is private beside peers that are not.
+    /// Whether a network is a pod network: a fact of the host, rules for interfaces of containers, the default
+    /// of a distribution, or a private network beside peers with public addresses.
     fn is_pods(&self, view: &View<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
         if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
             return false;
@@ -195,7 +195,7 @@ impl Writer<'_> {
         }
     }
 
-    /// How flannel, or what looks like it, gets its packets from node to node.
+    /// Guesses the backend of flannel, or of an overlay like it.
     fn flannel(&self, view: &View<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
         let named = view
             .mentioned
@@ -229,15 +229,15 @@ impl Writer<'_> {
         (name.to_owned(), backend, patterns.collect())
     }
 
-    /// What an overlay accepts, it accepts from its own interfaces; the rest is closed on purpose.
+    /// Marks sources as covered by an overlay. It accepts them only from its own interfaces, on purpose.
     fn mark_overlay(&self, view: &View<'_>, covered: &mut Covered, sources: &[usize]) {
         for i in 0..view.interfaces.len() {
             sources.iter().for_each(|s| covered.cover(i, *s));
         }
     }
 
-    /// Networks of containers behind a bridge: masqueraded by nat, and let out; pods that are let
-    /// through and not in.
+    /// Finds networks of containers behind a bridge, which are masqueraded and forwarded, and pods that are
+    /// forwarded but may not reach this host.
     pub(super) fn behind_bridges(&mut self, view: &View<'_>, covered: &mut Covered) {
         for (net, behind, _) in &view.masqueraded {
             let bounds = addr::bounds(*net);
@@ -269,8 +269,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Who may send packets of an overlay's tunnel, by its address, is a peer: it sends in the name of
-    /// every pod.
+    /// Adds sources that may send tunnel packets as peers: they can send in the name of every pod.
     pub(super) fn tunnels(&mut self, view: &View<'_>, covered: &mut Covered) {
         for (protocol, port) in self.tunnel_ports() {
             let tunnel = |v: &usize| match view.services.get(*v).map(|service| &service.kind) {

@@ -1,4 +1,4 @@
-//! Compares the policy with the rules it was made from, packet by packet.
+//! Comparison of the policy with the rules it was made from, packet by packet.
 
 mod packets;
 mod sentence;
@@ -18,12 +18,12 @@ use crate::policy::reason::Reason;
 pub(super) use sentence::entry;
 use sentence::sentence;
 
-/// More packets than this are thinned: all pairs of what is asked for, but not all of everything.
+/// Above this number of packets the space is sampled: all pairs of values, but not all combinations.
 const PACKETS_MAX: usize = 600_000;
-/// Of a thinned axis, so many values meet every value of the others.
+/// Values of a sampled axis that are combined with every value of the others.
 const THIN: usize = 12;
 
-/// In which way policy and rules differ.
+/// Direction of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
@@ -36,51 +36,51 @@ pub enum Change {
 /// A difference, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Closed or new.
+    /// Direction.
     pub change: Change,
     /// Input or forward.
     pub hook: Hook,
-    /// What the policy says of these packets.
+    /// The policy's verdict.
     pub reason: Reason,
-    /// The difference in words.
+    /// The difference, as a sentence.
     pub sentence: String,
-    /// So many of the packets that were compared.
+    /// Number of compared packets.
     pub packets: usize,
-    /// The lines that decided, from the first on.
+    /// Lines that decided, in order.
     #[serde(skip)]
     pub lines: Vec<At>,
 }
 
-/// What a line of the rules did to packets, and what the policy does to the same.
+/// Packets that a line decided, by the policy's verdict on them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LinePackets {
-    /// It accepted them and so does the policy, for these reasons.
+    /// Reasons of the policy, where line and policy accept.
     pub kept: BTreeSet<Reason>,
-    /// Peers and overlays among their sources, for naming entries.
+    /// Peers and overlays among the sources of these, to name entries.
     pub sources: BTreeSet<IpAddr>,
-    /// It accepted them and the policy does not, for these reasons.
+    /// Reasons of the policy, where only the line accepts.
     pub closed: BTreeSet<Reason>,
-    /// The same, but from others on interfaces of an overlay, where nobody else is.
+    /// Whether there are such packets from foreign addresses on an overlay's interface, where only pods are.
     pub foreign: bool,
-    /// It did not accept them and the policy does, for these reasons.
+    /// Reasons of the policy, where only the policy accepts.
     pub opened: BTreeSet<Reason>,
-    /// It did not accept them and neither does the policy.
+    /// Whether there are packets that neither accepts.
     pub denied: bool,
 }
 
-/// What came of comparing.
+/// Result of a comparison.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Proof {
     pub fates: BTreeMap<At, LinePackets>,
     pub differences: Vec<Difference>,
     pub compared: usize,
-    /// Whether some packets were left out, for there being too many.
+    /// Whether the space was sampled.
     pub thinned: bool,
-    /// Ports that nat publishes, by the line that does.
+    /// Published ports, by their lines.
     pub published: Vec<(At, Published)>,
 }
 
-/// Whether a packet comes in by an interface of an overlay, but not from one of its addresses.
+/// Whether a packet arrives on an interface of an overlay, but not from one of its addresses.
 fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
     let mut overlays = policy.overlays.iter();
     overlays.any(|overlay| {
@@ -95,16 +95,16 @@ fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
     })
 }
 
-/// What differing packets have in common.
+/// Key by which differing packets are grouped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     family: Family,
     hook: Hook,
     change: Change,
     reason: Reason,
-    /// Replies and errors, or what starts something.
+    /// Whether these are replies and errors, not first packets.
     reply: bool,
-    /// For what is closed, the line that accepted it.
+    /// The line that accepted, where the policy does not.
     by: Option<At>,
 }
 
@@ -119,7 +119,7 @@ struct DiffGroup {
     packets: usize,
 }
 
-/// Compares over every kind of packet that rules or policy tell apart.
+/// Compares over every kind of packet that rules or policy distinguish.
 pub(super) fn compare(views: &[View<'_>], policy: &Policy) -> Proof {
     let mut proof = Proof::default();
     for view in views {
@@ -169,7 +169,7 @@ struct Run<'v, 'p> {
     proof: &'p mut Proof,
 }
 
-/// One packet to compare, by its place on the axes.
+/// One packet to compare, by its position on the axes.
 struct Case {
     probe: Probe,
     source: usize,
@@ -187,7 +187,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Whether a thinned axis leaves this value out, where others do not have their usual one.
+    /// Whether sampling leaves this value out, unless the other axes have their usual values.
     fn is_thin(index: usize, len: usize) -> bool {
         len > THIN && index != len - 1 && !index.is_multiple_of(len.div_ceil(THIN))
     }
@@ -249,7 +249,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// Whether a reason is the same story for whatever line accepted before.
+/// Whether differences with this reason are one group, whatever line accepted.
 fn is_told_once(reason: &Reason) -> bool {
     matches!(
         reason,

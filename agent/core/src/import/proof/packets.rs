@@ -64,7 +64,7 @@ impl Run<'_, '_> {
             if is_tcp && destination.is_multicast() {
                 continue; // there is no such thing
             }
-            // What nat rewrites does not get here by the port that was dialled.
+            // Packets rewritten by nat do not arrive with their original port.
             if self.is_diverted(*transport) && interface != "lo" {
                 continue;
             }
@@ -148,7 +148,7 @@ impl Run<'_, '_> {
         let view = self.view;
         for transport in transports {
             for state in classes::states(view.family, *transport, view.mentioned.untracked) {
-                // What is of the link is not passed on.
+                // Link-local packets are not forwarded.
                 let packet = view.packet(Hook::Forward, source, to, interface, *transport, *state);
                 if *state == CtState::Untracked && packet.hop_limit != 64 {
                     continue;

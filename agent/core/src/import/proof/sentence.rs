@@ -1,4 +1,4 @@
-//! Differences in words.
+//! Differences as sentences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::net::packet::Hook;
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
-/// A difference in words.
+/// Describes a group of differing packets.
 pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &DiffGroup) -> String {
     let change = match key.change {
         Change::Closed => "closed",
@@ -66,7 +66,7 @@ pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &DiffG
     format!("{change}: {said}")
 }
 
-/// The entry of a policy that has this reason.
+/// Names the policy's entry for this reason.
 pub(in crate::import) fn entry(reason: &Reason) -> String {
     match reason {
         Reason::Peers => "[peers]".into(),
@@ -94,7 +94,7 @@ pub(in crate::import) fn entry(reason: &Reason) -> String {
     }
 }
 
-/// Sources by the prefixes that files write, or by those that they are not.
+/// Describes sources by prefixes in the files, or by those that are excluded.
 fn who(view: &View<'_>, sources: &BTreeSet<usize>) -> String {
     if sources.len() == view.sources.len() {
         return "everybody".into();
@@ -118,7 +118,7 @@ fn who(view: &View<'_>, sources: &BTreeSet<usize>) -> String {
     few(names)
 }
 
-/// Names for sources, and whether some have none.
+/// Names of sources, and whether some have none.
 fn named(view: &View<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
     let mut left = sources.clone();
     let mut spans = view.literals.clone();
@@ -127,7 +127,7 @@ fn named(view: &View<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
             .iter()
             .map(|(net, _, _)| addr::bounds(*net)),
     );
-    // The widest first, so that a network is not told host by host.
+    // The widest first, so that a network is not listed host by host.
     spans.sort_by_key(|(first, last)| std::cmp::Reverse(last - first));
     spans.dedup();
     let mut names: Vec<String> = Vec::new();
@@ -238,7 +238,7 @@ fn what(view: &View<'_>, pile: &DiffGroup) -> String {
     few(names)
 }
 
-/// ` by eth0`, or nothing where it is all of them.
+/// Formats interfaces like ` by eth0`; empty for all of them.
 fn on(view: &View<'_>, interfaces: &BTreeSet<String>) -> String {
     if view.interfaces.iter().all(|name| interfaces.contains(name)) {
         return String::new();

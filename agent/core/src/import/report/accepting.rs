@@ -9,7 +9,7 @@ use crate::import::rule::{Rule, Test};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
-/// A line that accepts.
+/// Fate of a line that accepts.
 pub(super) fn accepting(
     policy: &Policy,
     packets: &LinePackets,
@@ -18,7 +18,7 @@ pub(super) fn accepting(
     why_not: impl Fn() -> String,
 ) -> (Fate, String) {
     let entries = entries(policy, packets, is_icmp, is_for_some);
-    // What is closed since it cannot be true is no loss.
+    // Spoofed and invalid packets are no loss.
     let lost = packets.closed.iter().any(|reason| {
         !matches!(
             reason,
@@ -63,11 +63,11 @@ pub(super) fn is_core(reason: &Reason) -> bool {
     )
 }
 
-/// The policy's entries that accept what a line accepted.
+/// Names the policy's entries that accept what a line accepted.
 fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: bool) -> String {
     let mut names: BTreeSet<String> = BTreeSet::new();
-    // What comes along with everything is worth naming only by itself: replies, and what the core
-    // accepts; peers and pods, whom a line for everybody is not there for.
+    // Replies, the safe core, peers and pods are accepted along with nearly every line, so they are named
+    // only where nothing else is.
     let rank = |reason: &Reason| match reason {
         Reason::Established => 0,
         Reason::Icmp if is_icmp => 3,
@@ -128,7 +128,7 @@ fn peers(policy: &Policy, packets: &LinePackets) -> Vec<String> {
     if names.len() > FEW { Vec::new() } else { names }
 }
 
-/// Why the policy does not accept what a line does, and what to do.
+/// Says why the policy does not accept what a line accepts, and what to do.
 pub(super) fn why_not(rule: &Rule, inexpressible: &[Inexpressible]) -> String {
     if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
         return why.why.clone();
@@ -153,7 +153,7 @@ pub(super) fn why_not(rule: &Rule, inexpressible: &[Inexpressible]) -> String {
     }
 }
 
-/// Whether some condition holds for no packet that was asked about.
+/// Whether some condition holds for no compared packet.
 pub(super) fn never(rule: &Rule) -> bool {
     rule.conditions
         .iter()

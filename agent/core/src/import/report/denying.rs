@@ -8,7 +8,7 @@ use crate::import::rule::{Rule, Target, Test};
 use crate::net::packet::CtState;
 use crate::policy::reason::Reason;
 
-/// A line that drops or refuses.
+/// Fate of a line that drops or rejects.
 pub(super) fn denying(
     rule: &Rule,
     packets: &LinePackets,
@@ -88,7 +88,7 @@ fn drops_invalid(rule: &Rule) -> bool {
     })
 }
 
-/// TCP flags that no connection has, and fragments: connection tracking takes care of both.
+/// Whether a rule matches TCP flags that no connection has, or fragments: connection tracking handles both.
 fn strange(rule: &Rule) -> bool {
     rule.conditions
         .iter()

@@ -11,7 +11,7 @@ use crate::import::{Parsed, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
 
-/// Everything that became of the lines of all files.
+/// Accounts for the lines of all files.
 pub(in crate::import) fn lines(
     parsed: &Parsed,
     policy: &Policy,
@@ -78,7 +78,7 @@ fn fate(
     }
 }
 
-/// Where a line stands.
+/// Position of a line: table, chain and rule.
 pub(super) struct Found<'r> {
     pub(super) table: String,
     pub(super) chain: &'r str,
@@ -104,7 +104,7 @@ fn find(parsed: &Parsed, at: At) -> Option<Found<'_>> {
     None
 }
 
-/// A line like `:INPUT DROP [0:0]`.
+/// Fate of a line like `:INPUT DROP [0:0]`.
 fn chain(
     parsed: &Parsed,
     found: &Found<'_>,

@@ -6,7 +6,7 @@ use crate::import::{Facts, classes};
 use crate::net::addr::Family;
 use crate::policy::{Policy, icmp};
 
-/// The classic holes.
+/// Finds common problems.
 pub(in crate::import) fn lints(views: &[View<'_>], policy: &Policy, facts: &Facts) -> Vec<Lint> {
     let mut lints = Vec::new();
     let of = |family| views.iter().find(|view| view.family == family);

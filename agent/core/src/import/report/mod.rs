@@ -1,4 +1,4 @@
-//! What became of every line, and what was wrong with the rules from the start.
+//! The account of every line, and problems that the rules already had.
 
 mod accepting;
 mod denying;
@@ -15,31 +15,31 @@ use super::rule::At;
 pub(super) use lines::lines;
 pub(super) use lints::lints;
 
-/// What became of a line.
+/// Fate of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// It is in the policy.
     Taken,
-    /// The safe core, or the way a policy works, has it.
+    /// The safe core covers it, or every policy does.
     Core,
-    /// Some program keeps it by itself and goes on doing so.
+    /// Another program manages it, and continues to.
     Beside,
-    /// It decides nothing.
+    /// It has no effect.
     Nothing,
     /// Only a part of it is in the policy.
     Partly,
-    /// The policy cannot say it.
+    /// A policy cannot express it.
     Left,
 }
 
 impl Fate {
-    /// Whether nothing of the line is lost.
+    /// Whether no part of the line is lost.
     pub fn is_whole(self) -> bool {
         !matches!(self, Self::Partly | Self::Left)
     }
 
-    /// One word.
+    /// The fate as one word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Taken => "taken",
@@ -52,7 +52,7 @@ impl Fate {
     }
 }
 
-/// A line and what became of it.
+/// A line and its account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Line {
     /// The file.
@@ -61,25 +61,25 @@ pub struct Line {
     pub line: usize,
     /// The line.
     pub text: String,
-    /// What became of it.
+    /// Its fate.
     pub fate: Fate,
-    /// Into which entry, or why not and what to do.
+    /// The entry that covers it, or why none does and what to do.
     pub words: String,
 }
 
-/// A classic hole.
+/// A problem of the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lint {
-    /// A name that stays the same.
+    /// Stable name.
     pub name: &'static str,
     /// What is wrong with the rules.
     pub sentence: String,
-    /// What the policy does about it, or what is left to do.
+    /// What the policy does about it, or what remains to be done.
     pub answer: String,
 }
 
 impl fmt::Display for Import {
-    /// The account for people.
+    /// Writes the account for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut file = "";
         for line in &self.lines {
@@ -124,7 +124,7 @@ impl fmt::Display for Import {
     }
 }
 
-/// ` (line 12)`, for what is not said by too many.
+/// Formats lines like ` (line 12)`.
 fn at_lines(lines: &[At]) -> String {
     let mut lines: Vec<usize> = lines
         .iter()

@@ -7,7 +7,7 @@ use crate::import::proof::Proof;
 use crate::import::rule::{At, Condition, Rule, Target};
 use crate::policy::Policy;
 
-/// Tables that a policy has nothing to do with.
+/// Fate of a line of a table that a policy does not replace.
 pub(super) fn other_table(
     found: &Found<'_>,
     policy: &Policy,
@@ -53,7 +53,8 @@ pub(super) fn other_table(
     )
 }
 
-/// What Docker masquerades: its networks on the way out, and containers that dial themselves.
+/// Whether a rule is one of Docker's: it masquerades networks on the way out, and containers that connect to
+/// themselves.
 fn is_dockers(rule: &Rule) -> bool {
     let conditions = || rule.conditions.iter();
     let mut outs = conditions()

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Chains;
 
-/// Chains that lead back to themselves, or lie between such: what is left when chains that nothing
-/// leads to, or that lead nowhere, are taken away again and again.
+/// Finds chains on a circle of jumps, or between two circles: the rest after repeatedly removing chains
+/// without jumps to them or from them.
 pub(super) fn circles(chains: &Chains) -> BTreeSet<&str> {
     let mut left: BTreeSet<&str> = chains.keys().map(String::as_str).collect();
     let next = |name: &str| {
@@ -39,7 +39,7 @@ pub(super) fn circles(chains: &Chains) -> BTreeSet<&str> {
     left
 }
 
-/// Chains that packets can get to from this one, itself first.
+/// Returns the chains that are reachable from this one, itself first.
 pub(in crate::import) fn reached<'c>(chains: &'c Chains, from: &'c str) -> Vec<&'c str> {
     let mut seen: Vec<&str> = vec![from];
     let mut next = 0;

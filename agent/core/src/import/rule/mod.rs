@@ -1,7 +1,7 @@
 //! What the rules of an iptables-save file mean: conditions and targets instead of words.
 //!
-//! Words: `iptables(8)` and `iptables-extensions(8)`. A word that is not known here stays in the rule
-//! as [`Test::Unknown`]; what that does is decided by whoever evaluates, and never widens a rule.
+//! Words: `iptables(8)` and `iptables-extensions(8)`. An unknown word becomes [`Test::Unknown`], which
+//! evaluation never lets widen a rule.
 
 mod graph;
 mod table;
@@ -23,13 +23,13 @@ pub(super) use values::{ACK, RST, SYN, has_ports, is_icmp};
 /// A line of one of the inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {
-    /// Which input.
+    /// Index of the input.
     pub input: usize,
     /// Its line, from 1.
     pub line: usize,
 }
 
-/// Numbers from first to last.
+/// First and last number.
 pub type Span = (u128, u128);
 
 /// Sets of `ipset save`, by name: addresses and networks.
@@ -38,24 +38,24 @@ pub type IpSets = BTreeMap<String, Vec<IpNet>>;
 /// One condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Whether it is the other way around: `!`.
+    /// Whether it is negated (`!`).
     pub negated: bool,
-    /// What is looked at.
+    /// The test.
     pub test: Test,
 }
 
-/// What a condition looks at.
+/// The test of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
     /// Source address in one of these.
     Source(Vec<Span>),
     /// Destination address in one of these.
     Destination(Vec<Span>),
-    /// Came in by.
+    /// Incoming interface.
     In(InterfacePattern),
-    /// Goes out by.
+    /// Outgoing interface.
     Out(InterfacePattern),
-    /// Of this protocol.
+    /// Protocol.
     Protocol(u8),
     /// Source port in one of these.
     SourcePorts(Vec<(u16, u16)>),
@@ -72,19 +72,19 @@ pub enum Test {
         /// `DNAT`.
         dnat: bool,
     },
-    /// The port that was dialled.
+    /// Original destination port.
     Dialled(u16, u16),
-    /// ICMP type, and code if one is asked for.
+    /// ICMP type, and code if given.
     Icmp(u8, Option<u8>),
     /// TTL or hop limit: from, to.
     HopLimit(u8, u8),
-    /// What the destination is to this host (`addrtype --dst-type`).
+    /// Type of the destination (`addrtype --dst-type`).
     To(Kind),
     /// Holds as long as a rate or number is not exceeded (true), or once it is (false).
     Rate(bool, String),
-    /// Always, or never.
+    /// Constant: true or false.
     Always(bool),
-    /// Words that are not known, or whose answer is not in the packet.
+    /// Words that are unknown, or that need more than the packet.
     Unknown(String),
 }
 
@@ -93,45 +93,45 @@ pub enum Test {
 pub enum Kind {
     /// An address of this host.
     Local,
-    /// Everybody on the link.
+    /// Broadcast.
     Broadcast,
-    /// A group.
+    /// Multicast.
     Multicast,
 }
 
-/// What happens to a packet that a rule fits.
+/// Target of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Counted, logged or marked; it goes on with the next rule.
+    /// Counts, logs or marks; the packet continues with the next rule.
     Continue(String),
-    /// Accepted.
+    /// Accepts.
     Accept,
-    /// Dropped.
+    /// Drops.
     Drop,
-    /// Refused.
+    /// Rejects.
     Reject,
-    /// Back to where the chain was jumped to from; in one of the kernel's own chains: its policy.
+    /// Returns to the calling chain; in a built-in chain, to its policy.
     Return,
-    /// On in this chain, and then here again.
+    /// Continues in this chain, and then here.
     Jump(String),
-    /// On in this chain, and not here again.
+    /// Continues in this chain, and not here.
     Goto(String),
-    /// Rewritten to this address and port (`DNAT`), or this port of the host (`REDIRECT`).
+    /// Rewrites the destination to this address and port (`DNAT`), or to this port of the host (`REDIRECT`).
     Dnat(Option<IpNet>, Option<u16>),
-    /// Source rewritten.
+    /// Rewrites the source.
     Masquerade,
-    /// A target that is not known. The packet is taken for lost.
+    /// An unknown target. The packet counts as dropped.
     Unknown(String),
 }
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Where it stands.
+    /// Its line.
     pub at: At,
-    /// All of these must hold.
+    /// Conditions, of which all must hold.
     pub conditions: Vec<Condition>,
-    /// Then this happens.
+    /// Target.
     pub target: Target,
     /// `-m comment`
     pub comment: Option<String>,
@@ -140,9 +140,9 @@ pub struct Rule {
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Whether packets that reach its end are accepted; `None` for chains of one's own.
+    /// Whether packets that reach its end are accepted; `None` for user-defined chains.
     pub accepts: Option<bool>,
-    /// Where it is declared.
+    /// Line of its declaration.
     pub at: Option<At>,
     /// Its rules in order.
     pub rules: Vec<Rule>,
@@ -151,7 +151,7 @@ pub struct Chain {
 /// Chains of one table, by name.
 pub type Chains = BTreeMap<String, Chain>;
 
-/// The tables of one family that matter.
+/// The relevant tables of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// IPv4 or IPv6.
@@ -163,7 +163,7 @@ pub struct Rules {
 }
 
 impl Condition {
-    /// Sources that it names, whether it is for them or for all others.
+    /// Sources that it names, negated or not.
     pub fn sources(&self) -> Option<&[Span]> {
         if let Test::Source(spans) = &self.test {
             return Some(spans);
@@ -171,7 +171,7 @@ impl Condition {
         None
     }
 
-    /// Destinations that it names, whether it is for them or for all others.
+    /// Destinations that it names, negated or not.
     pub fn destinations(&self) -> Option<&[Span]> {
         if let Test::Destination(spans) = &self.test {
             return Some(spans);
@@ -179,7 +179,7 @@ impl Condition {
         None
     }
 
-    /// The interface that it is for, by which packets come in.
+    /// Incoming interface, unless negated.
     pub fn interface(&self) -> Option<&InterfacePattern> {
         if let Test::In(pattern) = &self.test {
             return Some(pattern).filter(|_| !self.negated);
@@ -187,7 +187,7 @@ impl Condition {
         None
     }
 
-    /// The interface that it names, by which packets go out.
+    /// Outgoing interface, negated or not.
     pub fn out(&self) -> Option<&InterfacePattern> {
         if let Test::Out(pattern) = &self.test {
             return Some(pattern);
@@ -195,7 +195,7 @@ impl Condition {
         None
     }
 
-    /// The protocol that it is for.
+    /// Protocol, unless negated.
     pub fn protocol(&self) -> Option<u8> {
         if let Test::Protocol(number) = self.test {
             return Some(number).filter(|_| !self.negated);
@@ -205,7 +205,7 @@ impl Condition {
 }
 
 impl Target {
-    /// The chain that it leads to.
+    /// Chain of a jump or goto.
     pub fn chain(&self) -> Option<&str> {
         if let Self::Jump(to) | Self::Goto(to) = self {
             return Some(to);
@@ -215,18 +215,18 @@ impl Target {
 }
 
 impl Rule {
-    /// Sources that it is for.
+    /// Sources that are not negated.
     pub fn sources(&self) -> impl Iterator<Item = &Span> {
         let positive = self.conditions.iter().filter(|c| !c.negated);
         positive.filter_map(Condition::sources).flatten()
     }
 
-    /// Interfaces that it is for, by which packets come in.
+    /// Incoming interfaces that are not negated.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
         self.conditions.iter().filter_map(Condition::interface)
     }
 
-    /// Words that are not known, in the order of the rule.
+    /// Unknown words, in the order of the rule.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         self.conditions.iter().filter_map(|c| {
             if let Test::Unknown(words) = &c.test {
@@ -236,7 +236,7 @@ impl Rule {
         })
     }
 
-    /// Rates that a policy cannot say.
+    /// Rates, which a policy cannot express.
     pub fn rates(&self) -> impl Iterator<Item = &str> {
         self.conditions.iter().filter_map(|c| {
             if let Test::Rate(_, words) = &c.test {

@@ -1,4 +1,4 @@
-//! The chains of a table of iptables-save, read.
+//! The chains of one table, from iptables-save.
 
 use peerwall_proto::iptables;
 
@@ -7,7 +7,7 @@ use super::words::read;
 use super::{At, Chain, Chains, IpSets};
 use crate::net::addr::Family;
 
-/// A rule that makes no sense.
+/// An invalid rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::import) struct RuleError {
     pub line: usize,
@@ -15,7 +15,7 @@ pub(in crate::import) struct RuleError {
     pub help: &'static str,
 }
 
-/// The chains of a table.
+/// Reads the chains of a table.
 pub(in crate::import) fn chains(
     table: &iptables::Table,
     family: Family,
@@ -69,7 +69,7 @@ pub(in crate::import) fn chains(
     }
 }
 
-/// Targets that are written like a chain's name and are none, and chains that go in circles.
+/// Finds jumps to chains that do not exist, and circles of jumps.
 fn unknown_chains(chains: &Chains) -> Vec<RuleError> {
     let mut errors = Vec::new();
     for chain in chains.values() {

@@ -1,6 +1,6 @@
-//! Targets that let a packet continue, and targets that may do anything with it.
+//! Names of targets.
 
-/// Targets that let a packet go on.
+/// Targets after which a packet continues.
 pub(super) const CONTINUE: [&str; 27] = [
     "LOG",
     "NFLOG",
@@ -31,7 +31,7 @@ pub(super) const CONTINUE: [&str; 27] = [
     "NETMAP",
 ];
 
-/// Targets that may do anything with it.
+/// Targets with an unknown effect.
 pub(super) const OTHER: [&str; 10] = [
     "NFQUEUE",
     "QUEUE",

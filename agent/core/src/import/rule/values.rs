@@ -40,11 +40,11 @@ pub(super) fn address(text: &str, family: Family) -> Result<Span, Wrong> {
     let net = IpNet::new(host, len)
         .ok()
         .ok_or_else(|| wrong("the prefix is longer than the address"))?;
-    // As iptables does: host bits are cut off.
+    // iptables ignores host bits, too.
     Ok(addr::bounds(net.trunc()))
 }
 
-/// `None` for all protocols.
+/// Reads a protocol; `None` for all of them.
 pub(super) fn protocol(name: &str) -> Result<Option<u8>, Wrong> {
     let name = name.to_ascii_lowercase();
     let number = protocol::by_name(&name).or_else(|| name.parse().ok());
@@ -58,7 +58,7 @@ pub(super) fn protocol(name: &str) -> Result<Option<u8>, Wrong> {
     }
 }
 
-/// Services that people write by name, from `/etc/services`.
+/// Common names of ports, from `/etc/services`.
 const SERVICES: [(&str, u16); 22] = [
     ("ftp", 21),
     ("ssh", 22),
@@ -137,7 +137,7 @@ pub(super) fn tcp_flags(text: &str) -> Result<u8, Wrong> {
     Ok(bits)
 }
 
-/// Names of iptables for types and codes (`icmp_codes` in `extensions/libxt_icmp.h`), the usual ones.
+/// Common names of iptables for types and codes (`icmp_codes` in `extensions/libxt_icmp.h`).
 pub(super) fn icmp_name(family: Family, name: &str) -> Option<Test> {
     let (kind, code) = match (family, name) {
         (Family::V4, "echo-reply" | "pong") => (0, None),
@@ -174,7 +174,7 @@ pub(super) fn icmp_name(family: Family, name: &str) -> Option<Test> {
     Some(Test::Icmp(kind, code))
 }
 
-/// Whether the packets of a family have types of ICMP under this protocol.
+/// Whether this protocol is the family's ICMP.
 pub(in crate::import) fn is_icmp(family: Family, protocol: u8) -> bool {
     matches!(
         (family, protocol),
@@ -182,7 +182,7 @@ pub(in crate::import) fn is_icmp(family: Family, protocol: u8) -> bool {
     )
 }
 
-/// Whether a protocol has ports that iptables can look at.
+/// Whether iptables can match ports of a protocol.
 pub(in crate::import) fn has_ports(protocol: u8) -> bool {
     port::has_ports(protocol)
 }

@@ -38,7 +38,7 @@ struct Reader<'w> {
     next: usize,
     family: Family,
     sets: &'w IpSets,
-    /// The last `-m`.
+    /// Module of the last `-m`.
     module: String,
     conditions: Vec<Condition>,
     comment: Option<String>,
@@ -68,7 +68,7 @@ impl Reader<'_> {
                 negated = true;
                 continue;
             }
-            // As older iptables wrote it: `-s ! 10.0.0.0/8`.
+            // Syntax of older iptables: `-s ! 10.0.0.0/8`.
             if self.words.get(self.next).is_some_and(|next| next == "!") {
                 self.next += 1;
                 negated = true;
@@ -107,7 +107,7 @@ impl Reader<'_> {
                     None => Test::Always(true),
                 }
             }
-            // No packet that is asked about is a fragment behind the first.
+            // No evaluated packet is a later fragment.
             "-f" | "--fragment" => Test::Always(false),
             "-m" | "--match" => {
                 self.module = self.value(word)?;
@@ -136,7 +136,7 @@ impl Reader<'_> {
                 let text = format!("-m {}", self.module);
                 self.push(negated, Test::Unknown(text));
             }
-            // Without options: three an hour, bursts of five.
+            // Default: three an hour, bursts of five.
             "limit" if bare => self.push(negated, Test::Rate(true, "-m limit".into())),
             _ => {}
         }
@@ -191,7 +191,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `limit`, `hashlimit`, `connlimit` and `recent` hold or not by what was before.
+    /// Reads options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier packets.
     fn rate_or_unknown(&mut self, word: &str, negated: bool) -> Result<(), Wrong> {
         let text = self.gather(word);
         let module = self.module.clone();
@@ -206,7 +206,7 @@ impl Reader<'_> {
             ("hashlimit", "--hashlimit-above") | ("connlimit", "--connlimit-above") => {
                 Test::Rate(false, text)
             }
-            // How it counts, not whether.
+            // Options about how it counts.
             ("hashlimit", word) if word.starts_with("--hashlimit-") => return Ok(()),
             ("connlimit", "--connlimit-mask" | "--connlimit-saddr" | "--connlimit-daddr") => {
                 return Ok(());
@@ -231,7 +231,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The words of the last rate, to add to.
+    /// Words of the last rate, to extend.
     fn rate(&mut self) -> Option<&mut String> {
         match self.conditions.last_mut().map(|c| &mut c.test) {
             Some(Test::Rate(_, text)) => Some(text),
@@ -239,7 +239,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A word with what looks like its values.
+    /// Collects a word and its likely values.
     fn gather(&mut self, word: &str) -> String {
         let mut text = word.to_owned();
         while let Some(next) = self.words.get(self.next)
@@ -261,7 +261,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// `None` for `+`, which is every interface.
+    /// Reads an interface; `None` for `+`, which matches every interface.
     fn interface(&mut self, option: &str) -> Result<Option<InterfacePattern>, Wrong> {
         let name = self.value(option)?;
         let (name, is_prefix) = match name.strip_suffix('+') {
@@ -401,11 +401,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Options behind `-j`; modules may still follow.
+    /// Reads options after `-j`; modules may still follow.
     fn target_option(&mut self, word: &str) -> Result<(), Wrong> {
         match (word, &mut self.target) {
             ("-m" | "--match", _) => {
-                // iptables-save writes matches first; by hand they may follow.
+                // iptables-save writes matches first; hand-written rules may have them here.
                 let target = self.target.take();
                 self.option(word, false)?;
                 while let Some(next) = self.word() {
@@ -437,7 +437,7 @@ impl Reader<'_> {
     }
 }
 
-/// `10.1.2.3:80`, `[2001:db8::1]:80`, `10.1.2.3`
+/// Reads `10.1.2.3:80`, `[2001:db8::1]:80` or `10.1.2.3`.
 fn destination(text: &str) -> (Option<IpNet>, Option<u16>) {
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
         return (Some(socket.ip().into()), Some(socket.port()));

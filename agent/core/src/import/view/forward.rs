@@ -9,13 +9,13 @@ use crate::net::addr;
 use crate::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
 
 impl<'r> View<'r> {
-    /// Whether something of a source that comes in here may go through, by a line that no program
-    /// keeps.
+    /// Whether some packet of a source from this interface is forwarded, by a line that no program
+    /// manages.
     pub(in crate::import) fn forwards(&self, interface: usize, source: usize) -> bool {
         self.forwards.get(interface, source) == Some(&true)
     }
 
-    /// Whether an answer to somebody behind this host goes through it.
+    /// Whether replies to hosts behind this one are forwarded.
     pub(in crate::import) fn replies_pass(&self) -> bool {
         let stranger = classes::stranger(self.family);
         let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
@@ -48,7 +48,7 @@ impl<'r> View<'r> {
         })
     }
 
-    /// Whether every new packet of a source that comes in here may go through.
+    /// Whether every new packet of a source from this interface is forwarded.
     pub(in crate::import) fn passes_all(&self, interface: usize, source: usize) -> bool {
         let (Some(interface), Some(source)) =
             (self.interfaces.get(interface), self.sources.get(source))
@@ -67,7 +67,7 @@ impl<'r> View<'r> {
         })
     }
 
-    /// Whether new packets of a source that come in here may go out to strangers.
+    /// Whether new packets of a source from this interface are forwarded to strangers.
     pub(in crate::import) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
         let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
         let out = self
@@ -81,7 +81,7 @@ impl<'r> View<'r> {
         })
     }
 
-    /// Whether something may go through, and whether by a line that no program keeps.
+    /// Whether some packet is forwarded, and whether by a line that no program manages.
     pub(super) fn some_way_through(
         &self,
         narrow: &RulesForSource<'_>,
@@ -144,7 +144,7 @@ impl<'r> View<'r> {
         })
     }
 
-    /// A packet to a published port, as it gets to its hook.
+    /// A packet to a published port, as its hook sees it.
     pub(in crate::import) fn dialled(
         &self,
         port: &Published,
@@ -180,7 +180,7 @@ impl<'r> View<'r> {
         }
     }
 
-    /// The interface that an address is behind, as far as rules tell.
+    /// The interface towards an address, as far as rules tell.
     fn way_to(&self, to: IpAddr) -> String {
         let behind = self
             .masqueraded

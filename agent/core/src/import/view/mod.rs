@@ -1,7 +1,7 @@
-//! What the rules of one family accept, learned by asking them about one packet of each kind.
+//! What the rules of one family accept, found by evaluating one packet of each kind.
 //!
-//! However the rules are written, with negations, chains, returns and drops in front of accepts, this
-//! is what they mean; the policy is written from it.
+//! Negations, chains, returns and drops before accepts make no difference here. The policy is written from
+//! this.
 
 mod forward;
 
@@ -19,42 +19,41 @@ use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 
-/// What is known of one family.
+/// Packets that the rules of one family accept.
 pub(super) struct View<'r> {
     pub family: Family,
     pub rules: &'r Rules,
     pub mentioned: Mentioned,
     pub sources: Vec<Sources>,
     pub services: Vec<Service>,
-    /// Where packets come in, but for `lo`.
+    /// Incoming interfaces, except `lo`.
     pub interfaces: Vec<String>,
-    /// Where packets go out.
+    /// Outgoing interfaces.
     pub out_interfaces: Vec<String>,
     /// Addresses of this host.
     pub host: Vec<IpAddr>,
-    /// Other destinations that rules of the input hook name.
+    /// Destinations in rules of the input hook that are no address of this host, such as multicast.
     pub other_destinations: Vec<IpAddr>,
-    /// Destinations of packets that go through.
+    /// Destinations of forwarded packets.
     pub forward_destinations: Vec<IpAddr>,
     pub published: Vec<Published>,
     pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
-    /// For each interface, source and service: the line that accepts it for this host.
+    /// The line that accepts a packet for this host, by interface, source and service.
     accepted: Grid<Vec<Option<At>>>,
-    /// For each interface and source, whether some new packet, of those that nobody published, may
-    /// go through by a line that no program keeps.
+    /// Whether some new packet to no published port is forwarded, by a line that no program manages.
     forwards: Grid<bool>,
-    /// Whether some may, by any line.
+    /// Whether any such packet is forwarded, by any line.
     pub lets_through: bool,
-    /// What rules name as sources.
+    /// Sources that rules name.
     pub literals: Vec<Span>,
-    /// Lines that some program keeps.
+    /// Lines that a program manages.
     managed: BTreeSet<At>,
 }
 
-/// Stands for a chain that no line declares.
+/// Stands for a line of a chain that no line declares.
 const NOWHERE: At = At { input: 0, line: 0 };
 
-/// Stand for this host and for others where nothing is known: RFC 5737, RFC 3849.
+/// Address of this host if none is known, from the documentation ranges (RFC 5737, RFC 3849).
 fn host_of(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([192, 0, 2, 254]),
@@ -69,7 +68,7 @@ fn elsewhere(family: Family) -> IpAddr {
     }
 }
 
-/// Destinations that rules name which packets for this host meet.
+/// Destinations in the rules that packets for this host traverse.
 fn destinations_at_input(rules: &Rules) -> Vec<Span> {
     let chains = rule::reached(&rules.filter, "INPUT");
     let rules = chains
@@ -96,7 +95,7 @@ fn managed_lines(rules: &Rules) -> BTreeSet<At> {
 }
 
 impl<'r> View<'r> {
-    /// `more` is what else packets should be told apart by.
+    /// `more` are further values by which packets are distinguished.
     pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Mentioned) -> Self {
         let family = rules.family;
         let mut mentioned = mentions::of_rules(&rules.filter);
@@ -137,7 +136,7 @@ impl<'r> View<'r> {
         let (host, other_destinations) = classes::destinations(family, &at_input, host_of(family))
             .into_iter()
             .partition(usual);
-        // Where it is not known which addresses are this host's, each may be.
+        // If the addresses of this host are not known, each may be one.
         let host: Vec<IpAddr> = if local.is_empty() { host } else { local };
         Self {
             family,
@@ -160,7 +159,7 @@ impl<'r> View<'r> {
         }
     }
 
-    /// Asks the rules about every packet for this host.
+    /// Evaluates the rules for every packet to this host, and for some through it.
     pub(super) fn learned(mut self) -> Self {
         let size = (self.interfaces.len(), self.sources.len());
         let mut accepted = Grid::new(size.0, size.1, Vec::new());
@@ -183,14 +182,14 @@ impl<'r> View<'r> {
         self
     }
 
-    /// The line that accepts such packets for this host; `None` unless all of them are.
+    /// Returns the line that accepts such packets for this host; `None` unless all of them are accepted.
     pub(super) fn accepts(&self, interface: usize, source: usize, service: usize) -> Option<At> {
         let lines = self.accepted.get(interface, source)?;
         lines.get(service).copied().flatten()
     }
 
-    /// The same for an allow, which opens a port for whatever it is published to as well: `None` too if
-    /// that may not be dialled.
+    /// The same for an allow, which also opens published ports: `None` if the rules do not accept
+    /// connections to where they lead.
     pub(super) fn opens(&self, interface: usize, source: usize, service: usize) -> Option<At> {
         let line = self.accepts(interface, source, service)?;
         let kind = &self.services.get(service)?.kind;
@@ -241,7 +240,7 @@ impl<'r> View<'r> {
         line
     }
 
-    /// States of packets that are not of a connection already.
+    /// States of packets that belong to no known connection.
     fn starting(&self, transport: Transport) -> impl Iterator<Item = CtState> + use<> {
         let states = classes::states(self.family, transport, false)
             .iter()
@@ -250,7 +249,7 @@ impl<'r> View<'r> {
         states.filter(move |state| match state {
             CtState::New => true,
             CtState::Invalid | CtState::Untracked => is_icmp,
-            // Errors that belong to a connection come in with its replies, or by a rule for them.
+            // Errors of a connection are accepted with its replies, or by their own rule.
             CtState::Related | CtState::Established => false,
         })
     }
@@ -264,7 +263,7 @@ impl<'r> View<'r> {
         transport: Transport,
         state: CtState,
     ) -> Packet {
-        // An answer to a DHCP client, as it is before this host has an address.
+        // A reply to a DHCP client comes before this host has an address.
         let is_offer = matches!(
             transport,
             Transport::Ports {
@@ -287,12 +286,12 @@ impl<'r> View<'r> {
         }
     }
 
-    /// Whether some program keeps a line.
+    /// Whether a program manages a line.
     pub(super) fn is_managed(&self, at: At) -> bool {
         self.managed.contains(&at)
     }
 
-    /// Whether most of what a source asks for is refused aloud.
+    /// Whether more requests of a source are rejected than dropped.
     pub(super) fn refuses(&self, interface: usize, source: usize) -> bool {
         let (Some(interface), Some(source)) =
             (self.interfaces.get(interface), self.sources.get(source))
@@ -333,7 +332,7 @@ impl<'r> View<'r> {
         refused > dropped
     }
 
-    /// Sources that lie wholly in a prefix or span.
+    /// Sources that lie entirely in a span.
     pub(super) fn within(&self, (first, last): Span) -> Vec<usize> {
         let inside = |source: &Sources| source.spans.iter().all(|(a, b)| first <= *a && *b <= last);
         (0..self.sources.len())
@@ -341,7 +340,7 @@ impl<'r> View<'r> {
             .collect()
     }
 
-    /// Whether a service is one of a family's ICMP types.
+    /// ICMP services: index, type and code.
     pub(super) fn icmp(&self) -> impl Iterator<Item = (usize, u8, u8)> {
         self.services
             .iter()
