@@ -187,7 +187,7 @@ fn datagram(kind: u16, flags: u16, seq: u32, request: Vec<u8>) -> Vec<u8> {
 /// Reads an answer to [`dump`] of this protocol.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>, protocol: u8) -> Result<Socket, DecodeError> {
     let cut = || DecodeError::Truncated {
         what: "inet_diag_msg",

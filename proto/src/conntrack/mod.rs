@@ -1,4 +1,4 @@
-//! Connections as connection tracking knows them (ctnetlink).
+//! Connections of connection tracking (ctnetlink).
 //!
 //! Layout: `enum ctattr_type` and its neighbours in
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; written by `ctnetlink_fill_info()` in
@@ -18,9 +18,9 @@ const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 
 /// `AF_UNSPEC`: of both families.
 const AF_UNSPEC: u8 = 0;
-/// `IPS_SEEN_REPLY`: packets went both ways.
+/// `IPS_SEEN_REPLY`: packets in both directions were seen.
 pub const IPS_SEEN_REPLY: u32 = 1 << 1;
-/// `IPS_ASSURED`: not the first to be forgotten when the table is full.
+/// `IPS_ASSURED`: not evicted early when the table is full.
 pub const IPS_ASSURED: u32 = 1 << 2;
 /// `IPS_CONFIRMED`: in the table.
 pub const IPS_CONFIRMED: u32 = 1 << 3;
@@ -38,7 +38,7 @@ const ECHO_REQUEST_V6: u8 = 128;
 pub mod tcp_state {
     /// `TCP_CONNTRACK_NONE`
     pub const NONE: u8 = 0;
-    /// `TCP_CONNTRACK_SYN_SENT`: nobody has answered.
+    /// `TCP_CONNTRACK_SYN_SENT`: no reply yet.
     pub const SYN_SENT: u8 = 1;
     /// `TCP_CONNTRACK_ESTABLISHED`
     pub const ESTABLISHED: u8 = 3;
@@ -50,7 +50,7 @@ pub mod tcp_state {
     pub const TIME_WAIT: u8 = 7;
     /// `TCP_CONNTRACK_CLOSE`: reset.
     pub const CLOSE: u8 = 8;
-    /// `TCP_CONNTRACK_SYN_SENT2`: both sides have asked, and none has answered.
+    /// `TCP_CONNTRACK_SYN_SENT2`: both sides sent a SYN.
     pub const SYN_SENT2: u8 = 9;
 }
 
@@ -120,25 +120,25 @@ attributes! {
 
     /// `enum ctattr_protoinfo`
     ProtocolInfo {
-        /// What is known of a TCP connection.
+        /// State of a TCP connection.
         tcp: Nested<TcpInfo> = 1,
     }
 
     /// `enum ctattr_type`: a connection.
     Connection {
-        /// Packets of who began it, before any rewriting.
+        /// Original direction, before any rewriting.
         original: Nested<Tuple> = 1,
-        /// Packets that answer them.
+        /// Reply direction.
         reply: Nested<Tuple> = 2,
         /// `enum ip_conntrack_status`
         status: u32 = 3,
-        /// What is known besides, by protocol.
+        /// State of the protocol.
         protocol_info: Nested<ProtocolInfo> = 4,
-        /// Seconds until it is forgotten, unless there are packets.
+        /// Seconds until it expires without packets.
         timeout: u32 = 7,
-        /// Its number; with it, nothing else is meant that came to be meanwhile.
+        /// Identifier, which tells it from a later connection with the same tuple.
         id: u32 = 12,
-        /// The zone that it is tracked in, unless that is 0.
+        /// Zone, unless that is 0.
         zone: u16 = 18,
     }
 }
@@ -184,9 +184,9 @@ impl Tuple {
         }
     }
 
-    /// The answers to packets from one address and port to another.
+    /// Replies to packets from one address and port to another.
     fn answering(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
-        // The identifier of an echo stands where the source port is, in both directions.
+        // The identifier of an echo is in place of the source port, in both directions.
         let (source, destination) = match protocol {
             IPPROTO_ICMP | IPPROTO_ICMPV6 => (from.port(), to.port()),
             _ => (to.port(), from.port()),

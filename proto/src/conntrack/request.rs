@@ -19,13 +19,13 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 /// `IPCTNL_MSG_CT_DELETE`
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 
-/// Asks for every connection, of both families.
+/// Builds a request for every connection of both families.
 pub fn dump() -> Message {
     Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
 }
 
-/// Asks for the connection whose answers go from one address and port to another: what a socket sees, also
-/// where the destination was rewritten before it came there.
+/// Builds a request for the connection whose replies go from one address and port to another. These are what
+/// a socket sees, even if the destination was rewritten before.
 ///
 /// # Errors
 /// [`TooLong`]; never, since addresses are short.
@@ -55,8 +55,8 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
 }
 
-/// The TCP part of an entry for a connection that is open already: with the window scales that the two sides
-/// agreed on, and without a check of sequence numbers, since nothing of its history is known.
+/// The TCP part of an entry for a connection that is already open, with the negotiated window scales and
+/// without checks of sequence numbers, since its history is unknown.
 pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {
     let flags = TCP_FLAG_WINDOW_SCALE | TCP_FLAG_SACK_PERM | TCP_FLAG_BE_LIBERAL;
     ProtocolInfo {
@@ -87,7 +87,7 @@ pub fn create(
     let new = Connection {
         original: Some(Nested(Tuple::between(protocol, from, to))),
         reply: Some(Nested(Tuple::answering(protocol, from, to))),
-        // Kernels refuse a status that would take IPS_CONFIRMED away (`ctnetlink_change_status()`).
+        // Kernels refuse a status that would clear IPS_CONFIRMED (`ctnetlink_change_status()`).
         status: Some(IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED),
         protocol_info: info.map(Nested),
         timeout: Some(timeout_seconds),

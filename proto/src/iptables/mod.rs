@@ -1,9 +1,8 @@
 //! The text of `iptables-save` and `iptables-restore`: tables, chains and rules as words.
 //!
-//! What a word means is not known here, and none gets lost: `parse(print(save)) == save`. Read as
-//! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c` read it, and
-//! printed as `xtables_save_string()` in `libxtables/xtables.c` prints it. The files people write by
-//! hand have `-I`, `-N` and `-P` too, so these are read as well.
+//! Words have no meaning here, and none is lost: `parse(print(save)) == save`. Parsed like
+//! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c`, printed like
+//! `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in hand-written files.
 
 mod read;
 
@@ -14,7 +13,7 @@ pub use read::{Line, line, parse, words};
 /// A whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Save {
-    /// Its tables in their order.
+    /// Tables, in order.
     pub tables: Vec<Table>,
 }
 
@@ -38,20 +37,20 @@ pub struct Table {
 pub struct Chain {
     /// Its name.
     pub name: String,
-    /// `ACCEPT` or `DROP` for one of the kernel's own chains; `None` (written `-`) for others.
+    /// `ACCEPT` or `DROP` of a built-in chain; `None` (written `-`) for others.
     pub policy: Option<String>,
-    /// Packets and bytes it counted.
+    /// Packet and byte counters.
     pub counters: Option<(u64, u64)>,
     /// Its line, from 1.
     pub line: usize,
 }
 
-/// Where in its chain a rule goes.
+/// Position of a rule in its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
-    /// `-A`: behind the last.
+    /// `-A`: after the last.
     Append,
-    /// `-I`: as this one, from 1.
+    /// `-I`: at this position, from 1.
     Insert(usize),
 }
 
@@ -60,11 +59,11 @@ pub enum Position {
 pub struct Rule {
     /// Its chain.
     pub chain: String,
-    /// Where in it.
+    /// Position in the chain.
     pub position: Position,
-    /// Packets and bytes it counted.
+    /// Packet and byte counters.
     pub counters: Option<(u64, u64)>,
-    /// What stands behind `-A CHAIN`, without quotes.
+    /// Words after `-A CHAIN`, without quotes.
     pub words: Vec<String>,
     /// Its line, from 1.
     pub line: usize,
@@ -79,7 +78,7 @@ pub struct TextError {
     pub text: String,
     /// What is wrong with it.
     pub why: String,
-    /// What would do.
+    /// How it should be written.
     pub help: &'static str,
 }
 
@@ -95,13 +94,13 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
-/// The names of iptables' tables.
+/// Names of iptables' tables.
 pub const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
-/// Chains that are there without a declaration.
+/// Chains that need no declaration.
 pub const BUILTIN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
-/// A word as iptables-save prints it.
+/// Quotes a word like iptables-save.
 fn quoted(word: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '\\' | '\'');
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,8 +1,8 @@
-//! Reads the text of iptables-save.
+//! Parser of iptables-save and rules files.
 
 use super::{BUILTIN, Chain, Position, Rule, Save, TABLES, Table, TextError};
 
-/// Why a line cannot be read, and what would do.
+/// Reason why a line cannot be read, and how it should be written.
 type Wrong = (String, &'static str);
 
 /// Reads a whole file.
@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
 #[derive(Default)]
 struct Reader {
     save: Save,
-    /// The table whose COMMIT has not come yet.
+    /// The table before its COMMIT.
     open: Option<Table>,
     errors: Vec<TextError>,
     number: usize,
@@ -124,7 +124,7 @@ pub enum Line<'t> {
     Chain {
         /// Name.
         name: &'t str,
-        /// `ACCEPT`, `DROP` or `-`, unless somebody wrote something else.
+        /// `ACCEPT`, `DROP` or `-` in a valid file.
         policy: &'t str,
         /// Packets and bytes.
         counters: Option<(u64, u64)>,
@@ -218,7 +218,7 @@ fn set_policy(
         counters,
         line,
     };
-    // Declared again, as hand-written files do by `-P`: the last one counts.
+    // The last declaration counts; `-P` in hand-written files is another one.
     match table.chains.iter_mut().find(|old| old.name == name) {
         Some(old) => *old = chain,
         None => table.chains.push(chain),
@@ -226,7 +226,7 @@ fn set_policy(
     Ok(())
 }
 
-/// `[1:60]`
+/// Reads `[1:60]`.
 fn counters(text: &str) -> Option<(u64, u64)> {
     let (packets, bytes) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
     Some((packets.parse().ok()?, bytes.parse().ok()?))
@@ -256,7 +256,7 @@ fn command(
             return set_policy(table, &name, &policy, None, number);
         }
         "-N" | "--new-chain" => return set_policy(table, &chain()?, "-", None, number),
-        // Nothing is there yet that could be taken away.
+        // Without rules above, there is nothing to delete.
         "-F" | "--flush" | "-X" | "--delete-chain" | "-Z" | "--zero" if table.rules.is_empty() => {
             return Ok(());
         }
@@ -300,8 +300,8 @@ fn command(
     Ok(())
 }
 
-/// Splits a line as iptables-restore does: at blanks, but not within `"`; there, `\` takes the next
-/// character as it is.
+/// Splits a line like iptables-restore: at blanks, except within `"`, where `\` escapes the next
+/// character.
 ///
 /// # Errors
 /// A sentence about a `"` that is never closed.

@@ -1,4 +1,4 @@
-//! What the kernel answers: acks, errors with extended acks, the end of a dump.
+//! Answers of the kernel: acks, errors with extended acks, the end of a dump.
 //!
 //! Layout: `struct nlmsgerr` and `enum nlmsgerr_attrs` in `include/uapi/linux/netlink.h`, written
 //! by `netlink_ack()` in `net/netlink/af_netlink.c`. neli's reader of these cannot take acks that
@@ -21,7 +21,7 @@ pub struct Ack {
     pub seq: u32,
     /// 0 for success, else a positive errno.
     pub errno: i32,
-    /// The kernel's own words (extended ack), if it had any.
+    /// Message of the extended ack, if there is one.
     pub message: Option<String>,
     /// Offset in bytes, from the start of the request's header, of the attribute that was refused.
     pub offset: Option<u32>,
@@ -30,11 +30,11 @@ pub struct Ack {
 /// Reads an ack or an error; `None` if the message is neither, nor the end of a dump.
 ///
 /// # Errors
-/// [`DecodeError`] if it says it is one and is cut short.
+/// [`DecodeError`] if it is one and is truncated.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Ack>, DecodeError> {
     let tlvs = match raw.kind {
         NLMSG_ERROR => error_attributes(raw)?,
-        // The dump's errno stands in the first four bytes, extended attributes behind it.
+        // The dump's errno is in the first four bytes, followed by extended attributes.
         NLMSG_DONE => raw.payload.get(4..).unwrap_or_default(),
         _ => return Ok(None),
     };
@@ -73,8 +73,8 @@ fn read_extended(tlvs: &[u8], ack: &mut Ack) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Where the extended attributes start: behind the request's header, and behind its payload too
-/// unless the kernel capped it.
+/// Offset of the extended attributes: after the request's header, and after its payload, too, unless the
+/// kernel capped it.
 fn error_attributes<'a>(raw: &RawMessage<'a>) -> Result<&'a [u8], DecodeError> {
     if raw.flags & NLM_F_ACK_TLVS == 0 {
         return Ok(&[]);

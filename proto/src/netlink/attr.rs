@@ -19,7 +19,7 @@ pub const NLA_F_NET_BYTEORDER: u16 = 1 << 14;
 const NLA_TYPE_MASK: u16 = !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
 const HEADER_BYTES: usize = 4;
 
-/// Why bytes are not the value they should be.
+/// Reason why bytes cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
     /// The input ends inside something. `at` is the offset in bytes where that something starts.
@@ -29,13 +29,13 @@ pub enum DecodeError {
         /// Offset in bytes from the start of the input.
         at: usize,
     },
-    /// A length field says something impossible.
+    /// A length field has an impossible value.
     Length {
         /// What was being read.
         what: &'static str,
         /// Offset in bytes from the start of the input.
         at: usize,
-        /// What the length field holds.
+        /// Value of the length field.
         len: usize,
     },
     /// An attribute has a payload of the wrong size.
@@ -52,7 +52,7 @@ pub enum DecodeError {
         /// The attribute's type number within its parent.
         attribute: u16,
     },
-    /// Nested deeper than anything the kernel writes.
+    /// Nested more deeply than anything the kernel writes.
     Depth,
     /// A message lacks an attribute without which it means nothing.
     Missing(&'static str),

@@ -8,13 +8,13 @@ use crate::netlink::attr::{Attrs, DecodeError, u32_from_register};
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
-/// `RTM_NEWADDR`: an address, or news of one.
+/// `RTM_NEWADDR`: a new or changed address, or an entry of a list.
 pub const RTM_NEWADDR: u16 = 20;
-/// `RTM_DELADDR`: it is gone.
+/// `RTM_DELADDR`: a deleted address.
 pub const RTM_DELADDR: u16 = 21;
 /// `RTM_GETADDR`
 pub(crate) const RTM_GETADDR: u16 = 22;
-/// `RTNLGRP_IPV4_IFADDR`: the group that IPv4 addresses are announced to.
+/// `RTNLGRP_IPV4_IFADDR`: the multicast group for IPv4 addresses.
 pub const RTNLGRP_IPV4_IFADDR: u32 = 5;
 /// `RTNLGRP_IPV6_IFADDR`: the same for IPv6.
 pub const RTNLGRP_IPV6_IFADDR: u32 = 9;
@@ -32,14 +32,14 @@ pub struct InterfaceAddress {
     pub interface: u32,
     /// The address of this host.
     pub address: IpAddr,
-    /// Length of its network's prefix, in bits.
+    /// Prefix length, in bits.
     pub prefix_len: u8,
 }
 
 /// Reads a message about an address; `None` for any other.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<InterfaceAddress>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWADDR | RTM_DELADDR) {
         return Ok(None);

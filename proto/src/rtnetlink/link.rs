@@ -1,4 +1,4 @@
-//! Interfaces, as rtnetlink tells of them: index, name, driver, and what a VXLAN tunnel is set to.
+//! Interfaces: index, name, driver, and the settings of VXLAN tunnels.
 //!
 //! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
 //! `include/uapi/linux/if_link.h`. Numbers are in host byte order, but for ports and addresses.
@@ -10,13 +10,13 @@ use crate::netlink::message::{NLM_F_REQUEST, RawMessage, envelope};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, Nested};
 
-/// `RTM_NEWLINK`: an interface, or news of one.
+/// `RTM_NEWLINK`: a new or changed interface, or an entry of a list.
 pub const RTM_NEWLINK: u16 = 16;
-/// `RTM_DELLINK`: it is gone.
+/// `RTM_DELLINK`: a deleted interface.
 pub const RTM_DELLINK: u16 = 17;
 /// `RTM_GETLINK`
 pub(crate) const RTM_GETLINK: u16 = 18;
-/// `RTNLGRP_LINK`: the group that is told of interfaces.
+/// `RTNLGRP_LINK`: the multicast group for interfaces.
 pub const RTNLGRP_LINK: u32 = 1;
 /// `IFLA_IFNAME`
 const IFLA_IFNAME: u16 = 3;
@@ -30,7 +30,7 @@ attributes! {
         name: String = 3,
         /// Index of the bridge or bond that it belongs to, in host byte order.
         master: Vec<u8> = 10,
-        /// What its driver says.
+        /// Data of the driver.
         info: Nested<LinkInfo> = 18,
     }
 
@@ -38,7 +38,7 @@ attributes! {
     LinkInfo {
         /// The driver.
         kind: String = 1,
-        /// What the driver says; what it means depends on the driver.
+        /// Data of the driver, in a format of its own.
         data: Vec<u8> = 2,
     }
 
@@ -46,11 +46,11 @@ attributes! {
     Vxlan {
         /// VXLAN network identifier, in host byte order.
         id: Vec<u8> = 1,
-        /// IPv4 address that is sent from, in network byte order.
+        /// IPv4 source address, in network byte order.
         local_v4: Vec<u8> = 4,
         /// UDP port, in network byte order.
         port: Vec<u8> = 15,
-        /// IPv6 address that is sent from, in network byte order.
+        /// IPv6 source address, in network byte order.
         local_v6: Vec<u8> = 17,
     }
 }
@@ -66,10 +66,10 @@ impl Link {
         self.info.as_ref()?.0.kind.as_deref()
     }
 
-    /// What a VXLAN tunnel is set to; `None` for other drivers.
+    /// Settings of a VXLAN tunnel; `None` for other drivers.
     ///
     /// # Errors
-    /// [`DecodeError`] if the kernel says it in a way that cannot be read.
+    /// [`DecodeError`] if they cannot be read.
     pub fn vxlan(&self) -> Result<Option<Vxlan>, DecodeError> {
         let info = self.info.as_ref().map(|info| &info.0);
         match info.and_then(|info| Some((info.kind.as_deref()?, info.data.as_ref()?))) {
@@ -85,12 +85,12 @@ impl Vxlan {
         read_u32_host(self.id.as_ref()?, 0)
     }
 
-    /// UDP port that it sends to and listens at.
+    /// UDP port, both local and remote.
     pub fn udp_port(&self) -> Option<u16> {
         port(self.port.as_ref()?)
     }
 
-    /// The address that it sends from; `None` if that is left to routes.
+    /// Source address; `None` if routing selects it.
     pub fn local(&self) -> Option<IpAddr> {
         let v4 = self.local_v4.as_deref().and_then(attr::ipv4);
         let v6 = || self.local_v6.as_deref().and_then(attr::ipv6);
@@ -99,7 +99,7 @@ impl Vxlan {
     }
 }
 
-/// Asks for the interface of this name, as one datagram.
+/// Builds a request for the interface of this name, as one datagram.
 ///
 /// # Errors
 /// [`TooLong`] for a name that no interface can have.
@@ -121,7 +121,7 @@ pub fn get(name: &str, seq: u32) -> Result<Vec<u8>, TooLong> {
 /// Reads a message about an interface; `None` for any other.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWLINK | RTM_DELLINK) {
         return Ok(None);

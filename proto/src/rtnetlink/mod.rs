@@ -1,4 +1,4 @@
-//! Lists of rtnetlink: the requests for them, and what their messages have in common.
+//! rtnetlink: interfaces, addresses, routes and neighbours, and requests for lists of them.
 //!
 //! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network byte order.
 
@@ -20,7 +20,7 @@ const IFLA_EXT_MASK: u16 = 29;
 /// `RTEXT_FILTER_SKIP_STATS` (Linux 4.4): no counters, which are most of an interface's message.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
-/// What can be listed.
+/// A list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// Interfaces: [`link::decode`].
@@ -34,7 +34,7 @@ pub enum List {
 }
 
 impl List {
-    /// The request for all of them, of both address families, as one datagram.
+    /// Builds the request for the whole list, of both address families, as one datagram.
     ///
     /// The family is `AF_UNSPEC`: asked for IPv6 by number, a kernel without IPv6 lists IPv4 again.
     pub fn request(self, seq: u32) -> Vec<u8> {
@@ -56,7 +56,7 @@ impl List {
     }
 }
 
-/// The fixed part of a message, and its attributes.
+/// Splits a message into its fixed part and its attributes.
 pub(crate) fn split<'a, const N: usize>(
     raw: &RawMessage<'a>,
     what: &'static str,
@@ -65,12 +65,12 @@ pub(crate) fn split<'a, const N: usize>(
     raw.payload.split_first_chunk().ok_or(cut)
 }
 
-/// Whether addresses of this family are read at all; routes of MPLS and multicast routers have others.
+/// Whether this is an IP family; routes of MPLS and multicast routers have others.
 pub(crate) fn is_ip(family: u8) -> bool {
     matches!(family, AF_INET | AF_INET6)
 }
 
-/// An attribute that is an address of this family.
+/// Reads an attribute that is an address of this family.
 pub(crate) fn ip(family: u8, attr: &Attr<'_>) -> Result<IpAddr, DecodeError> {
     let (address, want) = match family {
         AF_INET => (ipv4(attr.payload), 4),

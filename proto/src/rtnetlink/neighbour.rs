@@ -8,13 +8,13 @@ use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
-/// `RTM_NEWNEIGH`: a neighbour, or news of one.
+/// `RTM_NEWNEIGH`: a new or changed neighbour, or an entry of a list.
 pub const RTM_NEWNEIGH: u16 = 28;
-/// `RTM_DELNEIGH`: it is gone.
+/// `RTM_DELNEIGH`: a deleted neighbour.
 pub const RTM_DELNEIGH: u16 = 29;
 /// `RTM_GETNEIGH`
 pub(crate) const RTM_GETNEIGH: u16 = 30;
-/// `RTNLGRP_NEIGH`: the group that neighbours are announced to.
+/// `RTNLGRP_NEIGH`: the multicast group for neighbours.
 pub const RTNLGRP_NEIGH: u32 = 3;
 /// Bytes of `struct ndmsg`.
 pub(crate) const NDMSG_BYTES: usize = 12;
@@ -22,14 +22,14 @@ pub(crate) const NDMSG_BYTES: usize = 12;
 const NDA_DST: u16 = 1;
 /// `NDA_LLADDR`
 const NDA_LLADDR: u16 = 2;
-/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: packets are sent to what the
-/// kernel has. `NUD_NOARP` is left out, as on interfaces without neighbour resolution.
+/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: the kernel sends to
+/// the stored address. `NUD_NOARP` is left out, as on interfaces without neighbour resolution.
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
-/// A neighbour, with what is known of it.
+/// A neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Index of the interface that it is reached by.
+    /// Index of the interface towards it.
     pub interface: u32,
     /// Its IP address.
     pub address: IpAddr,
@@ -40,14 +40,14 @@ pub struct Neighbour {
 /// Reads a message about a neighbour; `None` for any other.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
         return Ok(None);
     }
     let (header, attributes) = split::<NDMSG_BYTES>(raw, "ndmsg")?;
     let family = header[0];
-    // The same messages carry the forwarding tables of bridges and VXLAN tunnels (`AF_BRIDGE`).
+    // Such messages also carry the forwarding tables of bridges and VXLAN tunnels (`AF_BRIDGE`).
     if !is_ip(family) {
         return Ok(None);
     }
@@ -57,7 +57,7 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
         let attr = attr?;
         match attr.attribute {
             NDA_DST => address = Some(ip(family, &attr)?),
-            // Tunnels have others than Ethernet's.
+            // Addresses on tunnels are not Ethernet addresses.
             NDA_LLADDR => mac = attr.payload.try_into().ok(),
             _ => {}
         }

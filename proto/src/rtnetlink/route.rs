@@ -8,17 +8,17 @@ use crate::netlink::attr::{Attr, Attrs, DecodeError, read_u16_host, read_u32_hos
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{AF_INET, ip, is_ip, split};
 
-/// `RTM_NEWROUTE`: a route, or news of one.
+/// `RTM_NEWROUTE`: a new or changed route, or an entry of a list.
 pub const RTM_NEWROUTE: u16 = 24;
-/// `RTM_DELROUTE`: it is gone.
+/// `RTM_DELROUTE`: a deleted route.
 pub const RTM_DELROUTE: u16 = 25;
 /// `RTM_GETROUTE`
 pub(crate) const RTM_GETROUTE: u16 = 26;
-/// `RTNLGRP_IPV4_ROUTE`: the group that IPv4 routes are announced to.
+/// `RTNLGRP_IPV4_ROUTE`: the multicast group for IPv4 routes.
 pub const RTNLGRP_IPV4_ROUTE: u32 = 7;
 /// `RTNLGRP_IPV6_ROUTE`: the same for IPv6.
 pub const RTNLGRP_IPV6_ROUTE: u32 = 11;
-/// `RT_TABLE_LOCAL`: the addresses of this host, kept by the kernel.
+/// `RT_TABLE_LOCAL`: addresses of this host, maintained by the kernel.
 pub const RT_TABLE_LOCAL: u32 = 255;
 /// Bytes of `struct rtmsg`.
 pub(crate) const RTMSG_BYTES: usize = 12;
@@ -52,11 +52,11 @@ pub struct Route {
     pub prefix_len: u8,
     /// Routing table.
     pub table: u32,
-    /// Where packets go; more than one for a multipath route. Hops whose interface is down are left out.
+    /// Next hops; more than one for a multipath route. Hops with an interface that is down are left out.
     pub hops: Vec<Hop>,
 }
 
-/// One way of a route.
+/// A next hop.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hop {
     /// Index of the interface.
@@ -68,7 +68,7 @@ pub struct Hop {
 /// Reads a message about a unicast route of a table other than `local`; `None` for any other.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Route>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWROUTE | RTM_DELROUTE) {
         return Ok(None);
@@ -127,7 +127,7 @@ fn read_gateway(family: u8, attr: &Attr<'_>, hop: &mut Hop) -> Result<(), Decode
             };
             let (_, address) = attr.payload.split_at_checked(2).ok_or(cut)?;
             let family = read_u16_host(attr.payload, 0).unwrap_or(0).try_into();
-            // A gateway that is no IP address is one of MPLS.
+            // Other gateways are those of MPLS.
             if let Ok(family) = family
                 && is_ip(family)
             {
@@ -143,7 +143,7 @@ fn read_gateway(family: u8, attr: &Attr<'_>, hop: &mut Hop) -> Result<(), Decode
     Ok(())
 }
 
-/// The hops of a multipath route: `struct rtnexthop`, each followed by its attributes.
+/// Reads the hops of a multipath route: `struct rtnexthop`, each followed by its attributes.
 fn hops(family: u8, mut rest: &[u8]) -> Result<Vec<Hop>, DecodeError> {
     let mut hops = Vec::new();
     while !rest.is_empty() {

@@ -25,23 +25,23 @@ const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 /// `RTA_MULTIPATH`
 const RTA_MULTIPATH: u16 = 9;
-/// `RTM_F_FIB_MATCH` (Linux 4.15): the matching entry of the table instead of the chosen way.
+/// `RTM_F_FIB_MATCH` (Linux 4.15): the matching entry of the table instead of the chosen next hop.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// `struct rtmsg`
 const RTMSG_BYTES: usize = 12;
 /// `struct rtnexthop`
 const RTNEXTHOP_BYTES: usize = 8;
 
-/// What is asked about a route.
+/// Kind of a route lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// The way that a packet would take now.
+    /// The next hop that a packet would take now.
     Way,
-    /// The entry of the routing table, which may have several ways.
+    /// The entry of the routing table, which may have several next hops.
     Entry,
 }
 
-/// Asks for the route to an address, for packets of `from` if that is given, as one datagram. `from` is an
+/// Builds a request for the route to an address, for packets from `from` if given, as one datagram. `from` is an
 /// address of this host; the kernel refuses others.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub fn get(to: IpAddr, from: Option<IpAddr>, ask: Ask, seq: u32) -> Result<Vec<u
 /// Reads an answer: the indices of the interfaces that the route leaves by, ascending.
 ///
 /// # Errors
-/// [`DecodeError`] if it is cut short, or its attributes are not what they should be.
+/// [`DecodeError`] if it is truncated, or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Vec<u32>, DecodeError> {
     let attributes = raw.payload.get(RTMSG_BYTES..);
     let attributes = attributes.ok_or(DecodeError::Truncated {
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(raw.payload[..4], [AF_INET, 32, 32, 0]);
         assert_eq!(raw.payload[16..20], [192, 0, 2, 9]);
         assert_eq!(raw.payload[24..28], [198, 51, 100, 1]);
-        // Of another family, it says nothing.
+        // Other families are ignored.
         let bytes = get("2001:db8::9".parse().unwrap(), Some(from), Ask::Entry, 5).unwrap();
         let raw = Datagram::new(&bytes).next().unwrap().unwrap();
         assert_eq!(raw.payload[..4], [AF_INET6, 128, 0, 0]);

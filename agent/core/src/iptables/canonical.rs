@@ -8,16 +8,16 @@ use ipnet::IpNet;
 use super::observed::words;
 use crate::net::protocol;
 
-/// `XT_LIMIT_SCALE` in `include/uapi/linux/netfilter/xt_limit.h`: rates are kept in parts of it.
+/// `XT_LIMIT_SCALE` in `include/uapi/linux/netfilter/xt_limit.h`: the unit of rates.
 const XT_LIMIT_SCALE: u64 = 10_000;
 
-/// Burst that iptables has for a limit if none is given, and then does not print.
+/// Default burst of a limit, which iptables does not print.
 const LIMIT_BURST_DEFAULT: &str = "5";
 
 /// A rule in canonical form: negation, option and value of each of its parts, in ascending order.
 pub(super) type Canonical = Vec<(bool, String, String)>;
 
-/// The canonical form of what stands behind `-A CHAIN`.
+/// Brings the words after `-A CHAIN` into canonical form.
 pub(super) fn canonical(rule: &str) -> Canonical {
     let mut parts = Vec::new();
     let mut negated = false;
@@ -32,8 +32,7 @@ pub(super) fn canonical(rule: &str) -> Canonical {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
-        // The options of ours with two values: a set and which address of the packet, TCP flags and which of
-        // them are set.
+        // Options of ours with two values: a set and a direction, TCP flags and those that must be set.
         if matches!(option.as_str(), "--match-set" | "--tcp-flags") {
             value.push(' ');
             value.push_str(&words.next().unwrap_or_default());
@@ -47,10 +46,10 @@ pub(super) fn canonical(rule: &str) -> Canonical {
     parts
 }
 
-/// The value as all spellings of it are compared; `None` if the option says nothing.
+/// Normalizes a value; `None` if the option has no effect.
 fn normalized(option: &str, value: String) -> Option<String> {
     match option {
-        // Which module an option is of is clear from the option.
+        // The option implies its module.
         "-m" => None,
         "--limit-burst" | "--hashlimit-burst" if value == LIMIT_BURST_DEFAULT => None,
         "--nflog-group" if value == "0" => None,
@@ -68,7 +67,7 @@ fn normalized(option: &str, value: String) -> Option<String> {
     }
 }
 
-/// Every address is the same as none.
+/// Normalizes an address; `None` for a prefix of length 0, which matches everything.
 fn address(value: &str) -> Option<String> {
     let net = match value.parse::<IpNet>() {
         Ok(net) => net,
@@ -80,7 +79,7 @@ fn address(value: &str) -> Option<String> {
     (net.prefix_len() > 0).then(|| net.to_string())
 }
 
-/// A rate as the kernel keeps it: 60/min and 1/sec are the same.
+/// Converts a rate to the kernel's unit: 60/min and 1/sec are the same.
 fn rate(value: &str) -> Option<String> {
     let (count, unit) = value.split_once('/')?;
     let count: u64 = count.parse().ok().filter(|n| *n > 0)?;

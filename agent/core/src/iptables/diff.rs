@@ -1,5 +1,4 @@
-//! The difference between the chains that are wanted and those that are loaded, as input for
-//! `iptables-restore --noflush`.
+//! The difference between wanted and loaded chains, as input for `iptables-restore --noflush`.
 //!
 //! One restore changes one family in one step; counters of rules that stay are kept.
 
@@ -10,13 +9,13 @@ use super::canonical::{Canonical, canonical};
 use super::observed::{Saved, SavedJump, SavedRule};
 use crate::iptables::script::{Script, Table, WantedChain, WantedJump, jump};
 
-/// Input for `iptables-restore --noflush --counters` that makes `wanted` of `seen`; `None` if it is.
-/// `None` for `wanted` takes everything of ours away.
+/// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`; `None` if they
+/// are equal. Without `wanted`, removes everything of ours.
 pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     let nothing = Script::default();
     let all = wanted.unwrap_or(&nothing);
     let mut order = Table::ALL;
-    // What is taken away goes in the other order: while the filter table is there, it has its labels.
+    // Removed in reverse order: the filter table needs the labels of the mangle table until it is gone.
     if wanted.is_none() {
         order.reverse();
     }
@@ -27,7 +26,7 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The input for one table; `None` if it is as it should be.
+/// Returns the input for one table; `None` if it is as wanted.
 fn of_table(table: Table, wanted: &Script, seen: &Saved) -> Option<String> {
     if is_same(table, wanted, seen) {
         return None;
@@ -40,7 +39,7 @@ fn of_table(table: Table, wanted: &Script, seen: &Saved) -> Option<String> {
         .map(|(_, name)| name)
         .collect();
     let mut out = format!("*{}\n", table.name());
-    // To declare a chain is to make it, or to empty it.
+    // Declaring a chain creates or flushes it.
     let names = chains()
         .map(|chain| &chain.name)
         .chain(stale.iter().copied());
@@ -105,14 +104,14 @@ fn keeps(wanted: &Script, old: &SavedJump) -> bool {
     wanted.jumps.iter().any(|jump| is_jump(old, jump))
 }
 
-/// Whether this is the jump that is wanted: first in its chain, and nothing else to it.
+/// Whether this is the wanted jump: first in its chain, without other conditions.
 fn is_jump(old: &SavedJump, wanted: &WantedJump) -> bool {
     old.first
         && (old.table, old.from.as_str()) == (wanted.table, wanted.from)
         && canonical(&old.text) == canonical(&jump(&wanted.to))
 }
 
-/// What rules counted, by their form; rules of the same form in their order.
+/// Counters of rules by canonical form; equal rules in their order.
 fn counted_by_form(rules: &[SavedRule]) -> BTreeMap<Canonical, VecDeque<(u64, u64)>> {
     let mut counted: BTreeMap<Canonical, VecDeque<(u64, u64)>> = BTreeMap::new();
     for rule in rules {

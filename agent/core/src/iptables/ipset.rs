@@ -1,7 +1,7 @@
-//! Address sets of the fallback as ipsets, so that the number of peers costs no packet anything.
+//! Address sets as ipsets, so that the cost of a packet does not depend on the number of peers.
 //!
 //! A set is filled under another name and swapped in, so that it is never half full. ipset has no
-//! prefix of length 0 in `hash:net`; such a one is written as its two halves.
+//! prefix of length 0 in `hash:net`, so it is written as its two halves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,14 +12,14 @@ use peerwall_proto::ipset::{Line, line};
 use crate::net::addr::{self, Family};
 use crate::ruleset::{KeyType, Ruleset, Set};
 
-/// How the names of our sets start.
+/// Prefix of the names of our sets.
 const OURS: &str = "peerwall-";
-/// The name a set is filled under.
+/// Temporary name of a set while it is filled.
 const SWAP: &str = "peerwall-swap";
 /// Longest name (`IPSET_MAXNAMELEN` in `include/uapi/linux/netfilter/ipset/ip_set.h`, without the
 /// NUL), in bytes.
 const NAME_MAX_BYTES: usize = 31;
-/// Elements a set can have if it is not told otherwise; ours can have twice what they start with.
+/// Default capacity of a set; ours have at least twice their initial size.
 const MAXELEM_MIN: usize = 65_536;
 
 /// One of our sets.
@@ -29,32 +29,32 @@ pub struct IpSet {
     pub family: Family,
     /// Whether its elements are networks (`hash:net`) or hosts (`hash:ip`).
     pub nets: bool,
-    /// What is in it.
+    /// Elements.
     pub elements: BTreeSet<IpNet>,
 }
 
 /// Sets by name.
 pub type IpSets = BTreeMap<String, IpSet>;
 
-/// The name of a set of a ruleset in ipset. Long ones are cut and made different by a number.
+/// Returns the ipset name of a ruleset's set. Long names are cut and made unique by a hash.
 pub fn name(set: &str) -> String {
     let whole = format!("{OURS}{set}");
     if whole.len() <= NAME_MAX_BYTES {
         return whole;
     }
-    // FNV-1a; it only has to be the same each time.
+    // FNV-1a; it only has to be stable.
     let hash = set.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     format!("{}-{hash:08x}", &whole[..NAME_MAX_BYTES - 9])
 }
 
-/// Whether this set of a ruleset becomes an ipset: addresses, and at least so many.
+/// Whether this set of a ruleset becomes an ipset: it has addresses, and at least `from` of them.
 pub fn is_ipset(set: &Set, from: usize) -> bool {
     matches!(set.key, KeyType::Ipv4 | KeyType::Ipv6) && set.elements.len() >= from
 }
 
-/// The sets of a ruleset that become ipsets.
+/// Returns the sets of a ruleset that become ipsets.
 pub fn wanted(ruleset: &Ruleset, from: usize) -> IpSets {
     let sets = ruleset.sets.iter().filter(|(_, set)| is_ipset(set, from));
     sets.map(|(set_name, set)| (name(set_name), ipset(set)))
@@ -88,10 +88,10 @@ fn halves(net: IpNet) -> Vec<IpNet> {
     }
 }
 
-/// Reads our sets out of the output of `ipset save`; others' are skipped.
+/// Reads our sets from the output of `ipset save`, skipping all others.
 ///
 /// # Errors
-/// The line of ours that makes no sense.
+/// The line of ours that cannot be read.
 pub fn parse(text: &str) -> Result<IpSets, String> {
     let mut sets = IpSets::new();
     for text in text.lines() {
@@ -127,8 +127,8 @@ pub(crate) fn net(element: &str) -> Option<IpNet> {
     element.parse::<IpNet>().ok().or_else(host)
 }
 
-/// Input for `ipset restore` that makes or changes sets; `None` if they are as wanted. Sets that
-/// nobody wants stay: rules may still use them.
+/// Returns input for `ipset restore` that creates or changes sets; `None` if they are as wanted. Unwanted
+/// sets stay, since rules may still use them.
 pub fn restore(wanted: &IpSets, seen: &IpSets) -> Option<String> {
     let mut out = String::new();
     for (name, set) in wanted
@@ -164,7 +164,7 @@ fn write_set(out: &mut String, set: &IpSet) {
     }
 }
 
-/// Input for `ipset restore` that takes away what nobody wants any more; `None` if there is none.
+/// Returns input for `ipset restore` that destroys unwanted sets; `None` if there are none.
 pub fn destroy(wanted: &IpSets, seen: &IpSets) -> Option<String> {
     let stale = seen.keys().filter(|name| !wanted.contains_key(*name));
     let text: String = stale.map(|name| format!("destroy {name}\n")).collect();

@@ -13,12 +13,12 @@ use crate::iptables::{CHAIN_PREFIX, is_our_chain};
 pub struct Saved {
     /// Our chains with their rules.
     pub chains: BTreeMap<(Table, String), Vec<SavedRule>>,
-    /// Jumps into our chains from others', and whether each is the first rule of its chain.
+    /// Jumps into our chains from other chains.
     pub jumps: Vec<SavedJump>,
 }
 
 impl Saved {
-    /// The same as something to want, for going back to it.
+    /// Converts it to a [`Script`], to go back to it later.
     pub fn as_script(&self) -> Script {
         let texts = |rules: &[SavedRule]| rules.iter().map(|rule| rule.text.clone()).collect();
         let chains = self
@@ -49,28 +49,28 @@ impl Saved {
 /// A rule as `iptables-save` prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRule {
-    /// What stands behind `-A CHAIN`.
+    /// Words after `-A CHAIN`.
     pub text: String,
-    /// Packets it counted.
+    /// Packet counter.
     pub packets: u64,
-    /// Bytes it counted.
+    /// Byte counter.
     pub bytes: u64,
 }
 
 /// A jump into one of our chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedJump {
-    /// The table it is in.
+    /// Table.
     pub table: Table,
-    /// The chain it is in.
+    /// Chain.
     pub from: String,
-    /// What stands behind `-A CHAIN`.
+    /// Words after `-A CHAIN`.
     pub text: String,
     /// Whether it is that chain's first rule.
     pub first: bool,
 }
 
-/// What cannot be read, with its line.
+/// A line that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedError {
     /// Number of the line, from 1.
@@ -91,10 +91,10 @@ impl std::fmt::Display for SavedError {
 
 impl std::error::Error for SavedError {}
 
-/// Reads our part of the output of `iptables-save --counters`; of other tables than [`Table`]s nothing.
+/// Reads our part of the output of `iptables-save --counters`, in each [`Table`].
 ///
 /// # Errors
-/// [`SavedError`] for a line that is no line of such an output.
+/// [`SavedError`] for a line that is not iptables-save's.
 pub fn parse(text: &str) -> Result<Saved, SavedError> {
     let mut saved = Saved::default();
     let mut met: BTreeMap<(Table, &str), usize> = BTreeMap::new();
@@ -151,12 +151,12 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
     Ok(saved)
 }
 
-/// The words of a rule; one that cannot be split is one word, and like no rule of ours.
+/// Splits a rule into words. If that fails, the rule is one word, which no rule of ours is.
 pub(super) fn words(line: &str) -> Vec<String> {
     iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }
 
-/// Packets and bytes by the counter that a rule has for a comment.
+/// Sums packets and bytes by counter, which rules have as comments.
 pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     let mut counters: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for rule in seen.chains.values().flatten() {
@@ -172,7 +172,7 @@ pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     counters
 }
 
-/// Whether a rule is one of our jumps by its comment, for who counts others' rules.
+/// Whether a line is of our chains or a jump into them, so that it is not counted as another program's.
 pub fn is_ours(line: &str) -> bool {
     line.contains(CHAIN_PREFIX) || line.contains(&format!("--comment {JUMP_COMMENT} "))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{self, Protocol};
 pub use super::protocol::{ICMP, ICMPV6, TCP, UDP, has_ports};
 
-/// Service names people try, with what would do.
+/// Service names that people try, with their ports.
 const SERVICES: [(&str, &str); 7] = [
     ("ssh", "22/tcp"),
     ("http", "80/tcp"),
@@ -37,7 +37,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// One port.
+    /// A range of one port.
     pub const fn one(port: u16) -> Self {
         Self {
             first: port,
@@ -45,7 +45,7 @@ impl PortRange {
         }
     }
 
-    /// Whether this port is in it.
+    /// Whether it contains this port.
     pub fn contains(self, port: u16) -> bool {
         RangeInclusive::from(self).contains(&port)
     }
@@ -66,7 +66,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// What one entry of `ports` means: protocols, and ports of them (none: all of the protocol).
+/// One entry of `ports`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortSpec {
     /// Protocol numbers.
@@ -75,12 +75,12 @@ pub struct PortSpec {
     pub range: Option<PortRange>,
 }
 
-/// Why a text is not a port, and what would do.
+/// Reason why a text is not a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortError {
     /// What is wrong.
     pub message: String,
-    /// What would do.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
@@ -188,7 +188,7 @@ fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
     ))
 }
 
-/// Ranges in canonical form: sorted, apart from each other by at least one port.
+/// Brings ranges into canonical form: sorted, with at least one port between them.
 pub fn normalize(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges.sort_unstable();
     let mut out: Vec<PortRange> = Vec::new();

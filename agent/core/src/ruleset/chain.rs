@@ -8,11 +8,11 @@ use crate::net::packet::Hook;
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where packets enter it; `None` for a regular chain.
+    /// Hook and policy; `None` for a regular chain.
     pub base: Option<Base>,
-    /// Its rules, in order.
+    /// Rules, in order.
     pub rules: Vec<Rule>,
 }
 
@@ -20,7 +20,7 @@ pub struct Chain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainHook {
-    /// `NF_INET_PRE_ROUTING`: everything that arrives, before DNAT and before the routing decision.
+    /// `NF_INET_PRE_ROUTING`: every incoming packet, before DNAT and before the routing decision.
     Prerouting,
     /// `NF_INET_LOCAL_IN`: for this host.
     Input,
@@ -29,7 +29,7 @@ pub enum ChainHook {
 }
 
 impl ChainHook {
-    /// Its name in nft.
+    /// Name in nft.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
@@ -48,7 +48,7 @@ impl From<Hook> for ChainHook {
     }
 }
 
-/// What makes a chain a base chain.
+/// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The hook. The type is always `filter`.
@@ -68,7 +68,7 @@ pub enum ChainPolicy {
     Drop,
 }
 
-/// Order of chains: hooks first, then what they use.
+/// Order of chains: base chains first.
 pub(super) fn chain_rank(name: &str) -> u8 {
     match name {
         PREROUTING => 0,
@@ -88,5 +88,5 @@ pub const INPUT: &str = "input";
 /// Base chain of the forward hook.
 pub const FORWARD: &str = "forward";
 
-/// Connections that were DNATed, judged by the port that was dialled.
+/// Chain for DNATed connections, judged by their original destination port.
 pub const PUBLISHED: &str = "published";

@@ -1,4 +1,4 @@
-//! A ruleset as a value: what the table `inet peerwall` holds, in one canonical spelling.
+//! A ruleset as a value: the content of the table `inet peerwall`, in canonical form.
 //!
 //! Two rulesets that are equal are the same table. What the kernel adds (handles, packet counts) is
 //! in [`observed`](crate::nft::observed); where a rule comes from is in
@@ -23,22 +23,22 @@ pub use chain::{Base, Chain, ChainHook, ChainPolicy, FORWARD, INPUT, PREROUTING,
 pub use rule::{Action, CtStates, IcmpKinds, LABEL_BIT, LogTo, Match, Meter, Ports, Rule};
 pub use set::{Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set};
 
-/// The table's name; its family is `inet`.
+/// Name of the table; its family is `inet`.
 pub const TABLE: &str = "peerwall";
 
-/// Everything in the table.
+/// Content of the table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
     /// Names of the counters.
     pub counters: BTreeSet<String>,
     /// Sets by name.
     pub sets: BTreeMap<String, Set>,
-    /// Chains: hooks first, then what they use, by name.
+    /// Chains: base chains first, then the others by name.
     pub chains: Vec<Chain>,
 }
 
 impl Ruleset {
-    /// Brings chains into canonical order; to be called by whoever builds one.
+    /// Brings chains into canonical order. Every builder of a ruleset must call it.
     #[must_use]
     pub fn normalized(mut self) -> Self {
         self.chains
@@ -46,7 +46,7 @@ impl Ruleset {
         self
     }
 
-    /// The chain of this name.
+    /// Finds a chain by its name.
     pub fn chain(&self, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.name == name)
     }
@@ -57,12 +57,12 @@ impl Ruleset {
     }
 }
 
-/// The counter of a reason in a chain. Denials have one counter for both hooks.
+/// Returns the name of the counter of a reason in a chain. Denials have one counter for both hooks.
 pub fn counter_name(chain: &str, reason: &Reason) -> String {
     format!("{chain}.{reason}")
 }
 
-/// Chain and reason of a counter; the chain is `None` for denials.
+/// Returns chain and reason of a counter; the chain is `None` for denials.
 pub fn counter_reason(name: &str) -> Option<(Option<&str>, Reason)> {
     if let Some((chain, reason)) = name.split_once('.')
         && [INPUT, FORWARD, PUBLISHED].contains(&chain)

@@ -8,12 +8,12 @@ use crate::net::interface::InterfacePattern;
 use crate::net::port::PortRange;
 use crate::policy::Rate;
 
-/// A rule: all of the matches, then the rest in the order of the fields.
+/// A rule: matches, and then statements in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// All of them must match.
+    /// Matches, of which all must hold.
     pub matches: Vec<Match>,
-    /// `update @… { ip saddr limit rate … }`: the rule does not match what exceeds the rate of its source.
+    /// `update @… { ip saddr limit rate … }`: the rule does not match packets beyond their source's rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Meter>,
     /// `ct label set …`: the connection was dialled at an address of this host.
@@ -25,16 +25,16 @@ pub struct Rule {
     pub log: Option<LogTo>,
     /// `counter name …`
     pub counter: Option<String>,
-    /// What becomes of the packet; `None` to go on with the next rule.
+    /// Verdict; `None` to continue with the next rule.
     pub action: Option<Action>,
-    /// What of the policy it is for.
+    /// Part of the policy that it is for.
     pub comment: Option<String>,
 }
 
 /// A rate for each source address, after [`Match::Family`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meter {
-    /// Name of the set that keeps the sources.
+    /// Name of the set of sources.
     pub set: String,
     /// Family of the addresses.
     pub family: Family,
@@ -42,8 +42,8 @@ pub struct Meter {
     pub rate: Rate,
 }
 
-/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and [`Match::DialledHere`] asks
-/// for. The highest, which no other tool on a node is known to use; marks are everybody's.
+/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and [`Match::DialledHere`]
+/// tests. The highest, which no other tool on a node is known to use; marks are used by many.
 pub const LABEL_BIT: u8 = 127;
 
 /// Where to log.
@@ -55,7 +55,7 @@ pub struct LogTo {
     pub prefix: String,
 }
 
-/// What becomes of a packet that a rule matches.
+/// Verdict of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// `accept`
@@ -66,9 +66,9 @@ pub enum Action {
     RejectTcpReset,
     /// `reject with icmpx admin-prohibited`
     RejectAdminProhibited,
-    /// `jump`: go on behind this rule if the chain has no verdict.
+    /// `jump`: continue after this rule if the chain has no verdict.
     Jump(String),
-    /// `goto`: do not come back.
+    /// `goto`: do not return.
     Goto(String),
 }
 
@@ -77,16 +77,16 @@ pub enum Action {
 pub enum Ports {
     /// A port, or a range.
     Range(PortRange),
-    /// What is in this set.
+    /// The elements of this set.
     Set(String),
 }
 
 /// ICMP types to match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IcmpKinds {
-    /// This one.
+    /// One type.
     One(u8),
-    /// What is in this set.
+    /// The elements of this set.
     Set(String),
 }
 
@@ -114,7 +114,7 @@ impl CtStates {
         (64, "untracked"),
     ];
 
-    /// Names of the states that are in it.
+    /// Returns the names of its states.
     pub fn names(self) -> Vec<&'static str> {
         let known = Self::NAMES.iter().filter(|(bit, _)| self.0 & bit != 0);
         known.map(|(_, name)| *name).collect()
@@ -123,8 +123,8 @@ impl CtStates {
 
 /// One condition on a packet.
 ///
-/// [`Match::Family`] and [`Match::Protocol`] are always there before what needs them, so that each
-/// match is the same expressions wherever it stands.
+/// [`Match::Family`] and [`Match::Protocol`] always precede the matches that need them, so that each match
+/// has the same expressions everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Match {
     /// `ct state …`: one of these.
@@ -141,9 +141,9 @@ pub enum Match {
     Loopback,
     /// `iifname …`, or `iifname != …`
     Interface {
-        /// Which interfaces.
+        /// The interfaces.
         pattern: InterfacePattern,
-        /// Any but those.
+        /// Whether the match is negated.
         negated: bool,
     },
     /// `meta nfproto …`
@@ -193,15 +193,15 @@ pub enum Match {
     HopLimit(u8),
     /// `ip ttl …`, after [`Match::Family`]
     Ttl(u8),
-    /// `fib saddr . iif oif exists` or `missing`: does the way back leave by where it came in
+    /// `fib saddr . iif oif exists` or `missing`: whether the reverse path leaves by the incoming interface
     ReversePath {
-        /// Whether it must.
+        /// Whether it must (`exists`).
         exists: bool,
     },
 }
 
 impl Match {
-    /// The name of the set that it asks, if it does.
+    /// Returns the name of the set that it looks up, if any.
     pub fn set(&self) -> Option<&str> {
         match self {
             Self::Source { set, .. }
@@ -235,7 +235,7 @@ impl Match {
         }
     }
 
-    /// The interfaces that it asks about, if it does.
+    /// Returns the interfaces that it tests, if any.
     pub fn interface(&self) -> Option<&InterfacePattern> {
         if let Self::Interface { pattern, .. } = self {
             return Some(pattern);
@@ -245,7 +245,7 @@ impl Match {
 }
 
 impl Match {
-    /// The family of a [`Match::Family`].
+    /// Returns the family of a [`Match::Family`].
     pub fn family(&self) -> Option<Family> {
         if let Self::Family(family) = self {
             return Some(*family);
@@ -253,7 +253,7 @@ impl Match {
         None
     }
 
-    /// The number of a [`Match::Protocol`].
+    /// Returns the number of a [`Match::Protocol`].
     pub fn protocol(&self) -> Option<u8> {
         if let Self::Protocol(number) = self {
             return Some(*number);

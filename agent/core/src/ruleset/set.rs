@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::net::addr::Family;
 
-/// What the elements of a set are.
+/// Type of the elements of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyType {
     /// `ipv4_addr`
@@ -25,7 +25,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// Every type.
+    /// All types.
     pub const ALL: [Self; 6] = [
         Self::Ipv4,
         Self::Ipv6,
@@ -35,7 +35,7 @@ impl KeyType {
         Self::Ether,
     ];
 
-    /// The type of addresses of a family.
+    /// Returns the type of addresses of a family.
     pub fn address(family: Family) -> Self {
         match family {
             Family::V4 => Self::Ipv4,
@@ -43,7 +43,7 @@ impl KeyType {
         }
     }
 
-    /// The type of ICMP types of a family.
+    /// Returns the type of ICMP types of a family.
     pub fn icmp(family: Family) -> Self {
         match family {
             Family::V4 => Self::IcmpType,
@@ -51,7 +51,7 @@ impl KeyType {
         }
     }
 
-    /// Its name in nft.
+    /// Name in nft.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "ipv4_addr",
@@ -63,8 +63,8 @@ impl KeyType {
         }
     }
 
-    /// nft's number for it (`enum datatypes` in nftables `include/datatype.h`). The kernel keeps it
-    /// for nft, which prints keys by it.
+    /// Number in nft (`enum datatypes` in nftables `include/datatype.h`). The kernel stores it for nft,
+    /// which formats keys by it.
     pub fn number(self) -> u32 {
         match self {
             Self::Ipv4 => 7,
@@ -96,11 +96,11 @@ impl KeyType {
 /// A named set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
-    /// What its elements are.
+    /// Type of its elements.
     pub key: KeyType,
     /// Whether elements are intervals (`flags interval`) or single values.
     pub interval: bool,
-    /// Whether it is a meter: rules add source addresses to it, each with a rate of its own
+    /// Whether it is a meter: rules add source addresses to it, each with its own rate
     /// ([`Rule::meter`](super::Rule::meter)); it has no elements of ours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub meter: bool,
@@ -108,27 +108,27 @@ pub struct Set {
     pub elements: Vec<Element>,
 }
 
-/// Source addresses that a meter can hold at a time; while it is full, further sources are denied.
+/// Capacity of a meter in source addresses; while it is full, further sources are denied.
 pub const METER_SIZE: u32 = 65_535;
 
-/// How long a meter keeps a source that opens no connection, in seconds.
+/// Seconds until a meter forgets a source that opens no connection.
 pub const METER_TIMEOUT_SECONDS: u32 = 60;
 
 /// An element: one value, or an interval of them.
 ///
-/// Kept as `[first]`, `[first, last]` or `[first, last, comment]`: there can be very many.
+/// Serialized as `[first]`, `[first, last]` or `[first, last, comment]`, since there can be very many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// First value.
     pub first: u128,
     /// Last value.
     pub last: u128,
-    /// Whose it is.
+    /// Name of its owner.
     pub comment: Option<Box<str>>,
 }
 
 impl Element {
-    /// One value without a comment.
+    /// An element of one value without a comment.
     pub fn one(value: u128) -> Self {
         Self {
             first: value,
@@ -175,13 +175,13 @@ impl<'de> Deserialize<'de> for Element {
 }
 
 impl Set {
-    /// Whether it holds this value.
+    /// Whether it contains this value.
     pub fn contains(&self, value: u128) -> bool {
         self.find(value).is_some()
     }
 
-    /// Whether it holds all that the other does. Elements that only together hold one of the other's are
-    /// taken for too little.
+    /// Whether it contains every element of the other set. An element that is only covered by several
+    /// of its own does not count.
     pub fn covers(&self, other: &Self) -> bool {
         let mut own = self.elements.iter().peekable();
         self.key == other.key
@@ -192,7 +192,7 @@ impl Set {
             })
     }
 
-    /// The element that holds this value.
+    /// Finds the element that contains this value.
     pub fn find(&self, value: u128) -> Option<&Element> {
         let after = self.elements.partition_point(|e| e.first <= value);
         let before = self.elements[..after].last();

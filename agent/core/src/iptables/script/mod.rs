@@ -1,12 +1,11 @@
 //! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
 //!
 //! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of the filter
-//! table and from PREROUTING of the mangle table. A
-//! rule that counts carries its counter's name as comment: that is how its packets are told from
-//! others' and how it is known to be ours.
+//! table and from PREROUTING of the mangle table. A rule with a counter has the counter's name as comment,
+//! by which its packets are found again.
 //!
-//! iptables has no sets of its own, no way to say "none of these interfaces" in one rule, and
-//! another opinion of `accept`: it ends the whole table, not only our chains.
+//! iptables has no sets of its own and no match for "none of these interfaces", and its ACCEPT ends the
+//! whole table, not only our chains.
 
 mod rule;
 
@@ -22,14 +21,14 @@ use rule::Written;
 /// without the NUL), in bytes.
 const CHAIN_MAX_BYTES: usize = 28;
 
-/// Something that iptables cannot say.
+/// A rule that iptables cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
     /// Chain of the rule.
     pub chain: String,
     /// Position of the rule in it.
     pub rule: usize,
-    /// What cannot be said, and what would do.
+    /// What cannot be expressed, and what to do instead.
     pub why: String,
 }
 
@@ -45,8 +44,8 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// A table of iptables that has chains of ours, in the order in which they are changed: what the mangle
-/// table says alone opens nothing.
+/// A table of iptables with chains of ours, in the order in which they are changed: the mangle table alone
+/// opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// `mangle`: before DNAT.
@@ -56,7 +55,7 @@ pub enum Table {
 }
 
 impl Table {
-    /// Every table, in order.
+    /// All tables, in order.
     pub const ALL: [Self; 2] = [Self::Mangle, Self::Filter];
 
     /// Its name.
@@ -68,48 +67,48 @@ impl Table {
     }
 }
 
-/// One of our chains, as it is wanted.
+/// One of our chains, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedChain {
-    /// The table it is in.
+    /// Table.
     pub table: Table,
-    /// Its name, of no other of our chains in any table.
+    /// Name, unique among our chains of all tables.
     pub name: String,
-    /// Its rules: what follows `-A CHAIN`.
+    /// Rules: words after `-A CHAIN`.
     pub rules: Vec<String>,
 }
 
-/// A jump into one of our chains, as it is wanted.
+/// A jump into one of our chains, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedJump {
     /// The table.
     pub table: Table,
-    /// The chain of iptables' own.
+    /// Built-in chain.
     pub from: &'static str,
     /// Our chain.
     pub to: String,
 }
 
-/// Our chains of one family, as they are wanted.
+/// Our chains of one family, as wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Script {
-    /// Chains, in the order in which they are made.
+    /// Chains, in the order of their creation.
     pub chains: Vec<WantedChain>,
     /// The jumps into them.
     pub jumps: Vec<WantedJump>,
 }
 
-/// What every jump into our chains has for a comment.
+/// Comment of every jump into our chains.
 pub const JUMP_COMMENT: &str = "peerwall";
 
-/// From how many addresses on a set becomes an ipset, where there is ipset.
+/// Number of addresses from which on a set becomes an ipset, if ipset is available.
 pub const IPSET_FROM: usize = 16;
 
-/// Makes our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
+/// Builds our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
 /// (see [`ipset`](crate::iptables::ipset)); `None` for never.
 ///
 /// # Errors
-/// Every rule that iptables cannot say.
+/// Every rule that iptables cannot express.
 pub fn script(
     ruleset: &Ruleset,
     family: Family,
@@ -152,7 +151,7 @@ pub fn script(
 }
 
 impl Script {
-    /// Input for `iptables-restore --noflush` on a host that has none of our chains yet.
+    /// Returns input for `iptables-restore --noflush` on a host without our chains.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for table in Table::ALL {
@@ -175,13 +174,13 @@ impl Script {
     }
 }
 
-/// The jump into one of our chains, behind `-A CHAIN`.
+/// Words of the jump into one of our chains, after `-A CHAIN`.
 pub(crate) fn jump(to: &str) -> String {
     format!("-m comment --comment {JUMP_COMMENT} -j {to}")
 }
 
-/// The names of our chains in iptables, by those they have in the ruleset. What would be cut to the same name
-/// gets a number.
+/// Names of our chains in iptables, by their names in the ruleset. Names that would be cut to the same
+/// one get a number.
 fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut used = BTreeSet::new();
@@ -201,7 +200,7 @@ fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     names
 }
 
-/// Names of the chains that packets in this one can get to, itself among them.
+/// Names of the chains that are reachable from this one, including itself.
 fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
     let mut found = BTreeSet::from([from]);
     let mut rest = vec![from];

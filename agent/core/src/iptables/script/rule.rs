@@ -12,11 +12,11 @@ use crate::ruleset::{Action, Element, IcmpKinds, LABEL_BIT, Match, Meter, Ports,
 /// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
 const LOG_PREFIX_MAX_BYTES: usize = 63;
 
-/// Ports one multiport match can hold; a range takes two (`XT_MULTI_PORTS`).
+/// Slots of one multiport match; a range takes two (`XT_MULTI_PORTS`).
 const MULTIPORT_SLOTS: usize = 15;
 
 impl Writer<'_> {
-    /// The lines of one rule: one for each combination of what nftables has in sets.
+    /// Writes the lines of one rule: one for each combination of elements that nftables has in sets.
     pub(super) fn rule(&self, rule: &Rule, chain: &str, helper: usize) -> Result<Written, String> {
         let mut written = Written::default();
         let family = rule.matches.iter().find_map(Match::family);
@@ -35,7 +35,7 @@ impl Writer<'_> {
             written.lines = lines.iter().map(|line| join(line, &end)).collect();
             return Ok(written);
         }
-        // "None of these interfaces" is a chain that returns for each of them.
+        // "None of these interfaces" becomes a chain that returns for each of them.
         let name = format!("{chain}-{helper}");
         let jump = format!("-j {name}");
         written.lines = lines.iter().map(|line| join(line, &jump)).collect();
@@ -48,7 +48,7 @@ impl Writer<'_> {
         Ok(written)
     }
 
-    /// The ways in which a match can be met, each as words of iptables; none if it never can.
+    /// Returns the alternatives of a match, each as words of iptables; empty if it can never match.
     fn choices(
         &self,
         condition: &Match,
@@ -166,7 +166,7 @@ impl Writer<'_> {
             IcmpKinds::One(kind) => vec![format!("{before}{kind}")],
             IcmpKinds::Set(set) => self.elements(set, before, |_, each| each.first.to_string()),
         };
-        // `icmp_match()` in net/netfilter/xt_tcpudp.c and its forebears take 255 for every type.
+        // `icmp_match()` in net/netfilter/xt_tcpudp.c and its predecessors take 255 for every type.
         match found.iter().any(|text| text.ends_with(" 255")) {
             true => Err(
                 "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables".into(),
@@ -175,7 +175,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Everything behind the matches.
+    /// Writes everything after the matches.
     fn end(&self, rule: &Rule) -> Result<String, String> {
         let mut words = Vec::new();
         words.extend(rule.meter.as_ref().map(hashlimit));
@@ -224,8 +224,8 @@ impl Writer<'_> {
     }
 }
 
-/// A rate for each source address. The kernel keeps what a name was first used with for as long as a rule uses
-/// it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
+/// A rate for each source address. The kernel keeps the first rate of a name for as long as a rule uses it
+/// (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
 fn hashlimit(meter: &Meter) -> String {
     let rate = meter.rate;
     let (unit, _) = rate.unit.describe();
@@ -235,7 +235,7 @@ fn hashlimit(meter: &Meter) -> String {
     )
 }
 
-/// What became of a rule.
+/// A rule as written.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) lines: Vec<String>,
@@ -292,7 +292,7 @@ fn protocol_module(protocol: Option<u8>) -> String {
     port::protocol_name(protocol.unwrap_or(port::TCP))
 }
 
-/// Ports in as few multiport matches as they fit in.
+/// Distributes ports over the fewest multiport matches.
 fn multiport(ranges: &[PortRange], option: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut free = 0;

@@ -24,7 +24,7 @@ impl Family {
     /// Both, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -32,7 +32,7 @@ impl Family {
         }
     }
 
-    /// `4` or `6`, as it stands at the end of set names.
+    /// `4` or `6`, as at the end of set names.
     pub fn digit(self) -> char {
         match self {
             Self::V4 => '4',
@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    /// Bits of an address.
+    /// Length of an address in bits.
     pub fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -49,7 +49,7 @@ impl Family {
     }
 }
 
-/// An address as a number, 0 up to 2³²−1 or 2¹²⁸−1.
+/// Converts an address to a number, 0 up to 2³²−1 or 2¹²⁸−1.
 pub fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(a) => u128::from(u32::from(a)),
@@ -57,7 +57,7 @@ pub fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// The address of a number. For [`Family::V4`] the upper 96 bits are cut off.
+/// Converts a number to an address. For [`Family::V4`], the upper 96 bits are ignored.
 pub fn address(family: Family, number: u128) -> IpAddr {
     match family {
         #[expect(clippy::cast_possible_truncation, reason = "that is what it says")]
@@ -66,7 +66,7 @@ pub fn address(family: Family, number: u128) -> IpAddr {
     }
 }
 
-/// A prefix from first and last address, if they make one.
+/// Returns the prefix from first to last address, if it is one.
 pub fn prefix(family: Family, first: u128, last: u128) -> Option<IpNet> {
     let size = last.checked_sub(first)?;
     let host_bits = match size.checked_add(1) {
@@ -79,7 +79,7 @@ pub fn prefix(family: Family, first: u128, last: u128) -> Option<IpNet> {
     (number(net.network()) == first).then_some(net)
 }
 
-/// First and last number of a prefix.
+/// Returns the first and last number of a prefix.
 pub fn bounds(net: IpNet) -> (u128, u128) {
     match net {
         IpNet::V4(net) => (
@@ -95,7 +95,7 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
-/// The prefixes of `net` without those of `holes`.
+/// Returns the prefixes that cover `net` without `holes`.
 pub fn subtract(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
     let hit: Vec<IpNet> = holes
         .iter()
@@ -120,7 +120,7 @@ fn short_v6(net: Ipv6Net) -> String {
     short(IpNet::V6(net))
 }
 
-/// A prefix as people write it: one host without its length.
+/// Formats a prefix, without the length for a single host.
 pub fn short(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() {
         net.addr().to_string()

@@ -1,4 +1,4 @@
-//! Reads the addresses of a policy, and says what is wrong with them.
+//! Parsing of addresses in a policy, with help for mistakes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,12 +7,12 @@ use ipnet::IpNet;
 
 use super::{Family, bounds, overlap, short, short_v4, short_v6};
 
-/// Why a text is not an address or prefix, and what would do.
+/// Reason why a text is not a valid address or prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError {
     /// What is wrong.
     pub message: String,
-    /// What would do, if it can be guessed.
+    /// How to fix it, if that can be guessed.
     pub help: Option<String>,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for AddressError {
     }
 }
 
-/// Reads an address or a prefix that can be the source of a packet from elsewhere.
+/// Parses an address or prefix that can be the source of a packet from another host.
 ///
 /// # Errors
 /// [`AddressError`] for what is no address, has host bits set, or can never be such a source.
@@ -228,7 +228,7 @@ pub fn check_pods(nets: &[IpNet]) -> Result<(), Vec<(usize, AddressError)>> {
 
 const POD_NETWORK: &str = "list the cluster's pod networks only, like 10.244.0.0/16";
 
-/// Why no pod network can be this one.
+/// Returns the reason why a network cannot be a pod network, if there is one.
 fn no_pods(net: IpNet) -> Option<AddressError> {
     if net.prefix_len() == 0 {
         let err = AddressError::new("an overlay cannot have every address");
@@ -262,7 +262,7 @@ fn no_pods(net: IpNet) -> Option<AddressError> {
     })
 }
 
-/// Addresses that no pod can have.
+/// Networks of addresses that no pod can have.
 const RESERVED: [(&str, &str); 9] = [
     ("0.0.0.0/8", "\"this network\" (RFC 1122)"),
     ("127.0.0.0/8", "the loopback addresses"),

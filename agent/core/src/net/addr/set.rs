@@ -12,16 +12,15 @@ use super::{Family, bounds, number};
 /// Consecutive addresses of one family, as numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// The first.
+    /// First address.
     pub first: u128,
-    /// The last.
+    /// Last address.
     pub last: u128,
-    /// Whose they are.
+    /// Name of their owner.
     pub name: Option<Box<str>>,
 }
 
-/// Addresses of one family, in canonical form: hosts, and prefixes none of which is in another, both
-/// ascending.
+/// Addresses of one family in canonical form: hosts and disjoint prefixes, both ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FamilySet {
     /// Single addresses.
@@ -40,7 +39,7 @@ pub struct AddrSet {
 }
 
 impl AddrSet {
-    /// The part of one family.
+    /// Returns the part of one family.
     pub fn family(&self, family: Family) -> &FamilySet {
         match family {
             Family::V4 => &self.v4,
@@ -48,12 +47,12 @@ impl AddrSet {
         }
     }
 
-    /// Whether it holds this address.
+    /// Whether it contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.family(Family::of(address)).contains(number(address))
     }
 
-    /// Whether it holds nothing.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         Family::BOTH.iter().all(|f| {
             let set = self.family(*f);
@@ -62,8 +61,8 @@ impl AddrSet {
     }
 }
 
-/// From prefixes, with whose they are. Where names compete, the first stays; a prefix within another
-/// disappears.
+/// Collects prefixes with their owners. Of equal prefixes the first owner counts; a prefix within another
+/// is dropped.
 impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
     fn from_iter<I: IntoIterator<Item = (IpNet, Option<&'n str>)>>(prefixes: I) -> Self {
         let mut set = Self::default();
@@ -91,9 +90,9 @@ impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
     }
 }
 
-/// Sorts spans that are nested or apart, and leaves the outermost.
+/// Sorts spans that are nested or disjoint, and keeps the outermost.
 fn canonical(spans: &mut Vec<Span>) {
-    // Of those that start together, the largest is in front; of those that are the same, the first.
+    // Spans with the same start: the largest first; equal ones in their order.
     spans.sort_by_key(|span| (span.first, u128::MAX - span.last));
     spans.dedup_by(|next, kept| {
         if (next.first, next.last) == (kept.first, kept.last) && kept.name.is_none() {

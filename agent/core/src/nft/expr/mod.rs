@@ -1,7 +1,7 @@
 //! Matches and statements as nf_tables expressions, both ways.
 //!
-//! Written in the very sequences that nft writes, so that nft prints our table as its own. The
-//! goldens in `proto` and the round trip in `lower` hold writer and reader together.
+//! Sequences are exactly those of nft, so that nft prints our table like its own. The goldens in `proto`
+//! and the round trip in `lower` keep writer and reader consistent.
 
 mod read;
 mod write;
@@ -77,6 +77,6 @@ const TCP_FLAGS_OF_START: u8 = 0x17;
 const TCP_SYN: u8 = 0x02;
 const SOURCE_PORT_FIELD: (u32, u32) = (0, 2);
 const DESTINATION_PORT_FIELD: (u32, u32) = (2, 2);
-/// What nft makes of a source and a destination port that stand side by side.
+/// Source and destination port, which nft merges into one match if they are adjacent.
 const BOTH_PORTS_FIELD: (u32, u32) = (0, 4);
 const ICMP_TYPE_FIELD: (u32, u32) = (0, 1);

@@ -1,6 +1,6 @@
 //! Reads expressions as a rule.
 //!
-//! An expression that is never written makes the rule a foreign one.
+//! A rule with an expression that is never written is foreign.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -37,7 +37,7 @@ use crate::ruleset::{Action, CtStates, IcmpKinds, LogTo, Match, Meter, Ports, Ru
 /// Reads a rule's expressions back.
 ///
 /// # Errors
-/// The name of the expression at which they stop being a rule that we make.
+/// The name of the first expression that no rule of ours has there.
 pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, String> {
     let mut cursor = Cursor { rest: exprs };
     let mut rule = Rule::default();
@@ -50,7 +50,7 @@ pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, String> {
     Ok(rule)
 }
 
-/// Reads expressions one after the other.
+/// The expressions that are left to read.
 struct Cursor<'a> {
     rest: &'a [Expr],
 }
@@ -105,7 +105,7 @@ impl<'a> Cursor<'a> {
         let family = Family::BOTH
             .into_iter()
             .find(|family| source_field(*family) == field)?;
-        // Newer kernels give one expression as a list of one.
+        // Newer kernels list a single expression as a list of one.
         let limit = match (&dynset.expr, dynset.exprs.as_deref()) {
             (Some(expr), None) => &expr.0,
             (None, Some([expr])) => expr,
@@ -226,7 +226,7 @@ impl<'a> Cursor<'a> {
                 Some(Match::Interface { pattern, negated })
             }
             NFT_META_OIFNAME => read_interface(self.eq()?).map(Match::OutInterface),
-            // Always before the Ethernet address, and part of asking for it.
+            // Always before a match on the Ethernet address, and part of it.
             NFT_META_IIFTYPE => {
                 let ethernet = self.eq()? == u16_register(ARPHRD_ETHER);
                 let Expr::Payload(load) = self.next().filter(|_| ethernet)? else {
@@ -259,7 +259,7 @@ impl<'a> Cursor<'a> {
         let ours =
             fib.result == Some(NFT_FIB_RESULT_OIF) && fib.flags == Some(FIB_SADDR_IIF_PRESENT);
         match self.eq()? {
-            // The kernel stores one byte and zeros behind it (`nft_fib_store_result()`); nft compares
+            // The kernel stores one byte and zeros after it (`nft_fib_store_result()`); nft compares
             // all four up to 1.0, and one of them since.
             [exists @ (0 | 1)] | [exists @ (0 | 1), 0, 0, 0] if plain && ours => {
                 Some(Match::ReversePath {
@@ -357,7 +357,7 @@ impl<'a> Cursor<'a> {
         let Expr::Bitwise(bitwise) = self.next()? else {
             return None;
         };
-        // NFT_BITWISE_MASK_XOR is 0; old kernels do not say which operation it is.
+        // NFT_BITWISE_MASK_XOR is 0; old kernels leave the operation out.
         let plain = bitwise.op.unwrap_or(0) == 0
             && bitwise.data.is_none()
             && bitwise.sreg2.is_none()
@@ -367,7 +367,7 @@ impl<'a> Cursor<'a> {
         data_bytes(&bitwise.mask).filter(|_| plain)
     }
 
-    /// `bitwise` with a mask, then "is not 0".
+    /// Reads `bitwise` with a mask, followed by a comparison with 0.
     fn bits(&mut self) -> Option<u32> {
         let mask = u32_from_register(self.mask()?)?;
         match self.cmp()? {

@@ -27,7 +27,7 @@ use crate::net::port::PortRange;
 use crate::policy::Rate;
 use crate::ruleset::{Action, IcmpKinds, LABEL_BIT, Match, Meter, Ports, Rule};
 
-/// The expressions of a rule, in order.
+/// Writes the expressions of a rule, in order.
 pub(crate) fn rule_exprs(rule: &Rule) -> Vec<Expr> {
     let mut out = Vec::new();
     for condition in &rule.matches {
@@ -189,7 +189,7 @@ fn write_match(condition: &Match, out: &mut Vec<Expr>) {
     }
 }
 
-/// As nft does: as many bytes as the prefix has, and a mask only for one that ends within a byte.
+/// Like nft: only the bytes of the prefix, with a mask only if the prefix ends within a byte.
 fn write_net(net: &ipnet::IpNet, (offset, len): (u32, u32), out: &mut Vec<Expr>) {
     let (address, bits) = match net {
         ipnet::IpNet::V4(n) => (n.network().octets().to_vec(), n.netmask().octets().to_vec()),
@@ -357,7 +357,7 @@ fn nfproto(family: Family) -> u8 {
     }
 }
 
-/// The label of a connection with our bit, as it is in a register: 128 bits in words of the host's order
+/// The label of a connection with our bit, as in a register: 128 bits in words of host byte order
 /// (`struct nf_conn_labels`).
 pub(super) fn label_bits() -> Vec<u8> {
     let word = usize::from(LABEL_BIT / 32);
@@ -366,7 +366,7 @@ pub(super) fn label_bits() -> Vec<u8> {
     bytes
 }
 
-/// A whole name fills `IFNAMSIZ` with NULs; a prefix is compared as far as it goes.
+/// An exact name is padded to `IFNAMSIZ` with NULs; a prefix is not.
 fn interface_bytes(pattern: &InterfacePattern) -> Vec<u8> {
     match pattern {
         InterfacePattern::Exact(name) => {

@@ -10,7 +10,7 @@ use crate::ruleset::{
     Match, Ports, Rule, Ruleset, Set, TABLE,
 };
 
-/// The ruleset as input for `nft -j -f` (libnftables-json(5)).
+/// Formats the ruleset as input for `nft -j -f` (libnftables-json(5)).
 pub fn json(ruleset: &Ruleset) -> Value {
     let table = json!({"family": "inet", "name": TABLE});
     let mut list = vec![

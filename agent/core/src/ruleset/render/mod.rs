@@ -1,7 +1,7 @@
-//! A ruleset, a rule or a step of a plan in nft's own words.
+//! A ruleset, a rule or a step of a plan in nft's syntax.
 //!
 //! [`script`] loads with `nft -f`, [`json()`] with `nft -j -f`; both replace the table in one
-//! transaction and need no table to be there.
+//! transaction, whether it exists or not.
 
 mod json;
 mod step;
@@ -18,13 +18,13 @@ use crate::ruleset::{
 pub use json::json;
 pub use step::op;
 
-/// Elements of a set on one line of a script.
+/// Number of a set's elements on one line of a script.
 const ELEMENTS_PER_LINE: usize = 4;
 
-/// The ruleset as input for `nft -f`.
+/// Formats the ruleset as input for `nft -f`.
 pub fn script(ruleset: &Ruleset) -> String {
     let mut out = String::new();
-    // Made if it is not there, so that it can be deleted, so that what follows is all there is.
+    // Add, delete, add: deleting requires that the table exists, and afterwards it is empty.
     let _ = writeln!(out, "table inet {TABLE}\ndelete table inet {TABLE}\n");
     let _ = writeln!(out, "table inet {TABLE} {{");
     for counter in &ruleset.counters {
@@ -41,7 +41,7 @@ pub fn script(ruleset: &Ruleset) -> String {
     out
 }
 
-/// What the ruleset says, one fact a line, for comparing: elements of sets, chains with a hook, rules.
+/// Lists the elements of sets, base chains and rules of the ruleset, one a line, for comparison.
 pub fn facts(ruleset: &Ruleset) -> Vec<String> {
     let elements = ruleset.sets.iter().flat_map(|(name, set)| {
         let each = move |e| format!("element {name} {}", element(set.key, e));
@@ -120,7 +120,7 @@ fn policy_text(policy: ChainPolicy) -> &'static str {
     }
 }
 
-/// An element of a set.
+/// Formats an element of a set.
 pub fn element(key: KeyType, element: &Element) -> String {
     let mut text = value(key, element);
     if let Some(comment) = &element.comment {
@@ -129,7 +129,7 @@ pub fn element(key: KeyType, element: &Element) -> String {
     text
 }
 
-/// An element without its comment.
+/// Formats an element without its comment.
 pub(crate) fn value(key: KeyType, element: &Element) -> String {
     match key {
         KeyType::Ipv4 => address_range(Family::V4, element),
@@ -141,7 +141,7 @@ pub(crate) fn value(key: KeyType, element: &Element) -> String {
     }
 }
 
-/// An Ethernet address.
+/// Formats an Ethernet address.
 fn mac(number: u128) -> String {
     let octets = (0..6).rev().map(|at| number >> (8 * at) & 0xff);
     let words: Vec<String> = octets.map(|octet| format!("{octet:02x}")).collect();
@@ -173,7 +173,7 @@ fn icmp_name(family: Family, number: u128) -> String {
     named.map_or_else(|| number.to_string(), str::to_owned)
 }
 
-/// Neither nft nor iptables-restore is given escapes within quotes, so there must be nothing to escape.
+/// Quotes a text for nft or iptables-restore. Nothing is escaped, so the text must not need it.
 pub(crate) fn quoted(text: &str) -> String {
     let plain: String = text
         .chars()
@@ -182,7 +182,7 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("\"{plain}\"")
 }
 
-/// A rule as nft lists it.
+/// Formats a rule like nft.
 pub fn rule_text(rule: &Rule) -> String {
     let mut words: Vec<String> = Vec::new();
     for (index, condition) in rule.matches.iter().enumerate() {
@@ -212,7 +212,7 @@ pub fn rule_text(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// Family and protocol are not said where a later match says them.
+/// Whether a later match implies this one: nft does not print a family or protocol then.
 fn is_implied(rule: &Rule, index: usize) -> bool {
     let later = &rule.matches[index + 1..];
     match &rule.matches[index] {
@@ -314,7 +314,7 @@ fn rule_family(rule: &Rule) -> Option<Family> {
     rule.matches.iter().find_map(Match::family)
 }
 
-/// The header that ports are read from.
+/// The header with the ports.
 fn header(rule: &Rule) -> &'static str {
     let number = rule.matches.iter().find_map(Match::protocol);
     let known = number.and_then(protocol::known);
@@ -330,8 +330,7 @@ fn ip(family: Family) -> &'static str {
     }
 }
 
-/// By name where every system's `/etc/protocols` has the same.
-/// Names that nft has had from the start; newer nft prints names of others, too.
+/// By name if every system's `/etc/protocols` has the same one.
 fn protocol_text(number: u8) -> String {
     let is_named = matches!(number, TCP | UDP | ICMP | ICMPV6);
     let known = protocol::known(number).filter(|_| is_named);

@@ -6,10 +6,10 @@ use super::{base_text, element, policy_text, rule_text};
 use crate::nft::plan::{Op, SetKind};
 use crate::ruleset::{Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE};
 
-/// Elements of one step that are written out; the rest is counted.
+/// Number of a step's elements that are written out; the rest is counted.
 const ELEMENTS_SHOWN: usize = 8;
 
-/// A step of a plan as the nft command that would do it.
+/// Formats a step of a plan as the equivalent nft command.
 pub fn op(op: &Op) -> String {
     match op {
         Op::AddTable => format!("add table inet {TABLE}"),
