@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! faults [--scenario NAME]… [--call NAME]… [--fault CALL#N=ERROR]… [--limit N] [--seed N] [--jobs N]
-//!        [--no-kills | --no-errors]
+//!        [--once] [--no-kills | --no-errors]
 //! faults --list
 //! ```
 //!
-//! Without options every fault of every scenario is run. Exits with 1 if a run was flagged.
+//! Without options every fault of every scenario is run. With `--once` each call fails once, with one of its errors, which
+//! the seed selects. Exits with 1 if a run was flagged.
 
 #![expect(clippy::print_stdout, reason = "it is there to print")]
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     }
     let Some(options) = read(&args) else {
         println!(
-            "usage: faults [--scenario NAME]... [--call NAME]... [--fault CALL#N=ERROR]... [--limit N] [--seed N] [--jobs N] [--no-kills | --no-errors] | --list"
+            "usage: faults [--scenario NAME]... [--call NAME]... [--fault CALL#N=ERROR]... [--limit N] [--seed N] [--jobs N] [--once] [--no-kills | --no-errors] | --list"
         );
         return ExitCode::from(2);
     };
@@ -63,6 +64,7 @@ fn read(args: &[String]) -> Option<Options> {
             "--part" => options.part = value()?.parse().ok()?,
             "--no-kills" => options.kills = false,
             "--no-errors" => options.errors = false,
+            "--once" => options.once = true,
             _ => return None,
         }
     }

@@ -37,6 +37,8 @@ pub struct Options {
     pub errors: bool,
     /// Whether the process is killed in the place of a call.
     pub kills: bool,
+    /// Whether each call fails only once, with one of its errors, which the seed selects.
+    pub once: bool,
     /// How many faults of each scenario are run at most.
     pub limit: Option<usize>,
     /// Selects them.
@@ -55,6 +57,7 @@ impl Default for Options {
             faults: Vec::new(),
             errors: true,
             kills: true,
+            once: false,
             limit: None,
             seed: 1,
             part: 0,
@@ -193,11 +196,19 @@ fn faults(options: &Options, scenario: &str, calls: &[String]) -> Vec<Fault> {
             if options.kills && call != fault::PAGE {
                 effects.push(Effect::Kill);
             }
-            found.extend(effects.into_iter().map(|effect| Fault {
-                call: call.to_owned(),
-                nth,
-                effect,
-            }));
+            let mut of_call: Vec<Fault> = effects
+                .into_iter()
+                .map(|effect| Fault {
+                    call: call.to_owned(),
+                    nth,
+                    effect,
+                })
+                .collect();
+            if options.once {
+                of_call.sort_by_key(|fault| fault.rank(options.seed, scenario));
+                of_call.truncate(1);
+            }
+            found.extend(of_call);
         }
     }
     // By its name and not by its place in the list: another process may have counted one call more.
