@@ -330,6 +330,21 @@ netns_test! {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("CAP_NET_ADMIN"), "{said}");
+        // An ordinary user is told what would do, by every command that needs it. In a user namespace there is no other.
+        if !host.try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups true").status.success() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("peerwall");
+        fs::copy(peerwall_bin(), &bin).unwrap();
+        fs::copy(EXAMPLE, folder.path().join("policy.toml")).unwrap();
+        host.sh(&format!("chmod -R a+rX {}", folder.path().display()));
+        for command in ["status", "plan", "apply", "confirm", "rollback", "remove", "reload"] {
+            let policy = if matches!(command, "status" | "plan" | "apply") { "policy.toml" } else { "" };
+            let output = host.try_sh(&format!("cd {} && setpriv --reuid 65534 --regid 65534 --clear-groups ./peerwall {command} {policy}", folder.path().display()));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(2) && said.contains("run it as root"), "{command}: {said}");
+        }
     }
 
     fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {

@@ -317,9 +317,13 @@ fn unsupported(ready: &Ready, list: &[Unsupported], output: &Output) -> u8 {
 
 /// Reports an error that is not about the policy.
 fn trouble(doing: &str, err: &dyn std::fmt::Display, output: &Output) -> u8 {
+    let mut text = format!("{doing}: {err}");
+    if !nix::unistd::geteuid().is_root() && !text.contains("run it as root") {
+        text.push_str("; run it as root");
+    }
     match output.is_json() {
-        true => output.json(&serde_json::json!({"error": format!("{doing}: {err}")})),
-        false => complain(&format!("error: {doing}: {err}\n")),
+        true => output.json(&serde_json::json!({"error": text})),
+        false => complain(&format!("error: {text}\n")),
     }
     TROUBLE
 }
