@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::agent::keep::{self, Reading, Situation};
 use peerwall_core::agent::reconcile::Input;
-use peerwall_core::net::host::Host;
 use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, Overlay, Policy};
@@ -329,19 +328,7 @@ impl Files for Watched<'_> {
         self.files.glob(pattern, relative_to)
     }
 
-    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
-        self.files.last_good(path, relative_to)
-    }
-
-    fn waits(&self) -> bool {
-        self.files.waits()
-    }
-
-    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
-        self.files.link(name)
-    }
-
-    fn host(&self) -> Result<Option<Host>, ReadError> {
-        self.files.host()
+    fn beneath(&self) -> Option<&dyn Files> {
+        Some(&self.files)
     }
 }

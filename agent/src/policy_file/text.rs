@@ -7,8 +7,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use peerwall_core::diagnostic::Sources;
-use peerwall_core::net::host::Host;
-use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use serde::{Deserialize, Serialize};
 
@@ -83,20 +81,8 @@ impl Files for Recorded<'_> {
         self.files.read(path, relative_to)
     }
 
-    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
-        self.files.last_good(path, relative_to)
-    }
-
-    fn waits(&self) -> bool {
-        self.files.waits()
-    }
-
-    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
-        self.files.link(name)
-    }
-
-    fn host(&self) -> Result<Option<Host>, ReadError> {
-        self.files.host()
+    fn beneath(&self) -> Option<&dyn Files> {
+        Some(self.files)
     }
 }
 
@@ -124,19 +110,7 @@ impl Files for Overlaid<'_> {
         }
     }
 
-    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
-        self.files.last_good(path, relative_to)
-    }
-
-    fn waits(&self) -> bool {
-        self.files.waits()
-    }
-
-    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
-        self.files.link(name)
-    }
-
-    fn host(&self) -> Result<Option<Host>, ReadError> {
-        self.files.host()
+    fn beneath(&self) -> Option<&dyn Files> {
+        Some(self.files)
     }
 }

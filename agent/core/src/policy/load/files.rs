@@ -51,26 +51,32 @@ pub trait Files {
     /// [`ReadError`] with a sentence that says what is wrong with the pattern.
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError>;
 
+    /// Where everything else comes from that this source does not decide itself; `None` if nothing is known of it.
+    fn beneath(&self) -> Option<&dyn Files> {
+        None
+    }
+
     /// Returns the last valid content of a file of `discover`, if it is known.
     ///
     /// # Errors
     /// [`ReadError`] if there may be one that cannot be read.
-    fn last_good(&self, _path: &str, _relative_to: &str) -> Result<Option<Text>, ReadError> {
-        Ok(None)
+    fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
+        self.beneath()
+            .map_or(Ok(None), |files| files.last_good(path, relative_to))
     }
 
     /// Whether the policy is read again when a file of `discover` appears. If not, a missing one is an
     /// error.
     fn waits(&self) -> bool {
-        false
+        self.beneath().is_some_and(|files| files.waits())
     }
 
     /// Returns the interface of this name, if it exists and its driver is known.
     ///
     /// # Errors
     /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
-    fn link(&self, _name: &str) -> Result<Option<Link>, ReadError> {
-        Ok(None)
+    fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
+        self.beneath().map_or(Ok(None), |files| files.link(name))
     }
 
     /// Returns facts of this host; `None` if the policy is for another host.
@@ -78,7 +84,7 @@ pub trait Files {
     /// # Errors
     /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
     fn host(&self) -> Result<Option<Host>, ReadError> {
-        Ok(None)
+        self.beneath().map_or(Ok(None), |files| files.host())
     }
 }
 
