@@ -104,11 +104,8 @@ pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
 
 /// Refuses if a trial waits, or if that cannot be told.
 fn nothing_waits(state: &State) -> Result<(), Refusal> {
-    let trial = state
-        .trial()
-        .and_then(|trial| Ok((trial, state.history()?.settled)));
-    let (trial, settled) = trial.map_err(|err| Refusal::State(of_io(err)))?;
-    let Some(trial) = trial.filter(|trial| settled != Some(trial.id)) else {
+    let trial = state.read_waiting();
+    let Some(trial) = trial.map_err(|err| Refusal::State(of_io(err)))? else {
         return Ok(());
     };
     let seconds = trial.seconds_left(&crate::store::clock());

@@ -157,9 +157,19 @@ impl State {
     /// The trial that waits to be confirmed, if there is one and it can be read.
     pub fn waiting(&self) -> Option<Pending> {
         // An agent that does not know of a trial would keep it for good.
-        let trial = passing::insist(|| self.trial()).ok().flatten()?;
-        let settled = passing::insist(|| self.history()).ok()?.settled;
-        (settled != Some(trial.id)).then_some(trial)
+        passing::insist(|| self.read_waiting()).ok().flatten()
+    }
+
+    /// The trial that waits to be confirmed, if there is one.
+    ///
+    /// # Errors
+    /// If that cannot be read: one may wait.
+    pub fn read_waiting(&self) -> io::Result<Option<Pending>> {
+        let Some(trial) = self.trial()? else {
+            return Ok(None);
+        };
+        let settled = self.history()?.settled;
+        Ok((settled != Some(trial.id)).then_some(trial))
     }
 
     /// The policy that is not taken until it changes, if there is one and it can be read.

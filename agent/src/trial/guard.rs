@@ -37,7 +37,7 @@ pub fn run() {
     let mut mine: Option<u64> = None;
     let mut graced_until: Option<Instant> = None;
     loop {
-        let pending = match waiting(&state) {
+        let pending = match state.read_waiting() {
             Ok(Some(pending)) => pending,
             Ok(None) => return, // confirmed, or gone back
             Err(_) => {
@@ -104,14 +104,6 @@ impl Stop {
         };
         self.is_asked = signals.read(&mut [0]).is_ok_and(|len| len > 0);
     }
-}
-
-fn waiting(state: &State) -> std::io::Result<Option<Pending>> {
-    let Some(trial) = state.trial()? else {
-        return Ok(None);
-    };
-    let settled = state.history()?.settled;
-    Ok((settled != Some(trial.id)).then_some(trial))
 }
 
 /// How long the guard waits yet. An agent goes back by itself, if it lives.
