@@ -16,7 +16,7 @@ use crate::enforce::{Enforcer, foreign, switch};
 use crate::host::caller::Caller;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
-use crate::store::{Kept, since};
+use crate::store::{Kept, State, since};
 use crate::trial::alone::Alone;
 use crate::trial::{Loader, before, of_backend, words};
 
@@ -49,7 +49,12 @@ pub(super) fn run(
     }
     let was_by_iptables = since::by_iptables();
     let is_first = !enforcer.is_any_loaded_now()?;
-    let mut loading = Loading::new(is_first, before::in_force().0);
+    // By nf_tables, what was loaded is read when it is changed.
+    let old = match enforcer.is_iptables() {
+        true => before::in_force().0,
+        false => State::open().in_force_by_iptables(),
+    };
+    let mut loading = Loading::new(is_first, old);
     let kept = keep::kept(&policy.path, ready, enforcer.is_iptables());
     let mut loader = Direct {
         enforcer,
