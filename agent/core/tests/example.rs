@@ -24,7 +24,7 @@ fn blocks(text: &str) -> Vec<&str> {
 #[test]
 fn the_readme_quotes_the_example_policy_as_it_is() {
     let policy = read("policy.toml");
-    assert_eq!(blocks(&read("README.md")).first(), Some(&policy.as_str()));
+    assert!(blocks(&read("README.md")).contains(&policy.as_str()));
 }
 
 #[test]
@@ -44,5 +44,5 @@ fn every_policy_in_the_docs_loads_without_a_warning() {
             tried += 1;
         }
     }
-    assert!(tried >= 2);
+    assert!(tried >= 3);
 }
