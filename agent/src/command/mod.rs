@@ -5,7 +5,7 @@ mod apply;
 mod applying;
 pub(crate) mod boot;
 mod check;
-mod generate;
+mod completions;
 mod history;
 mod import;
 pub(crate) mod keep;
@@ -115,8 +115,8 @@ fn run_command(args: &Args) -> u8 {
             removed.unwrap_or_else(|err| trouble("remove", &err, &output))
         }
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
-        Command::Completions { shell } => generate::completions(*shell),
-        Command::Man { folder } => generate::man(folder),
+        Command::Completions { shell } => completions::completions(*shell),
+        Command::Man { folder } => completions::man(folder),
     }
 }
 
