@@ -1,4 +1,4 @@
-//! The command line's definitions; completions and man pages are made from the same.
+//! Defines the command line; completions and man pages are generated from it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     name = "peerwall",
     version,
     about,
-    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from `status`: not in sync; 2 error, nothing was changed.",
+    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from `status`: not in sync; 2 error.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -24,19 +24,19 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Log more; twice for even more. RUST_LOG sets it in detail
+    /// Log more; repeat for even more. RUST_LOG overrides it
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
 
     /// Directory of the iptables and ipset programs, instead of the usual ones; PATH is not used
-    #[arg(long, global = true, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "DIRECTORY")]
     pub iptables: Option<PathBuf>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check the policy: all errors and warnings at once, and its own expectations
+    /// Check the policy: report all errors and warnings at once, and test its expectations
     Check(PolicyArgs),
     /// Show what apply would change, in words and as nft or iptables text; changes nothing
     ///
@@ -50,14 +50,13 @@ pub enum Command {
     /// SIGTERM or SIGINT end it and leave the rules in place; SIGHUP reads the policy again. At most one agent runs in
     /// a network namespace.
     Run(RunArgs),
-    /// Tell the agent to read the policy now, and print the result
+    /// Make the agent read the policy now, and print the result
     Reload(WishArgs),
     /// Confirm a policy that was applied with --confirm; from a new connection or terminal
     Confirm,
     /// Go back to the previous confirmed ruleset; the policy is not applied again until it changes
     Rollback,
-    /// Show what was applied, tried, confirmed and rolled back, and by whom; and the confirmed rulesets, with
-    /// what each changed
+    /// Show the audit trail, and the confirmed rulesets with what each changed
     History(HistoryArgs),
     /// Load the last confirmed ruleset without reading the policy (used at boot)
     ///
@@ -93,11 +92,12 @@ pub enum Command {
     /// Write man pages into a directory
     Man {
         /// The directory; created if missing
+        #[arg(value_name = "DIRECTORY")]
         folder: PathBuf,
     },
 }
 
-/// How to print.
+/// An output format.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OutputArgs {
     /// Print JSON
@@ -105,28 +105,28 @@ pub struct OutputArgs {
     pub json: bool,
 }
 
-/// What to show of the history.
+/// Options of `history`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HistoryArgs {
-    /// Only this ruleset, with everything that it changed
+    /// Show everything that this ruleset changed
     pub number: Option<u64>,
 
-    /// Show all events that are kept, not only the last 20
+    /// Show all events, not only the last 20
     #[arg(long)]
     pub all: bool,
 
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Which policy, and how to print.
+/// A policy and an output format.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PolicyArgs {
     /// The policy file [default: the running agent's policy, or /etc/peerwall/policy.toml]
     pub policy: Option<PathBuf>,
 
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -142,10 +142,10 @@ pub enum BackendName {
     Iptables,
 }
 
-/// Which policy, which backend, and how to print.
+/// A policy, a backend and an output format.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BackendArgs {
-    /// Which policy, and how to print.
+    /// Policy and output format.
     #[command(flatten)]
     pub policy: PolicyArgs,
 
@@ -154,10 +154,10 @@ pub struct BackendArgs {
     pub backend: Option<BackendName>,
 }
 
-/// How to show the status.
+/// Options of `status`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// Which policy, which backend, and how to print.
+    /// Policy, backend and output format.
     #[command(flatten)]
     pub of: BackendArgs,
 
@@ -165,24 +165,24 @@ pub struct StatusArgs {
     #[arg(long)]
     pub watch: bool,
 
-    /// Show counters that counted nothing, too
+    /// Also show counters that are zero
     #[arg(short, long)]
     pub all: bool,
 }
 
-/// What to remove, and how to print.
+/// Options of `remove`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RemoveArgs {
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 
-    /// Backend to remove the rules of
+    /// Backend whose rules are removed
     #[arg(long, value_enum, default_value_t = BackendName::Auto)]
     pub backend: BackendName,
 }
 
-/// How to stay.
+/// Options of `run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
     /// The policy file
@@ -193,12 +193,12 @@ pub struct RunArgs {
     #[arg(long, value_enum)]
     pub backend: Option<BackendName>,
 
-    /// Do not lock the table, as on kernels before 6.9: others can change it, and their changes are repaired
+    /// Do not lock the table: other programs can change it, and the agent repairs it (as on kernels before 6.9)
     #[arg(long)]
     pub no_owner: bool,
 
-    /// Read the policy only at the start and on `peerwall reload` or SIGHUP, not whenever its files change, so that
-    /// `peerwall reload --confirm` can try a change before it is in force
+    /// Read the policy only at the start and on `peerwall reload` or SIGHUP, not when its files change: makes
+    /// `peerwall reload --confirm` possible
     #[arg(long)]
     pub no_follow: bool,
 
@@ -215,7 +215,7 @@ pub struct RunArgs {
     pub metrics_listen: Option<Listen>,
 }
 
-/// How a policy is to be put in force.
+/// Confirmation and force: options of `apply` and `reload`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WishArgs {
     /// Roll back automatically after this time (60s, 5m) unless confirmed with `peerwall confirm`
@@ -239,17 +239,17 @@ fn seconds(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number
         .parse::<u64>()
-        .map_err(|err| format!("a time is like 60s or 5m ({err})"))?;
+        .map_err(|err| format!("not a time like 60s or 5m ({err})"))?;
     match number.saturating_mul(unit) {
         seconds @ 1..=86_400 => Ok(seconds),
-        _ => Err("between a second and a day".into()),
+        _ => Err("must be between 1 second and 1 day".into()),
     }
 }
 
-/// How to apply.
+/// Options of `apply`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ApplyArgs {
-    /// Which policy, which backend, and how to print.
+    /// Policy, backend and output format.
     #[command(flatten)]
     pub to: BackendArgs,
 
@@ -262,12 +262,12 @@ pub struct ApplyArgs {
     #[arg(long)]
     pub insecure_permissions: bool,
 
-    /// How it is to be put in force.
+    /// Confirmation and force.
     #[command(flatten)]
     pub wish: WishArgs,
 }
 
-/// What to import.
+/// Options of `import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
     /// Output of iptables-save, ip6tables-save and `ipset save`, or a cloud-config that contains such files; `-` for
@@ -291,12 +291,12 @@ pub struct ImportArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// How to print.
+    /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// How to render.
+/// Options of `render`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RenderArgs {
     /// The policy file
@@ -308,7 +308,7 @@ pub struct RenderArgs {
     pub format: Format,
 }
 
-/// What to render as.
+/// An output format of `render`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Input for `nft -f`
@@ -322,11 +322,11 @@ pub enum Format {
 }
 
 impl Args {
-    /// How much to log, unless RUST_LOG says so.
+    /// Log level, unless RUST_LOG is set.
     pub fn log_level(&self) -> log::LevelFilter {
-        // A daemon logs what it does.
-        let stays = matches!(self.command, Some(Command::Run(_)));
-        match self.verbose + u8::from(stays) {
+        // A daemon logs its actions without being asked.
+        let is_daemon = matches!(self.command, Some(Command::Run(_)));
+        match self.verbose + u8::from(is_daemon) {
             0 => log::LevelFilter::Warn,
             1 => log::LevelFilter::Info,
             _ => log::LevelFilter::Debug,
@@ -334,17 +334,17 @@ impl Args {
     }
 }
 
-/// The definitions as clap has them, for completions and man pages.
+/// Returns clap's definition of the command line, for completions and man pages.
 pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }
 
-/// Where metrics are served.
+/// An address that serves metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// A Unix socket.
     Unix(PathBuf),
-    /// A port of the loopback.
+    /// A port on a loopback address.
     Loopback(SocketAddr),
 }
 
@@ -355,20 +355,20 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(path.into())),
-                false => Err(
-                    "a socket has an absolute path, like unix:/run/peerwall/metrics.sock".into(),
-                ),
+                false => {
+                    Err("the path must be absolute, like unix:/run/peerwall/metrics.sock".into())
+                }
             };
         }
         match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
             Ok(address) => Err(format!(
-                "{} is not of the loopback; counters of a firewall are nobody else's business, so let something that authenticates ask for them here",
+                "{} is not a loopback address; metrics are unauthenticated, so put an authenticating proxy in front",
                 address.ip()
             )),
-            Err(_) => {
-                Err("like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into())
-            }
+            Err(_) => Err(
+                "must be like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into(),
+            ),
         }
     }
 }
