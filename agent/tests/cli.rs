@@ -55,7 +55,7 @@ fn completions_and_man_pages_are_made_from_the_same_definitions() {
             .status
             .success()
     );
-    for page in ["peerwall.1", "peerwall-apply.1", "peerwall-plan.1"] {
+    for page in ["peerwall.8", "peerwall-apply.8", "peerwall.toml.5"] {
         let text = std::fs::read_to_string(folder.join(page)).unwrap();
         assert!(text.contains(".TH") && text.contains("policy"), "{page}");
     }

@@ -9,6 +9,7 @@ mod completions;
 mod history;
 mod import;
 pub(crate) mod keep;
+mod man;
 mod others;
 pub(crate) mod plan;
 mod render;
@@ -115,8 +116,8 @@ fn run_command(args: &Args) -> u8 {
             removed.unwrap_or_else(|err| trouble("remove", &err, &output))
         }
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
-        Command::Completions { shell } => completions::completions(*shell),
-        Command::Man { folder } => completions::man(folder),
+        Command::Completions { shell } => completions::run(*shell),
+        Command::Man { folder } => man::run(folder),
     }
 }
 
