@@ -60,7 +60,8 @@ fn install_can_be_run_again_and_uninstall_leaves_nothing() {
     let once = tree(root.path());
     for name in [
         "usr/local/sbin/peerwall",
-        "usr/local/share/man/man1/peerwall-apply.1",
+        "usr/local/share/man/man8/peerwall-apply.8",
+        "usr/local/share/man/man5/peerwall.toml.5",
         "usr/local/share/bash-completion/completions/peerwall",
         "usr/local/share/doc/peerwall/policy.toml",
         "etc/systemd/system/peerwall.service",
