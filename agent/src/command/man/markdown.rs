@@ -138,7 +138,7 @@ impl Page {
             HeadingLevel::H1 | HeadingLevel::H2 => {
                 self.roff.control("SH", [text.to_uppercase().as_str()]);
             }
-            _ => {
+            HeadingLevel::H3 | HeadingLevel::H4 | HeadingLevel::H5 | HeadingLevel::H6 => {
                 self.roff.control("SS", [text.as_str()]);
             }
         }
