@@ -8,20 +8,24 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-/// Set in the process that is inside.
+/// Set in the process that is inside: a file that it removes when it gets there.
 const INSIDE: &str = "PEERWALL_TEST_WORLD";
 
-/// Runs `body` in user (when not root), network, mount and process namespaces of its own. For that
-/// the test binary starts itself anew for this one test, since a process with threads cannot enter a
-/// user namespace.
+/// Runs the body of a test in user (when not root), network, mount and process namespaces of its own.
+/// The test binary restarts itself for this one test, because a process with threads cannot enter a
+/// user namespace. The type of the closure names the test.
 ///
 /// # Panics
-/// If the test fails, or if there are no namespaces to be had: a test that did not run has failed.
-pub fn world(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
+/// If the test fails or does not run: when namespaces are not available, or when the closure is not
+/// written in the test function itself.
+pub fn world<F: FnOnce()>(body: F) {
+    if let Some(pending) = std::env::var_os(INSIDE) {
+        std::fs::remove_file(pending).expect("the outer process made this file");
         prepare();
         return body();
     }
+    let test = test_of::<F>();
+    let pending = tempfile::NamedTempFile::new().expect("a temporary file can be made");
     let me = std::env::current_exe().expect("/proc is mounted");
     // SAFETY: geteuid cannot fail and touches nothing.
     let root = unsafe { libc::geteuid() } == 0;
@@ -46,7 +50,7 @@ pub fn world(test: &str, body: impl FnOnce()) {
             "--test-threads=1",
             "--include-ignored",
         ])
-        .env(INSIDE, "1")
+        .env(INSIDE, pending.path())
         // `/run` is a world's own; `/var/lib` is not.
         .env("PEERWALL_STATE", "/run/peerwall-state")
         .stdin(Stdio::null())
@@ -54,20 +58,20 @@ pub fn world(test: &str, body: impl FnOnce()) {
         .unwrap_or_else(|err| panic!("{test}: cannot run unshare(1): {err}"));
     assert!(
         status.success(),
-        "{test} failed in its namespaces ({status}). If it says `unshare failed`: as an ordinary user this needs kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0"
+        "{test} failed in its namespaces ({status}). If it says `unshare failed`: an ordinary user \
+         needs kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0"
+    );
+    assert!(
+        !pending.path().exists(),
+        "{test} did not run: no test of this binary has that name. Call `world` in the test itself"
     );
 }
 
-/// Turns functions into tests that run in a [`world`] of their own.
-#[macro_export]
-macro_rules! netns_test {
-    ($( $(#[$meta:meta])* fn $name:ident() $body:block )*) => {$(
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            $crate::ns::world(stringify!($name), || $body);
-        }
-    )*};
+/// Returns the name that libtest gives to the function in which the closure `F` is written.
+fn test_of<F>() -> &'static str {
+    let closure = std::any::type_name::<F>();
+    let function = closure.trim_end_matches("::{{closure}}");
+    function.split_once("::").map_or(function, |(_, path)| path)
 }
 
 /// What a fresh world lacks: a `/run` to write in (xtables lock, named namespaces), loopback.

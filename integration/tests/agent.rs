@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use peerwall::enforce::converge::converge;
 use peerwall::enforce::nft::Kernel;
 use peerwall_integration::net::wire;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::wait_for;
 use peerwall_integration::probe;
 use peerwall_integration::traffic::{Answers, Three, Totals, Traffic};
@@ -128,14 +127,23 @@ fn said(output: &Output) -> String {
     )
 }
 
-netns_test! {
-    fn files_are_followed_however_they_are_changed() {
+#[test]
+fn files_are_followed_however_they_are_changed() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path();
         fs::create_dir(base.join("..one")).unwrap();
         fs::create_dir(base.join("policy.d")).unwrap();
-        write(base, "..one/policy.toml", &format!("include = [\"{}/policy.d/*.toml\"]\n{}", base.display(), policy(&["192.0.2.1"])));
+        write(
+            base,
+            "..one/policy.toml",
+            &format!(
+                "include = [\"{}/policy.d/*.toml\"]\n{}",
+                base.display(),
+                policy(&["192.0.2.1"])
+            ),
+        );
         symlink("..one", base.join("..data")).unwrap();
         symlink("..data/policy.toml", base.join("policy.toml")).unwrap();
         let path = base.join("policy.toml");
@@ -143,10 +151,22 @@ netns_test! {
         let has = |address: &str| agent.wait_for(|| peers(&host).contains(address), address);
         has("192.0.2.1");
         // In place, behind the link.
-        write(base, "..one/policy.toml", &format!("include = [\"{}/policy.d/*.toml\"]\n{}", base.display(), policy(&["192.0.2.2"])));
+        write(
+            base,
+            "..one/policy.toml",
+            &format!(
+                "include = [\"{}/policy.d/*.toml\"]\n{}",
+                base.display(),
+                policy(&["192.0.2.2"])
+            ),
+        );
         has("192.0.2.2");
         // A new file that an include means.
-        write(base, "policy.d/more.toml", "[peers]\nmore = \"192.0.2.30\"\n");
+        write(
+            base,
+            "policy.d/more.toml",
+            "[peers]\nmore = \"192.0.2.30\"\n",
+        );
         has("192.0.2.30");
         // As the kubelet swaps a ConfigMap.
         fs::create_dir(base.join("..two")).unwrap();
@@ -162,31 +182,62 @@ netns_test! {
         // What is wrong changes nothing, and is told with its line.
         let generation = host.sh("nft -j list ruleset").len();
         write(base, "..two/policy.toml", "version = 1\nnonsense = 1\n");
-        agent.wait_for(|| agent.status().is_some_and(|s| s["policy_error"].as_str().is_some_and(|e| e.contains("policy.toml:2"))), "the error");
+        agent.wait_for(
+            || {
+                agent.status().is_some_and(|s| {
+                    s["policy_error"]
+                        .as_str()
+                        .is_some_and(|e| e.contains("policy.toml:2"))
+                })
+            },
+            "the error",
+        );
         assert_eq!(host.sh("nft -j list ruleset").len(), generation);
         let reload = host.peerwall(&["reload"]);
-        assert!(reload.status.code() == Some(2) && said(&reload).contains("nonsense"), "{}", said(&reload));
+        assert!(
+            reload.status.code() == Some(2) && said(&reload).contains("nonsense"),
+            "{}",
+            said(&reload)
+        );
         // Read anew when it changes, and by a signal.
         write(base, "..two/policy.toml", &policy(&["192.0.2.6"]));
         has("192.0.2.6");
         assert!(agent.status().unwrap()["policy_error"].is_null());
         agent.signal("HUP");
         let reload = host.peerwall(&["reload"]);
-        assert!(reload.status.success() && said(&reload).contains("no changes"), "{}", said(&reload));
+        assert!(
+            reload.status.success() && said(&reload).contains("no changes"),
+            "{}",
+            said(&reload)
+        );
         // A second agent, and an apply of another policy, find this one.
-        let second = host.command(peerwall_bin()).arg("run").arg(&path).output().unwrap();
-        assert!(second.status.code() == Some(2) && said(&second).contains("another agent"), "{}", said(&second));
+        let second = host
+            .command(peerwall_bin())
+            .arg("run")
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(
+            second.status.code() == Some(2) && said(&second).contains("another agent"),
+            "{}",
+            said(&second)
+        );
         let other = write(base, "other.toml", &policy(&["192.0.2.99"]));
         let apply = host.peerwall(&["apply", other.to_str().unwrap()]);
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("the agent manages"), "{}", said(&apply));
+        assert!(
+            apply.status.code() == Some(2) && said(&apply).contains("the agent manages"),
+            "{}",
+            said(&apply)
+        );
         // SIGTERM leaves the rules.
         agent.end();
         assert!(peers(&host).contains("192.0.2.6"));
-    }
+    });
 }
 
-netns_test! {
-    fn what_is_left_to_be_discovered_is_waited_for_followed_and_kept() {
+#[test]
+fn what_is_left_to_be_discovered_is_waited_for_followed_and_kept() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let env = folder.path().join("run/flannel/subnet.env");
@@ -199,12 +250,19 @@ netns_test! {
         let policy = path.to_str().unwrap();
         // By hand nobody would look again.
         let apply = host.peerwall(&["apply", policy]);
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("cannot read"), "{}", said(&apply));
+        assert!(
+            apply.status.code() == Some(2) && said(&apply).contains("cannot read"),
+            "{}",
+            said(&apply)
+        );
         let agent = Agent::start(&host, &path, &[]);
         let overlay = || agent.status().unwrap()["counts"]["overlays"][0].clone();
         assert_eq!(overlay()["discovery"], "awaited");
         let status = said(&host.peerwall(&["status", policy]));
-        assert!(status.contains("in sync with") && status.contains("waits for"), "{status}");
+        assert!(
+            status.contains("in sync with") && status.contains("waits for"),
+            "{status}"
+        );
         assert!(peers(&host).contains("192.0.2.1"), "the rest is in force");
 
         // flannel starts: the folder, the file, the tunnel.
@@ -217,9 +275,18 @@ netns_test! {
         assert!(tunnel().contains("udp dport 8472"), "{}", tunnel());
         host.sh("ip link add flannel.1 type vxlan id 7 dstport 4789 local 192.0.2.9 nolearning");
         agent.wait_for(|| tunnel().contains("udp dport 4789"), "the tunnel's port");
-        assert!(overlay()["interface"].as_str().unwrap().contains("vxlan, UDP port 4789, VNI 7, from 192.0.2.9"), "{}", overlay());
+        assert!(
+            overlay()["interface"]
+                .as_str()
+                .unwrap()
+                .contains("vxlan, UDP port 4789, VNI 7, from 192.0.2.9"),
+            "{}",
+            overlay()
+        );
         // Made anew, as flannel does when its configuration changed.
-        host.sh("ip link del flannel.1; ip link add flannel.1 type vxlan id 7 dstport 8473 nolearning");
+        host.sh(
+            "ip link del flannel.1; ip link add flannel.1 type vxlan id 7 dstport 8473 nolearning",
+        );
         agent.wait_for(|| tunnel().contains("udp dport 8473"), "the other port");
 
         // It says something else, then nonsense, then nothing.
@@ -229,27 +296,43 @@ netns_test! {
         agent.wait_for(|| overlay()["discovery"] == "kept", "what was good");
         fs::remove_dir_all(env.parent().unwrap()).unwrap();
         std::thread::sleep(Duration::from_millis(400));
-        assert!(pods().contains("10.42.0.0/16") && overlay()["discovery"] == "kept", "{}", overlay());
+        assert!(
+            pods().contains("10.42.0.0/16") && overlay()["discovery"] == "kept",
+            "{}",
+            overlay()
+        );
         // Other changes are taken meanwhile, also after a restart, also by hand.
-        write(folder.path(), "policy.toml", &text.replace("192.0.2.1", "192.0.2.3"));
+        write(
+            folder.path(),
+            "policy.toml",
+            &text.replace("192.0.2.1", "192.0.2.3"),
+        );
         agent.wait_for(|| peers(&host).contains("192.0.2.3"), "the change");
         agent.end();
         let apply = host.peerwall(&["apply", policy]);
-        assert!(apply.status.success() && said(&apply).contains("still used: 10.42.0.0/16"), "{}", said(&apply));
+        assert!(
+            apply.status.success() && said(&apply).contains("still used: 10.42.0.0/16"),
+            "{}",
+            said(&apply)
+        );
         let agent = Agent::start(&host, &path, &[]);
         assert!(pods().contains("10.42.0.0/16"));
         fs::create_dir_all(env.parent().unwrap()).unwrap();
         fs::write(&env, lease).unwrap();
         agent.wait_for(|| pods().contains("10.244.0.0/16"), "the pods again");
-    }
+    });
 }
 
-netns_test! {
-    fn whatever_others_do_to_the_rules_is_repaired_and_told() {
+#[test]
+fn whatever_others_do_to_the_rules_is_repaired_and_told() {
+    world(|| {
         let three = Three::new();
         let host = &three.host;
         let folder = tempfile::tempdir().unwrap();
-        let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).chain(["192.0.2.2".to_owned()]).collect();
+        let many: Vec<String> = (0..100)
+            .map(|i| format!("10.0.0.{i}"))
+            .chain(["192.0.2.2".to_owned()])
+            .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let path = write(folder.path(), "policy.toml", &policy(&many));
         let agent = Agent::start(host, &path, &["--no-owner"]);
@@ -268,7 +351,9 @@ netns_test! {
                 1 => drop(host.sh("nft delete table inet peerwall")),
                 2 => drop(host.sh("nft 'chain inet peerwall input { policy accept; }'")),
                 3 => drop(host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.2 }'")),
-                4 => drop(host.sh(&format!("nft delete rule inet peerwall input handle $({rule})"))),
+                4 => drop(host.sh(&format!(
+                    "nft delete rule inet peerwall input handle $({rule})"
+                ))),
                 // Another program that speaks netlink.
                 _ => host.run(|| {
                     let mut kernel = Kernel::open().unwrap();
@@ -279,11 +364,21 @@ netns_test! {
             agent.wait_for(in_sync, "the repair");
             took.push(start.elapsed());
         }
-        let Totals { answered, knocked, got_in } = traffic.end();
+        let Totals {
+            answered,
+            knocked,
+            got_in,
+        } = traffic.end();
         let status = agent.status().unwrap();
         let culprits = status["last_repair"]["by"].to_string();
-        assert!(culprits.contains("nft") || culprits.contains("agent"), "{status}");
-        assert!(status["repairs"].as_u64().unwrap() >= u64::from(rounds) / 2, "{status}");
+        assert!(
+            culprits.contains("nft") || culprits.contains("agent"),
+            "{status}"
+        );
+        assert!(
+            status["repairs"].as_u64().unwrap() >= u64::from(rounds) / 2,
+            "{status}"
+        );
         took.sort_unstable();
         println!(
             "{rounds} destructions, each repaired; found in order again within {:?} at most; {answered} requests of the peer answered; {got_in} of {knocked} packets of the stranger got in while there was no table",
@@ -291,13 +386,21 @@ netns_test! {
         );
         // Tables of others are only told of.
         host.sh("nft add table ip kube-proxy; nft delete table ip kube-proxy");
-        agent.wait_for(|| agent.status().unwrap()["others_gone"].to_string().contains("ip kube-proxy"), "the notice");
+        agent.wait_for(
+            || {
+                agent.status().unwrap()["others_gone"]
+                    .to_string()
+                    .contains("ip kube-proxy")
+            },
+            "the notice",
+        );
         assert!(!host.sh("nft list tables").contains("kube-proxy"));
-    }
+    });
 }
 
-netns_test! {
-    fn what_is_owned_nobody_else_can_touch_and_no_stranger_gets_in() {
+#[test]
+fn what_is_owned_nobody_else_can_touch_and_no_stranger_gets_in() {
+    world(|| {
         let three = Three::new();
         let host = &three.host;
         let folder = tempfile::tempdir().unwrap();
@@ -306,18 +409,36 @@ netns_test! {
         let traffic = Traffic::start(&three, Answers::All);
         for _ in 0..rounds(200) {
             host.sh("nft flush ruleset");
-            assert!(!host.try_sh("nft delete table inet peerwall").status.success(), "it is owned");
+            assert!(
+                !host
+                    .try_sh("nft delete table inet peerwall")
+                    .status
+                    .success(),
+                "it is owned"
+            );
         }
         let totals = traffic.end();
-        assert!(totals.got_in == 0 && totals.answered > 0 && totals.knocked > 0, "{totals:?}");
-    }
+        assert!(
+            totals.got_in == 0 && totals.answered > 0 && totals.knocked > 0,
+            "{totals:?}"
+        );
+    });
 }
 
-netns_test! {
-    fn a_killed_agent_leaves_the_rules_and_the_next_one_takes_them_over() {
-        let Three { host, friend, stranger } = Three::new();
+#[test]
+fn a_killed_agent_leaves_the_rules_and_the_next_one_takes_them_over() {
+    world(|| {
+        let Three {
+            host,
+            friend,
+            stranger,
+        } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2", "10.0.0.1"]));
+        let path = write(
+            folder.path(),
+            "policy.toml",
+            &policy(&["192.0.2.2", "10.0.0.1"]),
+        );
         let _echo = probe::udp_server(&host, "192.0.2.1:9000");
         let got_in = probe::udp_server(&host, "198.51.100.1:9000");
         Agent::start(&host, &path, &[]).kill();
@@ -330,7 +451,11 @@ netns_test! {
         let mut last = 0;
         let rounds = rounds(100);
         let mut command = host.command(peerwall_bin());
-        command.arg("run").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("run")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         for round in 0..rounds {
             let mut child = command.spawn().unwrap();
             // Half of the time it has something to do when it dies.
@@ -341,7 +466,10 @@ netns_test! {
             std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 200)));
             child.kill().unwrap();
             child.wait().unwrap();
-            assert!(probe::udp(&friend, "192.0.2.1:9000", Duration::from_secs(5)), "round {round}");
+            assert!(
+                probe::udp(&friend, "192.0.2.1:9000", Duration::from_secs(5)),
+                "round {round}"
+            );
             probe::udp(&stranger, "198.51.100.1:9000", Duration::from_millis(1));
             let now = accepted();
             assert!(now >= last, "the counter went back from {last} to {now}");
@@ -349,45 +477,71 @@ netns_test! {
         }
         assert_eq!(got_in.load(Ordering::Relaxed), 0, "a stranger got in");
         // Who does not want to own what was owned takes it over as well, and changes it.
-        write(folder.path(), "policy.toml", &policy(&["192.0.2.2", "10.0.0.77"]));
+        write(
+            folder.path(),
+            "policy.toml",
+            &policy(&["192.0.2.2", "10.0.0.77"]),
+        );
         let agent = Agent::start(&host, &path, &["--no-owner"]);
-        agent.wait_for(|| peers(&host).contains("10.0.0.77"), "the policy, without an owner");
+        agent.wait_for(
+            || peers(&host).contains("10.0.0.77"),
+            "the policy, without an owner",
+        );
         agent.kill();
         // And whoever comes next converges.
         let agent = Agent::start(&host, &path, &[]);
-        agent.wait_for(|| host.peerwall(&["plan", path.to_str().unwrap()]).status.success(), "the policy");
+        agent.wait_for(
+            || {
+                host.peerwall(&["plan", path.to_str().unwrap()])
+                    .status
+                    .success()
+            },
+            "the policy",
+        );
         println!("{rounds} agents killed");
-    }
+    });
 }
 
-netns_test! {
-    fn an_agent_that_is_killed_while_it_repairs_is_no_hindrance_to_the_next() {
+#[test]
+fn an_agent_that_is_killed_while_it_repairs_is_no_hindrance_to_the_next() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let many: Vec<String> = (0..100).map(|i| format!("10.0.0.{i}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let path = write(folder.path(), "policy.toml", &policy(&many));
-        let whole = || host.peerwall(&["plan", path.to_str().unwrap()]).status.success();
+        let whole = || {
+            host.peerwall(&["plan", path.to_str().unwrap()])
+                .status
+                .success()
+        };
         let mut repaired = 0;
         let rounds = rounds(40);
         for round in 0..rounds {
             let agent = Agent::start(&host, &path, &["--no-owner"]);
             let mut nft = host.command("nft");
-            let mut nft = nft.args(["delete", "table", "inet", "peerwall"]).spawn().unwrap();
+            let mut nft = nft
+                .args(["delete", "table", "inet", "peerwall"])
+                .spawn()
+                .unwrap();
             // Before, within and behind its transaction.
             std::thread::sleep(Duration::from_micros(u64::from(round * 3_791 % 40_000)));
             agent.kill();
             assert!(nft.wait().unwrap().success());
             // All of it or nothing.
             let tables = host.sh("nft list tables");
-            assert_eq!(tables.contains("inet peerwall"), whole(), "round {round}: {tables}");
+            assert_eq!(
+                tables.contains("inet peerwall"),
+                whole(),
+                "round {round}: {tables}"
+            );
             repaired += u32::from(whole());
             let agent = Agent::start(&host, &path, &["--no-owner"]);
             agent.wait_for(whole, "the rules");
             agent.kill();
         }
         println!("{rounds} agents killed in a repair, {repaired} of them when it was made");
-    }
+    });
 }
 
 /// `apply` or another command from an ssh connection of its own.
@@ -400,8 +554,9 @@ fn from_connection(host: &Host, port: u16, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-netns_test! {
-    fn what_is_not_confirmed_goes_away_whoever_dies() {
+#[test]
+fn what_is_not_confirmed_goes_away_whoever_dies() {
+    world(|| {
         for with_agent in [false, true] {
             let name = if with_agent { "with" } else { "without" };
             let host = Host::new(name);
@@ -427,14 +582,21 @@ netns_test! {
             // Confirmed from where it was applied: that shows nothing.
             try_out("192.0.2.2");
             let same = from_connection(&host, 4000, &["confirm"]);
-            assert!(same.status.code() == Some(2) && said(&same).contains("new ssh connection"), "{}", said(&same));
+            assert!(
+                same.status.code() == Some(2) && said(&same).contains("new ssh connection"),
+                "{}",
+                said(&same)
+            );
             let other = from_connection(&host, 4001, &["confirm"]);
             assert!(other.status.success(), "{}", said(&other));
             std::thread::sleep(Duration::from_secs(3));
             assert!(has("192.0.2.2"), "{name}: it was confirmed");
             // Nobody confirms: terminal and caller are long gone.
             try_out("192.0.2.3");
-            soon(&|| has("192.0.2.2") && !has("192.0.2.3"), "it goes back by itself");
+            soon(
+                &|| has("192.0.2.2") && !has("192.0.2.3"),
+                "it goes back by itself",
+            );
             let late = from_connection(&host, 4001, &["confirm"]);
             assert_eq!(late.status.code(), Some(2), "{}", said(&late));
             // The agent dies.
@@ -442,39 +604,67 @@ netns_test! {
             if let Some(agent) = agent.take() {
                 agent.kill();
             }
-            soon(&|| has("192.0.2.2") && !has("192.0.2.4"), "it goes back though the agent is dead");
+            soon(
+                &|| has("192.0.2.2") && !has("192.0.2.4"),
+                "it goes back though the agent is dead",
+            );
             // The machine starts anew: no rules, another boot, and what was confirmed last is loaded.
             try_out("192.0.2.5");
             host.sh("nft flush ruleset");
             let mut boot = host.command(peerwall_bin());
-            let output = boot.args(["boot", &text]).env("PEERWALL_BOOT_ID", "another").output().unwrap();
+            let output = boot
+                .args(["boot", &text])
+                .env("PEERWALL_BOOT_ID", "another")
+                .output()
+                .unwrap();
             assert!(output.status.success(), "{}", said(&output));
-            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}: {}", said(&output));
+            assert!(
+                has("192.0.2.2") && !has("192.0.2.5"),
+                "{name}: {}",
+                said(&output)
+            );
             // An agent that is started then does not take it either, until it changes.
             let agent = Agent::start(&host, &path, &[]);
             std::thread::sleep(Duration::from_millis(300));
-            assert!(has("192.0.2.2") && !has("192.0.2.5"), "{name}: {} {}", peers(&host), said(&host.peerwall(&["status", &text])));
+            assert!(
+                has("192.0.2.2") && !has("192.0.2.5"),
+                "{name}: {} {}",
+                peers(&host),
+                said(&host.peerwall(&["status", &text]))
+            );
             write(folder.path(), "policy.toml", &policy(&["192.0.2.6"]));
             soon(&|| has("192.0.2.6"), "a changed policy is taken");
             // What each of them changed is known.
-            let change = "- element peers4 192.0.2.2 comment \"friends\"\n      + element peers4 192.0.2.6";
-            soon(&|| said(&host.peerwall(&["history"])).contains(change), "the change in the history");
-            let one: serde_json::Value = serde_json::from_str(&host.peerwall_ok(&["history", "--json"])).unwrap();
+            let change =
+                "- element peers4 192.0.2.2 comment \"friends\"\n      + element peers4 192.0.2.6";
+            soon(
+                &|| said(&host.peerwall(&["history"])).contains(change),
+                "the change in the history",
+            );
+            let one: serde_json::Value =
+                serde_json::from_str(&host.peerwall_ok(&["history", "--json"])).unwrap();
             let last = one["confirmed"].as_array().unwrap().last().unwrap();
-            assert!(last["change"]["added"].as_array().unwrap().len() == 1, "{one}");
+            assert!(
+                last["change"]["added"].as_array().unwrap().len() == 1,
+                "{one}"
+            );
             let number = last["number"].to_string();
-            assert!(host.peerwall_ok(&["history", &number]).contains("192.0.2.6"));
+            assert!(
+                host.peerwall_ok(&["history", &number])
+                    .contains("192.0.2.6")
+            );
             assert_eq!(host.peerwall(&["history", "99"]).status.code(), Some(2));
             // And at any time one can go back.
             host.peerwall_ok(&["rollback"]);
             assert!(has("192.0.2.2") && !has("192.0.2.6"), "{name}");
             drop(agent);
         }
-    }
+    });
 }
 
-netns_test! {
-    fn a_copy_can_be_tried_out_while_the_agent_keeps_its_policy() {
+#[test]
+fn a_copy_can_be_tried_out_while_the_agent_keeps_its_policy() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
@@ -485,15 +675,27 @@ netns_test! {
         let apply = |args: &[&str]| from_connection(&host, 4000, &[&["apply"], args].concat());
         // What is followed is in force before anybody can ask for a confirmation, which is said.
         let late = apply(&["--confirm", "60s", text]);
-        assert!(late.status.code() == Some(2) && said(&late).contains("in force already"), "{}", said(&late));
+        assert!(
+            late.status.code() == Some(2) && said(&late).contains("in force already"),
+            "{}",
+            said(&late)
+        );
         // A copy that is wrong changes nothing, and the policy is none the worse for it.
         let wrong = write(folder.path(), "wrong.toml", "version = 7\n");
         let output = apply(&["--confirm", "60s", wrong.to_str().unwrap()]);
-        assert!(output.status.code() == Some(2) && said(&output).contains("version 7"), "{}", said(&output));
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains("version 7"),
+            "{}",
+            said(&output)
+        );
         assert!(agent.status().unwrap()["policy_error"].is_null() && has("192.0.2.1"));
         // Not confirmed, it goes; an event in its folder does not end it before.
         let output = apply(&["--confirm", "2s", copied]);
-        assert!(output.status.success() && has("192.0.2.2"), "{}", said(&output));
+        assert!(
+            output.status.success() && has("192.0.2.2"),
+            "{}",
+            said(&output)
+        );
         write(folder.path(), "unrelated.txt", "");
         std::thread::sleep(Duration::from_millis(500));
         assert!(has("192.0.2.2"), "it is tried out");
@@ -508,11 +710,18 @@ netns_test! {
         // Confirmed, it stays, and becomes the policy by being moved there.
         assert!(apply(&["--confirm", "60s", copied]).status.success());
         let confirm = from_connection(&host, 4001, &["confirm"]);
-        assert!(confirm.status.success() && said(&confirm).contains(&format!("mv {copied} {text}")), "{}", said(&confirm));
+        assert!(
+            confirm.status.success() && said(&confirm).contains(&format!("mv {copied} {text}")),
+            "{}",
+            said(&confirm)
+        );
         std::thread::sleep(Duration::from_millis(500));
         assert!(has("192.0.2.2"));
         fs::rename(&copy, &path).unwrap();
-        agent.wait_for(|| host.peerwall(&["plan", text]).status.success(), "the policy that was moved there");
+        agent.wait_for(
+            || host.peerwall(&["plan", text]).status.success(),
+            "the policy that was moved there",
+        );
         // The policy changes during a trial: it waits until that is over.
         fs::write(&copy, policy(&["192.0.2.8"])).unwrap();
         assert!(apply(&["--confirm", "60s", copied]).status.success());
@@ -529,16 +738,23 @@ netns_test! {
         fs::rename(&copy, &path).unwrap();
         std::thread::sleep(Duration::from_millis(500));
         assert!(has("192.0.2.3"));
-        agent.wait_for(|| has("192.0.2.2") && !has("192.0.2.3"), "what was confirmed");
+        agent.wait_for(
+            || has("192.0.2.2") && !has("192.0.2.3"),
+            "what was confirmed",
+        );
         agent.kill();
         let _agent = Agent::start(&host, &path, &[]);
         std::thread::sleep(Duration::from_millis(500));
-        assert!(has("192.0.2.2") && !has("192.0.2.3"), "a restart does not take it either");
-    }
+        assert!(
+            has("192.0.2.2") && !has("192.0.2.3"),
+            "a restart does not take it either"
+        );
+    });
 }
 
-netns_test! {
-    fn stopping_is_no_confirmation() {
+#[test]
+fn stopping_is_no_confirmation() {
+    world(|| {
         let folder = tempfile::tempdir().unwrap();
         for (name, with_agent, stopped, signal) in [
             ("agent-term", true, "run", "TERM"),
@@ -561,10 +777,15 @@ netns_test! {
             assert!(peers(&host).contains("192.0.2.2"), "{name}");
             // Once it has run for a moment, and listens to signals.
             std::thread::sleep(Duration::from_millis(300));
-            host.sh(&format!("pkill -{signal} --full 'peerwall ({stopped})( |$)'"));
+            host.sh(&format!(
+                "pkill -{signal} --full 'peerwall ({stopped})( |$)'"
+            ));
             let start = Instant::now();
             while peers(&host).contains("192.0.2.2") {
-                assert!(start.elapsed() < PATIENCE, "{name}: the trial is still in force");
+                assert!(
+                    start.elapsed() < PATIENCE,
+                    "{name}: the trial is still in force"
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
             assert!(peers(&host).contains("192.0.2.1"), "{name}");
@@ -573,26 +794,45 @@ netns_test! {
             }
             // A guard that is not needed any more goes by itself.
             let start = Instant::now();
-            while host.try_sh("pgrep --full 'peerwall guard$'").status.success() {
-                assert!(start.elapsed() < PATIENCE, "{name}: the guard is still there");
+            while host
+                .try_sh("pgrep --full 'peerwall guard$'")
+                .status
+                .success()
+            {
+                assert!(
+                    start.elapsed() < PATIENCE,
+                    "{name}: the guard is still there"
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
             let trail = host.sh("tail -n 1 $PEERWALL_STATE/audit.log");
-            assert!(trail.contains("\"stopped\"") && trail.contains("copy.toml"), "{name}: {trail}");
+            assert!(
+                trail.contains("\"stopped\"") && trail.contains("copy.toml"),
+                "{name}: {trail}"
+            );
             let late = host.peerwall(&["confirm"]);
-            assert!(said(&late).contains("nothing waits"), "{name}: {}", said(&late));
+            assert!(
+                said(&late).contains("nothing waits"),
+                "{name}: {}",
+                said(&late)
+            );
         }
-    }
+    });
 }
 
-netns_test! {
-    fn a_guard_does_without_a_systemd_that_refuses_or_is_silent() {
+#[test]
+fn a_guard_does_without_a_systemd_that_refuses_or_is_silent() {
+    world(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
         let copy = write(folder.path(), "copy.toml", &policy(&["192.0.2.2"]));
         fs::create_dir_all("/run/systemd").unwrap();
         let systemd = UnixListener::bind("/run/systemd/private").unwrap();
-        for (name, answer) in [("silent", &b""[..]), ("refuses", b"REJECTED EXTERNAL\r\n"), ("strange", &[b'\n'; 4096])] {
+        for (name, answer) in [
+            ("silent", &b""[..]),
+            ("refuses", b"REJECTED EXTERNAL\r\n"),
+            ("strange", &[b'\n'; 4096]),
+        ] {
             let host = Host::new(name);
             host.peerwall_ok(&["apply", path.to_str().unwrap()]);
             host.peerwall_ok(&["apply", "--confirm", "3s", copy.to_str().unwrap()]);
@@ -600,16 +840,20 @@ netns_test! {
             let _ = guard.write_all(answer);
             let start = Instant::now();
             while peers(&host).contains("192.0.2.2") {
-                assert!(start.elapsed() < PATIENCE, "{name}: the trial is still in force");
+                assert!(
+                    start.elapsed() < PATIENCE,
+                    "{name}: the trial is still in force"
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
             assert!(peers(&host).contains("192.0.2.1"), "{name}");
         }
-    }
+    });
 }
 
-netns_test! {
-    fn whenever_the_agent_is_killed_what_is_not_confirmed_goes() {
+#[test]
+fn whenever_the_agent_is_killed_what_is_not_confirmed_goes() {
+    world(|| {
         // Many at once, since each has to wait for its time to be over.
         const HOSTS: u32 = 12;
         let each = rounds(24).div_ceil(HOSTS);
@@ -645,21 +889,32 @@ netns_test! {
                 });
             }
         });
-        println!("{} agents killed while something waited to be confirmed", each * HOSTS);
-    }
+        println!(
+            "{} agents killed while something waited to be confirmed",
+            each * HOSTS
+        );
+    });
 }
 
-netns_test! {
-    fn a_machine_that_starts_is_never_open() {
+#[test]
+fn a_machine_that_starts_is_never_open() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", "version = 1\nnonsense = 1\n");
         let text = path.to_str().unwrap();
         // Nothing was ever confirmed, and the policy is wrong.
         let output = host.peerwall(&["boot", text]);
-        assert!(output.status.code() == Some(2) && said(&output).contains("closed now"), "{}", said(&output));
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains("closed now"),
+            "{}",
+            said(&output)
+        );
         let chain = host.sh("nft list chain inet peerwall input");
-        assert!(chain.contains("policy drop") && chain.contains("dport 22"), "{chain}");
+        assert!(
+            chain.contains("policy drop") && chain.contains("dport 22"),
+            "{chain}"
+        );
         // The policy is right: it is applied.
         write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
         host.peerwall_ok(&["boot", text]);
@@ -670,34 +925,71 @@ netns_test! {
         host.sh("nft flush ruleset");
         host.peerwall_ok(&["boot", text]);
         assert!(peers(&host).contains("192.0.2.1"));
-    }
+    });
 }
 
-netns_test! {
-    fn who_would_lock_himself_out_is_told_before() {
+#[test]
+fn who_would_lock_himself_out_is_told_before() {
+    world(|| {
         let Three { host, stranger, .. } = Three::new();
         let listener = host.run(|| TcpListener::bind("198.51.100.1:22").unwrap());
         let _client = stranger.run(|| TcpStream::connect("198.51.100.1:22").unwrap());
         let (accepted, _) = listener.accept().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let closed = write(folder.path(), "policy.toml", "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n[options]\nrevoke = \"keep\"\n");
+        let closed = write(
+            folder.path(),
+            "policy.toml",
+            "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n[options]\nrevoke = \"keep\"\n",
+        );
         let apply = |ssh: &str, more: &[&str]| {
             let mut command = host.command(peerwall_bin());
-            command.arg("apply").args(more).arg(&closed).env("SSH_CONNECTION", ssh).output().unwrap()
+            command
+                .arg("apply")
+                .args(more)
+                .arg(&closed)
+                .env("SSH_CONNECTION", ssh)
+                .output()
+                .unwrap()
         };
         let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
-        assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
-        assert!(!host.sh("nft list tables").contains("peerwall"), "nothing was changed");
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains("would not let you in again"),
+            "{}",
+            said(&output)
+        );
+        assert!(
+            !host.sh("nft list tables").contains("peerwall"),
+            "nothing was changed"
+        );
         // sudo takes the variable away; the shell above has it.
-        let shell = format!("SSH_CONNECTION='198.51.100.2 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'", peerwall_bin().display(), closed.display());
+        let shell = format!(
+            "SSH_CONNECTION='198.51.100.2 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'",
+            peerwall_bin().display(),
+            closed.display()
+        );
         let output = host.try_sh(&shell);
-        assert!(!output.status.success() && said(&output).contains("would not let you in again"), "{}", said(&output));
-        assert!(apply("192.0.2.2 4000 192.0.2.1 22", &[]).status.success(), "a peer is let in");
-        assert!(apply("198.51.100.2 4000 198.51.100.1 22", &["--force"]).status.success());
+        assert!(
+            !output.status.success() && said(&output).contains("would not let you in again"),
+            "{}",
+            said(&output)
+        );
+        assert!(
+            apply("192.0.2.2 4000 192.0.2.1 22", &[]).status.success(),
+            "a peer is let in"
+        );
+        assert!(
+            apply("198.51.100.2 4000 198.51.100.1 22", &["--force"])
+                .status
+                .success()
+        );
         // By the agent as well.
         let _agent = Agent::start(&host, &closed, &[]);
         let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
-        assert!(output.status.code() == Some(2) && said(&output).contains("would not let you in again"), "{}", said(&output));
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains("would not let you in again"),
+            "{}",
+            said(&output)
+        );
 
         // An ssh server that has the connection; nothing in any environment.
         let server = folder.path().join("sshd");
@@ -705,54 +997,102 @@ netns_test! {
         let beneath = |shell: &str| {
             let mut command = host.command(&server);
             let stream = std::os::fd::OwnedFd::from(accepted.try_clone().unwrap());
-            command.args(["-c", &format!("{shell}; exit $?")]).stdin(Stdio::from(stream));
+            command
+                .args(["-c", &format!("{shell}; exit $?")])
+                .stdin(Stdio::from(stream));
             command.env_remove("SSH_CONNECTION");
             command
         };
-        let (bin, closed) = (peerwall_bin().display().to_string(), closed.display().to_string());
-        let apply = beneath(&format!("{bin} apply {closed} </dev/null")).output().unwrap();
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("let you in again: a new connection from 198.51.100.2 to port 22"), "{}", said(&apply));
+        let (bin, closed) = (
+            peerwall_bin().display().to_string(),
+            closed.display().to_string(),
+        );
+        let apply = beneath(&format!("{bin} apply {closed} </dev/null"))
+            .output()
+            .unwrap();
+        assert!(
+            apply.status.code() == Some(2)
+                && said(&apply)
+                    .contains("let you in again: a new connection from 198.51.100.2 to port 22"),
+            "{}",
+            said(&apply)
+        );
 
         // In tmux the server is not above: whoever is here by ssh may be the caller.
         let mut session = beneath("sleep 60").spawn().unwrap();
         let at_terminal = |more: &str| {
             let shell = format!("script -qec 'exec {bin} apply {more} {closed}' /dev/null");
-            host.command("sh").args(["-c", &shell]).env_remove("SSH_CONNECTION").output().unwrap()
+            host.command("sh")
+                .args(["-c", &shell])
+                .env_remove("SSH_CONNECTION")
+                .output()
+                .unwrap()
         };
         let apply = at_terminal("");
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("block every current ssh session"), "{}", said(&apply));
+        assert!(
+            apply.status.code() == Some(2)
+                && said(&apply).contains("block every current ssh session"),
+            "{}",
+            said(&apply)
+        );
         // A script that nobody sits at is not asked, and who insists gets it.
         host.peerwall_ok(&["apply", &closed]);
         assert!(at_terminal("--force").status.success());
         session.kill().unwrap();
         session.wait().unwrap();
-    }
+    });
 }
 
-netns_test! {
-    fn by_iptables_too() {
+#[test]
+fn by_iptables_too() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
-        let text = format!("{}[options]\nbackend = \"iptables\"\n", policy(&["192.0.2.1"]));
+        let text = format!(
+            "{}[options]\nbackend = \"iptables\"\n",
+            policy(&["192.0.2.1"])
+        );
         let path = write(folder.path(), "policy.toml", &text);
         let agent = Agent::start(&host, &path, &["--backend", "iptables"]);
         let rules = || host.sh("iptables-save");
         assert!(rules().contains("-s 192.0.2.1/32"), "{}", rules());
-        write(folder.path(), "policy.toml", &text.replace("192.0.2.1", "192.0.2.2"));
+        write(
+            folder.path(),
+            "policy.toml",
+            &text.replace("192.0.2.1", "192.0.2.2"),
+        );
         // Read back and confirmed, too: both come after the rules can be seen.
         let confirmed = || said(&host.peerwall(&["history"])).contains("   2  ");
-        agent.wait_for(|| rules().contains("-s 192.0.2.2/32") && confirmed(), "the change");
+        agent.wait_for(
+            || rules().contains("-s 192.0.2.2/32") && confirmed(),
+            "the change",
+        );
         host.sh("iptables -F PEERWALL-INPUT");
-        agent.wait_for(|| rules().contains("-A PEERWALL-INPUT -s 192.0.2.2/32"), "the repair");
+        agent.wait_for(
+            || rules().contains("-A PEERWALL-INPUT -s 192.0.2.2/32"),
+            "the repair",
+        );
         let no_table = || !host.sh("nft list tables").contains("inet peerwall");
         assert!(no_table());
         // Without the agent as well: what is not confirmed goes, and the start of the machine and the way
         // back take the same backend.
         agent.end();
         let apply = |peer: &str, more: &[&str]| {
-            write(folder.path(), "policy.toml", &text.replace("192.0.2.1", peer));
-            let output = from_connection(&host, 4000, &[&["apply"], more, &[path.to_str().unwrap()]].concat());
-            assert!(output.status.success() && rules().contains(&format!("-s {peer}/32")), "{}", said(&output));
+            write(
+                folder.path(),
+                "policy.toml",
+                &text.replace("192.0.2.1", peer),
+            );
+            let output = from_connection(
+                &host,
+                4000,
+                &[&["apply"], more, &[path.to_str().unwrap()]].concat(),
+            );
+            assert!(
+                output.status.success() && rules().contains(&format!("-s {peer}/32")),
+                "{}",
+                said(&output)
+            );
         };
         let soon = |peer: &str| {
             let start = Instant::now();
@@ -772,11 +1112,12 @@ netns_test! {
         host.peerwall_ok(&["rollback"]);
         soon("192.0.2.2");
         assert!(no_table());
-    }
+    });
 }
 
-netns_test! {
-    fn metrics_are_written_and_served_where_they_are_wanted() {
+#[test]
+fn metrics_are_written_and_served_where_they_are_wanted() {
+    world(|| {
         let host = Host::new("host");
         host.sh("ip link set lo up");
         let folder = tempfile::tempdir().unwrap();
@@ -784,18 +1125,34 @@ netns_test! {
         let file = folder.path().join("peerwall.prom");
         let socket = folder.path().join("metrics.sock");
         let check = |text: &str| {
-            for line in ["peerwall_in_sync 1", "peerwall_applies_total 1", "peerwall_set_elements{set=\"peers4\"} 1", "# EOF"] {
+            for line in [
+                "peerwall_in_sync 1",
+                "peerwall_applies_total 1",
+                "peerwall_set_elements{set=\"peers4\"} 1",
+                "# EOF",
+            ] {
                 assert!(text.contains(line), "{line}\n{text}");
             }
         };
         let ask = |stream: &mut dyn ReadWrite| {
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
+                .unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             text
         };
         let port = "127.0.0.1:9469";
-        let agent = Agent::start(&host, &path, &["--metrics-file", file.to_str().unwrap(), "--metrics-listen", port]);
+        let agent = Agent::start(
+            &host,
+            &path,
+            &[
+                "--metrics-file",
+                file.to_str().unwrap(),
+                "--metrics-listen",
+                port,
+            ],
+        );
         agent.wait_for(|| file.exists(), "the file");
         check(&fs::read_to_string(&file).unwrap());
         let mut stream = host.run(|| TcpStream::connect(port).unwrap());
@@ -806,25 +1163,44 @@ netns_test! {
         Agent::start(&host, &path, &["--metrics-listen", &listen]).kill();
         assert!(socket.exists());
         let agent = Agent::start(&host, &path, &["--metrics-listen", &listen]);
-        check(&ask(&mut std::os::unix::net::UnixStream::connect(&socket).unwrap()));
+        check(&ask(
+            &mut std::os::unix::net::UnixStream::connect(&socket).unwrap()
+        ));
         agent.end();
         assert!(!socket.exists());
         // What is not for everybody is not offered to everybody.
-        let output = host.peerwall(&["run", path.to_str().unwrap(), "--metrics-listen", "0.0.0.0:9469"]);
-        assert!(output.status.code() == Some(2) && said(&output).contains("loopback"), "{}", said(&output));
-    }
+        let output = host.peerwall(&[
+            "run",
+            path.to_str().unwrap(),
+            "--metrics-listen",
+            "0.0.0.0:9469",
+        ]);
+        assert!(
+            output.status.code() == Some(2) && said(&output).contains("loopback"),
+            "{}",
+            said(&output)
+        );
+    });
 }
 
 /// A stream of either kind.
 trait ReadWrite: std::io::Read + std::io::Write {}
 impl<T: std::io::Read + std::io::Write> ReadWrite for T {}
 
-netns_test! {
-    fn edits_under_traffic_are_old_or_new_and_nothing_between() {
+#[test]
+fn edits_under_traffic_are_old_or_new_and_nothing_between() {
+    world(|| {
         let three = Three::new();
         let host = &three.host;
         let other = Host::new("other");
-        wire(host, "eth2", &["203.0.113.1/24"], &other, "eth0", &["203.0.113.9/24"]);
+        wire(
+            host,
+            "eth2",
+            &["203.0.113.1/24"],
+            &other,
+            "eth0",
+            &["203.0.113.9/24"],
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
         let _agent = Agent::start(host, &path, &[]);
@@ -845,14 +1221,24 @@ netns_test! {
             let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
             write(folder.path(), "policy.toml", &policy(&peers));
             host.peerwall_ok(&["reload"]);
-            let wait = if let_in { Duration::from_secs(5) } else { Duration::from_millis(3) };
+            let wait = if let_in {
+                Duration::from_secs(5)
+            } else {
+                Duration::from_millis(3)
+            };
             let answered = probe::udp(&other, "203.0.113.1:9000", wait);
-            assert_eq!(answered, let_in, "round {round}: what is acknowledged is in force");
+            assert_eq!(
+                answered, let_in,
+                "round {round}: what is acknowledged is in force"
+            );
         }
         let totals = traffic.end();
         assert_eq!(totals.got_in, 0);
-        println!("{rounds} edits, {} requests of the peer, all answered", totals.answered);
-    }
+        println!(
+            "{rounds} edits, {} requests of the peer, all answered",
+            totals.answered
+        );
+    });
 }
 
 /// Sends back what it is sent, over TCP.
@@ -887,15 +1273,28 @@ fn lives(stream: &mut TcpStream) -> bool {
     stream.write_all(b"?").is_ok() && stream.read(&mut [0; 16]).is_ok_and(|len| len > 0)
 }
 
-netns_test! {
-    fn open_connections_of_who_is_no_peer_any_more_end_and_no_others() {
-        let Three { host, friend, stranger } = Three::new();
+#[test]
+fn open_connections_of_who_is_no_peer_any_more_end_and_no_others() {
+    world(|| {
+        let Three {
+            host,
+            friend,
+            stranger,
+        } = Three::new();
         let folder = tempfile::tempdir().unwrap();
         let both = policy(&["192.0.2.2", "198.51.100.2"]);
         let path = write(folder.path(), "policy.toml", &both);
         let text = path.to_str().unwrap().to_owned();
-        echo(&host, &["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"]);
-        for (with_agent, backend) in [(false, "nft"), (true, "nft"), (false, "iptables"), (true, "iptables")] {
+        echo(
+            &host,
+            &["192.0.2.1:9100", "198.51.100.1:9100", "198.51.100.1:22"],
+        );
+        for (with_agent, backend) in [
+            (false, "nft"),
+            (true, "nft"),
+            (false, "iptables"),
+            (true, "iptables"),
+        ] {
             write(folder.path(), "policy.toml", &both);
             let by = ["--backend", backend];
             host.peerwall_ok(&["apply", by[0], by[1], &text]);
@@ -908,14 +1307,30 @@ netns_test! {
             }
             // Said before it is done, and not done where the policy says so.
             let fewer = policy(&["192.0.2.2"]);
-            let keeping = write(folder.path(), "keeping.toml", &format!("{fewer}[options]\nrevoke = \"keep\"\n"));
+            let keeping = write(
+                folder.path(),
+                "keeping.toml",
+                &format!("{fewer}[options]\nrevoke = \"keep\"\n"),
+            );
             let fewer = write(folder.path(), "fewer.toml", &fewer);
             let plan = said(&host.peerwall(&["plan", by[0], by[1], fewer.to_str().unwrap()]));
             // Those of the last round may still try.
             let named = " of friends (198.51.100.2) to this host, 9100/tcp (input-default)";
-            assert!(plan.contains("would end:\n") && plan.contains(named) && !plan.contains("would stay open"), "{plan}");
+            assert!(
+                plan.contains("would end:\n")
+                    && plan.contains(named)
+                    && !plan.contains("would stay open"),
+                "{plan}"
+            );
             let plan = said(&host.peerwall(&["plan", by[0], by[1], keeping.to_str().unwrap()]));
-            assert!(!plan.contains("would end") && plan.contains(named) && plan.contains("would stay open, although the policy refuses new connections like this:\n"), "{plan}");
+            assert!(
+                !plan.contains("would end")
+                    && plan.contains(named)
+                    && plan.contains(
+                        "would stay open, although the policy refuses new connections like this:\n"
+                    ),
+                "{plan}"
+            );
             assert!(lives(&mut of_revoked));
             fs::copy(&fewer, &path).unwrap();
             let output = host.peerwall(&["apply", by[0], by[1], &text]);
@@ -924,13 +1339,18 @@ netns_test! {
             assert!(!lives(&mut of_revoked), "{}", said(&output));
             drop(agent);
         }
-    }
+    });
 }
 
-netns_test! {
-    fn what_came_in_while_the_rules_were_not_there_ends() {
+#[test]
+fn what_came_in_while_the_rules_were_not_there_ends() {
+    world(|| {
         let three = Three::new();
-        let Three { host, friend, stranger } = &three;
+        let Three {
+            host,
+            friend,
+            stranger,
+        } = &three;
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
         echo(host, &["192.0.2.1:9100", "198.51.100.1:9100"]);
@@ -940,7 +1360,10 @@ netns_test! {
         let mut older = open(stranger, "198.51.100.1:9100");
         assert!(lives(&mut older));
         let agent = Agent::start(host, &path, &["--no-owner"]);
-        assert!(!lives(&mut older), "what was there before any rules ends with the first load");
+        assert!(
+            !lives(&mut older),
+            "what was there before any rules ends with the first load"
+        );
         let mut of_peer = open(friend, "192.0.2.1:9100");
         assert!(lives(&mut of_peer));
         // It cannot repair anything, and somebody takes the table away.
@@ -952,19 +1375,25 @@ netns_test! {
         // Though both ends keep talking.
         agent.wait_for(|| !lives(&mut got_in.try_clone().unwrap()), "the end of it");
         assert!(lives(&mut of_peer), "a peer's goes on");
-    }
+    });
 }
 
-netns_test! {
-    fn a_policy_that_others_can_write_is_not_taken() {
+#[test]
+fn a_policy_that_others_can_write_is_not_taken() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
         let text = path.to_str().unwrap();
-        let mode = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode =
+            |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         mode(0o664);
         let apply = host.peerwall(&["apply", text]);
-        assert!(apply.status.code() == Some(2) && said(&apply).contains("can be written by others"), "{}", said(&apply));
+        assert!(
+            apply.status.code() == Some(2) && said(&apply).contains("can be written by others"),
+            "{}",
+            said(&apply)
+        );
         assert!(!host.sh("nft list tables").contains("peerwall"));
         host.peerwall_ok(&["check", text]);
         host.peerwall_ok(&["apply", "--insecure-permissions", text]);
@@ -972,37 +1401,55 @@ netns_test! {
         let agent = Agent::start(&host, &path, &[]);
         mode(0o666);
         write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
-        agent.wait_for(|| agent.status().is_some_and(|s| s["policy_error"].to_string().contains("written by others")), "the refusal");
+        agent.wait_for(
+            || {
+                agent
+                    .status()
+                    .is_some_and(|s| s["policy_error"].to_string().contains("written by others"))
+            },
+            "the refusal",
+        );
         assert!(!peers(&host).contains("192.0.2.2"));
         mode(0o600);
         agent.wait_for(|| peers(&host).contains("192.0.2.2"), "the change");
-    }
+    });
 }
 
-netns_test! {
-    fn a_changed_backend_leaves_nothing_of_the_other() {
+#[test]
+fn a_changed_backend_leaves_nothing_of_the_other() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
-        let text = |backend: &str| format!("{}[options]\nbackend = \"{backend}\"\n", policy(&["192.0.2.1"]));
+        let text = |backend: &str| {
+            format!(
+                "{}[options]\nbackend = \"{backend}\"\n",
+                policy(&["192.0.2.1"])
+            )
+        };
         let path = write(folder.path(), "policy.toml", &text("nft"));
         let agent = Agent::start(&host, &path, &[]);
         let has_table = || host.try_sh("nft list table inet peerwall").status.success();
-        let has_chains = || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
+        let has_chains =
+            || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
         assert!(has_table() && !has_chains());
         for (backend, by_nft) in [("iptables", false), ("nft", true)] {
             write(folder.path(), "policy.toml", &text(backend));
             agent.wait_for(|| has_table() == by_nft && has_chains() != by_nft, backend);
         }
-    }
+    });
 }
 
-netns_test! {
-    fn a_trial_by_the_other_backend_goes_back_to_the_first() {
+#[test]
+fn a_trial_by_the_other_backend_goes_back_to_the_first() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
-        let text = |backend: &str, peer: &str| format!("{}[options]\nbackend = \"{backend}\"\n", policy(&[peer]));
+        let text = |backend: &str, peer: &str| {
+            format!("{}[options]\nbackend = \"{backend}\"\n", policy(&[peer]))
+        };
         let has_table = || host.try_sh("nft list table inet peerwall").status.success();
-        let has_chains = || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
+        let has_chains =
+            || said(&host.try_sh("iptables-nft -S; iptables-legacy -S")).contains("PEERWALL");
         for (first, other) in [("nft", "iptables"), ("iptables", "nft")] {
             let path = write(folder.path(), "policy.toml", &text(first, "192.0.2.1"));
             let copy = write(folder.path(), "copy.toml", &text(other, "192.0.2.2"));
@@ -1012,21 +1459,38 @@ netns_test! {
                 if agent.is_none() {
                     host.peerwall_ok(&["apply", path_text]);
                 }
-                let is_by = |backend: &str| has_table() == (backend == "nft") && has_chains() == (backend == "iptables");
+                let is_by = |backend: &str| {
+                    has_table() == (backend == "nft") && has_chains() == (backend == "iptables")
+                };
                 assert!(is_by(first), "{first}, agent: {with_agent}");
                 let tried = from_connection(&host, 4000, &["apply", "--confirm", "2s", copy_text]);
-                assert!(tried.status.success() && is_by(other), "{other}, agent: {with_agent}: {}", said(&tried));
+                assert!(
+                    tried.status.success() && is_by(other),
+                    "{other}, agent: {with_agent}: {}",
+                    said(&tried)
+                );
                 wait_for("the first backend", || is_by(first));
                 // Confirmed, it stays where it was tried.
-                let copy = write(folder.path(), "copy.toml", &text(other, if with_agent { "192.0.2.4" } else { "192.0.2.3" }));
-                let tried = from_connection(&host, 4000, &["apply", "--confirm", "60s", copy.to_str().unwrap()]);
+                let copy = write(
+                    folder.path(),
+                    "copy.toml",
+                    &text(other, if with_agent { "192.0.2.4" } else { "192.0.2.3" }),
+                );
+                let tried = from_connection(
+                    &host,
+                    4000,
+                    &["apply", "--confirm", "60s", copy.to_str().unwrap()],
+                );
                 assert!(tried.status.success(), "{}", said(&tried));
                 assert!(from_connection(&host, 4001, &["confirm"]).status.success());
                 assert!(is_by(other), "{other}, agent: {with_agent}");
                 host.peerwall_ok(&["rollback"]);
-                assert!(is_by(first), "{first} after the rollback, agent: {with_agent}");
+                assert!(
+                    is_by(first),
+                    "{first} after the rollback, agent: {with_agent}"
+                );
             }
             host.peerwall_ok(&["remove"]);
         }
-    }
+    });
 }

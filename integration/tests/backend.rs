@@ -15,7 +15,7 @@ use peerwall_core::nft::plan::{Op, Plan, SetKind, plan};
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::compile::compile;
 use peerwall_core::ruleset::{Action, Element, KeyType, Rule, Ruleset};
-use peerwall_integration::netns_test;
+use peerwall_integration::ns::world;
 use peerwall_integration::story::Flavour;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -240,32 +240,49 @@ fn comparable(seen: &Observed) -> Option<SeenTable> {
     Some(table)
 }
 
-netns_test! {
-    fn the_kernel_behaves() {
+#[test]
+fn the_kernel_behaves() {
+    world(|| {
         promises(&mut Kernel::open().unwrap());
         transactions(&mut Kernel::open().unwrap());
-    }
+    });
+}
 
-    fn iptables_nft_behaves() {
+#[test]
+fn iptables_nft_behaves() {
+    world(|| {
         promises(&mut iptables(Flavour::Nft));
-    }
+    });
+}
 
-    fn iptables_legacy_behaves() {
+#[test]
+fn iptables_legacy_behaves() {
+    world(|| {
         promises(&mut iptables(Flavour::Legacy));
-    }
+    });
+}
 
-    fn whichever_is_chosen_behaves() {
+#[test]
+fn whichever_is_chosen_behaves() {
+    world(|| {
         for name in [BackendName::Nft, BackendName::Iptables, BackendName::Auto] {
             promises(&mut Enforcer::choose(name).unwrap());
         }
-    }
+    });
+}
 
-    fn kernel_and_memory_agree_after_the_same_commits() {
+#[test]
+fn kernel_and_memory_agree_after_the_same_commits() {
+    world(|| {
         let seed: u64 = match std::env::var("PEERWALL_SEED") {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => 7,
         };
-        let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+        let config = Config {
+            rng_seed: RngSeed::Fixed(seed),
+            failure_persistence: None,
+            ..Config::default()
+        };
         let mut runner = TestRunner::new(config);
         let (mut kernel, mut memory) = (Kernel::open().unwrap(), Memory::new());
         for round in 0..150 {
@@ -275,8 +292,16 @@ netns_test! {
                 done.unwrap_or_else(|err| panic!("seed {seed}, round {round}: {err}"));
             }
             let (in_kernel, in_memory) = (kernel.observe().unwrap(), memory.observe().unwrap());
-            assert_eq!(comparable(&in_kernel), comparable(&in_memory), "seed {seed}, round {round}");
-            assert_eq!(in_kernel.table.unwrap().ruleset(), Some(wanted), "seed {seed}, round {round}");
+            assert_eq!(
+                comparable(&in_kernel),
+                comparable(&in_memory),
+                "seed {seed}, round {round}"
+            );
+            assert_eq!(
+                in_kernel.table.unwrap().ruleset(),
+                Some(wanted),
+                "seed {seed}, round {round}"
+            );
         }
-    }
+    });
 }

@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::open::Agent;
 
 const POLICY: &str = r#"version = 1
@@ -31,37 +30,57 @@ fn run(host: &Host, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-netns_test! {
-    fn what_an_agent_keeps_loaded_is_not_removed_beneath_it() {
+#[test]
+fn what_an_agent_keeps_loaded_is_not_removed_beneath_it() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let agent = Agent::start(&host, &policy(&folder), &[]);
         let (code, said) = run(&host, &["remove"]);
-        let want = format!("the agent (pid {}) would load the rules again: stop it first (`systemctl stop peerwall`)", agent.pid());
+        let want = format!(
+            "the agent (pid {}) would load the rules again: stop it first (`systemctl stop peerwall`)",
+            agent.pid()
+        );
         assert!(code == Some(2) && said.contains(&want), "{said}");
         assert!(host.sh("nft list tables").contains("peerwall"));
         drop(agent);
         let (code, said) = run(&host, &["remove"]);
         assert_eq!(code, Some(0), "{said}");
         assert!(!host.sh("nft list tables").contains("peerwall"));
-    }
+    });
+}
 
-    fn another_backend_than_the_agents_is_refused() {
+#[test]
+fn another_backend_than_the_agents_is_refused() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
         let _agent = Agent::start(&host, &path, &[]);
         let text = path.to_str().unwrap();
-        for args in [["apply", "--backend", "iptables", text], ["apply", "--hold", text, "--json"]] {
+        for args in [
+            ["apply", "--backend", "iptables", text],
+            ["apply", "--hold", text, "--json"],
+        ] {
             let (code, said) = run(&host, &args);
-            assert!(code == Some(2) && said.contains("an agent runs (pid "), "{args:?}\n{said}");
+            assert!(
+                code == Some(2) && said.contains("an agent runs (pid "),
+                "{args:?}\n{said}"
+            );
         }
-        assert!(!host.sh("iptables-save; iptables-legacy-save").contains("PEERWALL"));
+        assert!(
+            !host
+                .sh("iptables-save; iptables-legacy-save")
+                .contains("PEERWALL")
+        );
         let (code, said) = run(&host, &["apply", "--backend", "nft", text]);
         assert_eq!(code, Some(0), "{said}");
-    }
+    });
+}
 
-    fn commands_are_about_the_policy_of_the_agent() {
+#[test]
+fn commands_are_about_the_policy_of_the_agent() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
@@ -79,6 +98,9 @@ netns_test! {
         }
         // Alone, the state comes first, and then what there is to run.
         let (_, said) = run(&host, &[]);
-        assert!(said.starts_with(&in_sync) && said.contains("Usage: peerwall"), "{said}");
-    }
+        assert!(
+            said.starts_with(&in_sync) && said.contains("Usage: peerwall"),
+            "{said}"
+        );
+    });
 }

@@ -18,8 +18,7 @@ use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::load;
 use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{self, Case};
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{self, Host};
+use peerwall_integration::ns::{self, Host, world};
 use peerwall_integration::story::Flavour;
 use peerwall_integration::target::{Target, agrees, listing};
 
@@ -188,8 +187,9 @@ fn check(case: &Case) -> usize {
     case.packets.len()
 }
 
-netns_test! {
-    fn every_case_is_judged_alike_by_policy_ruleset_and_kernels() {
+#[test]
+fn every_case_is_judged_alike_by_policy_ruleset_and_kernels() {
+    world(|| {
         let only = std::env::var("PEERWALL_CASE").unwrap_or_default();
         let mut failures = Vec::new();
         for case in case::all().iter().filter(|case| case.name.contains(&only)) {
@@ -202,7 +202,7 @@ netns_test! {
             ns::sh("ip -all netns delete");
         }
         assert!(failures.is_empty(), "cases that failed: {failures:?}");
-    }
+    });
 }
 
 #[test]

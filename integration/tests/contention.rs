@@ -23,8 +23,7 @@ use peerwall::enforce::nft::Kernel;
 use peerwall_core::backend::Backend as _;
 use peerwall_core::net::addr;
 use peerwall_core::ruleset::Ruleset;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::open::{Agent, wait_for};
 
 /// What takes longer has no bound.
@@ -136,29 +135,41 @@ fn has(host: &Host, address: &str) -> bool {
     peers.is_some_and(|set| set.find(number).is_some())
 }
 
-netns_test! {
-    fn apply_and_remove_end_while_others_change_theirs_all_the_time() {
+#[test]
+fn apply_and_remove_end_while_others_change_theirs_all_the_time() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         let text = path.to_str().unwrap();
         policy(&path, peers(), "192.0.2.9");
         let _others = Others::start(&host, 200);
-        timed("the first apply", || drop(host.peerwall_ok(&["apply", text])));
+        timed("the first apply", || {
+            drop(host.peerwall_ok(&["apply", text]))
+        });
         assert!(has(&host, "192.0.2.9"));
         policy(&path, peers(), "192.0.2.10");
         timed("one peer more", || drop(host.peerwall_ok(&["apply", text])));
         assert!(has(&host, "192.0.2.10") && !has(&host, "192.0.2.9"));
-        timed("the same again", || drop(host.peerwall_ok(&["apply", text])));
-        timed("plan", || assert_eq!(host.peerwall(&["plan", text]).status.code(), Some(0)));
+        timed("the same again", || {
+            drop(host.peerwall_ok(&["apply", text]))
+        });
+        timed("plan", || {
+            assert_eq!(host.peerwall(&["plan", text]).status.code(), Some(0))
+        });
         host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.10 }'");
-        timed("a repair by apply", || drop(host.peerwall_ok(&["apply", text])));
+        timed("a repair by apply", || {
+            drop(host.peerwall_ok(&["apply", text]))
+        });
         assert!(has(&host, "192.0.2.10"));
         timed("remove", || drop(host.peerwall_ok(&["remove"])));
         assert!(!host.try_sh("nft list table inet peerwall").status.success());
-    }
+    });
+}
 
-    fn an_agent_repairs_while_others_change_theirs_all_the_time() {
+#[test]
+fn an_agent_repairs_while_others_change_theirs_all_the_time() {
+    world(|| {
         for owner in [true, false] {
             let host = Host::new(if owner { "owner" } else { "none" });
             let folder = tempfile::tempdir().unwrap();
@@ -168,18 +179,31 @@ netns_test! {
             let more: &[&str] = if owner { &[] } else { &["--no-owner"] };
             let _agent = Agent::start(&host, &path, more);
             policy(&path, peers(), "192.0.2.10");
-            timed(&format!("the agent follows its policy, owner {owner}"), || wait_for("it", || has(&host, "192.0.2.10")));
+            timed(
+                &format!("the agent follows its policy, owner {owner}"),
+                || wait_for("it", || has(&host, "192.0.2.10")),
+            );
             if !owner {
                 host.sh("nft flush chain inet peerwall input");
                 host.sh("nft delete element inet peerwall peers4 '{ 192.0.2.10 }'");
-                let whole = || has(&host, "192.0.2.10") && ruleset(&host).chain("input").is_some_and(|chain| !chain.rules.is_empty());
-                timed(&format!("a repair, owner {owner}"), || wait_for("it", whole));
+                let whole = || {
+                    has(&host, "192.0.2.10")
+                        && ruleset(&host)
+                            .chain("input")
+                            .is_some_and(|chain| !chain.rules.is_empty())
+                };
+                timed(&format!("a repair, owner {owner}"), || {
+                    wait_for("it", whole)
+                });
             }
             drop(others);
         }
-    }
+    });
+}
 
-    fn a_guard_goes_back_while_others_change_theirs_all_the_time() {
+#[test]
+fn a_guard_goes_back_while_others_change_theirs_all_the_time() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
@@ -192,6 +216,10 @@ netns_test! {
         let time = format!("{}s", 5 + peers() / 10_000);
         host.peerwall_ok(&["apply", "--confirm", &time, text]);
         assert!(has(&host, "192.0.2.10"));
-        timed("going back", || wait_for("it", || has(&host, "192.0.2.9") && !has(&host, "192.0.2.10")));
-    }
+        timed("going back", || {
+            wait_for("it", || {
+                has(&host, "192.0.2.9") && !has(&host, "192.0.2.10")
+            })
+        });
+    });
 }

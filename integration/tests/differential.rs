@@ -21,7 +21,7 @@ use peerwall_core::net::port::{TCP, UDP};
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
-use peerwall_integration::netns_test;
+use peerwall_integration::ns::world;
 use peerwall_integration::story::Flavour;
 use peerwall_integration::target::{Filter, Sets, Target, agrees};
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -263,22 +263,38 @@ fn reasons(works: &[Work]) -> BTreeMap<String, usize> {
     found
 }
 
-netns_test! {
-    fn policy_ruleset_and_every_kernel_agree() {
+#[test]
+fn policy_ruleset_and_every_kernel_agree() {
+    world(|| {
         let seed = setting("PEERWALL_SEED", 42);
         let wanted = setting("PEERWALL_PACKETS", 2000);
-        let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+        let config = Config {
+            rng_seed: RngSeed::Fixed(seed),
+            failure_persistence: None,
+            ..Config::default()
+        };
         let mut runner = TestRunner::new(config);
         let works = work(&mut runner, usize::try_from(wanted).unwrap());
-        let filters = [Filter::Nft, Filter::Iptables(Flavour::Legacy), Filter::Iptables(Flavour::Nft)];
+        let filters = [
+            Filter::Nft,
+            Filter::Iptables(Flavour::Legacy),
+            Filter::Iptables(Flavour::Nft),
+        ];
         let sent: Vec<usize> = std::thread::scope(|scope| {
             let works = &works;
-            let judge = |(index, filter)| scope.spawn(move || judge_all(works, index, filter, seed));
+            let judge =
+                |(index, filter)| scope.spawn(move || judge_all(works, index, filter, seed));
             let running: Vec<_> = filters.into_iter().enumerate().map(judge).collect();
-            running.into_iter().map(|handle| handle.join().expect("no disagreement")).collect()
+            running
+                .into_iter()
+                .map(|handle| handle.join().expect("no disagreement"))
+                .collect()
         });
-        println!("seed {seed}: {} policies; {sent:?} packets, no disagreement", works.len());
+        println!(
+            "seed {seed}: {} policies; {sent:?} packets, no disagreement",
+            works.len()
+        );
         println!("reasons: {:?}", reasons(&works));
         assert!(sent.iter().all(|sent| *sent as u64 >= wanted));
-    }
+    });
 }

@@ -19,8 +19,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use peerwall_core::net::port::TCP;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::{Agent, at, track, tracked, wait_for};
 
 const POLICY: &str = "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
@@ -36,8 +35,9 @@ fn status(host: &Host) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-netns_test! {
-    fn silent_clients_keep_nobody_from_control_and_metrics() {
+#[test]
+fn silent_clients_keep_nobody_from_control_and_metrics() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let metrics = folder.path().join("metrics.sock");
@@ -46,12 +46,16 @@ netns_test! {
         let control = PathBuf::from(format!("/run/hosts/{}/run/control.sock", host.name));
         let connect = |path| UnixStream::connect(path).unwrap();
         // Many more than there is room for: some say nothing, some do not take what they asked for.
-        let silent: Vec<_> = (0..40).flat_map(|_| [connect(&control), connect(&metrics)]).collect();
-        let asks: Vec<_> = (0..40).map(|_| {
-            let mut stream = connect(&metrics);
-            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
-            stream
-        }).collect();
+        let silent: Vec<_> = (0..40)
+            .flat_map(|_| [connect(&control), connect(&metrics)])
+            .collect();
+        let asks: Vec<_> = (0..40)
+            .map(|_| {
+                let mut stream = connect(&metrics);
+                let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
+                stream
+            })
+            .collect();
         assert!(!status(&host)["agent"]["pid"].is_null());
         let mut stream = connect(&metrics);
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
@@ -59,33 +63,50 @@ netns_test! {
         stream.read_to_string(&mut text).unwrap();
         assert!(text.contains("# EOF"), "{text}");
         drop((silent, asks));
-    }
+    });
+}
 
-    fn a_guard_that_ended_leaves_no_zombie() {
+#[test]
+fn a_guard_that_ended_leaves_no_zombie() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
         let agent = Agent::start(&host, &path, &["--no-follow"]);
         for peer in 10..14 {
-            fs::write(&path, POLICY.replace("192.0.2.9", &format!("192.0.2.{peer}"))).unwrap();
+            fs::write(
+                &path,
+                POLICY.replace("192.0.2.9", &format!("192.0.2.{peer}")),
+            )
+            .unwrap();
             host.peerwall_ok(&["apply", "--confirm", "60s", path.to_str().unwrap()]);
             host.peerwall_ok(&["rollback"]);
         }
         // Guards look every now and then whether they are needed still.
         std::thread::sleep(Duration::from_secs(3));
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).unwrap();
+        let children =
+            fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.pid())).unwrap();
         assert_eq!(children, "");
-    }
+    });
+}
 
-    fn an_idle_agent_pats_its_watchdog() {
+#[test]
+fn an_idle_agent_pats_its_watchdog() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
         let address = folder.path().join("notify");
         let socket = UnixDatagram::bind(&address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         let mut command = host.command(peerwall_bin());
-        command.arg("run").arg(&path).env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
+        command
+            .arg("run")
+            .arg(&path)
+            .env("NOTIFY_SOCKET", &address)
+            .env("WATCHDOG_USEC", "1000000");
         let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
         // Nothing happens, and nobody asks.
         let mut pats = 0;
@@ -96,9 +117,12 @@ netns_test! {
         }
         agent.kill().unwrap();
         agent.wait().unwrap();
-    }
+    });
+}
 
-    fn an_agent_that_waits_for_a_slow_program_pats_its_watchdog() {
+#[test]
+fn an_agent_that_waits_for_a_slow_program_pats_its_watchdog() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
@@ -106,19 +130,41 @@ netns_test! {
         let tools = folder.path().join("tools");
         fs::create_dir(&tools).unwrap();
         let (begun, may_end) = (folder.path().join("begun"), folder.path().join("may-end"));
-        for tool in ["iptables-nft", "ip6tables-nft", "iptables-nft-save", "ip6tables-nft-save", "ip6tables-nft-restore", "ipset"] {
-            host.sh(&format!("test ! -e /usr/sbin/{tool} || ln -s /usr/sbin/{tool} {}/{tool}", tools.display()));
+        for tool in [
+            "iptables-nft",
+            "ip6tables-nft",
+            "iptables-nft-save",
+            "ip6tables-nft-save",
+            "ip6tables-nft-restore",
+            "ipset",
+        ] {
+            host.sh(&format!(
+                "test ! -e /usr/sbin/{tool} || ln -s /usr/sbin/{tool} {}/{tool}",
+                tools.display()
+            ));
         }
-        let slow = format!("#!/bin/sh\ntouch {}\nwhile test ! -e {}; do sleep 0.05; done\nexec /usr/sbin/iptables-nft-restore \"$@\"\n", begun.display(), may_end.display());
+        let slow = format!(
+            "#!/bin/sh\ntouch {}\nwhile test ! -e {}; do sleep 0.05; done\nexec /usr/sbin/iptables-nft-restore \"$@\"\n",
+            begun.display(),
+            may_end.display()
+        );
         let tool = tools.join("iptables-nft-restore");
         fs::write(&tool, slow).unwrap();
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
         let address = folder.path().join("notify");
         let socket = UnixDatagram::bind(&address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         let mut command = host.command(peerwall_bin());
-        command.arg("run").arg(&path).args(["--backend", "iptables", "--iptables"]).arg(&tools);
-        command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
+        command
+            .arg("run")
+            .arg(&path)
+            .args(["--backend", "iptables", "--iptables"])
+            .arg(&tools);
+        command
+            .env("NOTIFY_SOCKET", &address)
+            .env("WATCHDOG_USEC", "1000000");
         let mut agent = command.stderr(Stdio::null()).spawn().unwrap();
         let heard = |word: &str| {
             let mut message = [0; 4096];
@@ -137,14 +183,21 @@ netns_test! {
         heard("READY=1");
         agent.kill().unwrap();
         agent.wait().unwrap();
-    }
+    });
+}
 
-    fn a_table_that_is_replaced_is_not_told_to_be_gone() {
+#[test]
+fn a_table_that_is_replaced_is_not_told_to_be_gone() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let _agent = Agent::start(&host, &policy(&folder), &[]);
         let replace = folder.path().join("replace.nft");
-        fs::write(&replace, "table inet other\ndelete table inet other\ntable inet other { }\n").unwrap();
+        fs::write(
+            &replace,
+            "table inet other\ndelete table inet other\ntable inet other { }\n",
+        )
+        .unwrap();
         for _ in 0..3 {
             host.sh(&format!("nft -f {}", replace.display()));
         }
@@ -153,9 +206,12 @@ netns_test! {
         wait_for("the news", || gone().contains("inet last"));
         let gone = gone();
         assert_eq!(gone.matches("inet other").count(), 1, "{gone}");
-    }
+    });
+}
 
-    fn errors_of_system_calls_that_pass_do_not_end_the_agent() {
+#[test]
+fn errors_of_system_calls_that_pass_do_not_end_the_agent() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
@@ -176,9 +232,27 @@ netns_test! {
             "flock:error=EINTR:when=1..3",
         ] {
             let mut strace = host.command("strace");
-            strace.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("inject={fault}"), "-p", &agent.pid().to_string()]);
-            let mut strace = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let traced = || fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap().lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"));
+            strace.args([
+                "-qq",
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("inject={fault}"),
+                "-p",
+                &agent.pid().to_string(),
+            ]);
+            let mut strace = strace
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let traced = || {
+                fs::read_to_string(format!("/proc/{}/status", agent.pid()))
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+            };
             wait_for("strace", traced);
             // The policy changes, somebody asks, and somebody changes the rules, meanwhile.
             peer += 1;
@@ -187,14 +261,20 @@ netns_test! {
             let mut stream = host.run(|| TcpStream::connect(listen).unwrap());
             stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
             host.sh("nft add table inet other; nft delete table inet other");
-            let holds = || host.try_sh(&format!("nft get element inet peerwall peers4 '{{ {address} }}'")).status.success();
+            let holds = || {
+                host.try_sh(&format!(
+                    "nft get element inet peerwall peers4 '{{ {address} }}'"
+                ))
+                .status
+                .success()
+            };
             wait_for(fault, holds);
             assert!(agent.lives(), "{fault}");
             strace.kill().unwrap();
             strace.wait().unwrap();
             wait_for("an answer", || !status(&host)["agent"]["pid"].is_null());
         }
-    }
+    });
 }
 
 /// A value of `/proc/PID/status`, in KiB.
@@ -204,23 +284,38 @@ fn kib(pid: u32, key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-netns_test! {
-    fn many_connections_cost_little_memory_and_only_for_a_moment() {
+#[test]
+fn many_connections_cost_little_memory_and_only_for_a_moment() {
+    world(|| {
         let host = Host::new("host");
         host.sysctl("net.ipv4.ip_forward", "1");
         host.sh("ip link add eth0 type bridge && ip link set eth0 up && ip route add 10.0.0.0/8 dev eth0");
-        let most: u32 = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap().trim().parse().unwrap();
-        let wanted = std::env::var("PEERWALL_CONNECTIONS").map_or(80_000, |count| count.parse().unwrap());
+        let most: u32 = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let wanted =
+            std::env::var("PEERWALL_CONNECTIONS").map_or(80_000, |count| count.parse().unwrap());
         let wanted: u32 = wanted.min(most / 4 * 3);
         let folder = tempfile::tempdir().unwrap();
         let path = policy(&folder);
         fs::write(&path, POLICY.replace("192.0.2.9", "10.0.0.0/8")).unwrap();
         let agent = Agent::start(&host, &path, &["--no-follow"]);
         // Each from another address: no two are of one kind.
-        let entries: Vec<_> = (1..=wanted).map(|number| {
-            let client = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
-            ((TCP, SocketAddr::from((client, 40_000)), at("10.244.1.5", 80)), 3)
-        }).collect();
+        let entries: Vec<_> = (1..=wanted)
+            .map(|number| {
+                let client = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
+                (
+                    (
+                        TCP,
+                        SocketAddr::from((client, 40_000)),
+                        at("10.244.1.5", 80),
+                    ),
+                    3,
+                )
+            })
+            .collect();
         track(&host, &entries);
         drop(entries);
         fs::write(format!("/proc/{}/clear_refs", agent.pid()), "5").unwrap();
@@ -232,9 +327,19 @@ netns_test! {
         let mut left = tracked(&host);
         // The host itself tells of groups (IGMP).
         left.retain(|entry| entry.0 == TCP);
-        println!("{wanted} connections: {before} KiB before, {peak} at most, {after} afterwards; {:?}; {} left", start.elapsed(), left.len());
+        println!(
+            "{wanted} connections: {before} KiB before, {peak} at most, {after} afterwards; {:?}; {} left",
+            start.elapsed(),
+            left.len()
+        );
         assert_eq!(left, BTreeSet::new());
-        assert!(peak - before <= 64 * 1024, "{before} KiB before, {peak} at most");
-        assert!(after.saturating_sub(before) <= 8 * 1024, "{before} KiB before, {after} afterwards");
-    }
+        assert!(
+            peak - before <= 64 * 1024,
+            "{before} KiB before, {peak} at most"
+        );
+        assert!(
+            after.saturating_sub(before) <= 8 * 1024,
+            "{before} KiB before, {after} afterwards"
+        );
+    });
 }

@@ -6,8 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::probe;
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 
@@ -215,42 +214,73 @@ fn drift_is_mended(flavour: Flavour) {
     }
 }
 
-netns_test! {
-    fn the_story_by_iptables_legacy() {
+#[test]
+fn the_story_by_iptables_legacy() {
+    world(|| {
         story(Flavour::Legacy);
-    }
+    });
+}
 
-    fn the_story_by_iptables_nft() {
+#[test]
+fn the_story_by_iptables_nft() {
+    world(|| {
         story(Flavour::Nft);
-    }
+    });
+}
 
-    fn legacy_rules_of_others_are_left_alone() {
+#[test]
+fn legacy_rules_of_others_are_left_alone() {
+    world(|| {
         others_are_left_alone(Flavour::Legacy);
-    }
+    });
+}
 
-    fn nft_rules_of_others_are_left_alone() {
+#[test]
+fn nft_rules_of_others_are_left_alone() {
+    world(|| {
         others_are_left_alone(Flavour::Nft);
-    }
+    });
+}
 
-    fn drift_of_iptables_legacy_is_mended() {
+#[test]
+fn drift_of_iptables_legacy_is_mended() {
+    world(|| {
         drift_is_mended(Flavour::Legacy);
-    }
+    });
+}
 
-    fn drift_of_iptables_nft_is_mended() {
+#[test]
+fn drift_of_iptables_nft_is_mended() {
+    world(|| {
         drift_is_mended(Flavour::Nft);
-    }
+    });
+}
 
-    fn many_addresses_become_ipsets_that_are_swapped_and_taken_away() {
+#[test]
+fn many_addresses_become_ipsets_that_are_swapped_and_taken_away() {
+    world(|| {
         for flavour in [Flavour::Legacy, Flavour::Nft] {
             let host = Host::new(&format!("host-{}", flavour.suffix()));
             let friend = Host::new(&format!("friend-{}", flavour.suffix()));
-            host.sh(&format!("iptables-{} -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT", flavour.suffix()));
+            host.sh(&format!(
+                "iptables-{} -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT",
+                flavour.suffix()
+            ));
             host.sh("ipset create others hash:ip && ipset add others 203.0.113.1");
-            peerwall_integration::net::wire(&host, "eth0", &["192.0.2.1/24", "2001:db8::1/64"], &friend, "eth0", &["192.0.2.2/24", "2001:db8::2/64"]);
+            peerwall_integration::net::wire(
+                &host,
+                "eth0",
+                &["192.0.2.1/24", "2001:db8::1/64"],
+                &friend,
+                "eth0",
+                &["192.0.2.2/24", "2001:db8::2/64"],
+            );
             let echo = probe::udp_server(&host, "[::]:9000");
             let folder = tempfile::tempdir().unwrap();
             let policy = |name: &str, with_friend: bool, peers: u32| {
-                let mut list: Vec<String> = (0..peers).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255)).collect();
+                let mut list: Vec<String> = (0..peers)
+                    .map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255))
+                    .collect();
                 list.extend((0..40).map(|i| format!("172.16.{i}.0/24")));
                 list.extend((0..40).map(|i| format!("2001:db8:1::{i:x}")));
                 if with_friend {
@@ -258,35 +288,73 @@ netns_test! {
                 }
                 fs::write(folder.path().join(format!("{name}.txt")), list.join("\n")).unwrap();
                 let path = folder.path().join(format!("{name}.toml"));
-                fs::write(&path, format!("version = 1\npeers_files = [\"{name}.txt\"]\n")).unwrap();
+                fs::write(
+                    &path,
+                    format!("version = 1\npeers_files = [\"{name}.txt\"]\n"),
+                )
+                .unwrap();
                 path.display().to_string()
             };
             let with = policy("with", true, 3000);
             let without = policy("without", false, 3001);
             let run = |args: &[&str]| {
                 let output = host.peerwall(args);
-                let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                let said = format!(
+                    "{}{}",
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
                 (output.status.code(), said)
             };
-            let rules = || host.sh(&format!("iptables-{}-save | grep -c PEERWALL", flavour.suffix())).trim().parse::<u32>().unwrap();
+            let rules = || {
+                host.sh(&format!(
+                    "iptables-{}-save | grep -c PEERWALL",
+                    flavour.suffix()
+                ))
+                .trim()
+                .parse::<u32>()
+                .unwrap()
+            };
             for _ in 0..2 {
                 let (code, said) = run(&["apply", "--backend", "iptables", &with]);
                 assert!(code == Some(0) && said.contains("with ipset"), "{said}");
                 assert!(rules() < 60, "{} rules", rules());
-                assert!(probe::udp(&friend, "192.0.2.1:9000", probe::PATIENCE), "{flavour:?}");
-                assert!(probe::udp(&friend, "[2001:db8::1]:9000", probe::PATIENCE), "{flavour:?}");
+                assert!(
+                    probe::udp(&friend, "192.0.2.1:9000", probe::PATIENCE),
+                    "{flavour:?}"
+                );
+                assert!(
+                    probe::udp(&friend, "[2001:db8::1]:9000", probe::PATIENCE),
+                    "{flavour:?}"
+                );
                 assert_eq!(run(&["plan", "--backend", "iptables", &with]).0, Some(0));
                 let (code, said) = run(&["apply", "--backend", "iptables", &without]);
-                assert!(code == Some(0) && said.contains("applied: feed ipset restore"), "{said}");
+                assert!(
+                    code == Some(0) && said.contains("applied: feed ipset restore"),
+                    "{said}"
+                );
                 host.try_sh("conntrack -F");
-                assert!(!probe::udp(&friend, "192.0.2.1:9000", probe::IMPATIENCE), "{flavour:?}");
-                assert!(!probe::udp(&friend, "[2001:db8::1]:9000", probe::IMPATIENCE), "{flavour:?}");
+                assert!(
+                    !probe::udp(&friend, "192.0.2.1:9000", probe::IMPATIENCE),
+                    "{flavour:?}"
+                );
+                assert!(
+                    !probe::udp(&friend, "[2001:db8::1]:9000", probe::IMPATIENCE),
+                    "{flavour:?}"
+                );
             }
             // Drift in a set is seen and mended.
             host.sh("ipset add peerwall-peers4 192.0.2.2");
             assert_eq!(run(&["plan", "--backend", "iptables", &without]).0, Some(1));
-            assert_eq!(run(&["apply", "--backend", "iptables", &without]).0, Some(0));
-            assert!(!host.sh("ipset list peerwall-peers4").contains("192.0.2.2\n"));
+            assert_eq!(
+                run(&["apply", "--backend", "iptables", &without]).0,
+                Some(0)
+            );
+            assert!(
+                !host
+                    .sh("ipset list peerwall-peers4")
+                    .contains("192.0.2.2\n")
+            );
             // Ours go, with the rules or without; others' stay.
             assert_eq!(run(&["apply", "--backend", "iptables", EXAMPLE]).0, Some(0));
             assert_eq!(host.sh("ipset list -n"), "others\n");
@@ -295,54 +363,90 @@ netns_test! {
             assert_eq!(host.sh("ipset list -n"), "others\n");
             assert!(echo.load(std::sync::atomic::Ordering::SeqCst) >= 4);
         }
-    }
+    });
+}
 
-    fn counters_of_rules_that_stay_go_on() {
+#[test]
+fn counters_of_rules_that_stay_go_on() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         let friend = Host::new("friend");
-        peerwall_integration::net::wire(&host, "eth0", &["129.21.49.1/24"], &friend, "eth0", &["129.21.49.48/24"]);
+        peerwall_integration::net::wire(
+            &host,
+            "eth0",
+            &["129.21.49.1/24"],
+            &friend,
+            "eth0",
+            &["129.21.49.48/24"],
+        );
         assert_eq!(iptables(&host, "apply").0, Some(0));
         assert!(probe::ping(&friend, "129.21.49.1", probe::PATIENCE));
         let counted = || {
             let text = host.sh("iptables-legacy-save -c -t filter");
-            text.lines().find(|line| line.contains("129.21.49.48") && line.contains("PEERWALL-INPUT")).unwrap().to_owned()
+            text.lines()
+                .find(|line| line.contains("129.21.49.48") && line.contains("PEERWALL-INPUT"))
+                .unwrap()
+                .to_owned()
         };
         let before = counted();
         assert!(!before.starts_with("[0:"), "{before}");
         host.sh("iptables-legacy -D PEERWALL-INPUT 1");
         assert_eq!(iptables(&host, "apply").0, Some(0));
         assert_eq!(counted(), before);
-    }
+    });
+}
 
-    fn what_the_second_family_refuses_is_taken_back_in_the_first() {
+#[test]
+fn what_the_second_family_refuses_is_taken_back_in_the_first() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         let before = saved(&host, Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let shim = folder.path().join("ip6tables-legacy-restore");
-        fs::write(&shim, "#!/bin/sh\ncat >/dev/null\necho no IPv6 today >&2\nexit 2\n").unwrap();
+        fs::write(
+            &shim,
+            "#!/bin/sh\ncat >/dev/null\necho no IPv6 today >&2\nexit 2\n",
+        )
+        .unwrap();
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
         // The others are those of the system.
         host.sh(&format!("cd {} && for tool in iptables ip6tables; do ln -s \"$(command -v $tool-legacy-save)\" \"$(command -v $tool)\" .; done; ln -s \"$(command -v iptables-legacy-restore)\" \"$(command -v ipset)\" .", folder.path().display()));
         let apply = |policy: &Path| {
             let mut command = host.command(peerwall_bin());
-            command.args(["apply", "--backend", "iptables", "--iptables"]).arg(folder.path()).arg(policy).output().unwrap()
+            command
+                .args(["apply", "--backend", "iptables", "--iptables"])
+                .arg(folder.path())
+                .arg(policy)
+                .output()
+                .unwrap()
         };
         let output = apply(Path::new(EXAMPLE));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains("no IPv6 today"), "{said}");
-        assert_eq!(saved(&host, Flavour::Legacy), before, "IPv4 was left changed");
+        assert_eq!(
+            saved(&host, Flavour::Legacy),
+            before,
+            "IPv4 was left changed"
+        );
         // With rules of ours there before, it is those that come back.
         assert_eq!(iptables(&host, "apply").0, Some(0));
         let loaded = saved(&host, Flavour::Legacy);
         let other = folder.path().join("other.toml");
-        fs::write(&other, "version = 1\n[peers]\na = [\"192.0.2.9\", \"2001:db8::9\"]\n").unwrap();
+        fs::write(
+            &other,
+            "version = 1\n[peers]\na = [\"192.0.2.9\", \"2001:db8::9\"]\n",
+        )
+        .unwrap();
         assert_eq!(apply(&other).status.code(), Some(2));
         assert_eq!(saved(&host, Flavour::Legacy), loaded);
         assert_eq!(iptables(&host, "plan").0, Some(0));
-    }
+    });
+}
 
-    fn a_kernel_without_nf_tables_is_found_out_by_asking() {
+#[test]
+fn a_kernel_without_nf_tables_is_found_out_by_asking() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         // Asked for, nft is not replaced by anything.
         let output = without_netfilter_netlink(&host, &["apply", "--backend", "nft", EXAMPLE]);
@@ -351,18 +455,37 @@ netns_test! {
         assert!(said.contains("this kernel has no nf_tables"), "{said}");
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
         // Not asked for anything, it goes on with the iptables that works here.
-        for (command, asks) in [("plan", true), ("apply", true), ("status", false), ("plan", false)] {
+        for (command, asks) in [
+            ("plan", true),
+            ("apply", true),
+            ("status", false),
+            ("plan", false),
+        ] {
             let output = without_netfilter_netlink(&host, &[command, EXAMPLE]);
-            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let said = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
             assert!(output.status.code() < Some(2), "{command}: {said}");
-            assert_eq!(said.contains("going on with iptables"), asks, "{command}: {said}");
+            assert_eq!(
+                said.contains("going on with iptables"),
+                asks,
+                "{command}: {said}"
+            );
             assert!(said.contains("iptables-legacy ("), "{command}: {said}");
         }
         assert_eq!(iptables(&host, "plan").0, Some(0));
         // The choice stays, and status says so, until another is asked for.
-        assert!(host.peerwall_ok(&["status", EXAMPLE]).contains("backend:    iptables-legacy"));
+        assert!(
+            host.peerwall_ok(&["status", EXAMPLE])
+                .contains("backend:    iptables-legacy")
+        );
         let said = host.peerwall_ok(&["apply", EXAMPLE]);
-        assert!(said.starts_with("iptables-legacy (") && said.contains("no changes"), "{said}");
+        assert!(
+            said.starts_with("iptables-legacy (") && said.contains("no changes"),
+            "{said}"
+        );
         // The table comes before the chains go.
         host.peerwall_ok(&["apply", "--backend", "nft", EXAMPLE]);
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
@@ -373,9 +496,12 @@ netns_test! {
         assert!(!host.sh("nft list tables").contains("inet peerwall"));
         host.peerwall_ok(&["remove"]);
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL"));
-    }
+    });
+}
 
-    fn boot_loads_what_was_confirmed_by_the_backend_that_is_left() {
+#[test]
+fn boot_loads_what_was_confirmed_by_the_backend_that_is_left() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let wrong = folder.path().join("policy.toml");
@@ -388,24 +514,54 @@ netns_test! {
         assert_eq!(iptables(&host, "apply").0, Some(0));
         reboot();
         let output = host.peerwall(&["--iptables", folder.path().to_str().unwrap(), "boot", wrong]);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && said.contains("loaded number 1"), "{said}");
-        assert!(host.sh("nft list table inet peerwall").contains("129.21.49.48"), "{said}");
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(
+            output.status.success() && said.contains("loaded number 1"),
+            "{said}"
+        );
+        assert!(
+            host.sh("nft list table inet peerwall")
+                .contains("129.21.49.48"),
+            "{said}"
+        );
         // Confirmed by nf_tables, which the next kernel lacks.
         host.peerwall_ok(&["apply", "--backend", "nft", EXAMPLE]);
         reboot();
         let output = without_netfilter_netlink(&host, &["boot", wrong]);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && said.contains("loaded number 1"), "{said}");
-        assert!(saved(&host, Flavour::Legacy).contains("129.21.49.48"), "{said}");
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(
+            output.status.success() && said.contains("loaded number 1"),
+            "{said}"
+        );
+        assert!(
+            saved(&host, Flavour::Legacy).contains("129.21.49.48"),
+            "{said}"
+        );
         // Neither can be had: that is said, and the unit fails.
         reboot();
-        let output = without_netfilter_netlink(&host, &["--iptables", folder.path().to_str().unwrap(), "boot", wrong]);
+        let output = without_netfilter_netlink(
+            &host,
+            &["--iptables", folder.path().to_str().unwrap(), "boot", wrong],
+        );
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(2) && said.contains("not even the closed ruleset"), "{said}");
-    }
+        assert!(
+            output.status.code() == Some(2) && said.contains("not even the closed ruleset"),
+            "{said}"
+        );
+    });
+}
 
-    fn the_story_on_a_kernel_without_nf_tables() {
+#[test]
+fn the_story_on_a_kernel_without_nf_tables() {
+    world(|| {
         let cluster = Cluster::build(Flavour::Legacy);
         cluster.wait_until_up();
         for host in cluster.machines() {
@@ -413,34 +569,58 @@ netns_test! {
             host.sh("iptables-legacy -t nat -A OUTPUT -d 203.0.113.254 -j ACCEPT");
             let output = without_netfilter_netlink(host, &["apply", EXAMPLE]);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() && said.contains("going on with iptables"), "{said}");
+            assert!(
+                output.status.success() && said.contains("going on with iptables"),
+                "{said}"
+            );
         }
         let flows = flows();
         let reached = cluster.reach(&flows);
-        assert_eq!(wrong(&flows, &reached, false), [""; 0], "{}", matrix(&flows, &[("iptables", reached)]));
-    }
+        assert_eq!(
+            wrong(&flows, &reached, false),
+            [""; 0],
+            "{}",
+            matrix(&flows, &[("iptables", reached)])
+        );
+    });
+}
 
-    fn what_iptables_cannot_say_is_an_error_with_its_line() {
+#[test]
+fn what_iptables_cannot_say_is_an_error_with_its_line() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         let before = saved(&host, Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let policy = folder.path().join("p.toml");
         fs::write(&policy, "version = 1\n[overlay.pods]\nbackend = \"host-gw\"\nsubnets = \"10.244.0.0/16\"\n[peers]\na = \"192.0.2.9\"\n").unwrap();
-        let output = host.peerwall(&["apply", "--backend", "iptables", &policy.display().to_string()]);
+        let output = host.peerwall(&[
+            "apply",
+            "--backend",
+            "iptables",
+            &policy.display().to_string(),
+        ]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2));
-        assert!(said.contains("p.toml:2: ") && said.contains("nftables"), "{said}");
+        assert!(
+            said.contains("p.toml:2: ") && said.contains("nftables"),
+            "{said}"
+        );
         assert_eq!(saved(&host, Flavour::Legacy), before);
-    }
+    });
 }
 
-netns_test! {
-    fn a_policy_can_ask_for_iptables_and_the_command_line_for_another() {
+#[test]
+fn a_policy_can_ask_for_iptables_and_the_command_line_for_another() {
+    world(|| {
         let host = host_with_rules(Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         let text = fs::read_to_string(EXAMPLE).unwrap();
-        fs::write(&path, format!("{text}\n[options]\nbackend = \"iptables\"\n")).unwrap();
+        fs::write(
+            &path,
+            format!("{text}\n[options]\nbackend = \"iptables\"\n"),
+        )
+        .unwrap();
         let path = path.to_str().unwrap();
         host.peerwall_ok(&["apply", path]);
         assert!(saved(&host, Flavour::Legacy).contains("PEERWALL-INPUT"));
@@ -448,5 +628,5 @@ netns_test! {
         host.peerwall_ok(&["apply", "--backend", "nft", path]);
         assert!(host.sh("nft list tables").contains("inet peerwall"));
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL-INPUT"));
-    }
+    });
 }

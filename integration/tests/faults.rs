@@ -9,7 +9,7 @@
 
 use peerwall_integration::faults::world::World;
 use peerwall_integration::faults::{Options, campaign, scenarios};
-use peerwall_integration::netns_test;
+use peerwall_integration::ns::world;
 
 /// A number from the environment.
 fn number(name: &str, usual: u64) -> u64 {
@@ -54,16 +54,23 @@ fn sample(of_agent: bool, usual: u64) {
     );
 }
 
-netns_test! {
-    fn no_single_fault_breaks_a_promise_of_a_command() {
+#[test]
+fn no_single_fault_breaks_a_promise_of_a_command() {
+    world(|| {
         sample(false, 4);
-    }
+    });
+}
 
-    fn no_single_fault_breaks_a_promise_of_the_agent() {
+#[test]
+fn no_single_fault_breaks_a_promise_of_the_agent() {
+    world(|| {
         sample(true, 3);
-    }
+    });
+}
 
-    fn what_the_campaign_found_stays_fixed() {
+#[test]
+fn what_the_campaign_found_stays_fixed() {
+    world(|| {
         let mut world = World::new();
         for (scenario, calls, limit) in [
             // The end of a lock panicked.
@@ -83,13 +90,16 @@ netns_test! {
             // A signal was lost.
             ("agent-stop", &["sendto"], 3),
         ] {
-            run(&mut world, &Options {
-                scenarios: vec![scenario.to_owned()],
-                calls: calls.iter().map(|call| (*call).to_owned()).collect(),
-                kills: false,
-                limit: Some(limit),
-                ..Options::default()
-            });
+            run(
+                &mut world,
+                &Options {
+                    scenarios: vec![scenario.to_owned()],
+                    calls: calls.iter().map(|call| (*call).to_owned()).collect(),
+                    kills: false,
+                    limit: Some(limit),
+                    ..Options::default()
+                },
+            );
         }
-    }
+    });
 }

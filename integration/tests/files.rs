@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin, sh};
+use peerwall_integration::ns::{Host, peerwall_bin, sh, world};
 
 /// Nothing here takes as long.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -141,8 +140,9 @@ fn with_all_files(base: &Path) -> PathBuf {
     main
 }
 
-netns_test! {
-    fn no_special_file_hangs_a_command_or_the_agent() {
+#[test]
+fn no_special_file_hangs_a_command_or_the_agent() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let main = with_all_files(folder.path());
@@ -162,7 +162,10 @@ netns_test! {
                 for command in ["check", "plan", "apply", "render"] {
                     let (code, said) = peerwall(&host, &[command, main]);
                     assert_eq!(code, Some(2), "{command} with a {kind} {name}: {said}");
-                    assert!(said.contains(name) && said.contains(kind), "{command} with a {kind} {name}: {said}");
+                    assert!(
+                        said.contains(name) && said.contains(kind),
+                        "{command} with a {kind} {name}: {said}"
+                    );
                 }
                 match kind {
                     "directory" => fs::remove_dir(&path).unwrap(),
@@ -173,36 +176,62 @@ netns_test! {
         }
         // At boot, and as the state.
         let state = state_of(&host, "confirmed.json");
-        sh(&format!("mkdir -p -m 700 {}", state.parent().unwrap().display()));
+        sh(&format!(
+            "mkdir -p -m 700 {}",
+            state.parent().unwrap().display()
+        ));
         for name in ["confirmed.json", "pending.json", "discovered.json"] {
             make_fifo(&state_of(&host, name));
         }
         let (code, said) = peerwall(&host, &["boot", main]);
-        assert!(code == Some(0) && said.contains("confirmed.json: it is a FIFO"), "{said}");
+        assert!(
+            code == Some(0) && said.contains("confirmed.json: it is a FIFO"),
+            "{said}"
+        );
         assert!(peers(&host).contains("192.0.2.7"), "{}", peers(&host));
         for name in ["confirmed.json", "pending.json", "discovered.json"] {
             fs::remove_file(state_of(&host, name)).unwrap();
         }
 
         // While the agent runs.
-        let agent = Agent::start(&host, &[main, "--metrics-file", folder.path().join("metrics.prom").to_str().unwrap()]);
+        let agent = Agent::start(
+            &host,
+            &[
+                main,
+                "--metrics-file",
+                folder.path().join("metrics.prom").to_str().unwrap(),
+            ],
+        );
         let status = || peerwall(&host, &["status", "--json", "/nowhere"]).1;
-        wait_for("the first apply", || status().contains("\"in_sync_seconds\": "));
-        wait_for("the metrics", || folder.path().join("metrics.prom").exists());
+        wait_for("the first apply", || {
+            status().contains("\"in_sync_seconds\": ")
+        });
+        wait_for("the metrics", || {
+            folder.path().join("metrics.prom").exists()
+        });
         fs::remove_file(folder.path().join("metrics.prom")).unwrap();
         make_fifo(&folder.path().join("metrics.prom"));
         for name in ["list", "policy.toml"] {
             fs::remove_file(folder.path().join(name)).unwrap();
             make_fifo(&folder.path().join(name));
-            wait_for("the error", || status().contains(&format!("{name}: it is a FIFO")));
+            wait_for("the error", || {
+                status().contains(&format!("{name}: it is a FIFO"))
+            });
         }
         assert!(peers(&host).contains("192.0.2.8"), "the rules stay");
         agent.end();
-    }
+    });
+}
 
-    fn what_others_can_write_is_judged_as_it_was_opened() {
+#[test]
+fn what_others_can_write_is_judged_as_it_was_opened() {
+    world(|| {
         let host = Host::new("host");
-        if Path::new("/proc/self/uid_map").exists() && !fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295") {
+        if Path::new("/proc/self/uid_map").exists()
+            && !fs::read_to_string("/proc/self/uid_map")
+                .unwrap()
+                .contains("4294967295")
+        {
             // As an ordinary user there is nobody else here.
             return;
         }
@@ -216,10 +245,16 @@ netns_test! {
         for name in ["policy.toml", "more.toml", "list", "subnet.env"] {
             sh(&format!("chown 65534 {}", base.join(name).display()));
             let (code, said) = peerwall(&host, &["apply", main]);
-            assert!(code == Some(2) && said.contains(&format!("{name} belongs to user 65534")), "{said}");
+            assert!(
+                code == Some(2) && said.contains(&format!("{name} belongs to user 65534")),
+                "{said}"
+            );
             for command in ["check", "plan"] {
                 let (_, said) = peerwall(&host, &[command, main]);
-                assert!(said.contains("warning:") && said.contains("apply refuses this"), "{command}: {said}");
+                assert!(
+                    said.contains("warning:") && said.contains("apply refuses this"),
+                    "{command}: {said}"
+                );
             }
             sh(&format!("chown 0 {}", base.join(name).display()));
         }
@@ -233,7 +268,10 @@ netns_test! {
             let path = base.join(path);
             let path = path.to_str().unwrap();
             let (code, said) = peerwall(&host, &["apply", path]);
-            assert!(code == Some(2) && said.contains("below can be written by others"), "{said}");
+            assert!(
+                code == Some(2) && said.contains("below can be written by others"),
+                "{said}"
+            );
             peerwall(&host, &["apply", "--insecure-permissions", path]);
             assert!(peers(&host).contains("192.0.2.2"));
             host.peerwall_ok(&["remove"]);
@@ -242,10 +280,15 @@ netns_test! {
         let raced = below.join("raced.toml");
         for _ in 0..5 {
             let padding = "# padding\n".repeat(80_000);
-            write(&raced, &format!("version = 1\n[[allow]]\nname = \"backdoor\"\nfrom = \"any\"\n{padding}"));
+            write(
+                &raced,
+                &format!("version = 1\n[[allow]]\nname = \"backdoor\"\nfrom = \"any\"\n{padding}"),
+            );
             sh(&format!("chown 65534 {}", raced.display()));
             let inotify = Inotify::init(InitFlags::empty()).unwrap();
-            inotify.add_watch(&raced, AddWatchFlags::IN_CLOSE_NOWRITE).unwrap();
+            inotify
+                .add_watch(&raced, AddWatchFlags::IN_CLOSE_NOWRITE)
+                .unwrap();
             let attacker = std::thread::spawn({
                 let raced = raced.clone();
                 move || {
@@ -255,30 +298,48 @@ netns_test! {
             });
             let (code, said) = peerwall(&host, &["apply", raced.to_str().unwrap()]);
             attacker.join().unwrap();
-            assert!(code == Some(2) && said.contains("raced.toml belongs to user 65534"), "{said}");
+            assert!(
+                code == Some(2) && said.contains("raced.toml belongs to user 65534"),
+                "{said}"
+            );
         }
         assert!(!host.sh("nft list tables").contains("peerwall"));
-    }
+    });
+}
 
-    fn the_state_is_roots_alone_and_refused_where_it_is_not() {
+#[test]
+fn the_state_is_roots_alone_and_refused_where_it_is_not() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         write(&path, &policy("192.0.2.1"));
         let main = path.to_str().unwrap();
-        host.sh(&format!("umask 0; {} apply {main}", peerwall_bin().display()));
+        host.sh(&format!(
+            "umask 0; {} apply {main}",
+            peerwall_bin().display()
+        ));
         let state = state_of(&host, "");
         let modes = sh(&format!("stat -c '%a %n' {0} {0}/*", state.display()));
         for line in modes.lines() {
-            assert!(line.starts_with("700 ") || line.starts_with("600 "), "{modes}");
+            assert!(
+                line.starts_with("700 ") || line.starts_with("600 "),
+                "{modes}"
+            );
         }
         fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
         for command in ["history", "rollback"] {
             let (code, said) = peerwall(&host, &[command]);
-            assert!(code == Some(2) && said.contains("state can be written by others (mode 777)"), "{command}: {said}");
+            assert!(
+                code == Some(2) && said.contains("state can be written by others (mode 777)"),
+                "{command}: {said}"
+            );
         }
         let (code, said) = peerwall(&host, &["apply", "--confirm", "60s", main]);
-        assert!(code == Some(2) && said.contains("can be written by others"), "{said}");
+        assert!(
+            code == Some(2) && said.contains("can be written by others"),
+            "{said}"
+        );
         fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
 
         // Somebody of root's who holds the lock is named, and not waited for without end.
@@ -289,23 +350,45 @@ netns_test! {
             .unwrap();
         std::thread::sleep(Duration::from_millis(300));
         let (code, said) = peerwall(&host, &["apply", main]);
-        assert!(code == Some(0) && said.contains("has locked it for too long"), "{said}");
-        assert!(said.contains(&format!("flock (pid {})", holder.id())), "{said}");
+        assert!(
+            code == Some(0) && said.contains("has locked it for too long"),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("flock (pid {})", holder.id())),
+            "{said}"
+        );
         holder.kill().unwrap();
         holder.wait().unwrap();
-    }
+    });
+}
 
-    fn a_system_out_of_file_descriptors_says_nothing_about_the_policy() {
+#[test]
+fn a_system_out_of_file_descriptors_says_nothing_about_the_policy() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let main = with_all_files(folder.path());
         let mut few = host.command("sh");
-        few.args(["-c", &format!("exec 3</dev/null 4</dev/null; ulimit -n 6; exec {} check {}", peerwall_bin().display(), main.display())]);
+        few.args([
+            "-c",
+            &format!(
+                "exec 3</dev/null 4</dev/null; ulimit -n 6; exec {} check {}",
+                peerwall_bin().display(),
+                main.display()
+            ),
+        ]);
         let (code, said) = run(few);
         assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains("Too many open files") && said.contains("says nothing about the policy"), "{said}");
-    }
-    fn no_path_decides_which_iptables_runs() {
+        assert!(
+            said.contains("Too many open files") && said.contains("says nothing about the policy"),
+            "{said}"
+        );
+    });
+}
+#[test]
+fn no_path_decides_which_iptables_runs() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
@@ -313,22 +396,58 @@ netns_test! {
         let (trace, evil) = (folder.path().join("trace"), folder.path().join("evil"));
         fs::create_dir(&evil).unwrap();
         for tool in ["iptables", "ip6tables"] {
-            for suffix in ["", "-save", "-restore", "-nft-save", "-legacy-save", "-nft-restore", "-legacy-restore"] {
+            for suffix in [
+                "",
+                "-save",
+                "-restore",
+                "-nft-save",
+                "-legacy-save",
+                "-nft-restore",
+                "-legacy-restore",
+            ] {
                 let shim = evil.join(format!("{tool}{suffix}"));
-                write(&shim, &format!("#!/bin/sh\necho $0 >> {}\nexit 1\n", trace.display()));
+                write(
+                    &shim,
+                    &format!("#!/bin/sh\necho $0 >> {}\nexit 1\n", trace.display()),
+                );
                 fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
             }
         }
         let apply = |more: &[&str]| {
             let mut command = host.command(peerwall_bin());
-            command.current_dir(&evil).args(["apply", "--backend", "iptables", "--force"]).args(more).arg(&path);
+            command
+                .current_dir(&evil)
+                .args(["apply", "--backend", "iptables", "--force"])
+                .args(more)
+                .arg(&path);
             run(command)
         };
-        let unset = |how: &str| host.try_sh(&format!("cd {} && {how} {} apply --backend iptables --force {}", evil.display(), peerwall_bin().display(), path.display()));
-        for how in ["env -u PATH", "env PATH=", "env PATH=.:", &format!("env PATH={}:/usr/sbin:/usr/bin", evil.display())] {
+        let unset = |how: &str| {
+            host.try_sh(&format!(
+                "cd {} && {how} {} apply --backend iptables --force {}",
+                evil.display(),
+                peerwall_bin().display(),
+                path.display()
+            ))
+        };
+        for how in [
+            "env -u PATH",
+            "env PATH=",
+            "env PATH=.:",
+            &format!("env PATH={}:/usr/sbin:/usr/bin", evil.display()),
+        ] {
             let output = unset(how);
-            assert!(output.status.success(), "{how}: {}{}", text(&output), String::from_utf8_lossy(&output.stderr));
-            assert!(!trace.exists(), "{how}: {}", fs::read_to_string(&trace).unwrap());
+            assert!(
+                output.status.success(),
+                "{how}: {}{}",
+                text(&output),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(
+                !trace.exists(),
+                "{how}: {}",
+                fs::read_to_string(&trace).unwrap()
+            );
         }
         // Only who asks for another gets it.
         let evil = evil.display().to_string();
@@ -338,5 +457,5 @@ netns_test! {
             let (code, said) = apply(&["--iptables", wrong]);
             assert!(code == Some(2) && said.contains("--iptables"), "{said}");
         }
-    }
+    });
 }

@@ -4,8 +4,7 @@
 
 use std::process::Output;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use serde_json::Value;
 
 const POLICY: &str = "version = 1\n[peers]\nw2 = \"192.0.2.12\"\n";
@@ -57,54 +56,72 @@ fn name_and_clear(host: &Host, backend: &str, cases: &[(&str, &str, &str)]) {
     }
 }
 
-netns_test! {
-    fn whatever_drops_beside_our_table_is_named_with_what_ends_it() {
+#[test]
+fn whatever_drops_beside_our_table_is_named_with_what_ends_it() {
+    world(|| {
         let host = Host::new("host");
-        name_and_clear(&host, "nft", &[
-            ("iptables-legacy -P FORWARD DROP", "ip filter FORWARD (iptables-legacy)", "its policy is drop"),
-            (
-                "ip6tables-legacy -A INPUT -i lo -j ACCEPT; ip6tables-legacy -A INPUT -j REJECT",
-                "ip6 filter INPUT (iptables-legacy)",
-                "its rule 2 drops everything",
-            ),
-            (
-                "iptables-legacy -t mangle -A FORWARD -m comment --comment 'old rules' -j DROP",
-                "ip mangle FORWARD (iptables-legacy)",
-                "to end that: iptables-legacy -t mangle -D FORWARD 1",
-            ),
-            (
-                "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT; iptables-nft -A INPUT -m comment --comment rest -j REJECT",
-                "ip filter INPUT (iptables-nft)",
-                "its rule 2 drops everything",
-            ),
-            ("ip6tables-nft -P INPUT DROP", "ip6 filter INPUT (iptables-nft)", "its policy is drop"),
-            (
-                "iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP",
-                "ip filter FORWARD (Docker)",
-                "to end that: iptables-nft -P FORWARD ACCEPT",
-            ),
-            (
-                "iptables-nft -A DOCKER-USER -s 192.0.2.0/24 -j RETURN; iptables-nft -A DOCKER-USER -j DROP",
-                "ip filter FORWARD (Docker)",
-                "rule 2 of DOCKER-USER drops everything",
-            ),
-            (
-                "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ct state established accept'",
-                "inet filter input (nftables)",
-                "its policy is drop",
-            ),
-            (
-                "nft 'add rule inet filter input tcp dport 22 accept; add rule inet filter input counter log reject'",
-                "inet filter input (nftables)",
-                "its rule 3 drops everything",
-            ),
-            ("ebtables-nft -P FORWARD DROP", "bridge filter FORWARD (ebtables-nft)", "its policy is drop"),
-        ]);
-    }
+        name_and_clear(
+            &host,
+            "nft",
+            &[
+                (
+                    "iptables-legacy -P FORWARD DROP",
+                    "ip filter FORWARD (iptables-legacy)",
+                    "its policy is drop",
+                ),
+                (
+                    "ip6tables-legacy -A INPUT -i lo -j ACCEPT; ip6tables-legacy -A INPUT -j REJECT",
+                    "ip6 filter INPUT (iptables-legacy)",
+                    "its rule 2 drops everything",
+                ),
+                (
+                    "iptables-legacy -t mangle -A FORWARD -m comment --comment 'old rules' -j DROP",
+                    "ip mangle FORWARD (iptables-legacy)",
+                    "to end that: iptables-legacy -t mangle -D FORWARD 1",
+                ),
+                (
+                    "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT; iptables-nft -A INPUT -m comment --comment rest -j REJECT",
+                    "ip filter INPUT (iptables-nft)",
+                    "its rule 2 drops everything",
+                ),
+                (
+                    "ip6tables-nft -P INPUT DROP",
+                    "ip6 filter INPUT (iptables-nft)",
+                    "its policy is drop",
+                ),
+                (
+                    "iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP",
+                    "ip filter FORWARD (Docker)",
+                    "to end that: iptables-nft -P FORWARD ACCEPT",
+                ),
+                (
+                    "iptables-nft -A DOCKER-USER -s 192.0.2.0/24 -j RETURN; iptables-nft -A DOCKER-USER -j DROP",
+                    "ip filter FORWARD (Docker)",
+                    "rule 2 of DOCKER-USER drops everything",
+                ),
+                (
+                    "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ct state established accept'",
+                    "inet filter input (nftables)",
+                    "its policy is drop",
+                ),
+                (
+                    "nft 'add rule inet filter input tcp dport 22 accept; add rule inet filter input counter log reject'",
+                    "inet filter input (nftables)",
+                    "its rule 3 drops everything",
+                ),
+                (
+                    "ebtables-nft -P FORWARD DROP",
+                    "bridge filter FORWARD (ebtables-nft)",
+                    "its policy is drop",
+                ),
+            ],
+        );
+    });
 }
 
-netns_test! {
-    fn what_decides_about_single_packets_is_not_named() {
+#[test]
+fn what_decides_about_single_packets_is_not_named() {
+    world(|| {
         let host = Host::new("host");
         host.sh("nft -f - <<'END'
             table ip kube-proxy {
@@ -143,22 +160,31 @@ END");
         host.peerwall_ok(&["apply", path, "--backend", "nft"]);
         let (words, json) = status(&host, path, &["--backend", "nft"]);
         assert_eq!(json["foreign_drops"], serde_json::json!([]), "{words}");
-    }
+    });
 }
 
-netns_test! {
-    fn beside_our_iptables_chains_only_what_comes_before_them_or_is_elsewhere_counts() {
+#[test]
+fn beside_our_iptables_chains_only_what_comes_before_them_or_is_elsewhere_counts() {
+    world(|| {
         let host = Host::new("host");
         // So that it is the one that is taken.
         host.sh("iptables-nft -A OUTPUT -j ACCEPT");
-        name_and_clear(&host, "iptables", &[
-            ("iptables-legacy -P FORWARD DROP", "ip filter FORWARD (iptables-legacy)", "its policy is drop"),
-            (
-                "iptables-nft -t mangle -P FORWARD DROP",
-                "ip mangle FORWARD (iptables-nft)",
-                "iptables-nft -t mangle -P FORWARD ACCEPT",
-            ),
-        ]);
+        name_and_clear(
+            &host,
+            "iptables",
+            &[
+                (
+                    "iptables-legacy -P FORWARD DROP",
+                    "ip filter FORWARD (iptables-legacy)",
+                    "its policy is drop",
+                ),
+                (
+                    "iptables-nft -t mangle -P FORWARD DROP",
+                    "ip mangle FORWARD (iptables-nft)",
+                    "iptables-nft -t mangle -P FORWARD ACCEPT",
+                ),
+            ],
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         std::fs::write(&path, POLICY).unwrap();
@@ -166,15 +192,19 @@ netns_test! {
         host.sh("iptables-nft -P FORWARD DROP; iptables-nft -P INPUT DROP");
         let (words, json) = status(&host, path.to_str().unwrap(), &["--backend", "iptables"]);
         assert_eq!(json["foreign_drops"], serde_json::json!([]), "{words}");
-    }
+    });
 }
 
-netns_test! {
-    fn the_agent_counts_them() {
+#[test]
+fn the_agent_counts_them() {
+    world(|| {
         let host = Host::new("host");
         host.sh("iptables-legacy -P FORWARD DROP");
         let folder = tempfile::tempdir().unwrap();
-        let (path, file) = (folder.path().join("policy.toml"), folder.path().join("metrics"));
+        let (path, file) = (
+            folder.path().join("policy.toml"),
+            folder.path().join("metrics"),
+        );
         std::fs::write(&path, POLICY).unwrap();
         let mut agent = host
             .command(peerwall_integration::ns::peerwall_bin())
@@ -195,6 +225,10 @@ netns_test! {
         let told = is_told();
         agent.kill().unwrap();
         agent.wait().unwrap();
-        assert!(told, "{}", std::fs::read_to_string(&file).unwrap_or_default());
-    }
+        assert!(
+            told,
+            "{}",
+            std::fs::read_to_string(&file).unwrap_or_default()
+        );
+    });
 }

@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::{Agent, wait_for};
 use serde_json::Value;
 
@@ -152,24 +151,37 @@ fn run_out_on_a_terminal(with_agent: bool) {
     assert!(said.contains(&want), "with an agent: {with_agent}\n{said}");
 }
 
-netns_test! {
-    fn every_way_in_and_out_of_force_is_recorded_once() {
+#[test]
+fn every_way_in_and_out_of_force_is_recorded_once() {
+    world(|| {
         record_everything(false);
-    }
+    });
+}
 
-    fn every_way_in_and_out_of_force_of_an_agent_is_recorded_once() {
+#[test]
+fn every_way_in_and_out_of_force_of_an_agent_is_recorded_once() {
+    world(|| {
         record_everything(true);
-    }
+    });
+}
 
-    fn a_terminal_is_told_that_its_trial_ran_out() {
+#[test]
+fn a_terminal_is_told_that_its_trial_ran_out() {
+    world(|| {
         run_out_on_a_terminal(false);
-    }
+    });
+}
 
-    fn a_terminal_is_told_by_the_agent_that_its_trial_ran_out() {
+#[test]
+fn a_terminal_is_told_by_the_agent_that_its_trial_ran_out() {
+    world(|| {
         run_out_on_a_terminal(true);
-    }
+    });
+}
 
-    fn a_torn_or_unknown_line_hides_no_other_event() {
+#[test]
+fn a_torn_or_unknown_line_hides_no_other_event() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = policy(folder.path(), "policy.toml", "192.0.2.1");
@@ -181,6 +193,10 @@ netns_test! {
         host.sh("cd ${PEERWALL_STATE:-/var/lib/peerwall} && head -c 1100000 /dev/zero | tr '\\0' '\\n' >> audit.log");
         host.peerwall_ok(&["apply", path.to_str().unwrap()]);
         host.peerwall_ok(&["remove"]);
-        assert_eq!(kinds(&host).len(), 3, "the same text is no new entry of the history");
-    }
+        assert_eq!(
+            kinds(&host).len(),
+            3,
+            "the same text is no new entry of the history"
+        );
+    });
 }

@@ -9,8 +9,7 @@ use peerwall::host;
 use peerwall::kernel::links::{Interests, Links};
 use peerwall_core::net::host::{Host as Network, RT_TABLE_MAIN, Route};
 use peerwall_integration::net::{bridge, enslave, wire};
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 
 /// Routes of a large network.
 const MANY: usize = 10_000;
@@ -44,8 +43,9 @@ fn in_words(routes: &[Route], destination: &str) -> Vec<String> {
         .collect()
 }
 
-netns_test! {
-    fn routes_are_read_as_they_are_set() {
+#[test]
+fn routes_are_read_as_they_are_set() {
+    world(|| {
         let (a, _b) = pair();
         a.sh("ip route add default via 192.0.2.254 metric 5
               ip route add default via 198.51.100.254 metric 9
@@ -95,11 +95,12 @@ netns_test! {
         }
         let default = network.route_to("203.0.113.1".parse().unwrap()).unwrap();
         assert_eq!(default.interface, "eth0", "the lower metric is preferred");
-    }
+    });
 }
 
-netns_test! {
-    fn interfaces_and_neighbours_are_read_as_they_are_set() {
+#[test]
+fn interfaces_and_neighbours_are_read_as_they_are_set() {
+    world(|| {
         let (a, _b) = pair();
         bridge(&a, "cni0", &["10.244.0.1/24"]);
         wire(&a, "veth0", &[], &a, "veth1", &[]);
@@ -134,11 +135,12 @@ netns_test! {
             Some((eth0(), [2, 0, 0, 0, 0, 8]))
         );
         assert_eq!(mac(&network, "192.0.2.8"), None);
-    }
+    });
 }
 
-netns_test! {
-    fn ten_thousand_routes_are_read_at_once() {
+#[test]
+fn ten_thousand_routes_are_read_at_once() {
+    world(|| {
         let (a, _b) = pair();
         let mut batch = String::new();
         for each in 0..MANY {
@@ -155,7 +157,7 @@ netns_test! {
         let network = a.run(|| host::read().unwrap());
         let main = |route: &&Route| route.table == RT_TABLE_MAIN && route.gateway.is_some();
         assert_eq!(network.routes.iter().filter(main).count(), MANY);
-    }
+    });
 }
 
 /// Whether each command is news for who follows `interests`.
@@ -173,8 +175,9 @@ fn listen(interests: &Interests, commands: &[(&str, bool)]) {
     });
 }
 
-netns_test! {
-    fn only_what_a_policy_depends_on_is_news() {
+#[test]
+fn only_what_a_policy_depends_on_is_news() {
+    world(|| {
         listen(
             &Interests {
                 names: vec!["flannel.1".into()],
@@ -209,11 +212,12 @@ netns_test! {
                 ),
             ],
         );
-    }
+    });
 }
 
-netns_test! {
-    fn what_a_policy_does_not_depend_on_is_no_news() {
+#[test]
+fn what_a_policy_does_not_depend_on_is_no_news() {
+    world(|| {
         listen(
             &Interests {
                 names: vec!["flannel.1".into()],
@@ -228,7 +232,7 @@ netns_test! {
                 ),
             ],
         );
-    }
+    });
 }
 
 /// What `check`, `plan`, `apply` and `status` print and answer about a policy.
@@ -250,8 +254,9 @@ fn say(host: &Host, policy: &str) -> Vec<(&'static str, String, serde_json::Valu
     said
 }
 
-netns_test! {
-    fn what_does_not_fit_the_host_is_said_by_every_command() {
+#[test]
+fn what_does_not_fit_the_host_is_said_by_every_command() {
+    world(|| {
         let (a, _b) = pair();
         bridge(&a, "flannel.1", &["10.244.0.0/32"]);
         wire(&a, "lxc0", &[], &a, "veth1", &[]);
@@ -261,7 +266,10 @@ netns_test! {
         let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\nall = \"::/0\"\n[overlay.canal]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
         for (command, words, json) in say(&a, policy) {
             for (what, help) in [
-                ("leave by lxc*, which", "`interfaces = [\"flannel.1\", \"flannel-v6.1\", \"cni0\", \"cali*\", \"lxc*\"]`"),
+                (
+                    "leave by lxc*, which",
+                    "`interfaces = [\"flannel.1\", \"flannel-v6.1\", \"cni0\", \"cali*\", \"lxc*\"]`",
+                ),
                 ("leave by eth0, which", "`direct = true`"),
             ] {
                 assert!(words.contains(what), "{command}: {what}\n{words}");
@@ -278,11 +286,12 @@ netns_test! {
             let is_told = words.contains("route_localnet is 1 for eth0");
             assert_eq!(is_told, command == "check", "{command}\n{words}");
         }
-    }
+    });
 }
 
-netns_test! {
-    fn nothing_is_said_where_the_policy_fits_the_host() {
+#[test]
+fn nothing_is_said_where_the_policy_fits_the_host() {
+    world(|| {
         let (a, _b) = pair();
         bridge(&a, "flannel.1", &["10.244.0.0/32"]);
         bridge(&a, "cni0", &["10.244.0.1/24"]);
@@ -291,20 +300,30 @@ netns_test! {
         for (command, words, _) in say(&a, policy) {
             assert!(!words.contains("warning:"), "{command}\n{words}");
         }
-    }
+    });
 }
 
-netns_test! {
-    fn the_agent_reads_the_host_as_apply_does() {
+#[test]
+fn the_agent_reads_the_host_as_apply_does() {
+    world(|| {
         let host = peerwall_integration::ns::Host::new("host");
         bridge(&host, "kube-ipvs0", &["10.96.0.1/32"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         std::fs::write(&path, "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n").unwrap();
         let mut command = host.command(peerwall_integration::ns::peerwall_bin());
-        let mut agent = command.arg("run").arg(&path).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut agent = command
+            .arg("run")
+            .arg(&path)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         let start = std::time::Instant::now();
-        let services = || host.try_sh("nft list set inet peerwall services-ip4 | grep 10.96.0.1").status.success();
+        let services = || {
+            host.try_sh("nft list set inet peerwall services-ip4 | grep 10.96.0.1")
+                .status
+                .success()
+        };
         while !services() && start.elapsed().as_secs() < 10 {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -313,5 +332,5 @@ netns_test! {
         agent.wait().unwrap();
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(status.starts_with("in sync"), "{status}");
-    }
+    });
 }

@@ -20,8 +20,7 @@ use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 use peerwall_integration::target::{Filter, Sets, Target, agrees};
 
@@ -170,38 +169,59 @@ fn try_all(flavour: Flavour) -> usize {
     tried
 }
 
-netns_test! {
-    fn rules_and_imported_policies_do_on_kernels_what_was_compared() {
+#[test]
+fn rules_and_imported_policies_do_on_kernels_what_was_compared() {
+    world(|| {
         let tried: Vec<usize> = std::thread::scope(|scope| {
-            let both = [Flavour::Legacy, Flavour::Nft].map(|flavour| scope.spawn(move || try_all(flavour)));
-            both.into_iter().map(|handle| handle.join().expect("no disagreement")).collect()
+            let both = [Flavour::Legacy, Flavour::Nft]
+                .map(|flavour| scope.spawn(move || try_all(flavour)));
+            both.into_iter()
+                .map(|handle| handle.join().expect("no disagreement"))
+                .collect()
         });
-        println!("{tried:?} packets by iptables-legacy and iptables-nft, and as many by the policies");
+        println!(
+            "{tried:?} packets by iptables-legacy and iptables-nft, and as many by the policies"
+        );
         assert!(tried.iter().all(|tried| *tried > 800), "{tried:?}");
-    }
+    });
 }
 
-netns_test! {
-    fn the_imported_story_passes_the_matrix() {
+#[test]
+fn the_imported_story_passes_the_matrix() {
+    world(|| {
         let cluster = Cluster::build(Flavour::Nft);
         cluster.wait_until_up();
         let file = |name: &str| {
             let path = Path::new(FIXTURES).join("../story").join(name);
-            File { name: name.into(), text: fs::read_to_string(path).unwrap(), family: None }
+            File {
+                name: name.into(),
+                text: fs::read_to_string(path).unwrap(),
+                family: None,
+            }
         };
-        let import = import(&[file("rules-save.final"), file("rules6-save")], &Facts::default()).unwrap();
+        let import = import(
+            &[file("rules-save.final"), file("rules6-save")],
+            &Facts::default(),
+        )
+        .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         fs::write(&path, import.policy).unwrap();
         cluster.apply(path.to_str().unwrap());
         let flows = flows();
         let reached = cluster.reach(&flows);
-        assert_eq!(wrong(&flows, &reached, false), [""; 0], "{}", matrix(&flows, &[("imported", reached)]));
-    }
+        assert_eq!(
+            wrong(&flows, &reached, false),
+            [""; 0],
+            "{}",
+            matrix(&flows, &[("imported", reached)])
+        );
+    });
 }
 
-netns_test! {
-    fn what_is_loaded_now_is_imported_with_what_the_host_knows() {
+#[test]
+fn what_is_loaded_now_is_imported_with_what_the_host_knows() {
+    world(|| {
         for flavour in [Flavour::Legacy, Flavour::Nft] {
             let host = Host::new(flavour.suffix());
             let suffix = flavour.suffix();
@@ -221,5 +241,5 @@ netns_test! {
                 assert!(policy.contains(wanted), "{flavour:?}: {wanted}\n{policy}");
             }
         }
-    }
+    });
 }

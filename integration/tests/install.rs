@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use peerwall_integration::ns::peerwall_bin;
+use peerwall_integration::ns::{peerwall_bin, sh, world};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// What `systemd-analyze security` may make of each unit at most, in tenths. The one that loads the rules at boot has nothing that
@@ -162,8 +162,7 @@ fn wrong_words_install_nothing() {
 /// The program is what removes its rules, so it does not go away before them unasked.
 #[test]
 fn uninstall_says_what_is_still_loaded() {
-    peerwall_integration::ns::world("uninstall_says_what_is_still_loaded", || {
-        use peerwall_integration::ns::sh;
+    world(|| {
         sh("mount -t tmpfs tmpfs /usr/local && mount -t tmpfs tmpfs /etc/systemd/system");
         let program = Path::new("/usr/local/sbin/peerwall");
         let policy = Path::new(REPOSITORY).join("policy.toml");
@@ -321,27 +320,23 @@ fn the_unit_is_confined() {
 /// What the unit runs works with nothing but the capability that the unit leaves it.
 #[test]
 fn the_units_command_needs_no_more_than_the_unit_leaves_it() {
-    peerwall_integration::ns::world(
-        "the_units_command_needs_no_more_than_the_unit_leaves_it",
-        || {
-            let unit =
-                fs::read_to_string(Path::new(REPOSITORY).join("agent/systemd/peerwall.service"))
-                    .unwrap();
-            assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n"));
-            let policy = Path::new(REPOSITORY).join("policy.toml");
-            let apply = |backend: &str| {
-                let caps = "--bounding-set=-all,+net_admin,+net_raw --inh-caps=-all --no-new-privs";
-                let (bin, policy) = (peerwall_bin(), policy.display());
-                peerwall_integration::ns::sh(&format!(
-                    "setpriv {caps} {} apply --backend {backend} {policy}",
-                    bin.display()
-                ))
-            };
-            apply("nft");
-            assert!(peerwall_integration::ns::sh("nft list tables").contains("inet peerwall"));
-            // Without CAP_NET_RAW the legacy rules could not be seen, and the other iptables be taken.
-            peerwall_integration::ns::sh("iptables-legacy -A OUTPUT -j ACCEPT");
-            assert!(apply("iptables").contains("iptables-legacy ("));
-        },
-    );
+    world(|| {
+        let unit = fs::read_to_string(Path::new(REPOSITORY).join("agent/systemd/peerwall.service"))
+            .unwrap();
+        assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n"));
+        let policy = Path::new(REPOSITORY).join("policy.toml");
+        let apply = |backend: &str| {
+            let caps = "--bounding-set=-all,+net_admin,+net_raw --inh-caps=-all --no-new-privs";
+            let (bin, policy) = (peerwall_bin(), policy.display());
+            sh(&format!(
+                "setpriv {caps} {} apply --backend {backend} {policy}",
+                bin.display()
+            ))
+        };
+        apply("nft");
+        assert!(sh("nft list tables").contains("inet peerwall"));
+        // Without CAP_NET_RAW the legacy rules could not be seen, and the other iptables be taken.
+        sh("iptables-legacy -A OUTPUT -j ACCEPT");
+        assert!(apply("iptables").contains("iptables-legacy ("));
+    });
 }

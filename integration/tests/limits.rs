@@ -11,7 +11,7 @@ use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::policy::reason::Reason;
 use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
-use peerwall_integration::netns_test;
+use peerwall_integration::ns::world;
 use peerwall_integration::setup::ANY_PORT;
 use peerwall_integration::story::Flavour;
 use peerwall_integration::target::{Filter, Sets, Target};
@@ -83,16 +83,23 @@ fn check(filter: Filter) {
     is("2001:db8:9::a", false, &accepted);
 }
 
-netns_test! {
-    fn nftables_limits_each_source() {
+#[test]
+fn nftables_limits_each_source() {
+    world(|| {
         check(Filter::Nft);
-    }
+    });
+}
 
-    fn iptables_legacy_limits_each_source() {
+#[test]
+fn iptables_legacy_limits_each_source() {
+    world(|| {
         check(Filter::Iptables(Flavour::Legacy));
-    }
+    });
+}
 
-    fn iptables_nft_limits_each_source() {
+#[test]
+fn iptables_nft_limits_each_source() {
+    world(|| {
         check(Filter::Iptables(Flavour::Nft));
-    }
+    });
 }

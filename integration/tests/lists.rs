@@ -7,8 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::{Agent, wait_for};
 
 /// A policy and its list, in a directory.
@@ -73,8 +72,9 @@ fn confirmed(host: &Host) -> usize {
     history["confirmed"].as_array().unwrap().len()
 }
 
-netns_test! {
-    fn lists_of_a_policy_that_was_gone_back_to_are_followed() {
+#[test]
+fn lists_of_a_policy_that_was_gone_back_to_are_followed() {
+    world(|| {
         let (host, files) = (Host::new("host"), Files::new());
         let path = files.policy("policy.toml", "198.51.100.1");
         let agent = Agent::start(&host, &path, &[]);
@@ -84,11 +84,21 @@ netns_test! {
         wait_for("the peer that joined", || has(&host, "192.0.2.11"));
         host.peerwall_ok(&["rollback"]);
         assert!(has(&host, "198.51.100.1"), "{}", peers(&host));
-        assert!(has(&host, "192.0.2.11"), "the rollback took a peer out: {}", peers(&host));
+        assert!(
+            has(&host, "192.0.2.11"),
+            "the rollback took a peer out: {}",
+            peers(&host)
+        );
         // The policy's file still has what was gone back from.
         files.list(&["192.0.2.12"]);
-        wait_for("another list", || has(&host, "192.0.2.12") && !has(&host, "192.0.2.11"));
-        assert!(has(&host, "198.51.100.1") && !has(&host, "198.51.100.2"), "the list undid the rollback: {}", peers(&host));
+        wait_for("another list", || {
+            has(&host, "192.0.2.12") && !has(&host, "192.0.2.11")
+        });
+        assert!(
+            has(&host, "198.51.100.1") && !has(&host, "198.51.100.2"),
+            "the list undid the rollback: {}",
+            peers(&host)
+        );
         assert_eq!(confirmed(&host), 1, "a list is no entry of the history");
         // A policy that is wrong keeps no list from being followed either.
         fs::write(&path, "version = 7\n").unwrap();
@@ -99,13 +109,22 @@ netns_test! {
         drop(agent);
         host.peerwall_ok(&["remove"]);
         host.peerwall_ok(&["boot", path.to_str().unwrap()]);
-        assert!(has(&host, "198.51.100.1") && has(&host, "192.0.2.13"), "{}", peers(&host));
+        assert!(
+            has(&host, "198.51.100.1") && has(&host, "192.0.2.13"),
+            "{}",
+            peers(&host)
+        );
         files.list(&["192.0.2.14"]);
         let _agent = Agent::start(&host, &path, &[]);
-        wait_for("the list of the last good policy", || has(&host, "192.0.2.14"));
-    }
+        wait_for("the list of the last good policy", || {
+            has(&host, "192.0.2.14")
+        });
+    });
+}
 
-    fn lists_of_a_trial_are_followed_and_end_nothing() {
+#[test]
+fn lists_of_a_trial_are_followed_and_end_nothing() {
+    world(|| {
         let (host, files) = (Host::new("host"), Files::new());
         let path = files.policy("policy.toml", "198.51.100.1");
         let copy = files.policy("copy.toml", "198.51.100.2");
@@ -113,9 +132,17 @@ netns_test! {
         try_out(&host, &copy, "4s");
         files.list(&["192.0.2.10", "192.0.2.11"]);
         wait_for("the peer that joined", || has(&host, "192.0.2.11"));
-        assert!(has(&host, "198.51.100.2"), "the list ended the trial: {}", peers(&host));
+        assert!(
+            has(&host, "198.51.100.2"),
+            "the list ended the trial: {}",
+            peers(&host)
+        );
         wait_for("what was before", || has(&host, "198.51.100.1"));
-        assert!(has(&host, "192.0.2.11"), "going back took a peer out: {}", peers(&host));
+        assert!(
+            has(&host, "192.0.2.11"),
+            "going back took a peer out: {}",
+            peers(&host)
+        );
         // Confirmed, the list of that moment counts, though the file of the policy is another.
         files.policy("copy.toml", "198.51.100.3");
         try_out(&host, &copy, "60s");
@@ -123,13 +150,22 @@ netns_test! {
         wait_for("another list", || has(&host, "192.0.2.12"));
         let confirm = from_connection(&host, 4001, &["confirm"]);
         assert!(confirm.status.success(), "{confirm:?}");
-        assert!(has(&host, "198.51.100.3") && has(&host, "192.0.2.12"), "{}", peers(&host));
+        assert!(
+            has(&host, "198.51.100.3") && has(&host, "192.0.2.12"),
+            "{}",
+            peers(&host)
+        );
         files.list(&["192.0.2.13"]);
-        wait_for("a list after that", || has(&host, "192.0.2.13") && has(&host, "198.51.100.3"));
+        wait_for("a list after that", || {
+            has(&host, "192.0.2.13") && has(&host, "198.51.100.3")
+        });
         assert_eq!(confirmed(&host), 2);
-    }
+    });
+}
 
-    fn without_an_agent_no_peer_is_taken_out_either() {
+#[test]
+fn without_an_agent_no_peer_is_taken_out_either() {
+    world(|| {
         let (host, files) = (Host::new("host"), Files::new());
         let path = files.policy("policy.toml", "198.51.100.1");
         let text = path.to_str().unwrap().to_owned();
@@ -138,7 +174,11 @@ netns_test! {
         host.peerwall_ok(&["apply", &text]);
         files.list(&["192.0.2.10", "192.0.2.11"]);
         host.peerwall_ok(&["rollback"]);
-        assert!(has(&host, "198.51.100.1") && has(&host, "192.0.2.11"), "{}", peers(&host));
+        assert!(
+            has(&host, "198.51.100.1") && has(&host, "192.0.2.11"),
+            "{}",
+            peers(&host)
+        );
         // The guard goes back alike.
         let copy = files.policy("copy.toml", "198.51.100.3");
         try_out(&host, &copy, "1s");
@@ -150,5 +190,5 @@ netns_test! {
         fs::remove_file(files.path("list")).unwrap();
         wait_for("what was before", || has(&host, "198.51.100.1"));
         assert!(has(&host, "192.0.2.12"), "{}", peers(&host));
-    }
+    });
 }

@@ -6,8 +6,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::{Agent, open, wait_for};
 use peerwall_integration::traffic::Three;
 
@@ -152,8 +151,9 @@ fn ssh_connection(accepted: &TcpStream) -> String {
     )
 }
 
-netns_test! {
-    fn bad_policies_are_refused_and_good_ones_are_not() {
+#[test]
+fn bad_policies_are_refused_and_good_ones_are_not() {
+    world(|| {
         for (index, situation) in SITUATIONS.iter().enumerate() {
             let Three { host, stranger, .. } = Three::named(&format!("s{index}"));
             stranger.sh("ip route add default via 198.51.100.1 && ip -6 route add default via 2001:db8:1::1");
@@ -168,23 +168,41 @@ netns_test! {
                 }
             }
         }
-    }
+    });
 }
 
-netns_test! {
-    fn a_link_local_connection_arrives_by_the_interface_of_its_zone() {
+#[test]
+fn a_link_local_connection_arrives_by_the_interface_of_its_zone() {
+    world(|| {
         let host = Three::new().host;
-        for (interface, policy, want) in [("eth0", BY_ETH0, false), ("eth0", BY_ETH1, true), ("eth1", BY_ETH1, false), ("eth1", TRUST_ETH0, true)] {
+        for (interface, policy, want) in [
+            ("eth0", BY_ETH0, false),
+            ("eth0", BY_ETH1, true),
+            ("eth1", BY_ETH1, false),
+            ("eth1", TRUST_ETH0, true),
+        ] {
             let own = host.sh(&format!("ip -6 -o address show dev {interface} scope link"));
-            let own = own.split_whitespace().nth(3).unwrap().split('/').next().unwrap().to_owned();
+            let own = own
+                .split_whitespace()
+                .nth(3)
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .to_owned();
             let ssh = format!("fe80::1234%{interface} 50000 {own}%{interface} 22");
-            assert_eq!(is_refused(&host, policy, &ssh, interface), want, "{ssh} with {policy}");
+            assert_eq!(
+                is_refused(&host, policy, &ssh, interface),
+                want,
+                "{ssh} with {policy}"
+            );
         }
-    }
+    });
 }
 
-netns_test! {
-    fn the_agent_asks_the_same() {
+#[test]
+fn the_agent_asks_the_same() {
+    world(|| {
         let Three { host, stranger, .. } = Three::new();
         host.sh(SITUATIONS[2].setup);
         let listener = host.run(|| TcpListener::bind("0.0.0.0:22").unwrap());
@@ -192,20 +210,36 @@ netns_test! {
         let ssh = ssh_connection(&listener.accept().unwrap().0);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
-        let write = |policy: &str| fs::write(&path, format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n")).unwrap();
+        let write = |policy: &str| {
+            fs::write(
+                &path,
+                format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n"),
+            )
+            .unwrap()
+        };
         write(ALLOW_2222);
         let _agent = Agent::start(&host, &path, &["--no-follow"]);
         for (policy, want) in [(ALLOW_22, 2), (PEER_V4, 0), (BY_ETH1, 2), (ALLOW_2222, 0)] {
             write(policy);
             let mut command = host.command(peerwall_bin());
-            let output = command.arg("reload").env("SSH_CONNECTION", &ssh).output().unwrap();
-            assert_eq!(output.status.code(), Some(want), "{policy}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = command
+                .arg("reload")
+                .env("SSH_CONNECTION", &ssh)
+                .output()
+                .unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(want),
+                "{policy}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
-    }
+    });
 }
 
-netns_test! {
-    fn an_agent_does_not_follow_a_policy_that_locks_everybody_out() {
+#[test]
+fn an_agent_does_not_follow_a_policy_that_locks_everybody_out() {
+    world(|| {
         let Three { host, stranger, .. } = Three::new();
         let listener = host.run(|| TcpListener::bind("0.0.0.0:22").unwrap());
         let client = open(&stranger, "198.51.100.1:22");
@@ -220,8 +254,15 @@ netns_test! {
         write(ALLOW_22);
         // With the capabilities of its unit: it cannot look into the processes of others.
         let mut agent = host.command("setpriv");
-        agent.args(["--bounding-set=-all,+net_admin,+net_raw", "--"]).arg(peerwall_bin());
-        let mut agent = agent.arg("run").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+        agent
+            .args(["--bounding-set=-all,+net_admin,+net_raw", "--"])
+            .arg(peerwall_bin());
+        let mut agent = agent
+            .arg("run")
+            .arg(&path)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let status = || host.peerwall(&["status"]);
         let headline = || {
             let said = String::from_utf8(status().stdout).unwrap();
@@ -230,20 +271,41 @@ netns_test! {
         let in_sync = format!("in sync with {}", path.display());
         wait_for("the first apply", || headline() == in_sync);
         write(OTHER);
-        let refused = format!("not applied: {}: this policy would block every current ssh session to this host", path.display());
+        let refused = format!(
+            "not applied: {}: this policy would block every current ssh session to this host",
+            path.display()
+        );
         wait_for("the refusal", || headline().starts_with(&refused));
-        assert!(host.sh("nft list chain inet peerwall input").contains("dport 22"), "the old one stays");
-        assert!(String::from_utf8(status().stdout).unwrap().contains("reload --force"));
+        assert!(
+            host.sh("nft list chain inet peerwall input")
+                .contains("dport 22"),
+            "the old one stays"
+        );
+        assert!(
+            String::from_utf8(status().stdout)
+                .unwrap()
+                .contains("reload --force")
+        );
         // Whoever insists gets it.
         host.peerwall_ok(&["reload", "--force"]);
         assert_eq!(headline(), in_sync);
         // With nobody there, there is nobody to lock out.
         write(ALLOW_22);
-        wait_for("a policy that lets them in", || headline() == in_sync && host.sh("nft list chain inet peerwall input").contains("dport 22"));
+        wait_for("a policy that lets them in", || {
+            headline() == in_sync
+                && host
+                    .sh("nft list chain inet peerwall input")
+                    .contains("dport 22")
+        });
         drop((client, accepted));
         write(OTHER);
-        wait_for("the policy", || headline() == in_sync && !host.sh("nft list chain inet peerwall input").contains("dport 22"));
+        wait_for("the policy", || {
+            headline() == in_sync
+                && !host
+                    .sh("nft list chain inet peerwall input")
+                    .contains("dport 22")
+        });
         agent.kill().unwrap();
         agent.wait().unwrap();
-    }
+    });
 }

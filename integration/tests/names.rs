@@ -8,8 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin, sh};
+use peerwall_integration::ns::{Host, peerwall_bin, sh, world};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Clears the screen, and is not UTF-8.
@@ -34,8 +33,9 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-netns_test! {
-    fn a_process_with_any_name_is_named_and_counted_and_gives_no_terminal_orders() {
+#[test]
+fn a_process_with_any_name_is_named_and_counted_and_gives_no_terminal_orders() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let policy = folder.path().join("policy.toml");
@@ -50,11 +50,20 @@ netns_test! {
         let log = folder.path().join("log");
         let metrics = folder.path().join("metrics.sock");
         let mut command = host.command(peerwall_bin());
-        command.arg("run").arg(&policy).args(["--no-owner", "--metrics-listen"]);
+        command
+            .arg("run")
+            .arg(&policy)
+            .args(["--no-owner", "--metrics-listen"]);
         command.arg(format!("unix:{}", metrics.display()));
-        command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        command
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap());
         let _agent = Agent(command.spawn().unwrap());
-        let peers = || host.try_sh("nft list set inet peerwall peers4").status.success();
+        let peers = || {
+            host.try_sh("nft list set inet peerwall peers4")
+                .status
+                .success()
+        };
         wait_for("the first apply", peers);
 
         let log = || fs::read_to_string(&log).unwrap();
@@ -66,13 +75,22 @@ netns_test! {
         let status = String::from_utf8(status.stdout).unwrap();
         for said in [&log(), &status] {
             assert!(said.contains(SHOWN), "{said}");
-            assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+            assert!(
+                !said.chars().any(|c| c.is_control() && c != '\n'),
+                "{said:?}"
+            );
         }
-        assert!(status.contains("gone:       ") && status.contains("ip others"), "{status}");
+        assert!(
+            status.contains("gone:       ") && status.contains("ip others"),
+            "{status}"
+        );
         let mut stream = UnixStream::connect(&metrics).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
         let mut counted = String::new();
         stream.read_to_string(&mut counted).unwrap();
-        assert!(counted.contains("peerwall_repairs_total{process=\"ev\u{fffd}\\\\u{1b}[2J\"} 1"), "{counted}");
-    }
+        assert!(
+            counted.contains("peerwall_repairs_total{process=\"ev\u{fffd}\\\\u{1b}[2J\"} 1"),
+            "{counted}"
+        );
+    });
 }

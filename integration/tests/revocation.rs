@@ -22,8 +22,7 @@ use peerwall_core::net::port::{ICMP, ICMPV6, TCP, UDP};
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_integration::net::wire;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::open::{Agent, Entry, at, echo, listeners, lives, open, track, tracked};
 
 /// Networks that clients are in, by interface of the host: of each family, without the last part.
@@ -349,14 +348,18 @@ fn edits(backend: &str, with_agent: bool, size: Size, folder: &Path) {
     );
 }
 
-netns_test! {
-    fn just_what_is_revoked_ends_and_no_listener() {
+#[test]
+fn just_what_is_revoked_ends_and_no_listener() {
+    world(|| {
         let folder = tempfile::tempdir().unwrap();
         let size = size();
         edits("nft", false, size, folder.path());
-        let fewer = Size { edits: size.edits.div_ceil(10).max(12), ..size };
+        let fewer = Size {
+            edits: size.edits.div_ceil(10).max(12),
+            ..size
+        };
         for (backend, with_agent) in [("nft", true), ("iptables", false), ("iptables", true)] {
             edits(backend, with_agent, fewer, folder.path());
         }
-    }
+    });
 }

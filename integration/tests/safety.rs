@@ -13,8 +13,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use peerwall_integration::net::wire;
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::{Host, peerwall_bin};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::probe;
 use peerwall_integration::target::listing;
 use peerwall_integration::traffic::{Answers, Three, Totals, Traffic};
@@ -113,8 +112,9 @@ fn hold(host: &Host, policy: &str) -> Child {
     child
 }
 
-netns_test! {
-    fn foreign_tables_are_untouched_byte_for_byte() {
+#[test]
+fn foreign_tables_are_untouched_byte_for_byte() {
+    world(|| {
         let host = Host::new("host");
         foreign_rules(&host);
         let before = foreign(&host);
@@ -128,25 +128,36 @@ netns_test! {
         host.peerwall_ok(&["remove"]);
         assert_eq!(foreign(&host), before, "after remove");
         assert!(!host.sh("nft list tables").contains("peerwall"));
-    }
+    });
+}
 
-    fn a_second_apply_sends_nothing() {
+#[test]
+fn a_second_apply_sends_nothing() {
+    world(|| {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));
-        let generation = || host.sh("nft -j list ruleset >/dev/null; cat /proc/net/netfilter/nf_log >/dev/null 2>&1; true") + &status(&host, EXAMPLE);
+        let generation = || {
+            host.sh("nft -j list ruleset >/dev/null; cat /proc/net/netfilter/nf_log >/dev/null 2>&1; true") + &status(&host, EXAMPLE)
+        };
         let before = generation();
         let said = host.peerwall_ok(&["apply", EXAMPLE]);
         assert!(said.contains("no changes"), "{said}");
         assert_eq!(generation(), before, "the generation moved on");
         assert!(before.contains("in sync"), "{before}");
-    }
+    });
+}
 
-    fn what_is_held_stays_and_what_is_not_can_be_claimed() {
+#[test]
+fn what_is_held_stays_and_what_is_not_can_be_claimed() {
+    world(|| {
         let host = Host::new("host");
         let mut holder = hold(&host, EXAMPLE);
         let loaded = listing(&host);
         let said = status(&host, EXAMPLE);
-        assert!(said.contains("in sync") && said.contains("nobody else can change the table"), "{said}");
+        assert!(
+            said.contains("in sync") && said.contains("nobody else can change the table"),
+            "{said}"
+        );
         // Another process's flush leaves it in place, and its changes are refused.
         host.sh("nft flush ruleset");
         assert_eq!(listing(&host), loaded);
@@ -160,7 +171,11 @@ netns_test! {
         }
         assert_eq!(listing(&host), loaded);
         // Ours say who has it.
-        let more = write(tempfile::tempdir().unwrap().keep().as_path(), "p.toml", "version = 1\n[peers]\na = \"192.0.2.9\"\n");
+        let more = write(
+            tempfile::tempdir().unwrap().keep().as_path(),
+            "p.toml",
+            "version = 1\n[peers]\na = \"192.0.2.9\"\n",
+        );
         let refused = host.peerwall(&["apply", &more.display().to_string()]);
         let why = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2));
@@ -173,14 +188,32 @@ netns_test! {
         holder.wait().unwrap();
         assert_eq!(listing(&host), loaded);
         let said = status(&host, EXAMPLE);
-        assert!(said.contains("in sync") && said.contains("owner:      not locked"), "{said}");
+        assert!(
+            said.contains("in sync") && said.contains("owner:      not locked"),
+            "{said}"
+        );
         // The next one claims it without touching a rule.
-        let handles = host.sh("nft --handle list table inet peerwall").lines().filter(|l| l.contains("# handle")).map(str::to_owned).collect::<Vec<_>>();
+        let handles = host
+            .sh("nft --handle list table inet peerwall")
+            .lines()
+            .filter(|l| l.contains("# handle"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
         let mut next = hold(&host, EXAMPLE);
         // nft writes the owner's name behind the table's handle.
-        let again = host.sh("nft --handle list table inet peerwall | sed 's/ progname.*//'").lines().filter(|l| l.contains("# handle")).map(str::to_owned).collect::<Vec<_>>();
+        let again = host
+            .sh("nft --handle list table inet peerwall | sed 's/ progname.*//'")
+            .lines()
+            .filter(|l| l.contains("# handle"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
         assert_eq!(handles, again);
-        assert!(!host.try_sh("nft delete table inet peerwall").status.success());
+        assert!(
+            !host
+                .try_sh("nft delete table inet peerwall")
+                .status
+                .success()
+        );
         // An end that was asked for leaves the rules too.
         let pid = next.id();
         host.sh(&format!("kill -TERM {pid}"));
@@ -188,77 +221,139 @@ netns_test! {
         assert_eq!(listing(&host), loaded);
         // What nft made without persist is made anew to be owned.
         host.sh("nft delete table inet peerwall");
-        host.sh(&format!("{} render {EXAMPLE} | nft -f -", peerwall_bin().display()));
+        host.sh(&format!(
+            "{} render {EXAMPLE} | nft -f -",
+            peerwall_bin().display()
+        ));
         let mut last = hold(&host, EXAMPLE);
         host.sh("nft flush ruleset");
         assert_eq!(listing(&host), loaded);
         last.kill().unwrap();
         last.wait().unwrap();
-    }
+    });
+}
 
-    fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
+#[test]
+fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
+    world(|| {
         let Three { host, friend, .. } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let many = |count: u32| (0..count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let many = |count: u32| {
+            (0..count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255))
+        };
         let before = policy_with_peers(folder.path(), "before", many(3000));
         let after = policy_with_peers(folder.path(), "after", many(3001));
         apply(&host, &before);
         assert!(probe::ping(&friend, "192.0.2.1", probe::PATIENCE));
         let rules = |host: &Host| -> Vec<String> {
             let text = host.sh("nft --handle list table inet peerwall");
-            text.lines().filter(|line| line.contains("# handle")).map(str::to_owned).collect()
+            text.lines()
+                .filter(|line| line.contains("# handle"))
+                .map(str::to_owned)
+                .collect()
         };
         // Counters in a fixed order; those of others than the peers may go on by themselves.
         let packets = |host: &Host| -> Vec<u64> {
             let text = host.sh("nft list counters table inet peerwall");
-            let counts = text.lines().filter_map(|line| line.trim().strip_prefix("packets "));
-            counts.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+            let counts = text
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("packets "));
+            counts
+                .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+                .collect()
         };
         let counted = |host: &Host| host.sh("nft list counter inet peerwall input.peers");
         assert!(!counted(&host).contains("packets 0"), "{}", counted(&host));
         let (old_rules, old_count, old_packets) = (rules(&host), counted(&host), packets(&host));
         let plan = host.peerwall(&["plan", "--json", &after.display().to_string()]);
         let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
-        let steps: Vec<&str> = plan.lines().filter(|line| line.contains("inet peerwall")).map(str::trim).collect();
+        let steps: Vec<&str> = plan
+            .lines()
+            .filter(|line| line.contains("inet peerwall"))
+            .map(str::trim)
+            .collect();
         assert_eq!(
             steps,
-            ["\"add table inet peerwall\",", "\"add element inet peerwall peers4 { 10.0.11.184 }\""]
+            [
+                "\"add table inet peerwall\",",
+                "\"add element inet peerwall peers4 { 10.0.11.184 }\""
+            ]
         );
         apply(&host, &after);
         assert_eq!(counted(&host), old_count, "the counter went on");
         assert_eq!(rules(&host), old_rules, "no rule changed");
-        let went_back = old_packets.iter().zip(packets(&host)).any(|(old, now)| now < *old);
+        let went_back = old_packets
+            .iter()
+            .zip(packets(&host))
+            .any(|(old, now)| now < *old);
         assert!(!went_back, "a counter started anew");
         // Twice as many and one more do not fit the set: it is made anew, and the counters go on.
         let grown = policy_with_peers(folder.path(), "grown", many(9000));
         apply(&host, &grown);
-        assert_eq!(counted(&host), old_count, "the counter went on through a rebuild");
-        assert!(host.peerwall(&["plan", &grown.display().to_string()]).status.success());
-    }
+        assert_eq!(
+            counted(&host),
+            old_count,
+            "the counter went on through a rebuild"
+        );
+        assert!(
+            host.peerwall(&["plan", &grown.display().to_string()])
+                .status
+                .success()
+        );
+    });
+}
 
-    fn a_hundred_thousand_peers_load_in_one_transaction() {
+#[test]
+fn a_hundred_thousand_peers_load_in_one_transaction() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
-        let hosts = (0..50_000u32).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
-        let nets = (0..10_000u32).map(|i| format!("{}.{}.{}.0/24", 100 + (i >> 14), (i >> 6) & 255, (i & 63) * 4));
+        let hosts =
+            (0..50_000u32).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let nets = (0..10_000u32).map(|i| {
+            format!(
+                "{}.{}.{}.0/24",
+                100 + (i >> 14),
+                (i >> 6) & 255,
+                (i & 63) * 4
+            )
+        });
         let six = (0..40_000u32).map(|i| format!("2001:db8:{:x}::{i:x}", i >> 8));
         let policy = policy_with_peers(folder.path(), "many", hosts.chain(nets).chain(six));
         let generation = || {
             let said = host.peerwall(&["status", "--json", &policy.display().to_string()]);
             let said = String::from_utf8_lossy(&said.stdout).into_owned();
-            let line = said.lines().find(|line| line.contains("\"generation\"")).unwrap_or_default().to_owned();
-            line.chars().filter(char::is_ascii_digit).collect::<String>().parse::<u32>().unwrap()
+            let line = said
+                .lines()
+                .find(|line| line.contains("\"generation\""))
+                .unwrap_or_default()
+                .to_owned();
+            line.chars()
+                .filter(char::is_ascii_digit)
+                .collect::<String>()
+                .parse::<u32>()
+                .unwrap()
         };
         let before = generation();
         apply(&host, &policy);
         assert_eq!(generation(), before + 1, "it was more than one transaction");
-        let elements = host.sh("nft list table inet peerwall | grep -oE '[0-9a-f:.]+(/24)?,| }$' | wc -l");
-        assert!(elements.trim().parse::<u32>().unwrap() >= 100_000, "{elements}");
-        assert!(host.peerwall_ok(&["apply", &policy.display().to_string()]).contains("no changes"));
+        let elements =
+            host.sh("nft list table inet peerwall | grep -oE '[0-9a-f:.]+(/24)?,| }$' | wc -l");
+        assert!(
+            elements.trim().parse::<u32>().unwrap() >= 100_000,
+            "{elements}"
+        );
+        assert!(
+            host.peerwall_ok(&["apply", &policy.display().to_string()])
+                .contains("no changes")
+        );
         assert_eq!(generation(), before + 1);
-    }
+    });
+}
 
-    fn whatever_others_did_to_the_table_is_mended() {
+#[test]
+fn whatever_others_did_to_the_table_is_mended() {
+    world(|| {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));
         let want = listing(&host);
@@ -286,52 +381,99 @@ netns_test! {
             let found = host.peerwall(&["status", EXAMPLE]);
             assert_eq!(found.status.code(), Some(1), "status after `{mischief}`");
             let planned = host.peerwall(&["plan", EXAMPLE]);
-            assert_eq!(planned.status.code(), Some(1), "plan after `{mischief}`: {}", String::from_utf8_lossy(&planned.stderr));
+            assert_eq!(
+                planned.status.code(),
+                Some(1),
+                "plan after `{mischief}`: {}",
+                String::from_utf8_lossy(&planned.stderr)
+            );
             apply(&host, Path::new(EXAMPLE));
-            assert!(host.peerwall(&["plan", EXAMPLE]).status.success(), "after `{mischief}`");
-            let mut got: Vec<String> = listing(&host).split("\n\n").map(|s| s.trim().to_owned()).collect();
+            assert!(
+                host.peerwall(&["plan", EXAMPLE]).status.success(),
+                "after `{mischief}`"
+            );
+            let mut got: Vec<String> = listing(&host)
+                .split("\n\n")
+                .map(|s| s.trim().to_owned())
+                .collect();
             let mut should: Vec<String> = want.split("\n\n").map(|s| s.trim().to_owned()).collect();
             got.sort();
             should.sort();
             // The order of chains and sets is the order they were made in.
-            assert_eq!(got.len(), should.len(), "after `{mischief}`:\n{}", listing(&host));
+            assert_eq!(
+                got.len(),
+                should.len(),
+                "after `{mischief}`:\n{}",
+                listing(&host)
+            );
         }
-    }
+    });
+}
 
-    fn no_malformed_policy_changes_the_kernel() {
+#[test]
+fn no_malformed_policy_changes_the_kernel() {
+    world(|| {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));
         let before = host.sh("nft --handle list ruleset");
         let mut tried = 0;
-        let mut files: Vec<PathBuf> = fs::read_dir(MALFORMED).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> = fs::read_dir(MALFORMED)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
-        for file in files.iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
+        for file in files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        {
             for command in ["apply", "plan", "check", "render"] {
                 let output = host.peerwall(&[command, &file.display().to_string()]);
-                assert_eq!(output.status.code(), Some(2), "{command} {}", file.display());
+                assert_eq!(
+                    output.status.code(),
+                    Some(2),
+                    "{command} {}",
+                    file.display()
+                );
                 let said = String::from_utf8_lossy(&output.stderr).into_owned();
                 let name = file.file_name().unwrap().to_string_lossy().into_owned();
-                assert!(said.contains(&format!("{name}:")) && said.contains("help:"), "{command} {name}: {said}");
+                assert!(
+                    said.contains(&format!("{name}:")) && said.contains("help:"),
+                    "{command} {name}: {said}"
+                );
                 assert!(!said.contains("panicked"), "{said}");
             }
             tried += 1;
         }
         for not_a_policy in ["/nowhere/policy.toml", "/", "/dev/null", "/bin/sh"] {
-            assert_eq!(host.peerwall(&["apply", not_a_policy]).status.code(), Some(2), "{not_a_policy}");
+            assert_eq!(
+                host.peerwall(&["apply", not_a_policy]).status.code(),
+                Some(2),
+                "{not_a_policy}"
+            );
         }
         assert!(tried >= 60);
         assert_eq!(host.sh("nft --handle list ruleset"), before);
-    }
+    });
+}
 
-    fn who_may_not_is_told_so() {
+#[test]
+fn who_may_not_is_told_so() {
+    world(|| {
         let host = Host::new("host");
         // A user namespace of its own has no power over this network.
-        let output = host.try_sh(&format!("unshare --user {} apply {EXAMPLE}", peerwall_bin().display()));
+        let output = host.try_sh(&format!(
+            "unshare --user {} apply {EXAMPLE}",
+            peerwall_bin().display()
+        ));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("CAP_NET_ADMIN"), "{said}");
         // An ordinary user is told what would do, by every command that needs it. In a user namespace there is no other.
-        if !host.try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups true").status.success() {
+        if !host
+            .try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups true")
+            .status
+            .success()
+        {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -339,19 +481,33 @@ netns_test! {
         fs::copy(peerwall_bin(), &bin).unwrap();
         fs::copy(EXAMPLE, folder.path().join("policy.toml")).unwrap();
         host.sh(&format!("chmod -R a+rX {}", folder.path().display()));
-        for command in ["status", "plan", "apply", "confirm", "rollback", "remove", "reload"] {
-            let policy = if matches!(command, "status" | "plan" | "apply") { "policy.toml" } else { "" };
+        for command in [
+            "status", "plan", "apply", "confirm", "rollback", "remove", "reload",
+        ] {
+            let policy = if matches!(command, "status" | "plan" | "apply") {
+                "policy.toml"
+            } else {
+                ""
+            };
             let output = host.try_sh(&format!("cd {} && setpriv --reuid 65534 --regid 65534 --clear-groups ./peerwall {command} {policy}", folder.path().display()));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.code() == Some(2) && said.contains("run it as root"), "{command}: {said}");
+            assert!(
+                output.status.code() == Some(2) && said.contains("run it as root"),
+                "{command}: {said}"
+            );
         }
-    }
+    });
+}
 
-    fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
+#[test]
+fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
+    world(|| {
         let three = Three::new();
         let host = &three.host;
         let folder = tempfile::tempdir().unwrap();
-        let many = |from: u32, count: u32| (from..from + count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255));
+        let many = |from: u32, count: u32| {
+            (from..from + count).map(|i| format!("10.{}.{}.{}", i >> 16, (i >> 8) & 255, i & 255))
+        };
         let a = policy_with_peers(folder.path(), "a", many(0, 600));
         let b = policy_with_peers(folder.path(), "b", many(300, 600));
         apply(host, &a);
@@ -367,55 +523,106 @@ netns_test! {
         let (mut killed, mut mixtures) = (0, Vec::new());
         for round in 0..1000_u32 {
             let policy = if round % 2 == 0 { &b } else { &a };
-            let mut child = host.command(peerwall_bin()).arg("apply").arg(policy).stdout(Stdio::null()).spawn().unwrap();
+            let mut child = host
+                .command(peerwall_bin())
+                .arg("apply")
+                .arg(policy)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
             // 997 is prime: every fraction of the time comes up.
             std::thread::sleep(whole * (round * 613 % 997) / 997);
             child.kill().unwrap();
             killed += u32::from(!child.wait().unwrap().success());
             if round % 25 == 0 {
-                let same = |p: &Path| host.peerwall(&["plan", &p.display().to_string()]).status.success();
+                let same = |p: &Path| {
+                    host.peerwall(&["plan", &p.display().to_string()])
+                        .status
+                        .success()
+                };
                 if !same(&a) && !same(&b) {
                     mixtures.push(round);
                 }
             }
         }
-        let Totals { answered: asked, knocked, got_in } = traffic.end();
-        println!("{killed} of 1000 applies were killed; {asked} requests of a peer were answered, {knocked} of a stranger were not");
+        let Totals {
+            answered: asked,
+            knocked,
+            got_in,
+        } = traffic.end();
+        println!(
+            "{killed} of 1000 applies were killed; {asked} requests of a peer were answered, {knocked} of a stranger were not"
+        );
         assert_eq!(mixtures, [0_u32; 0]);
         assert!(killed > 300, "only {killed} were killed in time");
         assert!(asked > 1000 && knocked > 1000);
         assert_eq!(got_in, 0, "a stranger got in");
         // And what a kill leaves can be gone on from.
         apply(host, &b);
-        assert!(host.peerwall(&["plan", &b.display().to_string()]).status.success());
-    }
+        assert!(
+            host.peerwall(&["plan", &b.display().to_string()])
+                .status
+                .success()
+        );
+    });
+}
 
-    fn two_who_apply_at_once_both_end_well() {
+#[test]
+fn two_who_apply_at_once_both_end_well() {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let policies: Vec<PathBuf> = (0..2u8)
-            .map(|i| policy_with_peers(folder.path(), &format!("p{i}"), (0..200).map(move |n| format!("10.0.{i}.{n}"))))
+            .map(|i| {
+                policy_with_peers(
+                    folder.path(),
+                    &format!("p{i}"),
+                    (0..200).map(move |n| format!("10.0.{i}.{n}")),
+                )
+            })
             .collect();
         for _ in 0..20 {
             let running: Vec<Child> = policies
                 .iter()
-                .map(|policy| host.command(peerwall_bin()).arg("apply").arg(policy).stdout(Stdio::null()).spawn().unwrap())
+                .map(|policy| {
+                    host.command(peerwall_bin())
+                        .arg("apply")
+                        .arg(policy)
+                        .stdout(Stdio::null())
+                        .spawn()
+                        .unwrap()
+                })
                 .collect();
             for mut child in running {
                 assert!(child.wait().unwrap().success());
             }
-            let same = |p: &PathBuf| host.peerwall(&["plan", &p.display().to_string()]).status.success();
+            let same = |p: &PathBuf| {
+                host.peerwall(&["plan", &p.display().to_string()])
+                    .status
+                    .success()
+            };
             assert!(policies.iter().any(same), "a mixture");
         }
-    }
+    });
+}
 
-    fn denied_packets_are_rejected_when_the_policy_says_so() {
-        let Three { host, friend, stranger } = Three::new();
+#[test]
+fn denied_packets_are_rejected_when_the_policy_says_so() {
+    world(|| {
+        let Three {
+            host,
+            friend,
+            stranger,
+        } = Three::new();
         let folder = tempfile::tempdir().unwrap();
         let text = "version = 1\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n[options]\ndenied = \"reject\"\n";
         apply(&host, &write(folder.path(), "p.toml", text));
         // A stranger is told at once; a peer finds nobody listening, by the host's own word.
-        for (who, to) in [(&stranger, "198.51.100.1:9"), (&friend, "192.0.2.1:9"), (&friend, "[2001:db8::1]:9")] {
+        for (who, to) in [
+            (&stranger, "198.51.100.1:9"),
+            (&friend, "192.0.2.1:9"),
+            (&friend, "[2001:db8::1]:9"),
+        ] {
             let start = Instant::now();
             assert_eq!(probe::tcp(who, to, probe::PATIENCE), None);
             assert!(start.elapsed() < probe::PATIENCE, "{to}: no answer came");
@@ -431,14 +638,24 @@ netns_test! {
             socket.recv(&mut [0; 8]).unwrap_err().raw_os_error()
         });
         assert_eq!(refused, Some(libc::EHOSTUNREACH));
-    }
+    });
+}
 
-    fn bridged_frames_are_judged_alike_with_br_netfilter_on_and_off() {
+#[test]
+fn bridged_frames_are_judged_alike_with_br_netfilter_on_and_off() {
+    world(|| {
         let host = Host::new("node");
         peerwall_integration::net::bridge(&host, "cni0", &["10.244.1.1/24"]);
         let pods = [2u8, 3].map(|n| {
             let pod = Host::new(&format!("pod{n}"));
-            wire(&pod, "eth0", &[&format!("10.244.1.{n}/24")], &host, &format!("veth{n}"), &[]);
+            wire(
+                &pod,
+                "eth0",
+                &[&format!("10.244.1.{n}/24")],
+                &host,
+                &format!("veth{n}"),
+                &[],
+            );
             peerwall_integration::net::enslave(&host, &format!("veth{n}"), "cni0");
             pod
         });
@@ -446,25 +663,54 @@ netns_test! {
         apply(&host, Path::new(EXAMPLE));
         let passed = || host.sh("nft list counter inet peerwall forward.overlay.flannel");
         host.sysctl("net.bridge.bridge-nf-call-iptables", "0");
-        assert_eq!(probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(), Some("pod3"));
-        assert!(passed().contains("packets 0"), "frames came by the forward hook though they should not");
+        assert_eq!(
+            probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(),
+            Some("pod3")
+        );
+        assert!(
+            passed().contains("packets 0"),
+            "frames came by the forward hook though they should not"
+        );
         host.sysctl("net.bridge.bridge-nf-call-iptables", "1");
-        assert_eq!(probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(), Some("pod3"));
-        assert!(!passed().contains("packets 0"), "br_netfilter is on and no frame came by the forward hook");
-    }
+        assert_eq!(
+            probe::tcp(&pods[0], "10.244.1.3:8080", probe::PATIENCE).as_deref(),
+            Some("pod3")
+        );
+        assert!(
+            !passed().contains("packets 0"),
+            "br_netfilter is on and no frame came by the forward hook"
+        );
+    });
+}
 
-    fn a_bridge_that_is_not_judged_passes_frames_and_routes_nothing() {
+#[test]
+fn a_bridge_that_is_not_judged_passes_frames_and_routes_nothing() {
+    world(|| {
         let host = Host::new("node");
         peerwall_integration::net::bridge(&host, "br0", &["192.0.2.1/24"]);
         let guests = [2u8, 3].map(|n| {
             let guest = Host::new(&format!("guest{n}"));
-            wire(&guest, "eth0", &[&format!("192.0.2.{n}/24")], &host, &format!("veth{n}"), &[]);
+            wire(
+                &guest,
+                "eth0",
+                &[&format!("192.0.2.{n}/24")],
+                &host,
+                &format!("veth{n}"),
+                &[],
+            );
             peerwall_integration::net::enslave(&host, &format!("veth{n}"), "br0");
             guest.sh("ip route add default via 192.0.2.1");
             guest
         });
         let beyond = Host::new("beyond");
-        wire(&beyond, "eth0", &["203.0.113.2/24"], &host, "eth0", &["203.0.113.1/24"]);
+        wire(
+            &beyond,
+            "eth0",
+            &["203.0.113.2/24"],
+            &host,
+            "eth0",
+            &["203.0.113.1/24"],
+        );
         beyond.sh("ip route add default via 203.0.113.1");
         host.sysctl("net.ipv4.ip_forward", "1");
         host.sysctl("net.bridge.bridge-nf-call-iptables", "1");
@@ -476,12 +722,27 @@ netns_test! {
         let from_guest = |to: &str, patience| probe::tcp(&guests[0], to, patience);
         fs::write(&policy, base).unwrap();
         apply(&host, &policy);
-        assert_eq!(from_guest("192.0.2.3:8080", probe::IMPATIENCE), None, "unsaid, they are judged");
-        fs::write(&policy, format!("{base}[interfaces]\nbridged = [\"br0\"]\n")).unwrap();
+        assert_eq!(
+            from_guest("192.0.2.3:8080", probe::IMPATIENCE),
+            None,
+            "unsaid, they are judged"
+        );
+        fs::write(
+            &policy,
+            format!("{base}[interfaces]\nbridged = [\"br0\"]\n"),
+        )
+        .unwrap();
         apply(&host, &policy);
-        assert_eq!(from_guest("192.0.2.3:8080", probe::PATIENCE).as_deref(), Some("guest3"));
-        assert_eq!(from_guest("203.0.113.2:8080", probe::IMPATIENCE), None, "that is routed");
+        assert_eq!(
+            from_guest("192.0.2.3:8080", probe::PATIENCE).as_deref(),
+            Some("guest3")
+        );
+        assert_eq!(
+            from_guest("203.0.113.2:8080", probe::IMPATIENCE),
+            None,
+            "that is routed"
+        );
         let passed = host.sh("nft list counter inet peerwall forward.bridged");
         assert!(!passed.contains("packets 0"), "{passed}");
-    }
+    });
 }

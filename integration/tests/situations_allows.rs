@@ -2,8 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe;
 use peerwall_integration::raw::{Body, Frame};
 use peerwall_integration::situation::{By, Lan, apply, arrives, counted, datagram, send};
@@ -40,14 +39,18 @@ fn limit(by: By) {
     }
 }
 
-netns_test! {
-    fn a_limit_is_for_each_source() {
+#[test]
+fn a_limit_is_for_each_source() {
+    world(|| {
         limit(By::Nft);
-    }
+    });
+}
 
-    fn a_limit_is_for_each_source_by_iptables() {
+#[test]
+fn a_limit_is_for_each_source_by_iptables() {
+    world(|| {
         limit(By::Iptables);
-    }
+    });
 }
 
 /// Sends from a port, and says whether it is answered.
@@ -77,14 +80,18 @@ fn source_ports(by: By) {
     }
 }
 
-netns_test! {
-    fn an_allow_can_ask_for_the_source_port() {
+#[test]
+fn an_allow_can_ask_for_the_source_port() {
+    world(|| {
         source_ports(By::Nft);
-    }
+    });
+}
 
-    fn an_allow_can_ask_for_the_source_port_by_iptables() {
+#[test]
+fn an_allow_can_ask_for_the_source_port_by_iptables() {
+    world(|| {
         source_ports(By::Iptables);
-    }
+    });
 }
 
 /// An advertisement of VRRP, version 3 (RFC 9568 section 5).
@@ -99,10 +106,15 @@ fn vrrp(source: &str, group: &str) -> Frame {
     }
 }
 
-netns_test! {
-    fn the_recipe_for_vrrp_is_enough_for_both_families() {
+#[test]
+fn the_recipe_for_vrrp_is_enough_for_both_families() {
+    world(|| {
         let lan = Lan::new();
-        let (node, router, elsewhere) = (lan.join("node", 11), lan.join("router", 60), Host::new("elsewhere"));
+        let (node, router, elsewhere) = (
+            lan.join("node", 11),
+            lan.join("router", 60),
+            Host::new("elsewhere"),
+        );
         peerwall_integration::net::wire(&node, "eth1", &[], &elsewhere, "eth0", &[]);
         let policy = |allow: &str| format!("{PEERS}{allow}");
         let advertise = |from: &Host, source: &str, group: &str, mac| {
@@ -114,19 +126,41 @@ netns_test! {
         let v4 = ("192.0.2.60", "224.0.0.18", [0x01, 0, 0x5e, 0, 0, 0x12]);
         let v6 = ("fe80::60", "ff02::12", [0x33, 0x33, 0, 0, 0, 0x12]);
         // The routers' own addresses, and link-local ones of IPv6, on this interface.
-        apply(&node, By::Nft, &policy("[[allow]]\nname = \"vrrp\"\nports = [\"vrrp\"]\nfrom = [\"192.0.2.60\", \"fe80::/10\"]\ninterfaces = [\"eth0\"]\n"));
+        apply(
+            &node,
+            By::Nft,
+            &policy(
+                "[[allow]]\nname = \"vrrp\"\nports = [\"vrrp\"]\nfrom = [\"192.0.2.60\", \"fe80::/10\"]\ninterfaces = [\"eth0\"]\n",
+            ),
+        );
         node.run(join_groups);
         assert!(advertise(&router, v4.0, v4.1, v4.2), "IPv4");
         assert!(advertise(&router, v6.0, v6.1, v6.2), "IPv6");
-        assert!(!advertise(&elsewhere, v6.0, v6.1, v6.2), "on another interface");
-        assert!(!advertise(&router, "192.0.2.99", v4.1, v4.2), "from another machine");
-        assert!(!advertise(&router, "2001:db8:49::99", v6.1, v6.2), "from afar");
+        assert!(
+            !advertise(&elsewhere, v6.0, v6.1, v6.2),
+            "on another interface"
+        );
+        assert!(
+            !advertise(&router, "192.0.2.99", v4.1, v4.2),
+            "from another machine"
+        );
+        assert!(
+            !advertise(&router, "2001:db8:49::99", v6.1, v6.2),
+            "from afar"
+        );
         // Nothing else comes with it.
         let other = probe::udp_server(&node, "[::]:9999");
-        let knock = || send(&router, "eth0", peerwall_integration::situation::mac(11), &datagram("192.0.2.60", "192.0.2.11", 9999, b"?"));
+        let knock = || {
+            send(
+                &router,
+                "eth0",
+                peerwall_integration::situation::mac(11),
+                &datagram("192.0.2.60", "192.0.2.11", 9999, b"?"),
+            )
+        };
         assert!(!arrives(&other, false, knock));
         assert_eq!(other.load(Ordering::SeqCst), 0);
-    }
+    });
 }
 
 /// Joins the groups of VRRP until the world ends.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use peerwall_integration::net::{bridge, enslave, wire};
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe;
 use peerwall_integration::situation::{
     By, Lan, apply, cni0, datagram, expect, icmp, mac, mac_of, pod, reaches, send, send_datagram,
@@ -94,16 +93,23 @@ fn redirects(by: By) {
     }
 }
 
-netns_test! {
-    fn redirects_move_no_route() {
+#[test]
+fn redirects_move_no_route() {
+    world(|| {
         redirects(By::Nft);
-    }
+    });
+}
 
-    fn redirects_move_no_route_by_iptables() {
+#[test]
+fn redirects_move_no_route_by_iptables() {
+    world(|| {
         redirects(By::Iptables);
-    }
+    });
+}
 
-    fn a_pod_is_no_router() {
+#[test]
+fn a_pod_is_no_router() {
+    world(|| {
         let lan = Lan::new();
         let node = lan.join("node", 11);
         cni0(&node, 1);
@@ -124,7 +130,7 @@ netns_test! {
         assert!(!advertises(), "a pod is the node's router");
         node.sh("nft delete table inet peerwall");
         assert!(advertises(), "without rules");
-    }
+    });
 }
 
 /// A node whose `eth0` is on a bridge with a VM beside it, as it sees frames with `br_netfilter`.
@@ -245,14 +251,18 @@ fn virtual_machines(by: By) {
     drop(host.lan);
 }
 
-netns_test! {
-    fn frames_between_a_lan_and_virtual_machines_go_on() {
+#[test]
+fn frames_between_a_lan_and_virtual_machines_go_on() {
+    world(|| {
         virtual_machines(By::Nft);
-    }
+    });
+}
 
-    fn frames_between_a_lan_and_virtual_machines_go_on_by_iptables() {
+#[test]
+fn frames_between_a_lan_and_virtual_machines_go_on_by_iptables() {
+    world(|| {
         virtual_machines(By::Iptables);
-    }
+    });
 }
 
 /// dnsmasq, killed when it goes out of scope.
@@ -349,12 +359,24 @@ fn guests(policy: &str, trusts: bool) {
     assert!(asks_dns(&guest), "{policy}");
 }
 
-netns_test! {
-    fn guests_go_out_and_have_dhcp_and_dns() {
-        guests(&format!("{POLICY}[interfaces]\nguests = [\"lxdbr0\"]\n"), false);
-    }
+#[test]
+fn guests_go_out_and_have_dhcp_and_dns() {
+    world(|| {
+        guests(
+            &format!("{POLICY}[interfaces]\nguests = [\"lxdbr0\"]\n"),
+            false,
+        );
+    });
+}
 
-    fn guests_as_an_overlay_have_dhcp_too() {
-        guests(&format!("{POLICY}[overlay.lxd]\nbackend = \"none\"\nsubnets = [\"10.0.3.0/24\", \"2001:db8:3::/64\"]\ninterfaces = [\"lxdbr0\"]\n"), true);
-    }
+#[test]
+fn guests_as_an_overlay_have_dhcp_too() {
+    world(|| {
+        guests(
+            &format!(
+                "{POLICY}[overlay.lxd]\nbackend = \"none\"\nsubnets = [\"10.0.3.0/24\", \"2001:db8:3::/64\"]\ninterfaces = [\"lxdbr0\"]\n"
+            ),
+            true,
+        );
+    });
 }

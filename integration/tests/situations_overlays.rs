@@ -1,8 +1,7 @@
 //! Pods: which way they may come, whom they may pretend to be, and who may reach a tunnel.
 
 use peerwall_integration::net::{FlannelNode, flannel};
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe;
 use peerwall_integration::raw::Frame;
 use peerwall_integration::situation::{
@@ -150,22 +149,46 @@ fn host_gw(by: By, policy: &str) {
 
 const SUBNETS: &str = "subnets = [\"10.244.0.0/16\", \"2001:db8:244::/48\"]\n";
 
-netns_test! {
-    fn pods_by_route_are_those_that_the_kernel_routes() {
-        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"host-gw\"\n{SUBNETS}"));
-    }
+#[test]
+fn pods_by_route_are_those_that_the_kernel_routes() {
+    world(|| {
+        host_gw(
+            By::Nft,
+            &format!("[overlay.flannel]\nbackend = \"host-gw\"\n{SUBNETS}"),
+        );
+    });
+}
 
-    fn pods_by_route_beside_a_tunnel_are_those_that_the_kernel_routes() {
-        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"));
-    }
+#[test]
+fn pods_by_route_beside_a_tunnel_are_those_that_the_kernel_routes() {
+    world(|| {
+        host_gw(
+            By::Nft,
+            &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"),
+        );
+    });
+}
 
-    fn a_lan_that_is_named_as_the_pods_is_believed_only_by_route() {
-        host_gw(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\", \"eth0\"]\n{SUBNETS}"));
-    }
+#[test]
+fn a_lan_that_is_named_as_the_pods_is_believed_only_by_route() {
+    world(|| {
+        host_gw(
+            By::Nft,
+            &format!(
+                "[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\", \"eth0\"]\n{SUBNETS}"
+            ),
+        );
+    });
+}
 
-    fn pods_by_route_by_iptables() {
-        host_gw(By::Iptables, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"));
-    }
+#[test]
+fn pods_by_route_by_iptables() {
+    world(|| {
+        host_gw(
+            By::Iptables,
+            &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"),
+        );
+    });
 }
 
 fn dual_stack(by: By) {
@@ -182,14 +205,18 @@ fn dual_stack(by: By) {
     cluster.expect_pods("flannel.1 is written", &["v4", "v6"]);
 }
 
-netns_test! {
-    fn flannel_with_both_families() {
+#[test]
+fn flannel_with_both_families() {
+    world(|| {
         dual_stack(By::Nft);
-    }
+    });
+}
 
-    fn flannel_with_both_families_by_iptables() {
+#[test]
+fn flannel_with_both_families_by_iptables() {
+    world(|| {
         dual_stack(By::Iptables);
-    }
+    });
 }
 
 /// A pod's datagram to the pod of node 2, as it is in a VXLAN packet.
@@ -241,25 +268,39 @@ fn inject(by: By, policy: &str) {
 
 const VXLAN: &str = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"udp\"\nports = [\"8000-9000/udp\"]\nfrom = \"any\"\n";
 
-netns_test! {
-    fn nobody_but_peers_reaches_a_tunnel() {
+#[test]
+fn nobody_but_peers_reaches_a_tunnel() {
+    world(|| {
         inject(By::Nft, VXLAN);
-    }
+    });
+}
 
-    fn nobody_but_peers_reaches_a_tunnel_by_iptables() {
+#[test]
+fn nobody_but_peers_reaches_a_tunnel_by_iptables() {
+    world(|| {
         inject(By::Iptables, VXLAN);
-    }
+    });
+}
 
-    fn a_tunnel_is_guarded_whatever_the_policy_calls_the_backend() {
-        let by_another_name = VXLAN.replace("\"vxlan\"", "\"host-gw\"\ninterfaces = [\"flannel.1\", \"cni0\"]");
+#[test]
+fn a_tunnel_is_guarded_whatever_the_policy_calls_the_backend() {
+    world(|| {
+        let by_another_name = VXLAN.replace(
+            "\"vxlan\"",
+            "\"host-gw\"\ninterfaces = [\"flannel.1\", \"cni0\"]",
+        );
         inject(By::Nft, &by_another_name);
-    }
+    });
+}
 
-    fn containers_of_an_overlay_without_tunnel_reach_no_tunnel() {
+#[test]
+fn containers_of_an_overlay_without_tunnel_reach_no_tunnel() {
+    world(|| {
         // The pods of node 1 are those of an overlay of their own there, as Docker's are.
         let cluster = Cluster::new();
         cluster.tunnel();
-        cluster.nodes[0].sh("iptables-nft -t nat -A POSTROUTING -s 10.244.1.0/24 -o eth0 -j MASQUERADE");
+        cluster.nodes[0]
+            .sh("iptables-nft -t nat -A POSTROUTING -s 10.244.1.0/24 -o eth0 -j MASQUERADE");
         let arrived = probe::udp_server(&cluster.pods[1], "0.0.0.0:9999");
         let payload = inner().in_vxlan(1);
         let sends = || send_datagram(&cluster.pods[0], "192.0.2.12:8472", &payload);
@@ -270,33 +311,64 @@ netns_test! {
         cluster.nodes[0].try_sh("conntrack -F");
         cluster.nodes[1].try_sh("conntrack -F");
         assert!(!arrives(&arrived, false, sends));
-        assert!(reaches(&cluster.pods[0], "192.0.2.12:8080", true), "the rest goes out");
-    }
+        assert!(
+            reaches(&cluster.pods[0], "192.0.2.12:8080", true),
+            "the rest goes out"
+        );
+    });
+}
 
-    fn pods_are_not_believed_to_be_peers() {
+#[test]
+fn pods_are_not_believed_to_be_peers() {
+    world(|| {
         let cluster = Cluster::new();
         let arrived = probe::udp_server(&cluster.nodes[0], "0.0.0.0:9999");
         let gateway = mac_of(&cluster.nodes[0], "cni0");
-        let forge = || send(&cluster.pods[0], "eth0", gateway, &datagram("192.0.2.12", "192.0.2.11", 9999, b"?"));
+        let forge = || {
+            send(
+                &cluster.pods[0],
+                "eth0",
+                gateway,
+                &datagram("192.0.2.12", "192.0.2.11", 9999, b"?"),
+            )
+        };
         assert!(arrives(&arrived, true, forge), "without rules");
-        cluster.apply(By::Nft, &format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}"));
+        cluster.apply(
+            By::Nft,
+            &format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}"),
+        );
         cluster.nodes[0].try_sh("conntrack -F");
         assert!(!arrives(&arrived, false, forge));
         // The peer itself is.
-        assert!(arrives(&arrived, true, || send_datagram(&cluster.nodes[1], "192.0.2.11:9999", b"?")));
-    }
+        assert!(arrives(&arrived, true, || send_datagram(
+            &cluster.nodes[1],
+            "192.0.2.11:9999",
+            b"?"
+        )));
+    });
 }
 
-netns_test! {
-    fn wireguard_takes_packets_from_those_that_are_named() {
+#[test]
+fn wireguard_takes_packets_from_those_that_are_named() {
+    world(|| {
         let lan = Lan::new();
-        let (node, stranger, roaming) = (lan.join("node", 11), lan.join("stranger", 99), lan.join("roaming", 98));
+        let (node, stranger, roaming) = (
+            lan.join("node", 11),
+            lan.join("stranger", 99),
+            lan.join("roaming", 98),
+        );
         let arrived = probe::udp_server(&node, "0.0.0.0:51820");
-        let policy = |more: &str| format!("{PEERS}[overlay.wg]\nbackend = \"wireguard\"\nsubnets = [\"10.244.0.0/16\"]\n{more}[[allow]]\nname = \"all\"\nports = [\"51820/udp\"]\nfrom = \"any\"\n");
+        let policy = |more: &str| {
+            format!(
+                "{PEERS}[overlay.wg]\nbackend = \"wireguard\"\nsubnets = [\"10.244.0.0/16\"]\n{more}[[allow]]\nname = \"all\"\nports = [\"51820/udp\"]\nfrom = \"any\"\n"
+            )
+        };
         apply(&node, By::Nft, &policy(""));
         let from = |host: &Host, want| {
             node.try_sh("conntrack -F");
-            arrives(&arrived, want, || send_datagram(host, "192.0.2.11:51820", b"?"))
+            arrives(&arrived, want, || {
+                send_datagram(host, "192.0.2.11:51820", b"?")
+            })
         };
         assert!(!from(&roaming, false), "an allow does not open a tunnel");
         apply(&node, By::Nft, &policy("tunnel_from = [\"192.0.2.98\"]\n"));
@@ -304,9 +376,12 @@ netns_test! {
         assert!(!from(&stranger, false));
         apply(&node, By::Nft, &policy("tunnel_from = \"any\"\n"));
         assert!(from(&stranger, true));
-    }
+    });
+}
 
-    fn pods_that_are_not_masqueraded_come_from_the_machines_of_peers() {
+#[test]
+fn pods_that_are_not_masqueraded_come_from_the_machines_of_peers() {
+    world(|| {
         let cluster = Cluster::new();
         // As k3s does for IPv6: a pod's packet to another node leaves its own node unchanged.
         cluster.nodes[0].sh("ip -6 route add 2001:db8:244:2::/64 via 2001:db8:49::12 table 7");
@@ -315,22 +390,40 @@ netns_test! {
         assert!(reaches(&cluster.pods[1], to_node, true), "without rules");
         let policy = format!("[overlay.flannel]\nbackend = \"vxlan\"\n{SUBNETS}");
         cluster.apply(By::Nft, &policy);
-        assert!(!reaches(&cluster.pods[1], to_node, false), "an overlay's address by the LAN");
-        cluster.apply(By::Nft, &policy.replace("subnets", "unmasqueraded = true\nsubnets"));
+        assert!(
+            !reaches(&cluster.pods[1], to_node, false),
+            "an overlay's address by the LAN"
+        );
+        cluster.apply(
+            By::Nft,
+            &policy.replace("subnets", "unmasqueraded = true\nsubnets"),
+        );
         assert!(reaches(&cluster.pods[1], to_node, true));
         let forged = probe::udp_server(&cluster.nodes[0], "[::]:9999");
-        let forge = || send(&cluster.stranger, "eth0", mac(11), &datagram("2001:db8:244:2::5", "2001:db8:49::11", 9999, b"?"));
+        let forge = || {
+            send(
+                &cluster.stranger,
+                "eth0",
+                mac(11),
+                &datagram("2001:db8:244:2::5", "2001:db8:49::11", 9999, b"?"),
+            )
+        };
         assert!(!arrives(&forged, false, forge), "from another machine");
-    }
+    });
+}
 
-    fn answers_to_pods_may_come_by_another_node() {
+#[test]
+fn answers_to_pods_may_come_by_another_node() {
+    world(|| {
         let cluster = Cluster::new();
         cluster.tunnel();
         let server = cluster.lan.join("server", 60);
         probe::tcp_server(&server, "0.0.0.0:443");
         // The server knows one way to all pods, which is node 2; the question came by node 1.
         server.sh("ip route add 10.244.0.0/16 via 192.0.2.12");
-        let allow = |more: &str| format!("[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n{more}");
+        let allow = |more: &str| {
+            format!("[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n{more}")
+        };
         let asks = |want| reaches(&cluster.pods[0], "192.0.2.60:443", want);
         assert!(asks(true), "without rules");
         cluster.apply(By::Nft, &allow(""));
@@ -338,6 +431,9 @@ netns_test! {
         let answers = "[[allow]]\nname = \"answers\"\nfrom = [\"192.0.2.60\"]\nfrom_ports = [\"443/tcp\"]\nto = [\"flannel\"]\n";
         cluster.apply(By::Nft, &allow(answers));
         assert!(asks(true));
-        assert!(!reaches(&server, "10.244.1.5:8080", false), "from another port");
-    }
+        assert!(
+            !reaches(&server, "10.244.1.5:8080", false),
+            "from another port"
+        );
+    });
 }

@@ -1,8 +1,7 @@
 //! Addresses of services: who may dial them, in whichever way kube-proxy makes them; and loopback addresses,
 //! which nobody may dial from outside.
 
-use peerwall_integration::netns_test;
-use peerwall_integration::ns::Host;
+use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe;
 use peerwall_integration::situation::{
     By, Lan, apply, arrives, cni0, datagram, expect, mac, pod, reaches, remove, send,
@@ -131,54 +130,85 @@ fn services(proxy: Proxy, by: By) {
     node.expect("it is named", proxy, true);
 }
 
-netns_test! {
-    fn a_service_of_kube_proxy_in_nftables_is_not_this_host() {
+#[test]
+fn a_service_of_kube_proxy_in_nftables_is_not_this_host() {
+    world(|| {
         services(Proxy::Nftables, By::Nft);
-    }
+    });
+}
 
-    fn a_service_of_kube_proxy_in_iptables_is_not_this_host() {
+#[test]
+fn a_service_of_kube_proxy_in_iptables_is_not_this_host() {
+    world(|| {
         services(Proxy::Iptables("nft"), By::Nft);
-    }
+    });
+}
 
-    fn a_service_of_kube_proxy_with_ipvs_is_not_this_host() {
+#[test]
+fn a_service_of_kube_proxy_with_ipvs_is_not_this_host() {
+    world(|| {
         services(Proxy::Ipvs, By::Nft);
-    }
+    });
+}
 
-    fn a_service_is_not_this_host_by_iptables_either() {
+#[test]
+fn a_service_is_not_this_host_by_iptables_either() {
+    world(|| {
         services(Proxy::Iptables("legacy"), By::Iptables);
-    }
+    });
+}
 
-    fn a_service_with_ipvs_is_not_this_host_by_iptables_either() {
+#[test]
+fn a_service_with_ipvs_is_not_this_host_by_iptables_either() {
+    world(|| {
         services(Proxy::Ipvs, By::Iptables);
-    }
+    });
+}
 
-    fn what_is_dialled_counts_from_the_first_packet_after_a_boot() {
+#[test]
+fn what_is_dialled_counts_from_the_first_packet_after_a_boot() {
+    world(|| {
         let node = Node::new(Proxy::Nftables);
         apply(&node.node, By::Nft, POLICY);
         // A reboot: the rules are gone, and nothing else is known yet.
         node.node.sh("nft delete table inet peerwall");
-        assert!(reaches(&node.stranger, &format!("{SERVICE}:443"), true), "without rules");
+        assert!(
+            reaches(&node.stranger, &format!("{SERVICE}:443"), true),
+            "without rules"
+        );
         node.node.peerwall_ok(&["boot"]);
         node.expect("after a boot", Proxy::Nftables, false);
-    }
+    });
+}
 
-    fn an_address_that_comes_after_apply_is_this_host() {
+#[test]
+fn an_address_that_comes_after_apply_is_this_host() {
+    world(|| {
         let node = Node::new(Proxy::Nftables);
         apply(&node.node, By::Nft, &format!("{POLICY}{NAMED}"));
         let open = |address: &str| {
-            expect(address, &[
-                ("own port", &node.stranger, &format!("{address}:443"), true),
-                ("NodePort", &node.stranger, &format!("{address}:30443"), true),
-            ]);
+            expect(
+                address,
+                &[
+                    ("own port", &node.stranger, &format!("{address}:443"), true),
+                    (
+                        "NodePort",
+                        &node.stranger,
+                        &format!("{address}:30443"),
+                        true,
+                    ),
+                ],
+            );
         };
         open("192.0.2.11");
-        node.node.sysctl("net.ipv4.conf.eth0.promote_secondaries", "1");
+        node.node
+            .sysctl("net.ipv4.conf.eth0.promote_secondaries", "1");
         // Another lease, and a virtual address that moves here.
         node.node.sh("ip address add 192.0.2.77/32 dev eth0; ip address add 192.0.2.42/24 dev eth0; ip address del 192.0.2.11/24 dev eth0");
         open("192.0.2.77");
         open("192.0.2.42");
         drop(node.lan);
-    }
+    });
 }
 
 /// Nobody dials a loopback address from outside, although `route_localnet` makes the kernel deliver it and an
@@ -229,12 +259,16 @@ fn loopback(by: By) {
     drop((node.lan, node.peer));
 }
 
-netns_test! {
-    fn nobody_dials_loopback_from_outside() {
+#[test]
+fn nobody_dials_loopback_from_outside() {
+    world(|| {
         loopback(By::Nft);
-    }
+    });
+}
 
-    fn nobody_dials_loopback_from_outside_by_iptables() {
+#[test]
+fn nobody_dials_loopback_from_outside_by_iptables() {
+    world(|| {
         loopback(By::Iptables);
-    }
+    });
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "the matrix is worth reading")]
 
-use peerwall_integration::netns_test;
+use peerwall_integration::ns::world;
 use peerwall_integration::story::{Cluster, Flavour, flows, matrix, wrong};
 
 const FIRST: &str = concat!(
@@ -93,12 +93,16 @@ fn tell(flavour: Flavour) {
     assert_eq!(wrong(&flows, &with_ipv6, true), [""; 0], "with IPv6 peers");
 }
 
-netns_test! {
-    fn the_story_with_iptables_legacy() {
+#[test]
+fn the_story_with_iptables_legacy() {
+    world(|| {
         tell(Flavour::Legacy);
-    }
+    });
+}
 
-    fn the_story_with_iptables_nft() {
+#[test]
+fn the_story_with_iptables_nft() {
+    world(|| {
         tell(Flavour::Nft);
-    }
+    });
 }
