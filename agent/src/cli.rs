@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
+use peerwall_core::policy::BackendChoice;
 
 /// Default path of the policy.
 pub const POLICY: &str = "/etc/peerwall/policy.toml";
@@ -131,15 +133,25 @@ pub struct PolicyArgs {
     pub output: OutputArgs,
 }
 
-/// A backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BackendName {
-    /// nft; iptables if the kernel lacks nf_tables or a feature that the policy needs
-    Auto,
-    /// nf_tables over netlink: one transaction for both families
-    Nft,
-    /// iptables-restore and ip6tables-restore, in chains of peerwall's own
-    Iptables,
+/// Reads the name of a backend.
+fn backend() -> impl TypedValueParser<Value = BackendChoice> {
+    let help = |choice| match choice {
+        BackendChoice::Auto => {
+            "nft; iptables if the kernel lacks nf_tables or a feature that the policy needs"
+        }
+        BackendChoice::Nft => "nf_tables over netlink: one transaction for both families",
+        BackendChoice::Iptables => {
+            "iptables-restore and ip6tables-restore, in chains of peerwall's own"
+        }
+    };
+    let names = BackendChoice::NAMES;
+    PossibleValuesParser::new(
+        names.map(|(name, choice)| PossibleValue::new(name).help(help(choice))),
+    )
+    .map(move |given| {
+        let found = names.into_iter().find(|(name, _)| *name == given);
+        found.map_or(BackendChoice::Auto, |(_, choice)| choice)
+    })
 }
 
 /// A policy, a backend and an output format.
@@ -150,8 +162,8 @@ pub struct BackendArgs {
     pub policy: PolicyArgs,
 
     /// Backend to use [default: `[options] backend` of the policy, else auto]
-    #[arg(long, value_enum)]
-    pub backend: Option<BackendName>,
+    #[arg(long, value_parser = backend())]
+    pub backend: Option<BackendChoice>,
 }
 
 /// Options of `status`.
@@ -178,8 +190,8 @@ pub struct RemoveArgs {
     pub output: OutputArgs,
 
     /// Backend whose rules are removed
-    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
-    pub backend: BackendName,
+    #[arg(long, value_parser = backend(), default_value = "auto")]
+    pub backend: BackendChoice,
 }
 
 /// Options of `run`.
@@ -190,8 +202,8 @@ pub struct RunArgs {
     pub policy: PathBuf,
 
     /// Backend to use [default: `[options] backend` of the policy, else auto]
-    #[arg(long, value_enum)]
-    pub backend: Option<BackendName>,
+    #[arg(long, value_parser = backend())]
+    pub backend: Option<BackendChoice>,
 
     /// Do not lock the table: other programs can change it, and the agent repairs it (as on kernels before 6.9)
     #[arg(long)]

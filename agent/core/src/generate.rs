@@ -250,7 +250,7 @@ fn icmp(groups: usize) -> impl Strategy<Value = Icmp> {
 fn options() -> impl Strategy<Value = Options> {
     (-99i32..100, any::<bool>(), any::<bool>()).prop_map(|(hook_priority, reject, drop_invalid)| {
         Options {
-            backend: crate::policy::HeldBy::Auto,
+            backend: crate::policy::BackendChoice::Auto,
             cut_revoked: true,
             hook_priority,
             denied: if reject { Denied::Reject } else { Denied::Drop },

@@ -875,12 +875,15 @@ fn the_first_that_fits_decides() {
 
 #[test]
 fn the_backend_can_be_chosen_by_the_policy() {
-    use peerwall_core::policy::HeldBy;
+    use peerwall_core::policy::BackendChoice;
     for (text, wanted) in [
-        ("", HeldBy::Auto),
-        ("[options]\nbackend = \"auto\"\n", HeldBy::Auto),
-        ("[options]\nbackend = \"nft\"\n", HeldBy::Nft),
-        ("[options]\nbackend = \"iptables\"\n", HeldBy::Iptables),
+        ("", BackendChoice::Auto),
+        ("[options]\nbackend = \"auto\"\n", BackendChoice::Auto),
+        ("[options]\nbackend = \"nft\"\n", BackendChoice::Nft),
+        (
+            "[options]\nbackend = \"iptables\"\n",
+            BackendChoice::Iptables,
+        ),
     ] {
         let policy = read(&format!("version = 1\n{text}"), &[]).policy.unwrap();
         assert_eq!(policy.options.backend, wanted, "{text}");

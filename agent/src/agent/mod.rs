@@ -24,14 +24,15 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::agent::reconcile::{Action, Input, Reconcile};
+use peerwall_core::policy::BackendChoice;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::cli::{BackendName, RunArgs};
+use crate::cli::RunArgs;
 use crate::connections::{Connections, Older};
 use crate::control::{Control, Wish};
-use crate::enforce::Holder;
 use crate::enforce::foreign;
+use crate::enforce::{Enforcer, Watched};
 use crate::kernel::events::Change;
 use crate::kernel::links::Links;
 use crate::secure_file;
@@ -77,7 +78,7 @@ struct Agent {
     start: Instant,
     started: String,
     reconcile: Reconcile,
-    holder: Holder,
+    backend: Watched,
     state: State,
     belief: Belief,
     open: Open,
@@ -90,7 +91,7 @@ struct Agent {
 /// What the command line says.
 struct Options {
     policy: PathBuf,
-    asked: Option<BackendName>,
+    asked: Option<BackendChoice>,
     /// Whether to own the table where the kernel can.
     owns: bool,
     metrics_file: Option<PathBuf>,
@@ -149,9 +150,13 @@ impl Agent {
         let control = Control::open().map_err(|err| format!("control socket: {err}"))?;
         let exporter = args.metrics_listen.as_ref().map(Exporter::open);
         let exporter = exporter.transpose().map_err(|err| err.to_string())?;
-        let asked = args.backend.unwrap_or(BackendName::Auto);
-        let holder = Holder::choose(asked, !args.no_owner)?;
-        let poll = holder.is_deaf().then_some(LOOK_EVERY);
+        let asked = args.backend.unwrap_or(BackendChoice::Auto);
+        let enforcer = Enforcer::choose(asked, |err| {
+            log::warn!("{err}; using iptables instead");
+        });
+        let backend = enforcer.and_then(|enforcer| Watched::new(enforcer, !args.no_owner));
+        let backend = backend.map_err(|err| err.to_string())?;
+        let poll = backend.is_iptables().then_some(LOOK_EVERY);
         let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
         watchdog::start();
         Ok(Self {
@@ -173,7 +178,7 @@ impl Agent {
             start: Instant::now(),
             started: store::time(),
             reconcile: Reconcile::new(poll),
-            holder,
+            backend,
             state: State::open(),
             belief: Belief::default(),
             open: Open::default(),
@@ -215,7 +220,7 @@ impl Agent {
         if signals.contains(&SIGHUP) {
             self.feed(Input::Reload);
         }
-        let changes = self.holder.drain();
+        let changes = self.backend.drain();
         self.hear(changes);
         let files = self.sources.watch.drain();
         let links = self.sources.links.as_mut().is_some_and(Links::drain);
@@ -250,7 +255,7 @@ impl Agent {
     fn wait(&self) -> Result<(), String> {
         let timeout = self.timeout();
         let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd()];
-        heard.extend(self.holder.fd());
+        heard.extend(self.backend.fd());
         heard.extend(self.sources.links.iter().map(Links::as_fd));
         heard.extend(
             self.sources
@@ -330,7 +335,7 @@ impl Agent {
     }
 
     fn metrics_text(&mut self) -> String {
-        let seen = self.holder.observe();
+        let seen = self.backend.observe();
         self.reported.metrics.text(&metrics::Told {
             in_sync: self.reconcile.in_sync_since.is_some(),
             policy_ok: self.reconcile.policy_error.is_none(),

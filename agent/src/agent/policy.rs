@@ -232,7 +232,8 @@ impl Agent {
             log::warn!("{warning}");
             self.outcome.warnings.push(warning);
         }
-        self.choose_backend(ready.policy.options.backend)?;
+        self.choose_backend(ready.policy.options.backend)
+            .map_err(|err| err.to_string())?;
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");
@@ -241,7 +242,7 @@ impl Agent {
         self.state.store_text(&ready.digest, &ready.text);
         let cut = ready.policy.options.cut_revoked;
         Ok(Kept {
-            entry: store::entry(path, &ready.digest, self.holder.is_deaf(), cut),
+            entry: store::entry(path, &ready.digest, self.backend.is_iptables(), cut),
             ruleset: ready.ruleset,
         })
     }

@@ -99,8 +99,8 @@ impl Agent {
         let data = json!({
             "pid": std::process::id(),
             "started": self.started,
-            "backend": self.holder.describe(),
-            "uses": if self.holder.is_deaf() { "iptables" } else { "nft" },
+            "backend": self.backend.describe(),
+            "uses": if self.backend.is_iptables() { "iptables" } else { "nft" },
             "policy": self.options.policy,
             "follows": self.options.follow,
             "in_force": entry.map(|entry| &entry.policy),

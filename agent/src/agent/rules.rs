@@ -4,51 +4,50 @@ use std::time::{Duration, Instant};
 
 use peerwall_core::agent::reconcile::{Failure, Input, Why};
 use peerwall_core::backend::BackendError;
-use peerwall_core::policy::HeldBy;
+use peerwall_core::policy::BackendChoice;
 use sd_notify::NotifyState;
 
 use super::open::introduce;
 use super::{Agent, LOOK_EVERY, SWEEP_AFTER, notify};
-use crate::cli::BackendName;
 use crate::enforce::nft::lacks;
-use crate::enforce::{Holder, switch};
+use crate::enforce::{Enforcer, Watched, switch};
 use crate::store::since;
 
 impl Agent {
     /// What the policy says of the backend counts when the command line said nothing.
-    pub(super) fn choose_backend(&mut self, said: HeldBy) -> Result<(), String> {
+    pub(super) fn choose_backend(&mut self, said: BackendChoice) -> Result<(), BackendError> {
         match said {
-            HeldBy::Auto => Ok(()),
-            HeldBy::Nft => self.change_backend(false),
-            HeldBy::Iptables => self.change_backend(true),
+            BackendChoice::Auto => Ok(()),
+            BackendChoice::Nft => self.change_backend(false),
+            BackendChoice::Iptables => self.change_backend(true),
         }
     }
 
     /// Holds the rules by the other backend from the next change on, unless one was asked for at the start.
-    pub(super) fn change_backend(&mut self, to_iptables: bool) -> Result<(), String> {
-        if self.options.asked.is_some() || self.holder.is_deaf() == to_iptables {
+    pub(super) fn change_backend(&mut self, to_iptables: bool) -> Result<(), BackendError> {
+        if self.options.asked.is_some() || self.backend.is_iptables() == to_iptables {
             return Ok(());
         }
-        let name = match to_iptables {
-            true => BackendName::Iptables,
-            false => BackendName::Nft,
-        };
-        self.hold_by(Holder::choose(name, self.options.owns)?);
+        self.set_backend(match to_iptables {
+            true => BackendChoice::Iptables,
+            false => BackendChoice::Nft,
+        })
+    }
+
+    fn set_backend(&mut self, choice: BackendChoice) -> Result<(), BackendError> {
+        let enforcer = Enforcer::choose(choice, |_| {})?;
+        self.backend = Watched::new(enforcer, self.options.owns)?;
+        self.reconcile.look_every(self.look_every());
         Ok(())
     }
 
-    pub(super) fn hold_by(&mut self, holder: Holder) {
-        self.holder = holder;
-        self.reconcile.look_every(self.look_every());
-    }
-
     pub(super) fn look_every(&self) -> Option<Duration> {
-        self.holder.is_deaf().then_some(LOOK_EVERY)
+        self.backend.is_iptables().then_some(LOOK_EVERY)
     }
 
     /// What the other backend held goes, now that this one holds the rules.
     pub(super) fn retire_other(&self, why: &Why) {
-        let (was_iptables, is_iptables) = (since::by_iptables(), self.holder.is_deaf());
+        let (was_iptables, is_iptables) = (since::by_iptables(), self.backend.is_iptables());
         if was_iptables != is_iptables || (is_iptables && matches!(why, Why::Start)) {
             switch::remove_other(is_iptables);
         }
@@ -62,26 +61,22 @@ impl Agent {
         let begun = Instant::now();
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
         // By iptables, a look takes as long as a repair.
-        let is_unknown = is_repair && self.holder.is_deaf();
-        let is_first = !is_unknown && self.holder.is_loaded() == Some(false);
+        let is_unknown = is_repair && self.backend.is_iptables();
+        let is_first = !is_unknown && self.backend.is_loaded() == Some(false);
         // Not before a repair: rules first.
         if is_first && !is_repair {
             introduce(&mut self.open.connections);
         }
-        let mut result = self.holder.converge(Some(&wanted.kept.ruleset));
+        let mut result = self.backend.converge(Some(&wanted.kept.ruleset));
         if let Err(err) = &result
-            && self.options.asked.unwrap_or(BackendName::Auto) == BackendName::Auto
+            && self.options.asked.unwrap_or(BackendChoice::Auto) == BackendChoice::Auto
             && lacks(err)
         {
-            log::warn!("{err}; going on with iptables");
+            log::warn!("{err}; using iptables instead");
             let ruleset = wanted.kept.ruleset.clone();
-            result = match Holder::choose(BackendName::Iptables, self.options.owns) {
-                Ok(holder) => {
-                    self.hold_by(holder);
-                    self.holder.converge(Some(&ruleset))
-                }
-                Err(err) => Err(BackendError::Transport(err)),
-            };
+            result = self
+                .set_backend(BackendChoice::Iptables)
+                .and_then(|()| self.backend.converge(Some(&ruleset)));
         }
         self.reported
             .metrics
@@ -127,7 +122,7 @@ impl Agent {
                 self.outcome.converged = Some(Err(err.to_string()));
                 Input::Converged(Err(Failure {
                     why: err.to_string(),
-                    is_open: self.holder.is_loaded() != Some(true),
+                    is_open: self.backend.is_loaded() != Some(true),
                 }))
             }
         }
@@ -139,8 +134,8 @@ impl Agent {
         if !is_change {
             return;
         }
-        let by_iptables = self.holder.is_deaf();
-        if let (Some(wanted), Some(generation)) = (&self.belief.wanted, self.holder.generation()) {
+        let by_iptables = self.backend.is_iptables();
+        if let (Some(wanted), Some(generation)) = (&self.belief.wanted, self.backend.generation()) {
             let kept = &wanted.kept;
             since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
         }

@@ -57,7 +57,7 @@ impl Loader for Agent {
 
     fn unload(&mut self) -> Result<bool, Fault> {
         self.belief.wanted = None;
-        let done = self.holder.converge(None);
+        let done = self.backend.converge(None);
         done.map(|done| done.change.is_some())
             .map_err(|err| crate::trial::of_backend(&err))
     }
@@ -115,7 +115,7 @@ impl Agent {
                 Err(err) => log::error!("number {}: {err}", entry.number),
             }
         }
-        let seen = self.holder.observe();
+        let seen = self.backend.observe();
         if let Some(ruleset) = seen.and_then(|seen| seen.table?.ruleset()) {
             log::warn!("keeping the rules that are loaded");
             let entry = store::entry(Path::new("what is loaded"), "", false, false);
@@ -266,7 +266,7 @@ impl Agent {
     /// # Errors
     /// If that cannot be told.
     fn before(&mut self, cut: bool) -> Result<Before, String> {
-        let by_iptables = self.holder.is_deaf();
+        let by_iptables = self.backend.is_iptables();
         Ok(match &self.belief.wanted {
             Some(wanted) => Before {
                 entry: Some(wanted.kept.entry.clone()),
@@ -275,7 +275,7 @@ impl Agent {
                 cut: wanted.cut,
             },
             None => {
-                let seen = self.holder.observe();
+                let seen = self.backend.observe();
                 let seen =
                     seen.ok_or("what is in force cannot be read, so a trial could not go back")?;
                 Before {
@@ -354,7 +354,7 @@ impl Agent {
     /// Notes what is in force for good, once.
     pub(super) fn note(&mut self) {
         let state = self.state.clone();
-        let by_iptables = self.holder.is_deaf();
+        let by_iptables = self.backend.is_iptables();
         if self.belief.is_trial {
             return;
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peerwall_core::agent::keep::{self, Booted, Fault, World as _};
-use peerwall_core::policy::HeldBy;
+use peerwall_core::policy::BackendChoice;
 
 use super::{DONE, TROUBLE};
 use crate::output::{Output, complain};
@@ -23,7 +23,7 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
         ..Fault::new(why.text.trim_end())
     })?;
     ready.check_permissions().map_err(Fault::new)?;
-    let by_iptables = ready.policy.options.backend == HeldBy::Iptables;
+    let by_iptables = ready.policy.options.backend == BackendChoice::Iptables;
     State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Ok(Kept {

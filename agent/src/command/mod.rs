@@ -23,12 +23,10 @@ use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::iptables::script::Unsupported;
-use peerwall_core::policy::HeldBy;
+use peerwall_core::policy::BackendChoice;
 
 use self::status::Detail;
-use crate::cli::{
-    self, ApplyArgs, Args, BackendArgs, BackendName, Command, OutputArgs, PolicyArgs,
-};
+use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs};
 use crate::control;
 use crate::enforce::Enforcer;
 use crate::enforce::foreign;
@@ -149,7 +147,7 @@ fn apply(args: &ApplyArgs) -> u8 {
     }
     // Only a table can be held.
     let asked = match args.hold {
-        true => Some(BackendName::Nft),
+        true => Some(BackendChoice::Nft),
         false => args.to.backend,
     };
     on_host(&args.to, asked, "apply", |enforcer, policy, output| {
@@ -184,9 +182,9 @@ fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
     };
     let uses = control::status().and_then(|status| Some(status.get("uses")?.as_str()?.to_owned()));
     let is_other = match (args.to.backend, uses.as_deref()) {
-        (Some(BackendName::Nft), Some(uses)) => uses != "nft",
-        (Some(BackendName::Iptables), Some(uses)) => uses != "iptables",
-        (Some(BackendName::Auto) | None, _) | (Some(_), None) => false,
+        (Some(BackendChoice::Nft), Some(uses)) => uses != "nft",
+        (Some(BackendChoice::Iptables), Some(uses)) => uses != "iptables",
+        (Some(BackendChoice::Auto) | None, _) | (Some(_), None) => false,
     };
     let refused = match (args.hold, is_other) {
         (true, _) => Some("owns the table"),
@@ -247,7 +245,7 @@ impl Given {
 /// Runs a command with a policy, by the backend that the command line names, else by the policy's.
 fn on_host(
     args: &BackendArgs,
-    asked: Option<BackendName>,
+    asked: Option<BackendChoice>,
     doing: &str,
     mut act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
 ) -> u8 {
@@ -256,11 +254,8 @@ fn on_host(
     let waits = control::is_there();
     let policy = Given::read(&policy_path(&args.policy.policy), &FileSystem { waits });
     let ready = policy.read.as_ref().ok();
-    let asked = asked.unwrap_or(match ready.map(|ready| ready.policy.options.backend) {
-        Some(HeldBy::Nft) => BackendName::Nft,
-        Some(HeldBy::Iptables) => BackendName::Iptables,
-        Some(HeldBy::Auto) | None => BackendName::Auto,
-    });
+    let of_policy = ready.map(|ready| ready.policy.options.backend);
+    let asked = asked.or(of_policy).unwrap_or_default();
     let result = by_backend(asked, &output, |enforcer| act(enforcer, &policy, &output));
     match (result, ready) {
         (Ok(code), _) => code,
@@ -271,7 +266,7 @@ fn on_host(
 
 /// Runs a command by a backend, and says so if it is another than the usual one.
 fn by_backend<T>(
-    asked: BackendName,
+    asked: BackendChoice,
     output: &Output,
     act: impl FnMut(&mut Enforcer) -> Result<T, BackendError>,
 ) -> Result<T, BackendError> {

@@ -3,12 +3,12 @@
 use peerwall_core::backend::{Backend, BackendError, Plan};
 use peerwall_core::nft;
 use peerwall_core::nft::observed::Observed;
+use peerwall_core::policy::BackendChoice;
 use peerwall_core::ruleset::Ruleset;
 
 use super::iptables::{Change, Iptables, Seen};
 use super::nft::{Kernel, lacks};
 use super::switch;
-use crate::cli::BackendName;
 use crate::store::since;
 
 /// nf_tables or iptables.
@@ -64,36 +64,62 @@ impl Plan for AnyPlan {
 }
 
 impl Enforcer {
-    /// Chooses a backend. For [`BackendName::Auto`] it is the one that was chosen last, until the next boot, else
-    /// nf_tables; whether the kernel has all that it takes shows in use, see [`Self::run`].
+    /// Chooses a backend. For [`BackendChoice::Auto`], that is the backend of the last apply since boot, else
+    /// [`Self::nft_or_iptables`].
     ///
     /// # Errors
-    /// [`BackendError`] if it cannot be had.
-    pub fn choose(asked: BackendName) -> Result<Self, BackendError> {
-        let is_sticky = asked == BackendName::Auto && since::by_iptables();
-        match asked == BackendName::Iptables || is_sticky {
-            true => Self::iptables(),
-            false => Ok(Self::Nft(Box::new(Kernel::open()?))),
+    /// [`BackendError`] if the backend is not available.
+    pub fn choose(
+        asked: BackendChoice,
+        note: impl FnOnce(&BackendError),
+    ) -> Result<Self, BackendError> {
+        match asked {
+            BackendChoice::Nft => Self::nft(),
+            BackendChoice::Iptables => Self::iptables(),
+            BackendChoice::Auto if since::by_iptables() => Self::iptables(),
+            BackendChoice::Auto => Self::nft_or_iptables(note),
         }
+    }
+
+    /// nf_tables; iptables if the kernel has no nf_tables, in which case `note` receives the error. Whether the
+    /// kernel supports a ruleset shows in use only, see [`Self::run`].
+    ///
+    /// # Errors
+    /// [`BackendError`] if neither is available.
+    pub fn nft_or_iptables(note: impl FnOnce(&BackendError)) -> Result<Self, BackendError> {
+        match Self::nft() {
+            Err(err) if lacks(&err) => {
+                note(&err);
+                Self::iptables()
+            }
+            result => result,
+        }
+    }
+
+    fn nft() -> Result<Self, BackendError> {
+        let mut kernel = Kernel::open()?;
+        // The answer shows whether the kernel has nf_tables.
+        kernel.generation()?;
+        Ok(Self::Nft(Box::new(kernel)))
     }
 
     fn iptables() -> Result<Self, BackendError> {
         Ok(Self::Iptables(Box::new(Iptables::choose()?)))
     }
 
-    /// Runs something by the backend that is asked for; by iptables if nothing in particular is, and the kernel lacks
-    /// what it takes. `note` is told why.
+    /// Runs `act` by the backend that [`Self::choose`] returns; for [`BackendChoice::Auto`] a second time by iptables
+    /// if the kernel lacks what the ruleset needs. `note` receives the reason for iptables.
     ///
     /// # Errors
-    /// The last of `act`, or of choosing.
+    /// The last error of `act`, or of choosing.
     pub fn run<T>(
-        asked: BackendName,
-        note: impl FnOnce(&BackendError),
+        asked: BackendChoice,
+        note: impl Fn(&BackendError),
         mut act: impl FnMut(&mut Self) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let result = Self::choose(asked).and_then(|mut enforcer| act(&mut enforcer));
-        match result {
-            Err(err) if asked == BackendName::Auto && lacks(&err) && !since::by_iptables() => {
+        let mut enforcer = Self::choose(asked, &note)?;
+        match act(&mut enforcer) {
+            Err(err) if asked == BackendChoice::Auto && !enforcer.is_iptables() && lacks(&err) => {
                 note(&err);
                 act(&mut Self::iptables()?)
             }

@@ -3,11 +3,11 @@
 pub mod converge;
 mod enforcer;
 pub mod foreign;
-mod holder;
 pub mod iptables;
 pub mod nft;
 pub mod switch;
 pub mod tools;
+mod watched;
 
 pub use enforcer::{AnyObserved, Enforcer};
-pub use holder::{Done, Holder};
+pub use watched::{Enforced, Watched};

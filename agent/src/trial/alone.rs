@@ -1,14 +1,15 @@
 //! Loads rulesets without an agent: for `confirm`, `rollback`, `boot` and the guard.
 
 use peerwall_core::agent::keep::Fault;
-use peerwall_core::backend::BackendError;
+use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
+use peerwall_core::policy::BackendChoice;
 use peerwall_core::ruleset::Ruleset;
 
 use super::before;
-use crate::cli::BackendName;
 use crate::connections::loading::Loading;
+use crate::enforce::converge::converge;
 use crate::enforce::nft::lacks;
-use crate::enforce::{Holder, switch};
+use crate::enforce::{Enforcer, switch};
 use crate::store::since;
 use crate::store::{Before, Kept};
 use crate::trial::{Loader, of_backend};
@@ -54,34 +55,33 @@ impl Loader for Alone {
 fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let old: Option<Ruleset> = before::in_force().0;
     let wanted = to.ruleset.as_ref();
-    let asked = match to.by_iptables {
-        true => BackendName::Iptables,
-        false => BackendName::Auto,
-    };
-    let mut holder = Holder::choose(asked, true).map_err(|err| Fault {
-        is_passing: true,
-        is_lack: to.by_iptables,
-        ..Fault::new(err)
-    })?;
     // iptables does not say what it lacks.
     let fault = |err: BackendError| Fault {
         is_lack: to.by_iptables || lacks(&err),
         ..of_backend(&err)
     };
-    let mut loading = Loading::new(wanted.is_some() && holder.is_loaded() == Some(false), old);
-    let done = holder.converge(wanted).map_err(fault)?;
-    loading.was(done.before);
-    match (wanted, holder.generation()) {
-        (None, _) => {
-            switch::remove_other(holder.is_deaf());
+    let chosen = match to.by_iptables {
+        true => Enforcer::choose(BackendChoice::Iptables, |_| {}),
+        false => Enforcer::nft_or_iptables(|err| log::warn!("{err}; using iptables instead")),
+    };
+    let mut enforcer = chosen.map_err(|err| Fault {
+        is_passing: true,
+        ..fault(err)
+    })?;
+    let is_first = wanted.is_some() && enforcer.is_any_loaded_now() == Ok(false);
+    let mut loading = Loading::new(is_first, old);
+    let done = converge(&mut enforcer, wanted).map_err(fault)?;
+    loading.was(Enforcer::ruleset(&done.before));
+    match wanted {
+        None => {
+            switch::remove_other(enforcer.is_iptables());
             since::forget();
         }
-        (Some(wanted), generation) => {
-            switch::complete(holder.is_deaf(), policy, wanted, generation.unwrap_or(0));
+        Some(wanted) => {
+            let generation = enforcer.generation().ok().flatten().unwrap_or(0);
+            switch::complete(enforcer.is_iptables(), policy, wanted, generation);
+            loading.go_back(wanted, to.cut);
         }
     }
-    if let Some(wanted) = wanted {
-        loading.go_back(wanted, to.cut);
-    }
-    Ok(done.change)
+    Ok((!done.plan.is_empty()).then(|| done.plan.summary()))
 }

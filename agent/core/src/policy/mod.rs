@@ -183,10 +183,10 @@ pub enum Denied {
     Reject,
 }
 
-/// What holds the rules.
+/// Which backend is asked for, by `[options] backend` or the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HeldBy {
-    /// nf_tables, or iptables where the kernel lacks what it takes.
+pub enum BackendChoice {
+    /// nf_tables; iptables if the kernel lacks nf_tables or a feature that the policy needs.
     #[default]
     Auto,
     /// nf_tables.
@@ -195,11 +195,20 @@ pub enum HeldBy {
     Iptables,
 }
 
+impl BackendChoice {
+    /// Every choice, by its name.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("nft", Self::Nft),
+        ("iptables", Self::Iptables),
+    ];
+}
+
 /// `[options]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What holds the rules, unless the command line says so.
-    pub backend: HeldBy,
+    /// The backend to use, unless the command line names one.
+    pub backend: BackendChoice,
     /// Priority of the base chains.
     pub hook_priority: i32,
     /// What happens to what is not allowed.
@@ -214,7 +223,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            backend: HeldBy::Auto,
+            backend: BackendChoice::Auto,
             hook_priority: -10,
             denied: Denied::Drop,
             cut_revoked: true,

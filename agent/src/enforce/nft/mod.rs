@@ -77,14 +77,9 @@ impl Kernel {
         })
     }
 
-    /// One that never owns the table, as on kernels without owners: anybody can change it.
-    ///
-    /// # Errors
-    /// [`BackendError::Transport`] if there is no socket to be had.
-    pub fn open_without_owner() -> Result<Self, BackendError> {
-        let mut kernel = Self::open()?;
-        kernel.ownership = Some(false);
-        Ok(kernel)
+    /// Never owns the table from now on, as on kernels without owners: any root process can change it.
+    pub fn never_own(&mut self) {
+        self.ownership = Some(false);
     }
 
     /// Whether to own the table from the next change on, where the kernel can do that.

@@ -3,7 +3,7 @@
 use super::context::{Context, place_of};
 use super::fields::{self, Value};
 use crate::diagnostic::{Diagnostic, FileId};
-use crate::policy::{Denied, HeldBy};
+use crate::policy::{BackendChoice, Denied};
 
 type Parse = fn(&mut Context<'_>, FileId, &Value<'_>);
 
@@ -53,12 +53,7 @@ fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
 }
 
 fn parse_backend(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
-    let choices = [
-        ("auto", HeldBy::Auto),
-        ("nft", HeldBy::Nft),
-        ("iptables", HeldBy::Iptables),
-    ];
-    if let Some(backend) = cx.one_of(file, value, "backend", &choices) {
+    if let Some(backend) = cx.one_of(file, value, "backend", &BackendChoice::NAMES) {
         cx.draft.policy.options.backend = backend;
     }
 }

@@ -1,0 +1,182 @@
+//! The agent's backend, and what other programs change in it.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::ruleset::Ruleset;
+
+use super::converge;
+use super::enforcer::Enforcer;
+use super::nft::{Claim, Kernel};
+use crate::kernel::events::{Change, Events};
+use crate::store::State;
+
+/// A backend, with the changes that other programs make to its rules. The agent's.
+pub struct Watched {
+    enforcer: Enforcer,
+    /// Events of nf_tables; `None` by iptables, which has none.
+    listener: Option<Listener>,
+    /// The ruleset that was loaded last by iptables, whose rules cannot be read back as a ruleset.
+    last: Option<Ruleset>,
+}
+
+/// Listens to changes of nf_tables.
+struct Listener {
+    events: Events,
+    /// Whether other programs changed something during the last change, when nobody listened: they may do so all
+    /// the time.
+    is_noisy: bool,
+}
+
+/// The result of [`Watched::converge`].
+pub struct Enforced {
+    /// The change in one line; `None` if the rules were as wanted.
+    pub change: Option<String>,
+    /// Whether other programs may have changed something while nobody listened.
+    pub missed: bool,
+    /// The ruleset that was loaded before.
+    pub before: Option<Ruleset>,
+    /// Foreign tables that were deleted meanwhile; no other kind of change.
+    pub heard: Vec<Change>,
+}
+
+impl Watched {
+    /// Watches a backend. With `owner`, the table is locked from the next change on, where the kernel can do that.
+    ///
+    /// # Errors
+    /// [`BackendError::Transport`] if the kernel's events cannot be received.
+    pub fn new(mut enforcer: Enforcer, owner: bool) -> Result<Self, BackendError> {
+        let (listener, last) = match &mut enforcer {
+            Enforcer::Nft(kernel) => {
+                kernel.remember();
+                match owner {
+                    true => kernel.claim_table(Claim::Own),
+                    false => kernel.never_own(),
+                }
+                let events = Events::open();
+                let events = events.map_err(|err| BackendError::Transport(err.to_string()))?;
+                let listener = Listener {
+                    events,
+                    is_noisy: false,
+                };
+                (Some(listener), None)
+            }
+            Enforcer::Iptables(_) => (None, State::open().in_force_by_iptables()),
+        };
+        Ok(Self {
+            enforcer,
+            listener,
+            last,
+        })
+    }
+
+    /// Names the backend, and tells whether the table is locked or which iptables is used.
+    pub fn describe(&self) -> String {
+        match &self.enforcer {
+            Enforcer::Nft(kernel) => match kernel.can_hold() {
+                Some(true) => "nft; the table is locked: only the agent can change it".into(),
+                Some(false) => {
+                    "nft; the table is not locked: the agent repairs what other programs change"
+                        .into()
+                }
+                None => "nft".into(),
+            },
+            Enforcer::Iptables(iptables) => iptables.describe(),
+        }
+    }
+
+    /// Whether the backend is iptables: it has no events, so changes are found by reading the rules.
+    pub fn is_iptables(&self) -> bool {
+        self.enforcer.is_iptables()
+    }
+
+    /// Whether our rules are loaded, by either backend; `None` if that cannot be read.
+    pub fn is_loaded(&mut self) -> Option<bool> {
+        self.enforcer.is_any_loaded_now().ok()
+    }
+
+    /// The descriptor to poll for changes.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(|each| each.events.as_fd())
+    }
+
+    /// Returns the changes since the last call.
+    pub fn drain(&mut self) -> Vec<Change> {
+        let drain = |listener: &mut Listener| listener.events.drain();
+        self.listener.as_mut().map(drain).unwrap_or_default()
+    }
+
+    /// Reads the table; `None` by iptables, and if it cannot be read.
+    pub fn observe(&mut self) -> Option<Observed> {
+        match &mut self.enforcer {
+            Enforcer::Nft(kernel) => {
+                let observed = kernel.observe().ok();
+                kernel.done();
+                observed
+            }
+            Enforcer::Iptables(_) => None,
+        }
+    }
+
+    /// The kernel's generation of rules, 0 by iptables; `None` if it cannot be read.
+    pub fn generation(&mut self) -> Option<u32> {
+        let generation = self.enforcer.generation().ok()?;
+        Some(generation.unwrap_or(0))
+    }
+
+    /// Makes the backend enforce a ruleset; nothing of ours for `None`.
+    ///
+    /// # Errors
+    /// [`BackendError`] of the backend. Unless it is [`BackendError::Unknown`], nothing was changed.
+    pub fn converge(&mut self, wanted: Option<&Ruleset>) -> Result<Enforced, BackendError> {
+        match (&mut self.enforcer, &mut self.listener) {
+            (Enforcer::Nft(kernel), Some(listener)) => listener.converge(kernel, wanted),
+            (enforcer, _) => {
+                let converged = converge::converge(enforcer, wanted)?;
+                let is_known = self.last.as_ref() == wanted;
+                let last = std::mem::replace(&mut self.last, wanted.cloned());
+                Ok(Enforced {
+                    change: (!converged.plan.is_empty()).then(|| converged.plan.summary()),
+                    missed: false,
+                    before: last.filter(|_| !is_known),
+                    heard: Vec::new(),
+                })
+            }
+        }
+    }
+}
+
+impl Listener {
+    /// Makes the kernel enforce a ruleset without receiving the events of that change.
+    fn converge(
+        &mut self,
+        kernel: &mut Kernel,
+        wanted: Option<&Ruleset>,
+    ) -> Result<Enforced, BackendError> {
+        // Earlier changes of our rules are answered by this one.
+        let mut heard = self.events.drain();
+        let mut change = || converge::converge(kernel, wanted);
+        // Receiving one's own changes takes long. But where other programs change theirs all the time, something
+        // would be missed each time, and the rules would be read without end.
+        let (converged, during) = match self.is_noisy {
+            false => (self.events.deaf(change)?, self.events.drain()),
+            true => (change()?, self.events.drain()),
+        };
+        let is_touched = during.iter().any(|each| !matches!(each, Change::Gone(..)));
+        heard.extend(during);
+        heard.retain(|change| matches!(change, Change::Gone(..)));
+        let sent = u32::from(!converged.plan.is_empty());
+        let expected = converged.before.generation.wrapping_add(sent);
+        // The change is in force even if its generation cannot be read.
+        let is_other = kernel.generation().ok() != Some(expected);
+        let was_noisy = std::mem::replace(&mut self.is_noisy, is_other);
+        Ok(Enforced {
+            change: (sent == 1).then(|| converged.plan.summary()),
+            // No other program can change a table that this process owns.
+            missed: !kernel.owns_table() && if was_noisy { is_touched } else { is_other },
+            heard,
+            before: converged.before.table.and_then(|table| table.ruleset()),
+        })
+    }
+}
