@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
-use peerwall::cli::BackendName;
 use peerwall::enforce::Enforcer;
 use peerwall::enforce::iptables::Iptables;
 use peerwall::enforce::nft::Kernel;
@@ -12,6 +11,7 @@ use peerwall_core::generate;
 use peerwall_core::nft::memory::Memory;
 use peerwall_core::nft::observed::{Observed, SeenTable};
 use peerwall_core::nft::plan::{Op, Plan, SetKind, plan};
+use peerwall_core::policy::BackendChoice;
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::compile::compile;
 use peerwall_core::ruleset::{Action, Element, KeyType, Rule, Ruleset};
@@ -265,8 +265,8 @@ fn iptables_legacy_behaves() {
 #[test]
 fn whichever_is_chosen_behaves() {
     world(|| {
-        for name in [BackendName::Nft, BackendName::Iptables, BackendName::Auto] {
-            promises(&mut Enforcer::choose(name).unwrap());
+        for name in [BackendChoice::Nft, BackendChoice::Iptables, BackendChoice::Auto] {
+            promises(&mut Enforcer::choose(name, |_| {}).unwrap());
         }
     });
 }

@@ -1,7 +1,9 @@
 //! What an agent wants to be in force, and the result of what it is doing.
 
+use peerwall_core::backend::BackendError;
 use serde_json::Value;
 
+use super::error::Rejection;
 use crate::connections::revocation;
 use crate::control::Wish;
 use crate::host::caller::Ssh;
@@ -50,9 +52,9 @@ pub(super) enum Unsaved {
 /// What became of reading and converging, for who asked for it.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) read: Option<Result<(), String>>,
+    pub(super) read: Option<Result<(), Rejection>>,
     pub(super) warnings: Vec<String>,
-    pub(super) converged: Option<Result<Option<String>, String>>,
+    pub(super) converged: Option<Result<Option<String>, BackendError>>,
     /// The ssh connections of the client that stay, whatever the policy says.
     pub(super) spare: Vec<Ssh>,
     /// Whether every open connection ends that the policy refuses.

@@ -4,6 +4,7 @@
 //! is decided by [`peerwall_core::agent::reconcile`]; here it is done.
 
 mod beliefs;
+mod error;
 pub mod exporter;
 mod metrics;
 mod open;
@@ -40,6 +41,7 @@ use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
 use beliefs::{Belief, Outcome};
+pub use error::AgentError;
 use exporter::Exporter;
 use watch::Watch;
 
@@ -54,14 +56,12 @@ const SWEEP_AFTER: Duration = Duration::from_secs(1);
 const GONE_MAX: usize = 8;
 /// How soon going back is tried again.
 const RETRY_TRIAL: Duration = Duration::from_millis(100);
-/// How often a policy is read when something passing keeps it from being read.
-const READ_TRIES: u32 = 10;
 
 /// Runs the agent until SIGTERM or SIGINT, which leave the rules in place, but for those of a trial.
 ///
 /// # Errors
-/// A sentence, if it cannot start. A bad policy is no such reason.
-pub fn run(args: &RunArgs) -> Result<(), String> {
+/// [`AgentError`] if it cannot start or go on; never because of a bad policy.
+pub fn run(args: &RunArgs) -> Result<(), AgentError> {
     let mut agent = Agent::start(args)?;
     agent.begin();
     agent.ready();
@@ -136,28 +136,27 @@ struct Reported {
 type Signal = (UnixStream, Arc<AtomicBool>, libc::c_int);
 
 impl Agent {
-    fn start(args: &RunArgs) -> Result<Self, String> {
+    fn start(args: &RunArgs) -> Result<Self, AgentError> {
         let mut signals = Vec::new();
         for signal in [SIGTERM, SIGINT, SIGHUP] {
-            let (ours, theirs) = UnixStream::pair().map_err(|err| err.to_string())?;
-            ours.set_nonblocking(true).map_err(|err| err.to_string())?;
+            let (ours, theirs) = UnixStream::pair().map_err(AgentError::Signals)?;
+            ours.set_nonblocking(true).map_err(AgentError::Signals)?;
             let flag = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(signal, Arc::clone(&flag))
                 .and_then(|_| signal_hook::low_level::pipe::register(signal, theirs))
-                .map_err(|err| err.to_string())?;
+                .map_err(AgentError::Signals)?;
             signals.push((ours, flag, signal));
         }
-        let control = Control::open().map_err(|err| format!("control socket: {err}"))?;
+        let control = Control::open().map_err(AgentError::Control)?;
         let exporter = args.metrics_listen.as_ref().map(Exporter::open);
-        let exporter = exporter.transpose().map_err(|err| err.to_string())?;
+        let exporter = exporter.transpose().map_err(AgentError::Metrics)?;
         let asked = args.backend.unwrap_or(BackendChoice::Auto);
         let enforcer = Enforcer::choose(asked, |err| {
             log::warn!("{err}; using iptables instead");
         });
-        let backend = enforcer.and_then(|enforcer| Watched::new(enforcer, !args.no_owner));
-        let backend = backend.map_err(|err| err.to_string())?;
+        let backend = Watched::new(enforcer?, !args.no_owner)?;
         let poll = backend.is_iptables().then_some(LOOK_EVERY);
-        let policy = std::path::absolute(&args.policy).map_err(|err| err.to_string())?;
+        let policy = std::path::absolute(&args.policy).map_err(AgentError::Path)?;
         watchdog::start();
         Ok(Self {
             options: Options {
@@ -169,7 +168,7 @@ impl Agent {
                 follow: !args.no_follow,
             },
             sources: Sources {
-                watch: Watch::new().map_err(|err| format!("inotify: {err}"))?,
+                watch: Watch::new().map_err(AgentError::Inotify)?,
                 links: None,
                 control,
                 exporter,
@@ -210,7 +209,7 @@ impl Agent {
     }
 
     /// One turn: waits, and does what there is to do. Whether to go on.
-    fn turn(&mut self) -> Result<bool, String> {
+    fn turn(&mut self) -> Result<bool, AgentError> {
         self.know_older();
         self.wait()?;
         let signals = self.signals();
@@ -252,7 +251,7 @@ impl Agent {
         Ok(true)
     }
 
-    fn wait(&self) -> Result<(), String> {
+    fn wait(&self) -> Result<(), AgentError> {
         let timeout = self.timeout();
         let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd()];
         heard.extend(self.backend.fd());
@@ -273,7 +272,7 @@ impl Agent {
         match poll(&mut fds, timeout) {
             Ok(_) => Ok(()),
             Err(err) if passing::survive(err as i32) => Ok(()),
-            Err(err) => Err(format!("poll: {err}")),
+            Err(err) => Err(AgentError::Poll(err)),
         }
     }
 

@@ -10,12 +10,13 @@ use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, Overlay, Policy};
 use serde_json::{Value, json};
 
+use super::Agent;
 use super::beliefs::{Unsaved, Wanted};
+use super::error::Rejection;
 use super::watch::Watch;
-use super::{Agent, READ_TRIES};
 use crate::control::Wish;
 use crate::host::caller::Caller;
-use crate::host::lockout;
+use crate::host::lockout::{self, LockedOut};
 use crate::kernel::links::{self, Links};
 use crate::policy_file::files::{FileSystem, beside};
 use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
@@ -32,12 +33,13 @@ impl Agent {
         let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
         let result = match read {
             Ok(ready) => self.accept(ready),
-            Err(why) => Err(why.text.trim_end().to_owned()),
+            Err(why) => Err(Rejection::NotReady(why)),
         };
         match &result {
             Ok(_) => {}
             Err(why) => {
-                if self.reconcile.policy_error.as_ref() != Some(why) {
+                let why = why.to_string();
+                if self.reconcile.policy_error.as_ref() != Some(&why) {
                     log::error!("the policy is not applied; the rules stay as they are:\n{why}");
                 }
                 self.reported.metrics.reload_errors += 1;
@@ -54,10 +56,10 @@ impl Agent {
         self.sources.watch.drop_others();
         self.outcome.read = Some(result.clone().map(drop));
         match result {
-            Ok(_) if is_changed || is_other => Input::Read(Ok(())),
+            Ok(_) if is_changed || is_other => Input::Accepted,
             Ok(_) => Input::Tick, // it is what is in force
             Err(why) => {
-                let read = Input::Read(Err(why));
+                let read = Input::Rejected(why.to_string());
                 if !is_new && !is_other {
                     return read;
                 }
@@ -78,21 +80,12 @@ impl Agent {
             },
             watch: RefCell::new(&mut self.sources.watch),
         };
-        let mut tries = 1;
-        loop {
-            match read(&files) {
-                Err(why) if why.is_passing && tries < READ_TRIES => {
-                    tries += 1;
-                    std::thread::sleep(passing::PAUSE);
-                }
-                result => return result,
-            }
-        }
+        passing::retry(|| read(&files), |why| why.is_passing)
     }
 
     /// Reads the lists of what is in force where that is not the policy that was read: it is on trial, or what was
     /// gone back to, or the policy is wrong. Returns whether there is something to load.
-    fn refresh_lists(&mut self, read: &Result<Reading, String>) -> bool {
+    fn refresh_lists(&mut self, read: &Result<Reading, Rejection>) -> bool {
         let entry = match (&self.belief.wanted, read) {
             (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
             (Some(wanted), _) => wanted.kept.entry.clone(),
@@ -101,7 +94,7 @@ impl Agent {
             return false;
         };
         let ready = self.read_patiently(|files| prepare_stored(&text, files));
-        let ready = ready.map_err(|why| why.text.trim_end().to_owned());
+        let ready = ready.map_err(Rejection::NotReady);
         let read_digest = self.belief.read_digest.clone();
         let warnings = std::mem::take(&mut self.outcome.warnings);
         let changed = ready.and_then(|ready| self.accept_host(ready));
@@ -114,9 +107,13 @@ impl Agent {
     }
 
     /// Accepts a policy that was read, or not. [`Reading::Take`] if there is something to load.
-    fn accept(&mut self, ready: Ready) -> Result<Reading, String> {
+    fn accept(&mut self, ready: Ready) -> Result<Reading, Rejection> {
         let wish = self.wish.take();
         let refused = self.state.refused();
+        let locked_out = match wish {
+            Some(_) => None,
+            None => lockout::check(&ready.ruleset, &Caller::anybody()).err(),
+        };
         let situation = Situation {
             wanted: self
                 .belief
@@ -127,8 +124,7 @@ impl Agent {
             refused: refused.as_deref(),
             read: self.belief.read_digest.as_deref(),
             is_asked: wish.is_some(),
-            locks_out: wish.is_none()
-                && lockout::check(&ready.ruleset, &Caller::anybody()).is_err(),
+            locks_out: locked_out.is_some(),
         };
         let was_wrong = self.reconcile.policy_error.is_some();
         match keep::judge(situation, &ready.digest) {
@@ -146,16 +142,10 @@ impl Agent {
                 Ok(Reading::Later)
             }
             Reading::PassedOver => Ok(Reading::PassedOver),
-            Reading::Refused => Err(format!(
-                "{} was rolled back; it is applied again when its text changes, or with `peerwall reload`",
-                self.options.policy.display()
-            )),
+            Reading::Refused => Err(Rejection::RolledBack(self.options.policy.clone())),
             Reading::LocksOut => {
-                let why = lockout::check(&ready.ruleset, &Caller::anybody());
-                Err(format!(
-                    "{}; `peerwall reload --force` takes it all the same",
-                    why.err().unwrap_or_default()
-                ))
+                let why = locked_out.unwrap_or(LockedOut::Everybody(Vec::new()));
+                Err(Rejection::LocksOutEverybody(why))
             }
             Reading::Take => {
                 let digest = ready.digest.clone();
@@ -169,7 +159,7 @@ impl Agent {
     /// The policy is the same text, but means another ruleset on this host now: a list, a route, an
     /// address or a neighbour changed. It is no other policy, so it is not in the history again. Whether there is
     /// something to put in force.
-    fn accept_host(&mut self, ready: Ready) -> Result<bool, String> {
+    fn accept_host(&mut self, ready: Ready) -> Result<bool, Rejection> {
         let digest = ready.digest.clone();
         let told = counts(&ready.policy);
         let is_same = |wanted: &Wanted| {
@@ -199,7 +189,7 @@ impl Agent {
     }
 
     /// Wants what a policy says.
-    fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), String> {
+    fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), Rejection> {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, &wish.caller)?;
         }
@@ -217,7 +207,7 @@ impl Agent {
 
     /// What comes before a policy is put in force: who may have written it, what it warns of, which backend, and
     /// what to follow.
-    pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, String> {
+    pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, Rejection> {
         if self.options.secure {
             ready.check_permissions()?;
         }
@@ -232,8 +222,7 @@ impl Agent {
             log::warn!("{warning}");
             self.outcome.warnings.push(warning);
         }
-        self.choose_backend(ready.policy.options.backend)
-            .map_err(|err| err.to_string())?;
+        self.choose_backend(ready.policy.options.backend)?;
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!("what was discovered is not known after a restart: {err}");

@@ -64,11 +64,11 @@ impl Agent {
     /// What is answered to who wished for a policy.
     pub(super) fn tell_outcome(&mut self) -> Answer {
         match (self.outcome.read.take(), self.outcome.converged.take()) {
-            (Some(Err(why)), _) => refused(&why),
+            (Some(Err(why)), _) => refused(&why.to_string()),
             (_, Some(Err(why))) => Answer::new(
                 control::Outcome::Trouble,
                 format!("error: {why}"),
-                json!({"error": why}),
+                json!({"error": why.to_string()}),
             ),
             (_, converged) => {
                 let change = converged.and_then(Result::ok).flatten();

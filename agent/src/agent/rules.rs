@@ -119,9 +119,10 @@ impl Agent {
                 if self.reconcile.last_error.as_deref() != Some(&err.to_string()) {
                     log::error!("the rules are not what they should be: {err}");
                 }
-                self.outcome.converged = Some(Err(err.to_string()));
+                let why = err.to_string();
+                self.outcome.converged = Some(Err(err));
                 Input::Converged(Err(Failure {
-                    why: err.to_string(),
+                    why,
                     is_open: self.backend.is_loaded() != Some(true),
                 }))
             }

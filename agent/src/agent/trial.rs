@@ -8,6 +8,7 @@ use peerwall_core::agent::reconcile::Input;
 use serde_json::{Value, json};
 
 use super::beliefs::{Outcome, Unsaved, Wanted};
+use super::error::Rejection;
 use super::requests::refused;
 use super::{Agent, RETRY_TRIAL};
 use crate::connections::revocation;
@@ -24,11 +25,6 @@ use crate::trial::{Keeper, Loader, locked};
 
 /// How many times an agent that is stopped tries to go back.
 const STOP_TRIES: u32 = 10;
-/// What is said to who wants to confirm what is there.
-const NOTHING_TO_CONFIRM: &str = "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`";
-
-/// The same where it came to be in force without anybody's asking.
-const NOTHING_TO_CONFIRM_FOLLOWED: &str = "this policy is in force already: the agent applies a changed policy automatically. To test a change first, edit a copy and use `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; `peerwall rollback` goes back";
 
 impl Loader for Agent {
     /// What cannot be loaded is not wanted any more: what was before goes on.
@@ -43,14 +39,15 @@ impl Loader for Agent {
         let Some(Err(why)) = &self.outcome.converged else {
             return Ok(());
         };
+        let why = why.clone();
         let fault = Fault {
             is_passing: true,
-            ..Fault::new(why.clone())
+            ..Fault::new(why.to_string())
         };
         self.belief.wanted = old;
         if self.belief.wanted.is_some() {
             self.feed(Input::Wanted);
-            self.outcome.converged = Some(Err(fault.text.clone()));
+            self.outcome.converged = Some(Err(why));
         }
         Err(fault)
     }
@@ -198,7 +195,7 @@ impl Agent {
     pub(super) fn try_out(&mut self, policy: &Path, wish: Wish, seconds: u64) -> Answer {
         self.outcome = Outcome::of(&wish);
         let files = FileSystem::default();
-        let ready = prepare(policy, &files).map_err(|why| why.text.trim_end().to_owned());
+        let ready = prepare(policy, &files).map_err(Rejection::NotReady);
         let result = ready.and_then(|ready| self.begin_trial(policy, ready, &wish, seconds));
         match result {
             Ok(()) => {
@@ -206,7 +203,7 @@ impl Agent {
                 answer.text = format!("{}\n{}", answer.text, tried(seconds));
                 answer
             }
-            Err(why) => refused(&why),
+            Err(why) => refused(&why.to_string()),
         }
     }
 
@@ -216,18 +213,17 @@ impl Agent {
         ready: Ready,
         wish: &Wish,
         seconds: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Rejection> {
         let in_force = self
             .belief
             .wanted
             .as_ref()
             .map(|wanted| &wanted.kept.entry.digest);
         if self.belief.pending.is_none() && in_force == Some(&ready.digest) {
-            let why = match self.options.follow {
-                true => NOTHING_TO_CONFIRM_FOLLOWED,
-                false => NOTHING_TO_CONFIRM,
-            };
-            return Err(why.to_owned());
+            return Err(match self.options.follow {
+                true => Rejection::InForceByFollowing,
+                false => Rejection::InForce,
+            });
         }
         if !wish.force {
             crate::host::lockout::check(&ready.ruleset, &wish.caller)?;
@@ -249,7 +245,7 @@ impl Agent {
             Ok(trial) => self.belief.pending = Some(trial),
             Err(refusal) => {
                 self.belief.is_trial = was_trial;
-                return Err(refusal.to_string());
+                return Err(refusal.into());
             }
         }
         if let Some(wanted) = &mut self.belief.wanted {
@@ -264,8 +260,8 @@ impl Agent {
     /// What a trial goes back to.
     ///
     /// # Errors
-    /// If that cannot be told.
-    fn before(&mut self, cut: bool) -> Result<Before, String> {
+    /// [`Rejection::NoWayBack`] if that cannot be read.
+    fn before(&mut self, cut: bool) -> Result<Before, Rejection> {
         let by_iptables = self.backend.is_iptables();
         Ok(match &self.belief.wanted {
             Some(wanted) => Before {
@@ -276,8 +272,7 @@ impl Agent {
             },
             None => {
                 let seen = self.backend.observe();
-                let seen =
-                    seen.ok_or("what is in force cannot be read, so a trial could not go back")?;
+                let seen = seen.ok_or(Rejection::NoWayBack)?;
                 Before {
                     entry: None,
                     ruleset: seen.table.and_then(|table| table.ruleset()),

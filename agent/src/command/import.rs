@@ -16,7 +16,7 @@ use crate::secure_file::{TEXT_MAX_BYTES, plain};
 
 pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let files = match args.live {
-        true => iptables::live().map_err(|err| err.to_string()),
+        true => iptables::live().map_err(InputError::from),
         false => read(args),
     };
     let files = match files {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     }
 }
 
-fn read(args: &ImportArgs) -> Result<Vec<File>, String> {
+fn read(args: &ImportArgs) -> Result<Vec<File>, InputError> {
     let known = |family| move |path: &PathBuf| (path.clone(), Some(family));
     let named = args.files.iter().map(|path| (path.clone(), None));
     let v4 = args.v4.iter().map(known(Family::V4));
@@ -67,14 +67,34 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, String> {
         .collect()
 }
 
-fn stdin() -> Result<String, String> {
-    all(std::io::stdin().lock()).map_err(|err| format!("cannot read standard input: {err}"))
+/// Input that cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum InputError {
+    /// A file, or standard input.
+    #[error("cannot read {what}: {}", plain(.source))]
+    Unreadable {
+        what: String,
+        source: std::io::Error,
+    },
+    /// The live rules.
+    #[error(transparent)]
+    Live(#[from] iptables::IptablesError),
+}
+
+fn stdin() -> Result<String, InputError> {
+    all(std::io::stdin().lock()).map_err(|source| InputError::Unreadable {
+        what: "standard input".into(),
+        source,
+    })
 }
 
 /// Reads a file, or a pipe: `peerwall import <(iptables-save)`.
-fn text(path: &Path) -> Result<String, String> {
+fn text(path: &Path) -> Result<String, InputError> {
     let text = std::fs::File::open(path).and_then(all);
-    text.map_err(|err| format!("cannot read {}: {}", path.display(), plain(&err)))
+    text.map_err(|source| InputError::Unreadable {
+        what: path.display().to_string(),
+        source,
+    })
 }
 
 fn all(from: impl std::io::Read) -> std::io::Result<String> {

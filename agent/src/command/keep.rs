@@ -13,7 +13,7 @@ use crate::connections::revocation;
 use crate::connections::{Change, Connections};
 use crate::control::{self, Answer, Command, Outcome, Wish};
 use crate::host::caller::Caller;
-use crate::host::lockout;
+use crate::host::lockout::{self, LockedOut};
 use crate::kernel::netlink::NetlinkError;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
@@ -110,7 +110,7 @@ pub(super) fn rollback(output: &Output) -> u8 {
 }
 
 /// Before anything is changed: whether the caller could come back.
-pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result<(), String> {
+pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result<(), LockedOut> {
     match args.force {
         true => Ok(()),
         false => lockout::check(&ready.ruleset, caller),

@@ -342,9 +342,9 @@ impl Iptables {
             return Ok(IpSets::new());
         }
         let text = run("ipset", &["save"], None)?;
-        ipset::parse(&text).map_err(|line| IptablesError::Tool {
+        ipset::parse(&text).map_err(|err| IptablesError::Tool {
             tool: "ipset".into(),
-            said: format!("cannot read `{line}`"),
+            said: err.to_string(),
         })
     }
 

@@ -43,17 +43,19 @@ static ASKED: OnceLock<PathBuf> = OnceLock::new();
 /// Looks for programs in this directory alone. The command line says so once, before anything is run.
 ///
 /// # Errors
-/// A sentence, if it is not the absolute path of a directory.
-pub fn look_in(folder: &Path) -> Result<(), String> {
+/// [`NotADirectory`] if it is not the absolute path of a directory.
+pub fn look_in(folder: &Path) -> Result<(), NotADirectory> {
     if !folder.is_absolute() || !folder.is_dir() {
-        return Err(format!(
-            "--iptables {}: not the absolute path of a directory",
-            folder.display()
-        ));
+        return Err(NotADirectory(folder.to_owned()));
     }
     let _ = ASKED.set(folder.to_owned());
     Ok(())
 }
+
+/// The argument of `--iptables` is not the absolute path of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--iptables {}: not the absolute path of a directory", .0.display())]
+pub struct NotADirectory(PathBuf);
 
 /// The directory of `--iptables`, for processes that are started by this one.
 pub fn asked() -> Option<&'static Path> {

@@ -59,10 +59,15 @@ impl Ssh {
     }
 }
 
-impl FromStr for Ssh {
-    type Err = String;
+/// A text that is not an `SSH_CONNECTION`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an SSH_CONNECTION")]
+pub struct ParseSshError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Ssh {
+    type Err = ParseSshError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSshError> {
         let read = || {
             let words: Vec<&str> = text.split_whitespace().collect();
             let [client, client_port, server, server_port] = words[..] else {
@@ -82,14 +87,14 @@ impl FromStr for Ssh {
                 server_port: server_port.parse().ok()?,
             })
         };
-        read().ok_or_else(|| format!("`{text}` is not an SSH_CONNECTION"))
+        read().ok_or_else(|| ParseSshError(text.to_owned()))
     }
 }
 
 impl TryFrom<String> for Ssh {
-    type Error = String;
+    type Error = ParseSshError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseSshError> {
         text.parse()
     }
 }

@@ -1,6 +1,7 @@
 //! Whether the caller could open the same ssh connection again.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use peerwall_core::net::packet::{Hook, Transport, Verdict};
 use peerwall_core::net::port::TCP;
@@ -16,27 +17,64 @@ use crate::kernel::routes::Routes;
 /// one may be the caller's, that it would accept one of them.
 ///
 /// # Errors
-/// A sentence that says that it would not, why, and what to do.
-pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), String> {
+/// [`LockedOut`] if it would not.
+pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), LockedOut> {
     let mut host = Host::new();
     if let Some(ssh) = &caller.ssh {
-        return host.admits(ruleset, ssh).map_err(|why| {
-            format!(
-                "this policy would not let you in again: {why}; add an allow for it, or use --force"
-            )
-        });
+        return match host.refusal(ruleset, ssh) {
+            None => Ok(()),
+            Some(why) => Err(LockedOut::Caller(why)),
+        };
     }
-    let refused: Result<Vec<String>, ()> = caller
-        .maybe
-        .iter()
-        .map(|ssh| host.admits(ruleset, ssh).err().ok_or(()))
-        .collect();
+    let possible = caller.maybe.iter();
+    let refused: Option<Vec<Refused>> = possible.map(|ssh| host.refusal(ruleset, ssh)).collect();
     match refused {
-        Ok(list) if !list.is_empty() => Err(format!(
-            "this policy would block every current ssh session to this host, probably including yours: {}; add an allow, or use --force",
-            list.join("; ")
-        )),
+        Some(all) if !all.is_empty() => Err(LockedOut::Everybody(all)),
         _ => Ok(()),
+    }
+}
+
+/// Why a ruleset is not loaded: ssh sessions to this host could not be opened again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LockedOut {
+    /// The caller's own session.
+    #[error("this policy would not let you in again: {0}; add an allow for it, or use --force")]
+    Caller(Refused),
+    /// Every session, one of which is probably the caller's.
+    #[error(
+        "this policy would block every current ssh session to this host, probably including yours: {}; add an allow, or use --force",
+        list(.0)
+    )]
+    Everybody(Vec<Refused>),
+}
+
+fn list(refused: &[Refused]) -> String {
+    let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    refused.join("; ")
+}
+
+/// A connection that a ruleset refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    source: IpAddr,
+    /// The port that the client dialled, and the server's own if it is another.
+    dialled: String,
+    interface: String,
+    verdict: Verdict,
+    reason: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a new connection from {} to {} by {} would meet {}",
+            self.source, self.dialled, self.interface, self.verdict
+        )?;
+        match &self.reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -57,32 +95,32 @@ impl Host {
         }
     }
 
-    /// Whether this connection would be accepted by every interface that it may arrive by.
-    fn admits(&mut self, ruleset: &Ruleset, ssh: &Ssh) -> Result<(), String> {
+    /// Returns how the connection would be refused by one of the interfaces that it may arrive by; `None` if it would
+    /// be accepted.
+    fn refusal(&mut self, ruleset: &Ruleset, ssh: &Ssh) -> Option<Refused> {
         let tracked = self.tracked(ssh);
         let is_here = self.place.has(ssh.server);
         let hook = match (is_here, &tracked) {
             (true, _) => Hook::Input,
             (false, Some(_)) => Hook::Forward,
             // The server is in another network namespace.
-            (false, None) => return Ok(()),
+            (false, None) => return None,
         };
         let connection = tracked.unwrap_or_else(|| untracked(ssh));
         for interface in self.ways(ssh, is_here) {
             let packet = revoke::first_packet(&self.place, hook, &interface, &connection);
             let walk = ruleset.eval(&packet);
             if walk.verdict != Verdict::Accept {
-                let reason = walk.reason();
-                let why = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-                return Err(format!(
-                    "a new connection from {} to {} by {interface} would meet {}{why}",
-                    connection.source,
-                    dialled(&connection),
-                    walk.verdict
-                ));
+                return Some(Refused {
+                    source: connection.source,
+                    dialled: dialled(&connection),
+                    reason: walk.reason().map(|reason| reason.to_string()),
+                    verdict: walk.verdict,
+                    interface,
+                });
             }
         }
-        Ok(())
+        None
     }
 
     /// The connection as conntrack has it: with the port that the client dialled, where another one was

@@ -3,6 +3,7 @@
 pub mod files;
 pub mod text;
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::path::Path;
 
@@ -46,7 +47,7 @@ pub struct Ready {
 }
 
 /// Why there is no [`Ready`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotReady {
     /// What is wrong with the policy; empty if it could not even be read.
     pub diagnostics: Vec<JsonDiagnostic>,
@@ -59,6 +60,19 @@ pub struct NotReady {
     /// succeed later.
     pub is_passing: bool,
 }
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
+impl std::error::Error for NotReady {}
+
+/// Users other than root could have written a policy. Holds a sentence for each file, link and directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {SECURE}", .0.join("; "))]
+pub struct Insecure(Vec<String>);
 
 /// Reads, compiles and tests a policy.
 ///
@@ -182,11 +196,11 @@ impl Ready {
     /// Whether only root, or the user who runs this, can have written the policy.
     ///
     /// # Errors
-    /// A sentence that names every file, link and directory that others can write.
-    pub fn check_permissions(&self) -> Result<(), String> {
+    /// [`Insecure`] with every file, link and directory that others can write.
+    pub fn check_permissions(&self) -> Result<(), Insecure> {
         match self.doubts[..] {
             [] => Ok(()),
-            _ => Err(format!("{}: {SECURE}", self.doubts.join("; "))),
+            _ => Err(Insecure(self.doubts.clone())),
         }
     }
 

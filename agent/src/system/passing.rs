@@ -46,17 +46,30 @@ pub fn survive(errno: i32) -> bool {
 /// # Errors
 /// Any other error, or the last one.
 pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = 1;
-    loop {
+    let call = || loop {
         match call() {
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) if is_passing_io(&err) && tries < TRIES => {
-                tries += 1;
-                thread::sleep(PAUSE);
-            }
+            result => return result,
+        }
+    };
+    retry(call, is_passing_io)
+}
+
+/// Repeats a call while `passes` says so of its error, with a pause between attempts, at most ten times.
+///
+/// # Errors
+/// Any other error, or the last one.
+pub fn retry<T, E>(
+    mut call: impl FnMut() -> Result<T, E>,
+    passes: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    for _ in 1..TRIES {
+        match call() {
+            Err(err) if passes(&err) => thread::sleep(PAUSE),
             result => return result,
         }
     }
+    call()
 }
 
 /// Repeats a call whatever its error is, with a pause between attempts, at most ten times: for what is lost if it is
@@ -64,14 +77,8 @@ pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 ///
 /// # Errors
 /// The last one.
-pub fn insist<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    for _ in 1..TRIES {
-        if let Ok(done) = call() {
-            return Ok(done);
-        }
-        thread::sleep(PAUSE);
-    }
-    call()
+pub fn insist<T>(call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    retry(call, |_| true)
 }
 
 #[cfg(test)]

@@ -66,8 +66,10 @@ pub enum Input {
     Files,
     /// Somebody wants the policy read now.
     Reload,
-    /// What came of [`Action::Read`].
-    Read(Result<(), String>),
+    /// [`Action::Read`] found a policy to put in force.
+    Accepted,
+    /// [`Action::Read`] found a policy that is not put in force, for this reason.
+    Rejected(String),
     /// Something else is wanted, though the policy is what it was.
     Wanted,
     /// The result of [`Action::Converge`]: whether anything had to be sent.
@@ -214,7 +216,12 @@ impl Reconcile {
                 self.look_soon(now, Why::Repair(Vec::new()));
             }
             Input::Lost => self.look_soon(now, Why::Resync),
-            Input::Read(result) => self.read(now, result),
+            Input::Accepted => {
+                self.policy_error = None;
+                self.want(now);
+            }
+            // The next change of a file is the next try.
+            Input::Rejected(why) => self.policy_error = Some(why),
             Input::Wanted => self.want(now),
             Input::Converged(result) => self.converged(now, result),
             Input::Tick => {}
@@ -225,17 +232,6 @@ impl Reconcile {
     fn forget_files(&mut self) {
         self.read_due = None;
         self.files_since = None;
-    }
-
-    fn read(&mut self, now: Time, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.policy_error = None;
-                self.want(now);
-            }
-            // The next change of a file is the next try.
-            Err(why) => self.policy_error = Some(why),
-        }
     }
 
     fn want(&mut self, now: Time) {

@@ -4,7 +4,7 @@
 //! prefix of length 0 in `hash:net`, so it is written as its two halves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
 use peerwall_proto::ipset::{Line, line};
@@ -88,11 +88,23 @@ fn halves(net: IpNet) -> Vec<IpNet> {
     }
 }
 
+/// A line of `ipset save` about one of our sets that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableLine(pub String);
+
+impl fmt::Display for UnreadableLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot read `{}`", self.0)
+    }
+}
+
+impl std::error::Error for UnreadableLine {}
+
 /// Reads our sets from the output of `ipset save`, skipping all others.
 ///
 /// # Errors
-/// The line of ours that cannot be read.
-pub fn parse(text: &str) -> Result<IpSets, String> {
+/// [`UnreadableLine`] if one of ours cannot be read.
+pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
     let mut sets = IpSets::new();
     for text in text.lines() {
         match line(text) {
@@ -112,7 +124,7 @@ pub fn parse(text: &str) -> Result<IpSets, String> {
             Line::Add { name, element, .. } if name.starts_with(OURS) => {
                 match (sets.get_mut(name), net(element)) {
                     (Some(set), Some(net)) => set.elements.insert(net),
-                    _ => return Err(text.to_owned()),
+                    _ => return Err(UnreadableLine(text.to_owned())),
                 };
             }
             Line::Create { .. } | Line::Add { .. } | Line::Other => {}

@@ -9,7 +9,9 @@ use peerwall_proto::nf_tables::userdata;
 
 use crate::nft::expr;
 use crate::nft::lower::key_value;
-use crate::nft::observed::{Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
+use crate::nft::observed::{
+    Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable, Unrecognized,
+};
 use crate::ruleset::{
     Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
 };
@@ -241,20 +243,23 @@ fn lift_chain(chain: &nft::Chain, rules: &[nft::Rule]) -> SeenChain {
     }
 }
 
-fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, String> {
+fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, Unrecognized> {
     let Some(hook) = &chain.hook else {
         return Ok(None);
     };
     let kind = chain.kind.as_deref().unwrap_or_default();
     if kind != "filter" {
-        return Err(format!("its type is {kind}"));
+        return Err(Unrecognized(format!("chain of type {kind}")));
     }
     let number = hook.0.hooknum;
     let hook_known = match number {
         Some(nft::NF_INET_PRE_ROUTING) => ChainHook::Prerouting,
         Some(nft::NF_INET_LOCAL_IN) => ChainHook::Input,
         Some(nft::NF_INET_FORWARD) => ChainHook::Forward,
-        _ => return Err(format!("its hook is number {}", number.unwrap_or(u32::MAX))),
+        _ => {
+            let number = number.unwrap_or(u32::MAX);
+            return Err(Unrecognized(format!("hook number {number}")));
+        }
     };
     let policy = match chain.policy {
         Some(nft::NF_DROP) => ChainPolicy::Drop,
@@ -270,7 +275,7 @@ fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, String> {
 fn lift_rule(rule: &nft::Rule) -> SeenRule {
     let exprs = rule.exprs.as_deref().unwrap_or_default();
     let lifted = match rule.compat {
-        Some(_) => Err("it is an xtables rule".to_owned()),
+        Some(_) => Err(Unrecognized("an xtables rule".to_owned())),
         None => expr::read_rule(exprs).map(|mut lifted| {
             lifted.comment = rule.userdata.as_deref().and_then(userdata::find_comment);
             lifted

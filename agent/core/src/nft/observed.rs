@@ -1,6 +1,7 @@
 //! What was found: the table as it is, with what the kernel adds to it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::ruleset::{Base, Chain, Rule, Ruleset, Set};
 
@@ -60,13 +61,25 @@ pub enum SeenSet {
     Strange,
 }
 
+/// Why something in the kernel is not in the words of a ruleset: another program wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unrecognized(pub String);
+
+impl fmt::Display for Unrecognized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unrecognized {}
+
 /// A chain as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenChain {
     /// Its name.
     pub name: String,
     /// Where packets enter it, or why that cannot be said in our words.
-    pub base: Result<Option<Base>, String>,
+    pub base: Result<Option<Base>, Unrecognized>,
     /// Its rules with their handles, in order.
     pub rules: Vec<SeenRule>,
 }
@@ -77,7 +90,7 @@ pub struct SeenRule {
     /// The kernel's number for it, unique in the table.
     pub handle: u64,
     /// The rule, or why it is none of ours.
-    pub rule: Result<Rule, String>,
+    pub rule: Result<Rule, Unrecognized>,
 }
 
 impl SeenTable {

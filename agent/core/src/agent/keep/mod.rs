@@ -49,9 +49,9 @@ pub struct Fault {
 
 impl Fault {
     /// One that changed nothing and will not pass.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl ToString) -> Self {
         Self {
-            text: text.into(),
+            text: text.to_string(),
             is_passing: false,
             is_unknown: false,
             is_lack: false,

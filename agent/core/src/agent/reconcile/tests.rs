@@ -18,7 +18,7 @@ fn started() -> Reconcile {
     let mut reconcile = Reconcile::new(None);
     assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
     assert_eq!(
-        reconcile.step(ms(0), Input::Read(Ok(()))),
+        reconcile.step(ms(0), Input::Accepted),
         Some(Action::Converge(Why::Start))
     );
     assert_eq!(reconcile.step(ms(0), Input::Converged(Ok(true))), None);
@@ -52,7 +52,7 @@ fn a_change_is_repaired_at_once_and_its_author_named() {
 fn what_is_wanted_meanwhile_does_not_make_a_bad_policy_good() {
     let mut reconcile = started();
     assert_eq!(reconcile.step(ms(5), Input::Reload), Some(Action::Read));
-    assert_eq!(reconcile.step(ms(5), Input::Read(Err("bad".into()))), None);
+    assert_eq!(reconcile.step(ms(5), Input::Rejected("bad".into())), None);
     let action = reconcile.step(ms(6), Input::Wanted);
     assert_eq!(action, Some(Action::Converge(Why::Policy)));
     assert_eq!(reconcile.policy_error.as_deref(), Some("bad"));
@@ -115,7 +115,7 @@ fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
     let mut reconcile = started();
     assert_eq!(reconcile.step(ms(1), Input::Reload), Some(Action::Read));
     assert_eq!(
-        reconcile.step(ms(2), Input::Read(Err("line 3".into()))),
+        reconcile.step(ms(2), Input::Rejected("line 3".into())),
         None
     );
     assert_eq!(reconcile.policy_error.as_deref(), Some("line 3"));
@@ -137,7 +137,7 @@ fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
         Some(Action::Read)
     );
     assert_eq!(
-        reconcile.step(ms(200), Input::Read(Ok(()))),
+        reconcile.step(ms(200), Input::Accepted),
         Some(Action::Converge(Why::Policy))
     );
     assert_eq!(reconcile.policy_error, None);
@@ -201,7 +201,7 @@ fn lost_events_mean_looking_again_and_where_there_are_none_it_looks_by_itself() 
     );
     let mut polling = Reconcile::new(Some(ms(10_000)));
     polling.step(ms(0), Input::Start);
-    polling.step(ms(0), Input::Read(Ok(())));
+    polling.step(ms(0), Input::Accepted);
     polling.step(ms(1), Input::Converged(Ok(true)));
     assert_eq!(polling.deadline(), Some(ms(10_001)));
     assert_eq!(
@@ -229,7 +229,7 @@ fn without_a_policy_nothing_is_made_of_the_rules() {
     let mut reconcile = Reconcile::new(None);
     assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
     assert_eq!(
-        reconcile.step(ms(0), Input::Read(Err("not there".into()))),
+        reconcile.step(ms(0), Input::Rejected("not there".into())),
         None
     );
     assert_eq!(reconcile.step(ms(1), Input::Touched(None)), None);
@@ -267,7 +267,7 @@ fn it_never_stops_while_something_is_wrong() {
             for _ in 0..4 {
                 action = match action {
                     None => break,
-                    Some(Action::Read) => reconcile.step(now, Input::Read(if works { Ok(()) } else { Err("bad".into()) })),
+                    Some(Action::Read) => reconcile.step(now, if works { Input::Accepted } else { Input::Rejected("bad".into()) }),
                     Some(Action::Converge(_)) => {
                         broken &= !works;
                         reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err(failure(false)) }))

@@ -21,6 +21,9 @@ use rule::Written;
 /// without the NUL), in bytes.
 const CHAIN_MAX_BYTES: usize = 28;
 
+/// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
+const LOG_PREFIX_MAX_BYTES: usize = 63;
+
 /// A rule that iptables cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
@@ -29,7 +32,37 @@ pub struct Unsupported {
     /// Position of the rule in it.
     pub rule: usize,
     /// What cannot be expressed, and what to do instead.
-    pub why: String,
+    pub why: Inexpressible,
+}
+
+/// A part of a rule that iptables cannot express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inexpressible {
+    /// ICMP type 255, which iptables takes for every type.
+    IcmpType255,
+    /// The route back to the source, which iptables can check in PREROUTING only.
+    ReversePath,
+    /// A log prefix of more than [`LOG_PREFIX_MAX_BYTES`].
+    LogPrefix(String),
+}
+
+impl fmt::Display for Inexpressible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IcmpType255 => f.write_str(
+                "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables",
+            ),
+            Self::ReversePath => f.write_str(
+                "iptables cannot check the route back to the source in INPUT and FORWARD; \
+                 give this overlay a backend with a tunnel, or use nftables",
+            ),
+            Self::LogPrefix(prefix) => write!(
+                f,
+                "the log prefix `{prefix}` is longer than the {LOG_PREFIX_MAX_BYTES} bytes that iptables allows; \
+                 give [log] denied a shorter one"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Unsupported {

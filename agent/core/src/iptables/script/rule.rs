@@ -1,6 +1,6 @@
 //! A rule of the ruleset as rules of iptables.
 
-use super::Writer;
+use super::{Inexpressible, LOG_PREFIX_MAX_BYTES, Writer};
 use crate::iptables::ipset;
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -9,15 +9,17 @@ use crate::net::protocol;
 use crate::ruleset::render::{self, quoted};
 use crate::ruleset::{Action, Element, IcmpKinds, LABEL_BIT, Match, Meter, Ports, Rule};
 
-/// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
-const LOG_PREFIX_MAX_BYTES: usize = 63;
-
 /// Slots of one multiport match; a range takes two (`XT_MULTI_PORTS`).
 const MULTIPORT_SLOTS: usize = 15;
 
 impl Writer<'_> {
     /// Writes the lines of one rule: one for each combination of elements that nftables has in sets.
-    pub(super) fn rule(&self, rule: &Rule, chain: &str, helper: usize) -> Result<Written, String> {
+    pub(super) fn rule(
+        &self,
+        rule: &Rule,
+        chain: &str,
+        helper: usize,
+    ) -> Result<Written, Inexpressible> {
         let mut written = Written::default();
         let family = rule.matches.iter().find_map(Match::family);
         if family.is_some_and(|family| family != self.family) {
@@ -54,10 +56,13 @@ impl Writer<'_> {
         condition: &Match,
         protocol: Option<u8>,
         negated: usize,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, Inexpressible> {
         let one = |text: String| Ok(vec![text]);
         match condition {
-            Match::CtState(states) => one(format!("-m conntrack --ctstate {}", states.names().join(",").to_ascii_uppercase())),
+            Match::CtState(states) => one(format!(
+                "-m conntrack --ctstate {}",
+                states.names().join(",").to_ascii_uppercase()
+            )),
             Match::Dnat => one("-m conntrack --ctstate DNAT".into()),
             Match::NotDnat => one("-m conntrack ! --ctstate DNAT".into()),
             Match::DialledHere => one(format!("-m connlabel --label {LABEL_BIT}")),
@@ -70,14 +75,14 @@ impl Writer<'_> {
             Match::DestinationIn { set, .. } if self.is_ipset(set) => {
                 one(format!("-m set --match-set {} dst", ipset::name(set)))
             }
-            Match::DestinationIn { set, .. } => Ok(self.elements(set, "-d ", |set, each| {
-                render::value(set.key, each)
-            })),
-            Match::DialledAddress { set, .. } => {
-                Ok(self.elements(set, "-m conntrack --ctorigdst ", |set, each| {
-                    render::value(set.key, each)
-                }))
+            Match::DestinationIn { set, .. } => {
+                Ok(self.elements(set, "-d ", |set, each| render::value(set.key, each)))
             }
+            Match::DialledAddress { set, .. } => Ok(self.elements(
+                set,
+                "-m conntrack --ctorigdst ",
+                |set, each| render::value(set.key, each),
+            )),
             Match::TcpSyn => one("-m tcp --tcp-flags FIN,SYN,RST,ACK SYN".into()),
             Match::Ttl(limit) => one(format!("-m ttl --ttl-eq {limit}")),
             Match::Loopback => one("-i lo".into()),
@@ -91,18 +96,22 @@ impl Writer<'_> {
             Match::Source { set, .. } if self.is_ipset(set) => {
                 one(format!("-m set --match-set {} src", ipset::name(set)))
             }
-            Match::Source { set, .. } => Ok(self.elements(set, "-s ", |set, each| {
-                render::value(set.key, each)
-            })),
+            Match::Source { set, .. } => {
+                Ok(self.elements(set, "-s ", |set, each| render::value(set.key, each)))
+            }
             Match::Destination(net) => one(format!("-d {net}")),
             Match::Protocol(number) => one(format!("-p {}", protocol_name(*number))),
-            Match::SourcePort(Ports::Range(range)) => {
-                one(format!("-m {} --sport {}", protocol_module(protocol), colon(*range)))
-            }
+            Match::SourcePort(Ports::Range(range)) => one(format!(
+                "-m {} --sport {}",
+                protocol_module(protocol),
+                colon(*range)
+            )),
             Match::SourcePort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--sports")),
-            Match::DestinationPort(Ports::Range(range)) => {
-                one(format!("-m {} --dport {}", protocol_module(protocol), colon(*range)))
-            }
+            Match::DestinationPort(Ports::Range(range)) => one(format!(
+                "-m {} --dport {}",
+                protocol_module(protocol),
+                colon(*range)
+            )),
             Match::DestinationPort(Ports::Set(set)) => Ok(multiport(&self.ranges(set), "--dports")),
             Match::DialledPort(ports) => {
                 let number = protocol.unwrap_or(0);
@@ -111,15 +120,16 @@ impl Writer<'_> {
                     Ports::Set(set) => self.ranges(set),
                 };
                 let dialled = |range: &PortRange| {
-                    format!("-m conntrack --ctproto {number} --ctorigdstport {}", colon(*range))
+                    format!(
+                        "-m conntrack --ctproto {number} --ctorigdstport {}",
+                        colon(*range)
+                    )
                 };
                 Ok(ranges.iter().map(dialled).collect())
             }
             Match::Icmp(kinds) => self.icmp(kinds),
             Match::HopLimit(limit) => one(format!("-m hl --hl-eq {limit}")),
-            Match::ReversePath { .. } => Err(
-                "iptables cannot ask for the way back in INPUT and FORWARD; give this overlay a backend with a tunnel, or use nftables".into(),
-            ),
+            Match::ReversePath { .. } => Err(Inexpressible::ReversePath),
         }
     }
 
@@ -157,7 +167,7 @@ impl Writer<'_> {
             .collect()
     }
 
-    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, String> {
+    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, Inexpressible> {
         let before = match self.family {
             Family::V4 => "-m icmp --icmp-type ",
             Family::V6 => "-m icmp6 --icmpv6-type ",
@@ -168,15 +178,13 @@ impl Writer<'_> {
         };
         // `icmp_match()` in net/netfilter/xt_tcpudp.c and its predecessors take 255 for every type.
         match found.iter().any(|text| text.ends_with(" 255")) {
-            true => Err(
-                "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables".into(),
-            ),
+            true => Err(Inexpressible::IcmpType255),
             false => Ok(found),
         }
     }
 
     /// Writes everything after the matches.
-    fn end(&self, rule: &Rule) -> Result<String, String> {
+    fn end(&self, rule: &Rule) -> Result<String, Inexpressible> {
         let mut words = Vec::new();
         words.extend(rule.meter.as_ref().map(hashlimit));
         if rule.label {
@@ -194,10 +202,7 @@ impl Writer<'_> {
         }
         if let Some(log) = &rule.log {
             if log.prefix.len() > LOG_PREFIX_MAX_BYTES {
-                return Err(format!(
-                    "the log prefix `{}` is longer than the {LOG_PREFIX_MAX_BYTES} bytes that iptables has for it; give [log] denied a shorter one",
-                    log.prefix
-                ));
+                return Err(Inexpressible::LogPrefix(log.prefix.clone()));
             }
             let prefix = quoted(&log.prefix);
             words.push(format!(

@@ -31,21 +31,22 @@ use super::{
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::PortRange;
+use crate::nft::observed::Unrecognized;
 use crate::policy::{Rate, RateUnit};
 use crate::ruleset::{Action, CtStates, IcmpKinds, LogTo, Match, Meter, Ports, Rule};
 
 /// Reads a rule's expressions back.
 ///
 /// # Errors
-/// The name of the first expression that no rule of ours has there.
-pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, String> {
+/// [`Unrecognized`] with the name of the first expression that no rule of ours has there.
+pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, Unrecognized> {
     let mut cursor = Cursor { rest: exprs };
     let mut rule = Rule::default();
     while !cursor.rest.is_empty() {
         let at = cursor.rest[0].name().to_owned();
         cursor
             .step(&mut rule)
-            .ok_or_else(|| format!("its `{at}` is none of ours"))?;
+            .ok_or_else(|| Unrecognized(format!("unknown expression `{at}`")))?;
     }
     Ok(rule)
 }

@@ -85,7 +85,7 @@ impl<'a> Context<'a> {
 
     /// Reads a file that `relative_to` names. A temporary failure makes the whole policy unknown for
     /// now; any other concerns this file only.
-    pub(super) fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, String> {
+    pub(super) fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         match self.files.read(path, relative_to) {
             Ok(mut read) => {
                 self.doubts.append(&mut read.doubts);
@@ -96,14 +96,11 @@ impl<'a> Context<'a> {
     }
 
     /// Returns the reason of a failed read, and records it if it is temporary.
-    pub(super) fn unread(&mut self, err: ReadError) -> String {
-        match err {
-            ReadError::Wrong(why) => why,
-            ReadError::Passing(why) => {
-                self.passing.get_or_insert(why.clone());
-                why
-            }
+    pub(super) fn unread(&mut self, err: ReadError) -> ReadError {
+        if let ReadError::Passing(why) = &err {
+            self.passing.get_or_insert_with(|| why.clone());
         }
+        err
     }
 
     /// Unwraps an answer of the kernel; `None` if it cannot answer at the moment.

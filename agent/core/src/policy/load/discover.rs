@@ -40,7 +40,7 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
         let Text { name, text, .. } = match cx.read(path, &relative_to) {
             Ok(found) => found,
             Err(why) => {
-                wrong.push(Diagnostic::error(place.clone(), why));
+                wrong.push(Diagnostic::error(place.clone(), why.to_string()));
                 continue;
             }
         };

@@ -239,7 +239,7 @@ impl Context<'_> {
             Ok(found) => found,
             Err(why) => {
                 self.error(
-                    Diagnostic::error(named_at.clone(), why)
+                    Diagnostic::error(named_at.clone(), why.to_string())
                         .help("paths are relative to this file"),
                 );
                 return Vec::new();

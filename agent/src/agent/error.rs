@@ -1,0 +1,81 @@
+//! Errors of the agent.
+
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use peerwall_core::agent::keep::Refusal;
+use peerwall_core::backend::BackendError;
+
+use crate::host::lockout::LockedOut;
+use crate::policy_file::{Insecure, NotReady};
+
+/// Why the agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The signal handlers could not be installed.
+    #[error("cannot handle signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The control socket could not be opened, for example because another agent runs.
+    #[error("control socket: {0}")]
+    Control(#[source] io::Error),
+    /// The address of `--metrics-listen` is not usable.
+    #[error("{0}")]
+    Metrics(#[source] io::Error),
+    /// Neither backend is available.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The policy's path could not be made absolute.
+    #[error("the policy's path: {0}")]
+    Path(#[source] io::Error),
+    /// There is no inotify instance left.
+    #[error("inotify: {0}")]
+    Inotify(#[source] Errno),
+    /// `poll` failed.
+    #[error("poll: {0}")]
+    Poll(#[source] Errno),
+}
+
+/// Why a policy was not put in force. The rules are as they were.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Rejection {
+    /// It cannot be read, or has errors.
+    #[error("{}", .0.text.trim_end())]
+    NotReady(#[source] Box<NotReady>),
+    /// Users other than root can write it.
+    #[error(transparent)]
+    Insecure(#[from] Insecure),
+    /// It was rolled back, and its text is the same.
+    #[error(
+        "{} was rolled back; it is applied again when its text changes, or with `peerwall reload`",
+        .0.display()
+    )]
+    RolledBack(PathBuf),
+    /// A request would lock out the client's own session.
+    #[error(transparent)]
+    LockedOut(#[from] LockedOut),
+    /// A changed file would lock out every session.
+    #[error("{0}; `peerwall reload --force` applies it anyway")]
+    LocksOutEverybody(#[source] LockedOut),
+    /// The backend that it names is not available.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// It is in force already, so there is nothing to try.
+    #[error(
+        "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`"
+    )]
+    InForce,
+    /// The same, where the agent put it in force when the file changed.
+    #[error(
+        "this policy is in force already: the agent applies a changed policy automatically. To test a change first, \
+         edit a copy and use `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; \
+         `peerwall rollback` goes back"
+    )]
+    InForceByFollowing,
+    /// A trial could not go back to what is in force.
+    #[error("what is in force cannot be read, so a trial could not go back")]
+    NoWayBack,
+    /// The trial was refused.
+    #[error(transparent)]
+    Trial(#[from] Refusal),
+}
