@@ -4,9 +4,11 @@
 //! neli's `NlSocket` carries the bytes. Its router is not used (no batches, drops extended acks), nor
 //! is its handle's error parser (cannot read capped acks).
 
-use std::fmt;
+mod dump;
+mod error;
+mod requests;
+
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use neli::consts::socket::{Msg, NlFamily};
@@ -14,14 +16,11 @@ use neli::socket::NlSocket;
 use neli::utils::Groups;
 use peerwall_proto::netlink::ack::{self, Ack};
 use peerwall_proto::netlink::attr::DecodeError;
-use peerwall_proto::netlink::message::{
-    Datagram, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_OVERRUN, RawMessage,
-};
+use peerwall_proto::netlink::message::{Datagram, Message, RawMessage};
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
-use peerwall_proto::rtnetlink::List;
-use peerwall_proto::rtnetlink::link::{self, Link};
-use peerwall_proto::rtnetlink::route_lookup::{self, Ask};
-use peerwall_proto::sock_diag;
+
+pub use dump::Disturbance;
+pub use error::{NetlinkError, describe};
 
 use crate::system::passing;
 use crate::system::watchdog;
@@ -32,135 +31,10 @@ const RECEIVE_BYTES: usize = 256 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Room for what is sent, on top of its length: the kernel counts its own headers too.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// A dump that somebody keeps disturbing is given up after so many tries.
-const DUMP_TRIES: u32 = 50;
-/// The same for lists of rtnetlink: a router's table may be long, and change all the time.
-const LIST_TRIES: u32 = 10;
-
 /// `SOL_NETLINK`
 const SOL_NETLINK: libc::c_int = 270;
 const NETLINK_CAP_ACK: libc::c_int = 10;
 const NETLINK_EXT_ACK: libc::c_int = 11;
-
-/// What can go wrong with a socket.
-#[derive(Debug)]
-pub enum NetlinkError {
-    /// The operating system would not do it.
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The kernel answered with an error.
-    Answer(Ack),
-    /// The answer is not what it should be.
-    Decode(DecodeError),
-    /// Answers were lost (`ENOBUFS`); what they said is not known.
-    Lost,
-    /// The dump was disturbed by changes again and again.
-    Disturbed,
-}
-
-impl fmt::Display for NetlinkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io { doing, source } => write!(f, "{doing}: {source}"),
-            Self::Answer(ack) => f.write_str(&describe(ack)),
-            Self::Decode(err) => write!(f, "cannot read the kernel's answer: {err}"),
-            Self::Lost => f.write_str("the kernel's answer was lost (no buffer space)"),
-            Self::Disturbed => f.write_str("it kept changing while it was read"),
-        }
-    }
-}
-
-impl std::error::Error for NetlinkError {}
-
-impl From<DecodeError> for NetlinkError {
-    fn from(err: DecodeError) -> Self {
-        Self::Decode(err)
-    }
-}
-
-impl NetlinkError {
-    /// Whether the same request may succeed later, since nothing was wrong with it.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => crate::secure_file::is_passing(source),
-            Self::Answer(_) => {
-                let errno = self.errno().map(io::Error::from_raw_os_error);
-                errno.is_some_and(|err| crate::secure_file::is_passing(&err))
-            }
-            Self::Lost | Self::Disturbed => true,
-            Self::Decode(_) => false,
-        }
-    }
-
-    /// The errno, if there is one.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Io { source, .. } => source.raw_os_error(),
-            Self::Answer(ack) => Some(ack.errno),
-            Self::Decode(_) | Self::Lost | Self::Disturbed => None,
-        }
-    }
-}
-
-/// An errno's name and meaning, with the kernel's own words and the likely cause.
-pub fn describe(ack: &Ack) -> String {
-    let (name, hint) = match ack.errno {
-        libc::EPERM => (
-            "EPERM",
-            "; it takes root (CAP_NET_ADMIN), and a table that no other process owns",
-        ),
-        libc::ENOENT => (
-            "ENOENT",
-            "; what it names is not there, or this kernel lacks an nf_tables feature, see docs/limits.md",
-        ),
-        libc::EEXIST => ("EEXIST", ""),
-        libc::EBUSY => ("EBUSY", "; something still uses it"),
-        libc::EOPNOTSUPP => (
-            "EOPNOTSUPP",
-            "; this kernel lacks an nf_tables feature, see docs/limits.md",
-        ),
-        libc::EINVAL => ("EINVAL", ""),
-        libc::ENOMEM => ("ENOMEM", ""),
-        libc::ERESTART => ("ERESTART", ""),
-        _ => ("", ""),
-    };
-    let meaning = io::Error::from_raw_os_error(ack.errno).to_string();
-    let meaning = meaning.split(" (os error").next().unwrap_or_default();
-    let words = ack
-        .message
-        .as_ref()
-        .map_or_else(String::new, |m| format!(" ({m})"));
-    let at = ack
-        .offset
-        .map_or_else(String::new, |o| format!(" at byte {o} of the message"));
-    format!("{name} {meaning}{words}{at}{hint}")
-        .trim_start()
-        .to_owned()
-}
-
-/// What to do when the kernel says that something changed while it listed (`NLM_F_DUMP_INTR`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disturbance {
-    /// Ask again, so often in all.
-    Again(u32),
-    /// Nothing: it is known otherwise whether what was listed changed.
-    Ignored,
-}
-
-/// How a dump came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
-    /// Nothing changed meanwhile.
-    Whole,
-    /// To its end, and something changed meanwhile.
-    Disturbed,
-    /// Not to its end.
-    Broken,
-}
 
 /// A socket to the kernel's netfilter, or to rtnetlink.
 pub struct Socket {
@@ -289,46 +163,6 @@ impl Socket {
         done.map_err(io_error("listen to changes of interfaces and routes"))
     }
 
-    /// Everything that rtnetlink has of one kind, as far as `read` makes something of it.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Disturbed`] if it kept changing while it was read.
-    pub fn list<T>(
-        &mut self,
-        list: List,
-        read: impl Fn(&RawMessage<'_>) -> Result<Option<T>, DecodeError>,
-    ) -> Result<Vec<T>, NetlinkError> {
-        for _ in 0..LIST_TRIES {
-            let seq = self.take_seq(0);
-            self.send(&list.request(seq))?;
-            let mut found = Vec::new();
-            let mut each = |raw: &RawMessage<'_>| {
-                found.extend(read(raw)?);
-                Ok(())
-            };
-            if self.dump_once(seq, &mut each)? == Came::Whole {
-                return Ok(found);
-            }
-        }
-        Err(NetlinkError::Disturbed)
-    }
-
-    /// The interface of this name; `None` if there is none.
-    ///
-    /// # Errors
-    /// [`NetlinkError`] if that cannot be told.
-    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let seq = self.take_seq(0);
-        let Ok(request) = link::get(name, seq) else {
-            return Ok(None);
-        };
-        self.send(&request)?;
-        match self.answer(seq, link::decode) {
-            Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENODEV => Ok(None),
-            answer => answer,
-        }
-    }
-
     /// Receives one datagram; `None` if there is none and `wait` is false.
     ///
     /// # Errors
@@ -382,43 +216,6 @@ impl Socket {
         self.wait_for_ack(seq)
     }
 
-    /// Ends a socket that was listed; whether it was still there.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Answer`] if the kernel will not.
-    pub fn destroy(&mut self, socket: &sock_diag::Socket) -> Result<bool, NetlinkError> {
-        let seq = self.take_seq(0);
-        self.send(&sock_diag::destroy(socket, seq))?;
-        match self.wait_for_ack(seq) {
-            Ok(()) => Ok(true),
-            // Its addresses may be those of another socket now, which has another cookie.
-            Err(err) if matches!(err.errno(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
-            Err(err) => Err(err),
-        }
-    }
-
-    /// Indices of the interfaces that the route to an address leaves by; none if there is no route.
-    ///
-    /// # Errors
-    /// [`NetlinkError`] if it cannot be read.
-    pub fn route(
-        &mut self,
-        to: IpAddr,
-        from: Option<IpAddr>,
-        ask: Ask,
-    ) -> Result<Vec<u32>, NetlinkError> {
-        let seq = self.take_seq(0);
-        let Ok(request) = route_lookup::get(to, from, ask, seq) else {
-            return Ok(Vec::new());
-        };
-        self.send(&request)?;
-        match self.answer(seq, route_lookup::decode) {
-            // Unreachable, prohibited, or an address that is not this host's (any more).
-            Err(NetlinkError::Answer(_)) => Ok(Vec::new()),
-            answer => answer,
-        }
-    }
-
     fn wait_for_ack(&mut self, seq: u32) -> Result<(), NetlinkError> {
         loop {
             let bytes = self.receive(true)?.unwrap_or_default();
@@ -466,109 +263,9 @@ impl Socket {
         }
     }
 
-    /// Sends a dump request and gives every message to `each`; starts again when the kernel says
-    /// that the dump was disturbed, after a call of `restart`.
-    ///
-    /// # Errors
-    /// What went wrong; what `each` was given by then is not complete.
-    pub fn dump<S>(
-        &mut self,
-        request: &Message,
-        state: &mut S,
-        restart: impl Fn(&mut S),
-        each: impl FnMut(&mut S, Message) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        self.dump_with(
-            Disturbance::Again(DUMP_TRIES),
-            request,
-            state,
-            restart,
-            each,
-        )
-    }
-
-    /// The same, with a say in what happens when the dump was disturbed.
-    ///
-    /// # Errors
-    /// What went wrong; what `each` was given by then is not complete.
-    pub fn dump_with<S>(
-        &mut self,
-        disturbance: Disturbance,
-        request: &Message,
-        state: &mut S,
-        restart: impl Fn(&mut S),
-        mut each: impl FnMut(&mut S, Message) -> Result<(), NetlinkError>,
-    ) -> Result<(), NetlinkError> {
-        let (tries, is_ignored) = match disturbance {
-            Disturbance::Again(tries) => (tries, false),
-            Disturbance::Ignored => (1, true),
-        };
-        for _ in 0..tries {
-            restart(state);
-            let seq = self.request(request.clone())?;
-            let mut each = |raw: &RawMessage<'_>| each(state, raw.nfnetlink()?);
-            match self.dump_once(seq, &mut each)? {
-                Came::Whole => return Ok(()),
-                Came::Disturbed if is_ignored => return Ok(()),
-                Came::Disturbed | Came::Broken => {}
-            }
-        }
-        Err(NetlinkError::Disturbed)
-    }
-
     /// The port that the kernel knows the socket by, and owners of tables.
     pub fn port(&self) -> u32 {
         self.inner.pid().unwrap_or(0)
-    }
-
-    /// Lists the sockets of this host of a family and a protocol. The kernel does not say whether any changed
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Answer`] with ENOENT if the kernel cannot list this protocol.
-    pub fn sockets(
-        &mut self,
-        family: u8,
-        protocol: u8,
-    ) -> Result<Vec<sock_diag::Socket>, NetlinkError> {
-        let seq = self.take_seq(0);
-        self.send(&sock_diag::dump(family, protocol, seq))?;
-        let mut found = Vec::new();
-        self.dump_once(seq, &mut |raw| {
-            found.push(sock_diag::decode(raw, protocol)?);
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// How the dump came.
-    fn dump_once(
-        &mut self,
-        seq: u32,
-        each: &mut impl FnMut(&RawMessage<'_>) -> Result<(), NetlinkError>,
-    ) -> Result<Came, NetlinkError> {
-        let mut came = Came::Whole;
-        loop {
-            let bytes = self.receive(true)?.unwrap_or_default();
-            for raw in Datagram::new(bytes) {
-                let raw: RawMessage<'_> = raw?;
-                if raw.seq != seq {
-                    continue;
-                }
-                if raw.flags & NLM_F_DUMP_INTR != 0 {
-                    came = Came::Disturbed;
-                }
-                match ack::decode(&raw)? {
-                    // NLMSG_DONE carries an errno too: a dump that broke off is no shorter dump.
-                    Some(ack) if ack.errno == libc::EINTR => return Ok(Came::Broken),
-                    Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
-                    Some(_) if raw.kind == NLMSG_DONE => return Ok(came),
-                    Some(_) => {}
-                    None if raw.kind == NLMSG_OVERRUN => return Err(NetlinkError::Lost),
-                    None => each(&raw)?,
-                }
-            }
-        }
     }
 
     fn request(&mut self, mut message: Message) -> Result<u32, NetlinkError> {

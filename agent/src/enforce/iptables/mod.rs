@@ -4,17 +4,24 @@
 //! accept of ours ends the whole filter table. If the second family is refused, the first is taken
 //! back.
 
-use std::fmt;
+mod error;
+mod live;
+mod plan;
+
 use std::path::Path;
 
-use peerwall_core::backend::{Backend, BackendError, Plan};
-use peerwall_core::import::File;
+use peerwall_core::backend::{Backend, BackendError};
 use peerwall_core::iptables::diff;
 use peerwall_core::iptables::ipset::{self, IpSets};
 use peerwall_core::iptables::observed::{self, Saved};
-use peerwall_core::iptables::script::{self, Script, Table, Unsupported};
+use peerwall_core::iptables::script::{self, Table};
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
+
+pub use error::IptablesError;
+use error::half;
+pub use live::{live, save_legacy};
+pub use plan::{Change, Seen, Steps, Wanted};
 
 use crate::enforce::tools::{self, run};
 
@@ -32,170 +39,6 @@ pub struct Iptables {
     has_ipset: bool,
     /// Whether the kernel has IPv6. Asked once, so that reading and changing cannot differ in it.
     has_ipv6: bool,
-}
-
-/// Why something did not happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IptablesError {
-    /// There is no iptables.
-    Missing,
-    /// A tool failed; nothing was changed.
-    Tool {
-        /// Its name.
-        tool: String,
-        /// What it said.
-        said: String,
-    },
-    /// It could not be run, or not be told what it did.
-    NotRun {
-        /// Its name.
-        tool: String,
-        /// The operating system's error.
-        why: String,
-    },
-    /// The second family was refused and the first could not be taken back.
-    Half {
-        /// What the second family's tool said.
-        refused: Box<IptablesError>,
-        /// What taking back the first came to.
-        rollback: Box<IptablesError>,
-    },
-}
-
-impl fmt::Display for IptablesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str(
-                "there is no iptables-save and iptables-restore here; install iptables, or name its directory with --iptables",
-            ),
-            Self::Tool { tool, said } => write!(f, "{tool}: {}", said.trim()),
-            Self::NotRun { tool, why } => write!(f, "cannot run {tool}: {why}"),
-            Self::Half { refused, rollback } => write!(
-                f,
-                "{refused}; some rules had been changed and could not be changed back: {rollback}"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for IptablesError {}
-
-/// What there is of ours, by family.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// In iptables.
-    pub v4: Saved,
-    /// In ip6tables; nothing where the kernel has no IPv6.
-    pub v6: Saved,
-    /// In ipset.
-    pub sets: IpSets,
-}
-
-/// What is wanted, by family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// In iptables.
-    pub v4: Script,
-    /// In ip6tables.
-    pub v6: Script,
-    /// In ipset.
-    pub sets: IpSets,
-}
-
-impl Wanted {
-    /// A ruleset in the words of iptables, with ipsets where there is ipset.
-    ///
-    /// # Errors
-    /// Every rule that iptables cannot say, of either family.
-    pub fn new(ruleset: &Ruleset, ipset_from: Option<usize>) -> Result<Self, Vec<Unsupported>> {
-        Ok(Self {
-            v4: script::script(ruleset, Family::V4, ipset_from)?,
-            v6: script::script(ruleset, Family::V6, ipset_from)?,
-            sets: ipset_from.map_or_else(IpSets::new, |from| ipset::wanted(ruleset, from)),
-        })
-    }
-}
-
-/// What it takes: input for the restore of each family, or nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steps {
-    /// For iptables-restore.
-    pub v4: Option<String>,
-    /// For ip6tables-restore.
-    pub v6: Option<String>,
-    /// For ipset restore, before the rules that use them.
-    pub sets: Option<String>,
-    /// For ipset restore, when no rule uses them any more.
-    pub stale_sets: Option<String>,
-}
-
-impl Steps {
-    /// Steps from `seen` to `wanted`, or to nothing of ours.
-    pub fn new(wanted: Option<&Wanted>, seen: &Seen) -> Self {
-        Self {
-            v4: diff::restore(wanted.map(|w| &w.v4), &seen.v4),
-            v6: diff::restore(wanted.map(|w| &w.v6), &seen.v6),
-            sets: wanted.and_then(|w| ipset::restore(&w.sets, &seen.sets)),
-            stale_sets: match wanted {
-                Some(wanted) => ipset::destroy(&wanted.sets, &seen.sets),
-                None => ipset::destroy(&IpSets::new(), &seen.sets),
-            },
-        }
-    }
-
-    /// The inputs that there are, each with the program that it is for, in order.
-    pub fn inputs(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let all = [
-            ("ipset restore", &self.sets),
-            ("iptables-restore", &self.v4),
-            ("ip6tables-restore", &self.v6),
-            ("ipset restore", &self.stale_sets),
-        ];
-        let input = |(tool, text): (&'static str, _)| Some((tool, Option::as_deref(text)?));
-        all.into_iter().filter_map(input)
-    }
-
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()
-    }
-}
-
-/// A ruleset in the words of iptables, and the steps to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// `None` for nothing of ours.
-    wanted: Option<Wanted>,
-    /// The steps.
-    pub steps: Steps,
-}
-
-impl Change {
-    /// The steps from `seen` to `wanted`, or to nothing of ours.
-    pub fn new(wanted: Option<Wanted>, seen: &Seen) -> Self {
-        Self {
-            steps: Steps::new(wanted.as_ref(), seen),
-            wanted,
-        }
-    }
-}
-
-impl Plan for Change {
-    fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    fn summary(&self) -> String {
-        let tools: Vec<&str> = self.steps.inputs().map(|(tool, _)| tool).collect();
-        format!("feed {}", tools.join(", "))
-    }
-
-    fn steps(&self) -> Vec<String> {
-        let inputs = self.steps.inputs();
-        inputs
-            .map(|(tool, input)| format!("{tool}\n{input}"))
-            .collect()
-    }
 }
 
 impl Backend for Iptables {
@@ -233,17 +76,6 @@ impl Backend for Iptables {
 
     fn is_loaded(observed: &Seen) -> bool {
         !observed.v4.chains.is_empty() || !observed.v6.chains.is_empty()
-    }
-}
-
-impl From<IptablesError> for BackendError {
-    fn from(err: IptablesError) -> Self {
-        let text = err.to_string();
-        match err {
-            IptablesError::Missing => Self::Missing(text),
-            IptablesError::Tool { .. } => Self::Tool(text),
-            IptablesError::NotRun { .. } | IptablesError::Half { .. } => Self::Unknown(text),
-        }
     }
 }
 
@@ -473,94 +305,6 @@ impl Iptables {
         let mut args = vec!["--noflush", "--counters", "--wait", LOCK_SECONDS];
         args.extend(more);
         run(&tool, &args, Some(text)).map(drop)
-    }
-}
-
-/// What iptables, ip6tables and ipset hold now, for importing it.
-///
-/// # Errors
-/// If there is no iptables, or both kinds hold rules, so that it cannot be told whose are meant.
-pub fn live() -> Result<Vec<File>, IptablesError> {
-    let mut found: Vec<(&str, Vec<File>)> = Vec::new();
-    for suffix in ["-legacy", "-nft", ""] {
-        if suffix.is_empty() && !found.is_empty() {
-            continue;
-        }
-        let mut files = Vec::new();
-        for family in Family::BOTH {
-            let tool = tool(base(family), suffix, "save");
-            if let Ok(text) = run(&tool, &[], None) {
-                files.push(File {
-                    name: tool,
-                    text,
-                    family: Some(family),
-                });
-            }
-        }
-        if !files.is_empty() {
-            found.push((suffix, files));
-        }
-    }
-    let has_rules = |files: &[File]| {
-        let mut lines = files.iter().flat_map(|file| file.text.lines());
-        lines.any(|line| line.starts_with("-A") && !observed::is_ours(line))
-    };
-    let with_rules = found.iter().filter(|(_, files)| has_rules(files)).count();
-    if with_rules > 1 {
-        return Err(IptablesError::Tool {
-            tool: "iptables-save".into(),
-            said: "both iptables-legacy and iptables-nft hold rules; save them to files, and give those".into(),
-        });
-    }
-    let chosen = found
-        .iter()
-        .position(|(_, files)| has_rules(files))
-        .unwrap_or(0);
-    if found.is_empty() {
-        return Err(IptablesError::Missing);
-    }
-    let (_, mut files) = found.swap_remove(chosen);
-    // An empty table is not even printed; then there is nothing to import of that family.
-    files.retain(|file| file.text.contains("\n*"));
-    if let Ok(text) = run("ipset", &["save"], None)
-        && !text.is_empty()
-    {
-        files.push(File {
-            name: "ipset save".into(),
-            text,
-            family: None,
-        });
-    }
-    Ok(files)
-}
-
-/// What iptables-legacy has in one table, which is there.
-///
-/// # Errors
-/// [`IptablesError::Tool`] if there is no such iptables.
-pub fn save_legacy(family: Family, table: &str) -> Result<String, IptablesError> {
-    let own = tool(base(family), "-legacy", "save");
-    match run(&own, &["-t", table], None) {
-        // Where there is only one iptables, it has no suffix.
-        Err(IptablesError::Tool { said, .. })
-            if tools::is_missing(&said)
-                && run(base(family), &["--version"], None)
-                    .is_ok_and(|version| !version.contains("nf_tables")) =>
-        {
-            run(&tool(base(family), "", "save"), &["-t", table], None)
-        }
-        saved => saved,
-    }
-}
-
-/// What was refused, and whether what was there before could be restored.
-fn half(refused: IptablesError, restored: Result<(), IptablesError>) -> IptablesError {
-    match restored {
-        Ok(()) => refused,
-        Err(rollback) => IptablesError::Half {
-            refused: Box::new(refused),
-            rollback: Box::new(rollback),
-        },
     }
 }
 
