@@ -265,7 +265,11 @@ fn iptables_legacy_behaves() {
 #[test]
 fn whichever_is_chosen_behaves() {
     world(|| {
-        for name in [BackendChoice::Nft, BackendChoice::Iptables, BackendChoice::Auto] {
+        for name in [
+            BackendChoice::Nft,
+            BackendChoice::Iptables,
+            BackendChoice::Auto,
+        ] {
             promises(&mut Enforcer::choose(name, |_| {}).unwrap());
         }
     });
