@@ -13,7 +13,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::import::eval::{Probe, Reading};
+use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::{Facts, File, import, probes, rules};
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
@@ -132,7 +132,7 @@ fn try_file(
         if text.contains("-m recent") {
             target.host().sh(forget);
         }
-        let narrow = rules.narrow(probe.packet.source, Reading::Kernel);
+        let narrow = rules.narrow(probe.packet.source, ReadAs::Kernel);
         let wanted = narrow.judge(probe).verdict == Verdict::Accept;
         let got = target.passes(&probe.packet, wanted);
         assert_eq!(got, wanted, "{at}: {probe:?}\n{text}");

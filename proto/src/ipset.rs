@@ -4,7 +4,7 @@
 
 /// A line of `ipset save`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line<'t> {
+pub enum SetLine<'t> {
     /// `create NAME KIND …`
     Create {
         /// Name of the set.
@@ -28,20 +28,20 @@ pub enum Line<'t> {
 }
 
 /// Reads one line.
-pub fn line(text: &str) -> Line<'_> {
+pub fn line(text: &str) -> SetLine<'_> {
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next()) {
-        (Some("create"), Some(name), Some(kind)) => Line::Create {
+        (Some("create"), Some(name), Some(kind)) => SetLine::Create {
             name,
             kind,
             options: words.collect(),
         },
-        (Some("add"), Some(name), Some(element)) => Line::Add {
+        (Some("add"), Some(name), Some(element)) => SetLine::Add {
             name,
             element,
             options: words.collect(),
         },
-        _ => Line::Other,
+        _ => SetLine::Other,
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
         for (text, wanted) in [
             (
                 "create a hash:net family inet6 maxelem 65536",
-                Line::Create {
+                SetLine::Create {
                     name: "a",
                     kind: "hash:net",
                     options: vec!["family", "inet6", "maxelem", "65536"],
@@ -62,14 +62,14 @@ mod tests {
             ),
             (
                 "add a 2001:db8::/32 nomatch",
-                Line::Add {
+                SetLine::Add {
                     name: "a",
                     element: "2001:db8::/32",
                     options: vec!["nomatch"],
                 },
             ),
-            ("add a", Line::Other),
-            ("", Line::Other),
+            ("add a", SetLine::Other),
+            ("", SetLine::Other),
         ] {
             assert_eq!(line(text), wanted, "{text}");
         }

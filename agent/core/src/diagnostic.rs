@@ -94,11 +94,11 @@ impl Diagnostic {
 /// The files a policy was read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    files: Vec<Source>,
+    files: Vec<SourceFile>,
 }
 
 #[derive(Debug, Clone)]
-struct Source {
+struct SourceFile {
     name: String,
     text: String,
     index: Index,
@@ -188,7 +188,7 @@ impl Sources {
     /// Adds a file.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
         let text = text.into();
-        self.files.push(Source {
+        self.files.push(SourceFile {
             name: name.into(),
             index: Index::new(&text),
             text,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::Hook;
-use peerwall_core::nft::foreign::{self, Chain, ForeignDrop, Rule, Table, read};
+use peerwall_core::nft::foreign::{
+    self, ForeignChain, ForeignDrop, ForeignRule, ForeignTable, read,
+};
 use peerwall_proto::iptables as text;
 use peerwall_proto::netlink::attr::{AttrWriter, DecodeError};
 use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
@@ -56,14 +58,14 @@ const FAMILIES: [(u8, &str); 4] = [
 ];
 
 /// Tables of others with a base chain that filters, and all of their chains.
-fn tables(socket: &mut Socket) -> Result<Vec<Table>, NetlinkError> {
-    let mut found: Vec<Table> = Vec::new();
+fn tables(socket: &mut Socket) -> Result<Vec<ForeignTable>, NetlinkError> {
+    let mut found: Vec<ForeignTable> = Vec::new();
     for (family, event) in list(socket, msg::NFT_MSG_GETTABLE, 0, &nft::Table::default())? {
         let name_of = FAMILIES.iter().find(|(number, _)| *number == family);
         if let (Event::Table(_, table), Some((_, family))) = (event, name_of)
             && table.flags.unwrap_or(0) & NFT_TABLE_F_DORMANT == 0
         {
-            found.push(Table {
+            found.push(ForeignTable {
                 engine: foreign::Engine::Nft,
                 family,
                 name: table.name.unwrap_or_default(),
@@ -75,7 +77,7 @@ fn tables(socket: &mut Socket) -> Result<Vec<Table>, NetlinkError> {
         let Event::Chain(_, chain) = event else {
             continue;
         };
-        let its = |table: &&mut Table| {
+        let its = |table: &&mut ForeignTable| {
             number(table.family) == family && Some(&table.name) == chain.table.as_ref()
         };
         if let Some(table) = found.iter_mut().find(its) {
@@ -97,9 +99,9 @@ fn number(family: &str) -> u8 {
     found.map_or(0, |(number, _)| *number)
 }
 
-fn of_chain(chain: &nft::Chain) -> Chain {
+fn of_chain(chain: &nft::Chain) -> ForeignChain {
     let hook = chain.hook.as_ref().and_then(|hook| hook.0.hooknum);
-    Chain {
+    ForeignChain {
         name: chain.name.clone().unwrap_or_default(),
         hook: match hook {
             Some(NF_INET_LOCAL_IN) => Some(Hook::Input),
@@ -110,7 +112,11 @@ fn of_chain(chain: &nft::Chain) -> Chain {
     }
 }
 
-fn rules(socket: &mut Socket, table: &Table, chain: &str) -> Result<Vec<Rule>, NetlinkError> {
+fn rules(
+    socket: &mut Socket,
+    table: &ForeignTable,
+    chain: &str,
+) -> Result<Vec<ForeignRule>, NetlinkError> {
     let wanted = nft::Rule {
         table: Some(table.name.clone()),
         chain: Some(chain.to_owned()),
@@ -123,7 +129,7 @@ fn rules(socket: &mut Socket, table: &Table, chain: &str) -> Result<Vec<Rule>, N
         if let Event::Rule(_, rule) = event
             && rule.chain.as_deref() == Some(chain)
         {
-            rules.push(Rule {
+            rules.push(ForeignRule {
                 handle: rule.handle,
                 does: read::of_expressions(&rule.exprs.unwrap_or_default()),
             });

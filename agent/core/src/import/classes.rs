@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::rule::{Span, is_icmp};
+use super::rule::{Interval, is_icmp};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Transport};
@@ -12,14 +12,14 @@ use crate::policy::icmp;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Class {
     /// The numbers, in ascending order.
-    pub spans: Vec<Span>,
+    pub spans: Vec<Interval>,
 }
 
 /// Cuts 0 up to `max` into classes by spans.
-pub(super) fn classes(max: u128, spans: &[Span]) -> Vec<Class> {
+pub(super) fn classes(max: u128, spans: &[Interval]) -> Vec<Class> {
     // Each span toggles its own random number at its ends: equal sums mean equal sets of spans.
     let mut toggles: Vec<(u128, u64)> = Vec::new();
-    let mut unique: Vec<Span> = spans.to_vec();
+    let mut unique: Vec<Interval> = spans.to_vec();
     unique.sort_unstable();
     unique.dedup();
     for (index, (first, last)) in unique.iter().enumerate() {
@@ -33,7 +33,7 @@ pub(super) fn classes(max: u128, spans: &[Span]) -> Vec<Class> {
     let mut found: std::collections::BTreeMap<u64, usize> = std::collections::BTreeMap::new();
     let mut out: Vec<Class> = Vec::new();
     let (mut start, mut sum) = (0u128, 0u64);
-    let mut put = |sum: u64, span: Span| {
+    let mut put = |sum: u64, span: Interval| {
         let index = *found.entry(sum).or_insert_with(|| {
             out.push(Class { spans: Vec::new() });
             out.len() - 1
@@ -63,9 +63,9 @@ fn scramble(number: u64) -> u64 {
 
 /// Addresses that rules treat alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sources {
+pub(super) struct SourceClass {
     /// All addresses of the class.
-    pub spans: Vec<Span>,
+    pub spans: Vec<Interval>,
     /// One address that can be the source of a packet.
     pub example: IpAddr,
 }
@@ -87,10 +87,10 @@ pub(super) fn max(family: Family) -> u128 {
 }
 
 /// Classes of possible source addresses.
-pub(super) fn sources(family: Family, spans: &[Span]) -> Vec<Sources> {
+pub(super) fn sources(family: Family, spans: &[Interval]) -> Vec<SourceClass> {
     let likely = addr::number(stranger(family));
     let classes = classes(max(family), spans);
-    let mut found: Vec<Sources> = Vec::new();
+    let mut found: Vec<SourceClass> = Vec::new();
     for class in classes {
         let inside = |number: u128| class.spans.iter().any(|(a, b)| (*a..=*b).contains(&number));
         let ends = class.spans.iter().flat_map(|(first, last)| [*first, *last]);
@@ -99,7 +99,7 @@ pub(super) fn sources(family: Family, spans: &[Span]) -> Vec<Sources> {
             .find(|number| is_source(addr::address(family, *number)))
             .map(|number| addr::address(family, number));
         if let Some(example) = example {
-            found.push(Sources {
+            found.push(SourceClass {
                 spans: class.spans,
                 example,
             });
@@ -109,7 +109,7 @@ pub(super) fn sources(family: Family, spans: &[Span]) -> Vec<Sources> {
 }
 
 /// Returns one address of each class of destinations: `likely`, in its own class.
-pub(super) fn destinations(family: Family, spans: &[Span], likely: IpAddr) -> Vec<IpAddr> {
+pub(super) fn destinations(family: Family, spans: &[Interval], likely: IpAddr) -> Vec<IpAddr> {
     let likely = addr::number(likely);
     let example = |class: Class| {
         let inside = class.spans.iter().any(|(a, b)| (*a..=*b).contains(&likely));
@@ -165,8 +165,8 @@ pub(super) enum ServiceKind {
 /// Values that the conditions of a family's rules mention.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mentioned {
-    pub sources: Vec<Span>,
-    pub destinations: Vec<Span>,
+    pub sources: Vec<Interval>,
+    pub destinations: Vec<Interval>,
     /// By protocol; `None` if the rule has none.
     pub source_ports: Vec<(Option<u8>, (u16, u16))>,
     pub destination_ports: Vec<(Option<u8>, (u16, u16))>,
@@ -242,7 +242,7 @@ fn source_port(class: &[(u16, u16)]) -> u16 {
 
 /// Classes of ports, without port 0, which no packet has.
 fn port_classes(protocol: u8, mentioned: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u16, u16)>> {
-    let spans: Vec<Span> = mentioned
+    let spans: Vec<Interval> = mentioned
         .iter()
         .filter(|(of, _)| of.is_none_or(|of| of == protocol))
         .map(|(_, (first, last))| (u128::from(*first), u128::from(*last)))
@@ -365,7 +365,8 @@ mod tests {
                 vec![vec![(0, 9), (11, 49)], vec![(10, 10)], vec![(50, 99)]],
             ),
         ] {
-            let got: Vec<Vec<Span>> = classes(99, &spans).into_iter().map(|c| c.spans).collect();
+            let got: Vec<Vec<Interval>> =
+                classes(99, &spans).into_iter().map(|c| c.spans).collect();
             assert_eq!(got, want, "{name}");
         }
     }

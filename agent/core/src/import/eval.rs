@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::managed;
-use super::rule::{self, At, Chain, Chains, Condition, Kind, Rule, Rules, Target, Test};
+use super::rule::{
+    self, AddressKind, At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedRules,
+    Test, Verb,
+};
 use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::net::port::TCP;
@@ -39,7 +42,7 @@ const DEPTH_MAX: usize = 256;
 
 /// How drops in chains of other programs count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadAs {
     /// As in the kernel.
     Kernel,
     /// Not at all: these programs continue to drop beside peerwall, whatever the policy says.
@@ -48,14 +51,14 @@ pub enum Reading {
 
 /// The filter table for one source address, without the rules for others.
 pub struct RulesForSource<'r> {
-    reading: Reading,
+    reading: ReadAs,
     /// Nesting of jumps.
     depth: Cell<usize>,
-    chains: BTreeMap<&'r str, (&'r Chain, Vec<&'r Rule>)>,
+    chains: BTreeMap<&'r str, (&'r ImportedChain, Vec<&'r ImportedRule>)>,
 }
 
 /// Result of a rule.
-enum Step {
+enum RuleStep {
     /// Continue with the next rule.
     Next,
     /// Return to the calling chain.
@@ -64,16 +67,16 @@ enum Step {
     End(Verdict, At),
 }
 
-impl Rules {
+impl ImportedRules {
     /// Filters the filter table for packets from this address.
-    pub fn narrow(&self, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
+    pub fn narrow(&self, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
         narrow(&self.filter, source, reading)
     }
 }
 
 /// Filters a table for one source address.
-fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> RulesForSource<'_> {
-    let fits = |rule: &&Rule| {
+fn narrow(chains: &ImportedChains, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
+    let fits = |rule: &&ImportedRule| {
         rule.conditions.iter().all(|c| {
             c.sources()
                 .is_none_or(|spans| within(spans, source) != c.negated)
@@ -90,7 +93,7 @@ fn narrow(chains: &Chains, source: IpAddr, reading: Reading) -> RulesForSource<'
     }
 }
 
-fn within(spans: &[rule::Span], address: IpAddr) -> bool {
+fn within(spans: &[rule::Interval], address: IpAddr) -> bool {
     let number = addr::number(address);
     spans
         .iter()
@@ -138,15 +141,15 @@ impl RulesForSource<'_> {
         let (_, rules) = self.chains.get(name)?;
         for (index, rule) in rules.iter().enumerate().skip(from) {
             match self.step(name, index, rule, probe) {
-                Step::Next => {}
-                Step::Back => return None,
-                Step::End(verdict, at) => return Some((verdict, at)),
+                RuleStep::Next => {}
+                RuleStep::Back => return None,
+                RuleStep::End(verdict, at) => return Some((verdict, at)),
             }
         }
         None
     }
 
-    fn step(&self, chain: &str, index: usize, rule: &Rule, probe: &Probe) -> Step {
+    fn step(&self, chain: &str, index: usize, rule: &ImportedRule, probe: &Probe) -> RuleStep {
         // Known conditions first: if one of them fails, the unknown ones do not matter.
         let known = |c: &&Condition| !matches!(c.test, Test::Unknown(_));
         if !rule
@@ -155,42 +158,42 @@ impl RulesForSource<'_> {
             .filter(known)
             .all(|c| holds(c, probe))
         {
-            return Step::Next;
+            return RuleStep::Next;
         }
         let uncertain = rule.unknown().next().is_some();
         match &rule.target {
-            Target::Continue(_) | Target::Dnat(..) | Target::Masquerade => Step::Next,
-            Target::Accept | Target::Drop | Target::Reject | Target::Unknown(_) if uncertain => {
-                Step::Next
+            Verb::Continue(_) | Verb::Dnat(..) | Verb::Masquerade => RuleStep::Next,
+            Verb::Accept | Verb::Drop | Verb::Reject | Verb::Unknown(_) if uncertain => {
+                RuleStep::Next
             }
-            Target::Accept => Step::End(Verdict::Accept, rule.at),
+            Verb::Accept => RuleStep::End(Verdict::Accept, rule.at),
             // The program that manages such a chain continues to.
-            Target::Drop | Target::Reject
-                if self.reading == Reading::BesidePeerwall
+            Verb::Drop | Verb::Reject
+                if self.reading == ReadAs::BesidePeerwall
                     && managed::by(chain).is_some_and(|m| m.keeps_drops) =>
             {
-                Step::Next
+                RuleStep::Next
             }
-            Target::Drop | Target::Unknown(_) => Step::End(Verdict::Drop, rule.at),
-            Target::Reject => Step::End(Verdict::Reject, rule.at),
+            Verb::Drop | Verb::Unknown(_) => RuleStep::End(Verdict::Drop, rule.at),
+            Verb::Reject => RuleStep::End(Verdict::Reject, rule.at),
             // Unknown whether the rest of the chain applies: it may only narrow.
-            Target::Return if uncertain => match self.run_from(chain, index + 1, probe) {
-                Some((verdict, at)) if verdict != Verdict::Accept => Step::End(verdict, at),
-                _ => Step::Back,
+            Verb::Return if uncertain => match self.run_from(chain, index + 1, probe) {
+                Some((verdict, at)) if verdict != Verdict::Accept => RuleStep::End(verdict, at),
+                _ => RuleStep::Back,
             },
-            Target::Return => Step::Back,
+            Verb::Return => RuleStep::Back,
             // Accepted only if the packet is accepted with and without this chain.
-            Target::Jump(_) | Target::Goto(_) if uncertain => Step::Next,
-            Target::Jump(_) | Target::Goto(_) if self.depth.get() >= DEPTH_MAX => {
-                Step::End(Verdict::Drop, rule.at)
+            Verb::Jump(_) | Verb::Goto(_) if uncertain => RuleStep::Next,
+            Verb::Jump(_) | Verb::Goto(_) if self.depth.get() >= DEPTH_MAX => {
+                RuleStep::End(Verdict::Drop, rule.at)
             }
-            Target::Jump(to) => match self.descend(to, probe) {
-                Some((verdict, at)) => Step::End(verdict, at),
-                None => Step::Next,
+            Verb::Jump(to) => match self.descend(to, probe) {
+                Some((verdict, at)) => RuleStep::End(verdict, at),
+                None => RuleStep::Next,
             },
-            Target::Goto(to) => match self.descend(to, probe) {
-                Some((verdict, at)) => Step::End(verdict, at),
-                None => Step::Back,
+            Verb::Goto(to) => match self.descend(to, probe) {
+                Some((verdict, at)) => RuleStep::End(verdict, at),
+                None => RuleStep::Back,
             },
         }
     }
@@ -229,12 +232,12 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             Transport::Ports { .. } | Transport::Other(_) => false,
         },
         Test::HopLimit(first, last) => (*first..=*last).contains(&packet.hop_limit),
-        Test::To(Kind::Local) => probe.to_this_host,
-        Test::To(Kind::Broadcast) => match packet.destination {
+        Test::To(AddressKind::Local) => probe.to_this_host,
+        Test::To(AddressKind::Broadcast) => match packet.destination {
             IpAddr::V4(to) => to.is_broadcast(),
             IpAddr::V6(_) => false,
         },
-        Test::To(Kind::Multicast) => packet.destination.is_multicast(),
+        Test::To(AddressKind::Multicast) => packet.destination.is_multicast(),
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
         Test::Unknown(_) => return false,
     };
@@ -297,7 +300,7 @@ pub struct Published {
 }
 
 /// Finds every port that a nat table publishes, by the rules that lead to a DNAT in PREROUTING.
-pub fn published(rules: &Rules) -> Vec<Published> {
+pub fn published(rules: &ImportedRules) -> Vec<Published> {
     let mut found = Vec::new();
     let start = Guard {
         protocol: None,
@@ -319,7 +322,13 @@ struct Guard {
 /// Longest range that is expanded port by port.
 const PORTS_MAX: u16 = 64;
 
-fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut Vec<Published>) {
+fn collect(
+    rules: &ImportedRules,
+    chain: &str,
+    guard: Guard,
+    depth: usize,
+    found: &mut Vec<Published>,
+) {
     let Some(chain) = rules.nat.get(chain).filter(|_| depth < 16) else {
         return;
     };
@@ -344,7 +353,7 @@ fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut V
         if let Some(to) = rule.target.chain() {
             collect(rules, to, guard, depth + 1, found);
         }
-        if let Target::Dnat(to, port) = &rule.target {
+        if let Verb::Dnat(to, port) = &rule.target {
             let (Some(protocol), Some((first, last))) = (guard.protocol, guard.ports) else {
                 continue;
             };
@@ -363,11 +372,11 @@ fn collect(rules: &Rules, chain: &str, guard: Guard, depth: usize, found: &mut V
 
 /// Finds networks that a nat table masquerades, with their interface.
 pub fn masqueraded(
-    rules: &Rules,
+    rules: &ImportedRules,
 ) -> Vec<(ipnet::IpNet, crate::net::interface::InterfacePattern, At)> {
     let mut found = Vec::new();
     for rule in rules.nat.values().flat_map(|chain| &chain.rules) {
-        if rule.target != Target::Masquerade {
+        if rule.target != Verb::Masquerade {
             continue;
         }
         let mut source = None;

@@ -1,4 +1,4 @@
-//! Values by interface and source, as [`View`](super::view::View) numbers them.
+//! Values by interface and source, as [`AcceptTable`](super::view::AcceptTable) numbers them.
 
 /// A value for each interface and source.
 #[derive(Debug, Clone, Default)]

@@ -5,30 +5,30 @@ use std::net::IpAddr;
 use peerwall_proto::ipset;
 use peerwall_proto::iptables;
 
-use super::rule::{self, Chains, IpSets, Rules};
+use super::rule::{self, ImportedChains, ImportedRules, ImportedSets};
 use super::{File, ImportError, cloud};
 use crate::iptables::ipset::net;
 use crate::net::addr::Family;
 
 /// Files after parsing.
-pub(crate) struct Parsed {
+pub(crate) struct ParsedFiles {
     /// The files; those inside a cloud-config are listed one by one.
     pub(super) files: Vec<File>,
     /// Indices of the files that are output of `ipset save`.
     sets: Vec<usize>,
     /// File, name and chains of each table.
-    pub(super) tables: Vec<(usize, String, Chains)>,
+    pub(super) tables: Vec<(usize, String, ImportedChains)>,
     /// The rules of each family that has any.
-    pub(super) rules: Vec<Rules>,
+    pub(super) rules: Vec<ImportedRules>,
 }
 
-impl Parsed {
+impl ParsedFiles {
     pub(super) fn is_set_line(&self, input: usize) -> bool {
         self.sets.contains(&input)
     }
 }
 
-pub(super) fn parse(files: &[File]) -> Result<Parsed, Vec<ImportError>> {
+pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
     let mut errors = Vec::new();
     let mut all: Vec<File> = Vec::new();
     for file in files {
@@ -41,7 +41,7 @@ pub(super) fn parse(files: &[File]) -> Result<Parsed, Vec<ImportError>> {
         }
     }
     let mut sets = Vec::new();
-    let mut content = IpSets::new();
+    let mut content = ImportedSets::new();
     for (index, file) in all.iter().enumerate() {
         if is_ipset(&file.text) {
             sets.push(index);
@@ -51,7 +51,7 @@ pub(super) fn parse(files: &[File]) -> Result<Parsed, Vec<ImportError>> {
             }
         }
     }
-    let mut parsed = Parsed {
+    let mut parsed = ParsedFiles {
         sets,
         tables: Vec::new(),
         rules: Vec::new(),
@@ -98,11 +98,11 @@ fn is_ipset(text: &str) -> bool {
 
 /// Reads the addresses of `ipset save`. Sets of other types are left out, so that conditions on them are
 /// unknown.
-fn ipsets(file: &File) -> Result<IpSets, ImportError> {
-    let mut sets = IpSets::new();
+fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
+    let mut sets = ImportedSets::new();
     for (index, text) in file.text.lines().enumerate() {
         match ipset::line(text) {
-            ipset::Line::Create {
+            ipset::SetLine::Create {
                 name,
                 kind: "hash:ip" | "hash:net",
                 ..
@@ -110,10 +110,10 @@ fn ipsets(file: &File) -> Result<IpSets, ImportError> {
                 sets.insert(name.to_owned(), Vec::new());
             }
             // Some elements are exceptions from others.
-            ipset::Line::Add { name, options, .. } if options.first() == Some(&"nomatch") => {
+            ipset::SetLine::Add { name, options, .. } if options.first() == Some(&"nomatch") => {
                 drop(sets.remove(name));
             }
-            ipset::Line::Add { name, element, .. } => {
+            ipset::SetLine::Add { name, element, .. } => {
                 let Some(set) = sets.get_mut(name) else {
                     continue;
                 };
@@ -124,7 +124,7 @@ fn ipsets(file: &File) -> Result<IpSets, ImportError> {
                     help: "lines are as `ipset save` writes them".into(),
                 })?);
             }
-            ipset::Line::Create { .. } | ipset::Line::Other => {}
+            ipset::SetLine::Create { .. } | ipset::SetLine::Other => {}
         }
     }
     Ok(sets)
@@ -173,8 +173,13 @@ pub(super) fn family_of(file: &File, save: &iptables::Save) -> Option<Family> {
 
 const RULES_HELP: &str = "give it files as iptables-save and ip6tables-save write them";
 
-impl Parsed {
-    fn take(&mut self, index: usize, file: &File, sets: &IpSets) -> Result<(), Vec<ImportError>> {
+impl ParsedFiles {
+    fn take(
+        &mut self,
+        index: usize,
+        file: &File,
+        sets: &ImportedSets,
+    ) -> Result<(), Vec<ImportError>> {
         let text = |err| ImportError::text(&file.name, err);
         let save = iptables::parse(&file.text)
             .map_err(|errors| errors.into_iter().map(text).collect::<Vec<_>>())?;
@@ -216,13 +221,13 @@ impl Parsed {
         file: &File,
         family: Family,
         table: &iptables::Table,
-        chains: Chains,
+        chains: ImportedChains,
     ) -> Result<(), ImportError> {
         if !self.rules.iter().any(|rules| rules.family == family) {
-            self.rules.push(Rules {
+            self.rules.push(ImportedRules {
                 family,
-                filter: Chains::new(),
-                nat: Chains::new(),
+                filter: ImportedChains::new(),
+                nat: ImportedChains::new(),
             });
             self.rules.sort_by_key(|rules| rules.family);
         }

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::classes::Mentioned;
-use super::rule::{Chains, Condition, Test};
+use super::rule::{Condition, ImportedChains, Test};
 use crate::net::addr::{self, Family};
 use crate::net::packet::CtState;
 use crate::net::port::PortSpec;
@@ -84,7 +84,7 @@ fn mention_ports(mentioned: &mut Mentioned, spec: &PortSpec) {
 }
 
 /// Collects the values that rules mention.
-pub(super) fn of_rules(chains: &Chains) -> Mentioned {
+pub(super) fn of_rules(chains: &ImportedChains) -> Mentioned {
     let mut mentioned = Mentioned::default();
     for rule in chains.values().flat_map(|chain| &chain.rules) {
         let protocol = rule.conditions.iter().find_map(Condition::protocol);

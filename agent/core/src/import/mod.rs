@@ -28,12 +28,12 @@ use serde::Serialize;
 use crate::net::addr::Family;
 use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
-use input::{Parsed, parse};
+use input::{ParsedFiles, parse};
 pub use probes::probes;
 pub use proof::{Change, Difference};
 pub use report::{Fate, Line, Lint};
-use rule::{At, Rules};
-use view::View;
+use rule::{At, ImportedRules};
+use view::AcceptTable;
 
 /// A file to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,18 +131,20 @@ impl ImportError {
 /// Everything that is wrong with them, all at once.
 pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>> {
     let parsed = parse(files)?;
-    let views: Vec<View<'_>> = parsed
+    let views: Vec<AcceptTable<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| View::new(rules, facts, classes::Mentioned::default()).learned())
+        .map(|rules| AcceptTable::new(rules, facts, classes::Mentioned::default()).learned())
         .collect();
     let (draft, inexpressible) = draft::draft(&views, facts);
     let policy_text = draft.text(&head(&parsed));
     let policy = read_back(&policy_text)?;
-    let compared: Vec<View<'_>> = parsed
+    let compared: Vec<AcceptTable<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| View::new(rules, facts, mentions::of_policy(&policy, rules.family)).learned())
+        .map(|rules| {
+            AcceptTable::new(rules, facts, mentions::of_policy(&policy, rules.family)).learned()
+        })
         .collect();
     let proof = proof::compare(&compared, &policy);
     Ok(Import {
@@ -155,15 +157,15 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
     })
 }
 
-/// Reads rules for evaluation, one [`Rules`] for each family.
+/// Reads rules for evaluation, one [`ImportedRules`] for each family.
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub fn rules(files: &[File]) -> Result<Vec<Rules>, Vec<ImportError>> {
+pub fn rules(files: &[File]) -> Result<Vec<ImportedRules>, Vec<ImportError>> {
     parse(files).map(|parsed| parsed.rules)
 }
 
-fn head(parsed: &Parsed) -> String {
+fn head(parsed: &ParsedFiles) -> String {
     let names: Vec<&str> = parsed.files.iter().map(|file| file.name.as_str()).collect();
     format!("# Made by `peerwall import` from {}.\n", names.join(", "))
 }

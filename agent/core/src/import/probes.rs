@@ -5,17 +5,17 @@ use ipnet::IpNet;
 use super::Facts;
 use super::classes::{self, Mentioned};
 use super::eval::Probe;
-use super::rule::Rules;
-use super::view::View;
+use super::rule::ImportedRules;
+use super::view::AcceptTable;
 use crate::net::packet::{CtState, Hook};
 
 /// First packets of every kind that the rules distinguish, to a host with these addresses and through it.
-pub fn probes(rules: &Rules, host: &[IpNet]) -> Vec<Probe> {
+pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
     let facts = Facts {
         addresses: host.to_vec(),
         ..Facts::default()
     };
-    let view = View::new(rules, &facts, Mentioned::default());
+    let view = AcceptTable::new(rules, &facts, Mentioned::default());
     let mut found = Vec::new();
     for source in &view.sources {
         for interface in &view.interfaces {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use ipnet::IpNet;
-use peerwall_proto::ipset::{Line, line};
+use peerwall_proto::ipset::{SetLine, line};
 
 use crate::net::addr::{self, Family};
 use crate::ruleset::{KeyType, Ruleset, Set};
@@ -108,7 +108,7 @@ pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
     let mut sets = IpSets::new();
     for text in text.lines() {
         match line(text) {
-            Line::Create {
+            SetLine::Create {
                 name,
                 kind,
                 options,
@@ -121,13 +121,13 @@ pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
                 };
                 sets.insert(name.to_owned(), set);
             }
-            Line::Add { name, element, .. } if name.starts_with(OURS) => {
+            SetLine::Add { name, element, .. } if name.starts_with(OURS) => {
                 match (sets.get_mut(name), net(element)) {
                     (Some(set), Some(net)) => set.elements.insert(net),
                     _ => return Err(UnreadableLine(text.to_owned())),
                 };
             }
-            Line::Create { .. } | Line::Add { .. } | Line::Other => {}
+            SetLine::Create { .. } | SetLine::Add { .. } | SetLine::Other => {}
         }
     }
     Ok(sets)

@@ -37,7 +37,7 @@ pub enum Engine {
 
 /// A table of somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct ForeignTable {
     /// What has it.
     pub engine: Engine,
     /// `ip`, `ip6`, `inet` or `bridge`.
@@ -45,12 +45,12 @@ pub struct Table {
     /// Its name.
     pub name: String,
     /// Its chains.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<ForeignChain>,
 }
 
 /// A chain, without its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct ForeignChain {
     /// Its name.
     pub name: String,
     /// The hook, if packets enter here.
@@ -61,7 +61,7 @@ pub struct Chain {
 
 /// A rule, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct ForeignRule {
     /// The kernel's number for it; iptables-legacy has none.
     pub handle: Option<u64>,
     /// What becomes of every packet that comes to it.
@@ -150,10 +150,10 @@ pub fn is_ours(engine: Engine, family: &str, name: &str) -> bool {
 
 /// Which engine a table of nf_tables is used by. iptables-nft keeps its builtin chains' names in capitals,
 /// and no one else has a reason to.
-pub fn engine_of(family: &str, name: &str, chains: &[Chain]) -> Engine {
+pub fn engine_of(family: &str, name: &str, chains: &[ForeignChain]) -> Engine {
     let is_table = matches!(name, "filter" | "mangle" | "security");
     let is_family = matches!(family, "ip" | "ip6" | "bridge");
-    let is_builtin = |chain: &Chain| match chain.hook {
+    let is_builtin = |chain: &ForeignChain| match chain.hook {
         Some(Hook::Input) => chain.name == "INPUT",
         Some(Hook::Forward) => chain.name == "FORWARD",
         None => true,
@@ -169,13 +169,13 @@ pub fn engine_of(family: &str, name: &str, chains: &[Chain]) -> Engine {
 /// # Errors
 /// What `rules` answers.
 pub fn drops<E>(
-    table: &Table,
-    mut rules: impl FnMut(&str) -> Result<Vec<Rule>, E>,
+    table: &ForeignTable,
+    mut rules: impl FnMut(&str) -> Result<Vec<ForeignRule>, E>,
 ) -> Result<Vec<ForeignDrop>, E> {
     let mut found = Vec::new();
     let bases = table.chains.iter();
     for (chain, hook) in bases.filter_map(|chain| Some((chain, chain.hook?))) {
-        let mut walk = Walk {
+        let mut walk = ForeignWalk {
             rules: &mut rules,
             read: BTreeMap::new(),
         };
@@ -192,7 +192,7 @@ pub fn drops<E>(
 }
 
 /// The rule that ends it, with its handle.
-type Culprit = (String, usize, Option<u64>);
+type DropRule = (String, usize, Option<u64>);
 
 /// What becomes of a packet that no rule with conditions decides about.
 enum End {
@@ -201,16 +201,16 @@ enum End {
     /// It is accepted, or our own chains decide.
     Decided,
     /// This rule drops it.
-    Drops(Culprit),
+    Drops(DropRule),
 }
 
-struct Walk<'r, R> {
+struct ForeignWalk<'r, R> {
     rules: &'r mut R,
     /// Chains that were read already.
-    read: BTreeMap<String, Vec<Rule>>,
+    read: BTreeMap<String, Vec<ForeignRule>>,
 }
 
-impl<E, R: FnMut(&str) -> Result<Vec<Rule>, E>> Walk<'_, R> {
+impl<E, R: FnMut(&str) -> Result<Vec<ForeignRule>, E>> ForeignWalk<'_, R> {
     fn chain(&mut self, name: &str, depth: usize) -> Result<End, E> {
         if depth > DEPTH_MAX || self.read.len() > CHAINS_MAX {
             return Ok(End::Falls);
@@ -242,7 +242,12 @@ impl<E, R: FnMut(&str) -> Result<Vec<Rule>, E>> Walk<'_, R> {
     }
 }
 
-fn foreign(table: &Table, chain: &Chain, hook: Hook, rule: Option<Culprit>) -> ForeignDrop {
+fn foreign(
+    table: &ForeignTable,
+    chain: &ForeignChain,
+    hook: Hook,
+    rule: Option<DropRule>,
+) -> ForeignDrop {
     let within = rule.as_ref().map_or(&chain.name, |(chain, ..)| chain);
     let program = program(table, within, hook);
     ForeignDrop {
@@ -290,7 +295,7 @@ const CHAINS: [(&str, &str); 10] = [
 ];
 
 /// The program that is to blame, by the names of the table, of the chain, and of the chains beside it.
-fn program(table: &Table, within: &str, hook: Hook) -> Option<&'static str> {
+fn program(table: &ForeignTable, within: &str, hook: Hook) -> Option<&'static str> {
     let named = |name: &str| {
         let mut all = CHAINS.iter();
         all.find(|(prefix, _)| name.starts_with(prefix))
@@ -314,7 +319,12 @@ fn program(table: &Table, within: &str, hook: Hook) -> Option<&'static str> {
 }
 
 /// The command that ends it.
-fn clear(table: &Table, chain: &Chain, program: Option<&str>, rule: Option<&Culprit>) -> String {
+fn clear(
+    table: &ForeignTable,
+    chain: &ForeignChain,
+    program: Option<&str>,
+    rule: Option<&DropRule>,
+) -> String {
     match program {
         Some("firewalld") => return "systemctl disable --now firewalld".into(),
         Some("ufw") => return "ufw disable".into(),
@@ -346,7 +356,7 @@ fn clear(table: &Table, chain: &Chain, program: Option<&str>, rule: Option<&Culp
     }
 }
 
-fn iptables(table: &Table) -> String {
+fn iptables(table: &ForeignTable) -> String {
     let base = match table.family {
         "ip6" => "ip6tables",
         "bridge" => "ebtables",

@@ -5,18 +5,18 @@ use ipnet::IpNet;
 use super::literals::{literals, rules_of};
 use super::names::{name_of, service_name};
 use super::prefixes::{joined, possible, prefixes};
-use super::{Allow, Covered, From, PREFIXES_MAX, Writer, opens_all};
+use super::{Covered, DraftAllow, From, PREFIXES_MAX, PolicyWriter, opens_all};
 use crate::import::classes::ServiceKind;
 use crate::import::grid::Grid;
-use crate::import::view::View;
+use crate::import::view::AcceptTable;
 use crate::import::{At, eval};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, TCP, UDP};
 
-impl Writer<'_> {
+impl PolicyWriter<'_> {
     /// Writes an allow for each line that accepts anything else for this host.
-    pub(super) fn allows(&mut self, view: &View<'_>, covered: &Covered) {
+    pub(super) fn allows(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         let mut regions: Vec<Region> = Vec::new();
         for v in 0..view.services.len() {
             let Some(kind) = view.services.get(v).map(|service| &service.kind) else {
@@ -52,7 +52,7 @@ impl Writer<'_> {
         }
     }
 
-    fn region(&mut self, view: &View<'_>, covered: &Covered, region: &Region) {
+    fn region(&mut self, view: &AcceptTable<'_>, covered: &Covered, region: &Region) {
         // Services with the same sources and interfaces share an allow.
         let mut groups: Vec<(Who, Vec<usize>)> = Vec::new();
         let mut cells = region.cells.clone();
@@ -105,7 +105,7 @@ impl Writer<'_> {
     /// the rules.
     fn allow(
         &mut self,
-        view: &View<'_>,
+        view: &AcceptTable<'_>,
         may: &dyn Fn(usize, usize) -> bool,
         at: At,
         who: &[(usize, Vec<usize>)],
@@ -145,7 +145,7 @@ impl Writer<'_> {
                 .as_deref()
                 .and_then(name_of)
                 .unwrap_or_else(|| service_name(ports.as_deref()));
-            self.put(Allow {
+            self.put(DraftAllow {
                 name,
                 ports: ports.clone(),
                 from,
@@ -155,8 +155,8 @@ impl Writer<'_> {
     }
 
     /// Adds an allow, or merges it with its equivalent for the other family.
-    fn put(&mut self, allow: Allow) {
-        let same = |old: &&mut Allow| {
+    fn put(&mut self, allow: DraftAllow) {
+        let same = |old: &&mut DraftAllow| {
             let alike = old.ports == allow.ports && old.interfaces == allow.interfaces;
             alike && (old.name == allow.name || old.from.family() != allow.from.family())
         };
@@ -174,7 +174,7 @@ impl Writer<'_> {
     /// Returns patterns that match all wanted interfaces and no others than `interfaces`; empty for all.
     fn interfaces(
         &mut self,
-        view: &View<'_>,
+        view: &AcceptTable<'_>,
         at: At,
         wanted: &[usize],
         interfaces: &[usize],
@@ -221,7 +221,7 @@ impl Writer<'_> {
     /// Returns sources as prefixes: as in the rules, or else all cells that may be included.
     pub(super) fn from(
         &mut self,
-        view: &View<'_>,
+        view: &AcceptTable<'_>,
         may: &dyn Fn(usize, usize) -> bool,
         at: At,
         interfaces: &[usize],
@@ -273,7 +273,7 @@ impl Writer<'_> {
     )]
     fn ports(
         &mut self,
-        view: &View<'_>,
+        view: &AcceptTable<'_>,
         at: At,
         services: &[usize],
     ) -> Option<Option<Vec<String>>> {
@@ -321,7 +321,7 @@ impl Writer<'_> {
     }
 
     /// Writes allows for published ports that the filter table accepts.
-    pub(super) fn published(&mut self, view: &View<'_>, covered: &Covered) {
+    pub(super) fn published(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         for port in &view.published {
             if self.is_open(port.protocol, port.dialled) {
                 continue;
@@ -332,7 +332,7 @@ impl Writer<'_> {
                 for (s, source) in view.sources.iter().enumerate() {
                     let narrow = view
                         .rules
-                        .narrow(source.example, eval::Reading::BesidePeerwall);
+                        .narrow(source.example, eval::ReadAs::BesidePeerwall);
                     let outcome = narrow.judge(&view.dialled(port, source.example, interface));
                     let accepted = outcome.verdict == crate::net::packet::Verdict::Accept;
                     open.set(i, s, accepted);

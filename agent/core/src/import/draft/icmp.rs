@@ -1,15 +1,15 @@
 //! ICMP beyond the safe core, and whether denied packets are rejected.
 
 use super::allows::merge;
-use super::{Covered, From, Writer};
+use super::{Covered, From, PolicyWriter};
 use crate::import::classes::{self, is_reply};
-use crate::import::view::View;
+use crate::import::view::AcceptTable;
 use crate::net::addr::Family;
 use crate::policy::icmp;
 
-impl Writer<'_> {
+impl PolicyWriter<'_> {
     /// Writes ICMP types beyond the safe core.
-    pub(super) fn icmp(&mut self, view: &View<'_>, covered: &Covered) {
+    pub(super) fn icmp(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         let everybody = |v: usize| {
             (0..view.interfaces.len()).all(|i| {
                 (0..view.sources.len())
@@ -57,7 +57,7 @@ impl Writer<'_> {
         }
     }
 
-    fn ping(&mut self, view: &View<'_>, covered: &Covered, v: usize) {
+    fn ping(&mut self, view: &AcceptTable<'_>, covered: &Covered, v: usize) {
         let pings = |i: usize, s: usize| view.accepts(i, s, v).filter(|_| !covered.covers(i, s));
         let sources: Vec<usize> = (0..view.sources.len())
             .filter(|s| (0..view.interfaces.len()).any(|i| pings(i, *s).is_some()))
@@ -83,7 +83,7 @@ impl Writer<'_> {
     }
 
     /// Finds whether strangers are rejected rather than dropped.
-    pub(super) fn reject(&mut self, view: &View<'_>, covered: &Covered) {
+    pub(super) fn reject(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         let Some(s) = (0..view.sources.len()).find(|s| {
             let stranger = classes::stranger(view.family);
             view.sources

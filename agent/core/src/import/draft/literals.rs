@@ -1,17 +1,17 @@
 //! Sources as written in the rules.
 
 use super::{Covered, accepts_all};
-use crate::import::rule::{Rule, Span};
-use crate::import::view::View;
+use crate::import::rule::{ImportedRule, Interval};
+use crate::import::view::AcceptTable;
 
 /// A source as written in a rule.
 pub(super) struct Literal<'r> {
-    pub(super) span: Span,
-    pub(super) rule: &'r Rule,
+    pub(super) span: Interval,
+    pub(super) rule: &'r ImportedRule,
 }
 
 /// Returns sources in the rules, in the order of the lines.
-pub(super) fn literals<'v>(view: &'v View<'_>) -> impl Iterator<Item = Literal<'v>> {
+pub(super) fn literals<'v>(view: &'v AcceptTable<'_>) -> impl Iterator<Item = Literal<'v>> {
     let mut found: Vec<Literal<'v>> = rules_of(view)
         .flat_map(|rule| {
             rule.sources()
@@ -22,7 +22,7 @@ pub(super) fn literals<'v>(view: &'v View<'_>) -> impl Iterator<Item = Literal<'
     found.into_iter()
 }
 
-pub(super) fn rules_of<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v Rule> {
+pub(super) fn rules_of<'v>(view: &'v AcceptTable<'_>) -> impl Iterator<Item = &'v ImportedRule> {
     view.rules.filter.values().flat_map(|chain| &chain.rules)
 }
 
@@ -30,13 +30,13 @@ pub(super) fn literal_is_host(literal: &Literal<'_>) -> bool {
     literal.span.0 == literal.span.1
 }
 
-pub(super) fn names_source(rule: &Rule, span: Span) -> bool {
+pub(super) fn names_source(rule: &ImportedRule, span: Interval) -> bool {
     rule.sources().any(|of| *of == span)
 }
 
 /// Returns sources that are accepted on every port and interface, as written in the rules. Empty if that is
 /// everybody: then the host is open, which is an allow.
-pub(super) fn full<'v>(view: &'v View<'_>, covered: &Covered) -> Vec<Literal<'v>> {
+pub(super) fn full<'v>(view: &'v AcceptTable<'_>, covered: &Covered) -> Vec<Literal<'v>> {
     let interfaces = 0..view.interfaces.len();
     let full = |s: usize| {
         interfaces
@@ -47,7 +47,7 @@ pub(super) fn full<'v>(view: &'v View<'_>, covered: &Covered) -> Vec<Literal<'v>
     if full.iter().all(|full| *full) {
         return Vec::new();
     }
-    let mut done: Vec<Span> = Vec::new();
+    let mut done: Vec<Interval> = Vec::new();
     let is_full = |literal: &Literal<'_>| {
         let inside = view.within(literal.span);
         !inside.is_empty() && inside.iter().all(|s| full.get(*s) == Some(&true))

@@ -11,7 +11,7 @@ mod trusted;
 use ipnet::IpNet;
 
 use super::grid::Grid;
-use super::view::View;
+use super::view::AcceptTable;
 use super::{At, Facts};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
@@ -21,25 +21,25 @@ const PREFIXES_MAX: usize = 20_000;
 
 /// The policy, before it is text.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Draft {
-    peers: Vec<Peer>,
-    overlays: Vec<Overlay>,
+pub(super) struct PolicyDraft {
+    peers: Vec<DraftPeer>,
+    overlays: Vec<DraftOverlay>,
     groups: Vec<(String, Vec<IpNet>)>,
-    allows: Vec<Allow>,
+    allows: Vec<DraftAllow>,
     trusted: Vec<InterfacePattern>,
     ping: Option<From>,
-    icmp: [IcmpTypes; 2],
+    icmp: [DraftIcmp; 2],
     reject: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Peer {
+struct DraftPeer {
     name: Option<String>,
     addresses: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone)]
-struct Overlay {
+struct DraftOverlay {
     name: String,
     backend: &'static str,
     subnets: Vec<IpNet>,
@@ -47,7 +47,7 @@ struct Overlay {
 }
 
 #[derive(Debug, Clone)]
-struct Allow {
+struct DraftAllow {
     name: String,
     /// `None` for every port and protocol.
     ports: Option<Vec<String>>,
@@ -65,7 +65,7 @@ enum From {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct IcmpTypes {
+struct DraftIcmp {
     all: bool,
     some: Vec<u8>,
 }
@@ -80,10 +80,10 @@ pub(super) struct Inexpressible {
 }
 
 /// Writes the policy for one or both families.
-pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Inexpressible>) {
-    let mut writer = Writer {
+pub(super) fn draft(views: &[AcceptTable<'_>], facts: &Facts) -> (PolicyDraft, Vec<Inexpressible>) {
+    let mut writer = PolicyWriter {
         facts,
-        draft: Draft::default(),
+        draft: PolicyDraft::default(),
         inexpressible: Vec::new(),
         both: views.len() == 2,
         covered: Vec::new(),
@@ -115,7 +115,7 @@ pub(super) fn draft(views: &[View<'_>], facts: &Facts) -> (Draft, Vec<Inexpressi
 struct Covered(Grid<bool>);
 
 impl Covered {
-    fn new(view: &View<'_>) -> Self {
+    fn new(view: &AcceptTable<'_>) -> Self {
         Self(Grid::new(view.interfaces.len(), view.sources.len(), false))
     }
 
@@ -128,9 +128,9 @@ impl Covered {
     }
 }
 
-struct Writer<'f> {
+struct PolicyWriter<'f> {
     facts: &'f Facts,
-    draft: Draft,
+    draft: PolicyDraft,
     inexpressible: Vec<Inexpressible>,
     /// Whether there are rules of both families.
     both: bool,
@@ -152,7 +152,7 @@ impl From {
     }
 }
 
-impl Writer<'_> {
+impl PolicyWriter<'_> {
     fn add_inexpressible(&mut self, at: At, why: &str) {
         let inexpressible = Inexpressible {
             at,
@@ -186,10 +186,10 @@ impl Writer<'_> {
     }
 }
 
-fn accepts_all(view: &View<'_>, interface: usize, source: usize) -> bool {
+fn accepts_all(view: &AcceptTable<'_>, interface: usize, source: usize) -> bool {
     (0..view.services.len()).all(|v| view.accepts(interface, source, v).is_some())
 }
 
-fn opens_all(view: &View<'_>, interface: usize, source: usize) -> bool {
+fn opens_all(view: &AcceptTable<'_>, interface: usize, source: usize) -> bool {
     (0..view.services.len()).all(|v| view.opens(interface, source, v).is_some())
 }

@@ -4,12 +4,12 @@ use ipnet::IpNet;
 
 use super::prefixes::{joined, possible, prefixes};
 use super::text::LIST_MAX;
-use super::{From, Writer};
+use super::{From, PolicyWriter};
 use crate::import::classes;
-use crate::import::rule::Span;
+use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
 
-impl Writer<'_> {
+impl PolicyWriter<'_> {
     /// Gives everything a unique name.
     pub(super) fn name_all(&mut self) {
         let mut used: Vec<String> = self.draft.overlays.iter().map(|o| o.name.clone()).collect();
@@ -68,7 +68,7 @@ fn list_name(nets: &[IpNet], allow: &str) -> String {
         return format!("from-{allow}");
     };
     let family = Family::of(first.addr());
-    let one_family: Vec<Span> = nets
+    let one_family: Vec<Interval> = nets
         .iter()
         .filter(|net| Family::of(net.addr()) == family)
         .map(|net| addr::bounds(*net))

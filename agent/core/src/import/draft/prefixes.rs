@@ -3,11 +3,11 @@
 use ipnet::IpNet;
 
 use super::PREFIXES_MAX;
-use crate::import::rule::Span;
+use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
 
 /// Covers spans with the fewest prefixes.
-pub(super) fn prefixes(family: Family, spans: &[Span]) -> Vec<IpNet> {
+pub(super) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for (first, last) in spans {
         let subnets = match (addr::address(family, *first), addr::address(family, *last)) {
@@ -26,7 +26,7 @@ pub(super) fn prefixes(family: Family, spans: &[Span]) -> Vec<IpNet> {
 }
 
 /// Removes multicast, at the end of both families, which is never a source.
-pub(super) fn possible(family: Family, spans: Vec<Span>) -> Vec<Span> {
+pub(super) fn possible(family: Family, spans: Vec<Interval>) -> Vec<Interval> {
     let last_possible = match family {
         Family::V4 => addr::number(std::net::IpAddr::from([223, 255, 255, 255])),
         Family::V6 => (0xff00_u128 << 112) - 1,
@@ -39,9 +39,9 @@ pub(super) fn possible(family: Family, spans: Vec<Span>) -> Vec<Span> {
 }
 
 /// Joins adjacent spans.
-pub(super) fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+pub(super) fn joined(mut spans: Vec<Interval>) -> Vec<Interval> {
     spans.sort_unstable();
-    let mut out: Vec<Span> = Vec::new();
+    let mut out: Vec<Interval> = Vec::new();
     for (first, last) in spans {
         match out.last_mut() {
             Some(previous) if first <= previous.1.saturating_add(1) => {

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use super::{Allow, Draft, From};
+use super::{DraftAllow, From, PolicyDraft};
 use crate::net::addr::{self, Family};
 use crate::policy::icmp;
 
 /// Longest list that is written on one line; longer ones become groups where they can.
 pub(super) const LIST_MAX: usize = 8;
 
-impl Draft {
+impl PolicyDraft {
     /// Formats the policy.
     pub(in crate::import) fn text(&self, head: &str) -> String {
         let mut out = format!("{head}version = 1\n");
@@ -73,7 +73,7 @@ impl Draft {
         out
     }
 
-    fn allow_text(&self, allow: &Allow, out: &mut String) {
+    fn allow_text(&self, allow: &DraftAllow, out: &mut String) {
         let _ = write!(out, "\n[[allow]]\nname  = {}\n", text(&allow.name));
         if let Some(ports) = &allow.ports {
             let ports: Vec<String> = ports.iter().map(|port| text(port)).collect();

@@ -5,10 +5,10 @@ use ipnet::IpNet;
 use super::literals::{Literal, full, literal_is_host, literals, names_source, rules_of};
 use super::names::name_of;
 use super::prefixes::prefixes;
-use super::{Covered, Overlay, Peer, Writer, accepts_all};
+use super::{Covered, DraftOverlay, DraftPeer, PolicyWriter, accepts_all};
 use crate::import::classes::ServiceKind;
-use crate::import::rule::Span;
-use crate::import::view::View;
+use crate::import::rule::Interval;
+use crate::import::view::AcceptTable;
 use crate::import::{eval, managed};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
@@ -17,9 +17,9 @@ use crate::net::port::UDP;
 /// Longest prefix of a private network that counts as a pod network without further evidence.
 const POD_PREFIX_MAX: u8 = 20;
 
-impl Writer<'_> {
+impl PolicyWriter<'_> {
     /// Finds trusted interfaces: everything from them is accepted, to this host and through it.
-    pub(super) fn trusted(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn trusted(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         let sources = 0..view.sources.len();
         let all = |i: usize| {
             sources
@@ -42,7 +42,7 @@ impl Writer<'_> {
     }
 
     /// Finds a pattern that matches this class of interfaces and no other.
-    fn pattern(&self, view: &View<'_>, interface: usize) -> Option<InterfacePattern> {
+    fn pattern(&self, view: &AcceptTable<'_>, interface: usize) -> Option<InterfacePattern> {
         let name = view.interfaces.get(interface)?;
         view.mentioned
             .interfaces_in
@@ -58,7 +58,7 @@ impl Writer<'_> {
     }
 
     /// Finds pod networks among the sources that are accepted on every port and interface.
-    pub(super) fn overlays(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn overlays(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         let literals = full(view, covered);
         for literal in &literals {
             if let [net] = prefixes(view.family, &[literal.span])[..]
@@ -71,7 +71,7 @@ impl Writer<'_> {
     }
 
     /// Finds peers among them.
-    pub(super) fn peers(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn peers(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         let interfaces = 0..view.interfaces.len();
         let forwards = interfaces
             .clone()
@@ -100,7 +100,7 @@ impl Writer<'_> {
     }
 
     /// Finds private networks that are accepted on interfaces of containers, to this host or through it.
-    pub(super) fn on_their_interfaces(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn on_their_interfaces(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
             let inside = view.within(literal.span);
             let [net] = prefixes(view.family, &[literal.span])[..] else {
@@ -134,10 +134,10 @@ impl Writer<'_> {
 
     fn peer(&mut self, comment: Option<&str>, nets: Vec<IpNet>) {
         let name = comment.and_then(name_of);
-        let same = |peer: &&mut Peer| name.is_some() && peer.name == name;
+        let same = |peer: &&mut DraftPeer| name.is_some() && peer.name == name;
         match self.draft.peers.iter_mut().find(same) {
             Some(peer) => peer.addresses.extend(nets),
-            None => self.draft.peers.push(Peer {
+            None => self.draft.peers.push(DraftPeer {
                 name,
                 addresses: nets,
             }),
@@ -146,7 +146,7 @@ impl Writer<'_> {
 
     /// Whether a network is a pod network: a fact of the host, rules for interfaces of containers, the default
     /// of a distribution, or a private network beside peers with public addresses.
-    fn is_pods(&self, view: &View<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
+    fn is_pods(&self, view: &AcceptTable<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
         if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
             return false;
         }
@@ -173,12 +173,12 @@ impl Writer<'_> {
         flannel || usual || by_interface || beside_public
     }
 
-    fn overlay(&mut self, view: &View<'_>, net: IpNet, behind: Option<&InterfacePattern>) {
+    fn overlay(&mut self, view: &AcceptTable<'_>, net: IpNet, behind: Option<&InterfacePattern>) {
         let (name, backend, interfaces) = match behind {
             Some(pattern) => (bridge_name(pattern), "none", vec![pattern.clone()]),
             None => self.flannel(view),
         };
-        let same = |o: &&mut Overlay| o.name == name;
+        let same = |o: &&mut DraftOverlay| o.name == name;
         match self.draft.overlays.iter_mut().find(same) {
             Some(overlay) => {
                 if !overlay.subnets.iter().any(|old| old.contains(&net)) {
@@ -186,7 +186,7 @@ impl Writer<'_> {
                     overlay.subnets.push(net);
                 }
             }
-            None => self.draft.overlays.push(Overlay {
+            None => self.draft.overlays.push(DraftOverlay {
                 name,
                 backend,
                 subnets: vec![net],
@@ -196,7 +196,7 @@ impl Writer<'_> {
     }
 
     /// Guesses the backend of flannel, or of an overlay like it.
-    fn flannel(&self, view: &View<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
+    fn flannel(&self, view: &AcceptTable<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
         let named = view
             .mentioned
             .interfaces_in
@@ -230,7 +230,7 @@ impl Writer<'_> {
     }
 
     /// Marks sources as covered by an overlay. It accepts them only from its own interfaces, on purpose.
-    fn mark_overlay(&self, view: &View<'_>, covered: &mut Covered, sources: &[usize]) {
+    fn mark_overlay(&self, view: &AcceptTable<'_>, covered: &mut Covered, sources: &[usize]) {
         for i in 0..view.interfaces.len() {
             sources.iter().for_each(|s| covered.cover(i, *s));
         }
@@ -238,7 +238,7 @@ impl Writer<'_> {
 
     /// Finds networks of containers behind a bridge, which are masqueraded and forwarded, and pods that are
     /// forwarded but may not reach this host.
-    pub(super) fn behind_bridges(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn behind_bridges(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for (net, behind, _) in &view.masqueraded {
             let bounds = addr::bounds(*net);
             let is_covered = view.within(bounds).iter().all(|s| covered.covers(0, *s));
@@ -270,7 +270,7 @@ impl Writer<'_> {
     }
 
     /// Adds sources that may send tunnel packets as peers: they can send in the name of every pod.
-    pub(super) fn tunnels(&mut self, view: &View<'_>, covered: &mut Covered) {
+    pub(super) fn tunnels(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for (protocol, port) in self.tunnel_ports() {
             let tunnel = |v: &usize| match view.services.get(*v).map(|service| &service.kind) {
                 Some(ServiceKind::Ports(p, ranges)) => *p == protocol && ranges == &[(port, port)],
@@ -280,7 +280,7 @@ impl Writer<'_> {
                 continue;
             };
             let stranger = view.interfaces.len().saturating_sub(1);
-            let mut done: Vec<Span> = Vec::new();
+            let mut done: Vec<Interval> = Vec::new();
             for literal in literals(view) {
                 let inside = view.within(literal.span);
                 let sends = |s: &usize| {

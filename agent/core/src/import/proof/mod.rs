@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::eval::{Probe, Published, Reading, RulesForSource};
+use super::eval::{Probe, Published, ReadAs, RulesForSource};
 use super::rule::At;
-use super::view::View;
+use super::view::AcceptTable;
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Decision, Hook, Packet, Verdict};
 use crate::policy::Policy;
@@ -97,7 +97,7 @@ fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
 
 /// Key by which differing packets are grouped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct DiffKey {
     family: Family,
     hook: Hook,
     change: Change,
@@ -120,13 +120,13 @@ struct DiffGroup {
 }
 
 /// Compares over every kind of packet that rules or policy distinguish.
-pub(super) fn compare(views: &[View<'_>], policy: &Policy) -> Proof {
+pub(super) fn compare(views: &[AcceptTable<'_>], policy: &Policy) -> Proof {
     let mut proof = Proof::default();
     for view in views {
         proof
             .published
             .extend(view.published.iter().map(|port| (port.at, *port)));
-        let mut run = Run {
+        let mut run = Comparison {
             view,
             policy,
             piles: BTreeMap::new(),
@@ -162,10 +162,10 @@ pub(super) fn compare(views: &[View<'_>], policy: &Policy) -> Proof {
     proof
 }
 
-struct Run<'v, 'p> {
-    view: &'v View<'v>,
+struct Comparison<'v, 'p> {
+    view: &'v AcceptTable<'v>,
     policy: &'v Policy,
-    piles: BTreeMap<Key, DiffGroup>,
+    piles: BTreeMap<DiffKey, DiffGroup>,
     proof: &'p mut Proof,
 }
 
@@ -176,11 +176,11 @@ struct Case {
     service: Option<usize>,
 }
 
-impl Run<'_, '_> {
+impl Comparison<'_, '_> {
     fn all(&mut self) {
         let view = self.view;
         for (s, source) in view.sources.iter().enumerate() {
-            let narrow = view.rules.narrow(source.example, Reading::BesidePeerwall);
+            let narrow = view.rules.narrow(source.example, ReadAs::BesidePeerwall);
             self.input(&narrow, s, source.example);
             self.forward(&narrow, s, source.example);
             self.published(&narrow, s, source.example);
@@ -223,7 +223,7 @@ impl Run<'_, '_> {
 
     fn pile(&mut self, case: &Case, by: Option<At>, after: Decision, accepted: bool) {
         let packet = &case.probe.packet;
-        let key = Key {
+        let key = DiffKey {
             family: self.view.family,
             hook: packet.hook,
             change: if accepted {

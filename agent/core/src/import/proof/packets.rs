@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Case, PACKETS_MAX, Run, is_foreign};
+use super::{Case, Comparison, PACKETS_MAX, is_foreign};
 use crate::import::classes;
 use crate::import::eval::{Probe, RulesForSource};
 use crate::net::packet::{CtState, Hook, Transport};
 
-impl Run<'_, '_> {
+impl Comparison<'_, '_> {
     pub(super) fn input(&mut self, narrow: &RulesForSource<'_>, s: usize, source: IpAddr) {
         let view = self.view;
         let usual = view.host.first().copied();

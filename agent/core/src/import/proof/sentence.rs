@@ -2,16 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, DiffGroup, Key};
+use super::{Change, DiffGroup, DiffKey};
 use crate::import::classes::ServiceKind;
-use crate::import::view::View;
+use crate::import::view::AcceptTable;
 use crate::net::addr::{self, Family};
 use crate::net::packet::Hook;
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
 /// Describes a group of differing packets.
-pub(super) fn sentence(view: &View<'_>, policy: &Policy, key: &Key, pile: &DiffGroup) -> String {
+pub(super) fn sentence(
+    view: &AcceptTable<'_>,
+    policy: &Policy,
+    key: &DiffKey,
+    pile: &DiffGroup,
+) -> String {
     let change = match key.change {
         Change::Closed => "closed",
         Change::New => "new",
@@ -95,7 +100,7 @@ pub(in crate::import) fn entry(reason: &Reason) -> String {
 }
 
 /// Describes sources by prefixes in the files, or by those that are excluded.
-fn who(view: &View<'_>, sources: &BTreeSet<usize>) -> String {
+fn who(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> String {
     if sources.len() == view.sources.len() {
         return "everybody".into();
     }
@@ -119,7 +124,7 @@ fn who(view: &View<'_>, sources: &BTreeSet<usize>) -> String {
 }
 
 /// Names of sources, and whether some have none.
-fn named(view: &View<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
+fn named(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
     let mut left = sources.clone();
     let mut spans = view.literals.clone();
     spans.extend(
@@ -163,7 +168,7 @@ fn few(mut names: Vec<String>) -> String {
     }
 }
 
-fn what(view: &View<'_>, pile: &DiffGroup) -> String {
+fn what(view: &AcceptTable<'_>, pile: &DiffGroup) -> String {
     let mut names: Vec<String> = pile
         .dialled
         .iter()
@@ -239,7 +244,7 @@ fn what(view: &View<'_>, pile: &DiffGroup) -> String {
 }
 
 /// Formats interfaces like ` by eth0`; empty for all of them.
-fn on(view: &View<'_>, interfaces: &BTreeSet<String>) -> String {
+fn on(view: &AcceptTable<'_>, interfaces: &BTreeSet<String>) -> String {
     if view.interfaces.iter().all(|name| interfaces.contains(name)) {
         return String::new();
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Fate;
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{self, LinePackets};
-use crate::import::rule::{Rule, Test};
+use crate::import::rule::{ImportedRule, Test};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
@@ -106,7 +106,7 @@ fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: b
 }
 
 /// Whether a line is for some sources or interfaces only.
-pub(super) fn is_for_some(rule: &Rule) -> bool {
+pub(super) fn is_for_some(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()
         .any(|c| !c.negated && matches!(c.test, Test::Source(_) | Test::In(_)))
@@ -129,7 +129,7 @@ fn peers(policy: &Policy, packets: &LinePackets) -> Vec<String> {
 }
 
 /// Says why the policy does not accept what a line accepts, and what to do.
-pub(super) fn why_not(rule: &Rule, inexpressible: &[Inexpressible]) -> String {
+pub(super) fn why_not(rule: &ImportedRule, inexpressible: &[Inexpressible]) -> String {
     if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
         return why.why.clone();
     }
@@ -154,7 +154,7 @@ pub(super) fn why_not(rule: &Rule, inexpressible: &[Inexpressible]) -> String {
 }
 
 /// Whether some condition holds for no compared packet.
-pub(super) fn never(rule: &Rule) -> bool {
+pub(super) fn never(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()
         .any(|c| matches!(c.test, Test::Always(holds) | Test::Rate(holds, _) if holds == c.negated))

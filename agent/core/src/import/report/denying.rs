@@ -4,13 +4,13 @@ use super::Fate;
 use super::accepting::is_core;
 use crate::import::managed;
 use crate::import::proof::{self, LinePackets};
-use crate::import::rule::{Rule, Target, Test};
+use crate::import::rule::{ImportedRule, Test, Verb};
 use crate::net::packet::CtState;
 use crate::policy::reason::Reason;
 
 /// Fate of a line that drops or rejects.
 pub(super) fn denying(
-    rule: &Rule,
+    rule: &ImportedRule,
     packets: &LinePackets,
     manager: Option<managed::Manager>,
 ) -> (Fate, String) {
@@ -23,7 +23,7 @@ pub(super) fn denying(
             ),
         );
     }
-    if let Target::Unknown(name) = &rule.target {
+    if let Verb::Unknown(name) = &rule.target {
         return (
             Fate::Left,
             format!(
@@ -82,14 +82,14 @@ fn core_words(packets: &LinePackets) -> String {
     words.join(", ")
 }
 
-fn drops_invalid(rule: &Rule) -> bool {
+fn drops_invalid(rule: &ImportedRule) -> bool {
     rule.conditions.iter().any(|c| {
         matches!(&c.test, Test::State { states, .. } if !c.negated && states.contains(&CtState::Invalid))
     })
 }
 
 /// Whether a rule matches TCP flags that no connection has, or fragments: connection tracking handles both.
-fn strange(rule: &Rule) -> bool {
+fn strange(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()
         .any(|c| matches!(c.test, Test::TcpFlags(..) | Test::Always(false)))

@@ -6,14 +6,14 @@ use super::other_tables::other_table;
 use super::{Fate, Line};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::Proof;
-use crate::import::rule::{self, At, Chains, Rule, Target, Test};
-use crate::import::{Parsed, managed};
+use crate::import::rule::{self, At, ImportedChains, ImportedRule, Test, Verb};
+use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
 
 /// Accounts for the lines of all files.
 pub(in crate::import) fn lines(
-    parsed: &Parsed,
+    parsed: &ParsedFiles,
     policy: &Policy,
     proof: &Proof,
     inexpressible: &[Inexpressible],
@@ -43,7 +43,7 @@ pub(in crate::import) fn lines(
 }
 
 fn fate(
-    parsed: &Parsed,
+    parsed: &ParsedFiles,
     policy: &Policy,
     proof: &Proof,
     inexpressible: &[Inexpressible],
@@ -79,13 +79,13 @@ fn fate(
 }
 
 /// Position of a line: table, chain and rule.
-pub(super) struct Found<'r> {
+pub(super) struct FoundLine<'r> {
     pub(super) table: String,
     pub(super) chain: &'r str,
-    pub(super) rule: Option<&'r Rule>,
+    pub(super) rule: Option<&'r ImportedRule>,
 }
 
-fn find(parsed: &Parsed, at: At) -> Option<Found<'_>> {
+fn find(parsed: &ParsedFiles, at: At) -> Option<FoundLine<'_>> {
     for (input, name, table) in &parsed.tables {
         if *input != at.input {
             continue;
@@ -93,7 +93,7 @@ fn find(parsed: &Parsed, at: At) -> Option<Found<'_>> {
         for (chain, content) in table {
             let rule = content.rules.iter().find(|rule| rule.at == at);
             if rule.is_some() || content.at == Some(at) {
-                return Some(Found {
+                return Some(FoundLine {
                     table: name.clone(),
                     chain,
                     rule,
@@ -106,8 +106,8 @@ fn find(parsed: &Parsed, at: At) -> Option<Found<'_>> {
 
 /// Fate of a line like `:INPUT DROP [0:0]`.
 fn chain(
-    parsed: &Parsed,
-    found: &Found<'_>,
+    parsed: &ParsedFiles,
+    found: &FoundLine<'_>,
     policy: &Policy,
     proof: &Proof,
     at: At,
@@ -133,9 +133,9 @@ fn chain(
 const OUTPUT: &str = "peerwall does not filter what this host sends: keep it in a rules file of its own, loaded by iptables-restore";
 
 fn filter_rule(
-    parsed: &Parsed,
-    found: &Found<'_>,
-    rule: &Rule,
+    parsed: &ParsedFiles,
+    found: &FoundLine<'_>,
+    rule: &ImportedRule,
     policy: &Policy,
     proof: &Proof,
     inexpressible: &[Inexpressible],
@@ -151,7 +151,7 @@ fn filter_rule(
                 Fate::Nothing,
                 format!("nothing leads to the chain {}", found.chain),
             ),
-            (Target::Drop | Target::Reject | Target::Unknown(_), true) => {
+            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true) => {
                 match managed::by(found.chain) {
                     Some(manager) => (Fate::Beside, format!("{} keeps it", manager.name)),
                     None => (Fate::Left, OUTPUT.into()),
@@ -169,18 +169,18 @@ fn filter_rule(
     }
     let packets = proof.fates.get(&rule.at).cloned().unwrap_or_default();
     match &rule.target {
-        Target::Continue(what) => continuing(what, manager),
-        Target::Dnat(..) | Target::Masquerade => {
+        Verb::Continue(what) => continuing(what, manager),
+        Verb::Dnat(..) | Verb::Masquerade => {
             (Fate::Left, "no rule of the filter table can do this".into())
         }
-        Target::Return => (
+        Verb::Return => (
             Fate::Core,
             "what it spares from the rest of its chain is spared by the policy".into(),
         ),
-        Target::Jump(to) | Target::Goto(to) => {
+        Verb::Jump(to) | Verb::Goto(to) => {
             (Fate::Nothing, format!("leads to the chain {to}; see there"))
         }
-        Target::Accept => {
+        Verb::Accept => {
             let is_icmp = rule
                 .conditions
                 .iter()
@@ -215,11 +215,11 @@ fn filter_rule(
             }
             (fate, words)
         }
-        Target::Drop | Target::Reject | Target::Unknown(_) => denying(rule, &packets, manager),
+        Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, &packets, manager),
     }
 }
 
-fn unknown(rule: &Rule, manager: Option<managed::Manager>) -> (Fate, String) {
+fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> (Fate, String) {
     let words: Vec<&str> = rule.unknown().collect();
     let words = words.join(" ");
     if let Some(manager) = manager {
@@ -229,24 +229,20 @@ fn unknown(rule: &Rule, manager: Option<managed::Manager>) -> (Fate, String) {
         );
     }
     match rule.target {
-        Target::Accept => (
+        Verb::Accept => (
             Fate::Left,
             format!(
                 "`{words}` has no word in the policy, so nothing is accepted by it; if the rest of the line will do, write an allow for that"
             ),
         ),
-        Target::Drop | Target::Reject | Target::Unknown(_) => (
+        Verb::Drop | Verb::Reject | Verb::Unknown(_) => (
             Fate::Left,
             format!(
                 "`{words}` has no word in the policy; a drop in another table still drops: keep it in a rules file of its own"
             ),
         ),
-        Target::Continue(_) => (Fate::Nothing, "decides nothing".into()),
-        Target::Return
-        | Target::Jump(_)
-        | Target::Goto(_)
-        | Target::Dnat(..)
-        | Target::Masquerade => (
+        Verb::Continue(_) => (Fate::Nothing, "decides nothing".into()),
+        Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => (
             Fate::Left,
             format!(
                 "`{words}` has no word in the policy, so only what is accepted with and without it is taken"
@@ -270,12 +266,12 @@ fn continuing(what: &str, manager: Option<managed::Manager>) -> (Fate, String) {
     }
 }
 
-fn reaches(chains: &Chains, from: &str, to: &str) -> bool {
+fn reaches(chains: &ImportedChains, from: &str, to: &str) -> bool {
     rule::reached(chains, from).contains(&to)
 }
 
-impl Parsed {
-    fn chain(&self, at: At) -> Option<&rule::Chain> {
+impl ParsedFiles {
+    fn chain(&self, at: At) -> Option<&rule::ImportedChain> {
         let tables = self
             .tables
             .iter()
@@ -285,7 +281,7 @@ impl Parsed {
             .find(|chain| chain.at == Some(at))
     }
 
-    fn filter(&self, at: At) -> Option<&Chains> {
+    fn filter(&self, at: At) -> Option<&ImportedChains> {
         let mut tables = self.tables.iter();
         tables
             .find(|(input, name, _)| *input == at.input && name == "filter")

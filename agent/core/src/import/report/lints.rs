@@ -1,13 +1,17 @@
 //! Common holes in the rules.
 
 use super::Lint;
-use crate::import::view::View;
+use crate::import::view::AcceptTable;
 use crate::import::{Facts, classes};
 use crate::net::addr::Family;
 use crate::policy::{Policy, icmp};
 
 /// Finds common problems.
-pub(in crate::import) fn lints(views: &[View<'_>], policy: &Policy, facts: &Facts) -> Vec<Lint> {
+pub(in crate::import) fn lints(
+    views: &[AcceptTable<'_>],
+    policy: &Policy,
+    facts: &Facts,
+) -> Vec<Lint> {
     let mut lints = Vec::new();
     let of = |family| views.iter().find(|view| view.family == family);
     for view in views {
@@ -29,7 +33,7 @@ pub(in crate::import) fn lints(views: &[View<'_>], policy: &Policy, facts: &Fact
     lints
 }
 
-fn overlay_anywhere(view: &View<'_>, policy: &Policy, lints: &mut Vec<Lint>) {
+fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lint>) {
     let stranger = view.interfaces.len().saturating_sub(1);
     for overlay in &policy.overlays {
         for subnet in &overlay.subnets {
@@ -80,7 +84,7 @@ fn names(patterns: &[crate::net::interface::InterfacePattern]) -> String {
     names.join(" and ")
 }
 
-fn forward(view: &View<'_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint>) {
+fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint>) {
     let Some(chain) = view.rules.filter.get("FORWARD") else {
         return;
     };
@@ -105,14 +109,14 @@ fn forward(view: &View<'_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint
     }
 }
 
-fn digit(view: &View<'_>) -> &'static str {
+fn digit(view: &AcceptTable<'_>) -> &'static str {
     match view.family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
     }
 }
 
-fn neighbours(view: &View<'_>, lints: &mut Vec<Lint>) {
+fn neighbours(view: &AcceptTable<'_>, lints: &mut Vec<Lint>) {
     let interface = view.interfaces.len().saturating_sub(1);
     let stranger = classes::stranger(Family::V6);
     let Some(source) = view.sources.iter().position(|s| s.example == stranger) else {
@@ -138,7 +142,12 @@ fn neighbours(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-fn forgotten(v4: Option<&View<'_>>, v6: Option<&View<'_>>, policy: &Policy, lints: &mut Vec<Lint>) {
+fn forgotten(
+    v4: Option<&AcceptTable<'_>>,
+    v6: Option<&AcceptTable<'_>>,
+    policy: &Policy,
+    lints: &mut Vec<Lint>,
+) {
     let has = |family| {
         let mut addresses = policy.peers.iter().flat_map(|peer| &peer.addresses);
         addresses.any(|a| Family::of(a.net.addr()) == family)

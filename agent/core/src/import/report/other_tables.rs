@@ -1,15 +1,15 @@
 //! Lines of tables other than filter.
 
 use super::Fate;
-use super::lines::Found;
+use super::lines::FoundLine;
 use crate::import::managed;
 use crate::import::proof::Proof;
-use crate::import::rule::{At, Condition, Rule, Target};
+use crate::import::rule::{At, Condition, ImportedRule, Verb};
 use crate::policy::Policy;
 
 /// Fate of a line of a table that a policy does not replace.
 pub(super) fn other_table(
-    found: &Found<'_>,
+    found: &FoundLine<'_>,
     policy: &Policy,
     proof: &Proof,
     at: At,
@@ -22,7 +22,7 @@ pub(super) fn other_table(
     };
     let to = rule.target.chain();
     let manager = managed::by(found.chain).or_else(|| to.and_then(managed::by));
-    let of_docker = rule.target == Target::Masquerade && is_dockers(rule);
+    let of_docker = rule.target == Verb::Masquerade && is_dockers(rule);
     let name = manager
         .map(|manager| manager.name)
         .or(of_docker.then_some("Docker"));
@@ -55,7 +55,7 @@ pub(super) fn other_table(
 
 /// Whether a rule is one of Docker's: it masquerades networks on the way out, and containers that connect to
 /// themselves.
-fn is_dockers(rule: &Rule) -> bool {
+fn is_dockers(rule: &ImportedRule) -> bool {
     let conditions = || rule.conditions.iter();
     let mut outs = conditions()
         .filter(|c| c.negated)

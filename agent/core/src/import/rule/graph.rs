@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Chains;
+use super::ImportedChains;
 
 /// Finds chains on a circle of jumps, or between two circles: the rest after repeatedly removing chains
 /// without jumps to them or from them.
-pub(super) fn circles(chains: &Chains) -> BTreeSet<&str> {
+pub(super) fn circles(chains: &ImportedChains) -> BTreeSet<&str> {
     let mut left: BTreeSet<&str> = chains.keys().map(String::as_str).collect();
     let next = |name: &str| {
         let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
@@ -40,7 +40,7 @@ pub(super) fn circles(chains: &Chains) -> BTreeSet<&str> {
 }
 
 /// Returns the chains that are reachable from this one, itself first.
-pub(in crate::import) fn reached<'c>(chains: &'c Chains, from: &'c str) -> Vec<&'c str> {
+pub(in crate::import) fn reached<'c>(chains: &'c ImportedChains, from: &'c str) -> Vec<&'c str> {
     let mut seen: Vec<&str> = vec![from];
     let mut next = 0;
     while let Some(name) = seen.get(next).copied() {

@@ -30,10 +30,10 @@ pub struct At {
 }
 
 /// First and last number.
-pub type Span = (u128, u128);
+pub type Interval = (u128, u128);
 
 /// Sets of `ipset save`, by name: addresses and networks.
-pub type IpSets = BTreeMap<String, Vec<IpNet>>;
+pub type ImportedSets = BTreeMap<String, Vec<IpNet>>;
 
 /// One condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +48,9 @@ pub struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
     /// Source address in one of these.
-    Source(Vec<Span>),
+    Source(Vec<Interval>),
     /// Destination address in one of these.
-    Destination(Vec<Span>),
+    Destination(Vec<Interval>),
     /// Incoming interface.
     In(InterfacePattern),
     /// Outgoing interface.
@@ -79,7 +79,7 @@ pub enum Test {
     /// TTL or hop limit: from, to.
     HopLimit(u8, u8),
     /// Type of the destination (`addrtype --dst-type`).
-    To(Kind),
+    To(AddressKind),
     /// Holds as long as a rate or number is not exceeded (true), or once it is (false).
     Rate(bool, String),
     /// Constant: true or false.
@@ -90,7 +90,7 @@ pub enum Test {
 
 /// Kinds of destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AddressKind {
     /// An address of this host.
     Local,
     /// Broadcast.
@@ -101,7 +101,7 @@ pub enum Kind {
 
 /// Target of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum Verb {
     /// Counts, logs or marks; the packet continues with the next rule.
     Continue(String),
     /// Accepts.
@@ -126,45 +126,45 @@ pub enum Target {
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct ImportedRule {
     /// Its line.
     pub at: At,
     /// Conditions, of which all must hold.
     pub conditions: Vec<Condition>,
     /// Target.
-    pub target: Target,
+    pub target: Verb,
     /// `-m comment`
     pub comment: Option<String>,
 }
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct ImportedChain {
     /// Whether packets that reach its end are accepted; `None` for user-defined chains.
     pub accepts: Option<bool>,
     /// Line of its declaration.
     pub at: Option<At>,
     /// Its rules in order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<ImportedRule>,
 }
 
 /// Chains of one table, by name.
-pub type Chains = BTreeMap<String, Chain>;
+pub type ImportedChains = BTreeMap<String, ImportedChain>;
 
 /// The relevant tables of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub struct ImportedRules {
     /// IPv4 or IPv6.
     pub family: Family,
     /// The filter table.
-    pub filter: Chains,
+    pub filter: ImportedChains,
     /// The nat table.
-    pub nat: Chains,
+    pub nat: ImportedChains,
 }
 
 impl Condition {
     /// Sources that it names, negated or not.
-    pub fn sources(&self) -> Option<&[Span]> {
+    pub fn sources(&self) -> Option<&[Interval]> {
         if let Test::Source(spans) = &self.test {
             return Some(spans);
         }
@@ -172,7 +172,7 @@ impl Condition {
     }
 
     /// Destinations that it names, negated or not.
-    pub fn destinations(&self) -> Option<&[Span]> {
+    pub fn destinations(&self) -> Option<&[Interval]> {
         if let Test::Destination(spans) = &self.test {
             return Some(spans);
         }
@@ -204,7 +204,7 @@ impl Condition {
     }
 }
 
-impl Target {
+impl Verb {
     /// Chain of a jump or goto.
     pub fn chain(&self) -> Option<&str> {
         if let Self::Jump(to) | Self::Goto(to) = self {
@@ -214,9 +214,9 @@ impl Target {
     }
 }
 
-impl Rule {
+impl ImportedRule {
     /// Sources that are not negated.
-    pub fn sources(&self) -> impl Iterator<Item = &Span> {
+    pub fn sources(&self) -> impl Iterator<Item = &Interval> {
         let positive = self.conditions.iter().filter(|c| !c.negated);
         positive.filter_map(Condition::sources).flatten()
     }

@@ -4,7 +4,7 @@ use peerwall_proto::iptables;
 
 use super::graph::circles;
 use super::words::read;
-use super::{At, Chain, Chains, IpSets};
+use super::{At, ImportedChain, ImportedChains, ImportedSets};
 use crate::net::addr::Family;
 
 /// An invalid rule.
@@ -20,16 +20,16 @@ pub(in crate::import) fn chains(
     table: &iptables::Table,
     family: Family,
     input: usize,
-    sets: &IpSets,
-) -> Result<Chains, Vec<RuleError>> {
-    let mut chains = Chains::new();
+    sets: &ImportedSets,
+) -> Result<ImportedChains, Vec<RuleError>> {
+    let mut chains = ImportedChains::new();
     for chain in &table.chains {
         let accepts = chain.policy.as_deref().map(|policy| policy == "ACCEPT");
         let at = At {
             input,
             line: chain.line,
         };
-        let chain_of_ours = Chain {
+        let chain_of_ours = ImportedChain {
             accepts,
             at: Some(at),
             rules: Vec::new(),
@@ -49,7 +49,7 @@ pub(in crate::import) fn chains(
                 help,
             }),
             Ok(read) => {
-                let chain = chains.entry(rule.chain.clone()).or_insert(Chain {
+                let chain = chains.entry(rule.chain.clone()).or_insert(ImportedChain {
                     accepts: Some(true),
                     at: None,
                     rules: Vec::new(),
@@ -70,7 +70,7 @@ pub(in crate::import) fn chains(
 }
 
 /// Finds jumps to chains that do not exist, and circles of jumps.
-fn unknown_chains(chains: &Chains) -> Vec<RuleError> {
+fn unknown_chains(chains: &ImportedChains) -> Vec<RuleError> {
     let mut errors = Vec::new();
     for chain in chains.values() {
         for rule in &chain.rules {

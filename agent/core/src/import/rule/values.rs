@@ -2,13 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::words::Wrong;
-use super::{Span, Test};
+use super::words::WordError;
+use super::{Interval, Test};
 use crate::net::addr::{self, Family};
 use crate::net::port::{self, ICMP, ICMPV6};
 use crate::net::protocol;
 
-pub(super) fn address(text: &str, family: Family) -> Result<Span, Wrong> {
+pub(super) fn address(text: &str, family: Family) -> Result<Interval, WordError> {
     let wrong = |help| {
         (
             format!("`{text}` is no address of IPv{}", family.digit()),
@@ -45,7 +45,7 @@ pub(super) fn address(text: &str, family: Family) -> Result<Span, Wrong> {
 }
 
 /// Reads a protocol; `None` for all of them.
-pub(super) fn protocol(name: &str) -> Result<Option<u8>, Wrong> {
+pub(super) fn protocol(name: &str) -> Result<Option<u8>, WordError> {
     let name = name.to_ascii_lowercase();
     let number = protocol::by_name(&name).or_else(|| name.parse().ok());
     match (name.as_str(), number) {
@@ -84,8 +84,8 @@ const SERVICES: [(&str, u16); 22] = [
     ("postgresql", 5432),
 ];
 
-pub(super) fn port_range(text: &str) -> Result<(u16, u16), Wrong> {
-    let one = |text: &str, open: u16| -> Result<u16, Wrong> {
+pub(super) fn port_range(text: &str) -> Result<(u16, u16), WordError> {
+    let one = |text: &str, open: u16| -> Result<u16, WordError> {
         let service = SERVICES.iter().find(|(name, _)| *name == text);
         match (text.is_empty(), service, text.parse()) {
             (true, _, _) => Ok(open),
@@ -114,7 +114,7 @@ pub(in crate::import) const RST: u8 = 0x04;
 
 pub(in crate::import) const ACK: u8 = 0x10;
 
-pub(super) fn tcp_flags(text: &str) -> Result<u8, Wrong> {
+pub(super) fn tcp_flags(text: &str) -> Result<u8, WordError> {
     let mut bits = 0;
     for name in text.split(',') {
         bits |= match name {

@@ -4,15 +4,20 @@ use ipnet::IpNet;
 
 use super::targets::{CONTINUE, OTHER};
 use super::values::{address, icmp_name, port_range, protocol, tcp_flags};
-use super::{At, Condition, IpSets, Kind, Rule, Span, Target, Test};
+use super::{AddressKind, At, Condition, ImportedRule, ImportedSets, Interval, Test, Verb};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
 
-pub(super) type Wrong = (String, &'static str);
+pub(super) type WordError = (String, &'static str);
 
 /// Reads the words of one rule.
-pub(super) fn read(words: &[String], family: Family, at: At, sets: &IpSets) -> Result<Rule, Wrong> {
+pub(super) fn read(
+    words: &[String],
+    family: Family,
+    at: At,
+    sets: &ImportedSets,
+) -> Result<ImportedRule, WordError> {
     let mut reader = Reader {
         words,
         next: 0,
@@ -25,10 +30,10 @@ pub(super) fn read(words: &[String], family: Family, at: At, sets: &IpSets) -> R
     };
     reader.all()?;
     let target = reader.target.take();
-    Ok(Rule {
+    Ok(ImportedRule {
         at,
         conditions: reader.conditions,
-        target: target.unwrap_or_else(|| Target::Continue("count".into())),
+        target: target.unwrap_or_else(|| Verb::Continue("count".into())),
         comment: reader.comment,
     })
 }
@@ -37,12 +42,12 @@ struct Reader<'w> {
     words: &'w [String],
     next: usize,
     family: Family,
-    sets: &'w IpSets,
+    sets: &'w ImportedSets,
     /// Module of the last `-m`.
     module: String,
     conditions: Vec<Condition>,
     comment: Option<String>,
-    target: Option<Target>,
+    target: Option<Verb>,
 }
 
 impl Reader<'_> {
@@ -52,7 +57,7 @@ impl Reader<'_> {
         word
     }
 
-    fn value(&mut self, option: &str) -> Result<String, Wrong> {
+    fn value(&mut self, option: &str) -> Result<String, WordError> {
         self.word().ok_or_else(|| {
             (
                 format!("`{option}` wants a value"),
@@ -61,7 +66,7 @@ impl Reader<'_> {
         })
     }
 
-    fn all(&mut self) -> Result<(), Wrong> {
+    fn all(&mut self) -> Result<(), WordError> {
         let mut negated = false;
         while let Some(word) = self.word() {
             if word == "!" {
@@ -87,7 +92,7 @@ impl Reader<'_> {
         self.conditions.push(Condition { negated, test });
     }
 
-    fn option(&mut self, word: &str, negated: bool) -> Result<(), Wrong> {
+    fn option(&mut self, word: &str, negated: bool) -> Result<(), WordError> {
         let test = match word {
             "-s" | "--source" | "--src" => Test::Source(self.addresses(word)?),
             "-d" | "--destination" | "--dst" => Test::Destination(self.addresses(word)?),
@@ -126,7 +131,7 @@ impl Reader<'_> {
     }
 
     /// Modules that match without any option.
-    fn whole_module(&mut self, negated: bool) -> Result<(), Wrong> {
+    fn whole_module(&mut self, negated: bool) -> Result<(), WordError> {
         let bare = self
             .words
             .get(self.next)
@@ -143,7 +148,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn module_option(&mut self, word: &str, negated: bool) -> Result<(), Wrong> {
+    fn module_option(&mut self, word: &str, negated: bool) -> Result<(), WordError> {
         let test = match word {
             "--sport" | "--source-port" => Test::SourcePorts(vec![self.port(word)?]),
             "--dport" | "--destination-port" => Test::DestinationPorts(vec![self.port(word)?]),
@@ -180,9 +185,9 @@ impl Reader<'_> {
             "--hl-lt" | "--ttl-lt" => Test::HopLimit(0, self.number(word)?.saturating_sub(1)),
             "--hl-gt" | "--ttl-gt" => Test::HopLimit(self.number(word)?.saturating_add(1), u8::MAX),
             "--dst-type" => match self.value(word)?.as_str() {
-                "LOCAL" => Test::To(Kind::Local),
-                "BROADCAST" => Test::To(Kind::Broadcast),
-                "MULTICAST" => Test::To(Kind::Multicast),
+                "LOCAL" => Test::To(AddressKind::Local),
+                "BROADCAST" => Test::To(AddressKind::Broadcast),
+                "MULTICAST" => Test::To(AddressKind::Multicast),
                 other => Test::Unknown(format!("--dst-type {other}")),
             },
             _ => return self.rate_or_unknown(word, negated),
@@ -192,7 +197,7 @@ impl Reader<'_> {
     }
 
     /// Reads options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier packets.
-    fn rate_or_unknown(&mut self, word: &str, negated: bool) -> Result<(), Wrong> {
+    fn rate_or_unknown(&mut self, word: &str, negated: bool) -> Result<(), WordError> {
         let text = self.gather(word);
         let module = self.module.clone();
         let test = match (module.as_str(), word) {
@@ -253,7 +258,7 @@ impl Reader<'_> {
         text
     }
 
-    fn addresses(&mut self, option: &str) -> Result<Vec<Span>, Wrong> {
+    fn addresses(&mut self, option: &str) -> Result<Vec<Interval>, WordError> {
         let value = self.value(option)?;
         value
             .split(',')
@@ -262,7 +267,7 @@ impl Reader<'_> {
     }
 
     /// Reads an interface; `None` for `+`, which matches every interface.
-    fn interface(&mut self, option: &str) -> Result<Option<InterfacePattern>, Wrong> {
+    fn interface(&mut self, option: &str) -> Result<Option<InterfacePattern>, WordError> {
         let name = self.value(option)?;
         let (name, is_prefix) = match name.strip_suffix('+') {
             Some(prefix) => (prefix.to_owned(), true),
@@ -280,15 +285,15 @@ impl Reader<'_> {
         })
     }
 
-    fn port(&mut self, option: &str) -> Result<(u16, u16), Wrong> {
+    fn port(&mut self, option: &str) -> Result<(u16, u16), WordError> {
         port_range(&self.value(option)?)
     }
 
-    fn ports(&mut self, option: &str) -> Result<Vec<(u16, u16)>, Wrong> {
+    fn ports(&mut self, option: &str) -> Result<Vec<(u16, u16)>, WordError> {
         self.value(option)?.split(',').map(port_range).collect()
     }
 
-    fn number(&mut self, option: &str) -> Result<u8, Wrong> {
+    fn number(&mut self, option: &str) -> Result<u8, WordError> {
         let value = self.value(option)?;
         value.parse().map_err(|err| {
             (
@@ -298,7 +303,7 @@ impl Reader<'_> {
         })
     }
 
-    fn range(&mut self, option: &str) -> Result<Span, Wrong> {
+    fn range(&mut self, option: &str) -> Result<Interval, WordError> {
         let value = self.value(option)?;
         let (first, last) = value.split_once('-').unwrap_or((&value, &value));
         let (first, last) = (
@@ -314,7 +319,7 @@ impl Reader<'_> {
         }
     }
 
-    fn states(&mut self, option: &str) -> Result<Test, Wrong> {
+    fn states(&mut self, option: &str) -> Result<Test, WordError> {
         let mut states = Vec::new();
         let mut dnat = false;
         for name in self.value(option)?.split(',') {
@@ -340,7 +345,7 @@ impl Reader<'_> {
         Ok(Test::State { states, dnat })
     }
 
-    fn icmp(&mut self, option: &str) -> Result<Test, Wrong> {
+    fn icmp(&mut self, option: &str) -> Result<Test, WordError> {
         let value = self.value(option)?;
         if value == "any" || value == "255" {
             return Ok(Test::Always(true));
@@ -365,14 +370,14 @@ impl Reader<'_> {
         icmp_name(self.family, kind).ok_or_else(wrong)
     }
 
-    fn set(&mut self, option: &str) -> Result<Test, Wrong> {
+    fn set(&mut self, option: &str) -> Result<Test, WordError> {
         let name = self.value(option)?;
         let dimensions = self.value(option)?;
         let text = format!("-m set {option} {name} {dimensions}");
         let Some(nets) = self.sets.get(&name) else {
             return Ok(Test::Unknown(text));
         };
-        let spans: Vec<Span> = nets
+        let spans: Vec<Interval> = nets
             .iter()
             .filter(|net| Family::of(net.addr()) == self.family)
             .map(|net| addr::bounds(*net))
@@ -384,25 +389,25 @@ impl Reader<'_> {
         })
     }
 
-    fn target(&mut self, option: &str, goto: bool) -> Result<(), Wrong> {
+    fn target(&mut self, option: &str, goto: bool) -> Result<(), WordError> {
         let name = self.value(option)?;
         self.target = Some(match name.as_str() {
-            "ACCEPT" => Target::Accept,
-            "DROP" => Target::Drop,
-            "REJECT" => Target::Reject,
-            "RETURN" => Target::Return,
-            "DNAT" | "REDIRECT" => Target::Dnat(None, None),
-            "MASQUERADE" => Target::Masquerade,
-            name if CONTINUE.contains(&name) => Target::Continue(name.to_owned()),
-            name if OTHER.contains(&name) => Target::Unknown(name.to_owned()),
-            name if goto => Target::Goto(name.to_owned()),
-            name => Target::Jump(name.to_owned()),
+            "ACCEPT" => Verb::Accept,
+            "DROP" => Verb::Drop,
+            "REJECT" => Verb::Reject,
+            "RETURN" => Verb::Return,
+            "DNAT" | "REDIRECT" => Verb::Dnat(None, None),
+            "MASQUERADE" => Verb::Masquerade,
+            name if CONTINUE.contains(&name) => Verb::Continue(name.to_owned()),
+            name if OTHER.contains(&name) => Verb::Unknown(name.to_owned()),
+            name if goto => Verb::Goto(name.to_owned()),
+            name => Verb::Jump(name.to_owned()),
         });
         Ok(())
     }
 
     /// Reads options after `-j`; modules may still follow.
-    fn target_option(&mut self, word: &str) -> Result<(), Wrong> {
+    fn target_option(&mut self, word: &str) -> Result<(), WordError> {
         match (word, &mut self.target) {
             ("-m" | "--match", _) => {
                 // iptables-save writes matches first; hand-written rules may have them here.
@@ -415,19 +420,19 @@ impl Reader<'_> {
                 }
                 self.target = target;
             }
-            ("--to-destination", Some(Target::Dnat(net, port))) => {
+            ("--to-destination", Some(Verb::Dnat(net, port))) => {
                 let value = self.words.get(self.next).cloned().unwrap_or_default();
                 self.next += 1;
                 (*net, *port) = destination(&value);
             }
-            ("--to-ports", Some(Target::Dnat(_, port))) => {
+            ("--to-ports", Some(Verb::Dnat(_, port))) => {
                 let value = self.words.get(self.next).cloned().unwrap_or_default();
                 self.next += 1;
                 *port = value.split('-').next().and_then(|p| p.parse().ok());
             }
             _ => {
                 let text = self.gather(word);
-                if let Some(Target::Unknown(name) | Target::Continue(name)) = &mut self.target {
+                if let Some(Verb::Unknown(name) | Verb::Continue(name)) = &mut self.target {
                     name.push(' ');
                     name.push_str(&text);
                 }

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::{View, elsewhere, host_of};
+use super::{AcceptTable, elsewhere, host_of};
 use crate::import::classes;
-use crate::import::eval::{Outcome, Probe, Published, Reading, RulesForSource};
+use crate::import::eval::{Outcome, Probe, Published, ReadAs, RulesForSource};
 use crate::net::addr;
 use crate::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
 
-impl<'r> View<'r> {
+impl<'r> AcceptTable<'r> {
     /// Whether some packet of a source from this interface is forwarded, by a line that no program
     /// manages.
     pub(in crate::import) fn forwards(&self, interface: usize, source: usize) -> bool {
@@ -18,7 +18,7 @@ impl<'r> View<'r> {
     /// Whether replies to hosts behind this one are forwarded.
     pub(in crate::import) fn replies_pass(&self) -> bool {
         let stranger = classes::stranger(self.family);
-        let narrow = self.rules.narrow(stranger, Reading::BesidePeerwall);
+        let narrow = self.rules.narrow(stranger, ReadAs::BesidePeerwall);
         let transport = Transport::Ports {
             protocol: crate::net::port::TCP,
             source: 443,
@@ -55,7 +55,7 @@ impl<'r> View<'r> {
         else {
             return false;
         };
-        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+        let narrow = self.rules.narrow(source.example, ReadAs::BesidePeerwall);
         let mut ways = self.ways();
         ways.all(|(out, to)| {
             let mut services = self.forwarded_services();
@@ -69,7 +69,7 @@ impl<'r> View<'r> {
 
     /// Whether new packets of a source from this interface are forwarded to strangers.
     pub(in crate::import) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
-        let narrow = self.rules.narrow(source, Reading::BesidePeerwall);
+        let narrow = self.rules.narrow(source, ReadAs::BesidePeerwall);
         let out = self
             .out_interfaces
             .last()

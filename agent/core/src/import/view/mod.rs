@@ -10,21 +10,21 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::classes::{self, Mentioned, Service, ServiceKind, Sources};
-use super::eval::{self, Probe, Published, Reading, RulesForSource};
+use super::classes::{self, Mentioned, Service, ServiceKind, SourceClass};
+use super::eval::{self, Probe, Published, ReadAs, RulesForSource};
 use super::grid::Grid;
-use super::rule::{self, At, Condition, Rules, Span};
+use super::rule::{self, At, Condition, ImportedRules, Interval};
 use super::{Facts, managed, mentions};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 
 /// Packets that the rules of one family accept.
-pub(super) struct View<'r> {
+pub(super) struct AcceptTable<'r> {
     pub family: Family,
-    pub rules: &'r Rules,
+    pub rules: &'r ImportedRules,
     pub mentioned: Mentioned,
-    pub sources: Vec<Sources>,
+    pub sources: Vec<SourceClass>,
     pub services: Vec<Service>,
     /// Incoming interfaces, except `lo`.
     pub interfaces: Vec<String>,
@@ -45,7 +45,7 @@ pub(super) struct View<'r> {
     /// Whether any such packet is forwarded, by any line.
     pub lets_through: bool,
     /// Sources that rules name.
-    pub literals: Vec<Span>,
+    pub literals: Vec<Interval>,
     /// Lines that a program manages.
     managed: BTreeSet<At>,
 }
@@ -69,7 +69,7 @@ fn elsewhere(family: Family) -> IpAddr {
 }
 
 /// Destinations in the rules that packets for this host traverse.
-fn destinations_at_input(rules: &Rules) -> Vec<Span> {
+fn destinations_at_input(rules: &ImportedRules) -> Vec<Interval> {
     let chains = rule::reached(&rules.filter, "INPUT");
     let rules = chains
         .iter()
@@ -83,7 +83,7 @@ fn destinations_at_input(rules: &Rules) -> Vec<Span> {
         .collect()
 }
 
-fn managed_lines(rules: &Rules) -> BTreeSet<At> {
+fn managed_lines(rules: &ImportedRules) -> BTreeSet<At> {
     let chains = rules
         .filter
         .iter()
@@ -94,9 +94,9 @@ fn managed_lines(rules: &Rules) -> BTreeSet<At> {
         .collect()
 }
 
-impl<'r> View<'r> {
+impl<'r> AcceptTable<'r> {
     /// `more` are further values by which packets are distinguished.
-    pub(super) fn new(rules: &'r Rules, facts: &Facts, more: Mentioned) -> Self {
+    pub(super) fn new(rules: &'r ImportedRules, facts: &Facts, more: Mentioned) -> Self {
         let family = rules.family;
         let mut mentioned = mentions::of_rules(&rules.filter);
         let literals = mentioned.sources.clone();
@@ -166,7 +166,7 @@ impl<'r> View<'r> {
         let mut forwards = Grid::new(size.0, size.1, false);
         let mut lets_through = false;
         for (s, source) in self.sources.iter().enumerate() {
-            let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+            let narrow = self.rules.narrow(source.example, ReadAs::BesidePeerwall);
             for (i, interface) in self.interfaces.iter().enumerate() {
                 let lines = self.services.iter();
                 let lines = lines.map(|v| self.for_host(&narrow, source.example, interface, v));
@@ -205,7 +205,7 @@ impl<'r> View<'r> {
         if published.peek().is_none() {
             return Some(line);
         }
-        let narrow = self.rules.narrow(from, Reading::BesidePeerwall);
+        let narrow = self.rules.narrow(from, ReadAs::BesidePeerwall);
         let passes = |port: &Published| {
             narrow.judge(&self.dialled(port, from, name)).verdict == Verdict::Accept
         };
@@ -298,7 +298,7 @@ impl<'r> View<'r> {
         else {
             return false;
         };
-        let narrow = self.rules.narrow(source.example, Reading::BesidePeerwall);
+        let narrow = self.rules.narrow(source.example, ReadAs::BesidePeerwall);
         let (mut refused, mut dropped) = (0, 0);
         for service in &self.services {
             let (Some(transport), Some(host)) = (service.transports.first(), self.host.first())
@@ -333,8 +333,9 @@ impl<'r> View<'r> {
     }
 
     /// Sources that lie entirely in a span.
-    pub(super) fn within(&self, (first, last): Span) -> Vec<usize> {
-        let inside = |source: &Sources| source.spans.iter().all(|(a, b)| first <= *a && *b <= last);
+    pub(super) fn within(&self, (first, last): Interval) -> Vec<usize> {
+        let inside =
+            |source: &SourceClass| source.spans.iter().all(|(a, b)| first <= *a && *b <= last);
         (0..self.sources.len())
             .filter(|index| self.sources.get(*index).is_some_and(inside))
             .collect()

@@ -42,7 +42,7 @@ pub enum Inexpressible {
     IcmpType255,
     /// The route back to the source, which iptables can check in PREROUTING only.
     ReversePath,
-    /// A log prefix of more than [`LOG_PREFIX_MAX_BYTES`].
+    /// A log prefix of more than 63 bytes (`nflog_prefix` of `struct xt_nflog_info`).
     LogPrefix(String),
 }
 
@@ -147,7 +147,7 @@ pub fn script(
     family: Family,
     ipset_from: Option<usize>,
 ) -> Result<Script, Vec<Unsupported>> {
-    let mut writer = Writer {
+    let mut writer = ScriptWriter {
         ruleset,
         family,
         ipset_from,
@@ -249,7 +249,7 @@ fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
     found
 }
 
-struct Writer<'r> {
+struct ScriptWriter<'r> {
     ruleset: &'r Ruleset,
     family: Family,
     ipset_from: Option<usize>,
@@ -259,7 +259,7 @@ struct Writer<'r> {
     unsupported: Vec<Unsupported>,
 }
 
-impl Writer<'_> {
+impl ScriptWriter<'_> {
     fn name(&self, chain: &str) -> String {
         self.names.get(chain).cloned().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! A rule of the ruleset as rules of iptables.
 
-use super::{Inexpressible, LOG_PREFIX_MAX_BYTES, Writer};
+use super::{Inexpressible, LOG_PREFIX_MAX_BYTES, ScriptWriter};
 use crate::iptables::ipset;
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -12,7 +12,7 @@ use crate::ruleset::{Action, Element, IcmpKinds, LABEL_BIT, Match, Meter, Ports,
 /// Slots of one multiport match; a range takes two (`XT_MULTI_PORTS`).
 const MULTIPORT_SLOTS: usize = 15;
 
-impl Writer<'_> {
+impl ScriptWriter<'_> {
     /// Writes the lines of one rule: one for each combination of elements that nftables has in sets.
     pub(super) fn rule(
         &self,

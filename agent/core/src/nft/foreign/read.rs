@@ -8,7 +8,7 @@ use peerwall_proto::nf_tables::expr::{
 };
 use peerwall_proto::nf_tables::{NF_ACCEPT, NF_DROP};
 
-use super::{Chain, Does, Engine, Rule, Table};
+use super::{Does, Engine, ForeignChain, ForeignRule, ForeignTable};
 use crate::net::packet::Hook;
 
 /// Targets of iptables that let the packet go on (`man iptables-extensions`).
@@ -32,7 +32,7 @@ const GO_ON: [&str; 14] = [
 pub const TABLES: [&str; 3] = ["mangle", "filter", "security"];
 
 /// What the rules of a table do, by chain.
-pub type Rules = BTreeMap<String, Vec<Rule>>;
+pub type ForeignRules = BTreeMap<String, Vec<ForeignRule>>;
 
 /// What a rule of nf_tables does. An expression that is not known may be a condition.
 #[expect(
@@ -93,7 +93,7 @@ fn of_verdict(verdict: &Verdict) -> Does {
 }
 
 /// The filtering tables of what iptables-legacy-save or ip6tables-legacy-save printed.
-pub fn of_save(family: &'static str, save: &Save) -> Vec<(Table, Rules)> {
+pub fn of_save(family: &'static str, save: &Save) -> Vec<(ForeignTable, ForeignRules)> {
     let tables = save.tables.iter();
     tables
         .filter(|table| TABLES.contains(&table.name.as_str()))
@@ -101,15 +101,15 @@ pub fn of_save(family: &'static str, save: &Save) -> Vec<(Table, Rules)> {
         .collect()
 }
 
-fn of_table(family: &'static str, table: &text::Table) -> (Table, Rules) {
-    let chains: Vec<Chain> = table.chains.iter().map(chain).collect();
-    let mut rules = Rules::new();
+fn of_table(family: &'static str, table: &text::Table) -> (ForeignTable, ForeignRules) {
+    let chains: Vec<ForeignChain> = table.chains.iter().map(chain).collect();
+    let mut rules = ForeignRules::new();
     for rule in &table.rules {
         let does = of_words(&rule.words, &chains);
         let list = rules.entry(rule.chain.clone()).or_default();
-        list.push(Rule { handle: None, does });
+        list.push(ForeignRule { handle: None, does });
     }
-    let table = Table {
+    let table = ForeignTable {
         engine: Engine::IptablesLegacy,
         family,
         name: table.name.clone(),
@@ -118,8 +118,8 @@ fn of_table(family: &'static str, table: &text::Table) -> (Table, Rules) {
     (table, rules)
 }
 
-fn chain(chain: &text::Chain) -> Chain {
-    Chain {
+fn chain(chain: &text::Chain) -> ForeignChain {
+    ForeignChain {
         name: chain.name.clone(),
         hook: match (chain.name.as_str(), &chain.policy) {
             ("INPUT", Some(_)) => Some(Hook::Input),
@@ -131,7 +131,7 @@ fn chain(chain: &text::Chain) -> Chain {
 }
 
 /// What stands behind `-A CHAIN`: conditions, then the target with its options.
-fn of_words(words: &[String], chains: &[Chain]) -> Does {
+fn of_words(words: &[String], chains: &[ForeignChain]) -> Does {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         match (word, words.next().unwrap_or_default()) {

@@ -5,8 +5,8 @@ use super::*;
 /// Chains as `NAME [input|forward] [drop]: rule, rule`; rules as `accept`, `drop`, `return`, `jump NAME`,
 /// `goto NAME`, and `-` for one with conditions.
 fn found(engine: Engine, family: &'static str, name: &str, chains: &[&str]) -> Vec<ForeignDrop> {
-    let mut rules: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
-    let mut table = Table {
+    let mut rules: BTreeMap<String, Vec<ForeignRule>> = BTreeMap::new();
+    let mut table = ForeignTable {
         engine,
         family,
         name: name.into(),
@@ -15,7 +15,7 @@ fn found(engine: Engine, family: &'static str, name: &str, chains: &[&str]) -> V
     for text in chains {
         let (head, tail) = text.split_once(':').unwrap();
         let words: Vec<&str> = head.split(' ').collect();
-        table.chains.push(Chain {
+        table.chains.push(ForeignChain {
             name: words[0].into(),
             hook: match words.get(1) {
                 Some(&"input") => Some(Hook::Input),
@@ -25,7 +25,7 @@ fn found(engine: Engine, family: &'static str, name: &str, chains: &[&str]) -> V
             drops: words.contains(&"drop"),
         });
         let tail = tail.split(',').map(str::trim).filter(|t| !t.is_empty());
-        let list = tail.enumerate().map(|(index, text)| Rule {
+        let list = tail.enumerate().map(|(index, text)| ForeignRule {
             handle: Some(100 + index as u64),
             does: does(text),
         });
@@ -228,7 +228,7 @@ fn the_program_and_what_ends_it_are_named() {
 
 #[test]
 fn tables_of_iptables_nft_are_told_from_others() {
-    let chain = |name: &str, hook| Chain {
+    let chain = |name: &str, hook| ForeignChain {
         name: name.into(),
         hook,
         drops: false,

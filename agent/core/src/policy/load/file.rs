@@ -89,10 +89,10 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
     }
 }
 
-type Parse = fn(&mut Context<'_>, FileId, &Value<'_>);
+type SectionParser = fn(&mut Context<'_>, FileId, &Value<'_>);
 
 /// Sections that a policy can have only once, in one of its files.
-const SECTIONS: [(&str, Parse); 5] = [
+const SECTIONS: [(&str, SectionParser); 5] = [
     ("peers_files", parse_peers_files),
     ("interfaces", parse_interfaces),
     ("icmp", parse_icmp),
@@ -101,7 +101,7 @@ const SECTIONS: [(&str, Parse); 5] = [
 ];
 
 /// Sections whose entries can be spread over files.
-const LISTS: [(&str, Parse); 5] = [
+const LISTS: [(&str, SectionParser); 5] = [
     ("peers", parse_peers),
     ("groups", parse_groups),
     ("overlay", parse_overlays),

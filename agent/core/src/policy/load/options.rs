@@ -5,10 +5,10 @@ use super::fields::{self, Value};
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::policy::{BackendChoice, Denied};
 
-type Parse = fn(&mut Context<'_>, FileId, &Value<'_>);
+type OptionParser = fn(&mut Context<'_>, FileId, &Value<'_>);
 
 /// Keys of `[options]`, with their parsers.
-const KEYS: [(&str, Parse); 6] = [
+const KEYS: [(&str, OptionParser); 6] = [
     ("backend", parse_backend),
     ("hook_priority", parse_hook_priority),
     ("denied", parse_denied),

@@ -10,7 +10,7 @@ use crate::policy::reason::Reason;
 use crate::policy::{Allow, Target};
 use crate::ruleset::{Action, Match, Meter, PUBLISHED, Ports, Rule};
 
-use super::chain::{Draft, base_name};
+use super::chain::{ChainDraft, base_name};
 use super::sets::{
     SERVICES_SET, allow_set, from_port_set, group_set, limit_set, overlay_set, port_set, to_set,
 };
@@ -18,7 +18,7 @@ use super::{Compiler, interface};
 
 /// Which of an allow's targets a rule is for, and how they are matched.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum View {
+enum AllowMatch {
     /// A DNATed connection, at either hook: by connection tracking.
     Dnated,
     /// To this host, not DNATed: by the packet.
@@ -33,7 +33,7 @@ enum View {
 
 impl Compiler<'_> {
     /// DNATed connections are judged by what was dialled, at both hooks alike.
-    pub(super) fn hand_to_published(&mut self, chain: &mut Draft, hook: Hook) {
+    pub(super) fn hand_to_published(&mut self, chain: &mut ChainDraft, hook: Hook) {
         if self.policy.allows.is_empty() {
             return;
         }
@@ -45,7 +45,7 @@ impl Compiler<'_> {
         let comment = Some("published: by the address and port that were dialled".into());
         let to_chain = Action::Goto(name.clone());
         chain.go(vec![Match::Dnat], to_chain, comment, default.clone(), None);
-        let mut inside = Draft::regular(name, base_name(hook));
+        let mut inside = ChainDraft::regular(name, base_name(hook));
         let jump = Action::Jump(PUBLISHED.into());
         inside.go(Vec::new(), jump, None, default.clone(), None);
         inside.deny_as(vec![Match::DialledHere], default);
@@ -56,29 +56,29 @@ impl Compiler<'_> {
     /// The chain of DNATed connections.
     pub(super) fn published(&mut self) {
         if !self.policy.allows.is_empty() {
-            let mut chain = Draft::regular(PUBLISHED, PUBLISHED);
-            self.allows(&mut chain, View::Dnated);
+            let mut chain = ChainDraft::regular(PUBLISHED, PUBLISHED);
+            self.allows(&mut chain, AllowMatch::Dnated);
             self.add(chain);
         }
     }
 
-    pub(super) fn allows_for_host(&self, chain: &mut Draft) {
-        self.allows(chain, View::Input);
+    pub(super) fn allows_for_host(&self, chain: &mut ChainDraft) {
+        self.allows(chain, AllowMatch::Input);
     }
 
     /// Before invalid packets are dropped: an answer to a pod that comes by another node than its question
     /// went is invalid there, and is what such an allow is for.
-    pub(super) fn allows_to_overlays(&self, chain: &mut Draft) {
-        self.allows(chain, View::ThroughToOverlay);
+    pub(super) fn allows_to_overlays(&self, chain: &mut ChainDraft) {
+        self.allows(chain, AllowMatch::ThroughToOverlay);
     }
 
-    pub(super) fn allows_through(&self, chain: &mut Draft) {
-        self.allows(chain, View::Through);
+    pub(super) fn allows_through(&self, chain: &mut ChainDraft) {
+        self.allows(chain, AllowMatch::Through);
     }
 
     /// In IPVS mode, kube-proxy gives this host the addresses of services, which makes them local: only what
     /// an allow names is open there.
-    pub(super) fn hand_to_services(&mut self, chain: &mut Draft) {
+    pub(super) fn hand_to_services(&mut self, chain: &mut ChainDraft) {
         const SERVICES: &str = "services";
         let sets = self.destination_in(SERVICES_SET);
         if sets.is_empty() || self.policy.allows.is_empty() {
@@ -89,13 +89,13 @@ impl Compiler<'_> {
             let comment = Some("addresses of cluster services".into());
             chain.go(matches, to_chain, comment, Reason::ServiceAddress, None);
         }
-        let mut inside = Draft::regular(SERVICES, base_name(Hook::Input));
-        self.allows(&mut inside, View::Service);
+        let mut inside = ChainDraft::regular(SERVICES, base_name(Hook::Input));
+        self.allows(&mut inside, AllowMatch::Service);
         inside.deny_as(Vec::new(), Reason::ServiceAddress);
         self.add(inside);
     }
 
-    fn allows(&self, chain: &mut Draft, view: View) {
+    fn allows(&self, chain: &mut ChainDraft, view: AllowMatch) {
         for allow in &self.policy.allows {
             for arrival in any_or_each(&allow.interfaces) {
                 let arrival: Vec<Match> = arrival.into_iter().map(interface).collect();
@@ -114,22 +114,23 @@ impl Compiler<'_> {
     }
 
     /// Matches for the addresses that an allow opens; none if there are none in this view.
-    fn targets(&self, allow: &Allow, view: View) -> Vec<Vec<Match>> {
+    fn targets(&self, allow: &Allow, view: AllowMatch) -> Vec<Vec<Match>> {
         let mut found = Vec::new();
-        let overlays = view != View::Through;
-        let others = view != View::ThroughToOverlay;
+        let overlays = view != AllowMatch::Through;
+        let others = view != AllowMatch::ThroughToOverlay;
         let is_in = |name: &str| match view {
-            View::Dnated => self.dialled_in(name),
-            View::Input | View::Service | View::ThroughToOverlay | View::Through => {
-                self.destination_in(name)
-            }
+            AllowMatch::Dnated => self.dialled_in(name),
+            AllowMatch::Input
+            | AllowMatch::Service
+            | AllowMatch::ThroughToOverlay
+            | AllowMatch::Through => self.destination_in(name),
         };
         if allow.to.contains(&Target::Host) {
             match view {
-                View::Dnated => found.push(vec![Match::DialledHere]),
+                AllowMatch::Dnated => found.push(vec![Match::DialledHere]),
                 // Whatever is delivered here and was not DNATed was dialled here; nothing else to ask.
-                View::Input => return vec![Vec::new()],
-                View::Service | View::ThroughToOverlay | View::Through => {}
+                AllowMatch::Input => return vec![Vec::new()],
+                AllowMatch::Service | AllowMatch::ThroughToOverlay | AllowMatch::Through => {}
             }
         }
         if others {
@@ -162,7 +163,7 @@ fn joined(parts: &[&[Match]]) -> Option<Vec<Match>> {
     Some(matches)
 }
 
-fn add(chain: &mut Draft, allow: &Allow, matches: Vec<Match>) {
+fn add(chain: &mut ChainDraft, allow: &Allow, matches: Vec<Match>) {
     let reason = Reason::Allow(allow.name.clone());
     let place = Some(&allow.place);
     let Some(rate) = allow.limit else {
@@ -235,7 +236,7 @@ pub(super) fn protocols(allow: &Allow) -> Vec<u8> {
     all
 }
 
-fn port_matches(allow: &Allow, view: View) -> Vec<Vec<Match>> {
+fn port_matches(allow: &Allow, view: AllowMatch) -> Vec<Vec<Match>> {
     if allow.ports.is_none() && allow.from_ports.is_none() {
         return vec![Vec::new()];
     }
@@ -249,10 +250,11 @@ fn port_matches(allow: &Allow, view: View) -> Vec<Vec<Match>> {
         _ => Some(Ports::Set(set(&allow.name, protocol))),
     };
     let port = match view {
-        View::Dnated => Match::DialledPort,
-        View::Input | View::Service | View::ThroughToOverlay | View::Through => {
-            Match::DestinationPort
-        }
+        AllowMatch::Dnated => Match::DialledPort,
+        AllowMatch::Input
+        | AllowMatch::Service
+        | AllowMatch::ThroughToOverlay
+        | AllowMatch::Through => Match::DestinationPort,
     };
     let one = |protocol: u8| {
         let mut matches = vec![Match::Protocol(protocol)];

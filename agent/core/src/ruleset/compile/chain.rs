@@ -34,7 +34,7 @@ impl Origins {
 }
 
 /// A chain being written.
-pub(super) struct Draft {
+pub(super) struct ChainDraft {
     pub(super) name: String,
     /// What its counters are named after: the hook, or `published`.
     counts_as: &'static str,
@@ -51,7 +51,7 @@ pub(super) fn base_name(hook: Hook) -> &'static str {
     }
 }
 
-impl Draft {
+impl ChainDraft {
     pub(super) fn base(hook: Hook, priority: i32) -> Self {
         let name = base_name(hook);
         Self {

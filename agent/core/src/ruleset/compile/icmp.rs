@@ -10,7 +10,7 @@ use crate::policy::reason::Reason;
 use crate::policy::{IcmpTypes, icmp};
 use crate::ruleset::{IcmpKinds, Match, Ports};
 
-use super::chain::Draft;
+use super::chain::ChainDraft;
 use super::sets::DHCP_SET;
 use super::{Compiler, icmp_in, icmp_number, interface};
 
@@ -27,7 +27,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn icmp_errors(&self, chain: &mut Draft) {
+    fn icmp_errors(&self, chain: &mut ChainDraft) {
         for family in Family::BOTH {
             let set = format!("icmp-errors{}", family.digit());
             chain.accept(icmp_in(family, IcmpKinds::Set(set)), Reason::Icmp, None);
@@ -36,7 +36,7 @@ impl Compiler<'_> {
 
     /// Errors, and what a bridge passes on: a router would have lowered the hop limit of neighbour
     /// discovery, and passes no link-local source on.
-    pub(super) fn icmp_through(&self, chain: &mut Draft) {
+    pub(super) fn icmp_through(&self, chain: &mut ChainDraft) {
         if self.policy.icmp.core {
             self.icmp_errors(chain);
             self.on_link(chain);
@@ -49,7 +49,7 @@ impl Compiler<'_> {
         clippy::unused_self,
         reason = "one method for each part of the chain, whatever it needs of the policy"
     )]
-    fn on_link(&self, chain: &mut Draft) {
+    fn on_link(&self, chain: &mut ChainDraft) {
         let unspecified = IpNet::from(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         for (set, hop_limit, source) in [
             ("icmp-nd6", icmp::HOP_LIMIT_ON_LINK, None),
@@ -63,7 +63,7 @@ impl Compiler<'_> {
         }
     }
 
-    pub(super) fn icmp_for_host(&self, chain: &mut Draft) {
+    pub(super) fn icmp_for_host(&self, chain: &mut ChainDraft) {
         if self.policy.icmp.core {
             self.icmp_errors(chain);
             self.on_link(chain);
@@ -92,7 +92,7 @@ impl Compiler<'_> {
         self.ping(chain);
     }
 
-    fn ping(&self, chain: &mut Draft) {
+    fn ping(&self, chain: &mut ChainDraft) {
         for source in self.sources(&self.policy.icmp.ping, "ping") {
             for family in Family::BOTH {
                 let echo = IcmpKinds::One(icmp::echo_request(family));
@@ -117,7 +117,7 @@ impl Compiler<'_> {
     /// RFC 2131 section 4.1 and RFC 8415 section 7.2. What is broadcast or to a link-local address comes from
     /// this link; a unicast answer is not taken from public addresses, since it could come from anywhere. A
     /// DHCPv6 server may answer from a global address and any port.
-    pub(super) fn dhcp(&self, chain: &mut Draft) {
+    pub(super) fn dhcp(&self, chain: &mut ChainDraft) {
         let to_client = || {
             // The family last, where nft has it when an address follows.
             vec![
@@ -150,7 +150,7 @@ impl Compiler<'_> {
 
     /// Questions to a DHCP server of this host, by who has no address yet (RFC 2131 section 4.1, RFC 8415
     /// section 7.2).
-    pub(super) fn dhcp_requests(&self, chain: &mut Draft) {
+    pub(super) fn dhcp_requests(&self, chain: &mut ChainDraft) {
         let unspecified = IpNet::from(Ipv4Net::from(Ipv4Addr::UNSPECIFIED));
         for overlay in &self.policy.overlays {
             for pattern in overlay.dhcp_side() {

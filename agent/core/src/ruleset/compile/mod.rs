@@ -20,7 +20,7 @@ use crate::net::port::{self, ICMP, ICMPV6, PortRange, UDP};
 use crate::policy::reason::Reason;
 use crate::policy::{IcmpTypes, Policy};
 use crate::ruleset::{Action, Chain, CtStates, IcmpKinds, Match, Ports, Rule, Ruleset};
-use chain::{Draft, base_name};
+use chain::{ChainDraft, base_name};
 
 /// Regular chain of what comes in by an interface of pods or guests.
 const POD_SIDE: &str = "pod-side";
@@ -56,7 +56,7 @@ struct Compiler<'p> {
 
 impl Compiler<'_> {
     /// Takes a finished chain into the ruleset, with the counters it uses.
-    fn add(&mut self, draft: Draft) {
+    fn add(&mut self, draft: ChainDraft) {
         for (index, origin) in draft.origins.into_iter().enumerate() {
             self.origins.0.insert((draft.name.clone(), index), origin);
         }
@@ -74,7 +74,7 @@ impl Compiler<'_> {
     /// own addresses get a label, since a later hook cannot ask the routing table about it. Both are settled
     /// by the first packet of a connection.
     fn prerouting(&mut self) {
-        let mut chain = Draft::prerouting();
+        let mut chain = ChainDraft::prerouting();
         let has_allows = !self.policy.allows.is_empty();
         let mut pass = |condition| {
             chain.go(
@@ -119,7 +119,7 @@ impl Compiler<'_> {
     }
 
     fn input(&mut self) {
-        let mut chain = Draft::base(Hook::Input, self.policy.options.hook_priority);
+        let mut chain = ChainDraft::base(Hook::Input, self.policy.options.hook_priority);
         self.known(&mut chain, Hook::Input);
         self.loopback(&mut chain);
         self.trusted(&mut chain);
@@ -140,7 +140,7 @@ impl Compiler<'_> {
     }
 
     fn forward(&mut self) {
-        let mut chain = Draft::base(Hook::Forward, self.policy.options.hook_priority);
+        let mut chain = ChainDraft::base(Hook::Forward, self.policy.options.hook_priority);
         self.known(&mut chain, Hook::Forward);
         self.bridged(&mut chain);
         self.trusted(&mut chain);
@@ -162,7 +162,7 @@ impl Compiler<'_> {
     /// Established first, since that is nearly all packets. Related ones in a chain of their own: a redirect
     /// about a known connection is related to it (`icmp_error_message()` in `nf_conntrack_proto_icmp.c`), and
     /// would move a route.
-    fn known(&mut self, chain: &mut Draft, hook: Hook) {
+    fn known(&mut self, chain: &mut ChainDraft, hook: Hook) {
         let refused: Vec<Family> = Family::BOTH
             .into_iter()
             .filter(|family| !self.takes_redirects(*family))
@@ -179,7 +179,7 @@ impl Compiler<'_> {
         let comment = Some("errors and children of known connections".into());
         let to_related = Action::Goto(name.clone());
         chain.go(related, to_related, comment, reason.clone(), None);
-        let mut inside = Draft::regular(name, base_name(hook));
+        let mut inside = ChainDraft::regular(name, base_name(hook));
         for family in refused {
             let kind = IcmpKinds::One(crate::policy::icmp::redirect(family));
             inside.deny_as(icmp_in(family, kind), Reason::Redirect);
@@ -197,7 +197,7 @@ impl Compiler<'_> {
 
     /// A tunnel takes every packet that reaches its port as a peer's, so a local user without rights could
     /// inject by `lo`.
-    fn loopback(&mut self, chain: &mut Draft) {
+    fn loopback(&mut self, chain: &mut ChainDraft) {
         if !self.policy.overlays.iter().any(|o| o.guards_tunnel()) {
             return chain.accept(vec![Match::Loopback], Reason::Loopback, None);
         }
@@ -209,13 +209,13 @@ impl Compiler<'_> {
             Reason::Loopback,
             None,
         );
-        let mut inside = Draft::regular(LOOPBACK, base_name(Hook::Input));
+        let mut inside = ChainDraft::regular(LOOPBACK, base_name(Hook::Input));
         self.guard_tunnels(&mut inside);
         inside.accept(Vec::new(), Reason::Loopback, None);
         self.add(inside);
     }
 
-    fn trusted(&self, chain: &mut Draft) {
+    fn trusted(&self, chain: &mut ChainDraft) {
         for pattern in &self.policy.trusted {
             chain.accept(vec![interface(pattern)], Reason::Trusted, None);
         }
@@ -223,7 +223,7 @@ impl Compiler<'_> {
 
     /// With `br_netfilter`, frames that a bridge passes on show up in the forward hook. A DNATed one was
     /// dialled elsewhere, and is judged.
-    fn bridged(&mut self, chain: &mut Draft) {
+    fn bridged(&mut self, chain: &mut ChainDraft) {
         if self.policy.bridged.is_empty() {
             return;
         }
@@ -233,7 +233,7 @@ impl Compiler<'_> {
             let jump = Action::Jump(BRIDGED.into());
             chain.go(matches, jump, None, Reason::Bridged, None);
         }
-        let mut inside = Draft::regular(BRIDGED, base_name(Hook::Forward));
+        let mut inside = ChainDraft::regular(BRIDGED, base_name(Hook::Forward));
         // What is not tracked has no status, so it would not match the second.
         let untracked = Match::CtState(CtStates::WITHOUT_CONNECTION);
         inside.accept(vec![untracked], Reason::Bridged, None);
@@ -244,7 +244,7 @@ impl Compiler<'_> {
     /// Machines beside this one, on a bridge of this host: these frames come to this hook only because of
     /// `br_netfilter`. A router's way in and out by one interface looks the same, and may be masqueraded, so peers
     /// and pods, who believe this host everything, are left out.
-    fn switches(&mut self, chain: &mut Draft) {
+    fn switches(&mut self, chain: &mut ChainDraft) {
         if self.policy.switches.is_empty() {
             return;
         }
@@ -254,7 +254,7 @@ impl Compiler<'_> {
             let to_chain = Action::Goto(SWITCHED.into());
             chain.go(matches, to_chain, None, Reason::Bridged, None);
         }
-        let mut inside = Draft::regular(SWITCHED, base_name(Hook::Forward));
+        let mut inside = ChainDraft::regular(SWITCHED, base_name(Hook::Forward));
         inside.deny_as(vec![Match::Dnat], Reason::ForwardDefault);
         let overlays = self.policy.overlays.iter().filter(|o| !o.is_on_lan());
         let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
@@ -267,7 +267,7 @@ impl Compiler<'_> {
         self.add(inside);
     }
 
-    fn peers(&self, chain: &mut Draft) {
+    fn peers(&self, chain: &mut ChainDraft) {
         for source in self.source_in("peers") {
             chain.accept(source, Reason::Peers, None);
         }
@@ -275,14 +275,14 @@ impl Compiler<'_> {
 
     /// After peers and overlays, between whom asymmetric routes are normal, and after ICMP: conntrack calls
     /// an error about a connection it never saw invalid.
-    fn invalid(&self, chain: &mut Draft) {
+    fn invalid(&self, chain: &mut ChainDraft) {
         if self.policy.options.drop_invalid {
             chain.deny_as(vec![Match::CtState(CtStates::INVALID)], Reason::Invalid);
         }
     }
 
     /// DHCP and DNS of this host for guests.
-    fn guest_services(&self, chain: &mut Draft) {
+    fn guest_services(&self, chain: &mut ChainDraft) {
         for pattern in &self.policy.guests {
             for (protocol, ports) in [
                 (
@@ -305,7 +305,7 @@ impl Compiler<'_> {
 
     /// Guests go out, but not to peers and pods: masqueraded, they would arrive there as this host, which is
     /// trusted with everything.
-    fn guests(&mut self, chain: &mut Draft) {
+    fn guests(&mut self, chain: &mut ChainDraft) {
         if self.policy.guests.is_empty() {
             return;
         }
@@ -320,7 +320,7 @@ impl Compiler<'_> {
                 None,
             );
         }
-        let mut inside = Draft::regular(GUESTS, base_name(Hook::Forward));
+        let mut inside = ChainDraft::regular(GUESTS, base_name(Hook::Forward));
         let overlays = self.policy.overlays.iter();
         let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
         for set in std::iter::once("peers".to_owned()).chain(names) {

@@ -8,7 +8,7 @@ use crate::policy::reason::Reason;
 use crate::policy::{Overlay, Tunnel, icmp};
 use crate::ruleset::{Action, IcmpKinds, Match, Ports};
 
-use super::chain::{Draft, base_name};
+use super::chain::{ChainDraft, base_name};
 use super::sets::{mac_set, overlay_set, routed_set, tunnel_set};
 use super::{Compiler, POD_SIDE, ROUTE_SIDE, TUNNEL_SIDE, icmp_in, interface};
 use crate::policy::Side;
@@ -16,7 +16,7 @@ use crate::policy::Side;
 impl Compiler<'_> {
     /// What comes in by an interface of pods or guests, or by a tunnel, is looked at before peers are: these
     /// can send in the name of peers.
-    pub(super) fn hand_to_sides(&self, chain: &mut Draft) {
+    pub(super) fn hand_to_sides(&self, chain: &mut ChainDraft) {
         for (pattern, side) in self.policy.sides() {
             let name = match side {
                 Side::Pods => POD_SIDE,
@@ -42,14 +42,14 @@ impl Compiler<'_> {
             (Side::Route, ROUTE_SIDE),
         ] {
             if used.contains(&side) {
-                let mut inside = Draft::regular(name, base_name(Hook::Input));
+                let mut inside = ChainDraft::regular(name, base_name(Hook::Input));
                 self.side(side, &mut inside);
                 self.add(inside);
             }
         }
     }
 
-    fn side(&self, side: Side, chain: &mut Draft) {
+    fn side(&self, side: Side, chain: &mut ChainDraft) {
         match side {
             // A pod that sends to another node's tunnel would be masqueraded, and arrive there as a peer.
             Side::Pods | Side::Tunnel => self.guard_tunnels(chain),
@@ -82,7 +82,7 @@ impl Compiler<'_> {
     }
 
     /// Denies what is for a tunnel.
-    pub(super) fn guard_tunnels(&self, chain: &mut Draft) {
+    pub(super) fn guard_tunnels(&self, chain: &mut ChainDraft) {
         for overlay in &self.policy.overlays {
             if overlay.guards_tunnel() {
                 self.deny_tunnel(overlay, Vec::new(), chain);
@@ -94,7 +94,7 @@ impl Compiler<'_> {
         clippy::unused_self,
         reason = "one method for each part of a chain, whatever it needs of the policy"
     )]
-    fn deny_tunnel(&self, overlay: &Overlay, mut matches: Vec<Match>, chain: &mut Draft) {
+    fn deny_tunnel(&self, overlay: &Overlay, mut matches: Vec<Match>, chain: &mut ChainDraft) {
         matches.extend(to_tunnel(overlay));
         let comment = format!("overlay {}, tunnel packets not from peers", overlay.name);
         let place = Some(&overlay.place);
@@ -102,7 +102,7 @@ impl Compiler<'_> {
     }
 
     /// After peers, who may; before allows, which must not open a tunnel to everybody.
-    pub(super) fn inject(&self, chain: &mut Draft) {
+    pub(super) fn inject(&self, chain: &mut ChainDraft) {
         for overlay in &self.policy.overlays {
             let to_tunnel = to_tunnel(overlay);
             if to_tunnel.is_empty() {
@@ -118,7 +118,7 @@ impl Compiler<'_> {
     }
 
     /// Through this host, what is not a peer's on an interface that may have pods and peers.
-    pub(super) fn inject_through(&self, chain: &mut Draft) {
+    pub(super) fn inject_through(&self, chain: &mut ChainDraft) {
         for (pattern, side) in self.policy.sides() {
             for overlay in &self.policy.overlays {
                 if side == Side::Route && overlay.guards_tunnel() {
@@ -130,7 +130,7 @@ impl Compiler<'_> {
 
     /// What has an overlay's address either came the right way and is accepted, or is spoofed. Before peers,
     /// so that none can send in the name of pods; after trusted interfaces, which are believed everything.
-    pub(super) fn hand_to_overlays(&mut self, chain: &mut Draft, hook: Hook) {
+    pub(super) fn hand_to_overlays(&mut self, chain: &mut ChainDraft, hook: Hook) {
         for overlay in &self.policy.overlays {
             let sources = self.source_in(&overlay_set(&overlay.name));
             if sources.is_empty() {
@@ -149,7 +149,7 @@ impl Compiler<'_> {
                     Some(&overlay.place),
                 );
             }
-            let mut inside = Draft::regular(name, base_name(hook));
+            let mut inside = ChainDraft::regular(name, base_name(hook));
             // Masqueraded, it would arrive at another node's tunnel as a peer's.
             self.guard_tunnels(&mut inside);
             for arrival in self.arrivals(overlay) {

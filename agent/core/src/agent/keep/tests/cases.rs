@@ -59,7 +59,7 @@ cases! {
         assert_eq!(memory.history.refused.as_deref(), Some("2"));
         assert_eq!(memory.kinds(), [Kind::Applied, Kind::Tried, Kind::Stopped]);
     }
-    a_trial_where_nothing_was_goes_back_to_nothing(memory = Memory::default()) {
+    a_trial_where_nothing_was_goes_back_to_nothing(memory = TestHost::default()) {
         try_number(&mut memory, 2).unwrap();
         go_back(&mut memory, None, Ending::RanOut).unwrap();
         assert_eq!(memory.kernel, None);
@@ -299,7 +299,7 @@ cases! {
         memory.reboot();
         assert!(matches!(boot_it(&mut memory).booted, Booted::Confirmed(entry) if entry.digest == "1"));
     }
-    boot_takes_the_policy_where_nothing_was_confirmed(memory = Memory::default()) {
+    boot_takes_the_policy_where_nothing_was_confirmed(memory = TestHost::default()) {
         let boot = boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
         assert!(matches!(boot.booted, Booted::Policy(_)));
         assert_eq!(memory.kernel, Some(5));
@@ -310,18 +310,18 @@ cases! {
         boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
         assert_eq!(memory.kernel, Some(5));
     }
-    boot_does_not_take_a_policy_that_was_gone_back_from(memory = Memory::default()) {
+    boot_does_not_take_a_policy_that_was_gone_back_from(memory = TestHost::default()) {
         try_number(&mut memory, 2).unwrap();
         go_back(&mut memory, None, Ending::RanOut).unwrap();
         memory.reboot();
         let boot = boot(&mut memory, |_| Ok(policy(2)), &policy(CLOSED));
         assert_eq!((boot.booted, memory.kernel), (Booted::Closed, Some(CLOSED)));
     }
-    boot_closes_where_nothing_else_can_be_loaded(memory = Memory::default()) {
+    boot_closes_where_nothing_else_can_be_loaded(memory = TestHost::default()) {
         assert_eq!(boot_it(&mut memory).booted, Booted::Closed);
         assert_eq!(memory.kernel, Some(CLOSED));
     }
-    boot_says_that_nothing_is_loaded(memory = Memory::with(&[Mishap::None, Mishap::None, Mishap::Fails])) {
+    boot_says_that_nothing_is_loaded(memory = TestHost::with(&[Mishap::None, Mishap::None, Mishap::Fails])) {
         assert_eq!(boot_it(&mut memory).booted, Booted::Nothing);
     }
     boot_loads_an_earlier_one_before_it_tries_the_other_backend(memory = applied()) {
@@ -342,7 +342,7 @@ cases! {
         // The history is not changed: the next kernel may have it again.
         assert!(memory.history.kept.iter().all(|entry| !entry.by_iptables));
     }
-    boot_uses_nf_tables_where_iptables_is_gone(memory = Memory::default()) {
+    boot_uses_nf_tables_where_iptables_is_gone(memory = TestHost::default()) {
         let mut by_iptables = policy(1);
         by_iptables.entry.by_iptables = true;
         apply(&mut memory, &by_iptables).unwrap();
@@ -357,18 +357,18 @@ cases! {
         assert_eq!(boot_it(&mut memory).problems.len(), 2);
         assert_eq!((memory.kernel, memory.by_iptables), (Some(CLOSED), false));
     }
-    boot_applies_the_policy_by_the_other_backend(memory = Memory::default()) {
+    boot_applies_the_policy_by_the_other_backend(memory = TestHost::default()) {
         memory.lacks.0 = [5].into();
         let boot = boot(&mut memory, |_| Ok(policy(5)), &policy(CLOSED));
         assert!(matches!(boot.booted, Booted::Policy(entry) if entry.by_iptables));
         assert_eq!((memory.kernel, memory.by_iptables), (Some(5), true));
     }
-    boot_closes_by_the_other_backend(memory = Memory::default()) {
+    boot_closes_by_the_other_backend(memory = TestHost::default()) {
         memory.lacks.0 = [CLOSED].into();
         assert_eq!(boot_it(&mut memory).booted, Booted::Closed);
         assert_eq!((memory.kernel, memory.by_iptables), (Some(CLOSED), true));
     }
-    boot_loads_nothing_where_neither_backend_can(memory = Memory::default()) {
+    boot_loads_nothing_where_neither_backend_can(memory = TestHost::default()) {
         memory.lacks = ([CLOSED].into(), [CLOSED].into());
         assert_eq!(boot_it(&mut memory).booted, Booted::Nothing);
     }
@@ -391,9 +391,9 @@ cases! {
 
 #[test]
 fn a_policy_that_cannot_be_read_at_the_moment_is_read_again_at_boot() {
-    let mut memory = Memory::default();
+    let mut memory = TestHost::default();
     let mut tries = 0;
-    let read = |_: &mut Memory| {
+    let read = |_: &mut TestHost| {
         tries += 1;
         match tries {
             3 => Ok(policy(5)),

@@ -31,7 +31,7 @@ enum Mishap {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Memory {
+struct TestHost {
     history: History,
     trial: Option<Trial<R, C>>,
     rulesets: BTreeMap<u64, R>,
@@ -58,7 +58,7 @@ struct Memory {
 /// A ruleset is the number of its policy and a multiple of this for the members of its lists.
 const LISTS: R = 10;
 
-impl Memory {
+impl TestHost {
     /// Does one step that can fail.
     fn step<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Result<T, Fault> {
         if self.is_dead {
@@ -135,7 +135,7 @@ impl Memory {
     }
 }
 
-impl World for Memory {
+impl World for TestHost {
     type Ruleset = R;
     type Caller = C;
 
@@ -235,30 +235,30 @@ fn with_lists(number: R, lists: R) -> Kept<R> {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn try_number(memory: &mut Memory, number: R) -> Result<(), Refusal> {
+fn try_number(memory: &mut TestHost, number: R) -> Result<(), Refusal> {
     let before = memory.before();
     let new = with_lists(number, memory.lists);
     try_out(memory, new, before, MINUTE, 1).map(drop)
 }
 
 /// A host where 1 is in force for good.
-fn applied() -> Memory {
-    let mut memory = Memory::default();
+fn applied() -> TestHost {
+    let mut memory = TestHost::default();
     apply(&mut memory, &policy(1)).expect("nothing fails");
     memory
 }
 
 /// A host where 2 is tried over 1.
-fn tried() -> Memory {
+fn tried() -> TestHost {
     let mut memory = applied();
     try_number(&mut memory, 2).expect("nothing fails");
     memory
 }
 
-fn no_policy(_: &mut Memory) -> Result<Kept<R>, Fault> {
+fn no_policy(_: &mut TestHost) -> Result<Kept<R>, Fault> {
     Err(Fault::new("the policy is wrong"))
 }
 
-fn boot_it(memory: &mut Memory) -> Boot {
+fn boot_it(memory: &mut TestHost) -> Boot {
     boot(memory, no_policy, &policy(CLOSED))
 }

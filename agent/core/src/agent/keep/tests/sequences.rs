@@ -64,7 +64,7 @@ struct Model {
 }
 
 struct Run {
-    memory: Memory,
+    memory: TestHost,
     model: Model,
 }
 
@@ -269,7 +269,7 @@ proptest! {
     fn no_sequence_of_events_failures_and_deaths_breaks_a_promise(
         events in prop::collection::vec((event(), mishaps()), 1..25)
     ) {
-        let mut run = Run { memory: Memory::default(), model: Model::default() };
+        let mut run = Run { memory: TestHost::default(), model: Model::default() };
         for (event, mishaps) in &events {
             run.happen(event, mishaps);
             run.check(event);
