@@ -5,6 +5,7 @@
 //! [`Origins`](crate::ruleset::compile::Origins).
 
 mod chain;
+pub mod change;
 pub mod compile;
 pub mod eval;
 pub mod expect;

@@ -94,7 +94,7 @@ fn write_chain(out: &mut String, chain: &Chain) {
     out.push_str("\t}\n\n");
 }
 
-fn base_text(base: &Base) -> String {
+pub(crate) fn base_text(base: &Base) -> String {
     format!(
         "type filter hook {} priority {}; policy {};",
         base.hook.name(),

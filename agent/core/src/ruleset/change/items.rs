@@ -1,0 +1,134 @@
+//! Items of two rulesets, compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rules::{self, Found};
+use super::{Change, Kind, Part, PartChange, What, sets};
+use crate::ruleset::Ruleset;
+
+/// An item of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Item {
+    pub(super) what: What,
+    pub(super) name: String,
+}
+
+impl Item {
+    pub(super) fn new(what: What, name: impl Into<String>) -> Self {
+        Self {
+            what,
+            name: name.into(),
+        }
+    }
+}
+
+/// Values of a part that are on one side only, in the order in which they were found.
+#[derive(Debug, Default)]
+pub(super) struct Delta {
+    pub(super) removed: Vec<String>,
+    pub(super) added: Vec<String>,
+}
+
+impl Delta {
+    /// Drops what is on both sides: a port can move from a rule into a set.
+    fn without_common(self) -> Self {
+        let removed: BTreeSet<&String> = self.removed.iter().collect();
+        let added: BTreeSet<&String> = self.added.iter().collect();
+        let only = |these: &[String], others: &BTreeSet<&String>| {
+            let mut seen = BTreeSet::new();
+            let rest = these.iter().filter(|value| !others.contains(value));
+            rest.filter(|value| seen.insert(*value)).cloned().collect()
+        };
+        Self {
+            removed: only(&self.removed, &added),
+            added: only(&self.added, &removed),
+        }
+    }
+}
+
+/// Parts of items that differ.
+pub(super) type Deltas = BTreeMap<Item, BTreeMap<Part, Delta>>;
+
+/// Items with parts that differ, in order.
+pub(super) fn changes(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
+    let overlays = [from, to].map(rules::overlays);
+    let (old, new) = (
+        rules::found(from, &overlays[0]),
+        rules::found(to, &overlays[1]),
+    );
+    let mut deltas = Deltas::new();
+    of_rules(&old, &new, &mut deltas);
+    let names: BTreeSet<&String> = overlays.iter().flatten().collect();
+    sets::deltas(from, to, &names, &mut deltas);
+    let touched: BTreeSet<&Item> = deltas.keys().collect();
+    let was = sets::present(from, &touched, &names);
+    let is = sets::present(to, &touched, &names);
+    let was: BTreeSet<Item> = was.into_iter().chain(old.into_keys()).collect();
+    let is: BTreeSet<Item> = is.into_iter().chain(new.into_keys()).collect();
+    let all = deltas.into_iter();
+    all.filter_map(|(item, parts)| change(&was, &is, item, parts))
+        .collect()
+}
+
+/// Adds what differs between the parts that rules have.
+fn of_rules(old: &Found, new: &Found, deltas: &mut Deltas) {
+    for (found, others, is_new) in [(old, new, false), (new, old, true)] {
+        for (item, parts) in found {
+            for (part, values) in parts {
+                let there = others.get(item).and_then(|parts| parts.get(part));
+                for value in values {
+                    if there.is_some_and(|there| there.contains(value)) {
+                        continue;
+                    }
+                    let delta = deltas.entry(item.clone()).or_default();
+                    let delta = delta.entry(*part).or_default();
+                    match is_new {
+                        true => delta.added.push(value.clone()),
+                        false => delta.removed.push(value.clone()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn change(
+    was: &BTreeSet<Item>,
+    is: &BTreeSet<Item>,
+    item: Item,
+    parts: BTreeMap<Part, Delta>,
+) -> Option<Change> {
+    let parts = parts.into_iter().map(|(part, delta)| {
+        let Delta { removed, added } = delta.without_common();
+        PartChange {
+            part,
+            from: removed,
+            to: added,
+        }
+    });
+    let mut parts: Vec<PartChange> = parts
+        .filter(|part| !(part.from.is_empty() && part.to.is_empty()))
+        .collect();
+    if parts.is_empty() {
+        return None;
+    }
+    let kind = match (was.contains(&item), is.contains(&item)) {
+        (false, true) => Kind::Added,
+        (true, false) => Kind::Removed,
+        (true, true) | (false, false) => Kind::Changed,
+    };
+    if kind != Kind::Changed && item.what == What::Allow {
+        // The usual destination.
+        parts.retain(|part| {
+            let host = ["host".to_owned()];
+            part.part != Part::To || (part.from != host && part.to != host)
+        });
+    }
+    Some(Change {
+        kind,
+        what: item.what,
+        name: item.name,
+        parts,
+        by_others: false,
+    })
+}

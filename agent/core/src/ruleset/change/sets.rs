@@ -1,0 +1,187 @@
+//! Items that sets belong to, by the names that `compile` gives sets.
+
+use std::collections::BTreeSet;
+
+use super::items::{Deltas, Item};
+use super::{Part, What};
+use crate::net::protocol;
+use crate::ruleset::render::value;
+use crate::ruleset::{Element, Ruleset, Set};
+
+/// Ends of the names of sets of addresses.
+const ADDRESSES: [&str; 4] = ["-ip4", "-ip4-nets", "-ip6", "-ip6-nets"];
+/// Sets of the addresses of peers.
+const PEERS: [&str; 4] = ["peers4", "peers4-nets", "peers6", "peers6-nets"];
+/// Sets of the addresses that may ping.
+const PING: [&str; 4] = ["ping4", "ping4-nets", "ping6", "ping6-nets"];
+
+/// What the elements of a set are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Role {
+    /// Addresses of peers; each element has the name of its peer.
+    Peers,
+    /// Values of a part of an item, with a text after each.
+    Values(Item, Part, String),
+}
+
+/// Role of a set; `None` if no item alone decides its elements.
+fn role(name: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
+    if PEERS.contains(&name) {
+        return Some(Role::Peers);
+    }
+    let values = |what, name: &str, part, suffix: &str| {
+        Some(Role::Values(Item::new(what, name), part, suffix.to_owned()))
+    };
+    let listed = name.strip_prefix("icmp-listed");
+    if let Some(digit) = listed {
+        return values(What::Icmp, &format!("v{digit}"), Part::Value, "");
+    }
+    if PING.contains(&name) {
+        return values(What::Icmp, "ping", Part::Value, "");
+    }
+    if let Some(name) = name.strip_prefix("overlay-") {
+        return overlay_role(name, overlays);
+    }
+    if let Some(stem) = ADDRESSES.iter().find_map(|end| name.strip_suffix(end)) {
+        return match stem {
+            "services" => values(What::Host, "service addresses", Part::Value, ""),
+            _ => {
+                let (kind, name) = stem.split_once('-')?;
+                match kind {
+                    "group" => values(What::Group, name, Part::Value, ""),
+                    "tunnel" => values(What::Overlay, name, Part::TunnelFrom, ""),
+                    "allow" => values(What::Allow, name, Part::From, ""),
+                    "to" => values(What::Allow, name, Part::To, ""),
+                    _ => None,
+                }
+            }
+        };
+    }
+    let (stem, end) = name.rsplit_once('-')?;
+    protocol::by_name(end)?;
+    let suffix = format!("/{end}");
+    match stem.split_once('-')? {
+        ("allow", name) => values(What::Allow, name, Part::Ports, &suffix),
+        ("from", name) => values(What::Allow, name, Part::FromPorts, &suffix),
+        _ => None,
+    }
+}
+
+/// Role of the set `overlay-{rest}`. The name of an overlay may itself contain what separates the parts.
+fn overlay_role(rest: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
+    let fits = |name: &&&String| {
+        let after = rest.strip_prefix(name.as_str());
+        after.is_some_and(|after| {
+            after == "-mac" || ADDRESSES.contains(&after) || after.starts_with("-by-")
+        })
+    };
+    let name = overlays.iter().filter(fits).max_by_key(|name| name.len())?;
+    let after = rest.strip_prefix(name.as_str())?;
+    let item = Item::new(What::Overlay, name.as_str());
+    let (part, suffix) = match after {
+        "-mac" => (Part::Macs, String::new()),
+        _ if ADDRESSES.contains(&after) => (Part::Subnets, String::new()),
+        _ => {
+            let stem = ADDRESSES.iter().find_map(|end| after.strip_suffix(end));
+            let interface = stem?.strip_prefix("-by-")?;
+            (Part::Routes, format!(" by {interface}"))
+        }
+    };
+    Some(Role::Values(item, part, suffix))
+}
+
+/// Adds what differs between the elements of sets.
+pub(super) fn deltas(
+    from: &Ruleset,
+    to: &Ruleset,
+    overlays: &BTreeSet<&String>,
+    deltas: &mut Deltas,
+) {
+    let names: BTreeSet<&String> = from.sets.keys().chain(to.sets.keys()).collect();
+    for name in names {
+        let (old, new) = (from.sets.get(name), to.sets.get(name));
+        if old == new {
+            continue;
+        }
+        let Some(role) = role(name, overlays) else {
+            continue;
+        };
+        let (removed, added) = difference(old, new);
+        for (set, elements, is_new) in [(old, removed, false), (new, added, true)] {
+            let Some(set) = set else { continue };
+            for element in elements {
+                let text = value(set.key, element);
+                let (item, part, text) = match &role {
+                    Role::Peers => (peer(element, &text), Part::Value, text),
+                    Role::Values(item, part, suffix) => {
+                        (item.clone(), *part, format!("{text}{suffix}"))
+                    }
+                };
+                let delta = deltas.entry(item).or_default().entry(part).or_default();
+                match is_new {
+                    true => delta.added.push(text),
+                    false => delta.removed.push(text),
+                }
+            }
+        }
+    }
+}
+
+/// The peer of an element; an address without a name is a peer of its own.
+fn peer(element: &Element, text: &str) -> Item {
+    Item::new(What::Peer, element.comment.as_deref().unwrap_or(text))
+}
+
+/// Elements that are in one set only. Both are ascending and disjoint.
+pub(super) fn difference<'s>(
+    old: Option<&'s Set>,
+    new: Option<&'s Set>,
+) -> (Vec<&'s Element>, Vec<&'s Element>) {
+    let elements = |set: Option<&'s Set>| set.map_or(&[][..], |set| set.elements.as_slice());
+    let (mut old, mut new) = (elements(old), elements(new));
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    loop {
+        match (old, new) {
+            ([], []) => return (removed, added),
+            ([a, rest @ ..], [b, after @ ..]) if a == b => (old, new) = (rest, after),
+            ([a, rest @ ..], [b, ..]) if a.first <= b.first => {
+                removed.push(a);
+                old = rest;
+            }
+            ([a, rest @ ..], []) => {
+                removed.push(a);
+                old = rest;
+            }
+            (_, [b, rest @ ..]) => {
+                added.push(b);
+                new = rest;
+            }
+        }
+    }
+}
+
+/// Those of the items that sets of a ruleset belong to.
+pub(super) fn present(
+    ruleset: &Ruleset,
+    items: &BTreeSet<&Item>,
+    overlays: &BTreeSet<&String>,
+) -> BTreeSet<Item> {
+    let mut found = BTreeSet::new();
+    let peers = items.iter().any(|item| item.what == What::Peer);
+    for (name, set) in &ruleset.sets {
+        match role(name, overlays) {
+            Some(Role::Peers) if peers => {
+                let of_set = set.elements.iter().map(|element| match &element.comment {
+                    Some(name) => Item::new(What::Peer, name.as_ref()),
+                    None => peer(element, &value(set.key, element)),
+                });
+                found.extend(of_set.filter(|item| items.contains(item)));
+            }
+            Some(Role::Values(item, ..)) => {
+                found.insert(item);
+            }
+            Some(Role::Peers) | None => {}
+        }
+    }
+    found
+}
