@@ -112,7 +112,7 @@ fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
         ),
         (
             "delete a rule that is not there",
-            Op::DeleteRule("input".into(), 999_999),
+            Op::DeleteRule("input".into(), 999_999, None),
         ),
         (
             "add to a set that is not there",

@@ -274,10 +274,7 @@ fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
             .collect();
         assert_eq!(
             steps,
-            [
-                "\"add table inet peerwall\",",
-                "\"add element inet peerwall peers4 { 10.0.11.184 }\""
-            ]
+            ["\"add element inet peerwall peers4 { 10.0.11.184 }\""]
         );
         apply(&host, &after);
         assert_eq!(counted(&host), old_count, "the counter went on");

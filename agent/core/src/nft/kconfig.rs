@@ -8,7 +8,9 @@ use crate::ruleset::{Action, Match, Rule};
 /// Options that the kernel may lack if it answers to this step that there is no such thing.
 pub fn options(op: &Op) -> Vec<&'static str> {
     match op {
-        Op::AddTable | Op::DeleteTable => vec!["CONFIG_NF_TABLES", "CONFIG_NF_TABLES_INET"],
+        Op::AddTable | Op::ClaimTable | Op::DeleteTable => {
+            vec!["CONFIG_NF_TABLES", "CONFIG_NF_TABLES_INET"]
+        }
         Op::AddCounter(..) | Op::DeleteCounter(_) => {
             vec!["CONFIG_NFT_COUNTER", "CONFIG_NFT_OBJREF"]
         }

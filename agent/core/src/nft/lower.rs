@@ -78,7 +78,7 @@ impl Out<'_> {
 
     fn op(&mut self, op: &Op, table_flags: u32, next_set_id: &mut u32) -> Result<(), TooLong> {
         match op {
-            Op::AddTable => self.send(
+            Op::AddTable | Op::ClaimTable => self.send(
                 msg::NFT_MSG_NEWTABLE,
                 NLM_F_CREATE,
                 &table(Some(table_flags)),
@@ -127,7 +127,7 @@ impl Out<'_> {
             Op::FlushChain(name) => self.send(msg::NFT_MSG_DELRULE, 0, &rule_of(name)),
             Op::DeleteChain(name) => self.send(msg::NFT_MSG_DELCHAIN, 0, &chain(name, None)),
             Op::AddRule(chain, before, rule) => self.add_rule(chain, *before, rule),
-            Op::DeleteRule(chain, handle) => {
+            Op::DeleteRule(chain, handle, _) => {
                 let rule = Rule {
                     handle: Some(*handle),
                     ..rule_of(chain)

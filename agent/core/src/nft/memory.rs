@@ -50,7 +50,7 @@ impl Memory {
 
     fn step(&mut self, op: &Op) -> Result<(), i32> {
         match op {
-            Op::AddTable => {
+            Op::AddTable | Op::ClaimTable => {
                 self.state.table.get_or_insert_default();
             }
             Op::DeleteTable => {
@@ -121,7 +121,7 @@ impl Memory {
                 self.table()?.chains.retain(|chain| chain.name != *name);
             }
             Op::AddRule(chain, before, rule) => self.add_rule(chain, *before, rule)?,
-            Op::DeleteRule(chain, handle) => {
+            Op::DeleteRule(chain, handle, _) => {
                 let rules = &mut self.chain(chain)?.rules;
                 let at = rules
                     .iter()

@@ -21,8 +21,10 @@ pub struct Plan {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Make the table, or claim the one that is there.
+    /// Make the table.
     AddTable,
+    /// Add the table that is there, which changes nothing but its owner.
+    ClaimTable,
     /// Remove the table with all that is in it.
     DeleteTable,
     /// Make a counter that starts with these numbers.
@@ -47,8 +49,8 @@ pub enum Op {
     DeleteChain(String),
     /// Add a rule before the one with this handle, or at the end.
     AddRule(String, Option<u64>, Rule),
-    /// Remove the rule with this handle.
-    DeleteRule(String, u64),
+    /// Remove the rule with this handle, which is the given one; `None` if it is none of ours.
+    DeleteRule(String, u64, Option<Box<Rule>>),
 }
 
 /// What kind of set it is.
@@ -82,7 +84,7 @@ impl Plan {
     /// The plan that only makes the table ours, for who holds it without changing it.
     pub fn claim() -> Self {
         Self {
-            ops: vec![Op::AddTable],
+            ops: vec![Op::ClaimTable],
             rebuild: None,
         }
     }
@@ -111,7 +113,7 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     add_and_change(wanted, table, &mut ops);
     remove_the_rest(wanted, table, &mut ops);
     if !ops.is_empty() {
-        ops.insert(0, Op::AddTable);
+        ops.insert(0, Op::ClaimTable);
     }
     Plan { ops, rebuild: None }
 }
@@ -276,7 +278,8 @@ fn change_rules(chain: &Chain, seen: &[SeenRule], ops: &mut Vec<Op>) {
     let kept_seen: BTreeSet<usize> = kept.iter().map(|(_, s)| *s).collect();
     for (index, old) in seen.iter().enumerate() {
         if !kept_seen.contains(&index) {
-            ops.push(Op::DeleteRule(chain.name.clone(), old.handle));
+            let rule = old.rule.clone().ok().map(Box::new);
+            ops.push(Op::DeleteRule(chain.name.clone(), old.handle, rule));
         }
     }
     let mut next = kept.iter().peekable();

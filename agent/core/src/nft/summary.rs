@@ -10,7 +10,10 @@ impl backend::Plan for Plan {
     }
 
     fn steps(&self) -> Vec<String> {
-        self.ops.iter().map(render::op).collect()
+        let ops = self.ops.iter();
+        // Nothing changes by it.
+        let told = ops.filter(|op| **op != Op::ClaimTable || self.ops.len() == 1);
+        told.map(render::op).collect()
     }
 
     fn rebuild(&self) -> Option<&str> {
@@ -31,7 +34,9 @@ impl backend::Plan for Plan {
         .into_iter()
         .filter(|(number, _, _)| *number > 0)
         .map(|(number, verb, what)| match what {
-            "chain, set or counter" => format!("{verb} {number} chains, sets and counters"),
+            "chain, set or counter" if number > 1 => {
+                format!("{verb} {number} chains, sets and counters")
+            }
             _ => format!("{verb} {}", count(number, what)),
         })
         .collect();
@@ -61,7 +66,7 @@ struct Tally {
 impl Tally {
     fn add(&mut self, op: &Op) {
         match op {
-            Op::AddTable | Op::SetPolicy(..) => {}
+            Op::AddTable | Op::ClaimTable | Op::SetPolicy(..) => {}
             Op::DeleteTable => self.table_removed = true,
             Op::AddCounter(..) | Op::AddSet(..) | Op::AddChain(..) => self.objects_added += 1,
             Op::DeleteCounter(_) | Op::DeleteSet(_) | Op::DeleteChain(_) => {

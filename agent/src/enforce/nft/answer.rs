@@ -27,7 +27,7 @@ pub(super) fn outcome(
             false => Err(BackendError::Unknown("the kernel did not answer".into())),
         };
     }
-    let changes_table = |op: &usize| matches!(plan.ops[*op], Op::AddTable | Op::DeleteTable);
+    let changes_table = |op: &usize| is_about_table(&plan.ops[*op]);
     let owned = errors.iter().all(|ack| ack.errno == libc::EPERM)
         && errors
             .iter()
@@ -43,6 +43,10 @@ pub(super) fn outcome(
     ))
 }
 
+fn is_about_table(op: &Op) -> bool {
+    matches!(op, Op::AddTable | Op::ClaimTable | Op::DeleteTable)
+}
+
 fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
     let op = sent.tag(ack.seq).copied();
     let what = op.map_or_else(
@@ -50,7 +54,7 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
         |op| render::op(&plan.ops[op]),
     );
     // A table is refused for its flags, or its owner, never for what the kernel does not know.
-    let of_table = op.is_some_and(|op| matches!(plan.ops[op], Op::AddTable | Op::DeleteTable));
+    let of_table = op.is_some_and(|op| is_about_table(&plan.ops[op]));
     let is_lack = op.is_some() && !of_table && is_lacking(ack.errno);
     let lacking = op
         .filter(|_| is_lack)

@@ -158,7 +158,9 @@ impl Kernel {
         let about_flags = flags != 0
             && self.ownership.is_none()
             && refusals.iter().any(|refusal| {
-                let is_table = refusal.op.is_some_and(|op| plan.ops[op] == Op::AddTable);
+                let is_table = refusal
+                    .op
+                    .is_some_and(|op| matches!(plan.ops[op], Op::AddTable | Op::ClaimTable));
                 is_table && matches!(refusal.errno, libc::EINVAL | libc::EOPNOTSUPP)
             });
         if !about_flags {

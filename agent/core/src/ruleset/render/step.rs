@@ -12,7 +12,7 @@ const ELEMENTS_SHOWN: usize = 8;
 /// Formats a step of a plan as the equivalent nft command.
 pub fn op(op: &Op) -> String {
     match op {
-        Op::AddTable => format!("add table inet {TABLE}"),
+        Op::AddTable | Op::ClaimTable => format!("add table inet {TABLE}"),
         Op::DeleteTable => format!("delete table inet {TABLE}"),
         Op::AddCounter(name, _) => format!("add counter inet {TABLE} {name}"),
         Op::DeleteCounter(name) => format!("delete counter inet {TABLE} {name}"),
@@ -64,8 +64,12 @@ pub fn op(op: &Op) -> String {
                 rule_text(rule)
             )
         }
-        Op::DeleteRule(chain, handle) => {
-            format!("delete rule inet {TABLE} {chain} handle {handle}")
+        Op::DeleteRule(chain, handle, rule) => {
+            let text = match rule {
+                Some(rule) => rule_text(rule),
+                None => "not a rule of peerwall".to_owned(),
+            };
+            format!("delete rule inet {TABLE} {chain} handle {handle} # {text}")
         }
     }
 }
