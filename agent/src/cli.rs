@@ -33,6 +33,40 @@ pub struct Args {
     /// Directory of the iptables and ipset programs, instead of the usual ones; PATH is not used
     #[arg(long, global = true, value_name = "DIRECTORY")]
     pub iptables: Option<PathBuf>,
+
+    /// Colour output [env: NO_COLOR, CLICOLOR, CLICOLOR_FORCE]
+    #[arg(long, global = true, value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
+    pub color: ColorWhen,
+}
+
+/// When output is in colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal that has colours
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl ColorWhen {
+    /// Reads `--color` from arguments that are not parsed, for help and errors of the command line itself.
+    pub fn of_args(args: impl Iterator<Item = String>) -> Self {
+        let mut args = args.peekable();
+        let mut found = Self::Auto;
+        while let Some(arg) = args.next() {
+            let value = match arg.as_str() {
+                "--" => break,
+                "--color" => args.peek().cloned(),
+                _ => arg.strip_prefix("--color=").map(str::to_owned),
+            };
+            if let Some(when) = value.and_then(|value| Self::from_str(&value, false).ok()) {
+                found = when;
+            }
+        }
+        found
+    }
 }
 
 /// What to do.
@@ -40,11 +74,11 @@ pub struct Args {
 pub enum Command {
     /// Check the policy: report all errors and warnings at once, and test its expectations
     Check(PolicyArgs),
-    /// Show what apply would change, in words and as nft or iptables text; changes nothing
+    /// Show what apply would change, in the words of the policy; changes nothing
     ///
     /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1 if there are,
     /// 2 on error.
-    Plan(BackendArgs),
+    Plan(PlanArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes the rules
@@ -166,6 +200,18 @@ pub struct BackendArgs {
     pub backend: Option<BackendChoice>,
 }
 
+/// Options of `plan`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PlanArgs {
+    /// Policy, backend and output format.
+    #[command(flatten)]
+    pub of: BackendArgs,
+
+    /// Show the nft or iptables commands too, as -v does
+    #[arg(long)]
+    pub nft: bool,
+}
+
 /// Options of `status`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
@@ -173,7 +219,7 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub of: BackendArgs,
 
-    /// Refresh every two seconds until interrupted
+    /// Refresh every two seconds until q or Ctrl-C is pressed
     #[arg(long)]
     pub watch: bool,
 
@@ -346,9 +392,24 @@ impl Args {
     }
 }
 
-/// Returns clap's definition of the command line, for completions and man pages.
+/// Returns clap's definition of the command line.
 pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
+}
+
+/// Returns it without hidden commands, which completions and man pages would list.
+pub fn shown() -> clap::Command {
+    let all = command();
+    let commands = all.get_subcommands().filter(|each| !each.is_hide_set());
+    let mut shown = clap::Command::new("peerwall")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(all.get_about().cloned().unwrap_or_default())
+        .after_help(all.get_after_help().cloned().unwrap_or_default())
+        .max_term_width(100)
+        .args(all.get_arguments())
+        .subcommands(commands);
+    shown.build();
+    shown
 }
 
 /// An address that serves metrics.

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod color;
 pub mod command;
 pub mod connections;
 pub mod control;

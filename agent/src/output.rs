@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -38,21 +39,57 @@ impl Output {
 }
 
 /// Writes to standard output.
-fn print(text: &str) {
-    print_by(|| put(&mut io::stdout().lock(), text));
-}
-
-/// Writes to standard output by other means.
-pub fn print_by(write: impl FnOnce() -> io::Result<()>) {
+pub fn print(text: &str) {
+    if is_captured(text) {
+        return;
+    }
     note(match WAS_CLOSED.load(Ordering::Relaxed) {
         true => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        false => write(),
+        false => put(&mut io::stdout().lock(), text),
     });
+}
+
+/// Writes to standard output in one piece, whatever is captured.
+pub fn print_whole(text: &str) {
+    let mut left = text.as_bytes();
+    while !left.is_empty() {
+        match nix::unistd::write(io::stdout(), left) {
+            Ok(written) => left = &left[written..],
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(err) => return note(Err(err.into())),
+        }
+    }
 }
 
 /// Prints what is wrong.
 pub fn complain(text: &str) {
-    note(put(&mut io::stderr().lock(), text));
+    if !is_captured(text) {
+        note(put(&mut io::stderr().lock(), text));
+    }
+}
+
+/// What is printed while a screen is drawn, which shows it in one piece.
+static CAPTURED: Mutex<Option<String>> = Mutex::new(None);
+
+/// Returns what `act` prints, to either stream, instead of printing it.
+pub fn captured<T>(act: impl FnOnce() -> T) -> (T, String) {
+    *captured_now() = Some(String::new());
+    let result = act();
+    let text = captured_now().take();
+    (result, text.unwrap_or_default())
+}
+
+fn is_captured(text: &str) -> bool {
+    let mut captured = captured_now();
+    if let Some(captured) = captured.as_mut() {
+        captured.push_str(text);
+    }
+    captured.is_some()
+}
+
+fn captured_now() -> MutexGuard<'static, Option<String>> {
+    // A text is whole whatever panicked.
+    CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether something that was to be printed is not written, though its reader is there.

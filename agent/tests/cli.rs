@@ -48,6 +48,8 @@ fn completions_and_man_pages_are_made_from_the_same_definitions() {
             script.contains("status") && script.contains("hold"),
             "{shell}"
         );
+        let hidden = script.lines().find(|line| line.contains("guard"));
+        assert_eq!(hidden, None, "{shell}: what apply starts is not for people");
     }
     let folder = std::env::temp_dir().join(format!("peerwall-man-{}", std::process::id()));
     assert!(
@@ -59,6 +61,7 @@ fn completions_and_man_pages_are_made_from_the_same_definitions() {
         let text = std::fs::read_to_string(folder.join(page)).unwrap();
         assert!(text.contains(".TH") && text.contains("policy"), "{page}");
     }
+    assert!(!folder.join("peerwall-guard.1").exists());
     std::fs::remove_dir_all(folder).unwrap();
 }
 

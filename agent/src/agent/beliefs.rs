@@ -1,6 +1,7 @@
 //! What an agent wants to be in force, and the result of what it is doing.
 
 use peerwall_core::backend::BackendError;
+use peerwall_core::ruleset::change::Change;
 use serde_json::Value;
 
 use super::error::Rejection;
@@ -55,6 +56,8 @@ pub(super) struct Outcome {
     pub(super) read: Option<Result<(), Rejection>>,
     pub(super) warnings: Vec<String>,
     pub(super) converged: Option<Result<Option<String>, BackendError>>,
+    /// What converging changed, in the words of the policy; only if a client waits for the answer.
+    pub(super) changes: Vec<Change>,
     /// The ssh connections of the client that stay, whatever the policy says.
     pub(super) spare: Vec<Ssh>,
     /// Whether every open connection ends that the policy refuses.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peerwall_core::agent::reconcile::Input;
+use peerwall_core::ruleset::change::{self, LINES_SHOWN};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 
@@ -72,9 +73,11 @@ impl Agent {
             ),
             (_, converged) => {
                 let change = converged.and_then(Result::ok).flatten();
+                let changes = std::mem::take(&mut self.outcome.changes);
+                let lines = change::text(&changes, LINES_SHOWN, ToString::to_string);
                 let text = change.clone().map_or_else(
-                    || "no changes: the loaded rules match the policy".to_owned(),
-                    |change| format!("applied: {change}"),
+                    || "no changes: the loaded rules match the policy\n".to_owned(),
+                    |change| format!("applied: {change}\n{lines}"),
                 );
                 let warnings = std::mem::take(&mut self.outcome.warnings);
                 let told: String = warnings
@@ -82,11 +85,11 @@ impl Agent {
                     .map(|each| format!("warning: {each}\n"))
                     .collect();
                 let (connections, as_json) = std::mem::take(&mut self.outcome.connections);
-                let text = format!("{told}{text}\n{connections}");
+                let text = format!("{told}{text}{connections}");
                 Answer::new(
                     control::Outcome::Done,
                     text.trim_end(),
-                    json!({"changes": change.is_some(), "change": change, "warnings": warnings, "connections": as_json}),
+                    json!({"changes": change.is_some(), "change": change, "policy_changes": changes, "warnings": warnings, "connections": as_json}),
                 )
             }
         }

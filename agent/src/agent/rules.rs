@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use peerwall_core::agent::reconcile::{Failure, Input, Why};
 use peerwall_core::backend::BackendError;
 use peerwall_core::policy::BackendChoice;
+use peerwall_core::ruleset::change::changes;
 use sd_notify::NotifyState;
 
 use super::open::introduce;
@@ -91,6 +92,11 @@ impl Agent {
             Ok(done) => {
                 self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
+                if self.outcome.is_asked && done.change.is_some() {
+                    let wanted = self.belief.wanted.as_ref();
+                    let wanted = wanted.map(|wanted| &wanted.kept.ruleset);
+                    self.outcome.changes = changes(done.before.as_ref(), wanted);
+                }
                 if is_first || is_unknown && done.change.is_some() {
                     introduce(&mut self.open.connections);
                 }

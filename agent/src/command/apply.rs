@@ -2,6 +2,7 @@
 
 use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
+use peerwall_core::ruleset::change::Change;
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -59,10 +60,11 @@ pub(super) fn run(
     let mut loader = Direct {
         enforcer,
         first: None,
+        changes: Vec::new(),
     };
     let was_loaded = |loader: &Direct<'_>| matches!(loader.first, Some(Ok(_)));
     let applied = applying::apply(&mut loader, was_loaded, &kept, &args.wish, &caller, output);
-    let first = loader.first;
+    let (first, changes) = (loader.first, loader.changes);
     let converged = match (applied, first) {
         (Applied::Done, Some(Ok(converged))) => converged,
         (_, Some(Err(err))) => return Err(err),
@@ -82,7 +84,7 @@ pub(super) fn run(
     }
     loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);
-    print(enforcer, &converged.plan, ready, &told, output);
+    print(enforcer, &converged.plan, &changes, ready, &told, output);
     if let Some(seconds) = args.wish.confirm.filter(|_| !output.is_json()) {
         output.text(&format!("{}\n", words::tried(seconds)));
     }
@@ -96,6 +98,8 @@ pub(super) fn run(
 struct Direct<'e> {
     enforcer: &'e mut Enforcer,
     first: Option<Result<Converged<Enforcer>, BackendError>>,
+    /// What the first time changed, in the words of the policy.
+    changes: Vec<Change>,
 }
 
 impl Loader for Direct<'_> {
@@ -106,6 +110,10 @@ impl Loader for Direct<'_> {
         }
         let result = converge(self.enforcer, Some(&kept.ruleset));
         let fault = result.as_ref().err().map(of_backend);
+        if let (None, Ok(Converged { before, plan })) = (&self.first, &result) {
+            // Now: afterwards the record of the last apply is about this one.
+            self.changes = self.enforcer.changes(Some(&kept.ruleset), before, plan);
+        }
         self.first.get_or_insert(result);
         fault.map_or(Ok(()), Err)
     }
@@ -124,10 +132,17 @@ impl Loader for Direct<'_> {
     }
 }
 
-fn print(enforcer: &Enforcer, plan: &impl Plan, ready: &Ready, told: &Told, output: &Output) {
+fn print(
+    enforcer: &Enforcer,
+    plan: &impl Plan,
+    changes: &[Change],
+    ready: &Ready,
+    told: &Told,
+    output: &Output,
+) {
     let others = foreign::find();
     if output.is_json() {
-        let mut value = plan::as_json(enforcer, plan);
+        let mut value = plan::as_json(enforcer, plan, changes);
         value["warnings"] = json!(ready.json_warnings());
         value["foreign_drops"] = json!(others);
         value["connections"] = told.json.clone();
@@ -138,7 +153,11 @@ fn print(enforcer: &Enforcer, plan: &impl Plan, ready: &Ready, told: &Told, outp
     }
     match plan.is_empty() {
         true => output.text(plan::NOTHING_TO_DO),
-        false => output.text(&format!("applied: {}\n", plan.summary())),
+        false => output.text(&format!(
+            "applied: {}\n{}",
+            plan.summary(),
+            plan::applied_lines(changes)
+        )),
     }
     output.text(&told.text);
     others::warn(&others, output);
@@ -169,6 +188,7 @@ pub(super) fn remove(enforcer: &mut Enforcer, output: &Output) -> Result<u8, Bac
     let mut loader = Direct {
         enforcer,
         first: None,
+        changes: Vec::new(),
     };
     let removed = applying::remove(&mut loader);
     let converged = match (removed, loader.first) {
@@ -178,7 +198,7 @@ pub(super) fn remove(enforcer: &mut Enforcer, output: &Output) -> Result<u8, Bac
     };
     since::forget();
     if output.is_json() {
-        output.json(&plan::as_json(enforcer, &converged.plan));
+        output.json(&plan::as_json(enforcer, &converged.plan, &[]));
         return Ok(DONE);
     }
     let what = match enforcer {

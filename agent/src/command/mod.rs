@@ -27,6 +27,7 @@ use peerwall_core::policy::BackendChoice;
 
 use self::status::Detail;
 use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs};
+use crate::color::{self, Stream};
 use crate::control;
 use crate::enforce::Enforcer;
 use crate::enforce::foreign;
@@ -68,7 +69,18 @@ fn run_command(args: &Args) -> u8 {
         Command::Check(args) => {
             check::run(&policy_path(&args.policy), &Output::new(args.output.json))
         }
-        Command::Plan(args) => on_host(args, args.backend, "plan", plan::run),
+        Command::Plan(asked) => {
+            let detail = match asked.nft || args.verbose > 0 {
+                true => plan::Detail::Commands,
+                false => plan::Detail::Changes,
+            };
+            on_host(
+                &asked.of,
+                asked.of.backend,
+                "plan",
+                |enforcer, policy, output| plan::run(enforcer, policy, detail, output),
+            )
+        }
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),
         Command::Reload(args) => keep::reload(args, &Output::new(false)),
@@ -130,6 +142,10 @@ fn overview() -> u8 {
     };
     show_status(&of, Detail::Headline);
     let help = cli::command().render_help();
+    let help = match color::is_on(Stream::Stdout) {
+        true => help.ansi().to_string(),
+        false => help.to_string(),
+    };
     Output::new(false).text(&format!("\n{help}"));
     DONE
 }

@@ -1,17 +1,29 @@
 //! `peerwall plan`
 
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
+use peerwall_core::ruleset::change::{self, Change, LINES_SHOWN, Line};
 use serde_json::{Value, json};
 
-use super::{DIFFERS, DONE, Given, others, refuse, report};
+use super::{DIFFERS, DONE, Given, count, others, refuse, report};
+use crate::color::paint;
 use crate::connections::revocation;
 use crate::enforce::{Enforcer, foreign};
 use crate::output::Output;
 use crate::store::State;
 
+/// How much of a plan to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// The changes in the words of the policy.
+    Changes,
+    /// Also the commands of nft or iptables.
+    Commands,
+}
+
 pub(super) fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
+    detail: Detail,
     output: &Output,
 ) -> Result<u8, BackendError> {
     let ready = match &policy.read {
@@ -30,13 +42,14 @@ pub(super) fn run(
         }
         asked => asked?,
     }
+    let changes = enforcer.changes(Some(&ready.ruleset), &observed, &plan);
     let old = Enforcer::ruleset(&observed).or_else(|| State::open().in_force_by_iptables());
     let is_first = !Enforcer::is_any_loaded(&observed);
     let which = revocation::which(is_first, ready.policy.options.cut_revoked, false);
     let refused = revocation::survey(old.as_ref(), &ready.ruleset, which);
     let others = foreign::find();
     if output.is_json() {
-        let mut value = as_json(enforcer, &plan);
+        let mut value = as_json(enforcer, &plan, &changes);
         value["foreign_drops"] = json!(others);
         value["connections"] = json!(refused);
         value["warnings"] = json!(ready.json_warnings());
@@ -47,35 +60,58 @@ pub(super) fn run(
         if let Some(chosen) = enforcer.chosen() {
             output.text(&format!("{chosen}:\n"));
         }
-        output.text(&as_text(&plan));
+        output.text(&as_text(&plan, &changes, detail));
         output.text(&revocation::planned_text(&refused, is_first));
     }
     Ok(if plan.is_empty() { DONE } else { DIFFERS })
 }
 
 /// A plan for machines.
-pub(super) fn as_json(enforcer: &Enforcer, plan: &impl Plan) -> Value {
+pub(super) fn as_json(enforcer: &Enforcer, plan: &impl Plan, changes: &[Change]) -> Value {
     json!({
         "backend": enforcer.name(),
         "chosen": enforcer.chosen(),
         "changes": !plan.is_empty(),
+        "policy_changes": changes,
         "rebuild": plan.rebuild(),
         "steps": plan.steps(),
     })
 }
 
-/// A plan in words and in the text of its backend.
-fn as_text(plan: &impl Plan) -> String {
+/// A plan in words, and in the text of its backend where that is wanted.
+fn as_text(plan: &impl Plan, changes: &[Change], detail: Detail) -> String {
     if plan.is_empty() {
         return NOTHING_TO_DO.into();
     }
-    let mut text = format!("{}:\n", plan.summary());
+    let most = match detail {
+        Detail::Changes => LINES_SHOWN,
+        Detail::Commands => usize::MAX,
+    };
+    let lines = change_lines(changes, most);
+    let mut text = format!("{}:\n{lines}", count(changes.len(), "change"));
+    text.push_str(&plan.summary());
+    if detail == Detail::Changes {
+        text.push_str("; --nft shows the commands\n");
+        return text;
+    }
+    text.push_str(":\n");
     for step in plan.steps() {
         text.push_str("  ");
         text.push_str(step.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// Changes that were applied, in the words of the policy.
+pub(super) fn applied_lines(changes: &[Change]) -> String {
+    change_lines(changes, LINES_SHOWN)
+}
+
+fn change_lines(changes: &[Change], most: usize) -> String {
+    change::text(changes, most, |line: &Line| {
+        paint(line.kind.into(), &line.to_string())
+    })
 }
 
 /// The message where rules are as they should be.

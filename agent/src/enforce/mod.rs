@@ -1,5 +1,6 @@
 //! Where rulesets are enforced: by nf_tables or by iptables.
 
+mod changes;
 pub mod converge;
 mod enforcer;
 pub mod foreign;

@@ -4,7 +4,6 @@ pub mod files;
 pub mod text;
 
 use std::fmt;
-use std::io::IsTerminal as _;
 use std::path::Path;
 
 use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
@@ -16,6 +15,7 @@ use peerwall_core::ruleset::expect;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::color::{self, Stream};
 use crate::host::caller::Caller;
 use crate::host::facts;
 use crate::policy_file::text::{PolicyText, Recorded};
@@ -153,7 +153,7 @@ fn unread(path: &Path, err: ReadError) -> NotReady {
 }
 
 fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
-    let color = std::io::stderr().is_terminal();
+    let color = color::is_on(Stream::Stderr);
     let errors = diagnostics
         .iter()
         .filter(|d| d.severity == Severity::Error)

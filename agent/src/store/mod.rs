@@ -203,6 +203,18 @@ impl State {
         }
     }
 
+    /// The ruleset that was loaded last, as it was then, if it is stored. Other programs may have changed what is
+    /// loaded.
+    pub fn as_loaded(&self) -> Option<Ruleset> {
+        let digest = since::last()?.ruleset?;
+        let is_it = |ruleset: &Ruleset| since::digest(ruleset) == digest;
+        let trial = self.waiting().map(|trial| trial.new.ruleset);
+        trial.filter(is_it).or_else(|| {
+            let last = self.last().ok()??;
+            Some(last.ruleset).filter(is_it)
+        })
+    }
+
     /// The ruleset of an entry of the history.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use super::canonical::{Canonical, canonical};
 use super::observed::{Saved, SavedJump, SavedRule};
 use crate::iptables::script::{Script, Table, WantedChain, WantedJump, jump};
+use crate::ruleset::change::{Change, What};
 
 /// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`; `None` if they
 /// are equal. Without `wanted`, removes everything of ours.
@@ -24,6 +25,58 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
         .filter_map(|table| of_table(table, all, seen));
     let text: String = texts.collect();
     (!text.is_empty()).then_some(text)
+}
+
+/// Every rule and jump of ours that is not as wanted, by its text.
+pub fn differences(wanted: &Script, seen: &Saved) -> Vec<Change> {
+    let mut found = Vec::new();
+    for ((table, name), rules) in &seen.chains {
+        if !has_chain(wanted, *table, name) {
+            found.push(Change::removal(What::Chain, name));
+        }
+        let chain = wanted.chains.iter();
+        let mut chain = chain.filter(|chain| (chain.table, &chain.name) == (*table, name));
+        let mut left: BTreeMap<Canonical, usize> = BTreeMap::new();
+        for rule in chain.next().into_iter().flat_map(|chain| &chain.rules) {
+            *left.entry(canonical(rule)).or_default() += 1;
+        }
+        for rule in rules {
+            match left
+                .get_mut(&canonical(&rule.text))
+                .filter(|left| **left > 0)
+            {
+                Some(left) => *left -= 1,
+                None => found.push(of_rule(name, Some(&rule.text), None)),
+            }
+        }
+    }
+    for chain in &wanted.chains {
+        let seen = seen.chains.get(&(chain.table, chain.name.clone()));
+        let mut counted = counted_by_form(seen.map_or(&[], Vec::as_slice));
+        for rule in &chain.rules {
+            let same = counted.get_mut(&canonical(rule));
+            if same.and_then(VecDeque::pop_front).is_none() {
+                found.push(of_rule(&chain.name, None, Some(rule)));
+            }
+        }
+    }
+    let jumps = seen.jumps.iter().filter(|old| !keeps(wanted, old));
+    found.extend(jumps.map(|old| of_rule(&old.from, Some(&old.text), None)));
+    for each in &wanted.jumps {
+        if !seen.jumps.iter().any(|old| is_jump(old, each)) {
+            found.push(of_rule(each.from, None, Some(&jump(&each.to))));
+        }
+    }
+    found
+}
+
+fn of_rule(chain: &str, from: Option<&str>, to: Option<&str>) -> Change {
+    Change::of_value(
+        What::Rule,
+        chain,
+        from.map(str::to_owned),
+        to.map(str::to_owned),
+    )
 }
 
 /// Returns the input for one table; `None` if it is as wanted.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::ruleset::change::{Change, What};
 use crate::ruleset::{Base, Chain, Rule, Ruleset, Set};
 
 /// State of a namespace, as far as it concerns us.
@@ -113,6 +114,53 @@ impl SeenTable {
             ruleset.chains.push(chain.known()?);
         }
         Some(ruleset.normalized())
+    }
+
+    /// The part of the table that is in our words, and the removal of everything else.
+    pub fn known(&self) -> (Ruleset, Vec<Change>) {
+        let mut foreign: Vec<Change> = self
+            .strangers
+            .iter()
+            .map(|name| Change::removal(What::Foreign, name))
+            .collect();
+        let mut ruleset = Ruleset {
+            counters: self.counters.keys().cloned().collect(),
+            ..Ruleset::default()
+        };
+        for (name, set) in &self.sets {
+            match set {
+                SeenSet::Known { set, .. } => drop(ruleset.sets.insert(name.clone(), set.clone())),
+                SeenSet::Strange => {
+                    foreign.push(Change::removal(What::Set, name));
+                }
+            }
+        }
+        for chain in &self.chains {
+            let mut rules = Vec::new();
+            for seen in &chain.rules {
+                match &seen.rule {
+                    Ok(rule) => rules.push(rule.clone()),
+                    Err(why) => foreign.push(Change::of_value(
+                        What::Rule,
+                        &chain.name,
+                        Some(format!(
+                            "handle {}, unknown to peerwall: {why}",
+                            seen.handle
+                        )),
+                        None,
+                    )),
+                }
+            }
+            let name = chain.name.clone();
+            let base = chain.base.clone().unwrap_or_else(|why| {
+                let was = Some(format!("unknown to peerwall: {why}"));
+                foreign.push(Change::of_value(What::Chain, &name, was, None));
+                None
+            });
+            ruleset.chains.push(Chain { name, base, rules });
+        }
+        let foreign = foreign.into_iter().map(Change::by_others).collect();
+        (ruleset.normalized(), foreign)
     }
 
     /// The chain of this name.

@@ -1,0 +1,105 @@
+//! What a plan changes, in the words of the policy.
+//!
+//! What is loaded is compared with what is wanted. Where another program changed what was loaded, the ruleset as it was
+//! loaded is what the policy is compared with, and the other program's changes are told apart.
+
+use peerwall_core::backend::{Backend as _, Plan as _};
+use peerwall_core::iptables::diff::differences;
+use peerwall_core::nft::observed::Observed;
+use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::change::{Change, What, changes, raw};
+
+use super::enforcer::AnyPlan;
+use super::iptables::{Iptables, Seen, Wanted};
+use super::nft::Kernel;
+use super::{AnyObserved, Enforcer};
+use crate::store::{State, since};
+
+impl Enforcer {
+    /// What a plan from `observed` to `wanted` changes; nothing exactly if the plan is empty.
+    pub fn changes(
+        &self,
+        wanted: Option<&Ruleset>,
+        observed: &AnyObserved,
+        plan: &AnyPlan,
+    ) -> Vec<Change> {
+        if plan.is_empty() {
+            return Vec::new();
+        }
+        let mut found = match (observed, self) {
+            (AnyObserved::Nft(seen), _) => by_nft(wanted, seen),
+            (AnyObserved::Iptables(seen), Self::Iptables(iptables)) => {
+                by_iptables(iptables, wanted, seen)
+            }
+            (AnyObserved::Iptables(_), Self::Nft(_)) => Vec::new(),
+        };
+        if found.is_empty() {
+            // The same rules in other words, such as a set that became too small.
+            let why = plan.rebuild().unwrap_or("in another form");
+            let (was, is) = ("loaded".to_owned(), why.to_owned());
+            found.push(Change::of_value(
+                What::Rules,
+                "of peerwall",
+                Some(was),
+                Some(is),
+            ));
+        }
+        found
+    }
+}
+
+fn by_nft(wanted: Option<&Ruleset>, seen: &Observed) -> Vec<Change> {
+    let state = State::open();
+    let Some(table) = &seen.table else {
+        let old = state.in_force_by_iptables();
+        return switched(old.as_ref(), wanted, "iptables", "nft");
+    };
+    let (known, foreign) = table.known();
+    let base = match foreign.is_empty() && is_as_loaded(&known) {
+        true => None,
+        false => state.as_loaded(),
+    };
+    let mut found = changes(Some(base.as_ref().unwrap_or(&known)), wanted);
+    if let Some(base) = &base {
+        found.extend(raw(&known, base).into_iter().map(Change::by_others));
+    }
+    found.extend(foreign);
+    found
+}
+
+/// The first rules of a backend, which may replace those of the other.
+fn switched(old: Option<&Ruleset>, wanted: Option<&Ruleset>, from: &str, to: &str) -> Vec<Change> {
+    let backend = || {
+        let (was, is) = (Some(from.to_owned()), Some(to.to_owned()));
+        Change::of_value(What::Option, "backend", was, is)
+    };
+    let mut found: Vec<Change> = old.map(|_| backend()).into_iter().collect();
+    found.extend(changes(old, wanted));
+    found
+}
+
+fn loaded_by_nft() -> Option<Ruleset> {
+    Kernel::open().ok()?.observe().ok()?.table?.ruleset()
+}
+
+/// Whether a ruleset is what was loaded last.
+fn is_as_loaded(ruleset: &Ruleset) -> bool {
+    let noted = since::last().and_then(|note| note.ruleset);
+    noted.is_some_and(|noted| noted == since::digest(ruleset))
+}
+
+fn by_iptables(iptables: &Iptables, wanted: Option<&Ruleset>, seen: &Seen) -> Vec<Change> {
+    if *seen == Seen::default() {
+        return switched(loaded_by_nft().as_ref(), wanted, "nft", "iptables");
+    }
+    let Some(old) = State::open().in_force_by_iptables() else {
+        return Vec::new();
+    };
+    let mut found = changes(Some(&old), wanted);
+    if let Ok(old) = Wanted::new(&old, iptables.ipset_from()) {
+        let of_families =
+            [(&old.v4, &seen.v4), (&old.v6, &seen.v6)].map(|(was, is)| differences(was, is));
+        found.extend(of_families.into_iter().flatten().map(Change::by_others));
+    }
+    found
+}
