@@ -397,7 +397,7 @@ pub fn command() -> clap::Command {
     <Args as clap::CommandFactory>::command()
 }
 
-/// Returns it without hidden commands, which completions and man pages would list.
+/// Returns it without hidden commands, which completions would list.
 pub fn shown() -> clap::Command {
     let all = command();
     let commands = all.get_subcommands().filter(|each| !each.is_hide_set());

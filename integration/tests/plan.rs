@@ -55,53 +55,50 @@ fn plan(host: &Host, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn a_plan_is_told_in_the_words_of_the_policy_and_apply_tells_the_same() {
-    world(
-        "a_plan_is_told_in_the_words_of_the_policy_and_apply_tells_the_same",
-        || {
-            for backend in ["nft", "iptables"] {
-                let host = Host::new(backend);
-                let folder = tempfile::tempdir().unwrap();
-                let old = written(folder.path(), "old.toml", POLICY);
-                let new = written(folder.path(), "new.toml", &edited());
-                let by = ["--backend", backend];
-                let first = host.peerwall_ok(&["apply", by[0], by[1], &old]);
-                assert!(
-                    changes(&first).contains(&"+ peer worker-1 129.21.49.48"),
-                    "{first}"
-                );
-                let (code, said) = plan(&host, &[by[0], by[1], &new]);
-                assert_eq!(
-                    (code, changes(&said)),
-                    (1, EDITED.to_vec()),
-                    "{backend}: {said}"
-                );
-                assert!(
-                    said.starts_with("2 changes:") || backend == "iptables",
-                    "{said}"
-                );
-                assert!(
-                    !said.contains("handle") && !said.contains("PEERWALL-"),
-                    "{said}"
-                );
-                let (code, said) = plan(&host, &["--json", by[0], by[1], &new]);
-                let json: serde_json::Value = serde_json::from_str(&said).unwrap();
-                assert_eq!(
-                    (code, json["policy_changes"].as_array().unwrap().len()),
-                    (1, 2),
-                    "{said}"
-                );
-                let said = host.peerwall_ok(&["apply", by[0], by[1], &new]);
-                assert_eq!(changes(&said), EDITED, "{backend}: {said}");
-                let (code, said) = plan(&host, &[by[0], by[1], &new]);
-                assert_eq!((code, said.contains("no changes")), (0, true), "{said}");
-            }
-        },
-    );
+    world(|| {
+        for backend in ["nft", "iptables"] {
+            let host = Host::new(backend);
+            let folder = tempfile::tempdir().unwrap();
+            let old = written(folder.path(), "old.toml", POLICY);
+            let new = written(folder.path(), "new.toml", &edited());
+            let by = ["--backend", backend];
+            let first = host.peerwall_ok(&["apply", by[0], by[1], &old]);
+            assert!(
+                changes(&first).contains(&"+ peer worker-1 129.21.49.48"),
+                "{first}"
+            );
+            let (code, said) = plan(&host, &[by[0], by[1], &new]);
+            assert_eq!(
+                (code, changes(&said)),
+                (1, EDITED.to_vec()),
+                "{backend}: {said}"
+            );
+            assert!(
+                said.starts_with("2 changes:") || backend == "iptables",
+                "{said}"
+            );
+            assert!(
+                !said.contains("handle") && !said.contains("PEERWALL-"),
+                "{said}"
+            );
+            let (code, said) = plan(&host, &["--json", by[0], by[1], &new]);
+            let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(
+                (code, json["policy_changes"].as_array().unwrap().len()),
+                (1, 2),
+                "{said}"
+            );
+            let said = host.peerwall_ok(&["apply", by[0], by[1], &new]);
+            assert_eq!(changes(&said), EDITED, "{backend}: {said}");
+            let (code, said) = plan(&host, &[by[0], by[1], &new]);
+            assert_eq!((code, said.contains("no changes")), (0, true), "{said}");
+        }
+    });
 }
 
 #[test]
 fn commands_of_nft_are_shown_when_asked_for_and_load() {
-    world("commands_of_nft_are_shown_when_asked_for_and_load", || {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let old = written(folder.path(), "old.toml", POLICY);
@@ -137,7 +134,7 @@ fn commands_of_nft_are_shown_when_asked_for_and_load() {
 
 #[test]
 fn what_another_program_changed_is_told_apart() {
-    world("what_another_program_changed_is_told_apart", || {
+    world(|| {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let old = written(folder.path(), "old.toml", POLICY);
@@ -206,73 +203,67 @@ fn what_another_program_changed_is_told_apart() {
 
 #[test]
 fn what_another_program_changed_in_iptables_is_told_apart() {
-    world(
-        "what_another_program_changed_in_iptables_is_told_apart",
-        || {
-            let host = Host::new("host");
-            let folder = tempfile::tempdir().unwrap();
-            let old = written(folder.path(), "old.toml", POLICY);
-            let by = ["--backend", "iptables"];
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let old = written(folder.path(), "old.toml", POLICY);
+        let by = ["--backend", "iptables"];
+        host.peerwall_ok(&["apply", by[0], by[1], &old]);
+        for (mischief, told) in [
+            (
+                "iptables -I PEERWALL-INPUT -p tcp --dport 25 -j ACCEPT",
+                "- rule PEERWALL-INPUT: -p tcp -m tcp --dport 25 -j ACCEPT (another program added it)",
+            ),
+            (
+                "iptables -D PEERWALL-INPUT 1",
+                "(another program removed it)",
+            ),
+            (
+                "ip6tables -D INPUT 1",
+                "+ rule INPUT: -m comment --comment peerwall -j PEERWALL-INPUT (another program removed it)",
+            ),
+            (
+                "ip6tables -N PEERWALL-ODD",
+                "- chain PEERWALL-ODD (another program added it)",
+            ),
+        ] {
+            host.sh(mischief);
+            let (code, said) = plan(&host, &[by[0], by[1], &old]);
+            assert_eq!(code, 1, "after {mischief}: {said}");
+            assert!(said.contains(told), "after {mischief}: {said}");
+            assert_eq!(changes(&said).len(), 1, "after {mischief}: {said}");
             host.peerwall_ok(&["apply", by[0], by[1], &old]);
-            for (mischief, told) in [
-                (
-                    "iptables -I PEERWALL-INPUT -p tcp --dport 25 -j ACCEPT",
-                    "- rule PEERWALL-INPUT: -p tcp -m tcp --dport 25 -j ACCEPT (another program added it)",
-                ),
-                (
-                    "iptables -D PEERWALL-INPUT 1",
-                    "(another program removed it)",
-                ),
-                (
-                    "ip6tables -D INPUT 1",
-                    "+ rule INPUT: -m comment --comment peerwall -j PEERWALL-INPUT (another program removed it)",
-                ),
-                (
-                    "ip6tables -N PEERWALL-ODD",
-                    "- chain PEERWALL-ODD (another program added it)",
-                ),
-            ] {
-                host.sh(mischief);
-                let (code, said) = plan(&host, &[by[0], by[1], &old]);
-                assert_eq!(code, 1, "after {mischief}: {said}");
-                assert!(said.contains(told), "after {mischief}: {said}");
-                assert_eq!(changes(&said).len(), 1, "after {mischief}: {said}");
-                host.peerwall_ok(&["apply", by[0], by[1], &old]);
-            }
-            // A change of backends is one change.
-            let (_, said) = plan(&host, &["--backend", "nft", &old]);
-            assert_eq!(
-                changes(&said),
-                ["~ option backend iptables → nft"],
-                "{said}"
-            );
-        },
-    );
+        }
+        // A change of backends is one change.
+        let (_, said) = plan(&host, &["--backend", "nft", &old]);
+        assert_eq!(
+            changes(&said),
+            ["~ option backend iptables → nft"],
+            "{said}"
+        );
+    });
 }
 
 #[test]
 fn an_agent_that_applies_a_policy_answers_with_the_changes() {
-    world(
-        "an_agent_that_applies_a_policy_answers_with_the_changes",
-        || {
-            let host = Host::new("host");
-            let folder = tempfile::tempdir().unwrap();
-            let path = written(folder.path(), "policy.toml", POLICY);
-            let mut agent = host
-                .command(peerwall_integration::ns::peerwall_bin())
-                .args(["run", "--no-follow", &path])
-                .spawn()
-                .unwrap();
-            let is_up = || host.peerwall(&["reload"]).status.success();
-            while !is_up() {
-                assert!(agent.try_wait().unwrap().is_none(), "the agent ended");
-                std::thread::yield_now();
-            }
-            fs::write(&path, edited()).unwrap();
-            let said = host.peerwall_ok(&["reload"]);
-            assert_eq!(changes(&said), EDITED, "{said}");
-            agent.kill().unwrap();
-            agent.wait().unwrap();
-        },
-    );
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), "policy.toml", POLICY);
+        let mut agent = host
+            .command(peerwall_integration::ns::peerwall_bin())
+            .args(["run", "--no-follow", &path])
+            .spawn()
+            .unwrap();
+        let is_up = || host.peerwall(&["reload"]).status.success();
+        while !is_up() {
+            assert!(agent.try_wait().unwrap().is_none(), "the agent ended");
+            std::thread::yield_now();
+        }
+        fs::write(&path, edited()).unwrap();
+        let said = host.peerwall_ok(&["reload"]);
+        assert_eq!(changes(&said), EDITED, "{said}");
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    });
 }

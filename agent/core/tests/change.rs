@@ -1,7 +1,5 @@
 //! What becomes different from one ruleset to another, in the words of the policy.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
-
 use peerwall_core::backend::Backend;
 use peerwall_core::generate::policy;
 use peerwall_core::nft::memory::Memory;

@@ -18,14 +18,11 @@ mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
 
-use self::status::Detail;
 use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs};
 use crate::color::{self, Stream};
 use crate::control;
@@ -43,11 +40,6 @@ pub(crate) const DONE: u8 = 0;
 const DIFFERS: u8 = 1;
 /// Trouble; nothing was changed.
 pub(crate) const TROUBLE: u8 = 2;
-
-/// How often `status --watch` looks again.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// Clears the screen of a terminal (ECMA-48: ED, CUP).
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Runs a command and says how it went.
 pub fn run(args: &Args) -> ExitCode {
@@ -93,21 +85,7 @@ fn run_command(args: &Args) -> u8 {
             DONE
         }
         Command::Render(args) => render::run(&args.policy, args.format),
-        Command::Status(args) => loop {
-            let (of, output) = (&args.of, Output::new(false));
-            if args.watch && !of.policy.output.json {
-                output.text(CLEAR);
-            }
-            let detail = match args.all {
-                true => Detail::All,
-                false => Detail::Usual,
-            };
-            let code = show_status(of, detail);
-            if !args.watch || output::is_over() {
-                break code;
-            }
-            thread::sleep(WATCH_EVERY);
-        },
+        Command::Status(args) => status::command(args),
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
             let why = match control::pid() {
@@ -140,7 +118,7 @@ fn overview() -> u8 {
         },
         backend: None,
     };
-    show_status(&of, Detail::Headline);
+    status::headline(&of);
     let help = cli::command().render_help();
     let help = match color::is_on(Stream::Stdout) {
         true => help.ansi().to_string(),
@@ -148,12 +126,6 @@ fn overview() -> u8 {
     };
     Output::new(false).text(&format!("\n{help}"));
     DONE
-}
-
-fn show_status(of: &BackendArgs, detail: Detail) -> u8 {
-    on_host(of, of.backend, "status", |enforcer, policy, output| {
-        status::run(enforcer, policy, detail, output)
-    })
 }
 
 fn apply(args: &ApplyArgs) -> u8 {

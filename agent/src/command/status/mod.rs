@@ -2,6 +2,7 @@
 
 mod headline;
 mod text;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::headline::{Facts, Trial};
-use super::{DIFFERS, DONE, Given, others};
+use self::watch::Rates;
+use super::{DIFFERS, DONE, Given, on_host, others};
+use crate::cli::{BackendArgs, StatusArgs};
 use crate::command::age;
 use crate::control;
 use crate::enforce::iptables::Seen;
@@ -118,7 +121,7 @@ struct Loaded {
 
 /// How much to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detail {
+enum Detail {
     /// One line.
     Headline,
     /// Without counters that counted nothing.
@@ -127,10 +130,37 @@ pub(super) enum Detail {
     All,
 }
 
-pub(super) fn run(
+/// Shows the status once, or again and again.
+pub(super) fn command(args: &StatusArgs) -> u8 {
+    let of = &args.of;
+    let detail = match args.all {
+        true => Detail::All,
+        false => Detail::Usual,
+    };
+    if !args.watch {
+        return show(of, detail, None);
+    }
+    let mut rates = Rates::default();
+    watch::run(of.policy.output.json, || show(of, detail, Some(&mut rates)))
+}
+
+/// Shows the first line alone.
+pub(super) fn headline(of: &BackendArgs) {
+    show(of, Detail::Headline, None);
+}
+
+/// Shows the status once; with `rates`, also how fast counters count.
+fn show(of: &BackendArgs, detail: Detail, mut rates: Option<&mut Rates>) -> u8 {
+    on_host(of, of.backend, "status", |enforcer, policy, output| {
+        run(enforcer, policy, detail, rates.as_deref_mut(), output)
+    })
+}
+
+fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
     detail: Detail,
+    rates: Option<&mut Rates>,
     output: &Output,
 ) -> Result<u8, BackendError> {
     let observed = enforcer.observe()?;
@@ -167,7 +197,7 @@ pub(super) fn run(
             AnyObserved::Iptables(seen) => counters_of_both(seen),
         },
     };
-    Ok(report(policy, loaded, detail, output))
+    Ok(report(policy, loaded, detail, rates, output))
 }
 
 /// Counters of both families together.
@@ -182,13 +212,20 @@ fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
     in_order(counted.map(|(name, (packets, bytes))| (name, packets, bytes)))
 }
 
-fn report(policy: &Given, loaded: Loaded, detail: Detail, output: &Output) -> u8 {
+fn report(
+    policy: &Given,
+    loaded: Loaded,
+    detail: Detail,
+    rates: Option<&mut Rates>,
+    output: &Output,
+) -> u8 {
     let status = status(policy, loaded);
     match output.is_json() {
         true => output.json(&status),
         false => {
             let why = policy.read.as_ref().err().map(|why| &**why);
-            output.text(&text::status(&status, why, detail));
+            let rates = rates.and_then(|rates| rates.update(&status.counters));
+            output.text(&text::status(&status, why, detail, rates.as_deref()));
             policy.warn_of_misfits(output);
         }
     }

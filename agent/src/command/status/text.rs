@@ -8,13 +8,19 @@ use serde_json::Value;
 use super::super::{count, others};
 use super::headline::State;
 use super::{Detail, Line, Status};
+use crate::color::{Meaning, paint};
 use crate::command::age;
 use crate::host::names::printable;
 use crate::policy_file::NotReady;
 
 /// Everything, the headline first.
-pub(super) fn status(status: &Status, why: Option<&NotReady>, detail: Detail) -> String {
-    let mut text = format!("{}\n", status.headline);
+pub(super) fn status(
+    status: &Status,
+    why: Option<&NotReady>,
+    detail: Detail,
+    rates: Option<&[f64]>,
+) -> String {
+    let mut text = format!("{}\n", paint(meaning(status.state), &status.headline));
     if detail == Detail::Headline {
         return text;
     }
@@ -36,8 +42,20 @@ pub(super) fn status(status: &Status, why: Option<&NotReady>, detail: Detail) ->
     if let Some(agent) = &status.agent {
         text.push_str(&agent_text(agent));
     }
-    text.push_str(&counters(&status.counters, detail));
+    text.push_str(&counters(&status.counters, detail, rates));
     text
+}
+
+fn meaning(state: State) -> Meaning {
+    match state {
+        State::InSync => Meaning::Good,
+        State::NotLoaded | State::Closed => Meaning::Bad,
+        State::OnTrial
+        | State::LastGood
+        | State::RolledBack
+        | State::NotApplied
+        | State::OutOfDate => Meaning::Attention,
+    }
 }
 
 fn rolled_back(status: &Status) -> String {
@@ -100,17 +118,25 @@ fn owner(status: &Status) -> String {
 }
 
 /// Counters, those that counted nothing folded into one line.
-fn counters(lines: &[Line], detail: Detail) -> String {
+fn counters(lines: &[Line], detail: Detail, rates: Option<&[f64]>) -> String {
+    let rate = |value: &dyn std::fmt::Display| match rates {
+        Some(_) => format!(" {value:>12}"),
+        None => String::new(),
+    };
     let is_shown = |line: &&Line| detail == Detail::All || line.packets > 0;
     let mut text = String::new();
     if lines.iter().any(|line| is_shown(&line)) {
         let _ = writeln!(
             text,
-            "\n{:<10} {:>12} {:>14}  what",
-            "chain", "packets", "bytes"
+            "\n{:<10} {:>12}{} {:>14}  what",
+            "chain",
+            "packets",
+            rate(&"packets/s"),
+            "bytes"
         );
     }
-    for line in lines.iter().filter(is_shown) {
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_shown(line)) {
+        let rate = rate(&format!("{:.1}", rates.map_or(0.0, |rates| rates[index])));
         let chain = line.chain.as_deref().unwrap_or("(denied)");
         let place = line
             .place
@@ -118,7 +144,7 @@ fn counters(lines: &[Line], detail: Detail) -> String {
             .map_or_else(String::new, |place| format!("  [{place}]"));
         let _ = writeln!(
             text,
-            "{chain:<10} {:>12} {:>14}  {}{place}",
+            "{chain:<10} {:>12}{rate} {:>14}  {}{place}",
             line.packets, line.bytes, line.subject
         );
     }
