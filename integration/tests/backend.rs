@@ -9,7 +9,7 @@ use peerwall::enforce::nft::Kernel;
 use peerwall_core::backend::{Backend, BackendError, Plan as _};
 use peerwall_core::generate;
 use peerwall_core::nft::memory::Memory;
-use peerwall_core::nft::observed::{Observed, SeenTable};
+use peerwall_core::nft::observed::{Observed, ObservedTable};
 use peerwall_core::nft::plan::{Op, Plan, SetKind, plan};
 use peerwall_core::policy::BackendChoice;
 use peerwall_core::policy::Policy;
@@ -230,7 +230,7 @@ fn iptables(flavour: Flavour) -> Iptables {
 }
 
 /// The table without what only one of the two has: handles, owners, the order of chains.
-fn comparable(seen: &Observed) -> Option<SeenTable> {
+fn comparable(seen: &Observed) -> Option<ObservedTable> {
     let mut table = seen.table.clone()?;
     table.hold = Default::default();
     table.chains.sort_by(|a, b| a.name.cmp(&b.name));

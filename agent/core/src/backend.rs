@@ -91,7 +91,7 @@ pub enum BackendError {
     /// Another process owns the table.
     Owned,
     /// Steps were refused; nothing was changed.
-    Refused(Vec<Refusal>),
+    Refused(Vec<RefusedStep>),
     /// What came back makes no sense.
     Protocol(String),
     /// The operating system would not carry the request.
@@ -108,7 +108,7 @@ pub enum BackendError {
 
 /// One step that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedStep {
     /// Which step of the plan, if it was one.
     pub op: Option<usize>,
     /// What the step was to do, in words.

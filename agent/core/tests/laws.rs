@@ -58,7 +58,7 @@ proptest! {
         let second = plan(&compile(&fewer).0, &seen);
         memory.commit(&second, &seen).unwrap();
         let after = memory.observe().unwrap().table.unwrap();
-        let handles = |table: &peerwall_core::nft::observed::SeenTable| -> Vec<_> {
+        let handles = |table: &peerwall_core::nft::observed::ObservedTable| -> Vec<_> {
             table.chains.iter().flat_map(|c| c.rules.iter().map(|r| (r.handle, r.rule.clone()))).collect()
         };
         let old = handles(&before.table.unwrap());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use peerwall_core::agent::reconcile::Why;
 #[cfg(test)]
-use peerwall_core::nft::observed::SeenCounter;
-use peerwall_core::nft::observed::{SeenSet, SeenTable};
+use peerwall_core::nft::observed::ObservedCounter;
+use peerwall_core::nft::observed::{ObservedSet, ObservedTable};
 use peerwall_core::ruleset::counter_reason;
 
 /// Upper ends of the buckets of commit times, in seconds.
@@ -53,7 +53,7 @@ pub(super) struct Told<'t> {
     /// Chains of other firewalls that drop what they do not accept.
     pub foreign_drops: usize,
     /// The table, as it was read last.
-    pub table: Option<&'t SeenTable>,
+    pub table: Option<&'t ObservedTable>,
 }
 
 impl Metrics {
@@ -142,7 +142,7 @@ impl Metrics {
 }
 
 /// Packets and bytes, by hook and reason.
-fn counters(out: &mut String, table: &SeenTable) {
+fn counters(out: &mut String, table: &ObservedTable) {
     for (metric, help) in [
         ("packets", "Packets by hook and reason."),
         ("bytes", "Bytes by hook and reason."),
@@ -167,10 +167,10 @@ fn counters(out: &mut String, table: &SeenTable) {
     }
 }
 
-fn sets(out: &mut String, table: &SeenTable) {
+fn sets(out: &mut String, table: &ObservedTable) {
     head(out, "peerwall_set_elements", "gauge", "Elements of sets.");
     for (name, set) in &table.sets {
-        if let SeenSet::Known { set, .. } = set {
+        if let ObservedSet::Known { set, .. } = set {
             let _ = writeln!(
                 out,
                 "peerwall_set_elements{{set=\"{}\"}} {}",
@@ -212,15 +212,15 @@ mod tests {
         metrics.observe(Duration::from_millis(5), &Why::Start, true);
         metrics.observe(Duration::from_millis(5), &Why::Retry, false);
         let repairs = BTreeMap::from([("a\"b".to_owned(), 3)]);
-        let table = SeenTable {
+        let table = ObservedTable {
             counters: BTreeMap::from([(
                 "input.peers".to_owned(),
-                SeenCounter {
+                ObservedCounter {
                     packets: 7,
                     bytes: 420,
                 },
             )]),
-            ..SeenTable::default()
+            ..ObservedTable::default()
         };
         let told = Told {
             in_sync: true,

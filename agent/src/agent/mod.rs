@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use peerwall_core::agent::reconcile::{Action, Input, Reconcile};
+use peerwall_core::agent::reconcile::{Input, Reconcile, Task};
 use peerwall_core::policy::BackendChoice;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -372,8 +372,8 @@ impl Agent {
             let mut action = self.reconcile.step(self.now(), input);
             while let Some(todo) = action {
                 let came = match todo {
-                    Action::Read => self.read(),
-                    Action::Converge(why) => self.converge(&why),
+                    Task::Read => self.read(),
+                    Task::Converge(why) => self.converge(&why),
                 };
                 action = self.reconcile.step(self.now(), came);
             }

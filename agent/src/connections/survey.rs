@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use peerwall_core::net::packet::{Hook, Transport};
 use peerwall_core::net::port::{self, TCP};
-use peerwall_core::ruleset::revoke::{self, Judge, Judgement, Place, Refused};
+use peerwall_core::ruleset::revoke::{self, HostAddresses, Judge, Judgement, Refused};
 use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
 use peerwall_proto::netlink::attr::Attrs;
 use peerwall_proto::netlink::message::Message;
@@ -259,8 +259,8 @@ pub fn known(connection: &Connection) -> Option<revoke::Connection> {
 }
 
 /// This host's addresses and interfaces.
-pub fn place() -> Place {
-    let mut place = Place::default();
+pub fn place() -> HostAddresses {
+    let mut place = HostAddresses::default();
     for (name, address) in facts::interfaces() {
         if !place.interfaces.contains(&name) {
             place.interfaces.push(name);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use peerwall_core::net::packet::{Hook, Transport, Verdict};
 use peerwall_core::net::port::TCP;
 use peerwall_core::ruleset::Ruleset;
-use peerwall_core::ruleset::revoke::{self, Place};
+use peerwall_core::ruleset::revoke::{self, HostAddresses};
 
 use crate::connections::{self, Connections};
 use crate::host::caller::{Caller, Ssh};
@@ -80,7 +80,7 @@ impl fmt::Display for Refused {
 
 /// What has to be known about this host.
 struct Host {
-    place: Place,
+    place: HostAddresses,
     routes: Routes,
     /// `None` if there is no ctnetlink; then nothing can have been rewritten either.
     connections: Option<Connections>,

@@ -182,7 +182,7 @@ pub fn of_backend(err: &BackendError) -> Fault {
         BackendError::Tool(_) => (true, false),
         BackendError::Refused(refusals) => {
             let passing =
-                |refusal: &peerwall_core::backend::Refusal| passing::is_passing(refusal.errno);
+                |refusal: &peerwall_core::backend::RefusedStep| passing::is_passing(refusal.errno);
             (refusals.iter().any(passing), false)
         }
         // Sockets that cannot be had, buffers that are full.

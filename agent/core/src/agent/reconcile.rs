@@ -1,6 +1,6 @@
 //! What the agent does next, given what happened and what time it is.
 //!
-//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Action`]) and tells what
+//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Task`]) and tells what
 //! came of that. It holds no socket, reads no clock and knows no rule; tests drive it with a clock of
 //! their own. What it promises:
 //!
@@ -66,13 +66,13 @@ pub enum Input {
     Files,
     /// Somebody wants the policy read now.
     Reload,
-    /// [`Action::Read`] found a policy to put in force.
+    /// [`Task::Read`] found a policy to put in force.
     Accepted,
-    /// [`Action::Read`] found a policy that is not put in force, for this reason.
+    /// [`Task::Read`] found a policy that is not put in force, for this reason.
     Rejected(String),
     /// Something else is wanted, though the policy is what it was.
     Wanted,
-    /// The result of [`Action::Converge`]: whether anything had to be sent.
+    /// The result of [`Task::Converge`]: whether anything had to be sent.
     Converged(Result<bool, Failure>),
     /// A deadline passed; nothing else happened.
     Tick,
@@ -89,7 +89,7 @@ pub struct Failure {
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum Task {
     /// Read the policy.
     Read,
     /// Make the rules be what is wanted.
@@ -196,15 +196,15 @@ impl Reconcile {
     }
 
     /// Takes in what happened and says what to do now.
-    pub fn step(&mut self, now: Time, input: Input) -> Option<Action> {
+    pub fn step(&mut self, now: Time, input: Input) -> Option<Task> {
         match input {
             Input::Start => {
                 self.converge_due = None;
-                return Some(Action::Read);
+                return Some(Task::Read);
             }
             Input::Reload => {
                 self.forget_files();
-                return Some(Action::Read);
+                return Some(Task::Read);
             }
             Input::Files => {
                 let first = *self.files_since.get_or_insert(now);
@@ -320,10 +320,10 @@ impl Reconcile {
     }
 
     /// What is due now.
-    fn due(&mut self, now: Time) -> Option<Action> {
+    fn due(&mut self, now: Time) -> Option<Task> {
         if self.read_due.is_some_and(|at| at <= now) {
             self.forget_files();
-            return Some(Action::Read);
+            return Some(Task::Read);
         }
         if !self.has_policy || self.converge_due.as_ref().is_none_or(|due| due.at > now) {
             return None;
@@ -345,6 +345,6 @@ impl Reconcile {
             }
             why @ (Why::Start | Why::Policy | Why::Resync | Why::Retry) => why,
         };
-        Some(Action::Converge(why))
+        Some(Task::Converge(why))
     }
 }

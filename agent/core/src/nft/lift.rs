@@ -10,7 +10,8 @@ use peerwall_proto::nf_tables::userdata;
 use crate::nft::expr;
 use crate::nft::lower::key_value;
 use crate::nft::observed::{
-    Hold, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable, Unrecognized,
+    ObservedChain, ObservedCounter, ObservedRule, ObservedSet, ObservedTable, Ownership,
+    Unrecognized,
 };
 use crate::ruleset::{
     Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
@@ -70,20 +71,20 @@ impl Point {
 }
 
 /// Reads a dump.
-pub fn lift(dump: &Dump) -> SeenTable {
+pub fn lift(dump: &Dump) -> ObservedTable {
     let flags = dump.table.flags.unwrap_or(0);
-    let mut table = SeenTable {
-        hold: Hold {
+    let mut table = ObservedTable {
+        hold: Ownership {
             owner: dump
                 .table
                 .owner
                 .filter(|_| flags & nft::NFT_TABLE_F_OWNER != 0),
             persist: flags & nft::NFT_TABLE_F_PERSIST != 0,
         },
-        ..SeenTable::default()
+        ..ObservedTable::default()
     };
     if flags & nft::NFT_TABLE_F_DORMANT != 0 {
-        table.strangers.push("the flag dormant".into());
+        table.foreign.push("the flag dormant".into());
     }
     for object in &dump.objects {
         lift_object(object, &mut table);
@@ -99,24 +100,24 @@ pub fn lift(dump: &Dump) -> SeenTable {
     table
 }
 
-fn lift_object(object: &nft::Object, table: &mut SeenTable) {
+fn lift_object(object: &nft::Object, table: &mut ObservedTable) {
     let name = object.name.clone().unwrap_or_default();
     match object.counter() {
         Ok(Some(counter)) => {
-            let counter = SeenCounter {
+            let counter = ObservedCounter {
                 packets: counter.packets.unwrap_or(0),
                 bytes: counter.bytes.unwrap_or(0),
             };
             table.counters.insert(name, counter);
         }
-        Ok(None) | Err(_) => table.strangers.push(format!("object {name}")),
+        Ok(None) | Err(_) => table.foreign.push(format!("object {name}")),
     }
 }
 
 fn lift_set(
     set: &nft::Set,
     elements: &BTreeMap<String, Option<Vec<Point>>>,
-    table: &mut SeenTable,
+    table: &mut ObservedTable,
 ) {
     let name = set.name.clone().unwrap_or_default();
     // An anonymous set goes with its rule, which is none of ours.
@@ -130,7 +131,7 @@ fn lift_set(
             points.and_then(|points| known_set(set, points))
         }
     };
-    let seen = known.map_or(SeenSet::Strange, |known| SeenSet::Known {
+    let seen = known.map_or(ObservedSet::Unrecognized, |known| ObservedSet::Known {
         set: known,
         capacity: set.desc.as_ref().and_then(|desc| desc.0.size),
     });
@@ -233,10 +234,10 @@ fn intervals(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
     Some(found)
 }
 
-fn lift_chain(chain: &nft::Chain, rules: &[nft::Rule]) -> SeenChain {
+fn lift_chain(chain: &nft::Chain, rules: &[nft::Rule]) -> ObservedChain {
     let name = chain.name.clone().unwrap_or_default();
     let of_chain = rules.iter().filter(|rule| rule.chain == chain.name);
-    SeenChain {
+    ObservedChain {
         base: lift_base(chain),
         rules: of_chain.map(lift_rule).collect(),
         name,
@@ -272,7 +273,7 @@ fn lift_base(chain: &nft::Chain) -> Result<Option<Base>, Unrecognized> {
     }))
 }
 
-fn lift_rule(rule: &nft::Rule) -> SeenRule {
+fn lift_rule(rule: &nft::Rule) -> ObservedRule {
     let exprs = rule.exprs.as_deref().unwrap_or_default();
     let lifted = match rule.compat {
         Some(_) => Err(Unrecognized("an xtables rule".to_owned())),
@@ -281,7 +282,7 @@ fn lift_rule(rule: &nft::Rule) -> SeenRule {
             lifted
         }),
     };
-    SeenRule {
+    ObservedRule {
         handle: rule.handle.unwrap_or(0),
         rule: lifted,
     }

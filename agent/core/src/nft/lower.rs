@@ -13,7 +13,7 @@ use peerwall_proto::nf_tables::{
 };
 
 use crate::nft::expr;
-use crate::nft::observed::SeenCounter;
+use crate::nft::observed::ObservedCounter;
 use crate::nft::plan::{Op, Plan, SetKind};
 use crate::ruleset::{
     self, Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE,
@@ -234,7 +234,7 @@ fn table(flags: Option<u32>) -> Table {
     }
 }
 
-fn counter(name: &str, start: Option<&SeenCounter>) -> Result<Object, TooLong> {
+fn counter(name: &str, start: Option<&ObservedCounter>) -> Result<Object, TooLong> {
     let data = match start {
         None => None,
         Some(start) => {

@@ -2,8 +2,10 @@
 //!
 //! One behaviour suite runs on it and on the kernel (`integration/tests/backend.rs`).
 
-use crate::backend::{Backend, BackendError, Refusal};
-use crate::nft::observed::{Hold, Observed, SeenChain, SeenRule, SeenSet, SeenTable};
+use crate::backend::{Backend, BackendError, RefusedStep};
+use crate::nft::observed::{
+    Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable, Ownership,
+};
 use crate::nft::plan::{Op, Plan, SetKind, plan};
 use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Ruleset, Set};
 
@@ -29,7 +31,7 @@ impl Memory {
         let mut next = self.clone();
         for (index, op) in plan.ops.iter().enumerate() {
             next.step(op).map_err(|errno| {
-                BackendError::Refused(vec![Refusal {
+                BackendError::Refused(vec![RefusedStep {
                     op: Some(index),
                     what: crate::ruleset::render::op(op),
                     is_lack: false,
@@ -44,7 +46,7 @@ impl Memory {
         Ok(next)
     }
 
-    fn table(&mut self) -> Result<&mut SeenTable, i32> {
+    fn table(&mut self) -> Result<&mut ObservedTable, i32> {
         self.state.table.as_mut().ok_or(ENOENT)
     }
 
@@ -67,7 +69,7 @@ impl Memory {
                 self.table()?.counters.remove(name).ok_or(ENOENT)?;
             }
             Op::AddSet(name, key, kind, capacity) => {
-                let set = SeenSet::Known {
+                let set = ObservedSet::Known {
                     set: Set {
                         key: *key,
                         interval: *kind == SetKind::Intervals,
@@ -102,7 +104,7 @@ impl Memory {
             Op::AddChain(name, base) => {
                 let table = self.table()?;
                 if table.chain(name).is_none() {
-                    table.chains.push(SeenChain {
+                    table.chains.push(ObservedChain {
                         name: name.clone(),
                         base: Ok(*base),
                         rules: Vec::new(),
@@ -154,7 +156,7 @@ impl Memory {
         };
         rules.insert(
             at,
-            SeenRule {
+            ObservedRule {
                 handle,
                 rule: Ok(rule.clone()),
             },
@@ -162,7 +164,7 @@ impl Memory {
         Ok(())
     }
 
-    fn chain(&mut self, name: &str) -> Result<&mut SeenChain, i32> {
+    fn chain(&mut self, name: &str) -> Result<&mut ObservedChain, i32> {
         let chains = &mut self.table()?.chains;
         chains
             .iter_mut()
@@ -172,8 +174,8 @@ impl Memory {
 
     fn known_set(&mut self, name: &str) -> Result<(&mut Set, Option<u32>), i32> {
         match self.table()?.sets.get_mut(name).ok_or(ENOENT)? {
-            SeenSet::Known { set, capacity } => Ok((set, *capacity)),
-            SeenSet::Strange => Err(EEXIST),
+            ObservedSet::Known { set, capacity } => Ok((set, *capacity)),
+            ObservedSet::Unrecognized => Err(EEXIST),
         }
     }
 
@@ -216,7 +218,7 @@ impl Backend for Memory {
         }
         *self = self.attempt(plan)?;
         if let Some(table) = &mut self.state.table {
-            table.hold = Hold::default();
+            table.hold = Ownership::default();
         }
         Ok(())
     }

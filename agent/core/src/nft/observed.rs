@@ -12,27 +12,27 @@ pub struct Observed {
     /// The kernel's generation counter, which every commit by anybody moves on.
     pub generation: u32,
     /// Our table, if there is one.
-    pub table: Option<SeenTable>,
+    pub table: Option<ObservedTable>,
 }
 
 /// The table `inet peerwall` as found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SeenTable {
+pub struct ObservedTable {
     /// Who owns it and whether it outlives him.
-    pub hold: Hold,
+    pub hold: Ownership,
     /// Counters by name.
-    pub counters: BTreeMap<String, SeenCounter>,
+    pub counters: BTreeMap<String, ObservedCounter>,
     /// Sets by name.
-    pub sets: BTreeMap<String, SeenSet>,
+    pub sets: BTreeMap<String, ObservedSet>,
     /// Chains in the kernel's order.
-    pub chains: Vec<SeenChain>,
+    pub chains: Vec<ObservedChain>,
     /// What is in it and cannot be ours: a reason to make it anew.
-    pub strangers: Vec<String>,
+    pub foreign: Vec<String>,
 }
 
 /// Who may change a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hold {
+pub struct Ownership {
     /// Port id of the netlink socket that owns it; absent if anybody may change it.
     pub owner: Option<u32>,
     /// Whether it stays when its owner goes.
@@ -41,7 +41,7 @@ pub struct Hold {
 
 /// A counter with what it counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SeenCounter {
+pub struct ObservedCounter {
     /// Packets.
     pub packets: u64,
     /// Bytes.
@@ -50,7 +50,7 @@ pub struct SeenCounter {
 
 /// A set as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SeenSet {
+pub enum ObservedSet {
     /// One that could be ours.
     Known {
         /// The set.
@@ -59,7 +59,7 @@ pub enum SeenSet {
         capacity: Option<u32>,
     },
     /// Another type, a map, or with flags or elements that we never make.
-    Strange,
+    Unrecognized,
 }
 
 /// Why something in the kernel is not in the words of a ruleset: another program wrote it.
@@ -76,28 +76,28 @@ impl std::error::Error for Unrecognized {}
 
 /// A chain as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenChain {
+pub struct ObservedChain {
     /// Its name.
     pub name: String,
     /// Where packets enter it, or why that cannot be said in our words.
     pub base: Result<Option<Base>, Unrecognized>,
     /// Its rules with their handles, in order.
-    pub rules: Vec<SeenRule>,
+    pub rules: Vec<ObservedRule>,
 }
 
 /// A rule as found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenRule {
+pub struct ObservedRule {
     /// The kernel's number for it, unique in the table.
     pub handle: u64,
     /// The rule, or why it is none of ours.
     pub rule: Result<Rule, Unrecognized>,
 }
 
-impl SeenTable {
+impl ObservedTable {
     /// The ruleset, if there is nothing in the table that is not in our words.
     pub fn ruleset(&self) -> Option<Ruleset> {
-        if !self.strangers.is_empty() {
+        if !self.foreign.is_empty() {
             return None;
         }
         let mut ruleset = Ruleset {
@@ -106,8 +106,8 @@ impl SeenTable {
         };
         for (name, set) in &self.sets {
             match set {
-                SeenSet::Known { set, .. } => ruleset.sets.insert(name.clone(), set.clone()),
-                SeenSet::Strange => return None,
+                ObservedSet::Known { set, .. } => ruleset.sets.insert(name.clone(), set.clone()),
+                ObservedSet::Unrecognized => return None,
             };
         }
         for chain in &self.chains {
@@ -119,7 +119,7 @@ impl SeenTable {
     /// The part of the table that is in our words, and the removal of everything else.
     pub fn known(&self) -> (Ruleset, Vec<Change>) {
         let mut foreign: Vec<Change> = self
-            .strangers
+            .foreign
             .iter()
             .map(|name| Change::removal(What::Foreign, name))
             .collect();
@@ -129,8 +129,10 @@ impl SeenTable {
         };
         for (name, set) in &self.sets {
             match set {
-                SeenSet::Known { set, .. } => drop(ruleset.sets.insert(name.clone(), set.clone())),
-                SeenSet::Strange => {
+                ObservedSet::Known { set, .. } => {
+                    drop(ruleset.sets.insert(name.clone(), set.clone()))
+                }
+                ObservedSet::Unrecognized => {
                     foreign.push(Change::removal(What::Set, name));
                 }
             }
@@ -164,12 +166,12 @@ impl SeenTable {
     }
 
     /// The chain of this name.
-    pub fn chain(&self, name: &str) -> Option<&SeenChain> {
+    pub fn chain(&self, name: &str) -> Option<&ObservedChain> {
         self.chains.iter().find(|chain| chain.name == name)
     }
 }
 
-impl SeenChain {
+impl ObservedChain {
     fn known(&self) -> Option<Chain> {
         let rules = self.rules.iter().map(|seen| seen.rule.clone().ok());
         Some(Chain {

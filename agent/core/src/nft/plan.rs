@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::nft::observed::{Observed, SeenChain, SeenCounter, SeenRule, SeenSet, SeenTable};
+use crate::nft::observed::{
+    Observed, ObservedChain, ObservedCounter, ObservedRule, ObservedSet, ObservedTable,
+};
 use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
 
 /// Steps, in the order in which they are sent, all in one transaction.
@@ -28,7 +30,7 @@ pub enum Op {
     /// Remove the table with all that is in it.
     DeleteTable,
     /// Make a counter that starts with these numbers.
-    AddCounter(String, SeenCounter),
+    AddCounter(String, ObservedCounter),
     /// Remove a counter.
     DeleteCounter(String),
     /// Make an empty set; with a number, one for at most so many elements.
@@ -103,7 +105,7 @@ impl Plan {
 pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     let Some(table) = &seen.table else {
         let mut ops = vec![Op::AddTable];
-        create_all(wanted, &SeenTable::default(), &mut ops);
+        create_all(wanted, &ObservedTable::default(), &mut ops);
         return Plan { ops, rebuild: None };
     };
     if let Some(why) = must_rebuild(wanted, table) {
@@ -119,7 +121,7 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
 }
 
 /// Steps that make the table anew in one transaction; counters go on from where they were.
-pub fn anew(wanted: &Ruleset, table: &SeenTable, why: String) -> Plan {
+pub fn anew(wanted: &Ruleset, table: &ObservedTable, why: String) -> Plan {
     let mut ops = vec![Op::DeleteTable, Op::AddTable];
     create_all(wanted, table, &mut ops);
     Plan {
@@ -130,14 +132,14 @@ pub fn anew(wanted: &Ruleset, table: &SeenTable, why: String) -> Plan {
 
 /// Why small steps would not do: the kernel can change neither the type of a set nor the hook of a
 /// chain.
-fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
-    if let Some(stranger) = table.strangers.first() {
+fn must_rebuild(wanted: &Ruleset, table: &ObservedTable) -> Option<String> {
+    if let Some(stranger) = table.foreign.first() {
         return Some(format!("{stranger} is in the table"));
     }
     for (name, set) in &wanted.sets {
         match table.sets.get(name) {
             None => {}
-            Some(SeenSet::Known {
+            Some(ObservedSet::Known {
                 set: seen,
                 capacity,
             }) => {
@@ -148,7 +150,7 @@ fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
                     return Some(format!("set {name} has become too small"));
                 }
             }
-            Some(SeenSet::Strange) => return Some(format!("set {name} is none of ours")),
+            Some(ObservedSet::Unrecognized) => return Some(format!("set {name} is none of ours")),
         }
     }
     for chain in &wanted.chains {
@@ -165,7 +167,7 @@ fn must_rebuild(wanted: &Ruleset, table: &SeenTable) -> Option<String> {
     None
 }
 
-fn create_all(wanted: &Ruleset, old: &SeenTable, ops: &mut Vec<Op>) {
+fn create_all(wanted: &Ruleset, old: &ObservedTable, ops: &mut Vec<Op>) {
     for name in &wanted.counters {
         let start = old.counters.get(name).copied().unwrap_or_default();
         ops.push(Op::AddCounter(name.clone(), start));
@@ -205,16 +207,16 @@ fn create_set(name: &str, set: &Set, ops: &mut Vec<Op>) {
     }
 }
 
-fn add_and_change(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
+fn add_and_change(wanted: &Ruleset, table: &ObservedTable, ops: &mut Vec<Op>) {
     for name in &wanted.counters {
         if !table.counters.contains_key(name) {
-            ops.push(Op::AddCounter(name.clone(), SeenCounter::default()));
+            ops.push(Op::AddCounter(name.clone(), ObservedCounter::default()));
         }
     }
     for (name, set) in &wanted.sets {
         match table.sets.get(name) {
-            Some(SeenSet::Known { set: seen, .. }) => change_elements(name, set, seen, ops),
-            Some(SeenSet::Strange) | None => create_set(name, set, ops),
+            Some(ObservedSet::Known { set: seen, .. }) => change_elements(name, set, seen, ops),
+            Some(ObservedSet::Unrecognized) | None => create_set(name, set, ops),
         }
     }
     for chain in &wanted.chains {
@@ -230,7 +232,7 @@ fn add_and_change(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
     }
 }
 
-fn change_policy(chain: &Chain, seen: &SeenChain, ops: &mut Vec<Op>) {
+fn change_policy(chain: &Chain, seen: &ObservedChain, ops: &mut Vec<Op>) {
     if let (Some(want), Ok(Some(have))) = (chain.base, &seen.base)
         && want.policy != have.policy
     {
@@ -273,7 +275,7 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
 }
 
 /// Keeps the longest common subsequence of rules; what is new goes before the next rule that stays.
-fn change_rules(chain: &Chain, seen: &[SeenRule], ops: &mut Vec<Op>) {
+fn change_rules(chain: &Chain, seen: &[ObservedRule], ops: &mut Vec<Op>) {
     let kept = common(&chain.rules, seen);
     let kept_seen: BTreeSet<usize> = kept.iter().map(|(_, s)| *s).collect();
     for (index, old) in seen.iter().enumerate() {
@@ -300,9 +302,9 @@ fn change_rules(chain: &Chain, seen: &[SeenRule], ops: &mut Vec<Op>) {
 const TABLE_MAX: usize = 1 << 20;
 
 /// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules changed.
-fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+fn common(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     // Mostly all is the same, or all but a few rules: what both start and end with needs no table.
-    let equal = |(rule, seen): (&Rule, &SeenRule)| seen.rule.as_ref() == Ok(rule);
+    let equal = |(rule, seen): (&Rule, &ObservedRule)| seen.rule.as_ref() == Ok(rule);
     let ahead = wanted
         .iter()
         .zip(seen)
@@ -324,7 +326,7 @@ fn common(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
 }
 
 /// The longest one, by a table of the size of both.
-fn longest(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+fn longest(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let (n, m) = (wanted.len(), seen.len());
     let same = |w: usize, s: usize| seen[s].rule.as_ref() == Ok(&wanted[w]);
     // length[w][s]: longest common subsequence of wanted[w..] and seen[s..].
@@ -355,7 +357,7 @@ fn longest(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
 
 /// The longest one of the rules that are in both once, which nearly all are, since they count by name: the longest
 /// ascending run of their positions.
-fn unique(wanted: &[Rule], seen: &[SeenRule]) -> Vec<(usize, usize)> {
+fn unique(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let key = |rule: &Rule| format!("{rule:?}");
     // Where a rule is, in one list and in the other; more than once if it is there so often.
     let mut places: BTreeMap<String, [Vec<usize>; 2]> = BTreeMap::new();
@@ -401,8 +403,8 @@ fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
 }
 
 /// What nothing wants any more, users before what they use.
-fn remove_the_rest(wanted: &Ruleset, table: &SeenTable, ops: &mut Vec<Op>) {
-    let extra: Vec<&SeenChain> = table
+fn remove_the_rest(wanted: &Ruleset, table: &ObservedTable, ops: &mut Vec<Op>) {
+    let extra: Vec<&ObservedChain> = table
         .chains
         .iter()
         .filter(|chain| wanted.chain(&chain.name).is_none())
@@ -435,8 +437,8 @@ mod tests {
         }
     }
 
-    fn seen(numbers: impl Iterator<Item = usize>) -> Vec<SeenRule> {
-        let seen = |number| SeenRule {
+    fn seen(numbers: impl Iterator<Item = usize>) -> Vec<ObservedRule> {
+        let seen = |number| ObservedRule {
             handle: number as u64,
             rule: Ok(rule(number)),
         };

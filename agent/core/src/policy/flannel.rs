@@ -24,12 +24,12 @@ pub struct Flannel {
     /// position of the key.
     pub direct: Option<(bool, Range<usize>)>,
     /// Other keys of `Backend`; only `net-conf.json` has them.
-    pub backend: Backend,
+    pub backend: FlannelBackend,
 }
 
 /// Ports and names of the tunnel from `Backend` of `net-conf.json`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backend {
+pub struct FlannelBackend {
     /// UDP port of VXLAN (`Port`).
     pub port: Option<u16>,
     /// VXLAN network identifier (`VNI`), part of the names of the VXLAN devices.
@@ -246,7 +246,7 @@ fn net_conf(text: &str) -> Parsed {
         parsed.flannel.direct = conf
             .direct_routing
             .map(|direct| (direct, key("DirectRouting")));
-        parsed.flannel.backend = Backend {
+        parsed.flannel.backend = FlannelBackend {
             port: port(conf.port),
             vni: conf.vni,
             listen: port(conf.listen_port),
@@ -294,11 +294,11 @@ mod tests {
         let six = both.replacen('{', "{\"EnableIPv4\": false,", 1);
         assert_eq!(networks(&six), ["2001:db8:244::/56"]);
         let wireguard = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"wireguard\", \"ListenPort\": 51830, \"ListenPortV6\": 51831, \"Mode\": \"auto\"}}";
-        let want = Backend {
+        let want = FlannelBackend {
             listen: Some(51830),
             listen_v6: Some(51831),
             one_device: true,
-            ..Backend::default()
+            ..FlannelBackend::default()
         };
         assert_eq!(read(wireguard).map(|flannel| flannel.backend), Ok(want));
         let separate = wireguard.replace("auto", "separate");

@@ -37,7 +37,7 @@ pub struct Connection {
 
 /// A host, as far as it matters for which hook a connection passes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct HostAddresses {
     /// Addresses of this host.
     pub addresses: Vec<IpAddr>,
     /// Names of its interfaces.
@@ -116,12 +116,12 @@ impl fmt::Display for Refused {
 pub struct Judge<'r> {
     old: Option<&'r Ruleset>,
     new: &'r Ruleset,
-    place: Place,
+    place: HostAddresses,
 }
 
 impl<'r> Judge<'r> {
     /// One for the change from `old`, if there was any, to `new`.
-    pub fn new(old: Option<&'r Ruleset>, new: &'r Ruleset, mut place: Place) -> Self {
+    pub fn new(old: Option<&'r Ruleset>, new: &'r Ruleset, mut place: HostAddresses) -> Self {
         // A node has an interface for each of its pods; one stands for all that no rule tells apart.
         let patterns: Vec<_> = old
             .into_iter()
@@ -143,7 +143,7 @@ impl<'r> Judge<'r> {
     }
 
     /// The host.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &HostAddresses {
         &self.place
     }
 
@@ -247,7 +247,7 @@ fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
         .next()
 }
 
-impl Place {
+impl HostAddresses {
     /// Whether an address is one of this host.
     pub fn has(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.contains(&address)
@@ -267,7 +267,12 @@ impl Place {
 }
 
 /// The first packet of a connection that comes in by an interface of a host with these addresses.
-pub fn first_packet(place: &Place, hook: Hook, interface: &str, connection: &Connection) -> Packet {
+pub fn first_packet(
+    place: &HostAddresses,
+    hook: Hook,
+    interface: &str,
+    connection: &Connection,
+) -> Packet {
     let dialled = Dialled {
         address: connection.dialled_address,
         port: connection.dialled,
@@ -287,7 +292,7 @@ pub fn first_packet(place: &Place, hook: Hook, interface: &str, connection: &Con
 
 /// First packets of a connection, one for each way: an interface, and whether the route back leaves by it.
 fn packets<'w>(
-    place: &Place,
+    place: &HostAddresses,
     hook: Hook,
     connection: &Connection,
     ways: impl Iterator<Item = (&'w str, bool)>,

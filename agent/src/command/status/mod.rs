@@ -11,7 +11,7 @@ use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::iptables::observed;
 use peerwall_core::nft::foreign::ForeignDrop;
-use peerwall_core::nft::observed::{Hold, SeenTable};
+use peerwall_core::nft::observed::{ObservedTable, Ownership};
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
 use serde::Serialize;
 use serde_json::Value;
@@ -115,7 +115,7 @@ struct Loaded {
     generation: Option<u32>,
     /// Whether the rules are those of the last apply.
     is_unchanged: Option<bool>,
-    hold: Hold,
+    hold: Ownership,
     counters: Vec<(String, u64, u64)>,
 }
 
@@ -334,7 +334,7 @@ fn rolled_back(state: &State) -> Option<Event> {
     last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::Stopped | Kind::RolledBack))
 }
 
-fn owner(hold: Hold, agent: Option<&Value>) -> Option<Owner> {
+fn owner(hold: Ownership, agent: Option<&Value>) -> Option<Owner> {
     let port = hold.owner?;
     let by_pid = || {
         Some(names::process(
@@ -350,7 +350,7 @@ fn owner(hold: Hold, agent: Option<&Value>) -> Option<Owner> {
 }
 
 /// Counters in the order in which a packet meets them, hooks first, denials last.
-fn counters(table: &SeenTable) -> Vec<(String, u64, u64)> {
+fn counters(table: &ObservedTable) -> Vec<(String, u64, u64)> {
     let rules = table.chains.iter().flat_map(|chain| &chain.rules);
     let met = rules.filter_map(|seen| seen.rule.as_ref().ok()?.counter.as_ref());
     let mut names: Vec<&String> = Vec::new();

@@ -1,6 +1,6 @@
 //! What the kernel's answers mean.
 
-use peerwall_core::backend::{BackendError, Refusal};
+use peerwall_core::backend::{BackendError, RefusedStep};
 use peerwall_core::nft::kconfig;
 use peerwall_core::nft::lower::OpIndex;
 use peerwall_core::nft::plan::{Op, Plan};
@@ -47,7 +47,7 @@ fn is_about_table(op: &Op) -> bool {
     matches!(op, Op::AddTable | Op::ClaimTable | Op::DeleteTable)
 }
 
-fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
+fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep {
     let op = sent.tag(ack.seq).copied();
     let what = op.map_or_else(
         || "the change as a whole".to_owned(),
@@ -60,7 +60,7 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> Refusal {
         .filter(|_| is_lack)
         .map(|op| kconfig::options(&plan.ops[op]));
     let lacking = lacking.filter(|options| !options.is_empty());
-    Refusal {
+    RefusedStep {
         op,
         what,
         is_lack,

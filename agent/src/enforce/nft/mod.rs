@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use peerwall_core::backend::{Backend, BackendError};
 use peerwall_core::nft::lower::{OpIndex, lower};
-use peerwall_core::nft::observed::{Hold, Observed};
+use peerwall_core::nft::observed::{Observed, Ownership};
 use peerwall_core::nft::plan::{self, Op, Plan};
 use peerwall_core::ruleset::{Ruleset, Set, TABLE};
 use peerwall_proto::netlink::message::Message;
@@ -29,7 +29,7 @@ const COMMIT_TRIES: u32 = 64;
 pub struct Kernel {
     socket: Socket,
     /// What the table was like when it was last observed.
-    hold: Option<Hold>,
+    hold: Option<Ownership>,
     /// Whether tables can have an owner and outlive him; `None` until it was tried.
     ownership: Option<bool>,
     /// Whether elements are remembered, so that they need not be read while nothing changes.
@@ -274,7 +274,7 @@ impl Kernel {
         self.is_owned(self.hold)
     }
 
-    fn is_owned(&self, hold: Option<Hold>) -> bool {
+    fn is_owned(&self, hold: Option<Ownership>) -> bool {
         let owner = hold.and_then(|hold| hold.owner);
         owner.is_some_and(|owner| owner == self.socket.port())
     }

@@ -2,7 +2,7 @@
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::lift::{self, Dump, Point};
-use peerwall_core::nft::observed::{Observed, SeenSet, SeenTable};
+use peerwall_core::nft::observed::{Observed, ObservedSet, ObservedTable};
 use peerwall_core::ruleset::TABLE;
 use peerwall_proto::netlink::attr::{AttrWriter, Attrs};
 use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
@@ -78,7 +78,7 @@ impl Kernel {
         };
         for (name, seen) in &mut table.sets {
             match (seen, sets.get(name)) {
-                (SeenSet::Known { set, .. }, Some(known))
+                (ObservedSet::Known { set, .. }, Some(known))
                     if set.key == known.key && set.interval == known.interval =>
                 {
                     set.elements.clone_from(&known.elements);
@@ -137,7 +137,7 @@ impl Kernel {
     fn observed(
         &mut self,
         generation: u32,
-        (table, counts): (Option<SeenTable>, Counts),
+        (table, counts): (Option<ObservedTable>, Counts),
     ) -> (Observed, Counts) {
         self.hold = table.as_ref().map(|table| table.hold);
         self.read_at = Some(generation);
@@ -148,7 +148,7 @@ impl Kernel {
         &mut self,
         depth: Depth,
         care: Care,
-    ) -> Result<(Option<SeenTable>, Counts), BackendError> {
+    ) -> Result<(Option<ObservedTable>, Counts), BackendError> {
         let wanted = Table {
             name: Some(TABLE.into()),
             ..Table::default()

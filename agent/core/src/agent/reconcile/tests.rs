@@ -16,10 +16,10 @@ fn nft() -> Culprit {
 /// One that has applied its policy at time 0.
 fn started() -> Reconcile {
     let mut reconcile = Reconcile::new(None);
-    assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
+    assert_eq!(reconcile.step(ms(0), Input::Start), Some(Task::Read));
     assert_eq!(
         reconcile.step(ms(0), Input::Accepted),
-        Some(Action::Converge(Why::Start))
+        Some(Task::Converge(Why::Start))
     );
     assert_eq!(reconcile.step(ms(0), Input::Converged(Ok(true))), None);
     reconcile
@@ -37,7 +37,7 @@ fn when_all_is_well_nothing_wakes_it() {
 fn a_change_is_repaired_at_once_and_its_author_named() {
     let mut reconcile = started();
     let action = reconcile.step(ms(5), Input::Touched(Some(nft())));
-    assert_eq!(action, Some(Action::Converge(Why::Repair(vec![nft()]))));
+    assert_eq!(action, Some(Task::Converge(Why::Repair(vec![nft()]))));
     assert_eq!(reconcile.in_sync_since, None);
     assert_eq!(reconcile.step(ms(6), Input::Converged(Ok(true))), None);
     assert_eq!(reconcile.in_sync_since, Some(ms(6)));
@@ -51,10 +51,10 @@ fn a_change_is_repaired_at_once_and_its_author_named() {
 #[test]
 fn what_is_wanted_meanwhile_does_not_make_a_bad_policy_good() {
     let mut reconcile = started();
-    assert_eq!(reconcile.step(ms(5), Input::Reload), Some(Action::Read));
+    assert_eq!(reconcile.step(ms(5), Input::Reload), Some(Task::Read));
     assert_eq!(reconcile.step(ms(5), Input::Rejected("bad".into())), None);
     let action = reconcile.step(ms(6), Input::Wanted);
-    assert_eq!(action, Some(Action::Converge(Why::Policy)));
+    assert_eq!(action, Some(Task::Converge(Why::Policy)));
     assert_eq!(reconcile.policy_error.as_deref(), Some("bad"));
 }
 
@@ -65,7 +65,7 @@ fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
     // Somebody flushes a thousand times a second for ten seconds.
     for now in 1..=10_000 {
         let mut action = reconcile.step(ms(now), Input::Touched(Some(nft())));
-        while let Some(Action::Converge(_)) = action {
+        while let Some(Task::Converge(_)) = action {
             repairs += 1;
             action = reconcile.step(ms(now), Input::Converged(Ok(true)));
         }
@@ -81,7 +81,7 @@ fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
     if action.is_none() {
         action = reconcile.step(at, Input::Tick);
     }
-    assert!(matches!(action, Some(Action::Converge(Why::Repair(_)))));
+    assert!(matches!(action, Some(Task::Converge(Why::Repair(_)))));
     reconcile.step(at, Input::Converged(Ok(true)));
     // When it is over, it is over.
     reconcile.step(at + CALM, Input::Touched(None));
@@ -96,13 +96,13 @@ fn files_are_read_when_they_have_settled_but_not_never() {
     assert_eq!(reconcile.deadline(), Some(ms(1100) + SETTLE));
     assert_eq!(
         reconcile.step(ms(1100) + SETTLE, Input::Tick),
-        Some(Action::Read)
+        Some(Task::Read)
     );
     assert_eq!(reconcile.deadline(), None);
     // Somebody writes without end.
     let mut read_at = None;
     for now in (5000..20_000).step_by(50) {
-        if reconcile.step(ms(now), Input::Files) == Some(Action::Read) {
+        if reconcile.step(ms(now), Input::Files) == Some(Task::Read) {
             read_at = Some(now);
             break;
         }
@@ -113,7 +113,7 @@ fn files_are_read_when_they_have_settled_but_not_never() {
 #[test]
 fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
     let mut reconcile = started();
-    assert_eq!(reconcile.step(ms(1), Input::Reload), Some(Action::Read));
+    assert_eq!(reconcile.step(ms(1), Input::Reload), Some(Task::Read));
     assert_eq!(
         reconcile.step(ms(2), Input::Rejected("line 3".into())),
         None
@@ -128,17 +128,17 @@ fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
     // And repairs go on with the old one.
     assert!(matches!(
         reconcile.step(ms(3), Input::Touched(None)),
-        Some(Action::Converge(_))
+        Some(Task::Converge(_))
     ));
     reconcile.step(ms(4), Input::Converged(Ok(true)));
     reconcile.step(ms(5), Input::Files);
     assert_eq!(
         reconcile.step(ms(5) + SETTLE, Input::Tick),
-        Some(Action::Read)
+        Some(Task::Read)
     );
     assert_eq!(
         reconcile.step(ms(200), Input::Accepted),
-        Some(Action::Converge(Why::Policy))
+        Some(Task::Converge(Why::Policy))
     );
     assert_eq!(reconcile.policy_error, None);
 }
@@ -159,7 +159,7 @@ fn what_fails_is_tried_again_later_each_time_and_at_once_when_something_changes(
         now = next;
         assert_eq!(
             reconcile.step(now, Input::Tick),
-            Some(Action::Converge(Why::Retry))
+            Some(Task::Converge(Why::Retry))
         );
     }
     assert!(
@@ -169,7 +169,7 @@ fn what_fails_is_tried_again_later_each_time_and_at_once_when_something_changes(
     reconcile.step(now, Input::Converged(Err(failure(false))));
     let action = reconcile.step(now + ms(1), Input::Touched(None));
     assert!(
-        matches!(action, Some(Action::Converge(Why::Repair(_)))),
+        matches!(action, Some(Task::Converge(Why::Repair(_)))),
         "{action:?}"
     );
     reconcile.step(now + ms(2), Input::Converged(Ok(true)));
@@ -197,7 +197,7 @@ fn lost_events_mean_looking_again_and_where_there_are_none_it_looks_by_itself() 
     let mut reconcile = started();
     assert_eq!(
         reconcile.step(ms(9), Input::Lost),
-        Some(Action::Converge(Why::Resync))
+        Some(Task::Converge(Why::Resync))
     );
     let mut polling = Reconcile::new(Some(ms(10_000)));
     polling.step(ms(0), Input::Start);
@@ -206,7 +206,7 @@ fn lost_events_mean_looking_again_and_where_there_are_none_it_looks_by_itself() 
     assert_eq!(polling.deadline(), Some(ms(10_001)));
     assert_eq!(
         polling.step(ms(10_001), Input::Tick),
-        Some(Action::Converge(Why::Resync))
+        Some(Task::Converge(Why::Resync))
     );
 }
 
@@ -227,7 +227,7 @@ fn events_that_are_lost_again_and_again_keep_it_busy_only_so_much() {
 #[test]
 fn without_a_policy_nothing_is_made_of_the_rules() {
     let mut reconcile = Reconcile::new(None);
-    assert_eq!(reconcile.step(ms(0), Input::Start), Some(Action::Read));
+    assert_eq!(reconcile.step(ms(0), Input::Start), Some(Task::Read));
     assert_eq!(
         reconcile.step(ms(0), Input::Rejected("not there".into())),
         None
@@ -267,8 +267,8 @@ fn it_never_stops_while_something_is_wrong() {
             for _ in 0..4 {
                 action = match action {
                     None => break,
-                    Some(Action::Read) => reconcile.step(now, if works { Input::Accepted } else { Input::Rejected("bad".into()) }),
-                    Some(Action::Converge(_)) => {
+                    Some(Task::Read) => reconcile.step(now, if works { Input::Accepted } else { Input::Rejected("bad".into()) }),
+                    Some(Task::Converge(_)) => {
                         broken &= !works;
                         reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err(failure(false)) }))
                     }

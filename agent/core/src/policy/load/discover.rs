@@ -20,7 +20,7 @@ pub(super) struct Subnets {
     /// Place where the file switches `Backend.DirectRouting` on, if it does.
     pub(super) direct: Option<Place>,
     /// Ports and names of the tunnel.
-    pub(super) flannel: flannel::Backend,
+    pub(super) flannel: flannel::FlannelBackend,
 }
 
 impl Subnets {

@@ -42,7 +42,7 @@ fn the_interface_that_is_used_decides_and_none_other() {
     let trusted = "[interfaces]\ntrusted = [\"lan0\", \"lan1\"]\n";
     let bound = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\ninterfaces = [\"lan0\"]\n";
     let open = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\n";
-    let place = Place {
+    let place = HostAddresses {
         addresses: vec!["198.51.100.1".parse().expect("an address")],
         interfaces: ["lo", "eth0", "lan0", "lan1"].map(String::from).to_vec(),
     };
@@ -144,7 +144,7 @@ fn protocols_without_ports_are_judged_too() {
         ruleset(open),
         ruleset(&shut.replace("\"peers\"", "\"192.0.2.1\"")),
     );
-    let place = Place {
+    let place = HostAddresses {
         addresses: vec!["198.51.100.1".parse().expect("an address")],
         interfaces: vec!["eth0".into()],
     };
@@ -212,7 +212,7 @@ fn just_what_the_old_admitted_and_the_new_refuses_ends() {
     let new = ruleset(
         "[peers]\na = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n",
     );
-    let place = Place {
+    let place = HostAddresses {
         addresses: vec!["198.51.100.1".parse().expect("an address")],
         interfaces: ["lo", "eth0", "flannel.1", "veth1", "veth2"]
             .map(String::from)
