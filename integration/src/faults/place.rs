@@ -45,6 +45,15 @@ impl Ended {
     }
 }
 
+/// Whether the Rust runtime ended the process before `main`: it panics if it gets no alternative signal stack.
+pub fn is_before_main(said: &str) -> bool {
+    let reasons = [
+        "failed to allocate an alternative stack",
+        "failed to set up alternative stack",
+    ];
+    reasons.iter().any(|reason| said.contains(reason))
+}
+
 /// A directory of a run: policies, state and control socket.
 #[derive(Debug, Clone)]
 pub struct Place {

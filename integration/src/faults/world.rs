@@ -318,6 +318,24 @@ impl World {
         .collect()
     }
 
+    /// Waits until the programs of iptables that a killed process left behind have ended: what they change is not in
+    /// force before that.
+    pub fn wait_for_tools() {
+        let is_tool = |name: &str| {
+            let tools = ["iptables", "ip6tables", "xtables", "ipset"];
+            tools.iter().any(|tool| name.starts_with(tool))
+        };
+        for _ in 0..100 {
+            let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let mut names =
+                entries.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok());
+            if !names.any(|name| is_tool(&name)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Kills what still runs in a directory.
     pub fn end_processes(&self, place: &Place) {
         for pid in Self::processes(place) {

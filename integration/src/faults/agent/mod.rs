@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fault::Fault;
-use super::place::Place;
+use super::place::{Place, is_before_main};
 use super::world::{Force, POLICY_B, World};
 use super::{Scenario, Verdict};
 use crate::ns::try_sh;
@@ -251,7 +251,7 @@ impl Scenario for Phase {
             ));
         }
         let said = fs::read_to_string(place.file("said")).unwrap_or_default();
-        if said.contains("panicked") {
+        if said.contains("panicked") && !is_before_main(&said) {
             flags.push("it panicked".into());
         }
         // What it had done by then may be noted or not.

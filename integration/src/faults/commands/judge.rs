@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Action, Base};
 use crate::faults::fault::Fault;
-use crate::faults::place::{Ended, Place};
+use crate::faults::place::{Ended, Place, is_before_main};
 use crate::faults::world::{Force, World};
 
 /// How long a trial that has to run out may take.
@@ -27,6 +27,7 @@ impl Judge<'_> {
     }
 
     pub(super) fn judge(&mut self, fault: Option<&Fault>) -> &'static str {
+        World::wait_for_tools();
         let force = self.world.force();
         let word = self.word(fault);
         // The families of iptables change one after the other: a death in between leaves one of them old.
@@ -53,10 +54,7 @@ impl Judge<'_> {
     /// How it ended.
     fn word(&mut self, fault: Option<&Fault>) -> &'static str {
         let said = &self.ended.said;
-        // The Rust runtime's, before `main`.
-        if said.contains("failed to allocate an alternative stack")
-            || said.contains("failed to set up alternative stack")
-        {
+        if is_before_main(said) {
             return "died";
         }
         if said.contains("panicked") || self.ended.code() == Some(101) {
