@@ -1,7 +1,8 @@
 //! What a plan changes, in the words of the policy.
 //!
-//! What is loaded is compared with what is wanted. Where another program changed what was loaded, the ruleset as it was
-//! loaded is what the policy is compared with, and the other program's changes are told apart.
+//! What is loaded is compared with what is wanted. Where another program changed what was loaded,
+//! the ruleset as it was loaded is what the policy is compared with, and the other program's
+//! changes are told apart.
 
 use peerwall_core::backend::{Backend as _, Plan as _};
 use peerwall_core::iptables::diff::differences;

@@ -1,4 +1,5 @@
-//! Makes a backend enforce a ruleset: observe, plan, commit, verify, again if somebody else came between.
+//! Makes a backend enforce a ruleset: observe, plan, commit, verify, and again if another program
+//! changed rules in between.
 
 use std::thread;
 use std::time::Duration;
@@ -6,23 +7,22 @@ use std::time::Duration;
 use peerwall_core::backend::{Backend, BackendError, Plan as _};
 use peerwall_core::ruleset::Ruleset;
 
-/// How often somebody else may come between before this gives up.
+/// Maximum number of attempts while other programs change rules.
 const TRIES: u32 = 200;
-/// Another apply owns the table as long as it runs, which is not long. Who owns it longer than this
-/// means to.
+/// How long to wait for another owner of the table: an apply owns it briefly, an agent permanently.
 const OWNED_PATIENCE: Duration = Duration::from_secs(1);
 const OWNED_PAUSE: Duration = Duration::from_millis(10);
 
-/// What it took.
+/// The result of [`converge`].
 #[derive(Debug, Clone)]
 pub struct Converged<B: Backend> {
-    /// What was there before.
+    /// What was observed before the change.
     pub before: B::Observed,
-    /// What was sent; empty if there was nothing to do.
+    /// The plan that was committed; empty if the rules were as wanted.
     pub plan: B::Plan,
 }
 
-/// After how many lost answers a transport is believed to lose them all.
+/// Maximum number of commits whose answer was lost.
 const UNKNOWN_TRIES: u32 = 3;
 
 /// Makes a backend enforce `wanted`, or nothing of ours for `None`.
@@ -50,7 +50,7 @@ fn attempt<B: Backend>(
         let before = backend.observe()?;
         let plan = backend.plan(wanted, &before)?;
         if plan.is_empty() {
-            // What was sent when the answer got lost is what it took.
+            // A commit whose answer was lost has succeeded.
             return Ok(sent.unwrap_or(Converged { before, plan }));
         }
         match backend.commit(&plan, &before) {
@@ -65,7 +65,7 @@ fn attempt<B: Backend>(
                 thread::sleep(OWNED_PAUSE);
                 continue;
             }
-            // Whether it was made shows when it is looked at again.
+            // The next observation shows whether the change was made.
             Err(err @ BackendError::Unknown(_)) if unknown < UNKNOWN_TRIES => {
                 unknown += 1;
                 last = err;
@@ -76,7 +76,8 @@ fn attempt<B: Backend>(
         }
         match backend.verify(wanted) {
             Ok(()) => return Ok(Converged { before, plan }),
-            // Either somebody changed it right away, or the kernel did not do what it acked.
+            // Another program changed the rules at once, or the kernel did not do what it
+            // acknowledged.
             Err(err) => last = err,
         }
     }
@@ -93,26 +94,26 @@ mod tests {
 
     use super::*;
 
-    /// What goes wrong with a commit.
+    /// A failure of a commit.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Fault {
-        /// Somebody came between.
+        /// Another program changed rules in between.
         Stale,
-        /// Another process has the table, for now.
+        /// Another process owns the table for now.
         Owned,
         /// The answer is lost, and the change was made.
         LostAfter,
         /// The answer is lost, and the change was not made.
         LostBefore,
-        /// It is acked and not made.
+        /// The change is acknowledged and not made.
         AckedAndNotMade,
-        /// It is refused.
+        /// The change is refused.
         Refused,
-        /// The request does not get out.
+        /// The request cannot be sent.
         Transport,
     }
 
-    /// A backend that meets with these faults, one a commit, and then with none.
+    /// A backend with these faults, one for each commit, and then none.
     struct Faulty {
         memory: Memory,
         faults: Vec<Fault>,
@@ -180,7 +181,7 @@ mod tests {
             (vec![], 1),
             (vec![Stale, Stale, Stale], 4),
             (vec![Owned, Owned], 3),
-            // It was made: looking again shows it, and nothing is sent twice.
+            // The change was made: the next observation shows it, and nothing is sent twice.
             (vec![LostAfter], 1),
             (vec![LostBefore], 2),
             (vec![AckedAndNotMade], 2),

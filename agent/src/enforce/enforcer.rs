@@ -1,4 +1,4 @@
-//! The backend that is chosen on this host, whichever it is.
+//! The backend in use on this host.
 
 use peerwall_core::backend::{Backend, BackendError, Plan};
 use peerwall_core::nft;
@@ -11,28 +11,28 @@ use super::nft::{Kernel, lacks};
 use super::switch;
 use crate::store::since;
 
-/// nf_tables or iptables.
+/// A backend: nf_tables or iptables.
 pub enum Enforcer {
-    /// Our table.
+    /// nf_tables, with peerwall's table.
     Nft(Box<Kernel>),
-    /// Our chains.
+    /// iptables, with peerwall's chains.
     Iptables(Box<Iptables>),
 }
 
-/// What is there of ours.
+/// peerwall's rules as observed by a backend.
 pub enum AnyObserved {
-    /// In nf_tables.
+    /// Observed by nf_tables.
     Nft(Observed),
-    /// In iptables.
+    /// Observed by iptables.
     Iptables(Seen),
 }
 
-/// Steps that one of the two can carry out.
+/// A plan of a backend.
 #[derive(Debug, Clone)]
 pub enum AnyPlan {
-    /// nf_tables.
+    /// Plan of nf_tables.
     Nft(nft::plan::Plan),
-    /// iptables.
+    /// Plan of iptables.
     Iptables(Change),
 }
 
@@ -64,8 +64,8 @@ impl Plan for AnyPlan {
 }
 
 impl Enforcer {
-    /// Chooses a backend. For [`BackendChoice::Auto`], that is the backend of the last apply since boot, else
-    /// [`Self::nft_or_iptables`].
+    /// Chooses a backend. For [`BackendChoice::Auto`], that is the backend of the last apply since
+    /// boot, else [`Self::nft_or_iptables`].
     ///
     /// # Errors
     /// [`BackendError`] if the backend is not available.
@@ -81,8 +81,8 @@ impl Enforcer {
         }
     }
 
-    /// nf_tables; iptables if the kernel has no nf_tables, in which case `note` receives the error. Whether the
-    /// kernel supports a ruleset shows in use only, see [`Self::run`].
+    /// Chooses nf_tables, or iptables if the kernel has no nf_tables; `note` receives the error
+    /// then. Whether the kernel supports a ruleset shows only in use, see [`Self::run`].
     ///
     /// # Errors
     /// [`BackendError`] if neither is available.
@@ -107,8 +107,9 @@ impl Enforcer {
         Ok(Self::Iptables(Box::new(Iptables::choose()?)))
     }
 
-    /// Runs `act` by the backend that [`Self::choose`] returns; for [`BackendChoice::Auto`] a second time by iptables
-    /// if the kernel lacks what the ruleset needs. `note` receives the reason for iptables.
+    /// Runs `act` by the backend that [`Self::choose`] returns; for [`BackendChoice::Auto`] a
+    /// second time by iptables if the kernel lacks what the ruleset needs. `note` receives the
+    /// reason for iptables.
     ///
     /// # Errors
     /// The last error of `act`, or of choosing.
@@ -127,7 +128,7 @@ impl Enforcer {
         }
     }
 
-    /// `nft` or `iptables`
+    /// Name of the backend: `nft` or `iptables`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nft(_) => "nft",
@@ -135,7 +136,7 @@ impl Enforcer {
         }
     }
 
-    /// Which iptables, and why that one; `None` for nf_tables.
+    /// Describes which iptables is used and why; `None` for nf_tables.
     pub fn chosen(&self) -> Option<String> {
         match self {
             Self::Nft(_) => None,
@@ -143,15 +144,15 @@ impl Enforcer {
         }
     }
 
-    /// Whether it is iptables.
+    /// Whether the backend is iptables.
     pub fn is_iptables(&self) -> bool {
         matches!(self, Self::Iptables(_))
     }
 
-    /// The kernel's generation of rules; `None` by iptables.
+    /// Returns the kernel's ruleset generation; `None` for iptables.
     ///
     /// # Errors
-    /// [`BackendError`] if it cannot be told.
+    /// [`BackendError`] if the kernel cannot be read.
     pub fn generation(&mut self) -> Result<Option<u32>, BackendError> {
         match self {
             Self::Nft(kernel) => kernel.generation().map(Some),
@@ -159,7 +160,7 @@ impl Enforcer {
         }
     }
 
-    /// Whether rules of ours are loaded, by either backend.
+    /// Whether peerwall's rules are loaded, by either backend.
     pub fn is_any_loaded(observed: &AnyObserved) -> bool {
         match observed {
             AnyObserved::Nft(seen) => Kernel::is_loaded(seen) || since::by_iptables(),
@@ -167,10 +168,11 @@ impl Enforcer {
         }
     }
 
-    /// The same now, without reading rules where the kernel can say so.
+    /// Whether peerwall's rules are loaded now, by either backend. Does not list rules where the
+    /// kernel can tell.
     ///
     /// # Errors
-    /// [`BackendError`] if it cannot be told.
+    /// [`BackendError`] if the kernel cannot be read.
     pub fn is_any_loaded_now(&mut self) -> Result<bool, BackendError> {
         match self {
             Self::Nft(kernel) => Ok(kernel.has_table()? || since::by_iptables()),
@@ -179,7 +181,7 @@ impl Enforcer {
     }
 }
 
-/// A plan, or an observation, of another backend than this.
+/// Error for a plan or an observation of the other backend.
 fn mixed_up<T>() -> Result<T, BackendError> {
     Err(BackendError::Protocol("it is of another backend".into()))
 }

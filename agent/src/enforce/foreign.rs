@@ -1,5 +1,5 @@
-//! Finds other firewalls of this host that drop what they do not accept: in nf_tables by netlink, in
-//! iptables-legacy by its own tool. Sets and their elements are not read.
+//! Finds other firewalls of this host that drop what they do not accept: in nf_tables by netlink,
+//! in iptables-legacy by its own tool. Sets and their elements are not read.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,11 @@ use peerwall_proto::nf_tables::{
 use crate::enforce::iptables;
 use crate::kernel::netlink::{NetlinkError, Socket};
 
-/// How long a count is good for.
+/// How long a count stays valid.
 const COUNT_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// Every chain of others that drops what it does not accept. What cannot be read is left out.
+/// Finds the chains of other programs that drop what they do not accept. Leaves out what cannot be
+/// read.
 pub fn find() -> Vec<ForeignDrop> {
     let mut found = in_nf_tables().unwrap_or_else(|err| {
         log::debug!("other tables of nf_tables are not read: {err}");
@@ -40,7 +41,7 @@ fn in_nf_tables() -> Result<Vec<ForeignDrop>, NetlinkError> {
     let mut found = Vec::new();
     for table in tables(&mut socket)? {
         let rules = |chain: &str| rules(&mut socket, &table, chain);
-        // A table may be gone by now; the others count nevertheless.
+        // This table may have been deleted meanwhile; the others count.
         match foreign::drops(&table, rules) {
             Ok(list) => found.extend(list),
             Err(err) => log::debug!("table {} {} is not read: {err}", table.family, table.name),
@@ -49,7 +50,7 @@ fn in_nf_tables() -> Result<Vec<ForeignDrop>, NetlinkError> {
     Ok(found)
 }
 
-/// Families whose chains meet packets to this host or through it, with nft's names.
+/// Families whose chains see packets to or through this host, with nft's names.
 const FAMILIES: [(u8, &str); 4] = [
     (NFPROTO_INET, "inet"),
     (NFPROTO_IPV4, "ip"),
@@ -57,7 +58,7 @@ const FAMILIES: [(u8, &str); 4] = [
     (NFPROTO_BRIDGE, "bridge"),
 ];
 
-/// Tables of others with a base chain that filters, and all of their chains.
+/// Returns the foreign tables that have a filtering base chain, with all of their chains.
 fn tables(socket: &mut Socket) -> Result<Vec<ForeignTable>, NetlinkError> {
     let mut found: Vec<ForeignTable> = Vec::new();
     for (family, event) in list(socket, msg::NFT_MSG_GETTABLE, 0, &nft::Table::default())? {
@@ -161,7 +162,7 @@ fn list(
     Ok(found)
 }
 
-/// What the tool of iptables-legacy prints, of the tables that are there. It would make those that are not.
+/// Runs iptables-legacy-save for tables that exist: it would create the others.
 fn in_legacy(family: Family) -> Vec<ForeignDrop> {
     let (name, names) = match family {
         Family::V4 => ("ip", "/proc/thread-self/net/ip_tables_names"),
@@ -192,14 +193,14 @@ fn in_legacy(family: Family) -> Vec<ForeignDrop> {
     found
 }
 
-/// The number of such chains, found again when it is old.
+/// Number of such chains, counted again when it is old.
 #[derive(Debug, Default)]
 pub struct Count {
     known: Option<(Instant, usize)>,
 }
 
 impl Count {
-    /// The number now, or half a minute ago.
+    /// Returns the number, at most half a minute old.
     pub fn get(&mut self) -> usize {
         match self.known {
             Some((at, count)) if at.elapsed() < COUNT_AGAIN_AFTER => count,

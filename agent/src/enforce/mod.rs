@@ -1,4 +1,4 @@
-//! Where rulesets are enforced: by nf_tables or by iptables.
+//! The two backends that enforce rulesets: nf_tables and iptables.
 
 mod changes;
 pub mod converge;

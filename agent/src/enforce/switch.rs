@@ -8,21 +8,21 @@ use super::iptables::{Iptables, Seen};
 use super::nft::{Kernel, lacks};
 use crate::store::since;
 
-/// Whether rules of ours are loaded: our chains, or our table.
+/// Whether peerwall's rules are loaded: its chains or its table.
 pub fn is_loaded(seen: &Seen) -> bool {
     Iptables::is_loaded(seen)
         || Kernel::open().is_ok_and(|mut kernel| kernel.has_table().unwrap_or(false))
 }
 
-/// Completes a change once a ruleset is in force: removes the rules of the other backend, then records the apply. In
-/// this order, so that a crash between any two steps leaves both backends' rules or a record that the next apply
-/// completes.
+/// Completes a change once a ruleset is in force: removes the rules of the other backend, then
+/// records the apply. In this order, so that a crash between any two steps leaves both backends'
+/// rules or a record that the next apply completes.
 pub fn complete(is_iptables: bool, policy: &str, ruleset: &Ruleset, generation: u32) {
     remove_other(is_iptables);
     since::note(generation, policy, is_iptables, ruleset);
 }
 
-/// Removes the rules of the backend that is not in use any more.
+/// Removes the rules of the backend that is no longer in use.
 pub fn remove_other(is_iptables: bool) {
     let removed = match is_iptables {
         true => remove_table(),

@@ -1,7 +1,8 @@
-//! Programs that peerwall runs: those of iptables and ipset.
+//! Runs the programs of iptables and ipset.
 //!
-//! They run as root, so the environment does not decide which they are: `PATH` may be unset or empty, which means the
-//! current directory to execvp(3), or begin with a directory of somebody else's.
+//! They run as root, so `PATH` does not select them: it may be unset or empty, which means the
+//! current
+//!//! directory to execvp(3), or begin with a directory that other users can write.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,7 +19,7 @@ use crate::enforce::iptables::IptablesError;
 use crate::system::passing;
 use crate::system::watchdog;
 
-/// Where programs are looked for, in this order.
+/// Directories that are searched for programs, in this order.
 const FOLDERS: [&str; 6] = [
     "/usr/sbin",
     "/sbin",
@@ -27,20 +28,20 @@ const FOLDERS: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
 ];
-/// The answer to a program that is not there.
+/// Beginning of the message about a missing program.
 const MISSING: &str = "there is no such program in";
 
-/// How long a program may take; longer than those of iptables wait for each other's lock.
+/// Maximum run time of a program; longer than the programs of iptables wait for the xtables lock.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long to wait before progress is reported, in milliseconds.
+/// Interval between reports of progress to the watchdog, in milliseconds.
 const STEP_MS: u16 = 200;
-/// Bytes that are read at once.
+/// Size of a read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
 /// The directory of `--iptables`.
 static ASKED: OnceLock<PathBuf> = OnceLock::new();
 
-/// Looks for programs in this directory alone. The command line says so once, before anything is run.
+/// Searches programs in this directory only. Called once, before any program is run.
 ///
 /// # Errors
 /// [`NotADirectory`] if it is not the absolute path of a directory.
@@ -57,12 +58,12 @@ pub fn look_in(folder: &Path) -> Result<(), NotADirectory> {
 #[error("--iptables {}: not the absolute path of a directory", .0.display())]
 pub struct NotADirectory(PathBuf);
 
-/// The directory of `--iptables`, for processes that are started by this one.
+/// Returns the directory of `--iptables`, for child processes.
 pub fn asked() -> Option<&'static Path> {
     ASKED.get().map(PathBuf::as_path)
 }
 
-/// Whether this is said of a program that is not there.
+/// Whether a message is about a missing program.
 pub fn is_missing(said: &str) -> bool {
     said.starts_with(MISSING)
 }
@@ -74,13 +75,13 @@ fn folders() -> Vec<PathBuf> {
     }
 }
 
-/// The path of a program; `None` if there is none.
+/// Returns the path of a program; `None` if it is missing.
 fn find(tool: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     let paths = folders.iter().map(|folder| folder.join(tool));
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// `PATH` of the programs, some of which run others of them.
+/// Returns `PATH` for the programs, some of which run each other.
 fn path_of(folders: &[PathBuf]) -> String {
     let asked = folders.iter().map(|folder| folder.display().to_string());
     let mut all: Vec<String> = asked.collect();
@@ -92,7 +93,8 @@ fn path_of(folders: &[PathBuf]) -> String {
 /// Runs a program and returns what it printed.
 ///
 /// # Errors
-/// [`IptablesError::Tool`] if there is none, or it fails; [`IptablesError::NotRun`] if that cannot be told.
+/// [`IptablesError::Tool`] if the program is missing or fails; [`IptablesError::NotRun`] if its
+/// result is unknown.
 pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
     let failed = |said: String| IptablesError::Tool {
         tool: tool.to_owned(),
@@ -122,8 +124,8 @@ pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, Ipt
     }
 }
 
-/// Gives a program its input, and returns its status and both of its outputs. One that takes too long is killed.
-/// (`Child::wait_with_output` panics if the outputs cannot be read.)
+/// Writes the input of a program and returns its status and both outputs. Kills a program that
+/// takes too long. (`Child::wait_with_output` panics if the outputs cannot be read.)
 fn converse(mut child: Child, input: &str) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let mut pipes = Pipes {
         input: input.as_bytes(),
@@ -136,21 +138,21 @@ fn converse(mut child: Child, input: &str) -> io::Result<(ExitStatus, Vec<u8>, V
     }
     let read = pipes.drain();
     if read.is_err() {
-        // It may wait for somebody to read its output.
+        // The program may be blocked on its output.
         let _ = child.kill();
     }
-    // It is over before anybody looks at what it did, whatever became of its output.
+    // Wait for its end even if its output is lost, so that the caller observes the result.
     let status = passing::repeat(|| child.wait());
     let [said, complaint] = read?;
     Ok((status?, said, complaint))
 }
 
-/// This side of a running program.
+/// Pipes to and from a running program.
 struct Pipes<'i> {
-    /// What is still to be written to it.
+    /// Input that is not written yet.
     input: &'i [u8],
     stdin: Option<ChildStdin>,
-    /// Standard output and standard error, with what was read.
+    /// Standard output and standard error, with the bytes read so far.
     outputs: Vec<(File, Vec<u8>)>,
 }
 
@@ -179,7 +181,7 @@ impl Pipes<'_> {
         Ok([(); 2].map(|()| texts.next().unwrap_or_default()))
     }
 
-    /// Waits until something can be read or written, a moment at most.
+    /// Waits until a pipe is ready, for at most [`STEP_MS`].
     fn wait(&self, is_open: &[bool]) -> io::Result<()> {
         let outputs = self.outputs.iter().zip(is_open).filter(|(_, open)| **open);
         let mut fds: Vec<PollFd<'_>> = outputs
@@ -190,13 +192,13 @@ impl Pipes<'_> {
         passing::repeat(|| Ok(poll(&mut fds, STEP_MS)?)).map(drop)
     }
 
-    /// Writes what fits, and closes standard input after the last of it.
+    /// Writes what fits, and closes standard input after the last byte.
     fn write(&mut self) {
         let Some(stdin) = &mut self.stdin else { return };
         match stdin.write(self.input) {
             Ok(len) => self.input = &self.input[len..],
             Err(err) if passing::is_passing_io(&err) => {}
-            // A program that stops reading says why when it ends.
+            // A program that stops reading explains that when it ends.
             Err(_) => self.input = &[],
         }
         if self.input.is_empty() {
@@ -205,7 +207,7 @@ impl Pipes<'_> {
     }
 }
 
-/// Reads what is there, if anything is. Returns whether there may be more.
+/// Reads what is available. Returns whether there may be more.
 fn read_some(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<bool> {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     passing::repeat(|| Ok(poll(&mut fds, PollTimeout::ZERO)?))?;
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn no_environment_decides_what_runs() {
-        // `sh` is everywhere, and `.` is nowhere.
+        // Every host has `sh`.
         let folders = folders();
         let found = find("sh", &folders).unwrap();
         assert!(found.is_absolute(), "{}", found.display());

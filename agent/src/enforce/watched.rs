@@ -1,4 +1,4 @@
-//! The agent's backend, and what other programs change in it.
+//! The agent's backend, with the changes that other programs make to its rules.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -12,20 +12,20 @@ use super::nft::{Claim, Kernel};
 use crate::kernel::events::{Change, Events};
 use crate::store::State;
 
-/// A backend, with the changes that other programs make to its rules. The agent's.
+/// A backend and its change events.
 pub struct Watched {
     enforcer: Enforcer,
     /// Events of nf_tables; `None` by iptables, which has none.
     listener: Option<Listener>,
-    /// The ruleset that was loaded last by iptables, whose rules cannot be read back as a ruleset.
+    /// Ruleset that was loaded last by iptables, whose rules cannot be read back as a ruleset.
     last: Option<Ruleset>,
 }
 
 /// Listens to changes of nf_tables.
 struct Listener {
     events: Events,
-    /// Whether other programs changed something during the last change, when nobody listened: they may do so all
-    /// the time.
+    /// Whether other programs changed something during the last change, when nobody listened: they
+    /// may do so all the time.
     is_noisy: bool,
 }
 
@@ -42,7 +42,8 @@ pub struct Enforced {
 }
 
 impl Watched {
-    /// Watches a backend. With `owner`, the table is locked from the next change on, where the kernel can do that.
+    /// Watches a backend. With `owner`, the table is locked from the next change on, where the
+    /// kernel can do that.
     ///
     /// # Errors
     /// [`BackendError::Transport`] if the kernel's events cannot be received.
@@ -86,7 +87,8 @@ impl Watched {
         }
     }
 
-    /// Whether the backend is iptables: it has no events, so changes are found by reading the rules.
+    /// Whether the backend is iptables: it has no events, so changes are found by reading the
+    /// rules.
     pub fn is_iptables(&self) -> bool {
         self.enforcer.is_iptables()
     }
@@ -128,7 +130,8 @@ impl Watched {
     /// Makes the backend enforce a ruleset; nothing of ours for `None`.
     ///
     /// # Errors
-    /// [`BackendError`] of the backend. Unless it is [`BackendError::Unknown`], nothing was changed.
+    /// [`BackendError`] of the backend. Unless it is [`BackendError::Unknown`], nothing was
+    /// changed.
     pub fn converge(&mut self, wanted: Option<&Ruleset>) -> Result<Enforced, BackendError> {
         match (&mut self.enforcer, &mut self.listener) {
             (Enforcer::Nft(kernel), Some(listener)) => listener.converge(kernel, wanted),
@@ -157,8 +160,8 @@ impl Listener {
         // Earlier changes of our rules are answered by this one.
         let mut heard = self.events.drain();
         let mut change = || converge::converge(kernel, wanted);
-        // Receiving one's own changes takes long. But where other programs change theirs all the time, something
-        // would be missed each time, and the rules would be read without end.
+        // Receiving one's own changes takes long. But where other programs change theirs all the
+        // time, something would be missed each time, and the rules would be read without end.
         let (converged, during) = match self.is_noisy {
             false => (self.events.deaf(change)?, self.events.drain()),
             true => (change()?, self.events.drain()),

@@ -2,36 +2,36 @@
 
 use peerwall_core::backend::BackendError;
 
-/// Why something did not happen.
+/// Error of a program of iptables or ipset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IptablesError {
-    /// There is no iptables.
+    /// iptables is not installed.
     #[error(
         "there is no iptables-save and iptables-restore here; install iptables, or name its directory with --iptables"
     )]
     Missing,
-    /// A tool failed; nothing was changed.
+    /// The program failed; nothing was changed.
     #[error("{tool}: {}", said.trim())]
     Tool {
-        /// Its name.
+        /// Name of the program.
         tool: String,
-        /// What it said.
+        /// Its error output.
         said: String,
     },
-    /// It could not be run, or not be told what it did.
+    /// The program could not be run, or its result is unknown.
     #[error("cannot run {tool}: {why}")]
     NotRun {
-        /// Its name.
+        /// Name of the program.
         tool: String,
         /// The operating system's error.
         why: String,
     },
-    /// The second family was refused and the first could not be taken back.
+    /// A later step was refused and the earlier ones could not be undone.
     #[error("{refused}; some rules had been changed and could not be changed back: {rollback}")]
     Half {
-        /// What the second family's tool said.
+        /// Why the step was refused.
         refused: Box<IptablesError>,
-        /// What taking back the first came to.
+        /// Why the earlier steps could not be undone.
         rollback: Box<IptablesError>,
     },
 }
@@ -47,7 +47,7 @@ impl From<IptablesError> for BackendError {
     }
 }
 
-/// What was refused, and whether what was there before could be restored.
+/// Combines a refusal with the result of restoring the earlier rules.
 pub(super) fn half(refused: IptablesError, restored: Result<(), IptablesError>) -> IptablesError {
     match restored {
         Ok(()) => refused,

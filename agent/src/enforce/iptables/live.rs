@@ -1,4 +1,4 @@
-//! All rules of iptables, whoever wrote them.
+//! Reads all rules of iptables, for import.
 
 use peerwall_core::import::File;
 use peerwall_core::iptables::observed;
@@ -7,10 +7,11 @@ use peerwall_core::net::addr::Family;
 use super::{IptablesError, base, tool};
 use crate::enforce::tools::{self, run};
 
-/// What iptables, ip6tables and ipset hold now, for importing it.
+/// Reads the loaded rules of iptables, ip6tables and ipset.
 ///
 /// # Errors
-/// If there is no iptables, or both kinds hold rules, so that it cannot be told whose are meant.
+/// [`IptablesError::Missing`] without iptables; [`IptablesError::Tool`] if both iptables-legacy and
+/// iptables-nft have /// rules.
 pub fn live() -> Result<Vec<File>, IptablesError> {
     let mut found: Vec<(&str, Vec<File>)> = Vec::new();
     for suffix in ["-legacy", "-nft", ""] {
@@ -51,7 +52,7 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
         return Err(IptablesError::Missing);
     }
     let (_, mut files) = found.swap_remove(chosen);
-    // An empty table is not even printed; then there is nothing to import of that family.
+    // An empty table is not printed: that family has nothing to import.
     files.retain(|file| file.text.contains("\n*"));
     if let Ok(text) = run("ipset", &["save"], None)
         && !text.is_empty()
@@ -65,14 +66,14 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
     Ok(files)
 }
 
-/// What iptables-legacy has in one table, which is there.
+/// Reads an existing table of iptables-legacy.
 ///
 /// # Errors
-/// [`IptablesError::Tool`] if there is no such iptables.
+/// [`IptablesError::Tool`] if iptables-legacy is not installed.
 pub fn save_legacy(family: Family, table: &str) -> Result<String, IptablesError> {
     let own = tool(base(family), "-legacy", "save");
     match run(&own, &["-t", table], None) {
-        // Where there is only one iptables, it has no suffix.
+        // A single iptables has no suffix.
         Err(IptablesError::Tool { said, .. })
             if tools::is_missing(&said)
                 && run(base(family), &["--version"], None)

@@ -1,8 +1,8 @@
-//! The fallback: the same policy by `iptables-restore` and `ip6tables-restore`, in chains of our own.
+//! The fallback backend: `iptables-restore` and `ip6tables-restore`, in chains of peerwall's own.
 //!
-//! What it cannot promise: the two families change one after the other, nobody can own a chain, and an
-//! accept of ours ends the whole filter table. If the second family is refused, the first is taken
-//! back.
+//! Its limits: the two families change one after the other, a chain cannot have an owner, and an
+//! accept
+//!//! ends the whole filter table. If the second family is refused, the first is restored.
 
 mod error;
 mod live;
@@ -25,19 +25,19 @@ pub use plan::{Change, Seen, Steps, Wanted};
 
 use crate::enforce::tools::{self, run};
 
-/// Seconds to wait for the xtables lock, which every other iptables takes too.
+/// Seconds to wait for the xtables lock, which every iptables takes.
 const LOCK_SECONDS: &str = "10";
 
-/// Which of the two iptables.
+/// One of the two iptables, legacy or nft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Iptables {
-    /// `-legacy`, `-nft`, or nothing where there is only one.
+    /// Suffix of the program names: `-legacy`, `-nft`, or none for a single iptables.
     suffix: &'static str,
-    /// Why this one.
+    /// Why this one was chosen.
     why: String,
-    /// Whether there is ipset, and a kernel that has it.
+    /// Whether the program and the kernel's part of ipset are available.
     has_ipset: bool,
-    /// Whether the kernel has IPv6. Asked once, so that reading and changing cannot differ in it.
+    /// Whether the kernel has IPv6. Read once, so that observing and changing agree.
     has_ipv6: bool,
 }
 
@@ -59,17 +59,17 @@ impl Backend for Iptables {
         Ok(Self::check(self, &plan.steps)?)
     }
 
-    /// Reads back what was changed, and restores what was there before if it differs.
+    /// Reads back the changed rules, and restores the earlier ones if they differ from the plan.
     fn commit(&mut self, plan: &Change, observed: &Seen) -> Result<(), BackendError> {
         Ok(self.commit_verified(plan, observed)?)
     }
 
-    /// What was committed has been read back.
+    /// Does nothing: the commit has read the rules back.
     fn verify(&mut self, _: Option<&Ruleset>) -> Result<(), BackendError> {
         Ok(())
     }
 
-    /// Rules of iptables cannot be read back into a ruleset.
+    /// `None`: rules of iptables cannot be read back as a ruleset.
     fn ruleset(_: &Seen) -> Option<Ruleset> {
         None
     }
@@ -79,29 +79,29 @@ impl Backend for Iptables {
     }
 }
 
-/// Whether the kernel has IPv6 at all.
+/// Whether the kernel has IPv6.
 fn has_ipv6() -> bool {
-    // What cannot be asked is no answer.
+    // An error does not mean that the kernel has no IPv6.
     Path::new("/proc/net/if_inet6").try_exists().unwrap_or(true)
 }
 
 impl Iptables {
-    /// Takes the iptables that has our chains, else the one that holds the host's rules, else the
-    /// one that `iptables` is.
+    /// Chooses the iptables with peerwall's chains, else the one with the host's rules, else the
+    /// default `iptables`.
     ///
     /// # Errors
-    /// [`IptablesError::Missing`] if there is none.
+    /// [`IptablesError::Missing`] if iptables is not installed.
     pub fn choose() -> Result<Self, IptablesError> {
         let mut found: Vec<(usize, usize, &'static str)> = Vec::new();
         for suffix in ["-nft", "-legacy", ""] {
-            // Where the two have names of their own, the plain name is one of them once more.
+            // If both have suffixed names, the plain name is one of them.
             if suffix.is_empty() && !found.is_empty() {
                 continue;
             }
-            // Of all tables: who has its NAT in one of them has its filter there too.
+            // All tables count: a program that has its NAT there has its filter there too.
             let save = tool("iptables", suffix, "save");
             let saved = run(&save, &[], None);
-            // The other one would be taken in its place, though this one may have our chains.
+            // Otherwise the other one would be chosen, though this one may have peerwall's chains.
             if let Err(err @ IptablesError::NotRun { .. }) = saved {
                 return Err(err);
             }
@@ -139,7 +139,7 @@ impl Iptables {
         })
     }
 
-    /// Its name, and why it was taken.
+    /// Returns its name and why it was chosen.
     pub fn describe(&self) -> String {
         let sets = if self.has_ipset {
             "with ipset"
@@ -149,15 +149,15 @@ impl Iptables {
         format!("iptables{} ({}; {sets})", self.suffix, self.why)
     }
 
-    /// From how many addresses on to use ipsets; `None` if there are none to be had.
+    /// Minimum number of addresses for an ipset; `None` if ipset is not available.
     pub fn ipset_from(&self) -> Option<usize> {
         self.has_ipset.then_some(script::IPSET_FROM)
     }
 
-    /// Reads what there is of ours.
+    /// Reads peerwall's chains and sets.
     ///
     /// # Errors
-    /// [`IptablesError::Tool`] if it cannot be told.
+    /// [`IptablesError::Tool`] if they cannot be read.
     pub fn observe(&self) -> Result<Seen, IptablesError> {
         Ok(Seen {
             v4: self.observe_family(Family::V4)?,
@@ -192,8 +192,8 @@ impl Iptables {
         })
     }
 
-    /// Asks the tools whether they would take it. Rules that use ipsets which are not there yet
-    /// cannot be asked about.
+    /// Asks the programs whether they would accept the steps. Rules with ipsets that do not exist
+    /// yet cannot be checked.
     ///
     /// # Errors
     /// [`IptablesError::Tool`] if not.
@@ -225,10 +225,12 @@ impl Iptables {
         Err(self.restore_all(seen, refused))
     }
 
-    /// Does it, one family after the other; takes the first back if the second is refused.
+    /// Carries out the steps, one family after the other; restores the first if the second is
+    /// refused.
     ///
     /// # Errors
-    /// [`IptablesError::Half`], or another one with nothing changed.
+    /// [`IptablesError::Half`] if some rules stay changed; with any other error nothing was
+    /// changed.
     fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
         if let Some(text) = &steps.sets {
             ipset_restore(text)?;
@@ -244,9 +246,9 @@ impl Iptables {
         Err(half(refused, self.restore_sets(&seen.sets)))
     }
 
-    /// Brings back everything that was there before, after something was refused.
+    /// Restores the earlier rules and sets after a refusal.
     fn restore_all(&self, before: &Seen, refused: IptablesError) -> IptablesError {
-        // Old rules need their sets, and new sets can go when no rule uses them.
+        // The old rules need their sets; new sets can be destroyed once no rule uses them.
         let sets = ipset_from(&before.sets, self.observe_sets());
         let refused = half(refused, sets);
         let refused = match self.has_ipv6 {
@@ -257,7 +259,7 @@ impl Iptables {
         half(refused, self.restore_sets(&before.sets))
     }
 
-    /// The old rules are there; they get their old sets back, and the new ones go.
+    /// Restores the old sets for the old rules, and destroys the new ones.
     fn restore_sets(&self, before: &IpSets) -> Result<(), IptablesError> {
         let now = self.observe_sets()?;
         for text in [ipset::restore(before, &now), ipset::destroy(before, &now)] {
@@ -285,8 +287,8 @@ impl Iptables {
         Err(self.refused(Family::V4, &seen.v4, refused))
     }
 
-    /// The tables of a family change one after the other, and so do the families: what was changed before
-    /// something was refused is taken back.
+    /// Changes the tables of each family, and the families, one after the other. Restores the
+    /// earlier ones after a refusal.
     fn refused(&self, family: Family, before: &Saved, refused: IptablesError) -> IptablesError {
         half(refused, self.take_back(family, before))
     }
@@ -308,7 +310,7 @@ impl Iptables {
     }
 }
 
-/// Fills sets as they were before.
+/// Restores the elements of sets.
 fn ipset_from(before: &IpSets, now: Result<IpSets, IptablesError>) -> Result<(), IptablesError> {
     let text = ipset::restore(before, &now?);
     text.map_or(Ok(()), |text| ipset_restore(&text))
@@ -318,7 +320,7 @@ fn ipset_restore(text: &str) -> Result<(), IptablesError> {
     run("ipset", &["restore"], Some(text)).map(drop)
 }
 
-/// The one with our rules; else with more rules of others; else what `iptables` is.
+/// Selects the one with peerwall's rules, else with more foreign rules, else the default.
 fn prefer(found: &[(usize, usize, &'static str)]) -> (usize, usize, &'static str) {
     let default = match run("iptables", &["--version"], None) {
         Ok(version) if version.contains("legacy") => "-legacy",

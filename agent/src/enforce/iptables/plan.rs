@@ -1,4 +1,4 @@
-//! What iptables has, what it is to have, and the steps in between.
+//! Observed and wanted rules of iptables, and the steps between them.
 
 use peerwall_core::backend::Plan;
 use peerwall_core::iptables::diff;
@@ -8,33 +8,33 @@ use peerwall_core::iptables::script::{self, Script, Unsupported};
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
 
-/// What there is of ours, by family.
+/// peerwall's chains and sets as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// In iptables.
+    /// Chains of iptables.
     pub v4: Saved,
-    /// In ip6tables; nothing where the kernel has no IPv6.
+    /// Chains of ip6tables; empty if the kernel has no IPv6.
     pub v6: Saved,
-    /// In ipset.
+    /// Sets of ipset.
     pub sets: IpSets,
 }
 
-/// What is wanted, by family.
+/// peerwall's chains and sets as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// In iptables.
+    /// Chains of iptables.
     pub v4: Script,
-    /// In ip6tables.
+    /// Chains of ip6tables.
     pub v6: Script,
-    /// In ipset.
+    /// Sets of ipset.
     pub sets: IpSets,
 }
 
 impl Wanted {
-    /// A ruleset in the words of iptables, with ipsets where there is ipset.
+    /// Writes a ruleset as rules of iptables, with ipsets if ipset is available.
     ///
     /// # Errors
-    /// Every rule that iptables cannot say, of either family.
+    /// Every rule that iptables cannot express, of either family.
     pub fn new(ruleset: &Ruleset, ipset_from: Option<usize>) -> Result<Self, Vec<Unsupported>> {
         Ok(Self {
             v4: script::script(ruleset, Family::V4, ipset_from)?,
@@ -44,21 +44,21 @@ impl Wanted {
     }
 }
 
-/// What it takes: input for the restore of each family, or nothing.
+/// Steps of a change, as input for the programs; `None` where nothing changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// For iptables-restore.
+    /// Input of iptables-restore.
     pub v4: Option<String>,
-    /// For ip6tables-restore.
+    /// Input of ip6tables-restore.
     pub v6: Option<String>,
-    /// For ipset restore, before the rules that use them.
+    /// Input of `ipset restore`, before the rules that use the sets.
     pub sets: Option<String>,
-    /// For ipset restore, when no rule uses them any more.
+    /// Input of `ipset restore`, once no rule uses the sets.
     pub stale_sets: Option<String>,
 }
 
 impl Steps {
-    /// Steps from `seen` to `wanted`, or to nothing of ours.
+    /// Plans the steps from `seen` to `wanted`; `None` removes everything of peerwall's.
     pub fn new(wanted: Option<&Wanted>, seen: &Seen) -> Self {
         Self {
             v4: diff::restore(wanted.map(|w| &w.v4), &seen.v4),
@@ -71,7 +71,7 @@ impl Steps {
         }
     }
 
-    /// The inputs that there are, each with the program that it is for, in order.
+    /// Returns the inputs with their programs, in order.
     pub fn inputs(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
             ("ipset restore", &self.sets),
@@ -83,23 +83,23 @@ impl Steps {
         all.into_iter().filter_map(input)
     }
 
-    /// Whether there is nothing to do.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none() && self.sets.is_none() && self.stale_sets.is_none()
     }
 }
 
-/// A ruleset in the words of iptables, and the steps to it.
+/// A plan of the iptables backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// `None` for nothing of ours.
+    /// Rules that are wanted; `None` to remove everything of peerwall's.
     pub(super) wanted: Option<Wanted>,
     /// The steps.
     pub steps: Steps,
 }
 
 impl Change {
-    /// The steps from `seen` to `wanted`, or to nothing of ours.
+    /// Plans the change from `seen` to `wanted`; `None` removes everything of peerwall's.
     pub fn new(wanted: Option<Wanted>, seen: &Seen) -> Self {
         Self {
             steps: Steps::new(wanted.as_ref(), seen),

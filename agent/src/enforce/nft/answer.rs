@@ -1,4 +1,4 @@
-//! What the kernel's answers mean.
+//! Turns the kernel's answers into errors.
 
 use peerwall_core::backend::{BackendError, RefusedStep};
 use peerwall_core::nft::kconfig;
@@ -10,7 +10,7 @@ use peerwall_proto::nf_tables::batch::EncodedBatch;
 
 use crate::kernel::netlink::{NetlinkError, describe};
 
-/// What the acks of a batch say.
+/// Result of a batch, from its acknowledgements.
 pub(super) fn outcome(
     plan: &Plan,
     sent: &EncodedBatch<OpIndex>,
@@ -21,7 +21,7 @@ pub(super) fn outcome(
         return Err(BackendError::Stale);
     }
     if errors.is_empty() {
-        // No error and no ack is not success.
+        // A missing acknowledgement is not success.
         return match acks.iter().any(|ack| ack.seq == sent.acked_seq) {
             true => Ok(()),
             false => Err(BackendError::Unknown("the kernel did not answer".into())),
@@ -53,7 +53,7 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep 
         || "the change as a whole".to_owned(),
         |op| render::op(&plan.ops[op]),
     );
-    // A table is refused for its flags, or its owner, never for what the kernel does not know.
+    // A table is refused for its flags or its owner, never for an unknown feature.
     let of_table = op.is_some_and(|op| is_about_table(&plan.ops[op]));
     let is_lack = op.is_some() && !of_table && is_lacking(ack.errno);
     let lacking = op
@@ -76,12 +76,12 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep 
     }
 }
 
-/// What is answered to an expression or a kind of set that the kernel does not know.
+/// Errors for an expression or a kind of set that the kernel does not know.
 fn is_lacking(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::EOPNOTSUPP)
 }
 
-/// An error of the first thing that is asked of it: the kernel may have no netfilter netlink
+/// Error of the first request. The kernel may have no netfilter netlink
 /// (EPROTONOSUPPORT), or no nf_tables behind it (EINVAL, by `nfnetlink_rcv_msg()`).
 pub(super) fn missing(err: &NetlinkError) -> BackendError {
     match err.errno() {

@@ -1,4 +1,4 @@
-//! The backend that is the kernel: nf_tables by netlink.
+//! The nf_tables backend, over netlink.
 
 mod answer;
 mod read;
@@ -22,46 +22,46 @@ use answer::{missing, outcome, protocol, transport};
 use read::{Depth, request};
 use watcher::Watcher;
 
-/// A change is sent again so often when others came between without changing our table.
+/// Maximum number of sends of a batch while other tables change.
 const COMMIT_TRIES: u32 = 64;
 
-/// nf_tables of the network namespace that the calling thread is in.
+/// nf_tables of the calling thread's network namespace.
 pub struct Kernel {
     socket: Socket,
-    /// What the table was like when it was last observed.
+    /// Ownership of the table when it was last observed; `None` without a table.
     hold: Option<Ownership>,
-    /// Whether tables can have an owner and outlive him; `None` until it was tried.
+    /// Whether the kernel has owned tables that persist without their owner; `None` until tried.
     ownership: Option<bool>,
-    /// Whether elements are remembered, so that they need not be read while nothing changes.
+    /// Whether elements are cached, so that they are not read again while nothing changes.
     remembers: bool,
-    /// The generation that the table was last read in, if nothing was committed since.
+    /// Generation in which the table was last read; `None` after a commit.
     read_at: Option<u32>,
-    /// The generation that the last commit made.
+    /// Generation that the last commit created.
     committed: Option<u32>,
-    /// Whether others change their tables so often that there is no moment in between.
+    /// Whether other programs change their tables without a pause.
     is_contended: bool,
-    /// While that is so, and the table is not ours alone: since it was read last.
+    /// Watches transactions since the last read, while `is_contended` and the table has no owner.
     watcher: Option<Watcher>,
-    /// What sets held in some generation.
+    /// Elements of sets in a generation.
     known: Option<(u32, BTreeMap<String, Set>)>,
-    /// Whether plans make this socket the table's owner.
+    /// Whether plans make this socket the owner of the table.
     claim: Claim,
 }
 
 /// Whether this process wants to own the table from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// The table is owned by the kernel's socket afterwards, where the kernel can do that.
+    /// The socket owns the table after the next change, if the kernel supports that.
     Own,
-    /// Nothing is sent if the rules are as they should be.
+    /// Ownership stays as it is.
     Leave,
 }
 
 impl Kernel {
-    /// Opens a socket; the table is owned, if at all, by this socket.
+    /// Opens a socket, the owner of the table if it has one.
     ///
     /// # Errors
-    /// [`BackendError::Transport`] if there is none to be had.
+    /// [`BackendError::Transport`] if the socket cannot be opened.
     pub fn open() -> Result<Self, BackendError> {
         Ok(Self {
             socket: Socket::open().map_err(|err| missing(&err))?,
@@ -77,31 +77,32 @@ impl Kernel {
         })
     }
 
-    /// Never owns the table from now on, as on kernels without owners: any root process can change it.
+    /// Never owns the table from now on, as on kernels without owners: any root process can change
+    /// it.
     pub fn never_own(&mut self) {
         self.ownership = Some(false);
     }
 
-    /// Whether to own the table from the next change on, where the kernel can do that.
+    /// Sets whether to own the table from the next change on, if the kernel supports that.
     pub fn claim_table(&mut self, claim: Claim) {
         self.claim = claim;
     }
 
-    /// Whether tables can have an owner, as far as it was tried.
+    /// Whether the kernel has owned tables; `None` until tried.
     pub fn can_hold(&self) -> Option<bool> {
         self.ownership
     }
 
-    /// Remembers what sets hold from now on. Reading a hundred thousand elements takes the kernel some
-    /// fifty milliseconds; as long as its generation is the one that was made here, nobody changed any.
+    /// Caches elements of sets from now on. Reading 100,000 elements takes the kernel some 50 ms;
+    /// while its generation is the one that this socket created, no element has changed.
     pub fn remember(&mut self) {
         self.remembers = true;
     }
 
-    /// The kernel's generation of rules now.
+    /// Returns the kernel's ruleset generation.
     ///
     /// # Errors
-    /// [`BackendError`] if it cannot be told.
+    /// [`BackendError`] if the kernel cannot be read.
     pub fn generation(&mut self) -> Result<u32, BackendError> {
         let request = Message::request(message_type(msg::NFT_MSG_GETGEN), 0, 0);
         let answer = self.socket.get(request).map_err(|err| missing(&err))?;
@@ -111,7 +112,7 @@ impl Kernel {
             .ok_or_else(|| BackendError::Protocol("a generation without a number".into()))
     }
 
-    /// Whether our table is there.
+    /// Whether peerwall's table exists.
     ///
     /// # Errors
     /// [`BackendError`] if that cannot be read.
@@ -127,8 +128,8 @@ impl Kernel {
         }
     }
 
-    /// The flags to make or claim the table with. What is there without `persist` cannot be claimed
-    /// (`nf_tables_updtable()`), only made anew.
+    /// Returns the flags to create or claim the table with. A table without `persist` cannot be
+    /// claimed (`nf_tables_updtable()`), only recreated.
     fn table_flags(&self, plan: &Plan) -> u32 {
         let fresh = plan.ops.contains(&Op::DeleteTable) || self.hold.is_none();
         let claimable = self.hold.is_some_and(|hold| hold.persist);
@@ -138,7 +139,7 @@ impl Kernel {
         }
     }
 
-    /// Sends a plan, with an owner for the table if the kernel knows that.
+    /// Sends a plan, with an owner for the table if the kernel supports that.
     fn send(
         &mut self,
         plan: &Plan,
@@ -153,8 +154,8 @@ impl Kernel {
             }
             return sent;
         };
-        // A kernel before 6.9 knows no `persist`, one before 5.12 no `owner`: it refuses the table.
-        // Without `persist` an owner's death would take the table along, so neither is used then.
+        // Kernels before 6.9 have no `persist`, before 5.12 no `owner`: they refuse the table.
+        // Without `persist` the table would be deleted with its owner, so neither is used then.
         let about_flags = flags != 0
             && self.ownership.is_none()
             && refusals.iter().any(|refusal| {
@@ -194,7 +195,8 @@ impl Kernel {
         );
         for _ in 0..COMMIT_TRIES {
             let sent = self.send_once(plan, &encoded);
-            // What was planned before the last reading, or before another change of our own, stays stale.
+            // A plan from before the last read, or before another commit of this socket, stays
+            // stale.
             let is_stale = matches!(sent, Err(BackendError::Stale)) && self.read_at == generation;
             let Some(next) = is_stale.then(|| self.unchanged_at()).transpose()?.flatten() else {
                 return sent;
@@ -209,7 +211,7 @@ impl Kernel {
         plan: &Plan,
         encoded: &EncodedBatch<OpIndex>,
     ) -> Result<(), BackendError> {
-        // Whatever was not read of an earlier answer is not an answer to this.
+        // Discard the rest of an earlier answer.
         let _ = self.socket.drain_acks();
         self.socket
             .send(&encoded.bytes)
@@ -220,8 +222,8 @@ impl Kernel {
         }
     }
 
-    /// A generation in which our table is still as it was read last; 0, which is any, if nobody else can change
-    /// it. `None` if that is not known.
+    /// Returns a generation in which the table is still as it was read last; 0, which matches any,
+    /// if this socket owns the table. `None` if that is unknown.
     fn unchanged_at(&mut self) -> Result<Option<u32>, BackendError> {
         self.is_contended = true;
         if self.owns_table() {
@@ -232,15 +234,15 @@ impl Kernel {
         Ok(watcher.and_then(|watcher| watcher.is_untouched(generation).then_some(generation)))
     }
 
-    /// The plan to a ruleset, with what it takes to own the table or to leave it.
+    /// Plans a ruleset, and the ownership of the table.
     fn plan_to_claim(&self, wanted: &Ruleset, seen: &Observed) -> Plan {
         let plan = plan::plan(wanted, seen);
         let Some(table) = seen.table.as_ref() else {
             return plan;
         };
         if self.claim == Claim::Leave {
-            // What was made to be owned stays so, and can only be claimed; who does not want that makes it
-            // anew.
+            // A table that was created with an owner can only be claimed; without one it has to be
+            // recreated.
             let ownerless = self.ownership == Some(false) && table.hold.persist;
             return match ownerless && !plan.is_empty() && plan.rebuild.is_none() {
                 true => plan::anew(
@@ -251,15 +253,15 @@ impl Kernel {
                 false => plan,
             };
         }
-        // It is ours already; were it another's, the commit would be refused.
+        // This socket owns it; if another one did, the commit would be refused.
         if table.hold.owner.is_some() && self.ownership == Some(true) {
             return plan;
         }
         match (table.hold.persist, plan.is_empty()) {
-            // An orphan is claimed by adding it again.
+            // An orphaned table is claimed by adding it again.
             (true, true) => Plan::claim(),
             (true, false) => plan,
-            // What was made without `persist`, by nft say, can only be made anew to be owned.
+            // A table without `persist`, for example from nft, has to be recreated to be owned.
             (false, _) if plan.rebuild.is_none() && self.ownership != Some(false) => plan::anew(
                 wanted,
                 table,
@@ -269,7 +271,8 @@ impl Kernel {
         }
     }
 
-    /// Whether this socket owns the table, as it was when it was read last: nobody else can change it since.
+    /// Whether this socket owns the table as it was last read, so that no other program can have
+    /// changed it since.
     pub fn owns_table(&self) -> bool {
         self.is_owned(self.hold)
     }
@@ -279,8 +282,8 @@ impl Kernel {
         owner.is_some_and(|owner| owner == self.socket.port())
     }
 
-    /// Has nobody else change the table from now on, without changing it: where others come between all the time,
-    /// that is what is sure to end. An empty table has no effect.
+    /// Claims the table without changing its rules, so that other programs cannot make the next
+    /// commit stale for ever. An empty table has no effect.
     fn claim_now(&mut self) -> Result<(), BackendError> {
         let claimable = self.hold.is_none_or(|hold| hold.persist);
         if !claimable || self.ownership == Some(false) || self.owns_table() {
@@ -291,11 +294,11 @@ impl Kernel {
         self.send(&Plan::claim(), None, true)
     }
 
-    /// After a change that was stale: the next attempt is going to be another way.
+    /// Prepares another way for the next attempt after a stale commit.
     fn come_closer(&mut self) -> Result<(), BackendError> {
         let was_watched = self.watcher.is_some();
         self.is_contended = true;
-        // A table that is there is claimed at once; one that is not only when nothing else helps.
+        // An existing table is claimed at once; a missing one only as the last resort.
         match self.hold.is_some() || was_watched {
             true => self.claim_now(),
             false => Ok(()),
@@ -303,7 +306,7 @@ impl Kernel {
     }
 }
 
-/// Whether an error says that the kernel lacks nf_tables, or a part of it that the plan needs.
+/// Whether an error means that the kernel lacks nf_tables, or a part of it that the plan needs.
 /// Nothing was changed then.
 pub fn lacks(err: &BackendError) -> bool {
     match err {
@@ -364,8 +367,8 @@ impl Backend for Kernel {
         Ok(())
     }
 
-    /// Elements are counted, not read, where the kernel counts them: what it acked in one
-    /// transaction it has whole.
+    /// Counts elements instead of reading them where the kernel counts them: a transaction that it
+    /// acknowledged is complete.
     fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
         let Some(wanted) = wanted else {
             return Ok(());
@@ -404,7 +407,7 @@ impl Backend for Kernel {
     }
 }
 
-/// What the kernel can count for a set.
+/// Counts that the kernel may report for a set.
 ///
 /// An interval is two elements, unless it reaches the end of the key space. Since 6.16, which is
 /// when counts came to be, intervals are counted as half of that, rounded down

@@ -1,4 +1,4 @@
-//! Reads our table, also while others change theirs.
+//! Reads peerwall's table while other programs may change theirs.
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::lift::{self, Dump, Point};
@@ -17,32 +17,32 @@ use super::answer::{protocol, transport};
 use super::watcher::Watcher;
 use crate::kernel::netlink::{Disturbance, NetlinkError};
 
-/// So often a moment is hoped for in which nobody changes any rules.
+/// Attempts to read within one generation.
 const QUIET_TRIES: u32 = 2;
-/// So often the table is read while others change it.
+/// Attempts to read while other programs change this table.
 const WATCHED_TRIES: u32 = 20;
-/// A list of everybody's chains is short, and asked for again so often when it was disturbed.
+/// Attempts to list the chains of all tables when the dump was interrupted.
 const SHORT_LIST_TRIES: u32 = 50;
 
 /// How much of the table to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
     Everything,
-    /// All but the elements of sets, of which the kernel's count is enough.
+    /// Everything but elements of sets, which the kernel counts.
     NoElements,
 }
 
-/// What to do about lists that are disturbed by transactions of others.
+/// How to treat dumps that other transactions interrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
-    /// Whatever passes, the reading is no good.
+    /// Any transaction makes the read invalid.
     Quiet,
-    /// Only changes of our table matter, and those are known otherwise.
+    /// Only changes of peerwall's table matter, and those are detected separately.
     Watched,
 }
 
 impl Care {
-    /// For lists that the kernel cuts from those of all tables.
+    /// Mode for dumps that the kernel filters from all tables.
     fn of_all_tables(self) -> Disturbance {
         match self {
             Self::Quiet => Disturbance::Again(1),
@@ -50,7 +50,7 @@ impl Care {
         }
     }
 
-    /// For lists that are of our table alone.
+    /// Mode for dumps of one table.
     fn of_our_table(self) -> Disturbance {
         match self {
             Self::Quiet => Disturbance::Again(1),
@@ -59,11 +59,11 @@ impl Care {
     }
 }
 
-/// Numbers of elements by set, as the kernel counts them.
+/// Number of elements of each set, as counted by the kernel.
 pub(super) type Counts = std::collections::BTreeMap<String, u32>;
 
 impl Kernel {
-    /// The table with elements as they are remembered; `None` if they may be others.
+    /// Returns the table with cached elements; `None` if they may have changed.
     pub(super) fn recall(&mut self) -> Result<Option<Observed>, BackendError> {
         let Some((generation, sets)) = self.known.take() else {
             return Ok(None);
@@ -90,9 +90,9 @@ impl Kernel {
         Ok(Some(observed))
     }
 
-    /// Reads the table. In a quiet moment, no generation passes meanwhile. If others change their tables all the
-    /// time, there is none, and all that counts is that nobody changed ours: because it is owned by this socket, or
-    /// because no transaction in between was about it.
+    /// Reads the table. Normally the generation does not change meanwhile. If other programs change
+    /// their tables without a pause, it is enough that this table did not change: this socket owns
+    /// it, or no transaction in between was about it.
     pub(super) fn read(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
         if self.owns_table()
             && let Ok((table, counts)) = self.read_table(depth, Care::Watched)
@@ -105,7 +105,7 @@ impl Kernel {
         for _ in 0..quiet {
             let before = self.generation()?;
             let found = self.read_table(depth, Care::Quiet);
-            // What fails because things changed under our hands is tried again.
+            // An error may come from a concurrent change: try again.
             if self.generation()? == before {
                 return Ok(self.observed(before, found?));
             }
@@ -155,7 +155,7 @@ impl Kernel {
         };
         let answer = match self.socket.get(request(msg::NFT_MSG_GETTABLE, 0, &wanted)) {
             Ok(answer) => answer,
-            // A listing error is not an empty table; this one is.
+            // Other listing errors do not mean an empty table.
             Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENOENT => {
                 return Ok((None, Counts::new()));
             }
@@ -191,9 +191,9 @@ impl Kernel {
             table: Some(TABLE.into()),
             ..Object::default()
         };
-        // The kernel has no filter for chains; those of other inet tables are skipped below.
-        // Objects have one, but are counted across tables (`nf_tables_dump_obj()`), so that a change of another
-        // table between two parts of the list can hide one of ours.
+        // The kernel does not filter chains by table; those of other inet tables are skipped below.
+        // It filters objects, but counts them across tables (`nf_tables_dump_obj()`), so that a
+        // change of another table between two parts of the dump can hide one of this table's.
         let (all, ours) = (care.of_all_tables(), care.of_our_table());
         for (request, care) in [
             (
@@ -222,7 +222,7 @@ impl Kernel {
         counts: &Counts,
         care: Care,
     ) -> Result<(), BackendError> {
-        // A count of 0 is no proof for intervals, see `expected_counts`.
+        // A count of 0 proves nothing for intervals, see `expected_counts`.
         let has_elements = |set: &&nft::Set| {
             let interval = set.flags.unwrap_or(0) & nft::NFT_SET_INTERVAL != 0;
             let count = set.name.as_ref().and_then(|name| counts.get(name));
@@ -274,7 +274,7 @@ pub(super) fn request(kind: u16, flags: u16, object: &impl Attributes) -> Messag
     }
 }
 
-/// Puts a dumped object where it belongs, if it is in our table.
+/// Adds a dumped object to the table if it belongs there.
 fn sort_in(found: Event, dump: &mut Dump) {
     let ours = |table: &Option<String>| table.as_deref() == Some(TABLE);
     match found {

@@ -1,4 +1,4 @@
-//! Follows the transactions of everybody, to know that none of them is about our table.
+//! Watches all transactions, to know whether one is about peerwall's table.
 
 use std::os::fd::AsFd as _;
 
@@ -10,20 +10,20 @@ use peerwall_proto::nf_tables::event::{self, Event};
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 
-/// The end of a transaction is told of so soon, in milliseconds, after its generation can be read.
+/// Maximum delay between a readable generation and the event of its transaction, in milliseconds.
 const END_WAIT_MS: u16 = 500;
 
-/// A socket in the kernel's group of changes.
+/// Socket in the nf_tables multicast group.
 pub(super) struct Watcher {
     socket: Socket,
-    /// The last generation of which all is known.
+    /// Last generation whose events were received.
     reached: u32,
-    /// Whether our table was changed since the beginning, or that is not known.
+    /// Whether peerwall's table was changed since the start, or events were lost.
     is_touched: bool,
 }
 
 impl Watcher {
-    /// Listens from now on.
+    /// Joins the group.
     pub(super) fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open()?;
         socket.listen(true)?;
@@ -34,16 +34,19 @@ impl Watcher {
         })
     }
 
-    /// Begins to watch; `generation` was read after it was opened, and before what is watched.
+    /// Starts to watch. `generation` was read after the socket was opened, and before the table was
+    /// read.
     pub(super) fn begin(&mut self, generation: u32) {
         while let Ok(Some(_)) | Err(NetlinkError::Lost) = self.socket.receive(false) {}
         self.reached = generation;
         self.is_touched = false;
     }
 
-    /// Whether nobody has changed our table from the beginning to this generation, which the kernel has reached.
+    /// Whether peerwall's table did not change from the start to this generation, which the kernel
+    /// has reached.
     ///
-    /// A generation can be read before its transaction is told of (`nf_tables_commit()`), so its end is waited for.
+    /// A generation can be read before the event of its transaction (`nf_tables_commit()`), so this
+    /// waits for the event.
     pub(super) fn is_untouched(&mut self, generation: u32) -> bool {
         while !self.is_touched && !self.has_reached(generation) {
             self.is_touched = match self.receive() {
@@ -57,15 +60,15 @@ impl Watcher {
         !self.is_touched
     }
 
-    /// Generations wrap around.
+    /// Compares generations, which wrap around.
     fn has_reached(&self, generation: u32) -> bool {
         self.reached.wrapping_sub(generation) < u32::MAX / 2
     }
 
-    /// Whether what is told next is about our table.
+    /// Reads the next events.
     fn receive(&mut self) -> Result<bool, NetlinkError> {
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // Interrupted or not: what counts is what is there then.
+        // A signal changes nothing: read what is available.
         let _ = poll(&mut fds, PollTimeout::from(END_WAIT_MS));
         let bytes = self.socket.receive(false)?.ok_or(NetlinkError::Lost)?;
         let mut is_ours = false;
