@@ -1,19 +1,21 @@
-//! The first load: connections that are open before there are rules of ours.
+//! The first load: keeps connections that this host opened before peerwall's rules were loaded.
 //!
-//! Where nothing tracked connections before, the kernel takes the next packet of a connection for its first. On a
-//! connection that this host opened and on which the other side speaks next (a watch, a notification, a database
-//! session), that packet comes from a stranger, and is dropped or rejected. So conntrack is told of the
-//! connections that this host has opened. Those that others opened are not: the policy judges them.
+//! If connections were not tracked before, the kernel treats the next packet of a connection as its
+//! first. On a
+//!//! connection that this host opened and on which the peer sends next (a watch, a notification, a database session),
+//!//! that packet looks like a new inbound connection, and is dropped or rejected. So the connections that this host
+//!//! opened are added to conntrack. Inbound ones are not: the policy decides about them.
 
 use crate::connections::Connections;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::sockets::{Opened, Sockets};
 
-/// Creates the conntrack entries of connections that this host opened and that have none; how many. To be
-/// called before rules are loaded where there are none, and again afterwards, for those opened meanwhile.
+/// Creates the missing conntrack entries of connections that this host opened. Returns their
+/// number. Called before the first load, and again after it for connections that were opened
+/// meanwhile.
 ///
 /// # Errors
-/// If the kernel refuses one; others may have been created.
+/// [`NetlinkError`] if the kernel refuses one; others may have been created.
 pub fn introduce(connections: &mut Connections) -> Result<usize, NetlinkError> {
     let sockets = Sockets::list();
     if let Some(why) = &sockets.trouble {
@@ -29,7 +31,7 @@ pub fn introduce(connections: &mut Connections) -> Result<usize, NetlinkError> {
     Ok(created)
 }
 
-/// The same without an error: a firewall is loaded even if it cuts a connection.
+/// Like [`introduce`], but only logs an error: the rules are loaded even if that ends a connection.
 pub fn introduce_or_say(connections: &mut Connections) {
     match introduce(connections) {
         Ok(0) => {}

@@ -1,4 +1,4 @@
-//! What happens to open connections around the load of a ruleset, without an agent.
+//! Treats open connections around the load of a ruleset, without an agent.
 
 use peerwall_core::ruleset::Ruleset;
 use serde_json::Value;
@@ -11,26 +11,26 @@ use crate::host::caller::Caller;
 use crate::kernel::netlink::NetlinkError;
 use crate::policy_file::Ready;
 
-/// A load that is under way.
+/// A load in progress.
 pub struct Loading {
-    /// Whether nothing of ours was loaded before.
+    /// Whether none of peerwall's rules were loaded before.
     is_first: bool,
-    /// What was loaded before, as far as it is known.
+    /// Ruleset that was loaded before, if known.
     old: Option<Ruleset>,
     connections: Result<Connections, NetlinkError>,
 }
 
-/// What is said about open connections.
+/// Report about open connections.
 #[derive(Default)]
 pub struct Told {
-    /// For people.
+    /// Report as text.
     pub text: String,
-    /// For machines.
+    /// Report as JSON.
     pub json: Value,
 }
 
 impl Loading {
-    /// Before rules are changed.
+    /// Starts before the rules are changed.
     pub fn new(is_first: bool, old: Option<Ruleset>) -> Self {
         let mut loading = Self {
             is_first,
@@ -41,25 +41,25 @@ impl Loading {
         loading
     }
 
-    /// What was loaded before, if it was seen; nothing keeps what is known already.
+    /// Sets the ruleset that was loaded before, unless it is already known.
     pub fn was(&mut self, old: Option<Ruleset>) {
         if self.old.is_none() {
             self.old = old;
         }
     }
 
-    /// At the first load, once before and once after it: connections may be opened in between.
+    /// Keeps this host's own connections at the first load; called before and after it.
     fn introduce(&mut self) {
         if let (true, Ok(connections)) = (self.is_first, &mut self.connections) {
             first::introduce_or_say(connections);
         }
     }
 
-    /// After an apply: ends what is to end, and says what ended and what did not.
+    /// Ends connections after an apply, and reports them.
     pub fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
         self.introduce();
         if wish.confirm.is_some() {
-            // A trial ends nothing until it is confirmed.
+            // A trial ends no connection before it is confirmed.
             return Told::default();
         }
         let caller = Caller::here();
@@ -93,7 +93,7 @@ impl Loading {
         }
     }
 
-    /// After going back, or booting.
+    /// Ends connections after a rollback or a boot.
     pub fn go_back(mut self, new: &Ruleset, cut: bool) {
         self.introduce();
         let old = self.old.take();

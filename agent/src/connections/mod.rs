@@ -1,11 +1,13 @@
-//! Open connections: which of them a policy refuses, and the end of those that are to end.
+//! Open connections: finds those that a policy refuses, and ends them.
 //!
-//! Two sources: conntrack entries (ctnetlink), and sockets of this host that have no entry, because nothing
-//! tracked connections when they were opened, or the entry has expired. Connections through this host without an
-//! entry cannot be seen.
+//! They come from two sources: conntrack entries (ctnetlink), and sockets of this host without an
+//! entry, because
+//!//! connections were not tracked when they were opened, or the entry has expired. Forwarded connections without an
+//!//! entry are invisible.
 //!
-//! There may be hundreds of thousands. Each is judged while it is read; only those that are to end are kept, at
-//! most [`CHUNK`] at once, and the table is read again until none is left.
+//! There may be hundreds of thousands. Each is judged while it is read; only those to end are kept,
+//! at most [`CHUNK`]
+//!//! at a time, and the table is read again until none is left.
 
 pub mod first;
 pub mod loading;
@@ -29,27 +31,27 @@ use crate::kernel::sockets::Sockets;
 use survey::{Doomed, Keep};
 pub use survey::{known, place};
 
-/// So many connections are kept at most to be ended, before the table is read again.
+/// Maximum number of connections that are ended before the table is read again.
 pub const CHUNK: usize = 1 << 16;
-/// The table is read so often at most.
+/// Maximum number of reads of the table.
 const PASSES_MAX: u32 = 100;
-/// So many kinds of connections are told apart at most.
+/// Maximum number of groups of connections.
 const KINDS_MAX: usize = 1000;
 
-/// Which of the connections that a policy refuses end.
+/// Selects which of the refused connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which<'a> {
     /// None.
     None,
-    /// Those that the old policy admitted.
+    /// Those that the previous policy admitted.
     Revoked,
     /// All.
     All,
-    /// All but these.
+    /// All except these.
     Younger(&'a Older),
 }
 
-/// Connections that were there before a ruleset.
+/// Connections that are older than a ruleset.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Older {
     /// Conntrack ids.
@@ -58,12 +60,12 @@ pub struct Older {
     sockets: BTreeSet<Ends>,
 }
 
-/// Open connections, alike ones counted together.
+/// Open connections, in groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kinds {
-    /// How many of each kind, of the first thousand kinds.
+    /// Number of connections in each of the first thousand groups.
     pub of_kind: BTreeMap<Refused, usize>,
-    /// How many of other kinds, by whether the old policy admitted them.
+    /// Number of all others, by whether the previous policy admitted them.
     pub others: BTreeMap<bool, usize>,
 }
 
@@ -83,14 +85,14 @@ impl Kinds {
     }
 }
 
-/// What happened to the connections that a policy refuses.
+/// Result for the connections that a policy refuses.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// How many open connections ended.
+    /// Number of connections that ended.
     pub ended: usize,
-    /// Open connections that stay, by kind.
+    /// Refused connections that stay open, in groups.
     pub left: Kinds,
-    /// Open connections that could not be judged and stay, by kind.
+    /// Connections that could not be judged and stay open, in groups.
     pub unsure: Kinds,
     /// Why sockets of this host could not be ended.
     pub trouble: Option<String>,
@@ -99,20 +101,20 @@ pub struct Outcome {
 /// A change of rulesets.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// What was loaded before, as far as it is known.
+    /// Ruleset that was loaded before, if known.
     pub old: Option<&'a Ruleset>,
-    /// What is loaded now.
+    /// Ruleset that is loaded now.
     pub new: &'a Ruleset,
-    /// What will be loaded again if `new` is not confirmed; it has to refuse a connection as well.
+    /// Ruleset that comes back if `new` is not confirmed; only connections that it refuses too end.
     pub fallback: Option<&'a Ruleset>,
-    /// What ends.
+    /// Connections that end.
     pub which: Which<'a>,
-    /// What never ends.
+    /// Connections that never end.
     pub spare: &'a [Ssh],
 }
 
 impl<'a> Change<'a> {
-    /// The end of what `old` admitted and `new` refuses.
+    /// Ends what `old` admitted and `new` refuses.
     pub fn revoke(old: &'a Ruleset, new: &'a Ruleset) -> Self {
         Self {
             old: Some(old),
@@ -124,27 +126,27 @@ impl<'a> Change<'a> {
     }
 }
 
-/// The kernel's table of connections.
+/// The kernel's connection tracking table.
 pub struct Connections {
     socket: Socket,
 }
 
 impl Connections {
-    /// Opens a ctnetlink socket. Long-running processes should keep it open: closing a netfilter socket after a
-    /// rule change blocks until the kernel has freed the old rules (`nft_rcv_nl_event()`), which takes ten
-    /// milliseconds and more.
+    /// Opens a ctnetlink socket. Long-running processes should keep it open: closing a netfilter
+    /// socket after a rule change blocks until the kernel has freed the old rules
+    /// (`nft_rcv_nl_event()`), which takes ten milliseconds and more.
     ///
     /// # Errors
-    /// If the kernel has no ctnetlink.
+    /// [`NetlinkError`] if the kernel has no ctnetlink.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open()?;
         Ok(Self { socket })
     }
 
-    /// The conntrack entry of a connection to this host, by the ends of its socket.
+    /// Finds the conntrack entry of a connection to this host by the addresses of its socket.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// [`NetlinkError`] if it cannot be read.
     pub fn find(
         &mut self,
         protocol: u8,
@@ -161,11 +163,12 @@ impl Connections {
         }
     }
 
-    /// Open connections that `new` refuses in place of `old`, by kind: those that are refused, and those that
+    /// Returns the open connections that `new` refuses in place of `old`, in groups: the refused
+    /// ones, and those that
     /// cannot be judged.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// [`NetlinkError`] if they cannot be read.
     pub fn refused(
         &mut self,
         old: Option<&Ruleset>,
@@ -185,7 +188,7 @@ impl Connections {
     /// Ends connections that a change refuses.
     ///
     /// # Errors
-    /// If they cannot be read, or one cannot be ended.
+    /// [`NetlinkError`] if they cannot be read, or one cannot be ended.
     pub fn end(&mut self, change: &Change<'_>) -> Result<Outcome, NetlinkError> {
         let mut sockets = Sockets::list();
         let mut outcome = Outcome {
@@ -209,10 +212,10 @@ impl Connections {
         Ok(outcome)
     }
 
-    /// The connections that a ruleset refuses: they are older than it.
+    /// Returns the open connections that a ruleset refuses, which are older than it.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// [`NetlinkError`] if they cannot be read.
     pub fn older(&mut self, ruleset: &Ruleset) -> Result<Older, NetlinkError> {
         let change = Change {
             old: None,
@@ -223,9 +226,10 @@ impl Connections {
         Ok(pass.older)
     }
 
-    /// Ends the socket of a connection, then its conntrack entry; whether there was anything to end. If the
-    /// socket stayed and went on sending, conntrack would take the connection for a new one that this host
-    /// opened, and let the answers in.
+    /// Ends the socket of a connection, then its conntrack entry. Returns whether either existed.
+    /// If the socket stayed
+    /// and continued to send, conntrack would track a new connection from this host, and the answers
+    /// would be accepted.
     fn end_one(
         &mut self,
         doomed: &Doomed,
@@ -251,10 +255,11 @@ impl Connections {
         }
     }
 
-    /// Creates the entry of an open connection that this host opened; whether there was none.
+    /// Creates the conntrack entry of a connection that this host opened. Returns whether it was
+    /// missing.
     ///
     /// # Errors
-    /// If the kernel refuses it.
+    /// [`NetlinkError`] if the kernel refuses it.
     pub fn create(&mut self, socket: &sock_diag::Socket) -> Result<bool, NetlinkError> {
         let (protocol, local, remote) = socket.ends();
         let (info, timeout) = in_progress(socket);
@@ -269,15 +274,16 @@ impl Connections {
     }
 }
 
-/// Seconds that an idle TCP connection stays tracked (nf_conntrack_tcp_timeout_established).
+/// Timeout of an established TCP connection, in seconds (nf_conntrack_tcp_timeout_established).
 const TCP_SECONDS: u32 = 432_000;
-/// The same of one that this side has closed (nf_conntrack_tcp_timeout_fin_wait).
+/// Timeout of a TCP connection that this side has closed, in seconds
+/// (nf_conntrack_tcp_timeout_fin_wait).
 const CLOSED_SECONDS: u32 = 120;
-/// The same of UDP that was answered (nf_conntrack_udp_timeout_stream).
+/// Timeout of answered UDP, in seconds (nf_conntrack_udp_timeout_stream).
 const UDP_SECONDS: u32 = 120;
 
-/// What conntrack would know of a connection if it had seen all of it. The values of the kernel's own sysctls
-/// count from the next packet on.
+/// Returns the state that conntrack would have after seeing the whole connection. The kernel's own
+/// timeouts apply from the next packet on.
 fn in_progress(socket: &sock_diag::Socket) -> (Option<conntrack::ProtocolInfo>, u32) {
     if socket.protocol != TCP {
         return (None, UDP_SECONDS);
@@ -287,17 +293,17 @@ fn in_progress(socket: &sock_diag::Socket) -> (Option<conntrack::ProtocolInfo>, 
         false => (conntrack::tcp_state::ESTABLISHED, TCP_SECONDS),
     };
     let scales = socket.info.map(|tcp| (tcp.receive_scale, tcp.send_scale));
-    // The largest there is: a window that is too large drops nothing.
+    // The maximum: a window that is too large drops nothing.
     let (own, other) = scales.unwrap_or((14, 14));
     let info = conntrack::tcp_in_progress(state, own, other);
     (Some(info), timeout)
 }
 
-/// Protocol, own and other address of a socket.
+/// Protocol, local and remote address of a socket.
 type Ends = (u8, SocketAddr, SocketAddr);
 
-/// Gives freed memory back to the operating system. What is freed in small pieces otherwise stays with a process
-/// that may run for months.
+/// Returns freed memory to the operating system. Memory that is freed in small pieces otherwise
+/// stays with a process that may run for months.
 fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) may be called at any time, by any thread.

@@ -1,4 +1,4 @@
-//! Open connections that a policy refuses: which of them end, and what people are told.
+//! Open connections that a policy refuses: selects those that end, and reports them.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use crate::connections::{Connections, Kinds, Outcome, Which};
 use crate::host::caller::{Caller, Ssh};
 
-/// How many kinds of connections are listed in text; `--json` lists all.
+/// Groups listed in text output; `--json` lists all.
 const KINDS_SHOWN: usize = 20;
 /// Whether packets are forwarded, by family.
 const FORWARDING: [&str; 2] = [
     "/proc/sys/net/ipv4/ip_forward",
     "/proc/sys/net/ipv6/conf/all/forwarding",
 ];
-/// How to end what stays.
+/// Advice for connections that stay.
 const HOW_TO_END: &str = "to end them too: peerwall apply --end-refused\n";
 
-/// Which connections end when a policy is applied. At the first load all that it refuses: no earlier policy
-/// admitted any of them.
+/// Selects the connections that end when a policy is applied. At the first load, all that it
+/// refuses: no earlier policy admitted any.
 pub fn which(is_first: bool, cut: bool, end_refused: bool) -> Which<'static> {
     match (cut || end_refused, is_first || end_refused) {
         (false, _) => Which::None,
@@ -31,8 +31,8 @@ pub fn which(is_first: bool, cut: bool, end_refused: bool) -> Which<'static> {
     }
 }
 
-/// The ssh connections that stay whatever the policy says, so that whoever applies it can still undo it: the
-/// caller's; with `--force`, where that is not known, all that may be the caller's.
+/// Returns the ssh connections that stay in any case, so that the caller can undo the policy: the
+/// caller's own; with `--force` and if that is unknown, all that may be the caller's.
 pub fn spared(caller: &Caller, force: bool) -> Vec<Ssh> {
     match &caller.ssh {
         Some(ssh) => vec![ssh.clone()],
@@ -41,21 +41,23 @@ pub fn spared(caller: &Caller, force: bool) -> Vec<Ssh> {
     }
 }
 
-/// Open connections of one kind that a policy would not admit.
+/// Group of open connections that a policy would not admit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Kind {
-    /// What they have in common; nothing of those that are of more kinds than are told apart.
+    /// Common properties; `None` for the connections beyond the maximum number of groups.
     #[serde(flatten)]
     refused: Option<Refused>,
-    /// How many there are.
+    /// Number of connections.
     count: usize,
-    /// Whether `apply` would end them.
+    /// Whether `apply` ends them.
     ends: bool,
-    /// Whether the policy refuses them; if not, the interface that they use decides, and is not known.
+    /// Whether the policy refuses them; otherwise that depends on the interface that they use,
+    /// which is unknown.
     is_judged: bool,
 }
 
-/// Open connections that a policy would not admit, by kind: first those that `apply` would end.
+/// Returns the open connections that a policy would not admit, in groups: first those that `apply`
+/// ends.
 pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<Kind> {
     let found = Connections::open().and_then(|mut open| open.refused(old, new));
     let (refused, unsure) = found.unwrap_or_else(|err| {
@@ -70,7 +72,7 @@ pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<Kin
     sorted([of(refused, true, ends), of(unsure, false, |_| false)].concat())
 }
 
-/// Connections by kind, and whether they end, by whether the old policy admitted them.
+/// Lists groups of connections, with whether they end.
 fn of(found: Kinds, is_judged: bool, ends: impl Fn(bool) -> bool) -> Vec<Kind> {
     let kind = |refused, was_admitted, count| Kind {
         refused,
@@ -96,7 +98,7 @@ fn sorted(mut kinds: Vec<Kind>) -> Vec<Kind> {
     kinds
 }
 
-/// The text that `plan` prints.
+/// Writes the text for `plan`.
 pub fn planned_text(kinds: &[Kind], is_first: bool) -> String {
     let mut text = String::new();
     list(&mut text, kinds, true, true, |n| format!("{n} would end:"));
@@ -117,7 +119,7 @@ fn not_known(count: String) -> String {
     )
 }
 
-/// The text that `apply` prints; empty if there is nothing to say.
+/// Writes the text for `apply`; empty if no connection is affected.
 pub fn applied_text(outcome: &Outcome, is_first: bool) -> String {
     let mut text = String::new();
     if outcome.ended > 0 {
@@ -191,7 +193,7 @@ fn count(number: usize) -> String {
     }
 }
 
-/// What nobody can see at the first load.
+/// Note about connections that are invisible at the first load.
 fn not_seen(is_first: bool) -> String {
     let forwards = || {
         let read = FORWARDING

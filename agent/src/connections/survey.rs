@@ -1,4 +1,4 @@
-//! One reading of all connections: each is judged, and what is not needed is forgotten at once.
+//! Reads all connections once, and judges each while it is read.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,49 +19,49 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::routes::Routes;
 use crate::kernel::sockets::{Opened, Sockets};
 
-/// What is kept of the connections that a policy refuses.
+/// Selects what is kept of the connections that a policy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
-    /// What it takes to end those that are to end, and how many others there are.
+    /// The connections to end, and the number of others.
     Doomed,
-    /// Which they are.
+    /// Their ids and sockets.
     Older,
 }
 
-/// What it takes to end a connection.
+/// Handles of a connection that ends.
 pub(super) struct Doomed {
-    /// Deletes its conntrack entry, if it has one.
+    /// Request that deletes its conntrack entry, if it has one.
     pub(super) request: Option<Message>,
-    /// The ends of its socket, if it may have one: this host's address first.
+    /// Addresses of its socket, if it may have one: this host's address first.
     pub(super) socket: Option<Ends>,
     pub(super) is_open: bool,
 }
 
-/// What came of a reading.
+/// Result of a reading.
 #[derive(Default)]
 pub(super) struct Pass {
     pub(super) doomed: Vec<Doomed>,
-    /// Whether there are more of these than were kept.
+    /// Whether there are more than were kept.
     pub(super) is_more: bool,
-    /// Open ones that stay, though they are refused.
+    /// Refused connections that stay.
     pub(super) left: Kinds,
-    /// Open ones that cannot be judged.
+    /// Connections that cannot be judged.
     pub(super) unsure: Kinds,
     pub(super) older: Older,
 }
 
-/// A connection that is judged, as it was read.
+/// A connection as it was read.
 struct Seen {
-    /// The conntrack entry, if there is one.
+    /// Conntrack entry, if it has one.
     entry: Option<Connection>,
-    /// Own and other address of the socket, of connections that may have one.
+    /// Local and remote address of the socket, if the connection may have one.
     ends: Option<Ends>,
-    /// Whether data can come through.
+    /// Whether data can still arrive.
     is_open: bool,
 }
 
 impl Connections {
-    /// Judges every connection, while they are read.
+    /// Judges every connection while it is read.
     pub(super) fn survey(
         &mut self,
         change: &Change<'_>,
@@ -106,12 +106,12 @@ impl Connections {
     }
 }
 
-/// Judges connections by the interface that they use.
+/// Judges connections by the interfaces that they use.
 struct Judges<'c> {
     change: &'c Change<'c>,
     keep: Keep,
     judge: Judge<'c>,
-    /// Only what this one refuses as well counts as refused.
+    /// A connection counts as refused only if this one refuses it too.
     fallback: Option<Judge<'c>>,
     routes: Routes,
 }
@@ -199,13 +199,14 @@ impl Seen {
         }
     }
 
-    /// Whether it is this ssh connection.
+    /// Whether the connection is this ssh connection.
     fn is(&self, ssh: &Ssh) -> bool {
         self.ends == Some((TCP, ssh.server_end(), ssh.client_end()))
     }
 }
 
-/// The ends of the socket of a connection to this host: as its answers have them, after any rewriting.
+/// Returns the socket addresses of a connection to this host: those of the reply direction, after
+/// any NAT.
 fn socket_ends(connection: &Connection) -> Option<Ends> {
     let reply = &connection.reply.as_ref()?.0;
     let (protocol, _, _) = reply.ports()?;
@@ -213,7 +214,7 @@ fn socket_ends(connection: &Connection) -> Option<Ends> {
     port::has_ports(protocol).then_some((protocol, local, remote))
 }
 
-/// A connection without an entry: nothing rewrote it, or there would be one.
+/// Builds a connection without an entry: NAT would have created one.
 fn of_socket((protocol, local, remote): Ends) -> revoke::Connection {
     revoke::Connection {
         source: remote.ip(),
@@ -229,7 +230,7 @@ fn of_socket((protocol, local, remote): Ends) -> revoke::Connection {
     }
 }
 
-/// A connection as conntrack has it, for judging.
+/// Builds a connection from its conntrack entry.
 pub fn known(connection: &Connection) -> Option<revoke::Connection> {
     let original = &connection.original.as_ref()?.0;
     let reply = &connection.reply.as_ref()?.0;
@@ -251,14 +252,14 @@ pub fn known(connection: &Connection) -> Option<revoke::Connection> {
         source,
         transport,
         dialled_address,
-        // GRE has keys where others have ports.
+        // GRE has keys instead of ports.
         dialled: if has_ports { dialled } else { 0 },
         is_dnat: connection.status.unwrap_or(0) & IPS_DST_NAT != 0,
         destination,
     })
 }
 
-/// This host's addresses and interfaces.
+/// Reads this host's addresses and interfaces.
 pub fn place() -> HostAddresses {
     let mut place = HostAddresses::default();
     for (name, address) in facts::interfaces() {

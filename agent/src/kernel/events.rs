@@ -1,4 +1,4 @@
-//! What the kernel tells of changes of rules, by everybody.
+//! Events of rule changes, from the kernel.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,37 +13,37 @@ use crate::host::names;
 use crate::kernel::netlink::{NetlinkError, Socket};
 use crate::system::passing;
 
-/// Something that happened to rules.
+/// A change of rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Our table was changed by somebody else.
+    /// Another process changed peerwall's table.
     Ours(Option<Culprit>),
-    /// Tables of others are gone, by family and name.
+    /// Foreign tables were deleted, by family and name.
     Gone(Vec<String>, Option<Culprit>),
     /// Events were lost.
     Lost,
 }
 
-/// A socket in the kernel's group of changes.
+/// Socket in the nf_tables multicast group.
 pub struct Events {
     socket: Socket,
     transaction: Transaction,
 }
 
-/// What came of a transaction whose end has not come yet.
+/// Events of a transaction that has not ended yet.
 #[derive(Debug, Default)]
 struct Transaction {
-    /// Whether it changes our table.
+    /// Whether it changes peerwall's table.
     ours: bool,
-    /// Tables of others that it deletes, and does not make again.
+    /// Foreign tables that it deletes and does not create again.
     gone: BTreeSet<String>,
 }
 
 impl Events {
-    /// Listens from now on.
+    /// Joins the multicast group.
     ///
     /// # Errors
-    /// [`NetlinkError`] if the kernel will not have that.
+    /// [`NetlinkError`] if the kernel refuses it.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = Socket::open()?;
         socket.listen(true)?;
@@ -53,8 +53,8 @@ impl Events {
         })
     }
 
-    /// Does something without listening to what it does itself: a message an element triples the time
-    /// of a large load. What others do meanwhile is not heard.
+    /// Runs `act` without receiving events: one event for each element triples the time of a large
+    /// load. Changes by other programs in the meantime are missed.
     pub fn deaf<T>(&mut self, act: impl FnOnce() -> T) -> T {
         if let Err(err) = self.socket.listen(false) {
             log::debug!("{err}");
@@ -66,7 +66,7 @@ impl Events {
         done
     }
 
-    /// Everything that is there to be heard now.
+    /// Reads the pending events.
     pub fn drain(&mut self) -> Vec<Change> {
         let mut found = Vec::new();
         loop {
@@ -77,7 +77,7 @@ impl Events {
                     found.push(Change::Lost);
                     continue;
                 }
-                // The events are still there.
+                // The events are still pending.
                 Err(err) if err.errno().is_some_and(passing::survive) => return found,
                 Err(err) => {
                     log::error!("{err}");
@@ -121,19 +121,19 @@ impl AsFd for Events {
     }
 }
 
-/// One message.
+/// A message about one object.
 enum Heard {
-    /// About our table.
+    /// About peerwall's table.
     Ours,
-    /// A table of somebody else's went away.
+    /// A foreign table was deleted.
     Gone(String),
-    /// One was made: it is not gone, if it was deleted in the same transaction.
+    /// A foreign table was created, perhaps after it was deleted in the same transaction.
     Made(String),
-    /// The transaction is over; who made it.
+    /// End of the transaction, with its process.
     End(Option<Culprit>),
 }
 
-/// `None` if it cannot be read.
+/// Reads a message; `None` if it is not readable.
 fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
     let mut list = Vec::new();
     for raw in Datagram::new(bytes) {

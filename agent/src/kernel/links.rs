@@ -1,4 +1,5 @@
-//! Interfaces of this host, by rtnetlink: what they are, and changes of them and of what goes by them.
+//! Interfaces of this host and changes of interfaces, addresses, routes and neighbours, over
+//! rtnetlink.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,13 +15,13 @@ use peerwall_proto::rtnetlink::{List, address, link, neighbour, route};
 use crate::kernel::netlink::{NetlinkError, Socket};
 use crate::system::passing;
 
-/// Neighbours that are remembered at most; more than the kernel keeps by default.
+/// Maximum number of neighbours that are remembered; more than the kernel keeps by default.
 const NEIGHBOURS_MAX: usize = 65_536;
 
-/// The interface of this name, if there is one with a driver that has a name.
+/// Returns the interface of this name, if it exists and its driver has a name.
 ///
 /// # Errors
-/// [`NetlinkError`] if the kernel cannot be asked.
+/// [`NetlinkError`] if the kernel cannot be read.
 pub fn find(name: &str) -> Result<Option<Link>, NetlinkError> {
     let found = Socket::open_route()?.link(name)?;
     Ok(found.as_ref().map(read).transpose()?.flatten())
@@ -41,26 +42,26 @@ fn read(found: &link::Link) -> Result<Option<Link>, NetlinkError> {
     }))
 }
 
-/// What of this host a policy depends on.
+/// Facts of this host that a policy depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interests {
-    /// Interfaces of these names.
+    /// Names of interfaces.
     pub names: Vec<String>,
     /// Addresses of this host.
     pub addresses: bool,
-    /// Routes, but those of the table `local`.
+    /// Routes, except those of the table `local`.
     pub routes: bool,
     /// Ethernet addresses of neighbours.
     pub neighbours: bool,
 }
 
 impl Interests {
-    /// Whether the policy depends on nothing of this host.
+    /// Whether the policy depends on no such fact.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The multicast groups that announce changes.
+    /// Returns the multicast groups that announce changes.
     fn groups(&self) -> Vec<u32> {
         let groups = [
             (!self.names.is_empty(), link::RTNLGRP_LINK),
@@ -75,9 +76,10 @@ impl Interests {
     }
 }
 
-/// What a policy depends on: the interfaces of overlays that are discovered; routes where pods may come without
-/// a tunnel; neighbours where they may come unmasqueraded; and addresses, since those of cluster services are
-/// not this host's own, and an overlay's subnets do not hold this host's own networks.
+/// Finds the facts that a policy depends on: interfaces of discovered overlays; routes where pods
+/// may come without a tunnel; neighbours where pods may come unmasqueraded; and addresses, because
+/// those of cluster services are not this host's own, and the subnets of an overlay exclude this
+/// host's own networks.
 pub fn interests(policy: &Policy) -> Interests {
     let overlays = &policy.overlays;
     let discovered = overlays
@@ -94,7 +96,7 @@ pub fn interests(policy: &Policy) -> Interests {
     }
 }
 
-/// Listens for changes of what a policy depends on.
+/// Listens for changes of facts that a policy depends on.
 pub struct Links {
     socket: Socket,
     interests: Interests,
@@ -102,14 +104,14 @@ pub struct Links {
 }
 
 impl Links {
-    /// Starts listening. What changed before is not announced.
+    /// Starts listening. Earlier changes are not announced.
     ///
     /// # Errors
     /// [`NetlinkError`] if the kernel refuses it.
     pub fn open(interests: Interests) -> Result<Self, NetlinkError> {
         let socket = Socket::open_route()?;
         socket.join(&interests.groups())?;
-        // Only now, so that no change falls between the two.
+        // Read after joining, so that no change is missed in between.
         let known = Known::read(&interests)?;
         Ok(Self {
             socket,
@@ -118,12 +120,12 @@ impl Links {
         })
     }
 
-    /// What is listened for.
+    /// Returns the facts that are listened for.
     pub fn interests(&self) -> &Interests {
         &self.interests
     }
 
-    /// Whether something that the policy depends on may have changed.
+    /// Whether a fact that the policy depends on may have changed.
     pub fn drain(&mut self) -> bool {
         let mut happened = false;
         loop {
@@ -132,7 +134,7 @@ impl Links {
                 Ok(Some(bytes)) => {
                     for raw in Datagram::new(bytes) {
                         let news = raw.and_then(|raw| self.known.hear(&raw, &self.interests));
-                        // What cannot be read may be anything.
+                        // An unreadable message may be about anything.
                         happened |= news.unwrap_or(true);
                     }
                 }
@@ -149,7 +151,7 @@ impl Links {
         }
     }
 
-    /// Reads again what is known, after announcements were lost.
+    /// Reads the facts again after announcements were lost.
     fn catch_up(&mut self) {
         match Known::read(&self.interests) {
             Ok(known) => self.known = known,
@@ -164,13 +166,14 @@ impl AsFd for Links {
     }
 }
 
-/// What was announced before. The kernel announces addresses whenever their lifetime is renewed, and
-/// neighbours whenever they are probed; only what differs is news.
+/// Facts that were announced before. The kernel announces addresses whenever their lifetime is
+/// renewed, and neighbours whenever they are probed; only a difference counts as a change.
 #[derive(Debug, Default)]
 struct Known {
-    /// By index of the interface, with the length of the prefix.
+    /// Addresses by interface index, with prefix length.
     addresses: BTreeSet<(u32, IpAddr, u8)>,
-    /// By index of the interface. One that is gone is kept: if it comes back as it was, nothing changed.
+    /// Neighbours by interface index. Deleted ones are kept: one that comes back unchanged is not a
+    /// change.
     neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
 }
 
@@ -190,7 +193,7 @@ impl Known {
         Ok(known)
     }
 
-    /// Whether this message is about something new.
+    /// Whether a message announces a change.
     fn hear(&mut self, raw: &RawMessage<'_>, interests: &Interests) -> Result<bool, DecodeError> {
         if let Some(link) = link::decode(raw)? {
             return Ok(link
@@ -198,7 +201,7 @@ impl Known {
                 .is_some_and(|name| interests.names.contains(&name)));
         }
         if let Some(found) = address::decode(raw)? {
-            // Every pod's interface has one, and no policy depends on it.
+            // Every pod's interface has a link-local address, and policies do not depend on them.
             if is_link_local(found.address) {
                 return Ok(false);
             }

@@ -1,4 +1,4 @@
-//! The kernel by netlink: a socket, events of nf_tables, interfaces, routes, and sockets of this host.
+//! The kernel over netlink: sockets, nf_tables events, interfaces, routes, and this host's sockets.
 
 pub mod events;
 pub mod links;

@@ -1,7 +1,8 @@
-//! Which interface packets of an address arrive by: the one that the route to it leaves by.
+//! Finds the interface on which packets of an address arrive: that of the route to the address.
 //!
-//! The kernel is asked for each address once (`RTM_GETROUTE`), so that policy routing and every table count.
-//! It does not say by which interface a packet did arrive: with asymmetric routes, that may be another.
+//! Each address is looked up once by the kernel (`RTM_GETROUTE`), so that policy routing and all
+//! tables count.
+//!//! With asymmetric routes, packets may arrive on another interface.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,10 +12,10 @@ use peerwall_proto::rtnetlink::route_lookup::Ask;
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 
-/// So many answers are remembered at most.
+/// Maximum number of cached answers.
 const KNOWN_MAX: usize = 10_000;
 
-/// Routes of this network namespace, as far as they were asked for.
+/// Cached routes of this network namespace.
 #[derive(Default)]
 pub struct Routes {
     socket: Option<Socket>,
@@ -23,9 +24,10 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Names of the interfaces that packets from an address to an address of this host arrive by (`None`: they
-    /// go through this host). Several if the route has several hops; none if that cannot be known: there is no
-    /// route, or the address is link-local.
+    /// Returns the names of the interfaces on which packets from `source` to an address of this
+    /// host arrive; `None` for
+    /// forwarded packets. Several if the route has several next hops; none if unknown, because the
+    /// address is link-local or has no route.
     pub fn ways(&mut self, from: IpAddr, to: Option<IpAddr>) -> Vec<String> {
         if is_link_local(from) {
             return Vec::new();
@@ -63,7 +65,7 @@ impl Routes {
         found.sort_unstable();
         found.dedup();
         let names = found.iter().map(|index| self.names.get(index).cloned());
-        // An interface that was added meanwhile has no name here; then nothing is known.
+        // An interface that was added meanwhile has no name here: the answer is unknown.
         Ok(names.collect::<Option<_>>().unwrap_or_default())
     }
 }

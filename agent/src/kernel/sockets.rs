@@ -1,4 +1,4 @@
-//! Sockets of this host, by sock_diag: those that have another side, and the end of one.
+//! Connected sockets of this host, over sock_diag: lists them and ends one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,37 +8,38 @@ use peerwall_proto::sock_diag::{self, FAMILIES};
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 
-/// Ports that the kernel gives to sockets that connect (ip_local_port_range).
+/// Ephemeral ports (sysctl `net.ipv4.ip_local_port_range`).
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// The same where it cannot be read.
+/// Default of the kernel, if the sysctl is not readable.
 const PORTS: (u16, u16) = (32_768, 60_999);
 
-/// Which side opened a connection.
+/// Initiator of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
     /// This host.
     Here,
-    /// The other side.
+    /// The peer.
     There,
-    /// Not known: it is neither ended nor made known to conntrack.
+    /// Unknown: the connection is neither ended nor added to conntrack.
     Unknown,
 }
 
-/// Sockets of this network namespace that have another side.
+/// Connected sockets of this network namespace.
 pub struct Sockets {
-    /// To sock_diag; `None` if it cannot be used.
+    /// Socket to sock_diag; `None` if it is not available.
     socket: Option<Socket>,
-    /// Why they could not be listed.
+    /// Why the sockets could not be listed.
     pub trouble: Option<String>,
-    /// By protocol, own and other address.
+    /// Sockets by protocol, local and remote address.
     connected: BTreeMap<(u8, SocketAddr, SocketAddr), sock_diag::Socket>,
-    /// Ports that somebody listens on, by protocol.
+    /// Listening ports, by protocol.
     listening: BTreeSet<(u8, u16)>,
     ports: (u16, u16),
 }
 
 impl Sockets {
-    /// Lists them. Where that fails, none is found, and [`trouble`](Self::trouble) says why.
+    /// Lists the sockets. On an error the list is empty, and [`trouble`](Self::trouble) has the
+    /// reason.
     pub fn list() -> Self {
         let mut found = Self {
             socket: None,
@@ -59,7 +60,7 @@ impl Sockets {
             for family in FAMILIES {
                 match socket.sockets(family, protocol) {
                     Ok(list) => list.into_iter().for_each(|each| self.add(each)),
-                    // A kernel without udp_diag, or without IPv6.
+                    // The kernel has no udp_diag, or no IPv6.
                     Err(err) if err.errno() == Some(libc::ENOENT) => {}
                     Err(err) => return Err(err),
                 }
@@ -79,12 +80,12 @@ impl Sockets {
         }
     }
 
-    /// Those that the other side can still send to.
+    /// Returns the sockets to which the peer can still send.
     pub fn open(&self) -> impl Iterator<Item = &sock_diag::Socket> {
         self.connected.values().filter(|socket| socket.is_open())
     }
 
-    /// Which side opened the connection of a socket.
+    /// Returns the initiator of a socket's connection.
     pub fn opened(&self, socket: &sock_diag::Socket) -> Opened {
         let port = socket.local.port();
         let is_listening = self.listening.contains(&(socket.protocol, port));
@@ -97,11 +98,12 @@ impl Sockets {
         }
     }
 
-    /// Ends the socket between these two, if there is one; whether there was. Never a listener: only a socket
-    /// with exactly these ends has another side, and it is named by its cookie.
+    /// Ends the socket between two addresses. Returns whether it existed. Never ends a listener:
+    /// only a connected socket
+    /// has both addresses, and its cookie identifies it.
     ///
     /// # Errors
-    /// [`NetlinkError::Answer`] if the kernel will not.
+    /// [`NetlinkError::Answer`] if the kernel refuses it.
     pub fn end(
         &mut self,
         protocol: u8,

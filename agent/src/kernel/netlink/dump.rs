@@ -10,36 +10,37 @@ use peerwall_proto::sock_diag;
 
 use super::{NetlinkError, Socket};
 
-/// A dump that somebody keeps disturbing is given up after so many tries.
+/// Maximum number of attempts at a dump that changes interrupt.
 const DUMP_TRIES: u32 = 50;
-/// The same for lists of rtnetlink: a router's table may be long, and change all the time.
+/// Maximum number of attempts at a dump of rtnetlink: a router's table may be long and change all
+/// the time.
 const LIST_TRIES: u32 = 10;
 
-/// What to do when the kernel says that something changed while it listed (`NLM_F_DUMP_INTR`).
+/// How to treat a dump that a change interrupted (`NLM_F_DUMP_INTR`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disturbance {
-    /// Ask again, so often in all.
+    /// Repeat it, up to this number of attempts in all.
     Again(u32),
-    /// Nothing: it is known otherwise whether what was listed changed.
+    /// Accept it: the caller detects changes in another way.
     Ignored,
 }
 
-/// How a dump came.
+/// Result of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Came {
-    /// Nothing changed meanwhile.
+    /// Complete and consistent.
     Whole,
-    /// To its end, and something changed meanwhile.
+    /// Complete, but something changed meanwhile.
     Disturbed,
-    /// Not to its end.
+    /// Incomplete.
     Broken,
 }
 
 impl Socket {
-    /// Everything that rtnetlink has of one kind, as far as `read` makes something of it.
+    /// Lists the objects of one kind in rtnetlink that `read` returns.
     ///
     /// # Errors
-    /// [`NetlinkError::Disturbed`] if it kept changing while it was read.
+    /// [`NetlinkError::Disturbed`] if changes interrupted every attempt.
     pub fn list<T>(
         &mut self,
         list: List,
@@ -60,11 +61,12 @@ impl Socket {
         Err(NetlinkError::Disturbed)
     }
 
-    /// Sends a dump request and gives every message to `each`; starts again when the kernel says
-    /// that the dump was disturbed, after a call of `restart`.
+    /// Sends a dump request and passes every message to `each`. Calls `restart` before each
+    /// attempt, and starts again
+    /// when a change interrupted the dump.
     ///
     /// # Errors
-    /// What went wrong; what `each` was given by then is not complete.
+    /// [`NetlinkError`]; the messages that `each` received by then are incomplete.
     pub fn dump<S>(
         &mut self,
         request: &Message,
@@ -81,10 +83,10 @@ impl Socket {
         )
     }
 
-    /// The same, with a say in what happens when the dump was disturbed.
+    /// Like [`Self::dump`], with a choice of what happens when a change interrupted the dump.
     ///
     /// # Errors
-    /// What went wrong; what `each` was given by then is not complete.
+    /// [`NetlinkError`]; the messages that `each` received by then are incomplete.
     pub fn dump_with<S>(
         &mut self,
         disturbance: Disturbance,
@@ -110,7 +112,8 @@ impl Socket {
         Err(NetlinkError::Disturbed)
     }
 
-    /// Lists the sockets of this host of a family and a protocol. The kernel does not say whether any changed
+    /// Lists this host's sockets of a family and a protocol. The kernel does not tell whether any
+    /// changed
     /// meanwhile.
     ///
     /// # Errors
@@ -148,7 +151,7 @@ impl Socket {
                     came = Came::Disturbed;
                 }
                 match ack::decode(&raw)? {
-                    // NLMSG_DONE carries an errno too: a dump that broke off is no shorter dump.
+                    // NLMSG_DONE carries an errno too: an interrupted dump is not a short dump.
                     Some(ack) if ack.errno == libc::EINTR => return Ok(Came::Broken),
                     Some(ack) if ack.errno != 0 => return Err(NetlinkError::Answer(ack)),
                     Some(_) if raw.kind == NLMSG_DONE => return Ok(came),

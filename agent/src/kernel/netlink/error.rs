@@ -5,33 +5,33 @@ use std::io;
 use peerwall_proto::netlink::ack::Ack;
 use peerwall_proto::netlink::attr::DecodeError;
 
-/// What can go wrong with a socket.
+/// Error of a netlink socket.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The operating system refused a call.
     #[error("{doing}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// Its error.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The kernel answered with an error.
+    /// The kernel refused the request.
     #[error("{}", describe(.0))]
     Answer(Ack),
-    /// The answer is not what it should be.
+    /// The answer is malformed.
     #[error("cannot read the kernel's answer: {0}")]
     Decode(#[from] DecodeError),
-    /// Answers were lost (`ENOBUFS`); what they said is not known.
+    /// Answers were lost (`ENOBUFS`), so the result is unknown.
     #[error("the kernel's answer was lost (no buffer space)")]
     Lost,
-    /// The dump was disturbed by changes again and again.
+    /// Changes interrupted every attempt at a dump.
     #[error("it kept changing while it was read")]
     Disturbed,
 }
 
 impl NetlinkError {
-    /// Whether the same request may succeed later, since nothing was wrong with it.
+    /// Whether the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Io { source, .. } => crate::secure_file::is_passing(source),
@@ -44,7 +44,7 @@ impl NetlinkError {
         }
     }
 
-    /// The errno, if there is one.
+    /// Returns the errno, if the error has one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } => source.raw_os_error(),
@@ -54,7 +54,8 @@ impl NetlinkError {
     }
 }
 
-/// An errno's name and meaning, with the kernel's own words and the likely cause.
+/// Describes a refusal: name and meaning of the errno, the kernel's extended error message, and the
+/// likely cause.
 pub fn describe(ack: &Ack) -> String {
     let (name, hint) = match ack.errno {
         libc::EPERM => (

@@ -1,8 +1,7 @@
-//! A netlink socket to netfilter or rtnetlink: send bytes, receive bytes, and be exact about what went
-//! wrong.
+//! A netlink socket to netfilter, rtnetlink or sock_diag, with exact errors.
 //!
-//! neli's `NlSocket` carries the bytes. Its router is not used (no batches, drops extended acks), nor
-//! is its handle's error parser (cannot read capped acks).
+//! neli's `NlSocket` carries the bytes. Its router is not used (no batches, drops extended acks),
+//! nor is its handle's error parser (cannot read capped acks).
 
 mod dump;
 mod error;
@@ -25,31 +24,32 @@ pub use error::{NetlinkError, describe};
 use crate::system::passing;
 use crate::system::watchdog;
 
-/// A dump's datagrams are at most 32 KiB (`netlink_dump()`); acks are capped and smaller.
+/// Size of the receive buffer, in bytes. Datagrams of a dump have at most 32 KiB
+/// (`netlink_dump()`); capped acks are smaller.
 const RECEIVE_BYTES: usize = 256 * 1024;
-/// Room for answers on top of what the kernel gives by default.
+/// Size of the socket's receive buffer, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// Room for what is sent, on top of its length: the kernel counts its own headers too.
+/// Addition to the size of a sent datagram, in bytes: the kernel counts its own headers too.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// `SOL_NETLINK`
 const SOL_NETLINK: libc::c_int = 270;
 const NETLINK_CAP_ACK: libc::c_int = 10;
 const NETLINK_EXT_ACK: libc::c_int = 11;
 
-/// A socket to the kernel's netfilter, or to rtnetlink.
+/// Netlink socket.
 pub struct Socket {
     inner: NlSocket,
     seq: u32,
     buffer: Vec<u8>,
-    /// What the send buffer was made for, in bytes.
+    /// Size of the send buffer, in bytes.
     send_buffer: usize,
 }
 
 impl Socket {
-    /// Opens one.
+    /// Opens a socket to netfilter.
     ///
     /// # Errors
-    /// [`NetlinkError::Io`] if the kernel has no netfilter netlink, or will not give a socket.
+    /// [`NetlinkError::Io`] if the kernel has no netfilter netlink, or refuses a socket.
     pub fn open() -> Result<Self, NetlinkError> {
         Self::connect(
             NlFamily::Netfilter,
@@ -57,18 +57,18 @@ impl Socket {
         )
     }
 
-    /// Opens one to rtnetlink.
+    /// Opens a socket to rtnetlink.
     ///
     /// # Errors
-    /// [`NetlinkError::Io`] if the kernel will not give one.
+    /// [`NetlinkError::Io`] if the kernel refuses a socket.
     pub fn open_route() -> Result<Self, NetlinkError> {
         Self::connect(NlFamily::Route, "open a netlink socket to rtnetlink")
     }
 
-    /// Opens one to sock_diag.
+    /// Opens a socket to sock_diag.
     ///
     /// # Errors
-    /// [`NetlinkError::Io`] if the kernel will not give one.
+    /// [`NetlinkError::Io`] if the kernel refuses a socket.
     pub fn open_diag() -> Result<Self, NetlinkError> {
         Self::connect(
             NlFamily::SockOrInetDiag,
@@ -79,7 +79,7 @@ impl Socket {
     fn connect(family: NlFamily, doing: &'static str) -> Result<Self, NetlinkError> {
         let inner = NlSocket::connect(family, None, Groups::empty()).map_err(io_error(doing))?;
         for option in [NETLINK_CAP_ACK, NETLINK_EXT_ACK] {
-            // Kernels before 4.12 have neither: errors are then longer or say less.
+            // Kernels before 4.12 have neither: errors are longer or less precise there.
             let _ = set_option(inner.as_raw_fd(), SOL_NETLINK, option, 1);
         }
         let mut socket = Self {
@@ -92,7 +92,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// A sequence number with `count` more behind it that are not given out again.
+    /// Reserves `count + 1` sequence numbers and returns the first.
     pub fn take_seq(&mut self, count: usize) -> u32 {
         let first = self.seq;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -100,17 +100,18 @@ impl Socket {
         first
     }
 
-    /// Sets a buffer as large as is allowed.
+    /// Sets a buffer size, as large as allowed.
     fn grow(&mut self, force: libc::c_int, plain: libc::c_int, bytes: usize) {
         let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
         let fd = self.inner.as_raw_fd();
-        // FORCE needs CAP_NET_ADMIN in the first user namespace; else net.core.*mem_max is the limit.
+        // FORCE needs CAP_NET_ADMIN in the first user namespace; else net.core.*mem_max is the
+        // limit.
         if set_option(fd, libc::SOL_SOCKET, force, value).is_err() {
             let _ = set_option(fd, libc::SOL_SOCKET, plain, value);
         }
     }
 
-    /// Sends one datagram, with a send buffer that it fits in.
+    /// Sends a datagram, with a send buffer that is large enough.
     ///
     /// # Errors
     /// [`NetlinkError::Io`]. If it is EMSGSIZE, nothing was sent, and the limit is
@@ -122,7 +123,7 @@ impl Socket {
             self.send_buffer = needed;
         }
         let doing = "send to the kernel";
-        // What fails for want of memory was not taken (`netlink_sendmsg()` copies it before anything else).
+        // Without memory nothing was sent (`netlink_sendmsg()` copies the datagram first).
         match passing::repeat(|| self.inner.send(bytes, Msg::empty())) {
             Ok(sent) if sent == bytes.len() => Ok(()),
             Ok(sent) => {
@@ -141,7 +142,7 @@ impl Socket {
         }
     }
 
-    /// Has the kernel tell of every change of rules from now on, or no more.
+    /// Joins or leaves the nf_tables multicast group.
     ///
     /// # Errors
     /// [`NetlinkError::Io`]
@@ -163,10 +164,10 @@ impl Socket {
         done.map_err(io_error("listen to changes of interfaces and routes"))
     }
 
-    /// Receives one datagram; `None` if there is none and `wait` is false.
+    /// Receives a datagram; `None` if none is pending and `wait` is false.
     ///
     /// # Errors
-    /// [`NetlinkError::Lost`] if some did not fit the receive buffer.
+    /// [`NetlinkError::Lost`] if datagrams did not fit the receive buffer.
     pub fn receive(&mut self, wait: bool) -> Result<Option<&[u8]>, NetlinkError> {
         let flags = match wait {
             true => Msg::empty(),
@@ -182,7 +183,7 @@ impl Socket {
                 Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
                     return Err(NetlinkError::Lost);
                 }
-                // The datagram is still there.
+                // The datagram is still pending.
                 Err(err) if passing::is_passing_io(&err) && tries < passing::TRIES => {
                     tries += 1;
                     std::thread::sleep(passing::PAUSE);
@@ -192,11 +193,12 @@ impl Socket {
         }
     }
 
-    /// Every ack that is there now. A batch is worked through while it is sent, so all of its acks
-    /// are.
+    /// Returns the pending acks. The kernel processes a batch while it is sent, so all of its acks
+    /// are
+    /// pending then.
     ///
     /// # Errors
-    /// [`NetlinkError::Lost`] if some did not fit the receive buffer.
+    /// [`NetlinkError::Lost`] if datagrams did not fit the receive buffer.
     pub fn drain_acks(&mut self) -> Result<Vec<Ack>, NetlinkError> {
         let mut acks = Vec::new();
         while let Some(bytes) = self.receive(false)? {
@@ -207,10 +209,10 @@ impl Socket {
         Ok(acks)
     }
 
-    /// Sends a request that is answered by yes or no.
+    /// Sends a request and waits for its ack.
     ///
     /// # Errors
-    /// [`NetlinkError::Answer`] for no.
+    /// [`NetlinkError::Answer`] if the kernel refuses it.
     pub fn acknowledged(&mut self, request: Message) -> Result<(), NetlinkError> {
         let seq = self.request(request)?;
         self.wait_for_ack(seq)
@@ -235,13 +237,13 @@ impl Socket {
     /// Sends a request for one object and returns it.
     ///
     /// # Errors
-    /// [`NetlinkError::Answer`] with ENOENT if it is not there.
+    /// [`NetlinkError::Answer`] with ENOENT if it does not exist.
     pub fn get(&mut self, request: Message) -> Result<Message, NetlinkError> {
         let seq = self.request(request)?;
         self.answer(seq, |raw| raw.nfnetlink())
     }
 
-    /// The one message that answers a request.
+    /// Returns the message that answers a request.
     fn answer<T>(
         &mut self,
         seq: u32,
@@ -263,7 +265,7 @@ impl Socket {
         }
     }
 
-    /// The port that the kernel knows the socket by, and owners of tables.
+    /// Returns the netlink port id, by which the kernel identifies the socket and owners of tables.
     pub fn port(&self) -> u32 {
         self.inner.pid().unwrap_or(0)
     }

@@ -9,10 +9,10 @@ use peerwall_proto::sock_diag;
 use super::{NetlinkError, Socket};
 
 impl Socket {
-    /// The interface of this name; `None` if there is none.
+    /// Returns the interface of this name; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`NetlinkError`] if that cannot be told.
+    /// [`NetlinkError`] if the kernel cannot be read.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let seq = self.take_seq(0);
         let Ok(request) = link::get(name, seq) else {
@@ -25,25 +25,25 @@ impl Socket {
         }
     }
 
-    /// Ends a socket that was listed; whether it was still there.
+    /// Ends a listed socket. Returns whether it still existed.
     ///
     /// # Errors
-    /// [`NetlinkError::Answer`] if the kernel will not.
+    /// [`NetlinkError::Answer`] if the kernel refuses it.
     pub fn destroy(&mut self, socket: &sock_diag::Socket) -> Result<bool, NetlinkError> {
         let seq = self.take_seq(0);
         self.send(&sock_diag::destroy(socket, seq))?;
         match self.wait_for_ack(seq) {
             Ok(()) => Ok(true),
-            // Its addresses may be those of another socket now, which has another cookie.
+            // Another socket may have its addresses now, with another cookie.
             Err(err) if matches!(err.errno(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(err) => Err(err),
         }
     }
 
-    /// Indices of the interfaces that the route to an address leaves by; none if there is no route.
+    /// Returns the interface indices of the route to an address; none without a route.
     ///
     /// # Errors
-    /// [`NetlinkError`] if it cannot be read.
+    /// [`NetlinkError`] if the kernel cannot be read.
     pub fn route(
         &mut self,
         to: IpAddr,
@@ -56,7 +56,7 @@ impl Socket {
         };
         self.send(&request)?;
         match self.answer(seq, route_lookup::decode) {
-            // Unreachable, prohibited, or an address that is not this host's (any more).
+            // Unreachable, prohibited, or no longer an address of this host.
             Err(NetlinkError::Answer(_)) => Ok(Vec::new()),
             answer => answer,
         }
