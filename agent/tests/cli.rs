@@ -201,7 +201,11 @@ fn import_reads_standard_input_and_refuses_what_it_cannot_read() {
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
-    let rules = "*filter\n:INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p tcp --dport 80 -m string --string x -j ACCEPT\nCOMMIT\n";
+    let rules = "*filter\n\
+        :INPUT DROP\n\
+        -A INPUT -p tcp --dport 22 -j ACCEPT\n\
+        -A INPUT -p tcp --dport 80 -m string --string x -j ACCEPT\n\
+        COMMIT\n";
     let output = import(&["--v4", "-"], rules);
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).contains("22/tcp") && !stdout(&output).contains("80/tcp"));

@@ -14,14 +14,16 @@
 //! - `out INTERFACE`: the route to the destination leaves by it.
 //! - `mac ADDRESS`: Ethernet address of the sender.
 //! - `hop N`: TTL or hop limit.
-//! - `ack`: TCP with ACK and without SYN; connection tracking takes it for the first packet of a connection.
+//! - `ack`: TCP with ACK and without SYN; connection tracking takes it for the first packet of a
+//!   connection.
 //! - `established`, `related`, `invalid`, `untracked`: state of the connection, otherwise new.
 //! - `returns`: the way back to the source leaves by the interface.
-//! - `martian`: a real kernel drops the packet before any chain of ours; only the policy and the ruleset are
-//!   asked about it.
+//! - `martian`: a real kernel drops the packet before any chain of ours; only the policy and the
+//!   ruleset are asked about it.
 //!
-//! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire NAME…` and
-//! `bridge NAME…` give it interfaces; after that, a shell runs the other lines in the host.
+//! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire
+//! NAME…` and `bridge NAME…` give it interfaces; after that, a shell runs the other lines in the
+//! host.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

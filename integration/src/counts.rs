@@ -16,9 +16,9 @@ use peerwall_proto::nf_tables::{Attributes as _, NFPROTO_INET, Object, message_t
 use crate::ns::Host;
 use crate::story::Flavour;
 
-/// Table of the harness. `came`: packets before any filter. Those with a loopback address are counted in
-/// prerouting, since our own chain there drops them. `seen`: packets after every filter. `told`: what only a
-/// reject sends, a TCP reset or an ICMP error that says so.
+/// Table of the harness. `came`: packets before any filter. Those with a loopback address are
+/// counted in prerouting, since our own chain there drops them. `seen`: packets after every filter.
+/// `told`: what only a reject sends, a TCP reset or an ICMP error that says so.
 pub(crate) const PROBE: &str = "table inet probe {
   counter came { }
   counter seen { }
@@ -150,7 +150,8 @@ pub(crate) fn decide(before: &Counts, after: &Counts, packet: &Packet) -> Decisi
     Decision { verdict, reason }
 }
 
-/// Whether a reject of this packet sends something: TCP and UDP from addresses that can be answered.
+/// Whether a reject of this packet sends something: TCP and UDP from addresses that can be
+/// answered.
 pub(crate) fn is_answered(packet: &Packet) -> bool {
     let has_ports = match packet.transport {
         Transport::Ports { protocol, .. } => [TCP, UDP].contains(&protocol),

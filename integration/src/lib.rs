@@ -7,8 +7,8 @@
 //! - [`probe`]: servers and clients that say whether something gets through.
 //! - [`raw`]: packets made by hand, forged ones too.
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
-//! - [`target`]: the host those packets are sent to; `setup` prepares it for each, `counts` reads what
-//!   counted it.
+//! - [`target`]: the host those packets are sent to; `setup` prepares it for each, `counts` reads
+//!   what counted it.
 //! - [`situation`]: LANs, nodes and pods, in small parts.
 //! - [`story`]: the cluster of the story.
 

@@ -1,7 +1,8 @@
-//! A machine made of namespaces, with a real systemd as process 1: units, control groups, a root of its own.
+//! A machine made of namespaces, with a real systemd as process 1: units, control groups, a root of
+//! its own.
 //!
-//! `machine.sh` makes it, and can be run by hand. It ends with its standard input, so it does not outlive the test that
-//! started it, however that ends.
+//! `machine.sh` makes it, and can be run by hand. It ends with its standard input, so it does not
+//! outlive the test that started it, however that ends.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -75,7 +76,8 @@ impl Seed {
         self.folder.path().join(name)
     }
 
-    /// Starts it; `first` runs in it before systemd does. It is up when systemd has nothing left to start.
+    /// Starts it; `first` runs in it before systemd does. It is up when systemd has nothing left to
+    /// start.
     ///
     /// # Panics
     /// If it does not come up: it needs root.

@@ -79,7 +79,8 @@ pub fn flannel(nodes: &[FlannelNode<'_>], device: &str) {
     for node in nodes {
         node.host.sh(&format!(
             "ip link add flannel.1 type vxlan id 1 dev {device} local {} dstport 8472 nolearning && \
-             ip link set flannel.1 address {} && ip address add {}/32 dev flannel.1 && ip link set flannel.1 up",
+             ip link set flannel.1 address {} && ip address add {}/32 dev flannel.1 && \
+             ip link set flannel.1 up",
             node.underlay,
             node.vtep_mac(),
             node.vtep_address(),

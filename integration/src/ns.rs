@@ -11,9 +11,9 @@ use nix::sched::{CloneFlags, setns};
 /// Set in the process that is inside: a file that it removes when it gets there.
 const INSIDE: &str = "PEERWALL_TEST_WORLD";
 
-/// Runs the body of a test in user (when not root), network, mount and process namespaces of its own.
-/// The test binary restarts itself for this one test, because a process with threads cannot enter a
-/// user namespace. The type of the closure names the test.
+/// Runs the body of a test in user (when not root), network, mount and process namespaces of its
+/// own. The test binary restarts itself for this one test, because a process with threads cannot
+/// enter a user namespace. The type of the closure names the test.
 ///
 /// # Panics
 /// If the test fails or does not run: when namespaces are not available, or when the closure is not

@@ -22,7 +22,8 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// Longer than a test.
 const TIMEOUT_SECONDS: u32 = 100_000;
 
-/// A conntrack entry: protocol, and who opened it to whom. Of an echo, the source port is its identifier.
+/// A conntrack entry: protocol, and who opened it to whom. Of an echo, the source port is its
+/// identifier.
 pub type Entry = (u8, SocketAddr, SocketAddr);
 
 /// Listens and sends back what comes.

@@ -1,5 +1,5 @@
-//! What it takes to have the kernel see a packet as it is described: routes, addresses, connections, DNAT, and
-//! the frame.
+//! What it takes to have the kernel see a packet as it is described: routes, addresses,
+//! connections, DNAT, and the frame.
 
 use std::net::IpAddr;
 
@@ -95,7 +95,8 @@ impl Setup {
         match packet.state {
             CtState::New | CtState::Invalid => {}
             CtState::Untracked => {
-                self.before += " && nft 'table inet raw { chain pre { type filter hook prerouting priority -300; notrack; }; }'";
+                self.before += " && nft 'table inet raw \
+                    { chain pre { type filter hook prerouting priority -300; notrack; }; }'";
                 self.after += " && nft delete table inet raw";
             }
             CtState::Established => {
@@ -245,7 +246,8 @@ fn dnat(
         IpAddr::V6(a) => format!("[{a}]"),
     };
     *before += &format!(
-        " && nft 'table {family} published {{ chain pre {{ type nat hook prerouting priority -100; {family} daddr {address} {word} dport {port} dnat to {to}:{destination}; }}; }}'"
+        " && nft 'table {family} published {{ chain pre {{ type nat hook prerouting priority -100; \
+         {family} daddr {address} {word} dport {port} dnat to {to}:{destination}; }}; }}'"
     );
     *after += &format!(" && nft delete table {family} published{FLUSH}");
     frame.destination = address;
@@ -270,7 +272,8 @@ fn connection(packet: &Packet, source: u16) -> String {
         _ => ("udp", ""),
     };
     format!(
-        "conntrack -I -p {protocol} -s {} -d {} --sport {source} --dport {destination} {state} -u SEEN_REPLY,ASSURED -t 60 >/dev/null 2>&1",
+        "conntrack -I -p {protocol} -s {} -d {} --sport {source} --dport {destination} {state} \
+         -u SEEN_REPLY,ASSURED -t 60 >/dev/null 2>&1",
         packet.source, packet.destination
     )
 }
@@ -322,8 +325,8 @@ fn related(packet: &Packet, serial: u16, frame: &mut Frame, before: &mut String)
     };
 }
 
-/// What follows the first eight bytes of an IPv6 redirect: target, destination, and the option that quotes the
-/// packet (RFC 4861 sections 4.5 and 4.6.3).
+/// What follows the first eight bytes of an IPv6 redirect: target, destination, and the option that
+/// quotes the packet (RFC 4861 sections 4.5 and 4.6.3).
 fn redirected(quoted: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 32];
     let eights = u8::try_from(quoted.len().div_ceil(8) + 1).expect("what is quoted is short");

@@ -118,7 +118,8 @@ pub fn pod(node: &Host, subnet: u8, number: u8) -> Host {
     enslave(node, &port, "cni0");
     node.sh(&format!("bridge link set dev {port} hairpin on"));
     pod.sh(&format!(
-        "ip link set eth0 mtu 1400; ip route add default via 10.244.{subnet}.1; ip -6 route add default via 2001:db8:244:{subnet}::1"
+        "ip link set eth0 mtu 1400; ip route add default via 10.244.{subnet}.1; \
+         ip -6 route add default via 2001:db8:244:{subnet}::1"
     ));
     pod
 }

@@ -126,7 +126,8 @@ impl Cluster {
         overlay(&workers);
         for worker in &workers {
             kube_proxy(worker, flavour);
-            // As kube-proxy does for NodePorts at 127.0.0.1: the kernel then delivers that from outside, too.
+            // As kube-proxy does for NodePorts at 127.0.0.1: the kernel then delivers that from
+            // outside, too.
             worker.sysctl("net.ipv4.conf.all.route_localnet", "1");
         }
         servers(&master, &workers, &pods, &internet);
@@ -389,19 +390,23 @@ fn overlay(workers: &[Host; 2]) {
 fn kube_proxy(worker: &Host, flavour: Flavour) {
     let service = |port: u16, pod: &str| {
         format!(
-            "-A KUBE-NODEPORTS -p tcp -m comment --comment \"default/web-{port}\" -m tcp --dport {port} -j KUBE-EXT-{port}\n\
-             -A KUBE-EXT-{port} -m comment --comment \"masquerade traffic for web-{port} external destinations\" -j KUBE-MARK-MASQ\n\
+            "-A KUBE-NODEPORTS -p tcp -m comment --comment \"default/web-{port}\" -m tcp \
+             --dport {port} -j KUBE-EXT-{port}\n\
+             -A KUBE-EXT-{port} -m comment --comment \"masquerade traffic for web-{port} \
+             external destinations\" -j KUBE-MARK-MASQ\n\
              -A KUBE-EXT-{port} -p tcp -m tcp -j DNAT --to-destination {pod}:8080\n"
         )
     };
     let rules = format!(
         "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
-         :KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
+         :KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n\
+         :KUBE-POSTROUTING - [0:0]\n\
          :KUBE-EXT-30080 - [0:0]\n:KUBE-EXT-30081 - [0:0]\n:FLANNEL-POSTRTG - [0:0]\n\
          -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
          {}{}\
-         -A KUBE-SERVICES -d 10.96.0.22/32 -p tcp -m comment --comment \"default/admin cluster IP\" -m tcp --dport 22 -j KUBE-EXT-30080\n\
+         -A KUBE-SERVICES -d 10.96.0.22/32 -p tcp -m comment --comment \"default/admin cluster IP\" \
+         -m tcp --dport 22 -j KUBE-EXT-30080\n\
          -A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS\n\
          -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n\
          -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\

@@ -127,8 +127,9 @@ impl Target {
             .peerwall_ok(&["apply", &policy.display().to_string()]);
     }
 
-    /// Gives this iptables a rule: the one that has the host's rules is the one that is chosen. Not in the NAT
-    /// table, since with that the kernel drops redirects about connections that are only written down.
+    /// Gives this iptables a rule: the one that has the host's rules is the one that is chosen. Not
+    /// in the NAT table, since with that the kernel drops redirects about connections that are only
+    /// written down.
     ///
     /// # Panics
     /// If it is refused.
@@ -239,8 +240,9 @@ impl Target {
         }
     }
 
-    /// Runs the commands of a case in the host, before its policy is read. Lines `wire NAME…` give it
-    /// interfaces whose far ends packets are put on, and lines `bridge NAME` a bridge with one port, likewise.
+    /// Runs the commands of a case in the host, before its policy is read. Lines `wire NAME…` give
+    /// it interfaces whose far ends packets are put on, and lines `bridge NAME` a bridge with one
+    /// port, likewise.
     ///
     /// # Panics
     /// If one fails.
@@ -299,7 +301,8 @@ impl Target {
         now.seen > before.seen
     }
 
-    /// Puts the packet on the wire and says whether the kernel itself drops it, before all of our chains.
+    /// Puts the packet on the wire and says whether the kernel itself drops it, before all of our
+    /// chains.
     ///
     /// # Panics
     /// If the packet cannot be made.
@@ -341,8 +344,8 @@ impl Target {
             now.ours != before.ours,
             "{packet:?} never got to our chains"
         );
-        // Our chain has counted; the same packet may still be on its way, for as long as the machine has
-        // other things to do.
+        // Our chain has counted; the same packet may still be on its way, for as long as the
+        // machine has other things to do.
         match want.verdict {
             Verdict::Accept => wait(PATIENCE, read, |now| now.seen != before.seen),
             Verdict::Reject if is_answered(packet) => {

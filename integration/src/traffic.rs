@@ -10,8 +10,8 @@ use crate::net::wire;
 use crate::ns::Host;
 use crate::probe;
 
-/// A host, a peer of it (192.0.2.2, 2001:db8::2) and a stranger (198.51.100.2, 2001:db8:1::2), each on a
-/// wire of their own.
+/// A host, a peer of it (192.0.2.2, 2001:db8::2) and a stranger (198.51.100.2, 2001:db8:1::2), each
+/// on a wire of their own.
 pub struct Three {
     /// The host, .1 on both wires.
     pub host: Host,
@@ -84,7 +84,8 @@ pub enum Answers {
     Some,
 }
 
-/// Requests of the peer and knocks of the stranger, each from a new socket, so that no earlier one helps.
+/// Requests of the peer and knocks of the stranger, each from a new socket, so that no earlier one
+/// helps.
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicU64>,
@@ -134,8 +135,9 @@ impl Traffic {
                 sent += 1;
                 match socket.recv_from(&mut [0; 8]) {
                     Ok(_) => drop(asked.fetch_add(1, Ordering::Relaxed)),
-                    // Once in millions an answer is lost in the peer's own kernel, between two sockets
-                    // that follow each other on one port. A request that was served was not refused.
+                    // Once in millions an answer is lost in the peer's own kernel, between two
+                    // sockets that follow each other on one port. A request that was served was not
+                    // refused.
                     Err(err) => assert!(
                         answers == Answers::Some || served.load(Ordering::SeqCst) == sent,
                         "a peer's request was refused: {err}"

@@ -103,7 +103,15 @@ impl Drop for Agent<'_> {
 fn policy(peers: &[&str]) -> String {
     let peers: Vec<String> = peers.iter().map(|peer| format!("\"{peer}\"")).collect();
     format!(
-        "version = 1\n[peers]\nfriends = [{}]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n",
+        r#"
+            version = 1
+            [peers]
+            friends = [{}]
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+        "#,
         peers.join(", ")
     )
 }
@@ -242,7 +250,16 @@ fn what_is_left_to_be_discovered_is_waited_for_followed_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let env = folder.path().join("run/flannel/subnet.env");
         let text = format!(
-            "{}[overlay.flannel]\nbackend = \"vxlan\"\ndiscover = \"{}\"\n[[expect]]\nfrom = \"flannel\"\nport = \"53/udp\"\nverdict = \"accept\"\n",
+            r#"
+                {}
+                [overlay.flannel]
+                backend = "vxlan"
+                discover = "{}"
+                [[expect]]
+                from = "flannel"
+                port = "53/udp"
+                verdict = "accept"
+            "#,
             policy(&["192.0.2.1"]),
             env.display()
         );
@@ -381,7 +398,9 @@ fn whatever_others_do_to_the_rules_is_repaired_and_told() {
         );
         took.sort_unstable();
         println!(
-            "{rounds} destructions, each repaired; found in order again within {:?} at most; {answered} requests of the peer answered; {got_in} of {knocked} packets of the stranger got in while there was no table",
+            "{rounds} destructions, each repaired; found in order again within {:?} at most; \
+             {answered} requests of the peer answered; {got_in} of {knocked} \
+             packets of the stranger got in while there was no table",
             took.last().unwrap(),
         );
         // Tables of others are only told of.
@@ -608,7 +627,8 @@ fn what_is_not_confirmed_goes_away_whoever_dies() {
                 &|| has("192.0.2.2") && !has("192.0.2.4"),
                 "it goes back though the agent is dead",
             );
-            // The machine starts anew: no rules, another boot, and what was confirmed last is loaded.
+            // The machine starts anew: no rules, another boot, and what was confirmed last is
+            // loaded.
             try_out("192.0.2.5");
             host.sh("nft flush ruleset");
             let mut boot = host.command(peerwall_bin());
@@ -939,7 +959,13 @@ fn who_would_lock_himself_out_is_told_before() {
         let closed = write(
             folder.path(),
             "policy.toml",
-            "version = 1\n[peers]\nfriend = \"192.0.2.2\"\n[options]\nrevoke = \"keep\"\n",
+            r#"
+                version = 1
+                [peers]
+                friend = "192.0.2.2"
+                [options]
+                revoke = "keep"
+            "#,
         );
         let apply = |ssh: &str, more: &[&str]| {
             let mut command = host.command(peerwall_bin());
@@ -963,7 +989,8 @@ fn who_would_lock_himself_out_is_told_before() {
         );
         // sudo takes the variable away; the shell above has it.
         let shell = format!(
-            "SSH_CONNECTION='198.51.100.2 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} apply {}; exit $?'",
+            "SSH_CONNECTION='198.51.100.2 4000 198.51.100.1 22' sh -c 'env -u SSH_CONNECTION {} \
+             apply {}; exit $?'",
             peerwall_bin().display(),
             closed.display()
         );
@@ -1074,8 +1101,8 @@ fn by_iptables_too() {
         );
         let no_table = || !host.sh("nft list tables").contains("inet peerwall");
         assert!(no_table());
-        // Without the agent as well: what is not confirmed goes, and the start of the machine and the way
-        // back take the same backend.
+        // Without the agent as well: what is not confirmed goes, and the start of the machine and
+        // the way back take the same backend.
         agent.end();
         let apply = |peer: &str, more: &[&str]| {
             write(
@@ -1355,7 +1382,9 @@ fn what_came_in_while_the_rules_were_not_there_ends() {
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
         echo(host, &["192.0.2.1:9100", "198.51.100.1:9100"]);
         // The kernel tracks connections once somebody wants that.
-        host.sh("nft add table ip tracking; nft 'add chain ip tracking in { type filter hook input priority 0; }'; nft add rule ip tracking in ct state new accept");
+        host.sh("nft add table ip tracking; nft 'add chain ip tracking in \
+            { type filter hook input priority 0; }'; \
+            nft add rule ip tracking in ct state new accept");
         // Admitted by no policy: the first load ends it.
         let mut older = open(stranger, "198.51.100.1:9100");
         assert!(lives(&mut older));

@@ -1,5 +1,5 @@
-//! One behaviour suite, run on every backend: memory, the kernel, both kinds of iptables, and whichever is chosen.
-//! What only transactions promise is run on memory and on the kernel.
+//! One behaviour suite, run on every backend: memory, the kernel, both kinds of iptables, and
+//! whichever is chosen. What only transactions promise is run on memory and on the kernel.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 

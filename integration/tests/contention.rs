@@ -1,5 +1,5 @@
-//! Others change their own tables all the time: what is ours is read, changed and repaired nevertheless, in bounded
-//! time, and never from half a picture.
+//! Others change their own tables all the time: what is ours is read, changed and repaired
+//! nevertheless, in bounded time, and never from half a picture.
 //!
 //! `PEERWALL_PEERS=100000` sets how many peers there are.
 
@@ -35,7 +35,15 @@ fn peers() -> usize {
 
 fn policy(path: &Path, count: usize, first: &str) {
     let mut text = format!(
-        "version = 1\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n[peers]\nfirst = \"{first}\"\n"
+        r#"
+            version = 1
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+            [peers]
+            first = "{first}"
+        "#
     );
     for index in 0..count {
         let net = Ipv4Addr::new(10, 0, 0, 0).to_bits();

@@ -1,8 +1,8 @@
-//! Random policies and random packets: the policy's words, the ruleset, nf_tables, iptables-legacy and
-//! iptables-nft must all say the same.
+//! Random policies and random packets: the policy's words, the ruleset, nf_tables, iptables-legacy
+//! and iptables-nft must all say the same.
 //!
-//! `PEERWALL_SEED` chooses the run (it is printed), `PEERWALL_PACKETS` how many packets each kernel is
-//! sent at least.
+//! `PEERWALL_SEED` chooses the run (it is printed), `PEERWALL_PACKETS` how many packets each kernel
+//! is sent at least.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,8 +35,8 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// The packet as a real one: to where it can be for, in the state that conntrack gives it. `None` if no kernel
-/// would show it to our chains.
+/// The packet as a real one: to where it can be for, in the state that conntrack gives it. `None`
+/// if no kernel would show it to our chains.
 fn real(mut packet: Packet) -> Option<Packet> {
     let has_ports = matches!(packet.transport, Transport::Ports { .. });
     packet.syn &= matches!(packet.state, CtState::New | CtState::Untracked) || !has_ports;
@@ -141,8 +141,8 @@ fn real_dialled(packet: &mut Packet) {
     }
 }
 
-/// Loopback addresses from outside: of IPv6, Linux drops them before any hook. Nor are there connections with
-/// them.
+/// Loopback addresses from outside: of IPv6, Linux drops them before any hook. Nor are there
+/// connections with them.
 fn not_martian(mut packet: Packet) -> Option<Packet> {
     let claims = packet.source.is_loopback() || packet.before_dnat().destination.is_loopback();
     if packet.interface == "lo" || !claims {
@@ -174,7 +174,8 @@ struct Work {
     packets: Vec<Packet>,
 }
 
-/// Packets for a policy: not many that are decided at the same place, since few reasons decide most.
+/// Packets for a policy: not many that are decided at the same place, since few reasons decide
+/// most.
 fn packets(runner: &mut TestRunner, policy: &Policy) -> Vec<Packet> {
     let mut met: BTreeMap<(Hook, String), usize> = BTreeMap::new();
     let some =

@@ -1,4 +1,5 @@
-//! The agent lasts: silent clients, ended guards, errors that pass and very many connections do it no harm.
+//! The agent lasts: silent clients, ended guards, errors that pass and very many connections do it
+//! no harm.
 //!
 //! `PEERWALL_CONNECTIONS=200000` sets how many connections end at once.
 
@@ -22,7 +23,15 @@ use peerwall_core::net::port::TCP;
 use peerwall_integration::ns::{Host, peerwall_bin, world};
 use peerwall_integration::open::{Agent, at, track, tracked, wait_for};
 
-const POLICY: &str = "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+const POLICY: &str = r#"
+    version = 1
+    [peers]
+    p = "192.0.2.9"
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
 
 fn policy(folder: &tempfile::TempDir) -> PathBuf {
     let path = folder.path().join("policy.toml");
@@ -144,7 +153,10 @@ fn an_agent_that_waits_for_a_slow_program_pats_its_watchdog() {
             ));
         }
         let slow = format!(
-            "#!/bin/sh\ntouch {}\nwhile test ! -e {}; do sleep 0.05; done\nexec /usr/sbin/iptables-nft-restore \"$@\"\n",
+            "#!/bin/sh\n\
+             touch {}\n\
+             while test ! -e {}; do sleep 0.05; done\n\
+             exec /usr/sbin/iptables-nft-restore \"$@\"\n",
             begun.display(),
             may_end.display()
         );

@@ -1,4 +1,5 @@
-//! The same policy by iptables, legacy and nft: the story, others' rules, drift, a refusal half way.
+//! The same policy by iptables, legacy and nft: the story, others' rules, drift, a refusal half
+//! way.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -91,8 +92,8 @@ fn iptables(host: &Host, command: &str) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// Runs peerwall where sockets to netfilter are refused, as by a kernel without it: by seccomp, for it
-/// and all that it starts.
+/// Runs peerwall where sockets to netfilter are refused, as by a kernel without it: by seccomp, for
+/// it and all that it starts.
 fn without_netfilter_netlink(host: &Host, args: &[&str]) -> std::process::Output {
     use std::os::unix::process::CommandExt as _;
     let mut command = host.command(peerwall_bin());
@@ -410,7 +411,14 @@ fn what_the_second_family_refuses_is_taken_back_in_the_first() {
         .unwrap();
         fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
         // The others are those of the system.
-        host.sh(&format!("cd {} && for tool in iptables ip6tables; do ln -s \"$(command -v $tool-legacy-save)\" \"$(command -v $tool)\" .; done; ln -s \"$(command -v iptables-legacy-restore)\" \"$(command -v ipset)\" .", folder.path().display()));
+        host.sh(&format!(
+            r#"cd {} &&
+            for tool in iptables ip6tables; do
+                ln -s "$(command -v $tool-legacy-save)" "$(command -v $tool)" .
+            done
+            ln -s "$(command -v iptables-legacy-restore)" "$(command -v ipset)" ."#,
+            folder.path().display()
+        ));
         let apply = |policy: &Path| {
             let mut command = host.command(peerwall_bin());
             command
@@ -435,7 +443,11 @@ fn what_the_second_family_refuses_is_taken_back_in_the_first() {
         let other = folder.path().join("other.toml");
         fs::write(
             &other,
-            "version = 1\n[peers]\na = [\"192.0.2.9\", \"2001:db8::9\"]\n",
+            r#"
+                version = 1
+                [peers]
+                a = ["192.0.2.9", "2001:db8::9"]
+            "#,
         )
         .unwrap();
         assert_eq!(apply(&other).status.code(), Some(2));
@@ -508,7 +520,10 @@ fn boot_loads_what_was_confirmed_by_the_backend_that_is_left() {
         std::fs::write(&wrong, "nonsense").unwrap();
         let wrong = wrong.to_str().unwrap();
         let reboot = || {
-            host.sh("iptables-legacy -F; iptables-legacy -X; ip6tables-legacy -F; ip6tables-legacy -X; nft flush ruleset; rm -rf /run/peerwall");
+            host.sh(
+                "iptables-legacy -F; iptables-legacy -X; ip6tables-legacy -F; \
+                ip6tables-legacy -X; nft flush ruleset; rm -rf /run/peerwall",
+            );
         };
         // Confirmed by iptables, which is not there any more.
         assert_eq!(iptables(&host, "apply").0, Some(0));
@@ -592,7 +607,18 @@ fn what_iptables_cannot_say_is_an_error_with_its_line() {
         let before = saved(&host, Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let policy = folder.path().join("p.toml");
-        fs::write(&policy, "version = 1\n[overlay.pods]\nbackend = \"host-gw\"\nsubnets = \"10.244.0.0/16\"\n[peers]\na = \"192.0.2.9\"\n").unwrap();
+        fs::write(
+            &policy,
+            r#"
+                version = 1
+                [overlay.pods]
+                backend = "host-gw"
+                subnets = "10.244.0.0/16"
+                [peers]
+                a = "192.0.2.9"
+            "#,
+        )
+        .unwrap();
         let output = host.peerwall(&[
             "apply",
             "--backend",
@@ -618,7 +644,13 @@ fn a_policy_can_ask_for_iptables_and_the_command_line_for_another() {
         let text = fs::read_to_string(EXAMPLE).unwrap();
         fs::write(
             &path,
-            format!("{text}\n[options]\nbackend = \"iptables\"\n"),
+            format!(
+                r#"
+                    {text}
+                    [options]
+                    backend = "iptables"
+                "#
+            ),
         )
         .unwrap();
         let path = path.to_str().unwrap();

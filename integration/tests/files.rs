@@ -1,5 +1,5 @@
-//! Files that are not what they should be: special files, files and directories that others can write, a lock that
-//! somebody holds, a system that is out of file descriptors.
+//! Files that are not what they should be: special files, files and directories that others can
+//! write, a lock that somebody holds, a system that is out of file descriptors.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -20,7 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 fn policy(peer: &str) -> String {
     format!(
-        "version = 1\n[peers]\np = \"{peer}\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n"
+        r#"
+            version = 1
+            [peers]
+            p = "{peer}"
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+        "#
     )
 }
 
@@ -133,7 +141,15 @@ fn with_all_files(base: &Path) -> PathBuf {
     write(&base.join("subnet.env"), "FLANNEL_NETWORK=10.244.0.0/16\n");
     let main = base.join("policy.toml");
     let text = format!(
-        "include = [\"more.toml\"]\npeers_files = [\"list\"]\n{}[overlay.f]\nbackend = \"none\"\ninterfaces = [\"cni0\"]\ndiscover = \"subnet.env\"\n",
+        r#"
+            include = ["more.toml"]
+            peers_files = ["list"]
+            {}
+            [overlay.f]
+            backend = "none"
+            interfaces = ["cni0"]
+            discover = "subnet.env"
+        "#,
         policy("192.0.2.1")
     );
     write(&main, &text);
@@ -282,7 +298,15 @@ fn what_others_can_write_is_judged_as_it_was_opened() {
             let padding = "# padding\n".repeat(80_000);
             write(
                 &raced,
-                &format!("version = 1\n[[allow]]\nname = \"backdoor\"\nfrom = \"any\"\n{padding}"),
+                &format!(
+                    r#"
+                        version = 1
+                        [[allow]]
+                        name = "backdoor"
+                        from = "any"
+                        {padding}
+                    "#
+                ),
             );
             sh(&format!("chown 65534 {}", raced.display()));
             let inotify = Inotify::init(InitFlags::empty()).unwrap();

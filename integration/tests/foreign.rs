@@ -1,4 +1,5 @@
-//! Other firewalls that drop are named, by every tool that makes them, and the command that is named ends it.
+//! Other firewalls that drop are named, by every tool that makes them, and the command that is
+//! named ends it.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -7,7 +8,11 @@ use std::process::Output;
 use peerwall_integration::ns::{Host, world};
 use serde_json::Value;
 
-const POLICY: &str = "version = 1\n[peers]\nw2 = \"192.0.2.12\"\n";
+const POLICY: &str = r#"
+    version = 1
+    [peers]
+    w2 = "192.0.2.12"
+"#;
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -80,7 +85,8 @@ fn whatever_drops_beside_our_table_is_named_with_what_ends_it() {
                     "to end that: iptables-legacy -t mangle -D FORWARD 1",
                 ),
                 (
-                    "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT; iptables-nft -A INPUT -m comment --comment rest -j REJECT",
+                    "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT; \
+                     iptables-nft -A INPUT -m comment --comment rest -j REJECT",
                     "ip filter INPUT (iptables-nft)",
                     "its rule 2 drops everything",
                 ),
@@ -90,22 +96,27 @@ fn whatever_drops_beside_our_table_is_named_with_what_ends_it() {
                     "its policy is drop",
                 ),
                 (
-                    "iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -P FORWARD DROP",
+                    "iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER; \
+                     iptables-nft -P FORWARD DROP",
                     "ip filter FORWARD (Docker)",
                     "to end that: iptables-nft -P FORWARD ACCEPT",
                 ),
                 (
-                    "iptables-nft -A DOCKER-USER -s 192.0.2.0/24 -j RETURN; iptables-nft -A DOCKER-USER -j DROP",
+                    "iptables-nft -A DOCKER-USER -s 192.0.2.0/24 -j RETURN; \
+                     iptables-nft -A DOCKER-USER -j DROP",
                     "ip filter FORWARD (Docker)",
                     "rule 2 of DOCKER-USER drops everything",
                 ),
                 (
-                    "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input ct state established accept'",
+                    "nft 'add table inet filter; add chain inet filter input \
+                     { type filter hook input priority 0; policy drop; }; \
+                     add rule inet filter input ct state established accept'",
                     "inet filter input (nftables)",
                     "its policy is drop",
                 ),
                 (
-                    "nft 'add rule inet filter input tcp dport 22 accept; add rule inet filter input counter log reject'",
+                    "nft 'add rule inet filter input tcp dport 22 accept; \
+                     add rule inet filter input counter log reject'",
                     "inet filter input (nftables)",
                     "its rule 3 drops everything",
                 ),
@@ -149,10 +160,13 @@ fn what_decides_about_single_packets_is_not_named() {
                 chain prerouting { type filter hook prerouting priority 0; policy accept; }
             }
 END");
-        host.sh("iptables-nft -N KUBE-FIREWALL; iptables-nft -A INPUT -j KUBE-FIREWALL
-                 iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
-                 iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP
-                 iptables-legacy -P OUTPUT DROP");
+        host.sh(
+            "iptables-nft -N KUBE-FIREWALL; iptables-nft -A INPUT -j KUBE-FIREWALL
+             iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 \
+                 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+             iptables-legacy -A FORWARD -m conntrack --ctstate INVALID -j DROP
+             iptables-legacy -P OUTPUT DROP",
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         std::fs::write(&path, POLICY).unwrap();

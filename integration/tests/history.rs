@@ -1,4 +1,5 @@
-//! The audit trail: what came into force and ended, by whom, and what is said to whoever began a trial.
+//! The audit trail: what came into force and ended, by whom, and what is said to whoever began a
+//! trial.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -12,7 +13,15 @@ use serde_json::Value;
 fn policy(folder: &Path, name: &str, peer: &str) -> PathBuf {
     let path = folder.join(name);
     let text = format!(
-        "version = 1\n[peers]\nfriend = \"{peer}\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n"
+        r#"
+            version = 1
+            [peers]
+            friend = "{peer}"
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+        "#
     );
     fs::write(&path, text).unwrap();
     path
@@ -186,11 +195,13 @@ fn a_torn_or_unknown_line_hides_no_other_event() {
         let folder = tempfile::tempdir().unwrap();
         let path = policy(folder.path(), "policy.toml", "192.0.2.1");
         host.peerwall_ok(&["apply", path.to_str().unwrap()]);
-        host.sh("cd ${PEERWALL_STATE:-/var/lib/peerwall} && printf '{\"time\":\"2026-01\\n\\0\\377\\n{\"kind\":\"new\"}\\n' >> audit.log");
+        host.sh("cd ${PEERWALL_STATE:-/var/lib/peerwall} && \
+            printf '{\"time\":\"2026-01\\n\\0\\377\\n{\"kind\":\"new\"}\\n' >> audit.log");
         host.peerwall_ok(&["remove"]);
         assert_eq!(kinds(&host), ["applied by apply", "removed by remove"]);
         // A full one becomes the old one; both are read.
-        host.sh("cd ${PEERWALL_STATE:-/var/lib/peerwall} && head -c 1100000 /dev/zero | tr '\\0' '\\n' >> audit.log");
+        host.sh("cd ${PEERWALL_STATE:-/var/lib/peerwall} && \
+            head -c 1100000 /dev/zero | tr '\\0' '\\n' >> audit.log");
         host.peerwall_ok(&["apply", path.to_str().unwrap()]);
         host.peerwall_ok(&["remove"]);
         assert_eq!(

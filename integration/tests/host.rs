@@ -55,7 +55,8 @@ fn routes_are_read_as_they_are_set() {
               ip route add blackhole 10.244.4.0/24
               ip route add unreachable 10.244.5.0/24
               ip route add 10.1.0.0/16 dev eth1 table 1000
-              ip -6 route add 2001:db8:1::/64 nexthop via 2001:db8::8 dev eth0 nexthop via 2001:db8::9 dev eth0");
+              ip -6 route add 2001:db8:1::/64 nexthop via 2001:db8::8 dev eth0 \
+                  nexthop via 2001:db8::9 dev eth0");
         let network = a.run(|| host::read().unwrap());
         for (destination, want) in [
             (
@@ -263,12 +264,20 @@ fn what_does_not_fit_the_host_is_said_by_every_command() {
         a.sh("ip route add 10.244.0.5/32 dev lxc0
               ip route add 10.244.1.0/24 via 192.0.2.2");
         a.sysctl("net.ipv4.conf.eth0.route_localnet", "1");
-        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\nall = \"::/0\"\n[overlay.canal]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        let policy = r#"
+            version = 1
+            [peers]
+            w2 = "192.0.2.2"
+            all = "::/0"
+            [overlay.canal]
+            backend = "vxlan"
+            subnets = ["10.244.0.0/16"]
+        "#;
         for (command, words, json) in say(&a, policy) {
             for (what, help) in [
                 (
                     "leave by lxc*, which",
-                    "`interfaces = [\"flannel.1\", \"flannel-v6.1\", \"cni0\", \"cali*\", \"lxc*\"]`",
+                    r#"`interfaces = ["flannel.1", "flannel-v6.1", "cni0", "cali*", "lxc*"]`"#,
                 ),
                 ("leave by eth0, which", "`direct = true`"),
             ] {
@@ -296,7 +305,14 @@ fn nothing_is_said_where_the_policy_fits_the_host() {
         bridge(&a, "flannel.1", &["10.244.0.0/32"]);
         bridge(&a, "cni0", &["10.244.0.1/24"]);
         a.sh("ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink");
-        let policy = "version = 1\n[peers]\nw2 = \"192.0.2.2\"\n[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+        let policy = r#"
+            version = 1
+            [peers]
+            w2 = "192.0.2.2"
+            [overlay.flannel]
+            backend = "vxlan"
+            subnets = ["10.244.0.0/16"]
+        "#;
         for (command, words, _) in say(&a, policy) {
             assert!(!words.contains("warning:"), "{command}\n{words}");
         }
@@ -310,7 +326,19 @@ fn the_agent_reads_the_host_as_apply_does() {
         bridge(&host, "kube-ipvs0", &["10.96.0.1/32"]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
-        std::fs::write(&path, "version = 1\n[peers]\np = \"192.0.2.9\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n").unwrap();
+        std::fs::write(
+            &path,
+            r#"
+                version = 1
+                [peers]
+                p = "192.0.2.9"
+                [[allow]]
+                name = "ssh"
+                ports = ["22/tcp"]
+                from = "any"
+            "#,
+        )
+        .unwrap();
         let mut command = host.command(peerwall_integration::ns::peerwall_bin());
         let mut agent = command
             .arg("run")

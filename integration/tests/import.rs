@@ -1,5 +1,5 @@
-//! The import on real kernels: rules do to packets what the evaluator says, the imported policy does
-//! what the policy says, and so the differences between the two are the ones that are told.
+//! The import on real kernels: rules do to packets what the evaluator says, the imported policy
+//! does what the policy says, and so the differences between the two are the ones that are told.
 //!
 //! `PEERWALL_PROBES` sets how many packets each file is tried with.
 
@@ -68,7 +68,8 @@ fn is_real(probe: &Probe) -> bool {
         Transport::Ports { source, .. } => source == 40_000,
         // Fragments and tunnels are unpacked or put together before any filter sees them.
         Transport::Other(protocol) => ![41, 44, 4].contains(&protocol),
-        // Packets of the link are not passed on, and answers to nobody's question are not even read.
+        // Packets of the link are not passed on, and answers to nobody's question are not even
+        // read.
         Transport::Icmp { kind, .. } => {
             kind != 137 && !(forwarded && packet.state == CtState::Untracked)
         }
@@ -138,7 +139,13 @@ fn try_file(
         assert_eq!(got, wanted, "{at}: {probe:?}\n{text}");
     }
     target.host().sh(&format!(
-        "ip{six}tables-{suffix}-restore <<'END'\n*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\nEND"
+        "ip{six}tables-{suffix}-restore <<'END'\n\
+         *filter\n\
+         :INPUT ACCEPT\n\
+         :FORWARD ACCEPT\n\
+         :OUTPUT ACCEPT\n\
+         COMMIT\n\
+         END"
     ));
     if sets.is_some() {
         target.host().sh("ipset destroy");
@@ -228,8 +235,10 @@ fn what_is_loaded_now_is_imported_with_what_the_host_knows() {
             let nothing = host.peerwall(&["import", "--live"]);
             assert_eq!(nothing.status.code(), Some(2), "there are no rules");
             host.sh(&format!(
-                "ip link add eth0 type veth peer name eth0-far && ip address add 192.0.2.7/24 dev eth0 && \
-                 ipset create nodes hash:ip && ipset add nodes 198.51.100.1 && ipset add nodes 198.51.100.2 && \
+                "ip link add eth0 type veth peer name eth0-far && \
+                 ip address add 192.0.2.7/24 dev eth0 && \
+                 ipset create nodes hash:ip && \
+                 ipset add nodes 198.51.100.1 && ipset add nodes 198.51.100.2 && \
                  iptables-{suffix} -P INPUT DROP && iptables-{suffix} -A INPUT -i lo -j ACCEPT && \
                  iptables-{suffix} -A INPUT -d 192.0.2.7 -p tcp --dport 443 -j ACCEPT && \
                  iptables-{suffix} -A INPUT -m set --match-set nodes src -j ACCEPT && \

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use peerwall_integration::ns::{peerwall_bin, sh, world};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// What `systemd-analyze security` may make of each unit at most, in tenths. The one that loads the rules at boot has nothing that
-/// needs a mount namespace, since it must not fail.
+/// What `systemd-analyze security` may make of each unit at most, in tenths. The one that loads the
+/// rules at boot has nothing that needs a mount namespace, since it must not fail.
 const EXPOSURE_MAX_TENTHS: [(&str, u32); 2] =
     [("peerwall.service", 20), ("peerwall-boot.service", 33)];
 
@@ -255,7 +255,8 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert!(output.status.success() && ours.is_empty(), "{said}");
 }
 
-/// Settings that make a unit fail where the root is full or read-only, or a mount is missing; see `systemd.rs`, which tries.
+/// Settings that make a unit fail where the root is full or read-only, or a mount is missing; see
+/// `systemd.rs`, which tries.
 #[test]
 fn no_unit_asks_for_what_may_fail() {
     for unit in ["peerwall.service", "peerwall-boot.service"] {
@@ -286,7 +287,8 @@ fn no_unit_asks_for_what_may_fail() {
     }
 }
 
-/// iptables-legacy runs modprobe for these two, which the units' capabilities and mounts do not let it do.
+/// iptables-legacy runs modprobe for these two, which the units' capabilities and mounts do not let
+/// it do.
 #[test]
 fn modules_that_the_kernel_does_not_load_itself_are_loaded_first() {
     for unit in ["peerwall.service", "peerwall-boot.service"] {

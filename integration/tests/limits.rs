@@ -1,5 +1,5 @@
-//! `limit` of an allow: new connections of each source address. The policy's model knows no time, so this is not
-//! among the cases.
+//! `limit` of an allow: new connections of each source address. The policy's model knows no time,
+//! so this is not among the cases.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 

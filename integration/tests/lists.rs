@@ -1,5 +1,5 @@
-//! Lists of peers lie over whatever policy is in force: they undo no rollback and no trial, fill no history, and no
-//! rollback takes a peer out that joined meanwhile.
+//! Lists of peers lie over whatever policy is in force: they undo no rollback and no trial, fill no
+//! history, and no rollback takes a peer out that joined meanwhile.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -32,7 +32,16 @@ impl Files {
     fn policy(&self, name: &str, own: &str) -> PathBuf {
         let path = self.path(name);
         let text = format!(
-            "version = 1\npeers_files = [\"list\"]\n[peers]\nown = \"{own}\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n"
+            r#"
+                version = 1
+                peers_files = ["list"]
+                [peers]
+                own = "{own}"
+                [[allow]]
+                name = "ssh"
+                ports = ["22/tcp"]
+                from = "any"
+            "#
         );
         fs::write(&path, text).unwrap();
         path
@@ -104,7 +113,8 @@ fn lists_of_a_policy_that_was_gone_back_to_are_followed() {
         fs::write(&path, "version = 7\n").unwrap();
         files.list(&["192.0.2.13"]);
         wait_for("a list beside a wrong policy", || has(&host, "192.0.2.13"));
-        // The next agent, and the next boot, know of it. Once it answers, it has saved what it loaded.
+        // The next agent, and the next boot, know of it. Once it answers, it has saved what it
+        // loaded.
         host.peerwall(&["status"]);
         drop(agent);
         host.peerwall_ok(&["remove"]);

@@ -1,4 +1,5 @@
-//! The lock-out guard: what `apply` refuses, and what it must not refuse, by how the ssh connection arrives.
+//! The lock-out guard: what `apply` refuses, and what it must not refuse, by how the ssh connection
+//! arrives.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -24,12 +25,32 @@ struct Situation {
     bad: &'static [&'static str],
 }
 
-const ALLOW_22: &str = "[[allow]]\nname = \"a\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
-const ALLOW_2222: &str = "[[allow]]\nname = \"a\"\nports = [\"2222/tcp\"]\nfrom = \"any\"\n";
-const BY_ETH0: &str =
-    "[[allow]]\nname = \"a\"\nports = [\"22/tcp\"]\nfrom = \"any\"\ninterfaces = [\"eth0\"]\n";
-const BY_ETH1: &str =
-    "[[allow]]\nname = \"a\"\nports = [\"22/tcp\"]\nfrom = \"any\"\ninterfaces = [\"eth1\"]\n";
+const ALLOW_22: &str = r#"
+    [[allow]]
+    name = "a"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
+const ALLOW_2222: &str = r#"
+    [[allow]]
+    name = "a"
+    ports = ["2222/tcp"]
+    from = "any"
+"#;
+const BY_ETH0: &str = r#"
+    [[allow]]
+    name = "a"
+    ports = ["22/tcp"]
+    from = "any"
+    interfaces = ["eth0"]
+"#;
+const BY_ETH1: &str = r#"
+    [[allow]]
+    name = "a"
+    ports = ["22/tcp"]
+    from = "any"
+    interfaces = ["eth1"]
+"#;
 const TRUST_ETH0: &str = "[interfaces]\ntrusted = [\"eth0\"]\n";
 const TRUST_ETH1: &str = "[interfaces]\ntrusted = [\"eth1\"]\n";
 const PEER_V4: &str = "[peers]\nstranger = \"198.51.100.2\"\n";
@@ -55,7 +76,9 @@ const SITUATIONS: [Situation; 9] = [
     },
     Situation {
         name: "redirected from another port",
-        setup: "nft -f - <<'END'\ntable ip nat { chain p { type nat hook prerouting priority dstnat; tcp dport 2222 redirect to :22; }; }\nEND",
+        setup: "nft 'table ip nat {
+            chain p { type nat hook prerouting priority dstnat; tcp dport 2222 redirect to :22; }
+        }'",
         server: "0.0.0.0:22",
         dialled: "198.51.100.1:2222",
         good: &[ALLOW_2222, PEER_V4, TRUST_ETH1],
@@ -63,7 +86,9 @@ const SITUATIONS: [Situation; 9] = [
     },
     Situation {
         name: "sent to another address and port of this host",
-        setup: "nft -f - <<'END'\ntable ip nat { chain p { type nat hook prerouting priority dstnat; tcp dport 2222 dnat to 192.0.2.1:22; }; }\nEND",
+        setup: "nft 'table ip nat {
+            chain p { type nat hook prerouting priority dstnat; tcp dport 2222 dnat to 192.0.2.1:22; }
+        }'",
         server: "192.0.2.1:22",
         dialled: "198.51.100.1:2222",
         good: &[ALLOW_2222, PEER_V4, TRUST_ETH1],
@@ -71,7 +96,9 @@ const SITUATIONS: [Situation; 9] = [
     },
     Situation {
         name: "redirected, by IPv6",
-        setup: "nft -f - <<'END'\ntable ip6 nat { chain p { type nat hook prerouting priority dstnat; tcp dport 2222 redirect to :22; }; }\nEND",
+        setup: "nft 'table ip6 nat {
+            chain p { type nat hook prerouting priority dstnat; tcp dport 2222 redirect to :22; }
+        }'",
         server: "[::]:22",
         dialled: "[2001:db8:1::1]:2222",
         good: &[ALLOW_2222, PEER_V6],
@@ -115,7 +142,14 @@ const SITUATIONS: [Situation; 9] = [
 fn is_refused(host: &Host, policy: &str, ssh: &str, name: &str) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.toml");
-    let text = format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n");
+    let text = format!(
+        r#"
+            version = 1
+            {policy}
+            [options]
+            revoke = "keep"
+        "#
+    );
     fs::write(&path, text).unwrap();
     let mut command = host.command(peerwall_bin());
     command.args(["apply", "--backend", "nft"]).arg(&path);
@@ -213,7 +247,14 @@ fn the_agent_asks_the_same() {
         let write = |policy: &str| {
             fs::write(
                 &path,
-                format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n"),
+                format!(
+                    r#"
+                        version = 1
+                        {policy}
+                        [options]
+                        revoke = "keep"
+                    "#
+                ),
             )
             .unwrap()
         };
@@ -247,7 +288,14 @@ fn an_agent_does_not_follow_a_policy_that_locks_everybody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("policy.toml");
         let write = |policy: &str| {
-            let text = format!("version = 1\n{policy}[options]\nrevoke = \"keep\"\n");
+            let text = format!(
+                r#"
+                    version = 1
+                    {policy}
+                    [options]
+                    revoke = "keep"
+                "#
+            );
             fs::write(folder.path().join("new"), text).unwrap();
             fs::rename(folder.path().join("new"), &path).unwrap();
         };

@@ -39,7 +39,15 @@ fn a_process_with_any_name_is_named_and_counted_and_gives_no_terminal_orders() {
         let host = Host::new("host");
         let folder = tempfile::tempdir().unwrap();
         let policy = folder.path().join("policy.toml");
-        fs::write(&policy, "version = 1\n[peers]\np = \"192.0.2.1\"\n").unwrap();
+        fs::write(
+            &policy,
+            r#"
+                version = 1
+                [peers]
+                p = "192.0.2.1"
+            "#,
+        )
+        .unwrap();
         let nft = folder.path().join(OsStr::from_bytes(NAME));
         fs::copy(sh("command -v nft").trim_end(), &nft).unwrap();
         let change = |arguments: &[&str]| {

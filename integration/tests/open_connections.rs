@@ -1,4 +1,5 @@
-//! What happens to open connections: when rules are loaded first, when they change, and when a trial ends.
+//! What happens to open connections: when rules are loaded first, when they change, and when a
+//! trial ends.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -23,7 +24,12 @@ const WAYS: [(&str, bool); 4] = [
     ("iptables", false),
     ("iptables", true),
 ];
-const SSH: &str = "[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+const SSH: &str = r#"
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
 const NOBODY: &str = "[peers]\nother = \"10.9.9.9\"\n";
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -56,7 +62,11 @@ fn no_listener_is_ever_lost() {
             let name = format!("{backend}{with_agent}");
             let host = Three::named(&name).host;
             let folder = tempfile::tempdir().unwrap();
-            let wide = "[[allow]]\nname = \"all\"\nfrom = \"any\"\n";
+            let wide = r#"
+                [[allow]]
+                name = "all"
+                from = "any"
+            "#;
             let path = write(folder.path(), "policy.toml", wide);
             for address in [
                 "[::]:22",
@@ -98,7 +108,8 @@ fn no_listener_is_ever_lost() {
             write(folder.path(), "policy.toml", NOBODY);
             let plan =
                 said(&host.peerwall(&["plan", "--backend", backend, path.to_str().unwrap()]));
-            // Open are SYN_RECV, ESTABLISHED, FIN_WAIT and CLOSE_WAIT, on two families and four ports.
+            // Open are SYN_RECV, ESTABLISHED, FIN_WAIT and CLOSE_WAIT, on two families and four
+            // ports.
             assert!(
                 plan.contains(" of 198.51.100.2 to this host, 22/tcp (input-default)"),
                 "{plan}"
@@ -133,7 +144,12 @@ fn a_trusted_interface_does_not_switch_revocation_off() {
             } = Three::named(&format!("{backend}{with_agent}"));
             let folder = tempfile::tempdir().unwrap();
             let trusted = "[interfaces]\ntrusted = [\"eth0\"]\n";
-            let web = "[[allow]]\nname = \"web\"\nports = [\"8080/tcp\"]\nfrom = \"any\"\n";
+            let web = r#"
+                [[allow]]
+                name = "web"
+                ports = ["8080/tcp"]
+                from = "any"
+            "#;
             let path = write(folder.path(), "policy.toml", &format!("{trusted}{web}"));
             echo(&host, "[::]:8080");
             host.sh("ip route add 203.0.113.0/24 nexthop via 192.0.2.2 nexthop via 198.51.100.2");
@@ -163,7 +179,15 @@ fn a_trusted_interface_does_not_switch_revocation_off() {
                 write(folder.path(), "policy.toml", &narrowed);
                 let plan =
                     said(&host.peerwall(&["plan", "--backend", backend, path.to_str().unwrap()]));
-                assert!(plan.contains("3 open connections would end:") && plan.contains("1 open connection would stay open, because the policy admits such connections by some interfaces only"), "{plan}");
+                assert!(
+                    plan.contains("3 open connections would end:")
+                        && plan.contains(
+                            "1 open \
+                    connection would stay open, because the policy admits such connections by some \
+                    interfaces only"
+                        ),
+                    "{plan}"
+                );
                 let text = apply(&host, backend, &path, &[]);
                 assert!(
                     text.contains("ended 3 open connections")
@@ -295,7 +319,12 @@ fn the_first_load_keeps_what_this_host_opened_and_ends_what_it_refuses() {
                 let name = format!("{way}, {denied}, {backend}");
                 let folder = tempfile::tempdir().unwrap();
                 let text = format!(
-                    "{NOBODY}{SSH}[options]\ndenied = \"{denied}\"\nbackend = \"{backend}\"\n"
+                    r#"
+                        {NOBODY}{SSH}
+                        [options]
+                        denied = "{denied}"
+                        backend = "{backend}"
+                    "#
                 );
                 let path = write(folder.path(), "policy.toml", &text);
                 let mut own = outgoing(&host, &stranger);
@@ -366,7 +395,8 @@ fn what_neither_policy_admits_is_left_and_can_be_ended() {
             let keep = format!("{NOBODY}[options]\nrevoke = \"keep\"\n");
             let path = write(folder.path(), "policy.toml", &keep);
             echo(&host, "198.51.100.1:8080");
-            host.sh("nft add table ip t; nft 'add chain ip t c { type filter hook input priority 0; }'; nft add rule ip t c ct state new accept");
+            host.sh("nft add table ip t; nft 'add chain ip t c \
+                { type filter hook input priority 0; }'; nft add rule ip t c ct state new accept");
             let mut older = open(&stranger, "198.51.100.1:8080");
             assert!(lives(&mut older));
             let left = "not ended, although the policy refuses new connections like this: 1 open connection:";

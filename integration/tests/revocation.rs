@@ -1,9 +1,9 @@
-//! Random changes of policy on a host with listeners and open connections: what ends is just what the new policy
-//! refuses and the old one admitted, and no listener is ever lost.
+//! Random changes of policy on a host with listeners and open connections: what ends is just what
+//! the new policy refuses and the old one admitted, and no listener is ever lost.
 //!
-//! The expectation comes from the policy itself (`Policy::verdict`), asked about the interface that each
-//! connection uses by construction. `PEERWALL_REVOCATION=1000,50,2000` sets how many edits, listeners and
-//! connections there are; `PEERWALL_SEED` which edits.
+//! The expectation comes from the policy itself (`Policy::verdict`), asked about the interface that
+//! each connection uses by construction. `PEERWALL_REVOCATION=1000,50,2000` sets how many edits,
+//! listeners and connections there are; `PEERWALL_SEED` which edits.
 
 #![expect(
     clippy::unwrap_used,
@@ -112,7 +112,12 @@ impl Chance {
                 false => port.to_string(),
             };
             text.push_str(&format!(
-                "[[allow]]\nname = \"a{index}\"\nports = [\"{port}\"]\nfrom = \"{from}\"\n"
+                r#"
+                    [[allow]]
+                    name = "a{index}"
+                    ports = ["{port}"]
+                    from = "{from}"
+                "#
             ));
             if self.one_in(3) {
                 let interface = NETWORKS[self.below(3) as usize].0;

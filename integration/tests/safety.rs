@@ -30,7 +30,9 @@ fn foreign_rules(host: &Host) {
          iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT && \
          ip6tables-nft -A INPUT -p ipv6-icmp -j ACCEPT && \
          nft add table ip kube-proxy && nft add chain ip kube-proxy services && \
-         nft add table inet firewalld && nft 'add set inet firewalld blocked { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 } }' && \
+         nft add table inet firewalld && \
+         nft 'add set inet firewalld blocked \
+             { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 } }' && \
          nft 'add chain inet firewalld in { type filter hook input priority 10; }' && \
          nft 'add rule inet firewalld in ip saddr @blocked counter drop' && \
          nft 'add table bridge filter { chain f { type filter hook forward priority 0; }; }'",
@@ -85,7 +87,13 @@ fn policy_with_peers(folder: &Path, name: &str, extra: impl Iterator<Item = Stri
         folder,
         &format!("{name}.toml"),
         &format!(
-            "version = 1\npeers_files = [\"{list}\"]\n\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n"
+            r#"
+                version = 1
+                peers_files = ["{list}"]
+
+                [peers]
+                friend = ["192.0.2.2", "2001:db8::2"]
+            "#
         ),
     )
 }
@@ -124,7 +132,10 @@ fn foreign_tables_are_untouched_byte_for_byte() {
         apply(&host, example);
         assert_eq!(foreign(&host), before, "after a second apply");
         // What others use still works beside our table.
-        host.sh("iptables-nft-save >/dev/null && ip6tables-nft-save > /dev/null && nft -j list ruleset > /dev/null");
+        host.sh(
+            "iptables-nft-save >/dev/null && ip6tables-nft-save > /dev/null && \
+            nft -j list ruleset > /dev/null",
+        );
         host.peerwall_ok(&["remove"]);
         assert_eq!(foreign(&host), before, "after remove");
         assert!(!host.sh("nft list tables").contains("peerwall"));
@@ -137,7 +148,10 @@ fn a_second_apply_sends_nothing() {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));
         let generation = || {
-            host.sh("nft -j list ruleset >/dev/null; cat /proc/net/netfilter/nf_log >/dev/null 2>&1; true") + &status(&host, EXAMPLE)
+            host.sh(
+                "nft -j list ruleset >/dev/null; cat /proc/net/netfilter/nf_log >/dev/null \
+                2>&1; true",
+            ) + &status(&host, EXAMPLE)
         };
         let before = generation();
         let said = host.peerwall_ok(&["apply", EXAMPLE]);
@@ -174,7 +188,11 @@ fn what_is_held_stays_and_what_is_not_can_be_claimed() {
         let more = write(
             tempfile::tempdir().unwrap().keep().as_path(),
             "p.toml",
-            "version = 1\n[peers]\na = \"192.0.2.9\"\n",
+            r#"
+                version = 1
+                [peers]
+                a = "192.0.2.9"
+            "#,
         );
         let refused = host.peerwall(&["apply", &more.display().to_string()]);
         let why = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -362,15 +380,21 @@ fn whatever_others_did_to_the_table_is_mended() {
             "nft add element inet peerwall peers4 '{ 203.0.113.66 }'",
             "nft delete element inet peerwall peers4 '{ 129.21.49.48 }'",
             "nft 'add chain inet peerwall input { policy accept; }'",
-            "nft 'add chain inet peerwall other { type filter hook input priority -300; }' && nft add rule inet peerwall other accept",
+            "nft 'add chain inet peerwall other { type filter hook input priority -300; }' && \
+             nft add rule inet peerwall other accept",
             "nft 'add set inet peerwall other { type mark; }'",
-            "nft 'add map inet peerwall other { type ipv4_addr : verdict; elements = { 1.2.3.4 : jump published }; }'",
-            "nft 'add set inet peerwall other { type ipv4_addr . inet_service; flags interval; elements = { 1.2.3.0/24 . 80-90 } }'",
+            "nft 'add map inet peerwall other \
+             { type ipv4_addr : verdict; elements = { 1.2.3.4 : jump published }; }'",
+            "nft 'add set inet peerwall other \
+             { type ipv4_addr . inet_service; flags interval; elements = { 1.2.3.0/24 . 80-90 } }'",
             "nft add counter inet peerwall other",
             "nft 'add quota inet peerwall other { over 10 mbytes }'",
-            "nft 'add rule inet peerwall input tcp dport { 1-5, 80 } ct state vmap { new : accept, invalid : drop }'",
-            "nft delete table inet peerwall && nft 'add table inet peerwall { chain input { type filter hook input priority 0; policy accept; }; }'",
-            "nft delete table inet peerwall && nft 'add table inet peerwall { set peers4 { type ipv6_addr; }; }'",
+            "nft 'add rule inet peerwall input tcp dport { 1-5, 80 } \
+             ct state vmap { new : accept, invalid : drop }'",
+            "nft delete table inet peerwall && nft 'add table inet peerwall \
+             { chain input { type filter hook input priority 0; policy accept; }; }'",
+            "nft delete table inet peerwall && nft 'add table inet peerwall \
+             { set peers4 { type ipv6_addr; }; }'",
             "nft 'add table inet peerwall { flags dormant; }' 2>/dev/null || nft flush ruleset",
             "nft delete table inet peerwall",
         ] {
@@ -465,7 +489,8 @@ fn who_may_not_is_told_so() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("CAP_NET_ADMIN"), "{said}");
-        // An ordinary user is told what would do, by every command that needs it. In a user namespace there is no other.
+        // An ordinary user is told what would do, by every command that needs it. In a user
+        // namespace there is no other.
         if !host
             .try_sh("setpriv --reuid 65534 --regid 65534 --clear-groups true")
             .status
@@ -486,7 +511,11 @@ fn who_may_not_is_told_so() {
             } else {
                 ""
             };
-            let output = host.try_sh(&format!("cd {} && setpriv --reuid 65534 --regid 65534 --clear-groups ./peerwall {command} {policy}", folder.path().display()));
+            let output = host.try_sh(&format!(
+                "cd {} && setpriv --reuid 65534 --regid 65534 \
+                --clear-groups ./peerwall {command} {policy}",
+                folder.path().display()
+            ));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
                 output.status.code() == Some(2) && said.contains("run it as root"),
@@ -548,7 +577,8 @@ fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
             got_in,
         } = traffic.end();
         println!(
-            "{killed} of 1000 applies were killed; {asked} requests of a peer were answered, {knocked} of a stranger were not"
+            "{killed} of 1000 applies were killed; {asked} \
+             requests of a peer were answered, {knocked} of a stranger were not"
         );
         assert_eq!(mixtures, [0_u32; 0]);
         assert!(killed > 300, "only {killed} were killed in time");
@@ -612,7 +642,13 @@ fn denied_packets_are_rejected_when_the_policy_says_so() {
             stranger,
         } = Three::new();
         let folder = tempfile::tempdir().unwrap();
-        let text = "version = 1\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n[options]\ndenied = \"reject\"\n";
+        let text = r#"
+            version = 1
+            [peers]
+            friend = ["192.0.2.2", "2001:db8::2"]
+            [options]
+            denied = "reject"
+        "#;
         apply(&host, &write(folder.path(), "p.toml", text));
         // A stranger is told at once; a peer finds nobody listening, by the host's own word.
         for (who, to) in [
@@ -715,7 +751,11 @@ fn a_bridge_that_is_not_judged_passes_frames_and_routes_nothing() {
         probe::tcp_server(&beyond, "0.0.0.0:8080");
         let folder = tempfile::tempdir().unwrap();
         let policy = folder.path().join("policy.toml");
-        let base = "version = 1\n[peers]\na = \"198.51.100.9\"\n";
+        let base = r#"
+            version = 1
+            [peers]
+            a = "198.51.100.9"
+        "#;
         let from_guest = |to: &str, patience| probe::tcp(&guests[0], to, patience);
         fs::write(&policy, base).unwrap();
         apply(&host, &policy);

@@ -1,4 +1,5 @@
-//! What an allow can say beside ports: how often, from which ports, and which protocol from which link.
+//! What an allow can say beside ports: how often, from which ports, and which protocol from which
+//! link.
 
 use std::sync::atomic::Ordering;
 
@@ -30,7 +31,13 @@ fn limit(by: By) {
         lan.join("two", 99),
     );
     probe::tcp_server(&node, "[::]:80");
-    let allow = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\nlimit = \"1/minute burst 5\"\n";
+    let allow = r#"
+        [[allow]]
+        name = "web"
+        ports = ["80/tcp"]
+        from = "any"
+        limit = "1/minute burst 5"
+    "#;
     apply(&node, by, &format!("{PEERS}{allow}"));
     for to in ["192.0.2.11:80", "[2001:db8:49::11]:80"] {
         assert_eq!(answered(&one, to), 5, "{to}");
@@ -68,7 +75,13 @@ fn source_ports(by: By) {
     let (node, stranger) = (lan.join("node", 11), lan.join("stranger", 99));
     probe::udp_server(&node, "0.0.0.0:2000");
     probe::udp_server(&node, "0.0.0.0:2001");
-    let allow = "[[allow]]\nname = \"ntp\"\nports = [\"2000/udp\"]\nfrom_ports = [\"123/udp\", \"1000-1010/udp\"]\nfrom = \"any\"\n";
+    let allow = r#"
+        [[allow]]
+        name = "ntp"
+        ports = ["2000/udp"]
+        from_ports = ["123/udp", "1000-1010/udp"]
+        from = "any"
+    "#;
     apply(&node, by, &format!("{PEERS}{allow}"));
     for (port, to, want) in [
         (123, "192.0.2.11:2000", true),
@@ -130,7 +143,13 @@ fn the_recipe_for_vrrp_is_enough_for_both_families() {
             &node,
             By::Nft,
             &policy(
-                "[[allow]]\nname = \"vrrp\"\nports = [\"vrrp\"]\nfrom = [\"192.0.2.60\", \"fe80::/10\"]\ninterfaces = [\"eth0\"]\n",
+                r#"
+                    [[allow]]
+                    name = "vrrp"
+                    ports = ["vrrp"]
+                    from = ["192.0.2.60", "fe80::/10"]
+                    interfaces = ["eth0"]
+                "#,
             ),
         );
         node.run(join_groups);

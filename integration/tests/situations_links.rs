@@ -1,4 +1,5 @@
-//! What comes from the link: redirects, router advertisements, frames that only cross a bridge, and guests.
+//! What comes from the link: redirects, router advertisements, frames that only cross a bridge, and
+//! guests.
 
 use std::net::{Ipv6Addr, UdpSocket};
 use std::process::{Child, Stdio};
@@ -12,7 +13,17 @@ use peerwall_integration::situation::{
     By, Lan, apply, cni0, datagram, expect, icmp, mac, mac_of, pod, reaches, send, send_datagram,
 };
 
-const POLICY: &str = "[peers]\npeer = [\"192.0.2.12\", \"2001:db8:49::12\"]\n[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\", \"2001:db8:244::/48\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+const POLICY: &str = r#"
+    [peers]
+    peer = ["192.0.2.12", "2001:db8:49::12"]
+    [overlay.flannel]
+    backend = "vxlan"
+    subnets = ["10.244.0.0/16", "2001:db8:244::/48"]
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
 
 /// Whether a redirect that quotes an open flow of the host moves its route to the stranger.
 fn is_redirected(host: &Host, stranger: &Host, v6: bool) -> bool {
@@ -45,7 +56,8 @@ fn is_redirected(host: &Host, stranger: &Host, v6: bool) -> bool {
     })
 }
 
-/// The option of a redirect that quotes a packet (RFC 4861 section 4.6.3), padded to units of 8 bytes.
+/// The option of a redirect that quotes a packet (RFC 4861 section 4.6.3), padded to units of 8
+/// bytes.
 fn redirected(packet: &[u8]) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet.resize(packet.len().next_multiple_of(8), 0);
@@ -120,7 +132,8 @@ fn a_pod_is_no_router() {
         pod.sh("ip -6 address add fe80::5/64 dev eth0 nodad");
         let to = mac_of(&node, "cni0");
         let advertises = || {
-            // Hop limit 64, a router for 1800 s (RFC 4861 section 4.2); reachable time and retransmission follow.
+            // Hop limit 64, a router for 1800 s (RFC 4861 section 4.2); reachable time and
+            // retransmission follow.
             let advert = icmp("fe80::5", "ff02::1", [134, 0], 255, [64, 0, 7, 8], &[0; 8]);
             send(&pod, "eth0", to, &advert);
             std::thread::sleep(Duration::from_millis(150));
@@ -223,8 +236,8 @@ fn virtual_machines(by: By) {
         &format!("{POLICY}[interfaces]\nbridged = [\"br0\"]\n"),
     );
     host.expect("written");
-    // Routed in and out by the bridge is not the same: not to pods, nor in a pod's name to a peer, where it
-    // would arrive masqueraded.
+    // Routed in and out by the bridge is not the same: not to pods, nor in a pod's name to a peer,
+    // where it would arrive masqueraded.
     apply(&host.node, by, POLICY);
     host.client.sh("ip route add 10.244.0.0/16 via 192.0.2.11");
     assert!(
@@ -302,7 +315,10 @@ impl Drop for Dnsmasq {
 fn has_lease(guest: &Host, family: &str) -> bool {
     guest.sh("ip address flush dev eth0 scope global");
     let command = format!(
-        "rm -f /run/lease; touch /run/lease; timeout 8 dhclient {family} -1 -v -d -lf /run/lease -pf /run/dhclient.pid -sf /bin/true eth0 2>&1 & sleep 0; for i in $(seq 70); do grep -q '^lease\\|iaaddr' /run/lease && break; sleep 0.1; done; kill $! 2>/dev/null; grep -c '^lease\\|iaaddr' /run/lease"
+        "rm -f /run/lease; touch /run/lease; timeout 8 dhclient {family} \
+         -1 -v -d -lf /run/lease -pf /run/dhclient.pid -sf /bin/true eth0 2>&1 & sleep 0; \
+         for i in $(seq 70); do grep -q '^lease\\|iaaddr' /run/lease && break; sleep 0.1; done; \
+         kill $! 2>/dev/null; grep -c '^lease\\|iaaddr' /run/lease"
     );
     let output = guest.try_sh(&command);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -332,7 +348,12 @@ fn guests(policy: &str, trusts: bool) {
     bridge(&host, "lxdbr0", &["10.0.3.1/24", "2001:db8:3::1/64"]);
     host.sysctl("net.ipv4.ip_forward", "1");
     host.sysctl("net.ipv6.conf.all.forwarding", "1");
-    host.sh("nft 'table ip lxd { chain post { type nat hook postrouting priority srcnat; ip saddr 10.0.3.0/24 ip daddr != 10.0.3.0/24 masquerade; }; }'");
+    host.sh("nft 'table ip lxd {
+            chain post {
+                type nat hook postrouting priority srcnat
+                ip saddr 10.0.3.0/24 ip daddr != 10.0.3.0/24 masquerade
+            }
+        }'");
     let guest = Host::new("guest");
     wire(&guest, "eth0", &[], &host, "tap0", &[]);
     enslave(&host, "tap0", "lxdbr0");
@@ -374,7 +395,13 @@ fn guests_as_an_overlay_have_dhcp_too() {
     world(|| {
         guests(
             &format!(
-                "{POLICY}[overlay.lxd]\nbackend = \"none\"\nsubnets = [\"10.0.3.0/24\", \"2001:db8:3::/64\"]\ninterfaces = [\"lxdbr0\"]\n"
+                r#"
+                    {POLICY}
+                    [overlay.lxd]
+                    backend = "none"
+                    subnets = ["10.0.3.0/24", "2001:db8:3::/64"]
+                    interfaces = ["lxdbr0"]
+                "#
             ),
             true,
         );

@@ -16,8 +16,10 @@ struct Cluster {
     stranger: Host,
 }
 
-const PEERS: &str =
-    "[peers]\nnodes = [\"192.0.2.11\", \"192.0.2.12\", \"2001:db8:49::11\", \"2001:db8:49::12\"]\n";
+const PEERS: &str = r#"
+    [peers]
+    nodes = ["192.0.2.11", "192.0.2.12", "2001:db8:49::11", "2001:db8:49::12"]
+"#;
 
 impl Cluster {
     /// Without any way for pods between the nodes.
@@ -44,7 +46,8 @@ impl Cluster {
         for (here, there) in [(0, 1), (1, 0)] {
             let (subnet, number) = (there + 1, there + 11);
             self.nodes[here].sh(&format!(
-                "ip route add 10.244.{subnet}.0/24 via 192.0.2.{number}; ip -6 route add 2001:db8:244:{subnet}::/64 via 2001:db8:49::{number}"
+                "ip route add 10.244.{subnet}.0/24 via 192.0.2.{number}; \
+                 ip -6 route add 2001:db8:244:{subnet}::/64 via 2001:db8:49::{number}"
             ));
         }
     }
@@ -67,11 +70,15 @@ impl Cluster {
         for (here, there) in [(0, 1), (1, 0)] {
             let (own, other) = (here + 1, there + 1);
             self.nodes[here].sh(&format!(
-                "ip link add flannel-v6.1 type vxlan id 1 dev eth0 local 2001:db8:49::1{own} dstport 8472 nolearning udp6zerocsumrx &&
+                "ip link add flannel-v6.1 type vxlan id 1 dev eth0 \
+                     local 2001:db8:49::1{own} dstport 8472 nolearning udp6zerocsumrx &&
                  ip link set flannel-v6.1 address 02:f6:a0:00:00:0{own} &&
-                 ip -6 address add 2001:db8:244:{own}::/128 dev flannel-v6.1 nodad && ip link set flannel-v6.1 up &&
-                 ip -6 neighbour add 2001:db8:244:{other}:: lladdr 02:f6:a0:00:00:0{other} dev flannel-v6.1 nud permanent &&
-                 bridge fdb add 02:f6:a0:00:00:0{other} dev flannel-v6.1 dst 2001:db8:49::1{other} self permanent &&
+                 ip -6 address add 2001:db8:244:{own}::/128 dev flannel-v6.1 nodad &&
+                 ip link set flannel-v6.1 up &&
+                 ip -6 neighbour add 2001:db8:244:{other}:: lladdr 02:f6:a0:00:00:0{other} \
+                     dev flannel-v6.1 nud permanent &&
+                 bridge fdb add 02:f6:a0:00:00:0{other} dev flannel-v6.1 \
+                     dst 2001:db8:49::1{other} self permanent &&
                  ip -6 route add 2001:db8:244:{other}::/64 via 2001:db8:244:{other}:: dev flannel-v6.1 onlink"
             ));
         }
@@ -164,7 +171,14 @@ fn pods_by_route_beside_a_tunnel_are_those_that_the_kernel_routes() {
     world(|| {
         host_gw(
             By::Nft,
-            &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"),
+            &format!(
+                r#"
+                    [overlay.flannel]
+                    backend = "vxlan"
+                    direct = true
+                    {SUBNETS}
+                "#
+            ),
         );
     });
 }
@@ -175,7 +189,12 @@ fn a_lan_that_is_named_as_the_pods_is_believed_only_by_route() {
         host_gw(
             By::Nft,
             &format!(
-                "[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\", \"eth0\"]\n{SUBNETS}"
+                r#"
+                    [overlay.flannel]
+                    backend = "vxlan"
+                    interfaces = ["flannel.1", "cni0", "eth0"]
+                    {SUBNETS}
+                "#
             ),
         );
     });
@@ -186,7 +205,14 @@ fn pods_by_route_by_iptables() {
     world(|| {
         host_gw(
             By::Iptables,
-            &format!("[overlay.flannel]\nbackend = \"vxlan\"\ndirect = true\n{SUBNETS}"),
+            &format!(
+                r#"
+                    [overlay.flannel]
+                    backend = "vxlan"
+                    direct = true
+                    {SUBNETS}
+                "#
+            ),
         );
     });
 }
@@ -201,7 +227,17 @@ fn dual_stack(by: By) {
     );
     cluster.expect_pods("flannel with both families", &["v4", "v6"]);
     // Written for IPv4 alone, as people do; the device of IPv6 is meant as well.
-    cluster.apply(by, &format!("[overlay.flannel]\nbackend = \"vxlan\"\ninterfaces = [\"flannel.1\", \"cni0\"]\n{SUBNETS}"));
+    cluster.apply(
+        by,
+        &format!(
+            r#"
+                [overlay.flannel]
+                backend = "vxlan"
+                interfaces = ["flannel.1", "cni0"]
+                {SUBNETS}
+            "#
+        ),
+    );
     cluster.expect_pods("flannel.1 is written", &["v4", "v6"]);
 }
 
@@ -266,7 +302,15 @@ fn inject(by: By, policy: &str) {
     );
 }
 
-const VXLAN: &str = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"udp\"\nports = [\"8000-9000/udp\"]\nfrom = \"any\"\n";
+const VXLAN: &str = r#"
+    [overlay.flannel]
+    backend = "vxlan"
+    subnets = ["10.244.0.0/16"]
+    [[allow]]
+    name = "udp"
+    ports = ["8000-9000/udp"]
+    from = "any"
+"#;
 
 #[test]
 fn nobody_but_peers_reaches_a_tunnel() {
@@ -305,7 +349,16 @@ fn containers_of_an_overlay_without_tunnel_reach_no_tunnel() {
         let payload = inner().in_vxlan(1);
         let sends = || send_datagram(&cluster.pods[0], "192.0.2.12:8472", &payload);
         assert!(arrives(&arrived, true, sends), "without rules");
-        let docker = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.2.0/24\"]\ninterfaces = [\"flannel.1\"]\n[overlay.docker]\nbackend = \"none\"\nsubnets = [\"10.244.1.0/24\"]\ninterfaces = [\"cni0\"]\n";
+        let docker = r#"
+            [overlay.flannel]
+            backend = "vxlan"
+            subnets = ["10.244.2.0/24"]
+            interfaces = ["flannel.1"]
+            [overlay.docker]
+            backend = "none"
+            subnets = ["10.244.1.0/24"]
+            interfaces = ["cni0"]
+        "#;
         apply(&cluster.nodes[0], By::Nft, &format!("{PEERS}{docker}"));
         apply(&cluster.nodes[1], By::Nft, &format!("{PEERS}{VXLAN}"));
         cluster.nodes[0].try_sh("conntrack -F");
@@ -360,7 +413,17 @@ fn wireguard_takes_packets_from_those_that_are_named() {
         let arrived = probe::udp_server(&node, "0.0.0.0:51820");
         let policy = |more: &str| {
             format!(
-                "{PEERS}[overlay.wg]\nbackend = \"wireguard\"\nsubnets = [\"10.244.0.0/16\"]\n{more}[[allow]]\nname = \"all\"\nports = [\"51820/udp\"]\nfrom = \"any\"\n"
+                r#"
+                    {PEERS}
+                    [overlay.wg]
+                    backend = "wireguard"
+                    subnets = ["10.244.0.0/16"]
+                    {more}
+                    [[allow]]
+                    name = "all"
+                    ports = ["51820/udp"]
+                    from = "any"
+                "#
             )
         };
         apply(&node, By::Nft, &policy(""));
@@ -422,13 +485,26 @@ fn answers_to_pods_may_come_by_another_node() {
         // The server knows one way to all pods, which is node 2; the question came by node 1.
         server.sh("ip route add 10.244.0.0/16 via 192.0.2.12");
         let allow = |more: &str| {
-            format!("[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n{more}")
+            format!(
+                r#"
+                    [overlay.flannel]
+                    backend = "vxlan"
+                    subnets = ["10.244.0.0/16"]
+                    {more}
+                "#
+            )
         };
         let asks = |want| reaches(&cluster.pods[0], "192.0.2.60:443", want);
         assert!(asks(true), "without rules");
         cluster.apply(By::Nft, &allow(""));
         assert!(!asks(false), "an answer without a question");
-        let answers = "[[allow]]\nname = \"answers\"\nfrom = [\"192.0.2.60\"]\nfrom_ports = [\"443/tcp\"]\nto = [\"flannel\"]\n";
+        let answers = r#"
+            [[allow]]
+            name = "answers"
+            from = ["192.0.2.60"]
+            from_ports = ["443/tcp"]
+            to = ["flannel"]
+        "#;
         cluster.apply(By::Nft, &allow(answers));
         assert!(asks(true));
         assert!(

@@ -1,5 +1,5 @@
-//! Addresses of services: who may dial them, in whichever way kube-proxy makes them; and loopback addresses,
-//! which nobody may dial from outside.
+//! Addresses of services: who may dial them, in whichever way kube-proxy makes them; and loopback
+//! addresses, which nobody may dial from outside.
 
 use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe;
@@ -14,11 +14,13 @@ const SERVICE: &str = "10.96.0.50";
 enum Proxy {
     Nftables,
     Iptables(&'static str),
-    /// There is neither IPVS nor a dummy device here. What counts is that the addresses are this host's; it listens there itself.
+    /// There is neither IPVS nor a dummy device here. What counts is that the addresses are this
+    /// host's; it listens there itself.
     Ipvs,
 }
 
-/// A node with a pod behind a service and a NodePort, a peer and a stranger, who knows the way to services.
+/// A node with a pod behind a service and a NodePort, a peer and a stranger, who knows the way to
+/// services.
 struct Node {
     lan: Lan,
     node: Host,
@@ -83,13 +85,17 @@ fn kube_proxy(node: &Host, proxy: Proxy) {
     match proxy {
         Proxy::Nftables => {
             let rules = "table ip kube-proxy {
+                chain pod { meta mark set meta mark or 0x4000 dnat to 10.244.1.5:8443; }
                 chain services {
-                    ip daddr 10.96.0.50 tcp dport 443 meta mark set meta mark or 0x4000 dnat to 10.244.1.5:8443
-                    fib daddr type local tcp dport 30443 meta mark set meta mark or 0x4000 dnat to 10.244.1.5:8443
+                    ip daddr 10.96.0.50 tcp dport 443 jump pod
+                    fib daddr type local tcp dport 30443 jump pod
                 }
                 chain prerouting { type nat hook prerouting priority dstnat; jump services; }
                 chain output { type nat hook output priority -100; jump services; }
-                chain postrouting { type nat hook postrouting priority srcnat; meta mark and 0x4000 != 0 masquerade; }
+                chain postrouting {
+                    type nat hook postrouting priority srcnat
+                    meta mark and 0x4000 != 0 masquerade
+                }
             }";
             node.sh(&format!("nft '{rules}'"));
         }
@@ -100,8 +106,10 @@ fn kube_proxy(node: &Host, proxy: Proxy) {
                 "-A OUTPUT -j SERVICES",
                 "-A SERVICES -d 10.96.0.50 -p tcp --dport 443 -j MARK --set-xmark 0x4000/0x4000",
                 "-A SERVICES -d 10.96.0.50 -p tcp --dport 443 -j DNAT --to-destination 10.244.1.5:8443",
-                "-A SERVICES -m addrtype --dst-type LOCAL -p tcp --dport 30443 -j MARK --set-xmark 0x4000/0x4000",
-                "-A SERVICES -m addrtype --dst-type LOCAL -p tcp --dport 30443 -j DNAT --to-destination 10.244.1.5:8443",
+                "-A SERVICES -m addrtype --dst-type LOCAL -p tcp --dport 30443 -j MARK --set-xmark \
+                 0x4000/0x4000",
+                "-A SERVICES -m addrtype --dst-type LOCAL -p tcp --dport 30443 -j DNAT \
+                 --to-destination 10.244.1.5:8443",
                 "-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE",
             ] {
                 node.sh(&format!("iptables-{suffix} -t nat {rule}"));
@@ -115,8 +123,28 @@ fn kube_proxy(node: &Host, proxy: Proxy) {
     }
 }
 
-const POLICY: &str = "[peers]\npeer = \"192.0.2.12\"\n[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"https\"\nports = [\"443/tcp\"]\nfrom = \"any\"\n";
-const NAMED: &str = "[[allow]]\nname = \"service\"\nports = [\"443/tcp\"]\nfrom = \"any\"\nto = [\"10.96.0.50\"]\n[[allow]]\nname = \"nodeport\"\nports = [\"30443/tcp\"]\nfrom = \"any\"\n";
+const POLICY: &str = r#"
+    [peers]
+    peer = "192.0.2.12"
+    [overlay.flannel]
+    backend = "vxlan"
+    subnets = ["10.244.0.0/16"]
+    [[allow]]
+    name = "https"
+    ports = ["443/tcp"]
+    from = "any"
+"#;
+const NAMED: &str = r#"
+    [[allow]]
+    name = "service"
+    ports = ["443/tcp"]
+    from = "any"
+    to = ["10.96.0.50"]
+    [[allow]]
+    name = "nodeport"
+    ports = ["30443/tcp"]
+    from = "any"
+"#;
 
 fn services(proxy: Proxy, by: By) {
     let node = Node::new(proxy);
@@ -204,15 +232,18 @@ fn an_address_that_comes_after_apply_is_this_host() {
         node.node
             .sysctl("net.ipv4.conf.eth0.promote_secondaries", "1");
         // Another lease, and a virtual address that moves here.
-        node.node.sh("ip address add 192.0.2.77/32 dev eth0; ip address add 192.0.2.42/24 dev eth0; ip address del 192.0.2.11/24 dev eth0");
+        node.node.sh(
+            "ip address add 192.0.2.77/32 dev eth0; ip address add 192.0.2.42/24 dev eth0; \
+            ip address del 192.0.2.11/24 dev eth0",
+        );
         open("192.0.2.77");
         open("192.0.2.42");
         drop(node.lan);
     });
 }
 
-/// Nobody dials a loopback address from outside, although `route_localnet` makes the kernel deliver it and an
-/// allow covers its port: neither a server's nor one that Docker publishes there.
+/// Nobody dials a loopback address from outside, although `route_localnet` makes the kernel deliver
+/// it and an allow covers its port: neither a server's nor one that Docker publishes there.
 fn loopback(by: By) {
     let node = Node::new(Proxy::Ipvs);
     let own = probe::udp_server(&node.node, "127.0.0.1:9999");
@@ -222,7 +253,10 @@ fn loopback(by: By) {
         By::Nft => "iptables-nft",
         By::Iptables => "iptables-legacy",
     };
-    node.node.sh(&format!("{nat} -t nat -A PREROUTING -d 127.0.0.1/32 -p udp --dport 8053 -j DNAT --to-destination 10.244.1.5:53"));
+    node.node.sh(&format!(
+        "{nat} -t nat -A PREROUTING -d 127.0.0.1/32 -p udp --dport 8053 -j DNAT \
+        --to-destination 10.244.1.5:53"
+    ));
     let knock = |source: &str, port: u16| {
         send(
             &node.stranger,
@@ -243,7 +277,13 @@ fn loopback(by: By) {
         &node.node,
         by,
         &format!(
-            "{POLICY}[[allow]]\nname = \"knock\"\nports = [\"9999/udp\", \"8053/udp\"]\nfrom = \"any\"\n"
+            r#"
+                {POLICY}
+                [[allow]]
+                name = "knock"
+                ports = ["9999/udp", "8053/udp"]
+                from = "any"
+            "#
         ),
     );
     node.node.try_sh("conntrack -F");

@@ -1,12 +1,18 @@
-//! The units, under a real systemd: what is installed starts, lives, is stopped, and loads rules where it is hard to.
+//! The units, under a real systemd: what is installed starts, lives, is stopped, and loads rules
+//! where it is hard to.
 
 use std::thread;
 use std::time::Duration;
 
 use peerwall_integration::machine::{Machine, Seed};
 
-const POLICY: &str =
-    "version = 1\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+const POLICY: &str = r#"
+    version = 1
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
 /// The port that a trial opens.
 const TRIED: &str = "tcp dport 80 ";
 
@@ -28,7 +34,10 @@ fn try_out(machine: &Machine, time: &str) {
     ));
     assert!(has(machine, TRIED));
     // Until the guard has left the group that it was started in.
-    machine.sh("for i in $(seq 100); do systemctl --quiet is-active 'peerwall-guard-*.scope' && exit; sleep 0.05; done; exit 1");
+    machine.sh(
+        "for i in $(seq 100); do systemctl --quiet is-active 'peerwall-guard-*.scope' && \
+        exit; sleep 0.05; done; exit 1",
+    );
 }
 
 fn last_event(machine: &Machine) -> String {
@@ -66,7 +75,8 @@ fn what_is_installed_starts_lives_and_leaves_its_rules() {
     // One that does not is killed and started again, and its rules are there all the time.
     machine.sh(&format!("kill -STOP {pid}"));
     machine.until(&format!(
-        "new=$(systemctl show --property MainPID --value peerwall) && [ $new != 0 ] && [ $new != {pid} ] && systemctl is-active peerwall"
+        "new=$(systemctl show --property MainPID --value peerwall) && [ $new != 0 ] && \
+         [ $new != {pid} ] && systemctl is-active peerwall"
     ));
     assert!(has(&machine, "tcp dport 22 "));
     machine.sh("systemctl stop peerwall");
@@ -111,13 +121,19 @@ fn the_guard_outlives_the_unit_and_the_session() {
     gone_back_by_the_guard(&mut machine);
     machine.sh("peerwall apply /etc/peerwall/policy.toml");
 
-    // No agent: a session that ends, and takes with it whatever is left of it (KillUserProcesses=yes).
+    // No agent: a session that ends, and takes with it whatever is left of it
+    // (KillUserProcesses=yes).
     machine.sh("sed -i 's/^version/# once more\\n&/' /etc/peerwall/policy.toml");
     machine.sh(
         "sed s/22/80/ /etc/peerwall/policy.toml >/etc/peerwall/copy.toml
          systemd-run --scope --quiet --unit session-1 -p SendSIGHUP=yes sh -c \
-             'peerwall apply --force --confirm 4s /etc/peerwall/copy.toml && touch /run/tried && exec sleep 100' >/dev/null 2>&1 &
-         for i in $(seq 100); do [ -e /run/tried ] && systemctl --quiet is-active 'peerwall-guard-*.scope' && exit; sleep 0.05; done; exit 1",
+             'peerwall apply --force --confirm 4s /etc/peerwall/copy.toml &&
+             touch /run/tried && exec sleep 100' >/dev/null 2>&1 &
+         for i in $(seq 100); do
+             [ -e /run/tried ] && systemctl --quiet is-active 'peerwall-guard-*.scope' && exit
+             sleep 0.05
+         done
+         exit 1",
     );
     machine.sh("systemctl stop session-1.scope");
     assert!(has(&machine, TRIED), "a logout does not end it");
@@ -154,7 +170,10 @@ fn a_root_that_is_full_or_read_only_does_not_keep_the_rules_from_being_loaded() 
         let is_loaded = if name.contains("policy") { "2" } else { "0" };
         assert_eq!(state, is_loaded, "{name}\n{}", machine.journal());
         // The agent that is right behind it is no proof of that.
-        machine.sh("systemctl stop peerwall && nft delete table inet peerwall && (systemctl restart peerwall-boot || true)");
+        machine.sh(
+            "systemctl stop peerwall && nft delete table inet peerwall && \
+            (systemctl restart peerwall-boot || true)",
+        );
         assert!(has(&machine, "tcp dport 22 "), "{name}");
         machine.sh("systemctl start peerwall");
         assert!(has(&machine, "tcp dport 22 "), "{name}");
@@ -190,7 +209,8 @@ fn boot_waits_for_the_mounts_of_its_files() {
         seed.write(
             &format!("etc/systemd/system/{unit}"),
             &format!(
-                "[Unit]\nDefaultDependencies=no\nRequires=slow.service\nAfter=slow.service\nBefore=local-fs.target\n\
+                "[Unit]\nDefaultDependencies=no\nRequires=slow.service\n\
+                 After=slow.service\nBefore=local-fs.target\n\
                  [Mount]\nWhat=/var/{what}\nWhere=/{target}\nOptions=bind\n"
             ),
         );

@@ -118,9 +118,9 @@ fn a_policy_that_was_imported_has_no_warning_and_can_be_compiled() {
     }
 }
 
-/// What makes a policy wider than the rules is a promise of the policy, and named: replies, the core,
-/// peers through the host, overlays on their interfaces. No allow accepts what no line did, but for
-/// packets that no connection tracking saw.
+/// What makes a policy wider than the rules is a promise of the policy, and named: replies, the
+/// core, peers through the host, overlays on their interfaces. No allow accepts what no line did,
+/// but for packets that no connection tracking saw.
 #[test]
 fn no_allow_is_wider_than_the_rules() {
     for (name, folder) in cases() {
@@ -218,7 +218,12 @@ fn a_line_with_an_unknown_word_accepts_nothing() {
 
 #[test]
 fn the_host_is_asked_which_networks_are_pods_and_which_addresses_are_its_own() {
-    let text = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n-A INPUT -s 10.1.0.0/24 -j ACCEPT\n-A INPUT -d 192.0.2.1/32 -p tcp --dport 80 -j ACCEPT\nCOMMIT\n";
+    let text = "*filter\n\
+        :INPUT DROP [0:0]\n\
+        :FORWARD DROP [0:0]\n\
+        -A INPUT -s 10.1.0.0/24 -j ACCEPT\n\
+        -A INPUT -d 192.0.2.1/32 -p tcp --dport 80 -j ACCEPT\n\
+        COMMIT\n";
     let file = File {
         name: "v4".into(),
         text: text.into(),
@@ -341,7 +346,10 @@ fn everything_that_is_wrong_is_said_with_its_place() {
             "encoded",
             vec![file(
                 "c",
-                "#cloud-config\nwrite_files:\n  - path: /var/lib/iptables/rules-save\n    encoding: b64\n    content: aGk=\n",
+                concat!(
+                    "#cloud-config\nwrite_files:\n  - path: /var/lib/iptables/rules-save\n",
+                    "    encoding: b64\n    content: aGk=\n",
+                ),
             )],
             vec!["is written in b64"],
         ),
@@ -462,8 +470,16 @@ mod random {
         let policy = || prop::sample::select(vec!["DROP", "DROP", "ACCEPT"]);
         let nat = prop::sample::select(vec![
             "",
-            "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n",
-            "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n-A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 80\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n",
+            "*nat\n\
+             :PREROUTING ACCEPT\n\
+             -A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\n\
+             COMMIT\n",
+            "*nat\n\
+             :PREROUTING ACCEPT\n\
+             :POSTROUTING ACCEPT\n\
+             -A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 80\n\
+             -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n\
+             COMMIT\n",
         ]);
         (
             policy(),
@@ -481,7 +497,12 @@ mod random {
 
     #[test]
     fn a_network_of_peers_that_contains_pods_is_the_rest_of_it() {
-        let text = "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n-A INPUT -s 0.0.0.0/1 -j ACCEPT\n-A INPUT -s 10.244.0.0/16 -j ACCEPT\nCOMMIT\n";
+        let text = "*filter\n\
+            :INPUT DROP\n\
+            :FORWARD ACCEPT\n\
+            -A INPUT -s 0.0.0.0/1 -j ACCEPT\n\
+            -A INPUT -s 10.244.0.0/16 -j ACCEPT\n\
+            COMMIT\n";
         let file = File {
             name: "v4".into(),
             text: text.into(),

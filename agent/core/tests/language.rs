@@ -57,8 +57,17 @@ fn warnings(text: &str) -> Vec<String> {
 
 #[test]
 fn the_pod_network_is_discovered_from_flannels_own_file() {
-    let text = "version = 1\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"subnet.env\"\n";
-    let env = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=2001:db8:42::/56\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+    let text = r#"
+        version = 1
+        [overlay.f]
+        backend = "vxlan"
+        discover = "subnet.env"
+    "#;
+    let env = "FLANNEL_NETWORK=10.244.0.0/16\n\
+        FLANNEL_SUBNET=10.244.1.1/24\n\
+        FLANNEL_IPV6_NETWORK=2001:db8:42::/56\n\
+        FLANNEL_MTU=1450\n\
+        FLANNEL_IPMASQ=true\n";
     let loaded = read(text, &[("subnet.env", env)]);
     let policy = loaded.policy.unwrap();
     let subnets: Vec<String> = policy.overlays[0]
@@ -71,7 +80,12 @@ fn the_pod_network_is_discovered_from_flannels_own_file() {
 
 #[test]
 fn what_discovery_finds_is_checked_where_it_stands() {
-    let text = "version = 1\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"subnet.env\"\n";
+    let text = r#"
+        version = 1
+        [overlay.f]
+        backend = "vxlan"
+        discover = "subnet.env"
+    "#;
     for (env, place, message) in [
         (
             "X=1\nFLANNEL_NETWORK=10.244.0.1/16\n",
@@ -157,7 +171,17 @@ fn on(node: &Node, text: &str) -> (Overlay, Vec<Diagnostic>) {
 #[test]
 fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
     const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\n";
-    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = [\"subnet.env\", \"net-conf.json\"]\n[[expect]]\nfrom = \"f\"\nverdict = \"accept\"\n";
+    let text = r#"
+        version = 1
+        [peers]
+        p = "192.0.2.1"
+        [overlay.f]
+        backend = "vxlan"
+        discover = ["subnet.env", "net-conf.json"]
+        [[expect]]
+        from = "f"
+        verdict = "accept"
+    "#;
     let subnets = |overlay: &Overlay| -> Vec<String> {
         overlay.subnets.iter().map(|s| s.net.to_string()).collect()
     };
@@ -237,7 +261,12 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
 fn the_tunnels_port_is_discovered_or_compared() {
     const ENV: (&str, &str) = ("subnet.env", "FLANNEL_NETWORK=10.244.0.0/16\n");
     let host = node(&[ENV], vec![vxlan("flannel.1", 4789)]);
-    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n";
+    let head = r#"
+        version = 1
+        [peers]
+        p = "192.0.2.1"
+        [overlay.f]
+    "#;
     for (rest, port, warns) in [
         (
             "backend = \"vxlan\"\ndiscover = \"subnet.env\"\n",
@@ -298,7 +327,12 @@ fn the_tunnel_of_ipv6_is_part_of_a_dual_stack_overlay() {
     const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_IPV6_NETWORK=2001:db8:244::/56\n";
     let both = vec![vxlan("flannel-v6.1", 4789), vxlan("flannel.1", 4789)];
     let host = node(&[("subnet.env", ENV)], both);
-    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n";
+    let head = r#"
+        version = 1
+        [peers]
+        p = "192.0.2.1"
+        [overlay.f]
+    "#;
     let dual = "subnets = [\"10.244.0.0/16\", \"2001:db8:244::/56\"]\n";
     for (name, rest, want) in [
         (
@@ -376,7 +410,14 @@ fn the_tunnel_of_ipv6_is_part_of_a_dual_stack_overlay() {
 /// rke2-charts#462, kubo-release#320: clusters with Windows nodes have VNI 4096 and port 4789.
 #[test]
 fn the_vni_of_net_conf_names_the_default_interfaces() {
-    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"net-conf.json\"\n";
+    let text = r#"
+        version = 1
+        [peers]
+        p = "192.0.2.1"
+        [overlay.f]
+        backend = "vxlan"
+        discover = "net-conf.json"
+    "#;
     for (vni, want) in [
         (
             "4096",
@@ -386,7 +427,7 @@ fn the_vni_of_net_conf_names_the_default_interfaces() {
         ("10000", &["flannel.10000", "cni0", "cali*"]),
     ] {
         let conf = format!(
-            "{{\"Network\": \"10.244.0.0/16\", \"Backend\": {{\"Type\": \"vxlan\", \"VNI\": {vni}, \"Port\": 4789}}}}"
+            r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan", "VNI": {vni}, "Port": 4789}}}}"#
         );
         let host = node(&[("net-conf.json", conf.leak())], Vec::new());
         let (overlay, told) = on(&host, text);
@@ -403,9 +444,12 @@ fn the_vni_of_net_conf_names_the_default_interfaces() {
 /// flannel#1142, flannel#1520
 #[test]
 fn direct_routing_is_discovered_or_written() {
-    const ON: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": true}}";
-    const OFF: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": false}}";
-    const WIREGUARD: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"wireguard\", \"DirectRouting\": true}}";
+    const ON: &str =
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
+    const OFF: &str =
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": false}}"#;
+    const WIREGUARD: &str =
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard", "DirectRouting": true}}"#;
     let discover = "discover = \"net-conf.json\"\n";
     for (conf, backend, rest, want, warns) in [
         (ON, "vxlan", discover, true, None),
@@ -444,7 +488,14 @@ fn direct_routing_is_discovered_or_written() {
     ] {
         let host = node(&[("net-conf.json", conf)], Vec::new());
         let text = format!(
-            "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"{backend}\"\n{rest}"
+            r#"
+                version = 1
+                [peers]
+                p = "192.0.2.1"
+                [overlay.f]
+                backend = "{backend}"
+                {rest}
+            "#
         );
         let (overlay, told) = on(&host, &text);
         assert_eq!(overlay.direct, want, "{conf} {text}");
@@ -463,8 +514,15 @@ fn direct_routing_is_discovered_or_written() {
 #[test]
 fn wireguard_reserves_the_ports_that_flannel_uses() {
     let range = |first, last| Some(Tunnel::Udp(PortRange { first, last }));
-    let head = "version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\nbackend = \"wireguard\"\n";
-    let dual = "\"EnableIPv6\": true, \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\"";
+    let head = r#"
+        version = 1
+        [peers]
+        p = "192.0.2.1"
+        [overlay.f]
+        backend = "wireguard"
+    "#;
+    let dual =
+        r#""EnableIPv6": true, "Network": "10.244.0.0/16", "IPv6Network": "2001:db8:244::/56""#;
     for (name, rest, backend, want, warns) in [
         (
             "IPv4",
@@ -542,7 +600,8 @@ fn wireguard_reserves_the_ports_that_flannel_uses() {
 /// The help of a warning, taken at its word, leaves no warning.
 #[test]
 fn help_that_says_what_to_write_is_right() {
-    const DIRECT: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"vxlan\", \"DirectRouting\": true}}";
+    const DIRECT: &str =
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
     const UDP: &str = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"udp\"}}";
     let host = node(
         &[("direct.json", DIRECT), ("udp.json", UDP)],
@@ -564,7 +623,15 @@ fn help_that_says_what_to_write_is_right() {
             false,
         ),
     ] {
-        let text = format!("version = 1\n[peers]\np = \"192.0.2.1\"\n[overlay.f]\n{rest}");
+        let text = format!(
+            r#"
+                version = 1
+                [peers]
+                p = "192.0.2.1"
+                [overlay.f]
+                {rest}
+            "#
+        );
         let (_, told) = on(&host, &text);
         let help = told[0].help.clone().unwrap_or_default();
         let mut text: String = text
@@ -606,7 +673,12 @@ fn each_backend_has_its_tunnel_and_its_interfaces() {
         ("none", OverlayBackend::None, None, "cni0"),
     ] {
         let text = format!(
-            "version = 1\n[overlay.f]\nbackend = \"{name}\"\nsubnets = \"10.244.0.0/16\"\n"
+            r#"
+                version = 1
+                [overlay.f]
+                backend = "{name}"
+                subnets = "10.244.0.0/16"
+            "#
         );
         let policy = read(&text, &[]).policy.unwrap();
         let overlay = &policy.overlays[0];
@@ -624,31 +696,75 @@ fn what_is_suspicious_is_a_warning_and_no_error() {
     for (text, want) in [
         ("version = 1\n", "lets nobody in"),
         (
-            "version = 1\n[peers]\na = [\"192.0.2.1\", \"192.0.2.1\"]\n",
+            r#"
+                version = 1
+                [peers]
+                a = ["192.0.2.1", "192.0.2.1"]
+            "#,
             "`192.0.2.1` is listed twice",
         ),
         (
-            "version = 1\n[peers]\na = \"192.0.2.1\"\n[[allow]]\nname = \"w\"\nports = [\"80/tcp\"]\nfrom = \"a\"\n",
+            r#"
+                version = 1
+                [peers]
+                a = "192.0.2.1"
+                [[allow]]
+                name = "w"
+                ports = ["80/tcp"]
+                from = "a"
+            "#,
             "is a peer and may do this anyway",
         ),
         (
-            "version = 1\n[[allow]]\nname = \"w\"\nfrom = \"any\"\n",
+            r#"
+                version = 1
+                [[allow]]
+                name = "w"
+                from = "any"
+            "#,
             "opens every port to everybody",
         ),
         (
-            "version = 1\n[[allow]]\nname = \"v\"\nports = [\"80-90/tcp\"]\nfrom = \"any\"\n[[allow]]\nname = \"w\"\nports = [\"81/tcp\"]\nfrom = \"192.0.2.1\"\n",
+            r#"
+                version = 1
+                [[allow]]
+                name = "v"
+                ports = ["80-90/tcp"]
+                from = "any"
+                [[allow]]
+                name = "w"
+                ports = ["81/tcp"]
+                from = "192.0.2.1"
+            "#,
             "allow `w` can never match",
         ),
         (
-            "version = 1\n[overlay.f]\nbackend = \"none\"\nsubnets = \"10.244.0.0/16\"\n[[allow]]\nname = \"w\"\nports = [\"80/tcp\"]\nfrom = \"10.244.1.0/24\"\n",
+            r#"
+                version = 1
+                [overlay.f]
+                backend = "none"
+                subnets = "10.244.0.0/16"
+                [[allow]]
+                name = "w"
+                ports = ["80/tcp"]
+                from = "10.244.1.0/24"
+            "#,
             "part of overlay `f`",
         ),
         (
-            "version = 1\n[icmp]\ncore = false\n",
+            r"
+                version = 1
+                [icmp]
+                core = false
+            ",
             "safe core of ICMP is off",
         ),
         (
-            "version = 1\n[options]\nhook_priority = 0\n",
+            r"
+                version = 1
+                [options]
+                hook_priority = 0
+            ",
             "priority 0 is everybody's",
         ),
     ] {
@@ -685,7 +801,12 @@ fn a_list_of_peers_has_lines_comments_and_places() {
 
 #[test]
 fn included_files_are_merged_and_cannot_set_twice_what_is_there_once() {
-    let main = "version = 1\ninclude = [\"d/*.toml\"]\n[options]\ndenied = \"reject\"\n";
+    let main = r#"
+        version = 1
+        include = ["d/*.toml"]
+        [options]
+        denied = "reject"
+    "#;
     let loaded = read(
         main,
         &[
@@ -704,7 +825,8 @@ fn included_files_are_merged_and_cannot_set_twice_what_is_there_once() {
     assert!(loaded.has_errors());
 }
 
-/// Order is meaning: each pair of neighbours in docs/policy.md's table, with a packet that both fit.
+/// Order is meaning: each pair of neighbours in docs/policy.md's table, with a packet that both
+/// fit.
 #[test]
 fn the_first_that_fits_decides() {
     let text = "version = 1\n[peers]\npeer = \"10.1.0.0/16\"\n[interfaces]\ntrusted = [\"wg0\"]\n\

@@ -1,7 +1,8 @@
-//! Very long policies, right and wrong, are read, checked and compiled in about the time it takes to read them.
+//! Very long policies, right and wrong, are read, checked and compiled in about the time it takes
+//! to read them.
 //!
-//! What compares each line with each takes so long that the whole run fails. `PEERWALL_LINES=100000` sets how long
-//! they are.
+//! What compares each line with each takes so long that the whole run fails.
+//! `PEERWALL_LINES=100000` sets how long they are.
 
 #![expect(
     clippy::unwrap_used,
@@ -40,7 +41,14 @@ fn list(count: usize, text: impl Fn(usize) -> String) -> String {
 fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
     let allow = |number: usize, from: &str| {
         let port = 1 + number % 60_000;
-        format!("[[allow]]\nname = \"a{number}\"\nports = [\"{port}/tcp\"]\nfrom = \"{from}\"\n")
+        format!(
+            r#"
+                [[allow]]
+                name = "a{number}"
+                ports = ["{port}/tcp"]
+                from = "{from}"
+            "#
+        )
     };
     let groups = each(n, |number| format!("g{number} = \"{}\"\n", net(number)));
     let groups = format!("[groups]\n{groups}");
@@ -73,7 +81,13 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
             "groups in one from",
             true,
             format!(
-                "{groups}[[allow]]\nname = \"a\"\nports = [\"22\"]\nfrom = [{}]\n",
+                r#"
+                    {groups}
+                    [[allow]]
+                    name = "a"
+                    ports = ["22"]
+                    from = [{}]
+                "#,
                 list(n, |number| format!("g{number}"))
             ),
         ),
@@ -81,7 +95,13 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
             "names that are not there",
             false,
             format!(
-                "{groups}[[allow]]\nname = \"a\"\nports = [\"22\"]\nfrom = [{}]\n",
+                r#"
+                    {groups}
+                    [[allow]]
+                    name = "a"
+                    ports = ["22"]
+                    from = [{}]
+                "#,
                 list(n, |number| format!("h{number}"))
             ),
         ),
@@ -118,7 +138,12 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
             "ports",
             true,
             format!(
-                "[[allow]]\nname = \"a\"\nfrom = \"any\"\nports = [{}]\n",
+                r#"
+                    [[allow]]
+                    name = "a"
+                    from = "any"
+                    ports = [{}]
+                "#,
                 list(n.min(65_535), |number| format!("{}/tcp", number + 1))
             ),
         ),
@@ -139,7 +164,12 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
             false,
             each(n, |number| {
                 format!(
-                    "[overlay.f{number}]\nbackend = \"none\"\nsubnets = [\"10.0.0.0/8\"]\ninterfaces = [\"c{number}\"]\n"
+                    r#"
+                        [overlay.f{number}]
+                        backend = "none"
+                        subnets = ["10.0.0.0/8"]
+                        interfaces = ["c{number}"]
+                    "#
                 )
             }),
         ),
@@ -147,7 +177,12 @@ fn stories(n: usize) -> Vec<(&'static str, bool, String)> {
             "guests",
             true,
             format!(
-                "[peers]\na = \"192.0.2.1\"\n[interfaces]\nguests = [{}]\n",
+                r#"
+                    [peers]
+                    a = "192.0.2.1"
+                    [interfaces]
+                    guests = [{}]
+                "#,
                 list(n / 10, |number| format!("v{number}"))
             ),
         ),

@@ -15,7 +15,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_ruleset_says_of_every_packet_what_the_policy_says(policy in policy(), packets in prop::collection::vec(packet(), 32)) {
+    fn the_ruleset_says_of_every_packet_what_the_policy_says(
+        policy in policy(),
+        packets in prop::collection::vec(packet(), 32),
+    ) {
         let (ruleset, origins) = compile(&policy);
         for packet in packets {
             let want = policy.verdict(&packet);

@@ -82,7 +82,14 @@ fn every_malformed_policy_is_refused_at_its_place_with_what_would_do() {
 
 #[test]
 fn all_errors_come_at_once() {
-    let text = "version = 1\n[peers]\na = \"10.0.0.1/24\"\nb = \"x\"\n[[allow]]\nname = \"w\"\nports = [\"0/tcp\", \"ssh\"]\nfrom = \"nobody\"\n";
+    let text = "version = 1\n\
+        [peers]\n\
+        a = \"10.0.0.1/24\"\n\
+        b = \"x\"\n\
+        [[allow]]\n\
+        name = \"w\"\n\
+        ports = [\"0/tcp\", \"ssh\"]\n\
+        from = \"nobody\"\n";
     let (sources, found) = errors("policy.toml", text);
     let lines: Vec<usize> = found.iter().map(|d| sources.json(d).line).collect();
     assert_eq!(lines, [3, 4, 7, 7, 8]);
@@ -133,7 +140,11 @@ proptest! {
 
     /// Mutations of a good policy: none may panic, whatever they come to mean.
     #[test]
-    fn no_text_makes_it_panic(at in any::<prop::sample::Index>(), len in 0usize..12, put in "[\\x00-\\x7fäß\\[\\]\"=.,/:0-9a-z\n-]{0,8}") {
+    fn no_text_makes_it_panic(
+        at in any::<prop::sample::Index>(),
+        len in 0usize..12,
+        put in "[\\x00-\\x7fäß\\[\\]\"=.,/:0-9a-z\n-]{0,8}",
+    ) {
         let good = include_str!("../../../policy.toml");
         let start = at.index(good.len());
         let end = (start + len).min(good.len());

@@ -4,10 +4,26 @@ use peerwall_core::net::host::Host;
 use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, Loaded, ReadError, Text, load};
 
-const INCLUDES: &str = "version = 1\ninclude = [\"more.toml\"]\n[peers]\na = \"192.0.2.1\"\n";
+const INCLUDES: &str = r#"
+    version = 1
+    include = ["more.toml"]
+    [peers]
+    a = "192.0.2.1"
+"#;
 const LISTS: &str = "version = 1\npeers_files = [\"list\"]\n";
-const DISCOVERS: &str = "version = 1\n[peers]\na = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\ndiscover = \"subnet.env\"\n";
-const PLAIN: &str = "version = 1\n[peers]\na = \"192.0.2.1\"\n";
+const DISCOVERS: &str = r#"
+    version = 1
+    [peers]
+    a = "192.0.2.1"
+    [overlay.f]
+    backend = "vxlan"
+    discover = "subnet.env"
+"#;
+const PLAIN: &str = r#"
+    version = 1
+    [peers]
+    a = "192.0.2.1"
+"#;
 
 /// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,9 +46,17 @@ fn main() {
             continue;
         }
         sh("nft flush ruleset");
-        sh(
-            "nft 'add table inet t; add chain inet t c; add chain inet t d; add chain inet t n { type nat hook prerouting priority -100; }; add chain inet t f { type filter hook input priority 0; }; add set inet t hosts { type ipv4_addr; }; add set inet t dyn { type ipv4_addr; flags dynamic,timeout; timeout 1m; }; add counter inet t named; add quota inet t much { over 1 mbytes; }'",
-        );
+        sh("nft '
+            add table inet t
+            add chain inet t c
+            add chain inet t d
+            add chain inet t n { type nat hook prerouting priority -100; }
+            add chain inet t f { type filter hook input priority 0; }
+            add set inet t hosts { type ipv4_addr; }
+            add set inet t dyn { type ipv4_addr; flags dynamic,timeout; timeout 1m; }
+            add counter inet t named
+            add quota inet t much { over 1 mbytes; }
+        '");
         sh(command);
         println!("> {command}");
         for (name, kind) in [

@@ -6,8 +6,8 @@
 //! faults --list
 //! ```
 //!
-//! Without options every fault of every scenario is run. With `--once` each call fails once, with one of its errors, which
-//! the seed selects. Exits with 1 if a run was flagged.
+//! Without options every fault of every scenario is run. With `--once` each call fails once, with
+//! one of its errors, which the seed selects. Exits with 1 if a run was flagged.
 
 #![expect(clippy::print_stdout, reason = "it is there to print")]
 
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     }
     let Some(options) = read(&args) else {
         println!(
-            "usage: faults [--scenario NAME]... [--call NAME]... [--fault CALL#N=ERROR]... [--limit N] [--seed N] [--jobs N] [--once] [--no-kills | --no-errors] | --list"
+            "usage: faults [--scenario NAME]... [--call NAME]... [--fault CALL#N=ERROR]... \
+             [--limit N] [--seed N] [--jobs N] [--once] [--no-kills | --no-errors] | --list"
         );
         return ExitCode::from(2);
     };

@@ -79,8 +79,9 @@ impl Fault {
 
 /// Errors that a call can have on a real host; none for calls that are left out.
 ///
-/// Left out are calls that do not return, and two whose failures strace cannot imitate: `close` frees the descriptor
-/// even where it fails, and the kernel's `brk` returns the old end of the heap instead of an error.
+/// Left out are calls that do not return, and two whose failures strace cannot imitate: `close`
+/// frees the descriptor even where it fails, and the kernel's `brk` returns the old end of the heap
+/// instead of an error.
 pub fn errors(call: &str) -> &'static [&'static str] {
     match call {
         PAGE => &["ENOSPC"],

@@ -1,10 +1,10 @@
-//! The fault campaign: every system call of a command, of the guard and of the agent fails once, or is where the
-//! process is killed, and after each run others judge what is left.
+//! The fault campaign: every system call of a command, of the guard and of the agent fails once, or
+//! is where the process is killed, and after each run others judge what is left.
 //!
-//! strace injects one fault a run: the Nth call of a name returns an error instead of being made, or SIGKILL arrives
-//! in its place. A counting run without a fault finds out which calls there are. The judges are `nft`,
-//! `iptables-save`, packets of a peer and of a stranger, the state directory, the process list, and `peerwall boot`
-//! as the next start of the machine.
+//! strace injects one fault a run: the Nth call of a name returns an error instead of being made,
+//! or SIGKILL arrives in its place. A counting run without a fault finds out which calls there are.
+//! The judges are `nft`, `iptables-save`, packets of a peer and of a stranger, the state directory,
+//! the process list, and `peerwall boot` as the next start of the machine.
 //!
 //! - [`fault`]: which errors a call can have, and what strace is told.
 //! - [`world`]: three hosts, and the judges; [`place`]: the directory of a run.

@@ -36,7 +36,8 @@ impl Ended {
         self.log.lines().find(|line| line.contains("(INJECTED)"))
     }
 
-    /// Whether a write to standard output or standard error failed, so that something could not be said.
+    /// Whether a write to standard output or standard error failed, so that something could not be
+    /// said.
     pub fn lost_output(&self) -> bool {
         let fd = self.injected().and_then(|call| call.split_once('('));
         fd.is_some_and(|(name, rest)| {

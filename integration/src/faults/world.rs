@@ -26,9 +26,29 @@ const ROOT: &str = "/run/faults";
 const NOTES: &str = "/run/peerwall";
 
 /// Only the peer and ssh.
-pub const POLICY_A: &str = "version = 1\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+pub const POLICY_A: &str = r#"
+    version = 1
+    [peers]
+    friend = ["192.0.2.2", "2001:db8::2"]
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+"#;
 /// The same, and a port that is open to all.
-pub const POLICY_B: &str = "version = 1\n[peers]\nfriend = [\"192.0.2.2\", \"2001:db8::2\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n[[allow]]\nname = \"open\"\nports = [\"9001/udp\"]\nfrom = \"any\"\n";
+pub const POLICY_B: &str = r#"
+    version = 1
+    [peers]
+    friend = ["192.0.2.2", "2001:db8::2"]
+    [[allow]]
+    name = "ssh"
+    ports = ["22/tcp"]
+    from = "any"
+    [[allow]]
+    name = "open"
+    ports = ["9001/udp"]
+    from = "any"
+"#;
 
 /// What is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +68,8 @@ pub enum Force {
 /// The hosts and what is known of rulesets.
 pub struct World {
     three: Three,
-    /// Datagrams of the stranger that got in, to the port that is never open to it and to that of [`POLICY_B`].
+    /// Datagrams of the stranger that got in, to the port that is never open to it and to that of
+    /// [`POLICY_B`].
     got_in: [Arc<AtomicU64>; 2],
     known: Vec<(Force, String)>,
     serial: u32,
@@ -116,14 +137,17 @@ impl World {
         place
     }
 
-    /// Removes every rule, and the notes of what was applied: as if the machine had been started again.
+    /// Removes every rule, and the notes of what was applied: as if the machine had been started
+    /// again.
     pub fn clean(&self) {
         let host = &self.three.host;
-        host.sh(
-            "nft flush ruleset; \
-             for t in ip ip6; do for n in $(cat /proc/net/${t}_tables_names 2>/dev/null); do ${t}tables-legacy -t $n -F; ${t}tables-legacy -t $n -X; done; done; \
-             ipset destroy 2>/dev/null; true",
-        );
+        host.sh("nft flush ruleset; \
+             for t in ip ip6; do \
+                 for n in $(cat /proc/net/${t}_tables_names 2>/dev/null); do \
+                     ${t}tables-legacy -t $n -F; ${t}tables-legacy -t $n -X; \
+                 done; \
+             done; \
+             ipset destroy 2>/dev/null; true");
         let _ = fs::remove_dir_all(NOTES);
     }
 
@@ -339,7 +363,8 @@ impl World {
     /// Kills what still runs in a directory.
     pub fn end_processes(&self, place: &Place) {
         for pid in Self::processes(place) {
-            // SAFETY: kill(2) touches no memory; the process is in this world, and was started by it.
+            // SAFETY: kill(2) touches no memory; the process is in this world, and was started by
+            // it.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
     }
@@ -391,8 +416,8 @@ pub(super) fn strace(command: &mut Command, place: &Place, fault: Option<&Fault>
 
 /// Collects orphans that ended: this process is the first of its namespace, and adopts them.
 fn reap() {
-    // SAFETY: waitpid(2) with no place for a status touches no memory; no child of this process runs now that
-    // somebody waits for, but for agents, and those are asked for by their own ids.
+    // SAFETY: waitpid(2) with no place for a status touches no memory; no child of this process
+    // runs now that somebody waits for, but for agents, and those are asked for by their own ids.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WNOTHREAD) } > 0
     {
     }

@@ -241,7 +241,8 @@ impl Scenario for Phase {
         if !traced.end(&place) {
             let pid = traced.pid;
             let state = try_sh(&format!(
-                "cat /proc/{pid}/cmdline /proc/{pid}/stack /proc/{pid}/status | tr '\\0' ' '; ps ax -o pid,ppid,stat,args; tail -n 5 {}",
+                "cat /proc/{pid}/cmdline /proc/{pid}/stack /proc/{pid}/status | tr '\\0' ' '; \
+                 ps ax -o pid,ppid,stat,args; tail -n 5 {}",
                 place.file("log").display()
             ));
             flags.push(format!(

@@ -30,7 +30,8 @@ impl Judge<'_> {
         World::wait_for_tools();
         let force = self.world.force();
         let word = self.word(fault);
-        // The families of iptables change one after the other: a death in between leaves one of them old.
+        // The families of iptables change one after the other: a death in between leaves one of
+        // them old.
         let is_between =
             self.action.by_iptables && force == Force::Other && matches!(word, "died" | "killed");
         if !is_between {

@@ -38,7 +38,8 @@ pub struct Action {
     /// `A` and `B` are the policies.
     args: &'static [&'static str],
     by_iptables: bool,
-    /// Whether the state directory has room for some pages only, so that writes are short and then fail.
+    /// Whether the state directory has room for some pages only, so that writes are short and then
+    /// fail.
     is_full: bool,
     /// What is in force before.
     before: Force,
@@ -263,7 +264,8 @@ impl Action {
         let kept = place.file("kept").display().to_string();
         sh(&format!(
             "mkdir -p {state} && chmod 700 {state} && cp -a {state} {kept} && \
-             used=$(find {state} -type f -printf '%s\\n' | awk '{{ n += int(($1 + 4095) / 4096) }} END {{ print n + 0 }}') && \
+             used=$(find {state} -type f -printf '%s\\n' | \
+                 awk '{{ n += int(($1 + 4095) / 4096) }} END {{ print n + 0 }}') && \
              mount -t tmpfs -o mode=700,size=$(((used + {pages}) * 4096)) tmpfs {state} && \
              cp -a {kept}/. {state} && rm -r {kept}"
         ));

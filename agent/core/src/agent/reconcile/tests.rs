@@ -267,10 +267,14 @@ fn it_never_stops_while_something_is_wrong() {
             for _ in 0..4 {
                 action = match action {
                     None => break,
-                    Some(Task::Read) => reconcile.step(now, if works { Input::Accepted } else { Input::Rejected("bad".into()) }),
+                    Some(Task::Read) => {
+                        let input = if works { Input::Accepted } else { Input::Rejected("bad".into()) };
+                        reconcile.step(now, input)
+                    }
                     Some(Task::Converge(_)) => {
                         broken &= !works;
-                        reconcile.step(now, Input::Converged(if works { Ok(true) } else { Err(failure(false)) }))
+                        let converged = if works { Ok(true) } else { Err(failure(false)) };
+                        reconcile.step(now, Input::Converged(converged))
                     }
                 };
             }

@@ -31,7 +31,14 @@ fn host(interfaces: &[&str], routes: &[&str]) -> Host {
 
 fn policy(overlay: &str) -> Policy {
     let text = format!(
-        "version = 1\n[peers]\nw2 = \"192.0.2.12\"\n[overlay.o]\nsubnets = [\"10.244.0.0/16\"]\n{overlay}\n"
+        r#"
+            version = 1
+            [peers]
+            w2 = "192.0.2.12"
+            [overlay.o]
+            subnets = ["10.244.0.0/16"]
+            {overlay}
+        "#
     );
     let loaded = load("policy.toml", &text, &NoFiles);
     loaded
@@ -118,7 +125,8 @@ fn what_does_not_fit_is_warned_of() {
             &[ETH0, FLANNEL, CNI0],
             &[LAN, "10.244.2.0/24 eth0 192.0.2.12"],
             &[(
-                "leave by eth0, which its `interfaces` do not list (the first is 10.244.2.0/24 via 192.0.2.12)",
+                "leave by eth0, which its `interfaces` do not list (the first is 10.244.2.0/24 via \
+                 192.0.2.12)",
                 "direct = true",
             )],
         ),
@@ -190,7 +198,14 @@ fn what_does_not_fit_is_warned_of() {
         ),
         (
             "an allow for an interface that is not there",
-            "backend = \"vxlan\"\n[[allow]]\nname = \"x\"\nports = [\"80/tcp\"]\nfrom = \"any\"\ninterfaces = [\"eht0\", \"wg*\"]",
+            r#"
+                backend = "vxlan"
+                [[allow]]
+                name = "x"
+                ports = ["80/tcp"]
+                from = "any"
+                interfaces = ["eht0", "wg*"]
+            "#,
             &[ETH0, FLANNEL],
             &[],
             &[(

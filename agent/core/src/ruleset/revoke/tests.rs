@@ -40,8 +40,19 @@ fn refused_of(judgement: Judgement) -> Option<Refused> {
 #[test]
 fn the_interface_that_is_used_decides_and_none_other() {
     let trusted = "[interfaces]\ntrusted = [\"lan0\", \"lan1\"]\n";
-    let bound = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\ninterfaces = [\"lan0\"]\n";
-    let open = "[[allow]]\nname = \"web\"\nports = [\"80/tcp\"]\nfrom = \"any\"\n";
+    let bound = r#"
+        [[allow]]
+        name = "web"
+        ports = ["80/tcp"]
+        from = "any"
+        interfaces = ["lan0"]
+    "#;
+    let open = r#"
+        [[allow]]
+        name = "web"
+        ports = ["80/tcp"]
+        from = "any"
+    "#;
     let place = HostAddresses {
         addresses: vec!["198.51.100.1".parse().expect("an address")],
         interfaces: ["lo", "eth0", "lan0", "lan1"].map(String::from).to_vec(),
@@ -138,8 +149,22 @@ fn the_interface_that_is_used_decides_and_none_other() {
 
 #[test]
 fn protocols_without_ports_are_judged_too() {
-    let open = "[peers]\na = \"192.0.2.1\"\n[[allow]]\nname = \"vpn\"\nports = [\"esp\", \"gre\", \"ipip\", \"ospf\", \"vrrp\"]\nfrom = \"any\"\n[icmp]\nping = \"any\"\n";
-    let shut = "[peers]\na = \"192.0.2.1\"\n[icmp]\nping = \"peers\"\n";
+    let open = r#"
+        [peers]
+        a = "192.0.2.1"
+        [[allow]]
+        name = "vpn"
+        ports = ["esp", "gre", "ipip", "ospf", "vrrp"]
+        from = "any"
+        [icmp]
+        ping = "any"
+    "#;
+    let shut = r#"
+        [peers]
+        a = "192.0.2.1"
+        [icmp]
+        ping = "peers"
+    "#;
     let (old, new) = (
         ruleset(open),
         ruleset(&shut.replace("\"peers\"", "\"192.0.2.1\"")),
@@ -177,7 +202,13 @@ fn protocols_without_ports_are_judged_too() {
 
 #[test]
 fn what_only_widens_is_known_without_asking() {
-    let base = "[peers]\na = [\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::/64\", \"198.51.100.0/24\"]\n[overlay.f]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
+    let base = r#"
+        [peers]
+        a = ["192.0.2.1", "192.0.2.2", "2001:db8::/64", "198.51.100.0/24"]
+        [overlay.f]
+        backend = "vxlan"
+        subnets = ["10.244.0.0/16"]
+    "#;
     let with = |from: &str, to: &str| ruleset(&base.replace(from, to));
     let old = ruleset(base);
     for (new, widens) in [
@@ -195,7 +226,13 @@ fn what_only_widens_is_known_without_asking() {
         ),
         (
             ruleset(&format!(
-                "{base}[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n"
+                r#"
+                    {base}
+                    [[allow]]
+                    name = "ssh"
+                    ports = ["22/tcp"]
+                    from = "any"
+                "#
             )),
             false,
         ),
@@ -207,10 +244,35 @@ fn what_only_widens_is_known_without_asking() {
 #[test]
 fn just_what_the_old_admitted_and_the_new_refuses_ends() {
     let old = ruleset(
-        "[peers]\na = \"192.0.2.1\"\nb = \"192.0.2.2\"\n[overlay.f]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n[[allow]]\nname = \"web\"\nports = [\"8080/tcp\"]\nfrom = \"any\"\n",
+        r#"
+            [peers]
+            a = "192.0.2.1"
+            b = "192.0.2.2"
+            [overlay.f]
+            backend = "vxlan"
+            subnets = ["10.244.0.0/16"]
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+            [[allow]]
+            name = "web"
+            ports = ["8080/tcp"]
+            from = "any"
+        "#,
     );
     let new = ruleset(
-        "[peers]\na = \"192.0.2.1\"\n[overlay.f]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n",
+        r#"
+            [peers]
+            a = "192.0.2.1"
+            [overlay.f]
+            backend = "vxlan"
+            subnets = ["10.244.0.0/16"]
+            [[allow]]
+            name = "ssh"
+            ports = ["22/tcp"]
+            from = "any"
+        "#,
     );
     let place = HostAddresses {
         addresses: vec!["198.51.100.1".parse().expect("an address")],

@@ -211,7 +211,8 @@ cases! {
     a_rollback_after_copy_confirm_and_move_goes_to_what_was_before(memory = tried()) {
         confirm(&mut memory, &2).unwrap();
         // The copy becomes the policy: the same text.
-        apply(&mut memory, &Kept { entry: Entry { policy: "policy.toml".into(), ..policy(2).entry }, ruleset: 2 }).unwrap();
+        let entry = Entry { policy: "policy.toml".into(), ..policy(2).entry };
+        apply(&mut memory, &Kept { entry, ruleset: 2 }).unwrap();
         roll_back(&mut memory).unwrap();
         assert_eq!(memory.kernel, Some(1));
     }

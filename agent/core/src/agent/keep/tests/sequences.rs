@@ -254,7 +254,8 @@ impl Run {
     }
 }
 
-/// Four times as many sequences as other tests have cases; `PROPTEST_CASES=25000` sends a hundred thousand.
+/// Four times as many sequences as other tests have cases; `PROPTEST_CASES=25000` sends a hundred
+/// thousand.
 fn sequences() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {
