@@ -1,7 +1,10 @@
 //! Named cases, and random sequences against a small model.
 
-mod cases;
+mod applies;
+mod boot;
+mod reading;
 mod sequences;
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
