@@ -1,0 +1,281 @@
+//! The import, on files in the styles of many programs and people: `integration/fixtures/import`.
+//!
+//! Each folder has the files of one host, the policy that comes of them (`policy.toml`), and the
+//! account of it (`report.txt`). `PEERWALL_BLESS=1` writes both anew.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+#![expect(clippy::disallowed_methods, reason = "fixtures are files")]
+
+mod random;
+mod wrong;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use peerwall_core::import::{Change, Facts, Fate, File, Import, import};
+use peerwall_core::net::addr::Family;
+use peerwall_core::policy::load::{NoFiles, load};
+use peerwall_core::policy::reason::Reason;
+use peerwall_core::ruleset::compile::compile;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/fixtures")
+}
+
+fn files(folder: &Path) -> Vec<File> {
+    let mut names: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    names.sort();
+    let is_input = |path: &&PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name != "policy.toml" && name != "report.txt"
+    };
+    let file = |path: &PathBuf| File {
+        name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+        text: fs::read_to_string(path).unwrap(),
+        family: None,
+    };
+    names.iter().filter(is_input).map(file).collect()
+}
+
+fn cases() -> Vec<(String, PathBuf)> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(fixtures().join("import"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    folders.sort();
+    let named = folders
+        .into_iter()
+        .map(|f| (f.file_name().unwrap().to_str().unwrap().to_owned(), f));
+    named.collect()
+}
+
+fn case(name: &str) -> Import {
+    let files = files(&fixtures().join("import").join(name));
+    import(&files, &Facts::default()).unwrap()
+}
+
+fn same(path: &Path, got: &str, case: &str) {
+    if std::env::var_os("PEERWALL_BLESS").is_some() {
+        fs::write(path, got).unwrap();
+    }
+    let want = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(
+        got,
+        want,
+        "{case}: {} (PEERWALL_BLESS=1 writes it)",
+        path.display()
+    );
+}
+
+#[test]
+fn every_case_gives_its_policy_and_its_report() {
+    let cases = cases();
+    assert!(cases.len() >= 28, "{}", cases.len());
+    for (name, folder) in cases {
+        let import = import(&files(&folder), &Facts::default())
+            .unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        same(&folder.join("policy.toml"), &import.policy, &name);
+        same(&folder.join("report.txt"), &import.to_string(), &name);
+    }
+}
+
+#[test]
+fn every_line_is_accounted_for_once_and_with_words() {
+    for (name, folder) in cases() {
+        let files = files(&folder);
+        let import = import(&files, &Facts::default()).unwrap();
+        for file in files.iter().filter(|file| !file.name.ends_with(".yaml")) {
+            let wanted: Vec<(usize, &str)> = file
+                .text
+                .lines()
+                .enumerate()
+                .map(|(index, text)| (index + 1, text.trim()))
+                .filter(|(_, text)| !text.is_empty())
+                .collect();
+            let got: Vec<(usize, &str)> = import
+                .lines
+                .iter()
+                .filter(|line| line.file == file.name)
+                .map(|line| (line.line, line.text.as_str()))
+                .collect();
+            assert_eq!(got, wanted, "{name}");
+        }
+        assert!(
+            import.lines.iter().all(|line| !line.words.is_empty()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_that_was_imported_has_no_warning_and_can_be_compiled() {
+    for (name, folder) in cases() {
+        let text = import(&files(&folder), &Facts::default()).unwrap().policy;
+        let loaded = load("policy.toml", &text, &NoFiles);
+        let said = loaded.sources.render(&loaded.diagnostics, false);
+        assert!(loaded.diagnostics.is_empty(), "{name}: {said}");
+        compile(&loaded.policy.unwrap());
+    }
+}
+
+/// What makes a policy wider than the rules is a promise of the policy, and named: replies, the
+/// core, peers through the host, overlays on their interfaces. No allow accepts what no line did,
+/// but for packets that no connection tracking saw.
+#[test]
+fn no_allow_is_wider_than_the_rules() {
+    for (name, folder) in cases() {
+        let files = files(&folder);
+        let untracked = files.iter().any(|file| file.text.contains("UNTRACKED"));
+        for difference in import(&files, &Facts::default()).unwrap().differences {
+            let widens = difference.change == Change::New
+                && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
+            assert!(!widens || untracked, "{name}: {}", difference.sentence);
+        }
+    }
+}
+
+/// The policy without names and places: what it means.
+fn meaning(text: &str) -> String {
+    let loaded = load("policy.toml", text, &NoFiles);
+    let mut policy = loaded.policy.unwrap();
+    for peer in &mut policy.peers {
+        peer.name = None;
+    }
+    format!("{:?}", compile(&policy).0)
+}
+
+#[test]
+fn the_storys_final_files_give_the_example_policy() {
+    let example = fs::read_to_string(fixtures().join("../../policy.toml")).unwrap();
+    for name in ["02-story-final", "03-story-cloud-config"] {
+        let import = case(name);
+        assert_eq!(meaning(&import.policy), meaning(&example), "{name}");
+        assert!(
+            import.is_whole(),
+            "{name}: every line is taken, so --strict is met"
+        );
+        let report = import.to_string();
+        for wanted in [
+            "new: replies to pods' own connections pass FORWARD (IPv4)",
+            "closed: 10.244.0.0/16 by eth0: pods' addresses are believed only where pods are",
+            "IPv6 between the machines is cut",
+        ] {
+            assert!(report.contains(wanted), "{name}: {wanted}\n{report}");
+        }
+    }
+}
+
+#[test]
+fn the_storys_first_file_is_told_its_mistakes() {
+    let import = case("01-story-first");
+    let names: Vec<&str> = import.lints.iter().map(|lint| lint.name).collect();
+    assert!(
+        names.contains(&"forward-empty") && names.contains(&"ipv6-forgotten"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn every_lint_is_found_somewhere() {
+    let mut found: Vec<&str> = Vec::new();
+    for (_, folder) in cases() {
+        let import = import(&files(&folder), &Facts::default()).unwrap();
+        found.extend(import.lints.iter().map(|lint| lint.name));
+    }
+    for name in [
+        "overlay-anywhere",
+        "no-pod-network",
+        "forward-empty",
+        "forward-without-replies",
+        "no-neighbour-discovery",
+        "no-packet-too-big",
+        "ipv6-forgotten",
+        "ipv4-forgotten",
+        "node-ports-open",
+        "overlay-without-peers",
+    ] {
+        assert!(found.contains(&name), "{name} is in none of the cases");
+    }
+}
+
+#[test]
+fn the_host_is_asked_which_networks_are_pods_and_which_addresses_are_its_own() {
+    let text = "*filter\n\
+        :INPUT DROP [0:0]\n\
+        :FORWARD DROP [0:0]\n\
+        -A INPUT -s 10.1.0.0/24 -j ACCEPT\n\
+        -A INPUT -d 192.0.2.1/32 -p tcp --dport 80 -j ACCEPT\n\
+        COMMIT\n";
+    let file = File {
+        name: "v4".into(),
+        text: text.into(),
+        family: None,
+    };
+    let without = import(std::slice::from_ref(&file), &Facts::default()).unwrap();
+    assert!(
+        without.policy.contains("[peers]") && !without.policy.contains("80/tcp"),
+        "{}",
+        without.policy
+    );
+    let facts = Facts {
+        pod_networks: vec!["10.1.0.0/16".parse().unwrap()],
+        interfaces: vec!["flannel-wg".into()],
+        addresses: vec!["192.0.2.1/24".parse().unwrap()],
+    };
+    let with = import(&[file], &facts).unwrap();
+    assert!(
+        with.policy
+            .contains("[overlay.flannel]\nbackend    = \"wireguard\""),
+        "{}",
+        with.policy
+    );
+    assert!(with.policy.contains("80/tcp"), "{}", with.policy);
+}
+
+#[test]
+fn many_chains_are_no_trouble() {
+    // One behind the other, and each leading twice to the next.
+    let chains: String = (0..200).map(|i| format!(":c{i} -\n")).collect();
+    let jumps: String = (0..199)
+        .map(|i| {
+            format!(
+                "-A c{i} -s 192.0.2.1 -j c{}\n-A c{i} -s 192.0.2.2 -j c{}\n",
+                i + 1,
+                i + 1
+            )
+        })
+        .collect();
+    let text = format!(
+        "*filter\n:INPUT DROP\n{chains}-A INPUT -j c0\n{jumps}-A c199 -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+    );
+    let file = File {
+        name: "v4".into(),
+        text,
+        family: Some(Family::V4),
+    };
+    let import = import(&[file], &Facts::default()).unwrap();
+    assert!(
+        import
+            .policy
+            .contains("from  = [\"192.0.2.1\", \"192.0.2.2\"]"),
+        "{}",
+        import.policy
+    );
+}
+
+#[test]
+fn a_family_can_be_told_where_nothing_in_the_file_does() {
+    let text = "*filter\n:INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
+    for (family, wanted) in [(Family::V4, "no IPv6 rules"), (Family::V6, "no IPv4 rules")] {
+        let file = File {
+            name: "a".into(),
+            text: text.into(),
+            family: Some(family),
+        };
+        let report = import(&[file], &Facts::default()).unwrap().to_string();
+        assert!(report.contains(wanted), "{report}");
+    }
+}
