@@ -28,7 +28,7 @@ use crate::color::{self, Stream};
 use crate::control;
 use crate::enforce::Enforcer;
 use crate::enforce::foreign;
-use crate::enforce::tools;
+use crate::enforce::iptables::tools;
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{NotReady, Ready, prepare};

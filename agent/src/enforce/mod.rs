@@ -7,7 +7,6 @@ pub mod foreign;
 pub mod iptables;
 pub mod nft;
 pub mod switch;
-pub mod tools;
 mod watched;
 
 pub use enforcer::{AnyObserved, Enforcer};

@@ -336,7 +336,7 @@ pub fn boot() -> String {
 /// If it cannot be started.
 pub fn spawn_guard() -> io::Result<()> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    if let Some(folder) = crate::enforce::tools::asked() {
+    if let Some(folder) = crate::enforce::iptables::tools::asked() {
         command.arg("--iptables").arg(folder);
     }
     command

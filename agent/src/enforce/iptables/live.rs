@@ -4,8 +4,8 @@ use peerwall_core::import::File;
 use peerwall_core::iptables::observed;
 use peerwall_core::net::addr::Family;
 
+use super::tools::{self, run};
 use super::{IptablesError, base, tool};
-use crate::enforce::tools::{self, run};
 
 /// Reads the loaded rules of iptables, ip6tables and ipset.
 ///

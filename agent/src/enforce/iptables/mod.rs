@@ -7,6 +7,7 @@
 mod error;
 mod live;
 mod plan;
+pub mod tools;
 
 use std::path::Path;
 
@@ -23,7 +24,7 @@ use error::half;
 pub use live::{live, save_legacy};
 pub use plan::{Change, Seen, Steps, Wanted};
 
-use crate::enforce::tools::{self, run};
+use tools::run;
 
 /// Seconds to wait for the xtables lock, which every iptables takes.
 const LOCK_SECONDS: &str = "10";

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::enforce::iptables::IptablesError;
+use super::error::IptablesError;
 use crate::system::passing;
 use crate::system::watchdog;
 
