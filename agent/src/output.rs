@@ -94,10 +94,10 @@ fn captured_now() -> MutexGuard<'static, Option<String>> {
 
 /// Whether something that was to be printed is not written, though its reader is there.
 static IS_LOST: AtomicBool = AtomicBool::new(false);
-/// Whether a reader went away.
+/// Whether a reader closed its end.
 static IS_UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Whether output was lost. A reader that went away loses nothing.
+/// Whether output was lost. A reader that closed its end loses nothing.
 pub fn is_lost() -> bool {
     IS_LOST.load(Ordering::Relaxed)
 }
@@ -112,7 +112,7 @@ fn put(to: &mut impl Write, text: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// Notes what became of output; a reader that went away is nobody's error.
+/// Records the result of a write; a closed reader is not an error.
 fn note(result: io::Result<()>) {
     match result {
         Ok(()) => {}

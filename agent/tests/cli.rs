@@ -170,7 +170,8 @@ fn import_prints_a_policy_to_one_side_and_its_account_to_the_other() {
     );
     let account = String::from_utf8(output.stderr).unwrap();
     assert!(
-        account.contains("holes in these rules") && account.contains("taken  [[allow]] ssh"),
+        account.contains("problems in these rules")
+            && account.contains("converted         [[allow]] ssh"),
         "{account}"
     );
 

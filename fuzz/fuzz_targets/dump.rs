@@ -1,4 +1,4 @@
-//! Whatever is in the table, it is read without panic, and a plan is made that mends it.
+//! Any contents of the table are read without panic, and a plan repairs them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

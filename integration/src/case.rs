@@ -18,7 +18,7 @@
 //!   connection.
 //! - `established`, `related`, `invalid`, `untracked`: state of the connection, otherwise new.
 //! - `returns`: the way back to the source leaves by the interface.
-//! - `martian`: a real kernel drops the packet before any chain of ours; only the policy and the
+//! - `martian`: a real kernel drops the packet before peerwall's chains; only the policy and the
 //!   ruleset are asked about it.
 //!
 //! A folder may have a `host.sh`: what the host has before the policy is read. Its lines `wire
@@ -61,7 +61,7 @@ pub struct Line {
     pub text: String,
     /// The packet.
     pub packet: Packet,
-    /// Whether a kernel drops it by itself.
+    /// Whether the kernel drops it without any rules.
     pub martian: bool,
     /// What should become of it.
     pub want: Decision,
@@ -251,6 +251,6 @@ fn decision(text: &str) -> Result<Decision, String> {
         "reject" => Verdict::Reject,
         other => return Err(format!("`{other}` is no verdict")),
     };
-    let reason = Reason::parse(reason).ok_or(format!("`{reason}` is no reason"))?;
+    let reason = Reason::parse(reason).ok_or(format!("`{reason}` is not a reason"))?;
     Ok(Decision { verdict, reason })
 }

@@ -128,7 +128,7 @@ fn add_iptables_counts(counts: &mut BTreeMap<String, u64>, saved: &str) {
     }
 }
 
-/// What became of a packet, by what counted it.
+/// Verdict of a packet, by the counters that changed.
 pub(crate) fn decide(before: &Counts, after: &Counts, packet: &Packet) -> Decision {
     let changed: Vec<&String> = after
         .ours

@@ -1,4 +1,4 @@
-//! The host under test: packets are put on its wires, and what became of each is read from the
+//! The host under test: packets are put on its wires, and the verdict of each is read from the
 //! kernel.
 //!
 //! Beside our table it has one more, `inet probe`, whose chains come last at both hooks and count
@@ -86,7 +86,7 @@ impl Target {
             ("net.ipv4.icmp_ratelimit", "0"),
             ("net.ipv4.icmp_ratemask", "0"),
             ("net.ipv6.icmp.ratelimit", "0"),
-            // A packet that leaves by where it came in is no reason to say so.
+            // A packet that leaves on the interface it arrived on must not trigger one.
             ("net.ipv4.conf.all.send_redirects", "0"),
             ("net.ipv4.conf.default.send_redirects", "0"),
             // SCTP packets made by hand have no checksum.
@@ -217,7 +217,7 @@ impl Target {
         if name == "lo" || self.interfaces.contains_key(name) {
             return;
         }
-        // The far end must not answer anything by itself: no addresses, no IPv6.
+        // The far end must not answer anything on its own: no addresses, no IPv6.
         let far = format!("f{}", self.interfaces.len());
         self.interfaces.insert(name.to_owned(), far.clone());
         wire(&self.host, name, &[], &self.far, &far, &[]);
@@ -270,7 +270,7 @@ impl Target {
         self.interfaces.insert(name.to_owned(), far);
     }
 
-    /// Puts the packet on the wire and says what became of it. What is wanted only says for how
+    /// Puts the packet on the wire and returns its verdict. What is wanted only says for how
     /// long to wait for it.
     ///
     /// # Panics
@@ -284,7 +284,7 @@ impl Target {
         decide(&before, &after, packet)
     }
 
-    /// Puts the packet on the wire and says whether it got through, whoever filters.
+    /// Puts the packet on the wire and returns whether it got through, with any filter.
     ///
     /// # Panics
     /// If the packet cannot be made, or never came.
@@ -366,7 +366,7 @@ impl Target {
     }
 }
 
-/// Reads until it is as it should be, or for so long.
+/// Reads until the expected state, or for this time.
 fn wait(patience: Duration, read: impl Fn() -> Counts, until: impl Fn(&Counts) -> bool) -> Counts {
     let start = Instant::now();
     loop {

@@ -1,7 +1,7 @@
 //! Every case, in every way: the policy's words, the ruleset, and real packets through nf_tables,
 //! iptables-legacy and iptables-nft.
 //!
-//! `PEERWALL_BLESS=1` writes the goldens anew; read the difference before you keep it.
+//! `PEERWALL_BLESS=1` rewrites the goldens; read the difference before you keep it.
 
 #![expect(
     clippy::unwrap_used,

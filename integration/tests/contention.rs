@@ -128,7 +128,7 @@ fn timed(what: &str, act: impl FnOnce()) {
 }
 
 fn ruleset(host: &Host) -> Ruleset {
-    // nft begins anew whenever anybody changes anything, and takes as long as that goes on.
+    // nft restarts whenever another program changes anything, and takes as long as that continues.
     let seen = host.run(|| Kernel::open().and_then(|mut kernel| kernel.observe()));
     seen.unwrap()
         .table

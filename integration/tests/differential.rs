@@ -190,7 +190,7 @@ fn packets(runner: &mut TestRunner, policy: &Policy) -> Vec<Packet> {
         .collect()
 }
 
-/// As much work as gives every kernel so many packets.
+/// Enough work to give every kernel this number of packets.
 fn work(runner: &mut TestRunner, wanted: usize) -> Vec<Work> {
     let mut works: Vec<Work> = Vec::new();
     let (mut all, mut by_iptables) = (0, 0);

@@ -337,7 +337,7 @@ fn many_connections_cost_little_memory_and_only_for_a_moment() {
         host.peerwall_ok(&["reload", "--force"]);
         let (peak, after) = (kib(agent.pid(), "VmHWM:"), kib(agent.pid(), "VmRSS:"));
         let mut left = tracked(&host);
-        // The host itself tells of groups (IGMP).
+        // The host itself reports groups (IGMP).
         left.retain(|entry| entry.0 == TCP);
         println!(
             "{wanted} connections: {before} KiB before, {peak} at most, {after} afterwards; {:?}; {} left",

@@ -81,7 +81,7 @@ fn what_the_campaign_found_stays_fixed() {
             ("rollback-trial", &["renameat", "fchmod"], 6),
             // Rules were removed during a trial that could not be read.
             ("refused-remove", &["openat"], 6),
-            // Output was taken for closed.
+            // Output was treated as closed.
             ("boot", &["fcntl"], 3),
             // A program whose output could not be read made the command panic.
             ("iptables-change", &["poll", "ioctl", "statx"], 8),

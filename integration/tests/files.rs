@@ -473,7 +473,7 @@ fn no_path_decides_which_iptables_runs() {
                 fs::read_to_string(&trace).unwrap()
             );
         }
-        // Only who asks for another gets it.
+        // Only an explicit request gets another one.
         let evil = evil.display().to_string();
         let (code, _) = apply(&["--iptables", &evil]);
         assert!(code == Some(2) && trace.exists());

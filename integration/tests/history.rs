@@ -1,4 +1,4 @@
-//! The audit trail: what came into force and ended, by whom, and what is said to whoever began a
+//! The audit trail: what came into force and ended, by whom, and the message to the terminal of a
 //! trial.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]

@@ -78,7 +78,7 @@ fn is_real(probe: &Probe) -> bool {
     transport && !loopback && !packet.destination.is_multicast()
 }
 
-/// So many of them, from all over the list.
+/// This number of them, from all over the list.
 fn sample(mut all: Vec<Probe>, count: usize) -> Vec<Probe> {
     all.retain(is_real);
     let step = all.len().div_ceil(count).max(1);

@@ -75,7 +75,7 @@ fn check(filter: Filter) {
         is(source, false, &accepted);
         is(source, false, &dropped);
     }
-    // Published ports count with the others, and the next address of a network of IPv6 by itself.
+    // Published ports count with the others, and the next address of an IPv6 network separately.
     is("198.51.100.7", true, &dropped);
     is("198.51.100.9", true, &accepted);
     is("198.51.100.9", false, &accepted);

@@ -28,7 +28,7 @@ impl Files {
         self.folder.path().join(name)
     }
 
-    /// A policy of this name: one peer of its own, and whoever is in the list.
+    /// A policy of this name: one peer of its own, and the peers in the list.
     fn policy(&self, name: &str, own: &str) -> PathBuf {
         let path = self.path(name);
         let text = format!(

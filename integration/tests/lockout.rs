@@ -138,7 +138,7 @@ const SITUATIONS: [Situation; 9] = [
     },
 ];
 
-/// Applies a policy as whoever has this ssh connection; whether it was refused for that.
+/// Applies a policy as the user of this ssh connection; returns whether it was refused for that.
 fn is_refused(host: &Host, policy: &str, ssh: &str, name: &str) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.toml");
@@ -334,7 +334,7 @@ fn an_agent_does_not_follow_a_policy_that_locks_everybody_out() {
                 .unwrap()
                 .contains("reload --force")
         );
-        // Whoever insists gets it.
+        // `--force` overrides it.
         host.peerwall_ok(&["reload", "--force"]);
         assert_eq!(headline(), in_sync);
         // With nobody there, there is nobody to lock out.

@@ -7,7 +7,7 @@ use crate::ruleset::Ruleset;
 
 /// A place where a ruleset is enforced: nf_tables, iptables, or memory.
 pub trait Backend {
-    /// What is there of ours.
+    /// Observed state of peerwall's rules.
     type Observed;
     /// Steps from what is there to a ruleset.
     type Plan: Plan;
@@ -18,7 +18,7 @@ pub trait Backend {
     /// [`BackendError`] if it cannot be told. That is never the same as "nothing is there".
     fn observe(&mut self) -> Result<Self::Observed, BackendError>;
 
-    /// Plans the steps from `observed` to a ruleset; to nothing of ours for `None`.
+    /// Plans the steps from `observed` to a ruleset; `None` removes peerwall's rules.
     ///
     /// # Errors
     /// [`BackendError::Unsupported`] with every rule that this backend cannot express.
@@ -59,7 +59,7 @@ pub trait Backend {
     /// The ruleset that was observed; `None` if there is none, or it cannot be read back from this backend.
     fn ruleset(observed: &Self::Observed) -> Option<Ruleset>;
 
-    /// Whether rules of ours were observed.
+    /// Whether rules of peerwall were observed.
     fn is_loaded(observed: &Self::Observed) -> bool;
 
     /// Nothing is observed or committed for now: what was kept ready for that can go.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// So many diagnostics are shown to people at most; the rest is counted.
+/// Maximum number of diagnostics in text output; the rest is counted.
 pub const SHOWN_MAX: usize = 50;
 
 /// Index of a file in [`Sources`].
@@ -25,7 +25,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The policy means nothing until this is mended.
+    /// The policy is invalid until this is fixed.
     Error,
     /// It means something, but perhaps not what was meant.
     Warning,

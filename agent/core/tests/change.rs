@@ -417,7 +417,7 @@ proptest! {
         prop_assert_eq!(told.is_empty(), a == b);
         prop_assert_eq!(raw(&a, &b).is_empty(), a == b);
         prop_assert!(told.iter().all(|change| !change.lines().is_empty()), "{:?}", told);
-        // The other way round, what was new goes away.
+        // The other way round, what was new is removed.
         let back = changes(Some(&b), Some(&a));
         prop_assert_eq!(told.len(), back.len(), "{:?} and {:?}", told, back);
     }

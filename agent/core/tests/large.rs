@@ -1,7 +1,7 @@
 //! Very long policies, right and wrong, are read, checked and compiled in about the time it takes
 //! to read them.
 //!
-//! What compares each line with each takes so long that the whole run fails.
+//! Comparing every line with every other makes the whole run fail.
 //! `PEERWALL_LINES=100000` sets how long they are.
 
 #![expect(

@@ -70,7 +70,7 @@ proptest! {
             if let Some((old_handle, _)) = known {
                 // The same rule may be there more than once.
                 let many = old.iter().filter(|(_, r)| *r == rule).count() > 1;
-                prop_assert!(many || *old_handle == handle, "{rule:?} was made anew");
+                prop_assert!(many || *old_handle == handle, "{rule:?} was recreated");
             }
         }
     }

@@ -118,7 +118,7 @@ fn what_stays_unreadable_is_about_the_policy() {
         assert_eq!(loaded.passing, None, "{what:?}: {text}");
         assert!(loaded.has_errors(), "{what:?}: {text}");
     }
-    // What is discovered later is no error.
+    // Missing discovery is not an error.
     let loaded = with(DISCOVERS, Fails::Read, false);
     assert!(loaded.policy.unwrap().overlays[0].subnets.is_empty());
 }

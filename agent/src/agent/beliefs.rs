@@ -50,7 +50,7 @@ pub(super) enum Unsaved {
     Ruleset,
 }
 
-/// What became of reading and converging, for who asked for it.
+/// Result of the current reload, reported to the client that requested it.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) read: Option<Result<(), Rejection>>,

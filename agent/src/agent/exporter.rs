@@ -1,4 +1,4 @@
-//! Metrics for who asks: HTTP on a Unix socket, or on a port of the loopback.
+//! Serves metrics over HTTP on a Unix socket or a loopback port.
 
 use std::fs;
 use std::io;
@@ -16,10 +16,10 @@ use crate::secure_file::Folder;
 
 /// Nobody's browser sends more headers to this.
 const HEADERS_MAX: usize = 32;
-/// Who asks again within this time gets the same answer: looking at the rules costs something.
+/// Requests within this time get the same answer, because observing the rules is expensive.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Answers who asks for metrics.
+/// Answers requests for metrics.
 pub(super) struct Exporter {
     server: Server,
     at: Listen,

@@ -42,7 +42,7 @@ impl Metrics {
     }
 }
 
-/// What is told besides the counts.
+/// Values reported besides the counts.
 pub(super) struct Told<'t> {
     /// Whether the rules are what the policy says.
     pub in_sync: bool,

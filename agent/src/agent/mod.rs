@@ -45,19 +45,19 @@ pub use error::AgentError;
 use exporter::Exporter;
 use watch::Watch;
 
-/// Where there are no events, rules are looked at so often.
+/// Interval of checking the rules if there are no events.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// Metrics are written so often, where they are wanted at all.
+/// Interval of writing metrics, if they are enabled.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
 /// Connections that came in while rules were not there are ended when there was nothing to repair for so
 /// long: in a storm there is no time for it.
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
-/// Tables of others that went away are told of, so many of them.
+/// How many removals of foreign tables `status` remembers.
 const GONE_MAX: usize = 8;
 /// How soon going back is tried again.
 const RETRY_TRIAL: Duration = Duration::from_millis(100);
 
-/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place, but for those of a trial.
+/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place, except those of a trial.
 ///
 /// # Errors
 /// [`AgentError`] if it cannot start or go on; never because of a bad policy.

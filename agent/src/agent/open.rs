@@ -103,7 +103,7 @@ impl Agent {
 pub(super) fn introduce(connections: &mut Option<Connections>) {
     match open_once(connections) {
         Ok(open) => first::introduce_or_say(open),
-        Err(err) => log::warn!("conntrack cannot be told of this host's connections: {err}"),
+        Err(err) => log::warn!("this host's connections cannot be added to conntrack: {err}"),
     }
 }
 

@@ -43,7 +43,7 @@ impl Agent {
                     log::error!("the policy is not applied; the rules stay as they are:\n{why}");
                 }
                 self.reported.metrics.reload_errors += 1;
-                // Nothing tells of the end of what passes.
+                // No event reports the end of a transient error.
                 self.belief.look_again = is_passing;
             }
         }
@@ -268,7 +268,7 @@ pub(super) fn counts(policy: &Policy) -> Value {
     })
 }
 
-/// What is told of an overlay.
+/// What is reported about an overlay.
 pub(super) fn overlay(overlay: &Overlay) -> Value {
     let (how, files) = match &overlay.discovery {
         Discovery::Written => ("written", Vec::new()),

@@ -105,7 +105,7 @@ impl Agent {
                         self.retire_other(why);
                         self.cut(done.before.as_ref(), is_first);
                     }
-                    // Not now: whoever did it may do it again at once.
+                    // Not now: the same program may do it again at once.
                     _ if done.change.is_some() => {
                         self.open.sweep_due = Some(Instant::now() + SWEEP_AFTER);
                     }

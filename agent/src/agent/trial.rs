@@ -120,7 +120,7 @@ impl Agent {
         }
         if let Some(closed) = closed::closed() {
             log::error!(
-                "nothing was ever confirmed: this host is closed, but for the safe core and ssh"
+                "nothing was ever confirmed: this host is closed, except for the safe core and ssh"
             );
             self.want(closed);
         }

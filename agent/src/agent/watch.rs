@@ -70,7 +70,7 @@ impl Watch {
                 Ok(events) => {
                     happened |= !events.is_empty();
                     for event in events {
-                        // The folder is gone; it is watched anew when the files are read again.
+                        // The directory is gone; it is watched again when the files are read again.
                         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                             self.folders.retain(|_, watch| *watch != event.wd);
                         }

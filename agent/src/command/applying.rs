@@ -39,7 +39,7 @@ pub(super) fn apply<L: Loader>(
         (Err(_), None) if matches!(nothing_waits(&state), Err(Refusal::Waits { .. })) => {
             nothing_waits(&state)
         }
-        // A state directory that cannot be written is no reason to leave a host without its rules.
+        // A state directory that cannot be written must not leave a host without its rules.
         (Err(err), None) => loader
             .load(kept)
             .map_err(Refusal::NotLoaded)
@@ -87,7 +87,7 @@ pub(super) fn apply<L: Loader>(
 /// Removes rules, unless a trial waits: its guard would load what was before.
 pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
     let state = State::open();
-    // A state directory that cannot be written is no reason to keep rules that are not wanted.
+    // A state directory that cannot be written must not keep unwanted rules loaded.
     let _lock = match state.lock() {
         Err(err) if err.kind() == io::ErrorKind::TimedOut => {
             return Err(Refusal::State(of_io(err)));

@@ -46,7 +46,7 @@ pub(super) fn run(policy: &Path) -> u8 {
         return TROUBLE;
     };
     let state = State::open();
-    // A lock that cannot be had is no reason to leave a host open.
+    // A lock that cannot be acquired must not leave a host open.
     let _lock = state
         .lock()
         .map_err(|err| complain(&format!("warning: {err}\n")));
@@ -82,7 +82,7 @@ pub(super) fn run(policy: &Path) -> u8 {
         }
         Booted::Closed => {
             complain(
-                "error: nothing that was confirmed and no policy could be loaded: this host is closed now, but for the safe core and ssh; repair the policy, then `peerwall apply`\n",
+                "error: nothing that was confirmed and no policy could be loaded: this host is closed now, except for the safe core and ssh; repair the policy, then `peerwall apply`\n",
             );
             TROUBLE
         }

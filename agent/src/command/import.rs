@@ -116,7 +116,9 @@ fn print(import: &Import, strict: bool, output: &Output) -> u8 {
     } else {
         complain(&import.to_string());
         if refused {
-            complain("\nerror: not every line was taken; see those marked LEFT and partly\n");
+            complain(
+                "\nerror: not every line was converted; see \"not converted\" and \"partly converted\"\n",
+            );
         } else {
             output.text(&import.policy);
         }

@@ -1,10 +1,10 @@
 //! The first load: keeps connections that this host opened before peerwall's rules were loaded.
 //!
 //! If connections were not tracked before, the kernel treats the next packet of a connection as its
-//! first. On a
-//!//! connection that this host opened and on which the peer sends next (a watch, a notification, a database session),
-//!//! that packet looks like a new inbound connection, and is dropped or rejected. So the connections that this host
-//!//! opened are added to conntrack. Inbound ones are not: the policy decides about them.
+//! first. On a connection that this host opened and on which the peer sends next (a watch, a
+//! notification, a database session), that packet looks like a new inbound connection, and is
+//! dropped or rejected. So the connections that this host opened are added to conntrack. Inbound
+//! ones are not: the policy decides about them.
 
 use crate::connections::Connections;
 use crate::kernel::netlink::NetlinkError;
@@ -37,7 +37,7 @@ pub fn introduce_or_say(connections: &mut Connections) {
         Ok(0) => {}
         Ok(created) => log::info!("made {created} connections of this host known to conntrack"),
         Err(err) => log::warn!(
-            "idle connections that this host opened may be cut, because conntrack cannot be told of them: {err}"
+            "idle connections that this host opened may be cut, because they cannot be added to conntrack: {err}"
         ),
     }
 }

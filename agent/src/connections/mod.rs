@@ -1,13 +1,11 @@
 //! Open connections: finds those that a policy refuses, and ends them.
 //!
 //! They come from two sources: conntrack entries (ctnetlink), and sockets of this host without an
-//! entry, because
-//!//! connections were not tracked when they were opened, or the entry has expired. Forwarded connections without an
-//!//! entry are invisible.
+//! entry, because connections were not tracked when they were opened, or the entry has expired.
+//! Forwarded connections without an entry are invisible.
 //!
 //! There may be hundreds of thousands. Each is judged while it is read; only those to end are kept,
-//! at most [`CHUNK`]
-//!//! at a time, and the table is read again until none is left.
+//! at most [`CHUNK`] at a time, and the table is read again until none is left.
 
 pub mod first;
 pub mod loading;

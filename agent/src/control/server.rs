@@ -1,5 +1,5 @@
 //! Those who ask the agent something over a stream socket. None of them is waited for: their connections
-//! are part of the agent's one poll, and who is slow or says too much is hung up on.
+//! are part of the agent's one poll, and slow or verbose clients are disconnected.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -15,11 +15,11 @@ use crate::system::passing::{self, PAUSE};
 
 /// A question is shorter than this, in bytes.
 const QUESTION_MAX_BYTES: usize = 64 * 1024;
-/// Who has not asked, or not taken the answer, in this time is hung up on.
+/// Clients that do not send a request or read the response within this time are disconnected.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 16;
 
-/// So many new connections are taken in one turn, so that each is listened to before it can be crowded out.
+/// Maximum number of connections accepted in one turn, so that each is read before it can be crowded out.
 const WELCOMED_MAX: usize = CONNECTIONS_MAX / 2;
 
 /// A listening socket, and who is connected.
@@ -257,7 +257,7 @@ mod tests {
             server.say();
         }
         assert_eq!(taker.join().unwrap().unwrap(), 8 << 20);
-        // Who says too much is hung up on.
+        // Clients that send too much are disconnected.
         let mut loud = UnixStream::connect(&path).unwrap();
         loud.write_all(&vec![b'x'; QUESTION_MAX_BYTES]).unwrap();
         server.questions(line);

@@ -25,7 +25,7 @@ pub struct Converged<B: Backend> {
 /// Maximum number of commits whose answer was lost.
 const UNKNOWN_TRIES: u32 = 3;
 
-/// Makes a backend enforce `wanted`, or nothing of ours for `None`.
+/// Makes a backend enforce `wanted`; `None` removes peerwall's rules.
 ///
 /// # Errors
 /// The last one of the backend. Unless it is [`BackendError::Unknown`], nothing was changed.

@@ -127,7 +127,7 @@ impl Watched {
         Some(generation.unwrap_or(0))
     }
 
-    /// Makes the backend enforce a ruleset; nothing of ours for `None`.
+    /// Makes the backend enforce a ruleset; `None` removes peerwall's rules.
     ///
     /// # Errors
     /// [`BackendError`] of the backend. Unless it is [`BackendError::Unknown`], nothing was

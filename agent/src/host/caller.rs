@@ -152,7 +152,7 @@ impl Caller {
         }
     }
 
-    /// Whoever has an ssh session on this host, where nobody called.
+    /// All ssh sessions on this host, if the caller has none.
     pub fn anybody() -> Self {
         Self {
             maybe: everybodys(),

@@ -1,8 +1,7 @@
 //! Finds the interface on which packets of an address arrive: that of the route to the address.
 //!
 //! Each address is looked up once by the kernel (`RTM_GETROUTE`), so that policy routing and all
-//! tables count.
-//!//! With asymmetric routes, packets may arrive on another interface.
+//! tables count. With asymmetric routes, packets may arrive on another interface.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -125,7 +125,7 @@ impl Folder {
         }
     }
 
-    /// Makes what was renamed in it outlive a crash of the machine.
+    /// Makes renames in it survive a crash of the machine.
     ///
     /// # Errors
     /// The operating system's.

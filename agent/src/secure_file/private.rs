@@ -36,7 +36,7 @@ const LOCK_RETRY_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub struct Private {
     path: PathBuf,
-    /// Mode bits that are taken away from a directory that exists.
+    /// Mode bits that are removed from a directory that exists.
     forbidden: u32,
 }
 
@@ -121,7 +121,7 @@ impl Private {
                 // It must be there before it is relied upon, whatever dies next.
                 file.sync_all()
             })?;
-            // Whoever reads it finds the new one by now, so it counts as written.
+            // Readers find the new one by now, so it counts as written.
             if let Err(err) = passing::insist(|| folder.sync()) {
                 let path = self.path.join(name);
                 log::warn!(

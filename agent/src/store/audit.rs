@@ -94,7 +94,7 @@ pub struct Event {
     pub by: Who,
 }
 
-/// Adds an event. If that fails it is logged: it is no reason to leave a host without its rules.
+/// Adds an event. A failure is only logged: it must not leave a host without its rules.
 pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Who) {
     let Record {
         kind,

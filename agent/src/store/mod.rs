@@ -29,7 +29,7 @@ use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
 use crate::system::passing;
 
-/// How many confirmed rulesets are told of.
+/// Number of confirmed rulesets that the history keeps.
 pub const TOLD: usize = 5;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
@@ -40,7 +40,7 @@ const TEXT_PREFIX: &str = "policy-";
 
 /// A compiled ruleset with what is known of it.
 pub type Kept = keep::Kept<Ruleset>;
-/// A ruleset in force that goes away unless it is confirmed.
+/// A ruleset in force that is rolled back unless it is confirmed.
 pub type Pending = keep::Trial<Ruleset, Caller>;
 /// What a trial goes back to.
 pub type Before = keep::Before<Ruleset>;
@@ -188,7 +188,7 @@ impl State {
         }
     }
 
-    /// What our chains say, as far as it is known; `None` if iptables has nothing of ours. Rules cannot be read back
+    /// What our chains say, as far as it is known; `None` if iptables has no rules of peerwall. Rules cannot be read back
     /// into a ruleset, but the trial that waits and the last confirmed ruleset are stored.
     pub fn in_force_by_iptables(&self) -> Option<Ruleset> {
         if !since::by_iptables() {

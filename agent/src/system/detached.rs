@@ -35,7 +35,7 @@ pub fn spawn(mut command: Command) -> io::Result<()> {
     }
     let (said, end) = io::pipe()?;
     command.stdout(end);
-    // Whether exec(2) worked is known by now, since that comes from whoever called it.
+    // Whether exec(2) worked is known by now, because the caller reports it.
     let waited = passing::repeat(|| command.spawn())?.wait();
     // With its end of the pipe.
     drop(command);

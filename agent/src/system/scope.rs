@@ -77,9 +77,9 @@ fn start_scope(unit: &str, description: &str) -> Vec<u8> {
     body.string("fail");
     body.array(8, |body| {
         body.property("Description", "s", |body| body.string(description));
-        // It goes away with its process, also if that was killed.
+        // It ends with its process, even if that was killed.
         body.property("CollectMode", "s", |body| body.string("inactive-or-failed"));
-        // 0 is whoever sends this, in whatever process namespace.
+        // 0 is the sender, in any process namespace.
         body.property("PIDs", "au", |body| body.array(4, |body| body.number(0)));
     });
     body.array(8, |_| {});

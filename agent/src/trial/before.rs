@@ -11,7 +11,7 @@ use crate::store::{Before, Entry, State, since};
 /// What a trial would go back to.
 ///
 /// # Errors
-/// [`Fault`] if that cannot be told: taken for nothing, it would leave the host open.
+/// [`Fault`] if that is unknown: treating it as nothing would leave the host open.
 pub fn before(state: &State) -> Result<Before, Fault> {
     let by_iptables = since::by_iptables();
     let ruleset = match by_iptables {
@@ -38,7 +38,7 @@ pub fn before(state: &State) -> Result<Before, Fault> {
     })
 }
 
-/// The ruleset in the kernel; where others have changed it to what is no ruleset of ours, the last one that was
+/// The ruleset in the kernel; if other programs changed it so that it is not a ruleset of peerwall, the last one that was
 /// confirmed.
 fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
     let seen = Kernel::open().and_then(|mut kernel| kernel.observe());

@@ -11,10 +11,10 @@ use crate::store::{self, Kept};
 const CLOSED: &str =
     "version = 1\n\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
 
-/// The ruleset that closes a host, but for the safe core and ssh.
+/// The ruleset that closes a host, except for the safe core and ssh.
 pub fn closed() -> Option<Kept> {
     let policy = load("closed", CLOSED, &NoFiles).policy?;
-    // What is open may be the way in of whoever repairs this.
+    // An open connection may be the way in of the administrator who repairs this.
     let entry = store::entry(Path::new("closed"), "closed", false, false);
     Some(Kept {
         entry,

@@ -31,7 +31,7 @@ pub fn run() {
     if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
         log::debug!("stays in its control group: {err}");
     }
-    // Whoever started it waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
+    // The starting process waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
     let _ = writeln!(io::stdout(), "ready");
     let state = State::open();
     let mut mine: Option<u64> = None;
@@ -106,7 +106,7 @@ impl Stop {
     }
 }
 
-/// How long the guard waits yet. An agent goes back by itself, if it lives.
+/// How long the guard waits yet. A living agent rolls back on its own.
 fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
     let left = pending.left(&store::clock());
     if !left.is_zero() {

@@ -59,7 +59,7 @@ impl<L: Loader> Loader for &mut L {
     }
 }
 
-/// This host, as the machine acts on it. The state directory has to be locked by whoever calls the machine.
+/// This host, as the machine acts on it. The caller of the machine must hold the lock on the state directory.
 pub struct Keeper<'k, L> {
     /// The state directory.
     pub state: &'k State,

@@ -116,7 +116,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Runs the campaign, and tells of each flagged run and of each scenario.
+/// Runs the campaign, and reports each flagged run and each scenario.
 ///
 /// # Panics
 /// If a scenario fails without a fault.

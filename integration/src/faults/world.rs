@@ -417,7 +417,7 @@ pub(super) fn strace(command: &mut Command, place: &Place, fault: Option<&Fault>
 /// Collects orphans that ended: this process is the first of its namespace, and adopts them.
 fn reap() {
     // SAFETY: waitpid(2) with no place for a status touches no memory; no child of this process
-    // runs now that somebody waits for, but for agents, and those are asked for by their own ids.
+    // runs now that is waited for, except agents, and those are asked for by their own ids.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WNOTHREAD) } > 0
     {
     }

@@ -74,7 +74,7 @@ fn files_are_followed_however_they_are_changed() {
             "{}",
             said(&reload)
         );
-        // Read anew when it changes, and by a signal.
+        // Read again when it changes, and on a signal.
         write(base, "..two/policy.toml", &policy(&["192.0.2.6"]));
         has("192.0.2.6");
         assert!(agent.status().unwrap()["policy_error"].is_null());
@@ -167,7 +167,7 @@ fn what_is_left_to_be_discovered_is_waited_for_followed_and_kept() {
             "{}",
             overlay()
         );
-        // Made anew, as flannel does when its configuration changed.
+        // Recreated, as flannel does when its configuration changed.
         host.sh(
             "ip link del flannel.1; ip link add flannel.1 type vxlan id 7 dstport 8473 nolearning",
         );

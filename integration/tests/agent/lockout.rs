@@ -99,7 +99,7 @@ fn who_would_lock_himself_out_is_told_before() {
             said(&apply)
         );
 
-        // In tmux the server is not above: whoever is here by ssh may be the caller.
+        // In tmux the server is not a parent: every ssh session may be the caller's.
         let mut session = beneath("sleep 60").spawn().unwrap();
         let at_terminal = |more: &str| {
             let shell = format!("script -qec 'exec {bin} apply {more} {closed}' /dev/null");

@@ -65,7 +65,7 @@ fn a_killed_agent_leaves_the_rules_and_the_next_one_takes_them_over() {
             "the policy, without an owner",
         );
         agent.kill();
-        // And whoever comes next converges.
+        // And the next command converges.
         let agent = Agent::start(&host, &path, &[]);
         agent.wait_for(
             || {

@@ -43,7 +43,7 @@ fn what_is_not_confirmed_goes_away_whoever_dies() {
             try_out("192.0.2.3");
             soon(
                 &|| has("192.0.2.2") && !has("192.0.2.3"),
-                "it goes back by itself",
+                "it is rolled back automatically",
             );
             let late = from_connection(&host, 4001, &["confirm"]);
             assert_eq!(late.status.code(), Some(2), "{}", said(&late));
@@ -56,7 +56,7 @@ fn what_is_not_confirmed_goes_away_whoever_dies() {
                 &|| has("192.0.2.2") && !has("192.0.2.4"),
                 "it goes back though the agent is dead",
             );
-            // The machine starts anew: no rules, another boot, and what was confirmed last is
+            // The machine reboots: no rules, another boot, and what was confirmed last is
             // loaded.
             try_out("192.0.2.5");
             host.sh("nft flush ruleset");
@@ -241,7 +241,7 @@ fn stopping_is_no_confirmation() {
             if let Some(mut agent) = agent {
                 assert!(agent.child.wait().unwrap().success(), "{name}");
             }
-            // A guard that is not needed any more goes by itself.
+            // A guard that is not needed any more ends on its own.
             let start = Instant::now();
             while host
                 .try_sh("pgrep --full 'peerwall guard$'")

@@ -219,7 +219,7 @@ fn many_addresses_become_ipsets_that_are_swapped_and_taken_away() {
                     "{flavour:?}"
                 );
             }
-            // Drift in a set is seen and mended.
+            // Drift in a set is detected and repaired.
             host.sh("ipset add peerwall-peers4 192.0.2.2");
             assert_eq!(run(&["plan", "--backend", "iptables", &without]).0, Some(1));
             assert_eq!(
@@ -312,7 +312,7 @@ fn what_the_second_family_refuses_is_taken_back_in_the_first() {
             before,
             "IPv4 was left changed"
         );
-        // With rules of ours there before, it is those that come back.
+        // If peerwall's rules were loaded before, they are restored.
         assert_eq!(iptables(&host, "apply").0, Some(0));
         let loaded = saved(&host, Flavour::Legacy);
         let other = folder.path().join("other.toml");

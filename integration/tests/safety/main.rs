@@ -1,5 +1,5 @@
 //! What peerwall promises while it works: one transaction, nobody else's rules, nothing on a bad
-//! policy, whoever dies or interferes.
+//! policy, whatever process dies or interferes.
 
 #![expect(
     clippy::unwrap_used,

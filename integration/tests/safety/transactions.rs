@@ -121,7 +121,7 @@ fn what_is_held_stays_and_what_is_not_can_be_claimed() {
         host.sh(&format!("kill -TERM {pid}"));
         assert!(next.wait().unwrap().success());
         assert_eq!(listing(&host), loaded);
-        // What nft made without persist is made anew to be owned.
+        // A table that nft made without persist is recreated to be owned.
         host.sh("nft delete table inet peerwall");
         host.sh(&format!(
             "{} render {EXAMPLE} | nft -f -",
@@ -154,7 +154,7 @@ fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
                 .map(str::to_owned)
                 .collect()
         };
-        // Counters in a fixed order; those of others than the peers may go on by themselves.
+        // Counters in a fixed order; those of other sources than the peers may increase on their own.
         let packets = |host: &Host| -> Vec<u64> {
             let text = host.sh("nft list counters table inet peerwall");
             let counts = text
@@ -185,8 +185,8 @@ fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
             .iter()
             .zip(packets(&host))
             .any(|(old, now)| now < *old);
-        assert!(!went_back, "a counter started anew");
-        // Twice as many and one more do not fit the set: it is made anew, and the counters go on.
+        assert!(!went_back, "a counter was reset");
+        // Twice as many and one more do not fit the set: it is rebuilt, and the counters continue.
         let grown = policy_with_peers(folder.path(), "grown", many(9000));
         apply(&host, &grown);
         assert_eq!(

@@ -225,7 +225,7 @@ mod tests {
         let found: Vec<(usize, &str)> = errors.iter().map(|e| (e.line, e.why.as_str())).collect();
         let wanted = [
             (1, "stands in no table"),
-            (3, "`REJECT` is no policy"),
+            (3, "`REJECT` is not a policy"),
             (4, "`[0]` are no counters"),
             (5, "NOWHERE is not declared"),
             (6, "never closed"),

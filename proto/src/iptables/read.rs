@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
         reader.errors.push(TextError {
             line: 1,
             text: String::new(),
-            why: "there is no table in it".into(),
+            why: "the file has no table".into(),
             help: "a rules file has lines from `*filter` to `COMMIT`, as iptables-save prints them",
         });
     }
@@ -96,7 +96,7 @@ impl Reader {
         }
         if !TABLES.contains(&name) {
             return Err((
-                format!("`{name}` is no table"),
+                format!("`{name}` is not a table"),
                 "there are filter, nat, mangle, raw and security",
             ));
         }
@@ -207,7 +207,7 @@ fn set_policy(
         "ACCEPT" | "DROP" => Some(policy.to_owned()),
         other => {
             return Err((
-                format!("`{other}` is no policy"),
+                format!("`{other}` is not a policy"),
                 "a policy is ACCEPT or DROP; chains of one's own have `-`",
             ));
         }
@@ -263,7 +263,7 @@ fn command(
         "-F" | "-X" | "-Z" | "-D" | "-R" | "--flush" | "--delete-chain" | "--zero" | "--delete"
         | "--replace" => {
             return Err((
-                format!("`{verb}` takes back what stands above it"),
+                format!("`{verb}` reverts lines above it"),
                 "write the rules as they are meant to be, or load the file and import with --live",
             ));
         }

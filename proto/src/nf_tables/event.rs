@@ -5,7 +5,7 @@ use super::{Chain, ElementList, Generation, Object, Rule, Set, Table, message_of
 use crate::netlink::attr::DecodeError;
 use crate::netlink::message::Message;
 
-/// Something that is (in a dump), came to be, or went away (in an event).
+/// An object that exists (in a dump), was created, or was deleted (in an event).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,

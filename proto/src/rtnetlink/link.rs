@@ -1,7 +1,7 @@
 //! Interfaces: index, name, driver, and the settings of VXLAN tunnels.
 //!
 //! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
-//! `include/uapi/linux/if_link.h`. Numbers are in host byte order, but for ports and addresses.
+//! `include/uapi/linux/if_link.h`. Numbers are in host byte order, except ports and addresses.
 
 use std::net::IpAddr;
 

@@ -19,21 +19,21 @@ use std::time::Duration;
 /// Time since a moment that stays the same, on a clock that never goes back.
 pub type Time = Duration;
 
-/// Editors write a file in several steps; it is read when nothing happened for so long.
+/// Editors write a file in several steps; it is read once it has not changed for this time.
 pub const SETTLE: Duration = Duration::from_millis(150);
 /// But not later than this, if they never stop.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// So many repairs at once before their rate counts.
+/// Burst: repairs that are made before the rate limit applies.
 const REPAIRS_BURST: u32 = 200;
-/// Sustained, one repair in so long: a hundred a second.
+/// Minimum interval between repairs once the burst is used up: a hundred a second.
 const REPAIR_EVERY: Duration = Duration::from_millis(10);
-/// A storm is over when there was nothing to repair for so long.
+/// A storm is over after this time without repairs.
 const CALM: Duration = Duration::from_secs(5);
 /// How long to wait after the first failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// Maximum time to wait after a failure.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The same while no rules of ours may be loaded.
+/// The same while peerwall's rules may be missing.
 const RETRY_MAX_OPEN: Duration = Duration::from_secs(1);
 /// Causes that are kept for telling.
 const CULPRITS_MAX: usize = 8;
@@ -83,7 +83,7 @@ pub enum Input {
 pub struct Failure {
     /// One sentence.
     pub why: String,
-    /// Whether rules of ours may be missing, so that the host may be open.
+    /// Whether peerwall's rules may be missing, so that the host may be open.
     pub is_open: bool,
 }
 

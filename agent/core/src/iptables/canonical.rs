@@ -32,7 +32,7 @@ pub(super) fn canonical(rule: &str) -> Canonical {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
-        // Options of ours with two values: a set and a direction, TCP flags and those that must be set.
+        // peerwall's options with two values: a set and a direction, TCP flags and those that must be set.
         if matches!(option.as_str(), "--match-set" | "--tcp-flags") {
             value.push(' ');
             value.push_str(&words.next().unwrap_or_default());

@@ -11,7 +11,7 @@ use crate::iptables::script::{Script, Table, WantedChain, WantedJump, jump};
 use crate::ruleset::change::{Change, What};
 
 /// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`; `None` if they
-/// are equal. Without `wanted`, removes everything of ours.
+/// are equal. Without `wanted`, removes everything of peerwall.
 pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     let nothing = Script::default();
     let all = wanted.unwrap_or(&nothing);
@@ -27,7 +27,7 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Every rule and jump of ours that is not as wanted, by its text.
+/// Returns every rule and jump of peerwall that differs from the wanted one, by its text.
 pub fn differences(wanted: &Script, seen: &Saved) -> Vec<Change> {
     let mut found = Vec::new();
     for ((table, name), rules) in &seen.chains {

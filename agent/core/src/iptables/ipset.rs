@@ -103,7 +103,7 @@ impl std::error::Error for UnreadableLine {}
 /// Reads our sets from the output of `ipset save`, skipping all others.
 ///
 /// # Errors
-/// [`UnreadableLine`] if one of ours cannot be read.
+/// [`UnreadableLine`] if one of peerwall's sets cannot be read.
 pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
     let mut sets = IpSets::new();
     for text in text.lines() {

@@ -151,7 +151,7 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
     Ok(saved)
 }
 
-/// Splits a rule into words. If that fails, the rule is one word, which no rule of ours is.
+/// Splits a rule into words. If that fails, the rule is one word, unlike any rule of peerwall.
 pub(super) fn words(line: &str) -> Vec<String> {
     iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }

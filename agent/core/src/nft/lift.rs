@@ -120,7 +120,7 @@ fn lift_set(
     table: &mut ObservedTable,
 ) {
     let name = set.name.clone().unwrap_or_default();
-    // An anonymous set goes with its rule, which is none of ours.
+    // An anonymous set belongs to its rule, which is not peerwall's.
     if set.flags.unwrap_or(0) & nft::NFT_SET_ANONYMOUS != 0 {
         return;
     }

@@ -26,7 +26,7 @@ pub struct ObservedTable {
     pub sets: BTreeMap<String, ObservedSet>,
     /// Chains in the kernel's order.
     pub chains: Vec<ObservedChain>,
-    /// What is in it and cannot be ours: a reason to make it anew.
+    /// Objects in it that cannot be peerwall's: a reason to rebuild it.
     pub foreign: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ pub struct ObservedChain {
 pub struct ObservedRule {
     /// The kernel's number for it, unique in the table.
     pub handle: u64,
-    /// The rule, or why it is none of ours.
+    /// The rule, or why it is not peerwall's.
     pub rule: Result<Rule, Unrecognized>,
 }
 

@@ -16,7 +16,7 @@ use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, 
 pub struct Plan {
     /// The steps.
     pub ops: Vec<Op>,
-    /// Why the table has to be made anew, if it has to.
+    /// Why the table must be rebuilt, if it must.
     pub rebuild: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub enum Op {
     AddCounter(String, ObservedCounter),
     /// Remove a counter.
     DeleteCounter(String),
-    /// Make an empty set; with a number, one for at most so many elements.
+    /// Make an empty set; with a number, one for at most that number of elements.
     AddSet(String, KeyType, SetKind, Option<u32>),
     /// Remove a set.
     DeleteSet(String),
@@ -51,7 +51,7 @@ pub enum Op {
     DeleteChain(String),
     /// Add a rule before the one with this handle, or at the end.
     AddRule(String, Option<u64>, Rule),
-    /// Remove the rule with this handle, which is the given one; `None` if it is none of ours.
+    /// Remove the rule with this handle, which is the given one; `None` if it is not peerwall's.
     DeleteRule(String, u64, Option<Box<Rule>>),
 }
 
@@ -120,7 +120,7 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     Plan { ops, rebuild: None }
 }
 
-/// Steps that make the table anew in one transaction; counters go on from where they were.
+/// Steps that rebuild the table in one transaction; counters continue from their values.
 pub fn anew(wanted: &Ruleset, table: &ObservedTable, why: String) -> Plan {
     let mut ops = vec![Op::DeleteTable, Op::AddTable];
     create_all(wanted, table, &mut ops);
@@ -150,7 +150,9 @@ fn must_rebuild(wanted: &Ruleset, table: &ObservedTable) -> Option<String> {
                     return Some(format!("set {name} has become too small"));
                 }
             }
-            Some(ObservedSet::Unrecognized) => return Some(format!("set {name} is none of ours")),
+            Some(ObservedSet::Unrecognized) => {
+                return Some(format!("set {name} is not peerwall's"));
+            }
         }
     }
     for chain in &wanted.chains {
@@ -190,7 +192,7 @@ const CAPACITY_FROM: usize = 1024;
 /// How many elements to make a hash set for. Told a number, the kernel takes a table of fixed size
 /// (`nft_hash_estimate()`), which loads faster than one that grows (`scripts/bench`); it is then
 /// also the most that the set can hold. So there is room for twice as many, and a set that becomes
-/// too small all the same is made anew, with the table, in one transaction.
+/// still too small is rebuilt with the table, in one transaction.
 fn capacity(set: &Set) -> Option<u32> {
     let count = set.elements.len();
     let wanted = count.checked_mul(2)?.checked_next_power_of_two()?;
@@ -298,7 +300,7 @@ fn change_rules(chain: &Chain, seen: &[ObservedRule], ops: &mut Vec<Op>) {
     }
 }
 
-/// So many pairs of changed rules are compared each with each at most.
+/// Maximum number of pairs of changed rules that are compared.
 const TABLE_MAX: usize = 1 << 20;
 
 /// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules changed.
@@ -359,7 +361,7 @@ fn longest(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
 /// ascending run of their positions.
 fn unique(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let key = |rule: &Rule| format!("{rule:?}");
-    // Where a rule is, in one list and in the other; more than once if it is there so often.
+    // Where a rule is, in one list and in the other; more than once if it is repeated.
     let mut places: BTreeMap<String, [Vec<usize>; 2]> = BTreeMap::new();
     for (index, rule) in wanted.iter().enumerate() {
         places.entry(key(rule)).or_default()[0].push(index);

@@ -47,7 +47,7 @@ impl backend::Plan for Plan {
         };
         match &self.rebuild {
             None => parts,
-            Some(why) => format!("make the table anew, since {why}: {parts}"),
+            Some(why) => format!("rebuild the table, because {why}: {parts}"),
         }
     }
 }

@@ -83,7 +83,7 @@ fn no_interface(missing: &[&InterfacePattern]) -> String {
 }
 
 fn missing_interfaces(overlay: &Overlay, host: &Host) -> Option<Diagnostic> {
-    // Whoever waits for flannel's file waits for its interfaces too.
+    // A host that waits for flannel's file waits for its interfaces too.
     if matches!(overlay.discovery, Discovery::Awaited(_)) {
         return None;
     }

@@ -67,7 +67,7 @@ pub const LISTENER_DISCOVERY: &[u8] = &[130, 131, 132, 143];
 /// The hop limit of multicast listener discovery.
 pub const HOP_LIMIT_LISTENER: u8 = 1;
 
-/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). Whoever can send one can
+/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). A host that can send one can
 /// take over a route.
 pub fn redirect(family: Family) -> u8 {
     match family {

@@ -215,7 +215,7 @@ pub struct Options {
     pub denied: Denied,
     /// Whether open connections that a new policy refuses end with it.
     pub cut_revoked: bool,
-    /// Whether conntrack-invalid packets from others than peers and overlays are dropped. If not,
+    /// Whether conntrack-invalid packets, except from peers and overlays, are dropped. If not,
     /// they are judged as any other packet.
     pub drop_invalid: bool,
 }
@@ -261,7 +261,7 @@ impl RateUnit {
     }
 }
 
-/// So many per unit, and so many at once.
+/// Rate per unit, and burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
     /// How many per unit.
@@ -277,7 +277,7 @@ pub struct Rate {
 pub struct Log {
     /// NFLOG group.
     pub group: u16,
-    /// At most so many messages for each reason.
+    /// Maximum rate of messages per reason.
     pub rate: Rate,
     /// What each message starts with.
     pub prefix: String,

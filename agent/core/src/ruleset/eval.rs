@@ -12,10 +12,10 @@ use crate::ruleset::{
 /// Deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 16;
 
-/// What became of a packet, and the way it went.
+/// Result of a packet, and its way through the chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Walk {
-    /// What became of it.
+    /// Its verdict.
     pub verdict: Verdict,
     /// The last counter that counted it.
     pub counter: Option<String>,
@@ -26,7 +26,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Verdict and reason; `None` if no counter of ours counted it.
+    /// Verdict and reason; `None` if no counter of peerwall counted it.
     pub fn decision(&self) -> Option<Decision> {
         let (_, reason) = counter_reason(self.counter.as_deref()?)?;
         Some(Decision {

@@ -101,7 +101,7 @@ pub struct Set {
     /// Whether elements are intervals (`flags interval`) or single values.
     pub interval: bool,
     /// Whether it is a meter: rules add source addresses to it, each with its own rate
-    /// ([`Rule::meter`](super::Rule::meter)); it has no elements of ours.
+    /// ([`Rule::meter`](super::Rule::meter)); peerwall adds no elements to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub meter: bool,
     /// The elements, ascending and disjoint.

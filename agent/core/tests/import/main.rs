@@ -1,7 +1,7 @@
 //! The import, on files in the styles of many programs and people: `integration/fixtures/import`.
 //!
 //! Each folder has the files of one host, the policy that comes of them (`policy.toml`), and the
-//! account of it (`report.txt`). `PEERWALL_BLESS=1` writes both anew.
+//! account of it (`report.txt`). `PEERWALL_BLESS=1` rewrites both.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 #![expect(clippy::disallowed_methods, reason = "fixtures are files")]
@@ -123,7 +123,7 @@ fn a_policy_that_was_imported_has_no_warning_and_can_be_compiled() {
 
 /// What makes a policy wider than the rules is a promise of the policy, and named: replies, the
 /// core, peers through the host, overlays on their interfaces. No allow accepts what no line did,
-/// but for packets that no connection tracking saw.
+/// except packets that no connection tracking saw.
 #[test]
 fn no_allow_is_wider_than_the_rules() {
     for (name, folder) in cases() {

@@ -117,7 +117,7 @@ proptest! {
                 && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
             prop_assert!(!widens, "{}\n{}\n{}", difference.sentence, text, import.policy);
         }
-        // What is closed is told of some line.
+        // Every closed difference is reported for some line.
         let closed = import.differences.iter().any(|d| {
             d.change == Change::Closed && matches!(d.reason, Reason::InputDefault)
         });

@@ -37,7 +37,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "empty",
             vec![file("a", "")],
-            vec!["a: line 1: there is no table in it"],
+            vec!["a: line 1: the file has no table"],
         ),
         (
             "a script",

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Everything that decides the headline.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Facts<'f> {
-    /// Whether rules of ours are loaded.
+    /// Whether peerwall's rules are loaded.
     pub(super) is_loaded: bool,
     /// Whether they are the ruleset that boot loads when nothing else can be.
     pub(super) is_closed: bool,
@@ -50,7 +50,7 @@ pub(super) struct Trial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
-    /// No rules of ours are loaded.
+    /// No rules of peerwall are loaded.
     NotLoaded,
     /// A policy is loaded that is rolled back unless it is confirmed.
     OnTrial,

@@ -43,7 +43,7 @@ struct Status {
     backend: &'static str,
     /// Which iptables.
     chosen: Option<String>,
-    /// Whether rules of ours are loaded.
+    /// Whether peerwall's rules are loaded.
     loaded: bool,
     /// Whether they are what the policy says; absent if the policy has errors.
     in_sync: Option<bool>,

@@ -1,8 +1,7 @@
 //! The fallback backend: `iptables-restore` and `ip6tables-restore`, in chains of peerwall's own.
 //!
 //! Its limits: the two families change one after the other, a chain cannot have an owner, and an
-//! accept
-//!//! ends the whole filter table. If the second family is refused, the first is restored.
+//! accept ends the whole filter table. If the second family is refused, the first is restored.
 
 mod error;
 mod live;

@@ -2,7 +2,7 @@
 //!
 //! They run as root, so `PATH` does not select them: it may be unset or empty, which means the
 //! current
-//!//! directory to execvp(3), or begin with a directory that other users can write.
+//! directory to execvp(3), or begin with a directory that other users can write.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

@@ -376,7 +376,7 @@ impl Backend for Kernel {
         let seen = self.read(Depth::NoElements)?;
         let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
         let Some((table, counts)) = seen.0.table.as_ref().map(|table| (table, &seen.1)) else {
-            return differs("there is no table".into());
+            return differs("the table is missing".into());
         };
         for chain in &wanted.chains {
             let found = table.chain(&chain.name);

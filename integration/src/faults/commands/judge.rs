@@ -203,7 +203,7 @@ impl Judge<'_> {
         self.boots(&[action.boots, action.boots_before]);
     }
 
-    /// A trial whose command died goes back by itself, and is in nobody's way.
+    /// A trial whose command died is rolled back automatically, and blocks nothing.
     fn runs_out(&mut self) {
         if self.ended.lost_output() {
             let _ = self.world.peerwall(self.place, &["rollback"], &[]);
@@ -239,7 +239,7 @@ impl Judge<'_> {
 
     /// Files and processes.
     fn left_behind(&mut self, word: &str) {
-        // The text of a policy is found by its digest alone, and means nothing by itself.
+        // The text of a policy is found only by its digest, and means nothing without it.
         let is_known = |name: &String| {
             matches!(
                 name.as_str(),

@@ -19,7 +19,7 @@ attributes! {
         len_bytes: u32 = 4,
         /// Register to write from.
         sreg: u32 = 5,
-        /// Checksum to mend.
+        /// Checksum to update.
         csum_type: u32 = 6,
         /// Where it is.
         csum_offset_bytes: u32 = 7,

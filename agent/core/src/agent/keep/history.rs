@@ -14,7 +14,7 @@ pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refu
     keep(world, new).map_err(Refusal::State)
 }
 
-/// Removes whatever ruleset of ours is in force. Returns whether there was one.
+/// Removes peerwall's loaded ruleset. Returns whether there was one.
 ///
 /// # Errors
 /// [`Refusal::Waits`], since the trial's guard would load what was before; [`Refusal::NotLoaded`] if it cannot be
@@ -66,7 +66,7 @@ pub(super) fn store_changed<W: World>(
     world.store(entry.number, ruleset)
 }
 
-/// A record of something that is no trial.
+/// A record of an event outside a trial.
 pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
     Record {
         kind,

@@ -4,7 +4,7 @@
 //! the guard each implement over the kernel and the state directory; tests implement one in memory, with faults,
 //! crashes and a clock of their own. What it promises, whatever fails or dies at whatever step:
 //!
-//! - From boot to `remove`, some ruleset of ours is loaded, or the closed one. What cannot be done leaves what
+//! - From boot to `remove`, a ruleset of peerwall is loaded, or the closed one. What cannot be done leaves what
 //!   was loaded.
 //! - A trial becomes permanent only by [`confirm`], from elsewhere, and only if it came into force.
 //! - A policy that was gone back from is not loaded again until its text changes or somebody asks for it.
@@ -114,7 +114,7 @@ pub struct Before<R> {
     /// What is known of it; nothing of what others loaded.
     #[serde(default)]
     pub entry: Option<Entry>,
-    /// What was loaded; `None` if nothing of ours was.
+    /// The ruleset loaded before; `None` if peerwall had none.
     pub ruleset: Option<R>,
     /// Whether iptables held it.
     #[serde(default)]
@@ -124,7 +124,7 @@ pub struct Before<R> {
     pub cut: bool,
 }
 
-/// A ruleset in force that goes away unless it is confirmed.
+/// A ruleset in force that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial<R, C> {
     /// Tells it from every other trial.
@@ -133,7 +133,7 @@ pub struct Trial<R, C> {
     pub new: Kept<R>,
     /// What comes back.
     pub before: Before<R>,
-    /// When it goes away, in milliseconds of [`Clock::millis`].
+    /// When it is rolled back, in milliseconds of [`Clock::millis`].
     pub until: u64,
     /// The boot that this counts in; a trial does not survive another.
     pub boot: String,
@@ -169,7 +169,7 @@ impl<R, C> Trial<R, C> {
         }
     }
 
-    /// The same in seconds, each begun one a whole one.
+    /// The same in seconds, rounded up.
     pub fn seconds_left(&self, clock: &Clock) -> u64 {
         let millis = self.left(clock).as_millis().div_ceil(1000);
         u64::try_from(millis).unwrap_or(u64::MAX)
@@ -218,7 +218,7 @@ pub enum Kind {
     RolledBack,
     /// Loaded at boot.
     Booted,
-    /// Nothing of ours is loaded any more.
+    /// No rules of peerwall are loaded any more.
     Removed,
 }
 

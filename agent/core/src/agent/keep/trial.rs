@@ -1,4 +1,4 @@
-//! Trials: begun, confirmed, and gone back from.
+//! Trials: started, confirmed, and rolled back.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub fn waiting<W: World>(world: &mut W) -> Result<Option<TrialOf<W>>, Fault> {
         return Ok(None);
     };
     if world.history()?.settled == Some(trial.id) {
-        // Whoever settled it died before this.
+        // The process that settled it died before this.
         world.set_trial(None)?;
         return Ok(None);
     }
@@ -39,7 +39,7 @@ pub(super) fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     })
 }
 
-/// Puts a ruleset in force that goes away unless it is confirmed; the trial.
+/// Loads a ruleset that is rolled back unless it is confirmed; returns the trial.
 ///
 /// # Errors
 /// [`Refusal`]; then what was in force is, and nothing is left of the trial.
@@ -239,7 +239,7 @@ pub fn confirm<W: World>(world: &mut W, here: &W::Caller) -> Result<TrialOf<W>, 
     if !trial.is_loaded {
         return Err(Refusal::NotInForce);
     }
-    // What is confirmed is in force, whoever changed it meanwhile.
+    // The confirmed ruleset is in force, even if another process changed it meanwhile.
     let loaded = load_with_lists(world, &trial.new).map_err(Refusal::NotLoaded)?;
     let added = add(world, &loaded, Some(trial.id)).map_err(Refusal::State)?;
     let _ = world.set_trial(None);

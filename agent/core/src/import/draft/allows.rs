@@ -28,7 +28,7 @@ impl PolicyWriter<'_> {
                         continue;
                     };
                     if self.is_tunnel(kind) && !opens_all(view, i, s) {
-                        self.add_inexpressible(at, "tunnel packets are for peers to send: name the other nodes under [peers]");
+                        self.add_inexpressible(at, "only peers may send tunnel packets: name the other nodes under [peers]");
                         continue;
                     }
                     // ICMP has its own section, except where everything is accepted.
@@ -171,7 +171,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Returns patterns that match all wanted interfaces and no others than `interfaces`; empty for all.
+    /// Returns patterns that match all wanted interfaces and only `interfaces`; empty for all.
     fn interfaces(
         &mut self,
         view: &AcceptTable<'_>,
@@ -259,7 +259,7 @@ impl PolicyWriter<'_> {
             false => nets.extend(without),
         }
         if nets.len() > PREFIXES_MAX {
-            self.add_inexpressible(at, &format!("it is for everybody but so many that it would take {} networks to say; keep the rules that drop those where they are, and import without them", nets.len()));
+            self.add_inexpressible(at, &format!("it accepts all sources except too many: a policy would need {} networks; keep the rules that drop these sources where they are, and import without them", nets.len()));
             return None;
         }
         Some(From::Nets(nets))

@@ -16,7 +16,7 @@ use super::{At, Facts};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 
-/// Limit on prefixes in one list: so many are better kept in their own list of drops.
+/// Limit on prefixes in one list: more are better kept in a separate list of drops.
 const PREFIXES_MAX: usize = 20_000;
 
 /// The policy, before it is text.

@@ -47,13 +47,13 @@ pub(super) fn sentence(
             format!("replies to {whose} connections pass {hook} ({family})")
         }
         (Reason::OverlaySpoof, Change::Closed) => {
-            format!("{who}{on}: pods' addresses are believed only where pods are")
+            format!("{who}{on}: pods' addresses are accepted only on the overlay's interfaces")
         }
         (Reason::OverlayInject, Change::Closed) => {
-            format!("{what} from {who} {way}: tunnel packets are for peers to send")
+            format!("{what} from {who} {way}: only peers may send tunnel packets")
         }
         (Reason::Invalid, Change::Closed) => {
-            format!("packets of no connection from {who}{on} {way} ({family})")
+            format!("packets without a known connection from {who}{on} {way} ({family})")
         }
         (reason @ (Reason::Peers | Reason::Overlay(_) | Reason::Trusted), Change::New) => {
             let what = if what == "everything" {
@@ -102,7 +102,7 @@ pub(in crate::import) fn entry(reason: &Reason) -> String {
 /// Describes sources by prefixes in the files, or by those that are excluded.
 fn who(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> String {
     if sources.len() == view.sources.len() {
-        return "everybody".into();
+        return "any source".into();
     }
     let (mut names, others) = named(view, sources);
     if !others {
@@ -113,7 +113,7 @@ fn who(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> String {
         .collect();
     let (but, unnamed) = named(view, &rest);
     if !unnamed && !but.is_empty() {
-        return format!("everybody but {}", few(but));
+        return format!("any source except {}", few(but));
     }
     names.push(if names.is_empty() {
         "others".into()

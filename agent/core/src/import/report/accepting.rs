@@ -34,18 +34,19 @@ pub(super) fn accepting(
     match (packets.kept.is_empty(), lost) {
         (true, false) if packets.closed.is_empty() && !packets.foreign => (
             Fate::Nothing,
-            "decides nothing: lines above it do, or no packet is like that".into(),
+            "never reached: earlier lines already decide these packets".into(),
         ),
         (true, false) if packets.closed.contains(&Reason::Invalid) && packets.closed.len() == 1 => {
             (
                 Fate::Core,
-                "answers are accepted as replies; what is of no connection is dropped".into(),
+                "answers are accepted as replies; packets without a known connection are dropped"
+                    .into(),
             )
         }
         (true, _) => (Fate::Left, why_not()),
         (false, true) if icmp => (
             Fate::Core,
-            format!("{entries}; what no network needs of it is closed, see [icmp] for more"),
+            format!("{entries}; ICMP types outside the core are closed, see [icmp] for more"),
         ),
         (false, true) => (
             Fate::Partly,
@@ -136,19 +137,19 @@ pub(super) fn why_not(rule: &ImportedRule, inexpressible: &[Inexpressible]) -> S
     let mut why: Vec<&str> = Vec::new();
     for condition in &rule.conditions {
         why.push(match (&condition.test, condition.negated) {
-            (Test::SourcePorts(_) | Test::EitherPort(_), _) => "a source port is the sender's to choose, and proves nothing; replies are accepted as replies",
-            (Test::Destination(_), _) => "an allow is for every address of this host; add one for the port if that will do",
-            (Test::Out(_), _) => "a policy says who may go through this host, not by which way out; make who sends it a peer, or its interface trusted",
-            (Test::In(_), true) => "a policy can only name interfaces that something is for",
-            (Test::Rate(..), _) => "what was seen before is not in the packet; a policy cannot wait for it",
-            (Test::Always(false), false) => "a policy has no word for fragments, broadcasts and multicasts",
-            (Test::State { dnat: true, .. }, _) => "published ports are allowed one by one, by the port that is dialled",
+            (Test::SourcePorts(_) | Test::EitherPort(_), _) => "the sender chooses its source port, so it proves nothing; replies are accepted as replies",
+            (Test::Destination(_), _) => "the rule is for one address, an allow covers every address of this host; add one for the port, or one with `to`",
+            (Test::Out(_), _) => "a policy does not limit the interface on which routed packets leave; make the sender a peer, or its interface trusted",
+            (Test::In(_), true) => "a policy cannot name this interface, because nothing else refers to it",
+            (Test::Rate(..), _) => "earlier packets are not part of a packet; a policy cannot match them",
+            (Test::Always(false), false) => "a policy cannot match fragments, broadcasts and multicasts",
+            (Test::State { dnat: true, .. }, _) => "each published port needs an allow, for the port that clients dial",
             _ => continue,
         });
     }
     why.dedup();
     match why.is_empty() {
-        true => "a policy opens this host and its published ports; who may go through is a peer, an overlay or on a trusted interface".into(),
+        true => "an allow opens this host and its published ports; only peers, overlays and trusted interfaces may send through it".into(),
         false => why.join("; "),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn denying(
         return (
             Fate::Beside,
             format!(
-                "{} keeps it; a drop beside peerwall still drops",
+                "{} manages it; a drop beside peerwall still drops",
                 manager.name
             ),
         );
@@ -27,7 +27,7 @@ pub(super) fn denying(
         return (
             Fate::Left,
             format!(
-                "peerwall does not know {name}; what it got is dropped, unless another line accepts it"
+                "peerwall does not know {name}; its packets are dropped, unless another line accepts them"
             ),
         );
     }
@@ -35,7 +35,7 @@ pub(super) fn denying(
         return (
             Fate::Left,
             format!(
-                "a policy has no rates ({rate}): limit it in the service, or keep the line in a rules file of its own; a drop in another table still drops"
+                "a policy has no rates ({rate}): limit it in the service, or keep the line in a separate rules file; a drop in another table still drops"
             ),
         );
     }
@@ -46,32 +46,33 @@ pub(super) fn denying(
         .map(proof::entry)
         .collect();
     match (opened.is_empty(), packets.opened.is_empty(), packets.denied) {
-        (true, true, true) if drops_invalid(rule) => {
-            (Fate::Core, "packets of no connection are dropped".into())
-        }
-        (true, true, true) => (Fate::Core, "what no entry allows is dropped".into()),
+        (true, true, true) if drops_invalid(rule) => (
+            Fate::Core,
+            "packets without a known connection are dropped".into(),
+        ),
+        (true, true, true) => (Fate::Core, "the policy drops everything else".into()),
         (true, false, _) => (
             Fate::Core,
             format!(
-                "what no entry allows is dropped; the safe core accepts {}",
+                "the policy drops everything else; the safe core accepts {}",
                 core_words(packets)
             ),
         ),
         (false, _, _) => (
             Fate::Left,
             format!(
-                "a policy has no rule that drops, and {} accepts some of it: keep the line in a rules file of its own; a drop in another table still drops",
+                "a policy has no rule that drops, and {} accepts some of it: keep the line in a separate rules file; a drop in another table still drops",
                 opened.join(", ")
             ),
         ),
         (true, true, false) => match strange(rule) {
             true => (
                 Fate::Core,
-                "such packets are of no connection, and dropped as invalid".into(),
+                "such packets belong to no connection, and are dropped as invalid".into(),
             ),
             false => (
                 Fate::Nothing,
-                "decides nothing: lines above it do, or no packet is like that".into(),
+                "never reached: earlier lines already decide these packets".into(),
             ),
         },
     }

@@ -54,7 +54,7 @@ fn fate(
         return (Fate::Nothing, "a comment".into());
     }
     if text.starts_with('*') || text == "COMMIT" {
-        return (Fate::Nothing, "bounds of a table".into());
+        return (Fate::Nothing, "table start or end".into());
     }
     let Some(found) = find(parsed, at) else {
         return match parsed.is_set_line(at.input) {
@@ -63,7 +63,7 @@ fn fate(
                 "a set that rules match; its addresses are in the policy where they are accepted"
                     .into(),
             ),
-            false => (Fate::Nothing, "says nothing".into()),
+            false => (Fate::Nothing, "no rules".into()),
         };
     };
     if is_our_chain(found.chain) {
@@ -114,23 +114,23 @@ fn chain(
 ) -> (Fate, String) {
     let accepts = parsed.chain(at).and_then(|chain| chain.accepts);
     match (found.chain, accepts) {
-        (_, None) => (Fate::Nothing, "a chain of one's own".into()),
+        (_, None) => (Fate::Nothing, "a user-defined chain".into()),
         ("OUTPUT", Some(true)) => (
             Fate::Core,
-            "peerwall leaves what this host sends alone".into(),
+            "peerwall does not filter this host's own traffic".into(),
         ),
         ("OUTPUT", Some(false)) => (Fate::Left, OUTPUT.into()),
-        (_, Some(false)) => (Fate::Core, "what no entry allows is dropped".into()),
+        (_, Some(false)) => (Fate::Core, "the policy drops everything else".into()),
         (_, Some(true)) => {
             let packets = proof.fates.get(&at).cloned().unwrap_or_default();
             accepting(policy, &packets, false, false, || {
-                "what no entry allows is dropped; who may go through this host is a peer, an overlay or on a trusted interface".into()
+                "the policy drops everything else; only peers, overlays and trusted interfaces may send through this host".into()
             })
         }
     }
 }
 
-const OUTPUT: &str = "peerwall does not filter what this host sends: keep it in a rules file of its own, loaded by iptables-restore";
+const OUTPUT: &str = "peerwall does not filter this host's own traffic: keep it in a separate rules file, loaded by iptables-restore";
 
 fn filter_rule(
     parsed: &ParsedFiles,
@@ -149,7 +149,7 @@ fn filter_rule(
         return match (&rule.target, output) {
             (_, false) => (
                 Fate::Nothing,
-                format!("nothing leads to the chain {}", found.chain),
+                format!("no rule jumps to the chain {}", found.chain),
             ),
             (Verb::Drop | Verb::Reject | Verb::Unknown(_), true) => {
                 match managed::by(found.chain) {
@@ -159,7 +159,7 @@ fn filter_rule(
             }
             (_, true) => (
                 Fate::Core,
-                "peerwall leaves what this host sends alone".into(),
+                "peerwall does not filter this host's own traffic".into(),
             ),
         };
     }
@@ -170,15 +170,16 @@ fn filter_rule(
     let packets = proof.fates.get(&rule.at).cloned().unwrap_or_default();
     match &rule.target {
         Verb::Continue(what) => continuing(what, manager),
-        Verb::Dnat(..) | Verb::Masquerade => {
-            (Fate::Left, "no rule of the filter table can do this".into())
-        }
+        Verb::Dnat(..) | Verb::Masquerade => (
+            Fate::Left,
+            "the filter table does not support this target".into(),
+        ),
         Verb::Return => (
             Fate::Core,
-            "what it spares from the rest of its chain is spared by the policy".into(),
+            "packets that skip the rest of its chain are accepted by the policy".into(),
         ),
         Verb::Jump(to) | Verb::Goto(to) => {
-            (Fate::Nothing, format!("leads to the chain {to}; see there"))
+            (Fate::Nothing, format!("jumps to the chain {to}; see there"))
         }
         Verb::Accept => {
             let is_icmp = rule
@@ -192,7 +193,7 @@ fn filter_rule(
                 return (
                     Fate::Beside,
                     format!(
-                        "{} keeps it; what it accepts beyond the policy is closed",
+                        "{} manages it; packets that it accepts beyond the policy are closed",
                         manager.name
                     ),
                 );
@@ -208,7 +209,7 @@ fn filter_rule(
             let rates: Vec<&str> = rule.rates().collect();
             if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
                 words.push_str(&format!(
-                    "; without its rate ({}), which the policy cannot say: limit it in the service, or keep a rule that drops above the rate",
+                    "; without its rate ({}), which the policy cannot express: limit it in the service, or keep a rule that drops above the rate",
                     rates.join(", ")
                 ));
                 return (Fate::Partly, words);
@@ -225,27 +226,27 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> (Fate, Str
     if let Some(manager) = manager {
         return (
             Fate::Beside,
-            format!("{} keeps it, and puts it back by itself", manager.name),
+            format!("{} manages it, and restores it automatically", manager.name),
         );
     }
     match rule.target {
         Verb::Accept => (
             Fate::Left,
             format!(
-                "`{words}` has no word in the policy, so nothing is accepted by it; if the rest of the line will do, write an allow for that"
+                "`{words}` cannot be expressed in a policy, so this line accepts nothing; if the rest of the line is enough, write an allow for it"
             ),
         ),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => (
             Fate::Left,
             format!(
-                "`{words}` has no word in the policy; a drop in another table still drops: keep it in a rules file of its own"
+                "`{words}` cannot be expressed in a policy; a drop in another table still drops: keep it in a separate rules file"
             ),
         ),
         Verb::Continue(_) => (Fate::Nothing, "decides nothing".into()),
         Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => (
             Fate::Left,
             format!(
-                "`{words}` has no word in the policy, so only what is accepted with and without it is taken"
+                "a policy cannot express `{words}`, so only packets that are accepted with and without it are converted"
             ),
         ),
     }
@@ -255,13 +256,15 @@ fn continuing(what: &str, manager: Option<managed::Manager>) -> (Fate, String) {
     match (what.split(' ').next().unwrap_or_default(), manager) {
         ("LOG" | "NFLOG" | "ULOG" | "AUDIT", _) => (
             Fate::Core,
-            "peerwall logs what it denies, by NFLOG with the reason; see [log]".into(),
+            "peerwall logs denied packets to NFLOG with the reason; see [log]".into(),
         ),
         ("count", _) => (Fate::Nothing, "only counts".into()),
         (_, Some(manager)) => (Fate::Beside, format!("{} keeps it", manager.name)),
         (name, None) => (
             Fate::Left,
-            format!("peerwall marks and changes no packet: keep {name} in a rules file of its own"),
+            format!(
+                "peerwall does not mark or change packets: keep {name} in a separate rules file"
+            ),
         ),
     }
 }

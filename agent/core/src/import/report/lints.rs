@@ -49,7 +49,7 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
                 lints.push(Lint {
                     name: "overlay-anywhere",
                     sentence: format!(
-                        "{} is accepted on every interface: whoever forges such a source is let in",
+                        "{} is accepted on every interface: packets that spoof such a source are accepted too",
                         subnet.net
                     ),
                     answer: format!(
@@ -94,10 +94,10 @@ fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut V
     if chain.accepts == Some(false) && !view.lets_through && cluster && !policy.peers.is_empty() {
         lints.push(Lint {
             name: "forward-empty",
-            sentence: format!("FORWARD lets nothing new through ({}): where there are pods, half of all requests hang", digit(view)),
+            sentence: format!("FORWARD accepts no new connections ({}): with pods, half of all requests hang", digit(view)),
             answer: match policy.overlays.is_empty() {
-                true => "peers go through; if there are pods here, add their network as [overlay.NAME]".into(),
-                false => "peers and pods go through".into(),
+                true => "peers may send through; if this host has pods, add their network as [overlay.NAME]".into(),
+                false => "peers and pods may send through".into(),
             },
         });
     } else if view.lets_through && !replies {
@@ -135,8 +135,7 @@ fn neighbours(view: &AcceptTable<'_>, lints: &mut Vec<Lint>) {
     } else if refused(icmp::errors(Family::V6)[1]) {
         lints.push(Lint {
             name: "no-packet-too-big",
-            sentence: "ICMPv6 packet-too-big is dropped: large packets get lost without a word"
-                .into(),
+            sentence: "ICMPv6 packet-too-big is dropped: large packets are lost silently".into(),
             answer: "the safe core has it".into(),
         });
     }
@@ -156,16 +155,16 @@ fn forgotten(
         (Some(_), None) => lints.push(Lint {
             name: "ipv6-forgotten",
             sentence: "there are no IPv6 rules here: without any, IPv6 is open".into(),
-            answer: "the policy is for both families: of IPv6, it lets in what is from \"any\", and the safe core".into(),
+            answer: "the policy covers both families: of IPv6, it accepts allows from \"any\", and the safe core".into(),
         }),
         (None, Some(_)) => lints.push(Lint {
             name: "ipv4-forgotten",
             sentence: "there are no IPv4 rules here".into(),
-            answer: "the policy is for both families: of IPv4, it lets in what is from \"any\", and the safe core".into(),
+            answer: "the policy covers both families: of IPv4, it accepts allows from \"any\", and the safe core".into(),
         }),
         (Some(_), Some(_)) if has(Family::V4) && !has(Family::V6) => lints.push(Lint {
             name: "ipv6-forgotten",
-            sentence: "no peer has an IPv6 address: IPv6 between the machines is cut".into(),
+            sentence: "no peer has an IPv6 address: IPv6 between the machines is blocked".into(),
             answer: "add their IPv6 addresses to [peers]".into(),
         }),
         _ => {}
@@ -177,8 +176,8 @@ fn alone(policy: &Policy, lints: &mut Vec<Lint>) {
         if overlay.tunnel.is_some() && policy.peers.is_empty() {
             lints.push(Lint {
                 name: "overlay-without-peers",
-                sentence: "no rule is for the other nodes by their addresses: who may send tunnel packets cannot be told".into(),
-                answer: format!("name the other nodes under [peers], or [overlay.{}] is cut from theirs", overlay.name),
+                sentence: "no rule has the other nodes' addresses: the allowed senders of tunnel packets are unknown".into(),
+                answer: format!("name the other nodes under [peers], or their tunnel packets to [overlay.{}] are dropped", overlay.name),
             });
         }
     }
@@ -196,11 +195,8 @@ fn node_ports(policy: &Policy, lints: &mut Vec<Lint>) {
         if any && wide {
             lints.push(Lint {
                 name: "node-ports-open",
-                sentence: "the whole range of NodePorts is open to everybody".into(),
-                answer: format!(
-                    "[[allow]] {} says so still; name the ports that are meant",
-                    allow.name
-                ),
+                sentence: "all NodePorts are open to any source".into(),
+                answer: format!("[[allow]] {} keeps it; name the intended ports", allow.name),
             });
         }
     }

@@ -42,12 +42,12 @@ impl Fate {
     /// The fate as one word.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Taken => "taken",
-            Self::Core => "core",
-            Self::Beside => "beside",
+            Self::Taken => "converted",
+            Self::Core => "covered",
+            Self::Beside => "managed elsewhere",
             Self::Nothing => "-",
-            Self::Partly => "partly",
-            Self::Left => "LEFT",
+            Self::Partly => "partly converted",
+            Self::Left => "not converted",
         }
     }
 }
@@ -88,20 +88,16 @@ impl fmt::Display for Import {
                 writeln!(f, "{file}:")?;
             }
             writeln!(f, "{:>5}  {}", line.line, line.text)?;
-            writeln!(f, "       {:<6} {}", line.fate.word(), line.words)?;
+            writeln!(f, "       {:<17} {}", line.fate.word(), line.words)?;
         }
         if !self.lints.is_empty() {
-            writeln!(f, "\nholes in these rules:")?;
+            writeln!(f, "\nproblems in these rules:")?;
         }
         for lint in &self.lints {
             writeln!(f, "  {}\n    {}", lint.sentence, lint.answer)?;
         }
         let packets = self.compared;
-        let thinned = if self.thinned {
-            ", of more than could all be tried,"
-        } else {
-            ""
-        };
+        let thinned = if self.thinned { ", a sample," } else { "" };
         if self.differences.is_empty() {
             return writeln!(
                 f,
@@ -110,7 +106,7 @@ impl fmt::Display for Import {
         }
         writeln!(
             f,
-            "\nwhere the policy differs from these rules ({packets} packets{thinned} compared):"
+            "\ndifferences between rules and policy ({packets} packets{thinned} compared):"
         )?;
         for difference in &self.differences {
             writeln!(

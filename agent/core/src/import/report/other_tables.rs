@@ -17,7 +17,7 @@ pub(super) fn other_table(
     let Some(rule) = found.rule else {
         return (
             Fate::Nothing,
-            format!("a chain of {}, which peerwall leaves alone", found.table),
+            format!("a chain of {}, which peerwall does not change", found.table),
         );
     };
     let to = rule.target.chain();
@@ -29,7 +29,7 @@ pub(super) fn other_table(
     if let Some(name) = name {
         return (
             Fate::Beside,
-            format!("{name} keeps it, and puts it back by itself"),
+            format!("{name} manages it, and restores it automatically"),
         );
     }
     let opened = proof.published.iter().find(|(line, _)| *line == at);
@@ -41,12 +41,12 @@ pub(super) fn other_table(
                     && spec.range.is_some_and(|range| range.contains(port.dialled))
             })
         })?;
-        Some(format!("; who may dial it says [[allow]] {}", allow.name))
+        Some(format!("; its clients are in [[allow]] {}", allow.name))
     });
     (
         Fate::Left,
         format!(
-            "peerwall rewrites and marks nothing: keep the table {} in a file of its own, loaded by iptables-restore{}",
+            "peerwall does not rewrite or mark packets: keep the table {} in a separate file, loaded by iptables-restore{}",
             found.table,
             allow.unwrap_or_default()
         ),

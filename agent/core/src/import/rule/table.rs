@@ -80,7 +80,7 @@ fn unknown_chains(chains: &ImportedChains) -> Vec<RuleError> {
                 errors.push(RuleError {
                     line: rule.at.line,
                     why: format!("`{to}` is neither a chain of this table nor a target"),
-                    help: "a chain of one's own is declared by a line like `:NAME - [0:0]`",
+                    help: "a user-defined chain is declared by a line like `:NAME - [0:0]`",
                 });
             }
         }

@@ -77,7 +77,7 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// A table of iptables with chains of ours, in the order in which they are changed: the mangle table alone
+/// A table of iptables with chains of peerwall, in the order in which they are changed: the mangle table alone
 /// opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {

@@ -38,7 +38,7 @@ use crate::ruleset::{Action, CtStates, IcmpKinds, LogTo, Match, Meter, Ports, Ru
 /// Reads a rule's expressions back.
 ///
 /// # Errors
-/// [`Unrecognized`] with the name of the first expression that no rule of ours has there.
+/// [`Unrecognized`] with the name of the first expression that peerwall's rules never have there.
 pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, Unrecognized> {
     let mut cursor = Cursor { rest: exprs };
     let mut rule = Rule::default();

@@ -88,7 +88,7 @@ fn warn_of_carved(cx: &mut Context<'_>) {
                 Diagnostic::warning(
                     place.clone(),
                     format!(
-                        "{net} is a network of this host, and inside of overlay `{}`; its addresses are not taken for pods",
+                        "{net} is a network of this host, and inside of overlay `{}`; its addresses are not treated as pods",
                         overlay.name
                     ),
                 )

@@ -31,7 +31,7 @@ pub(super) fn parse_options(cx: &mut Context<'_>, file: FileId, value: &Value<'_
 }
 
 fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
-    // conntrack works at -200 (NF_IP_PRI_CONNTRACK), DNAT at -100: earlier hooks of ours would see
+    // conntrack works at -200 (NF_IP_PRI_CONNTRACK), DNAT at -100: earlier hooks would see
     // neither the state nor the dialled address. SNAT of input is at 100.
     let priority = fields::integer(value.get_ref()).and_then(|n| i32::try_from(n).ok());
     let Some(priority) = priority.filter(|priority| (-99..100).contains(priority)) else {

@@ -29,7 +29,7 @@ const VALUES_SHOWN: usize = 8;
 pub enum Kind {
     /// It is new.
     Added,
-    /// It goes away.
+    /// It is removed.
     Removed,
     /// It becomes different.
     Changed,
@@ -158,7 +158,7 @@ pub struct Change {
     pub what: What,
     /// Its name.
     pub name: String,
-    /// The parts that differ; all of them for an item that is new or goes away.
+    /// The parts that differ; all of them for an item that is added or removed.
     pub parts: Vec<PartChange>,
     /// Whether the difference comes from another program that changed the loaded rules.
     pub by_others: bool,
@@ -222,7 +222,7 @@ impl Change {
         }
     }
 
-    /// Whether it is about something that every ruleset has, which is nothing to tell of a new one.
+    /// Whether every ruleset has the item, so that it is not worth reporting for a new one.
     fn is_usual(&self) -> bool {
         let values = self
             .parts

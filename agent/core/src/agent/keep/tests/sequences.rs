@@ -57,7 +57,7 @@ fn mishaps() -> impl Strategy<Value = Vec<Mishap>> {
 struct Model {
     /// Policies that may be in the history: applied, or confirmed from elsewhere.
     permitted: BTreeSet<String>,
-    /// Whether something of ours has to be loaded.
+    /// Whether rules of peerwall must be loaded.
     is_closed: bool,
     /// A trial that was refused: it must not come into force.
     failed: Option<R>,
@@ -90,7 +90,7 @@ impl Run {
             }
             Event::Lists(lists) => is_current = self.lists(*lists),
             Event::Remove => {
-                // From here on, nothing of ours has to be in force.
+                // From here on, no rules of peerwall must be loaded.
                 let done = remove(&mut self.memory);
                 self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
             }
