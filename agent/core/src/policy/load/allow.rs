@@ -23,9 +23,7 @@ pub(super) fn parse_allows(cx: &mut Context<'_>, file: FileId, value: &Value<'_>
 
 fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     let file = fields.file();
-    let Some((name, place)) = parse_name(cx, &mut fields) else {
-        return;
-    };
+    let (name, place) = parse_name(cx, &mut fields);
     let what = format!("allow `{name}`");
     let ports = fields.take("ports").map(|(_, value)| cx.ports(file, value));
     let interfaces = match fields.take("interfaces") {
@@ -83,23 +81,27 @@ fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     });
 }
 
-fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> Option<(String, Place)> {
+/// Reads the name, with its place. Without a name, the rest of the allow is read all the same.
+fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> (String, Place) {
+    const NAMELESS: &str = "(no name)";
     let file = fields.file();
     let Some((_, value)) = fields.take("name") else {
         let place = fields.place();
         cx.error(
-            Diagnostic::error(place, "this allow has no name")
+            Diagnostic::error(place.clone(), "this allow has no name")
                 .help("add name = \"…\"; counters and reasons are known by it"),
         );
-        return None;
+        return (NAMELESS.to_owned(), place);
     };
     let place = place_of(file, value);
     let Some(name) = value.get_ref().as_str() else {
-        cx.error(Diagnostic::error(place, "`name` is a text").help("write it in \"quotes\""));
-        return None;
+        let error = Diagnostic::error(place.clone(), "`name` is a text");
+        cx.error(error.help("write it in \"quotes\""));
+        return (NAMELESS.to_owned(), place);
     };
-    let fits = cx.check_name("allow", name, &place);
-    (cx.define("allow", name, &place) && fits).then(|| (name.to_owned(), place))
+    cx.check_name("allow", name, &place);
+    cx.define("allow", name, &place);
+    (name.to_owned(), place)
 }
 
 /// Reads the limit on new connections of each source.

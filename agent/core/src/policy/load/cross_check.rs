@@ -62,9 +62,6 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
     let nets = Nets::of_overlays(&policy.overlays);
     let mut found = Vec::new();
     for address in policy.peers.iter().flat_map(|p| &p.addresses) {
-        if found.len() >= WARNINGS_MAX {
-            break;
-        }
         if let Some((at, subnet)) = nets.inside(address.net) {
             let overlay = &policy.overlays[at];
             let subnet = &overlay.subnets[subnet];

@@ -85,9 +85,12 @@ pub(super) fn closest<'c>(
     text: &str,
     candidates: impl Iterator<Item = &'c str>,
 ) -> Option<&'c str> {
+    let length = |text: &str| text.chars().count();
+    // One slip in three letters: fewer letters are another word, not a slip.
+    let is_close = |distance: usize, c: &str| distance * 3 <= length(text).max(length(c));
     candidates
         .map(|c| (strsim::damerau_levenshtein(text, c), c))
-        .filter(|(distance, c)| *distance <= 2.max(c.len() / 3) && *distance < c.len())
+        .filter(|(distance, c)| is_close(*distance, c))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, c)| c)
 }
@@ -111,12 +114,12 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Reads a string, or a list of strings that is not empty.
+/// Reads a string, or a list of strings that is not empty; what is no string is an error each.
 pub(super) fn strings(
     file: FileId,
     value: &Spanned<DeValue<'_>>,
     what: &str,
-) -> Result<Vec<(String, Place)>, Vec<Diagnostic>> {
+) -> (Vec<(String, Place)>, Vec<Diagnostic>) {
     let texts = |values: &[Spanned<DeValue<'_>>]| {
         let (mut texts, mut errors) = (Vec::new(), Vec::new());
         for value in values {
@@ -125,23 +128,21 @@ pub(super) fn strings(
                 None => errors.push(not_text(file, value, what)),
             }
         }
-        match errors.is_empty() {
-            true => Ok(texts),
-            false => Err(errors),
-        }
+        (texts, errors)
     };
+    let wrong = |diagnostic| (Vec::new(), vec![diagnostic]);
     match value.get_ref() {
-        DeValue::Array(list) if list.is_empty() => Err(vec![
+        DeValue::Array(list) if list.is_empty() => wrong(
             Diagnostic::error(place_of(file, value), format!("{what} is empty"))
                 .help("a list that names nobody means nothing; leave the key out if that is meant"),
-        ]),
+        ),
         DeValue::Array(list) => texts(list),
         DeValue::String(_) => texts(std::slice::from_ref(value)),
         DeValue::Integer(_)
         | DeValue::Float(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
-        | DeValue::Table(_) => Err(vec![
+        | DeValue::Table(_) => wrong(
             Diagnostic::error(
                 place_of(file, value),
                 format!(
@@ -153,7 +154,7 @@ pub(super) fn strings(
                 Some(n) => format!("write \"{n}\""),
                 None => "write it like \"one\" or [\"one\", \"two\"]".to_owned(),
             }),
-        ]),
+        ),
     }
 }
 
@@ -168,4 +169,43 @@ fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnosti
         format!("{what} wants a text, not {got}"),
     )
     .help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_close_for_its_length_is_suggested() {
+        let known = [
+            "from",
+            "to",
+            "ports",
+            "interfaces",
+            "tcp",
+            "accept",
+            "worker-1",
+        ];
+        for (text, want) in [
+            ("form", Some("from")),
+            ("prots", Some("ports")),
+            ("interface", Some("interfaces")),
+            ("intrefacse", Some("interfaces")),
+            ("tpc", Some("tcp")),
+            ("acept", Some("accept")),
+            ("worker1", Some("worker-1")),
+            ("x", None),
+            ("on", None),
+            ("udp", None),
+            ("of", None),
+            ("parts", Some("ports")),
+            ("pests", None),
+            ("drop", None),
+            ("", None),
+            ("sources", None),
+        ] {
+            assert_eq!(closest(text, known.into_iter()), want, "{text}");
+        }
+        assert_eq!(closest("y", ["x"].into_iter()), None);
+    }
 }

@@ -29,7 +29,7 @@ pub(super) fn read_file(cx: &mut Context<'_>, file: FileId, is_main: bool) {
     parse_top(cx, fields, is_main, errors.is_empty());
 }
 
-fn syntax_error(cx: &mut Context<'_>, file: FileId, text: &str, err: &toml::de::Error) {
+pub(super) fn syntax_error(cx: &mut Context<'_>, file: FileId, text: &str, err: &toml::de::Error) {
     let span = err.span().unwrap_or(text.len()..text.len());
     let place = Place { file, span };
     let help = match err.message() {
@@ -117,9 +117,8 @@ fn parse_sections(cx: &mut Context<'_>, top: &mut Fields<'_>) {
         }
     }
     for (name, parse) in SECTIONS {
-        if let Some((key, value)) = top.take(name)
-            && cx.define("key", name, &place_of(file, key))
-        {
+        if let Some((key, value)) = top.take(name) {
+            cx.define("key", name, &place_of(file, key));
             parse(cx, file, value);
         }
     }

@@ -69,7 +69,8 @@ fn parse_overlay(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>) {
         "tunnel_from",
     ];
     cx.diagnostics.extend(fields.unknown(&known, &what));
-    let Some(backend) = backend else { return };
+    // Without one, there is an error already, and what names this overlay has none.
+    let backend = backend.unwrap_or(OverlayBackend::None);
     cx.draft.policy.overlays.push(Overlay {
         name,
         place,
@@ -134,7 +135,9 @@ fn parse_subnets(
             }
         }
         (None, Some((_, value))) => discover(cx, file, value),
-        (Some((key, _)), Some((other, _))) => {
+        (Some((key, value)), Some((other, _))) => {
+            let addresses = cx.addresses(file, value, "subnets");
+            check_pods(cx, &addresses);
             let first = place_of(file, key);
             cx.error(
                 Diagnostic::error(

@@ -2,8 +2,8 @@
 
 use super::context::{Context, place_of};
 use super::discover::Subnets;
-use super::fields::{self, Fields};
-use crate::diagnostic::{Diagnostic, Place};
+use super::fields::{self, Fields, Value};
+use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::link::Link;
 use crate::net::port::PortRange;
@@ -18,13 +18,19 @@ pub(super) fn parse_tunnel(
     place: &Place,
 ) -> Option<Tunnel> {
     let file = fields.file();
-    let default = match backend? {
+    let given = fields.take("port");
+    let Some(known) = backend else {
+        if let Some((_, value)) = given {
+            port_number(cx, file, value, "that of the backend");
+        }
+        return None;
+    };
+    let default = match known {
         OverlayBackend::Vxlan => Some(PortRange::one(8472)),
         OverlayBackend::Wireguard => Some(wireguard_ports(subnets)),
         OverlayBackend::Udp => Some(PortRange::one(8285)),
         OverlayBackend::Ipip | OverlayBackend::HostGw | OverlayBackend::None => None,
     };
-    let given = fields.take("port");
     let Some(default) = default else {
         if let Some((key, _)) = given {
             cx.error(
@@ -55,20 +61,26 @@ pub(super) fn parse_tunnel(
             (_, None) => default,
         }));
     };
-    match fields::integer(value.get_ref()).map(u16::try_from) {
-        Some(Ok(port)) if port > 0 => {
-            warn_of_port(cx, &place_of(file, value), PortRange::one(port), link);
-            Some(Tunnel::Udp(PortRange::one(port)))
-        }
-        _ => {
-            cx.error(
-                Diagnostic::error(place_of(file, value), "`port` is not a port number").help(
-                    format!("a number from 1 to 65535; the default is {default}"),
-                ),
-            );
-            None
-        }
+    let port = PortRange::one(port_number(cx, file, value, default)?);
+    warn_of_port(cx, &place_of(file, value), port, link);
+    Some(Tunnel::Udp(port))
+}
+
+fn port_number(
+    cx: &mut Context<'_>,
+    file: FileId,
+    value: &Value<'_>,
+    default: impl std::fmt::Display,
+) -> Option<u16> {
+    let number = fields::integer(value.get_ref()).and_then(|number| u16::try_from(number).ok());
+    let port = number.filter(|port| *port > 0);
+    if port.is_none() {
+        let error = Diagnostic::error(place_of(file, value), "`port` is not a port number");
+        cx.error(error.help(format!(
+            "a number from 1 to 65535; the default is {default}"
+        )));
     }
+    port
 }
 
 /// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.

@@ -8,7 +8,6 @@ use toml::de::DeValue;
 use super::context::{Context, place_of};
 use super::fields::{self, Fields, Key, Value};
 use super::files::Text;
-use super::has_errors;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
@@ -53,6 +52,10 @@ impl Context<'_> {
             )
             .help(format!("write [[{what}]] with two brackets, once for each"))
         };
+        if let DeValue::Table(table) = value.get_ref() {
+            self.error(wrong(value));
+            return each(self, Fields::new(file, table, value.span()));
+        }
         let Some(list) = value.get_ref().as_array() else {
             return self.error(wrong(value));
         };
@@ -82,10 +85,10 @@ impl Context<'_> {
         };
         for (key, value) in table.entries() {
             let place = place_of(file, key);
-            let fits = self.check_name(kind, key.get_ref(), &place);
-            if self.define(kind, key.get_ref(), &place) && fits {
-                each(self, key, value);
-            }
+            self.check_name(kind, key.get_ref(), &place);
+            self.define(kind, key.get_ref(), &place);
+            // What a wrong name stands for may be wrong too.
+            each(self, key, value);
         }
     }
 
@@ -198,13 +201,9 @@ impl Context<'_> {
         value: &Spanned<DeValue<'_>>,
         what: &str,
     ) -> Vec<(String, Place)> {
-        match fields::strings(file, value, what) {
-            Ok(list) => list,
-            Err(errors) => {
-                self.diagnostics.extend(errors);
-                Vec::new()
-            }
-        }
+        let (list, errors) = fields::strings(file, value, what);
+        self.diagnostics.extend(errors);
+        list
     }
 
     pub(super) fn address(&mut self, text: &str, place: Place) -> Option<Address> {
@@ -246,6 +245,7 @@ impl Context<'_> {
             }
         };
         let file = self.sources.add(name, text.clone());
+        let before = self.diagnostics.len();
         let mut at = 0;
         let mut found = Vec::new();
         for line in text.split_inclusive('\n') {
@@ -258,7 +258,7 @@ impl Context<'_> {
             }
             at += line.len();
         }
-        if found.is_empty() && !has_errors(&self.diagnostics) {
+        if found.is_empty() && self.diagnostics.len() == before {
             self.error(
                 Diagnostic::error(named_at.clone(), format!("{path} lists no address"))
                     .help("one address or CIDR a line; leave the file out if nobody is meant"),
