@@ -73,7 +73,7 @@ impl ColorWhen {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the policy: report all errors and warnings at once, and test its expectations
-    Check(PolicyArgs),
+    Check(CheckArgs),
     /// Show what apply would change, in the words of the policy; changes nothing
     ///
     /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1 if there are,
@@ -198,6 +198,19 @@ pub struct BackendArgs {
     /// Backend to use [default: `[options] backend` of the policy, else auto]
     #[arg(long, value_parser = backend())]
     pub backend: Option<BackendChoice>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// Policy and output format.
+    #[command(flatten)]
+    pub of: PolicyArgs,
+
+    /// Check the policy for another host: FILE says what `discover` finds there, its interfaces, routes and
+    /// neighbours
+    #[arg(long, value_name = "FILE")]
+    pub discovered: Option<PathBuf>,
 }
 
 /// Options of `plan`.

@@ -85,6 +85,67 @@ fn check_and_render_need_neither_kernel_nor_root() {
     assert!(json.starts_with("{\n  \"nftables\": ["), "{json}");
 }
 
+const CLUSTER: &str = "version = 1\n[peers]\nnode = \"192.0.2.11\"\n[overlay.flannel]\nbackend = \"vxlan\"\ndiscover = \"/nowhere/subnet.env\"\n[[expect]]\nfrom = \"flannel\"\nverdict = \"accept\"\n[[expect]]\nfrom = \"198.51.100.1\"\nverdict = \"drop\"\n";
+
+#[test]
+fn check_works_off_the_node_and_says_what_it_could_not_test() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let policy = write("policy.toml", CLUSTER);
+    let output = peerwall(&["check", &policy]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        stdout(&output).contains("1 expectation met, 1 not tested")
+            && stdout(&output).contains("not known here: the pods of overlay flannel"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(
+        said.contains("policy.toml:9:11") && said.contains("--discovered FILE"),
+        "{said}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&peerwall(&["check", "--json", &policy]))).unwrap();
+    assert_eq!(
+        (&json["ok"], &json["untested"]),
+        (&true.into(), &1.into()),
+        "{json}"
+    );
+    let there = write(
+        "node.toml",
+        "[files]\n\"/nowhere/subnet.env\" = [\"10.244.0.0/16\"]\n",
+    );
+    let output = peerwall(&["check", "--discovered", &there, &policy]);
+    assert!(
+        output.status.success() && stdout(&output).contains("2 expectations met."),
+        "{}",
+        stdout(&output)
+    );
+    let wrong = write(
+        "wrong.toml",
+        "[files]\n\"/nowhere/subnet.env\" = [\"10.244.0.1/16\"]\n",
+    );
+    let output = peerwall(&["check", "--discovered", &wrong, &policy]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(2) && said.contains("wrong.toml:2:"),
+        "{said}"
+    );
+    let output = peerwall(&["check", "--discovered", "/nowhere.toml", &policy]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(2) && said.contains("/nowhere.toml"),
+        "{said}"
+    );
+    // What is put in force needs the pods.
+    assert_eq!(peerwall(&["render", &policy]).status.code(), Some(2));
+}
+
 #[test]
 fn what_is_wrong_goes_to_stderr_or_into_json_and_exits_with_2() {
     let path = std::env::temp_dir().join(format!("peerwall-bad-{}.toml", std::process::id()));

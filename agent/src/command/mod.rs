@@ -58,9 +58,11 @@ fn run_command(args: &Args) -> u8 {
         return overview();
     };
     match command {
-        Command::Check(args) => {
-            check::run(&policy_path(&args.policy), &Output::new(args.output.json))
-        }
+        Command::Check(args) => check::run(
+            &policy_path(&args.of.policy),
+            args.discovered.as_deref(),
+            &Output::new(args.of.output.json),
+        ),
         Command::Plan(asked) => {
             let detail = match asked.nft || args.verbose > 0 {
                 true => plan::Detail::Commands,

@@ -38,6 +38,8 @@ pub struct Ready {
     pub warnings: Vec<Diagnostic>,
     /// Where it does not fit this host, if it was [compared](Self::compare_with_host).
     pub misfits: Vec<Diagnostic>,
+    /// Number of expectations that depend on what is not known here.
+    pub untested: usize,
     /// Sentences that say why users other than root could have written it, as its files were when they were read.
     pub doubts: Vec<String>,
     /// SHA-256 of its text, in hexadecimal.
@@ -113,9 +115,12 @@ fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotRea
     diagnostics.extend(suspicious::warnings(&policy));
     in_order(&mut diagnostics);
     let (ruleset, origins) = compile(&policy);
-    let unmet = expect::check(&policy, &ruleset);
-    if !unmet.is_empty() {
-        diagnostics.extend(unmet);
+    let tested = expect::test(&policy, &ruleset);
+    let untested = tested.unknown.len();
+    diagnostics.extend(tested.unknown);
+    in_order(&mut diagnostics);
+    if !tested.failed.is_empty() {
+        diagnostics.extend(tested.failed);
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
     }
     Ok(Ready {
@@ -127,6 +132,7 @@ fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotRea
         sources: loaded.sources,
         warnings: diagnostics,
         misfits: Vec::new(),
+        untested,
         doubts,
     })
 }
@@ -142,7 +148,7 @@ fn unread(path: &Path, err: ReadError) -> NotReady {
             true,
             format!("{why}; this may pass, and says nothing about the policy"),
         ),
-        ReadError::Wrong(why) => (false, format!("{why}{hint}")),
+        ReadError::Wrong(why) | ReadError::Absent(why) => (false, format!("{why}{hint}")),
     };
     NotReady {
         diagnostics: Vec::new(),

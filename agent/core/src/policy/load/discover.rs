@@ -1,8 +1,8 @@
 //! Discovery of an overlay's subnets from flannel's files, and of its tunnel from the kernel.
 
-use super::Text;
 use super::context::{Context, place_of};
 use super::fields::Value;
+use super::{ReadError, Text};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -36,14 +36,17 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
     let relative_to = cx.sources.name(file).to_owned();
     let paths = cx.strings(file, value, "discover");
     let mut wrong = Vec::new();
+    let mut is_absent = !paths.is_empty();
     for (path, place) in &paths {
         let Text { name, text, .. } = match cx.read(path, &relative_to) {
             Ok(found) => found,
             Err(why) => {
+                is_absent &= matches!(why, ReadError::Absent(_));
                 wrong.push(Diagnostic::error(place.clone(), why.to_string()));
                 continue;
             }
         };
+        is_absent = false;
         let env = cx.sources.add(&name, &text);
         match flannel::read(&text) {
             Ok(flannel) => {
@@ -78,11 +81,13 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
         let env = cx.sources.add(&found.name, &found.text);
         return discovered(cx, env, flannel, Discovery::Kept(found));
     }
-    if cx.files.waits() {
+    let is_elsewhere = is_absent && cx.files.is_elsewhere();
+    if cx.files.waits() || is_elsewhere {
         let warning = Diagnostic::warning(place_of(file, value), sentence);
-        cx.diagnostics.push(warning.help(
-            "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
-        ));
+        cx.diagnostics.push(warning.help(match is_elsewhere {
+            true => "this overlay's pods are not known here; check the policy on its node, or name what is discovered there with --discovered FILE",
+            false => "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
+        }));
         return Subnets {
             discovery: Discovery::Awaited(paths.into_iter().map(|(path, _)| path).collect()),
             ..Subnets::default()

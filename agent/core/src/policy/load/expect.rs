@@ -3,7 +3,6 @@
 use super::context::{Context, place_of};
 use super::fields::{Fields, Value};
 use crate::diagnostic::{Diagnostic, FileId, Place};
-use crate::net::interface::InterfacePattern;
 use crate::net::packet::{Hook, Verdict};
 use crate::net::port::PortSpec;
 use crate::policy::{Discovery, Expect};
@@ -66,9 +65,9 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     };
     let known = ["hook", "from", "to", "interface", "port", "verdict"];
     cx.diagnostics.extend(fields.unknown(&known, "expect"));
-    let (Some(hook), Some((verdict, place))) = (hook, verdict) else {
-        return;
-    };
+    // Without one of these there is an error already; what else the expectation names is looked up all the same.
+    let hook = hook.unwrap_or(Hook::Input);
+    let (verdict, place) = verdict.unwrap_or((Verdict::Drop, whole));
     let expect = Expect {
         place,
         hook,
@@ -77,6 +76,7 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         interface: interface.unwrap_or_else(|| "eth0".to_owned()),
         port,
         verdict,
+        awaits: Vec::new(),
     };
     let has_interface = given.is_some();
     cx.draft.expects.push(PendingExpect {
@@ -92,25 +92,40 @@ fn missing<T>(cx: &mut Context<'_>, place: &Place, key: &str, help: &str) -> Vec
 }
 
 fn parse_to(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<ipnet::IpNet> {
-    let texts = cx.strings(file, value, "to");
-    let (text, place) = texts.into_iter().next()?;
-    cx.address(&text, place).map(|a| a.net)
+    let addresses = cx.addresses(file, value, "to");
+    one(cx, file, value, "to", addresses).map(|address| address.net)
 }
 
 fn parse_interface(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<String> {
     let patterns = cx.patterns(file, value, "interface");
-    patterns.first().map(InterfacePattern::example)
+    one(cx, file, value, "interface", patterns).map(|pattern| pattern.example())
 }
 
 fn parse_port(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<PortSpec> {
     let specs = cx.ports(file, value);
-    specs.into_iter().next()
+    one(cx, file, value, "port", specs)
+}
+
+/// The only one of a list.
+fn one<T>(
+    cx: &mut Context<'_>,
+    file: FileId,
+    value: &Value<'_>,
+    what: &str,
+    list: Vec<T>,
+) -> Option<T> {
+    if list.len() > 1 {
+        let message = format!("`{what}` of an expectation is one, not {}", list.len());
+        cx.error(
+            Diagnostic::error(place_of(file, value), message).help("write an [[expect]] for each"),
+        );
+    }
+    list.into_iter().next()
 }
 
 /// Resolves `from` of each `[[expect]]`.
 pub(super) fn resolve_expects(cx: &mut Context<'_>) {
     for mut pending in std::mem::take(&mut cx.draft.expects) {
-        let mut awaits = false;
         for (text, place) in std::mem::take(&mut pending.from) {
             let policy = &cx.draft.policy;
             let nets: Vec<ipnet::IpNet> = if let Some(group) = policy.group(&text) {
@@ -121,7 +136,9 @@ pub(super) fn resolve_expects(cx: &mut Context<'_>) {
                 {
                     pending.expect.interface = first.example();
                 }
-                awaits |= matches!(overlay.discovery, Discovery::Awaited(_));
+                if matches!(overlay.discovery, Discovery::Awaited(_)) {
+                    pending.expect.awaits.push(text);
+                }
                 overlay.pods()
             } else if let Some(peer) = policy
                 .peers
@@ -141,10 +158,7 @@ pub(super) fn resolve_expects(cx: &mut Context<'_>) {
             };
             pending.expect.from.extend(nets);
         }
-        // Nothing can be expected of pods whose addresses are not known yet.
-        if !(awaits && pending.expect.from.is_empty()) {
-            cx.draft.policy.expects.push(pending.expect);
-        }
+        cx.draft.policy.expects.push(pending.expect);
     }
 }
 

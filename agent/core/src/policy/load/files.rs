@@ -22,14 +22,16 @@ pub enum ReadError {
     /// The system lacks something at the moment, such as file descriptors or memory: this says nothing
     /// about the policy, and the same read may succeed later.
     Passing(String),
-    /// The file is missing, unreadable or not text, and stays so until somebody changes it.
+    /// The file is unreadable or not text, and stays so until somebody changes it.
     Wrong(String),
+    /// There is no such file.
+    Absent(String),
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Passing(why) | Self::Wrong(why) => f.write_str(why),
+            Self::Passing(why) | Self::Wrong(why) | Self::Absent(why) => f.write_str(why),
         }
     }
 }
@@ -69,6 +71,12 @@ pub trait Files {
     /// error.
     fn waits(&self) -> bool {
         self.beneath().is_some_and(|files| files.waits())
+    }
+
+    /// Whether the policy may be for another host, where the files of `discover` are. If so, a missing one is not
+    /// an error.
+    fn is_elsewhere(&self) -> bool {
+        self.beneath().is_some_and(|files| files.is_elsewhere())
     }
 
     /// Returns the interface of this name, if it exists and its driver is known.

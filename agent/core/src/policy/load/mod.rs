@@ -4,6 +4,7 @@ mod allow;
 mod context;
 mod cross_check;
 mod discover;
+mod elsewhere;
 mod expect;
 mod fields;
 mod file;
@@ -25,6 +26,7 @@ mod values;
 use super::{Log, Policy};
 use crate::diagnostic::{Diagnostic, Severity, Sources};
 use context::Context;
+pub use elsewhere::{Discovered, Elsewhere};
 pub use files::{Files, NoFiles, ReadError, Text};
 
 /// Newest version of the policy language.
