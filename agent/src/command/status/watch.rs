@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
+use super::super::TROUBLE;
 use super::Line;
 use crate::output;
 use crate::store;
@@ -87,6 +88,7 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
         Ok(events) => events,
         Err(err) => return super::super::trouble("status", &err, &output::Output::new(is_json)),
     };
+    let mut is_first = true;
     match is_screen {
         true => on_screen(&mut events, show),
         false => loop {
@@ -94,7 +96,9 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
                 output::print(&format!("{}\n", store::time()));
             }
             let code = show();
-            if output::is_over() || events.wait() == Event::Quit {
+            // What fails at once, as without root, fails again.
+            let is_hopeless = std::mem::take(&mut is_first) && code == TROUBLE;
+            if is_hopeless || output::is_over() || events.wait() == Event::Quit {
                 return code;
             }
             if !is_json {
@@ -105,9 +109,13 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
 }
 
 fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
+    let (mut code, mut text) = output::captured(&mut show);
+    if code == TROUBLE {
+        output::complain(&text);
+        return code;
+    }
     let mut screen = Screen::enter();
     loop {
-        let (code, text) = output::captured(&mut show);
         let mut body = format!(
             "{}   every {} s; q quits\n\n",
             store::time(),
@@ -132,6 +140,7 @@ fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
                 }
             }
         }
+        (code, text) = output::captured(&mut show);
     }
 }
 
