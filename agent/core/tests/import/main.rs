@@ -160,8 +160,8 @@ fn the_storys_final_files_give_the_example_policy() {
         let report = import.to_string();
         for wanted in [
             "new: replies to pods' own connections pass FORWARD (IPv4)",
-            "closed: 10.244.0.0/16 by eth0: pods' addresses are believed only where pods are",
-            "IPv6 between the machines is cut",
+            "closed: 10.244.0.0/16 by eth0: pods' addresses are accepted only on the overlay's interfaces",
+            "IPv6 between the machines is blocked",
         ] {
             assert!(report.contains(wanted), "{name}: {wanted}\n{report}");
         }
