@@ -85,7 +85,7 @@ fn kube_proxy(node: &Host, proxy: Proxy) {
     match proxy {
         Proxy::Nftables => {
             let rules = "table ip kube-proxy {
-                chain pod { meta mark set meta mark or 0x4000 dnat to 10.244.1.5:8443; }
+                chain pod { meta l4proto tcp meta mark set meta mark or 0x4000 dnat to 10.244.1.5:8443; }
                 chain services {
                     ip daddr 10.96.0.50 tcp dport 443 jump pod
                     fib daddr type local tcp dport 30443 jump pod
