@@ -109,3 +109,6 @@ pub(super) fn transport(err: &NetlinkError) -> BackendError {
 pub(super) fn protocol(err: &peerwall_proto::netlink::attr::DecodeError) -> BackendError {
     BackendError::Protocol(err.to_string())
 }
+
+#[cfg(test)]
+mod tests;

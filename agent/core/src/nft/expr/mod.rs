@@ -4,6 +4,8 @@
 //! and the round trip in `lower` keep writer and reader consistent.
 
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use crate::net::addr::Family;
