@@ -1,7 +1,8 @@
 //! Whether output has colours, and which: the only place that decides it.
 //!
-//! In this order: `--color always` or `never`; `NO_COLOR`, unless empty (no-color.org); `CLICOLOR_FORCE` and `CLICOLOR`
-//! (bixense.com/clicolors); `TERM=dumb`; whether the stream is a terminal.
+//! In this order: `--color always` or `never`; `NO_COLOR`, unless empty (no-color.org);
+//! `CLICOLOR_FORCE` and `CLICOLOR` (bixense.com/clicolors); `TERM=dumb`; whether the stream is a
+//! terminal.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,4 +1,5 @@
-//! Whatever a rules file says, it is imported or refused without panic, and no allow is wider than it.
+//! Whatever a rules file says, it is imported or refused without panic, and no allow is wider than
+//! it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! No text makes the loader panic, be it the policy's or that of a file that it names; what loads compiles,
-//! expects, and renders.
+//! No text makes the loader panic, be it the policy's or that of a file that it names; what loads
+//! compiles, expects, and renders.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,12 @@ fuzz_target!(|texts: (&str, &str)| {
         let _ = expect::check(&policy, &ruleset);
         let _ = render::script(&ruleset);
     }
-    let discovers = "version = 1\n[peers]\na = \"192.0.2.1\"\n[overlay.o]\nbackend = \"vxlan\"\ndiscover = \"it\"\n";
+    let discovers = "version = 1\n\
+        [peers]\n\
+        a = \"192.0.2.1\"\n\
+        [overlay.o]\n\
+        backend = \"vxlan\"\n\
+        discover = \"it\"\n";
     let loaded = load("policy.toml", discovers, &Everywhere(texts.1));
     let _ = loaded.sources.render(&loaded.diagnostics, false);
 });

@@ -3,7 +3,8 @@
 //! Nothing in this crate opens a socket, reads a file or knows a policy; the build enforces it
 //! (`clippy.toml` beside `Cargo.toml` forbids the types and functions that could).
 //!
-//! - [`netlink`]: attributes, messages, and the kernel's answers; the one place where byte order is decided.
+//! - [`netlink`]: attributes, messages, and the kernel's answers; the one place where byte order is
+//!   decided.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 //! - [`conntrack`]: connections of connection tracking.
 //! - [`rtnetlink`]: interfaces, their addresses, routes and neighbours.

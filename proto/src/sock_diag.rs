@@ -1,8 +1,8 @@
 //! Sockets of this host: listing them, and ending one (sock_diag(7)).
 //!
 //! Layout: `struct inet_diag_req_v2`, `struct inet_diag_msg` and `struct inet_diag_sockid` in
-//! `include/uapi/linux/inet_diag.h`, `struct tcp_info` in `include/uapi/linux/tcp.h`. Ports and addresses are
-//! in network byte order, the rest in that of the host.
+//! `include/uapi/linux/inet_diag.h`, `struct tcp_info` in `include/uapi/linux/tcp.h`. Ports and
+//! addresses are in network byte order, the rest in that of the host.
 
 use std::net::SocketAddr;
 
@@ -99,8 +99,8 @@ impl Socket {
         (self.protocol, self.local, self.remote)
     }
 
-    /// Whether it is bound and accepts packets of anybody: a TCP listener, or a UDP socket that is not
-    /// connected.
+    /// Whether it is bound and accepts packets of anybody: a TCP listener, or a UDP socket that is
+    /// not connected.
     pub fn is_listening(&self) -> bool {
         match self.protocol {
             IPPROTO_TCP => self.state == TCP_LISTEN,
@@ -139,10 +139,10 @@ impl Socket {
 
     /// Whether this side opened the TCP connection; `None` where that cannot be told.
     ///
-    /// The SYN of the side that connects counts as one acknowledged byte (`tcp_snd_una_update()` from
-    /// `tcp_rcv_synsent_state_process()`); the side that accepts starts behind its own
-    /// (`tcp_create_openreq_child()`). So does a FIN that was acknowledged. Only exact while nothing is in
-    /// flight.
+    /// The SYN of the side that connects counts as one acknowledged byte (`tcp_snd_una_update()`
+    /// from `tcp_rcv_synsent_state_process()`); the side that accepts starts behind its own
+    /// (`tcp_create_openreq_child()`). So does a FIN that was acknowledged. Only exact while
+    /// nothing is in flight.
     pub fn opened_here(&self) -> Option<bool> {
         let info = self.info.filter(|info| info.unacked == 0)?;
         let sent = info.bytes_sent.checked_sub(info.bytes_retransmitted)?;
@@ -168,9 +168,10 @@ pub fn dump(family: u8, protocol: u8, seq: u32) -> Vec<u8> {
     datagram(SOCK_DIAG_BY_FAMILY, flags, seq, request)
 }
 
-/// Asks for the end of a socket that was listed, and of no other: the kernel compares the cookie, where an
-/// address alone would also find a listener (`inet_diag_find_one_icsk()`). Takes
-/// `CONFIG_INET_DIAG_DESTROY`; the answer is EOPNOTSUPP without it, and ENOENT or ESTALE if the socket is gone.
+/// Asks for the end of a socket that was listed, and of no other: the kernel compares the cookie,
+/// where an address alone would also find a listener (`inet_diag_find_one_icsk()`). Takes
+/// `CONFIG_INET_DIAG_DESTROY`; the answer is EOPNOTSUPP without it, and ENOENT or ESTALE if the
+/// socket is gone.
 pub fn destroy(socket: &Socket, seq: u32) -> Vec<u8> {
     let mut request = vec![socket.family, socket.protocol, 0, 0];
     request.extend(u32_register(ALL_STATES));

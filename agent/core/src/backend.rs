@@ -34,15 +34,16 @@ pub trait Backend {
     /// [`BackendError::Refused`] if not.
     fn check(&mut self, plan: &Self::Plan) -> Result<(), BackendError>;
 
-    /// Carries out the whole plan or nothing of it, provided that nothing changed since `observed` was read, as far
-    /// as the backend can tell.
+    /// Carries out the whole plan or nothing of it, provided that nothing changed since `observed`
+    /// was read, as far as the backend can tell.
     ///
     /// # Errors
-    /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not accepted;
-    /// nothing was changed then.
+    /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not
+    /// accepted; nothing was changed then.
     fn commit(&mut self, plan: &Self::Plan, observed: &Self::Observed) -> Result<(), BackendError>;
 
-    /// Checks that what was committed is there: some kernels acknowledge everything and have no table afterwards.
+    /// Checks that what was committed is there: some kernels acknowledge everything and have no
+    /// table afterwards.
     ///
     /// # Errors
     /// [`BackendError::Unknown`] with what differs.
@@ -56,7 +57,8 @@ pub trait Backend {
         ))
     }
 
-    /// The ruleset that was observed; `None` if there is none, or it cannot be read back from this backend.
+    /// The ruleset that was observed; `None` if there is none, or it cannot be read back from this
+    /// backend.
     fn ruleset(observed: &Self::Observed) -> Option<Ruleset>;
 
     /// Whether rules of peerwall were observed.

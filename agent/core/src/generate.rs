@@ -377,7 +377,8 @@ fn dialled_address(source: IpAddr) -> impl Strategy<Value = IpAddr> {
     ]
 }
 
-/// Where packets come from and go to: loopback from anywhere, and the unspecified address, now and then.
+/// Where packets come from and go to: loopback from anywhere, and the unspecified address, now and
+/// then.
 fn packet_address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         20 => address(),

@@ -1,8 +1,9 @@
 //! What peerwall decides, without touching the world: no socket, file, process or clock.
 //!
-//! Down: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`] (netlink messages)
-//! or [`ruleset::render`] (nft text) or [`iptables`]. Up: netlink messages → [`nft::lift`] → [`nft::observed`]. Aside:
-//! the policy's own answer to a packet ([`policy::Policy::verdict`]) must equal the ruleset's ([`ruleset::eval`]).
+//! Down: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`]
+//! (netlink messages) or [`ruleset::render`] (nft text) or [`iptables`]. Up: netlink messages →
+//! [`nft::lift`] → [`nft::observed`]. Aside: the policy's own answer to a packet
+//! ([`policy::Policy::verdict`]) must equal the ruleset's ([`ruleset::eval`]).
 
 pub mod agent;
 pub mod backend;

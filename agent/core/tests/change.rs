@@ -169,8 +169,21 @@ fn an_edit_of_the_policy_is_told_in_its_words_and_nothing_else_is() {
         ),
         (
             "the order of allows",
-            "name  = \"ssh\"\nports = [\"22/tcp\"]\nfrom  = \"any\"\n\n[[allow]]\nname  = \"web\"\nports = [\"80/tcp\", \"443/tcp\"]\nfrom  = [\"admins\", \"203.0.113.7\"]",
-            "name  = \"web\"\nports = [\"80/tcp\", \"443/tcp\"]\nfrom  = [\"admins\", \"203.0.113.7\"]\n[[allow]]\nname  = \"ssh\"\nports = [\"22/tcp\"]\nfrom  = \"any\"",
+            "name  = \"ssh\"\n\
+             ports = [\"22/tcp\"]\n\
+             from  = \"any\"\n\
+             \n\
+             [[allow]]\n\
+             name  = \"web\"\n\
+             ports = [\"80/tcp\", \"443/tcp\"]\n\
+             from  = [\"admins\", \"203.0.113.7\"]",
+            "name  = \"web\"\n\
+             ports = [\"80/tcp\", \"443/tcp\"]\n\
+             from  = [\"admins\", \"203.0.113.7\"]\n\
+             [[allow]]\n\
+             name  = \"ssh\"\n\
+             ports = [\"22/tcp\"]\n\
+             from  = \"any\"",
             &[
                 "~ chain input one order → another",
                 "~ chain published one order → another",
@@ -208,14 +221,23 @@ fn an_edit_of_the_policy_is_told_in_its_words_and_nothing_else_is() {
         ),
         (
             "no overlay",
-            "[overlay.flannel]\nbackend    = \"vxlan\"\nsubnets    = [\"10.244.0.0/16\"]\ninterfaces = [\"flannel.1\", \"cni0\"]\n",
+            "[overlay.flannel]\n\
+             backend    = \"vxlan\"\n\
+             subnets    = [\"10.244.0.0/16\"]\n\
+             interfaces = [\"flannel.1\", \"cni0\"]\n",
             "",
             &["- overlay flannel 10.244.0.0/16 interfaces flannel.1, cni0 tunnel 8472/udp"],
         ),
         (
             "an overlay more",
             "[[allow]]\nname  = \"ssh\"",
-            "[overlay.wg]\nbackend = \"wireguard\"\nsubnets = [\"10.45.0.0/16\"]\ninterfaces = [\"wg0\"]\ntunnel_from = \"any\"\n[[allow]]\nname  = \"ssh\"",
+            "[overlay.wg]\n\
+             backend = \"wireguard\"\n\
+             subnets = [\"10.45.0.0/16\"]\n\
+             interfaces = [\"wg0\"]\n\
+             tunnel_from = \"any\"\n\
+             [[allow]]\n\
+             name  = \"ssh\"",
             &["+ overlay wg 10.45.0.0/16 interfaces wg0 tunnel 51820/udp tunnel from any"],
         ),
         (
@@ -344,8 +366,10 @@ fn what_another_program_did_is_told_by_the_text_of_its_rules() {
     assert_eq!(
         lines(&changes),
         [
-            "- rule input: goto input-default comment \"to this host, not allowed by the policy\" (another program added it)",
-            "+ rule input: ct state established counter name \"input.established\" accept comment \"replies and errors of known connections\" (another program removed it)",
+            "- rule input: goto input-default comment \"to this host, not allowed by the policy\" \
+             (another program added it)",
+            "+ rule input: ct state established counter name \"input.established\" accept comment \
+             \"replies and errors of known connections\" (another program removed it)",
             "- counter odd (another program added it)",
         ]
     );

@@ -143,7 +143,13 @@ fn every_error_of_every_section_is_reported_at_once_at_its_place() {
         ("bad.txt", "192.0.2.9\n192.0.2.9/8\nnot an address\n"),
         (
             "more.toml",
-            "[options]\ndenied = \"drop\"\ninvalid = 2\n[[allow]]\nname = \"more\"\nports = [\"0\"]\nfrom = \"nobody\"\n",
+            "[options]\n\
+             denied = \"drop\"\n\
+             invalid = 2\n\
+             [[allow]]\n\
+             name = \"more\"\n\
+             ports = [\"0\"]\n\
+             from = \"nobody\"\n",
         ),
     ]));
     let text = WRONG.replace('!', "");
@@ -341,7 +347,18 @@ mac = "02:00:00:00:00:0b"
 
 #[test]
 fn every_error_in_what_is_discovered_is_told() {
-    let text = "files = 1\nfile = 2\n[[interface]]\nkind = 5\naddresses = [\"x\"]\nport = \"1\"\n[[route]]\nto = \"nowhere\"\n[[neighbour]]\naddress = \"192.0.2.1\"\ninterface = \"eth0\"\nmac = \"1:2:3\"\n";
+    let text = "files = 1\n\
+        file = 2\n\
+        [[interface]]\n\
+        kind = 5\n\
+        addresses = [\"x\"]\n\
+        port = \"1\"\n\
+        [[route]]\n\
+        to = \"nowhere\"\n\
+        [[neighbour]]\n\
+        address = \"192.0.2.1\"\n\
+        interface = \"eth0\"\n\
+        mac = \"1:2:3\"\n";
     let (sources, wrong) = Discovered::parse("node.toml", text).unwrap_err();
     let mut lines: Vec<usize> = wrong.iter().map(|d| sources.json(d).line).collect();
     lines.sort_unstable();
@@ -352,19 +369,34 @@ fn every_error_in_what_is_discovered_is_told() {
 
 #[test]
 fn an_unmet_expectation_names_port_interface_family_and_address() {
-    let text = "version = 1\n[peers]\np = \"192.0.2.1\"\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
+    let text = "version = 1\n\
+        [peers]\n\
+        p = \"192.0.2.1\"\n\
+        [[allow]]\n\
+        name = \"ssh\"\n\
+        ports = [\"22/tcp\"]\n\
+        from = \"any\"\n";
     for (expectation, want) in [
         (
             "from = \"198.51.100.7\"\nport = \"22/tcp\"\nverdict = \"drop\"",
-            "the policy does not meet this expectation: a packet to port 22/tcp from 198.51.100.7 (IPv4) that arrives on eth0 is met with accept (allow.ssh)",
+            "the policy does not meet this expectation: a packet to port 22/tcp from 198.51.100.7 \
+             (IPv4) that arrives on eth0 is met with accept (allow.ssh)",
         ),
         (
             "from = \"2001:db8::7\"\nport = \"443\"\ninterface = \"bond0\"\nverdict = \"accept\"",
-            "the policy does not meet this expectation: a packet to port 443/tcp from 2001:db8::7 (IPv6) that arrives on bond0 is met with drop (input-default); so is 1 other packet of it",
+            "the policy does not meet this expectation: a packet to port 443/tcp from 2001:db8::7 \
+             (IPv6) that arrives on bond0 is met with drop (input-default); \
+             so is 1 other packet of it",
         ),
         (
-            "hook = \"forward\"\nfrom = \"198.51.100.0/24\"\nto = \"203.0.113.1\"\nport = \"esp\"\nverdict = \"accept\"",
-            "the policy does not meet this expectation: a forwarded packet to esp from 198.51.100.0 (IPv4) that arrives on eth0 is met with drop (forward-default); so is 1 other packet of it",
+            "hook = \"forward\"\n\
+             from = \"198.51.100.0/24\"\n\
+             to = \"203.0.113.1\"\n\
+             port = \"esp\"\n\
+             verdict = \"accept\"",
+            "the policy does not meet this expectation: a forwarded packet to esp from 198.51.100.0 \
+             (IPv4) that arrives on eth0 is met with drop (forward-default); \
+             so is 1 other packet of it",
         ),
     ] {
         let (_, result) = tested(

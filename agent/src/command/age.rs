@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-/// A time with its age: `2026-11-25T20:47:30Z (12 min ago)`. Without the age if the time cannot be read.
+/// A time with its age: `2026-11-25T20:47:30Z (12 min ago)`. Without the age if the time cannot be
+/// read.
 pub(super) fn with_age(time: &str) -> String {
     match seconds_since(time) {
         Some(seconds) => format!("{time} ({})", ago(seconds)),
@@ -10,7 +11,8 @@ pub(super) fn with_age(time: &str) -> String {
     }
 }
 
-/// Seconds since a time, as RFC 3339; 0 for one that is yet to come, since somebody may have set the clock.
+/// Seconds since a time, as RFC 3339; 0 for one that is yet to come, since somebody may have set
+/// the clock.
 pub(super) fn seconds_since(time: &str) -> Option<u64> {
     let time: Timestamp = time.parse().ok()?;
     let seconds = Timestamp::now().duration_since(time).as_secs();

@@ -29,7 +29,9 @@ pub(super) fn many_rules(enforcer: &Enforcer, ready: &Ready, output: &Output) {
     let addresses = ready.ruleset.element_count();
     if iptables.ipset_from().is_none() && addresses > MANY_ADDRESSES && !output.is_json() {
         complain(&format!(
-            "warning: ipset is not available: {addresses} addresses and ports become individual rules, and every non-matching packet is checked against all of them\n"
+            "warning: ipset is not available: {addresses} \
+             addresses and ports become individual rules, and every non-matching packet is checked \
+             against all of them\n"
         ));
     }
 }

@@ -37,7 +37,8 @@ pub fn introduce_or_say(connections: &mut Connections) {
         Ok(0) => {}
         Ok(created) => log::info!("made {created} connections of this host known to conntrack"),
         Err(err) => log::warn!(
-            "idle connections that this host opened may be cut, because they cannot be added to conntrack: {err}"
+            "idle connections that this host opened may be cut, because they cannot be added to \
+             conntrack: {err}"
         ),
     }
 }

@@ -225,9 +225,8 @@ impl Connections {
     }
 
     /// Ends the socket of a connection, then its conntrack entry. Returns whether either existed.
-    /// If the socket stayed
-    /// and continued to send, conntrack would track a new connection from this host, and the answers
-    /// would be accepted.
+    /// If the socket stayed and continued to send, conntrack would track a new connection from this
+    /// host, and the answers would be accepted.
     fn end_one(
         &mut self,
         doomed: &Doomed,

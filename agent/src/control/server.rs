@@ -1,5 +1,5 @@
-//! Those who ask the agent something over a stream socket. None of them is waited for: their connections
-//! are part of the agent's one poll, and slow or verbose clients are disconnected.
+//! Those who ask the agent something over a stream socket. None of them is waited for: their
+//! connections are part of the agent's one poll, and slow or verbose clients are disconnected.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,7 +19,8 @@ const QUESTION_MAX_BYTES: usize = 64 * 1024;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 16;
 
-/// Maximum number of connections accepted in one turn, so that each is read before it can be crowded out.
+/// Maximum number of connections accepted in one turn, so that each is read before it can be
+/// crowded out.
 const WELCOMED_MAX: usize = CONNECTIONS_MAX / 2;
 
 /// A listening socket, and who is connected.
@@ -28,7 +29,8 @@ pub(crate) struct Server {
     admits: fn(&Socket) -> bool,
     connections: Vec<Connection>,
     next: u64,
-    /// New connections are not taken before this: the last could not be, for want of file descriptors or memory.
+    /// New connections are not taken before this: the last could not be, for want of file
+    /// descriptors or memory.
     rests_until: Option<Instant>,
 }
 
@@ -89,8 +91,8 @@ impl Server {
         until.chain(self.rests_until).min()
     }
 
-    /// Questions that are whole now, with who asked. `whole` says whether what was heard is a question;
-    /// who asked has to be answered.
+    /// Questions that are whole now, with who asked. `whole` says whether what was heard is a
+    /// question; who asked has to be answered.
     pub(crate) fn questions(&mut self, whole: impl Fn(&[u8]) -> bool) -> Vec<(Who, Vec<u8>)> {
         self.welcome();
         let now = Instant::now();
@@ -152,8 +154,8 @@ impl Server {
         }
     }
 
-    /// Disconnects one client: of the user with the most connections, so that nobody crowds out another, the one
-    /// that has done nothing for longest.
+    /// Disconnects one client: of the user with the most connections, so that nobody crowds out
+    /// another, the one that has done nothing for longest.
     fn make_room(&mut self) {
         let mut count: BTreeMap<Option<u32>, usize> = BTreeMap::new();
         for each in &self.connections {

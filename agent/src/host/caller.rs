@@ -30,8 +30,8 @@ pub struct Caller {
     pub maybe: Vec<Ssh>,
 }
 
-/// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)): client's address and port, server's address
-/// and port.
+/// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)): client's address and port, server's
+/// address and port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ssh {
@@ -118,9 +118,9 @@ impl fmt::Display for Ssh {
 }
 
 impl Caller {
-    /// Where this process is called from. sudo takes `SSH_CONNECTION` away, so the processes above are
-    /// asked too, and where none has it, the kernel's table of connections: which of them the ssh server
-    /// above has, or, within screen or tmux, which any ssh server has.
+    /// Where this process is called from. sudo takes `SSH_CONNECTION` away, so the processes above
+    /// are asked too, and where none has it, the kernel's table of connections: which of them the
+    /// ssh server above has, or, within screen or tmux, which any ssh server has.
     pub fn here() -> Self {
         let line = ancestors();
         let terminal = line

@@ -13,8 +13,8 @@ use crate::host::caller::{Caller, Ssh};
 use crate::host::facts;
 use crate::kernel::routes::Routes;
 
-/// Checks that a ruleset would accept the caller's ssh connection again; where only several are known of which
-/// one may be the caller's, that it would accept one of them.
+/// Checks that a ruleset would accept the caller's ssh connection again; where only several are
+/// known of which one may be the caller's, that it would accept one of them.
 ///
 /// # Errors
 /// [`LockedOut`] if it would not.
@@ -42,7 +42,8 @@ pub enum LockedOut {
     Caller(Refused),
     /// Every session, one of which is probably the caller's.
     #[error(
-        "this policy would block every current ssh session to this host, probably including yours: {}; add an allow, or use --force",
+        "this policy would block every current ssh session to this host, probably including yours: \
+         {}; add an allow, or use --force",
         list(.0)
     )]
     Everybody(Vec<Refused>),
@@ -95,8 +96,8 @@ impl Host {
         }
     }
 
-    /// Returns how the connection would be refused by one of the interfaces that it may arrive by; `None` if it would
-    /// be accepted.
+    /// Returns how the connection would be refused by one of the interfaces that it may arrive by;
+    /// `None` if it would be accepted.
     fn refusal(&mut self, ruleset: &Ruleset, ssh: &Ssh) -> Option<Refused> {
         let tracked = self.tracked(ssh);
         let is_here = self.place.has(ssh.server);
@@ -123,8 +124,8 @@ impl Host {
         None
     }
 
-    /// The connection as conntrack has it: with the port that the client dialled, where another one was
-    /// redirected to the server's.
+    /// The connection as conntrack has it: with the port that the client dialled, where another one
+    /// was redirected to the server's.
     fn tracked(&mut self, ssh: &Ssh) -> Option<revoke::Connection> {
         let ends = (ssh.server_end(), ssh.client_end());
         let found = self.connections.as_mut()?.find(TCP, ends.0, ends.1);
@@ -137,8 +138,8 @@ impl Host {
         }
     }
 
-    /// Interfaces that the connection may arrive by: of the link-local address, or of the route back to the
-    /// client, else those with the server's address.
+    /// Interfaces that the connection may arrive by: of the link-local address, or of the route
+    /// back to the client, else those with the server's address.
     fn ways(&mut self, ssh: &Ssh, is_here: bool) -> Vec<String> {
         if let Some(scope) = &ssh.scope {
             return vec![scope.clone()];

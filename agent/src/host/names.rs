@@ -6,7 +6,8 @@ pub fn process(bytes: &[u8]) -> String {
     printable(String::from_utf8_lossy(name).trim_end_matches('\n'))
 }
 
-/// Escapes control characters, escape sequences and invisible characters; everything else stays as it is.
+/// Escapes control characters, escape sequences and invisible characters; everything else stays as
+/// it is.
 pub fn printable(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for c in name.chars() {

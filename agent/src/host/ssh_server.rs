@@ -1,14 +1,15 @@
 //! What is known of this host's ssh server without looking into its processes.
 //!
-//! Under its unit, the agent may not: reading `/proc/PID/fd` of another process takes all of that one's capabilities,
-//! or `CAP_SYS_PTRACE` (ptrace(2), "Ptrace access mode checking").
+//! Under its unit, the agent may not: reading `/proc/PID/fd` of another process takes all of that
+//! one's capabilities, or `CAP_SYS_PTRACE` (ptrace(2), "Ptrace access mode checking").
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Where sshd is configured (sshd_config(5)), and the directory that distributions include from there.
+/// Where sshd is configured (sshd_config(5)), and the directory that distributions include from
+/// there.
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const CONFIG_FOLDER: &str = "/etc/ssh/sshd_config.d";
 /// The port without any configuration (RFC 4251).
@@ -48,8 +49,8 @@ fn ports_of(text: &str) -> Vec<u16> {
     text.lines().filter_map(port).collect()
 }
 
-/// Addresses from which users are logged in by ssh, as systemd-logind has them: without those who have only opened a
-/// connection. `None` if that is not known.
+/// Addresses from which users are logged in by ssh, as systemd-logind has them: without those who
+/// have only opened a connection. `None` if that is not known.
 pub fn logged_in() -> Option<BTreeSet<IpAddr>> {
     logged_in_by(Path::new(SESSIONS))
 }

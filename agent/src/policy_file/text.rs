@@ -1,7 +1,7 @@
 //! The text of a policy, stored with its ruleset.
 //!
-//! A policy that was tried or gone back to need not be in its file any more. Its lists of peers still change, and
-//! with the text it can be compiled again with the members that they have today.
+//! A policy that was tried or gone back to need not be in its file any more. Its lists of peers
+//! still change, and with the text it can be compiled again with the members that they have today.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::policy_file::files::beside;
 use crate::store::absolute;
 
-/// The main file of a policy and the files that it includes; no lists, and nothing that is discovered.
+/// The main file of a policy and the files that it includes; no lists, and nothing that is
+/// discovered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyText {
     /// Absolute path of the main file.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::system::passing;
 
-/// Whether the same operation may succeed later without any change of files: as [`passing`] has it, or since the file
-/// system fails.
+/// Whether the same operation may succeed later without any change of files: as [`passing`] has it,
+/// or since the file system fails.
 pub fn is_passing(err: &io::Error) -> bool {
     let of_files = [libc::EIO, libc::ETIMEDOUT, libc::ESTALE];
     match err.raw_os_error() {

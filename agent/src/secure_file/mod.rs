@@ -1,14 +1,14 @@
 //! Opens files without blocking, and judges them as opened.
 //!
-//! A path is walked directory by directory with `openat(2)` and `O_NOFOLLOW`; what is judged is the file and
-//! the directories that are used, so nothing can be swapped between the two. The rule is that of sshd's
-//! `StrictModes` (`safe_path()` in OpenSSH's `misc.c`): the file and every directory on its real path belong to
-//! root or to the user who runs this, and nobody else can write them. Symbolic links count, too: the directories
-//! that they are in, and who owns them.
+//! A path is walked directory by directory with `openat(2)` and `O_NOFOLLOW`; what is judged is the
+//! file and the directories that are used, so nothing can be swapped between the two. The rule is
+//! that of sshd's `StrictModes` (`safe_path()` in OpenSSH's `misc.c`): the file and every directory
+//! on its real path belong to root or to the user who runs this, and nobody else can write them.
+//! Symbolic links count, too: the directories that they are in, and who owns them.
 //!
-//! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because there nobody else can rename or
-//! remove a file of root's. A file in it must have a single name: anybody can hard-link an old file of root's there
-//! where `fs.protected_hardlinks` is off.
+//! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because there nobody else
+//! can rename or remove a file of root's. A file in it must have a single name: anybody can
+//! hard-link an old file of root's there where `fs.protected_hardlinks` is off.
 
 mod error;
 mod folder;
@@ -84,8 +84,8 @@ pub fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file for reading. FIFOs, devices and sockets are not even opened: that could block, or do
-/// something.
+/// Opens a regular file for reading. FIFOs, devices and sockets are not even opened: that could
+/// block, or do something.
 ///
 /// # Errors
 /// The operating system's, or a sentence that says what it is instead.

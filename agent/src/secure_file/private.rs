@@ -49,7 +49,8 @@ impl Private {
         }
     }
 
-    /// A directory that nobody else may write; whether others may enter is the administrator's choice.
+    /// A directory that nobody else may write; whether others may enter is the administrator's
+    /// choice.
     pub fn writable_by_root(path: PathBuf) -> Self {
         Self {
             path,
@@ -134,8 +135,8 @@ impl Private {
         write().map_err(|err| named(&self.path.join(name), err))
     }
 
-    /// Adds to the end of a file, in one write, so that two processes do not mix. A file that has become larger
-    /// than `max` bytes is first renamed to `old`.
+    /// Adds to the end of a file, in one write, so that two processes do not mix. A file that has
+    /// become larger than `max` bytes is first renamed to `old`.
     ///
     /// # Errors
     /// With the name of the file: the operating system's, or that others could have written it.
@@ -174,7 +175,8 @@ impl Private {
         }
     }
 
-    /// Locks a file for as long as what is returned lives. Only root can open it, so nobody else can hold it.
+    /// Locks a file for as long as what is returned lives. Only root can open it, so nobody else
+    /// can hold it.
     ///
     /// # Errors
     /// With the name of the file: the operating system's, or who holds it for too long.
@@ -203,8 +205,8 @@ fn open_own(folder: &Folder, name: &str, flags: OFlag) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
-/// A locked file. The lock ends when the file is closed, which cannot fail; nix's `Flock` panics where unlocking
-/// does.
+/// A locked file. The lock ends when the file is closed, which cannot fail; nix's `Flock` panics
+/// where unlocking does.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,

@@ -1,9 +1,10 @@
-//! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for it.
+//! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for
+//! it.
 //!
-//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last ones, the newest last;
-//! `ruleset-NUMBER.json` has the ruleset of each, `policy-DIGEST.json` the text of its policy; `pending.json` has
-//! the trial that waits; `discovered.json` what flannel's files said last. Each file is replaced atomically, so that
-//! a crash leaves the old or the new.
+//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last ones, the newest
+//! last; `ruleset-NUMBER.json` has the ruleset of each, `policy-DIGEST.json` the text of its
+//! policy; `pending.json` has the trial that waits; `discovered.json` what flannel's files said
+//! last. Each file is replaced atomically, so that a crash leaves the old or the new.
 
 pub mod audit;
 pub mod since;
@@ -125,7 +126,8 @@ impl State {
         })
     }
 
-    /// Stores the text of a policy. Without it, its lists are not followed once it is no longer in its file.
+    /// Stores the text of a policy. Without it, its lists are not followed once it is no longer in
+    /// its file.
     pub fn store_text(&self, digest: &str, text: &PolicyText) {
         if self.text(digest).as_ref() == Some(text) {
             return;
@@ -188,8 +190,9 @@ impl State {
         }
     }
 
-    /// What our chains say, as far as it is known; `None` if iptables has no rules of peerwall. Rules cannot be read back
-    /// into a ruleset, but the trial that waits and the last confirmed ruleset are stored.
+    /// What our chains say, as far as it is known; `None` if iptables has no rules of peerwall.
+    /// Rules cannot be read back into a ruleset, but the trial that waits and the last confirmed
+    /// ruleset are stored.
     pub fn in_force_by_iptables(&self) -> Option<Ruleset> {
         if !since::by_iptables() {
             return None;
@@ -203,8 +206,8 @@ impl State {
         }
     }
 
-    /// The ruleset that was loaded last, as it was then, if it is stored. Other programs may have changed what is
-    /// loaded.
+    /// The ruleset that was loaded last, as it was then, if it is stored. Other programs may have
+    /// changed what is loaded.
     pub fn as_loaded(&self) -> Option<Ruleset> {
         let digest = since::last()?.ruleset?;
         let is_it = |ruleset: &Ruleset| since::digest(ruleset) == digest;

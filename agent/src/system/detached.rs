@@ -12,9 +12,10 @@ use crate::system::passing;
 /// How long a process may take until it says that it runs, in milliseconds.
 const PATIENCE: u16 = 10_000;
 
-/// Starts a process in a session of its own, as nobody's child: its end leaves no zombie in this process, which may
-/// run for months. Returns when the process has written something to its standard output: one that execve(2) could
-/// start may still end before it does anything, for want of memory.
+/// Starts a process in a session of its own, as nobody's child: its end leaves no zombie in this
+/// process, which may run for months. Returns when the process has written something to its
+/// standard output: one that execve(2) could start may still end before it does anything, for want
+/// of memory.
 ///
 /// # Errors
 /// If it cannot be started, or ends or stays silent.

@@ -1,7 +1,7 @@
 //! Errors of the operating system that pass: the same call may succeed a moment later.
 //!
-//! Which ones there are is decided here alone. A loop that has to stay pauses and goes on; a single call is
-//! repeated a few times.
+//! Which ones there are is decided here alone. A loop that has to stay pauses and goes on; a single
+//! call is repeated a few times.
 
 use std::io;
 use std::thread;
@@ -12,8 +12,8 @@ pub const PAUSE: Duration = Duration::from_millis(50);
 /// How often a single call is repeated.
 pub const TRIES: u32 = 10;
 
-/// Whether an error says nothing about the request, but only about this moment: a signal came, or memory, buffers
-/// or file descriptors were short.
+/// Whether an error says nothing about the request, but only about this moment: a signal came, or
+/// memory, buffers or file descriptors were short.
 pub fn is_passing(errno: i32) -> bool {
     matches!(
         errno,
@@ -32,8 +32,8 @@ pub fn is_passing_io(err: &io::Error) -> bool {
     err.raw_os_error().is_some_and(is_passing)
 }
 
-/// For loops that have to stay: whether to go on after this error. Pauses first, unless it was only a signal, so
-/// that a loop around a call that keeps failing does not use a whole processor.
+/// For loops that have to stay: whether to go on after this error. Pauses first, unless it was only
+/// a signal, so that a loop around a call that keeps failing does not use a whole processor.
 pub fn survive(errno: i32) -> bool {
     if is_passing(errno) && errno != libc::EINTR {
         thread::sleep(PAUSE);
@@ -41,7 +41,8 @@ pub fn survive(errno: i32) -> bool {
     is_passing(errno)
 }
 
-/// Repeats a call while its error passes, with a pause between attempts, at most ten times. A signal is not counted.
+/// Repeats a call while its error passes, with a pause between attempts, at most ten times. A
+/// signal is not counted.
 ///
 /// # Errors
 /// Any other error, or the last one.
@@ -55,7 +56,8 @@ pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     retry(call, is_passing_io)
 }
 
-/// Repeats a call while `passes` says so of its error, with a pause between attempts, at most ten times.
+/// Repeats a call while `passes` says so of its error, with a pause between attempts, at most ten
+/// times.
 ///
 /// # Errors
 /// Any other error, or the last one.
@@ -72,8 +74,8 @@ pub fn retry<T, E>(
     call()
 }
 
-/// Repeats a call whatever its error is, with a pause between attempts, at most ten times: for what is lost if it is
-/// not known now.
+/// Repeats a call whatever its error is, with a pause between attempts, at most ten times: for what
+/// is lost if it is not known now.
 ///
 /// # Errors
 /// The last one.

@@ -1,11 +1,14 @@
-//! Leaves the control group of the unit or session that started this process, for a scope of its own, where systemd runs.
+//! Leaves the control group of the unit or session that started this process, for a scope of its
+//! own, where systemd runs.
 //!
-//! systemd kills whatever is left of a unit when that is stopped or its main process dies, and of a session at logout
-//! (`KillUserProcesses=`), whether or not it is in a session of its own as setsid(2) makes them. A scope is the process as it
-//! is, with its namespaces and limits, in another group.
+//! systemd kills whatever is left of a unit when that is stopped or its main process dies, and of a
+//! session at logout (`KillUserProcesses=`), whether or not it is in a session of its own as
+//! setsid(2) makes them. A scope is the process as it is, with its namespaces and limits, in
+//! another group.
 //!
-//! It asks process 1 directly: `StartTransientUnit` of `org.freedesktop.systemd1(5)` at the socket that systemctl(1) uses
-//! as root, which is there before any message bus is. A message of D-Bus is a header and a body of aligned values:
+//! It asks process 1 directly: `StartTransientUnit` of `org.freedesktop.systemd1(5)` at the socket
+//! that systemctl(1) uses as root, which is there before any message bus is. A message of D-Bus is
+//! a header and a body of aligned values:
 //! <https://dbus.freedesktop.org/doc/dbus-specification.html>.
 
 #![expect(
@@ -198,7 +201,8 @@ mod tests {
 
     use super::*;
 
-    /// The first element of an array of structures is at a multiple of 8, and the length counts from there.
+    /// The first element of an array of structures is at a multiple of 8, and the length counts
+    /// from there.
     #[test]
     fn values_are_aligned_and_arrays_do_not_count_their_padding() {
         let mut message = Message::default();

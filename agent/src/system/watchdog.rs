@@ -1,7 +1,8 @@
-//! systemd's watchdog (`WatchdogSec=`, sd_watchdog_enabled(3)): tells it that this process makes progress.
+//! systemd's watchdog (`WatchdogSec=`, sd_watchdog_enabled(3)): tells it that this process makes
+//! progress.
 //!
-//! Whatever may take long calls [`progress`] at every step: for each message of a dump, and while a program of
-//! iptables runs. A process that hangs makes no steps, and is restarted.
+//! Whatever may take long calls [`progress`] at every step: for each message of a dump, and while a
+//! program of iptables runs. A process that hangs makes no steps, and is restarted.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ struct Watchdog {
 /// `None` inside if systemd does not watch this process.
 static WATCHDOG: OnceLock<Option<Watchdog>> = OnceLock::new();
 
-/// Begins, if systemd watches this process. The first message is due at once: nothing may happen for hours that
-/// would wake the process up for it.
+/// Begins, if systemd watches this process. The first message is due at once: nothing may happen
+/// for hours that would wake the process up for it.
 pub fn start() {
     WATCHDOG.get_or_init(|| {
         let every = sd_notify::watchdog_enabled()? / 2;

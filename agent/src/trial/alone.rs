@@ -50,8 +50,8 @@ impl Loader for Alone {
     }
 }
 
-/// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before admitted and it
-/// refuses. Returns what was changed, in words.
+/// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before
+/// admitted and it refuses. Returns what was changed, in words.
 fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let old: Option<Ruleset> = before::in_force().0;
     let wanted = to.ruleset.as_ref();

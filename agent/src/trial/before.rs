@@ -38,8 +38,8 @@ pub fn before(state: &State) -> Result<Before, Fault> {
     })
 }
 
-/// The ruleset in the kernel; if other programs changed it so that it is not a ruleset of peerwall, the last one that was
-/// confirmed.
+/// The ruleset in the kernel; if other programs changed it so that it is not a ruleset of peerwall,
+/// the last one that was confirmed.
 fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
     let seen = Kernel::open().and_then(|mut kernel| kernel.observe());
     let Some(table) = seen.map_err(|err| of_backend(&err))?.table else {

@@ -46,7 +46,8 @@ impl Ended {
     }
 }
 
-/// Whether the Rust runtime ended the process before `main`: it panics if it gets no alternative signal stack.
+/// Whether the Rust runtime ended the process before `main`: it panics if it gets no alternative
+/// signal stack.
 pub fn is_before_main(said: &str) -> bool {
     let reasons = [
         "failed to allocate an alternative stack",

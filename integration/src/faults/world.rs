@@ -342,8 +342,8 @@ impl World {
         .collect()
     }
 
-    /// Waits until the programs of iptables that a killed process left behind have ended: what they change is not in
-    /// force before that.
+    /// Waits until the programs of iptables that a killed process left behind have ended: what they
+    /// change is not in force before that.
     pub fn wait_for_tools() {
         let is_tool = |name: &str| {
             let tools = ["iptables", "ip6tables", "xtables", "ipset"];

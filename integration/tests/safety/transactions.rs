@@ -29,8 +29,8 @@ fn a_second_apply_sends_nothing() {
     world(|| {
         let host = Host::new("host");
         apply(&host, Path::new(EXAMPLE));
-        // The kernel counts every commit, also one that changes nothing. How long ago the apply was is
-        // left out.
+        // The kernel counts every commit, also one that changes nothing. How long ago the apply was
+        // is left out.
         let generation = || {
             let status = status(&host, EXAMPLE);
             assert!(status.contains("in sync"), "{status}");
@@ -154,7 +154,8 @@ fn one_more_peer_is_one_element_and_no_counter_starts_anew() {
                 .map(str::to_owned)
                 .collect()
         };
-        // Counters in a fixed order; those of other sources than the peers may increase on their own.
+        // Counters in a fixed order; those of other sources than the peers may increase on their
+        // own.
         let packets = |host: &Host| -> Vec<u64> {
             let text = host.sh("nft list counters table inet peerwall");
             let counts = text

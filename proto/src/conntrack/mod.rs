@@ -154,8 +154,9 @@ impl Addresses {
 }
 
 impl Connection {
-    /// Whether data can still come through: packets went both ways, and neither side has reset it, nor both
-    /// closed it. One half of a TCP connection may be closed, and the other in use for hours.
+    /// Whether data can still come through: packets went both ways, and neither side has reset it,
+    /// nor both closed it. One half of a TCP connection may be closed, and the other in use for
+    /// hours.
     pub fn is_open(&self) -> bool {
         use tcp_state::{CLOSE, LAST_ACK, NONE, SYN_SENT, SYN_SENT2, TIME_WAIT};
         let closed = [NONE, SYN_SENT, SYN_SENT2, LAST_ACK, TIME_WAIT, CLOSE];

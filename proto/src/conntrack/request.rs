@@ -24,8 +24,8 @@ pub fn dump() -> Message {
     Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
 }
 
-/// Builds a request for the connection whose replies go from one address and port to another. These are what
-/// a socket sees, even if the destination was rewritten before.
+/// Builds a request for the connection whose replies go from one address and port to another. These
+/// are what a socket sees, even if the destination was rewritten before.
 ///
 /// # Errors
 /// [`TooLong`]; never, since addresses are short.
@@ -55,8 +55,8 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
 }
 
-/// The TCP part of an entry for a connection that is already open, with the negotiated window scales and
-/// without checks of sequence numbers, since its history is unknown.
+/// The TCP part of an entry for a connection that is already open, with the negotiated window
+/// scales and without checks of sequence numbers, since its history is unknown.
 pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {
     let flags = TCP_FLAG_WINDOW_SCALE | TCP_FLAG_SACK_PERM | TCP_FLAG_BE_LIBERAL;
     ProtocolInfo {
@@ -72,8 +72,8 @@ pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> Protoc
     }
 }
 
-/// Builds a request that creates an entry for an open connection which `from` opened; the answer is EEXIST if
-/// there is one.
+/// Builds a request that creates an entry for an open connection which `from` opened; the answer is
+/// EEXIST if there is one.
 ///
 /// # Errors
 /// [`TooLong`]; never, since addresses are short.

@@ -2,7 +2,8 @@
 //!
 //! Words have no meaning here, and none is lost: `parse(print(save)) == save`. Parsed like
 //! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c`, printed like
-//! `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in hand-written files.
+//! `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in hand-written
+//! files.
 
 mod read;
 
@@ -220,7 +221,14 @@ mod tests {
 
     #[test]
     fn every_bad_line_is_named_at_once() {
-        let text = "-A INPUT -j ACCEPT\n*filter\n:INPUT REJECT [0:0]\n:INPUT DROP [0]\n-A NOWHERE -j DROP\n-A INPUT -m comment --comment \"open\n*nat\nfrobnicate\n";
+        let text = "-A INPUT -j ACCEPT\n\
+            *filter\n\
+            :INPUT REJECT [0:0]\n\
+            :INPUT DROP [0]\n\
+            -A NOWHERE -j DROP\n\
+            -A INPUT -m comment --comment \"open\n\
+            *nat\n\
+            frobnicate\n";
         let errors = parse(text).unwrap_err();
         let found: Vec<(usize, &str)> = errors.iter().map(|e| (e.line, e.why.as_str())).collect();
         let wanted = [
@@ -244,7 +252,14 @@ mod tests {
 
     #[test]
     fn what_people_write_by_hand_is_read() {
-        let text = "*filter\r\n-P INPUT DROP\r\n-N own\r\n-F\r\n-I INPUT -j own\r\n-I INPUT 2 -j DROP\r\n[3:180] -A own -m comment --comment \"say \\\"hi\\\"\" -j RETURN\r\nCOMMIT\r\n";
+        let text = "*filter\r\n\
+            -P INPUT DROP\r\n\
+            -N own\r\n\
+            -F\r\n\
+            -I INPUT -j own\r\n\
+            -I INPUT 2 -j DROP\r\n\
+            [3:180] -A own -m comment --comment \"say \\\"hi\\\"\" -j RETURN\r\n\
+            COMMIT\r\n";
         let save = parse(text).unwrap();
         let table = &save.tables[0];
         assert_eq!(table.chains[0].policy.as_deref(), Some("DROP"));

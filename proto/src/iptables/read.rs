@@ -65,7 +65,8 @@ impl Reader {
         let Some(table) = &mut self.open else {
             return Err((
                 "this stands in no table".into(),
-                "rules stand between `*filter` and `COMMIT`; of a script of iptables commands, load it and import with --live",
+                "rules stand between `*filter` and `COMMIT`; \
+                 of a script of iptables commands, load it and import with --live",
             ));
         };
         match line? {

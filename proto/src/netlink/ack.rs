@@ -73,8 +73,8 @@ fn read_extended(tlvs: &[u8], ack: &mut Ack) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Offset of the extended attributes: after the request's header, and after its payload, too, unless the
-/// kernel capped it.
+/// Offset of the extended attributes: after the request's header, and after its payload, too,
+/// unless the kernel capped it.
 fn error_attributes<'a>(raw: &RawMessage<'a>) -> Result<&'a [u8], DecodeError> {
     if raw.flags & NLM_F_ACK_TLVS == 0 {
         return Ok(&[]);

@@ -1,4 +1,5 @@
-//! Netlink messages: header and payload; those of the nfnetlink family with `nfgenmsg` and attributes.
+//! Netlink messages: header and payload; those of the nfnetlink family with `nfgenmsg` and
+//! attributes.
 //!
 //! Layout: `struct nlmsghdr` in `include/uapi/linux/netlink.h`, `struct nfgenmsg` in
 //! `include/uapi/linux/netfilter/nfnetlink.h`. neli's [`Nlmsghdr`] is the envelope on the way out.

@@ -1,6 +1,7 @@
 //! rtnetlink: interfaces, addresses, routes and neighbours, and requests for lists of them.
 //!
-//! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network byte order.
+//! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network
+//! byte order.
 
 pub mod address;
 pub mod link;

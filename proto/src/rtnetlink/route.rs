@@ -1,6 +1,7 @@
 //! Routes, as rtnetlink lists and announces them.
 //!
-//! Layout: `struct rtmsg`, `struct rtnexthop` and `struct rtvia` in `include/uapi/linux/rtnetlink.h`.
+//! Layout: `struct rtmsg`, `struct rtnexthop` and `struct rtvia` in
+//! `include/uapi/linux/rtnetlink.h`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,7 +25,8 @@ pub const RT_TABLE_LOCAL: u32 = 255;
 pub(crate) const RTMSG_BYTES: usize = 12;
 /// Bytes of `struct rtnexthop`.
 const RTNEXTHOP_BYTES: usize = 8;
-/// `RTN_UNICAST`: a gateway or a direct route; the others are local, broadcast, multicast, or drop packets.
+/// `RTN_UNICAST`: a gateway or a direct route; the others are local, broadcast, multicast, or drop
+/// packets.
 const RTN_UNICAST: u8 = 1;
 /// `RTNH_F_DEAD`: the interface is down.
 const RTNH_F_DEAD: u8 = 1;
@@ -52,7 +54,8 @@ pub struct Route {
     pub prefix_len: u8,
     /// Routing table.
     pub table: u32,
-    /// Next hops; more than one for a multipath route. Hops with an interface that is down are left out.
+    /// Next hops; more than one for a multipath route. Hops with an interface that is down are left
+    /// out.
     pub hops: Vec<Hop>,
 }
 
@@ -191,7 +194,8 @@ mod tests {
             Some("10.244.1.0/24 table 254, 3 via 192.0.2.7"),
         ),
         (
-            "ip route add 10.244.2.0/24 nexthop via 192.0.2.8 dev eth0 nexthop via 198.51.100.8 dev eth1 weight 2",
+            "ip route add 10.244.2.0/24 nexthop via 192.0.2.8 dev eth0 nexthop via 198.51.100.8 dev \
+             eth1 weight 2",
             "02180000fe0300010000000008000f00fe000000080001000af4020024000900100000000300000008000500c0000208\
              100000010500000008000500c6336408",
             Some("10.244.2.0/24 table 254, 3 via 192.0.2.8, 5 via 198.51.100.8"),
@@ -208,7 +212,8 @@ mod tests {
             None,
         ),
         (
-            "ip -6 route add 2001:db8:1::/64 nexthop via 2001:db8::8 dev eth0 nexthop via 2001:db8::9 dev eth0",
+            "ip -6 route add 2001:db8:1::/64 nexthop via 2001:db8::8 dev eth0 nexthop via \
+             2001:db8::9 dev eth0",
             "0a400000fe0300010000000008000f00fe0000001400010020010db80001000000000000000000000800060000040000\
              3c0009001c000000030000001400050020010db80000000000000000000000081c000000030000001400050020010db8\
              00000000000000000000000924000c000000000000000000000000000000000000000000000000000000000000000000\

@@ -1,8 +1,8 @@
 //! The route to one address (`RTM_GETROUTE` without a dump).
 //!
-//! Layout: `struct rtmsg`, `enum rtattr_type_t` and `struct rtnexthop` in `include/uapi/linux/rtnetlink.h`;
-//! answered by `inet_rtm_getroute()` and `inet6_rtm_getroute()`. Addresses are in network byte order, the rest
-//! in that of the host.
+//! Layout: `struct rtmsg`, `enum rtattr_type_t` and `struct rtnexthop` in
+//! `include/uapi/linux/rtnetlink.h`; answered by `inet_rtm_getroute()` and `inet6_rtm_getroute()`.
+//! Addresses are in network byte order, the rest in that of the host.
 
 use std::net::IpAddr;
 
@@ -41,8 +41,8 @@ pub enum Ask {
     Entry,
 }
 
-/// Builds a request for the route to an address, for packets from `from` if given, as one datagram. `from` is an
-/// address of this host; the kernel refuses others.
+/// Builds a request for the route to an address, for packets from `from` if given, as one datagram.
+/// `from` is an address of this host; the kernel refuses others.
 ///
 /// # Errors
 /// [`TooLong`]; never, since addresses are short.

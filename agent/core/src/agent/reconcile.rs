@@ -1,8 +1,8 @@
 //! What the agent does next, given what happened and what time it is.
 //!
-//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Task`]) and tells what
-//! came of that. It holds no socket, reads no clock and knows no rule; tests drive it with a clock of
-//! their own. What it promises:
+//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Task`]) and tells
+//! what came of that. It holds no socket, reads no clock and knows no rule; tests drive it with a
+//! clock of their own. What it promises:
 //!
 //! - A change of somebody else's is answered at once, as long as such changes are not a storm; in a
 //!   storm at a bounded rate, and never not at all.
@@ -157,13 +157,14 @@ pub struct Reconcile {
 }
 
 impl Reconcile {
-    /// How often to look although nothing happened, from the next time the rules are as they should be.
+    /// How often to look although nothing happened, from the next time the rules are as they should
+    /// be.
     pub fn look_every(&mut self, poll: Option<Duration>) {
         self.poll = poll;
     }
 
-    /// One that knows nothing yet. `poll` is how often to look although nothing happened, where there
-    /// are no events.
+    /// One that knows nothing yet. `poll` is how often to look although nothing happened, where
+    /// there are no events.
     pub fn new(poll: Option<Duration>) -> Self {
         Self {
             poll,

@@ -322,8 +322,8 @@ pub(super) fn hop_limit(family: Family, transport: Transport) -> u8 {
     }
 }
 
-/// Returns one interface for each way in which patterns can match. The last one matches none, if such a
-/// name exists.
+/// Returns one interface for each way in which patterns can match. The last one matches none, if
+/// such a name exists.
 pub(super) fn interfaces(patterns: &[InterfacePattern]) -> Vec<String> {
     let fits = |name: &str| -> Vec<bool> { patterns.iter().map(|p| p.matches(name)).collect() };
     let mut found: Vec<String> = Vec::new();

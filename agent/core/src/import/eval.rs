@@ -1,8 +1,9 @@
-//! Walks a packet through iptables rules, as `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c` does.
+//! Walks a packet through iptables rules, as `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c`
+//! does.
 //!
 //! Conditions that the packet cannot answer never widen a rule: a rule with an unknown word neither
-//! accepts nor drops, since it can stay beside peerwall (a drop in another table still drops). Rates
-//! count as not exceeded.
+//! accepts nor drops, since it can stay beside peerwall (a drop in another table still drops).
+//! Rates count as not exceeded.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -37,7 +38,8 @@ pub struct Outcome {
     pub by: Option<At>,
 }
 
-/// Limit on nested jumps; deeper packets count as dropped. nf_tables has 16 (`NFT_JUMP_STACK_SIZE`).
+/// Limit on nested jumps; deeper packets count as dropped. nf_tables has 16
+/// (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 256;
 
 /// How drops in chains of other programs count.

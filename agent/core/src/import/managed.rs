@@ -49,8 +49,8 @@ pub fn by(chain: &str) -> Option<Manager> {
         .filter(|m| !m.name.is_empty())
 }
 
-/// Whether addresses are those of services of a Kubernetes cluster, in the default ranges of kubeadm, k3s
-/// and kubespray. They belong to no host.
+/// Whether addresses are those of services of a Kubernetes cluster, in the default ranges of
+/// kubeadm, k3s and kubespray. They belong to no host.
 pub(super) fn is_service(family: Family, spans: &[super::rule::Interval]) -> bool {
     const RANGES: [&str; 4] = ["10.96.0.0/12", "10.43.0.0/16", "10.233.0.0/18", "fd00::/8"];
     let ranges = RANGES

@@ -9,7 +9,8 @@ use super::rule::ImportedRules;
 use super::view::AcceptTable;
 use crate::net::packet::{CtState, Hook};
 
-/// First packets of every kind that the rules distinguish, to a host with these addresses and through it.
+/// First packets of every kind that the rules distinguish, to a host with these addresses and
+/// through it.
 pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
     let facts = Facts {
         addresses: host.to_vec(),

@@ -1,7 +1,7 @@
 //! Rules in a canonical form, in which they are compared.
 //!
-//! iptables prints a rule in other words than it was given: defaults are left out, protocols get names, rates
-//! other units. Here options are in any order and values normalized.
+//! iptables prints a rule in other words than it was given: defaults are left out, protocols get
+//! names, rates other units. Here options are in any order and values normalized.
 
 use ipnet::IpNet;
 
@@ -32,7 +32,8 @@ pub(super) fn canonical(rule: &str) -> Canonical {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
-        // peerwall's options with two values: a set and a direction, TCP flags and those that must be set.
+        // peerwall's options with two values: a set and a direction, TCP flags and those that must
+        // be set.
         if matches!(option.as_str(), "--match-set" | "--tcp-flags") {
             value.push(' ');
             value.push_str(&words.next().unwrap_or_default());
@@ -127,8 +128,10 @@ mod tests {
                 "-m addrtype --dst-type LOCAL -m connlabel --label \"127\" --set -m comment --comment here",
             ),
             (
-                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/second --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
-                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
+                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/second --hashlimit-burst \
+                 20 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
+                "-p tcp -m tcp --dport 22 -m hashlimit --hashlimit-upto 10/sec --hashlimit-burst 20 \
+                 --hashlimit-mode srcip --hashlimit-name a -j ACCEPT",
             ),
             (
                 "-p udp -m udp --sport 67 -m udp --dport 68 -j ACCEPT",

@@ -10,13 +10,14 @@ use super::observed::{Saved, SavedJump, SavedRule};
 use crate::iptables::script::{Script, Table, WantedChain, WantedJump, jump};
 use crate::ruleset::change::{Change, What};
 
-/// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`; `None` if they
-/// are equal. Without `wanted`, removes everything of peerwall.
+/// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`;
+/// `None` if they are equal. Without `wanted`, removes everything of peerwall.
 pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     let nothing = Script::default();
     let all = wanted.unwrap_or(&nothing);
     let mut order = Table::ALL;
-    // Removed in reverse order: the filter table needs the labels of the mangle table until it is gone.
+    // Removed in reverse order: the filter table needs the labels of the mangle table until it is
+    // gone.
     if wanted.is_none() {
         order.reverse();
     }
@@ -181,7 +182,14 @@ mod tests {
 
     #[test]
     fn only_what_is_ours_is_read_and_a_jump_that_is_not_first_is_moved() {
-        let saved = "*filter\n:INPUT ACCEPT [5:6]\n:PEERWALL-INPUT - [0:0]\n:KUBE - [0:0]\n[1:2] -A INPUT -j KUBE\n[3:4] -A INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n[7:8] -A PEERWALL-INPUT -i lo -j ACCEPT\nCOMMIT\n";
+        let saved = "*filter\n\
+            :INPUT ACCEPT [5:6]\n\
+            :PEERWALL-INPUT - [0:0]\n\
+            :KUBE - [0:0]\n\
+            [1:2] -A INPUT -j KUBE\n\
+            [3:4] -A INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n\
+            [7:8] -A PEERWALL-INPUT -i lo -j ACCEPT\n\
+            COMMIT\n";
         let seen = parse(saved).unwrap();
         let wanted = Script {
             chains: vec![WantedChain {
@@ -198,12 +206,21 @@ mod tests {
         let text = restore(Some(&wanted), &seen).unwrap();
         assert_eq!(
             text,
-            "*filter\n:PEERWALL-INPUT - [0:0]\n[7:8] -A PEERWALL-INPUT -i lo -j ACCEPT\n-D INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n-I INPUT 1 -m comment --comment peerwall -j PEERWALL-INPUT\nCOMMIT\n"
+            "*filter\n\
+             :PEERWALL-INPUT - [0:0]\n\
+             [7:8] -A PEERWALL-INPUT -i lo -j ACCEPT\n\
+             -D INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n\
+             -I INPUT 1 -m comment --comment peerwall -j PEERWALL-INPUT\n\
+             COMMIT\n"
         );
         let text = restore(None, &seen).unwrap();
         assert_eq!(
             text,
-            "*filter\n:PEERWALL-INPUT - [0:0]\n-D INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n-X PEERWALL-INPUT\nCOMMIT\n"
+            "*filter\n\
+             :PEERWALL-INPUT - [0:0]\n\
+             -D INPUT -m comment --comment peerwall -j PEERWALL-INPUT\n\
+             -X PEERWALL-INPUT\n\
+             COMMIT\n"
         );
         assert_eq!(restore(None, &Saved::default()), None);
     }

@@ -139,8 +139,8 @@ pub(crate) fn net(element: &str) -> Option<IpNet> {
     element.parse::<IpNet>().ok().or_else(host)
 }
 
-/// Returns input for `ipset restore` that creates or changes sets; `None` if they are as wanted. Unwanted
-/// sets stay, since rules may still use them.
+/// Returns input for `ipset restore` that creates or changes sets; `None` if they are as wanted.
+/// Unwanted sets stay, since rules may still use them.
 pub fn restore(wanted: &IpSets, seen: &IpSets) -> Option<String> {
     let mut out = String::new();
     for (name, set) in wanted
@@ -201,7 +201,12 @@ mod tests {
     #[test]
     fn what_ipset_saves_is_read_back_and_others_are_not() {
         // ipset 7.17: ipset create …; ipset add …; ipset save
-        let text = "create peerwall-peers4 hash:ip family inet hashsize 1024 maxelem 65536 bucketsize 12 initval 0xb1e7b5d9\nadd peerwall-peers4 192.0.2.1\nadd peerwall-peers4 192.0.2.2\ncreate KUBE-LOOP-BACK hash:ip,port,ip family inet hashsize 1024 maxelem 65536\nadd KUBE-LOOP-BACK 10.0.0.1,tcp:80,10.0.0.1\n";
+        let text = "create peerwall-peers4 hash:ip family inet hashsize 1024 maxelem 65536 \
+            bucketsize 12 initval 0xb1e7b5d9\n\
+            add peerwall-peers4 192.0.2.1\n\
+            add peerwall-peers4 192.0.2.2\n\
+            create KUBE-LOOP-BACK hash:ip,port,ip family inet hashsize 1024 maxelem 65536\n\
+            add KUBE-LOOP-BACK 10.0.0.1,tcp:80,10.0.0.1\n";
         let sets = parse(text).unwrap();
         assert_eq!(sets.len(), 1);
         assert_eq!(sets["peerwall-peers4"], hosts(&["192.0.2.1", "192.0.2.2"]));

@@ -1,4 +1,5 @@
-//! The iptables backend: a ruleset as input for iptables-restore and ipset, and the difference from the loaded rules.
+//! The iptables backend: a ruleset as input for iptables-restore and ipset, and the difference from
+//! the loaded rules.
 
 mod canonical;
 pub mod diff;

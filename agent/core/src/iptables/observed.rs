@@ -172,7 +172,8 @@ pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     counters
 }
 
-/// Whether a line is of our chains or a jump into them, so that it is not counted as another program's.
+/// Whether a line is of our chains or a jump into them, so that it is not counted as another
+/// program's.
 pub fn is_ours(line: &str) -> bool {
     line.contains(CHAIN_PREFIX) || line.contains(&format!("--comment {JUMP_COMMENT} "))
 }

@@ -1,7 +1,7 @@
 //! What the kernel says of this host: interfaces, addresses, routes and neighbours.
 //!
-//! Plain data, so that the policy can be compared with the host without touching it. The agent reads it
-//! by rtnetlink; tests write it down.
+//! Plain data, so that the policy can be compared with the host without touching it. The agent
+//! reads it by rtnetlink; tests write it down.
 
 use std::net::IpAddr;
 

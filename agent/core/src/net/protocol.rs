@@ -20,7 +20,8 @@ pub struct Protocol {
     pub number: u8,
     /// Name in policies and nft.
     pub name: &'static str,
-    /// Other names, from Debian's `/etc/protocols`, which iptables prints, and from iptables itself.
+    /// Other names, from Debian's `/etc/protocols`, which iptables prints, and from iptables
+    /// itself.
     pub aliases: &'static [&'static str],
     /// Whether its header starts with two ports.
     pub has_ports: bool,
@@ -87,8 +88,8 @@ pub fn has_ports(number: u8) -> bool {
     known(number).is_some_and(|each| each.has_ports)
 }
 
-/// Name of a protocol with ports or of ICMP, which nft and iptables print alike; `None` for the others,
-/// which are written as numbers.
+/// Name of a protocol with ports or of ICMP, which nft and iptables print alike; `None` for the
+/// others, which are written as numbers.
 pub fn with_matches(number: u8) -> Option<&'static str> {
     let found = known(number).filter(|each| each.has_ports || !each.in_ports);
     found.map(|each| each.name)

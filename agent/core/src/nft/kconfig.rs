@@ -86,7 +86,18 @@ mod tests {
 
     #[test]
     fn every_part_of_the_kernel_that_a_policy_needs_is_named() {
-        let text = "version = 1\n[peers]\na = [\"192.0.2.1\", \"198.51.100.0/24\"]\n[overlay.o]\nbackend = \"host-gw\"\nsubnets = [\"10.1.0.0/16\"]\n[[allow]]\nname = \"s\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n[options]\ndenied = \"reject\"\n";
+        let text = "version = 1\n\
+            [peers]\n\
+            a = [\"192.0.2.1\", \"198.51.100.0/24\"]\n\
+            [overlay.o]\n\
+            backend = \"host-gw\"\n\
+            subnets = [\"10.1.0.0/16\"]\n\
+            [[allow]]\n\
+            name = \"s\"\n\
+            ports = [\"22/tcp\"]\n\
+            from = \"any\"\n\
+            [options]\n\
+            denied = \"reject\"\n";
         let policy = load("policy.toml", text, &NoFiles)
             .policy
             .expect("it is right");

@@ -1,5 +1,5 @@
-//! The nf_tables backend: what is observed, the plan from there to a ruleset, and both ways between rules and the
-//! kernel's messages.
+//! The nf_tables backend: what is observed, the plan from there to a ruleset, and both ways between
+//! rules and the kernel's messages.
 
 mod expr;
 pub mod foreign;

@@ -1,8 +1,8 @@
 //! What it takes to get from what is there to what is wanted.
 //!
 //! A [`Plan`] is the one value that `plan` prints and `apply` sends. It touches only what differs:
-//! rules that stay keep their handles, elements that stay keep their place, and counters are objects
-//! of their own that live as long as anything counts with them.
+//! rules that stay keep their handles, elements that stay keep their place, and counters are
+//! objects of their own that live as long as anything counts with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -303,7 +303,8 @@ fn change_rules(chain: &Chain, seen: &[ObservedRule], ops: &mut Vec<Op>) {
 /// Maximum number of pairs of changed rules that are compared.
 const TABLE_MAX: usize = 1 << 20;
 
-/// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules changed.
+/// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules
+/// changed.
 fn common(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     // Mostly all is the same, or all but a few rules: what both start and end with needs no table.
     let equal = |(rule, seen): (&Rule, &ObservedRule)| seen.rule.as_ref() == Ok(rule);
@@ -357,8 +358,8 @@ fn longest(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// The longest one of the rules that are in both once, which nearly all are, since they count by name: the longest
-/// ascending run of their positions.
+/// The longest one of the rules that are in both once, which nearly all are, since they count by
+/// name: the longest ascending run of their positions.
 fn unique(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let key = |rule: &Rule| format!("{rule:?}");
     // Where a rule is, in one list and in the other; more than once if it is repeated.

@@ -1,8 +1,8 @@
-//! Reads flannel's files: `subnet.env`, which flannel writes once it has a lease, and `net-conf.json`, its
-//! configuration.
+//! Reads flannel's files: `subnet.env`, which flannel writes once it has a lease, and
+//! `net-conf.json`, its configuration.
 //!
-//! Keys: `WriteSubnetFile()` in flannel's `pkg/subnet/subnet.go`, `Config` in `pkg/subnet/config.go`,
-//! `RegisterNetwork()` in `pkg/backend/{vxlan,wireguard,ipip}`.
+//! Keys: `WriteSubnetFile()` in flannel's `pkg/subnet/subnet.go`, `Config` in
+//! `pkg/subnet/config.go`, `RegisterNetwork()` in `pkg/backend/{vxlan,wireguard,ipip}`.
 
 use std::ops::Range;
 
@@ -20,8 +20,8 @@ pub struct Flannel {
     pub node: Vec<(IpNet, Range<usize>)>,
     /// `Backend.Type`, with its position; only `net-conf.json` has it.
     pub kind: Option<(String, Range<usize>)>,
-    /// `Backend.DirectRouting`, whether flannel routes between nodes of one LAN without the tunnel, with the
-    /// position of the key.
+    /// `Backend.DirectRouting`, whether flannel routes between nodes of one LAN without the tunnel,
+    /// with the position of the key.
     pub direct: Option<(bool, Range<usize>)>,
     /// Other keys of `Backend`; only `net-conf.json` has them.
     pub backend: FlannelBackend,
@@ -103,7 +103,9 @@ pub fn read(text: &str) -> Result<Flannel, Vec<Wrong>> {
     if flannel.networks.is_empty() {
         return Err(vec![Wrong {
             span: None,
-            message: "it names no pod network (FLANNEL_NETWORK and FLANNEL_IPV6_NETWORK of subnet.env, Network and IPv6Network of net-conf.json)".into(),
+            message: "it names no pod network (FLANNEL_NETWORK and FLANNEL_IPV6_NETWORK of \
+                subnet.env, Network and IPv6Network of net-conf.json)"
+                .into(),
             help: Some("is it flannel's subnet.env, or its net-conf.json?".into()),
         }]);
     }
@@ -132,7 +134,8 @@ impl Parsed {
     fn network(&mut self, value: &str, span: Range<usize>) {
         let every = |net: &IpNet| net.prefix_len() == 0;
         match addr::parse_source(value) {
-            // flannel and k3s write a network that is not set as 0.0.0.0/0 or ::/0, the zero value of its type.
+            // flannel and k3s write a network that is not set as 0.0.0.0/0 or ::/0, the zero value
+            // of its type.
             Ok(net) if every(&net) => {
                 let errors = addr::check_pods(&[net]).err().unwrap_or_default();
                 let errors = errors.into_iter().map(|(_, err)| err.into());
@@ -275,7 +278,10 @@ mod tests {
 
     #[test]
     fn both_of_its_files_are_read() {
-        let env = "FLANNEL_NETWORK=10.244.0.0/16,10.245.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=\"2001:db8:244::/56\"\nFLANNEL_MTU=1450\n";
+        let env = "FLANNEL_NETWORK=10.244.0.0/16,10.245.0.0/16\n\
+            FLANNEL_SUBNET=10.244.1.1/24\n\
+            FLANNEL_IPV6_NETWORK=\"2001:db8:244::/56\"\n\
+            FLANNEL_MTU=1450\n";
         assert_eq!(
             networks(env),
             ["10.244.0.0/16", "10.245.0.0/16", "2001:db8:244::/56"]
@@ -283,7 +289,8 @@ mod tests {
         let node = read(env).expect("it is right").node;
         assert_eq!(node[0].0.to_string(), "10.244.1.0/24");
 
-        let conf = "{ \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\",\n \"Backend\": {\"Type\": \"vxlan\", \"Port\": 4789, \"VNI\": 7} }";
+        let conf = "{ \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\",\n \"Backend\": {\"Type\": \"vxlan\", \"Port\": 4789, \"VNI\": 7} \
+            }";
         assert_eq!(networks(conf), ["10.244.0.0/16"]);
         let flannel = read(conf).expect("it is right");
         assert_eq!(flannel.backend.port, Some(4789));
@@ -317,7 +324,8 @@ mod tests {
             "FLANNEL_NETWORK=\nFLANNEL_SUBNET=\nFLANNEL_IPV6_NETWORK=2001:db8:42::/56\n",
             "FLANNEL_NETWORK=0.0.0.0/0\nFLANNEL_SUBNET=0.0.0.1/0\nFLANNEL_IPV6_NETWORK=2001:db8:42::/56\n",
             "{\"EnableIPv6\": true, \"Network\": \"\", \"IPv6Network\": \"2001:db8:42::/56\"}",
-            // k3s for a cluster of IPv6 only (`createFlannelConf()` in its `pkg/agent/flannel/setup.go`).
+            // k3s for a cluster of IPv6 only (`createFlannelConf()` in its
+            // `pkg/agent/flannel/setup.go`).
             "{\"EnableIPv4\": false, \"EnableIPv6\": true, \"Network\": \"0.0.0.0/0\", \"IPv6Network\": \"2001:db8:42::/56\"}",
         ] {
             assert_eq!(networks(text), ["2001:db8:42::/56"], "{text}");

@@ -67,8 +67,8 @@ pub const LISTENER_DISCOVERY: &[u8] = &[130, 131, 132, 143];
 /// The hop limit of multicast listener discovery.
 pub const HOP_LIMIT_LISTENER: u8 = 1;
 
-/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). A host that can send one can
-/// take over a route.
+/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). A host that can
+/// send one can take over a route.
 pub fn redirect(family: Family) -> u8 {
     match family {
         Family::V4 => 5,
@@ -79,7 +79,8 @@ pub fn redirect(family: Family) -> u8 {
 /// Router advertisement of ICMPv6 (RFC 4861 section 4.2).
 pub const ROUTER_ADVERTISEMENT: u8 = 134;
 
-/// Multicast listener reports, which a host sends from `::` until it has an address (RFC 3590 section 4).
+/// Multicast listener reports, which a host sends from `::` until it has an address (RFC 3590
+/// section 4).
 pub const LISTENER_REPORTS: &[u8] = &[131, 132, 143];
 
 /// Echo request: what `ping` sends.

@@ -33,9 +33,9 @@ pub(super) fn is_igmp(packet: &Packet) -> bool {
         && packet.hop_limit == 1
 }
 
-/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68, broadcast or from an address that is not public.
-/// DHCPv6: RFC 8415 section 7.2, to port 546; the source may be a global address and any port, the
-/// destination is always link-local.
+/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68, broadcast or from an address that is not
+/// public. DHCPv6: RFC 8415 section 7.2, to port 546; the source may be a global address and any
+/// port, the destination is always link-local.
 pub(super) fn is_dhcp_reply(packet: &Packet) -> bool {
     let Transport::Ports {
         protocol: UDP,

@@ -61,8 +61,9 @@ impl OverlayBackend {
         }
     }
 
-    /// Interfaces of an overlay that names none: flannel's devices (`pkg/backend/*` in flannel), the bridge of
-    /// its CNI plugin, and Calico's pod interfaces, which canal combines with flannel's tunnel.
+    /// Interfaces of an overlay that names none: flannel's devices (`pkg/backend/*` in flannel),
+    /// the bridge of its CNI plugin, and Calico's pod interfaces, which canal combines with
+    /// flannel's tunnel.
     pub(crate) fn default_interfaces(self, vni: Option<u32>) -> Vec<InterfacePattern> {
         let mut names: Vec<String> = match self {
             Self::Vxlan => {
@@ -133,8 +134,8 @@ pub struct Overlay {
     pub subnets: Vec<Address>,
     /// Origin of the subnets.
     pub discovery: Discovery,
-    /// Whether pods of nodes on the same LAN arrive by route, outside of the tunnel (flannel's `DirectRouting`);
-    /// only with a tunnel.
+    /// Whether pods of nodes on the same LAN arrive by route, outside of the tunnel (flannel's
+    /// `DirectRouting`); only with a tunnel.
     pub direct: bool,
     /// The tunnel interface, if it exists. Of two, that of IPv4.
     pub link: Option<Link>,
@@ -169,8 +170,8 @@ impl Overlay {
             .collect()
     }
 
-    /// Whether an interface of its own is a LAN where only routes are trusted, since other hosts may be on it.
-    /// With the backend `none`, the policy says that its addresses are on that LAN.
+    /// Whether an interface of its own is a LAN where only routes are trusted, since other hosts
+    /// may be on it. With the backend `none`, the policy says that its addresses are on that LAN.
     pub fn is_by_route_only(&self, pattern: &InterfacePattern) -> bool {
         self.backend != OverlayBackend::None && self.lan_side.contains(pattern)
     }
@@ -180,8 +181,8 @@ impl Overlay {
         self.routed.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the interfaces on which this host may be the DHCP server: a client there has no address of the
-    /// overlay yet, and may use every port once it has one.
+    /// Returns the interfaces on which this host may be the DHCP server: a client there has no
+    /// address of the overlay yet, and may use every port once it has one.
     pub fn dhcp_side(&self) -> impl Iterator<Item = &InterfacePattern> {
         let interfaces = self
             .interfaces
@@ -195,7 +196,8 @@ impl Overlay {
         self.backend == OverlayBackend::None && !self.lan_side.is_empty()
     }
 
-    /// Whether its tunnel must be protected from pods and local users. WireGuard authenticates each packet.
+    /// Whether its tunnel must be protected from pods and local users. WireGuard authenticates each
+    /// packet.
     pub fn guards_tunnel(&self) -> bool {
         self.tunnel.is_some() && self.backend != OverlayBackend::Wireguard
     }

@@ -13,7 +13,8 @@ use crate::policy::Rate;
 pub struct Rule {
     /// Matches, of which all must hold.
     pub matches: Vec<Match>,
-    /// `update @… { ip saddr limit rate … }`: the rule does not match packets beyond their source's rate.
+    /// `update @… { ip saddr limit rate … }`: the rule does not match packets beyond their source's
+    /// rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Meter>,
     /// `ct label set …`: the connection was dialled at an address of this host.
@@ -42,8 +43,9 @@ pub struct Meter {
     pub rate: Rate,
 }
 
-/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and [`Match::DialledHere`]
-/// tests. The highest, which no other tool on a node is known to use; marks are used by many.
+/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and
+/// [`Match::DialledHere`] tests. The highest, which no other tool on a node is known to use; marks
+/// are used by many.
 pub const LABEL_BIT: u8 = 127;
 
 /// Where to log.
@@ -90,7 +92,8 @@ pub enum IcmpKinds {
     Set(String),
 }
 
-/// Bits of `ct state` (`NF_CT_STATE_BIT()` in `include/uapi/linux/netfilter/nf_conntrack_common.h`).
+/// Bits of `ct state` (`NF_CT_STATE_BIT()` in
+/// `include/uapi/linux/netfilter/nf_conntrack_common.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CtStates(pub u32);
 
@@ -123,8 +126,8 @@ impl CtStates {
 
 /// One condition on a packet.
 ///
-/// [`Match::Family`] and [`Match::Protocol`] always precede the matches that need them, so that each match
-/// has the same expressions everywhere.
+/// [`Match::Family`] and [`Match::Protocol`] always precede the matches that need them, so that
+/// each match has the same expressions everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Match {
     /// `ct state …`: one of these.
@@ -166,7 +169,8 @@ pub enum Match {
         /// Name of the set.
         set: String,
     },
-    /// `ct original ip daddr @…`: the address as it was dialled, before DNAT; after [`Match::Family`]
+    /// `ct original ip daddr @…`: the address as it was dialled, before DNAT; after
+    /// [`Match::Family`]
     DialledAddress {
         /// Family of the address.
         family: Family,
@@ -193,7 +197,8 @@ pub enum Match {
     HopLimit(u8),
     /// `ip ttl …`, after [`Match::Family`]
     Ttl(u8),
-    /// `fib saddr . iif oif exists` or `missing`: whether the reverse path leaves by the incoming interface
+    /// `fib saddr . iif oif exists` or `missing`: whether the reverse path leaves by the incoming
+    /// interface
     ReversePath {
         /// Whether it must (`exists`).
         exists: bool,

@@ -63,8 +63,8 @@ impl KeyType {
         }
     }
 
-    /// Number in nft (`enum datatypes` in nftables `include/datatype.h`). The kernel stores it for nft,
-    /// which formats keys by it.
+    /// Number in nft (`enum datatypes` in nftables `include/datatype.h`). The kernel stores it for
+    /// nft, which formats keys by it.
     pub fn number(self) -> u32 {
         match self {
             Self::Ipv4 => 7,
@@ -116,7 +116,8 @@ pub const METER_TIMEOUT_SECONDS: u32 = 60;
 
 /// An element: one value, or an interval of them.
 ///
-/// Serialized as `[first]`, `[first, last]` or `[first, last, comment]`, since there can be very many.
+/// Serialized as `[first]`, `[first, last]` or `[first, last, comment]`, since there can be very
+/// many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// First value.
@@ -180,8 +181,8 @@ impl Set {
         self.find(value).is_some()
     }
 
-    /// Whether it contains every element of the other set. An element that is only covered by several
-    /// of its own does not count.
+    /// Whether it contains every element of the other set. An element that is only covered by
+    /// several of its own does not count.
     pub fn covers(&self, other: &Self) -> bool {
         let mut own = self.elements.iter().peekable();
         self.key == other.key

@@ -1,5 +1,5 @@
-//! Converts Markdown to roff for man pages: headings, paragraphs, lists, code, and tables as lists of
-//! terms.
+//! Converts Markdown to roff for man pages: headings, paragraphs, lists, code, and tables as lists
+//! of terms.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
@@ -188,8 +188,8 @@ impl Page {
         self.is_after_heading = false;
     }
 
-    /// Writes a row of a table: the first cell is the term, the second its meaning; further cells are
-    /// labelled with the title of their column.
+    /// Writes a row of a table: the first cell is the term, the second its meaning; further cells
+    /// are labelled with the title of their column.
     fn row(&mut self) {
         let mut cells = std::mem::take(&mut self.table.row).into_iter();
         self.roff.control("TP", []);

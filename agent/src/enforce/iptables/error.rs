@@ -7,7 +7,8 @@ use peerwall_core::backend::BackendError;
 pub enum IptablesError {
     /// iptables is not installed.
     #[error(
-        "there is no iptables-save and iptables-restore here; install iptables, or name its directory with --iptables"
+        "there is no iptables-save and iptables-restore here; \
+         install iptables, or name its directory with --iptables"
     )]
     Missing,
     /// The program failed; nothing was changed.

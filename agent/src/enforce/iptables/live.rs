@@ -41,7 +41,9 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
     if with_rules > 1 {
         return Err(IptablesError::Tool {
             tool: "iptables-save".into(),
-            said: "both iptables-legacy and iptables-nft hold rules; save them to files, and give those".into(),
+            said: "both iptables-legacy and iptables-nft hold rules; \
+                save them to files, and give those"
+                .into(),
         });
     }
     let chosen = found

@@ -132,7 +132,8 @@ impl Socket {
             }
             Err(err) if err.raw_os_error() == Some(libc::EMSGSIZE) => {
                 let hint = format!(
-                    "a change of {} bytes does not fit the socket buffer; raise it with: sysctl -w net.core.wmem_max={}",
+                    "a change of {} bytes does not fit the socket buffer; \
+                     raise it with: sysctl -w net.core.wmem_max={}",
                     bytes.len(),
                     bytes.len().next_power_of_two()
                 );

@@ -7,7 +7,8 @@ use super::{Data, Expr};
 use crate::nf_tables::schema::{Nested, attributes};
 
 attributes! {
-    /// `enum nft_payload_attributes`, `net/netfilter/nft_payload.c`: load bytes of the packet, or write them.
+    /// `enum nft_payload_attributes`, `net/netfilter/nft_payload.c`: load bytes of the packet, or
+    /// write them.
     Payload {
         /// Register to load into.
         dreg: u32 = 1,
@@ -27,7 +28,8 @@ attributes! {
         csum_flags: u32 = 8,
     }
 
-    /// `enum nft_meta_attributes`, `net/netfilter/nft_meta.c`: what the kernel knows about the packet.
+    /// `enum nft_meta_attributes`, `net/netfilter/nft_meta.c`: what the kernel knows about the
+    /// packet.
     Meta {
         /// Register to load into.
         dreg: u32 = 1,
@@ -37,7 +39,8 @@ attributes! {
         sreg: u32 = 3,
     }
 
-    /// `enum nft_cmp_attributes`, `net/netfilter/nft_cmp.c`: compare a register to a constant, byte by byte.
+    /// `enum nft_cmp_attributes`, `net/netfilter/nft_cmp.c`: compare a register to a constant, byte
+    /// by byte.
     Cmp {
         /// Register.
         sreg: u32 = 1,
@@ -47,7 +50,8 @@ attributes! {
         data: Nested<Data> = 3,
     }
 
-    /// `enum nft_range_attributes`, `net/netfilter/nft_range.c`: is a register within two constants.
+    /// `enum nft_range_attributes`, `net/netfilter/nft_range.c`: is a register within two
+    /// constants.
     Range {
         /// Register.
         sreg: u32 = 1,
@@ -59,7 +63,8 @@ attributes! {
         to: Nested<Data> = 4,
     }
 
-    /// `enum nft_bitwise_attributes`, `net/netfilter/nft_bitwise.c`: `(reg & mask) ^ xor`, or a shift.
+    /// `enum nft_bitwise_attributes`, `net/netfilter/nft_bitwise.c`: `(reg & mask) ^ xor`, or a
+    /// shift.
     Bitwise {
         /// Register read.
         sreg: u32 = 1,
@@ -113,7 +118,8 @@ attributes! {
         data: Nested<Data> = 2,
     }
 
-    /// `enum nft_lookup_attributes`, `net/netfilter/nft_lookup.c`: is a register in a set, or what does a map say.
+    /// `enum nft_lookup_attributes`, `net/netfilter/nft_lookup.c`: is a register in a set, or what
+    /// does a map say.
     Lookup {
         /// Name of the set.
         set: String = 1,
@@ -127,7 +133,8 @@ attributes! {
         flags: u32 = 5,
     }
 
-    /// `enum nft_dynset_attributes`, `net/netfilter/nft_dynset.c`: add to a set from the packet path.
+    /// `enum nft_dynset_attributes`, `net/netfilter/nft_dynset.c`: add to a set from the packet
+    /// path.
     Dynset {
         /// Name of the set.
         set: String = 1,
@@ -297,7 +304,8 @@ attributes! {
         sreg_qnum: u32 = 4,
     }
 
-    /// `enum nft_exthdr_attributes`, `net/netfilter/nft_exthdr.c`: IPv6 extension headers, TCP and IP options.
+    /// `enum nft_exthdr_attributes`, `net/netfilter/nft_exthdr.c`: IPv6 extension headers, TCP and
+    /// IP options.
     Exthdr {
         /// Register to load into.
         dreg: u32 = 1,
@@ -403,7 +411,8 @@ attributes! {
         nfproto: u32 = 3,
     }
 
-    /// `enum nft_match_attributes`, `net/netfilter/nft_compat.c`: an xtables match, as iptables-nft writes it.
+    /// `enum nft_match_attributes`, `net/netfilter/nft_compat.c`: an xtables match, as iptables-nft
+    /// writes it.
     Match {
         /// Name of the match.
         match_name: String = 1,

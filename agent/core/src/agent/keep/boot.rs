@@ -33,9 +33,9 @@ pub struct Boot {
     pub problems: Vec<String>,
 }
 
-/// Loads what was confirmed last; else what was confirmed before; else one of these by the other backend, where the host lacks
-/// what their own needs; else the policy; else `closed`, each by the other backend too. What fails and may pass is tried
-/// again.
+/// Loads what was confirmed last; else what was confirmed before; else one of these by the other
+/// backend, where the host lacks what their own needs; else the policy; else `closed`, each by the
+/// other backend too. What fails and may pass is tried again.
 pub fn boot<W: World>(
     world: &mut W,
     mut policy: impl FnMut(&mut W) -> Result<Kept<W::Ruleset>, Fault>,
@@ -120,8 +120,8 @@ pub(super) fn load_entry<W: World>(world: &mut W, entry: &Entry) -> Result<(), F
     })
 }
 
-/// Loads a ruleset, by the other backend if this host lacks what its own needs. Returns the entry with the backend that it
-/// was.
+/// Loads a ruleset, by the other backend if this host lacks what its own needs. Returns the entry
+/// with the backend that it was.
 pub(super) fn load_by_either<W: World>(
     world: &mut W,
     kept: Kept<W::Ruleset>,

@@ -21,8 +21,8 @@ pub fn waiting<W: World>(world: &mut W) -> Result<Option<TrialOf<W>>, Fault> {
     Ok(Some(trial))
 }
 
-/// Refuses if a trial waits: it ends only on purpose. One whose time is over has nobody left who ends it, and is
-/// gone back from.
+/// Refuses if a trial waits: it ends only on purpose. One whose time is over has nobody left who
+/// ends it, and is gone back from.
 pub(super) fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     let Some(trial) = waiting(world).map_err(Refusal::State)? else {
         return Ok(());
@@ -88,16 +88,16 @@ pub fn try_out<W: World>(
     Ok(trial)
 }
 
-/// A trial that did not come about: what was before is loaded if that is in doubt, and nothing is left of it. If
-/// that fails, the guard does it when the time is over.
+/// A trial that did not come about: what was before is loaded if that is in doubt, and nothing is
+/// left of it. If that fails, the guard does it when the time is over.
 pub(super) fn abandon<W: World>(world: &mut W, trial: &TrialOf<W>, is_in_doubt: bool) {
     if !is_in_doubt || restore(world, trial).is_ok() {
         forget(world, trial);
     }
 }
 
-/// Clears a trial. Where that fails, the history says that it is settled; where that fails too, it is still not
-/// loaded, so that nobody can confirm it.
+/// Clears a trial. Where that fails, the history says that it is settled; where that fails too, it
+/// is still not loaded, so that nobody can confirm it.
 pub(super) fn forget<W: World>(world: &mut W, trial: &TrialOf<W>) {
     if world.set_trial(None).is_ok() {
         return;
@@ -108,8 +108,8 @@ pub(super) fn forget<W: World>(world: &mut W, trial: &TrialOf<W>) {
     }
 }
 
-/// Loads a ruleset that was compiled earlier, with the members that its lists have today, so that no peer that
-/// joined meanwhile is locked out. Returns what is in force.
+/// Loads a ruleset that was compiled earlier, with the members that its lists have today, so that
+/// no peer that joined meanwhile is locked out. Returns what is in force.
 pub(super) fn load_with_lists<W: World>(
     world: &mut W,
     kept: &Kept<W::Ruleset>,
@@ -177,11 +177,12 @@ impl Ending {
     }
 }
 
-/// Goes back from the trial that waits, or only from that of this number; the trial, if there was one.
+/// Goes back from the trial that waits, or only from that of this number; the trial, if there was
+/// one.
 ///
 /// # Errors
-/// [`Fault`] if what was before cannot be loaded, or if that it was cannot be written. Then it still waits, and
-/// this is to be called again.
+/// [`Fault`] if what was before cannot be loaded, or if that it was cannot be written. Then it
+/// still waits, and this is to be called again.
 pub fn go_back<W: World>(
     world: &mut W,
     only: Option<u64>,

@@ -28,7 +28,10 @@ impl PolicyWriter<'_> {
                         continue;
                     };
                     if self.is_tunnel(kind) && !opens_all(view, i, s) {
-                        self.add_inexpressible(at, "only peers may send tunnel packets: name the other nodes under [peers]");
+                        self.add_inexpressible(
+                            at,
+                            "only peers may send tunnel packets: name the other nodes under [peers]",
+                        );
                         continue;
                     }
                     // ICMP has its own section, except where everything is accepted.
@@ -101,8 +104,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Adds an allow. `may(interface, source)` tells which extra cells the allow may cover without widening
-    /// the rules.
+    /// Adds an allow. `may(interface, source)` tells which extra cells the allow may cover without
+    /// widening the rules.
     fn allow(
         &mut self,
         view: &AcceptTable<'_>,
@@ -212,7 +215,11 @@ impl PolicyWriter<'_> {
             name.is_some_and(|name| patterns.iter().any(|p| p.matches(name)))
         });
         if !covered {
-            self.add_inexpressible(at, "it is for every interface but some, and a policy can only name interfaces; name those that it is for under `interfaces`");
+            self.add_inexpressible(
+                at,
+                "it is for every interface but some, and a policy can only name interfaces; \
+                 name those that it is for under `interfaces`",
+            );
         }
         // At least those that rules name.
         (!patterns.is_empty()).then_some(patterns)
@@ -259,14 +266,21 @@ impl PolicyWriter<'_> {
             false => nets.extend(without),
         }
         if nets.len() > PREFIXES_MAX {
-            self.add_inexpressible(at, &format!("it accepts all sources except too many: a policy would need {} networks; keep the rules that drop these sources where they are, and import without them", nets.len()));
+            self.add_inexpressible(
+                at,
+                &format!(
+                    "it accepts all sources except too many: a policy would need {} networks; \
+                     keep the rules that drop these sources where they are, and import without them",
+                    nets.len()
+                ),
+            );
             return None;
         }
         Some(From::Nets(nets))
     }
 
-    /// Returns services as entries of `ports`; the inner `None` for all of them, the outer if a policy cannot
-    /// express them.
+    /// Returns services as entries of `ports`; the inner `None` for all of them, the outer if a
+    /// policy cannot express them.
     #[expect(
         clippy::option_option,
         reason = "both mean what the language means by an absent key"

@@ -34,8 +34,8 @@ pub(super) fn names_source(rule: &ImportedRule, span: Interval) -> bool {
     rule.sources().any(|of| *of == span)
 }
 
-/// Returns sources that are accepted on every port and interface, as written in the rules. Empty if that is
-/// everybody: then the host is open, which is an allow.
+/// Returns sources that are accepted on every port and interface, as written in the rules. Empty if
+/// that is everybody: then the host is open, which is an allow.
 pub(super) fn full<'v>(view: &'v AcceptTable<'_>, covered: &Covered) -> Vec<Literal<'v>> {
     let interfaces = 0..view.interfaces.len();
     let full = |s: usize| {

@@ -163,7 +163,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Cuts pod networks out of the networks of peers: pods are accepted only on their overlay's interfaces.
+    /// Cuts pod networks out of the networks of peers: pods are accepted only on their overlay's
+    /// interfaces.
     fn leave_pods_out(&mut self) {
         let pods: Vec<IpNet> = self
             .draft

@@ -16,7 +16,11 @@ impl PolicyDraft {
     pub(in crate::import) fn text(&self, head: &str) -> String {
         let mut out = format!("{head}version = 1\n");
         if !self.peers.is_empty() {
-            out.push_str("\n# Machines that may reach this host, and go through it, on every port.\n[peers]\n");
+            out.push_str(
+                "\n\
+                 # Machines that may reach this host, and go through it, on every port.\n\
+                 [peers]\n",
+            );
             let width = self
                 .peers
                 .iter()

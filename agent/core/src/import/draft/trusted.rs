@@ -99,7 +99,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Finds private networks that are accepted on interfaces of containers, to this host or through it.
+    /// Finds private networks that are accepted on interfaces of containers, to this host or
+    /// through it.
     pub(super) fn on_their_interfaces(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
             let inside = view.within(literal.span);
@@ -144,8 +145,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Whether a network is a pod network: a fact of the host, rules for interfaces of containers, the default
-    /// of a distribution, or a private network beside peers with public addresses.
+    /// Whether a network is a pod network: a fact of the host, rules for interfaces of containers,
+    /// the default of a distribution, or a private network beside peers with public addresses.
     fn is_pods(&self, view: &AcceptTable<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
         if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
             return false;
@@ -229,15 +230,16 @@ impl PolicyWriter<'_> {
         (name.to_owned(), backend, patterns.collect())
     }
 
-    /// Marks sources as covered by an overlay. It accepts them only from its own interfaces, on purpose.
+    /// Marks sources as covered by an overlay. It accepts them only from its own interfaces, on
+    /// purpose.
     fn mark_overlay(&self, view: &AcceptTable<'_>, covered: &mut Covered, sources: &[usize]) {
         for i in 0..view.interfaces.len() {
             sources.iter().for_each(|s| covered.cover(i, *s));
         }
     }
 
-    /// Finds networks of containers behind a bridge, which are masqueraded and forwarded, and pods that are
-    /// forwarded but may not reach this host.
+    /// Finds networks of containers behind a bridge, which are masqueraded and forwarded, and pods
+    /// that are forwarded but may not reach this host.
     pub(super) fn behind_bridges(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for (net, behind, _) in &view.masqueraded {
             let bounds = addr::bounds(*net);

@@ -67,8 +67,8 @@ pub(super) fn is_core(reason: &Reason) -> bool {
 /// Names the policy's entries that accept what a line accepted.
 fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: bool) -> String {
     let mut names: BTreeSet<String> = BTreeSet::new();
-    // Replies, the safe core, peers and pods are accepted along with nearly every line, so they are named
-    // only where nothing else is.
+    // Replies, the safe core, peers and pods are accepted along with nearly every line, so they are
+    // named only where nothing else is.
     let rank = |reason: &Reason| match reason {
         Reason::Established => 0,
         Reason::Icmp if is_icmp => 3,
@@ -137,19 +137,38 @@ pub(super) fn why_not(rule: &ImportedRule, inexpressible: &[Inexpressible]) -> S
     let mut why: Vec<&str> = Vec::new();
     for condition in &rule.conditions {
         why.push(match (&condition.test, condition.negated) {
-            (Test::SourcePorts(_) | Test::EitherPort(_), _) => "the sender chooses its source port, so it proves nothing; replies are accepted as replies",
-            (Test::Destination(_), _) => "the rule is for one address, an allow covers every address of this host; add one for the port, or one with `to`",
-            (Test::Out(_), _) => "a policy does not limit the interface on which routed packets leave; make the sender a peer, or its interface trusted",
-            (Test::In(_), true) => "a policy cannot name this interface, because nothing else refers to it",
-            (Test::Rate(..), _) => "earlier packets are not part of a packet; a policy cannot match them",
-            (Test::Always(false), false) => "a policy cannot match fragments, broadcasts and multicasts",
-            (Test::State { dnat: true, .. }, _) => "each published port needs an allow, for the port that clients dial",
+            (Test::SourcePorts(_) | Test::EitherPort(_), _) => {
+                "the sender chooses its source port, so it proves nothing; \
+                 replies are accepted as replies"
+            }
+            (Test::Destination(_), _) => {
+                "the rule is for one address, an allow covers every address of this host; \
+                 add one for the port, or one with `to`"
+            }
+            (Test::Out(_), _) => {
+                "a policy does not limit the interface on which routed packets leave; \
+                 make the sender a peer, or its interface trusted"
+            }
+            (Test::In(_), true) => {
+                "a policy cannot name this interface, because nothing else refers to it"
+            }
+            (Test::Rate(..), _) => {
+                "earlier packets are not part of a packet; a policy cannot match them"
+            }
+            (Test::Always(false), false) => {
+                "a policy cannot match fragments, broadcasts and multicasts"
+            }
+            (Test::State { dnat: true, .. }, _) => {
+                "each published port needs an allow, for the port that clients dial"
+            }
             _ => continue,
         });
     }
     why.dedup();
     match why.is_empty() {
-        true => "an allow opens this host and its published ports; only peers, overlays and trusted interfaces may send through it".into(),
+        true => "an allow opens this host and its published ports; \
+            only peers, overlays and trusted interfaces may send through it"
+            .into(),
         false => why.join("; "),
     }
 }

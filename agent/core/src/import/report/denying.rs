@@ -35,7 +35,8 @@ pub(super) fn denying(
         return (
             Fate::Left,
             format!(
-                "a policy has no rates ({rate}): limit it in the service, or keep the line in a separate rules file; a drop in another table still drops"
+                "a policy has no rates ({rate}): limit it in the service, or keep the line in a \
+                 separate rules file; a drop in another table still drops"
             ),
         );
     }
@@ -61,7 +62,9 @@ pub(super) fn denying(
         (false, _, _) => (
             Fate::Left,
             format!(
-                "a policy has no rule that drops, and {} accepts some of it: keep the line in a separate rules file; a drop in another table still drops",
+                "a policy has no rule that drops, and {} \
+                 accepts some of it: keep the line in a separate rules file; \
+                 a drop in another table still drops",
                 opened.join(", ")
             ),
         ),
@@ -89,7 +92,8 @@ fn drops_invalid(rule: &ImportedRule) -> bool {
     })
 }
 
-/// Whether a rule matches TCP flags that no connection has, or fragments: connection tracking handles both.
+/// Whether a rule matches TCP flags that no connection has, or fragments: connection tracking
+/// handles both.
 fn strange(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()

@@ -124,13 +124,16 @@ fn chain(
         (_, Some(true)) => {
             let packets = proof.fates.get(&at).cloned().unwrap_or_default();
             accepting(policy, &packets, false, false, || {
-                "the policy drops everything else; only peers, overlays and trusted interfaces may send through this host".into()
+                "the policy drops everything else; only peers, overlays and trusted interfaces may \
+                 send through this host"
+                    .into()
             })
         }
     }
 }
 
-const OUTPUT: &str = "peerwall does not filter this host's own traffic: keep it in a separate rules file, loaded by iptables-restore";
+const OUTPUT: &str = "peerwall does not filter this host's own traffic: keep it in a separate rules \
+    file, loaded by iptables-restore";
 
 fn filter_rule(
     parsed: &ParsedFiles,
@@ -209,7 +212,8 @@ fn filter_rule(
             let rates: Vec<&str> = rule.rates().collect();
             if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
                 words.push_str(&format!(
-                    "; without its rate ({}), which the policy cannot express: limit it in the service, or keep a rule that drops above the rate",
+                    "; without its rate ({}), which the policy cannot express: limit it in the \
+                     service, or keep a rule that drops above the rate",
                     rates.join(", ")
                 ));
                 return (Fate::Partly, words);
@@ -233,20 +237,23 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> (Fate, Str
         Verb::Accept => (
             Fate::Left,
             format!(
-                "`{words}` cannot be expressed in a policy, so this line accepts nothing; if the rest of the line is enough, write an allow for it"
+                "`{words}` cannot be expressed in a policy, so this line accepts nothing; \
+                 if the rest of the line is enough, write an allow for it"
             ),
         ),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => (
             Fate::Left,
             format!(
-                "`{words}` cannot be expressed in a policy; a drop in another table still drops: keep it in a separate rules file"
+                "`{words}` cannot be expressed in a policy; \
+                 a drop in another table still drops: keep it in a separate rules file"
             ),
         ),
         Verb::Continue(_) => (Fate::Nothing, "decides nothing".into()),
         Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => (
             Fate::Left,
             format!(
-                "a policy cannot express `{words}`, so only packets that are accepted with and without it are converted"
+                "a policy cannot express `{words}`, so only packets that are accepted with and \
+                 without it are converted"
             ),
         ),
     }

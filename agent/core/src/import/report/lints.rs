@@ -49,7 +49,8 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
                 lints.push(Lint {
                     name: "overlay-anywhere",
                     sentence: format!(
-                        "{} is accepted on every interface: packets that spoof such a source are accepted too",
+                        "{} is accepted on every interface: packets that spoof such a source are \
+                         accepted too",
                         subnet.net
                     ),
                     answer: format!(
@@ -71,7 +72,11 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
             if !inside.is_empty() && !to_host && overlay.tunnel.is_some() {
                 lints.push(Lint {
                     name: "no-pod-network",
-                    sentence: format!("pods of {} may not reach this host: kubelet, API server and host-network services hang for them", subnet.net),
+                    sentence: format!(
+                        "pods of {} may not reach this host: kubelet, API server and host-network \
+                         services hang for them",
+                        subnet.net
+                    ),
                     answer: format!("[overlay.{}] lets them", overlay.name),
                 });
             }
@@ -94,16 +99,25 @@ fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut V
     if chain.accepts == Some(false) && !view.lets_through && cluster && !policy.peers.is_empty() {
         lints.push(Lint {
             name: "forward-empty",
-            sentence: format!("FORWARD accepts no new connections ({}): with pods, half of all requests hang", digit(view)),
+            sentence: format!(
+                "FORWARD accepts no new connections ({}): with pods, half of all requests hang",
+                digit(view)
+            ),
             answer: match policy.overlays.is_empty() {
-                true => "peers may send through; if this host has pods, add their network as [overlay.NAME]".into(),
+                true => "peers may send through; if this host has pods, add their network as \
+                    [overlay.NAME]"
+                    .into(),
                 false => "peers and pods may send through".into(),
             },
         });
     } else if view.lets_through && !replies {
         lints.push(Lint {
             name: "forward-without-replies",
-            sentence: format!("FORWARD drops replies ({}): a pod's own connection to the outside hangs, unless another program's rules hide it", digit(view)),
+            sentence: format!(
+                "FORWARD drops replies ({}): a pod's own connection to the outside hangs, unless \
+                 another program's rules hide it",
+                digit(view)
+            ),
             answer: "replies are accepted".into(),
         });
     }
@@ -129,7 +143,9 @@ fn neighbours(view: &AcceptTable<'_>, lints: &mut Vec<Lint>) {
     if refused(135) || refused(136) {
         lints.push(Lint {
             name: "no-neighbour-discovery",
-            sentence: "ICMPv6 neighbour discovery is dropped: IPv6 stops when the neighbours' entries expire".into(),
+            sentence: "ICMPv6 neighbour discovery is dropped: IPv6 stops when the neighbours' \
+                entries expire"
+                .into(),
             answer: "the safe core has it, with hop limit 255".into(),
         });
     } else if refused(icmp::errors(Family::V6)[1]) {
@@ -155,12 +171,18 @@ fn forgotten(
         (Some(_), None) => lints.push(Lint {
             name: "ipv6-forgotten",
             sentence: "there are no IPv6 rules here: without any, IPv6 is open".into(),
-            answer: "the policy covers both families: of IPv6, it accepts allows from \"any\", and the safe core".into(),
+            answer:
+                "the policy covers both families: of IPv6, it accepts allows from \"any\", and the \
+                 safe core"
+                    .into(),
         }),
         (None, Some(_)) => lints.push(Lint {
             name: "ipv4-forgotten",
             sentence: "there are no IPv4 rules here".into(),
-            answer: "the policy covers both families: of IPv4, it accepts allows from \"any\", and the safe core".into(),
+            answer:
+                "the policy covers both families: of IPv4, it accepts allows from \"any\", and the \
+                 safe core"
+                    .into(),
         }),
         (Some(_), Some(_)) if has(Family::V4) && !has(Family::V6) => lints.push(Lint {
             name: "ipv6-forgotten",
@@ -176,8 +198,14 @@ fn alone(policy: &Policy, lints: &mut Vec<Lint>) {
         if overlay.tunnel.is_some() && policy.peers.is_empty() {
             lints.push(Lint {
                 name: "overlay-without-peers",
-                sentence: "no rule has the other nodes' addresses: the allowed senders of tunnel packets are unknown".into(),
-                answer: format!("name the other nodes under [peers], or their tunnel packets to [overlay.{}] are dropped", overlay.name),
+                sentence: "no rule has the other nodes' addresses: the allowed senders of tunnel \
+                    packets are unknown"
+                    .into(),
+                answer: format!(
+                    "name the other nodes under [peers], or their tunnel packets to [overlay.{}] \
+                     are dropped",
+                    overlay.name
+                ),
             });
         }
     }

@@ -46,15 +46,16 @@ pub(super) fn other_table(
     (
         Fate::Left,
         format!(
-            "peerwall does not rewrite or mark packets: keep the table {} in a separate file, loaded by iptables-restore{}",
+            "peerwall does not rewrite or mark packets: keep the table {} \
+             in a separate file, loaded by iptables-restore{}",
             found.table,
             allow.unwrap_or_default()
         ),
     )
 }
 
-/// Whether a rule is one of Docker's: it masquerades networks on the way out, and containers that connect to
-/// themselves.
+/// Whether a rule is one of Docker's: it masquerades networks on the way out, and containers that
+/// connect to themselves.
 fn is_dockers(rule: &ImportedRule) -> bool {
     let conditions = || rule.conditions.iter();
     let mut outs = conditions()

@@ -1,7 +1,7 @@
 //! What the rules of an iptables-save file mean: conditions and targets instead of words.
 //!
-//! Words: `iptables(8)` and `iptables-extensions(8)`. An unknown word becomes [`Test::Unknown`], which
-//! evaluation never lets widen a rule.
+//! Words: `iptables(8)` and `iptables-extensions(8)`. An unknown word becomes [`Test::Unknown`],
+//! which evaluation never lets widen a rule.
 
 mod graph;
 mod table;
@@ -116,7 +116,8 @@ pub enum Verb {
     Jump(String),
     /// Continues in this chain, and not here.
     Goto(String),
-    /// Rewrites the destination to this address and port (`DNAT`), or to this port of the host (`REDIRECT`).
+    /// Rewrites the destination to this address and port (`DNAT`), or to this port of the host
+    /// (`REDIRECT`).
     Dnat(Option<IpNet>, Option<u16>),
     /// Rewrites the source.
     Masquerade,

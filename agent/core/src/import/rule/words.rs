@@ -196,7 +196,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier packets.
+    /// Reads options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier
+    /// packets.
     fn rate_or_unknown(&mut self, word: &str, negated: bool) -> Result<(), WordError> {
         let text = self.gather(word);
         let module = self.module.clone();

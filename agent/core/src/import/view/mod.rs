@@ -1,7 +1,7 @@
 //! What the rules of one family accept, found by evaluating one packet of each kind.
 //!
-//! Negations, chains, returns and drops before accepts make no difference here. The policy is written from
-//! this.
+//! Negations, chains, returns and drops before accepts make no difference here. The policy is
+//! written from this.
 
 mod forward;
 
@@ -40,7 +40,8 @@ pub(super) struct AcceptTable<'r> {
     pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
     /// The line that accepts a packet for this host, by interface, source and service.
     accepted: Grid<Vec<Option<At>>>,
-    /// Whether some new packet to no published port is forwarded, by a line that no program manages.
+    /// Whether some new packet to no published port is forwarded, by a line that no program
+    /// manages.
     forwards: Grid<bool>,
     /// Whether any such packet is forwarded, by any line.
     pub lets_through: bool,
@@ -182,7 +183,8 @@ impl<'r> AcceptTable<'r> {
         self
     }
 
-    /// Returns the line that accepts such packets for this host; `None` unless all of them are accepted.
+    /// Returns the line that accepts such packets for this host; `None` unless all of them are
+    /// accepted.
     pub(super) fn accepts(&self, interface: usize, source: usize, service: usize) -> Option<At> {
         let lines = self.accepted.get(interface, source)?;
         lines.get(service).copied().flatten()

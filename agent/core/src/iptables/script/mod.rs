@@ -1,11 +1,11 @@
 //! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
 //!
-//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of the filter
-//! table and from PREROUTING of the mangle table. A rule with a counter has the counter's name as comment,
-//! by which its packets are found again.
+//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of
+//! the filter table and from PREROUTING of the mangle table. A rule with a counter has the
+//! counter's name as comment, by which its packets are found again.
 //!
-//! iptables has no sets of its own and no match for "none of these interfaces", and its ACCEPT ends the
-//! whole table, not only our chains.
+//! iptables has no sets of its own and no match for "none of these interfaces", and its ACCEPT ends
+//! the whole table, not only our chains.
 
 mod rule;
 
@@ -77,8 +77,8 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// A table of iptables with chains of peerwall, in the order in which they are changed: the mangle table alone
-/// opens nothing.
+/// A table of iptables with chains of peerwall, in the order in which they are changed: the mangle
+/// table alone opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// `mangle`: before DNAT.
@@ -212,8 +212,8 @@ pub(crate) fn jump(to: &str) -> String {
     format!("-m comment --comment {JUMP_COMMENT} -j {to}")
 }
 
-/// Names of our chains in iptables, by their names in the ruleset. Names that would be cut to the same
-/// one get a number.
+/// Names of our chains in iptables, by their names in the ruleset. Names that would be cut to the
+/// same one get a number.
 fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut used = BTreeSet::new();

@@ -13,7 +13,8 @@ use crate::ruleset::{Action, Element, IcmpKinds, LABEL_BIT, Match, Meter, Ports,
 const MULTIPORT_SLOTS: usize = 15;
 
 impl ScriptWriter<'_> {
-    /// Writes the lines of one rule: one for each combination of elements that nftables has in sets.
+    /// Writes the lines of one rule: one for each combination of elements that nftables has in
+    /// sets.
     pub(super) fn rule(
         &self,
         rule: &Rule,
@@ -229,13 +230,14 @@ impl ScriptWriter<'_> {
     }
 }
 
-/// A rate for each source address. The kernel keeps the first rate of a name for as long as a rule uses it
-/// (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
+/// A rate for each source address. The kernel keeps the first rate of a name for as long as a rule
+/// uses it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
 fn hashlimit(meter: &Meter) -> String {
     let rate = meter.rate;
     let (unit, _) = rate.unit.describe();
     format!(
-        "-m hashlimit --hashlimit-upto {0}/{unit} --hashlimit-burst {1} --hashlimit-mode srcip --hashlimit-name {2}-{0}-{unit}-{1}",
+        "-m hashlimit --hashlimit-upto {0}/{unit} --hashlimit-burst {1} \
+         --hashlimit-mode srcip --hashlimit-name {2}-{0}-{unit}-{1}",
         rate.count, rate.burst, meter.set
     )
 }

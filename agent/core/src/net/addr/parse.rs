@@ -193,8 +193,8 @@ fn range_error(text: &str, first: &str, last: &str) -> AddressError {
 /// 240.0.0.0/4 is accepted, since clusters use it for pods and Linux routes it.
 ///
 /// # Errors
-/// [`AddressError`] for every network that no pod can have, that is wider than any pod network, or with which
-/// the networks of one family cover more than a quarter of all addresses.
+/// [`AddressError`] for every network that no pod can have, that is wider than any pod network, or
+/// with which the networks of one family cover more than a quarter of all addresses.
 pub fn check_pods(nets: &[IpNet]) -> Result<(), Vec<(usize, AddressError)>> {
     let mut wrong = Vec::new();
     let mut covered = [0u128; 2];
@@ -246,9 +246,9 @@ fn no_pods(net: IpNet) -> Option<AddressError> {
         };
         return Some(AddressError::new(message).help(POD_NETWORK));
     }
-    // Clusters use up to a /8 of IPv4, as 10.0.0.0/8. Kubernetes assigns a /64 to each node from at most a
-    // /48; registries allocate nothing that is shorter than /16. Of the unique local addresses, fd00::/8
-    // is the counterpart to 10.0.0.0/8.
+    // Clusters use up to a /8 of IPv4, as 10.0.0.0/8. Kubernetes assigns a /64 to each node from at
+    // most a /48; registries allocate nothing that is shorter than /16. Of the unique local
+    // addresses, fd00::/8 is the counterpart to 10.0.0.0/8.
     let shortest = match net {
         IpNet::V4(_) => 8,
         IpNet::V6(net) if net.network().is_unique_local() => 8,

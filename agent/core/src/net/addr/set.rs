@@ -1,7 +1,7 @@
 //! Sets of addresses in canonical form.
 //!
-//! A policy's list of addresses becomes single hosts (for hash sets) and disjoint prefixes (for interval
-//! sets): the kernel refuses overlapping intervals, and cannot delete a contained one.
+//! A policy's list of addresses becomes single hosts (for hash sets) and disjoint prefixes (for
+//! interval sets): the kernel refuses overlapping intervals, and cannot delete a contained one.
 
 use std::net::IpAddr;
 
@@ -61,8 +61,8 @@ impl AddrSet {
     }
 }
 
-/// Collects prefixes with their owners. Of equal prefixes the first owner counts; a prefix within another
-/// is dropped.
+/// Collects prefixes with their owners. Of equal prefixes the first owner counts; a prefix within
+/// another is dropped.
 impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
     fn from_iter<I: IntoIterator<Item = (IpNet, Option<&'n str>)>>(prefixes: I) -> Self {
         let mut set = Self::default();

@@ -1,7 +1,7 @@
 //! Matches and statements as nf_tables expressions, both ways.
 //!
-//! Sequences are exactly those of nft, so that nft prints our table like its own. The goldens in `proto`
-//! and the round trip in `lower` keep writer and reader consistent.
+//! Sequences are exactly those of nft, so that nft prints our table like its own. The goldens in
+//! `proto` and the round trip in `lower` keep writer and reader consistent.
 
 mod read;
 #[cfg(test)]

@@ -129,7 +129,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Whether the next expression makes our label of what was loaded; `None` if it is another label.
+    /// Whether the next expression makes our label of what was loaded; `None` if it is another
+    /// label.
     fn read_label(&mut self, immediate: &Immediate) -> Option<bool> {
         let Expr::Ct(ct) = self.next()? else {
             return None;
@@ -260,8 +261,8 @@ impl<'a> Cursor<'a> {
         let ours =
             fib.result == Some(NFT_FIB_RESULT_OIF) && fib.flags == Some(FIB_SADDR_IIF_PRESENT);
         match self.eq()? {
-            // The kernel stores one byte and zeros after it (`nft_fib_store_result()`); nft compares
-            // all four up to 1.0, and one of them since.
+            // The kernel stores one byte and zeros after it (`nft_fib_store_result()`); nft
+            // compares all four up to 1.0, and one of them since.
             [exists @ (0 | 1)] | [exists @ (0 | 1), 0, 0, 0] if plain && ours => {
                 Some(Match::ReversePath {
                     exists: *exists == 1,

@@ -250,7 +250,21 @@ mod tests {
     #[test]
     fn iptables_save_is_read() {
         let saved = text::parse(
-            "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n*filter\n:INPUT DROP [1:2]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n:mine - [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j LOG --log-prefix x\n-A INPUT -m comment --comment \"all the rest\" -j mine\n-A FORWARD -j REJECT --reject-with icmp-port-unreachable\n-A mine -g other\n-A mine -p tcp -j DROP\nCOMMIT\n",
+            "*nat\n\
+             :PREROUTING ACCEPT [0:0]\n\
+             COMMIT\n\
+             *filter\n\
+             :INPUT DROP [1:2]\n\
+             :FORWARD ACCEPT [0:0]\n\
+             :OUTPUT DROP [0:0]\n\
+             :mine - [0:0]\n\
+             -A INPUT -i lo -j ACCEPT\n\
+             -A INPUT -j LOG --log-prefix x\n\
+             -A INPUT -m comment --comment \"all the rest\" -j mine\n\
+             -A FORWARD -j REJECT --reject-with icmp-port-unreachable\n\
+             -A mine -g other\n\
+             -A mine -p tcp -j DROP\n\
+             COMMIT\n",
         )
         .unwrap();
         let found = of_save("ip", &saved);

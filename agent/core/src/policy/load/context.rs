@@ -83,8 +83,8 @@ impl<'a> Context<'a> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Reads a file that `relative_to` names. A temporary failure makes the whole policy unknown for
-    /// now; any other concerns this file only.
+    /// Reads a file that `relative_to` names. A temporary failure makes the whole policy unknown
+    /// for now; any other concerns this file only.
     pub(super) fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         match self.files.read(path, relative_to) {
             Ok(mut read) => {

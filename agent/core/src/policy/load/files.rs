@@ -12,15 +12,16 @@ pub struct Text {
     pub name: String,
     /// Its content.
     pub text: String,
-    /// Reasons why users other than root could have written it, as sentences; empty for a trusted file.
+    /// Reasons why users other than root could have written it, as sentences; empty for a trusted
+    /// file.
     pub doubts: Vec<String>,
 }
 
 /// Why something could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
-    /// The system lacks something at the moment, such as file descriptors or memory: this says nothing
-    /// about the policy, and the same read may succeed later.
+    /// The system lacks something at the moment, such as file descriptors or memory: this says
+    /// nothing about the policy, and the same read may succeed later.
     Passing(String),
     /// The file is unreadable or not text, and stays so until somebody changes it.
     Wrong(String),
@@ -38,8 +39,8 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Source of a policy's files and of discovered facts: the file system and the kernel for the agent, a map
-/// for tests.
+/// Source of a policy's files and of discovered facts: the file system and the kernel for the
+/// agent, a map for tests.
 pub trait Files {
     /// Reads `path`, which the policy file `relative_to` names.
     ///
@@ -53,7 +54,8 @@ pub trait Files {
     /// [`ReadError`] with a sentence that says what is wrong with the pattern.
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError>;
 
-    /// Where everything else comes from that this source does not decide itself; `None` if nothing is known of it.
+    /// Where everything else comes from that this source does not decide itself; `None` if nothing
+    /// is known of it.
     fn beneath(&self) -> Option<&dyn Files> {
         None
     }
@@ -67,14 +69,14 @@ pub trait Files {
             .map_or(Ok(None), |files| files.last_good(path, relative_to))
     }
 
-    /// Whether the policy is read again when a file of `discover` appears. If not, a missing one is an
-    /// error.
+    /// Whether the policy is read again when a file of `discover` appears. If not, a missing one is
+    /// an error.
     fn waits(&self) -> bool {
         self.beneath().is_some_and(|files| files.waits())
     }
 
-    /// Whether the policy may be for another host, where the files of `discover` are. If so, a missing one is not
-    /// an error.
+    /// Whether the policy may be for another host, where the files of `discover` are. If so, a
+    /// missing one is not an error.
     fn is_elsewhere(&self) -> bool {
         self.beneath().is_some_and(|files| files.is_elsewhere())
     }

@@ -199,7 +199,8 @@ fn sources(found: &mut Found, item: &Item, part: Part, rule: &Rule) {
 }
 
 fn overlay(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
-    // In a base chain, what is for the tunnel is accepted; in a chain of the overlay, what comes out of it.
+    // In a base chain, what is for the tunnel is accepted; in a chain of the overlay, what comes
+    // out of it.
     if [INPUT, FORWARD].contains(&chain) {
         return sources(found, &item, Part::TunnelFrom, rule);
     }

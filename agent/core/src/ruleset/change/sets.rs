@@ -67,7 +67,8 @@ fn role(name: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     }
 }
 
-/// Role of the set `overlay-{rest}`. The name of an overlay may itself contain what separates the parts.
+/// Role of the set `overlay-{rest}`. The name of an overlay may itself contain what separates the
+/// parts.
 fn overlay_role(rest: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     let fits = |name: &&&String| {
         let after = rest.strip_prefix(name.as_str());

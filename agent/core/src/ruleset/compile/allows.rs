@@ -23,7 +23,8 @@ enum AllowMatch {
     Dnated,
     /// To this host, not DNATed: by the packet.
     Input,
-    /// To an address of a cluster's services that this host has on an interface: only what is named.
+    /// To an address of a cluster's services that this host has on an interface: only what is
+    /// named.
     Service,
     /// Through this host, not DNATed, to pods.
     ThroughToOverlay,
@@ -66,8 +67,8 @@ impl Compiler<'_> {
         self.allows(chain, AllowMatch::Input);
     }
 
-    /// Before invalid packets are dropped: an answer to a pod that comes by another node than its question
-    /// went is invalid there, and is what such an allow is for.
+    /// Before invalid packets are dropped: an answer to a pod that comes by another node than its
+    /// question went is invalid there, and is what such an allow is for.
     pub(super) fn allows_to_overlays(&self, chain: &mut ChainDraft) {
         self.allows(chain, AllowMatch::ThroughToOverlay);
     }
@@ -76,8 +77,8 @@ impl Compiler<'_> {
         self.allows(chain, AllowMatch::Through);
     }
 
-    /// In IPVS mode, kube-proxy gives this host the addresses of services, which makes them local: only what
-    /// an allow names is open there.
+    /// In IPVS mode, kube-proxy gives this host the addresses of services, which makes them local:
+    /// only what an allow names is open there.
     pub(super) fn hand_to_services(&mut self, chain: &mut ChainDraft) {
         const SERVICES: &str = "services";
         let sets = self.destination_in(SERVICES_SET);
@@ -128,7 +129,8 @@ impl Compiler<'_> {
         if allow.to.contains(&Target::Host) {
             match view {
                 AllowMatch::Dnated => found.push(vec![Match::DialledHere]),
-                // Whatever is delivered here and was not DNATed was dialled here; nothing else to ask.
+                // Whatever is delivered here and was not DNATed was dialled here; nothing else to
+                // ask.
                 AllowMatch::Input => return vec![Vec::new()],
                 AllowMatch::Service | AllowMatch::ThroughToOverlay | AllowMatch::Through => {}
             }

@@ -9,8 +9,8 @@ use crate::ruleset::{
     Action, Base, ChainHook, ChainPolicy, FORWARD, INPUT, Match, PREROUTING, Rule, counter_name,
 };
 
-/// Priority of the prerouting chain: after connection tracking (`NF_IP_PRI_CONNTRACK`, -200), before every
-/// DNAT (`NF_IP_PRI_NAT_DST`, -100).
+/// Priority of the prerouting chain: after connection tracking (`NF_IP_PRI_CONNTRACK`, -200),
+/// before every DNAT (`NF_IP_PRI_NAT_DST`, -100).
 const PREROUTING_PRIORITY: i32 = -195;
 
 /// What each rule is for, beside the ruleset: it is not part of its equality.

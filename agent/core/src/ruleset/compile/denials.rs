@@ -9,7 +9,8 @@ use crate::policy::reason::Reason;
 use crate::ruleset::{Action, Chain, LogTo, Match, Rule};
 
 impl Compiler<'_> {
-    /// One chain for each reason to deny that a rule goes to: log within the rate, count, and end it.
+    /// One chain for each reason to deny that a rule goes to: log within the rate, count, and end
+    /// it.
     pub(super) fn denials(&mut self) {
         let rules = self.ruleset.chains.iter().flat_map(|chain| &chain.rules);
         let targets = rules.filter_map(|rule| match &rule.action {
@@ -47,8 +48,9 @@ impl Compiler<'_> {
             action: Some(action),
             ..Rule::default()
         };
-        // Never an answer to a forged address, nor to what fits no connection: a reset for a TCP packet that
-        // opens nothing could end a connection of this host's own that is not known yet.
+        // Never an answer to a forged address, nor to what fits no connection: a reset for a TCP
+        // packet that opens nothing could end a connection of this host's own that is not known
+        // yet.
         let answers = matches!(reason, Reason::InputDefault | Reason::ForwardDefault)
             && self.policy.options.denied == Denied::Reject;
         if answers {

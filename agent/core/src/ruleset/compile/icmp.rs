@@ -43,8 +43,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Neighbour discovery and multicast listener discovery, proven to come from this link: the one by its hop
-    /// limit, the other by its source, since a hop limit of 1 can be made from afar.
+    /// Neighbour discovery and multicast listener discovery, proven to come from this link: the one
+    /// by its hop limit, the other by its source, since a hop limit of 1 can be made from afar.
     #[expect(
         clippy::unused_self,
         reason = "one method for each part of the chain, whatever it needs of the policy"
@@ -67,8 +67,8 @@ impl Compiler<'_> {
         if self.policy.icmp.core {
             self.icmp_errors(chain);
             self.on_link(chain);
-            // IGMP is to IPv4 what listener discovery is to IPv6 (RFC 3376); without it a snooping switch
-            // stops delivering multicast. It is sent with a TTL of 1.
+            // IGMP is to IPv4 what listener discovery is to IPv6 (RFC 3376); without it a snooping
+            // switch stops delivering multicast. It is sent with a TTL of 1.
             let igmp = vec![
                 Match::Protocol(IGMP),
                 Match::Family(Family::V4),
@@ -114,9 +114,9 @@ impl Compiler<'_> {
         }
     }
 
-    /// RFC 2131 section 4.1 and RFC 8415 section 7.2. What is broadcast or to a link-local address comes from
-    /// this link; a unicast answer is not taken from public addresses, since it could come from anywhere. A
-    /// DHCPv6 server may answer from a global address and any port.
+    /// RFC 2131 section 4.1 and RFC 8415 section 7.2. What is broadcast or to a link-local address
+    /// comes from this link; a unicast answer is not taken from public addresses, since it could
+    /// come from anywhere. A DHCPv6 server may answer from a global address and any port.
     pub(super) fn dhcp(&self, chain: &mut ChainDraft) {
         let to_client = || {
             // The family last, where nft has it when an address follows.
@@ -148,8 +148,8 @@ impl Compiler<'_> {
         );
     }
 
-    /// Questions to a DHCP server of this host, by who has no address yet (RFC 2131 section 4.1, RFC 8415
-    /// section 7.2).
+    /// Questions to a DHCP server of this host, by who has no address yet (RFC 2131 section 4.1,
+    /// RFC 8415 section 7.2).
     pub(super) fn dhcp_requests(&self, chain: &mut ChainDraft) {
         let unspecified = IpNet::from(Ipv4Net::from(Ipv4Addr::UNSPECIFIED));
         for overlay in &self.policy.overlays {

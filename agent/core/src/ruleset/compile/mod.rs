@@ -1,8 +1,8 @@
 //! From policy to ruleset. No other code builds rules.
 //!
 //! The order of the rules is part of what the policy means; `docs/policy.md` explains it and says
-//! what leaks if it changes. Peers come before the injection drops, which then need not say "not from
-//! a peer": a peer's tunnel packet has been accepted by then.
+//! what leaks if it changes. Peers come before the injection drops, which then need not say "not
+//! from a peer": a peer's tunnel packet has been accepted by then.
 
 mod allows;
 mod chain;
@@ -69,10 +69,10 @@ impl Compiler<'_> {
         });
     }
 
-    /// Before DNAT and before the route is chosen: what has a loopback address and is not from `lo` ends
-    /// here, since a later hook would not see the address that was dialled, and connections to this host's
-    /// own addresses get a label, since a later hook cannot ask the routing table about it. Both are settled
-    /// by the first packet of a connection.
+    /// Before DNAT and before the route is chosen: what has a loopback address and is not from `lo`
+    /// ends here, since a later hook would not see the address that was dialled, and connections to
+    /// this host's own addresses get a label, since a later hook cannot ask the routing table about
+    /// it. Both are settled by the first packet of a connection.
     fn prerouting(&mut self) {
         let mut chain = ChainDraft::prerouting();
         let has_allows = !self.policy.allows.is_empty();
@@ -159,9 +159,9 @@ impl Compiler<'_> {
         self.add(chain);
     }
 
-    /// Established first, since that is nearly all packets. Related ones in a chain of their own: a redirect
-    /// about a known connection is related to it (`icmp_error_message()` in `nf_conntrack_proto_icmp.c`), and
-    /// would move a route.
+    /// Established first, since that is nearly all packets. Related ones in a chain of their own: a
+    /// redirect about a known connection is related to it (`icmp_error_message()` in
+    /// `nf_conntrack_proto_icmp.c`), and would move a route.
     fn known(&mut self, chain: &mut ChainDraft, hook: Hook) {
         let refused: Vec<Family> = Family::BOTH
             .into_iter()
@@ -195,8 +195,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// A tunnel takes every packet that reaches its port as a peer's, so a local user without rights could
-    /// inject by `lo`.
+    /// A tunnel takes every packet that reaches its port as a peer's, so a local user without
+    /// rights could inject by `lo`.
     fn loopback(&mut self, chain: &mut ChainDraft) {
         if !self.policy.overlays.iter().any(|o| o.guards_tunnel()) {
             return chain.accept(vec![Match::Loopback], Reason::Loopback, None);
@@ -221,8 +221,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// With `br_netfilter`, frames that a bridge passes on show up in the forward hook. A DNATed one was
-    /// dialled elsewhere, and is judged.
+    /// With `br_netfilter`, frames that a bridge passes on show up in the forward hook. A DNATed
+    /// one was dialled elsewhere, and is judged.
     fn bridged(&mut self, chain: &mut ChainDraft) {
         if self.policy.bridged.is_empty() {
             return;
@@ -241,9 +241,9 @@ impl Compiler<'_> {
         self.add(inside);
     }
 
-    /// Machines beside this one, on a bridge of this host: these frames come to this hook only because of
-    /// `br_netfilter`. A router's way in and out by one interface looks the same, and may be masqueraded, so peers
-    /// and pods, who believe this host everything, are left out.
+    /// Machines beside this one, on a bridge of this host: these frames come to this hook only
+    /// because of `br_netfilter`. A router's way in and out by one interface looks the same, and
+    /// may be masqueraded, so peers and pods, who believe this host everything, are left out.
     fn switches(&mut self, chain: &mut ChainDraft) {
         if self.policy.switches.is_empty() {
             return;
@@ -273,8 +273,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// After peers and overlays, between whom asymmetric routes are normal, and after ICMP: conntrack calls
-    /// an error about a connection it never saw invalid.
+    /// After peers and overlays, between whom asymmetric routes are normal, and after ICMP:
+    /// conntrack calls an error about a connection it never saw invalid.
     fn invalid(&self, chain: &mut ChainDraft) {
         if self.policy.options.drop_invalid {
             chain.deny_as(vec![Match::CtState(CtStates::INVALID)], Reason::Invalid);
@@ -303,8 +303,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Guests go out, but not to peers and pods: masqueraded, they would arrive there as this host, which is
-    /// trusted with everything.
+    /// Guests go out, but not to peers and pods: masqueraded, they would arrive there as this host,
+    /// which is trusted with everything.
     fn guests(&mut self, chain: &mut ChainDraft) {
         if self.policy.guests.is_empty() {
             return;

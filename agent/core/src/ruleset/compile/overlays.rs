@@ -14,8 +14,8 @@ use super::{Compiler, POD_SIDE, ROUTE_SIDE, TUNNEL_SIDE, icmp_in, interface};
 use crate::policy::Side;
 
 impl Compiler<'_> {
-    /// What comes in by an interface of pods or guests, or by a tunnel, is looked at before peers are: these
-    /// can send in the name of peers.
+    /// What comes in by an interface of pods or guests, or by a tunnel, is looked at before peers
+    /// are: these can send in the name of peers.
     pub(super) fn hand_to_sides(&self, chain: &mut ChainDraft) {
         for (pattern, side) in self.policy.sides() {
             let name = match side {
@@ -51,7 +51,8 @@ impl Compiler<'_> {
 
     fn side(&self, side: Side, chain: &mut ChainDraft) {
         match side {
-            // A pod that sends to another node's tunnel would be masqueraded, and arrive there as a peer.
+            // A pod that sends to another node's tunnel would be masqueraded, and arrive there as a
+            // peer.
             Side::Pods | Side::Tunnel => self.guard_tunnels(chain),
             Side::Route => {}
         }
@@ -128,8 +129,9 @@ impl Compiler<'_> {
         }
     }
 
-    /// What has an overlay's address either came the right way and is accepted, or is spoofed. Before peers,
-    /// so that none can send in the name of pods; after trusted interfaces, which are believed everything.
+    /// What has an overlay's address either came the right way and is accepted, or is spoofed.
+    /// Before peers, so that none can send in the name of pods; after trusted interfaces, which are
+    /// believed everything.
     pub(super) fn hand_to_overlays(&mut self, chain: &mut ChainDraft, hook: Hook) {
         for overlay in &self.policy.overlays {
             let sources = self.source_in(&overlay_set(&overlay.name));
@@ -162,8 +164,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// The ways in which an overlay's packets arrive: by its interfaces; by route, from the nodes that the
-    /// kernel has a route to; and unmasqueraded, from the machines of peers.
+    /// The ways in which an overlay's packets arrive: by its interfaces; by route, from the nodes
+    /// that the kernel has a route to; and unmasqueraded, from the machines of peers.
     fn arrivals(&self, overlay: &Overlay) -> Vec<Vec<Match>> {
         let mut found: Vec<Vec<Match>> = overlay
             .interfaces

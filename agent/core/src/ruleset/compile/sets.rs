@@ -10,8 +10,8 @@ use crate::ruleset::{Element, KeyType, Match, Set};
 use super::Compiler;
 use super::allows::{ports_by_protocol, protocols};
 
-/// Where DHCP servers are that answer by unicast: private, shared and link-local space (RFC 1918, RFC 6598,
-/// RFC 3927).
+/// Where DHCP servers are that answer by unicast: private, shared and link-local space (RFC 1918,
+/// RFC 6598, RFC 3927).
 const DHCP_SERVERS: [&str; 5] = [
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -186,7 +186,8 @@ impl Compiler<'_> {
         both.filter(|(_, set)| self.ruleset.sets.contains_key(set))
     }
 
-    /// Matches for "the source is one of these addresses": one list of matches for each of their sets.
+    /// Matches for "the source is one of these addresses": one list of matches for each of their
+    /// sets.
     pub(super) fn source_in(&self, name: &str) -> Vec<Vec<Match>> {
         let of = |(family, set)| vec![Match::Family(family), Match::Source { family, set }];
         self.sets_of(name).map(of).collect()
