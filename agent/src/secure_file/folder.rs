@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::{Mode, fchmod, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::walk::Walk;
@@ -17,6 +17,8 @@ use super::{OTHERS_WRITE, Opened, again, careful, check_is_regular, open_in};
 
 /// Attempts to find a temporary name that is free.
 const NAMES_TRIED: usize = 16;
+/// Mode of a file that everybody may read.
+const PUBLIC_MODE: Mode = Mode::from_bits_truncate(0o644);
 
 /// A directory, open for use with the `*at` calls.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Folder {
     pub doubts_above: Vec<String>,
     /// Sentences that say why users other than root could change what is in it.
     pub doubts: Vec<String>,
+    /// Why users other than root could have led here, by a link or `..`.
+    pub led: Option<String>,
     path: PathBuf,
 }
 
@@ -50,6 +54,7 @@ impl Folder {
             mode: walk.mode,
             doubts_above: walk.doubts,
             doubts: walk.doubts_here,
+            led: walk.led,
             path: walk.path,
         })
     }
@@ -134,8 +139,8 @@ impl Folder {
     }
 }
 
-/// Replaces a file that others may read, in a directory that may be another user's: its owner decides what is in
-/// it, but not where this writes.
+/// Replaces a file that others may read, in a directory that may be another user's, or below one. Such a user decides
+/// what is in the directory, but cannot have the file written outside of what is theirs.
 ///
 /// # Errors
 /// The operating system's; or that it is not a regular file, or others could have chosen the directory.
@@ -146,11 +151,13 @@ pub fn publish(path: &Path, text: &str) -> io::Result<()> {
         Some(_) | None => Path::new("."),
     };
     let folder = Folder::open(folder, None)?;
-    if let Some(doubt) = folder.doubts_above.first() {
+    if let Some(doubt) = folder.led {
         let why = format!("{doubt}, so others could choose where this is written");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    folder.replace(name, Mode::from_bits_truncate(0o644), |mut file| {
+    folder.replace(name, PUBLIC_MODE, |mut file| {
+        // Whatever the umask.
+        fchmod(file, PUBLIC_MODE)?;
         file.write_all(text.as_bytes())
     })
 }

@@ -189,9 +189,23 @@ fn metrics_follow_no_link_and_open_nothing_of_others() {
     assert!(refused(&fifo).contains("FIFO"));
     assert!(refused(Path::new("/dev/null")).contains("device"));
     assert!(refused(&folder).contains("directory"));
-    // Who can replace the directory chooses where this is written.
-    scratch.folder("folder/sub", 0o755);
-    assert!(refused(&folder.join("sub/peerwall.prom")).contains("others could choose"));
+    // Others can replace the directory below one that they can write, but only by one of their own. A link would let
+    // them choose where this is written.
+    let below = scratch.folder("folder/sub", 0o755).join("peerwall.prom");
+    publish(&below, "three").unwrap();
+    assert_eq!(fs::read_to_string(&below).unwrap(), "three");
+    symlink(scratch.folder("private", 0o700), folder.join("link")).unwrap();
+    for name in ["link/peerwall.prom", "sub/../../private/peerwall.prom"] {
+        assert!(
+            refused(&folder.join(name)).contains("others could choose"),
+            "{name}"
+        );
+    }
+    // A link of root's in a directory of root's is as good as a directory.
+    symlink(&folder, scratch.at("mine")).unwrap();
+    publish(&scratch.at("mine/sub/peerwall.prom"), "four").unwrap();
+    assert_eq!(fs::read_to_string(&below).unwrap(), "four");
+    assert_eq!(fs::read_dir(scratch.at("private")).unwrap().count(), 0);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "text");
 }
 

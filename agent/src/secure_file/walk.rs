@@ -32,6 +32,10 @@ pub(super) struct Walk {
     pub(super) doubts: Vec<String>,
     /// Doubts of the directory that was reached last.
     pub(super) doubts_here: Vec<String>,
+    /// Why users other than root could have led the walk out of what is theirs: it followed a link, or `..`, of theirs
+    /// or below a directory that they can change. Without one they can only put their own directory in place of
+    /// another of their own.
+    pub(super) led: Option<String>,
 }
 
 impl Walk {
@@ -47,6 +51,7 @@ impl Walk {
             links: 0,
             doubts: Vec::new(),
             doubts_here: Vec::new(),
+            led: None,
         };
         walk.begin(open_root()?)?;
         walk.push(&path);
@@ -91,7 +96,10 @@ impl Walk {
                 libc::S_IFLNK => self.follow(&found, &name, &stat)?,
                 libc::S_IFDIR => {
                     let path = match name == ".." {
-                        true => self.path.parent().unwrap_or(Path::new("/")).to_owned(),
+                        true => {
+                            self.note_led();
+                            self.path.parent().unwrap_or(Path::new("/")).to_owned()
+                        }
                         false => self.path.join(&name),
                     };
                     self.enter(found, path, &stat);
@@ -134,6 +142,13 @@ impl Walk {
         }
     }
 
+    /// Notes that the walk leaves the directory that it is in, which others may have arranged.
+    fn note_led(&mut self) {
+        if self.led.is_none() {
+            self.led = self.doubts.iter().chain(&self.doubts_here).next().cloned();
+        }
+    }
+
     fn enter(&mut self, found: OwnedFd, path: PathBuf, stat: &FileStat) {
         self.settle();
         self.mode = stat.st_mode & 0o7777;
@@ -168,6 +183,7 @@ impl Walk {
             self.doubts_here
                 .push(format!("link {path} belongs to user {owner}"));
         }
+        self.note_led();
         let target = PathBuf::from(readlinkat(link, "")?);
         // As /dev/stdin has them.
         if self.path.starts_with("/proc") && target.to_string_lossy().contains(":[") {
