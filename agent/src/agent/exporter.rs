@@ -1,4 +1,4 @@
-//! Serves metrics over HTTP on a Unix socket or a loopback port.
+//! Serves metrics over HTTP, on a Unix socket or a loopback port.
 
 use std::fs;
 use std::io;
@@ -10,33 +10,35 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::exposition::{Family, Format};
 use crate::cli::Listen;
 use crate::control::server::Server;
 use crate::secure_file::Folder;
 
-/// Nobody's browser sends more headers to this.
+/// Maximum number of headers in a request; no scraper or browser sends more.
 const HEADERS_MAX: usize = 32;
-/// Requests within this time get the same answer, because observing the rules is expensive.
+/// How long a response is reused: reading the rules has a cost.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Answers requests for metrics.
+/// A server of metrics.
 pub(super) struct Exporter {
     server: Server,
     at: Listen,
-    text: Option<(Instant, String)>,
+    /// The metrics that were collected last, and when.
+    collected: Option<(Instant, Vec<Family>)>,
 }
 
 impl Exporter {
-    /// Listens.
+    /// Starts to listen.
     ///
     /// # Errors
-    /// If that cannot be had.
+    /// If the address cannot be bound, or others could replace the socket.
     pub(super) fn open(at: &Listen) -> io::Result<Self> {
         let named = |err: io::Error| io::Error::new(err.kind(), format!("metrics at {at}: {err}"));
         let server = match at {
             Listen::Unix(path) => {
                 check_folder(path).map_err(named)?;
-                // What a killed one left, unless somebody answers.
+                // A killed agent left its socket; a running one answers.
                 if UnixStream::connect(path).is_err() && is_socket(path) {
                     fs::remove_file(path).map_err(named)?;
                 }
@@ -49,35 +51,31 @@ impl Exporter {
         Ok(Self {
             server: server.map_err(named)?,
             at: at.clone(),
-            text: None,
+            collected: None,
         })
     }
 
-    /// Everything to poll, and for what.
+    /// Returns the file descriptors to poll, with their events.
     pub(super) fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         self.server.fds()
     }
 
-    /// When to look at it again, though nobody says anything.
+    /// Returns when the next client times out.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.server.deadline()
     }
 
-    /// Answers who asked, with the text that `make` makes.
-    pub(super) fn serve(&mut self, make: impl FnOnce() -> String) {
+    /// Answers the clients that have sent a request. `collect` is called at most once.
+    pub(super) fn serve(&mut self, collect: impl FnOnce() -> Vec<Family>) {
         let questions = self.server.questions(is_whole);
-        if !questions.is_empty()
-            && self
-                .text
-                .as_ref()
-                .is_none_or(|(at, _)| at.elapsed() > FRESH)
-        {
-            self.text = Some((Instant::now(), make()));
+        let is_fresh = |(at, _): &(Instant, _)| at.elapsed() <= FRESH;
+        if !questions.is_empty() && !self.collected.as_ref().is_some_and(is_fresh) {
+            self.collected = Some((Instant::now(), collect()));
         }
-        let text = self.text.as_ref().map_or("", |(_, text)| text);
+        let families = self.collected.as_ref().map_or(&[][..], |(_, list)| list);
         for (who, question) in questions {
             self.server
-                .answer(who, answer(&question, text).into_bytes());
+                .answer(who, answer(&question, families).into_bytes());
         }
         self.server.say();
     }
@@ -91,7 +89,7 @@ impl Drop for Exporter {
     }
 }
 
-/// Whether nobody else can put another socket in this place, or remove it.
+/// Refuses a directory in which others could replace or remove the socket.
 fn check_folder(path: &Path) -> io::Result<()> {
     let folder = Folder::open(path.parent().unwrap_or(Path::new("/")), None)?;
     let mut doubts = folder.doubts_above.iter().chain(&folder.doubts);
@@ -109,43 +107,56 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-/// Whether this is a request with all of its headers, or none at all.
+/// Whether the request is complete, or is not HTTP.
 fn is_whole(heard: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     !heard.is_empty() && !matches!(request.parse(heard), Ok(httparse::Status::Partial))
 }
 
-/// The answer to a request (RFC 9112).
-fn answer(request: &[u8], metrics: &str) -> String {
+/// Returns the response to a request (RFC 9112).
+fn answer(request: &[u8], families: &[Family]) -> String {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut read = httparse::Request::new(&mut headers);
     let parsed = read.parse(request);
     let path = read.path.map(|path| path.split('?').next().unwrap_or(path));
-    let text = "Content-Type: text/plain; charset=utf-8";
-    let (status, headers, body) = match (parsed, read.method, path) {
-        (Err(_), _, _) => ("400 Bad Request", text, "this is not HTTP\n"),
-        (Ok(_), Some("GET" | "HEAD"), Some("/metrics")) => (
-            "200 OK",
-            "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8",
-            metrics,
+    let is_known = matches!(read.method, Some("GET" | "HEAD"));
+    let format = Format::accepted(&accept(read.headers));
+    let plain = "text/plain; charset=utf-8";
+    let (status, kind, body) = match (parsed, path) {
+        (Err(_), _) => ("400 Bad Request", plain, "not an HTTP request\n".to_owned()),
+        (Ok(_), _) if !is_known => (
+            "405 Method Not Allowed\r\nAllow: GET, HEAD",
+            plain,
+            "only GET and HEAD are supported\n".to_owned(),
         ),
-        (Ok(_), Some("GET" | "HEAD"), _) => ("404 Not Found", text, "there is /metrics\n"),
-        (Ok(_), _, _) => (
-            "405 Method Not Allowed",
-            "Allow: GET, HEAD\r\nContent-Type: text/plain; charset=utf-8",
-            "only GET and HEAD\n",
+        (Ok(_), Some("/metrics")) => ("200 OK", format.content_type(), format.encode(families)),
+        (Ok(_), _) => (
+            "404 Not Found",
+            plain,
+            "not found; try /metrics\n".to_owned(),
         ),
     };
-    let shown = if read.method == Some("HEAD") {
-        ""
-    } else {
-        body
+    let shown = match read.method {
+        Some("HEAD") => "",
+        Some(_) | None => &body,
     };
     format!(
-        "HTTP/1.1 {status}\r\n{headers}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{shown}",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nVary: Accept\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{shown}",
         body.len()
     )
+}
+
+/// Joins the values of `Accept`, which may be sent in several headers.
+fn accept(headers: &[httparse::Header<'_>]) -> String {
+    let values = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    let values: Vec<_> = values
+        .map(|header| String::from_utf8_lossy(header.value))
+        .collect();
+    values.join(",")
 }
 
 #[cfg(test)]
@@ -181,29 +192,69 @@ mod tests {
 
     #[test]
     fn requests_are_answered_as_http_has_it() {
-        for (request, status, body) in [
-            ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "200", "text"),
-            ("GET /metrics?x=1 HTTP/1.0\r\n\r\n", "200", "text"),
-            ("HEAD /metrics HTTP/1.1\r\n\r\n", "200", ""),
-            ("GET / HTTP/1.1\r\n\r\n", "404", "there is /metrics\n"),
+        use super::super::exposition::Kind;
+        let families = [Family::new("x", Kind::Gauge, "X.").value(1)];
+        let (classic, open) = (
+            Format::Classic.encode(&families),
+            Format::OpenMetrics.encode(&families),
+        );
+        for (request, status, kind, body) in [
+            (
+                "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+                "200",
+                "text/plain; version=0.0.4",
+                &*classic,
+            ),
+            (
+                "GET /metrics?x=1 HTTP/1.0\r\n\r\n",
+                "200",
+                "text/plain; version=0.0.4",
+                &classic,
+            ),
+            (
+                "GET /metrics HTTP/1.1\r\naccept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n\r\n",
+                "200",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                &open,
+            ),
+            (
+                "HEAD /metrics HTTP/1.1\r\n\r\n",
+                "200",
+                "text/plain; version=0.0.4",
+                "",
+            ),
+            (
+                "GET / HTTP/1.1\r\n\r\n",
+                "404",
+                "text/plain",
+                "not found; try /metrics\n",
+            ),
             (
                 "POST /metrics HTTP/1.1\r\n\r\n",
                 "405",
-                "only GET and HEAD\n",
+                "text/plain",
+                "only GET and HEAD are supported\n",
             ),
-            ("\0\0\0\r\n\r\n", "400", "this is not HTTP\n"),
+            (
+                "\0\0\0\r\n\r\n",
+                "400",
+                "text/plain",
+                "not an HTTP request\n",
+            ),
         ] {
             assert!(is_whole(request.as_bytes()), "{request}");
-            let answer = answer(request.as_bytes(), "text");
+            let answer = answer(request.as_bytes(), &families);
             assert!(
                 answer.starts_with(&format!("HTTP/1.1 {status} ")),
                 "{request}: {answer}"
             );
-            assert_eq!(
-                answer.split_once("\r\n\r\n").map(|(_, body)| body),
-                Some(body),
-                "{request}"
+            let (head, sent) = answer.split_once("\r\n\r\n").unwrap();
+            assert_eq!(sent, body, "{request}");
+            assert!(
+                head.contains(&format!("\r\nContent-Type: {kind}")),
+                "{head}"
             );
+            assert_eq!(head.contains("\r\nAllow: GET, HEAD\r\n"), status == "405");
         }
         for half in ["", "GET", "GET /metrics HTTP/1.1\r\nHost: x\r\n"] {
             assert!(!is_whole(half.as_bytes()), "{half}");

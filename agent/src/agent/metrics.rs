@@ -1,8 +1,7 @@
-//! Numbers about the agent, as OpenMetrics text.
+//! The agent's metrics.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peerwall_core::agent::reconcile::Why;
 #[cfg(test)]
@@ -10,22 +9,40 @@ use peerwall_core::nft::observed::ObservedCounter;
 use peerwall_core::nft::observed::{ObservedSet, ObservedTable};
 use peerwall_core::ruleset::counter_reason;
 
+use super::exposition::{Family, Kind};
+
 /// Upper ends of the buckets of commit times, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 
-/// What is counted.
-#[derive(Debug, Clone, Default)]
+/// Counts since the agent started.
+#[derive(Debug, Clone)]
 pub(super) struct Metrics {
     pub applies: u64,
     pub failures: u64,
     pub reload_errors: u64,
+    /// Start time of the agent, in seconds since the Unix epoch.
+    started: u64,
     buckets: [u64; BUCKETS.len()],
     seconds: f64,
     commits: u64,
 }
 
 impl Metrics {
-    /// Counts one time that rules were looked after.
+    /// Metrics of an agent that starts now.
+    pub(super) fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            applies: 0,
+            failures: 0,
+            reload_errors: 0,
+            started: now.unwrap_or_default().as_secs(),
+            buckets: [0; BUCKETS.len()],
+            seconds: 0.0,
+            commits: 0,
+        }
+    }
+
+    /// Counts an attempt to apply or verify the ruleset.
     pub(super) fn observe(&mut self, took: Duration, why: &Why, ok: bool) {
         if !ok {
             self.failures += 1;
@@ -42,173 +59,171 @@ impl Metrics {
     }
 }
 
-/// Values reported besides the counts.
-pub(super) struct Told<'t> {
-    /// Whether the rules are what the policy says.
+/// The state of the agent at the time of a scrape.
+pub(super) struct Snapshot<'s> {
+    /// Whether the loaded rules match the policy.
     pub in_sync: bool,
-    /// Whether the policy in the file is the one in force.
+    /// Whether the policy file is applied, or would be: no error in it is known.
     pub policy_ok: bool,
-    /// Repairs so far, by the name of the process that made them necessary.
-    pub repairs: &'t BTreeMap<String, u64>,
-    /// Chains of other firewalls that drop what they do not accept.
+    /// Whether a trial waits for confirmation.
+    pub trial_pending: bool,
+    /// Time of the last change to the loaded rules, in seconds since the Unix epoch.
+    pub last_apply: Option<i64>,
+    /// Repairs by the name of the process whose change was undone.
+    pub repairs: &'s BTreeMap<String, u64>,
+    /// Chains of other firewalls that drop unmatched packets.
     pub foreign_drops: usize,
-    /// The table, as it was read last.
-    pub table: Option<&'t ObservedTable>,
+    /// The table as it was read last.
+    pub table: Option<&'s ObservedTable>,
 }
 
 impl Metrics {
-    /// As OpenMetrics text (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
-    pub(super) fn text(&self, told: &Told<'_>) -> String {
-        let mut out = String::new();
-        gauge(
-            &mut out,
-            "peerwall_in_sync",
-            "Whether the rules are what the policy says.",
-            u64::from(told.in_sync),
+    /// Returns every metric with its samples.
+    pub(super) fn families(&self, now: &Snapshot<'_>) -> Vec<Family> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let last_apply = Family::new(
+            "peerwall_last_apply_timestamp_seconds",
+            Kind::Gauge,
+            "Time of the last change to the loaded rules by peerwall, in seconds since the Unix epoch.",
         );
-        gauge(
-            &mut out,
-            "peerwall_policy_ok",
-            "Whether the policy in the file is the one in force.",
-            u64::from(told.policy_ok),
-        );
-        gauge(
-            &mut out,
-            "peerwall_foreign_drop_chains",
-            "Chains of other firewalls that drop what they do not accept.",
-            told.foreign_drops as u64,
-        );
-        counter(
-            &mut out,
-            "peerwall_applies",
-            "Policies put in force.",
-            self.applies,
-        );
-        counter(
-            &mut out,
-            "peerwall_failures",
-            "Times that the rules could not be made what they should be.",
-            self.failures,
-        );
-        counter(
-            &mut out,
-            "peerwall_reload_errors",
-            "Policies that were read and not applied.",
-            self.reload_errors,
-        );
-        head(
-            &mut out,
+        let mut repairs = Family::new(
             "peerwall_repairs",
-            "counter",
-            "Repairs, by who made them necessary.",
+            Kind::Counter,
+            "Repairs, by the process whose change was undone.",
         );
-        for (process, count) in told.repairs {
-            let _ = writeln!(
-                out,
-                "peerwall_repairs_total{{process=\"{}\"}} {count}",
-                escaped(process)
-            );
+        for (process, count) in now.repairs {
+            repairs = repairs.sample(vec![("process", process.clone())], count);
         }
-        self.histogram(&mut out);
-        if let Some(table) = told.table {
-            counters(&mut out, table);
-            sets(&mut out, table);
+        let mut families = vec![
+            Family::new(
+                "peerwall_build",
+                Kind::Info,
+                "Version of the running agent.",
+            )
+            .sample(vec![("version", version)], 1),
+            gauge(
+                "peerwall_start_time_seconds",
+                "Start time of the agent, in seconds since the Unix epoch.",
+                self.started,
+            ),
+            match now.last_apply {
+                Some(time) => last_apply.value(time),
+                None => last_apply,
+            },
+            gauge(
+                "peerwall_in_sync",
+                "Whether the loaded rules match the policy (1) or not (0).",
+                u64::from(now.in_sync),
+            ),
+            gauge(
+                "peerwall_policy_ok",
+                "Whether the policy file was accepted (1) or rejected (0).",
+                u64::from(now.policy_ok),
+            ),
+            gauge(
+                "peerwall_trial_pending",
+                "Whether a policy on trial waits for confirmation (1) or not (0).",
+                u64::from(now.trial_pending),
+            ),
+            gauge(
+                "peerwall_foreign_drop_chains",
+                "Chains of other firewalls that drop unmatched packets.",
+                now.foreign_drops as u64,
+            ),
+            counter("peerwall_applies", "Applied policies.", self.applies),
+            counter(
+                "peerwall_failures",
+                "Failed attempts to apply or verify the ruleset.",
+                self.failures,
+            ),
+            counter(
+                "peerwall_reload_errors",
+                "Policies that were read and rejected.",
+                self.reload_errors,
+            ),
+            repairs,
+            self.histogram(),
+        ];
+        if let Some(table) = now.table {
+            families.extend(counters(table));
+            families.push(sets(table));
         }
-        out.push_str("# EOF\n");
-        out
+        families
     }
 
-    fn histogram(&self, out: &mut String) {
-        head(
-            out,
+    fn histogram(&self) -> Family {
+        let mut family = Family::new(
             "peerwall_commit_seconds",
-            "histogram",
-            "How long it took to look after the rules.",
+            Kind::Histogram,
+            "Time to apply or verify the ruleset, in seconds.",
         );
         for (count, end) in self.buckets.iter().zip(BUCKETS) {
-            let _ = writeln!(
-                out,
-                "peerwall_commit_seconds_bucket{{le=\"{end}\"}} {count}"
-            );
+            // OpenMetrics wants `1.0`, not `1`.
+            family = family.part("_bucket", vec![("le", format!("{end:?}"))], count);
         }
-        let _ = writeln!(
-            out,
-            "peerwall_commit_seconds_bucket{{le=\"+Inf\"}} {}",
-            self.commits
-        );
-        let _ = writeln!(out, "peerwall_commit_seconds_sum {}", self.seconds);
-        let _ = writeln!(out, "peerwall_commit_seconds_count {}", self.commits);
+        family
+            .part("_bucket", vec![("le", "+Inf".to_owned())], self.commits)
+            .part("_sum", Vec::new(), self.seconds)
+            .part("_count", Vec::new(), self.commits)
     }
 }
 
-/// Packets and bytes, by hook and reason.
-fn counters(out: &mut String, table: &ObservedTable) {
-    for (metric, help) in [
-        ("packets", "Packets by hook and reason."),
-        ("bytes", "Bytes by hook and reason."),
-    ] {
-        head(out, &format!("peerwall_{metric}"), "counter", help);
-        for (name, counter) in &table.counters {
-            let Some((chain, reason)) = counter_reason(name) else {
-                continue;
-            };
-            let value = if metric == "packets" {
-                counter.packets
-            } else {
-                counter.bytes
-            };
-            let _ = writeln!(
-                out,
-                "peerwall_{metric}_total{{chain=\"{}\",reason=\"{}\"}} {value}",
-                chain.unwrap_or("denied"),
-                escaped(&reason.to_string())
-            );
-        }
+/// Returns packets and bytes, by chain and reason.
+fn counters(table: &ObservedTable) -> [Family; 2] {
+    let mut packets = Family::new(
+        "peerwall_packets",
+        Kind::Counter,
+        "Packets, by chain and reason.",
+    );
+    let mut bytes = Family::new(
+        "peerwall_bytes",
+        Kind::Counter,
+        "Bytes, by chain and reason.",
+    );
+    for (name, counter) in &table.counters {
+        let Some((chain, reason)) = counter_reason(name) else {
+            continue;
+        };
+        let labels = vec![
+            ("chain", chain.unwrap_or("denied").to_owned()),
+            ("reason", reason.to_string()),
+        ];
+        packets = packets.sample(labels.clone(), counter.packets);
+        bytes = bytes.sample(labels, counter.bytes);
     }
+    [packets, bytes]
 }
 
-fn sets(out: &mut String, table: &ObservedTable) {
-    head(out, "peerwall_set_elements", "gauge", "Elements of sets.");
+fn sets(table: &ObservedTable) -> Family {
+    let mut family = Family::new(
+        "peerwall_set_elements",
+        Kind::Gauge,
+        "Elements of each set.",
+    );
     for (name, set) in &table.sets {
         if let ObservedSet::Known { set, .. } = set {
-            let _ = writeln!(
-                out,
-                "peerwall_set_elements{{set=\"{}\"}} {}",
-                escaped(name),
-                set.elements.len()
-            );
+            family = family.sample(vec![("set", name.clone())], set.elements.len());
         }
     }
+    family
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# TYPE {name} {kind}\n# HELP {name} {help}");
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::new(name, Kind::Gauge, help).value(value)
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
-    head(out, name, "gauge", help);
-    let _ = writeln!(out, "{name} {value}");
-}
-
-fn counter(out: &mut String, name: &str, help: &str, value: u64) {
-    head(out, name, "counter", help);
-    let _ = writeln!(out, "{name}_total {value}");
-}
-
-/// A value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::new(name, Kind::Counter, help).value(value)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::exposition::Format;
     use super::*;
 
     #[test]
-    fn the_text_is_whole_and_its_labels_are_escaped() {
-        let mut metrics = Metrics::default();
+    fn every_metric_has_its_samples() {
+        let mut metrics = Metrics::new();
         metrics.observe(Duration::from_millis(5), &Why::Start, true);
         metrics.observe(Duration::from_millis(5), &Why::Retry, false);
         let repairs = BTreeMap::from([("a\"b".to_owned(), 3)]);
@@ -222,29 +237,50 @@ mod tests {
             )]),
             ..ObservedTable::default()
         };
-        let told = Told {
+        let now = Snapshot {
             in_sync: true,
             policy_ok: false,
+            trial_pending: true,
+            last_apply: Some(1_790_000_000),
             foreign_drops: 2,
             repairs: &repairs,
             table: Some(&table),
         };
-        let text = metrics.text(&told);
+        let text = Format::OpenMetrics.encode(&metrics.families(&now));
+        let version = concat!(
+            "peerwall_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        );
+        let started = format!("peerwall_start_time_seconds {}", metrics.started);
         for line in [
+            version,
+            &started,
+            "peerwall_last_apply_timestamp_seconds 1790000000",
             "peerwall_in_sync 1",
             "peerwall_policy_ok 0",
+            "peerwall_trial_pending 1",
             "peerwall_foreign_drop_chains 2",
             "peerwall_applies_total 1",
             "peerwall_failures_total 1",
             "peerwall_repairs_total{process=\"a\\\"b\"} 3",
             "peerwall_commit_seconds_bucket{le=\"0.003\"} 0",
             "peerwall_commit_seconds_bucket{le=\"0.01\"} 1",
+            "peerwall_commit_seconds_bucket{le=\"1.0\"} 1",
             "peerwall_commit_seconds_count 1",
             "peerwall_packets_total{chain=\"input\",reason=\"peers\"} 7",
             "peerwall_bytes_total{chain=\"input\",reason=\"peers\"} 420",
         ] {
             assert!(text.lines().any(|each| each == line), "{line}\n{text}");
         }
-        assert!(text.ends_with("# EOF\n"));
+        let unknown = Snapshot {
+            last_apply: None,
+            ..now
+        };
+        let text = Format::OpenMetrics.encode(&metrics.families(&unknown));
+        assert!(
+            !text.contains("\npeerwall_last_apply_timestamp_seconds"),
+            "{text}"
+        );
     }
 }

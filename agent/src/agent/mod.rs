@@ -6,6 +6,7 @@
 mod beliefs;
 mod error;
 pub mod exporter;
+mod exposition;
 mod metrics;
 mod open;
 mod policy;
@@ -37,12 +38,13 @@ use crate::enforce::{Enforcer, Watched};
 use crate::kernel::events::Change;
 use crate::kernel::links::Links;
 use crate::secure_file;
-use crate::store::{self, State};
+use crate::store::{self, State, since};
 use crate::system::passing;
 use crate::system::watchdog;
 use beliefs::{Belief, Outcome};
 pub use error::AgentError;
 use exporter::Exporter;
+use exposition::{Family, Format};
 use watch::Watch;
 
 /// Interval of checking the rules if there are no events.
@@ -122,7 +124,6 @@ struct Open {
 }
 
 /// Metrics.
-#[derive(Default)]
 struct Reported {
     metrics: metrics::Metrics,
     metrics_due: Option<Instant>,
@@ -183,7 +184,9 @@ impl Agent {
             open: Open::default(),
             reported: Reported {
                 metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
-                ..Reported::default()
+                metrics: metrics::Metrics::new(),
+                blamed: BTreeMap::new(),
+                foreign: foreign::Count::default(),
             },
             wish: None,
             outcome: Outcome::default(),
@@ -232,7 +235,7 @@ impl Agent {
         }
         self.sources.control.say();
         if let Some(mut exporter) = self.sources.exporter.take() {
-            exporter.serve(|| self.metrics_text());
+            exporter.serve(|| self.metrics());
             self.sources.exporter = Some(exporter);
         }
         let clock = store::clock();
@@ -327,17 +330,19 @@ impl Agent {
             return;
         }
         self.reported.metrics_due = Some(Instant::now() + METRICS_EVERY);
-        let text = self.metrics_text();
+        let text = Format::Classic.encode(&self.metrics());
         if let Err(err) = secure_file::publish(&path, &text) {
             log::warn!("metrics are not written to {}: {err}", path.display());
         }
     }
 
-    fn metrics_text(&mut self) -> String {
+    fn metrics(&mut self) -> Vec<Family> {
         let seen = self.backend.observe();
-        self.reported.metrics.text(&metrics::Told {
+        self.reported.metrics.families(&metrics::Snapshot {
             in_sync: self.reconcile.in_sync_since.is_some(),
             policy_ok: self.reconcile.policy_error.is_none(),
+            trial_pending: self.belief.pending.is_some(),
+            last_apply: since::last().and_then(|note| note.unix_seconds()),
             foreign_drops: self.reported.foreign.get(),
             repairs: &self.reported.blamed,
             table: seen.as_ref().and_then(|seen| seen.table.as_ref()),

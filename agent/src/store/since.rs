@@ -35,6 +35,14 @@ pub struct Note {
     pub ruleset: Option<String>,
 }
 
+impl Note {
+    /// The time in seconds since the Unix epoch; `None` if it cannot be read.
+    pub fn unix_seconds(&self) -> Option<i64> {
+        let time: jiff::Timestamp = self.time.parse().ok()?;
+        Some(time.as_second())
+    }
+}
+
 /// SHA-256 of a ruleset, in hexadecimal.
 pub fn digest(ruleset: &Ruleset) -> String {
     /// Hashes what is written to it.
