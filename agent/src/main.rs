@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use peerwall::cli::ColorWhen;
+use peerwall::cli::{ColorWhen, Command};
 use peerwall::color::{self, Stream};
 use peerwall::output;
+use peerwall::system::logging::{self, Target};
 
 fn main() -> ExitCode {
     // Help and errors are printed in place of arguments that were parsed.
@@ -15,16 +16,12 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(err) => return say(&err),
     };
-    let mut logger = env_logger::Builder::new();
-    match std::env::var_os("RUST_LOG") {
-        Some(_) => logger.parse_default_env(),
-        None => logger.filter_module("peerwall", args.log_level()),
+    let target = match args.command {
+        // Nobody reads its standard error.
+        Some(Command::Guard) => Target::System,
+        Some(_) | None => Target::Stderr,
     };
-    let style = match color::is_on(Stream::Stderr) {
-        true => env_logger::WriteStyle::Always,
-        false => env_logger::WriteStyle::Never,
-    };
-    logger.format_timestamp(None).write_style(style).init();
+    logging::init(args.log_level(), target);
     peerwall::command::run(&args)
 }
 

@@ -6,7 +6,10 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use log::Level;
 use serde::Serialize;
+
+use crate::system::logging;
 
 /// Where a command prints.
 pub struct Output {
@@ -61,9 +64,16 @@ pub fn print_whole(text: &str) {
     }
 }
 
-/// Prints what is wrong.
+/// Prints what is wrong. Under systemd, errors and warnings become entries of the journal, with their priority.
 pub fn complain(text: &str) {
-    if !is_captured(text) {
+    let level = match text.split_once(": ") {
+        Some(("error", _)) => Some(Level::Error),
+        Some(("warning", _)) => Some(Level::Warn),
+        Some(_) | None => None,
+    };
+    let is_printed =
+        is_captured(text) || level.is_some_and(|level| logging::report(level, text.trim_end()));
+    if !is_printed {
         note(put(&mut io::stderr().lock(), text));
     }
 }

@@ -76,9 +76,13 @@ fn a_process_with_any_name_is_named_and_counted_and_gives_no_terminal_orders() {
 
         let log = || fs::read_to_string(&log).unwrap();
         change(&["delete", "table", "ip", "others"]);
-        wait_for("the loss", || log().contains("foreign tables were deleted"));
+        wait_for("the loss", || {
+            log().contains("deleted the table ip others, which is not ours")
+        });
         change(&["delete", "table", "inet", "peerwall"]);
-        wait_for("the repair", || log().contains("repaired what"));
+        wait_for("the repair", || {
+            log().contains("repaired the rules after a change by")
+        });
         let status = host.peerwall(&["status", policy.to_str().unwrap()]);
         let status = String::from_utf8(status.stdout).unwrap();
         for said in [&log(), &status] {

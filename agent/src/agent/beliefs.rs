@@ -64,6 +64,8 @@ pub(super) struct Outcome {
     pub(super) end_refused: bool,
     /// Whether a client waits for the answer.
     pub(super) is_asked: bool,
+    /// Whether what is being loaded is logged as an event of the history.
+    pub(super) is_logged: bool,
     /// What happened to open connections, in words and for machines.
     pub(super) connections: (String, Value),
 }

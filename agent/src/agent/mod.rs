@@ -10,8 +10,10 @@ mod exposition;
 mod metrics;
 mod open;
 mod policy;
+mod report;
 mod requests;
 mod rules;
+mod start;
 mod trial;
 mod watch;
 
@@ -37,14 +39,12 @@ use crate::enforce::foreign;
 use crate::enforce::{Enforcer, Watched};
 use crate::kernel::events::Change;
 use crate::kernel::links::Links;
-use crate::secure_file;
-use crate::store::{self, State, since};
+use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
 use beliefs::{Belief, Outcome};
 pub use error::AgentError;
 use exporter::Exporter;
-use exposition::{Family, Format};
 use watch::Watch;
 
 /// Interval of checking the rules if there are no events.
@@ -70,7 +70,7 @@ pub fn run(args: &RunArgs) -> Result<(), AgentError> {
     while agent.turn()? {}
     notify(&[NotifyState::Stopping]);
     agent.end_trial_at_stop();
-    log::info!("ends; the rules stay");
+    log::info!(event = "agent_stopped"; "the agent stopped; the rules stay loaded");
     Ok(())
 }
 
@@ -129,6 +129,8 @@ struct Reported {
     metrics_due: Option<Instant>,
     /// Repairs by the name of the process that made them necessary.
     blamed: BTreeMap<String, u64>,
+    /// What was logged last about subjects that are tried again and again.
+    said: BTreeMap<&'static str, String>,
     /// Chains of other firewalls that drop too.
     foreign: foreign::Count,
 }
@@ -186,6 +188,7 @@ impl Agent {
                 metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
                 metrics: metrics::Metrics::new(),
                 blamed: BTreeMap::new(),
+                said: BTreeMap::new(),
                 foreign: foreign::Count::default(),
             },
             wish: None,
@@ -195,6 +198,11 @@ impl Agent {
 
     /// Takes up what an earlier agent left, and reads the policy.
     fn begin(&mut self) {
+        let (version, policy) = (env!("CARGO_PKG_VERSION"), self.options.policy.display());
+        log::info!(
+            event = "agent_started", version, policy:%;
+            "peerwall {version} started with {policy}"
+        );
         self.take_up();
         self.feed(Input::Start);
         if self.belief.is_trial {
@@ -318,54 +326,12 @@ impl Agent {
         found
     }
 
-    fn write_metrics(&mut self) {
-        let Some(path) = self.options.metrics_file.clone() else {
-            return;
-        };
-        if self
-            .reported
-            .metrics_due
-            .is_none_or(|due| due > Instant::now())
-        {
-            return;
-        }
-        self.reported.metrics_due = Some(Instant::now() + METRICS_EVERY);
-        let text = Format::Classic.encode(&self.metrics());
-        if let Err(err) = secure_file::publish(&path, &text) {
-            log::warn!("metrics are not written to {}: {err}", path.display());
-        }
-    }
-
-    fn metrics(&mut self) -> Vec<Family> {
-        let seen = self.backend.observe();
-        self.reported.metrics.families(&metrics::Snapshot {
-            in_sync: self.reconcile.in_sync_since.is_some(),
-            policy_ok: self.reconcile.policy_error.is_none(),
-            trial_pending: self.belief.pending.is_some(),
-            last_apply: since::last().and_then(|note| note.unix_seconds()),
-            foreign_drops: self.reported.foreign.get(),
-            repairs: &self.reported.blamed,
-            table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
-        })
-    }
-
     fn hear(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
                 Change::Ours(by) => self.feed(Input::Touched(by)),
                 Change::Lost => self.feed(Input::Lost),
-                Change::Gone(tables, by) => {
-                    let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-                    let tables = tables.join(", ");
-                    log::warn!(
-                        "foreign tables were deleted{by}: {tables}; their owners must recreate them"
-                    );
-                    self.belief
-                        .gone
-                        .push(format!("{}: {tables}{by}", store::time()));
-                    let extra = self.belief.gone.len().saturating_sub(GONE_MAX);
-                    self.belief.gone.drain(..extra);
-                }
+                Change::Gone(tables, by) => self.report_deleted(&tables, by.as_ref()),
             }
         }
     }
@@ -389,6 +355,6 @@ impl Agent {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(err) = sd_notify::notify(states) {
-        log::debug!("systemd was not told: {err}");
+        log::debug!("cannot notify systemd: {err}");
     }
 }

@@ -43,11 +43,13 @@ impl Agent {
         match open.and_then(|open| open.end(&change)) {
             Ok(outcome) => {
                 let text = revocation::applied_text(&outcome, is_first);
-                text.lines().for_each(|line| log::info!("{line}"));
+                if !text.is_empty() {
+                    log::info!(event = "connections_ended", count = outcome.ended; "{text}");
+                }
                 self.outcome.connections = (text, revocation::applied_json(&outcome));
             }
             Err(err) => {
-                log::warn!("open connections that the policy refuses could not be ended: {err}")
+                log::warn!("cannot end open connections that the policy refuses: {err}")
             }
         }
     }
@@ -64,7 +66,7 @@ impl Agent {
         let open = open_once(&mut self.open.connections);
         let older = open.and_then(|open| open.older(&wanted.kept.ruleset));
         self.open.older = Some(older.unwrap_or_else(|err| {
-            log::warn!("open connections cannot be read: {err}");
+            log::warn!("cannot read open connections: {err}");
             Older::default()
         }));
     }
@@ -89,11 +91,12 @@ impl Agent {
         match open.and_then(|open| open.end(&change)) {
             Ok(outcome) if outcome.ended == 0 => {}
             Ok(outcome) => log::warn!(
-                "ended {} connections that had come in while the rules were not loaded",
+                event = "connections_ended", count = outcome.ended;
+                "ended {} connections that were accepted while the rules were not loaded",
                 outcome.ended
             ),
             Err(err) => log::warn!(
-                "connections that came in while the rules were not loaded could not be ended: {err}"
+                "cannot end connections that were accepted while the rules were not loaded: {err}"
             ),
         }
     }
@@ -103,7 +106,7 @@ impl Agent {
 pub(super) fn introduce(connections: &mut Option<Connections>) {
     match open_once(connections) {
         Ok(open) => first::introduce_or_say(open),
-        Err(err) => log::warn!("this host's connections cannot be added to conntrack: {err}"),
+        Err(err) => log::warn!("cannot add this host's connections to conntrack: {err}"),
     }
 }
 

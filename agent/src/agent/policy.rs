@@ -22,6 +22,7 @@ use crate::policy_file::files::{FileSystem, beside};
 use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
 use crate::store::{self, Kept};
 use crate::system::passing;
+use crate::trial::words;
 
 impl Agent {
     /// Reads the policy.
@@ -40,7 +41,11 @@ impl Agent {
             Err(why) => {
                 let why = why.to_string();
                 if self.reconcile.policy_error.as_ref() != Some(&why) {
-                    log::error!("the policy is not applied; the rules stay as they are:\n{why}");
+                    let policy = policy.display();
+                    log::error!(
+                        event = "policy_rejected", policy:%, error = why;
+                        "rejected {policy}; the loaded rules stay:\n{why}"
+                    );
                 }
                 self.reported.metrics.reload_errors += 1;
                 // No event reports the end of a transient error.
@@ -101,7 +106,7 @@ impl Agent {
         self.outcome.warnings = warnings;
         self.belief.read_digest = read_digest;
         changed.unwrap_or_else(|why| {
-            log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
+            words::lists_kept(&entry, &why);
             false
         })
     }
@@ -178,7 +183,7 @@ impl Agent {
                 if wanted.unsaved == Unsaved::Nothing {
                     wanted.unsaved = Unsaved::Ruleset;
                 }
-                log::info!("lists, addresses, routes or neighbours changed");
+                log::debug!("lists, addresses, routes or neighbors changed");
             }
         }
         if let Some(wanted) = &mut self.belief.wanted {
@@ -219,13 +224,15 @@ impl Agent {
                 warning.message,
                 help.map_or_else(String::new, |help| format!("; {help}"))
             );
-            log::warn!("{warning}");
+            log::warn!(event = "policy_warning", policy:% = path.display(); "{warning}");
             self.outcome.warnings.push(warning);
         }
         self.choose_backend(ready.policy.options.backend)?;
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
-            log::warn!("what was discovered is not known after a restart: {err}");
+            log::warn!(
+                "cannot save the discovered overlays, so they are unknown after a restart: {err}"
+            );
         }
         self.belief.counts = counts(&ready.policy);
         self.state.store_text(&ready.digest, &ready.text);
@@ -253,7 +260,9 @@ impl Agent {
                 // They may have changed between being asked for and being listened to.
                 self.belief.look_again = self.options.follow;
             }
-            Err(err) => log::warn!("changes of interfaces and routes are not seen: {err}"),
+            Err(err) => {
+                log::warn!("cannot watch interfaces and routes, so their changes are missed: {err}")
+            }
         }
     }
 }

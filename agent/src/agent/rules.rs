@@ -6,10 +6,9 @@ use peerwall_core::agent::reconcile::{Failure, Input, Why};
 use peerwall_core::backend::BackendError;
 use peerwall_core::policy::BackendChoice;
 use peerwall_core::ruleset::change::changes;
-use sd_notify::NotifyState;
 
 use super::open::introduce;
-use super::{Agent, LOOK_EVERY, SWEEP_AFTER, notify};
+use super::{Agent, LOOK_EVERY, SWEEP_AFTER};
 use crate::enforce::nft::lacks;
 use crate::enforce::{Enforcer, Watched, switch};
 use crate::store::since;
@@ -73,7 +72,10 @@ impl Agent {
             && self.options.asked.unwrap_or(BackendChoice::Auto) == BackendChoice::Auto
             && lacks(err)
         {
-            log::warn!("{err}; using iptables instead");
+            log::warn!(
+                event = "backend_changed", backend = "iptables", error:% = err;
+                "{err}; using iptables instead"
+            );
             let ruleset = wanted.kept.ruleset.clone();
             result = self
                 .set_backend(BackendChoice::Iptables)
@@ -90,7 +92,6 @@ impl Agent {
         }
         match result {
             Ok(done) => {
-                self.tell(why, done.change.as_deref());
                 self.outcome.converged = Some(Ok(done.change.clone()));
                 if self.outcome.is_asked && done.change.is_some() {
                     let wanted = self.belief.wanted.as_ref();
@@ -112,6 +113,7 @@ impl Agent {
                     Why::Repair(_) | Why::Resync => {}
                 }
                 self.settle(done.change.is_some());
+                self.log_change(why, done.change.as_deref());
                 self.hear(done.heard);
                 let input = Input::Converged(Ok(true));
                 if done.missed {
@@ -122,10 +124,11 @@ impl Agent {
                 input
             }
             Err(err) => {
-                if self.reconcile.last_error.as_deref() != Some(&err.to_string()) {
-                    log::error!("the rules are not what they should be: {err}");
-                }
+                self.outcome.is_logged = false;
                 let why = err.to_string();
+                if self.reconcile.last_error.as_ref() != Some(&why) {
+                    log::error!(event = "out_of_sync", error = why; "cannot load the rules: {why}");
+                }
                 self.outcome.converged = Some(Err(err));
                 Input::Converged(Err(Failure {
                     why,
@@ -146,23 +149,5 @@ impl Agent {
             let kept = &wanted.kept;
             since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
         }
-    }
-
-    pub(super) fn tell(&self, why: &Why, change: Option<&str>) {
-        match (why, change) {
-            (Why::Repair(culprits), Some(change)) => {
-                let who: Vec<String> = culprits.iter().map(ToString::to_string).collect();
-                let who = if who.is_empty() {
-                    "somebody".to_owned()
-                } else {
-                    who.join(", ")
-                };
-                log::warn!("repaired what {who} changed: {change}");
-            }
-            (_, Some(change)) => log::info!("in force: {change}"),
-            (Why::Start | Why::Policy, None) => log::info!("in force already"),
-            (Why::Repair(_) | Why::Resync | Why::Retry, None) => log::debug!("nothing to do"),
-        }
-        notify(&[NotifyState::Status(&self.headline())]);
     }
 }

@@ -19,7 +19,6 @@ use crate::policy_file::{Ready, prepare};
 use crate::store::audit::Who;
 use crate::store::{self, Before, Kept, Pending, State};
 use crate::system::notice;
-use crate::trial::closed;
 use crate::trial::words::{ran_out, rolled_back, stopped, tried};
 use crate::trial::{Keeper, Loader, locked};
 
@@ -31,10 +30,11 @@ impl Loader for Agent {
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
         let old = self.belief.wanted.take();
         if let Err(err) = self.change_backend(kept.entry.by_iptables) {
-            log::warn!("the backend stays: {err}");
+            log::warn!("cannot change the backend: {err}");
         }
         self.want(kept.clone());
         self.outcome.converged = None;
+        self.outcome.is_logged = true;
         self.feed(Input::Wanted);
         let Some(Err(why)) = &self.outcome.converged else {
             return Ok(());
@@ -74,7 +74,7 @@ fn keeper<'k>(state: &'k State, agent: &'k mut Agent, who: Who) -> Keeper<'k, &'
 
 impl Agent {
     /// Wants a ruleset that the machine decides about: it is in the history already, or not yet.
-    fn want(&mut self, kept: Kept) {
+    pub(super) fn want(&mut self, kept: Kept) {
         self.belief.wanted = Some(Wanted {
             cut: kept.entry.cut,
             kept,
@@ -84,50 +84,8 @@ impl Agent {
         });
     }
 
-    /// Takes up the trial that an earlier agent, or a command, left.
-    pub(super) fn take_up(&mut self) {
-        match self.state.waiting() {
-            Some(trial) if trial.is_loaded && !trial.is_over(&store::clock()) => {
-                log::warn!("{} still waits to be confirmed", trial.new.entry.policy);
-                self.want(trial.new.clone());
-                self.belief.is_trial = true;
-                self.belief.read_digest = self.digest_before(&trial);
-                self.belief.pending = Some(trial);
-            }
-            Some(_) => self.end_trial(),
-            None => {}
-        }
-    }
-
-    /// What is loaded where the policy is wrong: what was confirmed last, else what is loaded already, else the
-    /// closed ruleset.
-    pub(super) fn fall_back_to_confirmed(&mut self) {
-        let history = self.state.history().unwrap_or_default();
-        for entry in history.kept.iter().rev() {
-            match self.state.load(entry.clone()) {
-                Ok(kept) => {
-                    log::warn!("loading number {}, which was confirmed last", entry.number);
-                    return self.want(kept);
-                }
-                Err(err) => log::error!("number {}: {err}", entry.number),
-            }
-        }
-        let seen = self.backend.observe();
-        if let Some(ruleset) = seen.and_then(|seen| seen.table?.ruleset()) {
-            log::warn!("keeping the rules that are loaded");
-            let entry = store::entry(Path::new("what is loaded"), "", false, false);
-            return self.want(Kept { entry, ruleset });
-        }
-        if let Some(closed) = closed::closed() {
-            log::error!(
-                "nothing was ever confirmed: this host is closed, except for the safe core and ssh"
-            );
-            self.want(closed);
-        }
-    }
-
     /// Digest of the policy as it was read before a trial, if that was in force then.
-    fn digest_before(&self, trial: &Pending) -> Option<String> {
+    pub(super) fn digest_before(&self, trial: &Pending) -> Option<String> {
         let entry = trial.before.entry.as_ref()?;
         (Path::new(&entry.policy) == self.options.policy).then(|| entry.digest.clone())
     }
@@ -139,15 +97,22 @@ impl Agent {
                 self.belief.pending = None;
                 if let Some(trial) = trial {
                     self.belief.read_digest = self.digest_before(&trial);
-                    let text = ran_out(&trial);
+                    let text = ran_out(&trial.new.entry.policy, trial.seconds);
                     notice::to_terminal(&trial.from, &text);
-                    log::warn!("{text}");
                 }
                 self.belief.look_again = self.options.follow;
                 self.feed(Input::Tick);
             }
             // It still waits; the next turn tries again.
-            Err(why) => log::error!("going back failed, and is tried again: {why}"),
+            Err(why) => {
+                let why = why.to_string();
+                if self.is_news("rollback", &why) {
+                    log::error!(
+                        event = "rollback_failed", error = why;
+                        "cannot roll back the trial, retrying: {why}"
+                    );
+                }
+            }
         }
     }
 
@@ -167,14 +132,13 @@ impl Agent {
                 Ok(trial) => {
                     self.belief.pending = None;
                     if let Some(trial) = trial {
-                        let text = stopped(&trial);
-                        notice::to_terminal(&trial.from, &text);
-                        log::warn!("{text}");
+                        notice::to_terminal(&trial.from, &stopped(&policy));
                     }
                 }
                 Err(why) if tries_left == 0 => {
                     log::error!(
-                        "rolling back {policy} failed: {why}; the guard tries again when its time is over"
+                        event = "rollback_failed", policy, error:% = why;
+                        "cannot roll back {policy}: {why}; the guard retries when its time is over"
                     );
                 }
                 Err(_) => std::thread::sleep(RETRY_TRIAL),
@@ -368,21 +332,26 @@ impl Agent {
         let mut keeper = keeper(&state, self, Who::process("agent"));
         let noted = locked(&state, || {
             let noted = match unsaved {
-                Unsaved::Ruleset => keep::update(&mut keeper, &kept),
-                Unsaved::Policy | Unsaved::Nothing => keep::keep(&mut keeper, &kept),
+                Unsaved::Ruleset => keep::update(&mut keeper, &kept).map(|()| None),
+                Unsaved::Policy | Unsaved::Nothing => keep::keep(&mut keeper, &kept).map(Some),
             };
             noted.map_err(Refusal::State)
         });
-        let error = noted.err().map(|err| err.to_string());
         let Some(wanted) = &mut self.belief.wanted else {
             return;
         };
+        if let Ok(Some(added)) = &noted {
+            wanted.kept.entry.number = added.entry.number;
+            self.outcome.is_logged |= added.is_new;
+        }
+        let error = noted.err().map(|err| err.to_string());
         if let Some(err) = &error {
             // The next time that rules are loaded, it is tried again.
             wanted.unsaved = unsaved;
             if wanted.unsaved_error.is_none() {
                 log::warn!(
-                    "the ruleset is in force, but will not be there at the next boot: {err}"
+                    event = "not_saved", policy = wanted.kept.entry.policy, error = err;
+                    "the ruleset is loaded, but could not be saved for the next boot: {err}"
                 );
             }
         }

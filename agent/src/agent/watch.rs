@@ -42,7 +42,10 @@ impl Watch {
             if !self.folders.contains_key(&folder) {
                 match self.inotify.add_watch(&folder, flags()) {
                     Ok(watch) => drop(self.folders.insert(folder.clone(), watch)),
-                    Err(err) => log::warn!("changes in {} are not seen: {err}", folder.display()),
+                    Err(err) => log::warn!(
+                        "cannot watch {}, so changes in it are missed: {err}",
+                        folder.display()
+                    ),
                 }
             }
             self.wanted.insert(folder);
@@ -81,7 +84,7 @@ impl Watch {
                 // The events are still there.
                 Err(err) if passing::survive(err as i32) => return happened,
                 Err(err) => {
-                    log::warn!("changes of files are not seen: {err}");
+                    log::warn!("cannot read inotify events, so changes of files are missed: {err}");
                     return true;
                 }
             }

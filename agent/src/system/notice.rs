@@ -27,14 +27,37 @@ pub fn to_terminal(caller: &Caller, text: &str) {
     }
 }
 
-/// Writes a line to the system's log. For processes whose standard error nobody reads.
-pub fn to_syslog(text: &str) {
+/// A logger that writes to the system's log by syslog(3), for hosts without journald.
+#[derive(Debug)]
+pub struct Syslog;
+
+impl log::Log for Syslog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level() && metadata.target().starts_with("peerwall")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            to_syslog(record.level(), &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn to_syslog(level: log::Level, text: &str) {
     let Ok(text) = CString::new(text) else { return };
+    let priority = match level {
+        log::Level::Error => libc::LOG_ERR,
+        log::Level::Warn => libc::LOG_WARNING,
+        log::Level::Info => libc::LOG_INFO,
+        log::Level::Debug | log::Level::Trace => libc::LOG_DEBUG,
+    };
     // SAFETY: all three are constant, or live until the call returns; openlog(3) keeps the pointer to the name, which
     // is static. syslog(3) never waits for the log to be read longer than the socket's buffer is full.
     unsafe {
         libc::openlog(c"peerwall".as_ptr(), libc::LOG_PID, libc::LOG_DAEMON);
-        libc::syslog(libc::LOG_WARNING, c"%s".as_ptr(), text.as_ptr());
+        libc::syslog(priority, c"%s".as_ptr(), text.as_ptr());
     }
 }
 

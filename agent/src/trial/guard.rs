@@ -29,7 +29,7 @@ const AGENT_GRACE: Duration = Duration::from_secs(2);
 pub fn run() {
     let mut stop = Stop::listen();
     if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
-        log::debug!("stays in its control group: {err}");
+        log::debug!("the guard stays in its control group: {err}");
     }
     // The starting process waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
     let _ = writeln!(io::stdout(), "ready");
@@ -88,7 +88,7 @@ impl Stop {
         Self {
             // A guard that dies of a signal is better than no guard.
             signals: signals()
-                .map_err(|err: io::Error| log::debug!("{err}"))
+                .map_err(|err: io::Error| log::debug!("the guard cannot handle signals: {err}"))
                 .ok(),
             is_asked: false,
         }
@@ -130,12 +130,12 @@ fn go_back(state: &State, id: u64, why: Ending) -> Result<(), keep::Refusal> {
         keep::go_back(&mut keeper, Some(id), why).map_err(keep::Refusal::State)
     })?;
     if let Some(trial) = ended {
+        let policy = &trial.new.entry.policy;
         let text = match why {
-            Ending::Stopped => words::stopped(&trial),
-            Ending::RanOut | Ending::RolledBack => words::ran_out(&trial),
+            Ending::Stopped => words::stopped(policy),
+            Ending::RanOut | Ending::RolledBack => words::ran_out(policy, trial.seconds),
         };
         notice::to_terminal(&trial.from, &text);
-        notice::to_syslog(&text);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod before;
 pub mod closed;
+mod events;
 pub mod guard;
 pub mod words;
 
@@ -124,6 +125,7 @@ impl<L: Loader> World for Keeper<'_, L> {
 
     fn record(&mut self, record: Record<'_>) {
         let change = self.loader.change();
+        events::log(record, change.as_deref(), &self.who);
         audit::record(self.state, record, change, &self.who);
     }
 
@@ -140,13 +142,12 @@ fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
         Ok(ready) => match ready.check_permissions() {
             Ok(()) => Some(ready.ruleset),
             Err(why) => {
-                log::warn!("{}: its lists stay as they were: {why}", entry.policy);
+                words::lists_kept(entry, &why);
                 None
             }
         },
         Err(why) => {
-            let why = why.text.trim_end();
-            log::warn!("{}: its lists stay as they were:\n{why}", entry.policy);
+            words::lists_kept(entry, &why.text.trim_end());
             None
         }
     }

@@ -1,8 +1,6 @@
 //! Messages about trials.
 
-use peerwall_core::agent::keep::RolledBack;
-
-use crate::store::Pending;
+use peerwall_core::agent::keep::{Entry, RolledBack};
 
 /// The message about a trial that began.
 pub fn tried(seconds: u64) -> String {
@@ -35,17 +33,24 @@ pub fn rolled_back(done: &RolledBack) -> String {
 }
 
 /// The message about a trial that was not confirmed in time.
-pub fn ran_out(trial: &Pending) -> String {
+pub fn ran_out(policy: &str, seconds: u64) -> String {
     format!(
-        "{} was not confirmed within {} s and was rolled back; the rules from before are loaded again",
-        trial.new.entry.policy, trial.seconds
+        "{policy} was not confirmed within {seconds} s and was rolled back; the rules from before are loaded again"
     )
 }
 
 /// The message about a trial whose agent or guard was stopped.
-pub fn stopped(trial: &Pending) -> String {
+pub fn stopped(policy: &str) -> String {
     format!(
-        "{} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again",
-        trial.new.entry.policy
+        "{policy} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again"
     )
+}
+
+/// Logs that lists could not be read, so that their old members are loaded.
+pub fn lists_kept(entry: &Entry, why: &impl std::fmt::Display) {
+    log::warn!(
+        event = "lists_kept", policy = entry.policy, error:% = why;
+        "the lists of {} cannot be read, so their members stay as they were: {why}",
+        entry.policy
+    );
 }

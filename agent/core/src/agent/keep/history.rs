@@ -11,7 +11,7 @@ use super::{Entry, Fault, KEPT, Kept, Kind, Record, Refusal, World};
 pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refusal> {
     nothing_waits(world)?;
     world.load(new).map_err(Refusal::NotLoaded)?;
-    keep(world, new).map_err(Refusal::State)
+    keep(world, new).map(drop).map_err(Refusal::State)
 }
 
 /// Removes peerwall's loaded ruleset. Returns whether there was one.
@@ -29,16 +29,16 @@ pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
 }
 
 /// Notes a ruleset that is in force for good. The same text once more is no new entry; what it means on this host
-/// may be another ruleset.
+/// may be another ruleset. Returns its entry.
 ///
 /// # Errors
 /// [`Fault`] if that cannot be read or written.
-pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Fault> {
+pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<Added, Fault> {
     let added = add(world, new, None)?;
     if added.is_new {
         world.record(of(Kind::Applied, Some(&added.entry)));
     }
-    Ok(())
+    Ok(added)
 }
 
 /// Stores the ruleset that the last entry's policy means now that a list or this host's addresses changed, for the
@@ -76,9 +76,12 @@ pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
 }
 
 /// The last entry of the history.
-pub(super) struct Added {
-    pub(super) entry: Entry,
-    is_new: bool,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// The entry.
+    pub entry: Entry,
+    /// Whether it was added, and recorded in the audit trail.
+    pub is_new: bool,
 }
 
 /// Adds to the history.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use boot::{Boot, Booted, boot};
-pub use history::{RolledBack, apply, keep, remove, roll_back, update};
+pub use history::{Added, RolledBack, apply, keep, remove, roll_back, update};
 pub use judge::{Reading, Situation, judge};
 pub use trial::{Ending, confirm, go_back, try_out, waiting};
 
