@@ -125,7 +125,8 @@ impl Agent {
                 .wanted
                 .as_ref()
                 .map(|wanted| wanted.kept.entry.digest.as_str()),
-            is_trial: self.belief.pending.is_some(),
+            // Also while one is being loaded.
+            is_trial: self.belief.is_trial || self.belief.pending.is_some(),
             refused: refused.as_deref(),
             read: self.belief.read_digest.as_deref(),
             is_asked: wish.is_some(),

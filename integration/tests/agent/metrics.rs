@@ -16,7 +16,6 @@ fn metrics_are_written_and_served_where_they_are_wanted() {
                 "peerwall_in_sync 1",
                 "peerwall_applies_total 1",
                 "peerwall_set_elements{set=\"peers4\"} 1",
-                "# EOF",
             ] {
                 assert!(text.contains(line), "{line}\n{text}");
             }

@@ -112,6 +112,28 @@ fn what_is_not_confirmed_goes_away_whoever_dies() {
 }
 
 #[test]
+fn a_trial_is_loaded_though_the_policy_changed_just_before() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let _agent = Agent::start(&host, &path, &[]);
+        // The agent reads a changed policy 150 ms later, which is while it loads the trial in some of these rounds.
+        for delay in (100..180).step_by(4) {
+            let text = |peer| format!("# {delay}\n{}", policy(&[peer]));
+            write(folder.path(), "policy.toml", &text("192.0.2.1"));
+            let copy = write(folder.path(), "copy.toml", &text("192.0.2.2"));
+            std::thread::sleep(Duration::from_millis(delay));
+            let copy = copy.to_str().unwrap();
+            host.peerwall_ok(&["apply", "--force", "--confirm", "60s", copy]);
+            assert!(peers(&host).contains("192.0.2.2"), "after {delay} ms");
+            host.peerwall_ok(&["rollback"]);
+            assert!(peers(&host).contains("192.0.2.1"), "after {delay} ms");
+        }
+    });
+}
+
+#[test]
 fn a_copy_can_be_tried_out_while_the_agent_keeps_its_policy() {
     world(|| {
         let host = Host::new("host");
