@@ -9,6 +9,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
+use crate::system::journal;
+
 /// Default path of the policy.
 pub const POLICY: &str = "/etc/peerwall/policy.toml";
 
@@ -395,9 +397,13 @@ pub enum Format {
 impl Args {
     /// Log level, unless RUST_LOG is set.
     pub fn log_level(&self) -> log::LevelFilter {
-        // A daemon logs its actions without being asked.
-        let is_daemon = matches!(self.command, Some(Command::Run(_)));
-        match self.verbose + u8::from(is_daemon) {
+        // A daemon logs its actions without being asked, and so does boot if the journal is where it prints.
+        let logs = match self.command {
+            Some(Command::Run(_)) => true,
+            Some(Command::Boot { .. }) => journal::is_stderr(),
+            Some(_) | None => false,
+        };
+        match self.verbose + u8::from(logs) {
             0 => log::LevelFilter::Warn,
             1 => log::LevelFilter::Info,
             _ => log::LevelFilter::Debug,

@@ -127,13 +127,13 @@ fn names(culprits: &[Culprit]) -> String {
 
 /// What to do about a metrics file that cannot be written.
 fn help(err: &std::io::Error) -> &'static str {
-    match err.kind() {
-        std::io::ErrorKind::ReadOnlyFilesystem => {
+    match err.raw_os_error() {
+        Some(libc::EROFS) => {
             "; under systemd, name its directory in ReadWritePaths= of peerwall.service, and restart that after the \
              directory was created"
         }
-        std::io::ErrorKind::PermissionDenied => "; use a directory that root owns",
-        std::io::ErrorKind::NotFound => "; create its directory",
-        _ => "",
+        Some(libc::EACCES | libc::EPERM) => "; use a directory that root owns",
+        Some(libc::ENOENT) => "; create its directory",
+        Some(_) | None => "",
     }
 }

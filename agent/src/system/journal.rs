@@ -1,8 +1,8 @@
 //! Logs to systemd-journald by its native protocol: each record is one entry, with its priority and fields.
 //!
 //! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. The crates for it block while journald does not read, and so
-//! would a firewall that logs by them. Nothing here waits: what journald does not take is counted, and the number is
-//! logged when it reads again.
+//! would a firewall that logs by them. Here a full queue is waited for once, for milliseconds; entries that journald does
+//! not take then are counted, and the number is logged when it reads again.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, Log, Metadata, Record};
@@ -23,6 +25,9 @@ const IDENTIFIER: &str = "peerwall";
 const PREFIX: &str = "PEERWALL_";
 /// Maximum length of a message. Longer ones are cut: a datagram is limited by `net.core.wmem_max`.
 const MESSAGE_MAX_BYTES: usize = 48 * 1024;
+/// How often an entry is sent again while journald's queue is full, and how long to wait before: 10 ms in all.
+const FULL_TRIES: u32 = 10;
+const FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A logger that writes to journald.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Journal {
 
     /// Sends an entry; `text` is what is written to standard error if nobody listens on the socket.
     fn send(&self, entry: &[u8], priority: u8, text: &str) {
-        match self.socket.send_to(entry, &self.path) {
+        match self.try_send(entry) {
             Ok(_) => {
                 let lost = self.lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
@@ -72,6 +77,20 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// Sends an entry. A queue that is full is given a moment, but only once until journald reads again.
+    fn try_send(&self, entry: &[u8]) -> io::Result<usize> {
+        let is_full = |sent: &io::Result<usize>| matches!(sent, Err(err) if err.kind() == io::ErrorKind::WouldBlock);
+        let mut sent = self.socket.send_to(entry, &self.path);
+        for _ in 0..FULL_TRIES {
+            if !is_full(&sent) || self.lost.load(Ordering::Relaxed) > 0 {
+                break;
+            }
+            thread::sleep(FULL_PAUSE);
+            sent = self.socket.send_to(entry, &self.path);
+        }
+        sent
     }
 
     fn lose(&self) {
