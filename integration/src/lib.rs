@@ -2,6 +2,7 @@
 //!
 //! - [`ns`]: namespaces, entered by the tests themselves (no root needed).
 //! - [`machine`]: a machine with a real systemd, for the units.
+//! - [`metrics`]: metrics, read with the parsers of Prometheus's client.
 //! - [`net`]: veth, bridges, VXLAN as flannel sets them up.
 //! - [`open`]: open connections, real ones and conntrack entries alone.
 //! - [`probe`]: servers and clients that say whether something gets through.
@@ -16,6 +17,7 @@ pub mod case;
 mod counts;
 pub mod faults;
 pub mod machine;
+pub mod metrics;
 pub mod net;
 pub mod ns;
 pub mod open;

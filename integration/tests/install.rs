@@ -269,7 +269,8 @@ fn no_unit_asks_for_what_may_fail() {
             "PrivateDevices=",
             "PrivateTmp=",
             "TemporaryFileSystem=",
-            "EnvironmentFile=",
+            // With a dash, a file that is missing or cannot be read is ignored.
+            "EnvironmentFile=/",
         ] {
             let asks = |line: &str| line.starts_with(setting);
             assert!(!text.lines().any(asks), "{unit}: {setting}");

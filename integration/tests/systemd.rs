@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use peerwall_integration::machine::{Machine, Seed};
+use peerwall_integration::metrics::{Format, parse};
 
 const POLICY: &str = r#"
     version = 1
@@ -32,7 +33,7 @@ fn try_out(machine: &Machine, time: &str) {
         "sed s/22/80/ /etc/peerwall/policy.toml >/etc/peerwall/copy.toml && systemd-run --scope --quiet \
          peerwall apply --force --confirm {time} /etc/peerwall/copy.toml"
     ));
-    assert!(has(machine, TRIED));
+    assert!(has(machine, TRIED), "{}", machine.journal());
     // Until the guard has left the group that it was started in.
     machine.sh(
         "for i in $(seq 100); do systemctl --quiet is-active 'peerwall-guard-*.scope' && \
@@ -226,5 +227,133 @@ fn boot_waits_for_the_mounts_of_its_files() {
         machine
             .sh("cat /var/state/audit.log")
             .contains("\"booted\"")
+    );
+}
+
+/// Asks for the metrics as Prometheus does.
+const SCRAPE: &str = "import urllib.request as r; \
+    print(r.urlopen(r.Request('http://127.0.0.1:9469/metrics', headers={'Accept': 'application/openmetrics-text'})).read().decode(), end='')";
+
+/// As docs/metrics.md says: options in /etc/default/peerwall, Debian's directory of node_exporter.
+#[test]
+fn metrics_are_written_and_served_as_documented() {
+    const FILE: &str = "/var/lib/prometheus/node-exporter/peerwall.prom";
+    let seed = Seed::installed(POLICY);
+    seed.write(
+        "etc/default/peerwall",
+        &format!("PEERWALL_OPTIONS=\"--metrics-file {FILE} --metrics-listen 127.0.0.1:9469\"\n"),
+    );
+    seed.write(
+        "etc/systemd/system/peerwall.service.d/listen.conf",
+        "[Service]\nIPAddressAllow=localhost\n",
+    );
+    // As Debian's package makes them: only the upper one belongs to the user of the exporter.
+    let mut machine = seed.boot(
+        "mkdir -p /var/lib/prometheus/node-exporter && chown 65534:65534 /var/lib/prometheus",
+    );
+    machine.until(&format!("test -e {FILE}"));
+    let mode = machine.sh(&format!("stat -c '%a %u' {FILE}"));
+    assert_eq!(mode.trim(), "644 0");
+    let text = machine.sh(&format!(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups cat {FILE}"
+    ));
+    let served = machine.sh(&format!("/usr/bin/python3 -c \"{SCRAPE}\""));
+    for (format, text) in [(Format::Classic, &text), (Format::OpenMetrics, &served)] {
+        let families = parse(format, text);
+        let family = families
+            .iter()
+            .find(|family| family.name == "peerwall_in_sync");
+        let family = family.unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(family.kind, "gauge");
+        assert_eq!(family.samples[0].value, "1.0");
+    }
+    assert_eq!(
+        machine.sh("ls -A /var/lib/prometheus/node-exporter").trim(),
+        "peerwall.prom"
+    );
+    // A directory that the unit may not write to: one entry says what to do.
+    machine.sh("mkdir /var/metrics && sed -i 's,/var/lib/prometheus/node-exporter,/var/metrics,' /etc/default/peerwall");
+    machine.sh("systemctl restart peerwall");
+    let entry = entry(&mut machine, "metrics_not_written");
+    assert!(entry.1.contains("ReadWritePaths="), "{entry:?}");
+}
+
+/// The only entry of the journal of this event, and maybe with more fields: its fields, and its message.
+fn entry(machine: &mut Machine, event: &str) -> (serde_json::Value, String) {
+    let list = format!("journalctl --no-pager -o json PEERWALL_EVENT={event}");
+    machine.until(&format!("{list} | grep ."));
+    let text = machine.sh(&list);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let entry: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let message = entry["MESSAGE"].as_str().unwrap_or_default().to_owned();
+    (entry, message)
+}
+
+#[test]
+fn each_event_is_one_entry_of_the_journal_with_its_fields() {
+    const PATH: &str = "/etc/peerwall/policy.toml";
+    let mut machine = Seed::installed(POLICY).boot("");
+    let check = |entry: &serde_json::Value, fields: &[(&str, &str)]| {
+        for (name, want) in fields {
+            assert_eq!(entry[name], *want, "{name}: {entry}");
+        }
+    };
+    let (booted, _) = entry(&mut machine, "booted");
+    check(
+        &booted,
+        &[
+            ("PRIORITY", "6"),
+            ("SYSLOG_IDENTIFIER", "peerwall"),
+            ("_SYSTEMD_UNIT", "peerwall-boot.service"),
+            ("PEERWALL_BY", "boot"),
+        ],
+    );
+
+    machine.sh(&format!(
+        "printf '[[allow]]\\nname = \"web\"\\nports = [\"443/tcp\"]\\nfrom = \"any\"\\n' >>{PATH}"
+    ));
+    let (applied, message) = entry(&mut machine, "applied PEERWALL_NUMBER=2");
+    check(
+        &applied,
+        &[
+            ("PRIORITY", "6"),
+            ("SYSLOG_IDENTIFIER", "peerwall"),
+            ("_SYSTEMD_UNIT", "peerwall.service"),
+            ("_TRANSPORT", "journal"),
+            ("PEERWALL_POLICY", PATH),
+            ("PEERWALL_BY", "agent"),
+            ("PEERWALL_NUMBER", "2"),
+        ],
+    );
+    let change = applied["PEERWALL_CHANGE"].as_str().unwrap_or_default();
+    assert!(!change.is_empty() && message.ends_with(change), "{applied}");
+
+    // A message of several lines.
+    machine.sh(&format!(
+        "echo 'ports = 1' >>{PATH}; echo 'portz = 1' >>{PATH}"
+    ));
+    let (rejected, message) = entry(&mut machine, "policy_rejected");
+    check(&rejected, &[("PRIORITY", "3"), ("PEERWALL_POLICY", PATH)]);
+    assert!(message.lines().count() > 3, "{message}");
+    machine.sh(&format!("sed -i '/^port[sz] = 1/d' {PATH}"));
+
+    // The guard has no standard error that leads to the journal.
+    machine.sh("systemctl stop peerwall");
+    try_out(&machine, "2s");
+    gone_back_by_the_guard(&mut machine);
+    let (rolled_back, message) = entry(&mut machine, "rolled_back");
+    check(
+        &rolled_back,
+        &[
+            ("PRIORITY", "4"),
+            ("SYSLOG_IDENTIFIER", "peerwall"),
+            ("PEERWALL_POLICY", "/etc/peerwall/copy.toml"),
+            ("PEERWALL_SECONDS", "2"),
+            ("PEERWALL_BY", "guard"),
+        ],
+    );
+    assert!(
+        message.contains("was not confirmed within 2 s"),
+        "{message}"
     );
 }
