@@ -14,7 +14,8 @@ import importlib, json, sys
 parser = importlib.import_module('prometheus_client.' + sys.argv[1])
 families = parser.text_string_to_metric_families(sys.stdin.read())
 print(json.dumps([{'name': f.name, 'kind': f.type, 'help': f.documentation,
-    'samples': [{'name': s.name, 'labels': s.labels, 'value': str(float(s.value))} for s in f.samples]} for f in families]))
+    'samples': [{'name': s.name, 'labels': s.labels, 'value': str(float(s.value))} for s in f.samples]}
+    for f in families]))
 ";
 
 /// A format of metrics.
@@ -53,7 +54,8 @@ pub struct Sample {
 /// Reads metrics.
 ///
 /// # Panics
-/// With the parser's words if the text is not in this format, or if Python or its module is missing.
+/// With the parser's words if the text is not in this format, or if Python or its module is
+/// missing.
 pub fn parse(format: Format, text: &str) -> Vec<Family> {
     let module = match format {
         Format::Classic => "parser",

@@ -272,13 +272,15 @@ fn metrics_are_written_and_served_as_documented() {
         "peerwall.prom"
     );
     // A directory that the unit may not write to: one entry says what to do.
-    machine.sh("mkdir /var/metrics && sed -i 's,/var/lib/prometheus/node-exporter,/var/metrics,' /etc/default/peerwall");
+    machine.sh("mkdir /var/metrics && \
+         sed -i 's,/var/lib/prometheus/node-exporter,/var/metrics,' /etc/default/peerwall");
     machine.sh("systemctl restart peerwall");
     let entry = entry(&mut machine, "metrics_not_written");
     assert!(entry.1.contains("ReadWritePaths="), "{entry:?}");
 }
 
-/// The only entry of the journal of this event, and maybe with more fields: its fields, and its message.
+/// The only entry of the journal of this event, and maybe with more fields: its fields, and its
+/// message.
 fn entry(machine: &mut Machine, event: &str) -> (serde_json::Value, String) {
     let list = format!("journalctl --no-pager -o json PEERWALL_EVENT={event}");
     machine.until(&format!("{list} | grep ."));

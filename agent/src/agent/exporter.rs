@@ -212,7 +212,8 @@ mod tests {
                 &classic,
             ),
             (
-                "GET /metrics HTTP/1.1\r\naccept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n\r\n",
+                "GET /metrics HTTP/1.1\r\naccept: text/plain;q=0.5\r\n\
+                 Accept: application/openmetrics-text\r\n\r\n",
                 "200",
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 &open,

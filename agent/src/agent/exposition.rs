@@ -1,7 +1,8 @@
 //! The two text formats that Prometheus reads: the classic one (0.0.4) and OpenMetrics 1.0.
 //!
 //! Definitions: <https://prometheus.io/docs/instrumenting/exposition_formats/> and
-//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>. node_exporter's textfile collector reads only the classic one.
+//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>. node_exporter's textfile collector
+//! reads only the classic one.
 
 use std::fmt::Write as _;
 
@@ -135,8 +136,8 @@ impl Format {
         }
     }
 
-    /// Chooses by the value of `Accept` (RFC 9110, section 12.5.1): OpenMetrics if it is named and preferred, else the
-    /// classic format, which every scraper reads.
+    /// Chooses by the value of `Accept` (RFC 9110, section 12.5.1): OpenMetrics if it is named and
+    /// preferred, else the classic format, which every scraper reads.
     pub(super) fn accepted(accept: &str) -> Self {
         let (mut open, mut classic) = (0.0, 0.0);
         for range in accept.split(',') {
@@ -184,7 +185,8 @@ mod tests {
         let rest = "# HELP x_up Up.\n# TYPE x_up gauge\nx_up 1\n\
                     # HELP x_seconds Time.\n# TYPE x_seconds histogram\n\
                     x_seconds_bucket{le=\"+Inf\"} 2\nx_seconds_sum 0.5\nx_seconds_count 2\n";
-        let classic = "# HELP x_build_info Version.\n# TYPE x_build_info gauge\nx_build_info{version=\"1\"} 1\n\
+        let classic = "# HELP x_build_info Version.\n# TYPE x_build_info gauge\n\
+                       x_build_info{version=\"1\"} 1\n\
                        # HELP x_repairs_total Repairs.\n# TYPE x_repairs_total counter\n\
                        x_repairs_total{process=\"a\\\"b\\\\c\\n\",n=\"2\"} 3\n";
         let open = "# HELP x_build Version.\n# TYPE x_build info\nx_build_info{version=\"1\"} 1\n\
@@ -213,7 +215,8 @@ mod tests {
             ),
             // As Prometheus 2 and 3 ask.
             (
-                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                "application/openmetrics-text;version=1.0.0;q=0.5,\
+                 application/openmetrics-text;version=0.0.1;q=0.4,\
                  text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 Format::OpenMetrics,
             ),

@@ -11,8 +11,8 @@ use crate::secure_file;
 use crate::store::{self, since};
 
 impl Agent {
-    /// Logs what an apply or repair changed, unless that is logged as an event of the history, and updates the status
-    /// that systemd shows.
+    /// Logs what an apply or repair changed, unless that is logged as an event of the history, and
+    /// updates the status that systemd shows.
     pub(super) fn log_change(&mut self, why: &Why, change: Option<&str>) {
         let is_logged = std::mem::take(&mut self.outcome.is_logged);
         let generation = change.and_then(|_| self.backend.generation());
@@ -68,7 +68,8 @@ impl Agent {
         self.belief.gone.drain(..extra);
     }
 
-    /// Whether this was not said last about its subject, so that what is tried again and again is logged once.
+    /// Whether this was not said last about its subject, so that what is tried again and again is
+    /// logged once.
     pub(super) fn is_news(&mut self, subject: &'static str, text: &str) -> bool {
         let last = self.reported.said.insert(subject, text.to_owned());
         last.as_deref() != Some(text)
@@ -129,8 +130,8 @@ fn names(culprits: &[Culprit]) -> String {
 fn help(err: &std::io::Error) -> &'static str {
     match err.raw_os_error() {
         Some(libc::EROFS) => {
-            "; under systemd, name its directory in ReadWritePaths= of peerwall.service, and restart that after the \
-             directory was created"
+            "; under systemd, name its directory in ReadWritePaths= of peerwall.service, and restart that \
+             after the directory was created"
         }
         Some(libc::EACCES | libc::EPERM) => "; use a directory that root owns",
         Some(libc::ENOENT) => "; create its directory",

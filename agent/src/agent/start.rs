@@ -1,4 +1,5 @@
-//! What an agent takes over when it starts: a trial, or the last confirmed ruleset if the policy is rejected.
+//! What an agent takes over when it starts: a trial, or the last confirmed ruleset if the policy is
+//! rejected.
 
 use std::path::Path;
 
@@ -27,8 +28,8 @@ impl Agent {
         }
     }
 
-    /// What is loaded where the policy is wrong: what was confirmed last, else what is loaded already, else the
-    /// closed ruleset.
+    /// What is loaded where the policy is wrong: what was confirmed last, else what is loaded
+    /// already, else the closed ruleset.
     pub(super) fn fall_back_to_confirmed(&mut self) {
         let history = self.state.history().unwrap_or_default();
         for entry in history.kept.iter().rev() {

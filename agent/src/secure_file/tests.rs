@@ -189,8 +189,8 @@ fn metrics_follow_no_link_and_open_nothing_of_others() {
     assert!(refused(&fifo).contains("FIFO"));
     assert!(refused(Path::new("/dev/null")).contains("device"));
     assert!(refused(&folder).contains("directory"));
-    // Others can replace the directory below one that they can write, but only by one of their own. A link would let
-    // them choose where this is written.
+    // Others can replace the directory below one that they can write, but only by one of their own.
+    // A link would let them choose where this is written.
     let below = scratch.folder("folder/sub", 0o755).join("peerwall.prom");
     publish(&below, "three").unwrap();
     assert_eq!(fs::read_to_string(&below).unwrap(), "three");

@@ -1,8 +1,10 @@
-//! Logs to systemd-journald by its native protocol: each record is one entry, with its priority and fields.
+//! Logs to systemd-journald by its native protocol: each record is one entry, with its priority and
+//! fields.
 //!
-//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. The crates for it block while journald does not read, and so
-//! would a firewall that logs by them. Here a full queue is waited for once, for milliseconds; entries that journald does
-//! not take then are counted, and the number is logged when it reads again.
+//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. The crates for it block while journald
+//! does not read, and so would a firewall that logs by them. Here a full queue is waited for once,
+//! for milliseconds; entries that journald does not take then are counted, and the number is logged
+//! when it reads again.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -25,7 +27,8 @@ const IDENTIFIER: &str = "peerwall";
 const PREFIX: &str = "PEERWALL_";
 /// Maximum length of a message. Longer ones are cut: a datagram is limited by `net.core.wmem_max`.
 const MESSAGE_MAX_BYTES: usize = 48 * 1024;
-/// How often an entry is sent again while journald's queue is full, and how long to wait before: 10 ms in all.
+/// How often an entry is sent again while journald's queue is full, and how long to wait before: 10
+/// ms in all.
 const FULL_TRIES: u32 = 10;
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -40,7 +43,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Returns a logger for the records that pass the filter. `socket` is of [`open`], `path` is journald's.
+    /// Returns a logger for the records that pass the filter. `socket` is of [`open`], `path` is
+    /// journald's.
     pub fn new(socket: UnixDatagram, path: &Path, filter: env_logger::Logger) -> Self {
         Self {
             filter,
@@ -79,9 +83,13 @@ impl Journal {
         }
     }
 
-    /// Sends an entry. A queue that is full is given a moment, but only once until journald reads again.
+    /// Sends an entry. A queue that is full is given a moment, but only once until journald reads
+    /// again.
     fn try_send(&self, entry: &[u8]) -> io::Result<usize> {
-        let is_full = |sent: &io::Result<usize>| matches!(sent, Err(err) if err.kind() == io::ErrorKind::WouldBlock);
+        let is_full = |sent: &io::Result<usize>| {
+            let kind = sent.as_ref().err().map(io::Error::kind);
+            kind == Some(io::ErrorKind::WouldBlock)
+        };
         let mut sent = self.socket.send_to(entry, &self.path);
         for _ in 0..FULL_TRIES {
             if !is_full(&sent) || self.lost.load(Ordering::Relaxed) > 0 {
@@ -134,7 +142,8 @@ pub fn open() -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Whether standard error is connected to the journal: `JOURNAL_STREAM` (systemd.exec(5)) has its device and inode.
+/// Whether standard error is connected to the journal: `JOURNAL_STREAM` (systemd.exec(5)) has its
+/// device and inode.
 pub fn is_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -144,7 +153,8 @@ pub fn is_stderr() -> bool {
     stat.is_ok_and(|stat| stream == format!("{}:{}", stat.dev(), stat.ino()))
 }
 
-/// Writes to the stream that systemd made of standard error, with a priority in front of each line (sd-daemon(3)).
+/// Writes to the stream that systemd made of standard error, with a priority in front of each line
+/// (sd-daemon(3)).
 fn send_to_stderr(priority: u8, text: &str) -> nix::Result<()> {
     let lines = text.lines().map(|line| format!("<{priority}>{line}\n"));
     let lines: String = lines.collect();

@@ -55,8 +55,8 @@ pub fn init(level: LevelFilter, target: Target) {
     }
 }
 
-/// Logs a message of a command that is meant for standard error, if that leads to the journal: as one entry, with its
-/// priority. Returns whether it was logged.
+/// Logs a message of a command that is meant for standard error, if that leads to the journal: as
+/// one entry, with its priority. Returns whether it was logged.
 pub fn report(level: Level, text: &str) -> bool {
     let Some(journal) = JOURNAL.get() else {
         return false;

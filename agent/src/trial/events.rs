@@ -114,7 +114,8 @@ mod tests {
             ),
             (
                 of(Kind::RanOut, Some(&tried), Some(60)),
-                "/p.toml was not confirmed within 60 s and was rolled back; the rules from before are loaded again",
+                "/p.toml was not confirmed within 60 s and was rolled back; \
+                 the rules from before are loaded again",
             ),
             (
                 of(Kind::Stopped, Some(&tried), Some(60)),

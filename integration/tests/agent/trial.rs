@@ -118,7 +118,8 @@ fn a_trial_is_loaded_though_the_policy_changed_just_before() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
         let _agent = Agent::start(&host, &path, &[]);
-        // The agent reads a changed policy 150 ms later, which is while it loads the trial in some of these rounds.
+        // The agent reads a changed policy 150 ms later, which is while it loads the trial in some
+        // of these rounds.
         for delay in (100..180).step_by(4) {
             let text = |peer| format!("# {delay}\n{}", policy(&[peer]));
             write(folder.path(), "policy.toml", &text("192.0.2.1"));
