@@ -1,4 +1,4 @@
-//! Where a command is called from: by which ssh connection, at which terminal.
+//! The caller of a command: its ssh connection and its terminal.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,53 +13,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ssh_server;
 
-/// Processes of ssh servers are named so, or start so (`sshd-session` since OpenSSH 9.8).
+/// Name prefixes of ssh server processes (`sshd-session` since OpenSSH 9.8).
 const SERVERS: [&str; 3] = ["sshd", "dropbear", "tinysshd"];
 /// Major numbers of pseudo-terminals (`Documentation/admin-guide/devices.txt`).
 const PTS_MAJORS: std::ops::RangeInclusive<i32> = 136..=143;
 
-/// Where somebody calls from.
+/// The ssh connection and the terminal of a caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// The ssh connection.
     pub ssh: Option<Ssh>,
     /// Number of the controlling terminal (`tty_nr` in `/proc/PID/stat`).
     pub terminal: Option<i32>,
-    /// Somebody at a pseudo-terminal whose connection is not known has one of these, or none.
+    /// Possible connections of a caller at a pseudo-terminal whose own is unknown.
     #[serde(default)]
     pub maybe: Vec<Ssh>,
 }
 
-/// An ssh connection, as `SSH_CONNECTION` has it (ssh(1)): client's address and port, server's
-/// address and port.
+/// An ssh connection in the format of `SSH_CONNECTION` (ssh(1)): address and port of the client,
+/// then of the server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ssh {
-    /// Where it comes from.
+    /// Address of the client.
     pub client: IpAddr,
-    /// From this port.
+    /// Port of the client.
     pub client_port: u16,
-    /// Where it goes to.
+    /// Address of the server.
     pub server: IpAddr,
-    /// To this port.
+    /// Port of the server.
     pub server_port: u16,
-    /// The interface that link-local addresses belong to, if it is known.
+    /// Interface of link-local addresses, if known.
     pub scope: Option<String>,
 }
 
 impl Ssh {
-    /// Address and port of the server, as its socket has them.
+    /// Returns the address and port of the server's socket.
     pub fn server_end(&self) -> SocketAddr {
         SocketAddr::new(self.server, self.server_port)
     }
 
-    /// Address and port of the client.
+    /// Returns the address and port of the client.
     pub fn client_end(&self) -> SocketAddr {
         SocketAddr::new(self.client, self.client_port)
     }
 }
 
-/// A text that is not an `SSH_CONNECTION`.
+/// Error of a text that is not an `SSH_CONNECTION`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an SSH_CONNECTION")]
 pub struct ParseSshError(String);
@@ -118,9 +118,10 @@ impl fmt::Display for Ssh {
 }
 
 impl Caller {
-    /// Where this process is called from. sudo takes `SSH_CONNECTION` away, so the processes above
-    /// are asked too, and where none has it, the kernel's table of connections: which of them the
-    /// ssh server above has, or, within screen or tmux, which any ssh server has.
+    /// Finds the caller of this process. sudo removes `SSH_CONNECTION`, so the environments of the
+    /// parent processes are read, too. If none has the variable, the kernel's connection table is
+    /// searched for a connection of the ssh server above this process, or, within screen or tmux,
+    /// of any ssh server.
     pub fn here() -> Self {
         let line = ancestors();
         let terminal = line
@@ -152,7 +153,7 @@ impl Caller {
         }
     }
 
-    /// All ssh sessions on this host, if the caller has none.
+    /// Returns all ssh sessions of this host as possible callers, for a process without a caller.
     pub fn anybody() -> Self {
         Self {
             maybe: everybodys(),
@@ -160,14 +161,14 @@ impl Caller {
         }
     }
 
-    /// Whether a call from here shows nothing that the first did not.
+    /// Whether a call by `self` proves no more than the first call.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_known = self.ssh.is_some() || self.terminal.is_some();
         is_known && self.ssh == other.ssh && self.terminal == other.terminal
     }
 }
 
-/// This process and those above it, the nearest first.
+/// This process and its ancestors, the nearest first.
 fn ancestors() -> Vec<Process> {
     let mut line: Vec<Process> = Process::myself().into_iter().collect();
     while let Some(parent) = line
@@ -187,7 +188,7 @@ fn is_server(process: &Process) -> bool {
     stat.is_ok_and(|stat| SERVERS.iter().any(|name| stat.comm.starts_with(name)))
 }
 
-/// Connections to this host's ssh servers, of users that are logged in as far as that is known.
+/// Connections to the ssh servers of this host; only those of logged-in users, if they are known.
 fn everybodys() -> Vec<Ssh> {
     let all = procfs::process::all_processes()
         .into_iter()
@@ -206,7 +207,7 @@ fn everybodys() -> Vec<Ssh> {
     found.into_iter().collect()
 }
 
-/// Connections to this host's network namespace that a process has.
+/// Established connections of a process, in this network namespace.
 fn connections(process: &Process) -> Vec<Ssh> {
     let read = || -> ProcResult<Vec<Ssh>> {
         let mut sockets = BTreeSet::new();
@@ -220,9 +221,9 @@ fn connections(process: &Process) -> Vec<Ssh> {
     read().unwrap_or_default()
 }
 
-/// Established connections of this network namespace.
+/// Established connections of this network namespace that `which` selects.
 fn established(which: impl Fn(&TcpNetEntry) -> bool) -> ProcResult<Vec<Ssh>> {
-    // A kernel without IPv6 has no such file.
+    // The file is missing in a kernel without IPv6.
     let me = Process::myself()?;
     let table = me.tcp()?.into_iter().chain(me.tcp6().unwrap_or_default());
     let own = table.filter(|entry| entry.state == TcpState::Established && which(entry));

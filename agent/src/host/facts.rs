@@ -1,4 +1,4 @@
-//! What is known of this host without being told: its addresses, interfaces and pod networks.
+//! Facts of this host for `import` and the lock-out check: addresses, interfaces and pod networks.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use peerwall_core::policy::flannel;
 
 use crate::secure_file;
 
-/// Where flannel writes which networks are its pods'.
+/// File to which flannel writes the networks of its pods.
 pub const FLANNEL_SUBNET_ENV: &str = "/run/flannel/subnet.env";
 
 /// Whether this host is a node with flannel.
@@ -19,7 +19,7 @@ pub fn is_node() -> bool {
     Path::new(FLANNEL_SUBNET_ENV).exists()
 }
 
-/// Asks the host. What cannot be had is left out.
+/// Reads the facts of this host. Facts that cannot be read are left out.
 pub fn gather() -> Facts {
     let mut facts = Facts::default();
     if let Ok(env) = secure_file::text(Path::new(FLANNEL_SUBNET_ENV)) {
@@ -35,7 +35,7 @@ pub fn gather() -> Facts {
     facts
 }
 
-/// Interfaces of this network namespace, once for each address that they have.
+/// Returns the interfaces of this network namespace, once for each address.
 pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
     let address = |storage: &SockaddrStorage| {
         let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
@@ -52,8 +52,8 @@ pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
     }
 }
 
-/// Interfaces for which the kernel routes addresses of the loopback (`route_localnet` in
-/// `Documentation/networking/ip-sysctl.rst`); `all` is for every one.
+/// Returns the interfaces with `route_localnet` (`Documentation/networking/ip-sysctl.rst`), for
+/// which the kernel routes loopback addresses; `all` stands for every interface.
 pub fn route_localnet() -> Vec<String> {
     let Ok(folders) = std::fs::read_dir("/proc/sys/net/ipv4/conf") else {
         return Vec::new();

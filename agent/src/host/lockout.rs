@@ -1,4 +1,4 @@
-//! Whether the caller could open the same ssh connection again.
+//! Checks that a ruleset does not lock out the caller's ssh session.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +13,11 @@ use crate::host::caller::{Caller, Ssh};
 use crate::host::facts;
 use crate::kernel::routes::Routes;
 
-/// Checks that a ruleset would accept the caller's ssh connection again; where only several are
-/// known of which one may be the caller's, that it would accept one of them.
+/// Checks that a ruleset would accept the caller's ssh connection again. If only several possible
+/// connections of the caller are known, it must accept at least one of them.
 ///
 /// # Errors
-/// [`LockedOut`] if it would not.
+/// [`LockedOut`] if it would refuse them.
 pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), LockedOut> {
     let mut host = Host::new();
     if let Some(ssh) = &caller.ssh {
@@ -34,11 +34,11 @@ pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), LockedOut> {
     }
 }
 
-/// Why a ruleset is not loaded: ssh sessions to this host could not be opened again.
+/// Error of a ruleset that would lock out ssh sessions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockedOut {
-    /// The caller's own session.
-    #[error("this policy would not let you in again: {0}; add an allow for it, or use --force")]
+    /// The session of the caller.
+    #[error("this policy would block your ssh session: {0}; add an allow for it, or use --force")]
     Caller(Refused),
     /// Every session, one of which is probably the caller's.
     #[error(
@@ -58,7 +58,7 @@ fn list(refused: &[Refused]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     source: IpAddr,
-    /// The port that the client dialled, and the server's own if it is another.
+    /// Original destination port, with the server's own port if that differs.
     dialled: String,
     interface: String,
     verdict: Verdict,
@@ -69,7 +69,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a new connection from {} to {} by {} would meet {}",
+            "a new connection from {} to {} on {} would get the verdict {}",
             self.source, self.dialled, self.interface, self.verdict
         )?;
         match &self.reason {
@@ -79,11 +79,11 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What has to be known about this host.
+/// State of this host that the check needs.
 struct Host {
     place: HostAddresses,
     routes: Routes,
-    /// `None` if there is no ctnetlink; then nothing can have been rewritten either.
+    /// `None` without ctnetlink; then no connection was rewritten, either.
     connections: Option<Connections>,
 }
 
@@ -96,7 +96,7 @@ impl Host {
         }
     }
 
-    /// Returns how the connection would be refused by one of the interfaces that it may arrive by;
+    /// Returns how the ruleset would refuse the connection on one of its possible interfaces;
     /// `None` if it would be accepted.
     fn refusal(&mut self, ruleset: &Ruleset, ssh: &Ssh) -> Option<Refused> {
         let tracked = self.tracked(ssh);
@@ -124,22 +124,22 @@ impl Host {
         None
     }
 
-    /// The connection as conntrack has it: with the port that the client dialled, where another one
-    /// was redirected to the server's.
+    /// Finds the connection in conntrack, which also knows the original destination port of a
+    /// redirected connection.
     fn tracked(&mut self, ssh: &Ssh) -> Option<revoke::Connection> {
         let ends = (ssh.server_end(), ssh.client_end());
         let found = self.connections.as_mut()?.find(TCP, ends.0, ends.1);
         match found {
             Ok(found) => connections::known(&found?),
             Err(err) => {
-                log::info!("whether the ssh connection was redirected is not known: {err}");
+                log::info!("cannot tell whether the ssh connection was redirected: {err}");
                 None
             }
         }
     }
 
-    /// Interfaces that the connection may arrive by: of the link-local address, or of the route
-    /// back to the client, else those with the server's address.
+    /// Finds the possible incoming interfaces of the connection: that of the link-local address, or
+    /// that of the route back to the client, else those with the server's address.
     fn ways(&mut self, ssh: &Ssh, is_here: bool) -> Vec<String> {
         if let Some(scope) = &ssh.scope {
             return vec![scope.clone()];
@@ -160,7 +160,7 @@ impl Host {
     }
 }
 
-/// A connection that conntrack does not know: nothing was rewritten.
+/// Builds a connection without a conntrack entry, which was not rewritten.
 fn untracked(ssh: &Ssh) -> revoke::Connection {
     revoke::Connection {
         source: ssh.client,
@@ -176,7 +176,7 @@ fn untracked(ssh: &Ssh) -> revoke::Connection {
     }
 }
 
-/// The port that was dialled, and where that leads if it was rewritten.
+/// Describes the original destination port, and the redirection if there was one.
 fn dialled(connection: &revoke::Connection) -> String {
     match connection.transport {
         Transport::Ports { destination, .. } if connection.is_dnat => {

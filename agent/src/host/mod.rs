@@ -1,4 +1,4 @@
-//! Reads what the kernel says of this host, by rtnetlink.
+//! Reads the interfaces, addresses, routes and neighbours of this host, over rtnetlink.
 
 pub mod caller;
 pub mod facts;
@@ -15,10 +15,10 @@ use peerwall_proto::rtnetlink::{List, address, link, neighbour, route};
 
 use crate::kernel::netlink::{NetlinkError, Socket};
 
-/// The host of the network namespace that the calling thread is in.
+/// Reads the host of the calling thread's network namespace.
 ///
 /// # Errors
-/// [`NetlinkError`] if the kernel does not answer, or what it lists keeps changing.
+/// [`NetlinkError`] if the kernel does not answer, or its lists keep changing.
 pub fn read() -> Result<Host, NetlinkError> {
     let mut socket = Socket::open_route()?;
     let links = socket.list(List::Links, |raw| {
@@ -31,7 +31,8 @@ pub fn read() -> Result<Host, NetlinkError> {
         .into_iter()
         .filter_map(|(index, link)| interface(index, &link, &addresses))
         .collect();
-    // Whatever leaves by an interface that is not in the list came while it was read.
+    // An interface that is missing here was created while the lists were read; its routes are
+    // skipped.
     let names: BTreeMap<u32, &String> = interfaces
         .iter()
         .map(|interface| (interface.index, &interface.name))
@@ -64,7 +65,7 @@ fn interface(index: u32, link: &link::Link, addresses: &[InterfaceAddress]) -> O
     })
 }
 
-/// A route, once for each of its hops.
+/// Converts a route into one route for each of its hops.
 fn hops(route: &route::Route, names: &BTreeMap<u32, &String>) -> Vec<Route> {
     let Ok(destination) = IpNet::new(route.destination, route.prefix_len) else {
         return Vec::new();

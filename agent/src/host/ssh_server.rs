@@ -1,23 +1,23 @@
-//! What is known of this host's ssh server without looking into its processes.
+//! Ports and sessions of this host's ssh server, without access to its processes.
 //!
-//! Under its unit, the agent may not: reading `/proc/PID/fd` of another process takes all of that
-//! one's capabilities, or `CAP_SYS_PTRACE` (ptrace(2), "Ptrace access mode checking").
+//! The agent's unit denies that access: reading `/proc/PID/fd` of another process requires all of
+//! its capabilities, or `CAP_SYS_PTRACE` (ptrace(2), "Ptrace access mode checking").
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Where sshd is configured (sshd_config(5)), and the directory that distributions include from
-/// there.
+/// Configuration file of sshd (sshd_config(5)), and the directory that distributions include from
+/// it.
 const CONFIG: &str = "/etc/ssh/sshd_config";
 const CONFIG_FOLDER: &str = "/etc/ssh/sshd_config.d";
-/// The port without any configuration (RFC 4251).
+/// Default port (RFC 4251).
 const PORT: u16 = 22;
-/// What systemd-logind knows of sessions, a file each (`src/login/logind-session.c`).
+/// Session files of systemd-logind, one for each session (`src/login/logind-session.c`).
 const SESSIONS: &str = "/run/systemd/sessions";
 
-/// Ports that this host's ssh server listens on, as far as its configuration tells; port 22 always.
+/// Returns the configured ports of this host's ssh server, and always port 22.
 pub fn ports() -> BTreeSet<u16> {
     let included = fs::read_dir(CONFIG_FOLDER).into_iter().flatten().flatten();
     let files = included
@@ -30,7 +30,7 @@ pub fn ports() -> BTreeSet<u16> {
     ports
 }
 
-/// Ports of a configuration file: of `Port`, and of addresses of `ListenAddress` that have one.
+/// Ports of a configuration file, from `Port` and from addresses with a port in `ListenAddress`.
 fn ports_of(text: &str) -> Vec<u16> {
     let port = |line: &str| {
         let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
@@ -39,7 +39,7 @@ fn ports_of(text: &str) -> Vec<u16> {
             "port" => value.parse().ok(),
             "listenaddress" => {
                 let (host, port) = value.rsplit_once(':')?;
-                // `::1` is an address without a port; with one it is `[::1]:22`.
+                // `::1` is an address without a port, `[::1]:22` one with a port.
                 let has_port = !host.contains(':') || host.ends_with(']');
                 has_port.then(|| port.parse().ok())?
             }
@@ -49,8 +49,8 @@ fn ports_of(text: &str) -> Vec<u16> {
     text.lines().filter_map(port).collect()
 }
 
-/// Addresses from which users are logged in by ssh, as systemd-logind has them: without those who
-/// have only opened a connection. `None` if that is not known.
+/// Returns the addresses of users who are logged in by ssh, according to systemd-logind.
+/// Connections that have not logged in yet are not included. `None` if the sessions cannot be read.
 pub fn logged_in() -> Option<BTreeSet<IpAddr>> {
     logged_in_by(Path::new(SESSIONS))
 }
@@ -66,7 +66,7 @@ fn logged_in_by(folder: &Path) -> Option<BTreeSet<IpAddr>> {
             lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         };
         if value("REMOTE") == Some("1") && value("SERVICE") == Some("sshd") {
-            // With `UseDNS yes` it may be a name: then the address is not known.
+            // With `UseDNS yes` it may be a name, so the address is unknown.
             let host: IpAddr = value("REMOTE_HOST")?.parse().ok()?;
             found.insert(host.to_canonical());
         }

@@ -33,7 +33,8 @@ fn who_would_lock_himself_out_is_told_before() {
         };
         let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
         assert!(
-            output.status.code() == Some(2) && said(&output).contains("would not let you in again"),
+            output.status.code() == Some(2)
+                && said(&output).contains("would block your ssh session"),
             "{}",
             said(&output)
         );
@@ -50,7 +51,7 @@ fn who_would_lock_himself_out_is_told_before() {
         );
         let output = host.try_sh(&shell);
         assert!(
-            !output.status.success() && said(&output).contains("would not let you in again"),
+            !output.status.success() && said(&output).contains("would block your ssh session"),
             "{}",
             said(&output)
         );
@@ -67,7 +68,8 @@ fn who_would_lock_himself_out_is_told_before() {
         let _agent = Agent::start(&host, &closed, &[]);
         let output = apply("198.51.100.2 4000 198.51.100.1 22", &[]);
         assert!(
-            output.status.code() == Some(2) && said(&output).contains("would not let you in again"),
+            output.status.code() == Some(2)
+                && said(&output).contains("would block your ssh session"),
             "{}",
             said(&output)
         );
