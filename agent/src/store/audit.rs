@@ -1,5 +1,6 @@
-//! The audit trail: what came into force, by whom, and what ended. Each event is a line of JSON in `audit.log` of
-//! the state directory; when that is full it becomes `audit.log.1`.
+//! The audit trail: every ruleset that came into force or ended, with the person or process
+//! responsible. Each event is a line of JSON in `audit.log` of the state directory. When that file
+//! is full, it is renamed to `audit.log.1`.
 
 use std::io;
 
@@ -11,7 +12,7 @@ use crate::store::{self, State};
 
 const NAME: &str = "audit.log";
 const OLD: &str = "audit.log.1";
-/// Size at which a new file begins, in bytes.
+/// Size at which a new file is started, in bytes.
 const SIZE_MAX: u64 = 1024 * 1024;
 
 /// Who did something.
@@ -22,7 +23,7 @@ pub struct Who {
     /// User id of the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// The caller's ssh connection, as `SSH_CONNECTION` has it.
+    /// The caller's ssh connection, in the format of `SSH_CONNECTION`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh: Option<String>,
     /// Whether the caller has a terminal.
@@ -31,7 +32,7 @@ pub struct Who {
 }
 
 impl Who {
-    /// A process that nobody called.
+    /// Describes a process without a caller.
     pub fn process(what: &str) -> Self {
         Self {
             what: what.to_owned(),
@@ -39,11 +40,11 @@ impl Who {
         }
     }
 
-    /// Somebody who called a command.
+    /// Describes the caller of a command.
     pub fn caller(what: &str, caller: &Caller) -> Self {
         Self {
             what: what.to_owned(),
-            // sudo keeps the first user's id in the environment.
+            // sudo sets it to the user id before sudo.
             uid: std::env::var("SUDO_UID")
                 .ok()
                 .and_then(|uid| uid.parse().ok())
@@ -68,12 +69,12 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// One event.
+/// An event of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// RFC 3339, UTC.
+    /// Time, in RFC 3339, UTC.
     pub time: String,
-    /// What happened.
+    /// Kind of event.
     pub kind: Kind,
     /// Number of the ruleset in the history; absent for a trial and for the closed ruleset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,20 +82,20 @@ pub struct Event {
     /// The policy's path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Digest of its text.
+    /// Digest of the policy's text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// How long a trial has, or had, in seconds.
+    /// Time limit of a trial, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// What was changed in the kernel, in words.
+    /// Description of the change in the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
-    /// By whom.
+    /// The person or process responsible.
     pub by: Who,
 }
 
-/// Adds an event. A failure is only logged: it must not leave a host without its rules.
+/// Appends an event. A failure is only logged, so that it does not leave a host without its rules.
 pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Who) {
     let Record {
         kind,
@@ -112,7 +113,7 @@ pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Wh
         by: by.clone(),
     };
     if let Err(err) = append(state, &event) {
-        log::warn!("the audit trail lacks this event: {err}");
+        log::warn!("cannot record this event in the audit trail: {err}");
     }
 }
 
@@ -122,11 +123,11 @@ fn append(state: &State, event: &Event) -> io::Result<()> {
     state.folder().append(NAME, &line, SIZE_MAX, OLD)
 }
 
-/// All events, the newest last. A line that cannot be read, such as the torn one of a machine that lost power, is
+/// Returns all events, the newest last. Unreadable lines, such as one torn by a power failure, are
 /// skipped.
 ///
 /// # Errors
-/// If a file is there that cannot be read.
+/// [`io::Error`] if a file exists and cannot be read.
 pub fn read(state: &State) -> io::Result<Vec<Event>> {
     let mut events = Vec::new();
     for name in [OLD, NAME] {
@@ -137,7 +138,7 @@ pub fn read(state: &State) -> io::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// The last event, if there is one that can be read.
+/// Returns the last event, if it can be read.
 pub fn last(state: &State) -> Option<Event> {
     let events = read(state).inspect_err(|err| log::warn!("{err}"));
     events.ok()?.pop()

@@ -1,10 +1,10 @@
-//! What outlives the agent and the machine: rulesets that were confirmed, and one that waits for
-//! it.
+//! Persistent state: confirmed rulesets, and the trial that waits for confirmation.
 //!
-//! Under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last ones, the newest
-//! last; `ruleset-NUMBER.json` has the ruleset of each, `policy-DIGEST.json` the text of its
-//! policy; `pending.json` has the trial that waits; `discovered.json` what flannel's files said
-//! last. Each file is replaced atomically, so that a crash leaves the old or the new.
+//! It is stored under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last
+//! confirmed rulesets, the newest last; `ruleset-NUMBER.json` contains the ruleset of each,
+//! `policy-DIGEST.json` the text of its policy; `pending.json` contains the trial;
+//! `discovered.json` the last valid content of flannel's files. Each file is replaced atomically: a
+//! crash leaves either the old or the new one.
 
 pub mod audit;
 pub mod since;
@@ -30,7 +30,7 @@ use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
 use crate::system::passing;
 
-/// Number of confirmed rulesets that the history keeps.
+/// Number of confirmed rulesets that `history` shows.
 pub const TOLD: usize = 5;
 const FOLDER: &str = "/var/lib/peerwall";
 const CONFIRMED: &str = "confirmed.json";
@@ -39,14 +39,14 @@ const LOCK: &str = "lock";
 const DISCOVERED: &str = "discovered.json";
 const TEXT_PREFIX: &str = "policy-";
 
-/// A compiled ruleset with what is known of it.
+/// A compiled ruleset with its entry in the history.
 pub type Kept = keep::Kept<Ruleset>;
-/// A ruleset in force that is rolled back unless it is confirmed.
+/// A loaded ruleset that is rolled back unless it is confirmed.
 pub type Pending = keep::Trial<Ruleset, Caller>;
-/// What a trial goes back to.
+/// The state to which a trial is rolled back.
 pub type Before = keep::Before<Ruleset>;
 
-/// What is known of a policy that is put in force now.
+/// Builds the entry of a policy that comes into force now.
 pub fn entry(policy: &Path, digest: &str, by_iptables: bool, cut: bool) -> Entry {
     Entry {
         number: 0,
@@ -58,14 +58,14 @@ pub fn entry(policy: &Path, digest: &str, by_iptables: bool, cut: bool) -> Entry
     }
 }
 
-/// The folder with all of it.
+/// The state directory.
 #[derive(Debug, Clone)]
 pub struct State {
     folder: Private,
 }
 
 impl State {
-    /// The one that the environment names, or the usual one.
+    /// Opens the directory of `PEERWALL_STATE`, or the default one.
     pub fn open() -> Self {
         let folder =
             std::env::var_os("PEERWALL_STATE").map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
@@ -74,23 +74,23 @@ impl State {
         }
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn folder(&self) -> &Private {
         &self.folder
     }
 
-    /// The history; an empty one if there is none yet.
+    /// Reads the history; it is empty before the first confirmation.
     ///
     /// # Errors
-    /// If there is one that cannot be read.
+    /// [`io::Error`] if it exists and cannot be read.
     pub fn history(&self) -> io::Result<History> {
         Ok(self.read(CONFIRMED)?.unwrap_or_default())
     }
 
-    /// Replaces the history; rulesets of entries that are no longer in it are deleted.
+    /// Replaces the history, and deletes the rulesets that are no longer in it.
     ///
     /// # Errors
-    /// If that cannot be written.
+    /// [`io::Error`] if it cannot be written.
     pub fn set_history(&self, history: &History) -> io::Result<()> {
         self.write(CONFIRMED, history)?;
         let oldest = history.kept.first().map_or(0, |entry| entry.number);
@@ -101,7 +101,7 @@ impl State {
         Ok(())
     }
 
-    /// Removes texts of policies that neither the history nor a trial needs.
+    /// Deletes policy texts that neither the history nor a trial needs.
     fn remove_old_texts(&self) {
         let (Ok(history), Ok(trial)) = (self.history(), self.trial()) else {
             return;
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// The text of the policy with this digest; `None` if it is not stored or cannot be read.
+    /// Reads the text of the policy with this digest; `None` if it is not stored or cannot be read.
     pub fn text(&self, digest: &str) -> Option<PolicyText> {
         let read = self.read(&text_name(digest));
         read.unwrap_or_else(|err| {
@@ -126,29 +126,29 @@ impl State {
         })
     }
 
-    /// Stores the text of a policy. Without it, its lists are not followed once it is no longer in
-    /// its file.
+    /// Stores the text of a policy. Without it, changes of its lists are ignored once the policy is
+    /// no longer in its file.
     pub fn store_text(&self, digest: &str, text: &PolicyText) {
         if self.text(digest).as_ref() == Some(text) {
             return;
         }
         if let Err(err) = self.write(&text_name(digest), text) {
-            log::warn!("the policy's text is not stored: {err}");
+            log::warn!("cannot store the policy's text: {err}");
         }
     }
 
-    /// The trial that is noted, settled ones included.
+    /// Reads the recorded trial, even if it is settled.
     ///
     /// # Errors
-    /// If there is one that cannot be read.
+    /// [`io::Error`] if it exists and cannot be read.
     pub fn trial(&self) -> io::Result<Option<Pending>> {
         self.read(PENDING)
     }
 
-    /// Notes a trial, or that there is none.
+    /// Records a trial, or deletes the record.
     ///
     /// # Errors
-    /// If that cannot be written.
+    /// [`io::Error`] if it cannot be written.
     pub fn set_trial(&self, trial: Option<&Pending>) -> io::Result<()> {
         let Some(trial) = trial else {
             return self.folder.remove(PENDING);
@@ -156,16 +156,16 @@ impl State {
         self.write(PENDING, trial)
     }
 
-    /// The trial that waits to be confirmed, if there is one and it can be read.
+    /// Returns the trial that waits for confirmation; `None` also if it cannot be read.
     pub fn waiting(&self) -> Option<Pending> {
-        // An agent that does not know of a trial would keep it for good.
+        // If the agent missed a trial, it would keep the ruleset without a confirmation.
         passing::insist(|| self.read_waiting()).ok().flatten()
     }
 
-    /// The trial that waits to be confirmed, if there is one.
+    /// Reads the trial that waits for confirmation.
     ///
     /// # Errors
-    /// If that cannot be read: one may wait.
+    /// [`io::Error`] if it cannot be read; a trial may be waiting.
     pub fn read_waiting(&self) -> io::Result<Option<Pending>> {
         let Some(trial) = self.trial()? else {
             return Ok(None);
@@ -174,15 +174,15 @@ impl State {
         Ok((settled != Some(trial.id)).then_some(trial))
     }
 
-    /// The policy that is not taken until it changes, if there is one and it can be read.
+    /// Returns the policy that is refused until it changes; `None` also if it cannot be read.
     pub fn refused(&self) -> Option<String> {
         passing::insist(|| self.history()).ok()?.refused
     }
 
-    /// The last one that was confirmed, if there is one.
+    /// Reads the ruleset that was confirmed last.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// [`io::Error`] if it exists and cannot be read.
     pub fn last(&self) -> io::Result<Option<Kept>> {
         match self.history()?.kept.pop() {
             None => Ok(None),
@@ -190,9 +190,9 @@ impl State {
         }
     }
 
-    /// What our chains say, as far as it is known; `None` if iptables has no rules of peerwall.
-    /// Rules cannot be read back into a ruleset, but the trial that waits and the last confirmed
-    /// ruleset are stored.
+    /// Returns the ruleset that is loaded as iptables chains, if known; `None` if there are no
+    /// chains of peerwall's. Rules cannot be converted back into a ruleset, so this is the stored
+    /// trial or the last confirmed ruleset.
     pub fn in_force_by_iptables(&self) -> Option<Ruleset> {
         if !since::by_iptables() {
             return None;
@@ -206,8 +206,8 @@ impl State {
         }
     }
 
-    /// The ruleset that was loaded last, as it was then, if it is stored. Other programs may have
-    /// changed what is loaded.
+    /// Returns the stored ruleset of the last load. Other programs may have changed the loaded
+    /// rules since.
     pub fn as_loaded(&self) -> Option<Ruleset> {
         let digest = since::last()?.ruleset?;
         let is_it = |ruleset: &Ruleset| since::digest(ruleset) == digest;
@@ -218,18 +218,18 @@ impl State {
         })
     }
 
-    /// The ruleset of an entry of the history.
+    /// Reads the ruleset of an entry of the history.
     ///
     /// # Errors
-    /// If it cannot be read, or has no chains.
+    /// [`io::Error`] if it cannot be read, or has no base chain.
     pub fn load(&self, entry: Entry) -> io::Result<Kept> {
         let name = ruleset_name(entry.number);
         let path = self.folder.path().join(&name);
         let wrong = |why: &str| named(&path, io::Error::other(why));
         let ruleset: Option<Ruleset> = self.read(&name)?;
-        let ruleset = ruleset.ok_or_else(|| wrong("it is not there any more"))?;
+        let ruleset = ruleset.ok_or_else(|| wrong("the file no longer exists"))?;
         if !ruleset.chains.iter().any(|chain| chain.base.is_some()) {
-            return Err(wrong("it is damaged: it has no base chain"));
+            return Err(wrong("the file is damaged: it has no base chain"));
         }
         Ok(Kept { entry, ruleset })
     }
@@ -237,23 +237,23 @@ impl State {
     /// Stores the ruleset of an entry.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// [`io::Error`] if it cannot be written.
     pub fn store(&self, number: u64, ruleset: &Ruleset) -> io::Result<()> {
         self.write(&ruleset_name(number), ruleset)
     }
 
-    /// What files of `discover` said when they were right last, by their names.
+    /// Reads the last valid contents of `discover` files, by their names.
     ///
     /// # Errors
-    /// If that cannot be read.
+    /// [`io::Error`] if they cannot be read.
     pub fn discovered(&self) -> io::Result<BTreeMap<String, String>> {
         Ok(self.read(DISCOVERED)?.unwrap_or_default())
     }
 
-    /// Notes what the files of a policy's `discover` say.
+    /// Stores the contents of the policy's `discover` files.
     ///
     /// # Errors
-    /// If that cannot be written.
+    /// [`io::Error`] if they cannot be written.
     pub fn note_discovered(&self, policy: &Policy) -> io::Result<()> {
         let found = policy
             .overlays
@@ -271,10 +271,10 @@ impl State {
         }
     }
 
-    /// Nobody else changes what is there until this is dropped.
+    /// Locks the state against changes by other processes until the lock is dropped.
     ///
     /// # Errors
-    /// If the lock cannot be had.
+    /// [`io::Error`] if the lock cannot be acquired.
     pub fn lock(&self) -> io::Result<Lock> {
         self.folder.lock(LOCK)
     }
@@ -284,7 +284,7 @@ impl State {
             return Ok(None);
         };
         serde_json::from_slice(&text).map(Some).map_err(|err| {
-            let why = format!("{err}; it is damaged, move it out of the way");
+            let why = format!("{err}; the file is damaged, move it away");
             named(&self.folder.path().join(name), io::Error::other(why))
         })
     }
@@ -295,7 +295,7 @@ impl State {
     }
 }
 
-/// The name by which a file is known wherever one stands.
+/// Returns the absolute path of a file name.
 pub fn absolute(name: &str) -> String {
     std::path::absolute(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string())
 }
@@ -308,9 +308,9 @@ fn ruleset_name(number: u64) -> String {
     format!("ruleset-{number}.json")
 }
 
-/// The time of this boot, which nobody can set, and which boot it is.
+/// Returns the id of this boot and the time since it, which cannot be set.
 pub fn clock() -> Clock {
-    // It cannot fail: the clock has been there since Linux 2.6.39.
+    // The call cannot fail: the clock exists since Linux 2.6.39.
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     let now = now.map(Duration::from).unwrap_or_default();
     Clock {
@@ -319,24 +319,24 @@ pub fn clock() -> Clock {
     }
 }
 
-/// The time, as RFC 3339 in UTC.
+/// Returns the current time as RFC 3339 in UTC.
 pub fn time() -> String {
     format!("{:.0}", jiff::Timestamp::now())
 }
 
-/// The boot this is; empty if that cannot be read.
+/// Returns the id of this boot; empty if it cannot be read.
 pub fn boot() -> String {
-    // Tests make another machine of this one.
+    // Tests simulate a reboot with this variable.
     std::env::var("PEERWALL_BOOT_ID").unwrap_or_else(|_| {
         let id = passing::insist(|| fs::read_to_string("/proc/sys/kernel/random/boot_id"));
         id.unwrap_or_default().trim().to_owned()
     })
 }
 
-/// Starts the guard in a session of its own, so that it outlives terminal and caller.
+/// Starts the guard in its own session, so that it outlives the terminal and the caller.
 ///
 /// # Errors
-/// If it cannot be started.
+/// [`io::Error`] if it cannot be started.
 pub fn spawn_guard() -> io::Result<()> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     if let Some(folder) = crate::enforce::iptables::tools::asked() {

@@ -1,8 +1,8 @@
 //! The record of the last apply.
 //!
-//! The kernel keeps no time with a table. Each apply records the time and a digest of the ruleset under `/run/peerwall`,
-//! by network namespace; if the loaded rules have the same digest, nobody changed them since. Without the record, only
-//! that sentence is lost.
+//! The kernel stores no time with a table. Each apply records the time and a digest of the ruleset
+//! under `/run/peerwall`, separately for each network namespace. If the loaded rules have the same
+//! digest, they have not changed since. Without the record, `status` only lacks that statement.
 
 use std::fs;
 use std::io;
@@ -18,16 +18,16 @@ use crate::system::passing;
 
 const FOLDER: &str = "/run/peerwall";
 
-/// What an apply noted.
+/// The record of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The generation right after the apply.
+    /// Generation right after the apply.
     pub generation: u32,
-    /// When, as RFC 3339 in UTC.
+    /// Time of the apply, as RFC 3339 in UTC.
     pub time: String,
-    /// The policy's path.
+    /// Path of the policy.
     pub policy: String,
-    /// Whether it was by iptables, so that a later apply by nft removes our chains.
+    /// Whether it was applied by iptables, so that a later apply by nft deletes the chains.
     #[serde(default)]
     pub by_iptables: bool,
     /// Digest of the ruleset.
@@ -43,9 +43,9 @@ impl Note {
     }
 }
 
-/// SHA-256 of a ruleset, in hexadecimal.
+/// Returns the SHA-256 of a ruleset, in hexadecimal.
 pub fn digest(ruleset: &Ruleset) -> String {
-    /// Hashes what is written to it.
+    /// Hashes all bytes that are written to it.
     struct Hashing(Sha256);
 
     impl io::Write for Hashing {
@@ -60,7 +60,7 @@ pub fn digest(ruleset: &Ruleset) -> String {
     }
 
     let mut hashing = Hashing(Sha256::new());
-    // Neither a ruleset nor the hash can fail to be written.
+    // Neither serializing nor hashing a ruleset can fail.
     let _ = serde_json::to_writer(&mut hashing, ruleset);
     let bytes = hashing.0.finalize();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -70,13 +70,13 @@ fn folder() -> Private {
     Private::writable_by_root(PathBuf::from(FOLDER))
 }
 
-/// The file's name in this network namespace.
+/// Returns the file name for this network namespace.
 fn name() -> io::Result<String> {
     let namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
     Ok(format!("applied-{namespace}.json"))
 }
 
-/// Records an apply, if that is possible.
+/// Records an apply. A failure is only logged.
 pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
     let now = jiff::Timestamp::now();
     let note = Note {
@@ -89,18 +89,18 @@ pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset)
     let written =
         name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, &note)?)));
     if let Err(err) = written {
-        log::debug!("could not note the time: {err}");
+        log::debug!("cannot record the apply: {err}");
     }
 }
 
-/// Whether the last apply was by iptables, and nothing was removed since.
+/// Whether the last apply was by iptables, and the rules were not removed since.
 pub fn by_iptables() -> bool {
     last().is_some_and(|note| note.by_iptables)
 }
 
-/// The last note of this network namespace.
+/// Reads the last record of this network namespace.
 pub fn last() -> Option<Note> {
-    // Which backend holds the rules hangs on it.
+    // It decides which backend the rules belong to.
     let read = passing::insist(|| name().and_then(|name| folder().read(&name)));
     let text = read.unwrap_or_else(|err| {
         log::warn!("{err}");
@@ -109,7 +109,7 @@ pub fn last() -> Option<Note> {
     serde_json::from_slice(&text?).ok()
 }
 
-/// Forgets it.
+/// Deletes the record.
 pub fn forget() {
     if let Err(err) = name().and_then(|name| folder().remove(&name)) {
         log::debug!("{err}");
