@@ -1,17 +1,17 @@
-//! Errors of the operating system: which of them pass, and with the names of files.
+//! I/O errors: whether they are transient, and with the name of the file.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::system::passing;
 
-/// Whether the same operation may succeed later without any change of files: as [`passing`] has it,
-/// or since the file system fails.
+/// Whether the operation may succeed later without a change of files: a transient error by
+/// [`passing`], or a failure of the file system.
 pub fn is_passing(err: &io::Error) -> bool {
     let of_files = [libc::EIO, libc::ETIMEDOUT, libc::ESTALE];
     match err.raw_os_error() {
         Some(errno) => passing::is_passing(errno) || of_files.contains(&errno),
-        // With the file's name around it.
+        // The error may be wrapped with the name of the file.
         None => cause(err).is_some_and(is_passing),
     }
 }
@@ -21,7 +21,7 @@ fn cause(err: &io::Error) -> Option<&io::Error> {
     Some(&named.source)
 }
 
-/// An error with the name of the file that it is about.
+/// An error with the name of its file.
 #[derive(Debug)]
 struct Named {
     path: PathBuf,
@@ -42,7 +42,7 @@ pub fn named(path: &Path, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), Named { path, source })
 }
 
-/// The text of an error without its number.
+/// Returns the text of an error without its number.
 pub fn plain(err: &io::Error) -> String {
     let text = err.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()

@@ -1,4 +1,4 @@
-//! Directories in which files are read and replaced, whatever happens to their names meanwhile.
+//! Directories in which files are read and replaced safely, even while other users rename files.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,14 +20,14 @@ const NAMES_TRIED: usize = 16;
 /// Mode of a file that everybody may read.
 const PUBLIC_MODE: Mode = Mode::from_bits_truncate(0o644);
 
-/// A directory, open for use with the `*at` calls.
+/// A directory, open for the `*at` system calls.
 #[derive(Debug)]
 pub struct Folder {
     /// The directory.
     pub fd: OwnedFd,
     /// Its permissions.
     pub mode: u32,
-    /// Sentences that say why users other than root could replace it.
+    /// Reasons why users other than root could replace the directory, as sentences.
     pub doubts_above: Vec<String>,
     /// Sentences that say why users other than root could change what is in it.
     pub doubts: Vec<String>,
@@ -37,16 +37,18 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a directory; links on the way are followed, and judged. With `make` it is made if it is missing.
+    /// Opens a directory. Links in the path are followed and judged. With `make`, a missing
+    /// directory is created.
     ///
     /// # Errors
-    /// The operating system's, or that it is not a directory.
+    /// [`io::Error`] if it cannot be opened, or is not a directory.
     pub fn open(path: &Path, make: Option<Mode>) -> io::Result<Self> {
         let mut walk = Walk::new(path)?;
         if walk.finish(make)?.is_some() {
             return Err(Errno::ENOTDIR.into());
         }
-        // What was found is open by name only; files are made in, and synced by, an open directory.
+        // The walk opens by path only (`O_PATH`); files are created and synced through a readable
+        // descriptor.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | careful();
         let fd = again(|| openat(&walk.at, ".", flags, Mode::empty()))?;
         Ok(Self {
@@ -59,15 +61,15 @@ impl Folder {
         })
     }
 
-    /// Whether others can create files in it.
+    /// Whether other users can create files in it.
     pub fn is_shared(&self) -> bool {
         self.mode & OTHERS_WRITE != 0
     }
 
-    /// Opens a regular file in it for reading; links are not followed.
+    /// Opens a regular file of the directory for reading; links are not followed.
     ///
     /// # Errors
-    /// The operating system's, or a sentence that says what it is instead.
+    /// [`io::Error`] if it cannot be opened, or is not a regular file.
     pub fn read(&self, name: &str) -> io::Result<Opened> {
         let stat = again(|| fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW))?;
         check_is_regular(&stat)?;
@@ -75,11 +77,12 @@ impl Folder {
         open_in(&self.fd, name, &self.path, self.is_shared(), Vec::new())
     }
 
-    /// Replaces a file as a whole, or makes it. It is written under a random name that is not there, and renamed:
-    /// nothing in the directory is ever followed or opened, and readers see the old or the new.
+    /// Replaces or creates a file atomically. The new file is written under an unused random name
+    /// and renamed: existing files are neither followed nor opened, and readers see the old or the
+    /// new content.
     ///
     /// # Errors
-    /// That of `fill`, or the operating system's.
+    /// The error of `fill`, or [`io::Error`] if the file cannot be replaced.
     pub fn replace(
         &self,
         name: &OsStr,
@@ -101,13 +104,13 @@ impl Folder {
         done
     }
 
-    /// Makes a file with a random name.
+    /// Creates a file with a random name.
     fn create(&self, name: &OsStr, mode: Mode) -> io::Result<(File, OsString)> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | careful();
         for _ in 0..NAMES_TRIED {
             let mut fresh = OsString::from(".");
             fresh.push(name);
-            // O_EXCL makes it safe; random, so that nobody can occupy it beforehand.
+            // O_EXCL makes it safe; a random name cannot be occupied beforehand.
             let random = std::hash::RandomState::new().build_hasher().finish();
             fresh.push(format!(".{random:016x}"));
             match again(|| openat(&self.fd, fresh.as_os_str(), flags, mode)) {
@@ -119,10 +122,10 @@ impl Folder {
         Err(Errno::EEXIST.into())
     }
 
-    /// Removes a file, if it is there.
+    /// Deletes a file, if it exists.
     ///
     /// # Errors
-    /// The operating system's.
+    /// [`io::Error`] if it cannot be deleted.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match again(|| unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
@@ -130,10 +133,10 @@ impl Folder {
         }
     }
 
-    /// Makes renames in it survive a crash of the machine.
+    /// Syncs the directory, so that renames in it survive a power failure.
     ///
     /// # Errors
-    /// The operating system's.
+    /// [`io::Error`] if that fails.
     pub fn sync(&self) -> io::Result<()> {
         File::from(self.fd.as_fd().try_clone_to_owned()?).sync_all()
     }

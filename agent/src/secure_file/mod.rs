@@ -1,14 +1,14 @@
-//! Opens files without blocking, and judges them as opened.
+//! Opens files without blocking, and judges the opened files.
 //!
-//! A path is walked directory by directory with `openat(2)` and `O_NOFOLLOW`; what is judged is the
-//! file and the directories that are used, so nothing can be swapped between the two. The rule is
-//! that of sshd's `StrictModes` (`safe_path()` in OpenSSH's `misc.c`): the file and every directory
-//! on its real path belong to root or to the user who runs this, and nobody else can write them.
-//! Symbolic links count, too: the directories that they are in, and who owns them.
+//! A path is walked directory by directory with `openat(2)` and `O_NOFOLLOW`. The judged file and
+//! directories are the opened ones, so they cannot be swapped in between. The rule is that of
+//! sshd's `StrictModes` (`safe_path()` in OpenSSH's `misc.c`): the file and every directory on its
+//! real path belong to root or to the user of this process, and no other user can write them. The
+//! rule also covers symbolic links: their directories and their owners.
 //!
-//! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because there nobody else
-//! can rename or remove a file of root's. A file in it must have a single name: anybody can
-//! hard-link an old file of root's there where `fs.protected_hardlinks` is off.
+//! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because other users
+//! cannot rename or delete root's files there. A file in it must have a single name: without
+//! `fs.protected_hardlinks`, any user can hard-link an old file of root's there.
 
 mod error;
 mod folder;
@@ -33,7 +33,7 @@ pub use walk::is_trusted;
 
 /// Maximum size of a policy file; lists of peers are a few megabytes at most.
 pub const TEXT_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Mode bits that let others write.
+/// Mode bits that allow other users to write.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// A regular file, open for reading.
@@ -41,7 +41,7 @@ const OTHERS_WRITE: u32 = 0o022;
 pub struct Opened {
     /// The file.
     pub file: File,
-    /// Sentences that say why users other than root could have written it.
+    /// Reasons why users other than root could have written the file, as sentences.
     pub doubts: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub fn text(path: &Path) -> Result<Text, ReadError> {
 /// Reads a whole file, unless it is larger than `max_bytes`.
 ///
 /// # Errors
-/// The operating system's, or that it is too large.
+/// [`io::Error`] if it cannot be read or is too large.
 pub fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Retries on EINTR.
@@ -84,11 +84,11 @@ pub fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file for reading. FIFOs, devices and sockets are not even opened: that could
-/// block, or do something.
+/// Opens a regular file for reading. FIFOs, devices and sockets are not opened, because that could
+/// block or have side effects.
 ///
 /// # Errors
-/// The operating system's, or a sentence that says what it is instead.
+/// [`io::Error`] if it cannot be opened, or is not a regular file.
 pub fn open(path: &Path) -> io::Result<Opened> {
     let mut walk = Walk::new(path)?;
     let Some((name, found)) = walk.finish(None)? else {
@@ -98,7 +98,7 @@ pub fn open(path: &Path) -> io::Result<Opened> {
     open_in(&walk.at, &name, &walk.path, walk.is_shared, walk.doubts)
 }
 
-/// Opens a regular file in a directory for reading; a link is not followed.
+/// Opens a regular file of a directory for reading; links are not followed.
 fn open_in(
     folder: &OwnedFd,
     name: &OsStr,
@@ -117,7 +117,7 @@ fn open_in(
     })
 }
 
-/// What every opening of a file has in common.
+/// Flags of every `openat(2)`.
 fn careful() -> OFlag {
     OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }

@@ -1,4 +1,4 @@
-//! Directories that are root's alone: the state, and what is under `/run`.
+//! Private directories of root: the state directory, and `/run/peerwall`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,30 +18,30 @@ use super::{
     Folder, OTHERS_WRITE, again, careful, check_is_regular, doubts_of_file, named, read_all,
 };
 
-/// Mode of such a directory.
+/// Mode of a new directory.
 const FOLDER_MODE: Mode = Mode::S_IRWXU;
 /// Mode of the files in it.
 const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
-/// Mode bits of everybody but the owner.
+/// Mode bits of all users except the owner.
 const OTHERS: u32 = 0o077;
-/// Maximum size of a file; rulesets of very many peers are some hundred megabytes.
+/// Maximum size of a file; rulesets with very many peers have some hundred megabytes.
 const FILE_MAX_BYTES: u64 = 1024 * 1024 * 1024;
-/// Rulesets of very many peers are megabytes.
+/// Size of the write buffer, in bytes; rulesets with very many peers have megabytes.
 const WRITE_BYTES: usize = 256 * 1024;
-/// How long to wait for another process that holds a lock.
+/// How long to wait for a lock of another process.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// A directory that is root's alone, or of the user who runs this.
+/// A private directory of root, or of the user of this process.
 #[derive(Debug, Clone)]
 pub struct Private {
     path: PathBuf,
-    /// Mode bits that are removed from a directory that exists.
+    /// Mode bits that are cleared on an existing directory.
     forbidden: u32,
 }
 
 impl Private {
-    /// A directory that nobody else may even read.
+    /// Describes a directory that other users may not even read.
     pub fn secret(path: PathBuf) -> Self {
         Self {
             path,
@@ -49,8 +49,8 @@ impl Private {
         }
     }
 
-    /// A directory that nobody else may write; whether others may enter is the administrator's
-    /// choice.
+    /// Describes a directory that other users may not write; the administrator decides whether they
+    /// may read it.
     pub fn writable_by_root(path: PathBuf) -> Self {
         Self {
             path,
@@ -58,20 +58,20 @@ impl Private {
         }
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory as it is.
+    /// Opens the existing directory.
     fn open(&self) -> io::Result<Folder> {
         trusted(Folder::open(&self.path, None)?)
     }
 
-    /// The directory, made if it is missing, and closed to others.
+    /// Opens the directory. Creates it if it is missing, and clears the forbidden mode bits.
     ///
     /// # Errors
-    /// The operating system's, or that others could change what is in it.
+    /// [`io::Error`] if that fails, or other users could change its contents.
     pub fn make(&self) -> io::Result<Folder> {
         let make = || -> io::Result<Folder> {
             let mut folder = trusted(Folder::open(&self.path, Some(FOLDER_MODE))?)?;
@@ -88,7 +88,8 @@ impl Private {
     /// Reads a file; `None` if it is missing.
     ///
     /// # Errors
-    /// With the name of the file: the operating system's, or that others could have written it.
+    /// [`io::Error`] with the name of the file, if it cannot be read or other users could have
+    /// written it.
     pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let read = || {
             let opened = self.open()?.read(name)?;
@@ -102,10 +103,10 @@ impl Private {
         }
     }
 
-    /// Replaces a file as a whole, so that a death leaves the old or the new.
+    /// Replaces a file atomically: a crash leaves either the old or the new one.
     ///
     /// # Errors
-    /// With the name of the file: that of `fill`, or the operating system's.
+    /// With the name of the file: the error of `fill`, or [`io::Error`] if it cannot be written.
     pub fn write(
         &self,
         name: &str,
@@ -114,15 +115,15 @@ impl Private {
         let write = || {
             let folder = self.make()?;
             folder.replace(OsStr::new(name), FILE_MODE, |file| {
-                // Whatever the umask.
+                // Independent of the umask.
                 fchmod(file, FILE_MODE)?;
                 let mut writer = BufWriter::with_capacity(WRITE_BYTES, file);
                 fill(&mut writer)?;
                 writer.flush()?;
-                // It must be there before it is relied upon, whatever dies next.
+                // The content must be on disk before the rename makes it visible.
                 file.sync_all()
             })?;
-            // Readers find the new one by now, so it counts as written.
+            // Readers already see the new file, so the write counts as done.
             if let Err(err) = passing::insist(|| folder.sync()) {
                 let path = self.path.join(name);
                 log::warn!(
@@ -135,11 +136,12 @@ impl Private {
         write().map_err(|err| named(&self.path.join(name), err))
     }
 
-    /// Adds to the end of a file, in one write, so that two processes do not mix. A file that has
-    /// become larger than `max` bytes is first renamed to `old`.
+    /// Appends to a file in one write, so that the output of two processes does not mix. A file
+    /// larger than `max` bytes is renamed to `old` first.
     ///
     /// # Errors
-    /// With the name of the file: the operating system's, or that others could have written it.
+    /// [`io::Error`] with the name of the file, if it cannot be written or other users could have
+    /// written it.
     pub fn append(&self, name: &str, bytes: &[u8], max: u64, old: &str) -> io::Result<()> {
         let append = || {
             let folder = self.make()?;
@@ -153,7 +155,7 @@ impl Private {
         append().map_err(|err| named(&self.path.join(name), err))
     }
 
-    /// Names of everything in it; none if it is missing or cannot be read.
+    /// Returns the names of all files; none if the directory is missing or cannot be read.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries
@@ -161,10 +163,10 @@ impl Private {
             .collect()
     }
 
-    /// Removes a file, if it is there.
+    /// Deletes a file, if it exists.
     ///
     /// # Errors
-    /// With the name of the file: the operating system's.
+    /// [`io::Error`] with the name of the file, if it cannot be deleted.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         let removed = self.open().and_then(|folder| folder.remove(name));
         match removed {
@@ -175,23 +177,24 @@ impl Private {
         }
     }
 
-    /// Locks a file for as long as what is returned lives. Only root can open it, so nobody else
-    /// can hold it.
+    /// Locks a file until the returned lock is dropped. Only root can open the file, so
+    /// unprivileged processes cannot block it.
     ///
     /// # Errors
-    /// With the name of the file: the operating system's, or who holds it for too long.
+    /// [`io::Error`] with the name of the file, if it cannot be opened, or another process keeps
+    /// the lock for too long.
     pub fn lock(&self, name: &str) -> io::Result<Lock> {
         self.lock_within(name, LOCK_PATIENCE)
     }
 
-    /// The same with a bound on the time to wait.
+    /// Like [`lock`](Self::lock), with a time limit.
     pub(super) fn lock_within(&self, name: &str, patience: Duration) -> io::Result<Lock> {
         let lock = || lock(open_own(&self.make()?, name, OFlag::empty())?, patience);
         lock().map_err(|err| named(&self.path.join(name), err))
     }
 }
 
-/// Opens a file to be written in place; makes it if it is missing.
+/// Opens a file for writing in place, and creates it if it is missing.
 fn open_own(folder: &Folder, name: &str, flags: OFlag) -> io::Result<File> {
     let flags =
         flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | careful();
@@ -205,8 +208,8 @@ fn open_own(folder: &Folder, name: &str, flags: OFlag) -> io::Result<File> {
     Ok(File::from(fd))
 }
 
-/// A locked file. The lock ends when the file is closed, which cannot fail; nix's `Flock` panics
-/// where unlocking does.
+/// A locked file. Closing the file releases the lock, which cannot fail; nix's `Flock` panics if
+/// unlocking fails.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -232,7 +235,7 @@ fn lock(file: File, patience: Duration) -> io::Result<Lock> {
     }
 }
 
-/// Who holds a lock on a file, as far as `/proc/locks` tells (proc_locks(5)).
+/// Describes the process with the lock on a file, by `/proc/locks` (proc_locks(5)).
 fn holder(file: &File) -> String {
     let find = || -> Option<i32> {
         let stat = fstat(file).ok()?;
@@ -243,7 +246,7 @@ fn holder(file: &File) -> String {
             .lines()
             .find(|line| line.contains("FLOCK") && line.contains(&wanted))?;
         let pid = line.split_whitespace().nth(4)?.parse().ok()?;
-        // Those of other PID namespaces are shown as 0 or not at all.
+        // Processes of other PID namespaces have the number 0 or are missing.
         (pid > 0).then_some(pid)
     };
     let Some(pid) = find() else {
@@ -266,7 +269,7 @@ fn refuse_doubts(doubts: &[String]) -> io::Result<()> {
         [] => Ok(()),
         _ => {
             let why = format!(
-                "{}; it decides who gets in: chown it to root and chmod go-w",
+                "{}; it controls access to this host: chown it to root and chmod go-w",
                 doubts.join("; ")
             );
             Err(io::Error::new(io::ErrorKind::PermissionDenied, why))

@@ -10,7 +10,7 @@ use nix::unistd::{geteuid, mkfifo};
 use super::private::Private;
 use super::*;
 
-/// A directory of this test's own, removed at its end.
+/// A temporary directory, deleted on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -114,7 +114,7 @@ fn files_links_and_directories_that_others_can_write_are_doubted() {
         );
     }
 
-    // Sticky: nobody else can replace what is ours, but anybody can make hard links.
+    // Sticky: other users cannot replace the file, but can create hard links.
     mode(&open, 0o1777);
     assert_eq!(doubts(&scratch.at("open/file")), "");
     fs::hard_link(&good, scratch.at("open/hard")).unwrap();
@@ -223,7 +223,7 @@ fn the_state_is_closed_to_others_and_refused_where_it_was_not() {
     assert_eq!(bits(&path.join("file")), 0o600);
     assert_eq!(state.read("file").unwrap().as_deref(), Some(&b"text"[..]));
 
-    // An older version left both readable.
+    // Older versions left both readable.
     mode(&path, 0o755);
     mode(&path.join("file"), 0o644);
     assert!(state.read("file").unwrap().is_some());
@@ -243,7 +243,7 @@ fn the_state_is_closed_to_others_and_refused_where_it_was_not() {
     assert!(write(&state).is_err() && state.lock("lock").is_err());
     mode(&path, 0o700);
 
-    // What was planted is neither followed nor opened.
+    // Planted files are neither followed nor opened.
     for name in ["link", "fifo"] {
         let planted = path.join(name);
         match name {

@@ -1,4 +1,4 @@
-//! Walks along a path, and judges every directory and link on it.
+//! Walks along a path, and judges every directory and link of it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -13,20 +13,20 @@ use nix::unistd::geteuid;
 
 use super::{OTHERS_WRITE, again, careful};
 
-/// Links that are followed; the kernel's own limit (`MAXSYMLINKS` in `include/linux/namei.h`).
+/// Maximum number of links, like in the kernel (`MAXSYMLINKS` in `include/linux/namei.h`).
 const LINKS_MAX: usize = 40;
 const STICKY: u32 = 0o1000;
 
 /// A walk along a path.
 pub(super) struct Walk {
-    /// The directory that was reached.
+    /// Current directory.
     pub(super) at: OwnedFd,
     pub(super) mode: u32,
-    /// Its real name.
+    /// Real path of the current directory.
     pub(super) path: PathBuf,
-    /// Whether others can create files in it.
+    /// Whether other users can create files in it.
     pub(super) is_shared: bool,
-    /// Names yet to go, the next one last.
+    /// Remaining names, the next one last.
     left: Vec<OsString>,
     links: usize,
     pub(super) doubts: Vec<String>,
@@ -58,14 +58,14 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Starts at the root directory, as an absolute link does.
+    /// Restarts at the root directory, as for an absolute link.
     fn begin(&mut self, root: OwnedFd) -> io::Result<()> {
         let stat = fstat(&root)?;
         self.enter(root, PathBuf::from("/"), &stat);
         Ok(())
     }
 
-    /// Adds names to go next.
+    /// Adds the names of a path to the remaining ones.
     fn push(&mut self, path: &Path) {
         let names = path.components().rev().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -75,8 +75,8 @@ impl Walk {
         self.left.extend(names);
     }
 
-    /// Walks to the end. Returns the name of a file that is not a directory, with what it is; `None` if a directory
-    /// was reached. Missing directories are made with the mode `make`.
+    /// Walks to the end. Returns the name and status of a file; `None` if the path ends at a
+    /// directory. Missing directories are created with the mode `make`.
     pub(super) fn finish(
         &mut self,
         make: Option<Mode>,
@@ -114,7 +114,7 @@ impl Walk {
         Ok(None)
     }
 
-    /// Makes a directory; not where somebody else decides what is in it.
+    /// Creates a directory, unless another user controls the current one.
     fn make(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
         let mut doubts = self.doubts.iter().chain(&self.doubts_here);
         if let Some(doubt) = doubts.next() {
@@ -185,7 +185,7 @@ impl Walk {
         }
         self.note_led();
         let target = PathBuf::from(readlinkat(link, "")?);
-        // As /dev/stdin has them.
+        // Targets of `/proc/PID/fd`, for example by /dev/stdin.
         if self.path.starts_with("/proc") && target.to_string_lossy().contains(":[") {
             return Err(io::Error::other(
                 "it is a pipe or socket, not a regular file",
@@ -204,19 +204,19 @@ fn open_root() -> io::Result<OwnedFd> {
     again(|| nix::fcntl::open("/", flags, Mode::empty()))
 }
 
-/// Whether a user may decide what this process reads.
+/// Whether this process trusts the files of a user.
 pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// Whether an owner is outside of this user namespace, where everybody looks the same. Such directories are those
-/// of the host around it, and its root's as far as it can be told.
+/// Whether an owner is outside of this user namespace, where all such users share one id. Their
+/// directories, such as the root directory, belong to the outer host and are accepted.
 fn is_outside(uid: u32) -> bool {
     static OVERFLOW: OnceLock<Option<u32>> = OnceLock::new();
     *OVERFLOW.get_or_init(overflow_uid) == Some(uid)
 }
 
-/// The user id by which unmapped owners are shown, unless everybody is mapped (user_namespaces(7)).
+/// Returns the user id of unmapped owners; `None` if all users are mapped (user_namespaces(7)).
 fn overflow_uid() -> Option<u32> {
     let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
     let shown = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;

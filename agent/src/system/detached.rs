@@ -1,4 +1,4 @@
-//! Processes that outlive the one that starts them, and leave nothing behind in it.
+//! Starts processes that outlive the caller and leave no zombies in it.
 
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::AsFd as _;
@@ -9,16 +9,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::system::passing;
 
-/// How long a process may take until it says that it runs, in milliseconds.
+/// Time limit for the first output of a process, in milliseconds.
 const PATIENCE: u16 = 10_000;
 
-/// Starts a process in a session of its own, as nobody's child: its end leaves no zombie in this
-/// process, which may run for months. Returns when the process has written something to its
-/// standard output: one that execve(2) could start may still end before it does anything, for want
-/// of memory.
+/// Starts a process in its own session, reparented to init: it leaves no zombie in this process,
+/// which may run for months. Returns when the process has written to its standard output, because a
+/// process may run out of memory after a successful execve(2).
 ///
 /// # Errors
-/// If it cannot be started, or ends or stays silent.
+/// [`io::Error`] if the process cannot be started, or ends or does not write in time.
 pub fn spawn(mut command: Command) -> io::Result<()> {
     // SAFETY: setsid(2), fork(2) and _exit(2) are safe between fork and exec.
     unsafe {
@@ -29,16 +28,16 @@ pub fn spawn(mut command: Command) -> io::Result<()> {
             match libc::fork() {
                 -1 => Err(io::Error::last_os_error()),
                 0 => Ok(()),
-                // The one in the middle ends here; the process that was started is adopted by init.
+                // The intermediate process ends here; init adopts the started one.
                 _ => libc::_exit(0),
             }
         });
     }
     let (said, end) = io::pipe()?;
     command.stdout(end);
-    // Whether exec(2) worked is known by now, because the caller reports it.
+    // The result of exec(2) is known when `spawn` returns.
     let waited = passing::repeat(|| command.spawn())?.wait();
-    // With its end of the pipe.
+    // Closes the write end of the pipe in this process.
     drop(command);
     waited?;
     hear(said)
@@ -52,12 +51,12 @@ fn hear(mut said: PipeReader) -> io::Result<()> {
     if ready == 0 {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "the process was started and does not say that it runs",
+            "the process was started, but did not report in time",
         ));
     }
     match passing::repeat(|| said.read(&mut [0; 16]))? {
         0 => Err(io::Error::other(
-            "the process was started and ended at once",
+            "the process was started, but ended at once",
         )),
         _ => Ok(()),
     }

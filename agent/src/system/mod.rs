@@ -1,4 +1,5 @@
-//! The operating system around a process: errors that pass, systemd, other processes, terminals and logs.
+//! The environment of a process: transient errors, systemd, detached processes, terminals and the
+//! system log.
 
 pub mod detached;
 pub mod journal;

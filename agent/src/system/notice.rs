@@ -1,4 +1,4 @@
-//! Messages for people who are not waiting for an answer: on their terminal, and in the system's log.
+//! Messages to people who do not wait for a response: on their terminal, and in the system log.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -12,18 +12,19 @@ const PTS_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 /// Major number of virtual consoles.
 const CONSOLE_MAJOR: u32 = 4;
 
-/// Writes a line to the terminal that a command was called from, if it is still there and can be written.
+/// Writes a line to the caller's terminal, if it still exists and is writable.
 pub fn to_terminal(caller: &Caller, text: &str) {
     let Some(number) = caller.terminal else {
         return;
     };
     let written = open(number).and_then(|mut terminal| {
-        // A shell waits there, in whatever column. In one write, so that nothing comes in between.
+        // The cursor of a waiting shell may be in any column. One write keeps the line in one
+        // piece.
         let line = format!("\r\npeerwall: {}\r\n", text.replace('\n', "\r\n"));
         terminal.write_all(line.as_bytes())
     });
     if let Err(err) = written {
-        log::debug!("the terminal was not told: {err}");
+        log::debug!("cannot write to the terminal: {err}");
     }
 }
 
@@ -61,8 +62,8 @@ fn to_syslog(level: log::Level, text: &str) {
     }
 }
 
-/// The path of a terminal, by its number as `tty_nr` in proc_pid_stat(5) has it: bits 31 to 20 and 7 to 0 are the
-/// minor number, bits 15 to 8 the major one.
+/// Returns the path of a terminal by its number, the `tty_nr` of proc_pid_stat(5): bits 31 to 20
+/// and 7 to 0 are the minor number, bits 15 to 8 the major one.
 fn path(number: i32) -> Option<String> {
     let bits = number.cast_unsigned();
     let (major, minor) = (bits >> 8 & 0xff, (bits & 0xff) | (bits >> 12 & 0xf_ff00));
@@ -77,7 +78,7 @@ fn open(number: i32) -> io::Result<File> {
     let path = path(number).ok_or_else(|| io::Error::other("not a pseudo-terminal"))?;
     let file = OpenOptions::new()
         .write(true)
-        // A terminal that is stopped must not stop a firewall.
+        // A stopped terminal must not block the firewall.
         .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_NOFOLLOW)
         .open(&path)?;
     let found = file.metadata()?;
@@ -98,7 +99,7 @@ mod tests {
         for (number, want) in [
             (34816, Some("/dev/pts/0")),
             (34823, Some("/dev/pts/7")),
-            // Each major number has 256 of them.
+            // Each major number has 256 minor ones.
             (35079, Some("/dev/pts/263")),
             (1025, Some("/dev/tty1")),
             (0, None),

@@ -1,19 +1,19 @@
-//! Errors of the operating system that pass: the same call may succeed a moment later.
+//! Transient errors of system calls: the same call may succeed a moment later.
 //!
-//! Which ones there are is decided here alone. A loop that has to stay pauses and goes on; a single
-//! call is repeated a few times.
+//! Only this module decides which errors are transient. A loop that must not end pauses and
+//! continues; a single call is repeated a few times.
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How long to wait before the next attempt.
+/// Pause before the next attempt.
 pub const PAUSE: Duration = Duration::from_millis(50);
-/// How often a single call is repeated.
+/// Maximum number of attempts of a single call.
 pub const TRIES: u32 = 10;
 
-/// Whether an error says nothing about the request, but only about this moment: a signal came, or
-/// memory, buffers or file descriptors were short.
+/// Whether an error is transient and independent of the request: a signal, or a shortage of memory,
+/// buffers or file descriptors.
 pub fn is_passing(errno: i32) -> bool {
     matches!(
         errno,
@@ -27,13 +27,13 @@ pub fn is_passing(errno: i32) -> bool {
     )
 }
 
-/// The same of an error of the standard library.
+/// Like [`is_passing`], for errors of the standard library.
 pub fn is_passing_io(err: &io::Error) -> bool {
     err.raw_os_error().is_some_and(is_passing)
 }
 
-/// For loops that have to stay: whether to go on after this error. Pauses first, unless it was only
-/// a signal, so that a loop around a call that keeps failing does not use a whole processor.
+/// For loops that must not end: whether to continue after this error. Pauses first, except after a
+/// signal, so that a call that keeps failing does not use a whole processor.
 pub fn survive(errno: i32) -> bool {
     if is_passing(errno) && errno != libc::EINTR {
         thread::sleep(PAUSE);
@@ -41,8 +41,8 @@ pub fn survive(errno: i32) -> bool {
     is_passing(errno)
 }
 
-/// Repeats a call while its error passes, with a pause between attempts, at most ten times. A
-/// signal is not counted.
+/// Repeats a call while its error is transient, with a pause between attempts, at most ten times.
+/// Interruptions by a signal are not counted.
 ///
 /// # Errors
 /// Any other error, or the last one.
@@ -56,8 +56,8 @@ pub fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     retry(call, is_passing_io)
 }
 
-/// Repeats a call while `passes` says so of its error, with a pause between attempts, at most ten
-/// times.
+/// Repeats a call while `passes` returns true for its error, with a pause between attempts, at most
+/// ten times.
 ///
 /// # Errors
 /// Any other error, or the last one.
@@ -74,8 +74,8 @@ pub fn retry<T, E>(
     call()
 }
 
-/// Repeats a call whatever its error is, with a pause between attempts, at most ten times: for what
-/// is lost if it is not known now.
+/// Repeats a call after any error, with a pause between attempts, at most ten times. For calls
+/// whose failure would lose information.
 ///
 /// # Errors
 /// The last one.

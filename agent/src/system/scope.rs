@@ -1,14 +1,13 @@
-//! Leaves the control group of the unit or session that started this process, for a scope of its
-//! own, where systemd runs.
+//! Moves this process from the control group of its unit or session into its own systemd scope.
 //!
-//! systemd kills whatever is left of a unit when that is stopped or its main process dies, and of a
-//! session at logout (`KillUserProcesses=`), whether or not it is in a session of its own as
-//! setsid(2) makes them. A scope is the process as it is, with its namespaces and limits, in
+//! systemd kills the remaining processes of a unit when the unit is stopped or its main process
+//! ends, and those of a session at logout (`KillUserProcesses=`), even if they are in their own
+//! session (setsid(2)). A scope contains an existing process, with its namespaces and limits, in
 //! another group.
 //!
-//! It asks process 1 directly: `StartTransientUnit` of `org.freedesktop.systemd1(5)` at the socket
-//! that systemctl(1) uses as root, which is there before any message bus is. A message of D-Bus is
-//! a header and a body of aligned values:
+//! The request goes directly to process 1: `StartTransientUnit` of `org.freedesktop.systemd1(5)`,
+//! over the socket that systemctl(1) uses as root, which exists before the message bus. A D-Bus
+//! message consists of a header and a body of aligned values:
 //! <https://dbus.freedesktop.org/doc/dbus-specification.html>.
 
 #![expect(
@@ -21,11 +20,11 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const SOCKET: &str = "/run/systemd/private";
-/// How long process 1 may take for each step.
+/// Time limit for each response of process 1.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest message of systemd that is read; its signals are far shorter.
+/// Maximum size of a message of systemd; its signals are much shorter.
 const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
-/// Messages that are passed over, since they answer nothing.
+/// Maximum number of messages before the response.
 const MESSAGES_MAX: u32 = 1000;
 
 const METHOD_CALL: u8 = 1;
@@ -41,7 +40,7 @@ const SIGNATURE: u8 = 8;
 /// Moves this process into the scope `NAME-PID.scope`.
 ///
 /// # Errors
-/// If there is no systemd, or it refuses; then the process stays where it is.
+/// [`io::Error`] if systemd does not run or refuses; the process stays in its control group.
 pub fn enter(name: &str, description: &str) -> io::Result<()> {
     let mut systemd = UnixStream::connect(SOCKET)?;
     systemd.set_read_timeout(Some(PATIENCE))?;
@@ -52,7 +51,7 @@ pub fn enter(name: &str, description: &str) -> io::Result<()> {
     await_answer(&mut systemd)
 }
 
-/// `AUTH EXTERNAL`: systemd knows from the socket who this is.
+/// Authenticates with `AUTH EXTERNAL`: systemd reads the user of this process from the socket.
 fn authenticate(systemd: &mut UnixStream) -> io::Result<()> {
     let uid = nix::unistd::geteuid().to_string();
     let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -73,16 +72,16 @@ fn authenticate(systemd: &mut UnixStream) -> io::Result<()> {
     systemd.write_all(b"BEGIN\r\n")
 }
 
-/// The call: `StartTransientUnit(name, mode, properties, auxiliary units)`.
+/// Builds the call `StartTransientUnit(name, mode, properties, auxiliary units)`.
 fn start_scope(unit: &str, description: &str) -> Vec<u8> {
     let mut body = Message::default();
     body.string(unit);
     body.string("fail");
     body.array(8, |body| {
         body.property("Description", "s", |body| body.string(description));
-        // It ends with its process, even if that was killed.
+        // The scope is removed when its process ends, even if it was killed.
         body.property("CollectMode", "s", |body| body.string("inactive-or-failed"));
-        // 0 is the sender, in any process namespace.
+        // 0 is the sender, in any PID namespace.
         body.property("PIDs", "au", |body| body.array(4, |body| body.number(0)));
     });
     body.array(8, |_| {});
@@ -96,7 +95,7 @@ fn call(member: &str, signature: &str, body: &Message) -> Vec<u8> {
     } else {
         b'l'
     };
-    // The order of bytes, the type, no flags, the protocol's version.
+    // The byte order, the type, no flags, the protocol version.
     message.0.extend([order, METHOD_CALL, 0, 1]);
     message.number(u32::try_from(body.0.len()).unwrap_or(u32::MAX));
     message.number(1); // the serial number
@@ -122,7 +121,7 @@ fn call(member: &str, signature: &str, body: &Message) -> Vec<u8> {
     message.0
 }
 
-/// Reads until the call is answered. Everything else that comes is a signal.
+/// Reads until the response to the call. All other messages are signals.
 fn await_answer(systemd: &mut UnixStream) -> io::Result<()> {
     for _ in 0..MESSAGES_MAX {
         let mut start = [0; 16];
@@ -151,7 +150,7 @@ fn await_answer(systemd: &mut UnixStream) -> io::Result<()> {
     Err(io::Error::other("systemd: no answer"))
 }
 
-/// Values of D-Bus, in the order of bytes of this machine.
+/// D-Bus values, in the byte order of this machine.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -175,7 +174,7 @@ impl Message {
         self.0.extend(text.bytes().chain([0]));
     }
 
-    /// An array: its length, which does not count the padding before the first element.
+    /// Appends an array. Its length does not include the padding before the first element.
     fn array(&mut self, alignment: usize, elements: impl FnOnce(&mut Self)) {
         self.number(0);
         let length_at = self.0.len() - 4;
@@ -186,7 +185,7 @@ impl Message {
         self.0[length_at..length_at + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// A property of a unit: a name and a variant.
+    /// Appends a property of a unit: a name and a variant.
     fn property(&mut self, name: &str, signature: &str, value: impl FnOnce(&mut Self)) {
         self.align(8);
         self.string(name);
@@ -201,8 +200,8 @@ mod tests {
 
     use super::*;
 
-    /// The first element of an array of structures is at a multiple of 8, and the length counts
-    /// from there.
+    /// The first element of an array of structures is aligned to 8, and the length counts from
+    /// there.
     #[test]
     fn values_are_aligned_and_arrays_do_not_count_their_padding() {
         let mut message = Message::default();
@@ -221,7 +220,7 @@ mod tests {
         assert_eq!(message.0, expected.concat());
     }
 
-    /// Answers as systemd does: signals come in between, and an error has a text.
+    /// Behaves like systemd: sends signals before the response, and errors have a text.
     #[test]
     fn signals_are_passed_over_and_an_error_is_told() {
         let message = |kind: u8, text: &str| {
