@@ -1,4 +1,4 @@
-//! The policy's files, from the file system.
+//! Reads the files of a policy from the file system.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use crate::kernel::netlink::NetlinkError;
 use crate::secure_file::{self, is_passing};
 use crate::store::{self, State};
 
-/// Reads from the file system; relative paths are relative to the file that names them.
+/// The file system; relative paths are relative to the file that names them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileSystem {
-    /// Whether what is to be discovered may come later.
+    /// Whether missing discovered facts are accepted and may appear later.
     pub waits: bool,
 }
 
-/// Where a path is that stands in the file `relative_to`.
+/// Resolves a path in the file `relative_to`.
 pub(crate) fn beside(path: impl AsRef<Path>, relative_to: &str) -> PathBuf {
     match Path::new(relative_to).parent() {
         Some(folder) => folder.join(path),
@@ -34,7 +34,7 @@ impl Files for FileSystem {
         let folder = beside("", relative_to);
         let full = match Path::new(pattern).is_absolute() {
             true => pattern.to_owned(),
-            // The folder's own name is no pattern.
+            // The name of the directory is not a pattern.
             false => format!(
                 "{}",
                 Path::new(&glob::Pattern::escape(&folder.display().to_string()))
@@ -45,12 +45,12 @@ impl Files for FileSystem {
         let paths = glob::glob(&full).map_err(|err| {
             ReadError::Wrong(format!("`{pattern}` is not a valid pattern: {err}"))
         })?;
-        // A file that includes its own folder does not mean itself.
+        // A file that includes its own directory does not include itself.
         let itself = std::path::absolute(relative_to).ok();
         let mut names = Vec::new();
         for path in paths {
             let path = path.map_err(|err| unlisted(&err))?;
-            // Absolute now, so that `read` does not put the folder before it once more.
+            // `read` does not resolve an absolute path again.
             let path = std::path::absolute(&path)
                 .map_err(|err| ReadError::Wrong(secure_file::plain(&err)))?;
             if Some(&path) != itself.as_ref() {
@@ -95,7 +95,7 @@ impl Files for FileSystem {
     }
 }
 
-/// What the kernel answered; nothing where it does not answer at all.
+/// Converts an answer of the kernel; `None` after a permanent error.
 fn asked<T>(what: &str, answer: Result<Option<T>, NetlinkError>) -> Result<Option<T>, ReadError> {
     match answer {
         Ok(found) => Ok(found),

@@ -1,4 +1,4 @@
-//! A policy from the file system, ready to be put in force.
+//! Reads, compiles and checks a policy from the file system.
 
 pub mod files;
 pub mod text;
@@ -21,45 +21,46 @@ use crate::host::facts;
 use crate::policy_file::text::{PolicyText, Recorded};
 use crate::secure_file;
 
-/// What to do about files that others can write.
-const SECURE: &str = "the policy decides who gets in: chown it to root and chmod go-w, or use --insecure-permissions";
+/// Advice for files that other users can write.
+const SECURE: &str = "the policy controls access to this host: chown it to root and chmod go-w, or use --insecure-permissions";
 
-/// A policy that parsed, is compiled and meets its own expectations.
+/// A compiled policy that meets its own expectations.
 pub struct Ready {
-    /// What it says.
+    /// The parsed policy.
     pub policy: Policy,
-    /// What it becomes.
+    /// The ruleset that the policy compiles to.
     pub ruleset: Ruleset,
-    /// Where each rule comes from.
+    /// Source of each rule in the policy.
     pub origins: Origins,
-    /// Its files.
+    /// Files of the policy.
     pub sources: Sources,
-    /// What is suspicious about it.
+    /// Warnings about the policy.
     pub warnings: Vec<Diagnostic>,
-    /// Where it does not fit this host, if it was [compared](Self::compare_with_host).
+    /// Warnings about differences from this host, if [compared](Self::compare_with_host).
     pub misfits: Vec<Diagnostic>,
-    /// Number of expectations that depend on what is not known here.
+    /// Number of expectations that depend on unknown facts of the host.
     pub untested: usize,
-    /// Sentences that say why users other than root could have written it, as its files were when they were read.
+    /// Reasons why users other than root could have written the files when they were read, as
+    /// sentences.
     pub doubts: Vec<String>,
-    /// SHA-256 of its text, in hexadecimal.
+    /// SHA-256 of the policy's text, in hexadecimal.
     pub digest: String,
-    /// Its text, to compile it again when a list changed.
+    /// Text of the policy, for compiling it again after a list changed.
     pub text: PolicyText,
 }
 
 /// Why there is no [`Ready`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotReady {
-    /// What is wrong with the policy; empty if it could not even be read.
+    /// Errors of the policy; empty if it could not be read.
     pub diagnostics: Vec<JsonDiagnostic>,
     /// One sentence.
     pub error: String,
     /// The same for people.
     #[serde(skip)]
     pub text: String,
-    /// Whether the system lacked something at the moment: the policy may be right, and the same try may
-    /// succeed later.
+    /// Whether the error is a transient one of the system. The policy may be valid, and the same
+    /// call may succeed later.
     pub is_passing: bool,
 }
 
@@ -71,7 +72,8 @@ impl fmt::Display for NotReady {
 
 impl std::error::Error for NotReady {}
 
-/// Users other than root could have written a policy. Holds a sentence for each file, link and directory.
+/// Error of a policy that users other than root could have written, with a sentence for each file,
+/// link and directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {SECURE}", .0.join("; "))]
 pub struct Insecure(Vec<String>);
@@ -79,13 +81,13 @@ pub struct Insecure(Vec<String>);
 /// Reads, compiles and tests a policy.
 ///
 /// # Errors
-/// [`NotReady`] with everything that is wrong with it.
+/// [`NotReady`] with all errors of the policy.
 pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
     let main = secure_file::text(path).map_err(|err| Box::new(unread(path, err)))?;
     build(path, main, files)
 }
 
-/// Compiles the stored text of a policy with the lists, and on the host, of today.
+/// Compiles the stored text of a policy with the current lists and facts of the host.
 ///
 /// # Errors
 /// [`NotReady`], for example if a list is missing.
@@ -137,7 +139,7 @@ fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotRea
     })
 }
 
-/// A policy that could not even be read.
+/// Builds the error of a policy that could not be read.
 fn unread(path: &Path, err: ReadError) -> NotReady {
     let hint = match path == Path::new(crate::cli::POLICY) {
         true => "; write one there (see docs/policy.md), or name another",
@@ -146,7 +148,7 @@ fn unread(path: &Path, err: ReadError) -> NotReady {
     let (is_passing, error) = match err {
         ReadError::Passing(why) => (
             true,
-            format!("{why}; this may pass, and says nothing about the policy"),
+            format!("{why}; this is a transient error of the system, not of the policy"),
         ),
         ReadError::Wrong(why) | ReadError::Absent(why) => (false, format!("{why}{hint}")),
     };
@@ -183,7 +185,7 @@ fn in_order(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by_key(|d| (d.place.file, d.place.span.start));
 }
 
-/// SHA-256 over the texts of a policy's own files.
+/// Returns the SHA-256 of the policy's own files, without lists.
 fn digest(sources: &Sources) -> String {
     let mut hasher = Sha256::new();
     for (_, text) in sources.policy_texts() {
@@ -199,10 +201,10 @@ fn digest(sources: &Sources) -> String {
 }
 
 impl Ready {
-    /// Whether only root, or the user who runs this, can have written the policy.
+    /// Checks that only root or the user of this process can have written the policy.
     ///
     /// # Errors
-    /// [`Insecure`] with every file, link and directory that others can write.
+    /// [`Insecure`] with every file, link and directory that other users can write.
     pub fn check_permissions(&self) -> Result<(), Insecure> {
         match self.doubts[..] {
             [] => Ok(()),
@@ -210,7 +212,7 @@ impl Ready {
         }
     }
 
-    /// Warns of what [`check_permissions`](Self::check_permissions) refuses.
+    /// Adds warnings about files that [`check_permissions`](Self::check_permissions) refuses.
     pub fn look_for_permissions(&mut self) {
         let Some(start) = self.sources.start() else {
             return;
@@ -222,7 +224,8 @@ impl Ready {
         }
     }
 
-    /// Finds where the policy does not fit this host. Nothing, if the host cannot be read.
+    /// Adds warnings about differences between the policy and this host; none if the host cannot be
+    /// read.
     pub fn compare_with_host(&mut self, files: &dyn Files) {
         let Some(host) = files.host().ok().flatten() else {
             return;
@@ -234,7 +237,7 @@ impl Ready {
         in_order(&mut self.misfits);
     }
 
-    /// Warns of interfaces that route addresses of the loopback.
+    /// Adds a warning about interfaces that route loopback addresses.
     pub fn look_for_route_localnet(&mut self) {
         let interfaces = facts::route_localnet();
         if let Some(start) = self.sources.start().filter(|_| !interfaces.is_empty()) {

@@ -1,7 +1,7 @@
 //! The text of a policy, stored with its ruleset.
 //!
-//! A policy that was tried or gone back to need not be in its file any more. Its lists of peers
-//! still change, and with the text it can be compiled again with the members that they have today.
+//! After a trial or a rollback, the loaded policy may no longer be in its file, but its lists of
+//! peers still change. With the stored text, it can be compiled again with the current lists.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,25 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::policy_file::files::beside;
 use crate::store::absolute;
 
-/// The main file of a policy and the files that it includes; no lists, and nothing that is
-/// discovered.
+/// Text of the main file of a policy and of its included files, without lists and discovered files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyText {
     /// Absolute path of the main file.
     pub main: String,
-    /// Texts by absolute path.
+    /// Texts, by absolute path.
     texts: BTreeMap<String, String>,
-    /// The files that each pattern of `include` matched, in order.
+    /// Files that each pattern of `include` matched, in order.
     matches: BTreeMap<String, Vec<String>>,
 }
 
 impl PolicyText {
-    /// The text of the main file.
+    /// Returns the text of the main file.
     pub fn main_text(&self) -> &str {
         self.texts.get(&self.main).map_or("", String::as_str)
     }
 
-    /// The policy's own files out of everything that was read.
+    /// Selects the policy's own files from all files that were read.
     pub fn new(main: &str, sources: &Sources, matches: BTreeMap<String, Vec<String>>) -> Self {
         let own = sources.policy_texts();
         Self {
@@ -43,20 +42,20 @@ impl PolicyText {
         }
     }
 
-    /// Reads included files from this text, and everything else from `files`.
+    /// Returns files that take the policy's own files from this text, and all others from `files`.
     pub fn over<'f>(&'f self, files: &'f dyn Files) -> Overlaid<'f> {
         Overlaid { text: self, files }
     }
 }
 
-/// Files that remember what patterns matched.
+/// Wraps [`Files`] and records the matches of patterns.
 pub struct Recorded<'f> {
     files: &'f dyn Files,
     matches: RefCell<BTreeMap<String, Vec<String>>>,
 }
 
 impl<'f> Recorded<'f> {
-    /// Passes everything on to `files`.
+    /// Wraps `files`.
     pub fn new(files: &'f dyn Files) -> Self {
         Self {
             files,
@@ -64,7 +63,7 @@ impl<'f> Recorded<'f> {
         }
     }
 
-    /// What each pattern matched.
+    /// Returns the matches of each pattern.
     pub fn matches(self) -> BTreeMap<String, Vec<String>> {
         self.matches.into_inner()
     }
@@ -87,14 +86,14 @@ impl Files for Recorded<'_> {
     }
 }
 
-/// A stored text over the files of today.
+/// A stored text over the current files.
 pub struct Overlaid<'f> {
     text: &'f PolicyText,
     files: &'f dyn Files,
 }
 
 impl Files for Overlaid<'_> {
-    /// Only the main file can include others, so a pattern alone names its matches.
+    /// Only the main file can include others, so the pattern alone identifies its matches.
     fn glob(&self, pattern: &str, _relative_to: &str) -> Result<Vec<String>, ReadError> {
         Ok(self.text.matches.get(pattern).cloned().unwrap_or_default())
     }

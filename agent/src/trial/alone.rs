@@ -1,4 +1,4 @@
-//! Loads rulesets without an agent: for `confirm`, `rollback`, `boot` and the guard.
+//! Loads rulesets without an agent, for `confirm`, `rollback`, `boot` and the guard.
 
 use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
@@ -14,7 +14,7 @@ use crate::store::since;
 use crate::store::{Before, Kept};
 use crate::trial::{Loader, of_backend};
 
-/// Loads by the backend that a ruleset was loaded by before.
+/// Loads rulesets by the backend that loaded them before.
 #[derive(Default)]
 pub(crate) struct Alone {
     change: Option<String>,
@@ -50,12 +50,12 @@ impl Loader for Alone {
     }
 }
 
-/// Loads a ruleset, or removes what is ours; then ends connections that what was loaded before
-/// admitted and it refuses. Returns what was changed, in words.
+/// Loads a ruleset, or removes peerwall's rules. Then ends connections that the previous rules
+/// admitted and the ruleset refuses. Returns a description of the change.
 fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
     let old: Option<Ruleset> = before::in_force().0;
     let wanted = to.ruleset.as_ref();
-    // iptables does not say what it lacks.
+    // The errors of iptables do not name a missing feature.
     let fault = |err: BackendError| Fault {
         is_lack: to.by_iptables || lacks(&err),
         ..of_backend(&err)

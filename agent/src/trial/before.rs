@@ -1,4 +1,4 @@
-//! What is in force now, and what a trial goes back to.
+//! Determines the loaded ruleset, to which a trial is rolled back.
 
 use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::Backend as _;
@@ -8,16 +8,17 @@ use super::{of_backend, of_io};
 use crate::enforce::nft::Kernel;
 use crate::store::{Before, Entry, State, since};
 
-/// What a trial would go back to.
+/// Returns the state to which a trial would be rolled back.
 ///
 /// # Errors
-/// [`Fault`] if that is unknown: treating it as nothing would leave the host open.
+/// [`Fault`] if it cannot be determined. Without the error, a rollback would remove the rules and
+/// leave the host open.
 pub fn before(state: &State) -> Result<Before, Fault> {
     let by_iptables = since::by_iptables();
     let ruleset = match by_iptables {
         true => {
             let known = state.in_force_by_iptables();
-            let why = "what iptables has in force is not in the state directory";
+            let why = "the ruleset that iptables loaded is not in the state directory";
             Some(known.ok_or_else(|| Fault::new(why))?)
         }
         false => loaded(state)?,
@@ -25,7 +26,7 @@ pub fn before(state: &State) -> Result<Before, Fault> {
     let history = state.history().ok();
     let last = history.and_then(|mut history| history.kept.pop());
     let cut = last.as_ref().is_none_or(|last| last.cut);
-    // Somebody else may have loaded what is in force.
+    // Another program may have loaded the rules.
     let is_in_force = |last: &Entry| {
         let kept = state.load(last.clone());
         kept.is_ok_and(|kept| Some(kept.ruleset) == ruleset)
@@ -38,8 +39,8 @@ pub fn before(state: &State) -> Result<Before, Fault> {
     })
 }
 
-/// The ruleset in the kernel; if other programs changed it so that it is not a ruleset of peerwall,
-/// the last one that was confirmed.
+/// Reads the ruleset from the kernel; the last confirmed one if other programs changed the table so
+/// that it cannot be converted.
 fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
     let seen = Kernel::open().and_then(|mut kernel| kernel.observe());
     let Some(table) = seen.map_err(|err| of_backend(&err))?.table else {
@@ -48,13 +49,13 @@ fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
     if let Some(ruleset) = table.ruleset() {
         return Ok(Some(ruleset));
     }
-    let why = "the table was changed, and nothing was confirmed";
+    let why = "the table was changed, and there is no confirmed ruleset";
     let last = state.last().map_err(of_io)?;
     last.map(|kept| Some(kept.ruleset))
         .ok_or_else(|| Fault::new(why))
 }
 
-/// What is in force, and whether by iptables.
+/// Returns the loaded ruleset, and whether it was loaded by iptables.
 pub fn in_force() -> (Option<Ruleset>, bool) {
     if since::by_iptables() {
         return (State::open().in_force_by_iptables(), true);

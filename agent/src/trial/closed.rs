@@ -1,4 +1,4 @@
-//! The ruleset that closes a host.
+//! The closed ruleset, which accepts only the safe core and ssh.
 
 use std::path::Path;
 
@@ -7,14 +7,15 @@ use peerwall_core::ruleset::compile::compile;
 
 use crate::store::{self, Kept};
 
-/// What is loaded if nothing that was confirmed can be loaded and the policy is wrong.
+/// Policy of the closed ruleset, which is loaded if no confirmed ruleset can be loaded and the
+/// policy has errors.
 const CLOSED: &str =
     "version = 1\n\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\nfrom = \"any\"\n";
 
-/// The ruleset that closes a host, except for the safe core and ssh.
+/// Compiles the closed ruleset.
 pub fn closed() -> Option<Kept> {
     let policy = load("closed", CLOSED, &NoFiles).policy?;
-    // An open connection may be the way in of the administrator who repairs this.
+    // It ends no open connections: an administrator may need one for the repair.
     let entry = store::entry(Path::new("closed"), "closed", false, false);
     Some(Kept {
         entry,

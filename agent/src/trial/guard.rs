@@ -1,4 +1,4 @@
-//! The guard of a trial: the process that goes back if everything else dies.
+//! The guard of a trial: a process that rolls back even if all others die.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,24 +14,25 @@ use crate::store::audit::Who;
 use crate::store::{self, Pending, State};
 use crate::system::{notice, scope};
 
-/// How often the guard looks whether somebody confirmed.
+/// Interval between checks for a confirmation.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it tries to go back if that fails.
+/// Interval between attempts to roll back.
 const TRY_EVERY: Duration = Duration::from_millis(250);
-/// How long it leaves going back to a running agent.
+/// Time for a running agent to roll back first.
 const AGENT_GRACE: Duration = Duration::from_secs(2);
 
-/// Waits until the trial that waits has to be confirmed by, and goes back if nobody else did anything. It ends only
-/// when the trial is confirmed or gone back from: whatever fails is tried again.
+/// Waits until the deadline of the trial, and rolls back if it is still waiting. Ends only when the
+/// trial is confirmed or rolled back; failures are retried.
 ///
-/// It leaves the control group of the unit or session that it was started from, so that it is not killed with that. If it
-/// is stopped all the same, it goes back at once, since it may be killed next.
+/// The guard leaves the control group of its unit or session, so that it is not killed with it. If
+/// it is stopped nevertheless, it rolls back immediately, because it may be killed next.
 pub fn run() {
     let mut stop = Stop::listen();
     if let Err(err) = scope::enter("peerwall-guard", "peerwall: guard of a trial") {
         log::debug!("the guard stays in its control group: {err}");
     }
-    // The starting process waits for this; if it cannot be written, the trial is refused, and there is nothing to do.
+    // The parent process waits for this line. If it cannot be written, the parent refuses the
+    // trial, and the guard has no work.
     let _ = writeln!(io::stdout(), "ready");
     let state = State::open();
     let mut mine: Option<u64> = None;
@@ -45,14 +46,15 @@ pub fn run() {
                 continue;
             }
         };
-        // Another trial has its own guard.
+        // Every trial has its own guard.
         if *mine.get_or_insert(pending.id) != pending.id {
             return;
         }
         let left = left(&pending, &mut graced_until);
         let why = match (left.is_zero(), stop.is_asked) {
             (true, _) => Ending::RanOut,
-            // An agent that is stopped along with it goes back, and one that is not keeps the trial's time.
+            // An agent that is stopped at the same time rolls back; a running one keeps the
+            // deadline.
             (false, true) if !control::is_there() => Ending::Stopped,
             (false, true) => {
                 stop.sleep(TRY_EVERY);
@@ -70,7 +72,7 @@ pub fn run() {
     }
 }
 
-/// Any of SIGTERM, SIGINT and SIGHUP.
+/// Receives SIGTERM, SIGINT and SIGHUP.
 struct Stop {
     signals: Option<UnixStream>,
     is_asked: bool,
@@ -86,7 +88,7 @@ impl Stop {
             Ok(ours)
         };
         Self {
-            // A guard that dies of a signal is better than no guard.
+            // A guard that a signal kills is better than none.
             signals: signals()
                 .map_err(|err: io::Error| log::debug!("the guard cannot handle signals: {err}"))
                 .ok(),
@@ -94,9 +96,9 @@ impl Stop {
         }
     }
 
-    /// Sleeps, until it is asked to stop at most.
+    /// Sleeps until the time has passed or a stop signal arrives.
     fn sleep(&mut self, time: Duration) {
-        // No time at all would be no limit.
+        // A timeout of zero would mean no timeout.
         let time = time.max(Duration::from_millis(1));
         let signals = self.signals.as_mut().filter(|_| !self.is_asked);
         let Some(signals) = signals.filter(|s| s.set_read_timeout(Some(time)).is_ok()) else {
@@ -106,7 +108,7 @@ impl Stop {
     }
 }
 
-/// How long the guard waits yet. A living agent rolls back on its own.
+/// Returns how long the guard must still wait. A running agent gets some time to roll back first.
 fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
     let left = pending.left(&store::clock());
     if !left.is_zero() {

@@ -1,5 +1,5 @@
-//! Trials, confirmations and ways back on this host: core's machine over the state directory and whatever loads
-//! rulesets.
+//! Trials, confirmations and rollbacks on this host: runs the state machine of core on the state
+//! directory and a loader.
 
 pub mod alone;
 pub mod before;
@@ -26,21 +26,22 @@ use crate::store::audit::{self, Who};
 use crate::store::{self, Kept, Pending, State};
 use crate::system::passing;
 
-/// Puts rulesets in force.
+/// Loads rulesets into the kernel.
 pub trait Loader {
-    /// Makes a ruleset be in force; nothing happens if it is.
+    /// Loads a ruleset, unless it is already loaded.
     ///
     /// # Errors
-    /// [`Fault`] if it cannot be.
+    /// [`Fault`] if it cannot be loaded.
     fn load(&mut self, kept: &Kept) -> Result<(), Fault>;
 
-    /// Removes what is ours. Returns whether there was anything.
+    /// Removes peerwall's rules. Returns whether there were any.
     ///
     /// # Errors
-    /// [`Fault`] if it cannot be removed.
+    /// [`Fault`] if they cannot be removed.
     fn unload(&mut self) -> Result<bool, Fault>;
 
-    /// What the last load changed, in words; `None` if nothing had to be changed or that is not known.
+    /// Describes the change of the last load; `None` if it changed nothing or the change is
+    /// unknown.
     fn change(&mut self) -> Option<String> {
         None
     }
@@ -60,13 +61,13 @@ impl<L: Loader> Loader for &mut L {
     }
 }
 
-/// This host, as the machine acts on it. The caller of the machine must hold the lock on the state directory.
+/// This host, as the state machine sees it. The caller must lock the state directory.
 pub struct Keeper<'k, L> {
     /// The state directory.
     pub state: &'k State,
-    /// What loads rulesets.
+    /// Loader of rulesets.
     pub loader: L,
-    /// Who does it, for the audit trail.
+    /// The person or process responsible, for the audit trail.
     pub who: Who,
 }
 
@@ -134,8 +135,8 @@ impl<L: Loader> World for Keeper<'_, L> {
     }
 }
 
-/// Compiles the stored text of an entry's policy with today's lists; `None` if the text is not stored, or a list is
-/// missing, wrong, or writable by others.
+/// Compiles the stored text of an entry's policy with the current lists; `None` if the text is not
+/// stored, or a list is missing, wrong, or writable by other users.
 fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
     let text = state.text(&entry.digest)?;
     match prepare_stored(&text, &FileSystem { waits: true }) {
@@ -154,7 +155,7 @@ fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
 }
 
 impl<'k> Keeper<'k, Alone> {
-    /// One without an agent.
+    /// Creates a keeper that works without an agent.
     pub fn alone(state: &'k State, who: Who) -> Self {
         Self {
             state,
@@ -164,7 +165,7 @@ impl<'k> Keeper<'k, Alone> {
     }
 }
 
-/// What an error of the operating system means for the machine.
+/// Converts an I/O error for the state machine.
 pub fn of_io(err: io::Error) -> Fault {
     Fault {
         is_passing: secure_file::is_passing(&err),
@@ -172,21 +173,21 @@ pub fn of_io(err: io::Error) -> Fault {
     }
 }
 
-/// What a backend's error means for the machine.
+/// Converts a backend's error for the state machine.
 pub fn of_backend(err: &BackendError) -> Fault {
     let (is_passing, is_unknown) = match err {
         BackendError::Stale => (true, false),
         BackendError::Owned | BackendError::Missing(_) | BackendError::Unsupported(_) => {
             (false, false)
         }
-        // Another iptables may hold the lock.
+        // Another iptables may have the lock.
         BackendError::Tool(_) => (true, false),
         BackendError::Refused(refusals) => {
             let passing =
                 |refusal: &peerwall_core::backend::RefusedStep| passing::is_passing(refusal.errno);
             (refusals.iter().any(passing), false)
         }
-        // Sockets that cannot be had, buffers that are full.
+        // A socket could not be opened, or a buffer is full.
         BackendError::Transport(_) => (true, true),
         BackendError::Protocol(_) | BackendError::Unknown(_) => (true, true),
     };
@@ -198,10 +199,10 @@ pub fn of_backend(err: &BackendError) -> Fault {
     }
 }
 
-/// Does something while the state directory is locked.
+/// Runs `act` with the state directory locked.
 ///
 /// # Errors
-/// [`keep::Refusal::State`] if it cannot be locked.
+/// [`keep::Refusal::State`] if it cannot be locked, and the errors of `act`.
 pub fn locked<T>(
     state: &State,
     act: impl FnOnce() -> Result<T, keep::Refusal>,

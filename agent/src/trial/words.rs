@@ -2,14 +2,14 @@
 
 use peerwall_core::agent::keep::{Entry, RolledBack};
 
-/// The message about a trial that began.
+/// Message about a trial that started.
 pub fn tried(seconds: u64) -> String {
     format!(
         "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a new connection or terminal: peerwall confirm"
     )
 }
 
-/// The message about a rollback that was made.
+/// Message about a rollback.
 pub fn rolled_back(done: &RolledBack) -> String {
     match done {
         RolledBack::Trial(fault) => {
@@ -32,14 +32,14 @@ pub fn rolled_back(done: &RolledBack) -> String {
     }
 }
 
-/// The message about a trial that was not confirmed in time.
+/// Message about a trial that was not confirmed in time.
 pub fn ran_out(policy: &str, seconds: u64) -> String {
     format!(
         "{policy} was not confirmed within {seconds} s and was rolled back; the rules from before are loaded again"
     )
 }
 
-/// The message about a trial whose agent or guard was stopped.
+/// Message about a trial whose agent or guard was stopped.
 pub fn stopped(policy: &str) -> String {
     format!(
         "{policy} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again"
