@@ -1,6 +1,6 @@
-//! The control socket: one line of JSON asks, one line of JSON answers.
+//! The control socket of the agent. Each request and each response is one line of JSON.
 //!
-//! Root only, checked with SO_PEERCRED.
+//! Only root may connect, which is checked with SO_PEERCRED.
 
 pub mod server;
 
@@ -25,51 +25,51 @@ use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
 use crate::system::passing;
 
-/// Version of what is said over the socket.
+/// Version of the protocol.
 pub const VERSION: u32 = 1;
 const FOLDER: &str = "/run/peerwall";
 const NAME: &str = "control.sock";
-/// An answer is shorter than this, in bytes.
+/// Maximum size of a response, in bytes.
 const ANSWER_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// An apply of very many peers takes seconds.
+/// Time limit for a response; an apply with very many peers takes seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 
-/// A question.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// [`VERSION`]
     pub version: u32,
-    /// What is wanted.
+    /// The requested command.
     pub command: Command,
 }
 
-/// What can be asked of the agent.
+/// Commands of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Command {
-    /// What it believes.
+    /// Report the state.
     Status,
-    /// Read the policy and put it in force.
+    /// Read the policy and apply it.
     Reload(Wish),
-    /// The same, if it is this policy that it keeps.
+    /// Like `Reload`, if the agent manages this policy.
     Apply(PathBuf, Wish),
-    /// What waits for confirmation stays.
+    /// Confirm the waiting trial.
     Confirm(Caller),
-    /// Go back to what was confirmed before.
+    /// Roll back to the ruleset that was confirmed before.
     Rollback(Caller),
 }
 
-/// How to put a policy in force.
+/// Options for applying a policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
-    /// Seconds in which it must be confirmed.
+    /// Time limit for the confirmation, in seconds; `None` to apply without a trial.
     pub confirm: Option<u64>,
-    /// Even if the caller would not be let in again.
+    /// Apply even if it would lock out the caller.
     pub force: bool,
-    /// Whether every open connection ends that the policy refuses.
+    /// Whether to end all open connections that the policy refuses.
     #[serde(default)]
     pub end_refused: bool,
-    /// From where it is wished.
+    /// The caller of the command.
     pub caller: Caller,
 }
 
@@ -127,37 +127,37 @@ impl Answer {
     }
 }
 
-/// Where the socket is.
+/// Returns the path of the socket.
 pub fn path() -> PathBuf {
     let folder =
         std::env::var_os("PEERWALL_RUN").map_or_else(|| PathBuf::from(FOLDER), PathBuf::from);
     folder.join(NAME)
 }
 
-/// The agent's end.
+/// The agent's end of the control socket.
 pub struct Control {
     server: Server,
     path: PathBuf,
 }
 
 impl Control {
-    /// Listens.
+    /// Creates the socket and listens.
     ///
     /// # Errors
-    /// If another agent listens there, or the socket cannot be made.
+    /// [`io::Error`] if another agent listens there, or the socket cannot be created.
     pub fn open() -> io::Result<Self> {
         let path = path();
-        // Where nobody else can put another in its place.
+        // In a directory where only root can replace the socket.
         if let Some(folder) = path.parent() {
             Private::writable_by_root(folder.to_owned()).make()?;
         }
         if UnixStream::connect(&path).is_ok() {
             return Err(io::Error::other(format!(
-                "another agent runs: {} answers",
+                "another agent is running: it listens at {}",
                 path.display()
             )));
         }
-        // What a killed one left.
+        // A killed agent leaves its socket.
         match fs::remove_file(&path) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
             _ => {}
@@ -170,12 +170,12 @@ impl Control {
         })
     }
 
-    /// Everything to poll, and for what.
+    /// Returns the file descriptors to poll, with their events.
     pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         self.server.fds()
     }
 
-    /// When to look at it again, though nobody says anything.
+    /// Returns the time of the next turn without events.
     pub fn deadline(&self) -> Option<Instant> {
         self.server.deadline()
     }
@@ -191,14 +191,14 @@ impl Control {
             .collect()
     }
 
-    /// Answers who asked, and hangs up when it is said.
+    /// Sends a response, and disconnects the client after it.
     pub(super) fn answer(&mut self, who: Who, answer: &Answer) {
         let mut text = serde_json::to_vec(answer).unwrap_or_default();
         text.push(b'\n');
         self.server.answer(who, text);
     }
 
-    /// Says what there is to say, as far as it is taken.
+    /// Writes pending responses as far as the clients read them.
     pub fn say(&mut self) {
         self.server.say();
     }
@@ -217,25 +217,25 @@ fn is_root(stream: &Socket) -> bool {
 fn question(line: &[u8]) -> Result<Command, Answer> {
     let refuse = |why: String| Answer::new(Outcome::Trouble, why, Value::Null);
     let value: Value = serde_json::from_slice(line)
-        .map_err(|err| refuse(format!("the question is not JSON: {err}")))?;
+        .map_err(|err| refuse(format!("the request is not JSON: {err}")))?;
     match value.get("version").and_then(Value::as_u64) {
         Some(version) if version == u64::from(VERSION) => {}
         found => {
             let found = found.map_or_else(|| "none".to_owned(), |version| version.to_string());
             return Err(refuse(format!(
-                "this agent speaks version {VERSION}, and the question is of version {found}; are agent and command of one release?"
+                "this agent speaks version {VERSION}, but the request has version {found}; are agent and command of the same release?"
             )));
         }
     }
     serde_json::from_value(value)
         .map(|question: Question| question.command)
-        .map_err(|err| refuse(format!("the question cannot be read: {err}")))
+        .map_err(|err| refuse(format!("the request cannot be read: {err}")))
 }
 
-/// Asks the agent of this network namespace; `None` if there is none.
+/// Sends a request to the agent of this network namespace; `None` if there is none.
 ///
 /// # Errors
-/// If it does not answer, or not so that it can be read.
+/// [`io::Error`] if the agent does not answer, or the response cannot be read.
 pub fn ask(command: Command) -> Option<io::Result<Answer>> {
     let stream = match connect() {
         Ok(stream) => stream?,
@@ -249,10 +249,10 @@ pub fn status() -> Option<Value> {
     Some(ask(Command::Status)?.ok()?.data)
 }
 
-/// Process id of the agent of this network namespace; `None` if there is none.
+/// Returns the process id of the agent of this network namespace; `None` if there is none.
 ///
 /// # Errors
-/// If that cannot be told.
+/// [`io::Error`] if it cannot be determined.
 pub fn pid() -> io::Result<Option<i32>> {
     let Some(stream) = connect()? else {
         return Ok(None);
@@ -268,18 +268,19 @@ pub fn is_there() -> bool {
 /// Connects to the agent; `None` if there is none.
 ///
 /// # Errors
-/// If that cannot be told: a command that went on alone would change rules behind an agent's back.
+/// [`io::Error`] if it cannot be determined. A command must then stop, so that it does not change
+/// rules without the agent.
 fn connect() -> io::Result<Option<UnixStream>> {
     let stream = match passing::repeat(|| UnixStream::connect(path())) {
         Ok(stream) => stream,
         Err(err) if is_nobody(&err) => return Ok(None),
         Err(err) => return Err(named(&path(), err)),
     };
-    // The same folder may be seen from several network namespaces.
+    // Several network namespaces may share the directory.
     let peer = passing::repeat(|| Ok(getsockopt(&stream, PeerCredentials)?))?;
     if !is_trusted(peer.uid()) {
         log::warn!(
-            "{} is not the agent's: process {} of user {} answers there",
+            "{} does not belong to the agent: process {} of user {} listens there",
             path().display(),
             peer.pid(),
             peer.uid()
@@ -294,13 +295,14 @@ fn connect() -> io::Result<Option<UnixStream>> {
     let own = namespace("self")?;
     match namespace(&agent.to_string()) {
         Ok(of_agent) => Ok((of_agent == own).then_some(stream)),
-        // It ended, or is of another PID namespace.
+        // The agent has ended, or is in another PID namespace.
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(err),
     }
 }
 
-/// Whether an error of connecting says that nobody listens. Users who may not ask count as if nobody did.
+/// Whether an error of connect(2) means that no agent listens. Users without permission continue as
+/// without an agent.
 fn is_nobody(err: &io::Error) -> bool {
     let is_user = !nix::unistd::geteuid().is_root();
     matches!(
@@ -309,7 +311,8 @@ fn is_nobody(err: &io::Error) -> bool {
     ) || err.kind() == io::ErrorKind::PermissionDenied && is_user
 }
 
-/// Asks; what fails after that does not tell whether the agent has done it.
+/// Sends a request and reads the response. After an error, the agent may or may not have run the
+/// command.
 fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -321,7 +324,7 @@ fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {
     text.push(b'\n');
     stream.write_all(&text)?;
     hear(stream).map_err(|err| {
-        let why = format!("{err}; the agent may have done it all the same, see `peerwall status`");
+        let why = format!("{err}; the agent may still have run the command, see `peerwall status`");
         io::Error::new(err.kind(), why)
     })
 }
@@ -330,10 +333,12 @@ fn hear(stream: UnixStream) -> io::Result<Answer> {
     let mut line = String::new();
     BufReader::new(stream.take(ANSWER_MAX_BYTES)).read_line(&mut line)?;
     if line.is_empty() {
-        return Err(io::Error::other("the agent hung up without an answer"));
+        return Err(io::Error::other(
+            "the agent disconnected without a response",
+        ));
     }
     serde_json::from_str(&line)
-        .map_err(|err| io::Error::other(format!("the agent's answer cannot be read: {err}")))
+        .map_err(|err| io::Error::other(format!("the agent's response cannot be read: {err}")))
 }
 
 #[cfg(test)]

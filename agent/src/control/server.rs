@@ -1,5 +1,5 @@
-//! Those who ask the agent something over a stream socket. None of them is waited for: their
-//! connections are part of the agent's one poll, and slow or verbose clients are disconnected.
+//! Serves clients over a stream socket without blocking. All connections are part of the agent's
+//! single poll; a client that is slow or sends too much is disconnected.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,49 +13,48 @@ use socket2::Socket;
 
 use crate::system::passing::{self, PAUSE};
 
-/// A question is shorter than this, in bytes.
+/// Maximum size of a request, in bytes.
 const QUESTION_MAX_BYTES: usize = 64 * 1024;
-/// Clients that do not send a request or read the response within this time are disconnected.
+/// Time limit for a client to send its request, and to read the response.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 16;
 
-/// Maximum number of connections accepted in one turn, so that each is read before it can be
-/// crowded out.
+/// Maximum number of connections that are accepted in one turn, so that each is read before others
+/// displace it.
 const WELCOMED_MAX: usize = CONNECTIONS_MAX / 2;
 
-/// A listening socket, and who is connected.
+/// A listening socket and its clients.
 pub(crate) struct Server {
     listener: Socket,
     admits: fn(&Socket) -> bool,
     connections: Vec<Connection>,
     next: u64,
-    /// New connections are not taken before this: the last could not be, for want of file
-    /// descriptors or memory.
+    /// Accepting pauses until then, after a failure for lack of file descriptors or memory.
     rests_until: Option<Instant>,
 }
 
-/// Who asked.
+/// Identifies a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Who(u64);
 
 struct Connection {
     who: Who,
-    /// The user at the other end, where the kernel tells (Unix sockets).
+    /// User id of the client, if the kernel knows it (Unix sockets).
     user: Option<u32>,
     stream: Socket,
     heard: Vec<u8>,
-    /// What is yet to be said, once there was a question.
+    /// Rest of the response, once there was a request.
     to_say: Option<Vec<u8>>,
-    /// When something was last heard or taken.
+    /// Time of the last read or write.
     moved: Instant,
     until: Instant,
 }
 
 impl Server {
-    /// Serves a socket that listens, for those that `admits` lets in.
+    /// Serves a listening socket. Clients that `admits` rejects are disconnected.
     ///
     /// # Errors
-    /// If the socket cannot be made not to block.
+    /// [`io::Error`] if the socket cannot be made non-blocking.
     pub(crate) fn new(
         listener: impl Into<OwnedFd>,
         admits: fn(&Socket) -> bool,
@@ -71,7 +70,7 @@ impl Server {
         })
     }
 
-    /// Everything to poll, and for what.
+    /// Returns the file descriptors to poll, with their events.
     pub(crate) fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let connections = self.connections.iter().map(|each| {
             let flags = match each.to_say {
@@ -85,14 +84,14 @@ impl Server {
         listener.into_iter().chain(connections)
     }
 
-    /// When to look at it again, though nobody says anything.
+    /// Returns the time of the next turn without events.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let until = self.connections.iter().map(|each| each.until);
         until.chain(self.rests_until).min()
     }
 
-    /// Questions that are whole now, with who asked. `whole` says whether what was heard is a
-    /// question; who asked has to be answered.
+    /// Returns the requests that are complete, with their clients. `whole` decides whether the
+    /// received bytes are a request. Each client must be answered.
     pub(crate) fn questions(&mut self, whole: impl Fn(&[u8]) -> bool) -> Vec<(Who, Vec<u8>)> {
         self.welcome();
         let now = Instant::now();
@@ -122,7 +121,7 @@ impl Server {
                 Ok((stream, _)) => self.admit(stream),
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                // It would be reported as ready again at once.
+                // `poll` would report the socket as readable again immediately.
                 Err(err) => {
                     log::warn!("a connection was not accepted: {err}");
                     self.rests_until = Some(Instant::now() + PAUSE);
@@ -154,8 +153,8 @@ impl Server {
         }
     }
 
-    /// Disconnects one client: of the user with the most connections, so that nobody crowds out
-    /// another, the one that has done nothing for longest.
+    /// Disconnects one client: the most idle one of the user with the most connections, so that no
+    /// user displaces another.
     fn make_room(&mut self) {
         let mut count: BTreeMap<Option<u32>, usize> = BTreeMap::new();
         for each in &self.connections {
@@ -169,7 +168,7 @@ impl Server {
         }
     }
 
-    /// Answers who asked.
+    /// Sends a response to a client.
     pub(crate) fn answer(&mut self, who: Who, answer: Vec<u8>) {
         if let Some(each) = self.connections.iter_mut().find(|each| each.who == who) {
             each.to_say = Some(answer);
@@ -178,7 +177,8 @@ impl Server {
         }
     }
 
-    /// Says what there is to say, as far as it is taken, and hangs up on who has heard it.
+    /// Writes pending responses as far as the clients read them, and disconnects the clients that
+    /// have read theirs.
     pub(crate) fn say(&mut self) {
         let now = Instant::now();
         self.connections
@@ -187,7 +187,7 @@ impl Server {
 }
 
 impl Connection {
-    /// Whether it goes on.
+    /// Reads the request. Returns whether the connection stays open.
     fn hear(&mut self, whole: impl Fn(&[u8]) -> bool) -> bool {
         let mut buffer = [0; 4096];
         loop {
@@ -206,7 +206,7 @@ impl Connection {
         }
     }
 
-    /// Whether it goes on.
+    /// Writes the response. Returns whether the connection stays open.
     fn say(&mut self) -> bool {
         let Some(rest) = &mut self.to_say else {
             return true;
@@ -246,7 +246,7 @@ mod tests {
         let questions = server.questions(line);
         assert_eq!(questions.len(), 1);
         assert_eq!(questions[0].1, b"whole\n");
-        // More than any socket takes at once, by who does not take it.
+        // More than a socket buffers, to a client that does not read.
         server.answer(questions[0].0, vec![b'x'; 8 << 20]);
         server.say();
         assert!(server.questions(line).is_empty());
@@ -259,7 +259,7 @@ mod tests {
             server.say();
         }
         assert_eq!(taker.join().unwrap().unwrap(), 8 << 20);
-        // Clients that send too much are disconnected.
+        // A client that sends too much is disconnected.
         let mut loud = UnixStream::connect(&path).unwrap();
         loud.write_all(&vec![b'x'; QUESTION_MAX_BYTES]).unwrap();
         server.questions(line);
@@ -302,7 +302,7 @@ mod tests {
             (stream, questions)
         };
         for says in [&b""[..], b"half", b"whole\n"] {
-            // Those who ask do not take the answer.
+            // Clients with a request do not read the response.
             let mut others = Vec::new();
             for _ in 0..3 * CONNECTIONS_MAX {
                 let (stream, questions) = connect(&mut server, says);
@@ -335,7 +335,7 @@ mod tests {
                 stream
             })
             .collect();
-        // The first, who is also the one that has done nothing for longest, is another user.
+        // The first client, which is also the most idle one, belongs to another user.
         let first = server.connections[0].who;
         server.connections[0].user = Some(u32::MAX);
         let second = server.connections[1].who;

@@ -37,7 +37,7 @@ impl Phase {
         };
         // It is gone for others before strace lets go of it.
         let hung_up = came.asked.as_ref();
-        let hung_up = hung_up.is_some_and(|(_, said)| said.contains("hung up"));
+        let hung_up = hung_up.is_some_and(|(_, said)| said.contains("disconnected without"));
         if kills && !self.is_client() {
             let patience = if hung_up {
                 PATIENCE
