@@ -162,8 +162,7 @@ impl Connections {
     }
 
     /// Returns the open connections that `new` refuses in place of `old`, in groups: the refused
-    /// ones, and those that
-    /// cannot be judged.
+    /// ones, and those that cannot be judged.
     ///
     /// # Errors
     /// [`NetlinkError`] if they cannot be read.

@@ -24,9 +24,8 @@ pub struct Routes {
 
 impl Routes {
     /// Returns the names of the interfaces on which packets from `source` to an address of this
-    /// host arrive; `None` for
-    /// forwarded packets. Several if the route has several next hops; none if unknown, because the
-    /// address is link-local or has no route.
+    /// host arrive; `None` for forwarded packets. Several if the route has several next hops; none
+    /// if unknown, because the address is link-local or has no route.
     pub fn ways(&mut self, from: IpAddr, to: Option<IpAddr>) -> Vec<String> {
         if is_link_local(from) {
             return Vec::new();

@@ -99,8 +99,7 @@ impl Sockets {
     }
 
     /// Ends the socket between two addresses. Returns whether it existed. Never ends a listener:
-    /// only a connected socket
-    /// has both addresses, and its cookie identifies it.
+    /// only a connected socket has both addresses, and its cookie identifies it.
     ///
     /// # Errors
     /// [`NetlinkError::Answer`] if the kernel refuses it.

@@ -1,8 +1,7 @@
 //! Runs the programs of iptables and ipset.
 //!
 //! They run as root, so `PATH` does not select them: it may be unset or empty, which means the
-//! current
-//! directory to execvp(3), or begin with a directory that other users can write.
+//! current directory to execvp(3), or begin with a directory that other users can write.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

@@ -62,8 +62,7 @@ impl Socket {
     }
 
     /// Sends a dump request and passes every message to `each`. Calls `restart` before each
-    /// attempt, and starts again
-    /// when a change interrupted the dump.
+    /// attempt, and starts again when a change interrupted the dump.
     ///
     /// # Errors
     /// [`NetlinkError`]; the messages that `each` received by then are incomplete.
@@ -113,8 +112,7 @@ impl Socket {
     }
 
     /// Lists this host's sockets of a family and a protocol. The kernel does not tell whether any
-    /// changed
-    /// meanwhile.
+    /// changed meanwhile.
     ///
     /// # Errors
     /// [`NetlinkError::Answer`] with ENOENT if the kernel cannot list this protocol.

@@ -195,8 +195,7 @@ impl Socket {
     }
 
     /// Returns the pending acks. The kernel processes a batch while it is sent, so all of its acks
-    /// are
-    /// pending then.
+    /// are pending then.
     ///
     /// # Errors
     /// [`NetlinkError::Lost`] if datagrams did not fit the receive buffer.
