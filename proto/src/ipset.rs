@@ -1,4 +1,4 @@
-//! The text of `ipset save`: sets and their elements, as words.
+//! Parser for `ipset save`: sets and elements, split into words.
 //!
 //! Format: `ipset_save()` in ipset's `lib/ipset.c`.
 
@@ -18,7 +18,7 @@ pub enum SetLine<'t> {
     Add {
         /// Name of the set.
         name: &'t str,
-        /// The element, in the form of its kind of set.
+        /// Element, in the syntax of its set type.
         element: &'t str,
         /// Options, such as `nomatch`.
         options: Vec<&'t str>,
@@ -27,7 +27,7 @@ pub enum SetLine<'t> {
     Other,
 }
 
-/// Reads one line.
+/// Parses one line.
 pub fn line(text: &str) -> SetLine<'_> {
     let mut words = text.split_whitespace();
     match (words.next(), words.next(), words.next()) {

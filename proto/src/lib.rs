@@ -1,14 +1,14 @@
-//! What peerwall speaks: pure codecs between bytes and typed values.
+//! Protocols of peerwall: pure codecs between bytes and typed values.
 //!
-//! Nothing in this crate opens a socket, reads a file or knows a policy; the build enforces it
-//! (`clippy.toml` beside `Cargo.toml` forbids the types and functions that could).
+//! Nothing in this crate opens a socket, reads a file or depends on a policy. The build enforces
+//! this: `clippy.toml` beside `Cargo.toml` forbids such types and functions.
 //!
-//! - [`netlink`]: attributes, messages, and the kernel's answers; the one place where byte order is
-//!   decided.
+//! - [`netlink`]: attributes, messages and the kernel's responses; the only module that decides
+//!   byte order.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
-//! - [`conntrack`]: connections of connection tracking.
-//! - [`rtnetlink`]: interfaces, their addresses, routes and neighbours.
-//! - [`sock_diag`]: sockets of this host, and how to end one.
+//! - [`conntrack`]: connection tracking entries.
+//! - [`rtnetlink`]: interfaces, addresses, routes and neighbours.
+//! - [`sock_diag`]: sockets of this host, listed or destroyed.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`ipset`]: the text of ipset save.
 

@@ -1,8 +1,8 @@
-//! Sockets of this host: listing them, and ending one (sock_diag(7)).
+//! Sockets of this host: listing and destroying them (sock_diag(7)).
 //!
 //! Layout: `struct inet_diag_req_v2`, `struct inet_diag_msg` and `struct inet_diag_sockid` in
 //! `include/uapi/linux/inet_diag.h`, `struct tcp_info` in `include/uapi/linux/tcp.h`. Ports and
-//! addresses are in network byte order, the rest in that of the host.
+//! addresses are in network byte order, other numbers in host byte order.
 
 use std::net::SocketAddr;
 
@@ -19,22 +19,22 @@ const SOCK_DESTROY: u16 = 21;
 const AF_INET: u8 = 2;
 /// `AF_INET6`
 const AF_INET6: u8 = 10;
-/// Both families; one dump lists the sockets of one.
+/// Address families. A dump lists the sockets of one family.
 pub const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 /// `IPPROTO_TCP`
 const IPPROTO_TCP: u8 = 6;
 /// `INET_DIAG_INFO`: the attribute with `struct tcp_info`.
 const INET_DIAG_INFO: u16 = 2;
-/// All states (`TCPF_ALL`), with `TCP_NEW_SYN_RECV`.
+/// All states (`TCPF_ALL`), including `TCP_NEW_SYN_RECV`.
 const ALL_STATES: u32 = 0x1fff;
-/// `struct inet_diag_sockid`
+/// Size of `struct inet_diag_sockid` in bytes.
 const ID_BYTES: usize = 48;
-/// Where the identity of a socket starts within `struct inet_diag_msg`.
+/// Offset of the socket id in `struct inet_diag_msg`.
 const ID_AT: usize = 4;
-/// `struct inet_diag_msg`
+/// Size of `struct inet_diag_msg` in bytes.
 const MSG_BYTES: usize = 72;
 
-/// `TCP_ESTABLISHED`; also of a UDP socket that is connected.
+/// `TCP_ESTABLISHED`; also the state of a connected UDP socket.
 pub const TCP_ESTABLISHED: u8 = 1;
 /// `TCP_SYN_SENT`
 const TCP_SYN_SENT: u8 = 2;
@@ -44,7 +44,7 @@ const TCP_SYN_RECV: u8 = 3;
 const TCP_FIN_WAIT1: u8 = 4;
 /// `TCP_FIN_WAIT2`
 const TCP_FIN_WAIT2: u8 = 5;
-/// `TCP_CLOSE`; also of a UDP socket that is not connected.
+/// `TCP_CLOSE`; also the state of an unconnected UDP socket.
 const TCP_CLOSE: u8 = 7;
 /// `TCP_CLOSE_WAIT`
 const TCP_CLOSE_WAIT: u8 = 8;
@@ -60,47 +60,47 @@ const TCP_NEW_SYN_RECV: u8 = 12;
 /// A socket of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// `AF_INET` or `AF_INET6`; the latter also of a dual-stack socket that talks IPv4.
+    /// `AF_INET` or `AF_INET6`; the latter also for a dual-stack socket that uses IPv4.
     family: u8,
     /// Protocol number.
     pub protocol: u8,
     /// `enum` of `TCP_*`.
     pub state: u8,
-    /// Own address and port; IPv4 also where the socket says `::ffff:…`.
+    /// Local address and port. IPv4-mapped addresses (`::ffff:…`) are converted to IPv4.
     pub local: SocketAddr,
-    /// Address and port of the other side; unspecified for a socket that is not connected.
+    /// Remote address and port; unspecified for an unconnected socket.
     pub remote: SocketAddr,
-    /// `struct tcp_info`, of TCP sockets.
+    /// `struct tcp_info` of a TCP socket.
     pub info: Option<TcpInfo>,
-    /// `struct inet_diag_sockid`, with the interface that it is bound to and the cookie.
+    /// `struct inet_diag_sockid`, which includes the bound interface and the cookie.
     id: [u8; ID_BYTES],
 }
 
-/// What `struct tcp_info` says of a connection, as far as it is used.
+/// The fields of `struct tcp_info` that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpInfo {
-    /// `tcpi_snd_wscale`: window scale of the other side.
+    /// `tcpi_snd_wscale`: window scale of the remote side.
     pub send_scale: u8,
-    /// `tcpi_rcv_wscale`: window scale of this side.
+    /// `tcpi_rcv_wscale`: window scale of the local side.
     pub receive_scale: u8,
-    /// `tcpi_unacked`: segments that wait to be acknowledged.
+    /// `tcpi_unacked`: unacknowledged segments.
     pub unacked: u32,
     /// `tcpi_bytes_acked` (Linux 4.1)
     pub bytes_acked: u64,
-    /// `tcpi_bytes_sent`, retransmissions included (Linux 4.19).
+    /// `tcpi_bytes_sent`, including retransmissions (Linux 4.19).
     pub bytes_sent: u64,
     /// `tcpi_bytes_retrans`
     pub bytes_retransmitted: u64,
 }
 
 impl Socket {
-    /// Protocol, own and other address.
+    /// Returns protocol, local and remote address.
     pub fn ends(&self) -> (u8, SocketAddr, SocketAddr) {
         (self.protocol, self.local, self.remote)
     }
 
-    /// Whether it is bound and accepts packets of anybody: a TCP listener, or a UDP socket that is
-    /// not connected.
+    /// Reports whether the socket accepts packets from any remote address: a TCP listener, or a
+    /// bound UDP socket that is not connected.
     pub fn is_listening(&self) -> bool {
         match self.protocol {
             IPPROTO_TCP => self.state == TCP_LISTEN,
@@ -108,7 +108,7 @@ impl Socket {
         }
     }
 
-    /// Whether it has another side that data can go to or come from.
+    /// Reports whether the socket has a remote side to exchange data with.
     pub fn is_connected(&self) -> bool {
         match self.protocol {
             IPPROTO_TCP => matches!(
@@ -127,22 +127,22 @@ impl Socket {
         }
     }
 
-    /// Whether this side has closed its half of the TCP connection, and only reads.
+    /// Reports whether the local side has closed its half of the TCP connection and only reads.
     pub fn is_half_closed(&self) -> bool {
         self.protocol == IPPROTO_TCP && self.state == TCP_FIN_WAIT2
     }
 
-    /// Whether the other side may still send.
+    /// Reports whether the remote side may still send.
     pub fn is_open(&self) -> bool {
         self.state == TCP_ESTABLISHED || self.is_half_closed()
     }
 
-    /// Whether this side opened the TCP connection; `None` where that cannot be told.
+    /// Reports whether this host initiated the TCP connection; `None` if this is unknown.
     ///
-    /// The SYN of the side that connects counts as one acknowledged byte (`tcp_snd_una_update()`
-    /// from `tcp_rcv_synsent_state_process()`); the side that accepts starts behind its own
-    /// (`tcp_create_openreq_child()`). So does a FIN that was acknowledged. Only exact while
-    /// nothing is in flight.
+    /// The initiator's SYN counts as one acknowledged byte (`tcp_snd_una_update()` from
+    /// `tcp_rcv_synsent_state_process()`), whereas the responder starts counting after its own
+    /// (`tcp_create_openreq_child()`). An acknowledged FIN also counts. The result is exact only
+    /// while no data is in flight.
     pub fn opened_here(&self) -> Option<bool> {
         let info = self.info.filter(|info| info.unacked == 0)?;
         let sent = info.bytes_sent.checked_sub(info.bytes_retransmitted)?;
@@ -155,7 +155,7 @@ impl Socket {
     }
 }
 
-/// Asks for all sockets of a family and a protocol, as one datagram.
+/// Builds a dump request for the sockets of a family and protocol, as one datagram.
 pub fn dump(family: u8, protocol: u8, seq: u32) -> Vec<u8> {
     let info = match protocol {
         IPPROTO_TCP => 1 << (INET_DIAG_INFO - 1),
@@ -168,10 +168,11 @@ pub fn dump(family: u8, protocol: u8, seq: u32) -> Vec<u8> {
     datagram(SOCK_DIAG_BY_FAMILY, flags, seq, request)
 }
 
-/// Asks for the end of a socket that was listed, and of no other: the kernel compares the cookie,
-/// where an address alone would also find a listener (`inet_diag_find_one_icsk()`). Takes
-/// `CONFIG_INET_DIAG_DESTROY`; the answer is EOPNOTSUPP without it, and ENOENT or ESTALE if the
-/// socket is gone.
+/// Builds a request that destroys a listed socket and no other: the kernel compares the cookie,
+/// because an address alone could also match a listener (`inet_diag_find_one_icsk()`).
+///
+/// The kernel needs `CONFIG_INET_DIAG_DESTROY`; it responds with EOPNOTSUPP without it, and with
+/// ENOENT or ESTALE if the socket no longer exists.
 pub fn destroy(socket: &Socket, seq: u32) -> Vec<u8> {
     let mut request = vec![socket.family, socket.protocol, 0, 0];
     request.extend(u32_register(ALL_STATES));
@@ -185,10 +186,10 @@ fn datagram(kind: u16, flags: u16, seq: u32, request: Vec<u8>) -> Vec<u8> {
     datagram
 }
 
-/// Reads an answer to [`dump`] of this protocol.
+/// Decodes a response to [`dump`] for this protocol.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>, protocol: u8) -> Result<Socket, DecodeError> {
     let cut = || DecodeError::Truncated {
         what: "inet_diag_msg",
@@ -222,9 +223,9 @@ pub fn decode(raw: &RawMessage<'_>, protocol: u8) -> Result<Socket, DecodeError>
     })
 }
 
-/// `None` of kernels that say too little.
+/// Decodes `struct tcp_info`; `None` if the kernel's struct is too short.
 fn tcp_info(bytes: &[u8]) -> Option<TcpInfo> {
-    // Two bit fields of four bits, in the order of the machine's byte order.
+    // Two four-bit fields, ordered by the host's byte order.
     let scales = *bytes.get(6)?;
     let (low, high) = (scales & 0xf, scales >> 4);
     let (send_scale, receive_scale) = match cfg!(target_endian = "little") {
@@ -241,7 +242,7 @@ fn tcp_info(bytes: &[u8]) -> Option<TcpInfo> {
     })
 }
 
-/// Whether an address is one that a socket without another side has.
+/// Reports whether an address is specified, as it is for a connected socket's remote side.
 pub fn is_somebody(address: SocketAddr) -> bool {
     !address.ip().is_unspecified() && address.port() != 0
 }
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
     use crate::netlink::message::{Datagram, NLMSGHDR_BYTES};
 
-    /// An answer of the kernel: a socket of this family between these, with `tcp_info` if any.
+    /// Encodes a kernel response: a socket between these addresses, with optional `tcp_info`.
     fn answer(
         family: u8,
         state: u8,
@@ -309,7 +310,7 @@ mod tests {
             assert_eq!(socket.remote.to_string(), ends.1);
             assert!(socket.is_connected() && !socket.is_listening());
             let request = destroy(&socket, 9);
-            // `struct inet_diag_req_v2` has 56.
+            // `struct inet_diag_req_v2` has 56 bytes.
             assert_eq!(request.len(), NLMSGHDR_BYTES + 56);
             let raw = Datagram::new(&request).next().unwrap().unwrap();
             assert_eq!((raw.kind, raw.seq), (SOCK_DESTROY, 9));

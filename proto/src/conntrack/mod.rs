@@ -1,6 +1,6 @@
-//! Connections of connection tracking (ctnetlink).
+//! Connection tracking entries (ctnetlink).
 //!
-//! Layout: `enum ctattr_type` and its neighbours in
+//! Layout: `enum ctattr_type` and the enums around it in
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`; written by `ctnetlink_fill_info()` in
 //! `net/netfilter/nf_conntrack_netlink.c`. Numbers are in network byte order.
 
@@ -16,22 +16,22 @@ pub use request::{by_reply, create, delete, dump, tcp_in_progress};
 /// `NFNL_SUBSYS_CTNETLINK`
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 
-/// `AF_UNSPEC`: of both families.
+/// `AF_UNSPEC`: both families.
 const AF_UNSPEC: u8 = 0;
-/// `IPS_SEEN_REPLY`: packets in both directions were seen.
+/// `IPS_SEEN_REPLY`: packets were seen in both directions.
 pub const IPS_SEEN_REPLY: u32 = 1 << 1;
-/// `IPS_ASSURED`: not evicted early when the table is full.
+/// `IPS_ASSURED`: not evicted early if the table is full.
 pub const IPS_ASSURED: u32 = 1 << 2;
-/// `IPS_CONFIRMED`: in the table.
+/// `IPS_CONFIRMED`: the entry is in the table.
 pub const IPS_CONFIRMED: u32 = 1 << 3;
-/// `IPS_DST_NAT`: its destination was rewritten.
+/// `IPS_DST_NAT`: the destination was translated.
 pub const IPS_DST_NAT: u32 = 1 << 5;
 
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 /// `ICMP_ECHO`
 const ECHO_REQUEST: u8 = 8;
-/// `ICMPV6_ECHO_REQUEST`; the answer is the next.
+/// `ICMPV6_ECHO_REQUEST`; the reply's type is one higher.
 const ECHO_REQUEST_V6: u8 = 128;
 
 /// `enum tcp_conntrack`, in `include/uapi/linux/netfilter/nf_conntrack_tcp.h`
@@ -58,7 +58,7 @@ pub mod tcp_state {
 const TCP_FLAG_WINDOW_SCALE: u8 = 0x01;
 /// `IP_CT_TCP_FLAG_SACK_PERM`
 const TCP_FLAG_SACK_PERM: u8 = 0x02;
-/// `IP_CT_TCP_FLAG_BE_LIBERAL`: no segment is out of the window.
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: no segment is considered out of window.
 const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
 
 attributes! {
@@ -76,19 +76,19 @@ attributes! {
 
     /// `enum ctattr_l4proto`
     Protocol {
-        /// Number of the protocol.
+        /// Protocol number.
         number: u8 = 1,
         /// Source port.
         source_port: u16 = 2,
         /// Destination port.
         destination_port: u16 = 3,
-        /// Identifier of an ICMP query.
+        /// Identifier of an ICMP echo.
         icmp_id: u16 = 4,
         /// ICMP type.
         icmp_type: u8 = 5,
         /// ICMP code.
         icmp_code: u8 = 6,
-        /// Identifier of an ICMPv6 query.
+        /// Identifier of an ICMPv6 echo.
         icmpv6_id: u16 = 7,
         /// ICMPv6 type.
         icmpv6_type: u8 = 8,
@@ -96,7 +96,7 @@ attributes! {
         icmpv6_code: u8 = 9,
     }
 
-    /// `enum ctattr_tuple`: what packets of one direction have in common.
+    /// `enum ctattr_tuple`: addresses, protocol and ports of one direction.
     Tuple {
         /// Addresses.
         addresses: Nested<Addresses> = 1,
@@ -108,13 +108,13 @@ attributes! {
     TcpInfo {
         /// `enum tcp_conntrack`
         state: u8 = 1,
-        /// Window scale of the side that opened it.
+        /// Window scale of the initiator.
         original_scale: u8 = 2,
-        /// Window scale of the other side.
+        /// Window scale of the responder.
         reply_scale: u8 = 3,
-        /// `struct nf_ct_tcp_flags`: flags and mask, of the side that opened it.
+        /// `struct nf_ct_tcp_flags`: flags and mask of the initiator.
         original_flags: Vec<u8> = 4,
-        /// The same of the other side.
+        /// `struct nf_ct_tcp_flags` of the responder.
         reply_flags: Vec<u8> = 5,
     }
 
@@ -124,27 +124,27 @@ attributes! {
         tcp: Nested<TcpInfo> = 1,
     }
 
-    /// `enum ctattr_type`: a connection.
+    /// `enum ctattr_type`: an entry.
     Connection {
-        /// Original direction, before any rewriting.
+        /// Original direction, before NAT.
         original: Nested<Tuple> = 1,
         /// Reply direction.
         reply: Nested<Tuple> = 2,
         /// `enum ip_conntrack_status`
         status: u32 = 3,
-        /// State of the protocol.
+        /// Protocol state.
         protocol_info: Nested<ProtocolInfo> = 4,
-        /// Seconds until it expires without packets.
+        /// Seconds until the entry expires without packets.
         timeout: u32 = 7,
-        /// Identifier, which tells it from a later connection with the same tuple.
+        /// Identifier, which distinguishes the entry from a later one with the same tuple.
         id: u32 = 12,
-        /// Zone, unless that is 0.
+        /// Zone; absent for zone 0.
         zone: u16 = 18,
     }
 }
 
 impl Addresses {
-    /// Source and destination.
+    /// Returns source and destination.
     pub fn pair(&self) -> Option<(IpAddr, IpAddr)> {
         let v4 = |bytes: &Option<Vec<u8>>| attr::ipv4(bytes.as_deref()?);
         let v6 = |bytes: &Option<Vec<u8>>| attr::ipv6(bytes.as_deref()?);
@@ -154,9 +154,8 @@ impl Addresses {
 }
 
 impl Connection {
-    /// Whether data can still come through: packets went both ways, and neither side has reset it,
-    /// nor both closed it. One half of a TCP connection may be closed, and the other in use for
-    /// hours.
+    /// Reports whether data can still pass: packets went both ways, and the connection was neither
+    /// reset nor closed by both sides. A half-closed TCP connection can stay in use for hours.
     pub fn is_open(&self) -> bool {
         use tcp_state::{CLOSE, LAST_ACK, NONE, SYN_SENT, SYN_SENT2, TIME_WAIT};
         let closed = [NONE, SYN_SENT, SYN_SENT2, LAST_ACK, TIME_WAIT, CLOSE];
@@ -171,8 +170,8 @@ impl Connection {
 }
 
 impl Tuple {
-    /// Packets from one address and port to another. Of ICMP, an echo request; the source port is
-    /// its identifier. The kernel ignores ports where a protocol has none.
+    /// Creates the tuple of packets between two sockets. For ICMP it is an echo request with the
+    /// source port as identifier. The kernel ignores the ports of a protocol without ports.
     pub fn between(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
         Self {
             protocol: Some(Nested(Protocol::of(
@@ -185,9 +184,9 @@ impl Tuple {
         }
     }
 
-    /// Replies to packets from one address and port to another.
+    /// Creates the tuple of replies to packets between two sockets.
     fn answering(protocol: u8, from: SocketAddr, to: SocketAddr) -> Self {
-        // The identifier of an echo is in place of the source port, in both directions.
+        // An echo identifier replaces the source port in both directions.
         let (source, destination) = match protocol {
             IPPROTO_ICMP | IPPROTO_ICMPV6 => (from.port(), to.port()),
             _ => (to.port(), from.port()),
@@ -220,7 +219,7 @@ impl Tuple {
         }
     }
 
-    /// Source and destination with their ports.
+    /// Returns source and destination with their ports.
     pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let (from, to) = self.pair()?;
         let (_, from_port, to_port) = self.ports()?;
@@ -230,12 +229,13 @@ impl Tuple {
         ))
     }
 
-    /// Source and destination.
+    /// Returns source and destination.
     pub fn pair(&self) -> Option<(IpAddr, IpAddr)> {
         self.addresses.as_ref()?.0.pair()
     }
 
-    /// Protocol number, source port and destination port; 0 where a protocol has none.
+    /// Returns protocol number, source port and destination port. Ports that a protocol lacks are
+    /// 0.
     pub fn ports(&self) -> Option<(u8, u16, u16)> {
         let protocol = &self.protocol.as_ref()?.0;
         let source = protocol.source_port.unwrap_or(0);
@@ -246,7 +246,7 @@ impl Tuple {
         ))
     }
 
-    /// Type and code, if these are ICMP packets of the addresses' family.
+    /// Returns type and code of an ICMP packet of the addresses' family.
     pub fn icmp(&self) -> Option<(u8, u8)> {
         let protocol = &self.protocol.as_ref()?.0;
         match (protocol.number?, self.pair()?.0) {
@@ -258,7 +258,8 @@ impl Tuple {
 }
 
 impl Protocol {
-    /// The part of a tuple that tells connections of a protocol apart (`l4proto->nlattr_to_tuple`).
+    /// Creates the part of a tuple that distinguishes connections of a protocol
+    /// (`l4proto->nlattr_to_tuple`).
     fn of(number: u8, source: u16, destination: u16, is_answer: bool) -> Self {
         let mut protocol = Self {
             number: Some(number),
@@ -316,7 +317,7 @@ mod tests {
             Connection::decode(Attrs::new(&bytes)),
             Ok(connection.clone())
         );
-        assert!(connection.is_open(), "no TCP");
+        assert!(connection.is_open(), "not TCP");
         let original = connection.original.clone().unwrap().0;
         assert_eq!(original.pair(), Some((client.into(), host.into())));
         assert_eq!(original.ports(), Some((6, 40_000, 22)));
@@ -341,7 +342,7 @@ mod tests {
             assert_eq!(ends(&made.original), Some((client, host)));
             assert_eq!(ends(&made.reply), Some((host, client)));
             made.status = Some(IPS_CONFIRMED);
-            assert!(!made.is_open(), "nobody has answered");
+            assert!(!made.is_open(), "no reply");
         }
         let request = by_reply(6, host, client).unwrap();
         let wanted = Connection::decode(request.attributes()).unwrap();

@@ -1,4 +1,4 @@
-//! Requests to connection tracking.
+//! Connection tracking requests.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,16 +19,16 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 /// `IPCTNL_MSG_CT_DELETE`
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 
-/// Builds a request for every connection of both families.
+/// Builds a dump request for the entries of both families.
 pub fn dump() -> Message {
     Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
 }
 
-/// Builds a request for the connection whose replies go from one address and port to another. These
-/// are what a socket sees, even if the destination was rewritten before.
+/// Builds a request for the entry whose replies go from one socket to another. A socket sees these
+/// addresses even if the destination was translated before.
 ///
 /// # Errors
-/// [`TooLong`]; never, since addresses are short.
+/// [`TooLong`]; never, because addresses are short.
 pub fn by_reply(protocol: u8, from: SocketAddr, to: SocketAddr) -> Result<Message, TooLong> {
     let wanted = Connection {
         reply: Some(Nested(Tuple::between(protocol, from, to))),
@@ -37,7 +37,7 @@ pub fn by_reply(protocol: u8, from: SocketAddr, to: SocketAddr) -> Result<Messag
     message(IPCTNL_MSG_CT_GET, 0, from.ip(), &wanted)
 }
 
-/// Builds a request that deletes one conntrack entry.
+/// Builds a request that deletes one entry.
 ///
 /// # Errors
 /// [`TooLong`]; never for entries that came from the kernel.
@@ -45,7 +45,7 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     let wanted = Connection {
         original: connection.original.clone(),
         id: connection.id,
-        // Without it, the kernel would look in zone 0.
+        // Without a zone, the kernel would look in zone 0.
         zone: connection.zone,
         ..Connection::default()
     };
@@ -55,8 +55,8 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
 }
 
-/// The TCP part of an entry for a connection that is already open, with the negotiated window
-/// scales and without checks of sequence numbers, since its history is unknown.
+/// Creates the TCP state of an entry for an open connection, with the negotiated window scales.
+/// Sequence numbers are not checked, because their history is unknown.
 pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {
     let flags = TCP_FLAG_WINDOW_SCALE | TCP_FLAG_SACK_PERM | TCP_FLAG_BE_LIBERAL;
     ProtocolInfo {
@@ -72,11 +72,11 @@ pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> Protoc
     }
 }
 
-/// Builds a request that creates an entry for an open connection which `from` opened; the answer is
-/// EEXIST if there is one.
+/// Builds a request that creates an entry for an open connection with the initiator `from`. The
+/// kernel answers EEXIST if an entry exists.
 ///
 /// # Errors
-/// [`TooLong`]; never, since addresses are short.
+/// [`TooLong`]; never, because addresses are short.
 pub fn create(
     protocol: u8,
     from: SocketAddr,
@@ -87,7 +87,7 @@ pub fn create(
     let new = Connection {
         original: Some(Nested(Tuple::between(protocol, from, to))),
         reply: Some(Nested(Tuple::answering(protocol, from, to))),
-        // Kernels refuse a status that would clear IPS_CONFIRMED (`ctnetlink_change_status()`).
+        // The kernel rejects a status that would clear IPS_CONFIRMED (`ctnetlink_change_status()`).
         status: Some(IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED),
         protocol_info: info.map(Nested),
         timeout: Some(timeout_seconds),

@@ -1,9 +1,9 @@
-//! The text of `iptables-save` and `iptables-restore`: tables, chains and rules as words.
+//! The text format of `iptables-save` and `iptables-restore`: tables, chains and rules as words.
 //!
-//! Words have no meaning here, and none is lost: `parse(print(save)) == save`. Parsed like
-//! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c`, printed like
-//! `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in hand-written
-//! files.
+//! Words are not interpreted, and none is lost: `parse(print(save)) == save`. Parsing follows
+//! `iptables/iptables-restore.c` and `add_param_to_argv()` in `iptables/xshared.c`, printing
+//! follows `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in
+//! hand-written files.
 
 mod read;
 
@@ -11,54 +11,54 @@ use std::fmt;
 
 pub use read::{Line, line, parse, words};
 
-/// A whole file.
+/// A complete file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Save {
     /// Tables, in order.
     pub tables: Vec<Table>,
 }
 
-/// From `*NAME` to `COMMIT`.
+/// A table, from `*NAME` to `COMMIT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// `filter`, `nat`, …
     pub name: String,
-    /// Line of `*NAME`, from 1.
+    /// Line number of `*NAME`, from 1.
     pub line: usize,
     /// Chains in the order of their declaration.
     pub chains: Vec<Chain>,
     /// Rules in the order of the file.
     pub rules: Vec<Rule>,
-    /// Line of `COMMIT`.
+    /// Line number of `COMMIT`.
     pub commit: usize,
 }
 
-/// `:NAME POLICY [packets:bytes]`
+/// A chain declaration: `:NAME POLICY [packets:bytes]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name.
+    /// Name of the chain.
     pub name: String,
-    /// `ACCEPT` or `DROP` of a built-in chain; `None` (written `-`) for others.
+    /// `ACCEPT` or `DROP` for a built-in chain; `None` (written `-`) for a user-defined chain.
     pub policy: Option<String>,
     /// Packet and byte counters.
     pub counters: Option<(u64, u64)>,
-    /// Its line, from 1.
+    /// Line number, from 1.
     pub line: usize,
 }
 
 /// Position of a rule in its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
-    /// `-A`: after the last.
+    /// `-A`: at the end.
     Append,
     /// `-I`: at this position, from 1.
     Insert(usize),
 }
 
-/// One rule.
+/// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Its chain.
+    /// Chain of the rule.
     pub chain: String,
     /// Position in the chain.
     pub position: Position,
@@ -66,20 +66,20 @@ pub struct Rule {
     pub counters: Option<(u64, u64)>,
     /// Words after `-A CHAIN`, without quotes.
     pub words: Vec<String>,
-    /// Its line, from 1.
+    /// Line number, from 1.
     pub line: usize,
 }
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextError {
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The line.
+    /// Text of the line.
     pub text: String,
-    /// What is wrong with it.
+    /// Description of the error.
     pub why: String,
-    /// How it should be written.
+    /// Correct form of the line.
     pub help: &'static str,
 }
 
@@ -95,10 +95,10 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
-/// Names of iptables' tables.
+/// Names of the iptables tables.
 pub const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
-/// Chains that need no declaration.
+/// Built-in chains, which need no declaration.
 pub const BUILTIN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
 /// Quotes a word like iptables-save.
@@ -197,7 +197,7 @@ mod tests {
                 }).collect();
                 let rules = rules.into_iter().map(|(chain, at, counters, mut words)| {
                     let position = at.map_or(Position::Append, Position::Insert);
-                    // A number in front would be read as the position.
+                    // A leading number would be parsed as the position.
                     if position == Position::Append { words.insert(0, "-p".into()); }
                     Rule { chain: chain.get(&chains).name.clone(), position, counters, words, line: next() }
                 }).collect();
@@ -232,11 +232,11 @@ mod tests {
         let errors = parse(text).unwrap_err();
         let found: Vec<(usize, &str)> = errors.iter().map(|e| (e.line, e.why.as_str())).collect();
         let wanted = [
-            (1, "stands in no table"),
+            (1, "outside of a table"),
             (3, "`REJECT` is not a policy"),
-            (4, "`[0]` are no counters"),
+            (4, "`[0]` is not a pair of counters"),
             (5, "NOWHERE is not declared"),
-            (6, "never closed"),
+            (6, "unclosed"),
             (7, "has no COMMIT"),
             (8, "`frobnicate`"),
             (2, "has no COMMIT"),

@@ -1,14 +1,14 @@
-//! Parser of iptables-save and rules files.
+//! Parser for iptables-save output and rules files.
 
 use super::{BUILTIN, Chain, Position, Rule, Save, TABLES, Table, TextError};
 
-/// Reason why a line cannot be read, and how it should be written.
+/// Description of a parse error and the correct form.
 type Wrong = (String, &'static str);
 
-/// Reads a whole file.
+/// Parses a complete file.
 ///
 /// # Errors
-/// Every line that cannot be read.
+/// Every line that cannot be parsed.
 pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
     let mut reader = Reader::default();
     for (index, line) in text.lines().enumerate() {
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
             line: table.line,
             text: format!("*{}", table.name),
             why: format!("the table {} has no COMMIT", table.name),
-            help: "iptables-restore would load nothing of it; is the file whole?",
+            help: "iptables-restore would load none of its rules; check that the file is complete",
         });
     }
     if reader.errors.is_empty() && reader.save.tables.is_empty() {
@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
 #[derive(Default)]
 struct Reader {
     save: Save,
-    /// The table before its COMMIT.
+    /// Table without its COMMIT so far.
     open: Option<Table>,
     errors: Vec<TextError>,
     number: usize,
@@ -64,9 +64,8 @@ impl Reader {
         let number = self.number;
         let Some(table) = &mut self.open else {
             return Err((
-                "this stands in no table".into(),
-                "rules stand between `*filter` and `COMMIT`; \
-                 of a script of iptables commands, load it and import with --live",
+                "this line is outside of a table".into(),
+                "rules belong between `*filter` and `COMMIT`; if this is a script of iptables commands, run it and import with --live",
             ));
         };
         match line? {
@@ -89,16 +88,16 @@ impl Reader {
         if let Some(open) = &self.open {
             return Err((
                 format!(
-                    "the table {} of line {} has no COMMIT before this",
+                    "the table {} of line {} has no COMMIT before this line",
                     open.name, open.line
                 ),
-                "a table ends with COMMIT",
+                "end each table with COMMIT",
             ));
         }
         if !TABLES.contains(&name) {
             return Err((
                 format!("`{name}` is not a table"),
-                "there are filter, nat, mangle, raw and security",
+                "the tables are filter, nat, mangle, raw and security",
             ));
         }
         self.open = Some(Table {
@@ -112,10 +111,10 @@ impl Reader {
     }
 }
 
-/// A line, before the lines around it are known.
+/// A line, without its context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'t> {
-    /// Empty, or a comment.
+    /// An empty line or a comment.
     Blank,
     /// `*NAME`
     Table(&'t str),
@@ -130,19 +129,19 @@ pub enum Line<'t> {
         /// Packets and bytes.
         counters: Option<(u64, u64)>,
     },
-    /// `[packets:bytes] -A CHAIN …`, or another command.
+    /// `[packets:bytes] -A CHAIN …` or another command.
     Command {
         /// Packets and bytes.
         counters: Option<(u64, u64)>,
-        /// The command, not split into words.
+        /// Command, not split into words.
         text: &'t str,
     },
 }
 
-/// Reads one line.
+/// Parses one line.
 ///
 /// # Errors
-/// What is wrong with it, and how it should be written.
+/// Description of the error and the correct form.
 pub fn line(text: &str) -> Result<Line<'_>, (String, &'static str)> {
     let text = text.trim();
     if text.is_empty() || text.starts_with('#') {
@@ -173,8 +172,8 @@ fn declaration(text: &str) -> Result<Line<'_>, Wrong> {
         [name, policy, counters] => (name, policy, Some(counters)),
         _ => {
             return Err((
-                "a chain is declared by its name, its policy and its counters".into(),
-                "like `:INPUT DROP [0:0]`",
+                "a chain declaration has a name, a policy and counters".into(),
+                "write it like `:INPUT DROP [0:0]`",
             ));
         }
     };
@@ -191,8 +190,8 @@ fn declaration(text: &str) -> Result<Line<'_>, Wrong> {
 
 fn bad_counters(text: &str) -> Wrong {
     (
-        format!("`{text}` are no counters"),
-        "they are written [packets:bytes]",
+        format!("`{text}` is not a pair of counters"),
+        "write counters as [packets:bytes]",
     )
 }
 
@@ -209,7 +208,7 @@ fn set_policy(
         other => {
             return Err((
                 format!("`{other}` is not a policy"),
-                "a policy is ACCEPT or DROP; chains of one's own have `-`",
+                "write ACCEPT or DROP, or `-` for a user-defined chain",
             ));
         }
     };
@@ -219,7 +218,7 @@ fn set_policy(
         counters,
         line,
     };
-    // The last declaration counts; `-P` in hand-written files is another one.
+    // The last declaration counts. `-P` in a hand-written file is a further declaration.
     match table.chains.iter_mut().find(|old| old.name == name) {
         Some(old) => *old = chain,
         None => table.chains.push(chain),
@@ -227,7 +226,7 @@ fn set_policy(
     Ok(())
 }
 
-/// Reads `[1:60]`.
+/// Parses `[1:60]`.
 fn counters(text: &str) -> Option<(u64, u64)> {
     let (packets, bytes) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
     Some((packets.parse().ok()?, bytes.parse().ok()?))
@@ -239,13 +238,13 @@ fn command(
     text: &str,
     number: usize,
 ) -> Result<(), Wrong> {
-    let words = words(text).map_err(|why| (why, "every `\"` needs another"))?;
+    let words = words(text).map_err(|why| (why, "close the quotes"))?;
     let mut words = words.into_iter();
     let verb = words.next().unwrap_or_default();
     let mut chain = || {
         words.next().ok_or_else(|| {
-            let why = format!("`{verb}` wants a chain");
-            (why, "like `-A INPUT -j ACCEPT`")
+            let why = format!("`{verb}` needs a chain");
+            (why, "write it like `-A INPUT -j ACCEPT`")
         })
     };
     let position = match verb.as_str() {
@@ -257,21 +256,21 @@ fn command(
             return set_policy(table, &name, &policy, None, number);
         }
         "-N" | "--new-chain" => return set_policy(table, &chain()?, "-", None, number),
-        // Without rules above, there is nothing to delete.
+        // No rules precede it, so it has no effect.
         "-F" | "--flush" | "-X" | "--delete-chain" | "-Z" | "--zero" if table.rules.is_empty() => {
             return Ok(());
         }
         "-F" | "-X" | "-Z" | "-D" | "-R" | "--flush" | "--delete-chain" | "--zero" | "--delete"
         | "--replace" => {
             return Err((
-                format!("`{verb}` reverts lines above it"),
-                "write the rules as they are meant to be, or load the file and import with --live",
+                format!("`{verb}` undoes lines above it"),
+                "keep only the rules that are to remain, or load the file and import with --live",
             ));
         }
         other => {
             return Err((
-                format!("`{other}` is not what a line of a rules file starts with"),
-                "like `-A INPUT -j ACCEPT`",
+                format!("`{other}` cannot start a line of a rules file"),
+                "write a rule like `-A INPUT -j ACCEPT`",
             ));
         }
     };
@@ -288,7 +287,7 @@ fn command(
     if !declared && !BUILTIN.contains(&chain.as_str()) {
         return Err((
             format!("the chain {chain} is not declared"),
-            "a line like `:NAME - [0:0]` above declares one",
+            "declare it above with a line like `:NAME - [0:0]`",
         ));
     }
     table.rules.push(Rule {
@@ -301,11 +300,11 @@ fn command(
     Ok(())
 }
 
-/// Splits a line like iptables-restore: at blanks, except within `"`, where `\` escapes the next
+/// Splits a line like iptables-restore: at blanks outside of `"`. Within `"`, `\` escapes the next
 /// character.
 ///
 /// # Errors
-/// A sentence about a `"` that is never closed.
+/// A message about an unclosed `"`.
 pub fn words(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -323,7 +322,7 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
         }
     }
     if quoted {
-        return Err("a `\"` is never closed".into());
+        return Err("unclosed `\"`".into());
     }
     words.extend(word);
     Ok(words)

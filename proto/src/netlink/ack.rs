@@ -1,46 +1,46 @@
-//! Answers of the kernel: acks, errors with extended acks, the end of a dump.
+//! Responses of the kernel: acks, errors with extended acks, the end of a dump.
 //!
 //! Layout: `struct nlmsgerr` and `enum nlmsgerr_attrs` in `include/uapi/linux/netlink.h`, written
-//! by `netlink_ack()` in `net/netlink/af_netlink.c`. neli's reader of these cannot take acks that
-//! are capped, and drops the extended part of those it can; so it is not used.
+//! by `netlink_ack()` in `net/netlink/af_netlink.c`. neli's decoder is not used: it fails on capped
+//! acks and drops the extended part of others.
 
 use crate::netlink::attr::{Attr, Attrs, DecodeError, read_u32_host};
 use crate::netlink::message::{NLMSG_DONE, NLMSG_ERROR, NLMSGHDR_BYTES, RawMessage};
 
-/// `NLM_F_CAPPED`: the request's payload is not repeated in the ack.
+/// `NLM_F_CAPPED`: the ack does not repeat the request's payload.
 const NLM_F_CAPPED: u16 = 0x100;
 /// `NLM_F_ACK_TLVS`: extended-ack attributes follow.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
 
-/// An answer to one request.
+/// Response to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
     /// Sequence number of the request.
     pub seq: u32,
-    /// 0 for success, else a positive errno.
+    /// 0 for success, otherwise a positive errno.
     pub errno: i32,
-    /// Message of the extended ack, if there is one.
+    /// Message of the extended ack.
     pub message: Option<String>,
-    /// Offset in bytes, from the start of the request's header, of the attribute that was refused.
+    /// Offset of the rejected attribute in bytes, from the start of the request's header.
     pub offset: Option<u32>,
 }
 
-/// Reads an ack or an error; `None` if the message is neither, nor the end of a dump.
+/// Decodes an ack, an error or the end of a dump; `None` for other messages.
 ///
 /// # Errors
-/// [`DecodeError`] if it is one and is truncated.
+/// [`DecodeError`] if it is truncated.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Ack>, DecodeError> {
     let tlvs = match raw.kind {
         NLMSG_ERROR => error_attributes(raw)?,
-        // The dump's errno is in the first four bytes, followed by extended attributes.
+        // The first four bytes are the dump's errno; extended attributes follow.
         NLMSG_DONE => raw.payload.get(4..).unwrap_or_default(),
         _ => return Ok(None),
     };
     let errno = match read_u32_host(raw.payload, 0) {
         Some(word) => word.cast_signed().wrapping_neg(),
-        // An NLMSG_DONE without a payload is a success: old kernels wrote it so.
+        // Old kernels send an NLMSG_DONE without a payload for success.
         None if raw.kind == NLMSG_DONE => 0,
         None => {
             return Err(DecodeError::Truncated {
@@ -73,8 +73,8 @@ fn read_extended(tlvs: &[u8], ack: &mut Ack) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Offset of the extended attributes: after the request's header, and after its payload, too,
-/// unless the kernel capped it.
+/// Returns the extended attributes. They follow the request's header, and its payload if the kernel
+/// did not cap it.
 fn error_attributes<'a>(raw: &RawMessage<'a>) -> Result<&'a [u8], DecodeError> {
     if raw.flags & NLM_F_ACK_TLVS == 0 {
         return Ok(&[]);

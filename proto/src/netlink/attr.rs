@@ -1,8 +1,8 @@
 //! Netlink attributes: type, 16-bit length, payload, padding to four bytes.
 //!
 //! Layout: `struct nlattr` in `include/uapi/linux/netlink.h`. Attribute headers are in host byte
-//! order; nf_tables payloads are integers in network byte order. Every conversion of byte order
-//! in this crate is in this file; a lint keeps it here.
+//! order; integers in nf_tables payloads are in network byte order. All byte order conversions of
+//! this crate are in this file, which a lint enforces.
 #![expect(
     clippy::big_endian_bytes,
     clippy::host_endian_bytes,
@@ -22,16 +22,16 @@ const HEADER_BYTES: usize = 4;
 /// Reason why bytes cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The input ends inside something. `at` is the offset in bytes where that something starts.
+    /// The input ends within an item that starts at byte `at`.
     Truncated {
-        /// What was being read.
+        /// Item being decoded.
         what: &'static str,
         /// Offset in bytes from the start of the input.
         at: usize,
     },
     /// A length field has an impossible value.
     Length {
-        /// What was being read.
+        /// Item being decoded.
         what: &'static str,
         /// Offset in bytes from the start of the input.
         at: usize,
@@ -42,26 +42,26 @@ pub enum DecodeError {
     Size {
         /// The attribute's type number within its parent.
         attribute: u16,
-        /// Bytes a payload of this type has.
+        /// Expected size in bytes.
         want: usize,
-        /// Bytes that were there.
+        /// Actual size in bytes.
         got: usize,
     },
-    /// A string attribute that is not UTF-8.
+    /// A string attribute is not UTF-8.
     Text {
         /// The attribute's type number within its parent.
         attribute: u16,
     },
-    /// Nested more deeply than anything the kernel writes.
+    /// Attributes are nested more deeply than any that the kernel writes.
     Depth,
-    /// A message lacks an attribute without which it means nothing.
+    /// A message lacks a required attribute.
     Missing(&'static str),
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { what, at } => write!(f, "{what} at byte {at} is cut short"),
+            Self::Truncated { what, at } => write!(f, "{what} at byte {at} is truncated"),
             Self::Length { what, at, len } => {
                 write!(f, "{what} at byte {at} has an impossible length of {len}")
             }
@@ -79,14 +79,14 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// One attribute could not be written since it, or what it is nested in, is over 65,535 bytes.
+/// An attribute, or one that contains it, would exceed 65,535 bytes.
 ///
-/// `nla_len` has 16 bits and wraps silently if nobody looks.
+/// `nla_len` has 16 bits and would wrap silently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong {
-    /// Type number of the attribute that is too long.
+    /// Type number of the attribute.
     pub attribute: u16,
-    /// Its length in bytes, header included.
+    /// Length of the attribute in bytes, including its header.
     pub len: usize,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
-/// Writes attributes one after the other.
+/// Writes consecutive attributes.
 #[derive(Debug, Default, Clone)]
 pub struct AttrWriter {
     buf: Vec<u8>,
@@ -110,12 +110,12 @@ pub struct AttrWriter {
 }
 
 impl AttrWriter {
-    /// An empty list of attributes.
+    /// Creates a writer with an empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Writes behind what `buf` already holds; [`finish`](Self::finish) gives all of it back.
+    /// Creates a writer that appends to `buf`. [`finish`](Self::finish) returns the whole buffer.
     pub fn after(buf: Vec<u8>) -> Self {
         Self {
             buf,
@@ -123,7 +123,7 @@ impl AttrWriter {
         }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written.
     pub fn len_bytes(&self) -> usize {
         self.buf.len()
     }
@@ -135,7 +135,7 @@ impl AttrWriter {
         self.close(start, attribute);
     }
 
-    /// Appends a string, ended by NUL as the kernel's `NLA_NUL_STRING` wants it.
+    /// Appends a string with a terminating NUL (`NLA_NUL_STRING` in the kernel).
     pub fn string(&mut self, attribute: u16, text: &str) {
         let start = self.open(attribute);
         self.buf.extend_from_slice(text.as_bytes());
@@ -163,23 +163,23 @@ impl AttrWriter {
         self.bytes(attribute, &value.to_be_bytes());
     }
 
-    /// Appends an attribute whose payload is the attributes that `inner` writes.
+    /// Appends an attribute that contains the attributes written by `inner`.
     pub fn nest(&mut self, attribute: u16, inner: impl FnOnce(&mut Self)) {
         let start = self.open(attribute | NLA_F_NESTED);
         inner(self);
         self.close(start, attribute);
     }
 
-    /// Appends bytes that are whole attributes already.
+    /// Appends encoded attributes.
     pub fn raw(&mut self, attributes: &[u8]) {
         self.buf.extend_from_slice(attributes);
         self.pad();
     }
 
-    /// The bytes, or the first attribute that did not fit its length field.
+    /// Returns the buffer.
     ///
     /// # Errors
-    /// [`TooLong`] if any attribute is over 65,535 bytes; nothing may be sent then.
+    /// [`TooLong`] with the first attribute over 65,535 bytes. Such a buffer must not be sent.
     pub fn finish(self) -> Result<Vec<u8>, TooLong> {
         match self.too_long {
             Some(err) => Err(err),
@@ -210,19 +210,19 @@ impl AttrWriter {
     }
 }
 
-/// One attribute as found in a buffer.
+/// An attribute in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr<'a> {
     /// Type number, without the two flag bits.
     pub attribute: u16,
-    /// The bytes between header and padding.
+    /// Bytes between header and padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Attr<'a> {
     fn exact<const N: usize>(&self) -> Result<[u8; N], DecodeError> {
         self.payload.try_into().map_err(
-            // The only way for it to fail is the size, which the error names.
+            // The conversion can only fail because of the size, which the error contains.
             |_err: std::array::TryFromSliceError| DecodeError::Size {
                 attribute: self.attribute,
                 want: N,
@@ -231,32 +231,32 @@ impl<'a> Attr<'a> {
         )
     }
 
-    /// The payload as one byte.
+    /// Returns the payload as one byte.
     pub fn u8(&self) -> Result<u8, DecodeError> {
         Ok(self.exact::<1>()?[0])
     }
 
-    /// The payload as 16 bits in network byte order.
+    /// Returns the payload as 16 bits in network byte order.
     pub fn u16(&self) -> Result<u16, DecodeError> {
         Ok(u16::from_be_bytes(self.exact()?))
     }
 
-    /// The payload as 32 bits in network byte order.
+    /// Returns the payload as 32 bits in network byte order.
     pub fn u32(&self) -> Result<u32, DecodeError> {
         Ok(u32::from_be_bytes(self.exact()?))
     }
 
-    /// The payload as 64 bits in network byte order.
+    /// Returns the payload as 64 bits in network byte order.
     pub fn u64(&self) -> Result<u64, DecodeError> {
         Ok(u64::from_be_bytes(self.exact()?))
     }
 
-    /// The payload as 32 bits in host byte order (extended acks use it).
+    /// Returns the payload as 32 bits in host byte order, which extended acks use.
     pub fn u32_host(&self) -> Result<u32, DecodeError> {
         Ok(u32::from_ne_bytes(self.exact()?))
     }
 
-    /// The payload as text up to the first NUL.
+    /// Returns the payload as text up to the first NUL.
     pub fn string(&self) -> Result<&'a str, DecodeError> {
         let end = self.payload.iter().position(|&b| b == 0);
         let text = &self.payload[..end.unwrap_or(self.payload.len())];
@@ -265,13 +265,13 @@ impl<'a> Attr<'a> {
         })
     }
 
-    /// The attributes nested in this one.
+    /// Returns the nested attributes.
     pub fn nested(&self) -> Attrs<'a> {
         Attrs::new(self.payload)
     }
 }
 
-/// Reads the attributes of a buffer one after the other.
+/// Iterates over the attributes in a buffer.
 #[derive(Debug, Clone)]
 pub struct Attrs<'a> {
     buf: &'a [u8],
@@ -279,7 +279,7 @@ pub struct Attrs<'a> {
 }
 
 impl<'a> Attrs<'a> {
-    /// Attributes start at the first byte of `buf` and fill it.
+    /// Creates an iterator over a buffer that consists of attributes.
     pub fn new(buf: &'a [u8]) -> Self {
         Self { buf, at: 0 }
     }
@@ -328,7 +328,7 @@ pub(crate) fn read_u64_host(buf: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// 64 bits in host byte order.
+/// Returns 64 bits in host byte order.
 #[cfg(test)]
 pub(crate) fn u64_register(value: u64) -> [u8; 8] {
     value.to_ne_bytes()
@@ -340,47 +340,47 @@ pub(crate) fn read_u16_host(buf: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// 16 bits as they go into a packet or a big-endian register.
+/// Returns 16 bits in network byte order, as in a packet or a big-endian register.
 pub fn u16_network(value: u16) -> [u8; 2] {
     value.to_be_bytes()
 }
 
-/// An IPv4 address in network byte order; `None` if it is not four bytes.
+/// Reads an IPv4 address in network byte order; `None` if it is not four bytes.
 pub fn ipv4(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into())
 }
 
-/// An IPv6 address in network byte order; `None` if it is not sixteen bytes.
+/// Reads an IPv6 address in network byte order; `None` if it is not sixteen bytes.
 pub fn ipv6(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into())
 }
 
-/// A port as it is written in network byte order.
+/// Returns a port in network byte order.
 pub fn port_bytes(port: u16) -> [u8; 2] {
     port.to_be_bytes()
 }
 
-/// A port in network byte order; `None` if it is not two bytes.
+/// Reads a port in network byte order; `None` if it is not two bytes.
 pub fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// 16 bits as the kernel keeps them in a host-endian register (type of an interface).
+/// Returns 16 bits as in a host-endian register (interface type).
 pub fn u16_register(value: u16) -> [u8; 2] {
     value.to_ne_bytes()
 }
 
-/// 32 bits as the kernel keeps them in a host-endian register (ct state, mark, interface index).
+/// Returns 32 bits as in a host-endian register (ct state, mark, interface index).
 pub fn u32_register(value: u32) -> [u8; 4] {
     value.to_ne_bytes()
 }
 
-/// Reads back what [`u32_register`] wrote; `None` if `bytes` is not four bytes.
+/// Inverse of [`u32_register`]; `None` if `bytes` is not four bytes.
 pub fn u32_from_register(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// Reads back what [`u16_network`] wrote; `None` if `bytes` is not two bytes.
+/// Inverse of [`u16_network`]; `None` if `bytes` is not two bytes.
 pub fn u16_from_network(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }

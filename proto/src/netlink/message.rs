@@ -1,10 +1,10 @@
-//! Netlink messages: header and payload; those of the nfnetlink family with `nfgenmsg` and
+//! Netlink messages: header and payload. Messages of the nfnetlink family have an `nfgenmsg` and
 //! attributes.
 //!
 //! Layout: `struct nlmsghdr` in `include/uapi/linux/netlink.h`, `struct nfgenmsg` in
-//! `include/uapi/linux/netfilter/nfnetlink.h`. neli's [`Nlmsghdr`] is the envelope on the way out.
-//! On the way in the sixteen bytes are read here: neli's own reader also parses the error
-//! payload, and cannot when the kernel capped it (`NETLINK_CAP_ACK`).
+//! `include/uapi/linux/netfilter/nfnetlink.h`. neli's [`Nlmsghdr`] encodes the header of sent
+//! messages. Received headers are decoded here, because neli's decoder also parses the error
+//! payload and fails if the kernel capped it (`NETLINK_CAP_ACK`).
 #![expect(
     clippy::big_endian_bytes,
     reason = "res_id of nfgenmsg is the one big-endian field outside of an attribute"
@@ -19,9 +19,9 @@ use neli::types::Buffer;
 
 use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
 
-/// Bytes of `struct nlmsghdr`.
+/// Size of `struct nlmsghdr` in bytes.
 pub const NLMSGHDR_BYTES: usize = 16;
-/// Bytes of `struct nfgenmsg`.
+/// Size of `struct nfgenmsg` in bytes.
 pub const NFGENMSG_BYTES: usize = 4;
 /// `NLMSG_NOOP`
 pub const NLMSG_NOOP: u16 = 1;
@@ -34,42 +34,42 @@ pub const NLMSG_OVERRUN: u16 = 4;
 
 /// `NLM_F_REQUEST`
 pub const NLM_F_REQUEST: u16 = 0x1;
-/// `NLM_F_ACK`: answer even on success.
+/// `NLM_F_ACK`: respond even on success.
 pub const NLM_F_ACK: u16 = 0x4;
-/// `NLM_F_DUMP_INTR`: what was dumped changed meanwhile; the dump is not consistent.
+/// `NLM_F_DUMP_INTR`: the objects changed during the dump, which is inconsistent.
 pub const NLM_F_DUMP_INTR: u16 = 0x10;
-/// `NLM_F_DUMP`: all objects of a kind.
+/// `NLM_F_DUMP`: request all objects of a kind.
 pub const NLM_F_DUMP: u16 = 0x300;
 /// `NLM_F_REPLACE`
 pub const NLM_F_REPLACE: u16 = 0x100;
-/// `NLM_F_EXCL`: fail if it exists.
+/// `NLM_F_EXCL`: fail if the object exists.
 pub const NLM_F_EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`
 pub const NLM_F_CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`
 pub const NLM_F_APPEND: u16 = 0x800;
 
-/// One nfnetlink message.
+/// An nfnetlink message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// `nlmsg_type`: for nfnetlink, subsystem in the high byte and message in the low one.
+    /// `nlmsg_type`: for nfnetlink, the subsystem in the high byte and the message in the low byte.
     pub kind: u16,
     /// `nlmsg_flags`
     pub flags: u16,
     /// `nlmsg_seq`: chosen by the sender, echoed by the kernel.
     pub seq: u32,
-    /// `nlmsg_pid`: port id of the addressed or sending socket, 0 for the kernel.
+    /// `nlmsg_pid`: port id of the destination or source socket; 0 for the kernel.
     pub port: u32,
     /// `nfgen_family`: an `NFPROTO_*`.
     pub family: u8,
-    /// `res_id`: subsystem for batch messages, low bits of the generation in answers.
+    /// `res_id`: subsystem for batch messages, low bits of the generation in responses.
     pub res_id: u16,
-    /// The attributes.
+    /// Encoded attributes.
     pub attrs: Vec<u8>,
 }
 
 impl Message {
-    /// A request without attributes; sequence number and port are set when it is sent.
+    /// Creates a request without attributes. Sequence number and port are set on sending.
     pub fn request(kind: u16, flags: u16, family: u8) -> Self {
         Self {
             kind,
@@ -82,12 +82,12 @@ impl Message {
         }
     }
 
-    /// The attributes, to be read one by one.
+    /// Returns an iterator over the attributes.
     pub fn attributes(&self) -> Attrs<'_> {
         Attrs::new(&self.attrs)
     }
 
-    /// Bytes this message takes in a datagram, padding included.
+    /// Returns the message's size in a datagram in bytes, including padding.
     pub fn len_bytes(&self) -> usize {
         (NLMSGHDR_BYTES + NFGENMSG_BYTES + self.attrs.len()).next_multiple_of(4)
     }
@@ -128,14 +128,14 @@ pub(crate) fn envelope(
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// Splits a datagram of the kernel into raw messages.
+/// Iterates over the raw messages in a datagram of the kernel.
 #[derive(Debug, Clone)]
 pub struct Datagram<'a> {
     buf: &'a [u8],
     at: usize,
 }
 
-/// A message whose payload is not looked at yet.
+/// A message with an undecoded payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawMessage<'a> {
     /// `nlmsg_type`
@@ -146,12 +146,12 @@ pub struct RawMessage<'a> {
     pub seq: u32,
     /// `nlmsg_pid`
     pub port: u32,
-    /// Everything behind `struct nlmsghdr`.
+    /// Bytes after `struct nlmsghdr`.
     pub payload: &'a [u8],
 }
 
 impl<'a> Datagram<'a> {
-    /// `buf` is exactly what one `recvmsg` returned.
+    /// Creates an iterator over the datagram that one `recvmsg` returned.
     pub fn new(buf: &'a [u8]) -> Self {
         Self { buf, at: 0 }
     }
@@ -194,10 +194,10 @@ impl<'a> Iterator for Datagram<'a> {
 }
 
 impl RawMessage<'_> {
-    /// Reads the `nfgenmsg` in front of the attributes.
+    /// Decodes the `nfgenmsg` in front of the attributes.
     ///
     /// # Errors
-    /// [`DecodeError::Truncated`] if there is none.
+    /// [`DecodeError::Truncated`] if it is missing.
     pub fn nfnetlink(&self) -> Result<Message, DecodeError> {
         let Some((&[family, _version, hi, lo], attrs)) = self.payload.split_first_chunk() else {
             return Err(DecodeError::Truncated {

@@ -1,4 +1,4 @@
-//! Netlink itself: attributes, messages, and the kernel's answers.
+//! Netlink: attributes, messages and the kernel's responses.
 
 pub mod ack;
 pub mod attr;

@@ -1,9 +1,9 @@
-//! A batch: messages that the kernel takes as one transaction.
+//! A batch: messages that the kernel applies as one transaction.
 //!
-//! `nfnetlink_rcv_batch()` in `net/netfilter/nfnetlink.c` works through all messages, collects
-//! every error, and commits only if there was none and `NFNL_MSG_BATCH_END` was there. Without the
-//! end it validates and takes everything back: that is how a change is checked
-//! (`NFNL_ABORT_VALIDATE`, what `nft --check` does).
+//! `nfnetlink_rcv_batch()` in `net/netfilter/nfnetlink.c` processes all messages, collects every
+//! error, and commits only if there was no error and the batch has `NFNL_MSG_BATCH_END`. Without
+//! it, the kernel validates the messages and rolls them back, which is how a change is checked
+//! (`NFNL_ABORT_VALIDATE`, as in `nft --check`).
 
 use crate::netlink::attr::AttrWriter;
 use crate::netlink::message::{Message, NLM_F_ACK};
@@ -14,23 +14,23 @@ use super::{
 
 const FAMILY_UNSPEC: u8 = 0;
 
-/// Messages on their way into one transaction, each with a tag that says what it is for.
+/// Messages for one transaction, each with a tag of the caller.
 #[derive(Debug, Clone)]
 pub struct Batch<T> {
     messages: Vec<(Message, T)>,
 }
 
-/// A batch as bytes for one `sendmsg`.
+/// An encoded batch for one `sendmsg`.
 #[derive(Debug, Clone)]
 pub struct EncodedBatch<T> {
-    /// The datagram.
+    /// Encoded datagram.
     pub bytes: Vec<u8>,
-    /// Sequence number of the batch's begin. An answer to it concerns the batch as a whole.
+    /// Sequence number of the begin message. A response to it concerns the whole batch.
     pub begin_seq: u32,
-    /// What each message was for: `tags[i]` has sequence number `begin_seq + 1 + i`.
+    /// Tag of each message: `tags[i]` belongs to sequence number `begin_seq + 1 + i`.
     pub tags: Vec<T>,
-    /// Sequence number of the message that was asked for an ack: the last real one. A kernel
-    /// acks the end itself only since 6.10; this works on all.
+    /// Sequence number of the last message before the end, which requests the ack. Only kernels
+    /// from 6.10 on ack the end itself; this works on all.
     pub acked_seq: u32,
 }
 
@@ -43,12 +43,12 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
-    /// A batch without messages.
+    /// Creates an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a message; `kind` is a number of [`msg`](super::msg).
+    /// Appends a message. `kind` is a constant of [`msg`](super::msg).
     pub fn push(&mut self, tag: T, family: u8, kind: u16, flags: u16, attrs: Vec<u8>) {
         let message = Message {
             attrs,
@@ -57,17 +57,17 @@ impl<T> Batch<T> {
         self.messages.push((message, tag));
     }
 
-    /// Whether there is nothing to send.
+    /// Reports whether the batch has no messages.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
-    /// Messages between begin and end.
+    /// Returns the number of messages between begin and end.
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// Bytes the datagram is going to have.
+    /// Returns the size of the encoded datagram in bytes.
     pub fn len_bytes(&self) -> usize {
         let frame = 2
             * (crate::netlink::message::NLMSGHDR_BYTES + crate::netlink::message::NFGENMSG_BYTES)
@@ -80,13 +80,13 @@ impl<T> Batch<T> {
                 .sum::<usize>()
     }
 
-    /// The batch as it is sent to be committed. With `generation` the kernel answers ERESTART and
-    /// does nothing if anybody changed any table since.
+    /// Encodes the batch for a commit. If any table changed since `generation`, the kernel responds
+    /// with ERESTART and changes nothing.
     pub fn commit(self, begin_seq: u32, generation: Option<u32>) -> EncodedBatch<T> {
         self.encode(begin_seq, generation, true)
     }
 
-    /// The batch as it is sent to be validated and not committed.
+    /// Encodes the batch for validation without a commit.
     pub fn check(self, begin_seq: u32, generation: Option<u32>) -> EncodedBatch<T> {
         self.encode(begin_seq, generation, false)
     }
@@ -120,9 +120,9 @@ impl<T> Batch<T> {
 }
 
 impl<T> EncodedBatch<T> {
-    /// Makes it depend on another generation; 0 is any. It must have been encoded with one.
+    /// Replaces the generation; 0 matches any. The batch must have been encoded with a generation.
     pub fn set_generation(&mut self, generation: u32) {
-        // Begin is the first message, and its generation the only attribute.
+        // Begin is the first message, and the generation is its only attribute.
         let mut w = AttrWriter::new();
         w.u32(NFNL_BATCH_GENID, generation);
         if let Ok(attribute) = w.finish() {
@@ -132,7 +132,7 @@ impl<T> EncodedBatch<T> {
         }
     }
 
-    /// What the message with this sequence number was for; `None` for begin, end and strangers.
+    /// Returns the tag of a sequence number; `None` for begin, end and unrelated numbers.
     pub fn tag(&self, seq: u32) -> Option<&T> {
         let index = seq.wrapping_sub(self.begin_seq).wrapping_sub(1);
         self.tags.get(index as usize)
@@ -175,7 +175,7 @@ mod tests {
             assert_eq!(raw[0].nfnetlink().unwrap().res_id, NFNL_SUBSYS_NFTABLES);
             assert_eq!(raw[2].flags & NLM_F_ACK, NLM_F_ACK);
             assert_eq!(sent.acked_seq, raw[2].seq);
-            // Sequence numbers wrap without losing their operation.
+            // Sequence numbers wrap; tags still match.
             assert_eq!(sent.tag(raw[1].seq), Some(&"a"));
             assert_eq!(sent.tag(raw[2].seq), Some(&"b"));
             assert_eq!(sent.tag(raw[0].seq), None);

@@ -1,10 +1,10 @@
-//! The one place that uses rustables, and what it is used for: encoding expressions it models.
+//! The only module that uses rustables: it encodes the expressions that rustables models.
 //!
-//! rustables' constructors and `Batch::finalize` give a whole batch; the expression is cut out of
-//! a throw-away rule. Its transport, its listings and its decoders are not used: the first loses
-//! the outcome of a batch of 277 rules, the others mix up families and fail on what nft commonly
-//! writes (`docs/design.md`). Where rustables has no word for something, [`encode`] gives `None`
-//! and the caller writes it from the table in [`expr`](super::expr).
+//! rustables' constructors and `Batch::finalize` produce a complete batch; the expression is
+//! extracted from a temporary rule. Its transport, listings and decoders are not used: the
+//! transport loses the outcome of a batch of 277 rules, the others confuse families and fail on
+//! common output of nft (`docs/design.md`). [`encode`] returns `None` for an expression that
+//! rustables does not model; the caller then encodes it with the table in [`expr`](super::expr).
 
 #![expect(
     clippy::disallowed_types,
@@ -26,9 +26,10 @@ const NFTA_RULE_EXPRESSIONS: u16 = 4;
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "what rustables does not model is encoded from our own table, new expressions too"
+    reason = "expressions that rustables does not model, including new ones, are encoded with our own table"
 )]
-/// The attributes `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA` of an expression that rustables models.
+/// Returns the attributes `NFTA_EXPR_NAME` and `NFTA_EXPR_DATA` of an expression that rustables
+/// models.
 pub fn encode(expr: &Expr) -> Option<Vec<u8>> {
     let raw: theirs::RawExpression = match expr {
         Expr::Meta(meta) => meta_load(meta)?.into(),
@@ -46,7 +47,7 @@ pub fn encode(expr: &Expr) -> Option<Vec<u8>> {
     cut_out(raw)
 }
 
-/// Encodes a rule with this one expression and takes the expression's attributes out of it.
+/// Encodes a rule with this one expression and extracts the expression's attributes.
 fn cut_out(raw: theirs::RawExpression) -> Option<Vec<u8>> {
     let mut batch = Batch::new();
     batch.add(&Rule::default().with_expr(raw), MsgType::Add);

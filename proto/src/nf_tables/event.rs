@@ -1,15 +1,15 @@
-//! Messages of the nf_tables multicast group, and answers to dumps: the same layouts.
+//! Messages of the nf_tables multicast group and responses to dumps, which have the same layout.
 
 use super::schema::Attributes;
 use super::{Chain, ElementList, Generation, Object, Rule, Set, Table, message_of, msg};
 use crate::netlink::attr::DecodeError;
 use crate::netlink::message::Message;
 
-/// An object that exists (in a dump), was created, or was deleted (in an event).
+/// An object in a dump, or a created or deleted object in an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "one at a time, taken apart where it is received"
+    reason = "only one event exists at a time, and the receiver destructures it"
 )]
 pub enum Event {
     /// A table.
@@ -24,22 +24,22 @@ pub enum Event {
     Elements(Change, ElementList),
     /// A stateful object.
     Object(Change, Object),
-    /// A commit ended; who did it.
+    /// The end of a commit and the process that made it.
     Generation(Generation),
-    /// A message this version does not know, by its number.
+    /// Number of a message that this version does not know.
     Other(u16),
 }
 
-/// What happened.
+/// Kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It is there: a dump's answer, or it was made or changed.
+    /// The object exists in a dump, or it was created or changed.
     New,
-    /// It was removed.
+    /// The object was deleted.
     Del,
 }
 
-/// Reads a message of the nf_tables subsystem; `None` if it is another subsystem's.
+/// Decodes a message of the nf_tables subsystem; `None` for other subsystems.
 ///
 /// # Errors
 /// [`DecodeError`] if its attributes are malformed.

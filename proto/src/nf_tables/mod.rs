@@ -1,10 +1,10 @@
 //! nf_tables objects as typed values.
 //!
-//! Every number and layout: `include/uapi/linux/netfilter/nf_tables.h`; what the kernel does with
-//! them: `net/netfilter/nf_tables_api.c`. All integers inside attributes are big-endian.
+//! Numbers and layouts: `include/uapi/linux/netfilter/nf_tables.h`; kernel implementation:
+//! `net/netfilter/nf_tables_api.c`. All integers in attributes are big-endian.
 //!
-//! Every object keeps attributes that this version does not know in `other`, and writes them back,
-//! so that `encode(decode(bytes))` loses nothing on a newer kernel.
+//! Every object keeps unknown attributes in `other` and writes them back, so that
+//! `encode(decode(bytes))` loses nothing on a newer kernel.
 
 pub mod batch;
 pub mod bridge;
@@ -26,16 +26,16 @@ pub const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 /// `NFNL_MSG_BATCH_END`
 pub const NFNL_MSG_BATCH_END: u16 = 17;
-/// `NFNL_BATCH_GENID`: the generation a batch is valid for.
+/// `NFNL_BATCH_GENID`: the generation that a batch requires.
 pub const NFNL_BATCH_GENID: u16 = 1;
-/// `NFNLGRP_NFTABLES`: multicast group of changes.
+/// `NFNLGRP_NFTABLES`: multicast group for changes.
 pub const NFNLGRP_NFTABLES: u32 = 7;
 
 /// `NFPROTO_INET`: IPv4 and IPv6 in one table.
 pub const NFPROTO_INET: u8 = 1;
 /// `NFPROTO_IPV4`
 pub const NFPROTO_IPV4: u8 = 2;
-/// `NFPROTO_BRIDGE`: frames between the ports of a bridge.
+/// `NFPROTO_BRIDGE`: frames between ports of a bridge.
 pub const NFPROTO_BRIDGE: u8 = 7;
 /// `NFPROTO_IPV6`
 pub const NFPROTO_IPV6: u8 = 10;
@@ -65,12 +65,12 @@ pub mod msg {
     pub const NFT_MSG_DELOBJ: u16 = 20;
 }
 
-/// The `nlmsg_type` of an nf_tables message.
+/// Returns the `nlmsg_type` of an nf_tables message.
 pub const fn message_type(msg: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | msg
 }
 
-/// The nf_tables message of an `nlmsg_type`; `None` if it is another subsystem's.
+/// Returns the nf_tables message of an `nlmsg_type`; `None` for other subsystems.
 pub const fn message_of(kind: u16) -> Option<u16> {
     if kind >> 8 == NFNL_SUBSYS_NFTABLES {
         Some(kind & 0xff)
@@ -81,12 +81,12 @@ pub const fn message_of(kind: u16) -> Option<u16> {
 
 /// `NFT_TABLE_F_DORMANT`: the table's base chains are not registered.
 pub const NFT_TABLE_F_DORMANT: u32 = 1;
-/// `NFT_TABLE_F_OWNER` (Linux 5.12): only the socket that made the table may change it.
+/// `NFT_TABLE_F_OWNER` (Linux 5.12): only the socket that created the table may change it.
 pub const NFT_TABLE_F_OWNER: u32 = 2;
-/// `NFT_TABLE_F_PERSIST` (Linux 6.9): the table outlives its owner's socket.
+/// `NFT_TABLE_F_PERSIST` (Linux 6.9): the table survives the closing of its owner's socket.
 pub const NFT_TABLE_F_PERSIST: u32 = 4;
 
-/// `NFT_SET_ANONYMOUS`: belongs to one rule.
+/// `NFT_SET_ANONYMOUS`: the set belongs to one rule.
 pub const NFT_SET_ANONYMOUS: u32 = 0x1;
 /// `NFT_SET_CONSTANT`
 pub const NFT_SET_CONSTANT: u32 = 0x2;
@@ -102,7 +102,7 @@ pub const NFT_SET_EVAL: u32 = 0x20;
 pub const NFT_SET_OBJECT: u32 = 0x40;
 /// `NFT_SET_CONCAT`
 pub const NFT_SET_CONCAT: u32 = 0x80;
-/// `NFT_SET_ELEM_INTERVAL_END`: the key is the first value behind the interval.
+/// `NFT_SET_ELEM_INTERVAL_END`: the key is the first value after the interval.
 pub const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 /// `NFT_OBJECT_COUNTER`
 pub const NFT_OBJECT_COUNTER: u32 = 1;

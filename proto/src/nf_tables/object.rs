@@ -1,4 +1,4 @@
-//! Tables, chains, sets, elements, rules, stateful objects, the generation.
+//! Tables, chains, sets, elements, rules, stateful objects and the generation.
 
 use super::expr::Expr;
 use super::schema::{Attributes, NFTA_LIST_ELEM, Nested, attributes};
@@ -13,11 +13,11 @@ attributes! {
         flags: u32 = 2,
         /// Number of chains and sets (kernel to user).
         use_count: u32 = 3,
-        /// Kernel's number for it (kernel to user).
+        /// Handle (kernel to user).
         handle: u64 = 4,
-        /// What user space keeps with it, see [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 6,
-        /// Netlink port id of the owner; absent without one (kernel to user).
+        /// Netlink port id of the owner; absent if there is none (kernel to user).
         owner: u32 = 7,
     }
 
@@ -25,7 +25,7 @@ attributes! {
     Hook {
         /// `NF_INET_*`
         hooknum: u32 = 1,
-        /// Order among chains of a hook; two's complement of an `i32`.
+        /// Priority among chains at the hook; two's complement of an `i32`.
         priority: u32 = 2,
         /// Device of an ingress or egress hook.
         dev: String = 3,
@@ -33,27 +33,27 @@ attributes! {
 
     /// `enum nft_chain_attributes`
     Chain {
-        /// Table it is in.
+        /// Table of the chain.
         table: String = 1,
-        /// Kernel's number for it.
+        /// Handle.
         handle: u64 = 2,
         /// Name, unique within its table.
         name: String = 3,
-        /// Where packets enter it; absent for a regular chain.
+        /// Hook; absent for a regular chain.
         hook: Nested<Hook> = 4,
-        /// Verdict at its end, `NF_DROP` or `NF_ACCEPT`; base chains only.
+        /// Verdict at the end, `NF_DROP` or `NF_ACCEPT`; base chains only.
         policy: u32 = 5,
-        /// Number of jumps into it and rules in it (kernel to user).
+        /// Number of jumps to the chain and of its rules (kernel to user).
         use_count: u32 = 6,
         /// `filter`, `nat` or `route`; base chains only.
         kind: String = 7,
-        /// Packets and bytes that met the policy; base chains that asked for it.
+        /// Packets and bytes that reached the policy; only for base chains created with counters.
         counters: Nested<Counter> = 8,
         /// `NFT_CHAIN_*`
         flags: u32 = 10,
-        /// Number for use within the batch that makes it.
+        /// Number within the batch that creates the chain.
         id: u32 = 11,
-        /// See [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 12,
     }
 
@@ -65,7 +65,7 @@ attributes! {
 
     /// `enum nft_set_desc_attributes`
     SetDesc {
-        /// How many elements it is going to have; the kernel sizes by it.
+        /// Expected number of elements, used by the kernel for sizing.
         size: u32 = 1,
         /// Fields of a concatenated key.
         concat: Vec<SetDescField> = 2,
@@ -73,119 +73,119 @@ attributes! {
 
     /// `enum nft_set_attributes`
     Set {
-        /// Table it is in.
+        /// Table of the set.
         table: String = 1,
         /// Name, unique within its table.
         name: String = 2,
         /// `NFT_SET_*`
         flags: u32 = 3,
-        /// nft's number for the type of the key; the kernel only keeps it.
+        /// Number of the key type in nft. The kernel only stores it.
         key_type: u32 = 4,
         /// Length of the key in bytes.
         key_len: u32 = 5,
-        /// Type of what a map maps to.
+        /// Type of the values of a map.
         data_type: u32 = 6,
-        /// Its length in bytes.
+        /// Length of a map's values in bytes.
         data_len: u32 = 7,
         /// `NFT_SET_POL_*`
         policy: u32 = 8,
-        /// Hints for the choice of data structure.
+        /// Hints for choosing the data structure.
         desc: Nested<SetDesc> = 9,
-        /// Number for use within the batch that makes it.
+        /// Number within the batch that creates the set.
         id: u32 = 10,
         /// Default timeout in milliseconds.
         timeout: u64 = 11,
-        /// Milliseconds between collections of timed-out elements.
+        /// Milliseconds between garbage collections of expired elements.
         gc_interval: u32 = 12,
-        /// See [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 13,
         /// `NFT_OBJECT_*` of an object map.
         obj_type: u32 = 15,
-        /// Kernel's number for it.
+        /// Handle.
         handle: u64 = 16,
-        /// Expression each new element carries.
+        /// Expression of each new element.
         expr: Nested<Expr> = 17,
-        /// Several such expressions.
+        /// Several expressions of each new element.
         exprs: Vec<Expr> = 18,
-        /// The kernel's data structure, as text (kernel to user, Linux 6.16).
+        /// Data structure in the kernel, as text (kernel to user, Linux 6.16).
         kind: String = 19,
-        /// Number of elements, inactive ones of intervals included (kernel to user, Linux 6.16).
+        /// Number of elements, including inactive interval ends (kernel to user, Linux 6.16).
         count: u32 = 20,
     }
 
     /// `enum nft_set_elem_attributes`
     Element {
-        /// The key, or where an interval starts.
+        /// Key, or start of an interval.
         key: Nested<super::expr::Data> = 1,
-        /// What a map maps the key to.
+        /// Value of a map.
         data: Nested<super::expr::Data> = 2,
         /// `NFT_SET_ELEM_*`
         flags: u32 = 3,
-        /// Milliseconds it lives.
+        /// Timeout in milliseconds.
         timeout: u64 = 4,
-        /// Milliseconds it has left (kernel to user).
+        /// Remaining time in milliseconds (kernel to user).
         expiration: u64 = 5,
-        /// See [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 6,
-        /// A counter or the like on this element.
+        /// Expression of this element, such as a counter.
         expr: Nested<Expr> = 7,
-        /// Object an object map maps the key to.
+        /// Name of the object that an object map assigns.
         objref: String = 9,
         /// Last value of an interval of a concatenated key.
         key_end: Nested<super::expr::Data> = 10,
-        /// Several expressions on this element.
+        /// Several expressions of this element.
         exprs: Vec<Expr> = 11,
     }
 
     /// `enum nft_set_elem_list_attributes`
     ElementList {
-        /// Table the set is in.
+        /// Table of the set.
         table: String = 1,
-        /// The set's name.
+        /// Name of the set.
         set: String = 2,
-        /// The elements; under 64 KiB of them fit one message, see [`element_lists`].
+        /// Elements. One message fits just under 64 KiB of them, see [`element_lists`].
         elements: Vec<Element> = 3,
-        /// The set's number within a batch.
+        /// Number of the set within the batch.
         set_id: u32 = 4,
     }
 
     /// `enum nft_rule_attributes`
     Rule {
-        /// Table it is in.
+        /// Table of the rule.
         table: String = 1,
-        /// Chain it is in.
+        /// Chain of the rule.
         chain: String = 2,
-        /// Kernel's number for it.
+        /// Handle.
         handle: u64 = 3,
-        /// What it does, in order.
+        /// Expressions, in order.
         exprs: Vec<Expr> = 4,
-        /// Family and flags of an `xt` rule; kept as bytes.
+        /// Family and flags of an `xt` rule, not decoded.
         compat: Vec<u8> = 5,
-        /// Handle of the rule before (or, when adding, behind or before) it.
+        /// Handle of the preceding rule; in a request, of the rule to insert before or after.
         position: u64 = 6,
-        /// See [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 7,
-        /// Number for use within a batch.
+        /// Number within the batch.
         id: u32 = 9,
-        /// As `position`, by the number within a batch.
+        /// Like `position`, but the number within the batch.
         position_id: u32 = 10,
     }
 
     /// `enum nft_object_attributes`, with `NFT_OBJECT_COUNTER`'s data typed.
     Object {
-        /// Table it is in.
+        /// Table of the object.
         table: String = 1,
         /// Name, unique within table and type.
         name: String = 2,
         /// `NFT_OBJECT_*`
         kind: u32 = 3,
-        /// Its state; a [`Counter`] when `kind` is `NFT_OBJECT_COUNTER`.
+        /// Encoded state; a [`Counter`] if `kind` is `NFT_OBJECT_COUNTER`.
         data: Vec<u8> = 4,
-        /// Rules and elements that refer to it (kernel to user).
+        /// Number of rules and elements that refer to the object (kernel to user).
         use_count: u32 = 5,
-        /// Kernel's number for it.
+        /// Handle.
         handle: u64 = 6,
-        /// See [`userdata`](super::userdata).
+        /// User data, see [`userdata`](super::userdata).
         userdata: Vec<u8> = 8,
     }
 
@@ -199,17 +199,17 @@ attributes! {
 
     /// `enum nft_gen_attributes`
     Generation {
-        /// Number of the generation; each commit anywhere in the namespace adds one.
+        /// Number of the generation. Each commit in the network namespace increments it.
         id: u32 = 1,
-        /// Process that made it.
+        /// Process id of the committing process.
         pid: u32 = 2,
-        /// Its name as the process chose it: any bytes, up to the first NUL.
+        /// Process name as chosen by the process: arbitrary bytes up to the first NUL.
         process: Vec<u8> = 3,
     }
 }
 
 impl Object {
-    /// The counter's state, if this is a counter.
+    /// Returns the state of a counter; `None` for other objects.
     ///
     /// # Errors
     /// [`DecodeError`](crate::netlink::attr::DecodeError) if the state is malformed.
@@ -224,20 +224,20 @@ impl Object {
 }
 
 impl Hook {
-    /// The priority as the signed number it is.
+    /// Returns the priority as a signed number.
     pub fn priority(&self) -> Option<i32> {
         self.priority.map(u32::cast_signed)
     }
 }
 
-/// Bytes of elements in one message. The attribute that holds them may have 65,535; the margin is
-/// for its header and for what a newer kernel adds on the way back.
+/// Maximum size of a message's elements in bytes. Their attribute may have 65,535 bytes; the margin
+/// is for its header and for attributes that a newer kernel adds to a response.
 const ELEMENT_LIST_BYTES: usize = 60_000;
 
-/// Splits elements over as many attribute lists as it takes, each ready to be a message's `attrs`.
+/// Splits elements into attribute lists, each ready to be a message's `attrs`.
 ///
-/// `elements` is asked to write one element at a time; `false` ends it. The messages belong into
-/// the same batch: that keeps the whole change one transaction.
+/// `elements` writes one element per call and returns `false` at the end. Send all messages in one
+/// batch to keep the change a single transaction.
 ///
 /// # Errors
 /// [`TooLong`] if a single element does not fit.
@@ -268,13 +268,13 @@ pub fn element_lists(
     Ok(lists)
 }
 
-/// Writes one element into a list made by [`element_lists`].
+/// Writes one element into a list of [`element_lists`].
 pub(crate) fn write_element(w: &mut AttrWriter, element: &Element) {
     w.nest(NFTA_LIST_ELEM, |w| element.encode(w));
 }
 
 impl Element {
-    /// Writes this element as a member of a list.
+    /// Writes the element as a member of a list.
     pub fn write(&self, w: &mut AttrWriter) {
         write_element(w, self);
     }

@@ -1,11 +1,12 @@
-//! One table per kernel object: field, type, attribute number. Reader and writer come from it.
+//! One table per kernel object with field, type and attribute number. It generates decoder and
+//! encoder.
 
 use crate::netlink::attr::{Attr, AttrWriter, Attrs, DecodeError};
 
-/// Deepest nesting that is followed. The kernel's own limit for nf_tables is far lower.
+/// Maximum nesting that is decoded. The kernel's own limit for nf_tables is far lower.
 const MAX_DEPTH: u8 = 16;
 
-/// An attribute that this version has no field for, kept so that it can be written back.
+/// An attribute without a field in this version, kept for writing it back.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Unknown {
     /// Type number within its parent.
@@ -14,31 +15,31 @@ pub struct Unknown {
     pub payload: Vec<u8>,
 }
 
-/// A value that is a list of attributes.
+/// A value that consists of attributes.
 pub trait Attributes: Sized {
-    /// Reads all attributes of `attrs`.
+    /// Decodes all attributes.
     ///
     /// # Errors
-    /// [`DecodeError`] on malformed attributes. Unknown ones are no error.
+    /// [`DecodeError`] for malformed attributes. Unknown attributes are accepted.
     fn decode(attrs: Attrs<'_>) -> Result<Self, DecodeError> {
         Self::decode_at(attrs, 0)
     }
 
-    /// As [`decode`](Self::decode), at this depth of nesting.
+    /// Like [`decode`](Self::decode), at a given nesting depth.
     fn decode_at(attrs: Attrs<'_>, depth: u8) -> Result<Self, DecodeError>;
 
     /// Appends all attributes that are set.
     fn encode(&self, w: &mut AttrWriter);
 }
 
-/// A type that is the payload of one attribute.
+/// A payload type of an attribute.
 pub trait Field: Sized {
-    /// Reads the payload.
+    /// Decodes the payload.
     ///
     /// # Errors
-    /// [`DecodeError`] if the payload is not of this type.
+    /// [`DecodeError`] if the payload does not have this type.
     fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError>;
-    /// Writes attribute and payload.
+    /// Writes attribute header and payload.
     fn write(&self, attribute: u16, w: &mut AttrWriter);
 }
 
@@ -61,7 +62,7 @@ impl Field for String {
     }
 }
 
-/// The payload as it is.
+/// A payload that is not decoded.
 impl Field for Vec<u8> {
     fn read(attr: Attr<'_>, _: u8) -> Result<Self, DecodeError> {
         Ok(attr.payload.to_vec())
@@ -87,7 +88,7 @@ impl<T: Attributes> Field for Nested<T> {
     }
 }
 
-/// For what would contain itself: an expression within an expression.
+/// A recursive type: an expression within an expression.
 impl<T: Field> Field for Box<T> {
     fn read(attr: Attr<'_>, depth: u8) -> Result<Self, DecodeError> {
         T::read(attr, depth).map(Self::new)
@@ -97,7 +98,7 @@ impl<T: Field> Field for Box<T> {
     }
 }
 
-/// A nested list whose members are all `NFTA_LIST_ELEM`.
+/// `NFTA_LIST_ELEM`: attribute type of all members of a nested list.
 pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 
 impl<T: Attributes> Field for Vec<T> {
@@ -118,7 +119,7 @@ impl<T: Attributes> Field for Vec<T> {
     }
 }
 
-/// Defines a struct of optional attributes, its reader and its writer, from one table.
+/// Defines a struct of optional attributes, its decoder and its encoder from one table.
 macro_rules! attributes {
     ($(
         $(#[$meta:meta])*
@@ -128,7 +129,7 @@ macro_rules! attributes {
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
         pub struct $name {
             $( $(#[$fmeta])* pub $field: Option<$ty>, )*
-            /// Attributes that have no field here, in the order they came.
+            /// Attributes without a field, in their original order.
             pub other: Vec<$crate::nf_tables::schema::Unknown>,
         }
 

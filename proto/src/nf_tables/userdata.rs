@@ -1,8 +1,8 @@
-//! User data: bytes the kernel keeps for user space, in nft's own format.
+//! User data: bytes that the kernel stores for user space, in nft's format.
 //!
-//! A list of type, length, value with one byte each for type and length
-//! (`nftnl_udata_put()` in libnftnl; types in `include/libnftnl/udata.h`). Written as small as nft
-//! needs: newer kinds of it made older nft crash and took kube-proxy down with it.
+//! The format is a list of type, length and value, with one byte each for type and length
+//! (`nftnl_udata_put()` in libnftnl; types in `include/libnftnl/udata.h`). Only the types that nft
+//! needs are written: newer types crashed older versions of nft and with them kube-proxy.
 
 /// `NFTNL_UDATA_RULE_COMMENT`, and the same number for table, chain, object and element.
 const COMMENT: u8 = 0;
@@ -10,10 +10,10 @@ const COMMENT: u8 = 0;
 const SET_KEYBYTEORDER: u8 = 0;
 /// `NFTNL_UDATA_SET_COMMENT`
 const SET_COMMENT: u8 = 7;
-/// Longest comment nft accepts (`NFTNL_UDATA_COMMENT_MAXLEN`), without the NUL.
+/// Maximum length of a comment that nft accepts (`NFTNL_UDATA_COMMENT_MAXLEN`), without the NUL.
 pub const COMMENT_MAX_BYTES: usize = 127;
 
-/// How the bytes of a set's key are ordered; nft needs it to print the key.
+/// Byte order of a set's keys, which nft needs for printing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyByteOrder {
     /// `BYTEORDER_HOST_ENDIAN`
@@ -54,19 +54,19 @@ fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes[..end].to_vec()).ok()
 }
 
-/// User data that is a comment and nothing else: table, chain, rule, element, object.
+/// Encodes user data of a table, chain, rule, element or object that consists of a comment.
 pub fn comment(comment: &str) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, COMMENT, &nul_terminated(comment));
     out
 }
 
-/// The comment in a table's, chain's, rule's, element's or object's user data.
+/// Finds the comment in user data of a table, chain, rule, element or object.
 pub fn find_comment(userdata: &[u8]) -> Option<String> {
     text(find(userdata, COMMENT)?)
 }
 
-/// User data of a set.
+/// Encodes user data of a set.
 pub fn set(order: KeyByteOrder, comment: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
     put(
@@ -80,7 +80,7 @@ pub fn set(order: KeyByteOrder, comment: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// The comment in a set's user data.
+/// Finds the comment in user data of a set.
 pub fn find_set_comment(userdata: &[u8]) -> Option<String> {
     text(find(userdata, SET_COMMENT)?)
 }

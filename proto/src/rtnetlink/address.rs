@@ -1,4 +1,4 @@
-//! Addresses of interfaces, as rtnetlink lists and announces them.
+//! Interface addresses in rtnetlink dumps and events.
 //!
 //! Layout: `struct ifaddrmsg` in `include/uapi/linux/if_addr.h`.
 
@@ -8,7 +8,7 @@ use crate::netlink::attr::{Attrs, DecodeError, u32_from_register};
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
-/// `RTM_NEWADDR`: a new or changed address, or an entry of a list.
+/// `RTM_NEWADDR`: a new or changed address, or an entry of a dump.
 pub const RTM_NEWADDR: u16 = 20;
 /// `RTM_DELADDR`: a deleted address.
 pub const RTM_DELADDR: u16 = 21;
@@ -16,30 +16,30 @@ pub const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_GETADDR: u16 = 22;
 /// `RTNLGRP_IPV4_IFADDR`: the multicast group for IPv4 addresses.
 pub const RTNLGRP_IPV4_IFADDR: u32 = 5;
-/// `RTNLGRP_IPV6_IFADDR`: the same for IPv6.
+/// `RTNLGRP_IPV6_IFADDR`: the multicast group for IPv6 addresses.
 pub const RTNLGRP_IPV6_IFADDR: u32 = 9;
-/// Bytes of `struct ifaddrmsg`.
+/// Size of `struct ifaddrmsg` in bytes.
 pub(crate) const IFADDRMSG_BYTES: usize = 8;
-/// `IFA_ADDRESS`: the address; on a point-to-point interface, that of the other end.
+/// `IFA_ADDRESS`: the address; on a point-to-point interface, that of the remote end.
 const IFA_ADDRESS: u16 = 1;
-/// `IFA_LOCAL`: the address of this end; IPv6 has it only where there is another end.
+/// `IFA_LOCAL`: the address of the local end; for IPv6 present only if there is a remote end.
 const IFA_LOCAL: u16 = 2;
 
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// Index of the interface.
+    /// Interface index.
     pub interface: u32,
-    /// The address of this host.
+    /// Address of this host.
     pub address: IpAddr,
     /// Prefix length, in bits.
     pub prefix_len: u8,
 }
 
-/// Reads a message about an address; `None` for any other.
+/// Decodes an address message; `None` for other messages.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<InterfaceAddress>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWADDR | RTM_DELADDR) {
         return Ok(None);
@@ -74,7 +74,7 @@ mod tests {
     use crate::rtnetlink::tests::captured;
     use crate::rtnetlink::tests::raw;
 
-    /// What Linux 6.18 listed after the command of each line.
+    /// Output of Linux 6.18 after the command on each line.
     #[cfg(target_endian = "little")]
     #[test]
     fn addresses_of_interfaces_are_read() {
@@ -112,7 +112,7 @@ mod tests {
     fn what_is_no_address_is_not_read() {
         assert_eq!(decode(&raw(RTM_GETADDR, &[0; 8])), Ok(None));
         assert_eq!(decode(&raw(RTM_NEWADDR, &[0; 8])), Ok(None), "family 0");
-        assert!(decode(&raw(RTM_NEWADDR, &[2; 3])).is_err(), "cut short");
+        assert!(decode(&raw(RTM_NEWADDR, &[2; 3])).is_err(), "truncated");
         assert!(decode(&raw(RTM_NEWADDR, &[2; 8])).is_err(), "no address");
     }
 }

@@ -1,7 +1,8 @@
 //! Interfaces: index, name, driver, and the settings of VXLAN tunnels.
 //!
 //! Layout: `struct ifinfomsg` in `include/uapi/linux/rtnetlink.h`, attributes in
-//! `include/uapi/linux/if_link.h`. Numbers are in host byte order, except ports and addresses.
+//! `include/uapi/linux/if_link.h`. Numbers are in host byte order, ports and addresses in network
+//! byte order.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use crate::netlink::message::{NLM_F_REQUEST, RawMessage, envelope};
 use crate::nf_tables::schema::attributes;
 use crate::nf_tables::{Attributes as _, Nested};
 
-/// `RTM_NEWLINK`: a new or changed interface, or an entry of a list.
+/// `RTM_NEWLINK`: a new or changed interface, or an entry of a dump.
 pub const RTM_NEWLINK: u16 = 16;
 /// `RTM_DELLINK`: a deleted interface.
 pub const RTM_DELLINK: u16 = 17;
@@ -20,25 +21,25 @@ pub(crate) const RTM_GETLINK: u16 = 18;
 pub const RTNLGRP_LINK: u32 = 1;
 /// `IFLA_IFNAME`
 const IFLA_IFNAME: u16 = 3;
-/// Bytes of `struct ifinfomsg`.
+/// Size of `struct ifinfomsg` in bytes.
 pub(crate) const IFINFOMSG_BYTES: usize = 16;
 
 attributes! {
     /// `enum` of `IFLA_*`: an interface.
     Link {
-        /// Its name.
+        /// Interface name.
         name: String = 3,
-        /// Index of the bridge or bond that it belongs to, in host byte order.
+        /// Index of the bridge or bond that contains the interface, in host byte order.
         master: Vec<u8> = 10,
-        /// Data of the driver.
+        /// Driver data.
         info: Nested<LinkInfo> = 18,
     }
 
     /// `enum` of `IFLA_INFO_*`
     LinkInfo {
-        /// The driver.
+        /// Name of the driver.
         kind: String = 1,
-        /// Data of the driver, in a format of its own.
+        /// Data in the driver's own format.
         data: Vec<u8> = 2,
     }
 
@@ -56,20 +57,20 @@ attributes! {
 }
 
 impl Link {
-    /// Index of the bridge or bond that it belongs to.
+    /// Returns the index of the bridge or bond that contains the interface.
     pub fn master_index(&self) -> Option<u32> {
         read_u32_host(self.master.as_ref()?, 0)
     }
 
-    /// Name of the driver, if there is one.
+    /// Returns the name of the driver.
     pub fn kind(&self) -> Option<&str> {
         self.info.as_ref()?.0.kind.as_deref()
     }
 
-    /// Settings of a VXLAN tunnel; `None` for other drivers.
+    /// Decodes the settings of a VXLAN tunnel; `None` for other drivers.
     ///
     /// # Errors
-    /// [`DecodeError`] if they cannot be read.
+    /// [`DecodeError`] if the settings are malformed.
     pub fn vxlan(&self) -> Result<Option<Vxlan>, DecodeError> {
         let info = self.info.as_ref().map(|info| &info.0);
         match info.and_then(|info| Some((info.kind.as_deref()?, info.data.as_ref()?))) {
@@ -80,17 +81,17 @@ impl Link {
 }
 
 impl Vxlan {
-    /// VXLAN network identifier.
+    /// Returns the VXLAN network identifier.
     pub fn vni(&self) -> Option<u32> {
         read_u32_host(self.id.as_ref()?, 0)
     }
 
-    /// UDP port, both local and remote.
+    /// Returns the UDP port, which is both local and remote.
     pub fn udp_port(&self) -> Option<u16> {
         port(self.port.as_ref()?)
     }
 
-    /// Source address; `None` if routing selects it.
+    /// Returns the source address; `None` if routing selects it.
     pub fn local(&self) -> Option<IpAddr> {
         let v4 = self.local_v4.as_deref().and_then(attr::ipv4);
         let v6 = || self.local_v6.as_deref().and_then(attr::ipv6);
@@ -99,7 +100,7 @@ impl Vxlan {
     }
 }
 
-/// Builds a request for the interface of this name, as one datagram.
+/// Builds a request for the interface with this name, as one datagram.
 ///
 /// # Errors
 /// [`TooLong`] for a name that no interface can have.
@@ -118,10 +119,10 @@ pub fn get(name: &str, seq: u32) -> Result<Vec<u8>, TooLong> {
     Ok(datagram)
 }
 
-/// Reads a message about an interface; `None` for any other.
+/// Decodes an interface message; `None` for other messages.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWLINK | RTM_DELLINK) {
         return Ok(None);
@@ -136,7 +137,7 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
     Link::decode(Attrs::new(attributes)).map(Some)
 }
 
-/// The index of the interface that a message is about (`ifi_index`); `None` if it is cut short.
+/// Returns the interface index of a message (`ifi_index`); `None` if it is truncated.
 pub fn index(raw: &RawMessage<'_>) -> Option<u32> {
     read_u32_host(raw.payload, 4)
 }
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
     use crate::netlink::message::Datagram;
 
-    /// What a kernel answered for `flannel.1`, without what is not read.
+    /// Response of a kernel for `flannel.1`, without unused attributes.
     fn flannel() -> Vec<u8> {
         let mut data = AttrWriter::new();
         data.bytes(1, &crate::netlink::attr::u32_register(7));

@@ -1,4 +1,4 @@
-//! rtnetlink: interfaces, addresses, routes and neighbours, and requests for lists of them.
+//! rtnetlink: interfaces, addresses, routes and neighbours, and dump requests for them.
 //!
 //! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network
 //! byte order.
@@ -18,10 +18,10 @@ pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
 /// `IFLA_EXT_MASK`
 const IFLA_EXT_MASK: u16 = 29;
-/// `RTEXT_FILTER_SKIP_STATS` (Linux 4.4): no counters, which are most of an interface's message.
+/// `RTEXT_FILTER_SKIP_STATS` (Linux 4.4): omits counters, the largest part of an interface message.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
-/// A list.
+/// Kind of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// Interfaces: [`link::decode`].
@@ -35,9 +35,10 @@ pub enum List {
 }
 
 impl List {
-    /// Builds the request for the whole list, of both address families, as one datagram.
+    /// Builds the dump request for both address families, as one datagram.
     ///
-    /// The family is `AF_UNSPEC`: asked for IPv6 by number, a kernel without IPv6 lists IPv4 again.
+    /// The family is `AF_UNSPEC`: a kernel without IPv6 responds to `AF_INET6` with the IPv4
+    /// entries.
     pub fn request(self, seq: u32) -> Vec<u8> {
         let (kind, header_bytes) = match self {
             Self::Links => (link::RTM_GETLINK, link::IFINFOMSG_BYTES),
@@ -66,12 +67,12 @@ pub(crate) fn split<'a, const N: usize>(
     raw.payload.split_first_chunk().ok_or(cut)
 }
 
-/// Whether this is an IP family; routes of MPLS and multicast routers have others.
+/// Reports whether this is an IP family. Routes of MPLS and multicast routing have other families.
 pub(crate) fn is_ip(family: u8) -> bool {
     matches!(family, AF_INET | AF_INET6)
 }
 
-/// Reads an attribute that is an address of this family.
+/// Decodes an address attribute of this family.
 pub(crate) fn ip(family: u8, attr: &Attr<'_>) -> Result<IpAddr, DecodeError> {
     let (address, want) = match family {
         AF_INET => (ipv4(attr.payload), 4),
@@ -89,7 +90,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::netlink::message::Datagram;
 
-    /// Bytes of what a little-endian kernel said, in hexadecimal.
+    /// Converts hexadecimal output of a little-endian kernel to bytes.
     pub(crate) fn captured(hex: &str) -> Vec<u8> {
         let digit = |c: u8| char::from(c).to_digit(16).unwrap() as u8;
         let pairs = hex.as_bytes().chunks(2);

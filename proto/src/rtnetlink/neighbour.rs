@@ -1,4 +1,4 @@
-//! Neighbours (ARP and neighbour discovery), as rtnetlink lists and announces them.
+//! Neighbours (ARP and neighbour discovery) in rtnetlink dumps and events.
 //!
 //! Layout and states: `struct ndmsg` in `include/uapi/linux/neighbour.h`.
 
@@ -8,7 +8,7 @@ use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{ip, is_ip, split};
 
-/// `RTM_NEWNEIGH`: a new or changed neighbour, or an entry of a list.
+/// `RTM_NEWNEIGH`: a new or changed neighbour, or an entry of a dump.
 pub const RTM_NEWNEIGH: u16 = 28;
 /// `RTM_DELNEIGH`: a deleted neighbour.
 pub const RTM_DELNEIGH: u16 = 29;
@@ -16,38 +16,39 @@ pub const RTM_DELNEIGH: u16 = 29;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
 /// `RTNLGRP_NEIGH`: the multicast group for neighbours.
 pub const RTNLGRP_NEIGH: u32 = 3;
-/// Bytes of `struct ndmsg`.
+/// Size of `struct ndmsg` in bytes.
 pub(crate) const NDMSG_BYTES: usize = 12;
 /// `NDA_DST`
 const NDA_DST: u16 = 1;
 /// `NDA_LLADDR`
 const NDA_LLADDR: u16 = 2;
-/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: the kernel sends to
-/// the stored address. `NUD_NOARP` is left out, as on interfaces without neighbour resolution.
+/// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: states in which the
+/// kernel sends to the stored address. `NUD_NOARP` is excluded; interfaces without neighbour
+/// resolution use it.
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
 /// A neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Index of the interface towards it.
+    /// Index of the interface to the neighbour.
     pub interface: u32,
-    /// Its IP address.
+    /// IP address.
     pub address: IpAddr,
-    /// Its Ethernet address, if it is known and in use.
+    /// Ethernet address, if it is known and in use.
     pub mac: Option<[u8; 6]>,
 }
 
-/// Reads a message about a neighbour; `None` for any other.
+/// Decodes a neighbour message; `None` for other messages.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
         return Ok(None);
     }
     let (header, attributes) = split::<NDMSG_BYTES>(raw, "ndmsg")?;
     let family = header[0];
-    // Such messages also carry the forwarding tables of bridges and VXLAN tunnels (`AF_BRIDGE`).
+    // Forwarding tables of bridges and VXLAN tunnels use the same messages (`AF_BRIDGE`).
     if !is_ip(family) {
         return Ok(None);
     }
@@ -76,7 +77,7 @@ mod tests {
     use crate::rtnetlink::tests::captured;
     use crate::rtnetlink::tests::raw;
 
-    /// What Linux 6.18 listed after the command of each line.
+    /// Output of Linux 6.18 after the command on each line.
     #[cfg(target_endian = "little")]
     #[test]
     fn neighbours_are_read() {
@@ -120,7 +121,7 @@ mod tests {
     fn what_is_no_neighbour_is_not_read() {
         assert_eq!(decode(&raw(RTM_GETNEIGH, &[0; 12])), Ok(None));
         assert_eq!(decode(&raw(RTM_NEWNEIGH, &[7; 12])), Ok(None), "AF_BRIDGE");
-        assert!(decode(&raw(RTM_NEWNEIGH, &[2; 3])).is_err(), "cut short");
+        assert!(decode(&raw(RTM_NEWNEIGH, &[2; 3])).is_err(), "truncated");
         assert!(decode(&raw(RTM_NEWNEIGH, &[2; 12])).is_err(), "no address");
     }
 }

@@ -1,4 +1,4 @@
-//! Routes, as rtnetlink lists and announces them.
+//! Routes in rtnetlink dumps and events.
 //!
 //! Layout: `struct rtmsg`, `struct rtnexthop` and `struct rtvia` in
 //! `include/uapi/linux/rtnetlink.h`.
@@ -9,7 +9,7 @@ use crate::netlink::attr::{Attr, Attrs, DecodeError, read_u16_host, read_u32_hos
 use crate::netlink::message::RawMessage;
 use crate::rtnetlink::{AF_INET, ip, is_ip, split};
 
-/// `RTM_NEWROUTE`: a new or changed route, or an entry of a list.
+/// `RTM_NEWROUTE`: a new or changed route, or an entry of a dump.
 pub const RTM_NEWROUTE: u16 = 24;
 /// `RTM_DELROUTE`: a deleted route.
 pub const RTM_DELROUTE: u16 = 25;
@@ -17,15 +17,15 @@ pub const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
 /// `RTNLGRP_IPV4_ROUTE`: the multicast group for IPv4 routes.
 pub const RTNLGRP_IPV4_ROUTE: u32 = 7;
-/// `RTNLGRP_IPV6_ROUTE`: the same for IPv6.
+/// `RTNLGRP_IPV6_ROUTE`: the multicast group for IPv6 routes.
 pub const RTNLGRP_IPV6_ROUTE: u32 = 11;
 /// `RT_TABLE_LOCAL`: addresses of this host, maintained by the kernel.
 pub const RT_TABLE_LOCAL: u32 = 255;
-/// Bytes of `struct rtmsg`.
+/// Size of `struct rtmsg` in bytes.
 pub(crate) const RTMSG_BYTES: usize = 12;
-/// Bytes of `struct rtnexthop`.
+/// Size of `struct rtnexthop` in bytes.
 const RTNEXTHOP_BYTES: usize = 8;
-/// `RTN_UNICAST`: a gateway or a direct route; the others are local, broadcast, multicast, or drop
+/// `RTN_UNICAST`: a gateway or a direct route. Other types are local, broadcast, multicast, or drop
 /// packets.
 const RTN_UNICAST: u8 = 1;
 /// `RTNH_F_DEAD`: the interface is down.
@@ -40,7 +40,7 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 /// `RTA_MULTIPATH`
 const RTA_MULTIPATH: u16 = 9;
-/// `RTA_TABLE`: `rtm_table` has only eight bits.
+/// `RTA_TABLE`: the table, because `rtm_table` has only eight bits.
 const RTA_TABLE: u16 = 15;
 /// `RTA_VIA`: a gateway of the other address family.
 const RTA_VIA: u16 = 18;
@@ -48,30 +48,29 @@ const RTA_VIA: u16 = 18;
 /// A unicast route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Address of the destination.
+    /// Destination address.
     pub destination: IpAddr,
-    /// Length of its prefix, in bits.
+    /// Prefix length of the destination, in bits.
     pub prefix_len: u8,
     /// Routing table.
     pub table: u32,
-    /// Next hops; more than one for a multipath route. Hops with an interface that is down are left
-    /// out.
+    /// Next hops; several for a multipath route. Hops on an interface that is down are omitted.
     pub hops: Vec<Hop>,
 }
 
 /// A next hop.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hop {
-    /// Index of the interface.
+    /// Interface index.
     pub interface: u32,
-    /// The next router, unless the destination is on the link.
+    /// Gateway; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
 }
 
-/// Reads a message about a unicast route of a table other than `local`; `None` for any other.
+/// Decodes a message for a unicast route in any table except `local`; `None` for other messages.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Route>, DecodeError> {
     if !matches!(raw.kind, RTM_NEWROUTE | RTM_DELROUTE) {
         return Ok(None);
@@ -112,7 +111,7 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Route>, DecodeError> {
             _ => read_gateway(family, &attr, &mut hop)?,
         }
     }
-    // The low byte has the flags of the one hop.
+    // The low byte contains the flags of the single hop.
     let is_dead = flags & u32::from(RTNH_F_DEAD) != 0;
     if hop.interface != 0 && !is_dead {
         route.hops.push(hop);
@@ -130,7 +129,7 @@ fn read_gateway(family: u8, attr: &Attr<'_>, hop: &mut Hop) -> Result<(), Decode
             };
             let (_, address) = attr.payload.split_at_checked(2).ok_or(cut)?;
             let family = read_u16_host(attr.payload, 0).unwrap_or(0).try_into();
-            // Other gateways are those of MPLS.
+            // Other gateways belong to MPLS.
             if let Ok(family) = family
                 && is_ip(family)
             {
@@ -146,7 +145,7 @@ fn read_gateway(family: u8, attr: &Attr<'_>, hop: &mut Hop) -> Result<(), Decode
     Ok(())
 }
 
-/// Reads the hops of a multipath route: `struct rtnexthop`, each followed by its attributes.
+/// Decodes the hops of a multipath route: `struct rtnexthop`, each followed by its attributes.
 fn hops(family: u8, mut rest: &[u8]) -> Result<Vec<Hop>, DecodeError> {
     let mut hops = Vec::new();
     while !rest.is_empty() {
@@ -180,7 +179,7 @@ mod tests {
     use crate::rtnetlink::tests::captured;
     use crate::rtnetlink::tests::raw;
 
-    /// What Linux 6.18 listed after the command of each line; eth0 is 3 and eth1 is 5.
+    /// Output of Linux 6.18 after the command on each line; eth0 is 3 and eth1 is 5.
     #[cfg(target_endian = "little")]
     const CAPTURED: [(&str, &str, Option<&str>); 9] = [
         (

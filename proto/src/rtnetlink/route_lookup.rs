@@ -1,8 +1,8 @@
-//! The route to one address (`RTM_GETROUTE` without a dump).
+//! Route lookup for one address (`RTM_GETROUTE` without a dump).
 //!
 //! Layout: `struct rtmsg`, `enum rtattr_type_t` and `struct rtnexthop` in
 //! `include/uapi/linux/rtnetlink.h`; answered by `inet_rtm_getroute()` and `inet6_rtm_getroute()`.
-//! Addresses are in network byte order, the rest in that of the host.
+//! Addresses are in network byte order, other numbers in host byte order.
 
 use std::net::IpAddr;
 
@@ -25,11 +25,11 @@ const RTA_SRC: u16 = 2;
 const RTA_OIF: u16 = 4;
 /// `RTA_MULTIPATH`
 const RTA_MULTIPATH: u16 = 9;
-/// `RTM_F_FIB_MATCH` (Linux 4.15): the matching entry of the table instead of the chosen next hop.
+/// `RTM_F_FIB_MATCH` (Linux 4.15): return the matching table entry instead of the chosen next hop.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
-/// `struct rtmsg`
+/// Size of `struct rtmsg` in bytes.
 const RTMSG_BYTES: usize = 12;
-/// `struct rtnexthop`
+/// Size of `struct rtnexthop` in bytes.
 const RTNEXTHOP_BYTES: usize = 8;
 
 /// Kind of a route lookup.
@@ -37,15 +37,15 @@ const RTNEXTHOP_BYTES: usize = 8;
 pub enum Ask {
     /// The next hop that a packet would take now.
     Way,
-    /// The entry of the routing table, which may have several next hops.
+    /// The entry in the routing table, which may have several next hops.
     Entry,
 }
 
-/// Builds a request for the route to an address, for packets from `from` if given, as one datagram.
-/// `from` is an address of this host; the kernel refuses others.
+/// Builds a request for the route to an address, as one datagram. `from` is an optional source
+/// address; the kernel rejects addresses that are not this host's.
 ///
 /// # Errors
-/// [`TooLong`]; never, since addresses are short.
+/// [`TooLong`]; never, because addresses are short.
 pub fn get(to: IpAddr, from: Option<IpAddr>, ask: Ask, seq: u32) -> Result<Vec<u8>, TooLong> {
     let (family, bits) = match to {
         IpAddr::V4(_) => (AF_INET, 32),
@@ -77,10 +77,10 @@ pub fn get(to: IpAddr, from: Option<IpAddr>, ask: Ask, seq: u32) -> Result<Vec<u
     Ok(datagram)
 }
 
-/// Reads an answer: the indices of the interfaces that the route leaves by, ascending.
+/// Decodes a response. Returns the indices of the route's output interfaces, ascending.
 ///
 /// # Errors
-/// [`DecodeError`] if it is truncated, or its attributes are invalid.
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
 pub fn decode(raw: &RawMessage<'_>) -> Result<Vec<u32>, DecodeError> {
     let attributes = raw.payload.get(RTMSG_BYTES..);
     let attributes = attributes.ok_or(DecodeError::Truncated {

@@ -32,7 +32,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "no table",
             vec![file("a", "hello")],
-            vec!["a: line 1: this stands in no table"],
+            vec!["a: line 1: this line is outside of a table"],
         ),
         (
             "empty",

@@ -1,4 +1,4 @@
-//! The table of expressions: attributes by name, type and number.
+//! The table of expressions: name, type and number of each attribute.
 //!
 //! Registers are `NFT_REG_VERDICT` (0), `NFT_REG_1` to `NFT_REG_4` (1 to 4, 16 bytes each) or
 //! `NFT_REG32_00` to `NFT_REG32_15` (8 to 23, 4 bytes each).
@@ -7,29 +7,28 @@ use super::{Data, Expr};
 use crate::nf_tables::schema::{Nested, attributes};
 
 attributes! {
-    /// `enum nft_payload_attributes`, `net/netfilter/nft_payload.c`: load bytes of the packet, or
-    /// write them.
+    /// `enum nft_payload_attributes`, `net/netfilter/nft_payload.c`: loads or writes bytes of the
+    /// packet.
     Payload {
         /// Register to load into.
         dreg: u32 = 1,
-        /// `NFT_PAYLOAD_*_HEADER` the offset counts from.
+        /// `NFT_PAYLOAD_*_HEADER` that the offset is relative to.
         base: u32 = 2,
-        /// Where the bytes start.
+        /// Offset in bytes.
         offset_bytes: u32 = 3,
-        /// How many.
+        /// Length in bytes.
         len_bytes: u32 = 4,
         /// Register to write from.
         sreg: u32 = 5,
-        /// Checksum to update.
+        /// Type of checksum to update.
         csum_type: u32 = 6,
-        /// Where it is.
+        /// Offset of the checksum in bytes.
         csum_offset_bytes: u32 = 7,
         /// `NFT_PAYLOAD_L4CSUM_*`.
         csum_flags: u32 = 8,
     }
 
-    /// `enum nft_meta_attributes`, `net/netfilter/nft_meta.c`: what the kernel knows about the
-    /// packet.
+    /// `enum nft_meta_attributes`, `net/netfilter/nft_meta.c`: metadata of the packet.
     Meta {
         /// Register to load into.
         dreg: u32 = 1,
@@ -39,8 +38,8 @@ attributes! {
         sreg: u32 = 3,
     }
 
-    /// `enum nft_cmp_attributes`, `net/netfilter/nft_cmp.c`: compare a register to a constant, byte
-    /// by byte.
+    /// `enum nft_cmp_attributes`, `net/netfilter/nft_cmp.c`: compares a register with a constant
+    /// bytewise.
     Cmp {
         /// Register.
         sreg: u32 = 1,
@@ -50,8 +49,8 @@ attributes! {
         data: Nested<Data> = 3,
     }
 
-    /// `enum nft_range_attributes`, `net/netfilter/nft_range.c`: is a register within two
-    /// constants.
+    /// `enum nft_range_attributes`, `net/netfilter/nft_range.c`: tests whether a register is within
+    /// a range.
     Range {
         /// Register.
         sreg: u32 = 1,
@@ -70,11 +69,11 @@ attributes! {
         sreg: u32 = 1,
         /// Register written.
         dreg: u32 = 2,
-        /// Width.
+        /// Width in bytes.
         len_bytes: u32 = 3,
-        /// And this.
+        /// Mask, applied first.
         mask: Nested<Data> = 4,
-        /// Then xor this.
+        /// Value for the xor, applied second.
         xor: Nested<Data> = 5,
         /// `NFT_BITWISE_*`; absent on old kernels.
         op: u32 = 6,
@@ -92,13 +91,13 @@ attributes! {
         dreg: u32 = 2,
         /// `NFT_BYTEORDER_*`.
         op: u32 = 3,
-        /// Width.
+        /// Width in bytes.
         len_bytes: u32 = 4,
-        /// Width of each unit.
+        /// Width of each unit in bytes.
         size_bytes: u32 = 5,
     }
 
-    /// `enum nft_ct_attributes`, `net/netfilter/nft_ct.c`: what connection tracking knows.
+    /// `enum nft_ct_attributes`, `net/netfilter/nft_ct.c`: connection tracking data of the packet.
     Ct {
         /// Register to load into.
         dreg: u32 = 1,
@@ -110,35 +109,35 @@ attributes! {
         sreg: u32 = 4,
     }
 
-    /// `enum nft_immediate_attributes`, `net/netfilter/nft_immediate.c`: a constant, or a verdict.
+    /// `enum nft_immediate_attributes`, `net/netfilter/nft_immediate.c`: a constant or a verdict.
     Immediate {
         /// Register, `NFT_REG_VERDICT` for a verdict.
         dreg: u32 = 1,
-        /// What.
+        /// Constant or verdict.
         data: Nested<Data> = 2,
     }
 
-    /// `enum nft_lookup_attributes`, `net/netfilter/nft_lookup.c`: is a register in a set, or what
-    /// does a map say.
+    /// `enum nft_lookup_attributes`, `net/netfilter/nft_lookup.c`: looks up a register in a set or
+    /// map.
     Lookup {
         /// Name of the set.
         set: String = 1,
         /// Register with the key.
         sreg: u32 = 2,
-        /// Register for what a map says.
+        /// Register for the value of a map.
         dreg: u32 = 3,
-        /// Set by its number within the batch.
+        /// Number of the set within the batch.
         set_id: u32 = 4,
         /// `NFT_LOOKUP_F_INV`.
         flags: u32 = 5,
     }
 
-    /// `enum nft_dynset_attributes`, `net/netfilter/nft_dynset.c`: add to a set from the packet
+    /// `enum nft_dynset_attributes`, `net/netfilter/nft_dynset.c`: adds to a set from the packet
     /// path.
     Dynset {
         /// Name of the set.
         set: String = 1,
-        /// Set by its number within the batch.
+        /// Number of the set within the batch.
         set_id: u32 = 2,
         /// `NFT_DYNSET_OP_*`.
         op: u32 = 3,
@@ -146,13 +145,13 @@ attributes! {
         sreg_key: u32 = 4,
         /// Register with the data.
         sreg_data: u32 = 5,
-        /// Milliseconds.
+        /// Timeout in milliseconds.
         timeout: u64 = 6,
         /// Expression for the element.
         expr: Box<Nested<Expr>> = 7,
         /// `NFT_DYNSET_F_*`.
         flags: u32 = 9,
-        /// Several expressions.
+        /// Several expressions for the element.
         exprs: Vec<Expr> = 10,
     }
 
@@ -164,11 +163,11 @@ attributes! {
         packets: u64 = 2,
     }
 
-    /// `enum nft_last_attributes`, `net/netfilter/nft_last.c`: when did a packet last come here.
+    /// `enum nft_last_attributes`, `net/netfilter/nft_last.c`: time of the last matching packet.
     Last {
-        /// Whether one ever did.
+        /// Whether any packet has matched.
         set: u32 = 1,
-        /// Milliseconds since.
+        /// Milliseconds since the last packet.
         msecs: u64 = 2,
     }
 
@@ -176,9 +175,9 @@ attributes! {
     Limit {
         /// Tokens per unit.
         rate: u64 = 1,
-        /// Seconds of the unit.
+        /// Length of the unit in seconds.
         unit: u64 = 2,
-        /// Tokens on top.
+        /// Additional tokens.
         burst: u32 = 3,
         /// `NFT_LIMIT_*`: packets or bytes.
         kind: u32 = 4,
@@ -188,7 +187,7 @@ attributes! {
 
     /// `enum nft_quota_attributes`, `net/netfilter/nft_quota.c`
     Quota {
-        /// Limit.
+        /// Limit in bytes.
         bytes: u64 = 1,
         /// `NFT_QUOTA_F_*`.
         flags: u32 = 2,
@@ -202,11 +201,11 @@ attributes! {
         group: u16 = 1,
         /// Text before each message.
         prefix: String = 2,
-        /// Bytes of the packet to pass on.
+        /// Maximum number of packet bytes to log.
         snaplen: u32 = 3,
-        /// Messages to gather.
+        /// Number of messages to queue.
         qthreshold: u16 = 4,
-        /// syslog level, without a group.
+        /// syslog level; only without a group.
         level: u32 = 5,
         /// `NF_LOG_*`.
         flags: u32 = 6,
@@ -220,21 +219,21 @@ attributes! {
         icmp_code: u8 = 2,
     }
 
-    /// `enum nft_objref_attributes`, `net/netfilter/nft_objref.c`: use a named object.
+    /// `enum nft_objref_attributes`, `net/netfilter/nft_objref.c`: refers to a named object.
     Objref {
         /// `NFT_OBJECT_*`.
         imm_type: u32 = 1,
-        /// Its name.
+        /// Name of the object.
         imm_name: String = 2,
         /// Register with the key of an object map.
         set_sreg: u32 = 3,
-        /// The map.
+        /// Name of the map.
         set_name: String = 4,
-        /// Map by its number within the batch.
+        /// Number of the map within the batch.
         set_id: u32 = 5,
     }
 
-    /// `enum nft_fib_attributes`, `net/netfilter/nft_fib.c`: ask the routing table.
+    /// `enum nft_fib_attributes`, `net/netfilter/nft_fib.c`: a routing table lookup.
     Fib {
         /// Register to load into.
         dreg: u32 = 1,
@@ -296,7 +295,7 @@ attributes! {
     Queue {
         /// First queue.
         num: u16 = 1,
-        /// How many.
+        /// Number of queues.
         total: u16 = 2,
         /// `NFT_QUEUE_FLAG_*`.
         flags: u16 = 3,
@@ -311,9 +310,9 @@ attributes! {
         dreg: u32 = 1,
         /// Header or option.
         kind: u8 = 2,
-        /// Where the bytes start.
+        /// Offset in bytes.
         offset_bytes: u32 = 3,
-        /// How many.
+        /// Length in bytes.
         len_bytes: u32 = 4,
         /// `NFT_EXTHDR_F_*`.
         flags: u32 = 5,
@@ -329,9 +328,9 @@ attributes! {
         sreg: u32 = 1,
         /// Register written.
         dreg: u32 = 2,
-        /// Width.
+        /// Width in bytes.
         len_bytes: u32 = 3,
-        /// Results are below this.
+        /// Exclusive upper bound of the result.
         modulus: u32 = 4,
         /// Seed.
         seed: u32 = 5,
@@ -341,7 +340,7 @@ attributes! {
         kind: u32 = 7,
         /// Map to look the result up in.
         set_name: String = 8,
-        /// Map by its number within the batch.
+        /// Number of the map within the batch.
         set_id: u32 = 9,
     }
 
@@ -349,7 +348,7 @@ attributes! {
     Numgen {
         /// Register written.
         dreg: u32 = 1,
-        /// Results are below this.
+        /// Exclusive upper bound of the result.
         modulus: u32 = 2,
         /// `NFT_NG_*`.
         kind: u32 = 3,
@@ -379,7 +378,7 @@ attributes! {
     Osf {
         /// Register to load into.
         dreg: u32 = 1,
-        /// How the TTL is judged.
+        /// Treatment of the TTL.
         ttl: u8 = 2,
         /// `NFT_OSF_F_*`.
         flags: u32 = 3,
@@ -387,7 +386,7 @@ attributes! {
 
     /// `enum nft_connlimit_attributes`, `net/netfilter/nft_connlimit.c`
     Connlimit {
-        /// Connections.
+        /// Number of connections.
         count: u32 = 1,
         /// `NFT_CONNLIMIT_F_INV`.
         flags: u32 = 2,
@@ -411,14 +410,14 @@ attributes! {
         nfproto: u32 = 3,
     }
 
-    /// `enum nft_match_attributes`, `net/netfilter/nft_compat.c`: an xtables match, as iptables-nft
-    /// writes it.
+    /// `enum nft_match_attributes`, `net/netfilter/nft_compat.c`: an xtables match, as used by
+    /// iptables-nft.
     Match {
         /// Name of the match.
         match_name: String = 1,
         /// Revision.
         rev: u32 = 2,
-        /// Its struct, kept as bytes.
+        /// Undecoded struct of the match.
         info: Vec<u8> = 3,
     }
 
@@ -428,7 +427,7 @@ attributes! {
         target_name: String = 1,
         /// Revision.
         rev: u32 = 2,
-        /// Its struct, kept as bytes.
+        /// Undecoded struct of the target.
         info: Vec<u8> = 3,
     }
 
@@ -448,17 +447,17 @@ attributes! {
         flowtable: String = 1,
     }
 
-    /// `enum nft_inner_attributes`, `net/netfilter/nft_inner.c`: look into a tunnel.
+    /// `enum nft_inner_attributes`, `net/netfilter/nft_inner.c`: matches within a tunnel.
     Inner {
-        /// Which inner header.
+        /// Number of the inner header.
         num: u32 = 1,
         /// Tunnel type.
         kind: u32 = 2,
         /// `NFT_INNER_*`.
         flags: u32 = 3,
-        /// Size of the tunnel's header.
+        /// Size of the tunnel's header in bytes.
         hdrsize_bytes: u32 = 4,
-        /// What to do there.
+        /// Expression to evaluate on the inner header.
         expr: Box<Nested<Expr>> = 5,
     }
 
@@ -470,7 +469,7 @@ attributes! {
         key: u32 = 2,
         /// `XFRM_POLICY_*`.
         dir: u8 = 3,
-        /// Which transformation.
+        /// Number of the transformation.
         spnum: u32 = 4,
     }
 

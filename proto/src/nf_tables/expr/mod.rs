@@ -1,7 +1,7 @@
-//! Expressions: what a rule is made of.
+//! Expressions, the parts of a rule.
 //!
-//! Each is a name and a list of attributes (`enum nft_expr_attributes`). `kinds.rs` has the table
-//! of those that this version knows; one it does not know is kept by name and bytes.
+//! An expression is a name and a list of attributes (`enum nft_expr_attributes`). `kinds.rs` has
+//! the table of known expressions; unknown ones are kept as a name and bytes.
 
 mod kinds;
 
@@ -17,7 +17,7 @@ const NFTA_EXPR_DATA: u16 = 2;
 attributes! {
     /// `enum nft_data_attributes`: bytes for a register, or a verdict.
     Data {
-        /// Bytes as they stand in the register.
+        /// Bytes of a register.
         value: Vec<u8> = 1,
         /// A verdict.
         verdict: Nested<Verdict> = 2,
@@ -25,17 +25,17 @@ attributes! {
 
     /// `enum nft_verdict_attributes`
     Verdict {
-        /// `NF_ACCEPT`, `NF_DROP`, or `NFT_JUMP` and its like; two's complement of an `i32`.
+        /// `NF_ACCEPT`, `NF_DROP`, `NFT_JUMP` or similar; two's complement of an `i32`.
         code: u32 = 1,
-        /// Where a jump or goto goes.
+        /// Target of a jump or goto.
         chain: String = 2,
-        /// The same by the number within a batch.
+        /// Number of the target within the batch.
         chain_id: u32 = 3,
     }
 }
 
 impl Data {
-    /// Bytes for a register.
+    /// Creates data from the bytes of a register.
     pub fn value(bytes: impl Into<Vec<u8>>) -> Nested<Self> {
         Nested(Self {
             value: Some(bytes.into()),
@@ -57,23 +57,23 @@ pub const NFT_RETURN: i32 = -5;
 
 macro_rules! expr_enum {
     ($( $variant:ident = $wire:literal, )*) => {
-        /// One expression.
+        /// An expression.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Expr {
             $( #[doc = concat!("`", $wire, "`")] $variant($variant), )*
             /// `notrack`, which has no attributes.
             Notrack,
-            /// One that this version does not know.
+            /// An expression that this version does not know.
             Other {
-                /// Its name.
+                /// Name of the expression.
                 name: String,
-                /// Its attributes as bytes; absent if it has none.
+                /// Encoded attributes; absent if there are none.
                 data: Option<Vec<u8>>,
             },
         }
 
         impl Expr {
-            /// The name the kernel knows it by.
+            /// Returns the kernel's name of the expression.
             pub fn name(&self) -> &str {
                 match self {
                     $( Self::$variant(_) => $wire, )*
@@ -82,7 +82,7 @@ macro_rules! expr_enum {
                 }
             }
 
-            /// Every name this version has a type for.
+            /// Names of all expressions that this version knows.
             pub const NAMES: &'static [&'static str] = &[$($wire,)* "notrack"];
 
             fn decode_named(name: &str, data: Option<&[u8]>, depth: u8) -> Result<Self, DecodeError> {
