@@ -126,7 +126,7 @@ impl Reason {
             Self::PeerSpoof => "spoofed peer address from pods or guests".into(),
             Self::Guests => "guest networks".into(),
             Self::GuestBlocked => "from guests to peers or pods".into(),
-            Self::ServiceAddress => "DNATed, dialled at an address that is not this host's".into(),
+            Self::ServiceAddress => "DNATed, original destination is not this host".into(),
             Self::OverlaySpoof => "spoofed overlay address".into(),
             Self::Peers => "peers".into(),
             Self::OverlayInject => "tunnel packets not from peers".into(),

@@ -8,7 +8,7 @@ use crate::net::packet::Hook;
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
-    /// Name.
+    /// Chain name.
     pub name: String,
     /// Hook and policy; `None` for a regular chain.
     pub base: Option<Base>,
@@ -16,20 +16,20 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// The netfilter hook of a base chain.
+/// Netfilter hook of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainHook {
     /// `NF_INET_PRE_ROUTING`: every incoming packet, before DNAT and before the routing decision.
     Prerouting,
-    /// `NF_INET_LOCAL_IN`: for this host.
+    /// `NF_INET_LOCAL_IN`: packets to this host.
     Input,
-    /// `NF_INET_FORWARD`: through this host.
+    /// `NF_INET_FORWARD`: forwarded packets.
     Forward,
 }
 
 impl ChainHook {
-    /// Name in nft.
+    /// Returns the name of the hook in nft.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
@@ -51,15 +51,15 @@ impl From<Hook> for ChainHook {
 /// Properties of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// The hook. The type is always `filter`.
+    /// Hook. The chain type is always `filter`.
     pub hook: ChainHook,
-    /// Order among chains at the hook; lower is earlier.
+    /// Priority among chains at the hook; lower runs earlier.
     pub priority: i32,
-    /// Verdict at the chain's end.
+    /// Verdict at the end of the chain.
     pub policy: ChainPolicy,
 }
 
-/// Verdict at a base chain's end.
+/// Verdict at the end of a base chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChainPolicy {
     /// `accept`
@@ -68,7 +68,7 @@ pub enum ChainPolicy {
     Drop,
 }
 
-/// Order of chains: base chains first.
+/// Returns the rank of a chain in canonical order: base chains first.
 pub(super) fn chain_rank(name: &str) -> u8 {
     match name {
         PREROUTING => 0,
@@ -79,14 +79,14 @@ pub(super) fn chain_rank(name: &str) -> u8 {
     }
 }
 
-/// Base chain of the prerouting hook.
+/// Name of the base chain at the prerouting hook.
 pub const PREROUTING: &str = "prerouting";
 
-/// Base chain of the input hook.
+/// Name of the base chain at the input hook.
 pub const INPUT: &str = "input";
 
-/// Base chain of the forward hook.
+/// Name of the base chain at the forward hook.
 pub const FORWARD: &str = "forward";
 
-/// Chain for DNATed connections, judged by their original destination port.
+/// Name of the chain for DNATed connections, which are judged by their original destination.
 pub const PUBLISHED: &str = "published";

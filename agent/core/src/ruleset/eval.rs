@@ -1,4 +1,4 @@
-//! Walks a packet through a ruleset, as nf_tables would (`nft_do_chain()`).
+//! Evaluates a packet against a ruleset, like `nft_do_chain()` of nf_tables.
 
 use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Decision, Packet, Transport, Verdict};
@@ -9,24 +9,24 @@ use crate::ruleset::{
     counter_reason,
 };
 
-/// Deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`).
+/// Maximum nesting of jumps (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 16;
 
-/// Result of a packet, and its way through the chains.
+/// Verdict for a packet and the rules that it matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Walk {
-    /// Its verdict.
+    /// Verdict.
     pub verdict: Verdict,
-    /// The last counter that counted it.
+    /// Last counter that the packet incremented.
     pub counter: Option<String>,
-    /// Rules that matched, as chain and position.
+    /// Matching rules in order, as chain and position.
     pub path: Vec<(String, usize)>,
-    /// Whether a rule has labelled the connection ([`Rule::label`]).
+    /// Whether a rule labelled the connection ([`Rule::label`]).
     pub labelled: bool,
 }
 
 impl Walk {
-    /// Verdict and reason; `None` if no counter of peerwall counted it.
+    /// Returns verdict and reason; `None` if no counter of peerwall was incremented.
     pub fn decision(&self) -> Option<Decision> {
         let (_, reason) = counter_reason(self.counter.as_deref()?)?;
         Some(Decision {
@@ -35,14 +35,14 @@ impl Walk {
         })
     }
 
-    /// The reason alone.
+    /// Returns the reason of the verdict.
     pub fn reason(&self) -> Option<Reason> {
         self.decision().map(|decision| decision.reason)
     }
 }
 
 impl Ruleset {
-    /// What the table does with this packet.
+    /// Evaluates a packet through prerouting and then its own hook.
     pub fn eval(&self, packet: &Packet) -> Walk {
         let mut walk = Walk {
             verdict: Verdict::Accept,
@@ -57,7 +57,7 @@ impl Ruleset {
         walk
     }
 
-    /// Through the chains of one hook; where there is none, nothing happens.
+    /// Runs the base chain of a hook. Without such a chain the verdict does not change.
     fn pass(&self, hook: ChainHook, packet: &Packet, walk: &mut Walk) {
         let base = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
         let Some(chain) = self.chains.iter().find(base) else {
@@ -70,7 +70,7 @@ impl Ruleset {
         });
     }
 
-    /// A verdict, or `None` at the end of the chain.
+    /// Runs a chain; returns `None` if the packet reaches its end without a verdict.
     fn run(
         &self,
         chain: &Chain,
@@ -119,7 +119,7 @@ impl Ruleset {
         match condition {
             Match::CtState(states) => states.0 & state_bit(packet.state) != 0,
             Match::Dnat => packet.dialled.is_some(),
-            // What is not tracked has no status to ask for.
+            // Untracked packets have no conntrack status.
             Match::NotDnat => is_tracked(packet) && packet.dialled.is_none(),
             Match::DialledHere => walk.labelled,
             Match::Local => packet.to_host,
@@ -196,9 +196,9 @@ impl Ruleset {
 }
 
 enum Step {
-    /// On to the next rule.
+    /// Continue with the next rule.
     Next,
-    /// Out of this chain, with a verdict or back to where it was jumped from.
+    /// Leave the chain: with a verdict, or back to the jumping rule.
     End(Option<Verdict>),
 }
 
@@ -223,7 +223,7 @@ fn ports(packet: &Packet) -> Option<(u16, u16)> {
     }
 }
 
-/// `ct original proto-dst`: there is none for what is not tracked.
+/// Returns `ct original proto-dst`; `None` for untracked packets.
 fn dialled(packet: &Packet) -> Option<u16> {
     match packet.state {
         CtState::Invalid | CtState::Untracked => None,

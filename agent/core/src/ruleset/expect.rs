@@ -1,4 +1,4 @@
-//! Checks a policy's own tests, its `[[expect]]`s, by walking packets through its ruleset.
+//! Checks the policy's own tests (`[[expect]]`) by evaluating packets against its ruleset.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::net::port::{self, TCP, UDP, has_ports};
 use crate::policy::{Discovery, Expect, Overlay, Policy};
 use crate::ruleset::Ruleset;
 
-/// Stands for this host: RFC 5737 and RFC 3849 documentation addresses.
+/// Address of this host in a test packet (RFC 5737 and RFC 3849 documentation addresses).
 const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
 const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe));
 
@@ -20,7 +20,7 @@ const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0,
 pub struct Tested {
     /// An error for each expectation that the ruleset does not meet.
     pub failed: Vec<Diagnostic>,
-    /// A warning for each that depends on pods which are not known yet, or not here.
+    /// A warning for each expectation that depends on pods unknown to this host.
     pub unknown: Vec<Diagnostic>,
 }
 
@@ -39,16 +39,16 @@ pub fn test(policy: &Policy, ruleset: &Ruleset) -> Tested {
     tested
 }
 
-/// An error for each expectation that the ruleset does not meet.
+/// Returns an error for each expectation that the ruleset does not meet.
 pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
     test(policy, ruleset).failed
 }
 
-/// A packet that does not meet an expectation, and what becomes of it.
+/// A reason for which an expectation is not met.
 enum Failure {
-    /// There is no packet, since the addresses are of both families.
+    /// The addresses have different families, so that no packet can be tested.
     Families,
-    /// What becomes of it, and why.
+    /// A packet with another verdict, and that verdict with its reason.
     Verdict(Packet, String),
 }
 
@@ -68,8 +68,8 @@ fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Failure> {
     packets.into_iter().filter_map(failure).collect()
 }
 
-/// The overlay without known pods that decides an expectation: one that it names, or one that its sources could be
-/// pods of.
+/// Returns the overlay without known pods that decides an expectation: one that the expectation
+/// names, or one that its sources could be pods of.
 fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Failure]) -> Option<&'p str> {
     if failures.is_empty() {
         return expect.awaits.first().map(String::as_str);
@@ -88,14 +88,15 @@ fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Failure]) -> 
             .interfaces
             .iter()
             .any(|own| own.matches(&expect.interface));
-        // Pods are accepted from their interfaces, and spoofed on others.
+        // Pods are accepted on their interfaces; on others they count as spoofed.
         matches!(overlay.discovery, Discovery::Awaited(_))
             && arrives == (expect.verdict == Verdict::Accept)
     };
     overlays.find(decides).map(|overlay| overlay.name.as_str())
 }
 
-/// Whether a pod could have this address: private (RFC 1918, RFC 4193) or shared (RFC 6598) space.
+/// Reports whether a pod could have this address: private (RFC 1918, RFC 4193) or shared (RFC 6598)
+/// space.
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
@@ -107,7 +108,7 @@ fn unknown(expect: &Expect, overlay: &str) -> Diagnostic {
     let message = format!("not tested: the pods of overlay `{overlay}` are not known here");
     Diagnostic::warning(expect.place.clone(), message)
         .label(format!("expects {}", expect.verdict))
-        .help("it is tested where they are known: on the node, or with `check --discovered FILE`")
+        .help("test it where they are known: on the node, or with `check --discovered FILE`")
 }
 
 fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
@@ -115,19 +116,17 @@ fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
     let Failure::Verdict(packet, verdict) = failure else {
         return Diagnostic::error(
             place,
-            "`from` and `to` of this expectation are of different families",
+            "`from` and `to` of this expectation have different families",
         )
-        .help(
-            "an IPv4 packet has both of its addresses from IPv4; write one expectation for each",
-        );
+        .help("a packet has one address family; write one expectation for IPv4 and one for IPv6");
     };
     let others = match more {
         0 => String::new(),
-        1 => "; so is 1 other packet of it".to_owned(),
-        _ => format!("; so are {more} other packets of it"),
+        1 => " and 1 other packet".to_owned(),
+        _ => format!(" and {more} other packets"),
     };
     let message = format!(
-        "the policy does not meet this expectation: {} is met with {verdict}{others}",
+        "the policy does not meet this expectation: {verdict} for {}{others}",
         described(packet)
     );
     Diagnostic::error(place, message)
@@ -135,7 +134,7 @@ fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
         .help("change the policy, or the expectation if it is out of date")
 }
 
-/// Port, address, family and interface of a packet.
+/// Describes a packet by its port, address, family and interface.
 fn described(packet: &Packet) -> String {
     let what = match packet.transport {
         Transport::Ports {
@@ -158,7 +157,7 @@ fn described(packet: &Packet) -> String {
     )
 }
 
-/// First and last address of every prefix, to each protocol that the port names.
+/// Returns packets from the first and last address of every prefix, for each protocol of the port.
 fn packets(expect: &Expect) -> Vec<Packet> {
     let mut packets = Vec::new();
     let sources = expect.from.iter().flat_map(|net| edges(*net));
@@ -193,7 +192,7 @@ fn ports(expect: &Expect) -> Vec<u16> {
     match expect.port.as_ref().and_then(|spec| spec.range) {
         Some(range) if range.first != range.last => vec![range.first, range.last],
         Some(range) => vec![range.first],
-        // Without a port, one that no policy names by chance.
+        // Without a port, use one that policies are unlikely to name.
         None => vec![9],
     }
 }

@@ -1,8 +1,8 @@
-//! A ruleset as a value: the content of the table `inet peerwall`, in canonical form.
+//! The content of the table `inet peerwall` in canonical form.
 //!
-//! Two rulesets that are equal are the same table. What the kernel adds (handles, packet counts) is
-//! in [`observed`](crate::nft::observed); where a rule comes from is in
-//! [`Origins`](crate::ruleset::compile::Origins).
+//! Equal rulesets are the same table. Data that the kernel adds (handles, packet counts) is in
+//! [`observed`](crate::nft::observed). [`Origins`](crate::ruleset::compile::Origins) records the
+//! reason for each rule and its place in the policy.
 
 mod chain;
 pub mod change;
@@ -34,12 +34,12 @@ pub struct Ruleset {
     pub counters: BTreeSet<String>,
     /// Sets by name.
     pub sets: BTreeMap<String, Set>,
-    /// Chains: base chains first, then the others by name.
+    /// Chains: base chains first, then regular chains by name.
     pub chains: Vec<Chain>,
 }
 
 impl Ruleset {
-    /// Brings chains into canonical order. Every builder of a ruleset must call it.
+    /// Brings chains into canonical order. Every builder of a ruleset must call this.
     #[must_use]
     pub fn normalized(mut self) -> Self {
         self.chains
@@ -58,12 +58,13 @@ impl Ruleset {
     }
 }
 
-/// Returns the name of the counter of a reason in a chain. Denials have one counter for both hooks.
+/// Returns the name of the counter for a reason in a chain. A denial has one counter for both
+/// hooks.
 pub fn counter_name(chain: &str, reason: &Reason) -> String {
     format!("{chain}.{reason}")
 }
 
-/// Returns chain and reason of a counter; the chain is `None` for denials.
+/// Returns the chain and the reason of a counter. The chain is `None` for denials.
 pub fn counter_reason(name: &str) -> Option<(Option<&str>, Reason)> {
     if let Some((chain, reason)) = name.split_once('.')
         && [INPUT, FORWARD, PUBLISHED].contains(&chain)

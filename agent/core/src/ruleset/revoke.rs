@@ -1,9 +1,10 @@
-//! Which open connections a change of policy refuses, and which of them it ends.
+//! Selects the open connections that a new policy refuses, and those of them to end.
 //!
-//! Each is judged as if it were opened now, by the interface that the route to its source leaves by: nothing
-//! records the interface that its first packet came in by. A connection that the new ruleset refuses and the old
-//! one admitted is what the change is about. One that neither admits got in by other ways and is left alone.
-//! Where the interface decides and is not known, the answer is [`Judgement::Unsure`], and nothing ends.
+//! Each connection is judged as if it were opened now, on the interface of the route to its source:
+//! the interface of its first packet is not recorded. Revocation ends a connection if the old
+//! ruleset admitted it and the new one refuses it. A connection that neither admits was established
+//! by other means and stays. If the verdict depends on an unknown interface, the result is
+//! [`Judgement::Unsure`] and nothing ends.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,63 +19,62 @@ use crate::policy::icmp;
 use crate::policy::reason::Reason;
 use crate::ruleset::{Action, KeyType, Match, Ruleset};
 
-/// A connection, as connection tracking knows it.
+/// A connection as recorded by connection tracking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// Who began it.
+    /// Address of the initiator.
     pub source: IpAddr,
-    /// What is behind the IP header of its first packet, after any rewriting.
+    /// Transport header of the first packet, after NAT.
     pub transport: Transport,
-    /// The address that was dialled.
+    /// Original destination address.
     pub dialled_address: IpAddr,
-    /// The port that was dialled; 0 where a protocol has none.
+    /// Original destination port; 0 if the protocol has no ports.
     pub dialled: u16,
-    /// Whether the destination was rewritten.
+    /// Whether the destination was translated (DNAT).
     pub is_dnat: bool,
-    /// Who answers, after any rewriting.
+    /// Address of the responder, after NAT.
     pub destination: IpAddr,
 }
 
-/// A host, as far as it matters for which hook a connection passes.
+/// Addresses and interfaces of a host, which determine the hook of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostAddresses {
     /// Addresses of this host.
     pub addresses: Vec<IpAddr>,
-    /// Names of its interfaces.
+    /// Interface names.
     pub interfaces: Vec<String>,
 }
 
-/// What a change of rulesets means for an open connection.
+/// Effect of a ruleset change on an open connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
-    /// The new ruleset admits it, or it is not subject to the rules: this host opened it.
+    /// The new ruleset admits the connection, or this host opened it.
     Admitted,
-    /// The new ruleset admits it by some interfaces and refuses it by others, and which one it uses is not
-    /// known.
+    /// The new ruleset's verdict depends on the interface, which is not known.
     Unsure(Refused),
-    /// The new ruleset refuses it.
+    /// The new ruleset refuses the connection.
     Refused(Refused),
 }
 
-/// Connections that a new ruleset refuses, of one kind.
+/// Connections of one kind that a new ruleset refuses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Refused {
-    /// Whether the old ruleset admitted them: these are what revocation ends.
+    /// Whether the old ruleset admitted them. Only these are revoked.
     pub was_admitted: bool,
-    /// Who began them.
+    /// Address of the initiator.
     pub source: IpAddr,
-    /// Who that is, or was.
+    /// Name of the initiator in the old or new ruleset.
     pub name: Option<String>,
-    /// Input or forward.
+    /// Hook that the connections pass.
     pub hook: Hook,
-    /// What was dialled.
+    /// Original destination: port, ICMP type or protocol.
     pub dialled: String,
-    /// Why the new ruleset refuses them.
+    /// Reason of the new ruleset to refuse them.
     pub why: String,
 }
 
 impl Connection {
-    /// What was dialled: a port, a kind of ICMP, or a protocol.
+    /// Describes the original destination: a port, an ICMP type or a protocol.
     fn what(&self) -> String {
         match self.transport {
             Transport::Ports { protocol, .. } => {
@@ -111,7 +111,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Judges connections by a change of rulesets.
+/// Judges connections against a ruleset change.
 #[derive(Debug, Clone)]
 pub struct Judge<'r> {
     old: Option<&'r Ruleset>,
@@ -120,9 +120,9 @@ pub struct Judge<'r> {
 }
 
 impl<'r> Judge<'r> {
-    /// One for the change from `old`, if there was any, to `new`.
+    /// Creates a judge for a change from `old`, if any, to `new`.
     pub fn new(old: Option<&'r Ruleset>, new: &'r Ruleset, mut place: HostAddresses) -> Self {
-        // A node has an interface for each of its pods; one stands for all that no rule tells apart.
+        // A node has one interface per pod. Keep one of each group that no rule distinguishes.
         let patterns: Vec<_> = old
             .into_iter()
             .chain([new])
@@ -142,13 +142,15 @@ impl<'r> Judge<'r> {
         Self { old, new, place }
     }
 
-    /// The host.
+    /// Returns the addresses and interfaces of the host.
     pub fn place(&self) -> &HostAddresses {
         &self.place
     }
 
-    /// Judges a connection. `ways` names the interfaces that its packets may arrive by, none if that is not
-    /// known; it is called only if the interface decides.
+    /// Judges a connection.
+    ///
+    /// `ways` returns the interfaces on which its packets may arrive, or an empty list if they are
+    /// not known. It is called only if the verdict depends on the interface.
     pub fn judge(&self, connection: &Connection, ways: impl FnOnce() -> Vec<String>) -> Judgement {
         let Some(hook) = self.place.hook(connection) else {
             return Judgement::Admitted;
@@ -193,7 +195,7 @@ impl<'r> Judge<'r> {
     }
 }
 
-/// How many of several packets a ruleset admits.
+/// Share of several packets that a ruleset admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admits {
     All,
@@ -210,15 +212,16 @@ fn admits(ruleset: &Ruleset, packets: &[Packet]) -> Admits {
     }
 }
 
-/// Whether `new` admits everything that `old` admits, as far as that can be told without asking it about
-/// packets: the rules are the same, and sets have only grown that nothing but accepting depends on.
+/// Reports whether `new` certainly admits everything that `old` admits, without evaluating packets:
+/// the rules are equal, and only sets that accept rules use have grown.
 pub fn only_widens(old: &Ruleset, new: &Ruleset) -> bool {
     let rules = || new.chains.iter().flat_map(|chain| &chain.rules);
     let only_accepts = |name: &str| {
         let mut using = rules().filter(|rule| rule.matches.iter().any(|m| m.set() == Some(name)));
         using.all(|rule| match &rule.action {
             Some(Action::Accept) => true,
-            // What pods send in the name of a peer comes by another way than the peer's own connections.
+            // Spoofed packets from pods arrive on another interface than the peer's own
+            // connections.
             Some(Action::Goto(chain)) => *chain == Reason::PeerSpoof.to_string(),
             Some(
                 Action::Drop
@@ -238,7 +241,7 @@ pub fn only_widens(old: &Ruleset, new: &Ruleset) -> bool {
             .all(|((name, old), (_, new))| old == new || (new.covers(old) && only_accepts(name)))
 }
 
-/// What a ruleset calls an address.
+/// Returns the name of an address in a ruleset.
 fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
     let (key, value) = (KeyType::address(Family::of(address)), addr::number(address));
     let sets = ruleset.sets.values().filter(|set| set.key == key);
@@ -248,12 +251,12 @@ fn name(ruleset: &Ruleset, address: IpAddr) -> Option<String> {
 }
 
 impl HostAddresses {
-    /// Whether an address is one of this host.
+    /// Reports whether an address belongs to this host.
     pub fn has(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.contains(&address)
     }
 
-    /// The hook that packets of a connection pass; `None` if it is not for us to end: this host opened it.
+    /// Returns the hook that a connection passes; `None` if this host opened it.
     pub fn hook(&self, connection: &Connection) -> Option<Hook> {
         if self.has(connection.source) {
             return None;
@@ -266,7 +269,7 @@ impl HostAddresses {
     }
 }
 
-/// The first packet of a connection that comes in by an interface of a host with these addresses.
+/// Builds the first packet of a connection that arrives on an interface of this host.
 pub fn first_packet(
     place: &HostAddresses,
     hook: Hook,
@@ -290,7 +293,7 @@ pub fn first_packet(
     }
 }
 
-/// First packets of a connection, one for each way: an interface, and whether the route back leaves by it.
+/// Builds a first packet for each way: an interface, and whether the route to the source uses it.
 fn packets<'w>(
     place: &HostAddresses,
     hook: Hook,

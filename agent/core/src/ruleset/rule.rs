@@ -8,52 +8,53 @@ use crate::net::interface::InterfacePattern;
 use crate::net::port::PortRange;
 use crate::policy::Rate;
 
-/// A rule: matches, and then statements in the order of the fields.
+/// A rule: matches, then statements in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// Matches, of which all must hold.
+    /// Matches. The rule applies only if all of them match.
     pub matches: Vec<Match>,
-    /// `update @… { ip saddr limit rate … }`: the rule does not match packets beyond their source's
-    /// rate.
+    /// `update @… { ip saddr limit rate … }`: packets above the rate of their source do not match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<Meter>,
-    /// `ct label set …`: the connection was dialled at an address of this host.
+    /// `ct label set …`: marks the connection's original destination as an address of this host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub label: bool,
-    /// `limit rate`: beyond it the rule does not match.
+    /// `limit rate`: packets above the rate do not match.
     pub limit: Option<Rate>,
     /// `log prefix … group …`
     pub log: Option<LogTo>,
     /// `counter name …`
     pub counter: Option<String>,
-    /// Verdict; `None` to continue with the next rule.
+    /// Verdict; `None` continues with the next rule.
     pub action: Option<Action>,
-    /// Part of the policy that it is for.
+    /// Part of the policy that the rule implements.
     pub comment: Option<String>,
 }
 
-/// A rate for each source address, after [`Match::Family`].
+/// A rate limit for each source address. Requires a preceding [`Match::Family`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meter {
-    /// Name of the set of sources.
+    /// Name of the set of source addresses.
     pub set: String,
     /// Family of the addresses.
     pub family: Family,
-    /// The rate.
+    /// Rate for each source.
     pub rate: Rate,
 }
 
-/// The bit of a connection's label (`ct label`) that [`Rule::label`] sets and
-/// [`Match::DialledHere`] tests. The highest, which no other tool on a node is known to use; marks
-/// are used by many.
+/// Bit of the conntrack label (`ct label`) that [`Rule::label`] sets and [`Match::DialledHere`]
+/// tests.
+///
+/// This is the highest bit: no other tool on a node is known to use it. Marks are used by many
+/// tools.
 pub const LABEL_BIT: u8 = 127;
 
-/// Where to log.
+/// Log destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTo {
     /// NFLOG group.
     pub group: u16,
-    /// Text before each message.
+    /// Text before each log message.
     pub prefix: String,
 }
 
@@ -68,27 +69,27 @@ pub enum Action {
     RejectTcpReset,
     /// `reject with icmpx admin-prohibited`
     RejectAdminProhibited,
-    /// `jump`: continue after this rule if the chain has no verdict.
+    /// `jump`: continues after this rule if the chain returns no verdict.
     Jump(String),
-    /// `goto`: do not return.
+    /// `goto`: does not return.
     Goto(String),
 }
 
-/// Ports to match.
+/// Ports in a match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ports {
-    /// A port, or a range.
+    /// One port or a range.
     Range(PortRange),
-    /// The elements of this set.
+    /// Name of a set of ports.
     Set(String),
 }
 
-/// ICMP types to match.
+/// ICMP types in a match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IcmpKinds {
     /// One type.
     One(u8),
-    /// The elements of this set.
+    /// Name of a set of types.
     Set(String),
 }
 
@@ -108,7 +109,7 @@ impl CtStates {
     pub const WITHOUT_CONNECTION: Self = Self(1 | 64);
     /// `established,related`
     pub const KNOWN: Self = Self(2 | 4);
-    /// Every state with its bit and name, in the order in which nft prints them.
+    /// Every state with its bit and name, in nft's print order.
     pub const NAMES: [(u32, &'static str); 5] = [
         (1, "invalid"),
         (2, "established"),
@@ -117,34 +118,35 @@ impl CtStates {
         (64, "untracked"),
     ];
 
-    /// Returns the names of its states.
+    /// Returns the names of these states.
     pub fn names(self) -> Vec<&'static str> {
         let known = Self::NAMES.iter().filter(|(bit, _)| self.0 & bit != 0);
         known.map(|(_, name)| *name).collect()
     }
 }
 
-/// One condition on a packet.
+/// A condition on a packet.
 ///
 /// [`Match::Family`] and [`Match::Protocol`] always precede the matches that need them, so that
-/// each match has the same expressions everywhere.
+/// each match compiles to the same expressions everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Match {
-    /// `ct state …`: one of these.
+    /// `ct state …`: any of these states
     CtState(CtStates),
     /// `ct status dnat`
     Dnat,
     /// `ct status ! dnat`
     NotDnat,
-    /// `ct label …`: dialled at an address of this host, as [`Rule::label`] says
+    /// `ct label …`: the original destination is an address of this host (see [`Rule::label`])
     DialledHere,
     /// `fib daddr type local`: the destination is an address of this host
     Local,
-    /// `iif "lo"`: by index, which is 1 in every namespace; by name misbehaves in some chains.
+    /// `iif "lo"`: by index, which is 1 in every namespace. A match by name misbehaves in some
+    /// chains.
     Loopback,
-    /// `iifname …`, or `iifname != …`
+    /// `iifname …` or `iifname != …`
     Interface {
-        /// The interfaces.
+        /// Interface name or pattern.
         pattern: InterfacePattern,
         /// Whether the match is negated.
         negated: bool,
@@ -169,7 +171,7 @@ pub enum Match {
         /// Name of the set.
         set: String,
     },
-    /// `ct original ip daddr @…`: the address as it was dialled, before DNAT; after
+    /// `ct original ip daddr @…`: original destination address, before DNAT; after
     /// [`Match::Family`]
     DialledAddress {
         /// Family of the address.
@@ -189,7 +191,7 @@ pub enum Match {
     SourcePort(Ports),
     /// `th dport …`, after [`Match::Protocol`]
     DestinationPort(Ports),
-    /// `ct original proto-dst …`: the port as it was dialled, before DNAT
+    /// `ct original proto-dst …`: original destination port, before DNAT
     DialledPort(Ports),
     /// `icmp type …` or `icmpv6 type …`, after [`Match::Family`] and [`Match::Protocol`]
     Icmp(IcmpKinds),
@@ -197,16 +199,16 @@ pub enum Match {
     HopLimit(u8),
     /// `ip ttl …`, after [`Match::Family`]
     Ttl(u8),
-    /// `fib saddr . iif oif exists` or `missing`: whether the reverse path leaves by the incoming
+    /// `fib saddr . iif oif exists` or `missing`: whether the route to the source uses the input
     /// interface
     ReversePath {
-        /// Whether it must (`exists`).
+        /// Whether such a route must exist.
         exists: bool,
     },
 }
 
 impl Match {
-    /// Returns the name of the set that it looks up, if any.
+    /// Returns the name of the set that the match looks up.
     pub fn set(&self) -> Option<&str> {
         match self {
             Self::Source { set, .. }
@@ -240,7 +242,7 @@ impl Match {
         }
     }
 
-    /// Returns the interfaces that it tests, if any.
+    /// Returns the interfaces that the match tests.
     pub fn interface(&self) -> Option<&InterfacePattern> {
         if let Self::Interface { pattern, .. } = self {
             return Some(pattern);
@@ -250,7 +252,7 @@ impl Match {
 }
 
 impl Match {
-    /// Returns the family of a [`Match::Family`].
+    /// Returns the family if this is a [`Match::Family`].
     pub fn family(&self) -> Option<Family> {
         if let Self::Family(family) = self {
             return Some(*family);
@@ -258,7 +260,7 @@ impl Match {
         None
     }
 
-    /// Returns the number of a [`Match::Protocol`].
+    /// Returns the protocol number if this is a [`Match::Protocol`].
     pub fn protocol(&self) -> Option<u8> {
         if let Self::Protocol(number) = self {
             return Some(*number);

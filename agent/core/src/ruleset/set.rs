@@ -25,7 +25,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// All types.
+    /// All key types.
     pub const ALL: [Self; 6] = [
         Self::Ipv4,
         Self::Ipv6,
@@ -35,7 +35,7 @@ impl KeyType {
         Self::Ether,
     ];
 
-    /// Returns the type of addresses of a family.
+    /// Returns the type for addresses of a family.
     pub fn address(family: Family) -> Self {
         match family {
             Family::V4 => Self::Ipv4,
@@ -43,7 +43,7 @@ impl KeyType {
         }
     }
 
-    /// Returns the type of ICMP types of a family.
+    /// Returns the type for ICMP types of a family.
     pub fn icmp(family: Family) -> Self {
         match family {
             Family::V4 => Self::IcmpType,
@@ -51,7 +51,7 @@ impl KeyType {
         }
     }
 
-    /// Name in nft.
+    /// Returns the name of the type in nft.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "ipv4_addr",
@@ -63,8 +63,8 @@ impl KeyType {
         }
     }
 
-    /// Number in nft (`enum datatypes` in nftables `include/datatype.h`). The kernel stores it for
-    /// nft, which formats keys by it.
+    /// Returns the number of the type in nft (`enum datatypes` in nftables `include/datatype.h`).
+    /// The kernel stores it for nft, which formats keys by it.
     pub fn number(self) -> u32 {
         match self {
             Self::Ipv4 => 7,
@@ -76,7 +76,7 @@ impl KeyType {
         }
     }
 
-    /// Length of a key in bytes.
+    /// Returns the length of a key in bytes.
     pub fn len_bytes(self) -> usize {
         match self {
             Self::Ipv4 => 4,
@@ -87,7 +87,7 @@ impl KeyType {
         }
     }
 
-    /// Largest value of a key.
+    /// Returns the largest value of a key.
     pub fn max(self) -> u128 {
         u128::MAX >> (128 - 8 * self.len_bytes())
     }
@@ -96,40 +96,40 @@ impl KeyType {
 /// A named set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Set {
-    /// Type of its elements.
+    /// Type of the elements.
     pub key: KeyType,
-    /// Whether elements are intervals (`flags interval`) or single values.
+    /// Whether the elements are intervals (`flags interval`) rather than single values.
     pub interval: bool,
-    /// Whether it is a meter: rules add source addresses to it, each with its own rate
-    /// ([`Rule::meter`](super::Rule::meter)); peerwall adds no elements to it.
+    /// Whether the set is a meter. Rules add source addresses to a meter, each with its own rate
+    /// ([`Rule::meter`](super::Rule::meter)); a ruleset lists no elements for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub meter: bool,
-    /// The elements, ascending and disjoint.
+    /// Elements, ascending and disjoint.
     pub elements: Vec<Element>,
 }
 
-/// Capacity of a meter in source addresses; while it is full, further sources are denied.
+/// Capacity of a meter in source addresses. While it is full, new sources are denied.
 pub const METER_SIZE: u32 = 65_535;
 
-/// Seconds until a meter forgets a source that opens no connection.
+/// Time after which a meter forgets a source that opens no connection, in seconds.
 pub const METER_TIMEOUT_SECONDS: u32 = 60;
 
-/// An element: one value, or an interval of them.
+/// An element: one value or an interval.
 ///
-/// Serialized as `[first]`, `[first, last]` or `[first, last, comment]`, since there can be very
-/// many.
+/// Serialized as `[first]`, `[first, last]` or `[first, last, comment]`, because a ruleset can have
+/// very many elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// First value.
     pub first: u128,
     /// Last value.
     pub last: u128,
-    /// Name of its owner.
+    /// Name of the peer or group that owns the address.
     pub comment: Option<Box<str>>,
 }
 
 impl Element {
-    /// An element of one value without a comment.
+    /// Creates an element of one value without a comment.
     pub fn one(value: u128) -> Self {
         Self {
             first: value,
@@ -176,13 +176,13 @@ impl<'de> Deserialize<'de> for Element {
 }
 
 impl Set {
-    /// Whether it contains this value.
+    /// Reports whether the set contains this value.
     pub fn contains(&self, value: u128) -> bool {
         self.find(value).is_some()
     }
 
-    /// Whether it contains every element of the other set. An element that is only covered by
-    /// several of its own does not count.
+    /// Reports whether every element of the other set is within one element of this set. An element
+    /// that only several elements together cover does not count.
     pub fn covers(&self, other: &Self) -> bool {
         let mut own = self.elements.iter().peekable();
         self.key == other.key

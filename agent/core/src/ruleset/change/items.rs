@@ -1,4 +1,4 @@
-//! Items of two rulesets, compared.
+//! Compares two rulesets item by item.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ impl Item {
     }
 }
 
-/// Values of a part that are on one side only, in the order in which they were found.
+/// Values of a part that only one side has, in order of discovery.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     pub(super) removed: Vec<String>,
@@ -30,7 +30,7 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    /// Drops what is on both sides: a port can move from a rule into a set.
+    /// Removes values that both sides have: a port can move from a rule into a set.
     fn without_common(self) -> Self {
         let removed: BTreeSet<&String> = self.removed.iter().collect();
         let added: BTreeSet<&String> = self.added.iter().collect();
@@ -46,10 +46,10 @@ impl Delta {
     }
 }
 
-/// Parts of items that differ.
+/// Differing parts by item.
 pub(super) type Deltas = BTreeMap<Item, BTreeMap<Part, Delta>>;
 
-/// Items with parts that differ, in order.
+/// Returns the items that differ, in order.
 pub(super) fn changes(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     let overlays = [from, to].map(rules::overlays);
     let (old, new) = (
@@ -70,7 +70,7 @@ pub(super) fn changes(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
         .collect()
 }
 
-/// Adds what differs between the parts that rules have.
+/// Adds the differences between parts found in rules.
 fn of_rules(old: &Found, new: &Found, deltas: &mut Deltas) {
     for (found, others, is_new) in [(old, new, false), (new, old, true)] {
         for (item, parts) in found {
@@ -118,7 +118,7 @@ fn change(
         (true, true) | (false, false) => Kind::Changed,
     };
     if kind != Kind::Changed && item.what == What::Allow {
-        // The usual destination.
+        // The default destination is not worth printing.
         parts.retain(|part| {
             let host = ["host".to_owned()];
             part.part != Part::To || (part.from != host && part.to != host)

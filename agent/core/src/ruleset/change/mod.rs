@@ -1,9 +1,9 @@
-//! The difference of two rulesets in the words of the policy.
+//! The difference between two rulesets in the terms of the policy.
 //!
-//! The pieces of a ruleset are assigned to items of a policy, such as a peer, an allow or an option. An item whose
-//! pieces differ is a [`Change`]. Rules that several items cause together, such as those that guard a tunnel, have no
-//! item: they are listed one by one only where no item explains the difference. So there are no changes exactly if
-//! the rulesets are equal.
+//! Each piece of a ruleset belongs to an item of the policy, such as a peer, an allow or an option.
+//! An item whose pieces differ is a [`Change`]. Rules that several items share, such as tunnel
+//! guards, belong to no item; they are listed one by one only if no item explains the difference.
+//! Therefore the list of changes is empty exactly if the rulesets are equal.
 
 mod items;
 mod raw;
@@ -17,26 +17,26 @@ use serde::Serialize;
 use super::Ruleset;
 pub use raw::raw;
 
-/// Number of lines that are shown to people unless all are asked for.
+/// Default limit of lines in text output.
 pub const LINES_SHOWN: usize = 40;
 
-/// Number of values of a part that are written out; the rest is counted.
+/// Values of a part that are printed; the rest is only counted.
 const VALUES_SHOWN: usize = 8;
 
-/// What happens to an item, or to a part of it.
+/// Effect on an item or on a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// It is new.
+    /// The item is new.
     Added,
-    /// It is removed.
+    /// The item is removed.
     Removed,
-    /// It becomes different.
+    /// The item differs.
     Changed,
 }
 
 impl Kind {
-    /// The sign in front of a line.
+    /// Returns the sign in front of a line.
     pub fn sign(self) -> char {
         match self {
             Self::Added => '+',
@@ -46,7 +46,7 @@ impl Kind {
     }
 }
 
-/// Sort of an item.
+/// Kind of item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
@@ -58,7 +58,7 @@ pub enum What {
     Interfaces,
     /// A peer.
     Peer,
-    /// A group that something uses.
+    /// A group that the policy uses.
     Group,
     /// An overlay.
     Overlay,
@@ -76,7 +76,7 @@ pub enum What {
     Set,
     /// A counter.
     Counter,
-    /// Something in the table that peerwall never makes.
+    /// An object in the table that peerwall never creates.
     Foreign,
 }
 
@@ -101,11 +101,11 @@ impl What {
     }
 }
 
-/// Part of an item.
+/// A part of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
-    /// The value of an item that has only one part.
+    /// The value of an item with only one part.
     Value,
     /// Ports and protocols.
     Ports,
@@ -119,20 +119,20 @@ pub enum Part {
     To,
     /// Interfaces.
     Interfaces,
-    /// The rate of new connections.
+    /// Rate limit of new connections.
     Limit,
     /// Port or protocol of a tunnel.
     Tunnel,
-    /// Sources besides peers that may send to a tunnel.
+    /// Sources other than peers that may send to a tunnel.
     TunnelFrom,
-    /// Routes by which packets of an overlay arrive.
+    /// Routes on which packets of an overlay arrive.
     Routes,
-    /// Ethernet addresses by which they arrive.
+    /// Ethernet addresses from which packets of an overlay arrive.
     Macs,
 }
 
 impl Part {
-    /// The word in front of the values.
+    /// Returns the label in front of the values.
     fn label(self) -> &'static str {
         match self {
             Self::Value | Self::Ports | Self::Subnets => "",
@@ -149,38 +149,38 @@ impl Part {
     }
 }
 
-/// One item of a policy that becomes different.
+/// A changed item of the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// What happens to the item.
+    /// Effect on the item.
     pub kind: Kind,
-    /// Sort of item.
+    /// Kind of the item.
     pub what: What,
-    /// Its name.
+    /// Name of the item.
     pub name: String,
-    /// The parts that differ; all of them for an item that is added or removed.
+    /// Differing parts; all parts of an added or removed item.
     pub parts: Vec<PartChange>,
-    /// Whether the difference comes from another program that changed the loaded rules.
+    /// Whether another program caused the difference by changing the loaded rules.
     pub by_others: bool,
 }
 
-/// One part of an item that becomes different.
+/// A changed part of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartChange {
-    /// Which part.
+    /// The part.
     pub part: Part,
-    /// Values that go away.
+    /// Removed values.
     pub from: Vec<String>,
-    /// Values that are new.
+    /// Added values.
     pub to: Vec<String>,
 }
 
-/// A line of text for people, without its sign.
+/// A line of text output, without its sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What it says, for sign and colour.
+    /// Effect that the line describes; selects sign and colour.
     pub kind: Kind,
-    /// The text.
+    /// Text of the line.
     pub text: String,
 }
 
@@ -191,7 +191,7 @@ impl fmt::Display for Line {
 }
 
 impl Change {
-    /// A change of one value.
+    /// Creates a change of one value.
     pub fn of_value(what: What, name: &str, from: Option<String>, to: Option<String>) -> Self {
         let kind = match (&from, &to) {
             (None, _) => Kind::Added,
@@ -211,7 +211,7 @@ impl Change {
         }
     }
 
-    /// The removal of something that has only a name.
+    /// Creates the removal of an object that has only a name.
     pub fn removal(what: What, name: &str) -> Self {
         Self {
             kind: Kind::Removed,
@@ -222,7 +222,7 @@ impl Change {
         }
     }
 
-    /// Whether every ruleset has the item, so that it is not worth reporting for a new one.
+    /// Reports whether every ruleset has this item, so that a new ruleset need not list it.
     fn is_usual(&self) -> bool {
         let values = self
             .parts
@@ -232,7 +232,7 @@ impl Change {
         self.what == What::Option || is_core && values.eq(["true"])
     }
 
-    /// The same, made by another program.
+    /// Marks the change as made by another program.
     #[must_use]
     pub fn by_others(self) -> Self {
         Self {
@@ -241,7 +241,7 @@ impl Change {
         }
     }
 
-    /// Lines for people: one for a new or removed item, one for each part of a changed one.
+    /// Formats the change: one line for an added or removed item, else one line per changed part.
     pub fn lines(&self) -> Vec<Line> {
         let line = |kind, parts: String| Line {
             kind,
@@ -272,7 +272,8 @@ impl Change {
     fn others(&self, kind: Kind) -> &'static str {
         match (self.by_others, kind) {
             (false, _) => "",
-            // The signs say what apply does, and that undoes what the other program did.
+            // The signs describe what apply does, which is the inverse of the other program's
+            // change.
             (true, Kind::Added) => " (another program removed it)",
             (true, Kind::Removed) => " (another program added it)",
             (true, Kind::Changed) => " (another program changed it)",
@@ -314,7 +315,7 @@ fn joined(values: &[String]) -> String {
     }
 }
 
-/// Formats changes, one a line, at most `most` of them; the rest is counted.
+/// Formats changes, one per line. At most `most` lines are printed; the rest is only counted.
 pub fn text(changes: &[Change], most: usize, paint: impl Fn(&Line) -> String) -> String {
     let lines: Vec<Line> = changes.iter().flat_map(Change::lines).collect();
     let shown = lines.iter().take(most).map(paint);
@@ -325,7 +326,7 @@ pub fn text(changes: &[Change], most: usize, paint: impl Fn(&Line) -> String) ->
     text
 }
 
-/// What becomes different from one ruleset to another; `None` stands for no rules at all.
+/// Returns the changes from one ruleset to another; `None` means that no rules are loaded.
 pub fn changes(from: Option<&Ruleset>, to: Option<&Ruleset>) -> Vec<Change> {
     let nothing = Ruleset::default();
     let mut found = Vec::new();
@@ -347,7 +348,7 @@ pub fn changes(from: Option<&Ruleset>, to: Option<&Ruleset>) -> Vec<Change> {
     }
     if from != to {
         let of_items = items::changes(from, to).into_iter();
-        // What is always there is no news of rules that are all new.
+        // Skip what every ruleset has if all rules are new or removed.
         found.extend(of_items.filter(|change| all.is_none() || !change.is_usual()));
     }
     if found.is_empty() && from != to {

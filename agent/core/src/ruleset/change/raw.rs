@@ -1,4 +1,4 @@
-//! The difference of two rulesets, piece by piece.
+//! The difference between two rulesets, object by object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::{Change, Kind, Part, PartChange, What};
 use crate::ruleset::render::{base_text, rule_text, value};
 use crate::ruleset::{Chain, Rule, Ruleset, Set};
 
-/// Every rule, chain, set and counter that is only in one of two rulesets, or differs.
+/// Returns every rule, chain, set and counter that differs or that only one ruleset has.
 pub fn raw(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     let mut found = Vec::new();
     let of = |ruleset: &Ruleset| -> BTreeSet<String> {
@@ -29,7 +29,7 @@ pub fn raw(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
         found.push(whole(kind, What::Counter, name));
     }
     if found.is_empty() && from != to {
-        // Nothing but the order of chains, which compile never changes.
+        // Only the order of chains differs, which compile never changes.
         found.push(whole(Kind::Changed, What::Rules, "of peerwall"));
     }
     found
@@ -86,9 +86,9 @@ fn chain(old: Option<&Chain>, new: Option<&Chain>, found: &mut Vec<Change>) {
     found.extend(added.map(|rule| Change::of_value(What::Rule, name, None, text(rule))));
 }
 
-/// Rules of one list that are not in another, each as often as it is there more.
+/// Returns the rules that one list has more often than another.
 fn without<'r>(these: &'r [Rule], others: &[Rule]) -> Vec<&'r Rule> {
-    // Equal rules have equal texts; the converse need not hold.
+    // Equal rules have equal texts. The converse need not be true.
     let mut left: BTreeMap<String, Vec<&Rule>> = BTreeMap::new();
     for rule in others {
         left.entry(rule_text(rule)).or_default().push(rule);

@@ -1,4 +1,4 @@
-//! Items that rules belong to, by the reasons that they count for.
+//! Assigns rules to policy items by the reason in their counters.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::ruleset::{
     Action, ChainHook, FORWARD, INPUT, Match, Ports, Rule, Ruleset, counter_reason,
 };
 
-/// Parts of items, as far as rules say them; elements of sets are not among them.
+/// Parts of items found in rules. Set elements are not included.
 pub(super) type Found = BTreeMap<Item, BTreeMap<Part, Vec<String>>>;
 
-/// Names of the overlays of a ruleset.
+/// Returns the names of a ruleset's overlays.
 pub(super) fn overlays(ruleset: &Ruleset) -> Vec<String> {
     let counters = ruleset.counters.iter();
     let reasons = counters.filter_map(|name| counter_reason(name));
@@ -38,7 +38,7 @@ fn overlay_of(reason: Reason) -> Option<String> {
     None
 }
 
-/// Parts of all items.
+/// Returns the parts of all items.
 pub(super) fn found(ruleset: &Ruleset, overlays: &[String]) -> Found {
     let mut found = Found::new();
     for name in overlays {
@@ -145,13 +145,13 @@ fn source(condition: &Match) -> Option<&str> {
     None
 }
 
-/// The overlay whose tunnel a rule guards.
+/// Returns the overlay whose tunnel the rule guards.
 fn guarded(rule: &Rule) -> Option<&str> {
     let comment = rule.comment.as_deref()?.strip_prefix("overlay ")?;
     comment.strip_suffix(", tunnel packets not from peers")
 }
 
-/// Interfaces by which packets of a rule come in.
+/// Returns the input interfaces of a rule.
 fn incoming(rule: &Rule) -> impl Iterator<Item = String> {
     let patterns = rule.matches.iter().filter_map(Match::interface);
     patterns.map(ToString::to_string)
@@ -186,21 +186,20 @@ fn allow(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
     sources(found, &item, Part::From, rule);
 }
 
-/// Sources of a rule that stand in no set of the item itself.
+/// Adds the sources of a rule that are not in the item's own set.
 fn sources(found: &mut Found, item: &Item, part: Part, rule: &Rule) {
     match rule.matches.iter().find_map(source) {
         None => add(found, item.clone(), part, "any"),
         Some(set) => match named(set) {
             Some(name) => add(found, item.clone(), part, name),
-            // Its addresses are elements of a set.
+            // The addresses are elements of the item's set.
             None => drop(found.entry(item.clone()).or_default()),
         },
     }
 }
 
 fn overlay(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
-    // In a base chain, what is for the tunnel is accepted; in a chain of the overlay, what comes
-    // out of it.
+    // Base chains accept packets to the tunnel; the overlay's chain accepts packets out of it.
     if [INPUT, FORWARD].contains(&chain) {
         return sources(found, &item, Part::TunnelFrom, rule);
     }
@@ -210,7 +209,7 @@ fn overlay(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
     }
 }
 
-/// `v4 = "all"` and `v6 = "all"` of `[icmp]`.
+/// Adds `v4 = "all"` and `v6 = "all"` of `[icmp]`.
 fn every_icmp(found: &mut Found, chain: &str, rule: &Rule) {
     if let (INPUT, [Match::Protocol(ICMP | ICMPV6), Match::Family(family)]) =
         (chain, rule.matches.as_slice())
@@ -220,7 +219,7 @@ fn every_icmp(found: &mut Found, chain: &str, rule: &Rule) {
     }
 }
 
-/// The set of destinations, after or before DNAT.
+/// Returns the set of destinations, after or before DNAT.
 fn destination(condition: &Match) -> Option<&str> {
     if let Match::DestinationIn { set, .. } | Match::DialledAddress { set, .. } = condition {
         return Some(set);
@@ -228,7 +227,7 @@ fn destination(condition: &Match) -> Option<&str> {
     None
 }
 
-/// The group or overlay whose addresses a set has.
+/// Returns the group or overlay that owns an address set.
 fn named(set: &str) -> Option<&str> {
     let stem = ["-ip4-nets", "-ip6-nets", "-ip4", "-ip6"]
         .iter()
@@ -237,7 +236,7 @@ fn named(set: &str) -> Option<&str> {
     prefixes.iter().find_map(|prefix| stem.strip_prefix(prefix))
 }
 
-/// Ports of a rule as in a policy; nothing where a set has them.
+/// Formats the ports of a rule as in a policy. Returns no ports if a set contains them.
 fn ports(rule: &Rule, of: fn(&Match) -> Option<&Ports>) -> Vec<String> {
     let Some(protocol) = rule.matches.iter().find_map(Match::protocol) else {
         return vec!["every port".to_owned()];
@@ -258,7 +257,7 @@ fn rate(rate: Rate) -> String {
     format!("{}/{unit} burst {}", rate.count, rate.burst)
 }
 
-/// Options, each with one value.
+/// Adds the options, one value each.
 fn options(found: &mut Found, ruleset: &Ruleset) {
     let mut option = |name: &str, value: String| {
         add(found, Item::new(What::Option, name), Part::Value, value);

@@ -1,4 +1,4 @@
-//! Items that sets belong to, by the names that `compile` gives sets.
+//! Assigns sets to policy items by the set names that `compile` generates.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +8,23 @@ use crate::net::protocol;
 use crate::ruleset::render::value;
 use crate::ruleset::{Element, Ruleset, Set};
 
-/// Ends of the names of sets of addresses.
+/// Suffixes of address sets.
 const ADDRESSES: [&str; 4] = ["-ip4", "-ip4-nets", "-ip6", "-ip6-nets"];
-/// Sets of the addresses of peers.
+/// Sets of peer addresses.
 const PEERS: [&str; 4] = ["peers4", "peers4-nets", "peers6", "peers6-nets"];
-/// Sets of the addresses that may ping.
+/// Sets of addresses that may ping.
 const PING: [&str; 4] = ["ping4", "ping4-nets", "ping6", "ping6-nets"];
 
-/// What the elements of a set are.
+/// Meaning of a set's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Role {
-    /// Addresses of peers; each element has the name of its peer.
+    /// Addresses of peers; the comment of an element is the peer's name.
     Peers,
-    /// Values of a part of an item, with a text after each.
+    /// Values of a part of an item, with a suffix for each.
     Values(Item, Part, String),
 }
 
-/// Role of a set; `None` if no item alone decides its elements.
+/// Returns the role of a set; `None` if no single item determines its elements.
 fn role(name: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     if PEERS.contains(&name) {
         return Some(Role::Peers);
@@ -67,8 +67,7 @@ fn role(name: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     }
 }
 
-/// Role of the set `overlay-{rest}`. The name of an overlay may itself contain what separates the
-/// parts.
+/// Returns the role of the set `overlay-{rest}`. The overlay's name may itself contain a separator.
 fn overlay_role(rest: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     let fits = |name: &&&String| {
         let after = rest.strip_prefix(name.as_str());
@@ -91,7 +90,7 @@ fn overlay_role(rest: &str, overlays: &BTreeSet<&String>) -> Option<Role> {
     Some(Role::Values(item, part, suffix))
 }
 
-/// Adds what differs between the elements of sets.
+/// Adds the differences between set elements.
 pub(super) fn deltas(
     from: &Ruleset,
     to: &Ruleset,
@@ -128,12 +127,12 @@ pub(super) fn deltas(
     }
 }
 
-/// The peer of an element; an address without a name is a peer of its own.
+/// Returns the peer of an element. An address without a name is a peer of its own.
 fn peer(element: &Element, text: &str) -> Item {
     Item::new(What::Peer, element.comment.as_deref().unwrap_or(text))
 }
 
-/// Elements that are in one set only. Both are ascending and disjoint.
+/// Returns the elements that only one set has. Both sets must be ascending and disjoint.
 pub(super) fn difference<'s>(
     old: Option<&'s Set>,
     new: Option<&'s Set>,
@@ -161,7 +160,7 @@ pub(super) fn difference<'s>(
     }
 }
 
-/// Those of the items that sets of a ruleset belong to.
+/// Returns the items, out of those given, that a ruleset's sets belong to.
 pub(super) fn present(
     ruleset: &Ruleset,
     items: &BTreeSet<&Item>,

@@ -1,4 +1,4 @@
-//! `[[allow]]`s: what is open, by the address and port that were dialled.
+//! Compiles `[[allow]]`: the ports and addresses that the policy opens.
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,23 @@ use super::sets::{
 };
 use super::{Compiler, interface};
 
-/// Which of an allow's targets a rule is for, and how they are matched.
+/// Kind of packet that a rule of an allow matches, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AllowMatch {
-    /// A DNATed connection, at either hook: by connection tracking.
+    /// DNATed connections, at either hook, by their original destination in connection tracking.
     Dnated,
-    /// To this host, not DNATed: by the packet.
+    /// Packets to this host without DNAT.
     Input,
-    /// To an address of a cluster's services that this host has on an interface: only what is
-    /// named.
+    /// Packets to a cluster service address on an interface of this host: only named ones are open.
     Service,
-    /// Through this host, not DNATed, to pods.
+    /// Packets without DNAT that are forwarded to pods.
     ThroughToOverlay,
-    /// Through this host, not DNATed, to other addresses that are named.
+    /// Packets without DNAT that are forwarded to other named addresses.
     Through,
 }
 
 impl Compiler<'_> {
-    /// DNATed connections are judged by what was dialled, at both hooks alike.
+    /// Sends DNATed connections to a chain that judges them by their original destination.
     pub(super) fn hand_to_published(&mut self, chain: &mut ChainDraft, hook: Hook) {
         if self.policy.allows.is_empty() {
             return;
@@ -43,7 +42,7 @@ impl Compiler<'_> {
             Hook::Forward => Reason::ForwardDefault,
         };
         let name = format!("{PUBLISHED}-{hook}");
-        let comment = Some("published: by the address and port that were dialled".into());
+        let comment = Some("published ports, by original destination".into());
         let to_chain = Action::Goto(name.clone());
         chain.go(vec![Match::Dnat], to_chain, comment, default.clone(), None);
         let mut inside = ChainDraft::regular(name, base_name(hook));
@@ -54,7 +53,7 @@ impl Compiler<'_> {
         self.add(inside);
     }
 
-    /// The chain of DNATed connections.
+    /// Adds the chain of DNATed connections.
     pub(super) fn published(&mut self) {
         if !self.policy.allows.is_empty() {
             let mut chain = ChainDraft::regular(PUBLISHED, PUBLISHED);
@@ -67,8 +66,8 @@ impl Compiler<'_> {
         self.allows(chain, AllowMatch::Input);
     }
 
-    /// Before invalid packets are dropped: an answer to a pod that comes by another node than its
-    /// question went is invalid there, and is what such an allow is for.
+    /// Adds allows for pods, before invalid packets are dropped. With asymmetric routes, a reply to
+    /// a pod can be invalid here, and such an allow must accept it.
     pub(super) fn allows_to_overlays(&self, chain: &mut ChainDraft) {
         self.allows(chain, AllowMatch::ThroughToOverlay);
     }
@@ -77,8 +76,8 @@ impl Compiler<'_> {
         self.allows(chain, AllowMatch::Through);
     }
 
-    /// In IPVS mode, kube-proxy gives this host the addresses of services, which makes them local:
-    /// only what an allow names is open there.
+    /// Sends packets to service addresses to a chain that accepts only what an allow names. In IPVS
+    /// mode, kube-proxy assigns these addresses to this host, which makes them local.
     pub(super) fn hand_to_services(&mut self, chain: &mut ChainDraft) {
         const SERVICES: &str = "services";
         let sets = self.destination_in(SERVICES_SET);
@@ -87,7 +86,7 @@ impl Compiler<'_> {
         }
         for matches in sets {
             let to_chain = Action::Goto(SERVICES.into());
-            let comment = Some("addresses of cluster services".into());
+            let comment = Some("cluster service addresses".into());
             chain.go(matches, to_chain, comment, Reason::ServiceAddress, None);
         }
         let mut inside = ChainDraft::regular(SERVICES, base_name(Hook::Input));
@@ -114,7 +113,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Matches for the addresses that an allow opens; none if there are none in this view.
+    /// Returns matches for the addresses that an allow opens; empty if it opens none in this view.
     fn targets(&self, allow: &Allow, view: AllowMatch) -> Vec<Vec<Match>> {
         let mut found = Vec::new();
         let overlays = view != AllowMatch::Through;
@@ -129,8 +128,8 @@ impl Compiler<'_> {
         if allow.to.contains(&Target::Host) {
             match view {
                 AllowMatch::Dnated => found.push(vec![Match::DialledHere]),
-                // Whatever is delivered here and was not DNATed was dialled here; nothing else to
-                // ask.
+                // A packet delivered here without DNAT was sent to this host, so nothing needs to
+                // be matched.
                 AllowMatch::Input => return vec![Vec::new()],
                 AllowMatch::Service | AllowMatch::ThroughToOverlay | AllowMatch::Through => {}
             }
@@ -149,7 +148,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The matches of all parts, with the family once; `None` if two parts are of different families.
+/// Joins the matches of all parts, with the family once. Returns `None` if the families differ.
 fn joined(parts: &[&[Match]]) -> Option<Vec<Match>> {
     let mut matches: Vec<Match> = Vec::new();
     let mut family = None;
@@ -203,7 +202,7 @@ fn any_or_each(patterns: &[InterfacePattern]) -> Vec<Option<&InterfacePattern>> 
 /// Port ranges by protocol number; `None` for the whole protocol.
 type Ranges = BTreeMap<u8, Option<Vec<PortRange>>>;
 
-/// Ports by protocol, in canonical form.
+/// Returns the ports by protocol, in canonical form.
 pub(super) fn ports_by_protocol(specs: Option<&[PortSpec]>) -> Ranges {
     let mut found = Ranges::new();
     for spec in specs.into_iter().flatten() {
@@ -222,7 +221,7 @@ pub(super) fn ports_by_protocol(specs: Option<&[PortSpec]>) -> Ranges {
         .collect()
 }
 
-/// Protocols that an allow opens: those of both its lists of ports, if it has both.
+/// Returns the protocols that an allow opens: those common to its port lists.
 pub(super) fn protocols(allow: &Allow) -> Vec<u8> {
     let to = ports_by_protocol(allow.ports.as_deref());
     let from = ports_by_protocol(allow.from_ports.as_deref());

@@ -1,4 +1,4 @@
-//! A chain being written, and what each of its rules is for.
+//! A chain under construction, and the origin of each of its rules.
 
 use std::collections::BTreeMap;
 
@@ -9,41 +9,41 @@ use crate::ruleset::{
     Action, Base, ChainHook, ChainPolicy, FORWARD, INPUT, Match, PREROUTING, Rule, counter_name,
 };
 
-/// Priority of the prerouting chain: after connection tracking (`NF_IP_PRI_CONNTRACK`, -200),
-/// before every DNAT (`NF_IP_PRI_NAT_DST`, -100).
+/// Priority of the prerouting chain: after connection tracking (`NF_IP_PRI_CONNTRACK`, -200) and
+/// before DNAT (`NF_IP_PRI_NAT_DST`, -100).
 const PREROUTING_PRIORITY: i32 = -195;
 
-/// What each rule is for, beside the ruleset: it is not part of its equality.
+/// Origin of each rule. It is kept apart from the ruleset, whose equality it does not affect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(pub(super) BTreeMap<(String, usize), Origin>);
 
-/// What one rule is for.
+/// Reason and policy location of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The reason a packet has that it decides on.
+    /// Reason for the verdict of matching packets.
     pub reason: Reason,
-    /// Where the policy says so; `None` for what is always there.
+    /// Location in the policy; `None` for a rule that every ruleset has.
     pub place: Option<Place>,
 }
 
 impl Origins {
-    /// What the rule at this position of a chain is for.
+    /// Returns the origin of the rule at a position of a chain.
     pub fn of(&self, chain: &str, rule: usize) -> Option<&Origin> {
         self.0.get(&(chain.to_owned(), rule))
     }
 }
 
-/// A chain being written.
+/// A chain under construction.
 pub(super) struct ChainDraft {
     pub(super) name: String,
-    /// What its counters are named after: the hook, or `published`.
+    /// Prefix of the chain's counters: the hook or `published`.
     counts_as: &'static str,
     pub(super) base: Option<Base>,
     pub(super) rules: Vec<Rule>,
     pub(super) origins: Vec<Origin>,
 }
 
-/// The name of a hook's base chain.
+/// Returns the name of the base chain at a hook.
 pub(super) fn base_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Input => INPUT,
@@ -85,7 +85,7 @@ impl ChainDraft {
         }
     }
 
-    /// Counts and accepts.
+    /// Adds a rule that counts and accepts matching packets.
     pub(super) fn accept(&mut self, matches: Vec<Match>, reason: Reason, place: Option<&Place>) {
         let rule = Rule {
             matches,
@@ -94,7 +94,7 @@ impl ChainDraft {
         self.accept_by(rule, reason, place);
     }
 
-    /// Counts and accepts what a rule matches that has conditions beside its matches.
+    /// Adds an accept rule that has statements besides its matches.
     pub(super) fn accept_by(&mut self, rule: Rule, reason: Reason, place: Option<&Place>) {
         self.push(
             Rule {
@@ -108,7 +108,7 @@ impl ChainDraft {
         );
     }
 
-    /// Hands over to the chain of a denial.
+    /// Adds a rule that sends matching packets to the chain of a denial.
     pub(super) fn deny(
         &mut self,
         matches: Vec<Match>,
@@ -120,13 +120,13 @@ impl ChainDraft {
         self.go(matches, action, Some(comment), reason, place);
     }
 
-    /// The same, with the reason's sentence for a comment and no place of its own.
+    /// Like [`deny`](Self::deny), with the reason's sentence as comment and without a place.
     pub(super) fn deny_as(&mut self, matches: Vec<Match>, reason: Reason) {
         let comment = reason.sentence();
         self.deny(matches, reason, comment, None);
     }
 
-    /// Hands over to another chain, without counting.
+    /// Adds a rule that sends matching packets to another chain without counting them.
     pub(super) fn go(
         &mut self,
         matches: Vec<Match>,

@@ -1,4 +1,4 @@
-//! The chains that packets are denied in: one for each reason.
+//! The chains of denials: one for each reason.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use crate::policy::reason::Reason;
 use crate::ruleset::{Action, Chain, LogTo, Match, Rule};
 
 impl Compiler<'_> {
-    /// One chain for each reason to deny that a rule goes to: log within the rate, count, and end
-    /// it.
+    /// Adds a chain for each denial that a rule uses. It logs up to the rate limit, counts, and
+    /// denies.
     pub(super) fn denials(&mut self) {
         let rules = self.ruleset.chains.iter().flat_map(|chain| &chain.rules);
         let targets = rules.filter_map(|rule| match &rule.action {
@@ -48,8 +48,8 @@ impl Compiler<'_> {
             action: Some(action),
             ..Rule::default()
         };
-        // Never an answer to a forged address, nor to what fits no connection: a reset for a TCP
-        // packet that opens nothing could end a connection of this host's own that is not known
+        // Never answer a spoofed address or a packet without a connection: a reset for a TCP
+        // segment other than SYN could end a connection of this host that conntrack does not know
         // yet.
         let answers = matches!(reason, Reason::InputDefault | Reason::ForwardDefault)
             && self.policy.options.denied == Denied::Reject;

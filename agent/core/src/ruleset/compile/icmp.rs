@@ -1,4 +1,4 @@
-//! ICMP that networks need or the policy lists, and answers to DHCP clients.
+//! Compiles the ICMP that networks need or that the policy lists, and replies to DHCP clients.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -34,8 +34,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Errors, and what a bridge passes on: a router would have lowered the hop limit of neighbour
-    /// discovery, and passes no link-local source on.
+    /// Accepts errors, and neighbour and listener discovery that a bridge forwards. A router would
+    /// have decremented the hop limit, and does not forward link-local sources.
     pub(super) fn icmp_through(&self, chain: &mut ChainDraft) {
         if self.policy.icmp.core {
             self.icmp_errors(chain);
@@ -43,11 +43,12 @@ impl Compiler<'_> {
         }
     }
 
-    /// Neighbour discovery and multicast listener discovery, proven to come from this link: the one
-    /// by its hop limit, the other by its source, since a hop limit of 1 can be made from afar.
+    /// Accepts neighbour discovery and multicast listener discovery from this link only. The hop
+    /// limit proves the origin of the former, the source address that of the latter, because a
+    /// remote host can make a packet arrive with a hop limit of 1.
     #[expect(
         clippy::unused_self,
-        reason = "one method for each part of the chain, whatever it needs of the policy"
+        reason = "every part of the chain is a method, even if it does not need the policy"
     )]
     fn on_link(&self, chain: &mut ChainDraft) {
         let unspecified = IpNet::from(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED));
@@ -67,7 +68,7 @@ impl Compiler<'_> {
         if self.policy.icmp.core {
             self.icmp_errors(chain);
             self.on_link(chain);
-            // IGMP is to IPv4 what listener discovery is to IPv6 (RFC 3376); without it a snooping
+            // IGMP is the IPv4 counterpart of listener discovery (RFC 3376). Without it a snooping
             // switch stops delivering multicast. It is sent with a TTL of 1.
             let igmp = vec![
                 Match::Protocol(IGMP),
@@ -78,8 +79,8 @@ impl Compiler<'_> {
         }
         for family in Family::BOTH {
             let matches = match self.icmp_listed(family) {
-                // In this order: the other way round nft leaves out the family when it lists the
-                // rule, and then loads another one.
+                // The order matters: otherwise nft omits the family when it lists the rule, and the
+                // listing would load as a different rule.
                 IcmpTypes::All => vec![Match::Protocol(icmp_number(family)), Match::Family(family)],
                 IcmpTypes::Some(listed) if listed.is_empty() => continue,
                 IcmpTypes::Some(_) => {
@@ -114,12 +115,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// RFC 2131 section 4.1 and RFC 8415 section 7.2. What is broadcast or to a link-local address
-    /// comes from this link; a unicast answer is not taken from public addresses, since it could
-    /// come from anywhere. A DHCPv6 server may answer from a global address and any port.
+    /// Accepts replies to a DHCP client (RFC 2131 section 4.1, RFC 8415 section 7.2).
+    ///
+    /// Broadcasts and packets to a link-local address come from this link. Unicast replies from
+    /// public addresses are not accepted, because they could come from anywhere. A DHCPv6 server
+    /// may reply from a global address and any port.
     pub(super) fn dhcp(&self, chain: &mut ChainDraft) {
         let to_client = || {
-            // The family last, where nft has it when an address follows.
+            // The family is last: nft prints it there if an address follows.
             vec![
                 Match::Protocol(UDP),
                 Match::SourcePort(Ports::Range(PortRange::one(67))),
@@ -148,8 +151,8 @@ impl Compiler<'_> {
         );
     }
 
-    /// Questions to a DHCP server of this host, by who has no address yet (RFC 2131 section 4.1,
-    /// RFC 8415 section 7.2).
+    /// Accepts requests to a DHCP server on this host from clients without an address (RFC 2131
+    /// section 4.1, RFC 8415 section 7.2).
     pub(super) fn dhcp_requests(&self, chain: &mut ChainDraft) {
         let unspecified = IpNet::from(Ipv4Net::from(Ipv4Addr::UNSPECIFIED));
         for overlay in &self.policy.overlays {

@@ -1,8 +1,8 @@
-//! From policy to ruleset. No other code builds rules.
+//! Compiles a policy into a ruleset. No other code builds rules.
 //!
-//! The order of the rules is part of what the policy means; `docs/policy.md` explains it and says
-//! what leaks if it changes. Peers come before the injection drops, which then need not say "not
-//! from a peer": a peer's tunnel packet has been accepted by then.
+//! The order of the rules is part of the policy's meaning; `docs/policy.md` explains it and what
+//! leaks if it changes. Peers precede the injection drops, which therefore need not exclude peers:
+//! a peer's tunnel packet has been accepted before.
 
 mod allows;
 mod chain;
@@ -22,16 +22,16 @@ use crate::policy::{IcmpTypes, Policy};
 use crate::ruleset::{Action, Chain, CtStates, IcmpKinds, Match, Ports, Rule, Ruleset};
 use chain::{ChainDraft, base_name};
 
-/// Regular chain of what comes in by an interface of pods or guests.
+/// Regular chain for packets from interfaces of pods or guests.
 const POD_SIDE: &str = "pod-side";
-/// Regular chain of what comes in by a tunnel of an overlay.
+/// Regular chain for packets from an overlay's tunnel interface.
 const TUNNEL_SIDE: &str = "tunnel-side";
-/// Regular chain of what comes in by an interface that may have pods and peers.
+/// Regular chain for packets from interfaces that may have both pods and peers.
 const ROUTE_SIDE: &str = "route-side";
-/// Regular chain of what comes in by `lo`.
+/// Regular chain for packets from `lo`.
 const LOOPBACK: &str = "loopback";
 
-/// Makes the ruleset that says what the policy says.
+/// Compiles a policy.
 pub fn compile(policy: &Policy) -> (Ruleset, Origins) {
     let mut compiler = Compiler {
         policy,
@@ -55,7 +55,7 @@ struct Compiler<'p> {
 }
 
 impl Compiler<'_> {
-    /// Takes a finished chain into the ruleset, with the counters it uses.
+    /// Adds a finished chain and its counters to the ruleset.
     fn add(&mut self, draft: ChainDraft) {
         for (index, origin) in draft.origins.into_iter().enumerate() {
             self.origins.0.insert((draft.name.clone(), index), origin);
@@ -69,10 +69,12 @@ impl Compiler<'_> {
         });
     }
 
-    /// Before DNAT and before the route is chosen: what has a loopback address and is not from `lo`
-    /// ends here, since a later hook would not see the address that was dialled, and connections to
-    /// this host's own addresses get a label, since a later hook cannot ask the routing table about
-    /// it. Both are settled by the first packet of a connection.
+    /// Adds the prerouting chain, which runs before DNAT and the routing decision.
+    ///
+    /// Spoofed loopback addresses are dropped here, because later hooks do not see the original
+    /// destination. Connections to this host's own addresses get a label, because later hooks
+    /// cannot look up the original destination in the routing table. Only the first packet of a
+    /// connection is examined.
     fn prerouting(&mut self) {
         let mut chain = ChainDraft::prerouting();
         let has_allows = !self.policy.allows.is_empty();
@@ -97,12 +99,13 @@ impl Compiler<'_> {
             }
         }
         if has_allows {
-            // Local too, where kube-proxy uses IPVS, and no addresses of this host for that.
+            // With kube-proxy in IPVS mode these are local too, but they are not addresses of this
+            // host.
             for service in self.destination_in(sets::SERVICES_SET) {
                 chain.go(
                     service,
                     Action::Accept,
-                    Some("addresses of cluster services".into()),
+                    Some("cluster service addresses".into()),
                     Reason::ServiceAddress,
                     None,
                 );
@@ -110,7 +113,7 @@ impl Compiler<'_> {
             let rule = Rule {
                 matches: vec![Match::Local],
                 label: true,
-                comment: Some("dialled at an address of this host".into()),
+                comment: Some("original destination is this host".into()),
                 ..Rule::default()
             };
             chain.push(rule, Reason::InputDefault, None);
@@ -159,9 +162,10 @@ impl Compiler<'_> {
         self.add(chain);
     }
 
-    /// Established first, since that is nearly all packets. Related ones in a chain of their own: a
-    /// redirect about a known connection is related to it (`icmp_error_message()` in
-    /// `nf_conntrack_proto_icmp.c`), and would move a route.
+    /// Accepts known connections. Established packets come first, because they are nearly all
+    /// packets. Related packets get a chain of their own: an ICMP redirect about a known connection
+    /// is related to it (`icmp_error_message()` in `nf_conntrack_proto_icmp.c`) and would change a
+    /// route.
     fn known(&mut self, chain: &mut ChainDraft, hook: Hook) {
         let refused: Vec<Family> = Family::BOTH
             .into_iter()
@@ -176,7 +180,7 @@ impl Compiler<'_> {
         chain.accept(established, reason.clone(), None);
         let name = format!("related-{hook}");
         let related = vec![Match::CtState(CtStates::RELATED)];
-        let comment = Some("errors and children of known connections".into());
+        let comment = Some("related to known connections".into());
         let to_related = Action::Goto(name.clone());
         chain.go(related, to_related, comment, reason.clone(), None);
         let mut inside = ChainDraft::regular(name, base_name(hook));
@@ -195,8 +199,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// A tunnel takes every packet that reaches its port as a peer's, so a local user without
-    /// rights could inject by `lo`.
+    /// Accepts loopback packets except those to a tunnel. A tunnel treats every packet that reaches
+    /// its port as a peer's, so an unprivileged local user could inject packets through `lo`.
     fn loopback(&mut self, chain: &mut ChainDraft) {
         if !self.policy.overlays.iter().any(|o| o.guards_tunnel()) {
             return chain.accept(vec![Match::Loopback], Reason::Loopback, None);
@@ -221,8 +225,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// With `br_netfilter`, frames that a bridge passes on show up in the forward hook. A DNATed
-    /// one was dialled elsewhere, and is judged.
+    /// Accepts frames that only cross a bridge, which pass the forward hook because of
+    /// `br_netfilter`. DNATed frames had another original destination and are judged by the policy.
     fn bridged(&mut self, chain: &mut ChainDraft) {
         if self.policy.bridged.is_empty() {
             return;
@@ -234,16 +238,17 @@ impl Compiler<'_> {
             chain.go(matches, jump, None, Reason::Bridged, None);
         }
         let mut inside = ChainDraft::regular(BRIDGED, base_name(Hook::Forward));
-        // What is not tracked has no status, so it would not match the second.
+        // Untracked packets have no conntrack status, so the second rule does not match them.
         let untracked = Match::CtState(CtStates::WITHOUT_CONNECTION);
         inside.accept(vec![untracked], Reason::Bridged, None);
         inside.accept(vec![Match::NotDnat], Reason::Bridged, None);
         self.add(inside);
     }
 
-    /// Machines beside this one, on a bridge of this host: these frames come to this hook only
-    /// because of `br_netfilter`. A router's way in and out by one interface looks the same, and
-    /// may be masqueraded, so peers and pods, who believe this host everything, are left out.
+    /// Accepts frames between other hosts on a bridge of this host, which pass this hook only
+    /// because of `br_netfilter`. Traffic that a router forwards out of its input interface looks
+    /// the same and may be masqueraded, so peers and pods, which trust this host fully, are
+    /// excluded.
     fn switches(&mut self, chain: &mut ChainDraft) {
         if self.policy.switches.is_empty() {
             return;
@@ -273,15 +278,16 @@ impl Compiler<'_> {
         }
     }
 
-    /// After peers and overlays, between whom asymmetric routes are normal, and after ICMP:
-    /// conntrack calls an error about a connection it never saw invalid.
+    /// Drops invalid packets. This comes after peers and overlays, between which asymmetric routes
+    /// are normal, and after ICMP, because conntrack marks an error about an unknown connection
+    /// invalid.
     fn invalid(&self, chain: &mut ChainDraft) {
         if self.policy.options.drop_invalid {
             chain.deny_as(vec![Match::CtState(CtStates::INVALID)], Reason::Invalid);
         }
     }
 
-    /// DHCP and DNS of this host for guests.
+    /// Accepts DHCP and DNS requests of guests to this host.
     fn guest_services(&self, chain: &mut ChainDraft) {
         for pattern in &self.policy.guests {
             for (protocol, ports) in [
@@ -303,8 +309,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Guests go out, but not to peers and pods: masqueraded, they would arrive there as this host,
-    /// which is trusted with everything.
+    /// Accepts guest traffic except to peers and pods. Masquerading would make it look like traffic
+    /// of this host, which they trust fully.
     fn guests(&mut self, chain: &mut ChainDraft) {
         if self.policy.guests.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Pods: where they may come from, and who may send to a tunnel.
+//! Compiles overlays: the paths on which pod traffic may arrive, and the senders to a tunnel.
 
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -14,8 +14,8 @@ use super::{Compiler, POD_SIDE, ROUTE_SIDE, TUNNEL_SIDE, icmp_in, interface};
 use crate::policy::Side;
 
 impl Compiler<'_> {
-    /// What comes in by an interface of pods or guests, or by a tunnel, is looked at before peers
-    /// are: these can send in the name of peers.
+    /// Checks packets from pod, guest and tunnel interfaces before peers are accepted, because they
+    /// can have spoofed peer addresses.
     pub(super) fn hand_to_sides(&self, chain: &mut ChainDraft) {
         for (pattern, side) in self.policy.sides() {
             let name = match side {
@@ -51,8 +51,7 @@ impl Compiler<'_> {
 
     fn side(&self, side: Side, chain: &mut ChainDraft) {
         match side {
-            // A pod that sends to another node's tunnel would be masqueraded, and arrive there as a
-            // peer.
+            // Masquerading would make a pod's packet to another node's tunnel look like a peer's.
             Side::Pods | Side::Tunnel => self.guard_tunnels(chain),
             Side::Route => {}
         }
@@ -64,7 +63,7 @@ impl Compiler<'_> {
             Side::Pods => None,
             Side::Route => Some(Match::ReversePath { exists: false }),
         };
-        // Iptables cannot say the last, and then the overlay is what to change.
+        // iptables has no reverse path match; an error then points to the overlay.
         let mut overlays = self.policy.overlays.iter();
         let routed = overlays.find(|overlay| {
             side == Side::Route && !overlay.backend.is_tunnelled() && !overlay.interfaces.is_empty()
@@ -82,7 +81,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Denies what is for a tunnel.
+    /// Denies packets to any tunnel.
     pub(super) fn guard_tunnels(&self, chain: &mut ChainDraft) {
         for overlay in &self.policy.overlays {
             if overlay.guards_tunnel() {
@@ -93,7 +92,7 @@ impl Compiler<'_> {
 
     #[expect(
         clippy::unused_self,
-        reason = "one method for each part of a chain, whatever it needs of the policy"
+        reason = "every part of a chain is a method, even if it does not need the policy"
     )]
     fn deny_tunnel(&self, overlay: &Overlay, mut matches: Vec<Match>, chain: &mut ChainDraft) {
         matches.extend(to_tunnel(overlay));
@@ -102,7 +101,8 @@ impl Compiler<'_> {
         chain.deny(matches, Reason::OverlayInject, comment, place);
     }
 
-    /// After peers, who may; before allows, which must not open a tunnel to everybody.
+    /// Accepts the additional senders to a tunnel and denies all others. This comes after peers,
+    /// which may send, and before allows, which must not open a tunnel to everyone.
     pub(super) fn inject(&self, chain: &mut ChainDraft) {
         for overlay in &self.policy.overlays {
             let to_tunnel = to_tunnel(overlay);
@@ -118,7 +118,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Through this host, what is not a peer's on an interface that may have pods and peers.
+    /// Denies forwarded tunnel packets, except from peers, on interfaces that may have pods and
+    /// peers.
     pub(super) fn inject_through(&self, chain: &mut ChainDraft) {
         for (pattern, side) in self.policy.sides() {
             for overlay in &self.policy.overlays {
@@ -129,9 +130,9 @@ impl Compiler<'_> {
         }
     }
 
-    /// What has an overlay's address either came the right way and is accepted, or is spoofed.
-    /// Before peers, so that none can send in the name of pods; after trusted interfaces, which are
-    /// believed everything.
+    /// Accepts packets with an overlay address that arrive on a valid path, and denies the rest as
+    /// spoofed. This comes before peers, so that no peer can spoof a pod, and after trusted
+    /// interfaces, which are trusted with any address.
     pub(super) fn hand_to_overlays(&mut self, chain: &mut ChainDraft, hook: Hook) {
         for overlay in &self.policy.overlays {
             let sources = self.source_in(&overlay_set(&overlay.name));
@@ -152,7 +153,7 @@ impl Compiler<'_> {
                 );
             }
             let mut inside = ChainDraft::regular(name, base_name(hook));
-            // Masqueraded, it would arrive at another node's tunnel as a peer's.
+            // Masquerading would make such a packet look like a peer's to another node's tunnel.
             self.guard_tunnels(&mut inside);
             for arrival in self.arrivals(overlay) {
                 inside.accept(arrival, reason.clone(), Some(&overlay.place));
@@ -164,8 +165,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// The ways in which an overlay's packets arrive: by its interfaces; by route, from the nodes
-    /// that the kernel has a route to; and unmasqueraded, from the machines of peers.
+    /// Returns the valid paths of an overlay's packets: its interfaces, routes to nodes in the
+    /// kernel's routing table, and the Ethernet addresses of peers for unmasqueraded packets.
     fn arrivals(&self, overlay: &Overlay) -> Vec<Vec<Match>> {
         let mut found: Vec<Vec<Match>> = overlay
             .interfaces
@@ -188,7 +189,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Matches for an overlay's tunnel packets; none if it has no tunnel.
+/// Returns matches for packets to an overlay's tunnel; empty if it has none.
 fn to_tunnel(overlay: &Overlay) -> Vec<Match> {
     match overlay.tunnel {
         Some(Tunnel::Udp(range)) => vec![

@@ -1,4 +1,4 @@
-//! Named sets: what the policy lists, so that the number of rules does not depend on it.
+//! Named sets for the policy's lists. They keep the number of rules independent of list lengths.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::ruleset::{Element, KeyType, Match, Set};
 use super::Compiler;
 use super::allows::{ports_by_protocol, protocols};
 
-/// Where DHCP servers are that answer by unicast: private, shared and link-local space (RFC 1918,
-/// RFC 6598, RFC 3927).
+/// Address ranges of DHCP servers whose unicast replies are accepted: private, shared and
+/// link-local space (RFC 1918, RFC 6598, RFC 3927).
 const DHCP_SERVERS: [&str; 5] = [
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -19,9 +19,9 @@ const DHCP_SERVERS: [&str; 5] = [
     "172.16.0.0/12",
     "192.168.0.0/16",
 ];
-/// The set of [`DHCP_SERVERS`].
+/// Name of the set of [`DHCP_SERVERS`].
 pub(super) const DHCP_SET: &str = "dhcp-servers";
-/// The set of the policy's service addresses.
+/// Name of the set of the policy's service addresses.
 pub(super) const SERVICES_SET: &str = "services-ip";
 
 impl Compiler<'_> {
@@ -157,9 +157,9 @@ impl Compiler<'_> {
         self.set(mac_set(overlay), KeyType::Ether, false, elements);
     }
 
-    /// Up to four sets: hosts and prefixes of both families, each only if it has elements. Hosts
-    /// are kept apart since a hash set loads and looks up faster than an interval set
-    /// (`docs/design.md` has the numbers).
+    /// Adds up to four sets: hosts and prefixes of both families, each only if it has elements.
+    /// Hosts have their own sets because a hash set is faster to load and look up than an interval
+    /// set (see the numbers in `docs/design.md`).
     fn address_sets(&mut self, name: &str, addresses: AddrSet) {
         for (family, part) in [(Family::V4, addresses.v4), (Family::V6, addresses.v6)] {
             let key = KeyType::address(family);
@@ -175,7 +175,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The sets that [`address_sets`](Self::address_sets) made of these addresses.
+    /// Returns the sets that [`address_sets`](Self::address_sets) created for these addresses.
     fn sets_of(&self, name: &str) -> impl Iterator<Item = (Family, String)> {
         let both = Family::BOTH.into_iter().flat_map(|family| {
             [
@@ -186,26 +186,26 @@ impl Compiler<'_> {
         both.filter(|(_, set)| self.ruleset.sets.contains_key(set))
     }
 
-    /// Matches for "the source is one of these addresses": one list of matches for each of their
-    /// sets.
+    /// Returns matches for these source addresses: one list of matches for each set.
     pub(super) fn source_in(&self, name: &str) -> Vec<Vec<Match>> {
         let of = |(family, set)| vec![Match::Family(family), Match::Source { family, set }];
         self.sets_of(name).map(of).collect()
     }
 
-    /// The same for the destination.
+    /// Returns matches for these destination addresses.
     pub(super) fn destination_in(&self, name: &str) -> Vec<Vec<Match>> {
         let of = |(family, set)| vec![Match::Family(family), Match::DestinationIn { family, set }];
         self.sets_of(name).map(of).collect()
     }
 
-    /// The same for the address that was dialled before DNAT.
+    /// Returns matches for these original destination addresses, before DNAT.
     pub(super) fn dialled_in(&self, name: &str) -> Vec<Vec<Match>> {
         let of = |(family, set)| vec![Match::Family(family), Match::DialledAddress { family, set }];
         self.sets_of(name).map(of).collect()
     }
 
-    /// Matches for a list of sources; `inline` names the set of those written as addresses.
+    /// Returns matches for a list of sources. `inline` names the set of the sources written as
+    /// addresses.
     pub(super) fn sources(&self, from: &[Source], inline: &str) -> Vec<Vec<Match>> {
         if from.contains(&Source::Any) {
             return vec![Vec::new()];
@@ -217,7 +217,7 @@ impl Compiler<'_> {
                 Source::Group(name) if groups.insert(name.as_str()) => {
                     found.extend(self.source_in(&group_set(name)));
                 }
-                // In the inline set, or accepted long before.
+                // Elements of the inline set, or accepted by an earlier rule.
                 Source::Group(_)
                 | Source::Net(_)
                 | Source::Peer(_)

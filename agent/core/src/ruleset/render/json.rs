@@ -1,4 +1,4 @@
-//! A ruleset as input for `nft -j -f`.
+//! Formats rulesets as input for `nft -j -f`.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
-//! A ruleset, a rule or a step of a plan in nft's syntax.
+//! Formats rulesets, rules and plan steps in nft's syntax.
 //!
-//! [`script`] loads with `nft -f`, [`json()`] with `nft -j -f`; both replace the table in one
-//! transaction, whether it exists or not.
+//! [`script`] loads with `nft -f`, [`json()`] with `nft -j -f`. Both replace the table in one
+//! transaction, whether or not it exists.
 
 mod json;
 mod step;
@@ -18,13 +18,13 @@ use crate::ruleset::{
 pub use json::json;
 pub use step::op;
 
-/// Number of a set's elements on one line of a script.
+/// Set elements per line of a script.
 const ELEMENTS_PER_LINE: usize = 4;
 
 /// Formats the ruleset as input for `nft -f`.
 pub fn script(ruleset: &Ruleset) -> String {
     let mut out = String::new();
-    // Add, delete, add: deleting requires that the table exists, and afterwards it is empty.
+    // `delete` fails if the table does not exist, so it is added first.
     let _ = writeln!(out, "table inet {TABLE}\ndelete table inet {TABLE}\n");
     let _ = writeln!(out, "table inet {TABLE} {{");
     for counter in &ruleset.counters {
@@ -41,7 +41,7 @@ pub fn script(ruleset: &Ruleset) -> String {
     out
 }
 
-/// Lists the elements of sets, base chains and rules of the ruleset, one a line, for comparison.
+/// Lists set elements, base chains and rules, one per line, for comparison.
 pub fn facts(ruleset: &Ruleset) -> Vec<String> {
     let elements = ruleset.sets.iter().flat_map(|(name, set)| {
         let each = move |e| format!("element {name} {}", element(set.key, e));
@@ -103,7 +103,7 @@ pub(crate) fn base_text(base: &Base) -> String {
     )
 }
 
-/// nft prints priorities near 0 relative to `filter`.
+/// Formats a priority like nft, which prints priorities near 0 relative to `filter`.
 fn priority(number: i32) -> String {
     match number {
         0 => "filter".to_owned(),
@@ -173,7 +173,7 @@ fn icmp_name(family: Family, number: u128) -> String {
     named.map_or_else(|| number.to_string(), str::to_owned)
 }
 
-/// Quotes a text for nft or iptables-restore. Nothing is escaped, so the text must not need it.
+/// Quotes a text for nft or iptables-restore. Characters that would need an escape are removed.
 pub(crate) fn quoted(text: &str) -> String {
     let plain: String = text
         .chars()
@@ -212,7 +212,7 @@ pub fn rule_text(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// Whether a later match implies this one: nft does not print a family or protocol then.
+/// Reports whether a later match implies this one. nft does not print such a family or protocol.
 fn is_implied(rule: &Rule, index: usize) -> bool {
     let later = &rule.matches[index + 1..];
     match &rule.matches[index] {
@@ -314,7 +314,7 @@ fn rule_family(rule: &Rule) -> Option<Family> {
     rule.matches.iter().find_map(Match::family)
 }
 
-/// The header with the ports.
+/// Returns the nft name of the header that contains the ports.
 fn header(rule: &Rule) -> &'static str {
     let number = rule.matches.iter().find_map(Match::protocol);
     let known = number.and_then(protocol::known);
@@ -330,7 +330,8 @@ fn ip(family: Family) -> &'static str {
     }
 }
 
-/// By name if every system's `/etc/protocols` has the same one.
+/// Formats a protocol: by name if every system's `/etc/protocols` has the same name, else by
+/// number.
 fn protocol_text(number: u8) -> String {
     let is_named = matches!(number, TCP | UDP | ICMP | ICMPV6);
     let known = protocol::known(number).filter(|_| is_named);

@@ -1,4 +1,4 @@
-//! Steps of a plan as nft commands.
+//! Formats plan steps as nft commands.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{base_text, element, policy_text, rule_text};
 use crate::nft::plan::{Op, SetKind};
 use crate::ruleset::{Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE};
 
-/// Number of a step's elements that are written out; the rest is counted.
+/// Elements of a step that are printed; the rest is only counted.
 const ELEMENTS_SHOWN: usize = 8;
 
 /// Formats a step of a plan as the equivalent nft command.

@@ -116,7 +116,7 @@ fn the_interface_that_is_used_decides_and_none_other() {
             "unsure",
         ),
         (
-            "not known, and no matter",
+            "not known, but irrelevant",
             open.to_owned(),
             String::new(),
             vec![],
@@ -141,10 +141,10 @@ fn the_interface_that_is_used_decides_and_none_other() {
         };
         assert_eq!(found, want, "{name}");
     }
-    // Nobody is asked where the interface does not matter.
+    // The routes are not read if the interface is irrelevant.
     let (old, new) = (ruleset(open), ruleset(""));
     let judge = Judge::new(Some(&old), &new, place);
-    judge.judge(&web, || panic!("the route was asked for"));
+    judge.judge(&web, || panic!("the route was read"));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn protocols_without_ports_are_judged_too() {
             ..connection(source, "198.51.100.1", 0, 0)
         };
         let found = refused_of(judge.judge(&of("203.0.113.9"), || vec!["eth0".into()]));
-        let found = found.unwrap_or_else(|| panic!("{what} goes on"));
+        let found = found.unwrap_or_else(|| panic!("{what} is not refused"));
         assert!(found.was_admitted && found.dialled == what, "{found:?}");
         let stays = judge.judge(&of("192.0.2.1"), || vec!["eth0".into()]);
         assert_eq!(stays, Judgement::Admitted, "{what} of a peer");
@@ -196,7 +196,7 @@ fn protocols_without_ports_are_judged_too() {
         transport: Transport::Other(99),
         ..connection("203.0.113.9", "198.51.100.1", 0, 0)
     };
-    let found = refused_of(judge.judge(&odd, Vec::new)).expect("nobody admits it");
+    let found = refused_of(judge.judge(&odd, Vec::new)).expect("neither ruleset admits it");
     assert!(!found.was_admitted && found.dialled == "protocol 99");
 }
 
@@ -219,7 +219,7 @@ fn what_only_widens_is_known_without_asking() {
         (with("\"192.0.2.2\", ", ""), false),
         (with("192.0.2.2", "192.0.2.3"), false),
         (with("2001:db8::/64", "2001:db9::/64"), false),
-        // More pods: their addresses are dropped elsewhere now.
+        // More pods: their addresses are now dropped elsewhere.
         (
             with("\"10.244.0.0/16\"", "\"10.244.0.0/16\", \"10.245.0.0/16\""),
             false,
@@ -290,22 +290,22 @@ fn just_what_the_old_admitted_and_the_new_refuses_ends() {
     );
     for (name, connection, ends) in [
         (
-            "of a peer that is none any more",
+            "of a removed peer",
             connection("192.0.2.2", host, 9100, 9100),
             true,
         ),
         (
-            "of one, through this host",
+            "of a removed peer, through this host",
             connection("192.0.2.2", "10.244.1.2", 9100, 9100),
             true,
         ),
         (
-            "of one, to what is open to all",
+            "of a removed peer, to an open port",
             connection("192.0.2.2", host, 22, 22),
             false,
         ),
         (
-            "of a peer that stays",
+            "of a remaining peer",
             connection("192.0.2.1", host, 9100, 9100),
             false,
         ),
@@ -325,7 +325,7 @@ fn just_what_the_old_admitted_and_the_new_refuses_ends() {
             false,
         ),
         (
-            "that this host began",
+            "that this host opened",
             connection(host, "192.0.2.2", 443, 443),
             false,
         ),
@@ -342,7 +342,7 @@ fn just_what_the_old_admitted_and_the_new_refuses_ends() {
         );
         let listed = ends || name == "that neither admits";
         assert_eq!(found.is_some(), listed, "{name}: {found:?}");
-        // Without an old one, nothing was admitted by us.
+        // Without an old ruleset, no connection was admitted.
         let first = Judge::new(None, &new, place.clone()).judge(&connection, || by(way));
         let first = refused_of(first);
         assert_eq!(first.is_some(), listed, "{name}");
