@@ -1,7 +1,8 @@
-//! Rules in a canonical form, in which they are compared.
+//! Rules in a canonical form for comparison.
 //!
-//! iptables prints a rule in other words than it was given: defaults are left out, protocols get
-//! names, rates other units. Here options are in any order and values normalized.
+//! iptables prints a rule differently from its input: it omits defaults, replaces protocol numbers
+//! by names, and converts the units of rates. In the canonical form, options are sorted and values
+//! normalized.
 
 use ipnet::IpNet;
 
@@ -11,13 +12,13 @@ use crate::net::protocol;
 /// `XT_LIMIT_SCALE` in `include/uapi/linux/netfilter/xt_limit.h`: the unit of rates.
 const XT_LIMIT_SCALE: u64 = 10_000;
 
-/// Default burst of a limit, which iptables does not print.
+/// Default burst of a limit, which iptables omits.
 const LIMIT_BURST_DEFAULT: &str = "5";
 
-/// A rule in canonical form: negation, option and value of each of its parts, in ascending order.
+/// A rule in canonical form: negation, option and value of each part, in ascending order.
 pub(super) type Canonical = Vec<(bool, String, String)>;
 
-/// Brings the words after `-A CHAIN` into canonical form.
+/// Converts the words after `-A CHAIN` to canonical form.
 pub(super) fn canonical(rule: &str) -> Canonical {
     let mut parts = Vec::new();
     let mut negated = false;
@@ -32,8 +33,7 @@ pub(super) fn canonical(rule: &str) -> Canonical {
             true => words.next().unwrap_or_default(),
             false => String::new(),
         };
-        // peerwall's options with two values: a set and a direction, TCP flags and those that must
-        // be set.
+        // These options have two values: set and direction, or examined and required TCP flags.
         if matches!(option.as_str(), "--match-set" | "--tcp-flags") {
             value.push(' ');
             value.push_str(&words.next().unwrap_or_default());
@@ -98,7 +98,7 @@ fn rate(value: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Both columns were loaded into and printed by iptables 1.8.9.
+    /// iptables 1.8.9 printed the second text after loading the first.
     #[test]
     fn what_iptables_prints_is_what_it_was_given() {
         for (given, printed) in [

@@ -1,6 +1,6 @@
 //! The difference between wanted and loaded chains, as input for `iptables-restore --noflush`.
 //!
-//! One restore changes one family in one step; counters of rules that stay are kept.
+//! One restore changes one family in one step. Counters of unchanged rules are preserved.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -11,13 +11,12 @@ use crate::iptables::script::{Script, Table, WantedChain, WantedJump, jump};
 use crate::ruleset::change::{Change, What};
 
 /// Returns input for `iptables-restore --noflush --counters` that turns `seen` into `wanted`;
-/// `None` if they are equal. Without `wanted`, removes everything of peerwall.
+/// `None` if they are equal. Without `wanted`, it removes all chains and jumps of peerwall.
 pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     let nothing = Script::default();
     let all = wanted.unwrap_or(&nothing);
     let mut order = Table::ALL;
-    // Removed in reverse order: the filter table needs the labels of the mangle table until it is
-    // gone.
+    // Remove in reverse order: the filter table uses labels of the mangle table to the end.
     if wanted.is_none() {
         order.reverse();
     }
@@ -28,7 +27,7 @@ pub fn restore(wanted: Option<&Script>, seen: &Saved) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Returns every rule and jump of peerwall that differs from the wanted one, by its text.
+/// Returns the text of every chain, rule and jump of peerwall that differs from the wanted one.
 pub fn differences(wanted: &Script, seen: &Saved) -> Vec<Change> {
     let mut found = Vec::new();
     for ((table, name), rules) in &seen.chains {
@@ -80,7 +79,7 @@ fn of_rule(chain: &str, from: Option<&str>, to: Option<&str>) -> Change {
     )
 }
 
-/// Returns the input for one table; `None` if it is as wanted.
+/// Returns the input for one table; `None` if it needs no change.
 fn of_table(table: Table, wanted: &Script, seen: &Saved) -> Option<String> {
     if is_same(table, wanted, seen) {
         return None;
@@ -158,14 +157,14 @@ fn keeps(wanted: &Script, old: &SavedJump) -> bool {
     wanted.jumps.iter().any(|jump| is_jump(old, jump))
 }
 
-/// Whether this is the wanted jump: first in its chain, without other conditions.
+/// Reports whether this is the wanted jump: the first rule of its chain, without other matches.
 fn is_jump(old: &SavedJump, wanted: &WantedJump) -> bool {
     old.first
         && (old.table, old.from.as_str()) == (wanted.table, wanted.from)
         && canonical(&old.text) == canonical(&jump(&wanted.to))
 }
 
-/// Counters of rules by canonical form; equal rules in their order.
+/// Counters of rules by canonical form, in the order of equal rules.
 fn counted_by_form(rules: &[SavedRule]) -> BTreeMap<Canonical, VecDeque<(u64, u64)>> {
     let mut counted: BTreeMap<Canonical, VecDeque<(u64, u64)>> = BTreeMap::new();
     for rule in rules {

@@ -1,7 +1,7 @@
-//! Address sets as ipsets, so that the cost of a packet does not depend on the number of peers.
+//! Address sets as ipsets, which make the cost of a packet independent of the number of peers.
 //!
-//! A set is filled under another name and swapped in, so that it is never half full. ipset has no
-//! prefix of length 0 in `hash:net`, so it is written as its two halves.
+//! A set is filled under a temporary name and then swapped in, so that it is never incomplete.
+//! `hash:net` has no prefix of length 0; it is written as two halves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -12,22 +12,22 @@ use peerwall_proto::ipset::{SetLine, line};
 use crate::net::addr::{self, Family};
 use crate::ruleset::{KeyType, Ruleset, Set};
 
-/// Prefix of the names of our sets.
+/// Prefix of the names of peerwall's sets.
 const OURS: &str = "peerwall-";
-/// Temporary name of a set while it is filled.
+/// Temporary name of a set that is being filled.
 const SWAP: &str = "peerwall-swap";
-/// Longest name (`IPSET_MAXNAMELEN` in `include/uapi/linux/netfilter/ipset/ip_set.h`, without the
-/// NUL), in bytes.
+/// Maximum length of a name in bytes (`IPSET_MAXNAMELEN` in
+/// `include/uapi/linux/netfilter/ipset/ip_set.h`, without the NUL).
 const NAME_MAX_BYTES: usize = 31;
-/// Default capacity of a set; ours have at least twice their initial size.
+/// Default capacity of a set. peerwall's sets have at least twice their initial size.
 const MAXELEM_MIN: usize = 65_536;
 
-/// One of our sets.
+/// A set of peerwall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpSet {
     /// IPv4 or IPv6.
     pub family: Family,
-    /// Whether its elements are networks (`hash:net`) or hosts (`hash:ip`).
+    /// Whether the elements are networks (`hash:net`) rather than hosts (`hash:ip`).
     pub nets: bool,
     /// Elements.
     pub elements: BTreeSet<IpNet>,
@@ -36,20 +36,20 @@ pub struct IpSet {
 /// Sets by name.
 pub type IpSets = BTreeMap<String, IpSet>;
 
-/// Returns the ipset name of a ruleset's set. Long names are cut and made unique by a hash.
+/// Returns the ipset name of a ruleset's set. Long names are truncated and get a hash.
 pub fn name(set: &str) -> String {
     let whole = format!("{OURS}{set}");
     if whole.len() <= NAME_MAX_BYTES {
         return whole;
     }
-    // FNV-1a; it only has to be stable.
+    // FNV-1a. It only needs to be stable.
     let hash = set.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     format!("{}-{hash:08x}", &whole[..NAME_MAX_BYTES - 9])
 }
 
-/// Whether this set of a ruleset becomes an ipset: it has addresses, and at least `from` of them.
+/// Reports whether a set becomes an ipset: it must have at least `from` addresses.
 pub fn is_ipset(set: &Set, from: usize) -> bool {
     matches!(set.key, KeyType::Ipv4 | KeyType::Ipv6) && set.elements.len() >= from
 }
@@ -88,7 +88,7 @@ fn halves(net: IpNet) -> Vec<IpNet> {
     }
 }
 
-/// A line of `ipset save` about one of our sets that cannot be read.
+/// A line of `ipset save` about a set of peerwall that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableLine(pub String);
 
@@ -100,10 +100,10 @@ impl fmt::Display for UnreadableLine {
 
 impl std::error::Error for UnreadableLine {}
 
-/// Reads our sets from the output of `ipset save`, skipping all others.
+/// Parses peerwall's sets in the output of `ipset save`, and skips all others.
 ///
 /// # Errors
-/// [`UnreadableLine`] if one of peerwall's sets cannot be read.
+/// [`UnreadableLine`] if a line about one of peerwall's sets cannot be parsed.
 pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
     let mut sets = IpSets::new();
     for text in text.lines() {
@@ -133,14 +133,14 @@ pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
     Ok(sets)
 }
 
-/// Reads an element that is an address or a network.
+/// Parses an element that is an address or a network.
 pub(crate) fn net(element: &str) -> Option<IpNet> {
     let host = || element.parse::<std::net::IpAddr>().ok().map(IpNet::from);
     element.parse::<IpNet>().ok().or_else(host)
 }
 
-/// Returns input for `ipset restore` that creates or changes sets; `None` if they are as wanted.
-/// Unwanted sets stay, since rules may still use them.
+/// Returns input for `ipset restore` that creates or changes sets; `None` if they need no change.
+/// Unwanted sets remain, because rules may still use them.
 pub fn restore(wanted: &IpSets, seen: &IpSets) -> Option<String> {
     let mut out = String::new();
     for (name, set) in wanted

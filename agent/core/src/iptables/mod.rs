@@ -1,5 +1,5 @@
-//! The iptables backend: a ruleset as input for iptables-restore and ipset, and the difference from
-//! the loaded rules.
+//! The iptables backend: input for iptables-restore and ipset, and the difference from the loaded
+//! rules.
 
 mod canonical;
 pub mod diff;
@@ -7,10 +7,10 @@ pub mod ipset;
 pub mod observed;
 pub mod script;
 
-/// Prefix of the names of our chains.
+/// Prefix of the names of peerwall's chains.
 pub(crate) const CHAIN_PREFIX: &str = "PEERWALL-";
 
-/// Whether a chain of this name is ours.
+/// Reports whether a chain with this name belongs to peerwall.
 pub fn is_our_chain(name: &str) -> bool {
     name.starts_with(CHAIN_PREFIX)
 }

@@ -1,4 +1,4 @@
-//! Our chains as `iptables-save --counters` prints them.
+//! Peerwall's chains in the output of `iptables-save --counters`.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use super::canonical::canonical;
 use crate::iptables::script::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump};
 use crate::iptables::{CHAIN_PREFIX, is_our_chain};
 
-/// Our part of the tables of one family.
+/// Peerwall's part of the tables of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// Our chains with their rules.
+    /// Chains of peerwall with their rules.
     pub chains: BTreeMap<(Table, String), Vec<SavedRule>>,
-    /// Jumps into our chains from other chains.
+    /// Jumps from other chains into peerwall's chains.
     pub jumps: Vec<SavedJump>,
 }
 
 impl Saved {
-    /// Converts it to a [`Script`], to go back to it later.
+    /// Converts the chains to a [`Script`], for restoring them later.
     pub fn as_script(&self) -> Script {
         let texts = |rules: &[SavedRule]| rules.iter().map(|rule| rule.text.clone()).collect();
         let chains = self
@@ -46,7 +46,7 @@ impl Saved {
     }
 }
 
-/// A rule as `iptables-save` prints it.
+/// A rule as printed by `iptables-save`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRule {
     /// Words after `-A CHAIN`.
@@ -57,25 +57,25 @@ pub struct SavedRule {
     pub bytes: u64,
 }
 
-/// A jump into one of our chains.
+/// A jump into a chain of peerwall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedJump {
     /// Table.
     pub table: Table,
-    /// Chain.
+    /// Chain that contains the jump.
     pub from: String,
     /// Words after `-A CHAIN`.
     pub text: String,
-    /// Whether it is that chain's first rule.
+    /// Whether the jump is the first rule of that chain.
     pub first: bool,
 }
 
-/// A line that cannot be read.
+/// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedError {
-    /// Number of the line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The line.
+    /// Text of the line.
     pub text: String,
 }
 
@@ -83,7 +83,7 @@ impl std::fmt::Display for SavedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "line {} of iptables-save makes no sense: {}",
+            "cannot parse line {} of iptables-save: {}",
             self.line, self.text
         )
     }
@@ -91,10 +91,10 @@ impl std::fmt::Display for SavedError {
 
 impl std::error::Error for SavedError {}
 
-/// Reads our part of the output of `iptables-save --counters`, in each [`Table`].
+/// Parses peerwall's part of the output of `iptables-save --counters`, in each [`Table`].
 ///
 /// # Errors
-/// [`SavedError`] for a line that is not iptables-save's.
+/// [`SavedError`] for a line that is not in the format of iptables-save.
 pub fn parse(text: &str) -> Result<Saved, SavedError> {
     let mut saved = Saved::default();
     let mut met: BTreeMap<(Table, &str), usize> = BTreeMap::new();
@@ -151,12 +151,13 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
     Ok(saved)
 }
 
-/// Splits a rule into words. If that fails, the rule is one word, unlike any rule of peerwall.
+/// Splits a rule into words. If that fails, the result is one word, which matches no rule of
+/// peerwall.
 pub(super) fn words(line: &str) -> Vec<String> {
     iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }
 
-/// Sums packets and bytes by counter, which rules have as comments.
+/// Sums packets and bytes by counter. The comments of rules name their counters.
 pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     let mut counters: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for rule in seen.chains.values().flatten() {
@@ -172,8 +173,7 @@ pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     counters
 }
 
-/// Whether a line is of our chains or a jump into them, so that it is not counted as another
-/// program's.
+/// Reports whether a line belongs to peerwall's chains or jumps into them.
 pub fn is_ours(line: &str) -> bool {
     line.contains(CHAIN_PREFIX) || line.contains(&format!("--comment {JUMP_COMMENT} "))
 }

@@ -1,11 +1,11 @@
 //! A ruleset as input for `iptables-restore --noflush` and `ip6tables-restore --noflush`.
 //!
-//! Everything is in chains of our own, `PEERWALL-…`, with one jump each from INPUT and FORWARD of
+//! All rules are in chains of peerwall, `PEERWALL-…`, with one jump each from INPUT and FORWARD of
 //! the filter table and from PREROUTING of the mangle table. A rule with a counter has the
-//! counter's name as comment, by which its packets are found again.
+//! counter's name as comment, from which its packet counts are read.
 //!
 //! iptables has no sets of its own and no match for "none of these interfaces", and its ACCEPT ends
-//! the whole table, not only our chains.
+//! the whole table, not only peerwall's chains.
 
 mod rule;
 
@@ -17,11 +17,12 @@ use crate::net::addr::Family;
 use crate::ruleset::{Action, Chain, ChainHook, PREROUTING, Ruleset};
 use rule::Written;
 
-/// Longest chain name (`XT_EXTENSION_MAXNAMELEN` in `include/uapi/linux/netfilter/x_tables.h`,
-/// without the NUL), in bytes.
+/// Maximum length of a chain name in bytes (`XT_EXTENSION_MAXNAMELEN` in
+/// `include/uapi/linux/netfilter/x_tables.h`, without the NUL).
 const CHAIN_MAX_BYTES: usize = 28;
 
-/// Longest NFLOG prefix (`nflog_prefix` of `struct xt_nflog_info`), without the NUL, in bytes.
+/// Maximum length of an NFLOG prefix in bytes (`nflog_prefix` of `struct xt_nflog_info`, without
+/// the NUL).
 const LOG_PREFIX_MAX_BYTES: usize = 63;
 
 /// A rule that iptables cannot express.
@@ -29,20 +30,20 @@ const LOG_PREFIX_MAX_BYTES: usize = 63;
 pub struct Unsupported {
     /// Chain of the rule.
     pub chain: String,
-    /// Position of the rule in it.
+    /// Position of the rule in the chain.
     pub rule: usize,
-    /// What cannot be expressed, and what to do instead.
+    /// Unsupported part, and the remedy.
     pub why: Inexpressible,
 }
 
 /// A part of a rule that iptables cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inexpressible {
-    /// ICMP type 255, which iptables takes for every type.
+    /// ICMP type 255, which matches every type in iptables.
     IcmpType255,
-    /// The route back to the source, which iptables can check in PREROUTING only.
+    /// The route to the source, which iptables can match only in PREROUTING.
     ReversePath,
-    /// A log prefix of more than 63 bytes (`nflog_prefix` of `struct xt_nflog_info`).
+    /// A log prefix over 63 bytes (`nflog_prefix` of `struct xt_nflog_info`).
     LogPrefix(String),
 }
 
@@ -50,16 +51,16 @@ impl fmt::Display for Inexpressible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IcmpType255 => f.write_str(
-                "iptables takes ICMP type 255 for every type; leave it out of [icmp], or use nftables",
+                "ICMP type 255 matches every type in iptables; remove it from [icmp], or use nftables",
             ),
             Self::ReversePath => f.write_str(
-                "iptables cannot check the route back to the source in INPUT and FORWARD; \
-                 give this overlay a backend with a tunnel, or use nftables",
+                "iptables cannot match the route to the source in INPUT and FORWARD; \
+                 use a backend with a tunnel for this overlay, or use nftables",
             ),
             Self::LogPrefix(prefix) => write!(
                 f,
-                "the log prefix `{prefix}` is longer than the {LOG_PREFIX_MAX_BYTES} bytes that iptables allows; \
-                 give [log] denied a shorter one"
+                "the log prefix `{prefix}` is over {LOG_PREFIX_MAX_BYTES} bytes, the limit of iptables; \
+                 use a shorter prefix in [log] denied"
             ),
         }
     }
@@ -77,8 +78,8 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// A table of iptables with chains of peerwall, in the order in which they are changed: the mangle
-/// table alone opens nothing.
+/// A table of iptables with chains of peerwall. The order is the order of changes: the mangle table
+/// alone accepts nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// `mangle`: before DNAT.
@@ -91,7 +92,7 @@ impl Table {
     /// All tables, in order.
     pub const ALL: [Self; 2] = [Self::Mangle, Self::Filter];
 
-    /// Its name.
+    /// Returns the name of the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mangle => "mangle",
@@ -100,45 +101,45 @@ impl Table {
     }
 }
 
-/// One of our chains, as wanted.
+/// A wanted chain of peerwall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedChain {
     /// Table.
     pub table: Table,
-    /// Name, unique among our chains of all tables.
+    /// Name, unique among peerwall's chains in all tables.
     pub name: String,
     /// Rules: words after `-A CHAIN`.
     pub rules: Vec<String>,
 }
 
-/// A jump into one of our chains, as wanted.
+/// A wanted jump into a chain of peerwall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedJump {
-    /// The table.
+    /// Table.
     pub table: Table,
     /// Built-in chain.
     pub from: &'static str,
-    /// Our chain.
+    /// Chain of peerwall.
     pub to: String,
 }
 
-/// Our chains of one family, as wanted.
+/// Wanted chains of peerwall for one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Script {
     /// Chains, in the order of their creation.
     pub chains: Vec<WantedChain>,
-    /// The jumps into them.
+    /// Jumps into the chains.
     pub jumps: Vec<WantedJump>,
 }
 
-/// Comment of every jump into our chains.
+/// Comment of every jump into a chain of peerwall.
 pub const JUMP_COMMENT: &str = "peerwall";
 
-/// Number of addresses from which on a set becomes an ipset, if ipset is available.
+/// Minimum number of addresses for which a set becomes an ipset, if ipset is available.
 pub const IPSET_FROM: usize = 16;
 
-/// Builds our chains of one family. Sets of `ipset_from` addresses and more are matched as ipsets
-/// (see [`ipset`](crate::iptables::ipset)); `None` for never.
+/// Builds peerwall's chains for one family. Sets with at least `ipset_from` addresses are matched
+/// as ipsets (see [`ipset`](crate::iptables::ipset)); `None` disables ipsets.
 ///
 /// # Errors
 /// Every rule that iptables cannot express.
@@ -184,7 +185,7 @@ pub fn script(
 }
 
 impl Script {
-    /// Returns input for `iptables-restore --noflush` on a host without our chains.
+    /// Returns input for `iptables-restore --noflush` on a host without peerwall's chains.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for table in Table::ALL {
@@ -207,13 +208,13 @@ impl Script {
     }
 }
 
-/// Words of the jump into one of our chains, after `-A CHAIN`.
+/// Returns the words after `-A CHAIN` of a jump into a chain of peerwall.
 pub(crate) fn jump(to: &str) -> String {
     format!("-m comment --comment {JUMP_COMMENT} -j {to}")
 }
 
-/// Names of our chains in iptables, by their names in the ruleset. Names that would be cut to the
-/// same one get a number.
+/// Returns the iptables names of a ruleset's chains. Names that would be truncated to equal ones
+/// get a number.
 fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut used = BTreeSet::new();
@@ -233,7 +234,7 @@ fn chain_names(ruleset: &Ruleset) -> BTreeMap<String, String> {
     names
 }
 
-/// Names of the chains that are reachable from this one, including itself.
+/// Returns the names of the chains that are reachable from this one, including itself.
 fn reached<'r>(ruleset: &'r Ruleset, from: &'r str) -> BTreeSet<&'r str> {
     let mut found = BTreeSet::from([from]);
     let mut rest = vec![from];

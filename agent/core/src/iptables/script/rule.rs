@@ -1,4 +1,4 @@
-//! A rule of the ruleset as rules of iptables.
+//! A rule of the ruleset as iptables rules.
 
 use super::{Inexpressible, LOG_PREFIX_MAX_BYTES, ScriptWriter};
 use crate::iptables::ipset;
@@ -13,8 +13,7 @@ use crate::ruleset::{Action, Element, IcmpKinds, LABEL_BIT, Match, Meter, Ports,
 const MULTIPORT_SLOTS: usize = 15;
 
 impl ScriptWriter<'_> {
-    /// Writes the lines of one rule: one for each combination of elements that nftables has in
-    /// sets.
+    /// Writes one line for each combination of elements that nftables keeps in sets.
     pub(super) fn rule(
         &self,
         rule: &Rule,
@@ -51,7 +50,7 @@ impl ScriptWriter<'_> {
         Ok(written)
     }
 
-    /// Returns the alternatives of a match, each as words of iptables; empty if it can never match.
+    /// Returns the alternatives of a match as iptables words; empty if the match never applies.
     fn choices(
         &self,
         condition: &Match,
@@ -92,7 +91,7 @@ impl ScriptWriter<'_> {
                 let not = if *negated { "! " } else { "" };
                 one(format!("{not}-i {}", interface(pattern)))
             }
-            // The file is of one family.
+            // The file is for one family.
             Match::Family(_) => one(String::new()),
             Match::Source { set, .. } if self.is_ipset(set) => {
                 one(format!("-m set --match-set {} src", ipset::name(set)))
@@ -177,14 +176,15 @@ impl ScriptWriter<'_> {
             IcmpKinds::One(kind) => vec![format!("{before}{kind}")],
             IcmpKinds::Set(set) => self.elements(set, before, |_, each| each.first.to_string()),
         };
-        // `icmp_match()` in net/netfilter/xt_tcpudp.c and its predecessors take 255 for every type.
+        // In `icmp_match()` in net/netfilter/xt_tcpudp.c and earlier versions, 255 matches every
+        // type.
         match found.iter().any(|text| text.ends_with(" 255")) {
             true => Err(Inexpressible::IcmpType255),
             false => Ok(found),
         }
     }
 
-    /// Writes everything after the matches.
+    /// Writes the part of a rule after its matches.
     fn end(&self, rule: &Rule) -> Result<String, Inexpressible> {
         let mut words = Vec::new();
         words.extend(rule.meter.as_ref().map(hashlimit));
@@ -230,8 +230,9 @@ impl ScriptWriter<'_> {
     }
 }
 
-/// A rate for each source address. The kernel keeps the first rate of a name for as long as a rule
-/// uses it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of the name.
+/// Formats a rate limit for each source address. The kernel keeps the first rate of a name while
+/// any rule uses it (`htable_find_get()` in net/netfilter/xt_hashlimit.c), so the rate is part of
+/// the name.
 fn hashlimit(meter: &Meter) -> String {
     let rate = meter.rate;
     let (unit, _) = rate.unit.describe();
@@ -242,7 +243,7 @@ fn hashlimit(meter: &Meter) -> String {
     )
 }
 
-/// A rule as written.
+/// A formatted rule.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) lines: Vec<String>,
@@ -290,7 +291,7 @@ fn colon(range: PortRange) -> String {
     range.to_string().replace('-', ":")
 }
 
-/// Names only for protocols whose matches want them.
+/// Returns names only for protocols whose matches require them.
 fn protocol_name(number: u8) -> String {
     protocol::with_matches(number).map_or_else(|| number.to_string(), str::to_owned)
 }
@@ -299,7 +300,7 @@ fn protocol_module(protocol: Option<u8>) -> String {
     port::protocol_name(protocol.unwrap_or(port::TCP))
 }
 
-/// Distributes ports over the fewest multiport matches.
+/// Distributes ports over a minimum of multiport matches.
 fn multiport(ranges: &[PortRange], option: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut free = 0;
