@@ -379,15 +379,22 @@ fn an_unmet_expectation_names_port_interface_family_and_address() {
     for (expectation, want) in [
         (
             "from = \"198.51.100.7\"\nport = \"22/tcp\"\nverdict = \"drop\"",
-            "the policy does not meet this expectation: accept (allow.ssh) for a packet to port 22/tcp from 198.51.100.7 (IPv4) that arrives on eth0",
+            "the policy does not meet this expectation: accept (allow.ssh) for a packet to port 22/tcp \
+             from 198.51.100.7 (IPv4) that arrives on eth0",
         ),
         (
             "from = \"2001:db8::7\"\nport = \"443\"\ninterface = \"bond0\"\nverdict = \"accept\"",
-            "the policy does not meet this expectation: drop (input-default) for a packet to port 443/tcp from 2001:db8::7 (IPv6) that arrives on bond0 and 1 other packet",
+            "the policy does not meet this expectation: drop (input-default) for a packet to port \
+             443/tcp from 2001:db8::7 (IPv6) that arrives on bond0 and 1 other packet",
         ),
         (
-            "hook = \"forward\"\nfrom = \"198.51.100.0/24\"\nto = \"203.0.113.1\"\nport = \"esp\"\nverdict = \"accept\"",
-            "the policy does not meet this expectation: drop (forward-default) for a forwarded packet to esp from 198.51.100.0 (IPv4) that arrives on eth0 and 1 other packet",
+            "hook = \"forward\"\n\
+             from = \"198.51.100.0/24\"\n\
+             to = \"203.0.113.1\"\n\
+             port = \"esp\"\n\
+             verdict = \"accept\"",
+            "the policy does not meet this expectation: drop (forward-default) for a forwarded packet \
+             to esp from 198.51.100.0 (IPv4) that arrives on eth0 and 1 other packet",
         ),
     ] {
         let (_, result) = tested(

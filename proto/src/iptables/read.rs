@@ -65,7 +65,8 @@ impl Reader {
         let Some(table) = &mut self.open else {
             return Err((
                 "this line is outside of a table".into(),
-                "rules belong between `*filter` and `COMMIT`; if this is a script of iptables commands, run it and import with --live",
+                "rules belong between `*filter` and `COMMIT`; \
+                 if this is a script of iptables commands, run it and import with --live",
             ));
         };
         match line? {
