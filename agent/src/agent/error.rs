@@ -13,9 +13,9 @@ use crate::policy_file::{Insecure, NotReady};
 /// Why the agent cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The signal handlers could not be installed.
-    #[error("cannot handle signals: {0}")]
-    Signals(#[source] io::Error),
+    /// The signals could not be redirected to a descriptor.
+    #[error("cannot receive signals: {0}")]
+    Signals(#[source] Errno),
     /// The control socket could not be opened, for example because another agent runs.
     #[error("control socket: {0}")]
     Control(#[source] io::Error),

@@ -18,19 +18,16 @@ mod trial;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use peerwall_core::agent::reconcile::{Input, Reconcile, Task};
 use peerwall_core::policy::BackendChoice;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::RunArgs;
 use crate::connections::{Connections, Older};
@@ -110,7 +107,7 @@ struct Sources {
     links: Option<Links>,
     control: Control,
     exporter: Option<Exporter>,
-    signals: Vec<Signal>,
+    signals: SignalFd,
 }
 
 /// Open connections, as far as they had to be looked at.
@@ -135,21 +132,9 @@ struct Reported {
     foreign: foreign::Count,
 }
 
-/// A signal: the stream ends a `poll`, and the flag is set even if nothing could be written to the stream.
-type Signal = (UnixStream, Arc<AtomicBool>, libc::c_int);
-
 impl Agent {
     fn start(args: &RunArgs) -> Result<Self, AgentError> {
-        let mut signals = Vec::new();
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            let (ours, theirs) = UnixStream::pair().map_err(AgentError::Signals)?;
-            ours.set_nonblocking(true).map_err(AgentError::Signals)?;
-            let flag = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(signal, Arc::clone(&flag))
-                .and_then(|_| signal_hook::low_level::pipe::register(signal, theirs))
-                .map_err(AgentError::Signals)?;
-            signals.push((ours, flag, signal));
-        }
+        let signals = block_signals().map_err(AgentError::Signals)?;
         let control = Control::open().map_err(AgentError::Control)?;
         let exporter = args.metrics_listen.as_ref().map(Exporter::open);
         let exporter = exporter.transpose().map_err(AgentError::Metrics)?;
@@ -224,10 +209,10 @@ impl Agent {
         self.know_older();
         self.wait()?;
         let signals = self.signals();
-        if signals.contains(&SIGTERM) || signals.contains(&SIGINT) {
+        if signals.contains(&Signal::SIGTERM) || signals.contains(&Signal::SIGINT) {
             return Ok(false);
         }
-        if signals.contains(&SIGHUP) {
+        if signals.contains(&Signal::SIGHUP) {
             self.feed(Input::Reload);
         }
         let changes = self.backend.drain();
@@ -267,12 +252,7 @@ impl Agent {
         let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd()];
         heard.extend(self.backend.fd());
         heard.extend(self.sources.links.iter().map(Links::as_fd));
-        heard.extend(
-            self.sources
-                .signals
-                .iter()
-                .map(|(stream, ..)| stream.as_fd()),
-        );
+        heard.push(self.sources.signals.as_fd());
         let heard = heard.into_iter().map(|fd| (fd, PollFlags::POLLIN));
         let asked = self.sources.control.fds();
         let asked = asked.chain(self.sources.exporter.iter().flat_map(Exporter::fds));
@@ -315,15 +295,12 @@ impl Agent {
         })
     }
 
-    fn signals(&mut self) -> Vec<libc::c_int> {
-        let mut found = Vec::new();
-        for (stream, flag, signal) in &mut self.sources.signals {
-            let is_read = stream.read(&mut [0; 64]).is_ok_and(|len| len > 0);
-            if flag.swap(false, Ordering::SeqCst) || is_read {
-                found.push(*signal);
-            }
-        }
-        found
+    /// Returns the pending signals.
+    fn signals(&mut self) -> Vec<Signal> {
+        let next = || self.sources.signals.read_signal().ok().flatten();
+        let numbers = std::iter::from_fn(next).map(|info| info.ssi_signo);
+        let signals = numbers.filter_map(|number| i32::try_from(number).ok()?.try_into().ok());
+        signals.collect()
     }
 
     fn hear(&mut self, changes: Vec<Change>) {
@@ -351,6 +328,16 @@ impl Agent {
             next = std::mem::take(&mut self.belief.look_again).then_some(Input::Files);
         }
     }
+}
+
+/// Blocks the signals that end or reload the agent, and returns the descriptor that reports them: a signal that arrives
+/// at any moment ends the next `poll` at once, without a handler that could fail.
+fn block_signals() -> nix::Result<SignalFd> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
 fn notify(states: &[NotifyState<'_>]) {

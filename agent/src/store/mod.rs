@@ -23,12 +23,11 @@ use peerwall_core::ruleset::Ruleset;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::host::caller::Caller;
-use crate::system::detached;
 
 use crate::policy_file::text::PolicyText;
 use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
-use crate::system::passing;
+use crate::system::{child, detached, passing};
 
 /// Number of confirmed rulesets that `history` shows.
 pub const TOLD: usize = 5;
@@ -338,7 +337,7 @@ pub fn boot() -> String {
 /// # Errors
 /// [`io::Error`] if it cannot be started.
 pub fn spawn_guard() -> io::Result<()> {
-    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let mut command = child::command(std::env::current_exe()?);
     if let Some(folder) = crate::enforce::iptables::tools::asked() {
         command.arg("--iptables").arg(folder);
     }

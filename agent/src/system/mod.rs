@@ -1,6 +1,7 @@
 //! The environment of a process: transient errors, systemd, detached processes, terminals and the
 //! system log.
 
+pub mod child;
 pub mod detached;
 pub mod journal;
 pub mod logging;

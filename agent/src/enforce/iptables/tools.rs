@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::error::IptablesError;
-use crate::system::passing;
 use crate::system::watchdog;
+use crate::system::{child, passing};
 
 /// Directories that are searched for programs, in this order.
 const FOLDERS: [&str; 6] = [
@@ -104,7 +104,7 @@ pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, Ipt
         let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         return Err(failed(format!("{MISSING} {}", names.join(", "))));
     };
-    let mut command = Command::new(program);
+    let mut command = child::command(program);
     command
         .args(args)
         .env("PATH", path_of(&folders))
