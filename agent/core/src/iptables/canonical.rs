@@ -5,8 +5,8 @@
 //! normalized.
 
 use ipnet::IpNet;
+use peerwall_proto::iptables;
 
-use super::observed::words;
 use crate::net::protocol;
 
 /// `XT_LIMIT_SCALE` in `include/uapi/linux/netfilter/xt_limit.h`: the unit of rates.
@@ -153,4 +153,10 @@ mod tests {
             assert_ne!(canonical(one), canonical(other), "{one}");
         }
     }
+}
+
+/// Splits a rule into words. If that fails, the result is one word, which matches no rule of
+/// peerwall.
+pub(super) fn words(line: &str) -> Vec<String> {
+    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use peerwall_proto::iptables::{self, Line};
 
-use super::canonical::canonical;
+use super::canonical::{canonical, words};
 use crate::iptables::script::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump};
 use crate::iptables::{CHAIN_PREFIX, is_our_chain};
 
@@ -149,12 +149,6 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
         }
     }
     Ok(saved)
-}
-
-/// Splits a rule into words. If that fails, the result is one word, which matches no rule of
-/// peerwall.
-pub(super) fn words(line: &str) -> Vec<String> {
-    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }
 
 /// Sums packets and bytes by counter. The comments of rules name their counters.

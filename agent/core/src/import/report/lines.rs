@@ -1,5 +1,6 @@
 //! The fate of every line.
 
+use super::FoundLine;
 use super::accepting::{accepting, is_for_some, never, why_not};
 use super::denying::denying;
 use super::other_tables::other_table;
@@ -76,13 +77,6 @@ fn fate(
         None => chain(parsed, &found, policy, proof, at),
         Some(rule) => filter_rule(parsed, &found, rule, policy, proof, inexpressible),
     }
-}
-
-/// Position of a line: table, chain and rule.
-pub(super) struct FoundLine<'r> {
-    pub(super) table: String,
-    pub(super) chain: &'r str,
-    pub(super) rule: Option<&'r ImportedRule>,
 }
 
 fn find(parsed: &ParsedFiles, at: At) -> Option<FoundLine<'_>> {

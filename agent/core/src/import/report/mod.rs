@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Import;
-use super::rule::At;
+use super::rule::{At, ImportedRule};
 pub(super) use lines::lines;
 pub(super) use lints::lints;
 
@@ -135,4 +135,11 @@ fn at_lines(lines: &[At]) -> String {
         [one, two] => format!(" (lines {one} and {two})"),
         [one, ..] => format!(" (line {one} and {} more)", lines.len() - 1),
     }
+}
+
+/// Position of a line: table, chain and rule.
+struct FoundLine<'r> {
+    table: String,
+    chain: &'r str,
+    rule: Option<&'r ImportedRule>,
 }

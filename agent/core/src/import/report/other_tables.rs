@@ -1,7 +1,7 @@
 //! Lines of tables other than filter.
 
 use super::Fate;
-use super::lines::FoundLine;
+use super::FoundLine;
 use crate::import::managed;
 use crate::import::proof::Proof;
 use crate::import::rule::{At, Condition, ImportedRule, Verb};

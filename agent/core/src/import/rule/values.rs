@@ -2,11 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::words::WordError;
 use super::{Interval, Test};
 use crate::net::addr::{self, Family};
 use crate::net::port::{self, ICMP, ICMPV6};
 use crate::net::protocol;
+
+/// Words that cannot be read, and what to write.
+pub(super) type WordError = (String, &'static str);
 
 pub(super) fn address(text: &str, family: Family) -> Result<Interval, WordError> {
     let wrong = |help| {

@@ -3,13 +3,11 @@
 use ipnet::IpNet;
 
 use super::targets::{CONTINUE, OTHER};
-use super::values::{address, icmp_name, port_range, protocol, tcp_flags};
+use super::values::{WordError, address, icmp_name, port_range, protocol, tcp_flags};
 use super::{AddressKind, At, Condition, ImportedRule, ImportedSets, Interval, Test, Verb};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
-
-pub(super) type WordError = (String, &'static str);
 
 /// Reads the words of one rule.
 pub(super) fn read(

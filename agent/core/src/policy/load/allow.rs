@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use toml::de::DeValue;
 
-use super::context::{Context, Owner, place_of};
-use super::fields::{Fields, Value};
+use super::context::{Context, Owner};
+use super::fields::{Fields, Value, place_of};
 use super::values::parse_rate;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use toml::Spanned;
-
 use super::COMPARISONS_MAX;
-use super::expect::PendingExpect;
 use super::files::{Files, ReadError, Text};
 use super::nets::Nets;
 use crate::diagnostic::{Diagnostic, FileId, Place, Sources};
-use crate::policy::{Policy, Source};
+use crate::policy::{Expect, Policy, Source};
 
 /// The policy as far as it is read, with names that are still to be looked up.
 #[derive(Default)]
@@ -112,10 +109,9 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Place of a value in its file.
-pub(super) fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
-    Place {
-        file,
-        span: value.span(),
-    }
+/// An `[[expect]]` whose `from` is not looked up yet.
+pub(super) struct PendingExpect {
+    pub(super) expect: Expect,
+    pub(super) from: Vec<(String, Place)>,
+    pub(super) has_interface: bool,
 }

@@ -1,7 +1,7 @@
 //! Discovery of an overlay's subnets from flannel's files, and of its tunnel from the kernel.
 
-use super::context::{Context, place_of};
-use super::fields::Value;
+use super::context::Context;
+use super::fields::{Value, place_of};
 use super::{ReadError, Text};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::context::{Context, place_of};
-use super::fields::{self, Fields, Value};
+use super::context::Context;
+use super::fields::{self, Fields, Value, place_of};
 use super::files::{Files, NoFiles, ReadError, Text};
 use super::has_errors;
 use crate::diagnostic::{Diagnostic, FileId, Sources};

@@ -1,18 +1,11 @@
 //! `[[expect]]`.
 
-use super::context::{Context, place_of};
-use super::fields::{Fields, Value};
+use super::context::{Context, PendingExpect};
+use super::fields::{Fields, Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::packet::{Hook, Verdict};
 use crate::net::port::PortSpec;
 use crate::policy::{Discovery, Expect};
-
-/// An `[[expect]]` whose `from` is not looked up yet.
-pub(super) struct PendingExpect {
-    expect: Expect,
-    from: Vec<(String, Place)>,
-    has_interface: bool,
-}
 
 pub(super) fn parse_expects(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     cx.each_table(file, value, "expect", parse_expect);

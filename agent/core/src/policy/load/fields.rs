@@ -6,7 +6,6 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::context::place_of;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 
 /// A key, with its place.
@@ -207,5 +206,13 @@ mod tests {
             assert_eq!(closest(text, known.into_iter()), want, "{text}");
         }
         assert_eq!(closest("y", ["x"].into_iter()), None);
+    }
+}
+
+/// Place of a value in its file.
+pub(super) fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
+    Place {
+        file,
+        span: value.span(),
     }
 }

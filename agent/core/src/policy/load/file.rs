@@ -5,9 +5,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::VERSION;
 use super::allow::parse_allows;
-use super::context::{Context, place_of};
+use super::context::Context;
 use super::expect::parse_expects;
-use super::fields::{self, Fields, Value};
+use super::fields::{self, Fields, Value, place_of};
 use super::files::Text;
 use super::groups::parse_groups;
 use super::icmp::parse_icmp;

@@ -2,8 +2,8 @@
 
 use toml::de::DeValue;
 
-use super::context::{Context, place_of};
-use super::fields::{Fields, Value};
+use super::context::Context;
+use super::fields::{Fields, Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::policy::{Address, Group};
 

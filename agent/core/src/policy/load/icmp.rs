@@ -2,8 +2,8 @@
 
 use toml::de::DeValue;
 
-use super::context::{Context, Owner, place_of};
-use super::fields::{self, Value};
+use super::context::{Context, Owner};
+use super::fields::{self, Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::net::addr::Family;
 use crate::policy::{IcmpTypes, icmp};

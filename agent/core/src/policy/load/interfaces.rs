@@ -1,7 +1,7 @@
 //! `[interfaces]`.
 
-use super::context::{Context, place_of};
-use super::fields::Value;
+use super::context::Context;
+use super::fields::{Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId};
 
 pub(super) fn parse_interfaces(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {

@@ -2,8 +2,8 @@
 
 use toml::de::DeValue;
 
-use super::context::{Context, place_of};
-use super::fields::{self, Fields, Value};
+use super::context::Context;
+use super::fields::{self, Fields, Value, place_of};
 use super::values::parse_rate;
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::policy::Log;

@@ -1,7 +1,7 @@
 //! `[options]`.
 
-use super::context::{Context, place_of};
-use super::fields::{self, Value};
+use super::context::Context;
+use super::fields::{self, Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId};
 use crate::policy::{BackendChoice, Denied};
 

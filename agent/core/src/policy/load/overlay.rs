@@ -1,8 +1,8 @@
 //! `[overlay.NAME]`.
 
-use super::context::{Context, Owner, place_of};
+use super::context::{Context, Owner};
 use super::discover::{Subnets, discover, tunnel_link, warn_of_flannels_backend};
-use super::fields::{Fields, Key, Value};
+use super::fields::{Fields, Key, Value, place_of};
 use super::tunnel::parse_tunnel;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::{self, Family};

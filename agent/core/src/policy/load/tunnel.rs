@@ -1,8 +1,8 @@
 //! The tunnel of an overlay: its UDP port, or its IP protocol.
 
-use super::context::{Context, place_of};
+use super::context::Context;
 use super::discover::Subnets;
-use super::fields::{self, Fields, Value};
+use super::fields::{self, Fields, Value, place_of};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::link::Link;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::context::{Context, place_of};
-use super::fields::{self, Fields, Key, Value};
+use super::context::Context;
+use super::fields::{self, Fields, Key, Value, place_of};
 use super::files::Text;
 use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::addr;

@@ -5,6 +5,7 @@
 //! guards, belong to no item; they are listed one by one only if no item explains the difference.
 //! Therefore the list of changes is empty exactly if the rulesets are equal.
 
+mod delta;
 mod items;
 mod raw;
 mod rules;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::items::Item;
+use super::delta::Item;
 use super::{Part, What};
 use crate::net::addr::Family;
 use crate::net::port::{self, PortRange};

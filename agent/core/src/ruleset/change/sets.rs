@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::items::{Deltas, Item};
+use super::delta::{Deltas, Item};
 use super::{Part, What};
 use crate::net::protocol;
 use crate::ruleset::render::value;

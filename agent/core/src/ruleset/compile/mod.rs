@@ -9,6 +9,7 @@ mod chain;
 mod denials;
 mod icmp;
 mod overlays;
+mod ports;
 mod sets;
 
 pub use chain::{Origin, Origins};

@@ -8,7 +8,7 @@ use crate::policy::{Allow, IcmpTypes, Source, Target, address_set, icmp};
 use crate::ruleset::{Element, KeyType, Match, Set};
 
 use super::Compiler;
-use super::allows::{ports_by_protocol, protocols};
+use super::ports::{ports_by_protocol, protocols};
 
 /// Address ranges of DHCP servers whose unicast replies are accepted: private, shared and
 /// link-local space (RFC 1918, RFC 6598, RFC 3927).
