@@ -15,9 +15,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::walk::Walk;
 use super::{OTHERS_WRITE, Opened, again, careful, check_is_regular, open_in};
 
-/// Attempts to find a temporary name that is free.
+/// Maximum number of attempts to find an unused temporary name.
 const NAMES_TRIED: usize = 16;
-/// Mode of a file that everybody may read.
+/// Mode of a file that all users may read.
 const PUBLIC_MODE: Mode = Mode::from_bits_truncate(0o644);
 
 /// A directory, open for the `*at` system calls.
@@ -29,9 +29,10 @@ pub struct Folder {
     pub mode: u32,
     /// Reasons why users other than root could replace the directory, as sentences.
     pub doubts_above: Vec<String>,
-    /// Sentences that say why users other than root could change what is in it.
+    /// Reasons why users other than root could change its contents, as sentences.
     pub doubts: Vec<String>,
-    /// Why users other than root could have led here, by a link or `..`.
+    /// Reason why users other than root could have redirected the path to this directory, by a link
+    /// or `..`.
     pub led: Option<String>,
     path: PathBuf,
 }
@@ -142,11 +143,13 @@ impl Folder {
     }
 }
 
-/// Replaces a file that others may read, in a directory that may be another user's, or below one. Such a user decides
-/// what is in the directory, but cannot have the file written outside of what is theirs.
+/// Replaces a world-readable file in a directory that another user may control. That user may
+/// change the contents of the directory, but cannot redirect the write to a directory that only
+/// others control.
 ///
 /// # Errors
-/// The operating system's; or that it is not a regular file, or others could have chosen the directory.
+/// [`io::Error`] if the file cannot be replaced or is not a regular file, or if other users could
+/// redirect the write.
 pub fn publish(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().ok_or(Errno::EISDIR)?;
     let folder = match path.parent() {
@@ -159,7 +162,7 @@ pub fn publish(path: &Path, text: &str) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     folder.replace(name, PUBLIC_MODE, |mut file| {
-        // Whatever the umask.
+        // Independent of the umask.
         fchmod(file, PUBLIC_MODE)?;
         file.write_all(text.as_bytes())
     })

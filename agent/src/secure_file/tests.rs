@@ -189,8 +189,8 @@ fn metrics_follow_no_link_and_open_nothing_of_others() {
     assert!(refused(&fifo).contains("FIFO"));
     assert!(refused(Path::new("/dev/null")).contains("device"));
     assert!(refused(&folder).contains("directory"));
-    // Others can replace the directory below one that they can write, but only by one of their own.
-    // A link would let them choose where this is written.
+    // Other users can replace a directory below one that they can write, but only by one of their
+    // own. With a link, they could redirect the write.
     let below = scratch.folder("folder/sub", 0o755).join("peerwall.prom");
     publish(&below, "three").unwrap();
     assert_eq!(fs::read_to_string(&below).unwrap(), "three");
@@ -201,7 +201,7 @@ fn metrics_follow_no_link_and_open_nothing_of_others() {
             "{name}"
         );
     }
-    // A link of root's in a directory of root's is as good as a directory.
+    // Root's link in root's directory is treated like a directory.
     symlink(&folder, scratch.at("mine")).unwrap();
     publish(&scratch.at("mine/sub/peerwall.prom"), "four").unwrap();
     assert_eq!(fs::read_to_string(&below).unwrap(), "four");

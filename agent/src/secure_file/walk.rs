@@ -30,11 +30,11 @@ pub(super) struct Walk {
     left: Vec<OsString>,
     links: usize,
     pub(super) doubts: Vec<String>,
-    /// Doubts of the directory that was reached last.
+    /// Doubts about the current directory.
     pub(super) doubts_here: Vec<String>,
-    /// Why users other than root could have led the walk out of what is theirs: it followed a link, or `..`, of theirs
-    /// or below a directory that they can change. Without one they can only put their own directory in place of
-    /// another of their own.
+    /// Reason why users other than root could have redirected the walk into a directory that they
+    /// do not control: it followed a link or `..` of theirs, or below a directory that they can
+    /// change. Without one, they can only replace one of their directories by another.
     pub(super) led: Option<String>,
 }
 
@@ -142,7 +142,7 @@ impl Walk {
         }
     }
 
-    /// Notes that the walk leaves the directory that it is in, which others may have arranged.
+    /// Records that the walk leaves the current directory, which other users may have arranged.
     fn note_led(&mut self) {
         if self.led.is_none() {
             self.led = self.doubts.iter().chain(&self.doubts_here).next().cloned();

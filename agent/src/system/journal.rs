@@ -1,10 +1,10 @@
 //! Logs to systemd-journald by its native protocol: each record is one entry, with its priority and
 //! fields.
 //!
-//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. The crates for it block while journald
-//! does not read, and so would a firewall that logs by them. Here a full queue is waited for once,
-//! for milliseconds; entries that journald does not take then are counted, and the number is logged
-//! when it reads again.
+//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. The existing crates for it block while
+//! journald does not read, which would block the firewall. This logger waits for a full queue only
+//! once, for milliseconds. It counts the entries that are lost after that, and logs the number when
+//! journald reads again.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -19,16 +19,16 @@ use log::kv::{self, Key, Value, VisitSource, VisitValue};
 use log::{Level, Log, Metadata, Record};
 use nix::sys::socket::{MsgFlags, send};
 
-/// Where journald listens.
+/// The socket of journald.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// Value of `SYSLOG_IDENTIFIER`.
 const IDENTIFIER: &str = "peerwall";
-/// What the names of this program's own fields begin with.
+/// Prefix of the names of this program's own fields.
 const PREFIX: &str = "PEERWALL_";
 /// Maximum length of a message. Longer ones are cut: a datagram is limited by `net.core.wmem_max`.
 const MESSAGE_MAX_BYTES: usize = 48 * 1024;
-/// How often an entry is sent again while journald's queue is full, and how long to wait before: 10
-/// ms in all.
+/// Maximum number of attempts to send an entry while journald's queue is full, and the pause before
+/// each: 10 ms in total.
 const FULL_TRIES: u32 = 10;
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -38,13 +38,13 @@ pub struct Journal {
     filter: env_logger::Logger,
     socket: UnixDatagram,
     path: PathBuf,
-    /// Entries that journald did not take since the last one that it took.
+    /// Number of entries lost since the last successful one.
     lost: AtomicU64,
 }
 
 impl Journal {
-    /// Returns a logger for the records that pass the filter. `socket` is of [`open`], `path` is
-    /// journald's.
+    /// Returns a logger for the records that pass the filter. `socket` comes from [`open`], and
+    /// `path` is that of journald.
     pub fn new(socket: UnixDatagram, path: &Path, filter: env_logger::Logger) -> Self {
         Self {
             filter,
@@ -54,14 +54,14 @@ impl Journal {
         }
     }
 
-    /// Logs a message whatever the filter says.
+    /// Logs a message regardless of the filter.
     pub fn report(&self, level: Level, text: &str) {
         let text = cut(text.to_owned());
         let priority = entry_priority(level);
         self.send(&Entry::new(level, &text).0, priority, &text);
     }
 
-    /// Sends an entry; `text` is what is written to standard error if nobody listens on the socket.
+    /// Sends an entry. Writes `text` to standard error if journald does not listen.
     fn send(&self, entry: &[u8], priority: u8, text: &str) {
         match self.try_send(entry) {
             Ok(_) => {
@@ -83,7 +83,7 @@ impl Journal {
         }
     }
 
-    /// Sends an entry. A queue that is full is given a moment, but only once until journald reads
+    /// Sends an entry. Waits for a full queue for a moment, but only once until journald reads
     /// again.
     fn try_send(&self, entry: &[u8]) -> io::Result<usize> {
         let is_full = |sent: &io::Result<usize>| {
@@ -124,7 +124,7 @@ impl Log for Journal {
             entry.field("CODE_LINE", &line.to_string());
         }
         entry.field("TARGET", record.target());
-        // A visitor that never fails is visited to the end.
+        // The visitor never fails, so all pairs are visited.
         let _ = record.key_values().visit(&mut entry);
         self.send(&entry.0, entry_priority(record.level()), &text);
     }
@@ -132,10 +132,10 @@ impl Log for Journal {
     fn flush(&self) {}
 }
 
-/// Opens a socket that never blocks.
+/// Opens a non-blocking socket.
 ///
 /// # Errors
-/// The operating system's.
+/// [`io::Error`] if it cannot be opened.
 pub fn open() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -153,8 +153,8 @@ pub fn is_stderr() -> bool {
     stat.is_ok_and(|stat| stream == format!("{}:{}", stat.dev(), stat.ino()))
 }
 
-/// Writes to the stream that systemd made of standard error, with a priority in front of each line
-/// (sd-daemon(3)).
+/// Writes to the stream that systemd connected to standard error, with a priority in front of each
+/// line (sd-daemon(3)).
 fn send_to_stderr(priority: u8, text: &str) -> nix::Result<()> {
     let lines = text.lines().map(|line| format!("<{priority}>{line}\n"));
     let lines: String = lines.collect();
@@ -162,7 +162,7 @@ fn send_to_stderr(priority: u8, text: &str) -> nix::Result<()> {
     send(io::stderr().as_raw_fd(), lines.as_bytes(), flags).map(drop)
 }
 
-/// Priority of a level (syslog(3)).
+/// Returns the priority of a level (syslog(3)).
 fn entry_priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -172,7 +172,7 @@ fn entry_priority(level: Level) -> u8 {
     }
 }
 
-/// Cuts a message that is too long for a datagram.
+/// Truncates a message to the maximum size.
 fn cut(mut text: String) -> String {
     if text.len() > MESSAGE_MAX_BYTES {
         let is_boundary = |end: &usize| text.is_char_boundary(*end);
@@ -183,7 +183,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// An entry, encoded.
+/// An encoded entry.
 struct Entry(Vec<u8>);
 
 impl Entry {
@@ -227,7 +227,7 @@ impl<'kvs> VisitSource<'kvs> for Entry {
     }
 }
 
-/// The text of a value; `None` of null.
+/// The text of a value; `None` for null.
 struct Text(Option<String>);
 
 impl<'v> VisitValue<'v> for Text {
@@ -248,7 +248,7 @@ mod tests {
     use log::LevelFilter;
     use std::collections::BTreeMap;
 
-    /// A journald that listens on a socket of this test's own.
+    /// A journald on a temporary socket.
     struct Journald {
         socket: Option<UnixDatagram>,
         path: PathBuf,
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Reads an entry as journald does.
+    /// Parses an entry like journald.
     fn fields(mut bytes: &[u8]) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::new();
         while let Some(end) = bytes.iter().position(|byte| b"=\n".contains(byte)) {

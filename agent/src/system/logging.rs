@@ -13,12 +13,12 @@ use crate::color::{self, Stream};
 /// The logger, if it writes to the journal.
 static JOURNAL: OnceLock<&'static Journal> = OnceLock::new();
 
-/// Where log messages go.
+/// Destination of log messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Standard error; the journal if that is where standard error leads.
+    /// Standard error; the journal if standard error is connected to it.
     Stderr,
-    /// The system's log, for a process whose standard error nobody reads.
+    /// The system log, for a process whose standard error is not read.
     System,
 }
 
@@ -55,8 +55,8 @@ pub fn init(level: LevelFilter, target: Target) {
     }
 }
 
-/// Logs a message of a command that is meant for standard error, if that leads to the journal: as
-/// one entry, with its priority. Returns whether it was logged.
+/// Logs a command's message for standard error as a journal entry with a priority, if standard
+/// error is connected to the journal. Returns whether it was logged.
 pub fn report(level: Level, text: &str) -> bool {
     let Some(journal) = JOURNAL.get() else {
         return false;

@@ -28,7 +28,7 @@ pub fn to_terminal(caller: &Caller, text: &str) {
     }
 }
 
-/// A logger that writes to the system's log by syslog(3), for hosts without journald.
+/// A logger that writes to the system log by syslog(3), for hosts without journald.
 #[derive(Debug)]
 pub struct Syslog;
 
@@ -54,8 +54,8 @@ fn to_syslog(level: log::Level, text: &str) {
         log::Level::Info => libc::LOG_INFO,
         log::Level::Debug | log::Level::Trace => libc::LOG_DEBUG,
     };
-    // SAFETY: all three are constant, or live until the call returns; openlog(3) keeps the pointer to the name, which
-    // is static. syslog(3) never waits for the log to be read longer than the socket's buffer is full.
+    // SAFETY: all pointers are constant, or valid until the call returns; openlog(3) keeps the
+    // pointer to the name, which is static. syslog(3) may block while the socket's buffer is full.
     unsafe {
         libc::openlog(c"peerwall".as_ptr(), libc::LOG_PID, libc::LOG_DAEMON);
         libc::syslog(priority, c"%s".as_ptr(), text.as_ptr());

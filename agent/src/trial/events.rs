@@ -1,4 +1,5 @@
-//! Logs the events of trials and of the history, each once, as it is recorded in the audit trail.
+//! Logs the events of trials and of the history. Each is logged once, when it is recorded in the
+//! audit trail.
 
 use log::Level;
 use peerwall_core::agent::keep::{Kind, Record};
@@ -6,11 +7,11 @@ use peerwall_core::agent::keep::{Kind, Record};
 use super::words;
 use crate::store::audit::Who;
 
-/// Logs an event. `change` is what it changed in the kernel, in words.
+/// Logs an event. `change` describes the change in the kernel.
 pub(super) fn log(record: Record<'_>, change: Option<&str>, by: &Who) {
     let (event, reason) = name(record.kind);
     let level = match record.kind {
-        // Nobody asked for these.
+        // These were not requested.
         Kind::RanOut | Kind::Stopped => Level::Warn,
         Kind::Applied
         | Kind::Tried
@@ -35,7 +36,7 @@ pub(super) fn log(record: Record<'_>, change: Option<&str>, by: &Who) {
     );
 }
 
-/// The values of `PEERWALL_EVENT` and `PEERWALL_REASON`.
+/// Returns the values of `PEERWALL_EVENT` and `PEERWALL_REASON`.
 fn name(kind: Kind) -> (&'static str, Option<&'static str>) {
     match kind {
         Kind::Applied => ("applied", None),
@@ -49,7 +50,7 @@ fn name(kind: Kind) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// The number in the history; `None` for a trial and for the closed ruleset.
+/// Returns the number in the history; `None` for a trial and for the closed ruleset.
 fn number(record: Record<'_>) -> Option<u64> {
     let number = record.entry?.number;
     (number > 0).then_some(number)

@@ -46,7 +46,7 @@ pub fn stopped(policy: &str) -> String {
     )
 }
 
-/// Logs that lists could not be read, so that their old members are loaded.
+/// Logs that lists could not be read, so their previous members stay loaded.
 pub fn lists_kept(entry: &Entry, why: &impl std::fmt::Display) {
     log::warn!(
         event = "lists_kept", policy = entry.policy, error:% = why;
