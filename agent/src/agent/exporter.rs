@@ -17,14 +17,14 @@ use crate::secure_file::Folder;
 
 /// Maximum number of headers in a request; no scraper or browser sends more.
 const HEADERS_MAX: usize = 32;
-/// How long a response is reused: reading the rules has a cost.
+/// Maximum age of a cached response, because reading the rules is expensive.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A server of metrics.
+/// A server of metrics over HTTP.
 pub(super) struct Exporter {
     server: Server,
     at: Listen,
-    /// The metrics that were collected last, and when.
+    /// The last collected metrics, with their time.
     collected: Option<(Instant, Vec<Family>)>,
 }
 
@@ -32,7 +32,7 @@ impl Exporter {
     /// Starts to listen.
     ///
     /// # Errors
-    /// If the address cannot be bound, or others could replace the socket.
+    /// [`io::Error`] if the address cannot be bound, or other users could replace the socket.
     pub(super) fn open(at: &Listen) -> io::Result<Self> {
         let named = |err: io::Error| io::Error::new(err.kind(), format!("metrics at {at}: {err}"));
         let server = match at {
@@ -89,7 +89,7 @@ impl Drop for Exporter {
     }
 }
 
-/// Refuses a directory in which others could replace or remove the socket.
+/// Rejects a directory in which other users could replace or delete the socket.
 fn check_folder(path: &Path) -> io::Result<()> {
     let folder = Folder::open(path.parent().unwrap_or(Path::new("/")), None)?;
     let mut doubts = folder.doubts_above.iter().chain(&folder.doubts);

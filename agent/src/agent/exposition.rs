@@ -1,4 +1,4 @@
-//! The two text formats that Prometheus reads: the classic one (0.0.4) and OpenMetrics 1.0.
+//! The two text formats of Prometheus: the classic one (0.0.4) and OpenMetrics 1.0.
 //!
 //! Definitions: <https://prometheus.io/docs/instrumenting/exposition_formats/> and
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/>. node_exporter's textfile collector
@@ -128,7 +128,7 @@ impl Format {
         out
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the value of `Content-Type`.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
@@ -136,8 +136,8 @@ impl Format {
         }
     }
 
-    /// Chooses by the value of `Accept` (RFC 9110, section 12.5.1): OpenMetrics if it is named and
-    /// preferred, else the classic format, which every scraper reads.
+    /// Selects a format by the value of `Accept` (RFC 9110, section 12.5.1): OpenMetrics if it is
+    /// named and preferred, else the classic format, which every scraper reads.
     pub(super) fn accepted(accept: &str) -> Self {
         let (mut open, mut classic) = (0.0, 0.0);
         for range in accept.split(',') {
@@ -213,7 +213,7 @@ mod tests {
                 "Application/OpenMetrics-Text; version=1.0.0",
                 Format::OpenMetrics,
             ),
-            // As Prometheus 2 and 3 ask.
+            // The requests of Prometheus 2 and 3.
             (
                 "application/openmetrics-text;version=1.0.0;q=0.5,\
                  application/openmetrics-text;version=0.0.1;q=0.4,\

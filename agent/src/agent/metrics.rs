@@ -11,7 +11,7 @@ use peerwall_core::ruleset::counter_reason;
 
 use super::exposition::{Family, Kind};
 
-/// Upper ends of the buckets of commit times, in seconds.
+/// Upper bounds of the buckets of commit times, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
 
 /// Counts since the agent started.
@@ -28,7 +28,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of an agent that starts now.
+    /// Creates the metrics of an agent that starts now.
     pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -63,22 +63,22 @@ impl Metrics {
 pub(super) struct Snapshot<'s> {
     /// Whether the loaded rules match the policy.
     pub in_sync: bool,
-    /// Whether the policy file is applied, or would be: no error in it is known.
+    /// Whether the policy file has no known errors, so that it is applied or would be.
     pub policy_ok: bool,
     /// Whether a trial waits for confirmation.
     pub trial_pending: bool,
     /// Time of the last change to the loaded rules, in seconds since the Unix epoch.
     pub last_apply: Option<i64>,
-    /// Repairs by the name of the process whose change was undone.
+    /// Number of repairs, by the name of the process whose change was undone.
     pub repairs: &'s BTreeMap<String, u64>,
-    /// Chains of other firewalls that drop unmatched packets.
+    /// Number of chains of other firewalls that drop unmatched packets.
     pub foreign_drops: usize,
-    /// The table as it was read last.
+    /// The table at the last read.
     pub table: Option<&'s ObservedTable>,
 }
 
 impl Metrics {
-    /// Returns every metric with its samples.
+    /// Returns all metrics with their samples.
     pub(super) fn families(&self, now: &Snapshot<'_>) -> Vec<Family> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let last_apply = Family::new(
@@ -158,7 +158,7 @@ impl Metrics {
             "Time to apply or verify the ruleset, in seconds.",
         );
         for (count, end) in self.buckets.iter().zip(BUCKETS) {
-            // OpenMetrics wants `1.0`, not `1`.
+            // OpenMetrics requires `1.0`, not `1`.
             family = family.part("_bucket", vec![("le", format!("{end:?}"))], count);
         }
         family

@@ -1,5 +1,5 @@
-//! Open connections, while the agent runs: what ends when the policy changes, and what came in while the rules
-//! were not loaded.
+//! Open connections in a running agent: ends those that a changed policy refuses, and those that
+//! were accepted while the rules were not loaded.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use crate::connections::{Change, Connections, Older, Which};
 use crate::kernel::netlink::NetlinkError;
 
 impl Agent {
-    /// Ends open connections that the new rules refuse, as far as the policy says so. A trial ends none.
+    /// Ends open connections that the new rules refuse, if the policy requires it. A trial ends
+    /// none.
     pub(super) fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
         let spare = std::mem::take(&mut self.outcome.spare);
         let end_refused = std::mem::take(&mut self.outcome.end_refused);
@@ -32,7 +33,7 @@ impl Agent {
             which: revocation::which(is_first, wanted.cut, end_refused),
             spare: &spare,
         };
-        // The kernel walks its whole table for a list of connections, however few there are.
+        // The kernel walks its whole table to list connections, even if there are few.
         let only_widens = || before.is_some_and(|before| revoke::only_widens(before, new));
         if change.which == Which::None && !is_asked
             || change.which == Which::Revoked && only_widens()
@@ -54,8 +55,8 @@ impl Agent {
         }
     }
 
-    /// Notes which connections are there that the policy refuses: they are older than it, and none of its
-    /// business.
+    /// Records the open connections that the policy refuses: they are older than it, so a sweep
+    /// spares them.
     pub(super) fn know_older(&mut self) {
         let (Some(wanted), None) = (
             self.belief.wanted.as_ref().filter(|w| w.cut),
@@ -71,7 +72,8 @@ impl Agent {
         }));
     }
 
-    /// Ends what got in while the rules were not what they should be, once nobody changes them any more.
+    /// Ends the connections that were accepted while the rules were changed, once the changes have
+    /// stopped.
     pub(super) fn sweep(&mut self) {
         if self.open.sweep_due.is_none_or(|due| due > Instant::now()) {
             return;
@@ -102,7 +104,7 @@ impl Agent {
     }
 }
 
-/// Tells conntrack of connections that this host opened.
+/// Adds the connections that this host opened to conntrack.
 pub(super) fn introduce(connections: &mut Option<Connections>) {
     match open_once(connections) {
         Ok(open) => first::introduce_or_say(open),
@@ -110,7 +112,7 @@ pub(super) fn introduce(connections: &mut Option<Connections>) {
     }
 }
 
-/// Opens ctnetlink when it is needed first, and keeps it open.
+/// Opens ctnetlink at its first use, and keeps it open.
 fn open_once(open: &mut Option<Connections>) -> Result<&mut Connections, NetlinkError> {
     match open {
         Some(open) => Ok(open),

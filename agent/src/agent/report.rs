@@ -1,4 +1,4 @@
-//! Reports what the agent does: log entries of its own events, and metrics.
+//! Reports the agent's work: log entries of its own events, and metrics.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use crate::secure_file;
 use crate::store::{self, since};
 
 impl Agent {
-    /// Logs what an apply or repair changed, unless that is logged as an event of the history, and
-    /// updates the status that systemd shows.
+    /// Logs the change of an apply or repair, unless it is logged as an event of the history.
+    /// Updates the status that systemd shows.
     pub(super) fn log_change(&mut self, why: &Why, change: Option<&str>) {
         let is_logged = std::mem::take(&mut self.outcome.is_logged);
         let generation = change.and_then(|_| self.backend.generation());
@@ -45,7 +45,7 @@ impl Agent {
         notify(&[NotifyState::Status(&self.headline())]);
     }
 
-    /// Logs that others deleted their own tables, and notes it for `status`.
+    /// Logs that other programs deleted foreign tables, and records it for `status`.
     pub(super) fn report_deleted(&mut self, tables: &[String], by: Option<&Culprit>) {
         let list = tables.join(", ");
         let who = by.map_or_else(|| "another process".to_owned(), Culprit::to_string);
@@ -68,14 +68,14 @@ impl Agent {
         self.belief.gone.drain(..extra);
     }
 
-    /// Whether this was not said last about its subject, so that what is tried again and again is
-    /// logged once.
+    /// Whether the text differs from the last one about its subject, so that the error of a
+    /// repeated attempt is logged once.
     pub(super) fn is_news(&mut self, subject: &'static str, text: &str) -> bool {
         let last = self.reported.said.insert(subject, text.to_owned());
         last.as_deref() != Some(text)
     }
 
-    /// Writes the metrics file if it is time.
+    /// Writes the metrics file, if it is due.
     pub(super) fn write_metrics(&mut self) {
         let Some(path) = self.options.metrics_file.clone() else {
             return;
@@ -117,7 +117,7 @@ impl Agent {
     }
 }
 
-/// Names the processes that changed rules.
+/// Formats the names of the processes that changed rules.
 fn names(culprits: &[Culprit]) -> String {
     if culprits.is_empty() {
         return "another process".to_owned();
@@ -126,7 +126,7 @@ fn names(culprits: &[Culprit]) -> String {
     names.join(", ")
 }
 
-/// What to do about a metrics file that cannot be written.
+/// Returns advice for a metrics file that cannot be written.
 fn help(err: &std::io::Error) -> &'static str {
     match err.raw_os_error() {
         Some(libc::EROFS) => {

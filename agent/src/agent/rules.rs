@@ -1,4 +1,4 @@
-//! Loads rules by a backend, and looks after what follows from that.
+//! Loads rules by a backend, with all consequences of the load.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::enforce::{Enforcer, Watched, switch};
 use crate::store::since;
 
 impl Agent {
-    /// What the policy says of the backend counts when the command line said nothing.
+    /// Uses the backend of the policy, unless the command line names one.
     pub(super) fn choose_backend(&mut self, said: BackendChoice) -> Result<(), BackendError> {
         match said {
             BackendChoice::Auto => Ok(()),
@@ -23,7 +23,7 @@ impl Agent {
         }
     }
 
-    /// Holds the rules by the other backend from the next change on, unless one was asked for at the start.
+    /// Changes to the other backend for the next load, unless the command line names one.
     pub(super) fn change_backend(&mut self, to_iptables: bool) -> Result<(), BackendError> {
         if self.options.asked.is_some() || self.backend.is_iptables() == to_iptables {
             return Ok(());
@@ -45,7 +45,7 @@ impl Agent {
         self.backend.is_iptables().then_some(LOOK_EVERY)
     }
 
-    /// What the other backend held goes, now that this one holds the rules.
+    /// Removes the rules of the other backend, after this one loaded the rules.
     pub(super) fn retire_other(&self, why: &Why) {
         let (was_iptables, is_iptables) = (since::by_iptables(), self.backend.is_iptables());
         if was_iptables != is_iptables || (is_iptables && matches!(why, Why::Start)) {
@@ -53,17 +53,17 @@ impl Agent {
         }
     }
 
-    /// Makes the rules be what is wanted.
+    /// Loads the wanted rules.
     pub(super) fn converge(&mut self, why: &Why) -> Input {
         let Some(wanted) = &self.belief.wanted else {
             return Input::Tick;
         };
         let begun = Instant::now();
         let is_repair = matches!(why, Why::Repair(_) | Why::Resync);
-        // By iptables, a look takes as long as a repair.
+        // With iptables, reading the rules takes as long as repairing them.
         let is_unknown = is_repair && self.backend.is_iptables();
         let is_first = !is_unknown && self.backend.is_loaded() == Some(false);
-        // Not before a repair: rules first.
+        // A repair loads the rules first.
         if is_first && !is_repair {
             introduce(&mut self.open.connections);
         }
@@ -106,7 +106,8 @@ impl Agent {
                         self.retire_other(why);
                         self.cut(done.before.as_ref(), is_first);
                     }
-                    // Not now: the same program may do it again at once.
+                    // The connections are ended later, because the same program may change the
+                    // rules again immediately.
                     _ if done.change.is_some() => {
                         self.open.sweep_due = Some(Instant::now() + SWEEP_AFTER);
                     }
@@ -117,7 +118,7 @@ impl Agent {
                 self.hear(done.heard);
                 let input = Input::Converged(Ok(true));
                 if done.missed {
-                    // Once more, right behind this.
+                    // The rules are read again directly after this.
                     let _ = self.reconcile.step(self.now(), input);
                     return Input::Lost;
                 }
@@ -138,7 +139,7 @@ impl Agent {
         }
     }
 
-    /// Notes what is in force.
+    /// Records the loaded ruleset.
     pub(super) fn settle(&mut self, is_change: bool) {
         self.note();
         if !is_change {

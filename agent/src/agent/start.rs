@@ -1,5 +1,5 @@
-//! What an agent takes over when it starts: a trial, or the last confirmed ruleset if the policy is
-//! rejected.
+//! State that an agent takes over at its start: a trial, or the last confirmed ruleset if the
+//! policy is rejected.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::store::{self, Kept};
 use crate::trial::closed;
 
 impl Agent {
-    /// Takes up the trial that an earlier agent, or a command, left.
+    /// Takes over the trial of an earlier agent or of a command.
     pub(super) fn take_up(&mut self) {
         match self.state.waiting() {
             Some(trial) if trial.is_loaded && !trial.is_over(&store::clock()) => {
@@ -28,8 +28,8 @@ impl Agent {
         }
     }
 
-    /// What is loaded where the policy is wrong: what was confirmed last, else what is loaded
-    /// already, else the closed ruleset.
+    /// Selects the ruleset if the policy is rejected: the last confirmed one, else the loaded one,
+    /// else the closed ruleset.
     pub(super) fn fall_back_to_confirmed(&mut self) {
         let history = self.state.history().unwrap_or_default();
         for entry in history.kept.iter().rev() {
@@ -51,7 +51,7 @@ impl Agent {
                 event = "fell_back";
                 "keeping the loaded rules, because the policy was rejected"
             );
-            let entry = store::entry(Path::new("what is loaded"), "", false, false);
+            let entry = store::entry(Path::new("the loaded rules"), "", false, false);
             return self.want(Kept { entry, ruleset });
         }
         if let Some(closed) = closed::closed() {

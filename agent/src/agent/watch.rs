@@ -1,7 +1,7 @@
-//! Tells when a file of the policy may have changed.
+//! Detects changes of policy files.
 //!
-//! Folders are watched, not files: an editor that writes a new file and renames it over the old, and a
-//! Kubernetes ConfigMap that swaps a link to a folder, leave nothing of a watched file.
+//! Directories are watched instead of files. A watch of a file is lost if an editor renames a new
+//! file over it, or if a Kubernetes ConfigMap swaps a link to a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,22 +12,22 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use crate::system::passing;
 
-/// Links are followed so far.
+/// Maximum number of links that are followed.
 const LINKS_MAX: usize = 16;
 
-/// Watched folders.
+/// Watched directories.
 pub(super) struct Watch {
     inotify: Inotify,
     folders: BTreeMap<PathBuf, WatchDescriptor>,
-    /// Those that were added since the others were dropped.
+    /// Directories that were added since the last call of `drop_others`.
     wanted: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// One that watches nothing yet.
+    /// Creates a watch without directories.
     ///
     /// # Errors
-    /// The operating system's.
+    /// [`Errno`] if inotify is not available.
     pub(super) fn new() -> nix::Result<Self> {
         Ok(Self {
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
@@ -36,7 +36,8 @@ impl Watch {
         })
     }
 
-    /// Watches where this file is, or would be. Before it is read, so that no change is missed.
+    /// Watches the directories of a file, which may not exist yet. Called before the file is read,
+    /// so that no change is missed.
     pub(super) fn add(&mut self, file: &Path) {
         for folder in folders(file).iter().filter_map(|folder| nearest(folder)) {
             if !self.folders.contains_key(&folder) {
@@ -52,7 +53,7 @@ impl Watch {
         }
     }
 
-    /// Watches nothing any more that was not added since this was called last.
+    /// Drops the directories that were not added since the last call.
     pub(super) fn drop_others(&mut self) {
         let wanted = std::mem::take(&mut self.wanted);
         let inotify = &self.inotify;
@@ -65,7 +66,7 @@ impl Watch {
         });
     }
 
-    /// Whether anything happened since this was asked last.
+    /// Reads the pending events. Returns whether there were any.
     pub(super) fn drain(&mut self) -> bool {
         let mut happened = false;
         loop {
@@ -73,7 +74,8 @@ impl Watch {
                 Ok(events) => {
                     happened |= !events.is_empty();
                     for event in events {
-                        // The directory is gone; it is watched again when the files are read again.
+                        // The directory was deleted; it is watched again when the files are read
+                        // again.
                         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                             self.folders.retain(|_, watch| *watch != event.wd);
                         }
@@ -81,7 +83,7 @@ impl Watch {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return happened,
-                // The events are still there.
+                // The events are still pending.
                 Err(err) if passing::survive(err as i32) => return happened,
                 Err(err) => {
                     log::warn!("cannot read inotify events, so changes of files are missed: {err}");
@@ -104,7 +106,7 @@ fn flags() -> AddWatchFlags {
         | AddWatchFlags::IN_ONLYDIR
 }
 
-/// The folder of a file, and of everything that it is a link to.
+/// Returns the directories of a file and of all targets of its links.
 fn folders(file: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut path = file.to_owned();
@@ -114,7 +116,7 @@ fn folders(file: &Path) -> Vec<PathBuf> {
             _ => PathBuf::from("."),
         };
         found.push(folder.clone());
-        // A link in the middle, as in a ConfigMap: the folder that it stands in.
+        // Also the directory of a link in the middle of the path, as in a ConfigMap.
         found.extend(link_parents(&folder));
         match std::fs::read_link(&path) {
             Ok(target) => path = folder.join(target),
@@ -124,7 +126,7 @@ fn folders(file: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Folders of the links on the way to a folder.
+/// Returns the directories of the links in a path.
 fn link_parents(folder: &Path) -> Vec<PathBuf> {
     let links = folder.ancestors().filter(|part| part.is_symlink());
     links
@@ -132,8 +134,8 @@ fn link_parents(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The real name of a folder, or of the nearest one above that is there: the rest may come to be in it.
-/// By their real names, since behind a link that was swapped there is another folder.
+/// Returns the real path of a directory, or of its nearest existing parent, in which it may be
+/// created. Real paths are necessary because a swapped link leads to another directory.
 fn nearest(folder: &Path) -> Option<PathBuf> {
     folder.ancestors().find_map(|part| {
         let part = match part == Path::new("") {
@@ -161,7 +163,7 @@ mod tests {
         let base = std::env::temp_dir().join(format!("peerwall-watch-{}", std::process::id()));
         fs::create_dir_all(base.join("..one")).unwrap();
         fs::write(base.join("..one/policy.toml"), "1").unwrap();
-        // As the kubelet does it.
+        // Like the kubelet.
         symlink("..one", base.join("..data")).unwrap();
         symlink("..data/policy.toml", base.join("policy.toml")).unwrap();
         fs::write(base.join("plain.toml"), "1").unwrap();
@@ -179,7 +181,7 @@ mod tests {
                 write("new");
                 fs::rename(base.join("new"), base.join("plain.toml")).unwrap();
             }),
-            ("the folder behind the link was swapped", &|| {
+            ("the directory behind the link was swapped", &|| {
                 fs::create_dir_all(base.join("..two")).unwrap();
                 write("..two/policy.toml");
                 symlink("..two", base.join("..tmp")).unwrap();
@@ -188,14 +190,15 @@ mod tests {
             ("removed", &|| {
                 fs::remove_file(base.join("plain.toml")).unwrap()
             }),
-            ("made again", &|| write("plain.toml")),
+            ("created again", &|| write("plain.toml")),
         ];
         for (way, change) in ways {
             change();
             assert!(watch.drain(), "{way}");
             assert!(!watch.drain(), "{way}");
         }
-        // A file in a folder that is not there yet; read again, the watch goes nearer.
+        // The file's directory does not exist yet. After the next read, a nearer directory is
+        // watched.
         fs::create_dir_all(late.parent().unwrap()).unwrap();
         assert!(watch.drain());
         watch.add(&late);
@@ -203,7 +206,7 @@ mod tests {
         fs::write(&late, "1").unwrap();
         assert!(watch.drain());
         write("plain.toml");
-        assert!(!watch.drain(), "nobody wants it any more");
+        assert!(!watch.drain(), "it is no longer watched");
         fs::remove_dir_all(base).unwrap();
     }
 }
