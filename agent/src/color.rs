@@ -1,4 +1,4 @@
-//! Whether output has colours, and which: the only place that decides it.
+//! Decides whether and how output is coloured.
 //!
 //! In this order: `--color always` or `never`; `NO_COLOR`, unless empty (no-color.org);
 //! `CLICOLOR_FORCE` and `CLICOLOR` (bixense.com/clicolors); `TERM=dumb`; whether the stream is a
@@ -11,7 +11,7 @@ use peerwall_core::ruleset::change::Kind;
 
 use crate::cli::ColorWhen;
 
-/// A stream that can have colours of its own.
+/// An output stream; each is coloured or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -20,19 +20,19 @@ pub enum Stream {
     Stderr,
 }
 
-/// What a colour stands for.
+/// Meaning of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// New, or as it should be.
+    /// Added, or in the desired state.
     Good,
-    /// Gone, or wrong.
+    /// Removed, or wrong.
     Bad,
-    /// Different, or in need of attention.
+    /// Changed, or in need of attention.
     Attention,
 }
 
 impl Meaning {
-    /// The escape sequence (ECMA-48, SGR).
+    /// Returns the escape sequence (ECMA-48, SGR).
     fn start(self) -> &'static str {
         match self {
             Self::Good => "\x1b[32m",
@@ -52,10 +52,10 @@ impl From<Kind> for Meaning {
     }
 }
 
-/// What the command line asks for.
+/// The choice of the command line.
 static ASKED: AtomicU8 = AtomicU8::new(0);
 
-/// Notes what the command line asks for.
+/// Records the choice of the command line.
 pub fn ask(when: ColorWhen) {
     let number = match when {
         ColorWhen::Auto => 0,
@@ -65,7 +65,7 @@ pub fn ask(when: ColorWhen) {
     ASKED.store(number, Ordering::Relaxed);
 }
 
-/// Whether a stream gets colours.
+/// Whether a stream is coloured.
 pub fn is_on(stream: Stream) -> bool {
     let asked = match ASKED.load(Ordering::Relaxed) {
         1 => ColorWhen::Always,
@@ -92,7 +92,7 @@ fn decide(asked: ColorWhen, variable: impl Fn(&str) -> Option<String>, is_termin
     }
 }
 
-/// A text in a colour, where standard output has colours.
+/// Colours a text, if standard output is coloured.
 pub fn paint(meaning: Meaning, text: &str) -> String {
     match is_on(Stream::Stdout) {
         true => format!("{}{text}\x1b[0m", meaning.start()),

@@ -1,7 +1,7 @@
-//! What peerwall does: sockets, files, processes, the command line.
+//! The system side of peerwall: sockets, files, processes and the command line.
 //!
-//! What there is to decide is decided in `peerwall-core`, what there is to spell in
-//! `peerwall-proto`; here is what touches the world.
+//! `peerwall-core` makes the decisions, and `peerwall-proto` encodes the messages to the kernel;
+//! this crate interacts with the system.
 
 pub mod agent;
 pub mod cli;

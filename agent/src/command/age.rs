@@ -1,9 +1,9 @@
-//! How long ago something was, for people.
+//! Formats the age of a time.
 
 use jiff::Timestamp;
 
-/// A time with its age: `2026-11-25T20:47:30Z (12 min ago)`. Without the age if the time cannot be
-/// read.
+/// Formats a time with its age: `2026-11-25T20:47:30Z (12 min ago)`. Without the age if the time
+/// cannot be parsed.
 pub(super) fn with_age(time: &str) -> String {
     match seconds_since(time) {
         Some(seconds) => format!("{time} ({})", ago(seconds)),
@@ -11,20 +11,20 @@ pub(super) fn with_age(time: &str) -> String {
     }
 }
 
-/// Seconds since a time, as RFC 3339; 0 for one that is yet to come, since somebody may have set
-/// the clock.
+/// Returns the seconds since a time in RFC 3339; 0 for a time in the future, because the clock may
+/// have been set.
 pub(super) fn seconds_since(time: &str) -> Option<u64> {
     let time: Timestamp = time.parse().ok()?;
     let seconds = Timestamp::now().duration_since(time).as_secs();
     Some(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// `12 min ago`
+/// Formats an age: `12 min ago`.
 pub(super) fn ago(seconds: u64) -> String {
     format!("{} ago", duration(seconds))
 }
 
-/// A duration in the largest unit that says enough: `42 s`, `12 min`, `5 h`, `3 days`.
+/// Formats a duration in a suitable unit: `42 s`, `12 min`, `5 h`, `3 days`.
 pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),

@@ -1,4 +1,4 @@
-//! Says which other firewalls drop, too.
+//! Reports other firewalls that also drop packets.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use peerwall_core::nft::foreign::ForeignDrop;
 use crate::host::names::printable;
 use crate::output::{Output, complain};
 
-/// The end of a headline that says that the rules are in sync.
+/// Returns the end of a headline that says that the rules are in sync.
 pub(super) fn but(drops: &[ForeignDrop]) -> String {
     match drops {
         [] => String::new(),
@@ -18,7 +18,7 @@ pub(super) fn but(drops: &[ForeignDrop]) -> String {
     }
 }
 
-/// Lines of `status`.
+/// Returns the lines for `status`.
 pub(super) fn lines(drops: &[ForeignDrop]) -> String {
     let mut text = String::new();
     for each in drops {
@@ -33,7 +33,7 @@ pub(super) fn lines(drops: &[ForeignDrop]) -> String {
     text
 }
 
-/// Warns people.
+/// Prints a warning as text.
 pub(super) fn warn(drops: &[ForeignDrop], output: &Output) {
     if output.is_json() {
         return;

@@ -1,4 +1,4 @@
-//! Diagnostics of a policy on standard error.
+//! Prints diagnostics of a policy to standard error.
 
 use crate::color::{self, Stream};
 use crate::enforce::Enforcer;
@@ -12,16 +12,17 @@ pub(super) fn warnings(ready: &Ready) {
     misfits(ready);
 }
 
-/// Prints where a policy does not fit this host.
+/// Prints the differences between a policy and this host.
 pub(super) fn misfits(ready: &Ready) {
     let color = color::is_on(Stream::Stderr);
     complain(&ready.sources.render(&ready.misfits, color));
 }
 
-/// How many addresses as rules of their own cost every packet so much that it is worth a warning.
+/// Number of addresses with individual rules above which a warning is printed, because every packet
+/// is checked against them.
 const MANY_ADDRESSES: usize = 200;
 
-/// Warns that iptables without ipset makes a rule of each address.
+/// Warns that iptables without ipset needs a rule for each address.
 pub(super) fn many_rules(enforcer: &Enforcer, ready: &Ready, output: &Output) {
     let Enforcer::Iptables(iptables) = enforcer else {
         return;

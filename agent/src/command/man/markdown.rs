@@ -4,7 +4,7 @@
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// The text before this one on the page.
+/// The preceding text on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
     /// A heading: the first paragraph needs no macro.
@@ -30,7 +30,7 @@ pub(super) fn roff(text: &str, start: Start) -> Roff {
     page.roff
 }
 
-/// A page that is being written.
+/// A page in progress.
 struct Page {
     roff: Roff,
     /// The current paragraph, heading or cell.
@@ -94,7 +94,7 @@ impl Page {
             Tag::Strong => self.font.push(Font::Bold),
             Tag::Emphasis => self.font.push(Font::Italic),
             Tag::List(first) => {
-                // A tight item has text, but no paragraph, in front of a list.
+                // A tight item has text without a paragraph before a list.
                 self.paragraph();
                 self.lists.push(*first);
             }

@@ -99,7 +99,7 @@ fn policy_page() -> String {
     page.control("SH", ["SYNOPSIS"]);
     page.text([bold(cli::POLICY)]);
     page.control("SH", ["DESCRIPTION"]);
-    // Skips the title: the page has its own.
+    // Skips the title, because the page has its own.
     let text = POLICY.split_once('\n').map_or(POLICY, |(_, rest)| rest);
     page.extend([markdown::roff(text, markdown::Start::Heading)]);
     let (_, sections) = additions("peerwall.toml");
@@ -126,7 +126,7 @@ fn tidy(page: &str) -> String {
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
         let is_preamble = line.starts_with(".ie ") || line.starts_with(".el ");
-        // An empty line ends the line before it, too.
+        // An empty line also ends the line before it.
         let is_needless = line == ".br" && (before.is_empty() || lines.peek() == Some(&""));
         before = line;
         if is_preamble && has_preamble || is_needless {
