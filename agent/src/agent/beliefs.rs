@@ -1,4 +1,4 @@
-//! What an agent wants to be in force, and the result of what it is doing.
+//! The wanted ruleset of an agent, and the result of its current action.
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::ruleset::change::Change;
@@ -10,14 +10,14 @@ use crate::control::Wish;
 use crate::host::caller::Ssh;
 use crate::store::{Kept, Pending};
 
-/// What an agent believes.
+/// State of an agent.
 #[derive(Default)]
 pub(super) struct Belief {
     pub(super) wanted: Option<Wanted>,
-    /// Digest of the policy that was read last, good or bad.
+    /// Digest of the policy that was read last, even if it has errors.
     pub(super) read_digest: Option<String>,
     pub(super) pending: Option<Pending>,
-    /// Whether what is loaded, or is being loaded, is on trial.
+    /// Whether the loaded ruleset, or the one being loaded, is on trial.
     pub(super) is_trial: bool,
     /// What is in the policy that is about to be put in force.
     pub(super) counts: Value,
@@ -27,7 +27,7 @@ pub(super) struct Belief {
     pub(super) gone: Vec<String>,
 }
 
-/// What is to be in force.
+/// The ruleset to load.
 pub(super) struct Wanted {
     pub(super) kept: Kept,
     /// Whether open connections that it refuses end.
@@ -40,11 +40,11 @@ pub(super) struct Wanted {
     pub(super) unsaved_error: Option<String>,
 }
 
-/// What of a ruleset in force has yet to be written to the state directory.
+/// The part of a loaded ruleset that must still be written to the state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unsaved {
     Nothing,
-    /// The policy: it is new in the history.
+    /// The policy, as a new entry of the history.
     Policy,
     /// Only the ruleset: members of lists, addresses or routes changed.
     Ruleset,
@@ -56,15 +56,15 @@ pub(super) struct Outcome {
     pub(super) read: Option<Result<(), Rejection>>,
     pub(super) warnings: Vec<String>,
     pub(super) converged: Option<Result<Option<String>, BackendError>>,
-    /// What converging changed, in the words of the policy; only if a client waits for the answer.
+    /// Changes of the load, in the words of the policy; only if a client waits for the response.
     pub(super) changes: Vec<Change>,
-    /// The ssh connections of the client that stay, whatever the policy says.
+    /// The ssh connections of the client, which never end.
     pub(super) spare: Vec<Ssh>,
-    /// Whether every open connection ends that the policy refuses.
+    /// Whether to end all open connections that the policy refuses.
     pub(super) end_refused: bool,
-    /// Whether a client waits for the answer.
+    /// Whether a client waits for the response.
     pub(super) is_asked: bool,
-    /// Whether what is being loaded is logged as an event of the history.
+    /// Whether the current load is logged as an event of the history.
     pub(super) is_logged: bool,
     /// What happened to open connections, in words and for machines.
     pub(super) connections: (String, Value),

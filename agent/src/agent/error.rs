@@ -10,13 +10,13 @@ use peerwall_core::backend::BackendError;
 use crate::host::lockout::LockedOut;
 use crate::policy_file::{Insecure, NotReady};
 
-/// Why the agent cannot start or go on.
+/// Errors that end the agent or prevent its start.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The signals could not be redirected to a descriptor.
     #[error("cannot receive signals: {0}")]
     Signals(#[source] Errno),
-    /// The control socket could not be opened, for example because another agent runs.
+    /// The control socket could not be opened, for example because another agent is running.
     #[error("control socket: {0}")]
     Control(#[source] io::Error),
     /// The address of `--metrics-listen` is not usable.
@@ -36,16 +36,16 @@ pub enum AgentError {
     Poll(#[source] Errno),
 }
 
-/// Why a policy was not put in force. The rules are as they were.
+/// Reasons for not applying a policy. The rules stay unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Rejection {
-    /// It cannot be read, or has errors.
+    /// The policy cannot be read, or has errors.
     #[error("{}", .0.text.trim_end())]
     NotReady(#[source] Box<NotReady>),
-    /// Users other than root can write it.
+    /// Users other than root can write the policy.
     #[error(transparent)]
     Insecure(#[from] Insecure),
-    /// It was rolled back, and its text is the same.
+    /// The policy was rolled back, and its text is the same.
     #[error(
         "{} was rolled back; it is applied again when its text changes, or with `peerwall reload`",
         .0.display()
@@ -57,22 +57,22 @@ pub(super) enum Rejection {
     /// A changed file would lock out every session.
     #[error("{0}; `peerwall reload --force` applies it anyway")]
     LocksOutEverybody(#[source] LockedOut),
-    /// The backend that it names is not available.
+    /// The backend of the policy is not available.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// It is in force already, so there is nothing to try.
+    /// The policy is already applied, so there is nothing to try.
     #[error(
         "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`"
     )]
     InForce,
-    /// The same, where the agent put it in force when the file changed.
+    /// The policy is already applied, because the agent follows its file.
     #[error(
         "this policy is in force already: the agent applies a changed policy automatically. To test a change first, \
          edit a copy and use `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; \
          `peerwall rollback` goes back"
     )]
     InForceByFollowing,
-    /// A trial could not go back to what is in force.
+    /// The loaded rules cannot be read, so a trial could not be rolled back.
     #[error("what is in force cannot be read, so a trial could not go back")]
     NoWayBack,
     /// The trial was refused.

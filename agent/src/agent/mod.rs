@@ -1,7 +1,7 @@
-//! The agent: keeps a host as its policy says.
+//! The agent: enforces the policy of a host.
 //!
-//! One thread around one `poll`: rules that others change, files, questions, signals, time. What to do
-//! is decided by [`peerwall_core::agent::reconcile`]; here it is done.
+//! A single thread runs one `poll` for rule changes, files, requests, signals and timers.
+//! [`peerwall_core::agent::reconcile`] decides what to do; this module does it.
 
 mod beliefs;
 mod error;
@@ -48,18 +48,18 @@ use watch::Watch;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Interval of writing metrics, if they are enabled.
 const METRICS_EVERY: Duration = Duration::from_secs(15);
-/// Connections that came in while rules were not there are ended when there was nothing to repair for so
-/// long: in a storm there is no time for it.
+/// Delay before connections are ended that were accepted while the rules were not loaded. It
+/// restarts with every repair, so that frequent repairs are not slowed down.
 const SWEEP_AFTER: Duration = Duration::from_secs(1);
 /// How many removals of foreign tables `status` remembers.
 const GONE_MAX: usize = 8;
-/// How soon going back is tried again.
+/// Interval between attempts to roll back.
 const RETRY_TRIAL: Duration = Duration::from_millis(100);
 
-/// Runs the agent until SIGTERM or SIGINT, which leave the rules in place, except those of a trial.
+/// Runs the agent until SIGTERM or SIGINT. The rules stay loaded, except those of a trial.
 ///
 /// # Errors
-/// [`AgentError`] if it cannot start or go on; never because of a bad policy.
+/// [`AgentError`] if it cannot start or continue; never because of an invalid policy.
 pub fn run(args: &RunArgs) -> Result<(), AgentError> {
     let mut agent = Agent::start(args)?;
     agent.begin();
@@ -82,16 +82,16 @@ struct Agent {
     belief: Belief,
     open: Open,
     reported: Reported,
-    /// What the client that is being answered asked for.
+    /// The options of the current request.
     wish: Option<Wish>,
     outcome: Outcome,
 }
 
-/// What the command line says.
+/// Options of the command line.
 struct Options {
     policy: PathBuf,
     asked: Option<BackendChoice>,
-    /// Whether to own the table where the kernel can.
+    /// Whether to own the table, if the kernel supports it.
     owns: bool,
     metrics_file: Option<PathBuf>,
     /// Whether policy files that users other than root can write are refused.
@@ -100,7 +100,7 @@ struct Options {
     follow: bool,
 }
 
-/// What wakes the agent, beside the events of its backend.
+/// Sources of events, except those of the backend.
 struct Sources {
     watch: Watch,
     /// Events of interfaces, if the policy depends on any.
@@ -110,25 +110,25 @@ struct Sources {
     signals: SignalFd,
 }
 
-/// Open connections, as far as they had to be looked at.
+/// State of open connections, opened on first use.
 #[derive(Default)]
 struct Open {
     connections: Option<Connections>,
-    /// Connections that were there before the first policy, which it refuses; not known before that.
+    /// Connections older than the first policy, which it refuses; `None` before the first policy.
     older: Option<Older>,
-    /// When to end those that came in while rules were not loaded.
+    /// When to end connections that were accepted while the rules were not loaded.
     sweep_due: Option<Instant>,
 }
 
-/// Metrics.
+/// State of metrics and logs.
 struct Reported {
     metrics: metrics::Metrics,
     metrics_due: Option<Instant>,
-    /// Repairs by the name of the process that made them necessary.
+    /// Number of repairs, by the name of the process that caused them.
     blamed: BTreeMap<String, u64>,
-    /// What was logged last about subjects that are tried again and again.
+    /// The last log message about each repeated attempt.
     said: BTreeMap<&'static str, String>,
-    /// Chains of other firewalls that drop too.
+    /// Chains of other firewalls that also drop packets.
     foreign: foreign::Count,
 }
 
@@ -181,7 +181,7 @@ impl Agent {
         })
     }
 
-    /// Takes up what an earlier agent left, and reads the policy.
+    /// Takes over the state of an earlier agent, and reads the policy.
     fn begin(&mut self) {
         let (version, policy) = (env!("CARGO_PKG_VERSION"), self.options.policy.display());
         log::info!(
@@ -191,7 +191,7 @@ impl Agent {
         self.take_up();
         self.feed(Input::Start);
         if self.belief.is_trial {
-            // The policy is read when the trial is over; what is tried is held meanwhile.
+            // The policy is read after the trial; the ruleset on trial stays loaded until then.
             self.feed(Input::Wanted);
         }
     }
@@ -204,7 +204,7 @@ impl Agent {
         self.start.elapsed()
     }
 
-    /// One turn: waits, and does what there is to do. Whether to go on.
+    /// Runs one turn: waits for events and handles them. Returns whether to continue.
     fn turn(&mut self) -> Result<bool, AgentError> {
         self.know_older();
         self.wait()?;
@@ -267,7 +267,7 @@ impl Agent {
         }
     }
 
-    /// How long nothing has to be done, if nothing happens.
+    /// Returns how long the agent can sleep without events.
     fn timeout(&self) -> PollTimeout {
         let reconcile = self
             .reconcile
@@ -288,7 +288,7 @@ impl Agent {
             .flatten()
             .min();
         next.map_or(PollTimeout::NONE, |wait| {
-            // A part of a millisecond is one more, or it would be asked too early, again and again.
+            // Rounded up, because waking up early would poll repeatedly.
             let ms = wait.as_micros().div_ceil(1000).min(60_000_000);
             PollTimeout::try_from(i32::try_from(ms).unwrap_or(i32::MAX))
                 .unwrap_or(PollTimeout::NONE)
@@ -313,7 +313,7 @@ impl Agent {
         }
     }
 
-    /// Tells the state machine, and does what it says until it says nothing.
+    /// Feeds the state machine, and runs its actions until there are none.
     fn feed(&mut self, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {

@@ -1,4 +1,4 @@
-//! Reads the policy, and decides with core what becomes of it.
+//! Reads the policy, and decides with core whether to apply it.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ impl Agent {
         }
     }
 
-    /// Reads a policy, several times if what keeps it from being read may pass. Every file that is read is watched.
+    /// Reads a policy, and retries after transient errors. Watches every file that is read.
     fn read_patiently(
         &mut self,
         read: impl Fn(&Watched<'_>) -> Result<Ready, Box<NotReady>>,
@@ -88,8 +88,9 @@ impl Agent {
         passing::retry(|| read(&files), |why| why.is_passing)
     }
 
-    /// Reads the lists of what is in force where that is not the policy that was read: it is on trial, or what was
-    /// gone back to, or the policy is wrong. Returns whether there is something to load.
+    /// Reads the lists of the loaded ruleset if it does not come from the policy that was read:
+    /// because it is on trial or was rolled back to, or the policy has errors. Returns whether
+    /// there is something to load.
     fn refresh_lists(&mut self, read: &Result<Reading, Rejection>) -> bool {
         let entry = match (&self.belief.wanted, read) {
             (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
@@ -111,7 +112,8 @@ impl Agent {
         })
     }
 
-    /// Accepts a policy that was read, or not. [`Reading::Take`] if there is something to load.
+    /// Accepts or rejects a policy that was read. Returns [`Reading::Take`] if there is something
+    /// to load.
     fn accept(&mut self, ready: Ready) -> Result<Reading, Rejection> {
         let wish = self.wish.take();
         let refused = self.state.refused();
@@ -125,7 +127,7 @@ impl Agent {
                 .wanted
                 .as_ref()
                 .map(|wanted| wanted.kept.entry.digest.as_str()),
-            // Also while one is being loaded.
+            // Also while a trial is being loaded.
             is_trial: self.belief.is_trial || self.belief.pending.is_some(),
             refused: refused.as_deref(),
             read: self.belief.read_digest.as_deref(),
@@ -162,9 +164,9 @@ impl Agent {
         }
     }
 
-    /// The policy is the same text, but means another ruleset on this host now: a list, a route, an
-    /// address or a neighbour changed. It is no other policy, so it is not in the history again. Whether there is
-    /// something to put in force.
+    /// Accepts a policy with the same text that compiles to another ruleset, because a list, a
+    /// route, an address or a neighbour changed. It gets no new entry in the history. Returns
+    /// whether there is something to load.
     fn accept_host(&mut self, ready: Ready) -> Result<bool, Rejection> {
         let digest = ready.digest.clone();
         let told = counts(&ready.policy);
@@ -194,7 +196,7 @@ impl Agent {
         Ok(!is_same)
     }
 
-    /// Wants what a policy says.
+    /// Makes the ruleset of a policy the wanted one.
     fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), Rejection> {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, &wish.caller)?;
@@ -211,8 +213,8 @@ impl Agent {
         Ok(())
     }
 
-    /// What comes before a policy is put in force: who may have written it, what it warns of, which backend, and
-    /// what to follow.
+    /// Prepares to apply a policy: checks its permissions, logs its warnings, selects the backend,
+    /// and follows the facts that it depends on.
     pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, Rejection> {
         if self.options.secure {
             ready.check_permissions()?;
@@ -258,7 +260,7 @@ impl Agent {
         match Links::open(interests) {
             Ok(links) => {
                 self.sources.links = Some(links);
-                // They may have changed between being asked for and being listened to.
+                // They may have changed between being read and being watched.
                 self.belief.look_again = self.options.follow;
             }
             Err(err) => {
@@ -300,7 +302,7 @@ pub(super) fn overlay(overlay: &Overlay) -> Value {
     })
 }
 
-/// The file system, of which everything is watched that is read.
+/// The file system; every file that is read is watched.
 struct Watched<'w> {
     files: FileSystem,
     watch: RefCell<&'w mut Watch>,
@@ -319,7 +321,7 @@ impl Files for Watched<'_> {
     }
 
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError> {
-        // The folder of the pattern, as far as it is none: files may come to be in it.
+        // The fixed directory of the pattern, in which files may appear.
         let fixed: PathBuf = Path::new(pattern)
             .components()
             .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']))

@@ -1,4 +1,5 @@
-//! Trials, confirmations and ways back while the agent runs: core's machine, with the agent for a loader.
+//! Trials, confirmations and rollbacks in a running agent: runs the state machine of core with the
+//! agent as the loader.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,11 +23,11 @@ use crate::system::notice;
 use crate::trial::words::{ran_out, rolled_back, stopped, tried};
 use crate::trial::{Keeper, Loader, locked};
 
-/// How many times an agent that is stopped tries to go back.
+/// Maximum number of attempts to roll back when the agent is stopped.
 const STOP_TRIES: u32 = 10;
 
 impl Loader for Agent {
-    /// What cannot be loaded is not wanted any more: what was before goes on.
+    /// A ruleset that cannot be loaded is no longer wanted; the previous one stays.
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
         let old = self.belief.wanted.take();
         if let Err(err) = self.change_backend(kept.entry.by_iptables) {
@@ -73,7 +74,8 @@ fn keeper<'k>(state: &'k State, agent: &'k mut Agent, who: Who) -> Keeper<'k, &'
 }
 
 impl Agent {
-    /// Wants a ruleset that the machine decides about: it is in the history already, or not yet.
+    /// Makes a ruleset of the state machine the wanted one. The state machine writes it to the
+    /// history.
     pub(super) fn want(&mut self, kept: Kept) {
         self.belief.wanted = Some(Wanted {
             cut: kept.entry.cut,
@@ -84,13 +86,13 @@ impl Agent {
         });
     }
 
-    /// Digest of the policy as it was read before a trial, if that was in force then.
+    /// Returns the digest of the policy before a trial, if it was loaded then.
     pub(super) fn digest_before(&self, trial: &Pending) -> Option<String> {
         let entry = trial.before.entry.as_ref()?;
         (Path::new(&entry.policy) == self.options.policy).then(|| entry.digest.clone())
     }
 
-    /// The time of the trial is over, or it did not come into force.
+    /// Rolls back a trial whose time is over, or that was not loaded.
     pub(super) fn end_trial(&mut self) {
         match self.go_back(Ending::RanOut) {
             Ok(trial) => {
@@ -103,7 +105,7 @@ impl Agent {
                 self.belief.look_again = self.options.follow;
                 self.feed(Input::Tick);
             }
-            // It still waits; the next turn tries again.
+            // The trial still waits; the next turn tries again.
             Err(why) => {
                 let why = why.to_string();
                 if self.is_news("rollback", &why) {
@@ -116,8 +118,9 @@ impl Agent {
         }
     }
 
-    /// Goes back from a trial before the agent ends: stopping it is not a confirmation, and the guard may be stopped
-    /// too. Policy files that changed during the trial are left to the next agent.
+    /// Rolls back a trial before the agent ends. Stopping the agent is not a confirmation, and the
+    /// guard may be stopped, too. Changes of policy files during the trial are left to the next
+    /// agent.
     pub(super) fn end_trial_at_stop(&mut self) {
         for tries_left in (0..STOP_TRIES).rev() {
             let Some(policy) = self
@@ -155,7 +158,7 @@ impl Agent {
         })
     }
 
-    /// Puts a policy in force that has to be confirmed: its own, or a copy.
+    /// Applies a policy on trial, either the agent's own or a copy.
     pub(super) fn try_out(&mut self, policy: &Path, wish: Wish, seconds: u64) -> Answer {
         self.outcome = Outcome::of(&wish);
         let files = FileSystem::default();
@@ -205,7 +208,8 @@ impl Agent {
             keep::try_out(&mut keeper, kept, before, time, caller)
         });
         match tried {
-            // Not read back: an agent that owns the table and does not know of the trial would keep it for good.
+            // Not read back, because an agent that owns the table and does not know the trial would
+            // keep it forever.
             Ok(trial) => self.belief.pending = Some(trial),
             Err(refusal) => {
                 self.belief.is_trial = was_trial;
@@ -221,10 +225,10 @@ impl Agent {
         Ok(())
     }
 
-    /// What a trial goes back to.
+    /// Returns the state to which a trial is rolled back.
     ///
     /// # Errors
-    /// [`Rejection::NoWayBack`] if that cannot be read.
+    /// [`Rejection::NoWayBack`] if it cannot be read.
     fn before(&mut self, cut: bool) -> Result<Before, Rejection> {
         let by_iptables = self.backend.is_iptables();
         Ok(match &self.belief.wanted {
@@ -287,7 +291,7 @@ impl Agent {
                 if let Some(trial) = self.belief.pending.take() {
                     self.belief.read_digest = self.digest_before(&trial);
                 }
-                // It may have changed during the trial.
+                // The file may have changed during the trial.
                 self.belief.look_again = self.options.follow;
                 let answer = Answer::new(control::Outcome::Done, rolled_back(&done), Value::Null);
                 self.feed(Input::Tick);
@@ -300,7 +304,7 @@ impl Agent {
         }
     }
 
-    /// Refuses what would end a trial by accident.
+    /// Refuses a request that would end a trial by accident.
     pub(super) fn refuse_during_trial(&self) -> Option<Answer> {
         let trial: &Pending = self.belief.pending.as_ref()?;
         let refusal = Refusal::Waits {
@@ -310,7 +314,7 @@ impl Agent {
         Some(refused(&refusal.to_string()))
     }
 
-    /// Notes what is in force for good, once.
+    /// Writes the loaded ruleset to the state directory, once.
     pub(super) fn note(&mut self) {
         let state = self.state.clone();
         let by_iptables = self.backend.is_iptables();
@@ -346,7 +350,7 @@ impl Agent {
         }
         let error = noted.err().map(|err| err.to_string());
         if let Some(err) = &error {
-            // The next time that rules are loaded, it is tried again.
+            // Tried again at the next load.
             wanted.unsaved = unsaved;
             if wanted.unsaved_error.is_none() {
                 log::warn!(
