@@ -24,7 +24,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     max_term_width = 100
 )]
 pub struct Args {
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -53,7 +53,7 @@ pub enum ColorWhen {
 }
 
 impl ColorWhen {
-    /// Reads `--color` from arguments that are not parsed, for help and errors of the command line itself.
+    /// Finds `--color` in unparsed arguments, for help and errors of the command line itself.
     pub fn of_args(args: impl Iterator<Item = String>) -> Self {
         let mut args = args.peekable();
         let mut found = Self::Auto;
@@ -395,9 +395,9 @@ pub enum Format {
 }
 
 impl Args {
-    /// Log level, unless RUST_LOG is set.
+    /// Returns the log level, unless RUST_LOG is set.
     pub fn log_level(&self) -> log::LevelFilter {
-        // A daemon logs its actions without being asked, and so does boot if the journal is where it prints.
+        // A daemon always logs its actions, and so does boot if it prints to the journal.
         let logs = match self.command {
             Some(Command::Run(_)) => true,
             Some(Command::Boot { .. }) => journal::is_stderr(),

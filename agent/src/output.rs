@@ -1,6 +1,6 @@
-//! Printing. Output is an interface: one value, printed for people or as JSON.
+//! Prints a value as text or as JSON.
 //!
-//! Output that cannot be written is lost, and a command whose output is lost has failed.
+//! A command whose output cannot be written has failed.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,23 @@ use serde::Serialize;
 
 use crate::system::logging;
 
-/// Where a command prints.
+/// Output format of a command.
 pub struct Output {
     json: bool,
 }
 
 impl Output {
-    /// For people, or as JSON.
+    /// Creates an output for text, or for JSON.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Whether JSON is wanted.
+    /// Whether the output is JSON.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Prints text for people.
+    /// Prints text.
     pub fn text(&self, text: &str) {
         print(text);
     }
@@ -64,7 +64,8 @@ pub fn print_whole(text: &str) {
     }
 }
 
-/// Prints what is wrong. Under systemd, errors and warnings become entries of the journal, with their priority.
+/// Prints errors and warnings. Under systemd, they become entries of the journal, with their
+/// priority.
 pub fn complain(text: &str) {
     let level = match text.split_once(": ") {
         Some(("error", _)) => Some(Level::Error),
@@ -78,10 +79,10 @@ pub fn complain(text: &str) {
     }
 }
 
-/// What is printed while a screen is drawn, which shows it in one piece.
+/// Captured output of a screen, which is written in one piece.
 static CAPTURED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Returns what `act` prints, to either stream, instead of printing it.
+/// Captures everything that `act` prints to either stream, and returns it.
 pub fn captured<T>(act: impl FnOnce() -> T) -> (T, String) {
     *captured_now() = Some(String::new());
     let result = act();
@@ -98,11 +99,11 @@ fn is_captured(text: &str) -> bool {
 }
 
 fn captured_now() -> MutexGuard<'static, Option<String>> {
-    // A text is whole whatever panicked.
+    // The text is valid even after a panic.
     CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether something that was to be printed is not written, though its reader is there.
+/// Whether output could not be written, although its reader still exists.
 static IS_LOST: AtomicBool = AtomicBool::new(false);
 /// Whether a reader closed its end.
 static IS_UNREAD: AtomicBool = AtomicBool::new(false);
@@ -130,7 +131,7 @@ fn note(result: io::Result<()>) {
             IS_UNREAD.store(true, Ordering::Relaxed);
         }
         Err(err) => {
-            // Said once; what follows has the same end.
+            // Printed once, because all further output fails in the same way.
             if !IS_LOST.swap(true, Ordering::Relaxed) {
                 let _ = writeln!(io::stderr(), "error: cannot write output: {err}");
             }
@@ -138,14 +139,14 @@ fn note(result: io::Result<()>) {
     }
 }
 
-/// Whether standard output was closed when this process began. The standard library opens `/dev/null` in its place
-/// before `main`, so that output goes nowhere, and nobody is told.
+/// Whether standard output was closed when this process started. The standard library then opens
+/// `/dev/null` before `main`, so that output is lost without an error.
 static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn look_at_stdout() {
     // SAFETY: F_GETFD reads a flag of a number, whether or not it is a file descriptor.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-    // Any other error says nothing about the descriptor.
+    // Any other error does not tell whether it is open.
     let is_closed = flags == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF);
     WAS_CLOSED.store(is_closed, Ordering::Relaxed);
 }

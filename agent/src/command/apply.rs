@@ -31,7 +31,7 @@ pub(super) fn run(
         Ok(ready) => ready,
         Err(why) => return Ok(refuse(why, output)),
     };
-    // Before the table is ours, so that no signal is missed once it is.
+    // Registered before the table is owned, so that no signal is missed afterwards.
     let signals = match args
         .hold
         .then(|| Signals::new([SIGINT, SIGTERM, SIGHUP]))
@@ -50,7 +50,7 @@ pub(super) fn run(
     }
     let was_by_iptables = since::by_iptables();
     let is_first = !enforcer.is_any_loaded_now()?;
-    // By nf_tables, what was loaded is read when it is changed.
+    // With nf_tables, the loaded ruleset is read when it is changed.
     let old = match enforcer.is_iptables() {
         true => before::in_force().0,
         false => State::open().in_force_by_iptables(),
@@ -94,24 +94,24 @@ pub(super) fn run(
     Ok(DONE)
 }
 
-/// Loads by one backend, and remembers the result of the first time.
+/// Loads by one backend, and records the result of the first load.
 struct Direct<'e> {
     enforcer: &'e mut Enforcer,
     first: Option<Result<Converged<Enforcer>, BackendError>>,
-    /// What the first time changed, in the words of the policy.
+    /// Changes of the first load, in the words of the policy.
     changes: Vec<Change>,
 }
 
 impl Loader for Direct<'_> {
     fn load(&mut self, kept: &Kept) -> Result<(), Fault> {
-        // A trial goes back to what the other backend had in force.
+        // A trial is rolled back to the ruleset of the other backend.
         if kept.entry.by_iptables != self.enforcer.is_iptables() {
             return Alone::default().load(kept);
         }
         let result = converge(self.enforcer, Some(&kept.ruleset));
         let fault = result.as_ref().err().map(of_backend);
         if let (None, Ok(Converged { before, plan })) = (&self.first, &result) {
-            // Now: afterwards the record of the last apply is about this one.
+            // Computed now, because later the record of the last apply is about this one.
             self.changes = self.enforcer.changes(Some(&kept.ruleset), before, plan);
         }
         self.first.get_or_insert(result);
@@ -163,7 +163,7 @@ fn print(
     others::warn(&others, output);
 }
 
-/// Stays until a signal; the socket, and with it the ownership, lives as long.
+/// Waits for a signal. The socket, and with it the ownership, stays open until then.
 fn wait(enforcer: &Enforcer, signals: &mut Signals, output: &Output) -> u8 {
     let Enforcer::Nft(kernel) = enforcer else {
         return TROUBLE;

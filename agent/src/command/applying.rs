@@ -1,4 +1,4 @@
-//! Puts a policy in force without an agent, for good or on trial.
+//! Applies a policy without an agent, with or without a trial.
 
 use std::io;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::trial::{Keeper, Loader, of_io};
 pub(super) enum Applied {
     /// It is in force.
     Done,
-    /// It could not be loaded: the loader knows why.
+    /// The ruleset could not be loaded; the loader has the error.
     NotLoaded(Refusal),
-    /// Nothing was done.
+    /// Nothing was changed.
     Refused(Refusal),
 }
 
-/// Puts a ruleset in force. `was_loaded` tells whether the loader has.
+/// Applies a ruleset. `was_loaded` returns whether the loader loaded it.
 pub(super) fn apply<L: Loader>(
     loader: &mut L,
     was_loaded: impl Fn(&L) -> bool,
@@ -35,11 +35,11 @@ pub(super) fn apply<L: Loader>(
     let state = State::open();
     let lock = state.lock();
     let result = match (&lock, wish.confirm) {
-        // A trial that waits may still be readable.
+        // A waiting trial may still be readable.
         (Err(_), None) if matches!(nothing_waits(&state), Err(Refusal::Waits { .. })) => {
             nothing_waits(&state)
         }
-        // A state directory that cannot be written must not leave a host without its rules.
+        // A read-only state directory must not leave a host without rules.
         (Err(err), None) => loader
             .load(kept)
             .map_err(Refusal::NotLoaded)
@@ -84,10 +84,10 @@ pub(super) fn apply<L: Loader>(
     }
 }
 
-/// Removes rules, unless a trial waits: its guard would load what was before.
+/// Removes rules, unless a trial waits: its guard would load the previous rules again.
 pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
     let state = State::open();
-    // A state directory that cannot be written must not keep unwanted rules loaded.
+    // A read-only state directory must not keep unwanted rules loaded.
     let _lock = match state.lock() {
         Err(err) if err.kind() == io::ErrorKind::TimedOut => {
             return Err(Refusal::State(of_io(err)));
@@ -102,7 +102,7 @@ pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
     keep::remove(&mut keeper).map(drop)
 }
 
-/// Refuses if a trial waits, or if that cannot be told.
+/// Refuses if a trial waits, or if that cannot be determined.
 fn nothing_waits(state: &State) -> Result<(), Refusal> {
     let trial = state.read_waiting();
     let Some(trial) = trial.map_err(|err| Refusal::State(of_io(err)))? else {

@@ -16,9 +16,9 @@ use crate::trial::Keeper;
 use crate::trial::alone::Alone;
 use crate::trial::closed;
 
-/// What the policy says now, for a host where nothing was confirmed.
+/// Compiles the current policy, for a host without a confirmed ruleset.
 fn read(policy: &Path) -> Result<Kept, Fault> {
-    // The agent comes right after this, and waits for what is to be discovered.
+    // The agent starts next, and waits for discovered facts.
     let ready = prepare(policy, &FileSystem { waits: true }).map_err(|why| Fault {
         is_passing: why.is_passing,
         ..Fault::new(why.text.trim_end())
@@ -33,7 +33,7 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
     })
 }
 
-/// The backend, where it is not the usual one.
+/// Names the backend, if it is not the usual one.
 fn by(entry: &Entry) -> &'static str {
     match entry.by_iptables {
         true => ", by iptables",

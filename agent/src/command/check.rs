@@ -45,7 +45,7 @@ pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8
     DONE
 }
 
-/// Why a file of what is discovered cannot be used.
+/// Reasons why a file of discovered facts cannot be used.
 enum Wrong {
     Unread(String),
     /// Everything that is wrong with it.

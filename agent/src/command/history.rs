@@ -1,4 +1,5 @@
-//! `peerwall history`: what came into force and ended, by whom, and what each confirmed ruleset changed.
+//! `peerwall history`: the events of the audit trail with the responsible persons, and the changes
+//! of each confirmed ruleset.
 
 use std::fmt::Write as _;
 use std::io;
@@ -18,11 +19,11 @@ use crate::output::Output;
 use crate::store::audit::{self, Event};
 use crate::store::{Entry, State, TOLD};
 
-/// How many lines of a difference are shown, unless one ruleset is asked for.
+/// Maximum number of lines of a difference, unless one ruleset is requested.
 const LINES_SHOWN: usize = 8;
-/// How many events are shown without `--all`.
+/// Number of events without `--all`.
 const EVENTS_SHOWN: usize = 20;
-/// Lists that have nothing in common are not compared for longer than this.
+/// Time limit for comparing two lists.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A ruleset that was confirmed, and what it changed.
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Told {
     #[serde(flatten)]
     entry: Entry,
-    /// Against the one before; absent if that is not known any more.
+    /// Changes from the previous ruleset; absent if that is no longer stored.
     change: Option<Change>,
 }
 
@@ -63,7 +64,7 @@ pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
     DONE
 }
 
-/// One line an event, the newest last.
+/// Formats the events, one on each line, the newest last.
 fn events_text(events: &[Event], left_out: usize) -> String {
     let mut text = String::new();
     if left_out > 0 {
@@ -118,7 +119,7 @@ fn read(state: &State, number: Option<u64>) -> io::Result<(Vec<Told>, Option<Str
                 .checked_sub(1)
                 .and_then(|before| history.kept.get(before));
             let change = before.map(|before| change(state, before, entry));
-            // One that cannot be read any more hides no others.
+            // A ruleset that cannot be read does not hide the others.
             let change = change.transpose().unwrap_or_else(|err| {
                 log::warn!("{err}");
                 None

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
             output,
         );
     }
-    // Files of another host say nothing of this one.
+    // Files of another host contain no facts of this one.
     let facts = match args.live || facts::is_node() {
         true => facts::gather(),
         false => Facts::default(),
@@ -67,7 +67,7 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, InputError> {
         .collect()
 }
 
-/// Input that cannot be read.
+/// Error of unreadable input.
 #[derive(Debug, thiserror::Error)]
 enum InputError {
     /// A file, or standard input.

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-/// The wish, as it goes to the agent.
+/// Builds the options of a request to the agent.
 pub(super) fn wish(args: &WishArgs) -> Wish {
     Wish {
         confirm: args.confirm,
@@ -117,7 +117,7 @@ pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result
     }
 }
 
-/// What a policy puts in force. Its text is stored.
+/// Builds the ruleset of a policy, and stores the policy's text.
 pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
     State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;

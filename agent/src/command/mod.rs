@@ -1,4 +1,4 @@
-//! The commands: read, decide, act, print. Exit codes are made here and nowhere else.
+//! The commands: read, decide, act, print. Only this module makes exit codes.
 
 mod age;
 mod apply;
@@ -34,14 +34,14 @@ use crate::policy_file::files::FileSystem;
 use crate::policy_file::{NotReady, Ready, prepare};
 use crate::trial::guard;
 
-/// Nothing to do, or done.
+/// Exit code: done, or nothing to do.
 pub(crate) const DONE: u8 = 0;
-/// There is a difference: `plan` has changes, `status` is not as the policy says.
+/// Exit code: there is a difference. `plan` has changes, or `status` does not match the policy.
 const DIFFERS: u8 = 1;
-/// Trouble; nothing was changed.
+/// Exit code: an error; nothing was changed.
 pub(crate) const TROUBLE: u8 = 2;
 
-/// Runs a command and says how it went.
+/// Runs a command, and returns its exit code.
 pub fn run(args: &Args) -> ExitCode {
     let code = run_command(args);
     ExitCode::from(if output::is_lost() { TROUBLE } else { code })
@@ -111,7 +111,8 @@ fn run_command(args: &Args) -> u8 {
     }
 }
 
-/// `peerwall` alone: the state of this host, and what the commands are.
+/// Runs `peerwall` without a command: prints the state of this host and an overview of the
+/// commands.
 fn overview() -> u8 {
     let of = BackendArgs {
         policy: PolicyArgs {
@@ -135,7 +136,7 @@ fn apply(args: &ApplyArgs) -> u8 {
     if let Some(code) = apply_by_agent(args, &output) {
         return code;
     }
-    // Only a table can be held.
+    // Only an nftables table can be owned.
     let asked = match args.hold {
         true => Some(BackendChoice::Nft),
         false => args.to.backend,
@@ -150,7 +151,8 @@ fn apply(args: &ApplyArgs) -> u8 {
     })
 }
 
-/// The policy that a command is about: what the command line names, else the agent's, else the usual one.
+/// Returns the policy of a command: the one on the command line, else the agent's, else the default
+/// one.
 fn policy_path(given: &Option<PathBuf>) -> PathBuf {
     let agents = || {
         control::status()?
@@ -164,7 +166,7 @@ fn policy_path(given: &Option<PathBuf>) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(cli::POLICY))
 }
 
-/// Has the agent apply a policy; `None` if there is no agent.
+/// Requests the agent to apply a policy; `None` if there is no agent.
 fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
     let pid = match control::pid() {
         Ok(pid) => pid?,
@@ -209,7 +211,7 @@ struct Given {
 }
 
 impl Given {
-    /// Reads it, and compares it with this host.
+    /// Reads the policy, and compares it with this host.
     fn read(path: &Path, files: &FileSystem) -> Self {
         let mut read = prepare(path, files);
         if let Ok(ready) = &mut read {
@@ -232,7 +234,7 @@ impl Given {
     }
 }
 
-/// Runs a command with a policy, by the backend that the command line names, else by the policy's.
+/// Runs a command with a policy, by the backend of the command line, else by that of the policy.
 fn on_host(
     args: &BackendArgs,
     asked: Option<BackendChoice>,
@@ -240,7 +242,7 @@ fn on_host(
     mut act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
 ) -> u8 {
     let output = Output::new(args.policy.output.json);
-    // An agent reads it again when what is to be discovered comes.
+    // An agent reads the policy again when discovered facts appear.
     let waits = control::is_there();
     let policy = Given::read(&policy_path(&args.policy.policy), &FileSystem { waits });
     let ready = policy.read.as_ref().ok();
@@ -254,7 +256,7 @@ fn on_host(
     }
 }
 
-/// Runs a command by a backend, and says so if it is another than the usual one.
+/// Runs a command by a backend, and prints which one if it is not the usual one.
 fn by_backend<T>(
     asked: BackendChoice,
     output: &Output,
@@ -270,7 +272,7 @@ fn by_backend<T>(
     Enforcer::run(asked, note, act)
 }
 
-/// Reports a policy that is not ready.
+/// Reports a policy that could not be prepared.
 fn refuse(why: &NotReady, output: &Output) -> u8 {
     match output.is_json() {
         true => output.json(why),
@@ -314,7 +316,7 @@ fn trouble(doing: &str, err: &dyn std::fmt::Display, output: &Output) -> u8 {
     TROUBLE
 }
 
-/// `1 peer`, `2 peers`.
+/// Formats a count: `1 peer`, `2 peers`.
 fn count(number: usize, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),

@@ -11,7 +11,7 @@ use crate::enforce::{Enforcer, foreign};
 use crate::output::Output;
 use crate::store::State;
 
-/// How much of a plan to print.
+/// Level of detail of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
     /// The changes in the words of the policy.
@@ -34,7 +34,7 @@ pub(super) fn run(
     let observed = enforcer.observe()?;
     let plan = enforcer.plan(Some(&ready.ruleset), &observed)?;
     match enforcer.check(&plan) {
-        // Only the owner could ask whether it would be accepted.
+        // Only the owner can ask the kernel whether it would accept the change.
         Err(BackendError::Owned) => {
             log::info!(
                 "the table is owned, so the kernel was not asked whether it would accept this"
@@ -103,7 +103,7 @@ fn as_text(plan: &impl Plan, changes: &[Change], detail: Detail) -> String {
     text
 }
 
-/// Changes that were applied, in the words of the policy.
+/// Formats applied changes, in the words of the policy.
 pub(super) fn applied_lines(changes: &[Change]) -> String {
     change_lines(changes, LINES_SHOWN)
 }
@@ -114,5 +114,5 @@ fn change_lines(changes: &[Change], most: usize) -> String {
     })
 }
 
-/// The message where rules are as they should be.
+/// Message if there is nothing to change.
 pub(super) const NOTHING_TO_DO: &str = "no changes: the loaded rules match the policy\n";

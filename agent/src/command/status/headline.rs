@@ -4,41 +4,41 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Everything that decides the headline.
+/// Inputs of the headline.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Facts<'f> {
     /// Whether peerwall's rules are loaded.
     pub(super) is_loaded: bool,
-    /// Whether they are the ruleset that boot loads when nothing else can be.
+    /// Whether they are the closed ruleset of boot.
     pub(super) is_closed: bool,
-    /// Whether they are what the policy says; `None` if the policy has errors.
+    /// Whether they match the policy; `None` if the policy has errors.
     pub(super) in_sync: Option<bool>,
     /// Path of the policy.
     pub(super) policy: &'f str,
-    /// Errors of the policy, in one sentence.
+    /// Errors of the policy, as one sentence.
     pub(super) policy_error: Option<&'f str>,
-    /// Whether somebody rolled back from this policy.
+    /// Whether this policy was rolled back.
     pub(super) is_rolled_back: bool,
-    /// The policy that was loaded last, if nobody changed the rules since.
+    /// Path of the policy that was loaded last, if the rules have not changed since.
     pub(super) loaded_from: Option<&'f str>,
-    /// When, with its age.
+    /// Time of the load, with its age.
     pub(super) loaded_since: Option<&'f str>,
-    /// Whether somebody changed the rules since they were loaded.
+    /// Whether the rules changed since they were loaded.
     pub(super) is_changed: bool,
-    /// The trial that waits.
+    /// The trial that waits for confirmation.
     pub(super) trial: Option<&'f Trial>,
     /// Why the agent does not apply its policy.
     pub(super) agent_refuses: Option<&'f str>,
     /// Why the agent cannot load rules.
     pub(super) agent_fails: Option<&'f str>,
-    /// Chains of other firewalls that drop too.
+    /// Chains of other firewalls that also drop packets.
     pub(super) others: &'f str,
 }
 
 /// A policy that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Trial {
-    /// Path of the policy that is tried.
+    /// Path of the policy on trial.
     pub(super) policy: String,
     /// How long it has left.
     pub(super) seconds_left: u64,
@@ -60,7 +60,7 @@ pub(super) enum State {
     LastGood,
     /// The loaded rules match the policy.
     InSync,
-    /// Somebody rolled back from the policy; an earlier one is loaded.
+    /// The policy was rolled back; an earlier one is loaded.
     RolledBack,
     /// The agent does not apply the policy; an earlier one is loaded.
     NotApplied,
@@ -69,7 +69,7 @@ pub(super) enum State {
 }
 
 impl Facts<'_> {
-    /// The state, the most urgent first.
+    /// Returns the most urgent state.
     pub(super) fn state(&self) -> State {
         if !self.is_loaded {
             return State::NotLoaded;
@@ -89,7 +89,7 @@ impl Facts<'_> {
         }
     }
 
-    /// What else there is to say of the loaded rules.
+    /// Describes the loaded rules.
     fn loaded(&self) -> String {
         match self.loaded_from {
             _ if self.is_changed => "; somebody else changed the loaded rules".to_owned(),

@@ -37,7 +37,7 @@ use crate::trial::closed;
 struct Status {
     /// The state of this host.
     state: headline::State,
-    /// The same in a sentence.
+    /// The state in a sentence.
     headline: String,
     /// `nft` or `iptables`.
     backend: &'static str,
@@ -45,15 +45,15 @@ struct Status {
     chosen: Option<String>,
     /// Whether peerwall's rules are loaded.
     loaded: bool,
-    /// Whether they are what the policy says; absent if the policy has errors.
+    /// Whether they match the policy; absent if the policy has errors.
     in_sync: Option<bool>,
-    /// Steps that `apply` would take.
+    /// Number of steps that `apply` would take.
     pending_steps: Option<usize>,
     /// The kernel's generation of rules.
     generation: Option<u32>,
-    /// The last apply, and whether our rules are as it left them.
+    /// The last apply, and whether the rules have changed since.
     applied: Option<Applied>,
-    /// Who owns the table.
+    /// Owner of the table.
     owner: Option<Owner>,
     /// Whether the table outlives its owner.
     persist: bool,
@@ -93,11 +93,11 @@ struct Owner {
 
 #[derive(Debug, Serialize)]
 struct Line {
-    /// `input`, `forward`, `published`; absent for what was denied.
+    /// `input`, `forward`, `published`; absent for denied packets.
     chain: Option<String>,
-    /// Why these packets were accepted or denied.
+    /// Reason why these packets were accepted or denied.
     reason: String,
-    /// The same in words.
+    /// The reason in words.
     subject: String,
     /// Where the policy says so, as file and line.
     place: Option<String>,
@@ -105,7 +105,7 @@ struct Line {
     bytes: u64,
 }
 
-/// What is loaded, by either backend.
+/// The loaded rules, of either backend.
 struct Loaded {
     backend: &'static str,
     chosen: Option<String>,
@@ -113,24 +113,24 @@ struct Loaded {
     is_closed: bool,
     pending_steps: Option<usize>,
     generation: Option<u32>,
-    /// Whether the rules are those of the last apply.
+    /// Whether the rules have not changed since the last apply.
     is_unchanged: Option<bool>,
     hold: Ownership,
     counters: Vec<(String, u64, u64)>,
 }
 
-/// How much to print.
+/// Level of detail of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Detail {
-    /// One line.
+    /// Only the first line.
     Headline,
-    /// Without counters that counted nothing.
+    /// Without counters that are zero.
     Usual,
-    /// Everything.
+    /// All details.
     All,
 }
 
-/// Shows the status once, or again and again.
+/// Prints the status once, or repeatedly.
 pub(super) fn command(args: &StatusArgs) -> u8 {
     let of = &args.of;
     let detail = match args.all {
@@ -144,12 +144,12 @@ pub(super) fn command(args: &StatusArgs) -> u8 {
     watch::run(of.policy.output.json, || show(of, detail, Some(&mut rates)))
 }
 
-/// Shows the first line alone.
+/// Prints only the first line.
 pub(super) fn headline(of: &BackendArgs) {
     show(of, Detail::Headline, None);
 }
 
-/// Shows the status once; with `rates`, also how fast counters count.
+/// Prints the status once; with `rates`, also packets per second.
 fn show(of: &BackendArgs, detail: Detail, mut rates: Option<&mut Rates>) -> u8 {
     on_host(of, of.backend, "status", |enforcer, policy, output| {
         run(enforcer, policy, detail, rates.as_deref_mut(), output)
@@ -167,7 +167,7 @@ fn run(
     let ready = policy.read.as_ref().ok();
     let steps = |ruleset: &Ruleset| match enforcer.plan(Some(ruleset), &observed) {
         Ok(plan) => Ok(Some(plan.steps().len())),
-        // What cannot be expressed is not in force.
+        // A policy that cannot be expressed is not loaded.
         Err(BackendError::Unsupported(_)) => Ok(None),
         Err(err) => Err(err),
     };
@@ -200,7 +200,7 @@ fn run(
     Ok(report(policy, loaded, detail, rates, output))
 }
 
-/// Counters of both families together.
+/// Sums the counters of both families.
 fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
     let mut counted = observed::counters(&seen.v4);
     for (name, (packets, bytes)) in observed::counters(&seen.v6) {
@@ -309,7 +309,7 @@ fn agent() -> Option<Value> {
     }
 }
 
-/// The trial that waits to be confirmed.
+/// Reads the trial that waits for confirmation.
 fn trial(state: &State) -> Option<Trial> {
     let trial = state.waiting()?;
     if !trial.is_loaded || !trial.is_of_this_boot(&store::clock()) {
@@ -327,7 +327,7 @@ fn trial(state: &State) -> Option<Trial> {
     })
 }
 
-/// What was rolled back last, if nothing was applied since.
+/// Returns the last rollback, if nothing was applied since.
 fn rolled_back(state: &State) -> Option<Event> {
     let events = audit::read(state).unwrap_or_default();
     let last = events.into_iter().rfind(|event| event.kind != Kind::Booted);
@@ -349,7 +349,7 @@ fn owner(hold: Ownership, agent: Option<&Value>) -> Option<Owner> {
     })
 }
 
-/// Counters in the order in which a packet meets them, hooks first, denials last.
+/// Returns the counters in the order in which a packet meets them: hooks first, denials last.
 fn counters(table: &ObservedTable) -> Vec<(String, u64, u64)> {
     let rules = table.chains.iter().flat_map(|chain| &chain.rules);
     let met = rules.filter_map(|seen| seen.rule.as_ref().ok()?.counter.as_ref());

@@ -1,4 +1,4 @@
-//! `status` for people.
+//! Formats `status` as text.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::command::age;
 use crate::host::names::printable;
 use crate::policy_file::NotReady;
 
-/// Everything, the headline first.
+/// Formats the whole status, the headline first.
 pub(super) fn status(
     status: &Status,
     why: Option<&NotReady>,
@@ -117,7 +117,7 @@ fn owner(status: &Status) -> String {
     }
 }
 
-/// Counters, those that counted nothing folded into one line.
+/// Formats counters; those that are zero are summarized in one line.
 fn counters(lines: &[Line], detail: Detail, rates: Option<&[f64]>) -> String {
     let rate = |value: &dyn std::fmt::Display| match rates {
         Some(_) => format!(" {value:>12}"),

@@ -1,7 +1,7 @@
-//! `status --watch`: on a terminal, one screen that is redrawn in place; elsewhere, blocks of plain text.
+//! `status --watch`: redraws one screen on a terminal; prints blocks of plain text elsewhere.
 //!
-//! A screen is written in one piece over the last one, and only what is left of that one is erased, so that nothing
-//! flickers.
+//! A screen is written over the previous one in a single write, and only the rest of the previous
+//! one is erased, to avoid flicker.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,10 +25,11 @@ use crate::store;
 /// Time between two screens.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Alternate screen, no cursor, no automatic wrap (xterm's control sequences: DECSET 1049, 25, 7).
+/// Enters the alternate screen, without a cursor and line wrapping (xterm's control sequences:
+/// DECSET 1049, 25, 7).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
-/// To the first column of the first line (ECMA-48: CUP).
+/// Moves to the first column of the first line (ECMA-48: CUP).
 const HOME: &str = "\x1b[H";
 /// Erases to the end of the line (ECMA-48: EL), and to the end of the screen (ED).
 const ERASE_LINE: &str = "\x1b[K";
@@ -37,7 +38,7 @@ const ERASE_SCREEN: &str = "\x1b[J";
 const CTRL_C: u8 = 3;
 const CTRL_Z: u8 = 26;
 
-/// Packets by counter when the last screen was made.
+/// Packets by counter at the last screen.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     at: Option<Instant>,
@@ -46,7 +47,8 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// Packets per second of each counter since the last call; nothing the first time.
+    /// Returns the packets per second of each counter since the last call; `None` at the first
+    /// call.
     pub(super) fn update(&mut self, lines: &[Line]) -> Option<Vec<f64>> {
         let now = Instant::now();
         self.seconds = self.at.map_or(0.0, |at| (now - at).as_secs_f64());
@@ -58,7 +60,7 @@ impl Rates {
     fn since_last(&mut self, lines: &[Line]) -> Vec<f64> {
         let key = |line: &Line| (line.chain.clone(), line.reason.clone());
         let rate = |line: &Line| {
-            // A counter that is new, or was reset, starts at zero.
+            // A new or reset counter starts at zero.
             let before = self.packets.get(&key(line)).copied();
             let before = before.filter(|before| *before <= line.packets);
             per_second(line.packets - before.unwrap_or(0), self.seconds)
@@ -80,7 +82,7 @@ fn per_second(packets: u64, seconds: f64) -> f64 {
     }
 }
 
-/// Shows what `show` prints, again and again, until the user or a signal ends it.
+/// Runs `show` repeatedly, until the user or a signal ends it.
 pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     let is_screen = io::stdout().is_terminal() && !is_dumb && !is_json;
@@ -96,7 +98,7 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
                 output::print(&format!("{}\n", store::time()));
             }
             let code = show();
-            // What fails at once, as without root, fails again.
+            // An error of the first turn, such as missing privileges, is permanent.
             let is_hopeless = std::mem::take(&mut is_first) && code == TROUBLE;
             if is_hopeless || output::is_over() || events.wait() == Event::Quit {
                 return code;
@@ -133,7 +135,7 @@ fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
                 Event::Redraw => output::print_whole(&frame(&body, rows())),
                 Event::Suspend => {
                     drop(screen);
-                    // The shell continues it in the foreground.
+                    // The shell resumes it in the foreground.
                     let _ = raise(Signal::SIGSTOP);
                     screen = Screen::enter();
                     output::print_whole(&frame(&body, rows()));
@@ -144,7 +146,7 @@ fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
     }
 }
 
-/// What ended a wait.
+/// Event that ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Time,
@@ -197,7 +199,7 @@ impl Events {
         if keys {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
-        // Not rounded down to nothing, which would wait busily.
+        // Rounded up, because a timeout of zero would poll continuously.
         let millis = left.as_millis().saturating_add(1);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         let woken = poll(&mut fds, timeout);
@@ -219,11 +221,11 @@ impl Events {
     }
 }
 
-/// What a key that was pressed means.
+/// Reads a key and returns its meaning.
 fn key() -> Event {
     let mut bytes = [0; 64];
     match nix::unistd::read(io::stdin().as_fd(), &mut bytes) {
-        // The terminal is gone.
+        // The terminal is closed.
         Ok(0) | Err(nix::errno::Errno::EIO) => Event::Quit,
         Ok(read) => meaning(&bytes[..read]),
         Err(_) => Event::Redraw,
@@ -239,9 +241,9 @@ fn meaning(keys: &[u8]) -> Event {
     }
 }
 
-/// The terminal while it shows a screen; restored when this is dropped.
+/// A terminal that shows a screen; restored on drop.
 struct Screen {
-    /// How the terminal was, if keys can be read.
+    /// Previous state of the terminal, if keys can be read.
     before: Option<Termios>,
 }
 
@@ -251,7 +253,7 @@ impl Screen {
         let before = termios::tcgetattr(&stdin).ok();
         if let Some(before) = &before {
             let mut raw = before.clone();
-            // Keys one by one, unseen. Output is processed as before.
+            // Keys are read one by one, without echo. Output is processed as before.
             raw.local_flags
                 .remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
             raw.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
@@ -276,7 +278,7 @@ impl Drop for Screen {
     }
 }
 
-/// Number of lines of the terminal.
+/// Returns the number of lines of the terminal.
 fn rows() -> usize {
     let mut size = libc::winsize {
         ws_row: 0,
@@ -284,7 +286,7 @@ fn rows() -> usize {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    // SAFETY: TIOCGWINSZ writes a `winsize` to the pointer, which is one that lives until after the call.
+    // SAFETY: TIOCGWINSZ writes a `winsize` to the pointer, which is valid until the call returns.
     let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
     match (result, size.ws_row) {
         (0, rows @ 1..) => usize::from(rows),
@@ -292,7 +294,7 @@ fn rows() -> usize {
     }
 }
 
-/// A screen as it is written: over the last one, line by line.
+/// Builds a screen that overwrites the previous one, line by line.
 fn frame(text: &str, rows: usize) -> String {
     let mut screen = HOME.to_owned();
     let lines: Vec<&str> = text.lines().collect();
