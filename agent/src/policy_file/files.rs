@@ -8,7 +8,8 @@ use peerwall_core::policy::load::{Files, ReadError, Text};
 
 use crate::kernel::netlink::NetlinkError;
 use crate::secure_file::{self, is_passing};
-use crate::store::{self, State};
+use crate::store::State;
+use crate::store::policy_text::absolute;
 
 /// The file system; relative paths are relative to the file that names them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,7 +71,7 @@ impl Files for FileSystem {
                 return Ok(None);
             }
         };
-        let text = known.get(&store::absolute(&name));
+        let text = known.get(&absolute(&name));
         Ok(text.map(|text| Text {
             name,
             text: text.clone(),

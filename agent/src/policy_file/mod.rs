@@ -1,7 +1,7 @@
 //! Reads, compiles and checks a policy from the file system.
 
 pub mod files;
-pub mod text;
+pub mod sources;
 
 use std::fmt;
 use std::path::Path;
@@ -18,8 +18,9 @@ use sha2::{Digest as _, Sha256};
 use crate::color::{self, Stream};
 use crate::host::caller::Caller;
 use crate::host::facts;
-use crate::policy_file::text::{PolicyText, Recorded};
+use crate::policy_file::sources::{Overlaid, Recorded};
 use crate::secure_file;
+use crate::store::policy_text::PolicyText;
 
 /// Advice for files that other users can write.
 const SECURE: &str = "the policy controls access to this host: chown it to root and chmod go-w, or use --insecure-permissions";
@@ -97,7 +98,7 @@ pub fn prepare_stored(text: &PolicyText, files: &dyn Files) -> Result<Ready, Box
         text: text.main_text().to_owned(),
         doubts: Vec::new(),
     };
-    build(Path::new(&text.main), main, &text.over(files))
+    build(Path::new(&text.main), main, &Overlaid::new(text, files))
 }
 
 fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotReady>> {

@@ -7,6 +7,7 @@
 //! crash leaves either the old or the new one.
 
 pub mod audit;
+pub mod policy_text;
 pub mod since;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::host::caller::Caller;
 
-use crate::policy_file::text::PolicyText;
 use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
 use crate::system::{child, detached, passing};
+use policy_text::{PolicyText, absolute};
 
 /// Number of confirmed rulesets that `history` shows.
 pub const TOLD: usize = 5;
@@ -292,11 +293,6 @@ impl State {
         self.folder
             .write(name, |to| Ok(serde_json::to_writer(to, value)?))
     }
-}
-
-/// Returns the absolute path of a file name.
-pub fn absolute(name: &str) -> String {
-    std::path::absolute(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string())
 }
 
 fn text_name(digest: &str) -> String {

@@ -1,52 +1,12 @@
-//! The text of a policy, stored with its ruleset.
-//!
-//! After a trial or a rollback, the loaded policy may no longer be in its file, but its lists of
-//! peers still change. With the stored text, it can be compiled again with the current lists.
+//! Sources of a policy's files: recorded for the store, and overlaid with a stored text.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use peerwall_core::diagnostic::Sources;
 use peerwall_core::policy::load::{Files, ReadError, Text};
-use serde::{Deserialize, Serialize};
 
 use crate::policy_file::files::beside;
-use crate::store::absolute;
-
-/// Text of the main file of a policy and of its included files, without lists and discovered files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyText {
-    /// Absolute path of the main file.
-    pub main: String,
-    /// Texts, by absolute path.
-    texts: BTreeMap<String, String>,
-    /// Files that each pattern of `include` matched, in order.
-    matches: BTreeMap<String, Vec<String>>,
-}
-
-impl PolicyText {
-    /// Returns the text of the main file.
-    pub fn main_text(&self) -> &str {
-        self.texts.get(&self.main).map_or("", String::as_str)
-    }
-
-    /// Selects the policy's own files from all files that were read.
-    pub fn new(main: &str, sources: &Sources, matches: BTreeMap<String, Vec<String>>) -> Self {
-        let own = sources.policy_texts();
-        Self {
-            main: absolute(main),
-            texts: own
-                .map(|(name, text)| (absolute(name), text.to_owned()))
-                .collect(),
-            matches,
-        }
-    }
-
-    /// Returns files that take the policy's own files from this text, and all others from `files`.
-    pub fn over<'f>(&'f self, files: &'f dyn Files) -> Overlaid<'f> {
-        Overlaid { text: self, files }
-    }
-}
+use crate::store::policy_text::{PolicyText, absolute};
 
 /// Wraps [`Files`] and records the matches of patterns.
 pub struct Recorded<'f> {
@@ -92,18 +52,25 @@ pub struct Overlaid<'f> {
     files: &'f dyn Files,
 }
 
+impl<'f> Overlaid<'f> {
+    /// Takes the policy's own files from `text`, and all others from `files`.
+    pub fn new(text: &'f PolicyText, files: &'f dyn Files) -> Self {
+        Self { text, files }
+    }
+}
+
 impl Files for Overlaid<'_> {
     /// Only the main file can include others, so the pattern alone identifies its matches.
     fn glob(&self, pattern: &str, _relative_to: &str) -> Result<Vec<String>, ReadError> {
-        Ok(self.text.matches.get(pattern).cloned().unwrap_or_default())
+        Ok(self.text.matches(pattern))
     }
 
     fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         let name = beside(path, relative_to).display().to_string();
-        match self.text.texts.get(&absolute(&name)) {
+        match self.text.file(&absolute(&name)) {
             Some(text) => Ok(Text {
                 name,
-                text: text.clone(),
+                text: text.to_owned(),
                 doubts: Vec::new(),
             }),
             None => self.files.read(path, relative_to),
