@@ -1,5 +1,4 @@
-//! What an agent decides: when to look after the rules, and what becomes of trials and
-//! confirmations.
+//! Decisions of the agent: when to check the rules, and the state of trials and confirmations.
 
 pub mod keep;
 pub mod reconcile;

@@ -1,13 +1,12 @@
-//! What the agent does next, given what happened and what time it is.
+//! State machine that decides when the agent reads the policy and checks the rules.
 //!
-//! Pure: the daemon tells it what happened ([`Input`]), does what it is told ([`Task`]) and tells
-//! what came of that. It holds no socket, reads no clock and knows no rule; tests drive it with a
-//! clock of their own. What it promises:
+//! Pure: the daemon passes each event ([`Input`]), executes the returned [`Task`] and passes its
+//! result. Tests use a simulated clock. Guarantees:
 //!
-//! - A change of somebody else's is answered at once, as long as such changes are not a storm; in a
-//!   storm at a bounded rate, and never not at all.
-//! - A policy that cannot be read changes nothing; it is read again when a file changes.
-//! - What failed is tried again, later each time, but at once when something changes.
+//! - A change by another program is repaired immediately. During a storm of changes, repairs
+//!   continue at a bounded rate.
+//! - A policy that cannot be read changes nothing, and is read again when a file changes.
+//! - A failed attempt is retried with increasing delays, or immediately after another event.
 
 #[cfg(test)]
 mod tests;
@@ -16,29 +15,29 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-/// Time since a moment that stays the same, on a clock that never goes back.
+/// Time since a fixed moment, on a monotonic clock.
 pub type Time = Duration;
 
-/// Editors write a file in several steps; it is read once it has not changed for this time.
+/// Time without file events before the policy is read. Editors write a file in several steps.
 pub const SETTLE: Duration = Duration::from_millis(150);
-/// But not later than this, if they never stop.
+/// Maximum delay before the policy is read while file events continue.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-/// Burst: repairs that are made before the rate limit applies.
+/// Repairs that are possible at once before [`REPAIR_EVERY`] applies.
 const REPAIRS_BURST: u32 = 200;
-/// Minimum interval between repairs once the burst is used up: a hundred a second.
+/// Minimum interval between repairs once the burst is used up.
 const REPAIR_EVERY: Duration = Duration::from_millis(10);
-/// A storm is over after this time without repairs.
+/// Time without repairs after which a storm is over.
 const CALM: Duration = Duration::from_secs(5);
-/// How long to wait after the first failure.
+/// Delay after the first failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// Maximum time to wait after a failure.
+/// Maximum delay after a failure.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// The same while peerwall's rules may be missing.
+/// Maximum delay after a failure while peerwall's rules may be missing.
 const RETRY_MAX_OPEN: Duration = Duration::from_secs(1);
-/// Causes that are kept for telling.
+/// Limit on the recorded processes that changed rules.
 const CULPRITS_MAX: usize = 8;
 
-/// Who changed rules.
+/// Process that changed rules.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Culprit {
     /// Process id.
@@ -53,118 +52,117 @@ impl fmt::Display for Culprit {
     }
 }
 
-/// What happened.
+/// Event for [`Reconcile::step`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The agent starts.
     Start,
-    /// Somebody else changed our rules.
+    /// Another program changed peerwall's rules.
     Touched(Option<Culprit>),
-    /// What happened is not known: events were lost, or none could be had meanwhile.
+    /// Events were lost or could not be received.
     Lost,
     /// A file of the policy may have changed.
     Files,
-    /// Somebody wants the policy read now.
+    /// A client requested a reload.
     Reload,
-    /// [`Task::Read`] found a policy to put in force.
+    /// [`Task::Read`] found a policy to apply.
     Accepted,
-    /// [`Task::Read`] found a policy that is not put in force, for this reason.
+    /// [`Task::Read`] found no policy to apply, for this reason.
     Rejected(String),
-    /// Something else is wanted, though the policy is what it was.
+    /// The target ruleset changed, but the policy did not.
     Wanted,
-    /// The result of [`Task::Converge`]: whether anything had to be sent.
+    /// Result of [`Task::Converge`]: whether the rules were changed.
     Converged(Result<bool, Failure>),
     /// A deadline passed; nothing else happened.
     Tick,
 }
 
-/// Why rules could not be loaded.
+/// Failure to load rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One sentence.
+    /// Message.
     pub why: String,
     /// Whether peerwall's rules may be missing, so that the host may be open.
     pub is_open: bool,
 }
 
-/// What to do now.
+/// Task of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Read the policy.
     Read,
-    /// Make the rules be what is wanted.
+    /// Compare the loaded rules with the target ruleset, and apply the difference.
     Converge(Why),
 }
 
-/// Why rules are looked after.
+/// Reason for [`Task::Converge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// The agent starts.
     Start,
-    /// The policy is another.
+    /// The policy or the target ruleset changed.
     Policy,
-    /// Somebody changed the rules.
+    /// Another program changed the rules.
     Repair(Vec<Culprit>),
-    /// It is not known whether somebody did.
+    /// Another program may have changed the rules.
     Resync,
-    /// It failed before.
+    /// The last attempt failed.
     Retry,
 }
 
-/// Things that are to be done at some time.
+/// Scheduled [`Task::Converge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Due {
     at: Time,
     why: Why,
 }
 
-/// The last repair.
+/// Repair of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// When.
+    /// Time.
     pub at: Time,
-    /// Who made it necessary, as far as it is known.
+    /// Processes that changed the rules, if known.
     pub culprits: Vec<Culprit>,
 }
 
-/// Belief and intentions.
+/// State of the machine.
 #[derive(Debug, Clone)]
 pub struct Reconcile {
-    /// How often to look although nothing happened, where there are no events.
+    /// Interval of checks without events; `None` if changes cause events.
     poll: Option<Duration>,
-    /// Whether there is a policy to keep.
+    /// Whether a policy was accepted.
     has_policy: bool,
     read_due: Option<Time>,
-    /// When the first of the changes was that have not been read.
+    /// Time of the first file event since the last read.
     files_since: Option<Time>,
     converge_due: Option<Due>,
-    /// Repairs that may be made at once; grows with time.
+    /// Repairs that are possible now; increases with time.
     tokens: u32,
     tokens_at: Time,
     failures: u32,
     culprits: VecDeque<Culprit>,
-    /// Public beliefs, for telling.
+    /// Time since which the rules are in sync; `None` if they are not.
     pub in_sync_since: Option<Time>,
-    /// The last repair.
+    /// Last repair.
     pub last_repair: Option<Repair>,
-    /// Repairs so far.
+    /// Number of repairs.
     pub repairs: u64,
-    /// Why the rules are not what is wanted.
+    /// Error of the last attempt to load the rules.
     pub last_error: Option<String>,
-    /// Why the policy is not the one in the file.
+    /// Reason why the policy file was not applied.
     pub policy_error: Option<String>,
     storm_since: Option<Time>,
 }
 
 impl Reconcile {
-    /// How often to look although nothing happened, from the next time the rules are as they should
-    /// be.
+    /// Sets the interval of checks without events. It applies after the next successful check.
     pub fn look_every(&mut self, poll: Option<Duration>) {
         self.poll = poll;
     }
 
-    /// One that knows nothing yet. `poll` is how often to look although nothing happened, where
-    /// there are no events.
+    /// Creates the machine. `poll` is the interval of checks without events; `None` if changes
+    /// cause events.
     pub fn new(poll: Option<Duration>) -> Self {
         Self {
             poll,
@@ -185,18 +183,18 @@ impl Reconcile {
         }
     }
 
-    /// When to be asked again at the latest; `None` if only something that happens can matter.
+    /// Returns the time for the next [`Input::Tick`]; `None` if there is nothing to wait for.
     pub fn deadline(&self) -> Option<Time> {
         let converge = self.converge_due.as_ref().map(|due| due.at);
         [self.read_due, converge].into_iter().flatten().min()
     }
 
-    /// Whether changes come faster than they may be repaired.
+    /// Returns whether changes exceed the rate of repairs.
     pub fn is_storm(&self) -> bool {
         self.storm_since.is_some()
     }
 
-    /// Takes in what happened and says what to do now.
+    /// Processes an event and returns the next task.
     pub fn step(&mut self, now: Time, input: Input) -> Option<Task> {
         match input {
             Input::Start => {
@@ -221,7 +219,7 @@ impl Reconcile {
                 self.policy_error = None;
                 self.want(now);
             }
-            // The next change of a file is the next try.
+            // The next file event causes the next attempt.
             Input::Rejected(why) => self.policy_error = Some(why),
             Input::Wanted => self.want(now),
             Input::Converged(result) => self.converged(now, result),
@@ -282,7 +280,7 @@ impl Reconcile {
         }
     }
 
-    /// At once, or when there is a token again.
+    /// Schedules a check: now, or when the next token is available.
     fn look_soon(&mut self, now: Time, why: Why) {
         self.refill(now);
         let at = match self.tokens {
@@ -294,7 +292,7 @@ impl Reconcile {
         };
         let earlier = self.converge_due.as_ref().is_some_and(|due| due.at <= at);
         match &mut self.converge_due {
-            // Whatever it was for, it repairs as well.
+            // The scheduled check covers this event too.
             Some(due) if earlier => {
                 if why != Why::Resync {
                     due.why = why;
@@ -320,7 +318,7 @@ impl Reconcile {
         }
     }
 
-    /// What is due now.
+    /// Returns the task that is due.
     fn due(&mut self, now: Time) -> Option<Task> {
         if self.read_due.is_some_and(|at| at <= now) {
             self.forget_files();

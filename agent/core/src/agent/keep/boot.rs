@@ -1,4 +1,4 @@
-//! What is loaded at boot.
+//! Loading of rules at boot.
 
 use std::time::Duration;
 
@@ -6,36 +6,41 @@ use super::history::of;
 use super::trial::{drop_trial, waiting};
 use super::{Entry, Fault, History, Kept, Kind, World};
 
-/// How often a load is tried at boot if what fails may pass.
+/// Maximum number of attempts after temporary failures.
 const BOOT_TRIES: u32 = 5;
-/// Between two tries at boot.
+/// Delay between two attempts.
 const BOOT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What was loaded at boot.
+/// Ruleset loaded at boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Booted {
-    /// What was confirmed last, or an earlier one.
+    /// Confirmed ruleset, the last one that could be loaded.
     Confirmed(Entry),
-    /// The policy: nothing that was confirmed could be loaded.
+    /// Ruleset of the policy, because no confirmed ruleset could be loaded.
     Policy(Entry),
-    /// The closed ruleset.
+    /// Closed ruleset.
     Closed,
-    /// Nothing: not even that could be loaded.
+    /// Nothing, because even the closed ruleset could not be loaded.
     Nothing,
 }
 
-/// What boot came to, and what went wrong on the way.
+/// Result of a boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
-    /// What is in force.
+    /// Loaded ruleset.
     pub booted: Booted,
-    /// Sentences, in order.
+    /// Messages of failures, in order.
     pub problems: Vec<String>,
 }
 
-/// Loads what was confirmed last; else what was confirmed before; else one of these by the other
-/// backend, where the host lacks what their own needs; else the policy; else `closed`, each by the
-/// other backend too. What fails and may pass is tried again.
+/// Loads the first ruleset that can be loaded, in this order:
+///
+/// 1. confirmed rulesets, the last one first;
+/// 2. the same with the other backend, if this host lacks a feature of their own backend;
+/// 3. the policy, then with the other backend;
+/// 4. `closed`, then with the other backend.
+///
+/// Temporary failures are retried.
 pub fn boot<W: World>(
     world: &mut W,
     mut policy: impl FnMut(&mut W) -> Result<Kept<W::Ruleset>, Fault>,
@@ -46,7 +51,7 @@ pub fn boot<W: World>(
         Ok(None) => {}
         Ok(Some(trial)) => {
             problems.push(format!(
-                "{} was still on trial when the machine went down; it is not loaded",
+                "{} was still unconfirmed when the machine rebooted, so it is not loaded",
                 trial.new.entry.policy
             ));
             problems.extend(drop_trial(world, &trial).err().map(|fault| fault.text));
@@ -62,7 +67,7 @@ pub fn boot<W: World>(
         match load_entry(world, entry) {
             Ok(()) => return booted(world, entry.clone(), Booted::Confirmed, problems),
             Err(fault) => {
-                problems.push(format!("number {}: {fault}", entry.number));
+                problems.push(format!("confirmed ruleset {}: {fault}", entry.number));
                 lacking.extend(fault.is_lack.then(|| other_backend(entry)));
             }
         }
@@ -71,7 +76,7 @@ pub fn boot<W: World>(
         match load_entry(world, &entry) {
             Ok(()) => return booted(world, entry, Booted::Confirmed, problems),
             Err(fault) => problems.push(format!(
-                "number {}, by the other backend: {fault}",
+                "confirmed ruleset {}, with the other backend: {fault}",
                 entry.number
             )),
         }
@@ -79,7 +84,7 @@ pub fn boot<W: World>(
     let usable = persist(world, &mut policy).and_then(|kept| {
         match history.refused == Some(kept.entry.digest.clone()) {
             true => Err(Fault::new(format!(
-                "{} was gone back from",
+                "{} was rolled back, so it is not loaded",
                 kept.entry.policy
             ))),
             false => Ok(kept),
@@ -99,7 +104,7 @@ pub fn boot<W: World>(
     }
 }
 
-/// What boot came to, with its line in the audit trail.
+/// Records a boot in the audit trail and returns its result.
 pub(super) fn booted<W: World>(
     world: &mut W,
     entry: Entry,
@@ -111,7 +116,7 @@ pub(super) fn booted<W: World>(
     Boot { booted, problems }
 }
 
-/// Loads an entry of the history by the backend that it names.
+/// Loads an entry of the history with its backend.
 pub(super) fn load_entry<W: World>(world: &mut W, entry: &Entry) -> Result<(), Fault> {
     persist(world, |world| {
         let ruleset = world.stored(entry)?;
@@ -120,8 +125,8 @@ pub(super) fn load_entry<W: World>(world: &mut W, entry: &Entry) -> Result<(), F
     })
 }
 
-/// Loads a ruleset, by the other backend if this host lacks what its own needs. Returns the entry
-/// with the backend that it was.
+/// Loads a ruleset, with the other backend if this host lacks a feature of its own. Returns the
+/// entry with the backend that was used.
 pub(super) fn load_by_either<W: World>(
     world: &mut W,
     kept: Kept<W::Ruleset>,
@@ -139,7 +144,7 @@ pub(super) fn load_by_either<W: World>(
     }
 }
 
-/// The same, for the other backend.
+/// Returns the entry for the other backend.
 pub(super) fn other_backend(entry: &Entry) -> Entry {
     Entry {
         by_iptables: !entry.by_iptables,
@@ -147,7 +152,7 @@ pub(super) fn other_backend(entry: &Entry) -> Entry {
     }
 }
 
-/// Tries again what fails and may pass.
+/// Retries temporary failures.
 pub(super) fn persist<W: World, T>(
     world: &mut W,
     mut attempt: impl FnMut(&mut W) -> Result<T, Fault>,

@@ -1,24 +1,24 @@
-//! What is in force for good, in order.
+//! History of confirmed rulesets.
 
 use super::trial::{drop_trial, load_with_lists, nothing_waits, restore, settle, waiting};
 use super::{Entry, Fault, KEPT, Kept, Kind, Record, Refusal, World};
 
-/// Puts a ruleset in force for good.
+/// Applies a ruleset permanently.
 ///
 /// # Errors
-/// [`Refusal::Waits`], [`Refusal::NotLoaded`]; [`Refusal::State`] if it is in force, but the next boot will not
-/// load it.
+/// [`Refusal::Waits`], [`Refusal::NotLoaded`]; [`Refusal::State`] if the ruleset is loaded, but
+/// could not be recorded for the next boot.
 pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refusal> {
     nothing_waits(world)?;
     world.load(new).map_err(Refusal::NotLoaded)?;
     keep(world, new).map(drop).map_err(Refusal::State)
 }
 
-/// Removes peerwall's loaded ruleset. Returns whether there was one.
+/// Removes the loaded ruleset. Returns whether there was one.
 ///
 /// # Errors
-/// [`Refusal::Waits`], since the trial's guard would load what was before; [`Refusal::NotLoaded`] if it cannot be
-/// removed.
+/// [`Refusal::Waits`] during a trial, whose guard would load the previous ruleset;
+/// [`Refusal::NotLoaded`] if the ruleset cannot be removed.
 pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
     nothing_waits(world)?;
     let was_loaded = world.unload().map_err(Refusal::NotLoaded)?;
@@ -28,11 +28,11 @@ pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
     Ok(was_loaded)
 }
 
-/// Notes a ruleset that is in force for good. The same text once more is no new entry; what it means on this host
-/// may be another ruleset. Returns its entry.
+/// Records a permanent ruleset. If the text of the policy is unchanged, updates the ruleset of the
+/// last entry instead of adding one. Returns the entry.
 ///
 /// # Errors
-/// [`Fault`] if that cannot be read or written.
+/// [`Fault`] if the history cannot be read or written.
 pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<Added, Fault> {
     let added = add(world, new, None)?;
     if added.is_new {
@@ -41,11 +41,11 @@ pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<Added, Fa
     Ok(added)
 }
 
-/// Stores the ruleset that the last entry's policy means now that a list or this host's addresses changed, for the
-/// next boot. The history stays as it is.
+/// Stores the current ruleset of the last entry for the next boot, after a list or this host's
+/// addresses changed. Does not change the history.
 ///
 /// # Errors
-/// [`Fault`] if that cannot be read or written.
+/// [`Fault`] if the history or the ruleset cannot be read or written.
 pub fn update<W: World>(world: &mut W, kept: &Kept<W::Ruleset>) -> Result<(), Fault> {
     let history = world.history()?;
     let last = history.last();
@@ -66,7 +66,7 @@ pub(super) fn store_changed<W: World>(
     world.store(entry.number, ruleset)
 }
 
-/// A record of an event outside a trial.
+/// Creates a record of an event outside of a trial.
 pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
     Record {
         kind,
@@ -75,16 +75,17 @@ pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
     }
 }
 
-/// The last entry of the history.
+/// Last entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// The entry.
+    /// Entry.
     pub entry: Entry,
-    /// Whether it was added, and recorded in the audit trail.
+    /// Whether the entry is new, and recorded in the audit trail.
     pub is_new: bool,
 }
 
-/// Adds to the history.
+/// Adds an entry to the history, or updates the ruleset of the last entry if the digest is the
+/// same.
 pub(super) fn add<W: World>(
     world: &mut W,
     new: &Kept<W::Ruleset>,
@@ -124,26 +125,26 @@ pub(super) fn add<W: World>(
     Ok(Added { entry, is_new })
 }
 
-/// What came of going back by one.
+/// Result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RolledBack {
-    /// A trial ended; with what could not be noted of that.
+    /// The trial ended, with the error if this could not be recorded.
     Trial(Option<Fault>),
-    /// This entry is in force again; with what could not be noted of that.
+    /// This entry is loaded again, with the error if this could not be recorded.
     To(Entry, Option<Fault>),
 }
 
-/// Ends the trial that waits, or goes back to the ruleset before the last one.
+/// Ends the current trial, or without one loads the ruleset before the last one.
 ///
 /// # Errors
-/// [`Refusal`]; then everything is as it was.
+/// [`Refusal`]; nothing was changed.
 pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
     if let Some(trial) = waiting(world).map_err(Refusal::State)? {
         if trial.is_of_this_boot(&world.clock()) {
             restore(world, &trial).map_err(Refusal::NotLoaded)?;
             let noted = settle(world, &trial);
             if noted.is_err() {
-                // It is over all the same, unless it can be neither noted nor cleared.
+                // Clearing the trial also ends it.
                 let _ = world.set_trial(None);
             }
             world.record(trial.record(Kind::RolledBack));

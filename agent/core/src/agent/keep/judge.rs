@@ -1,40 +1,40 @@
-//! What an agent does with a policy that it has read.
+//! Decision of the agent on a policy that it has read.
 
-/// What an agent knows when it has read its policy.
+/// State of the agent after reading its policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Situation<'s> {
-    /// Digest of what is to be in force; `None` before anything is.
+    /// Digest of the target policy; `None` before the first one.
     pub wanted: Option<&'s str>,
-    /// Whether a trial waits.
+    /// Whether a trial is waiting for confirmation.
     pub is_trial: bool,
-    /// Digest of a policy that was gone back from.
+    /// Digest of the policy that was rolled back.
     pub refused: Option<&'s str>,
-    /// Digest of this policy when it was read last; another one may have been confirmed since.
+    /// Digest of the policy file at the last read. Another policy may have been confirmed since.
     pub read: Option<&'s str>,
-    /// Whether somebody asked for this policy now.
+    /// Whether a command requested this policy.
     pub is_asked: bool,
-    /// Whether it would lock out every ssh session that is open to this host.
+    /// Whether the policy would lock out every current SSH session to this host.
     pub locks_out: bool,
 }
 
-/// What an agent does with a policy that it has read.
+/// Decision on a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// It is what is wanted: only lists, routes and the like may have changed.
+    /// The policy is the target already. Only lists, routes and other facts may have changed.
     Same,
-    /// It is put in force.
+    /// Apply the policy.
     Take,
-    /// It waits until the trial is over.
+    /// Decide again after the trial.
     Later,
-    /// Another policy was confirmed since this one was read: it is taken when it changes.
+    /// Another policy was confirmed after this one was read. Apply this one when its text changes.
     PassedOver,
-    /// It was gone back from.
+    /// The policy was rolled back.
     Refused,
-    /// It would lock everybody out.
+    /// The policy would lock out every current SSH session.
     LocksOut,
 }
 
-/// Judges a policy that an agent has read, by the digest of its text.
+/// Decides on a policy, by the digest of its text.
 pub fn judge(situation: Situation<'_>, digest: &str) -> Reading {
     if !situation.is_asked {
         if situation.wanted == Some(digest) {
@@ -49,7 +49,7 @@ pub fn judge(situation: Situation<'_>, digest: &str) -> Reading {
         if situation.wanted.is_some() && situation.read == Some(digest) {
             return Reading::PassedOver;
         }
-        // At the start nothing is in force that would be better.
+        // At the start, no better policy is loaded.
         if situation.locks_out && situation.wanted.is_some() {
             return Reading::LocksOut;
         }

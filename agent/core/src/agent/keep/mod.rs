@@ -1,19 +1,21 @@
-//! What is kept over time: trials and their confirmation, ways back, and what is loaded at boot.
+//! State over time: trials, confirmations, rollbacks, and rules at boot.
 //!
-//! Pure: everything that happens goes through a [`World`], which the agent, the commands without an agent and
-//! the guard each implement over the kernel and the state directory; tests implement one in memory, with faults,
-//! crashes and a clock of their own. What it promises, whatever fails or dies at whatever step:
+//! Pure: all I/O goes through a [`World`]. The agent, the commands without an agent and the guard
+//! implement it over the kernel and the state directory; tests implement it in memory, with faults,
+//! crashes and a simulated clock. Guarantees, after failures and crashes at any step:
 //!
-//! - From boot to `remove`, a ruleset of peerwall is loaded, or the closed one. What cannot be done leaves what
-//!   was loaded.
-//! - A trial becomes permanent only by [`confirm`], from elsewhere, and only if it came into force.
-//! - A policy that was gone back from is not loaded again until its text changes or somebody asks for it.
-//! - What did not come into force never comes into force later.
-//! - The history has what is in force for good, in order, and nothing twice.
+//! - From boot to `remove`, a ruleset of a policy or the closed one is loaded. A failed operation
+//!   leaves the loaded ruleset in place.
+//! - A trial becomes permanent only by [`confirm`] from another connection, and only if it was
+//!   loaded.
+//! - A policy that was rolled back is not loaded again until its text changes or a command requests
+//!   it.
+//! - A ruleset that could not be loaded is never loaded later.
+//! - The history contains the permanent rulesets in order, without repeated entries.
 //!
-//! The order of steps within each function is the promise: a crash between two of them leaves a state that the
-//! next process resolves. A trial is on disk before it is loaded. The history decides before the trial is
-//! cleared, and names the trial that it settled.
+//! The order of the steps in each function ensures this: after a crash between two steps, the next
+//! process resolves the state. A trial is on disk before it is loaded. The history is written
+//! before the trial is cleared, and contains the number of the settled trial.
 
 mod boot;
 mod history;
@@ -32,23 +34,25 @@ pub use history::{Added, RolledBack, apply, keep, remove, roll_back, update};
 pub use judge::{Reading, Situation, judge};
 pub use trial::{Ending, confirm, go_back, try_out, waiting};
 
-/// Confirmed rulesets that are kept: the number that can be gone back through, and one to compare with.
+/// Number of confirmed rulesets that are kept: those that a rollback can reach, and one to compare
+/// with.
 pub const KEPT: usize = 6;
-/// Why a step failed.
+/// Failure of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// One sentence.
+    /// Message.
     pub text: String,
-    /// Whether the same may succeed a moment later: out of memory, buffers or files, a lock that is held.
+    /// Whether the failure is temporary: a lack of memory, buffers or file descriptors, or a busy
+    /// lock.
     pub is_passing: bool,
-    /// Whether it may have been done all the same.
+    /// Whether the step may have been executed.
     pub is_unknown: bool,
-    /// Whether this host lacks what the backend needs, so that the other one may succeed.
+    /// Whether this host lacks a feature of the backend, so that the other backend may succeed.
     pub is_lack: bool,
 }
 
 impl Fault {
-    /// One that changed nothing and will not pass.
+    /// Creates a permanent failure that changed nothing.
     pub fn new(text: impl ToString) -> Self {
         Self {
             text: text.to_string(),
@@ -67,30 +71,32 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The time: of this boot (`CLOCK_BOOTTIME`, which nobody can set), and which boot it is.
+/// Time since boot (`CLOCK_BOOTTIME`, which cannot be set), with the identity of the boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
-    /// `/proc/sys/kernel/random/boot_id`; empty if it cannot be read, which is no other boot.
+    /// `/proc/sys/kernel/random/boot_id`; empty if it cannot be read, which does not count as
+    /// another boot.
     pub boot: String,
-    /// Milliseconds since the boot, suspended time included.
+    /// Milliseconds since boot, including suspended time.
     pub millis: u64,
 }
 
-/// What is known of a ruleset that was in force.
+/// Metadata of a ruleset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Counts on from 1.
+    /// Number, from 1.
     pub number: u64,
-    /// When it came into force, as RFC 3339 in UTC.
+    /// Time when the ruleset was applied, as RFC 3339 in UTC.
     pub time: String,
-    /// The policy's path.
+    /// Path of the policy.
     pub policy: String,
-    /// SHA-256 of the policy's text: its file and what that includes, not lists or what is discovered.
+    /// SHA-256 of the policy's text: its file and its includes, without lists and discovered facts.
     pub digest: String,
-    /// Whether iptables held it, and not nf_tables.
+    /// Whether the backend was iptables instead of nf_tables.
     #[serde(default)]
     pub by_iptables: bool,
-    /// Whether its policy ends open connections that it refuses and the one before admitted.
+    /// Whether applying the policy ends open connections that it refuses and the previous policy
+    /// admitted.
     #[serde(default = "yes")]
     pub cut: bool,
 }
@@ -99,50 +105,50 @@ fn yes() -> bool {
     true
 }
 
-/// A compiled ruleset and what is known of it.
+/// Compiled ruleset with its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept<R> {
-    /// What is known of it.
+    /// Metadata.
     pub entry: Entry,
-    /// The ruleset.
+    /// Ruleset.
     pub ruleset: R,
 }
 
-/// What a trial goes back to.
+/// State before a trial, to which a rollback returns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before<R> {
-    /// What is known of it; nothing of what others loaded.
+    /// Metadata; `None` if the ruleset is not in the history.
     #[serde(default)]
     pub entry: Option<Entry>,
-    /// The ruleset loaded before; `None` if peerwall had none.
+    /// Loaded ruleset; `None` if there was none.
     pub ruleset: Option<R>,
-    /// Whether iptables held it.
+    /// Whether the backend was iptables.
     #[serde(default)]
     pub by_iptables: bool,
-    /// Whether connections end that only the trial admitted.
+    /// Whether a rollback ends connections that only the trial admitted.
     #[serde(default = "yes")]
     pub cut: bool,
 }
 
-/// A ruleset in force that is rolled back unless it is confirmed.
+/// Ruleset that is rolled back unless it is confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial<R, C> {
-    /// Tells it from every other trial.
+    /// Unique number of the trial.
     pub id: u64,
-    /// What is tried.
+    /// Ruleset on trial.
     pub new: Kept<R>,
-    /// What comes back.
+    /// State before the trial.
     pub before: Before<R>,
-    /// When it is rolled back, in milliseconds of [`Clock::millis`].
+    /// Deadline, in milliseconds of [`Clock::millis`].
     pub until: u64,
-    /// The boot that this counts in; a trial does not survive another.
+    /// Boot of the deadline. A trial ends at a reboot.
     pub boot: String,
-    /// Who tries it: a connection and a terminal, which are no proof of a new one.
+    /// Connection and terminal of the caller, from which the trial cannot be confirmed.
     pub from: C,
-    /// Whether it came into force. One that did not cannot be confirmed.
+    /// Whether the ruleset was loaded. Otherwise the trial cannot be confirmed.
     #[serde(default)]
     pub is_loaded: bool,
-    /// How long it has in all, in seconds.
+    /// Total duration in seconds.
     #[serde(default)]
     pub seconds: u64,
 }
@@ -156,12 +162,12 @@ impl<R, C> Trial<R, C> {
         }
     }
 
-    /// Whether it began in this boot, or in one that is not known to be another.
+    /// Returns whether the trial started in this boot. An unknown boot counts as this one.
     pub fn is_of_this_boot(&self, clock: &Clock) -> bool {
         clock.boot.is_empty() || self.boot == clock.boot
     }
 
-    /// How long it has left.
+    /// Returns the remaining time.
     pub fn left(&self, clock: &Clock) -> Duration {
         match self.is_of_this_boot(clock) {
             true => Duration::from_millis(self.until.saturating_sub(clock.millis)),
@@ -169,176 +175,176 @@ impl<R, C> Trial<R, C> {
         }
     }
 
-    /// The same in seconds, rounded up.
+    /// Returns the remaining time in seconds, rounded up.
     pub fn seconds_left(&self, clock: &Clock) -> u64 {
         let millis = self.left(clock).as_millis().div_ceil(1000);
         u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
-    /// Whether its time is over.
+    /// Returns whether the deadline has passed.
     pub fn is_over(&self, clock: &Clock) -> bool {
         self.left(clock).is_zero()
     }
 }
 
-/// What was confirmed, and what was gone back from.
+/// Confirmed rulesets and the last rollback.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// The last ones that were confirmed, the newest last.
+    /// Last confirmed rulesets, the newest last.
     pub kept: Vec<Entry>,
-    /// Digest of a policy that was gone back from: it is not loaded again until its text changes.
+    /// Digest of the policy that was rolled back. It is not loaded again until its text changes.
     pub refused: Option<String>,
-    /// The last trial that was confirmed or gone back from: what is left of it on disk means nothing.
+    /// Number of the last trial that was confirmed or rolled back. Its remains on disk are ignored.
     #[serde(default)]
     pub settled: Option<u64>,
 }
 
 impl History {
-    /// The newest entry.
+    /// Returns the newest entry.
     pub fn last(&self) -> Option<&Entry> {
         self.kept.last()
     }
 }
 
-/// Something that happened, for the audit trail.
+/// Kind of an event in the audit trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// In force for good.
+    /// A ruleset was applied permanently.
     Applied,
-    /// In force until its time is over.
+    /// A trial started.
     Tried,
-    /// A trial that was confirmed.
+    /// A trial was confirmed.
     Confirmed,
-    /// A trial whose time was over.
+    /// A trial ended because its time was over.
     RanOut,
-    /// A trial that ended because the agent, or its guard, was stopped.
+    /// A trial ended because the agent or the guard was stopped.
     Stopped,
-    /// Gone back from by somebody.
+    /// A command rolled a ruleset back.
     RolledBack,
-    /// Loaded at boot.
+    /// A ruleset was loaded at boot.
     Booted,
-    /// No rules of peerwall are loaded any more.
+    /// The rules were removed.
     Removed,
 }
 
-/// An event for the audit trail.
+/// Event for the audit trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'r> {
-    /// What happened.
+    /// Kind.
     pub kind: Kind,
-    /// The ruleset that it happened to; `None` if nothing is known of it.
+    /// Affected ruleset, if known.
     pub entry: Option<&'r Entry>,
-    /// How long a trial has, or had, in seconds.
+    /// Total duration of the trial in seconds.
     pub seconds: Option<u64>,
 }
 
-/// What the machine acts on. A method that fails has changed nothing, unless its [`Fault`] says that this is not
-/// known.
+/// I/O of the state machine. A method that fails has changed nothing, unless [`Fault::is_unknown`]
+/// is set.
 pub trait World {
-    /// A compiled ruleset.
+    /// Compiled ruleset.
     type Ruleset: Clone + PartialEq;
-    /// Where somebody calls from.
+    /// Connection and terminal of a caller.
     type Caller: Clone;
 
-    /// The time.
+    /// Returns the time.
     fn clock(&self) -> Clock;
 
-    /// What was confirmed.
+    /// Reads the history.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the history cannot be read.
     fn history(&mut self) -> Result<History, Fault>;
 
-    /// Replaces it, atomically and durably.
+    /// Replaces the history, atomically and durably.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the history cannot be written.
     fn set_history(&mut self, history: &History) -> Result<(), Fault>;
 
-    /// The trial on disk, settled ones included.
+    /// Reads the trial on disk, including a settled one.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the trial cannot be read.
     fn trial(&mut self) -> Result<Option<TrialOf<Self>>, Fault>;
 
-    /// Replaces it, atomically and durably.
+    /// Replaces the trial, atomically and durably.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the trial cannot be written.
     fn set_trial(&mut self, trial: Option<&TrialOf<Self>>) -> Result<(), Fault>;
 
-    /// The ruleset of an entry.
+    /// Reads the stored ruleset of an entry.
     ///
     /// # Errors
-    /// If it cannot be read, or is damaged or empty.
+    /// If the ruleset cannot be read, or is damaged or empty.
     fn stored(&mut self, entry: &Entry) -> Result<Self::Ruleset, Fault>;
 
     /// Stores the ruleset of an entry.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the ruleset cannot be written.
     fn store(&mut self, number: u64, ruleset: &Self::Ruleset) -> Result<(), Fault>;
 
-    /// Makes a ruleset be in force, in the place of whatever is; nothing happens if it is already.
+    /// Loads a ruleset in place of the current one. Does nothing if it is already loaded.
     ///
     /// # Errors
-    /// If it cannot be loaded.
+    /// If the ruleset cannot be loaded.
     fn load(&mut self, kept: &Kept<Self::Ruleset>) -> Result<(), Fault>;
 
-    /// Removes what is ours. Returns whether there was anything.
+    /// Removes peerwall's rules. Returns whether there were any.
     ///
     /// # Errors
-    /// If it cannot be removed.
+    /// If the rules cannot be removed.
     fn unload(&mut self) -> Result<bool, Fault>;
 
-    /// Compiles the text of an entry's policy with today's lists and this host's addresses; `None` if the text is
-    /// not known, or a list cannot be read.
+    /// Compiles the text of an entry's policy with the current lists and addresses of this host;
+    /// `None` if the text is unknown, or a list cannot be read.
     fn recompile(&mut self, entry: &Entry) -> Option<Self::Ruleset>;
 
-    /// Starts the process that goes back if everything else dies.
+    /// Starts the guard, a process that rolls the trial back if every other process dies.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the guard cannot be started.
     fn start_guard(&mut self) -> Result<(), Fault>;
 
-    /// Whether a call from here shows nothing that the first did not.
+    /// Returns whether a confirmation from `here` proves no more than the call from `first`.
     fn is_same(&self, here: &Self::Caller, first: &Self::Caller) -> bool;
 
-    /// Adds to the audit trail. If that fails, it warns, and everything else goes on.
+    /// Adds an event to the audit trail. A failure only causes a warning.
     fn record(&mut self, record: Record<'_>);
 
-    /// Waits.
+    /// Sleeps.
     fn pause(&mut self, time: Duration);
 }
 
 pub(super) type TrialOf<W> = Trial<<W as World>::Ruleset, <W as World>::Caller>;
 
-/// Why nothing was done.
+/// Reason for refusing an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// A trial waits to be confirmed.
+    /// A trial is waiting for confirmation.
     Waits {
-        /// The policy that is tried.
+        /// Policy on trial.
         policy: String,
-        /// For how long yet.
+        /// Remaining time in seconds.
         seconds: u64,
     },
-    /// Nothing waits to be confirmed.
+    /// No trial is waiting for confirmation.
     NothingWaits,
-    /// Confirmed from where it was tried.
+    /// The confirmation came from the connection or terminal that started the trial.
     SameCaller,
-    /// Its time is over, or the machine was started again.
+    /// The time of the trial is over, or the machine rebooted.
     TooLate,
-    /// It never came into force.
+    /// The ruleset on trial was never loaded.
     NotInForce,
-    /// There is no earlier ruleset to go back to.
+    /// There is no earlier ruleset for a rollback.
     NothingBefore,
-    /// It could not be made sure that it goes back.
+    /// The rollback of a trial could not be prepared.
     NoWayBack(Fault),
-    /// It could not be loaded.
+    /// The ruleset could not be loaded.
     NotLoaded(Fault),
-    /// It could not be read or written.
+    /// The state could not be read or written.
     State(Fault),
 }
 
@@ -347,17 +353,21 @@ impl fmt::Display for Refusal {
         match self {
             Self::Waits { policy, seconds } => write!(
                 f,
-                "{policy} is on trial for {seconds} s yet: `peerwall confirm` it from a new connection, or end it with `peerwall rollback`, then try again"
+                "{policy} is on trial for another {seconds} s: run `peerwall confirm` from a new \
+                 connection, or `peerwall rollback`, then try again"
             ),
-            Self::NothingWaits => f.write_str("nothing waits to be confirmed"),
+            Self::NothingWaits => f.write_str("no trial is waiting for confirmation"),
             Self::SameCaller => f.write_str(
-                "not confirmed: use a new ssh connection or terminal. This session existed before the change, so it proves nothing",
+                "not confirmed: use a new ssh connection or terminal. This session existed before \
+                 the change, so it proves nothing",
             ),
             Self::TooLate => f.write_str("too late: the trial is over and was rolled back"),
-            Self::NotInForce => f.write_str("not confirmed: the trial never came into force"),
-            Self::NothingBefore => f.write_str("there is no earlier confirmed ruleset"),
+            Self::NotInForce => f.write_str("not confirmed: the ruleset on trial was never loaded"),
+            Self::NothingBefore => {
+                f.write_str("not rolled back: no earlier confirmed ruleset exists")
+            }
             Self::NoWayBack(fault) => {
-                write!(f, "not applied: could not save the way back: {fault}")
+                write!(f, "not applied: could not prepare the rollback: {fault}")
             }
             Self::NotLoaded(fault) | Self::State(fault) => write!(f, "{fault}"),
         }

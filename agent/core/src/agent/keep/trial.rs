@@ -1,28 +1,28 @@
-//! Trials: started, confirmed, and rolled back.
+//! Start, confirmation and rollback of trials.
 
 use std::time::Duration;
 
 use super::history::{add, update};
 use super::{Before, Entry, Fault, Kept, Kind, Record, Refusal, Trial, TrialOf, World};
 
-/// The trial that waits to be confirmed, if one does. What is left of a settled one is cleared.
+/// Returns the trial that is waiting for confirmation, and clears the remains of a settled one.
 ///
 /// # Errors
-/// [`Fault`] if that cannot be read.
+/// [`Fault`] if the trial or the history cannot be read.
 pub fn waiting<W: World>(world: &mut W) -> Result<Option<TrialOf<W>>, Fault> {
     let Some(trial) = world.trial()? else {
         return Ok(None);
     };
     if world.history()?.settled == Some(trial.id) {
-        // The process that settled it died before this.
+        // The process that settled the trial died before clearing it.
         world.set_trial(None)?;
         return Ok(None);
     }
     Ok(Some(trial))
 }
 
-/// Refuses if a trial waits: it ends only on purpose. One whose time is over has nobody left who
-/// ends it, and is gone back from.
+/// Refuses while a trial is waiting for confirmation. Rolls back a trial whose time is over,
+/// because the process that should have done this is gone.
 pub(super) fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     let Some(trial) = waiting(world).map_err(Refusal::State)? else {
         return Ok(());
@@ -39,10 +39,10 @@ pub(super) fn nothing_waits<W: World>(world: &mut W) -> Result<(), Refusal> {
     })
 }
 
-/// Loads a ruleset that is rolled back unless it is confirmed; returns the trial.
+/// Starts a trial: loads a ruleset that is rolled back unless it is confirmed. Returns the trial.
 ///
 /// # Errors
-/// [`Refusal`]; then what was in force is, and nothing is left of the trial.
+/// [`Refusal`]; the previous ruleset is loaded, and the trial is cleared.
 pub fn try_out<W: World>(
     world: &mut W,
     new: Kept<W::Ruleset>,
@@ -53,7 +53,7 @@ pub fn try_out<W: World>(
     nothing_waits(world)?;
     let clock = world.clock();
     if clock.boot.is_empty() {
-        // Nobody could tell later whether what was before was loaded in this boot.
+        // A later process could not know whether the trial belongs to its boot.
         let why = "/proc/sys/kernel/random/boot_id cannot be read";
         return Err(Refusal::NoWayBack(Fault::new(why)));
     }
@@ -80,7 +80,7 @@ pub fn try_out<W: World>(
     }
     trial.is_loaded = true;
     if let Err(fault) = world.set_trial(Some(&trial)) {
-        // It could never be confirmed.
+        // The trial could never be confirmed.
         abandon(world, &trial, true);
         return Err(Refusal::NoWayBack(fault));
     }
@@ -88,16 +88,16 @@ pub fn try_out<W: World>(
     Ok(trial)
 }
 
-/// A trial that did not come about: what was before is loaded if that is in doubt, and nothing is
-/// left of it. If that fails, the guard does it when the time is over.
+/// Ends a trial that could not start: loads the previous ruleset if the loaded one is uncertain,
+/// then clears the trial. If this fails, the guard does it when the time is over.
 pub(super) fn abandon<W: World>(world: &mut W, trial: &TrialOf<W>, is_in_doubt: bool) {
     if !is_in_doubt || restore(world, trial).is_ok() {
         forget(world, trial);
     }
 }
 
-/// Clears a trial. Where that fails, the history says that it is settled; where that fails too, it
-/// is still not loaded, so that nobody can confirm it.
+/// Clears a trial. If this fails, records it as settled. If this fails too, it remains as not
+/// loaded, so that it cannot be confirmed.
 pub(super) fn forget<W: World>(world: &mut W, trial: &TrialOf<W>) {
     if world.set_trial(None).is_ok() {
         return;
@@ -108,8 +108,8 @@ pub(super) fn forget<W: World>(world: &mut W, trial: &TrialOf<W>) {
     }
 }
 
-/// Loads a ruleset that was compiled earlier, with the members that its lists have today, so that
-/// no peer that joined meanwhile is locked out. Returns what is in force.
+/// Loads an earlier ruleset with the current members of its lists, so that peers added since are
+/// not locked out. Returns the loaded ruleset.
 pub(super) fn load_with_lists<W: World>(
     world: &mut W,
     kept: &Kept<W::Ruleset>,
@@ -123,7 +123,7 @@ pub(super) fn load_with_lists<W: World>(
         match world.load(&today) {
             Ok(()) => return Ok(today),
             Err(fault) if fault.is_passing => return Err(fault),
-            // What was in force once is better than nothing.
+            // The earlier ruleset is better than none.
             Err(_) => {}
         }
     }
@@ -131,14 +131,14 @@ pub(super) fn load_with_lists<W: World>(
     Ok(kept.clone())
 }
 
-/// Loads what was before a trial.
+/// Loads the ruleset from before a trial.
 pub(super) fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let before = &trial.before;
     let Some(ruleset) = before.ruleset.clone() else {
         return world.unload().map(drop);
     };
     let unknown = || Entry {
-        policy: "what was loaded before".to_owned(),
+        policy: "the previous ruleset".to_owned(),
         digest: String::new(),
         ..trial.new.entry.clone()
     };
@@ -151,19 +151,19 @@ pub(super) fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(),
         ruleset,
     };
     let loaded = load_with_lists(world, &kept)?;
-    // Only the next boot would miss it.
+    // A failure only affects the next boot.
     let _ = update(world, &loaded);
     Ok(())
 }
 
-/// Why a trial ends without being confirmed.
+/// Reason why a trial ends without confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Its time is over.
+    /// The time of the trial is over.
     RanOut,
-    /// The agent or the guard is stopped, and may be the last process that could go back.
+    /// The agent or the guard is stopped, and may be the last process that can roll back.
     Stopped,
-    /// Somebody wants it.
+    /// A command requested the rollback.
     RolledBack,
 }
 
@@ -177,12 +177,12 @@ impl Ending {
     }
 }
 
-/// Goes back from the trial that waits, or only from that of this number; the trial, if there was
-/// one.
+/// Rolls back the trial that is waiting for confirmation; with `only`, only the trial of this
+/// number. Returns the trial, if there was one.
 ///
 /// # Errors
-/// [`Fault`] if what was before cannot be loaded, or if that it was cannot be written. Then it
-/// still waits, and this is to be called again.
+/// [`Fault`] if the previous ruleset cannot be loaded, or the rollback cannot be recorded. The
+/// trial is still waiting, and the caller must retry.
 pub fn go_back<W: World>(
     world: &mut W,
     only: Option<u64>,
@@ -193,7 +193,7 @@ pub fn go_back<W: World>(
         return Ok(None);
     };
     if !trial.is_of_this_boot(&world.clock()) {
-        // What was before is not what was in force before this boot.
+        // The rules from before the trial were lost at the reboot.
         drop_trial(world, &trial)?;
         return Ok(None);
     }
@@ -203,7 +203,7 @@ pub fn go_back<W: World>(
     Ok(Some(trial))
 }
 
-/// Notes that a trial was gone back from.
+/// Records that a trial was rolled back.
 pub(super) fn settle<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let mut history = world.history()?;
     history.settled = Some(trial.id);
@@ -211,12 +211,12 @@ pub(super) fn settle<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), 
         history.refused = Some(trial.new.entry.digest.clone());
     }
     world.set_history(&history)?;
-    // What is left of it means nothing now.
+    // The remains of a settled trial are ignored.
     let _ = world.set_trial(None);
     Ok(())
 }
 
-/// A trial of an earlier boot: it is not in force any more.
+/// Settles a trial of an earlier boot, which is not loaded any more.
 pub(super) fn drop_trial<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     settle(world, trial)?;
     world.record(trial.record(Kind::RanOut));
@@ -226,7 +226,7 @@ pub(super) fn drop_trial<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<
 /// Makes the trial permanent.
 ///
 /// # Errors
-/// [`Refusal`]; then it still waits, or never did.
+/// [`Refusal`]; the state of the trial is unchanged.
 pub fn confirm<W: World>(world: &mut W, here: &W::Caller) -> Result<TrialOf<W>, Refusal> {
     let Some(trial) = waiting(world).map_err(Refusal::State)? else {
         return Err(Refusal::NothingWaits);
@@ -240,7 +240,7 @@ pub fn confirm<W: World>(world: &mut W, here: &W::Caller) -> Result<TrialOf<W>, 
     if !trial.is_loaded {
         return Err(Refusal::NotInForce);
     }
-    // The confirmed ruleset is in force, even if another process changed it meanwhile.
+    // Another program may have changed the rules; a confirmed ruleset must be loaded.
     let loaded = load_with_lists(world, &trial.new).map_err(Refusal::NotLoaded)?;
     let added = add(world, &loaded, Some(trial.id)).map_err(Refusal::State)?;
     let _ = world.set_trial(None);

@@ -1,4 +1,4 @@
-//! Time passes as these tests say.
+//! Tests with a simulated clock.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn nft() -> Culprit {
     }
 }
 
-/// One that has applied its policy at time 0.
+/// Returns a machine that applied its policy at time 0.
 fn started() -> Reconcile {
     let mut reconcile = Reconcile::new(None);
     assert_eq!(reconcile.step(ms(0), Input::Start), Some(Task::Read));
@@ -62,7 +62,7 @@ fn what_is_wanted_meanwhile_does_not_make_a_bad_policy_good() {
 fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
     let mut reconcile = started();
     let mut repairs = 0u32;
-    // Somebody flushes a thousand times a second for ten seconds.
+    // Another program flushes the rules a thousand times per second for ten seconds.
     for now in 1..=10_000 {
         let mut action = reconcile.step(ms(now), Input::Touched(Some(nft())));
         while let Some(Task::Converge(_)) = action {
@@ -73,7 +73,7 @@ fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
     let most = REPAIRS_BURST + 10_000 / 10 + 2;
     assert!((900..=most).contains(&repairs), "{repairs}");
     assert!(reconcile.is_storm());
-    // The last change is repaired as well.
+    // The last change is repaired too.
     let at = ms(10_001);
     let mut action = reconcile.step(at, Input::Touched(Some(nft())));
     let at = reconcile.deadline().unwrap_or(at);
@@ -83,7 +83,7 @@ fn a_storm_is_met_at_a_bounded_rate_and_never_given_up() {
     }
     assert!(matches!(action, Some(Task::Converge(Why::Repair(_)))));
     reconcile.step(at, Input::Converged(Ok(true)));
-    // When it is over, it is over.
+    // The storm ends.
     reconcile.step(at + CALM, Input::Touched(None));
     assert!(!reconcile.is_storm());
 }
@@ -99,7 +99,7 @@ fn files_are_read_when_they_have_settled_but_not_never() {
         Some(Task::Read)
     );
     assert_eq!(reconcile.deadline(), None);
-    // Somebody writes without end.
+    // A file changes continuously.
     let mut read_at = None;
     for now in (5000..20_000).step_by(50) {
         if reconcile.step(ms(now), Input::Files) == Some(Task::Read) {
@@ -125,7 +125,7 @@ fn a_policy_that_cannot_be_read_changes_nothing_and_waits_for_a_file() {
         Some(ms(0)),
         "the old one is in force"
     );
-    // And repairs go on with the old one.
+    // Repairs continue with the old policy.
     assert!(matches!(
         reconcile.step(ms(3), Input::Touched(None)),
         Some(Task::Converge(_))
@@ -182,7 +182,7 @@ fn what_fails_while_no_rules_are_loaded_is_tried_again_within_a_second() {
     let mut reconcile = started();
     reconcile.step(ms(1), Input::Touched(None));
     let mut now = ms(1);
-    // However long something else has failed before.
+    // Independent of earlier failures of another kind.
     for is_open in [false, false, false, false, false, false, true, true, true] {
         reconcile.step(now, Input::Converged(Err(failure(is_open))));
         let next = reconcile.deadline().expect("it is tried again");
@@ -243,8 +243,8 @@ fn failure(is_open: bool) -> Failure {
     }
 }
 
-/// Whatever happens in whatever order: never two actions without an answer, always a time at which
-/// to go on while the rules are not what is wanted.
+/// For any sequence of events, tasks do not repeat without end, and a deadline exists while the
+/// rules are not in sync.
 #[test]
 fn it_never_stops_while_something_is_wrong() {
     use proptest::prelude::*;

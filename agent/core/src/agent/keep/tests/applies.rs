@@ -1,4 +1,4 @@
-//! Applies, removals and rollbacks: one claim a case.
+//! Cases of apply, removal and rollback, one claim each.
 
 use super::*;
 
@@ -147,7 +147,7 @@ fn a_peer_that_joined_is_not_taken_out_by_going_back() {
     assert_eq!(memory.kernel, Some(11));
     memory.reboot();
     boot_it(&mut memory);
-    assert_eq!(memory.kernel, Some(11), "the next boot knows of it");
+    assert_eq!(memory.kernel, Some(11), "stored for the next boot");
 }
 
 #[test]

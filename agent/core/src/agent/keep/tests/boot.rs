@@ -1,4 +1,4 @@
-//! The boot of a machine: one claim a case.
+//! Cases of boot, one claim each.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn other_lists_are_kept_for_boot_and_change_no_history() {
     update(&mut memory, &with_lists(1, LISTS)).unwrap();
     assert_eq!(
         memory.history, before,
-        "what was gone back from stays refused"
+        "a policy that was rolled back stays refused"
     );
     memory.reboot();
     boot_it(&mut memory);
@@ -58,7 +58,7 @@ fn boot_does_not_load_a_trial() {
     let boot = boot_it(&mut memory);
     assert_eq!((memory.kernel, memory.trial.is_none()), (Some(1), true));
     assert!(
-        boot.problems[0].contains("2.toml was still on trial"),
+        boot.problems[0].contains("2.toml was still unconfirmed"),
         "{boot:?}"
     );
     assert_eq!(memory.history.refused.as_deref(), Some("2"));
@@ -145,7 +145,7 @@ fn boot_loads_the_newest_by_the_other_backend_where_the_kernel_lacks_something()
     );
     assert_eq!((memory.kernel, memory.by_iptables), (Some(2), true));
     assert_eq!(boot.problems.len(), 2);
-    // The history is not changed: the next kernel may have it again.
+    // The history is unchanged, because the next kernel may support nf_tables again.
     assert!(memory.history.kept.iter().all(|entry| !entry.by_iptables));
 }
 

@@ -1,4 +1,4 @@
-//! Named cases, and random sequences against a small model.
+//! Tests: named cases, and random sequences against a small model.
 
 mod applies;
 mod boot;
@@ -17,19 +17,19 @@ type C = u8;
 
 const CLOSED: R = 0;
 
-/// What happens to one step that can fail.
+/// Failure of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mishap {
     None,
-    /// Nothing is done.
+    /// The step fails.
     Fails,
-    /// Nothing is done; the next try may succeed.
+    /// The step fails temporarily.
     Passes,
-    /// It is done, and nobody is told.
+    /// The step succeeds but reports an unknown result.
     Unknown,
-    /// The process dies before it.
+    /// The process dies before the step.
     DiesBefore,
-    /// The process dies after it.
+    /// The process dies after the step.
     DiesAfter,
 }
 
@@ -47,22 +47,23 @@ struct TestHost {
     is_dead: bool,
     trail: Vec<(Kind, Option<String>)>,
     pauses: u32,
-    /// Numbers of the policies that were ever loaded.
+    /// Numbers of all policies that were loaded.
     loaded: BTreeSet<R>,
-    /// The members of everybody's lists, as a multiple of [`LISTS`].
+    /// Members of all lists, as a multiple of [`LISTS`].
     lists: R,
     are_lists_wrong: bool,
-    /// What the kernel lacks something for: rulesets by nf_tables, and by iptables.
+    /// Rulesets that the kernel does not support with nf_tables, and with iptables.
     lacks: (BTreeSet<R>, BTreeSet<R>),
-    /// Whether what is loaded is by iptables.
+    /// Whether the rules are loaded with iptables.
     by_iptables: bool,
 }
 
-/// A ruleset is the number of its policy and a multiple of this for the members of its lists.
+/// Multiplier of the members of lists in a ruleset: a ruleset is the number of its policy plus a
+/// multiple of this.
 const LISTS: R = 10;
 
 impl TestHost {
-    /// Does one step that can fail.
+    /// Executes one step that can fail.
     fn step<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> Result<T, Fault> {
         if self.is_dead {
             return Err(Fault::new("dead"));
@@ -101,7 +102,7 @@ impl TestHost {
         }
     }
 
-    /// Another process goes on with what is on disk.
+    /// Continues as another process with the state on disk.
     fn restart(&mut self) {
         self.is_dead = false;
         self.mishaps.clear();
@@ -213,7 +214,7 @@ impl World for TestHost {
     }
 }
 
-/// A policy whose text and ruleset have this number.
+/// Returns a policy whose text and ruleset have this number.
 fn policy(number: R) -> Kept<R> {
     Kept {
         entry: Entry {
@@ -228,7 +229,7 @@ fn policy(number: R) -> Kept<R> {
     }
 }
 
-/// The same text with other lists.
+/// Returns a policy with other lists.
 fn with_lists(number: R, lists: R) -> Kept<R> {
     Kept {
         ruleset: number + lists,
@@ -244,14 +245,14 @@ fn try_number(memory: &mut TestHost, number: R) -> Result<(), Refusal> {
     try_out(memory, new, before, MINUTE, 1).map(drop)
 }
 
-/// A host where 1 is in force for good.
+/// Returns a host on which 1 is applied.
 fn applied() -> TestHost {
     let mut memory = TestHost::default();
     apply(&mut memory, &policy(1)).expect("nothing fails");
     memory
 }
 
-/// A host where 2 is tried over 1.
+/// Returns a host with 2 on trial after 1.
 fn tried() -> TestHost {
     let mut memory = applied();
     try_number(&mut memory, 2).expect("nothing fails");
@@ -259,7 +260,7 @@ fn tried() -> TestHost {
 }
 
 fn no_policy(_: &mut TestHost) -> Result<Kept<R>, Fault> {
-    Err(Fault::new("the policy is wrong"))
+    Err(Fault::new("the policy is invalid"))
 }
 
 fn boot_it(memory: &mut TestHost) -> Boot {

@@ -1,4 +1,4 @@
-//! What an agent reads, judged by its text.
+//! Cases of decisions on a policy that was read.
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Take,
         ),
         (
-            "gone back from",
+            "rolled back",
             Situation {
                 refused: Some("b"),
                 ..idle
@@ -53,7 +53,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Refused,
         ),
         (
-            "gone back from, and asked for",
+            "rolled back, and requested",
             Situation {
                 refused: Some("b"),
                 is_asked: true,
@@ -63,7 +63,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Take,
         ),
         (
-            "changed since it was gone back from",
+            "changed after the rollback",
             Situation {
                 refused: Some("b"),
                 ..idle
@@ -81,7 +81,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Later,
         ),
         (
-            "read before another was confirmed",
+            "read before another policy was confirmed",
             Situation {
                 read: Some("b"),
                 ..idle
@@ -90,7 +90,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::PassedOver,
         ),
         (
-            "changed since another was confirmed",
+            "changed after another policy was confirmed",
             Situation {
                 read: Some("b"),
                 ..idle
@@ -99,7 +99,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Take,
         ),
         (
-            "lists of what is tried",
+            "changed lists of the policy on trial",
             Situation {
                 is_trial: true,
                 ..idle
@@ -108,7 +108,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Same,
         ),
         (
-            "locks everybody out",
+            "locks out every session",
             Situation {
                 locks_out: true,
                 ..idle
@@ -117,7 +117,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::LocksOut,
         ),
         (
-            "locks everybody out, and asked for",
+            "locks out every session, and requested",
             Situation {
                 locks_out: true,
                 is_asked: true,
@@ -127,7 +127,7 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             Reading::Take,
         ),
         (
-            "locks everybody out where nothing is in force",
+            "locks out every session while nothing is loaded",
             Situation {
                 wanted: None,
                 locks_out: true,

@@ -2,17 +2,17 @@
 
 use super::*;
 
-/// One thing that happens to a host.
+/// Event on a host.
 #[derive(Debug, Clone)]
 enum Event {
     Apply(R),
     TryOut(R),
     Confirm(C),
-    /// The guard looks, or the agent does.
+    /// The guard or the agent checks the trial.
     Look,
     RollBack,
     Remove,
-    /// Whether into a kernel that lacks what nf_tables needs.
+    /// Reboot, with whether the kernel lacks a feature of nf_tables.
     Reboot(bool),
     Wait(u64),
     /// The agent reads its policy because a file changed.
@@ -52,14 +52,14 @@ fn mishaps() -> impl Strategy<Value = Vec<Mishap>> {
     ]
 }
 
-/// What may be, told from the events alone.
+/// Permitted states, derived from the events alone.
 #[derive(Debug, Default)]
 struct Model {
-    /// Policies that may be in the history: applied, or confirmed from elsewhere.
+    /// Policies that may be in the history: applied, or confirmed by another caller.
     permitted: BTreeSet<String>,
-    /// Whether rules of peerwall must be loaded.
+    /// Whether a ruleset must be loaded.
     is_closed: bool,
-    /// A trial that was refused: it must not come into force.
+    /// Ruleset of a trial that was refused; it must not be loaded.
     failed: Option<R>,
 }
 
@@ -72,7 +72,7 @@ impl Run {
     fn happen(&mut self, event: &Event, mishaps: &[Mishap]) {
         self.memory.mishaps = mishaps.iter().copied().collect();
         let loaded = self.memory.loaded.clone();
-        // Whether today's members have to be in force if nothing fails.
+        // Whether the current members of the lists must be loaded if nothing fails.
         let mut is_current = false;
         match event {
             Event::Apply(number) => self.apply(*number),
@@ -90,7 +90,7 @@ impl Run {
             }
             Event::Lists(lists) => is_current = self.lists(*lists),
             Event::Remove => {
-                // From here on, no rules of peerwall must be loaded.
+                // From here on, no ruleset has to be loaded.
                 let done = remove(&mut self.memory);
                 self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
             }
@@ -102,7 +102,7 @@ impl Run {
             let members = kernel - kernel % LISTS;
             assert_eq!(members, self.memory.lists, "old members after {event:?}");
         }
-        // Whatever died, another goes on.
+        // Another process continues.
         self.memory.restart();
     }
 
@@ -117,7 +117,7 @@ impl Run {
         }
     }
 
-    /// Whether it was confirmed.
+    /// Confirms the trial. Returns whether this succeeded.
     fn confirm(&mut self, caller: C) -> bool {
         let trial = self.memory.trial.clone();
         let may = trial.is_some_and(|trial| {
@@ -132,12 +132,12 @@ impl Run {
             self.model.permitted.extend(digest);
         }
         let confirmed = confirm(&mut self.memory, &caller);
-        assert!(may || confirmed.is_err(), "confirmed what may not be");
+        assert!(may || confirmed.is_err(), "confirmed without permission");
         self.model.is_closed |= confirmed.is_ok();
         confirmed.is_ok()
     }
 
-    /// As the agent does. Whether they were loaded.
+    /// Changes the lists and loads them like the agent. Returns whether they were loaded.
     fn lists(&mut self, lists: R) -> bool {
         let memory = &mut self.memory;
         memory.lists = lists;
@@ -164,7 +164,7 @@ impl Run {
         true
     }
 
-    /// Whether a trial of which it is known what was before was gone back from.
+    /// Ends the trial if its time is over. Returns whether a known ruleset was loaded again.
     fn look(&mut self) -> bool {
         let over = waiting(&mut self.memory)
             .ok()
@@ -189,12 +189,12 @@ impl Run {
             assert_ne!(
                 Some(&entry.digest),
                 refused.as_ref(),
-                "loaded what was gone back from"
+                "loaded a policy that was rolled back"
             );
         }
     }
 
-    /// As the agent does.
+    /// Reads a policy like the agent.
     fn read(&mut self, number: R) {
         let (Ok(trial), Ok(history)) = (waiting(&mut self.memory), self.memory.history()) else {
             return;
@@ -236,7 +236,7 @@ impl Run {
         assert!(!twice, "an entry twice after {event:?}");
     }
 
-    /// With nothing failing any more, everything is resolved when time has passed.
+    /// Checks that every trial ends if nothing fails any more.
     fn settle(&mut self) {
         self.memory.restart();
         self.memory.millis += 3_600_000;
@@ -248,14 +248,14 @@ impl Run {
             let applied = last == Some(failed.to_string());
             assert!(
                 applied || memory.kernel.map(|kernel| kernel % LISTS) != Some(failed),
-                "what failed came into force"
+                "a refused trial was loaded"
             );
         }
     }
 }
 
-/// Four times as many sequences as other tests have cases; `PROPTEST_CASES=25000` sends a hundred
-/// thousand.
+/// Returns a configuration with four times the default number of cases. `PROPTEST_CASES=25000` runs
+/// a hundred thousand.
 fn sequences() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig {

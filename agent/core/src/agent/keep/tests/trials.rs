@@ -1,4 +1,4 @@
-//! Trials: one claim a case.
+//! Cases of trials, one claim each.
 
 use super::*;
 
@@ -243,7 +243,7 @@ fn a_trial_that_nobody_ended_in_time_is_in_nobodys_way() {
 #[test]
 fn a_clock_that_is_set_back_moves_no_deadline() {
     let mut memory = tried();
-    // Time since the boot only grows; another boot's deadline is over.
+    // Time since the boot only increases, and a deadline of another boot has passed.
     memory.millis += 59_000;
     let trial = waiting(&mut memory).unwrap().unwrap();
     assert_eq!(trial.seconds_left(&memory.clock()), 1);
