@@ -1,9 +1,9 @@
-//! Other firewalls of this host: chains beside ours that drop what they do not accept.
+//! Other firewalls on this host: foreign chains that drop every packet that they do not accept.
 //!
-//! In netfilter an accept ends one chain, and a drop ends the packet. Whatever a chain of somebody else's
-//! in the same hook drops is lost, whatever the policy says. Only chains that drop *by default* are found
-//! here: by their policy, or by a rule without conditions. A rule with conditions is somebody's decision
-//! about single packets, as kube-proxy's and Calico's are, and none of our business.
+//! In netfilter, an accept ends one base chain, but a drop is final. A foreign chain in the same
+//! hook can drop packets that the policy accepts. This module finds only chains that drop *by
+//! default*, by their policy or by a rule without conditions. Rules with conditions, like those of
+//! kube-proxy and Calico, are decisions about specific packets.
 
 pub mod read;
 
@@ -16,98 +16,99 @@ use crate::iptables::is_our_chain;
 use crate::net::packet::Hook;
 use crate::ruleset::TABLE;
 
-/// Jumps that are followed; the kernel's own limit is 16 (`NFT_JUMP_STACK_SIZE`).
+/// Limit on nested jumps. The kernel's limit is 16 too (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 16;
-/// Chains that are looked at for one base chain.
+/// Limit on chains read for one base chain.
 const CHAINS_MAX: usize = 64;
 
-/// What has a table.
+/// Engine of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Engine {
     /// nf_tables.
     #[serde(rename = "nftables")]
     Nft,
-    /// nf_tables, by way of `iptables-nft` or `ebtables-nft`.
+    /// nf_tables, managed by `iptables-nft` or `ebtables-nft`.
     #[serde(rename = "iptables-nft")]
     IptablesNft,
-    /// The older iptables of the kernel.
+    /// x_tables, managed by `iptables-legacy`.
     #[serde(rename = "iptables-legacy")]
     IptablesLegacy,
 }
 
-/// A table of somebody else's.
+/// Table of another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignTable {
-    /// What has it.
+    /// Engine.
     pub engine: Engine,
     /// `ip`, `ip6`, `inet` or `bridge`.
     pub family: &'static str,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its chains.
+    /// Chains.
     pub chains: Vec<ForeignChain>,
 }
 
-/// A chain, without its rules.
+/// Chain without its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignChain {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The hook, if packets enter here.
+    /// Hook of a base chain.
     pub hook: Option<Hook>,
-    /// Whether its policy is to drop.
+    /// Whether the policy is drop.
     pub drops: bool,
 }
 
-/// A rule, as far as it matters here.
+/// Rule, reduced to its effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignRule {
-    /// The kernel's number for it; iptables-legacy has none.
+    /// Handle; `None` for iptables-legacy.
     pub handle: Option<u64>,
-    /// What becomes of every packet that comes to it.
+    /// Effect on every packet.
     pub does: Does,
 }
 
-/// What a rule does to every packet.
+/// Effect of a rule on every packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Does {
-    /// Nothing: it counts, logs, or has conditions.
+    /// None: the rule counts, logs, or has conditions.
     Nothing,
-    /// Accepts it.
+    /// Accepts the packet.
     Accept,
-    /// Drops or rejects it.
+    /// Drops or rejects the packet.
     Drop,
-    /// Ends the chain.
+    /// Returns from the chain.
     Return,
-    /// Goes on in another chain, and comes back.
+    /// Continues in another chain, then returns.
     Jump(String),
-    /// Goes on in another chain, and does not.
+    /// Continues in another chain without returning.
     Goto(String),
 }
 
-/// A chain that drops what it does not accept.
+/// Base chain that drops every packet that it does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForeignDrop {
-    /// What has it.
+    /// Engine.
     pub engine: Engine,
-    /// Family of its table.
+    /// Family of the table.
     pub family: &'static str,
-    /// Its table.
+    /// Name of the table.
     pub table: String,
-    /// The base chain, where packets enter.
+    /// Name of the base chain.
     pub chain: String,
     /// `input` or `forward`.
     pub hook: &'static str,
-    /// Which program made it, as far as names tell.
+    /// Program that created the chain, if the names indicate one.
     pub program: Option<&'static str>,
-    /// The rule that drops everything, as chain and number from 1; absent if it is the policy.
+    /// Rule that drops everything, as chain and number from 1; `None` if the policy of the base
+    /// chain does.
     pub rule: Option<(String, usize)>,
-    /// The command that ends it.
+    /// Command that removes the drop.
     pub clear: String,
 }
 
 impl ForeignDrop {
-    /// Where it is, in a few words.
+    /// Returns family, table, chain and program.
     pub fn name(&self) -> String {
         let program = match (self.program, self.engine) {
             (Some(program), _) => program,
@@ -119,7 +120,7 @@ impl ForeignDrop {
         format!("{} {} {} ({program})", self.family, self.table, self.chain)
     }
 
-    /// What in it drops.
+    /// Returns the cause of the drop.
     pub fn why(&self) -> String {
         match &self.rule {
             None => "its policy is drop".to_owned(),
@@ -135,7 +136,7 @@ impl fmt::Display for ForeignDrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} also decides: what it does not accept in the {} hook is dropped ({})",
+            "{} also filters the {} hook and drops packets that it does not accept ({})",
             self.name(),
             self.hook,
             self.why()
@@ -143,13 +144,13 @@ impl fmt::Display for ForeignDrop {
     }
 }
 
-/// Whether a table is our own.
+/// Returns whether a table is peerwall's own.
 pub fn is_ours(engine: Engine, family: &str, name: &str) -> bool {
     engine == Engine::Nft && family == "inet" && name == TABLE
 }
 
-/// Which engine a table of nf_tables is used by. iptables-nft keeps its builtin chains' names in capitals,
-/// and no one else has a reason to.
+/// Returns the engine of a table in nf_tables. Only iptables-nft gives base chains the names of
+/// builtin chains, in capitals.
 pub fn engine_of(family: &str, name: &str, chains: &[ForeignChain]) -> Engine {
     let is_table = matches!(name, "filter" | "mangle" | "security");
     let is_family = matches!(family, "ip" | "ip6" | "bridge");
@@ -164,10 +165,11 @@ pub fn engine_of(family: &str, name: &str, chains: &[ForeignChain]) -> Engine {
     }
 }
 
-/// Chains of a table that drop what they do not accept. `rules` reads those of one chain.
+/// Returns the base chains of a table that drop every packet that they do not accept. `rules` reads
+/// the rules of a chain.
 ///
 /// # Errors
-/// What `rules` answers.
+/// Errors of `rules`.
 pub fn drops<E>(
     table: &ForeignTable,
     mut rules: impl FnMut(&str) -> Result<Vec<ForeignRule>, E>,
@@ -191,22 +193,22 @@ pub fn drops<E>(
     Ok(found)
 }
 
-/// The rule that ends it, with its handle.
+/// Rule that drops everything: chain, number from 1, and handle.
 type DropRule = (String, usize, Option<u64>);
 
-/// What becomes of a packet that no rule with conditions decides about.
+/// Result for a packet that matches no rule with conditions.
 enum End {
-    /// It comes to the end of the chain.
+    /// The packet reaches the end of the chain.
     Falls,
-    /// It is accepted, or our own chains decide.
+    /// The packet is accepted, or peerwall's own chains decide.
     Decided,
-    /// This rule drops it.
+    /// This rule drops the packet.
     Drops(DropRule),
 }
 
 struct ForeignWalk<'r, R> {
     rules: &'r mut R,
-    /// Chains that were read already.
+    /// Rules of the chains that were read.
     read: BTreeMap<String, Vec<ForeignRule>>,
 }
 
@@ -225,7 +227,7 @@ impl<E, R: FnMut(&str) -> Result<Vec<ForeignRule>, E>> ForeignWalk<'_, R> {
                 Does::Nothing => continue,
                 Does::Return => return Ok(End::Falls),
                 Does::Accept => return Ok(End::Decided),
-                // What our own chains drop is no other firewall's decision.
+                // Drops in peerwall's own chains are not foreign.
                 Does::Drop if is_our_chain(name) => return Ok(End::Decided),
                 Does::Drop => {
                     return Ok(End::Drops((name.to_owned(), index + 1, rule.handle)));
@@ -265,7 +267,7 @@ fn foreign(
     }
 }
 
-/// Names of tables, with the programs that make them.
+/// Names of tables with their programs.
 const TABLES: [(&str, &str); 11] = [
     ("firewalld", "firewalld"),
     ("kube-router", "kube-router"),
@@ -280,7 +282,7 @@ const TABLES: [(&str, &str); 11] = [
     ("fw4", "OpenWrt fw4"),
 ];
 
-/// What chains of a program start with.
+/// Prefixes of chains with their programs.
 const CHAINS: [(&str, &str); 10] = [
     ("ufw-", "ufw"),
     ("ufw6-", "ufw"),
@@ -294,7 +296,8 @@ const CHAINS: [(&str, &str); 10] = [
     ("DOCKER", "Docker"),
 ];
 
-/// The program that is to blame, by the names of the table, of the chain, and of the chains beside it.
+/// Guesses the program that created a chain from the names of the table, of the chain, and of the
+/// other chains of the table.
 fn program(table: &ForeignTable, within: &str, hook: Hook) -> Option<&'static str> {
     let named = |name: &str| {
         let mut all = CHAINS.iter();
@@ -306,7 +309,7 @@ fn program(table: &ForeignTable, within: &str, hook: Hook) -> Option<&'static st
         .find(|(name, _)| table.engine == Engine::Nft && table.name == *name)
         .map(|(_, program)| *program);
     let by_chain = || named(within);
-    // These change the policies of builtin chains: ufw and firewalld any, Docker that of FORWARD.
+    // ufw and firewalld change the policies of all builtin chains, Docker that of FORWARD.
     let beside = || {
         let all: Vec<&str> = table.chains.iter().filter_map(|c| named(&c.name)).collect();
         let blamed: &[&str] = match hook {
@@ -318,7 +321,7 @@ fn program(table: &ForeignTable, within: &str, hook: Hook) -> Option<&'static st
     by_table.or_else(by_chain).or_else(beside)
 }
 
-/// The command that ends it.
+/// Returns the command that removes the drop.
 fn clear(
     table: &ForeignTable,
     chain: &ForeignChain,

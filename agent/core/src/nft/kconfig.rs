@@ -1,11 +1,11 @@
-//! Which options of the kernel's configuration a step needs, for saying what one lacks.
+//! Options of the kernel configuration that a step needs, for error messages.
 //!
-//! `net/netfilter/Kconfig`; each is a module of its own where it is not built in.
+//! Source: `net/netfilter/Kconfig`. Each option is a separate module unless it is built in.
 
 use crate::nft::plan::{Op, SetKind};
 use crate::ruleset::{Action, Match, Rule};
 
-/// Options that the kernel may lack if it answers to this step that there is no such thing.
+/// Returns the options that may be missing if the kernel does not support this step.
 pub fn options(op: &Op) -> Vec<&'static str> {
     match op {
         Op::AddTable | Op::ClaimTable | Op::DeleteTable => {

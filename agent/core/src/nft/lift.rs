@@ -1,6 +1,7 @@
-//! From the kernel's objects to what was [`observed`](crate::nft::observed).
+//! Conversion of the kernel's objects to [`observed`](crate::nft::observed) state.
 //!
-//! Whatever is in the table and is not in our words is said, never skipped: the plan removes it.
+//! Objects in the table that peerwall cannot represent are reported, never skipped, so that the
+//! plan removes them.
 
 use std::collections::BTreeMap;
 
@@ -17,25 +18,25 @@ use crate::ruleset::{
     Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
 };
 
-/// Everything a dump of our table gave.
+/// Dump of peerwall's table.
 #[derive(Debug, Clone, Default)]
 pub struct Dump {
-    /// The table itself.
+    /// Table.
     pub table: nft::Table,
-    /// Its chains, in the kernel's order.
+    /// Chains, in the kernel's order.
     pub chains: Vec<nft::Chain>,
-    /// Its rules, in order within each chain.
+    /// Rules, in order within each chain.
     pub rules: Vec<nft::Rule>,
-    /// Its sets.
+    /// Sets.
     pub sets: Vec<nft::Set>,
-    /// Elements of the sets, by set; `None` if one of them is none that we make.
+    /// Elements by set; `None` if peerwall never creates such an element.
     pub elements: BTreeMap<String, Option<Vec<Point>>>,
-    /// Its stateful objects.
+    /// Stateful objects.
     pub objects: Vec<nft::Object>,
 }
 
-/// An element as the kernel has it: a value, or the end of an interval. There can be a hundred
-/// thousand of them, so they are not kept in the roomy form they come in.
+/// Element in the kernel's form: a value, or the end of an interval. Compact, because there can be
+/// a hundred thousand elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Point {
     bytes: [u8; 16],
@@ -45,7 +46,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Reads an element; `None` if there is more to it than key and comment.
+    /// Converts an element; `None` if it has attributes other than key and comment.
     pub fn read(element: &nft::Element) -> Option<Self> {
         let plain = element.data.is_none()
             && element.timeout.unwrap_or(0) == 0
@@ -70,7 +71,7 @@ impl Point {
     }
 }
 
-/// Reads a dump.
+/// Converts a dump.
 pub fn lift(dump: &Dump) -> ObservedTable {
     let flags = dump.table.flags.unwrap_or(0);
     let mut table = ObservedTable {
@@ -120,7 +121,7 @@ fn lift_set(
     table: &mut ObservedTable,
 ) {
     let name = set.name.clone().unwrap_or_default();
-    // An anonymous set belongs to its rule, which is not peerwall's.
+    // An anonymous set belongs to a foreign rule and is deleted with it.
     if set.flags.unwrap_or(0) & nft::NFT_SET_ANONYMOUS != 0 {
         return;
     }
@@ -138,7 +139,7 @@ fn lift_set(
     table.sets.insert(name, seen);
 }
 
-/// Whether rules fill this set, each element with a rate of its own.
+/// Returns whether a set is a meter: rules add its elements, each with a rate.
 pub fn is_meter(set: &nft::Set) -> bool {
     set.flags.unwrap_or(0) == nft::NFT_SET_TIMEOUT | nft::NFT_SET_EVAL
 }
@@ -162,7 +163,7 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
     (same_len && plain).then_some(())?;
     if is_meter {
         let size = set.desc.as_ref().and_then(|desc| desc.0.size);
-        // What is in it, the packets' senders put there.
+        // The elements are sources of packets, not part of the ruleset.
         return (size == Some(METER_SIZE)).then_some(Set {
             key,
             interval: false,
@@ -202,8 +203,8 @@ fn singles(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
     Some(found)
 }
 
-/// Pairs starts with ends. At the same key an end belongs to the interval before, so it goes first;
-/// an end without a start is what nft writes in front of everything (its "null element").
+/// Pairs starts with ends. At the same key, an end belongs to the interval before, so it sorts
+/// first. An end without a start is the "null element", which nft writes before all other elements.
 fn intervals(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
     let mut points = elements
         .iter()

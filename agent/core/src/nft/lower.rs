@@ -1,4 +1,4 @@
-//! From plan to netlink messages.
+//! Conversion of plans to netlink messages.
 
 use std::fmt;
 
@@ -19,15 +19,15 @@ use crate::ruleset::{
     self, Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE,
 };
 
-/// Number of a step in its plan.
+/// Index of a step in its plan.
 pub type OpIndex = usize;
 
-/// The plan does not fit into messages.
+/// Error: the plan does not fit into messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LowerError {
-    /// The step.
+    /// Index of the step.
     pub op: OpIndex,
-    /// What did not fit.
+    /// Cause.
     pub why: TooLong,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Display for LowerError {
 
 impl std::error::Error for LowerError {}
 
-/// Makes the messages of a plan; each knows which step it is for. `table_flags` are the
-/// `NFT_TABLE_F_*` to make or claim the table with.
+/// Builds the messages of a plan, each with the index of its step. `table_flags` are the flags
+/// (`NFT_TABLE_F_*`) for adding or claiming the table.
 ///
 /// # Errors
 /// [`LowerError`] if a name or a rule is too long for a netlink attribute.
@@ -149,7 +149,8 @@ impl Out<'_> {
             userdata: rule.comment.as_deref().map(userdata::comment),
             ..rule_of(chain)
         };
-        // With a position, NLM_F_APPEND would mean behind that rule; without it, before it.
+        // With a position, the kernel adds the rule after that rule if NLM_F_APPEND is set, else
+        // before it.
         let flags = match before {
             Some(_) => NLM_F_CREATE,
             None => NLM_F_CREATE | NLM_F_APPEND,
@@ -185,8 +186,8 @@ impl Out<'_> {
     }
 }
 
-/// One element, or for an interval two: its first value, and the first value behind it with
-/// `NFT_SET_ELEM_INTERVAL_END`. An interval to the end of the key space has no second one.
+/// Writes an element. An interval has two: its first value, and the first value after it with
+/// `NFT_SET_ELEM_INTERVAL_END`, unless it extends to the end of the key space.
 fn write_element(w: &mut AttrWriter, key: KeyType, kind: SetKind, element: &Element) {
     let comment = element.comment.as_deref().map(userdata::comment);
     nft::Element {
@@ -205,19 +206,19 @@ fn write_element(w: &mut AttrWriter, key: KeyType, kind: SetKind, element: &Elem
     }
 }
 
-/// A key in network byte order, as wide as its type.
+/// Returns a key in network byte order, with the width of its type.
 #[expect(
     clippy::big_endian_bytes,
-    reason = "keys of all our types are big-endian numbers of different widths"
+    reason = "keys are big-endian numbers of different widths"
 )]
 pub(crate) fn key_bytes(key: KeyType, value: u128) -> Vec<u8> {
     value.to_be_bytes()[16 - key.len_bytes()..].to_vec()
 }
 
-/// Reads back what [`key_bytes`] wrote.
+/// Parses a key of [`key_bytes`].
 #[expect(
     clippy::big_endian_bytes,
-    reason = "keys of all our types are big-endian numbers of different widths"
+    reason = "keys are big-endian numbers of different widths"
 )]
 pub(crate) fn key_value(key: KeyType, bytes: &[u8]) -> Option<u128> {
     let mut wide = [0; 16];

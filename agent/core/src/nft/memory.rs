@@ -1,6 +1,6 @@
-//! A backend in memory, with the kernel's rules: all or nothing, generations, references.
+//! Backend in memory with the semantics of the kernel: transactions, generations, references.
 //!
-//! One behaviour suite runs on it and on the kernel (`integration/tests/backend.rs`).
+//! One behaviour suite runs on this backend and on the kernel (`integration/tests/backend.rs`).
 
 use crate::backend::{Backend, BackendError, RefusedStep};
 use crate::nft::observed::{
@@ -14,7 +14,7 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENFILE: i32 = 23;
 
-/// A namespace that is nothing but our table.
+/// Network namespace with only peerwall's table.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     state: Observed,
@@ -22,7 +22,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// One where nothing is.
+    /// Creates an empty namespace.
     pub fn new() -> Self {
         Self::default()
     }

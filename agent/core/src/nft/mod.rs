@@ -1,5 +1,4 @@
-//! The nf_tables backend: what is observed, the plan from there to a ruleset, and both ways between
-//! rules and the kernel's messages.
+//! nf_tables backend: observed state, plans, and conversion between rules and netlink messages.
 
 mod expr;
 pub mod foreign;

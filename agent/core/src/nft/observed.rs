@@ -1,4 +1,4 @@
-//! What was found: the table as it is, with what the kernel adds to it.
+//! Observed state: peerwall's table with the kernel's handles, counts and owner.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::fmt;
 use crate::ruleset::change::{Change, What};
 use crate::ruleset::{Base, Chain, Rule, Ruleset, Set};
 
-/// State of a namespace, as far as it concerns us.
+/// Observed state of a network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The kernel's generation counter, which every commit by anybody moves on.
+    /// Generation of the kernel's rulesets, which every commit of any program increments.
     pub generation: u32,
-    /// Our table, if there is one.
+    /// peerwall's table, if it exists.
     pub table: Option<ObservedTable>,
 }
 
-/// The table `inet peerwall` as found.
+/// Observed table `inet peerwall`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedTable {
-    /// Who owns it and whether it outlives him.
+    /// Owner of the table, and whether the table survives it.
     pub hold: Ownership,
     /// Counters by name.
     pub counters: BTreeMap<String, ObservedCounter>,
@@ -26,20 +26,20 @@ pub struct ObservedTable {
     pub sets: BTreeMap<String, ObservedSet>,
     /// Chains in the kernel's order.
     pub chains: Vec<ObservedChain>,
-    /// Objects in it that cannot be peerwall's: a reason to rebuild it.
+    /// Objects that peerwall never creates, and that require rebuilding the table.
     pub foreign: Vec<String>,
 }
 
-/// Who may change a table.
+/// Ownership of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ownership {
-    /// Port id of the netlink socket that owns it; absent if anybody may change it.
+    /// Port ID of the netlink socket that owns the table; `None` if every process may change it.
     pub owner: Option<u32>,
-    /// Whether it stays when its owner goes.
+    /// Whether the table survives its owner.
     pub persist: bool,
 }
 
-/// A counter with what it counted.
+/// Values of a counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObservedCounter {
     /// Packets.
@@ -48,21 +48,21 @@ pub struct ObservedCounter {
     pub bytes: u64,
 }
 
-/// A set as found.
+/// Observed set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObservedSet {
-    /// One that could be ours.
+    /// Set that peerwall can represent.
     Known {
-        /// The set.
+        /// Set.
         set: Set,
-        /// How many elements it can have; `None` for as many as there is memory for.
+        /// Maximum number of elements; `None` if unlimited.
         capacity: Option<u32>,
     },
-    /// Another type, a map, or with flags or elements that we never make.
+    /// Set with a type, flags or elements that peerwall never creates, or a map.
     Unrecognized,
 }
 
-/// Why something in the kernel is not in the words of a ruleset: another program wrote it.
+/// Reason why peerwall cannot represent an object of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unrecognized(pub String);
 
@@ -74,28 +74,28 @@ impl fmt::Display for Unrecognized {
 
 impl std::error::Error for Unrecognized {}
 
-/// A chain as found.
+/// Observed chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedChain {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where packets enter it, or why that cannot be said in our words.
+    /// Hook, priority and policy of a base chain, or the reason why peerwall cannot represent them.
     pub base: Result<Option<Base>, Unrecognized>,
-    /// Its rules with their handles, in order.
+    /// Rules with their handles, in order.
     pub rules: Vec<ObservedRule>,
 }
 
-/// A rule as found.
+/// Observed rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedRule {
-    /// The kernel's number for it, unique in the table.
+    /// Handle, unique in the table.
     pub handle: u64,
-    /// The rule, or why it is not peerwall's.
+    /// Rule, or the reason why peerwall cannot represent it.
     pub rule: Result<Rule, Unrecognized>,
 }
 
 impl ObservedTable {
-    /// The ruleset, if there is nothing in the table that is not in our words.
+    /// Returns the ruleset; `None` if the table contains foreign objects.
     pub fn ruleset(&self) -> Option<Ruleset> {
         if !self.foreign.is_empty() {
             return None;
@@ -116,7 +116,7 @@ impl ObservedTable {
         Some(ruleset.normalized())
     }
 
-    /// The part of the table that is in our words, and the removal of everything else.
+    /// Returns the part of the table that peerwall can represent, and changes that remove the rest.
     pub fn known(&self) -> (Ruleset, Vec<Change>) {
         let mut foreign: Vec<Change> = self
             .foreign
@@ -165,7 +165,7 @@ impl ObservedTable {
         (ruleset.normalized(), foreign)
     }
 
-    /// The chain of this name.
+    /// Finds a chain by its name.
     pub fn chain(&self, name: &str) -> Option<&ObservedChain> {
         self.chains.iter().find(|chain| chain.name == name)
     }

@@ -1,8 +1,8 @@
-//! What it takes to get from what is there to what is wanted.
+//! Plans: steps from the observed state to a ruleset.
 //!
-//! A [`Plan`] is the one value that `plan` prints and `apply` sends. It touches only what differs:
-//! rules that stay keep their handles, elements that stay keep their place, and counters are
-//! objects of their own that live as long as anything counts with them.
+//! `plan` prints a [`Plan`] and `apply` sends it. A plan changes only differences: unchanged rules
+//! keep their handles, unchanged elements stay, and named counters exist as long as any rule uses
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,63 +11,63 @@ use crate::nft::observed::{
 };
 use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
 
-/// Steps, in the order in which they are sent, all in one transaction.
+/// Steps in the order of sending, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The steps.
+    /// Steps.
     pub ops: Vec<Op>,
-    /// Why the table must be rebuilt, if it must.
+    /// Reason for rebuilding the table; `None` if the plan is incremental.
     pub rebuild: Option<String>,
 }
 
-/// One step.
+/// Step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Make the table.
+    /// Add the table.
     AddTable,
-    /// Add the table that is there, which changes nothing but its owner.
+    /// Add the existing table again, which only changes its owner.
     ClaimTable,
-    /// Remove the table with all that is in it.
+    /// Delete the table with its contents.
     DeleteTable,
-    /// Make a counter that starts with these numbers.
+    /// Add a counter with initial values.
     AddCounter(String, ObservedCounter),
-    /// Remove a counter.
+    /// Delete a counter.
     DeleteCounter(String),
-    /// Make an empty set; with a number, one for at most that number of elements.
+    /// Add an empty set, optionally with a maximum number of elements.
     AddSet(String, KeyType, SetKind, Option<u32>),
-    /// Remove a set.
+    /// Delete a set.
     DeleteSet(String),
     /// Add elements to a set.
     AddElements(String, KeyType, SetKind, Vec<Element>),
-    /// Remove elements from a set.
+    /// Delete elements of a set.
     DeleteElements(String, KeyType, SetKind, Vec<Element>),
-    /// Make a chain without rules.
+    /// Add a chain without rules.
     AddChain(String, Option<Base>),
     /// Set a base chain's policy.
     SetPolicy(String, ChainPolicy),
-    /// Remove all rules of a chain.
+    /// Delete all rules of a chain.
     FlushChain(String),
-    /// Remove a chain.
+    /// Delete a chain.
     DeleteChain(String),
     /// Add a rule before the one with this handle, or at the end.
     AddRule(String, Option<u64>, Rule),
-    /// Remove the rule with this handle, which is the given one; `None` if it is not peerwall's.
+    /// Delete the rule with this handle. The rule is `None` if peerwall cannot represent it.
     DeleteRule(String, u64, Option<Box<Rule>>),
 }
 
-/// What kind of set it is.
+/// Kind of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetKind {
-    /// Of single values.
+    /// Single values.
     Values,
-    /// Of intervals.
+    /// Intervals.
     Intervals,
-    /// A meter, which rules fill.
+    /// Meter, whose elements rules add.
     Meter,
 }
 
 impl SetKind {
-    /// The kind of a set.
+    /// Returns the kind of a set.
     pub fn of(set: &Set) -> Self {
         match (set.meter, set.interval) {
             (true, _) => Self::Meter,
@@ -78,12 +78,12 @@ impl SetKind {
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Returns whether the plan has no steps.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// The plan that only makes the table ours, for who holds it without changing it.
+    /// Returns the plan that claims the table without changing it.
     pub fn claim() -> Self {
         Self {
             ops: vec![Op::ClaimTable],
@@ -91,7 +91,7 @@ impl Plan {
         }
     }
 
-    /// The plan that takes our table away.
+    /// Returns the plan that deletes peerwall's table.
     pub fn remove(seen: &Observed) -> Self {
         let ops = match seen.table {
             Some(_) => vec![Op::DeleteTable],
@@ -101,7 +101,7 @@ impl Plan {
     }
 }
 
-/// Steps from `seen` to `wanted`.
+/// Plans the steps from `seen` to `wanted`.
 pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     let Some(table) = &seen.table else {
         let mut ops = vec![Op::AddTable];
@@ -120,7 +120,7 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     Plan { ops, rebuild: None }
 }
 
-/// Steps that rebuild the table in one transaction; counters continue from their values.
+/// Plans a rebuild of the table in one transaction. Counters keep their values.
 pub fn anew(wanted: &Ruleset, table: &ObservedTable, why: String) -> Plan {
     let mut ops = vec![Op::DeleteTable, Op::AddTable];
     create_all(wanted, table, &mut ops);
@@ -130,11 +130,11 @@ pub fn anew(wanted: &Ruleset, table: &ObservedTable, why: String) -> Plan {
     }
 }
 
-/// Why small steps would not do: the kernel can change neither the type of a set nor the hook of a
-/// chain.
+/// Returns the reason for a rebuild, if one is necessary: the kernel can change neither the type of
+/// a set nor the hook of a chain.
 fn must_rebuild(wanted: &Ruleset, table: &ObservedTable) -> Option<String> {
     if let Some(stranger) = table.foreign.first() {
-        return Some(format!("{stranger} is in the table"));
+        return Some(format!("the table contains {stranger}"));
     }
     for (name, set) in &wanted.sets {
         match table.sets.get(name) {
@@ -144,14 +144,14 @@ fn must_rebuild(wanted: &Ruleset, table: &ObservedTable) -> Option<String> {
                 capacity,
             }) => {
                 if (seen.key, SetKind::of(seen)) != (set.key, SetKind::of(set)) {
-                    return Some(format!("set {name} has another type"));
+                    return Some(format!("the type of set {name} changed"));
                 }
                 if capacity.is_some_and(|most| set.elements.len() > most as usize) {
-                    return Some(format!("set {name} has become too small"));
+                    return Some(format!("set {name} is too small"));
                 }
             }
             Some(ObservedSet::Unrecognized) => {
-                return Some(format!("set {name} is not peerwall's"));
+                return Some(format!("another program changed set {name}"));
             }
         }
     }
@@ -163,7 +163,10 @@ fn must_rebuild(wanted: &Ruleset, table: &ObservedTable) -> Option<String> {
             Some(Err(_)) => false,
         };
         if !same {
-            return Some(format!("chain {} has another hook or priority", chain.name));
+            return Some(format!(
+                "the hook or priority of chain {} changed",
+                chain.name
+            ));
         }
     }
     None
@@ -186,13 +189,13 @@ fn create_all(wanted: &Ruleset, old: &ObservedTable, ops: &mut Vec<Op>) {
     }
 }
 
-/// Fewer elements than this load in no time whatever the set is like.
+/// Number of elements from which the size of a hash set matters.
 const CAPACITY_FROM: usize = 1024;
 
-/// How many elements to make a hash set for. Told a number, the kernel takes a table of fixed size
-/// (`nft_hash_estimate()`), which loads faster than one that grows (`scripts/bench`); it is then
-/// also the most that the set can hold. So there is room for twice as many, and a set that becomes
-/// still too small is rebuilt with the table, in one transaction.
+/// Returns the size of a new hash set. With a size, the kernel uses a hash table of fixed size
+/// (`nft_hash_estimate()`), which loads faster than a growing one (`scripts/bench`), and limits the
+/// set to this size. The size is therefore at least twice the number of elements. If a set becomes
+/// too small, the table is rebuilt in one transaction.
 fn capacity(set: &Set) -> Option<u32> {
     let count = set.elements.len();
     let wanted = count.checked_mul(2)?.checked_next_power_of_two()?;
@@ -242,7 +245,7 @@ fn change_policy(chain: &Chain, seen: &ObservedChain, ops: &mut Vec<Op>) {
     }
 }
 
-/// Both lists are ascending and disjoint; what is in one and not in the other is the difference.
+/// Adds the steps between two ascending lists of disjoint elements.
 fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
     let (mut add, mut delete) = (Vec::new(), Vec::new());
     let (mut w, mut h) = (
@@ -267,7 +270,8 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
         }
     }
     let kind = SetKind::of(want);
-    // Deletions first: within a transaction the kernel refuses an interval that overlaps another.
+    // Deletions come first, because the kernel refuses overlapping intervals within a transaction
+    // too.
     if !delete.is_empty() {
         ops.push(Op::DeleteElements(name.to_owned(), want.key, kind, delete));
     }
@@ -276,7 +280,7 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
     }
 }
 
-/// Keeps the longest common subsequence of rules; what is new goes before the next rule that stays.
+/// Keeps the longest common subsequence of rules, and adds new rules before the next kept one.
 fn change_rules(chain: &Chain, seen: &[ObservedRule], ops: &mut Vec<Op>) {
     let kept = common(&chain.rules, seen);
     let kept_seen: BTreeSet<usize> = kept.iter().map(|(_, s)| *s).collect();
@@ -300,13 +304,13 @@ fn change_rules(chain: &Chain, seen: &[ObservedRule], ops: &mut Vec<Op>) {
     }
 }
 
-/// Maximum number of pairs of changed rules that are compared.
+/// Limit on the table of pairs of changed rules.
 const TABLE_MAX: usize = 1 << 20;
 
-/// Positions (wanted, seen) of a common subsequence: a longest one, unless thousands of rules
-/// changed.
+/// Returns the positions (wanted, seen) of a common subsequence: a longest one, unless thousands of
+/// rules changed.
 fn common(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
-    // Mostly all is the same, or all but a few rules: what both start and end with needs no table.
+    // A common prefix and suffix need no table; usually they contain all rules or all but a few.
     let equal = |(rule, seen): (&Rule, &ObservedRule)| seen.rule.as_ref() == Ok(rule);
     let ahead = wanted
         .iter()
@@ -328,7 +332,7 @@ fn common(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// The longest one, by a table of the size of both.
+/// Finds the longest common subsequence with a table of all pairs.
 fn longest(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let (n, m) = (wanted.len(), seen.len());
     let same = |w: usize, s: usize| seen[s].rule.as_ref() == Ok(&wanted[w]);
@@ -358,11 +362,12 @@ fn longest(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// The longest one of the rules that are in both once, which nearly all are, since they count by
-/// name: the longest ascending run of their positions.
+/// Finds the longest common subsequence of the rules that occur once in both lists: the longest
+/// ascending run of their positions. Nearly all rules are unique, because their counters have
+/// different names.
 fn unique(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     let key = |rule: &Rule| format!("{rule:?}");
-    // Where a rule is, in one list and in the other; more than once if it is repeated.
+    // Positions of each rule in both lists.
     let mut places: BTreeMap<String, [Vec<usize>; 2]> = BTreeMap::new();
     for (index, rule) in wanted.iter().enumerate() {
         places.entry(key(rule)).or_default()[0].push(index);
@@ -385,9 +390,10 @@ fn unique(wanted: &[Rule], seen: &[ObservedRule]) -> Vec<(usize, usize)> {
     ascending(&pairs)
 }
 
-/// The longest part of these pairs, ordered by their first, whose second ascends as well.
+/// Returns the longest subsequence of pairs, sorted by their first number, in which the second
+/// number ascends too.
 fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    // ends[n]: the pair with the lowest second that ends a run of n + 1.
+    // ends[n]: the pair with the lowest second number that ends a run of n + 1.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
     for (index, (_, second)) in pairs.iter().enumerate() {
@@ -405,7 +411,7 @@ fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     found
 }
 
-/// What nothing wants any more, users before what they use.
+/// Deletes extra objects, after the objects that use them.
 fn remove_the_rest(wanted: &Ruleset, table: &ObservedTable, ops: &mut Vec<Op>) {
     let extra: Vec<&ObservedChain> = table
         .chains

@@ -1,4 +1,4 @@
-//! Plans in words.
+//! Text form of plans.
 
 use super::plan::{Op, Plan};
 use crate::backend;
@@ -11,7 +11,7 @@ impl backend::Plan for Plan {
 
     fn steps(&self) -> Vec<String> {
         let ops = self.ops.iter();
-        // Nothing changes by it.
+        // Claiming the table changes nothing.
         let told = ops.filter(|op| **op != Op::ClaimTable || self.ops.len() == 1);
         told.map(render::op).collect()
     }
@@ -41,8 +41,8 @@ impl backend::Plan for Plan {
         })
         .collect();
         let parts = match parts.is_empty() {
-            true if tally.table_removed => "remove the table inet peerwall".to_owned(),
-            true => "claim the table inet peerwall".to_owned(),
+            true if tally.table_removed => "delete table inet peerwall".to_owned(),
+            true => "claim table inet peerwall".to_owned(),
             false => parts.join(", "),
         };
         match &self.rebuild {
@@ -80,7 +80,7 @@ impl Tally {
     }
 }
 
-/// `1 rule`, `2 rules`.
+/// Formats `1 rule`, `2 rules`.
 fn count(number: usize, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),

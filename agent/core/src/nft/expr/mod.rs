@@ -1,7 +1,7 @@
-//! Matches and statements as nf_tables expressions, both ways.
+//! Conversion between matches and statements, and nf_tables expressions.
 //!
-//! Sequences are exactly those of nft, so that nft prints our table like its own. The goldens in
-//! `proto` and the round trip in `lower` keep writer and reader consistent.
+//! The sequences are exactly those of nft, so that nft prints peerwall's table like its own. The
+//! goldens in `proto` and the round trip in `lower` keep writer and reader consistent.
 
 mod read;
 #[cfg(test)]
@@ -48,12 +48,12 @@ const NFT_REJECT_TCP_RST: u32 = 1;
 const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
 const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
 const NFT_LIMIT_PKTS: u32 = 0;
-/// `lo` has this index in every network namespace.
+/// Index of `lo` in every network namespace.
 const LOOPBACK_IFINDEX: u32 = 1;
 /// `IFNAMSIZ`
 const IFNAMSIZ: usize = NAME_MAX_BYTES + 1;
 
-/// Offset and length in bytes, within the network header.
+/// Returns offset and length of the source address in bytes, within the network header.
 const fn source_field(family: Family) -> (u32, u32) {
     match family {
         Family::V4 => (12, 4),
@@ -70,9 +70,9 @@ const fn destination_field(family: Family) -> (u32, u32) {
 
 const HOP_LIMIT_FIELD: (u32, u32) = (7, 1);
 const TTL_FIELD: (u32, u32) = (8, 1);
-/// Source address of an Ethernet header.
+/// Source address in the Ethernet header.
 const MAC_FIELD: (u32, u32) = (6, 6);
-/// The octet of a TCP header with its flags.
+/// Octet of the TCP header that contains the flags.
 const TCP_FLAGS_FIELD: (u32, u32) = (13, 1);
 /// FIN, SYN, RST and ACK.
 const TCP_FLAGS_OF_START: u8 = 0x17;

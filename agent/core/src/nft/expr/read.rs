@@ -1,10 +1,10 @@
-//! Reads expressions as a rule.
+//! Conversion of nf_tables expressions to rules.
 //!
-//! A rule with an expression that is never written is foreign.
+//! A rule with an expression that peerwall never writes is foreign.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
-    reason = "an expression that is never written is foreign, new ones too"
+    reason = "expressions that are never written are foreign, including new ones"
 )]
 
 use peerwall_proto::netlink::attr::{u16_from_network, u16_register, u32_from_register};
@@ -35,10 +35,10 @@ use crate::nft::observed::Unrecognized;
 use crate::policy::{Rate, RateUnit};
 use crate::ruleset::{Action, CtStates, IcmpKinds, LogTo, Match, Meter, Ports, Rule};
 
-/// Reads a rule's expressions back.
+/// Converts the expressions of a rule.
 ///
 /// # Errors
-/// [`Unrecognized`] with the name of the first expression that peerwall's rules never have there.
+/// [`Unrecognized`] with the name of the first unexpected expression.
 pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, Unrecognized> {
     let mut cursor = Cursor { rest: exprs };
     let mut rule = Rule::default();
@@ -51,7 +51,7 @@ pub(crate) fn read_rule(exprs: &[Expr]) -> Result<Rule, Unrecognized> {
     Ok(rule)
 }
 
-/// The expressions that are left to read.
+/// Remaining expressions.
 struct Cursor<'a> {
     rest: &'a [Expr],
 }
@@ -129,8 +129,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Whether the next expression makes our label of what was loaded; `None` if it is another
-    /// label.
+    /// Returns whether the next expression sets peerwall's connection label from the immediate;
+    /// `None` if it sets another label.
     fn read_label(&mut self, immediate: &Immediate) -> Option<bool> {
         let Expr::Ct(ct) = self.next()? else {
             return None;
@@ -228,7 +228,7 @@ impl<'a> Cursor<'a> {
                 Some(Match::Interface { pattern, negated })
             }
             NFT_META_OIFNAME => read_interface(self.eq()?).map(Match::OutInterface),
-            // Always before a match on the Ethernet address, and part of it.
+            // Part of a match on the Ethernet address, which always follows.
             NFT_META_IIFTYPE => {
                 let ethernet = self.eq()? == u16_register(ARPHRD_ETHER);
                 let Expr::Payload(load) = self.next().filter(|_| ethernet)? else {
@@ -261,8 +261,9 @@ impl<'a> Cursor<'a> {
         let ours =
             fib.result == Some(NFT_FIB_RESULT_OIF) && fib.flags == Some(FIB_SADDR_IIF_PRESENT);
         match self.eq()? {
-            // The kernel stores one byte and zeros after it (`nft_fib_store_result()`); nft
-            // compares all four up to 1.0, and one of them since.
+            // The kernel stores one byte, then zeros (`nft_fib_store_result()`). nft up to 1.0
+            // compares all
+            // four bytes, later versions one.
             [exists @ (0 | 1)] | [exists @ (0 | 1), 0, 0, 0] if plain && ours => {
                 Some(Match::ReversePath {
                     exists: *exists == 1,
@@ -359,7 +360,7 @@ impl<'a> Cursor<'a> {
         let Expr::Bitwise(bitwise) = self.next()? else {
             return None;
         };
-        // NFT_BITWISE_MASK_XOR is 0; old kernels leave the operation out.
+        // NFT_BITWISE_MASK_XOR is 0; old kernels omit the operation.
         let plain = bitwise.op.unwrap_or(0) == 0
             && bitwise.data.is_none()
             && bitwise.sreg2.is_none()
@@ -369,7 +370,7 @@ impl<'a> Cursor<'a> {
         data_bytes(&bitwise.mask).filter(|_| plain)
     }
 
-    /// Reads `bitwise` with a mask, followed by a comparison with 0.
+    /// Reads a `bitwise` expression with a mask, followed by a comparison with 0.
     fn bits(&mut self) -> Option<u32> {
         let mask = u32_from_register(self.mask()?)?;
         match self.cmp()? {

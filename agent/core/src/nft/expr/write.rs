@@ -1,4 +1,4 @@
-//! Writes a rule as expressions.
+//! Conversion of rules to nf_tables expressions.
 
 use peerwall_proto::netlink::attr::{u16_network, u16_register, u32_register};
 use peerwall_proto::nf_tables::expr::{
@@ -27,7 +27,7 @@ use crate::net::port::PortRange;
 use crate::policy::Rate;
 use crate::ruleset::{Action, IcmpKinds, LABEL_BIT, Match, Meter, Ports, Rule};
 
-/// Writes the expressions of a rule, in order.
+/// Returns the expressions of a rule, in order.
 pub(crate) fn rule_exprs(rule: &Rule) -> Vec<Expr> {
     let mut out = Vec::new();
     for condition in &rule.matches {
@@ -189,7 +189,8 @@ fn write_match(condition: &Match, out: &mut Vec<Expr>) {
     }
 }
 
-/// Like nft: only the bytes of the prefix, with a mask only if the prefix ends within a byte.
+/// Writes a match on a prefix like nft: only the bytes of the prefix, with a mask only if the
+/// prefix ends within a byte.
 fn write_net(net: &ipnet::IpNet, (offset, len): (u32, u32), out: &mut Vec<Expr>) {
     let (address, bits) = match net {
         ipnet::IpNet::V4(n) => (n.network().octets().to_vec(), n.netmask().octets().to_vec()),
@@ -357,8 +358,8 @@ fn nfproto(family: Family) -> u8 {
     }
 }
 
-/// The label of a connection with our bit, as in a register: 128 bits in words of host byte order
-/// (`struct nf_conn_labels`).
+/// Returns the connection label with peerwall's bit, as in a register: 128 bits in words of host
+/// byte order (`struct nf_conn_labels`).
 pub(super) fn label_bits() -> Vec<u8> {
     let word = usize::from(LABEL_BIT / 32);
     let mut bytes = vec![0; 16];
@@ -366,7 +367,8 @@ pub(super) fn label_bits() -> Vec<u8> {
     bytes
 }
 
-/// An exact name is padded to `IFNAMSIZ` with NULs; a prefix is not.
+/// Returns the bytes of an interface pattern. An exact name is padded to `IFNAMSIZ` with NULs; a
+/// prefix is not.
 fn interface_bytes(pattern: &InterfacePattern) -> Vec<u8> {
     match pattern {
         InterfacePattern::Exact(name) => {

@@ -1,4 +1,4 @@
-//! What a rule of nf_tables or of iptables-legacy does to every packet.
+//! Effect of rules of nf_tables and iptables-legacy on every packet.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use peerwall_proto::nf_tables::{NF_ACCEPT, NF_DROP};
 use super::{Does, Engine, ForeignChain, ForeignRule, ForeignTable};
 use crate::net::packet::Hook;
 
-/// Targets of iptables that let the packet go on (`man iptables-extensions`).
+/// Targets of iptables after which the packet continues (`man iptables-extensions`).
 const GO_ON: [&str; 14] = [
     "AUDIT",
     "CHECKSUM",
@@ -28,16 +28,16 @@ const GO_ON: [&str; 14] = [
     "TCPMSS",
     "TRACE",
 ];
-/// Tables of iptables that filter to this host and through it.
+/// Tables of iptables that filter packets to this host and through it.
 pub const TABLES: [&str; 3] = ["mangle", "filter", "security"];
 
-/// What the rules of a table do, by chain.
+/// Effects of the rules of a table, by chain.
 pub type ForeignRules = BTreeMap<String, Vec<ForeignRule>>;
 
-/// What a rule of nf_tables does. An expression that is not known may be a condition.
+/// Returns the effect of a rule of nf_tables. Unknown expressions count as conditions.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "whatever is added may be a condition"
+    reason = "new expressions count as conditions"
 )]
 pub fn of_expressions(exprs: &[Expr]) -> Does {
     for expr in exprs {
@@ -59,10 +59,10 @@ pub fn of_expressions(exprs: &[Expr]) -> Does {
     Does::Nothing
 }
 
-/// Whether the packet goes on for certain: this counts, logs or marks.
+/// Returns whether an expression has no influence on the verdict: it counts, logs or marks.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "whatever is added may be a condition"
+    reason = "new expressions count as conditions"
 )]
 fn goes_on(expr: &Expr) -> bool {
     match expr {
@@ -92,7 +92,7 @@ fn of_verdict(verdict: &Verdict) -> Does {
     }
 }
 
-/// The filtering tables of what iptables-legacy-save or ip6tables-legacy-save printed.
+/// Returns the filtering tables in the output of iptables-legacy-save or ip6tables-legacy-save.
 pub fn of_save(family: &'static str, save: &Save) -> Vec<(ForeignTable, ForeignRules)> {
     let tables = save.tables.iter();
     tables
@@ -130,7 +130,7 @@ fn chain(chain: &text::Chain) -> ForeignChain {
     }
 }
 
-/// What stands behind `-A CHAIN`: conditions, then the target with its options.
+/// Returns the effect of the words after `-A CHAIN`: conditions, then the target with its options.
 fn of_words(words: &[String], chains: &[ForeignChain]) -> Does {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {

@@ -2,8 +2,8 @@ use std::convert::Infallible;
 
 use super::*;
 
-/// Chains as `NAME [input|forward] [drop]: rule, rule`; rules as `accept`, `drop`, `return`, `jump
-/// NAME`, `goto NAME`, and `-` for one with conditions.
+/// Finds drops in chains written as `NAME [input|forward] [drop]: rule, rule`. Rules are `accept`,
+/// `drop`, `return`, `jump NAME`, `goto NAME`, and `-` for a rule with conditions.
 fn found(engine: Engine, family: &'static str, name: &str, chains: &[&str]) -> Vec<ForeignDrop> {
     let mut rules: BTreeMap<String, Vec<ForeignRule>> = BTreeMap::new();
     let mut table = ForeignTable {
@@ -158,75 +158,77 @@ fn the_program_and_what_ends_it_are_named() {
             "ip",
             "filter",
             &["FORWARD forward drop: -", "DOCKER-USER: -"][..],
-            "ip filter FORWARD (Docker) also decides: what it does not accept in the forward hook \
-             is dropped (its policy is drop) | iptables-nft -P FORWARD ACCEPT",
+            "ip filter FORWARD (Docker) also filters the forward hook and drops packets that it \
+             does not accept (its policy is drop) | iptables-nft -P FORWARD ACCEPT",
         ),
         (
             IptablesNft,
             "ip",
             "filter",
             &["INPUT input drop: -", "DOCKER: -"],
-            "ip filter INPUT (iptables-nft) also decides: what it does not accept in the input hook \
-             is dropped (its policy is drop) | iptables-nft -P INPUT ACCEPT",
+            "ip filter INPUT (iptables-nft) also filters the input hook and drops packets that \
+             it does not accept (its policy is drop) | iptables-nft -P INPUT ACCEPT",
         ),
         (
             IptablesNft,
             "ip",
             "filter",
             &["FORWARD forward: jump DOCKER-USER", "DOCKER-USER: -, drop"],
-            "ip filter FORWARD (Docker) also decides: what it does not accept in the forward hook \
-             is dropped (rule 2 of DOCKER-USER drops everything) | iptables-nft -D DOCKER-USER 2",
+            "ip filter FORWARD (Docker) also filters the forward hook and drops packets that it \
+             does not accept (rule 2 of DOCKER-USER drops everything) | iptables-nft -D \
+             DOCKER-USER 2",
         ),
         (
             IptablesLegacy,
             "ip6",
             "mangle",
             &["FORWARD forward: drop"],
-            "ip6 mangle FORWARD (iptables-legacy) also decides: what it does not accept in the \
-             forward hook is dropped (its rule 1 drops everything) | ip6tables-legacy -t mangle -D \
-             FORWARD 1",
+            "ip6 mangle FORWARD (iptables-legacy) also filters the forward hook and drops \
+             packets that it does not accept (its rule 1 drops everything) | ip6tables-legacy -t \
+             mangle -D FORWARD 1",
         ),
         (
             IptablesNft,
             "bridge",
             "filter",
             &["FORWARD forward drop:"],
-            "bridge filter FORWARD (ebtables-nft) also decides: what it does not accept in the \
-             forward hook is dropped (its policy is drop) | ebtables-nft -P FORWARD ACCEPT",
+            "bridge filter FORWARD (ebtables-nft) also filters the forward hook and drops \
+             packets that it does not accept (its policy is drop) | ebtables-nft -P FORWARD ACCEPT",
         ),
         (
             IptablesNft,
             "ip",
             "filter",
             &["INPUT input drop:", "ufw-user-input:"],
-            "ip filter INPUT (ufw) also decides: what it does not accept in the input hook is \
-             dropped (its policy is drop) | ufw disable",
+            "ip filter INPUT (ufw) also filters the input hook and drops packets that it does \
+             not accept (its policy is drop) | ufw disable",
         ),
         (
             Nft,
             "inet",
             "firewalld",
             &["filter_INPUT input: -, drop"],
-            "inet firewalld filter_INPUT (firewalld) also decides: what it does not accept in the \
-             input hook is dropped (its rule 2 drops everything) | systemctl disable --now \
-             firewalld",
+            "inet firewalld filter_INPUT (firewalld) also filters the input hook and drops \
+             packets that it does not accept (its rule 2 drops everything) | systemctl disable \
+             --now firewalld",
         ),
         (
             Nft,
             "inet",
             "filter",
             &["input input drop:"],
-            "inet filter input (nftables) also decides: what it does not accept in the input hook \
-             is dropped (its policy is drop) | nft chain inet filter input '{ policy accept; }'",
+            "inet filter input (nftables) also filters the input hook and drops packets that it \
+             does not accept (its policy is drop) | nft chain inet filter input '{ policy \
+             accept; }'",
         ),
         (
             Nft,
             "ip",
             "docker",
             &["forwarding forward: -, drop"],
-            "ip docker forwarding (Docker) also decides: what it does not accept in the forward \
-             hook is dropped (its rule 2 drops everything) | nft delete rule ip docker forwarding \
-             handle 101",
+            "ip docker forwarding (Docker) also filters the forward hook and drops packets that \
+             it does not accept (its rule 2 drops everything) | nft delete rule ip docker \
+             forwarding handle 101",
         ),
     ] {
         let found = found(engine, family, table, chains);
