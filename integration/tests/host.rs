@@ -290,7 +290,7 @@ fn what_does_not_fit_the_host_is_said_by_every_command() {
                 assert!(list.to_string().contains(what), "{command}: {what}\n{json}");
             }
             // A policy's own warnings are not repeated where it is only looked at.
-            let repeats = words.contains("::/0 is everybody");
+            let repeats = words.contains("::/0 covers every address");
             assert_eq!(repeats, command != "status", "{command}\n{words}");
             let is_told = words.contains("route_localnet is 1 for eth0");
             assert_eq!(is_told, command == "check", "{command}\n{words}");

@@ -105,7 +105,7 @@ error: `10.0.0.1/24` has host bits set
 3 | a = \"10.0.0.1/24\"
   |     ^^^^^^^^^^^^^
   |
-  = help: for the whole network write 10.0.0.0/24, for the one host 10.0.0.1
+  = help: write 10.0.0.0/24 for the whole network, or 10.0.0.1 for one host
 
 ";
     assert_eq!(sources.render(&found, false), want);

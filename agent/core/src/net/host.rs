@@ -1,7 +1,6 @@
-//! What the kernel says of this host: interfaces, addresses, routes and neighbours.
+//! Facts of this host: interfaces, addresses, routes and neighbours.
 //!
-//! Plain data, so that the policy can be compared with the host without touching it. The agent
-//! reads it by rtnetlink; tests write it down.
+//! Plain data without I/O. The agent reads it over rtnetlink; tests construct it.
 
 use std::net::IpAddr;
 
@@ -10,10 +9,11 @@ use ipnet::IpNet;
 /// A snapshot of this host's network configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Network interfaces, by index.
+    /// Network interfaces, in order of their index.
     pub interfaces: Vec<Interface>,
-    /// Unicast routes of every table but `local`, both families; of several to one destination, the
-    /// preferred one (lowest metric) first. Routes whose interface is down are left out.
+    /// Unicast routes of every table except `local`, of both families. Of several routes to one
+    /// destination, the preferred one (lowest metric) is first. Routes of interfaces that are down
+    /// are excluded.
     pub routes: Vec<Route>,
     /// Resolved neighbours (ARP and neighbour discovery).
     pub neighbours: Vec<Neighbour>,
@@ -28,9 +28,9 @@ pub struct Interface {
     pub name: String,
     /// Driver (`IFLA_INFO_KIND`): `vxlan`, `bridge`, `veth`, …; `None` for hardware.
     pub kind: Option<String>,
-    /// Index of the bridge or bond that it belongs to (`IFLA_MASTER`).
+    /// Index of the bridge or bond of the interface (`IFLA_MASTER`).
     pub master: Option<u32>,
-    /// Addresses with the length of their network's prefix; host bits are kept.
+    /// Addresses with the prefix length of their network, including host bits.
     pub addresses: Vec<IpNet>,
 }
 
@@ -39,7 +39,7 @@ pub struct Interface {
 pub struct Route {
     /// Destination; a prefix length of 0 is a default route.
     pub destination: IpNet,
-    /// Interface that it leaves by (`RTA_OIF`); one entry for each hop of a multipath route.
+    /// Outgoing interface (`RTA_OIF`). A multipath route has one entry for each hop.
     pub interface: String,
     /// Next hop (`RTA_GATEWAY`, `RTA_VIA`); `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
@@ -52,17 +52,17 @@ pub struct Route {
 pub struct Neighbour {
     /// IP address (`NDA_DST`).
     pub address: IpAddr,
-    /// Interface that it is reached by.
+    /// Interface on which the neighbour is reached.
     pub interface: String,
     /// Ethernet address (`NDA_LLADDR`).
     pub mac: [u8; 6],
 }
 
-/// The `main` routing table (`RT_TABLE_MAIN` in `include/uapi/linux/rtnetlink.h`).
+/// Number of the `main` routing table (`RT_TABLE_MAIN` in `include/uapi/linux/rtnetlink.h`).
 pub const RT_TABLE_MAIN: u32 = 254;
 
 impl Host {
-    /// Addresses of this host, of every interface.
+    /// Returns the addresses of all interfaces.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.interfaces
             .iter()
@@ -70,14 +70,14 @@ impl Host {
             .map(IpNet::addr)
     }
 
-    /// The interface of this name.
+    /// Finds an interface by its name.
     pub fn interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|each| each.name == name)
     }
 
-    /// The most specific route of the `main` table to an address, default routes among them.
+    /// Returns the most specific route of the `main` table to an address, possibly a default route.
     pub fn route_to(&self, address: IpAddr) -> Option<&Route> {
-        // Of several that are equally specific, `max_by_key` returns the last.
+        // `max_by_key` returns the last of equal elements; the preferred route is the first.
         self.routes
             .iter()
             .rev()

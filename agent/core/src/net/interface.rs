@@ -1,30 +1,30 @@
-//! Interface names, and patterns of them.
+//! Patterns of interface names.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Longest name an interface can have (`IFNAMSIZ` without the NUL), in bytes.
+/// Maximum length of an interface name in bytes (`IFNAMSIZ` without the NUL).
 pub const NAME_MAX_BYTES: usize = 15;
 
-/// A name, or a prefix of names: `cali*`.
+/// Name of an interface, or a prefix of names: `cali*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum InterfacePattern {
-    /// This one.
+    /// One interface.
     Exact(String),
-    /// Every one that starts so. Never empty.
+    /// All interfaces whose name starts with this prefix, which is never empty.
     Prefix(String),
 }
 
-/// Why a text is not a pattern, as a sentence.
+/// Error message of an invalid pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceError(pub String);
 
 impl InterfacePattern {
-    /// Reads `eth0` or `cali*`.
+    /// Parses `eth0` or `cali*`.
     ///
     /// # Errors
-    /// [`InterfaceError`] for what no interface can be named (`dev_valid_name()` in
-    /// `net/core/dev.c`), or for a lone `*`.
+    /// [`InterfaceError`] for names that the kernel does not allow (`dev_valid_name()` in
+    /// `net/core/dev.c`), for characters that nft would read differently, and for a lone `*`.
     pub fn parse(text: &str) -> Result<Self, InterfaceError> {
         let (name, is_prefix) = match text.strip_suffix('*') {
             Some(prefix) => (prefix, true),
@@ -32,21 +32,21 @@ impl InterfacePattern {
         };
         let wrong = |why: &str| Err(InterfaceError(format!("`{text}` {why}")));
         if name.is_empty() && is_prefix {
-            return wrong("matches every interface; leave the key out for that");
+            return wrong("matches every interface; omit the key instead");
         }
         if name.is_empty() || name == "." || name == ".." {
             return wrong("is not an interface name");
         }
         if name.len() > NAME_MAX_BYTES {
-            return wrong("is longer than the 15 bytes an interface name can have");
+            return wrong("is longer than 15 bytes, the maximum of an interface name");
         }
         if name
             .bytes()
             .any(|b| b.is_ascii_whitespace() || b == b'/' || b == b':' || b == 0)
         {
-            return wrong("has a character that no interface name can have");
+            return wrong("has a character that is not allowed in an interface name");
         }
-        // nft would read the listing of these in its own way and load something else.
+        // nft would read such a name in a listing differently and load another rule.
         if name
             .bytes()
             .any(|b| b == b'*' || b == b'"' || b == b'\\' || !b.is_ascii_graphic())
@@ -59,7 +59,7 @@ impl InterfacePattern {
         })
     }
 
-    /// Whether an interface of this name is meant.
+    /// Returns whether the pattern matches an interface name.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -67,7 +67,7 @@ impl InterfacePattern {
         }
     }
 
-    /// The one interface that is meant, if it is one.
+    /// Returns the name, unless the pattern is a prefix.
     pub fn exact(&self) -> Option<&str> {
         match self {
             Self::Exact(name) => Some(name),
@@ -75,7 +75,7 @@ impl InterfacePattern {
         }
     }
 
-    /// A name that it matches, for making up packets.
+    /// Returns a name that the pattern matches, for synthetic packets.
     pub fn example(&self) -> String {
         match self {
             Self::Exact(name) => name.clone(),

@@ -1,20 +1,20 @@
-//! An interface of this host, as far as a policy can depend on it.
+//! Tunnel interfaces that a policy can depend on.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// An interface that the kernel has a driver's name for (`IFLA_INFO_KIND`).
+/// Interface with a known driver (`IFLA_INFO_KIND`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The driver: `vxlan`, `wireguard`, `bridge`, …
+    /// Driver: `vxlan`, `wireguard`, `bridge`, …
     pub kind: String,
     /// UDP port of a tunnel.
     pub port: Option<u16>,
     /// VXLAN network identifier.
     pub vni: Option<u32>,
-    /// The address that a tunnel sends from.
+    /// Source address of a tunnel.
     pub local: Option<IpAddr>,
 }
 

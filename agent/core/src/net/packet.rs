@@ -1,4 +1,4 @@
-//! A packet as the filter hooks see it: what a policy and a ruleset are asked about.
+//! Packets, as the filter hooks see them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,13 +9,13 @@ use crate::net::addr::Family;
 use crate::net::port::{ICMP, ICMPV6};
 use crate::policy::reason::Reason;
 
-/// A netfilter hook that peerwall filters in.
+/// Netfilter hook in which peerwall filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// `NF_INET_LOCAL_IN`: for this host.
+    /// `NF_INET_LOCAL_IN`: packets to this host.
     Input,
-    /// `NF_INET_FORWARD`: through this host.
+    /// `NF_INET_FORWARD`: packets through this host.
     Forward,
 }
 
@@ -28,22 +28,22 @@ impl fmt::Display for Hook {
     }
 }
 
-/// What connection tracking says of a packet (`nft_ct_get_eval()`, key state).
+/// Connection tracking state of a packet (`nft_ct_get_eval()`, key state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CtState {
     /// First packet of a connection.
     New,
-    /// Belongs to one that was answered.
+    /// Packet of an answered connection.
     Established,
-    /// An error about, or a child of, a known connection.
+    /// ICMP error about a known connection, or first packet of a connection that it expects.
     Related,
-    /// Fits no connection and starts none.
+    /// Packet that neither belongs to a connection nor can start one.
     Invalid,
-    /// Exempt from tracking.
+    /// Packet exempt from tracking.
     Untracked,
 }
 
-/// What is behind the IP header.
+/// Header after the IP header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TCP, UDP, SCTP, DCCP: a protocol with ports.
@@ -55,18 +55,18 @@ pub enum Transport {
         /// Destination port, after any DNAT.
         destination: u16,
     },
-    /// ICMP or ICMPv6, as the address family has it.
+    /// ICMP or ICMPv6, depending on the address family.
     Icmp {
         /// Type.
         kind: u8,
         /// Code.
         code: u8,
     },
-    /// Anything else, by protocol number.
+    /// Other protocol, by number.
     Other(u8),
 }
 
-/// Where a DNATed connection was addressed to, before DNAT.
+/// Destination of a DNATed connection before DNAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dialled {
     /// Address (`ct original ip daddr`).
@@ -75,40 +75,42 @@ pub struct Dialled {
     pub port: u16,
 }
 
-/// A packet at a hook.
+/// Packet at a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// Where it is looked at.
+    /// Hook.
     pub hook: Hook,
-    /// Interface it came in by.
+    /// Incoming interface.
     pub interface: String,
-    /// Interface it leaves by; forward hook only.
+    /// Outgoing interface; forward hook only.
     pub out: Option<String>,
-    /// Ethernet address of its sender, where it has one.
+    /// Ethernet address of the sender, if there is one.
     pub mac: Option<[u8; 6]>,
     /// Source address.
     pub source: IpAddr,
     /// Destination address, after any DNAT.
     pub destination: IpAddr,
-    /// What is behind the IP header.
+    /// Header after the IP header.
     pub transport: Transport,
     /// TTL or hop limit.
     pub hop_limit: u8,
     /// Connection tracking state.
     pub state: CtState,
-    /// What was dialled, if the connection is DNATed.
+    /// Destination before DNAT; `None` without DNAT.
     pub dialled: Option<Dialled>,
-    /// Whether the dialled address is one of this host's own (`fib daddr type local`).
+    /// Whether the destination before DNAT is one of this host's own addresses (`fib daddr type
+    /// local`).
     pub to_host: bool,
-    /// Whether a TCP packet is a SYN that opens a connection: SYN without ACK, FIN and RST.
+    /// Whether a TCP packet opens a connection: SYN without ACK, FIN and RST.
     pub syn: bool,
-    /// Whether the route back to the source leaves by `interface` (strict reverse path).
+    /// Whether the route to the source leaves through `interface` (strict reverse path).
     pub reverse_path: bool,
 }
 
 impl Packet {
-    /// The first packet of a connection that nothing is special about: tracked as new, not DNATed, with a
-    /// hop limit of 64, routed back by the interface it came in by. At the input hook it is for this host.
+    /// Creates the first packet of an ordinary connection: tracked as new, not DNATed, with a hop
+    /// limit of 64, and with a route to the source through the incoming interface. In the input
+    /// hook, its destination is this host.
     pub fn new(
         hook: Hook,
         interface: impl Into<String>,
@@ -133,7 +135,7 @@ impl Packet {
         }
     }
 
-    /// As it was in prerouting, before DNAT.
+    /// Returns the packet as it was in prerouting, before DNAT.
     #[must_use]
     pub fn before_dnat(&self) -> Self {
         let Some(dialled) = self.dialled else {
@@ -148,12 +150,12 @@ impl Packet {
         before
     }
 
-    /// IPv4 or IPv6.
+    /// Returns the address family of the source.
     pub fn family(&self) -> Family {
         Family::of(self.source)
     }
 
-    /// Protocol number, as `meta l4proto` has it.
+    /// Returns the protocol number (`meta l4proto`).
     pub fn protocol(&self) -> u8 {
         match (self.transport, self.family()) {
             (Transport::Ports { protocol, .. } | Transport::Other(protocol), _) => protocol,
@@ -163,15 +165,15 @@ impl Packet {
     }
 }
 
-/// What becomes of a packet.
+/// Verdict on a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It goes on (to other tables, which may still drop it).
+    /// Accepted; other tables may still drop the packet.
     Accept,
-    /// It is gone without a word.
+    /// Dropped silently.
     Drop,
-    /// It is gone and its sender is told.
+    /// Dropped, with a TCP reset or an ICMP error to the sender.
     Reject,
 }
 
@@ -185,12 +187,12 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A verdict and why.
+/// Verdict with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Decision {
-    /// What becomes of the packet.
+    /// Verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// Reason.
     pub reason: Reason,
 }
 

@@ -1,4 +1,4 @@
-//! Ports, as policies write them.
+//! Ports in the syntax of policies.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::protocol::{self, Protocol};
 pub use super::protocol::{ICMP, ICMPV6, TCP, UDP, has_ports};
 
-/// Service names that people try, with their ports.
+/// Service names with their ports, for suggestions.
 const SERVICES: [(&str, &str); 7] = [
     ("ssh", "22/tcp"),
     ("http", "80/tcp"),
@@ -19,7 +19,7 @@ const SERVICES: [(&str, &str); 7] = [
     ("smtp", "25/tcp"),
 ];
 
-/// Name of a protocol that `ports` can name, or its number.
+/// Returns the name of a protocol if `ports` accepts it, otherwise its number.
 pub fn protocol_name(number: u8) -> String {
     match protocol::known(number) {
         Some(known) if known.in_ports => known.name.to_owned(),
@@ -27,7 +27,7 @@ pub fn protocol_name(number: u8) -> String {
     }
 }
 
-/// A range of ports, both ends included, neither of them 0.
+/// Inclusive range of ports without 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     /// First port.
@@ -37,7 +37,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// A range of one port.
+    /// Creates a range of one port.
     pub const fn one(port: u16) -> Self {
         Self {
             first: port,
@@ -45,7 +45,7 @@ impl PortRange {
         }
     }
 
-    /// Whether it contains this port.
+    /// Returns whether the range contains this port.
     pub fn contains(self, port: u16) -> bool {
         RangeInclusive::from(self).contains(&port)
     }
@@ -66,7 +66,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// One entry of `ports`.
+/// Entry of `ports`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortSpec {
     /// Protocol numbers.
@@ -75,12 +75,12 @@ pub struct PortSpec {
     pub range: Option<PortRange>,
 }
 
-/// Reason why a text is not a port.
+/// Error of an invalid entry of `ports`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortError {
-    /// What is wrong.
+    /// Message.
     pub message: String,
-    /// How to fix it.
+    /// Suggested fix.
     pub help: Option<String>,
 }
 
@@ -89,7 +89,7 @@ fn wrong(message: String, help: &str) -> PortError {
     PortError { message, help }
 }
 
-/// Reads `80/tcp`, `8000-8100/udp`, `53` (tcp and udp) or a protocol's name.
+/// Parses `80/tcp`, `8000-8100/udp`, `53` (tcp and udp) or the name of a protocol.
 ///
 /// # Errors
 /// [`PortError`] for anything else.
@@ -114,7 +114,7 @@ pub fn parse(text: &str) -> Result<PortSpec, PortError> {
             None => {
                 let help = match with_ports().find(|each| each.name.eq_ignore_ascii_case(name)) {
                     Some(near) => format!("write \"{ports}/{}\"", near.name),
-                    None => "tcp, udp, sctp and dccp have".to_owned(),
+                    None => "protocols with ports are tcp, udp, sctp and dccp".to_owned(),
                 };
                 return Err(wrong(
                     format!("`{name}` is not a protocol with ports"),
@@ -149,7 +149,7 @@ fn parse_number(text: &str) -> Result<u16, PortError> {
     match text.parse::<u16>() {
         Ok(0) => Err(wrong(
             "port 0 does not exist".to_owned(),
-            "ports are 1 to 65535; leave `ports` out for every port",
+            "ports are 1 to 65535; omit `ports` for every port",
         )),
         Ok(port) if digits && !text.starts_with('0') => Ok(port),
         _ if digits && !text.starts_with('0') => Err(wrong(
@@ -176,10 +176,7 @@ fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
         return Err(wrong(unknown, &format!("write \"{port}\"")));
     }
     if text.starts_with("icmp") || text == "ping" {
-        return Err(wrong(
-            unknown,
-            "ICMP has its own part of the policy: [icmp]",
-        ));
+        return Err(wrong(unknown, "ICMP has its own section: [icmp]"));
     }
     let names: Vec<&str> = known().map(|each| each.name).collect();
     Err(wrong(
@@ -188,13 +185,13 @@ fn parse_protocol(text: &str) -> Result<PortSpec, PortError> {
     ))
 }
 
-/// Brings ranges into canonical form: sorted, with at least one port between them.
+/// Converts ranges to canonical form: sorted, with at least one port between them.
 pub fn normalize(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges.sort_unstable();
     let mut out: Vec<PortRange> = Vec::new();
     for range in ranges {
         match out.last_mut() {
-            // `first - 1` cannot underflow in effect: saturating, and 0 is below every `last`.
+            // Saturating: for `first` 0, the condition is true as it should be.
             Some(previous) if range.first.saturating_sub(1) <= previous.last => {
                 previous.last = previous.last.max(range.last);
             }

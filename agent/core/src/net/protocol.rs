@@ -1,4 +1,4 @@
-//! Protocols above IP: numbers, and the names that policies, nft and iptables have for them.
+//! Protocols over IP: numbers, and their names in policies, nft and iptables.
 
 /// `IPPROTO_ICMP`
 pub const ICMP: u8 = 1;
@@ -13,23 +13,22 @@ pub const ICMPV6: u8 = 58;
 /// `IPPROTO_SCTP`
 pub const SCTP: u8 = 132;
 
-/// A protocol with a name.
+/// Protocol with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol {
-    /// Number, of IANA's "Assigned Internet Protocol Numbers".
+    /// Number from IANA's "Assigned Internet Protocol Numbers".
     pub number: u8,
     /// Name in policies and nft.
     pub name: &'static str,
-    /// Other names, from Debian's `/etc/protocols`, which iptables prints, and from iptables
-    /// itself.
+    /// Other names, from Debian's `/etc/protocols`, which iptables prints, and from iptables.
     pub aliases: &'static [&'static str],
-    /// Whether its header starts with two ports.
+    /// Whether the header starts with two ports.
     pub has_ports: bool,
-    /// Whether `ports` of a policy can name it. ICMP has its own section.
+    /// Whether `ports` of a policy accepts the name. ICMP has its own section.
     pub in_ports: bool,
 }
 
-/// Protocols with names, in the order in which policies list them.
+/// Protocols with names, in the order of the policy reference.
 pub const ALL: &[Protocol] = &[
     with_ports(TCP, "tcp"),
     with_ports(UDP, "udp"),
@@ -83,13 +82,13 @@ pub fn by_name(name: &str) -> Option<u8> {
     ALL.iter().find(is_named).map(|each| each.number)
 }
 
-/// Whether the header of this protocol starts with two ports.
+/// Returns whether the header of a protocol starts with two ports.
 pub fn has_ports(number: u8) -> bool {
     known(number).is_some_and(|each| each.has_ports)
 }
 
-/// Name of a protocol with ports or of ICMP, which nft and iptables print alike; `None` for the
-/// others, which are written as numbers.
+/// Returns the name of ICMP or of a protocol with ports, which nft and iptables print alike; `None`
+/// for other protocols, which are written as numbers.
 pub fn with_matches(number: u8) -> Option<&'static str> {
     let found = known(number).filter(|each| each.has_ports || !each.in_ports);
     found.map(|each| each.name)

@@ -1,4 +1,4 @@
-//! Reads flannel's files: `subnet.env`, which flannel writes once it has a lease, and
+//! Parsing of flannel's files: `subnet.env`, which flannel writes when it gets a lease, and
 //! `net-conf.json`, its configuration.
 //!
 //! Keys: `WriteSubnetFile()` in flannel's `pkg/subnet/subnet.go`, `Config` in
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::net::addr::{self, AddressError};
 
-/// The contents of one of the two files.
+/// Contents of one of the two files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flannel {
     /// Addresses of all pods of all nodes, with their position.
@@ -20,7 +20,7 @@ pub struct Flannel {
     pub node: Vec<(IpNet, Range<usize>)>,
     /// `Backend.Type`, with its position; only `net-conf.json` has it.
     pub kind: Option<(String, Range<usize>)>,
-    /// `Backend.DirectRouting`, whether flannel routes between nodes of one LAN without the tunnel,
+    /// `Backend.DirectRouting`, whether flannel routes between nodes on one LAN without the tunnel,
     /// with the position of the key.
     pub direct: Option<(bool, Range<usize>)>,
     /// Other keys of `Backend`; only `net-conf.json` has them.
@@ -42,14 +42,14 @@ pub struct FlannelBackend {
     pub one_device: bool,
 }
 
-/// Why a file cannot be used, with the position.
+/// Error in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
-    /// Bytes of the text; `None` for the whole file.
+    /// Position; `None` for the whole file.
     pub span: Option<Range<usize>>,
-    /// One sentence.
+    /// Message.
     pub message: String,
-    /// How to correct it.
+    /// Suggested fix.
     pub help: Option<String>,
 }
 
@@ -81,10 +81,10 @@ struct BackendConf {
     mode: Option<String>,
 }
 
-/// Reads either file.
+/// Parses either file.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors in the file.
 pub fn read(text: &str) -> Result<Flannel, Vec<Wrong>> {
     let Parsed {
         flannel,
@@ -103,10 +103,10 @@ pub fn read(text: &str) -> Result<Flannel, Vec<Wrong>> {
     if flannel.networks.is_empty() {
         return Err(vec![Wrong {
             span: None,
-            message: "it names no pod network (FLANNEL_NETWORK and FLANNEL_IPV6_NETWORK of \
-                subnet.env, Network and IPv6Network of net-conf.json)"
+            message: "it contains no pod network (FLANNEL_NETWORK or FLANNEL_IPV6_NETWORK of \
+                      subnet.env, Network or IPv6Network of net-conf.json)"
                 .into(),
-            help: Some("is it flannel's subnet.env, or its net-conf.json?".into()),
+            help: Some("use flannel's subnet.env or net-conf.json".into()),
         }]);
     }
     let nets: Vec<IpNet> = flannel.networks.iter().map(|(net, _)| *net).collect();
@@ -121,12 +121,12 @@ pub fn read(text: &str) -> Result<Flannel, Vec<Wrong>> {
     Ok(flannel)
 }
 
-/// A file, as far as it was understood.
+/// Partially parsed file.
 #[derive(Default)]
 pub(crate) struct Parsed {
     flannel: Flannel,
     wrong: Vec<Wrong>,
-    /// Networks that are not set; errors only if no network is.
+    /// Errors of unset networks; they count only if no network is set.
     unset: Vec<Wrong>,
 }
 
@@ -134,8 +134,8 @@ impl Parsed {
     fn network(&mut self, value: &str, span: Range<usize>) {
         let every = |net: &IpNet| net.prefix_len() == 0;
         match addr::parse_source(value) {
-            // flannel and k3s write a network that is not set as 0.0.0.0/0 or ::/0, the zero value
-            // of its type.
+            // flannel and k3s write an unset network as 0.0.0.0/0 or ::/0, the zero value of its
+            // type.
             Ok(net) if every(&net) => {
                 let errors = addr::check_pods(&[net]).err().unwrap_or_default();
                 let errors = errors.into_iter().map(|(_, err)| err.into());
@@ -188,12 +188,12 @@ fn subnet_env(text: &str) -> Parsed {
                         parsed.network(value, span);
                     }
                 }
-                // With the address of the bridge in it, so it is no prefix as such.
+                // This is the address of the bridge with a prefix length, so it has host bits.
                 "FLANNEL_SUBNET" | "FLANNEL_IPV6_SUBNET" => {
                     let values = values.filter_map(|(value, span)| {
                         Some((value.parse::<IpNet>().ok()?.trunc(), span))
                     });
-                    // A network that is not set has a subnet that is not set.
+                    // An unset network has an unset subnet.
                     parsed
                         .flannel
                         .node
@@ -221,7 +221,7 @@ fn net_conf(text: &str) -> Parsed {
                 .unwrap_or(0);
             let wrong = Wrong {
                 span: Some(at..at),
-                message: format!("it is not a net-conf.json: {err}"),
+                message: format!("invalid net-conf.json: {err}"),
                 help: None,
             };
             parsed.wrong.push(wrong);
@@ -232,7 +232,7 @@ fn net_conf(text: &str) -> Parsed {
         let at = text.find(&format!("\"{value}\"")).map_or(0, |at| at + 1);
         at..at + value.len()
     };
-    // As flannel has it: IPv4 unless it is switched off, IPv6 only if it is switched on.
+    // Defaults of flannel: IPv4 is enabled, IPv6 is disabled.
     let v4 = conf.network.filter(|_| conf.enable_v4 != Some(false));
     let v6 = conf.network_v6.filter(|_| conf.enable_v6 == Some(true));
     for value in [v4, v6].into_iter().flatten() {
@@ -279,9 +279,9 @@ mod tests {
     #[test]
     fn both_of_its_files_are_read() {
         let env = "FLANNEL_NETWORK=10.244.0.0/16,10.245.0.0/16\n\
-            FLANNEL_SUBNET=10.244.1.1/24\n\
-            FLANNEL_IPV6_NETWORK=\"2001:db8:244::/56\"\n\
-            FLANNEL_MTU=1450\n";
+                   FLANNEL_SUBNET=10.244.1.1/24\n\
+                   FLANNEL_IPV6_NETWORK=\"2001:db8:244::/56\"\n\
+                   FLANNEL_MTU=1450\n";
         assert_eq!(
             networks(env),
             ["10.244.0.0/16", "10.245.0.0/16", "2001:db8:244::/56"]
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(node[0].0.to_string(), "10.244.1.0/24");
 
         let conf = "{ \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\",\n \"Backend\": {\"Type\": \"vxlan\", \"Port\": 4789, \"VNI\": 7} \
-            }";
+                    }";
         assert_eq!(networks(conf), ["10.244.0.0/16"]);
         let flannel = read(conf).expect("it is right");
         assert_eq!(flannel.backend.port, Some(4789));
@@ -300,7 +300,8 @@ mod tests {
         assert_eq!(networks(&both), ["10.244.0.0/16", "2001:db8:244::/56"]);
         let six = both.replacen('{', "{\"EnableIPv4\": false,", 1);
         assert_eq!(networks(&six), ["2001:db8:244::/56"]);
-        let wireguard = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"wireguard\", \"ListenPort\": 51830, \"ListenPortV6\": 51831, \"Mode\": \"auto\"}}";
+        let wireguard = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"wireguard\", \
+                         \"ListenPort\": 51830, \"ListenPortV6\": 51831, \"Mode\": \"auto\"}}";
         let want = FlannelBackend {
             listen: Some(51830),
             listen_v6: Some(51831),
@@ -311,7 +312,8 @@ mod tests {
         let separate = wireguard.replace("auto", "separate");
         let flannel = read(&separate).expect("it is right");
         assert!(!flannel.backend.one_device);
-        let direct = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"ipip\", \"DirectRouting\": true}}";
+        let direct = "{\"Network\": \"10.244.0.0/16\", \"Backend\": {\"Type\": \"ipip\", \
+                      \"DirectRouting\": true}}";
         let flannel = read(direct).expect("it is right");
         let (direct_routing, span) = flannel.direct.expect("the key is there");
         assert!(direct_routing);
@@ -326,7 +328,8 @@ mod tests {
             "{\"EnableIPv6\": true, \"Network\": \"\", \"IPv6Network\": \"2001:db8:42::/56\"}",
             // k3s for a cluster of IPv6 only (`createFlannelConf()` in its
             // `pkg/agent/flannel/setup.go`).
-            "{\"EnableIPv4\": false, \"EnableIPv6\": true, \"Network\": \"0.0.0.0/0\", \"IPv6Network\": \"2001:db8:42::/56\"}",
+            "{\"EnableIPv4\": false, \"EnableIPv6\": true, \"Network\": \"0.0.0.0/0\", \
+             \"IPv6Network\": \"2001:db8:42::/56\"}",
         ] {
             assert_eq!(networks(text), ["2001:db8:42::/56"], "{text}");
             let flannel = read(text).expect(text);

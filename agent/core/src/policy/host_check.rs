@@ -1,7 +1,7 @@
-//! Compares a policy with the host that it is for, and warns where the two do not fit together.
+//! Warnings about contradictions between a policy and this host.
 //!
-//! Pure. Everything here is a warning: interfaces and routes come and go, and a policy may be checked on
-//! another machine than the one that it is for.
+//! These are warnings rather than errors, because interfaces and routes come and go, and a policy
+//! may be checked on a machine other than its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,15 +13,16 @@ use crate::diagnostic::Diagnostic;
 use crate::net::host::{Host, Interface, RT_TABLE_MAIN, Route};
 use crate::net::interface::InterfacePattern;
 
-/// Names that are listed in one warning.
+/// Limit on names in one warning.
 const NAMES_MAX: usize = 6;
-/// What the names of interfaces begin with that flannel and its CNI plugin make when they start, or when the
-/// first pod does. That one of them is not there says nothing.
+/// Prefixes of interfaces that flannel and its CNI plugin create when they start, or when the first
+/// pod starts. Their absence alone is not a mistake.
 const COME_LATER: [&str; 3] = ["flannel", "cni0", "cali"];
-/// What CNI plugins start the names of a pod's interface with.
+/// Prefixes of pods' interfaces, by CNI plugin.
 const PER_POD: [&str; 6] = ["cali", "veth", "lxc", "tap", "eni", "azv"];
 
-/// Warns of what does not fit: routes, interfaces, and the addresses of this host and of `administrators`.
+/// Compares routes, interfaces, and the addresses of this host and of `administrators` with the
+/// policy, and returns warnings.
 pub fn compare(policy: &Policy, host: &Host, administrators: &[IpAddr]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut reached_peers = None;
@@ -55,10 +56,9 @@ pub fn compare(policy: &Policy, host: &Host, administrators: &[IpAddr]) -> Vec<D
         let missing = missing(&allow.interfaces, host);
         if !missing.is_empty() {
             let what = format!("allow `{}`: {}", allow.name, no_interface(&missing));
-            found.push(
-                Diagnostic::warning(allow.place.clone(), what)
-                    .help("until there is one, this allow opens less than it says; check the name with `ip link`"),
-            );
+            found.push(Diagnostic::warning(allow.place.clone(), what).help(
+                "the allow opens nothing on missing interfaces; check the names with `ip link`",
+            ));
         }
     }
     found
@@ -83,7 +83,7 @@ fn no_interface(missing: &[&InterfacePattern]) -> String {
 }
 
 fn missing_interfaces(overlay: &Overlay, host: &Host) -> Option<Diagnostic> {
-    // A host that waits for flannel's file waits for its interfaces too.
+    // flannel creates its interfaces after the file.
     if matches!(overlay.discovery, Discovery::Awaited(_)) {
         return None;
     }
@@ -91,20 +91,20 @@ fn missing_interfaces(overlay: &Overlay, host: &Host) -> Option<Diagnostic> {
     if missing.len() < overlay.interfaces.len() {
         missing.retain(|each| !comes_later(each));
     }
-    // Without a tunnel, pods of other nodes come in by the LAN, and there may be none on this node.
+    // Without a tunnel, packets from pods of other nodes arrive from the LAN, and this node may
+    // have no pods.
     let all_late = !overlay.backend.is_tunnelled() && missing.iter().all(|each| comes_later(each));
     if missing.is_empty() || all_late {
         return None;
     }
     let what = format!("overlay `{}`: {}", overlay.name, no_interface(&missing));
-    Some(
-        Diagnostic::warning(overlay.place.clone(), what).help(
-            "its pods are let in by the listed interfaces only; check the names with `ip link`, unless the overlay has not started yet",
-        ),
-    )
+    Some(Diagnostic::warning(overlay.place.clone(), what).help(
+        "its pods are accepted only on the listed interfaces; check the names with `ip link`, \
+         unless the overlay has not started yet",
+    ))
 }
 
-/// Addresses of this host that look like pods', on interfaces that are not the overlay's.
+/// Warns about addresses of this host within the overlay, on interfaces that are not the overlay's.
 fn own_addresses(
     overlay: &Overlay,
     host: &Host,
@@ -130,7 +130,7 @@ fn own_addresses(
         );
         found.push(
             Diagnostic::warning(subnet.place.clone(), what)
-                .label("holds it")
+                .label("contains it")
                 .help(help_for_address(overlay, host, interface, own)),
         );
     }
@@ -140,13 +140,14 @@ fn own_addresses(
 fn help_for_address(overlay: &Overlay, host: &Host, interface: &Interface, own: &IpNet) -> String {
     let name = &interface.name;
     match interface.kind.as_deref() {
-        // The bridge or the tunnel of a CNI plugin that the policy does not name.
+        // Probably a bridge or tunnel of a CNI plugin that is missing in `interfaces`.
         Some("bridge" | "vxlan" | "wireguard" | "ipip" | "tun" | "geneve" | "dummy") => format!(
-            "if pods come in by {name}, write {}; otherwise their packets are dropped as overlay-spoof",
+            "if packets from pods arrive on {name}, write {}; otherwise they are dropped as overlay-spoof",
             with_interfaces(overlay, host, std::slice::from_ref(name))
         ),
         _ => format!(
-            "packets from {} that arrive by {name} are dropped as overlay-spoof; write only the pods' networks as `subnets`",
+            "packets from {} that arrive on {name} are dropped as overlay-spoof; list only the \
+             pods' networks in `subnets`",
             own.trunc()
         ),
     }
@@ -156,20 +157,23 @@ fn administrators_inside(overlay: &Overlay, administrators: &[IpAddr]) -> Vec<Di
     let inside = administrators.iter().filter_map(|address| {
         let subnet = overlay.subnets.iter().find(|s| s.net.contains(address))?;
         let what = format!(
-            "{address}, from where somebody is logged in by ssh, is in overlay `{}`",
+            "{address}, the address of an SSH client, is in overlay `{}`",
             overlay.name
         );
         Some(
             Diagnostic::warning(subnet.place.clone(), what)
-                .label("holds it")
-                .help("outside of the overlay's interfaces, packets from there are dropped as overlay-spoof, whatever an allow says; write only the pods' networks as `subnets`"),
+                .label("contains it")
+                .help(
+                    "its packets are dropped as overlay-spoof outside of the overlay's \
+                     interfaces, before allows are checked; list only the pods' networks in `subnets`",
+                ),
         )
     });
     inside.collect()
 }
 
-/// Routes into an overlay that leave by an interface that is not one of its own. Those by an interface with
-/// an address in the overlay are left out: the address has its own warning.
+/// Returns routes into an overlay through interfaces that are not the overlay's. Interfaces with an
+/// address in the overlay are excluded; the address has its own warning.
 fn strange_routes<'h>(
     overlay: &Overlay,
     host: &'h Host,
@@ -192,7 +196,8 @@ fn strange_routes<'h>(
         .collect()
 }
 
-/// Routes by a router outside of the overlay, and those straight to pods or to a tunnel's other end.
+/// Splits routes into those through a router outside of the overlay, and those directly to pods or
+/// through a tunnel.
 fn by_router<'h>(overlay: &Overlay, routes: &[&'h Route]) -> (Vec<&'h Route>, Vec<&'h Route>) {
     let inside = |gateway: IpAddr| overlay.subnets.iter().any(|s| s.net.contains(&gateway));
     routes
@@ -200,12 +205,13 @@ fn by_router<'h>(overlay: &Overlay, routes: &[&'h Route]) -> (Vec<&'h Route>, Ve
         .partition(|route| route.gateway.is_some_and(|gateway| !inside(gateway)))
 }
 
-/// With a tunnel, pods are only believed on the overlay's interfaces.
+/// Warns about direct routes. With a tunnel, pods are accepted only on the overlay's interfaces.
 fn beside_tunnel(overlay: &Overlay, host: &Host, routes: &[&Route]) -> Option<Diagnostic> {
     let first = routes.first()?;
     let names = names(routes);
     Some(warning(overlay, first, &names).help(format!(
-        "pods that come in by it are dropped as overlay-spoof; if it is the overlay's, write {}",
+        "packets from pods that arrive there are dropped as overlay-spoof; if this is an interface \
+         of the overlay, write {}",
         with_interfaces(overlay, host, &names)
     )))
 }
@@ -214,12 +220,15 @@ fn outside_tunnel(overlay: &Overlay, routes: &[&Route]) -> Option<Diagnostic> {
     let first = routes.first()?;
     let names = names(routes);
     Some(warning(overlay, first, &names).help(format!(
-        "these pods come without the tunnel and are dropped as overlay-spoof; if nodes of one LAN route without it (flannel's DirectRouting), write `direct = true`, else find out who routes {}",
+        "packets from these pods arrive outside of the tunnel and are dropped as overlay-spoof; if \
+         nodes on one LAN route without the tunnel (flannel's DirectRouting), write `direct = \
+         true`; otherwise check which program added the route to {}",
         first.destination
     )))
 }
 
-/// Without a tunnel, pods of other nodes come in by the way to the nodes.
+/// Warns about routes through untrusted interfaces. Without a tunnel, packets from pods of other
+/// nodes arrive by the route to the nodes.
 fn plain_routes(
     overlay: &Overlay,
     host: &Host,
@@ -239,7 +248,8 @@ fn plain_routes(
     let names = names(&strange);
     let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
     Some(warning(overlay, first, &names).help(format!(
-        "pods that come in by it are dropped as overlay-spoof; write {} if only pods are there, `underlay = [{}]` if it leads to other nodes",
+        "packets from pods that arrive there are dropped as overlay-spoof; write {} if only pods \
+         are there, or `underlay = [{}]` if other nodes are reached through it",
         with_interfaces(overlay, host, &names),
         quoted.join(", ")
     )))
@@ -258,13 +268,14 @@ fn warning(overlay: &Overlay, first: &Route, names: &[String]) -> Diagnostic {
         false => names.join(", "),
     };
     let what = format!(
-        "routes into overlay `{}` leave by {listed}, which its `interfaces` do not list (the first is {}{via})",
+        "routes into overlay `{}` leave by {listed}, which its `interfaces` do not list (the first \
+         is {}{via})",
         overlay.name, first.destination
     );
     Diagnostic::warning(overlay.place.clone(), what)
 }
 
-/// Interfaces of these routes, those of pods as one pattern.
+/// Returns the interfaces of routes, with pods' interfaces as one pattern.
 fn names(routes: &[&Route]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for route in routes {
@@ -279,11 +290,11 @@ fn names(routes: &[&Route]) -> Vec<String> {
     names
 }
 
-/// What to write so that these are the overlay's, too. Listed ones that are not there are left out, unless
-/// they may come later.
+/// Returns the line of the policy that adds these interfaces to the overlay. Missing interfaces are
+/// removed unless they may appear later.
 fn with_interfaces(overlay: &Overlay, host: &Host, more: &[String]) -> String {
     let missing = missing(&overlay.interfaces, host);
-    // Of flannel's devices, those that are there are the right ones.
+    // An existing flannel device replaces listed ones that are missing.
     let names_device = more.iter().any(|name| name.starts_with("flannel"));
     let stays = |each: &&InterfacePattern| {
         let is_device = each.to_string().starts_with("flannel");
@@ -298,7 +309,7 @@ fn with_interfaces(overlay: &Overlay, host: &Host, more: &[String]) -> String {
     format!("`interfaces = [{}]`", quoted.join(", "))
 }
 
-/// Interfaces by which peers are reached.
+/// Returns the interfaces through which peers are reached.
 fn interfaces_to_peers<'h>(policy: &Policy, host: &'h Host) -> BTreeSet<&'h str> {
     // By prefix, not `Host::route_to`: both lists can be long.
     let mut main: BTreeMap<IpNet, &str> = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use crate::net::addr::Family;
 
-/// ICMPv4 types by the names nft uses (`icmp_type_tbl` in nftables `src/proto.c`).
+/// ICMPv4 types by their names in nft (`icmp_type_tbl` in nftables `src/proto.c`).
 const V4: [(&str, u8); 15] = [
     ("echo-reply", 0),
     ("destination-unreachable", 3),
@@ -21,7 +21,7 @@ const V4: [(&str, u8); 15] = [
     ("address-mask-reply", 18),
 ];
 
-/// ICMPv6 types by the names nft uses (`icmp6_type_tbl`).
+/// ICMPv6 types by their names in nft (`icmp6_type_tbl`).
 const V6: [(&str, u8); 17] = [
     ("destination-unreachable", 1),
     ("packet-too-big", 2),
@@ -42,7 +42,7 @@ const V6: [(&str, u8); 17] = [
     ("mld2-listener-report", 143),
 ];
 
-/// Errors that must come through for connections to work, to this host and through it.
+/// Returns the errors that connections need, to this host and through it.
 ///
 /// IPv4 (RFC 1812 section 5.2.7, RFC 1191): destination-unreachable with fragmentation-needed,
 /// time-exceeded, parameter-problem. IPv6 (RFC 4890 sections 4.3.1 and 4.4.1):
@@ -54,21 +54,21 @@ pub fn errors(family: Family) -> &'static [u8] {
     }
 }
 
-/// Neighbour discovery and router discovery, RFC 4890 section 4.4.1. Redirect (137) is left out:
-/// section 4.4.4 wants a decision for it, which `[icmp] v6` is. RFC 4861 requires a hop limit of
-/// 255, which nobody beyond the link can send.
+/// Types of neighbour and router discovery (RFC 4890 section 4.4.1), without redirect (137), for
+/// which section 4.4.4 requires a decision (`[icmp] v6`). RFC 4861 requires a hop limit of 255,
+/// which cannot come from beyond the link.
 pub const NEIGHBOUR_DISCOVERY: &[u8] = &[133, 134, 135, 136, 141, 142];
-/// The hop limit that proves a packet is from this link (RFC 4861 section 6.1.1 and others).
+/// Hop limit that proves that a packet comes from this link (RFC 4861 section 6.1.1 and others).
 pub const HOP_LIMIT_ON_LINK: u8 = 255;
 
-/// Multicast listener discovery, RFC 4890 section 4.4.1. Sent with hop limit 1 (RFC 2710 section
-/// 3, RFC 3810 section 5), so no router passes it on.
+/// Types of multicast listener discovery (RFC 4890 section 4.4.1). The hop limit is 1 (RFC 2710
+/// section 3, RFC 3810 section 5), so routers do not forward them.
 pub const LISTENER_DISCOVERY: &[u8] = &[130, 131, 132, 143];
-/// The hop limit of multicast listener discovery.
+/// Hop limit of multicast listener discovery.
 pub const HOP_LIMIT_LISTENER: u8 = 1;
 
-/// Redirect: another first hop for a destination (RFC 792, RFC 4861 section 4.5). A host that can
-/// send one can take over a route.
+/// Returns the type of a redirect: another first hop for a destination (RFC 792, RFC 4861 section
+/// 4.5). Its sender can take over a route.
 pub fn redirect(family: Family) -> u8 {
     match family {
         Family::V4 => 5,
@@ -76,14 +76,14 @@ pub fn redirect(family: Family) -> u8 {
     }
 }
 
-/// Router advertisement of ICMPv6 (RFC 4861 section 4.2).
+/// Type of a router advertisement of ICMPv6 (RFC 4861 section 4.2).
 pub const ROUTER_ADVERTISEMENT: u8 = 134;
 
-/// Multicast listener reports, which a host sends from `::` until it has an address (RFC 3590
-/// section 4).
+/// Types of multicast listener reports, which a host sends from `::` until it has an address (RFC
+/// 3590 section 4).
 pub const LISTENER_REPORTS: &[u8] = &[131, 132, 143];
 
-/// Echo request: what `ping` sends.
+/// Returns the type of an echo request.
 pub fn echo_request(family: Family) -> u8 {
     match family {
         Family::V4 => 8,
@@ -98,7 +98,7 @@ fn table(family: Family) -> &'static [(&'static str, u8)] {
     }
 }
 
-/// A type by its name.
+/// Finds a type by its name.
 pub fn by_name(family: Family, name: &str) -> Option<u8> {
     table(family)
         .iter()
@@ -106,7 +106,7 @@ pub fn by_name(family: Family, name: &str) -> Option<u8> {
         .map(|(_, number)| *number)
 }
 
-/// A type's name, if it has one that nft knows.
+/// Returns the name of a type in nft, if there is one.
 pub fn name(family: Family, number: u8) -> Option<&'static str> {
     table(family)
         .iter()
@@ -114,7 +114,7 @@ pub fn name(family: Family, number: u8) -> Option<&'static str> {
         .map(|(name, _)| *name)
 }
 
-/// Every name.
+/// Returns all names.
 pub fn names(family: Family) -> impl Iterator<Item = &'static str> {
     table(family).iter().map(|(name, _)| *name)
 }

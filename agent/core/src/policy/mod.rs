@@ -1,7 +1,7 @@
-//! The policy: who may do what. Everything that exists as a [`Policy`] means something.
+//! Policies. Every [`Policy`] is valid.
 //!
-//! [`load`](load::load) makes one from files; [`Policy::verdict`] says what it means for a packet.
-//! The reference for users is `docs/policy.md`.
+//! [`load`](load::load) parses one from files; [`Policy::verdict`] returns the verdict on a packet.
+//! `docs/policy.md` is the reference for users.
 
 pub mod flannel;
 pub mod host_check;
@@ -26,28 +26,28 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::{Hook, Verdict};
 use crate::net::port::PortSpec;
 
-/// A policy that parsed and makes sense.
+/// Valid policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Machines that may reach this host and go through it.
+    /// Machines that may reach this host and send through it.
     pub peers: Vec<Peer>,
-    /// Named addresses for use in `from`.
+    /// Named addresses for `from` and `to`.
     pub groups: Vec<Group>,
     /// Pod networks.
     pub overlays: Vec<Overlay>,
-    /// What is open to more than the peers, in the order of the file.
+    /// Entries of `[[allow]]`, in the order of the file.
     pub allows: Vec<Allow>,
-    /// Interfaces from which everything is accepted.
+    /// Interfaces on which every packet is accepted.
     pub trusted: Vec<InterfacePattern>,
-    /// Interfaces of networks that may go through this host, but not to it, to peers or to pods.
+    /// Interfaces of networks that may send through this host, but not to it, to peers or to pods.
     pub guests: Vec<InterfacePattern>,
-    /// Bridges; frames that only cross one of them are not judged.
+    /// Bridges; frames that only cross one of them are not filtered.
     pub bridged: Vec<InterfacePattern>,
-    /// Bridges of this host, between a LAN and machines beside this one; frames that only cross one of them go
-    /// on, except to peers and pods.
+    /// Bridges between a LAN and other machines; frames that only cross one of them are accepted,
+    /// except to peers and pods.
     pub switches: Vec<InterfacePattern>,
-    /// Addresses of cluster services that this host has on an interface (kube-proxy's IPVS mode); they are
-    /// not the host's own.
+    /// Addresses of cluster services on an interface of this host (kube-proxy's IPVS mode). They do
+    /// not count as the host's own.
     pub services: Vec<IpNet>,
     /// `[icmp]`
     pub icmp: Icmp,
@@ -59,96 +59,96 @@ pub struct Policy {
     pub expects: Vec<Expect>,
 }
 
-/// An address with where it is written.
+/// Address with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// Host or prefix.
     pub net: IpNet,
-    /// Where it stands.
+    /// Place.
     pub place: Place,
 }
 
-/// One entry of `[peers]`, or all of a peers file.
+/// Entry of `[peers]`, or all entries of a peers file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Its name; what is in a file has none.
+    /// Name; `None` for a peers file.
     pub name: Option<String>,
-    /// Its addresses, at least one.
+    /// Addresses, at least one.
     pub addresses: Vec<Address>,
 }
 
-/// One entry of `[groups]`.
+/// Entry of `[groups]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where it is written.
+    /// Place.
     pub place: Place,
-    /// Its addresses, at least one.
+    /// Addresses, at least one.
     pub addresses: Vec<Address>,
 }
 
-/// Who an `[[allow]]` is for.
+/// Source of an `[[allow]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Everybody.
+    /// Every source.
     Any,
-    /// The group of this name.
+    /// Group of this name.
     Group(String),
-    /// These addresses.
+    /// Addresses of a network.
     Net(IpNet),
-    /// A peer; it may do everything anyway.
+    /// Peer of this name, which is accepted on every port in any case.
     Peer(String),
-    /// An overlay; it may do everything anyway.
+    /// Overlay of this name, which is accepted on every port in any case.
     Overlay(String),
 }
 
-/// What an `[[allow]]` opens: the address that was dialled, before any DNAT.
+/// Destination of an `[[allow]]`: the dialled address, before any DNAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// This host's own addresses.
     Host,
-    /// These addresses.
+    /// Addresses of a network.
     Net(IpNet),
-    /// The addresses of the group of this name.
+    /// Addresses of the group of this name.
     Group(String),
-    /// The pods of the overlay of this name.
+    /// Pods of the overlay of this name.
     Overlay(String),
 }
 
-/// One `[[allow]]`.
+/// Entry of `[[allow]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where its name is written.
+    /// Place of the name.
     pub place: Place,
-    /// What may be reached; `None` for every port and protocol.
+    /// Destination ports; `None` for every port and protocol.
     pub ports: Option<Vec<PortSpec>>,
-    /// From these source ports; `None` for any.
+    /// Source ports; `None` for any.
     pub from_ports: Option<Vec<PortSpec>>,
-    /// By whom, at least one.
+    /// Sources, at least one.
     pub from: Vec<Source>,
-    /// At which addresses, at least one.
+    /// Destinations, at least one.
     pub to: Vec<Target>,
-    /// New connections of each source address.
+    /// Limit on new connections of each source address.
     pub limit: Option<Rate>,
-    /// Arriving by one of these; empty for any.
+    /// Incoming interfaces; empty for any.
     pub interfaces: Vec<InterfacePattern>,
 }
 
 /// `[icmp]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Icmp {
-    /// Whether the safe core is on.
+    /// Whether the safe core is enabled.
     pub core: bool,
-    /// ICMP types to accept besides the core.
+    /// ICMP types accepted in addition to the core.
     pub v4: IcmpTypes,
-    /// ICMPv6 types to accept besides the core.
+    /// ICMPv6 types accepted in addition to the core.
     pub v6: IcmpTypes,
-    /// Who may ping this host besides peers and overlays.
+    /// Sources besides peers and overlays that may ping this host.
     pub ping: Vec<Source>,
-    /// Where `[icmp]` is written, if it is.
+    /// Place of `[icmp]`, if it exists.
     pub place: Option<Place>,
 }
 
@@ -164,26 +164,26 @@ impl Default for Icmp {
     }
 }
 
-/// ICMP types to accept.
+/// Accepted ICMP types.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IcmpTypes {
-    /// All of them.
+    /// All types.
     All,
-    /// These, in ascending order.
+    /// Some types, in ascending order.
     Some(Vec<u8>),
 }
 
-/// What happens to what is not allowed.
+/// Treatment of packets that are not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Denied {
-    /// Nothing comes back.
+    /// Drop silently.
     #[default]
     Drop,
-    /// The sender is told (TCP reset, else ICMP admin-prohibited).
+    /// Reject with a TCP reset, or ICMP admin-prohibited.
     Reject,
 }
 
-/// Which backend is asked for, by `[options] backend` or the command line.
+/// Backend requested by `[options] backend` or the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackendChoice {
     /// nf_tables; iptables if the kernel lacks nf_tables or a feature that the policy needs.
@@ -196,7 +196,7 @@ pub enum BackendChoice {
 }
 
 impl BackendChoice {
-    /// Every choice, by its name.
+    /// All choices with their names.
     pub const NAMES: [(&'static str, Self); 3] = [
         ("auto", Self::Auto),
         ("nft", Self::Nft),
@@ -207,16 +207,16 @@ impl BackendChoice {
 /// `[options]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// The backend to use, unless the command line names one.
+    /// Backend, unless the command line selects one.
     pub backend: BackendChoice,
     /// Priority of the base chains.
     pub hook_priority: i32,
-    /// What happens to what is not allowed.
+    /// Treatment of packets that are not allowed.
     pub denied: Denied,
-    /// Whether open connections that a new policy refuses end with it.
+    /// Whether applying a policy ends open connections that it refuses.
     pub cut_revoked: bool,
-    /// Whether conntrack-invalid packets, except from peers and overlays, are dropped. If not,
-    /// they are judged as any other packet.
+    /// Whether conntrack-invalid packets from sources other than peers and overlays are dropped. If
+    /// not, they are judged like any other packet.
     pub drop_invalid: bool,
 }
 
@@ -232,7 +232,7 @@ impl Default for Options {
     }
 }
 
-/// Units of a log rate.
+/// Unit of a [`Rate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RateUnit {
     /// Per second.
@@ -246,7 +246,7 @@ pub enum RateUnit {
 }
 
 impl RateUnit {
-    /// Every unit with its name.
+    /// All units with their names and their lengths in seconds.
     pub const ALL: [(Self, &'static str, u64); 4] = [
         (Self::Second, "second", 1),
         (Self::Minute, "minute", 60),
@@ -254,21 +254,21 @@ impl RateUnit {
         (Self::Day, "day", 86400),
     ];
 
-    /// Its name and its length in seconds.
+    /// Returns the name, and the length in seconds.
     pub fn describe(self) -> (&'static str, u64) {
         let found = Self::ALL.iter().find(|(unit, _, _)| *unit == self);
         found.map_or(("second", 1), |(_, name, seconds)| (name, *seconds))
     }
 }
 
-/// Rate per unit, and burst.
+/// Rate with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rate {
-    /// How many per unit.
+    /// Events per unit.
     pub count: u32,
-    /// The unit.
+    /// Unit.
     pub unit: RateUnit,
-    /// How many at once before the rate counts.
+    /// Events accepted at once before the rate applies.
     pub burst: u32,
 }
 
@@ -277,9 +277,9 @@ pub struct Rate {
 pub struct Log {
     /// NFLOG group.
     pub group: u16,
-    /// Maximum rate of messages per reason.
+    /// Limit on messages for each reason.
     pub rate: Rate,
-    /// What each message starts with.
+    /// Prefix of each message.
     pub prefix: String,
 }
 
@@ -297,41 +297,41 @@ impl Default for Log {
     }
 }
 
-/// One `[[expect]]`.
+/// Entry of `[[expect]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
-    /// Where its verdict is written.
+    /// Place of the verdict.
     pub place: Place,
-    /// At which hook.
+    /// Hook.
     pub hook: Hook,
-    /// From where: each of these must meet the verdict.
+    /// Sources; each of them must get the verdict.
     pub from: Vec<IpNet>,
-    /// To where. In the forward hook: absent means that a published port of this host was dialled.
+    /// Destination. In the forward hook, `None` stands for a published port of this host.
     pub to: Option<IpNet>,
-    /// Arriving by this interface.
+    /// Incoming interface.
     pub interface: String,
-    /// To this port; `None` for a protocol without one.
+    /// Destination port or protocol; `None` for the default, TCP and UDP port 9.
     pub port: Option<PortSpec>,
-    /// What must become of it: accepted, or not (dropped or rejected).
+    /// Required verdict. [`Verdict::Drop`] stands for dropped or rejected.
     pub verdict: Verdict,
     /// Overlays of `from` whose pods are not known yet.
     pub awaits: Vec<String>,
 }
 
-/// What is behind an interface of pods or guests.
+/// Kind of network on an interface of pods or guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
-    /// Pods or guests: nobody else can send there.
+    /// Only pods or guests.
     Pods,
     /// Other nodes, through a tunnel.
     Tunnel,
-    /// Pods, and perhaps peers: there is no tunnel, and which way peers are is not known here.
+    /// Pods and possibly peers: the overlay has no tunnel, and the routes to peers are unknown.
     Route,
 }
 
 impl Policy {
-    /// The interfaces where packets are not to be believed a peer's address, or not all of them, with what is
-    /// behind them. A LAN by which peers are reached is none.
+    /// Returns the interfaces on which peers' addresses may be spoofed, with their kinds. LANs
+    /// through which peers are reached are excluded.
     pub fn sides(&self) -> BTreeMap<InterfacePattern, Side> {
         let mut sides = BTreeMap::new();
         for overlay in &self.overlays {
@@ -356,7 +356,7 @@ impl Policy {
         sides
     }
 
-    /// How many peers there are: names, and addresses without a name.
+    /// Returns the number of peers: names, and addresses without a name.
     pub fn peer_count(&self) -> usize {
         let count = |peer: &Peer| match peer.name {
             Some(_) => 1,
@@ -365,7 +365,7 @@ impl Policy {
         self.peers.iter().map(count).sum()
     }
 
-    /// All addresses of all peers, in canonical form, with the peers' names.
+    /// Returns the addresses of all peers in canonical form, with the peers' names.
     pub fn peer_addresses(&self) -> AddrSet {
         let addresses = self.peers.iter().flat_map(|peer| {
             let name = peer.name.as_deref();
@@ -376,13 +376,13 @@ impl Policy {
         addresses.collect()
     }
 
-    /// The group of this name.
+    /// Finds a group by its name.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
     }
 }
 
-/// Addresses in canonical form.
+/// Converts addresses to canonical form.
 pub fn address_set(addresses: &[Address]) -> AddrSet {
     addresses
         .iter()

@@ -1,4 +1,4 @@
-//! What networks need that comes from the link: ICMP, IGMP, and answers to DHCP clients.
+//! Packets from the link that networks need: ICMP, IGMP, and replies to DHCP clients.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,7 +7,8 @@ use crate::net::addr::Family;
 use crate::net::packet::{Hook, Packet, Transport};
 use crate::net::port::UDP;
 
-/// Errors, and what provably comes from the link.
+/// Returns whether ICMP belongs to the safe core: errors, and discovery that provably comes from
+/// the link.
 pub(super) fn is_core(packet: &Packet, family: Family, kind: u8) -> bool {
     if icmp::errors(family).contains(&kind) {
         return true;
@@ -25,7 +26,7 @@ pub(super) fn is_core(packet: &Packet, family: Family, kind: u8) -> bool {
     }
 }
 
-/// IGMP, RFC 3376 section 4: always with a TTL of 1.
+/// Returns whether a packet is IGMP, always with a TTL of 1 (RFC 3376 section 4).
 pub(super) fn is_igmp(packet: &Packet) -> bool {
     packet.hook == Hook::Input
         && packet.family() == Family::V4
@@ -33,9 +34,11 @@ pub(super) fn is_igmp(packet: &Packet) -> bool {
         && packet.hop_limit == 1
 }
 
-/// DHCPv4: RFC 2131 section 4.1, from port 67 to 68, broadcast or from an address that is not
-/// public. DHCPv6: RFC 8415 section 7.2, to port 546; the source may be a global address and any
-/// port, the destination is always link-local.
+/// Returns whether a packet is a reply to a DHCP client.
+///
+/// DHCPv4 (RFC 2131 section 4.1): from port 67 to 68, broadcast or from an address that is not
+/// public. DHCPv6 (RFC 8415 section 7.2): to port 546 of a link-local address, from any address and
+/// port.
 pub(super) fn is_dhcp_reply(packet: &Packet) -> bool {
     let Transport::Ports {
         protocol: UDP,
@@ -55,7 +58,8 @@ pub(super) fn is_dhcp_reply(packet: &Packet) -> bool {
         }
 }
 
-/// Private, link-local, or shared between a provider and its customers (RFC 6598).
+/// Returns whether an address is private, link-local, or shared between a provider and its
+/// customers (RFC 6598).
 fn is_not_public(address: Ipv4Addr) -> bool {
     let [a, b, ..] = address.octets();
     address.is_private() || address.is_link_local() || (a == 100 && (64..128).contains(&b))

@@ -1,4 +1,4 @@
-//! `[overlay.NAME]`: a pod network.
+//! `[overlay.NAME]`: pod networks.
 
 use std::collections::BTreeSet;
 
@@ -23,12 +23,12 @@ pub enum OverlayBackend {
     Ipip,
     /// Routes to the nodes, without a tunnel.
     HostGw,
-    /// No tunnel that peerwall must know of.
+    /// No tunnel known to peerwall.
     None,
 }
 
 impl OverlayBackend {
-    /// Every backend, with the name that the policy and flannel's configuration give it.
+    /// All backends with their names in the policy and in flannel's configuration.
     pub(crate) const NAMES: [(&str, Self); 6] = [
         ("vxlan", Self::Vxlan),
         ("host-gw", Self::HostGw),
@@ -38,19 +38,19 @@ impl OverlayBackend {
         ("none", Self::None),
     ];
 
-    /// Name in the policy.
+    /// Returns the name in the policy.
     pub(crate) fn name(self) -> &'static str {
         let mut names = Self::NAMES.iter();
         let found = names.find(|(_, each)| *each == self);
         found.map_or("none", |(name, _)| name)
     }
 
-    /// Whether packets arrive from a tunnel interface.
+    /// Returns whether packets arrive on a tunnel interface.
     pub fn is_tunnelled(self) -> bool {
         !matches!(self, Self::HostGw | Self::None)
     }
 
-    /// The kernel's driver of the tunnel interface.
+    /// Returns the kernel's driver of the tunnel interface.
     pub(crate) fn driver(self) -> Option<&'static str> {
         match self {
             Self::Vxlan => Some("vxlan"),
@@ -61,9 +61,8 @@ impl OverlayBackend {
         }
     }
 
-    /// Interfaces of an overlay that names none: flannel's devices (`pkg/backend/*` in flannel),
-    /// the bridge of its CNI plugin, and Calico's pod interfaces, which canal combines with
-    /// flannel's tunnel.
+    /// Returns the default interfaces: flannel's devices (`pkg/backend/*` in flannel), the bridge
+    /// of its CNI plugin, and Calico's pod interfaces, which canal combines with flannel's tunnel.
     pub(crate) fn default_interfaces(self, vni: Option<u32>) -> Vec<InterfacePattern> {
         let mut names: Vec<String> = match self {
             Self::Vxlan => {
@@ -76,11 +75,11 @@ impl OverlayBackend {
             Self::HostGw | Self::None => Vec::new(),
         };
         names.push("cni0".into());
-        // Without a tunnel, Calico's routes to its pods are enough.
+        // Without a tunnel, Calico's routes to its pods suffice.
         if self.is_tunnelled() {
             names.push("cali*".into());
         }
-        // A name that is too long for an interface, like flannel-v6.10000, is left out.
+        // Names too long for an interface, like flannel-v6.10000, are omitted.
         let patterns = names.iter().map(|name| InterfacePattern::parse(name).ok());
         patterns.flatten().collect()
     }
@@ -109,7 +108,7 @@ pub enum Discovery {
     Awaited(Vec<String>),
 }
 
-/// A file with pod networks.
+/// File with pod networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Name.
@@ -118,51 +117,54 @@ pub struct Found {
     pub text: String,
 }
 
-/// One `[overlay.NAME]`.
+/// Entry of `[overlay]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
     /// Name.
     pub name: String,
-    /// Place of its table.
+    /// Place of the table.
     pub place: Place,
     /// Transport between nodes.
     pub backend: OverlayBackend,
     /// Encapsulation of packets from other nodes; `None` without a tunnel.
     pub tunnel: Option<Tunnel>,
-    /// Addresses of its pods; at least one unless they are [`Discovery::Awaited`], none in another
-    /// overlay's.
+    /// Addresses of the pods: at least one unless they are [`Discovery::Awaited`], and disjoint
+    /// from other overlays.
     pub subnets: Vec<Address>,
     /// Origin of the subnets.
     pub discovery: Discovery,
-    /// Whether pods of nodes on the same LAN arrive by route, outside of the tunnel (flannel's
-    /// `DirectRouting`); only with a tunnel.
+    /// Whether packets from pods of nodes on the same LAN arrive by route, outside of the tunnel
+    /// (flannel's `DirectRouting`). Only with a tunnel.
     pub direct: bool,
-    /// The tunnel interface, if it exists. Of two, that of IPv4.
+    /// Tunnel interface, if it exists; of two, that of IPv4.
     pub link: Option<Link>,
-    /// Interfaces from which its pods' packets arrive. May be empty without a tunnel.
+    /// Interfaces on which packets from its pods arrive. May be empty without a tunnel.
     pub interfaces: Vec<InterfacePattern>,
-    /// Tunnels among its interfaces: node addresses occur there, and only a peer can send.
+    /// Tunnels among `interfaces`. Packets from nodes' addresses arrive there, and only peers can
+    /// send.
     pub tunnel_side: Vec<InterfacePattern>,
-    /// Interfaces among its own by which peers are reached too: a LAN, not only pods.
+    /// LANs among `interfaces`: peers are reached through them too.
     pub lan_side: Vec<InterfacePattern>,
-    /// Whether pods of other nodes may arrive by route.
+    /// Whether packets from pods of other nodes may arrive by route.
     pub by_route: bool,
-    /// Interfaces where routes to pods are trusted; if empty, those by which peers are reached.
+    /// Interfaces where routes to pods are trusted; if empty, those through which peers are
+    /// reached.
     pub underlay: Vec<InterfacePattern>,
-    /// Routes to pods of other nodes: interface and prefix. Never a default route.
+    /// Routes to pods of other nodes, as interface and prefix, without default routes.
     pub routed: Vec<(String, IpNet)>,
-    /// Whether pods of other nodes may send with their own addresses, from the machines of peers.
+    /// Whether pods of other nodes may send with their own addresses from peers' Ethernet
+    /// addresses.
     pub unmasqueraded: bool,
     /// Ethernet addresses of peers, for `unmasqueraded`.
     pub peer_macs: Vec<[u8; 6]>,
     /// This host's own networks within `subnets`, which are not pods.
     pub carved: Vec<IpNet>,
-    /// Sources besides peers that may send to its tunnel.
+    /// Sources besides peers that may send to the tunnel.
     pub tunnel_from: Vec<Source>,
 }
 
 impl Overlay {
-    /// Returns the addresses of its pods: `subnets` without `carved`.
+    /// Returns the addresses of the pods: `subnets` without `carved`.
     pub fn pods(&self) -> Vec<IpNet> {
         let subnets = self.subnets.iter().map(|subnet| subnet.net);
         subnets
@@ -170,19 +172,19 @@ impl Overlay {
             .collect()
     }
 
-    /// Whether an interface of its own is a LAN where only routes are trusted, since other hosts
-    /// may be on it. With the backend `none`, the policy says that its addresses are on that LAN.
+    /// Returns whether one of `interfaces` is a LAN where only routes are trusted, because other
+    /// hosts may be on it. With backend `none`, the policy states that the pods are on that LAN.
     pub fn is_by_route_only(&self, pattern: &InterfacePattern) -> bool {
         self.backend != OverlayBackend::None && self.lan_side.contains(pattern)
     }
 
-    /// Returns the interfaces by which pods of other nodes arrive by route.
+    /// Returns the interfaces on which packets from pods of other nodes arrive by route.
     pub fn routed_interfaces(&self) -> BTreeSet<String> {
         self.routed.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the interfaces on which this host may be the DHCP server: a client there has no
-    /// address of the overlay yet, and may use every port once it has one.
+    /// Returns the interfaces on which this host may be the DHCP server. A DHCP client there has no
+    /// address of the overlay yet, and may use every port after it has one.
     pub fn dhcp_side(&self) -> impl Iterator<Item = &InterfacePattern> {
         let interfaces = self
             .interfaces
@@ -191,13 +193,13 @@ impl Overlay {
         interfaces.filter(|pattern| !self.lan_side.contains(pattern))
     }
 
-    /// Whether its addresses belong to machines on a LAN.
+    /// Returns whether the addresses belong to machines on a LAN.
     pub fn is_on_lan(&self) -> bool {
         self.backend == OverlayBackend::None && !self.lan_side.is_empty()
     }
 
-    /// Whether its tunnel must be protected from pods and local users. WireGuard authenticates each
-    /// packet.
+    /// Returns whether the tunnel must be protected from pods and local users. WireGuard
+    /// authenticates each packet.
     pub fn guards_tunnel(&self) -> bool {
         self.tunnel.is_some() && self.backend != OverlayBackend::Wireguard
     }

@@ -1,60 +1,61 @@
-//! Why a packet is accepted or not: the one vocabulary of policy, ruleset, counters and log.
+//! Reasons for verdicts, shared by policy, ruleset, counters and log.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Why. Its text form is stable: it is in counter names, log prefixes and `--json`.
+/// Reason for a verdict. The text form is stable: counter names, log prefixes and `--json` contain
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Belongs or relates to a known connection.
+    /// Packet of a known connection, or related to one.
     Established,
-    /// Came in by `lo`.
+    /// Packet from `lo`.
     Loopback,
-    /// Came in by an interface under `[interfaces] trusted`.
+    /// Packet from an interface of `[interfaces] trusted`.
     Trusted,
-    /// Only crosses a bridge under `[interfaces] bridged`.
+    /// Frame that only crosses a bridge of `[interfaces] bridged`.
     Bridged,
-    /// Has a loopback address and did not come in by `lo`.
+    /// Loopback address on an interface other than `lo`.
     LoopbackSpoof,
-    /// An ICMP redirect.
+    /// ICMP redirect.
     Redirect,
-    /// A router advertisement from pods or guests.
+    /// Router advertisement from pods or guests.
     RouterAdvert,
-    /// Has a peer's address and came from pods or guests.
+    /// Peer's address from pods or guests.
     PeerSpoof,
-    /// Claims an overlay's address where the overlay is not.
+    /// Overlay's address on an interface that is not the overlay's.
     OverlaySpoof,
-    /// From a peer.
+    /// Packet from a peer.
     Peers,
-    /// For a tunnel of an overlay, from somebody who is no peer.
+    /// Tunnel packet of an overlay from a source that may not send one.
     OverlayInject,
-    /// From this overlay.
+    /// Packet from this overlay.
     Overlay(String),
-    /// ICMP without which networks break, or listed under `[icmp]`.
+    /// ICMP of the safe core, or listed under `[icmp]`.
     Icmp,
-    /// An answer to a DHCP client.
+    /// Reply to a DHCP client.
     Dhcp,
-    /// Under `[icmp] ping`.
+    /// Echo request that `[icmp] ping` accepts.
     Ping,
-    /// From a guest network, to where guests may go.
+    /// Packet from a guest network to an allowed destination.
     Guests,
-    /// From a guest network, to peers or pods.
+    /// Packet from a guest network to peers or pods.
     GuestBlocked,
-    /// Connection tracking says it is invalid.
+    /// Packet that connection tracking classifies as invalid.
     Invalid,
-    /// A DNATed connection to an address that is not this host's and that no allow names.
+    /// DNATed connection to an address that is neither this host's nor in an allow.
     ServiceAddress,
-    /// Under this `[[allow]]`.
+    /// Packet that this `[[allow]]` accepts.
     Allow(String),
-    /// Nothing in the policy is for it; it was for this host.
+    /// Packet to this host that the policy does not allow.
     InputDefault,
-    /// Nothing in the policy is for it; it was to go through this host.
+    /// Packet through this host that the policy does not allow.
     ForwardDefault,
 }
 
 impl Reason {
-    /// Reads the text form back.
+    /// Parses the text form.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "established" => Self::Established,
@@ -85,7 +86,7 @@ impl Reason {
         })
     }
 
-    /// Whether packets are denied for it.
+    /// Returns whether packets with this reason are denied.
     pub fn is_denial(&self) -> bool {
         match self {
             Self::LoopbackSpoof
@@ -113,7 +114,7 @@ impl Reason {
         }
     }
 
-    /// One sentence for people.
+    /// Describes the reason in text output.
     pub fn sentence(&self) -> String {
         match self {
             Self::Established => "replies and errors of known connections".into(),

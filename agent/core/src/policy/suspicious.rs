@@ -1,4 +1,4 @@
-//! Warns of what a policy says that is hardly what was meant. It takes the policy alone.
+//! Warnings about probable mistakes, from the policy alone.
 
 use ipnet::IpNet;
 
@@ -7,10 +7,10 @@ use crate::diagnostic::Diagnostic;
 use crate::net::addr;
 use crate::net::port::{PortSpec, UDP};
 
-/// Warnings of one kind at most; a list of thousands can be wrong in thousands of places.
+/// Limit on warnings of one kind. A long list can have thousands of mistakes.
 const WARNINGS_MAX: usize = 8;
 
-/// All of them, in no order.
+/// Returns all warnings, in no particular order.
 pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
     let peers: Vec<&Address> = policy.peers.iter().flat_map(|p| &p.addresses).collect();
     let mut found = Vec::new();
@@ -31,22 +31,21 @@ pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
     found
 }
 
-/// A peer that is the Internet, or a half of it.
+/// Warns about a peer that covers the Internet, or half of it.
 fn everybody(peer: &Address) -> Option<Diagnostic> {
     let what = match peer.net.prefix_len() {
-        0 => "everybody",
+        0 => "every address",
         1 => "half of all addresses",
         _ => return None,
     };
     let message = format!(
-        "{} is {what}: every port is open to them",
+        "{} covers {what} and opens every port to them",
         addr::short(peer.net)
     );
-    Some(
-        Diagnostic::warning(peer.place.clone(), message).help(
-            "peers may reach every port of this host and go through it; open single ports with an [[allow]] from \"any\"",
-        ),
-    )
+    Some(Diagnostic::warning(peer.place.clone(), message).help(
+        "peers may reach every port of this host and send through it; to open single ports, \
+         write an [[allow]] with from = \"any\"",
+    ))
 }
 
 fn link_local(peer: &Address) -> Option<Diagnostic> {
@@ -57,12 +56,13 @@ fn link_local(peer: &Address) -> Option<Diagnostic> {
     let message = format!("{} is a link-local address", addr::short(peer.net));
     is_link_local.then(|| {
         Diagnostic::warning(peer.place.clone(), message).help(
-            "it is accepted from every link of this host, where any machine can have it; write the address that the peer has in the network",
+            "it is accepted on every link of this host, where any machine can use it; write an \
+             address of the peer that is not link-local",
         )
     })
 }
 
-/// Peers' networks within others; the same one twice has a warning of its own.
+/// Warns about peers' networks within other peers' networks. Duplicates have their own warning.
 fn nested(mut peers: Vec<&Address>) -> Vec<Diagnostic> {
     peers.sort_by_key(|peer| {
         (
@@ -75,7 +75,7 @@ fn nested(mut peers: Vec<&Address>) -> Vec<Diagnostic> {
     let mut outer: Option<&Address> = None;
     for peer in peers {
         match outer.filter(|outer| outer.net.contains(&peer.net)) {
-            // A peer that is everybody has been named.
+            // A peer that covers every address has its own warning.
             Some(outer) if outer.net.prefix_len() <= 1 || outer.net == peer.net => {}
             Some(outer) => found.push((outer, peer)),
             None => outer = Some(peer),
@@ -88,28 +88,30 @@ fn nested(mut peers: Vec<&Address>) -> Vec<Diagnostic> {
 
 fn inside(outer: &Address, peer: &Address) -> Diagnostic {
     let message = format!(
-        "{} is in {}, which is a peer already",
+        "{} is part of {}, which is already a peer",
         addr::short(peer.net),
         outer.net
     );
     Diagnostic::warning(peer.place.clone(), message)
-        .also(outer.place.clone(), "which holds it")
-        .help("removing the smaller one changes nothing; leave out the larger one if only the smaller was meant")
+        .also(outer.place.clone(), "contains it")
+        .help(
+            "remove the smaller network, which has no effect, or the larger one if only the \
+             smaller was intended",
+        )
 }
 
-/// An allow for nothing but a tunnel's packets, which only peers may send.
+/// Warns about an allow that covers only tunnel packets, which only peers may send.
 fn dead(allow: &Allow, policy: &Policy) -> Option<Diagnostic> {
     let ports = allow.ports.as_ref()?;
     let tunnels: Vec<Tunnel> = policy.overlays.iter().filter_map(|o| o.tunnel).collect();
     if ports.is_empty() || !ports.iter().all(|spec| is_tunnelled(spec, &tunnels)) {
         return None;
     }
-    let message = format!("allow `{}` lets nobody in to this host", allow.name);
-    Some(
-        Diagnostic::warning(allow.place.clone(), message).help(
-            "its ports are an overlay's tunnel, which takes packets from peers only (overlay-inject); write the other nodes as peers, or leave this allow out",
-        ),
-    )
+    let message = format!("allow `{}` accepts no packets to this host", allow.name);
+    Some(Diagnostic::warning(allow.place.clone(), message).help(
+        "its ports are an overlay's tunnel, which accepts packets from peers only \
+         (overlay-inject); add the other nodes as peers, or remove this allow",
+    ))
 }
 
 fn is_tunnelled(spec: &PortSpec, tunnels: &[Tunnel]) -> bool {
@@ -150,24 +152,24 @@ mod tests {
                 &[][..],
             ),
             (
-                "everybody",
+                "every address",
                 "a = [\"0.0.0.0/0\", \"::/0\"]\nb = \"192.0.2.1\"",
                 &[
-                    "0.0.0.0/0 is everybody: every port is open to them",
-                    "::/0 is everybody: every port is open to them",
+                    "0.0.0.0/0 covers every address and opens every port to them",
+                    "::/0 covers every address and opens every port to them",
                 ],
             ),
             (
                 "in two halves",
                 "a = \"128.0.0.0/1\"",
-                &["128.0.0.0/1 is half of all addresses: every port is open to them"],
+                &["128.0.0.0/1 covers half of all addresses and opens every port to them"],
             ),
             (
                 "one within another",
                 "a = \"192.0.2.0/24\"\nb = \"192.0.2.7\"\nc = \"192.0.2.8/30\"",
                 &[
-                    "192.0.2.7 is in 192.0.2.0/24, which is a peer already",
-                    "192.0.2.8/30 is in 192.0.2.0/24, which is a peer already",
+                    "192.0.2.7 is part of 192.0.2.0/24, which is already a peer",
+                    "192.0.2.8/30 is part of 192.0.2.0/24, which is already a peer",
                 ],
             ),
             (
@@ -203,7 +205,8 @@ mod tests {
             ("\"4789/udp\"", false),
         ] {
             let text = format!(
-                "[peers]\na = \"192.0.2.1\"\n[overlay.o]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n[[allow]]\nname = \"x\"\nfrom = \"any\"\nports = [{ports}]\n"
+                "[peers]\na = \"192.0.2.1\"\n[overlay.o]\nbackend = \"vxlan\"\nsubnets = \
+                 [\"10.244.0.0/16\"]\n[[allow]]\nname = \"x\"\nfrom = \"any\"\nports = [{ports}]\n"
             );
             assert_eq!(messages(&text).len(), usize::from(is_dead), "{ports}");
         }

@@ -1,7 +1,7 @@
-//! What the policy means for a packet, straight from its words.
+//! Verdict of a policy on a packet.
 //!
-//! Written against `docs/policy.md`, section by section, and on purpose not against the compiler:
-//! that the two agree on every packet is what the property test shows.
+//! Implements `docs/policy.md`, section by section, independently of the compiler. A property test
+//! checks that both give the same verdict on every packet.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::net::port::{PortSpec, TCP, UDP};
 use crate::policy::reason::Reason;
 
 impl Policy {
-    /// What becomes of this packet, and why.
+    /// Returns the verdict on a packet, with its reason.
     pub fn verdict(&self, packet: &Packet) -> Decision {
         self.loopback_from_outside(packet)
             .or_else(|| self.accepted_early(packet))
@@ -37,7 +37,8 @@ impl Policy {
         matches!(packet.state, CtState::Established | CtState::Related)
     }
 
-    /// Before everything else, by the address that was dialled.
+    /// Drops loopback addresses that did not arrive on `lo`, by the dialled address, before every
+    /// other check.
     fn loopback_from_outside(&self, packet: &Packet) -> Option<Decision> {
         let to = packet.before_dnat().destination;
         let claims = packet.source.is_loopback() || to.is_loopback();
@@ -79,7 +80,7 @@ impl Policy {
         packet.hook == Hook::Forward && packet.dialled.is_none() && stays_on(&self.bridged, packet)
     }
 
-    /// Whether it is for a tunnel that believes every packet.
+    /// Returns whether the packet is for a tunnel that does not authenticate its packets.
     fn guarded_tunnel(&self, packet: &Packet) -> bool {
         self.overlays
             .iter()
@@ -113,7 +114,7 @@ impl Policy {
         spoofs.then(|| drop(Reason::PeerSpoof))
     }
 
-    /// An overlay's address came the right way, or is spoofed.
+    /// Accepts an overlay's address on the overlay's interfaces, and drops it elsewhere.
     fn overlay(&self, packet: &Packet) -> Option<Decision> {
         let overlay = self.overlays.iter().find(|o| o.has(packet.source))?;
         if self.guarded_tunnel(packet) {
@@ -125,7 +126,7 @@ impl Policy {
         }
     }
 
-    /// Peers, then tunnel packets not from them: a peer's tunnel packet is a peer's.
+    /// Accepts peers, then drops tunnel packets. Therefore a peer's tunnel packets are accepted.
     fn trusted_source(&self, packet: &Packet) -> Option<Decision> {
         if self.is_peer(packet.source) {
             return accept(Reason::Peers);
@@ -177,7 +178,8 @@ impl Policy {
         accept(Reason::Dhcp)
     }
 
-    /// To a DHCP server of this host, by who has no address of the overlay yet.
+    /// Returns whether this is a request to a DHCP server of this host from a client without an
+    /// address of the overlay.
     fn is_dhcp_request(&self, packet: &Packet) -> bool {
         let Transport::Ports {
             protocol: UDP,
@@ -206,7 +208,7 @@ impl Policy {
         }
     }
 
-    /// DHCP and DNS of this host.
+    /// Accepts DHCP and DNS of this host for guests.
     fn guest_services(&self, packet: &Packet) -> Option<Decision> {
         let is_guest = matches_any(&self.guests, &packet.interface);
         let Transport::Ports {
@@ -226,7 +228,7 @@ impl Policy {
         accept(Reason::Guests)
     }
 
-    /// A DNATed connection, by what was dialled.
+    /// Judges a DNATed connection by the dialled address and port.
     fn published(&self, packet: &Packet) -> Option<Decision> {
         let dialled = packet.dialled?;
         if self.allows.is_empty() {
@@ -244,7 +246,7 @@ impl Policy {
             .or_else(|| Some(self.denied(packet)))
     }
 
-    /// Through this host to pods, whatever connection tracking says.
+    /// Accepts allows to overlays through this host, in every connection tracking state.
     fn allowed_to_overlay(&self, packet: &Packet) -> Option<Decision> {
         (packet.hook == Hook::Forward).then_some(())?;
         self.first_allow(packet, |target| {
@@ -276,12 +278,12 @@ impl Policy {
         })
     }
 
-    /// Whether this host has the address for a service of the cluster alone.
+    /// Returns whether this host has the address only as a cluster service.
     fn is_service(&self, address: IpAddr) -> bool {
         self.services.iter().any(|net| net.contains(&address))
     }
 
-    /// Whether an address is one of those that are named; this host's own are not.
+    /// Returns whether a target contains an address. [`Target::Host`] contains none.
     fn is_at(&self, target: &Target, address: IpAddr) -> bool {
         match target {
             Target::Host => false,
@@ -326,12 +328,12 @@ impl Policy {
             Source::Any => true,
             Source::Net(net) => net.contains(&address),
             Source::Group(name) => self.group_has(name, address),
-            // They never get here: both were accepted before.
+            // Unreachable: both were accepted earlier.
             Source::Peer(_) | Source::Overlay(_) => false,
         })
     }
 
-    /// Guests may go through this host, to anywhere but peers and pods.
+    /// Accepts guests through this host, except to peers and pods.
     fn guest(&self, packet: &Packet) -> Option<Decision> {
         let is_guest = matches_any(&self.guests, &packet.interface);
         (packet.hook == Hook::Forward && is_guest).then_some(())?;
@@ -342,7 +344,7 @@ impl Policy {
         }
     }
 
-    /// Between machines beside this one, but not to peers and pods.
+    /// Accepts frames that only cross a switch, except to peers and pods.
     fn switched(&self, packet: &Packet) -> Option<Decision> {
         let to = packet.destination;
         let mut pods = self.overlays.iter().filter(|o| !o.is_on_lan());
@@ -375,7 +377,8 @@ impl Overlay {
             && !self.carved.iter().any(|net| net.contains(&address))
     }
 
-    /// By its own interfaces; by route from other nodes; and from the machines of peers.
+    /// Returns whether an overlay's packet arrived on the overlay's interfaces, by route, or from a
+    /// peer's Ethernet address.
     fn arrives_right(&self, packet: &Packet) -> bool {
         let routed = |(name, net): &(String, ipnet::IpNet)| {
             *name == packet.interface && net.contains(&packet.source)
@@ -405,7 +408,7 @@ fn matches_any(patterns: &[InterfacePattern], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(name))
 }
 
-/// Whether it leaves by the interface that it came in by, and that is one of these.
+/// Returns whether the packet arrives on and leaves through the same interface of `patterns`.
 fn stays_on(patterns: &[InterfacePattern], packet: &Packet) -> bool {
     patterns.iter().any(|pattern| {
         let leaves = packet.out.as_ref().is_some_and(|out| pattern.matches(out));
@@ -428,7 +431,7 @@ fn carries(tunnel: Option<Tunnel>, packet: &Packet) -> bool {
     }
 }
 
-/// Source and destination port, the latter as it was dialled.
+/// Returns the source port and the dialled port.
 fn dialled_ports(packet: &Packet) -> (Option<u16>, Option<u16>) {
     match packet.transport {
         Transport::Ports {

@@ -17,10 +17,7 @@ fn a_list_of_peers_has_lines_comments_and_places() {
     let shown = loaded.sources.render(&loaded.diagnostics, false);
     assert!(shown.contains("peers.txt:2:3"), "{shown}");
     let loaded = read(text, &[("peers.txt", "# nobody\n")]);
-    assert!(
-        loaded.has_errors(),
-        "a list that names nobody means nothing"
-    );
+    assert!(loaded.has_errors(), "a list without addresses is an error");
 }
 
 #[test]

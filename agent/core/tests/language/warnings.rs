@@ -61,7 +61,7 @@ fn help_that_says_what_to_write_is_right() {
 #[test]
 fn what_is_suspicious_is_a_warning_and_no_error() {
     for (text, want) in [
-        ("version = 1\n", "lets nobody in"),
+        ("version = 1\n", "accepts connections from no other host"),
         (
             r#"
                 version = 1
@@ -80,7 +80,7 @@ fn what_is_suspicious_is_a_warning_and_no_error() {
                 ports = ["80/tcp"]
                 from = "a"
             "#,
-            "is a peer and may do this anyway",
+            "peer `a` is already accepted on every port",
         ),
         (
             r#"
@@ -89,7 +89,7 @@ fn what_is_suspicious_is_a_warning_and_no_error() {
                 name = "w"
                 from = "any"
             "#,
-            "opens every port to everybody",
+            "opens every port to every source",
         ),
         (
             r#"
@@ -132,7 +132,7 @@ fn what_is_suspicious_is_a_warning_and_no_error() {
                 [options]
                 hook_priority = 0
             ",
-            "priority 0 is everybody's",
+            "many programs use priority 0",
         ),
     ] {
         let got = warnings(text);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use parse::{AddressError, check_pods, parse_source, parse_target};
 pub use set::{AddrSet, FamilySet, Span};
 
-/// IPv4 or IPv6.
+/// Address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4
@@ -21,7 +21,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, IPv4 first.
+    /// Both families, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
     /// Returns the family of an address.
@@ -32,7 +32,7 @@ impl Family {
         }
     }
 
-    /// `4` or `6`, as at the end of set names.
+    /// Returns `4` or `6`, the suffix of set names.
     pub fn digit(self) -> char {
         match self {
             Self::V4 => '4',
@@ -40,7 +40,7 @@ impl Family {
         }
     }
 
-    /// Length of an address in bits.
+    /// Returns the length of an address in bits.
     pub fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -60,13 +60,16 @@ pub fn number(address: IpAddr) -> u128 {
 /// Converts a number to an address. For [`Family::V4`], the upper 96 bits are ignored.
 pub fn address(family: Family, number: u128) -> IpAddr {
     match family {
-        #[expect(clippy::cast_possible_truncation, reason = "that is what it says")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the upper bits are ignored"
+        )]
         Family::V4 => IpAddr::V4(Ipv4Addr::from(number as u32)),
         Family::V6 => IpAddr::V6(Ipv6Addr::from(number)),
     }
 }
 
-/// Returns the prefix from first to last address, if it is one.
+/// Returns the prefix with this first and last address, if there is one.
 pub fn prefix(family: Family, first: u128, last: u128) -> Option<IpNet> {
     let size = last.checked_sub(first)?;
     let host_bits = match size.checked_add(1) {
@@ -90,7 +93,7 @@ pub fn bounds(net: IpNet) -> (u128, u128) {
     }
 }
 
-/// Whether two prefixes have an address in common.
+/// Returns whether two prefixes have an address in common.
 pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }

@@ -1,4 +1,4 @@
-//! Parsing of addresses in a policy, with help for mistakes.
+//! Parsing of addresses in a policy, with suggestions for mistakes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,12 +7,12 @@ use ipnet::IpNet;
 
 use super::{Family, bounds, overlap, short, short_v4, short_v6};
 
-/// Reason why a text is not a valid address or prefix.
+/// Error of an invalid address or prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError {
-    /// What is wrong.
+    /// Message.
     pub message: String,
-    /// How to fix it, if that can be guessed.
+    /// Suggested fix, if there is one.
     pub help: Option<String>,
 }
 
@@ -43,27 +43,28 @@ impl fmt::Display for AddressError {
 /// Parses an address or prefix that can be the source of a packet from another host.
 ///
 /// # Errors
-/// [`AddressError`] for what is no address, has host bits set, or can never be such a source.
+/// [`AddressError`] for text that is not an address, has host bits set, or can never be such a
+/// source.
 pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
     let net = parse_net(text)?;
     let refuse = |what: &str| {
         Err(AddressError::new(format!("`{text}` {what}"))
-            .help("write the address that a machine sends from, like 192.0.2.7"))
+            .help("write the source address of a machine, like 192.0.2.7"))
     };
     if net.prefix_len() == 0 {
         return Ok(net);
     }
     match net.addr() {
         a if a.is_multicast() => refuse("is multicast, which is never the source of a packet"),
-        a if a.is_loopback() => {
-            refuse("is loopback, which is always accepted and never arrives from elsewhere")
-        }
+        a if a.is_loopback() => refuse(
+            "is loopback, which is always accepted on lo and never arrives on another interface",
+        ),
         a if a.is_unspecified() && net.prefix_len() == net.max_prefix_len() => {
-            refuse("is the unspecified address; everybody is \"any\" in `from`")
+            refuse("is the unspecified address; for every source, write \"any\" in `from`")
         }
         IpAddr::V6(a) => match a.to_ipv4_mapped() {
             Some(v4) => Err(AddressError::new(format!(
-                "`{text}` is an IPv4-mapped address, which is never seen in a packet"
+                "`{text}` is an IPv4-mapped address, which never occurs in a packet"
             ))
             .help(format!("write {v4}"))),
             None => Ok(net),
@@ -72,29 +73,29 @@ pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
     }
 }
 
-/// Reads an address or a prefix that can be dialled from elsewhere.
+/// Parses an address or prefix that another host can dial.
 ///
 /// # Errors
-/// [`AddressError`] for what is no address, has host bits set, or is loopback.
+/// [`AddressError`] for text that is not an address, has host bits set, or is loopback.
 pub fn parse_target(text: &str) -> Result<IpNet, AddressError> {
     let net = parse_net(text)?;
     match net.addr().is_loopback() {
         true => Err(AddressError::new(format!(
-            "`{text}` is loopback, which nobody can dial from elsewhere"
+            "`{text}` is loopback, which other hosts cannot dial"
         ))
-        .help("leave it out")),
+        .help("remove it")),
         false => Ok(net),
     }
 }
 
 fn parse_net(text: &str) -> Result<IpNet, AddressError> {
-    // What most are, in lists of very many.
+    // Fast path for long lists.
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }
     if text.trim() != text || text.is_empty() {
         return Err(AddressError::new(format!("`{text}` is not an address"))
-            .help("write it without spaces around it"));
+            .help("remove the spaces around it"));
     }
     if let Some((first, last)) = text.split_once('-')
         && first.trim().parse::<IpAddr>().is_ok()
@@ -129,7 +130,7 @@ fn parse_net(text: &str) -> Result<IpNet, AddressError> {
     if net.network() != address {
         return Err(
             AddressError::new(format!("`{text}` has host bits set")).help(format!(
-                "for the whole network write {}, for the one host {address}",
+                "write {} for the whole network, or {address} for one host",
                 net.trunc()
             )),
         );
@@ -155,7 +156,7 @@ fn parse_ip(text: &str) -> Result<IpAddr, AddressError> {
             err.help("an IPv4 address has four numbers; a network ends in /LENGTH")
         }
         _ if text.bytes().any(|b| b.is_ascii_alphabetic()) && !text.contains(':') => {
-            err.help("host names are not looked up; write its addresses")
+            err.help("host names are not resolved; write the addresses")
         }
         _ => err.help("like 192.0.2.7, 192.0.2.0/28 or 2001:db8::/64"),
     })
@@ -165,7 +166,7 @@ fn mask_error(text: &str, address: IpAddr, mask: Ipv4Addr) -> AddressError {
     let err = AddressError::new(format!("`{text}` has a netmask instead of a prefix length"));
     match ipnet::ipv4_mask_to_prefix(mask) {
         Ok(len) => err.help(format!("write {address}/{len}")),
-        Err(_) => err.help("and that mask is not one of leading ones"),
+        Err(_) => err.help("write a prefix length; this mask is not contiguous"),
     }
 }
 
@@ -183,18 +184,19 @@ fn range_error(text: &str, first: &str, last: &str) -> AddressError {
         _ => return err.help("like 192.0.2.0/28"),
     };
     match nets.len() {
-        9 => err.help("this one needs more than eight; is it meant?"),
-        _ => err.help(format!("these are the same: {}", nets.join(", "))),
+        9 => err.help("this range needs more than eight prefixes; check that it is intended"),
+        _ => err.help(format!("write {}", nets.join(", "))),
     }
 }
 
-/// Checks that networks can be pods' addresses. Each error names the index of the network.
+/// Checks that pods can have the addresses of these networks. Each error has the index of its
+/// network.
 ///
-/// 240.0.0.0/4 is accepted, since clusters use it for pods and Linux routes it.
+/// 240.0.0.0/4 is accepted, because clusters use it for pods and Linux routes it.
 ///
 /// # Errors
-/// [`AddressError`] for every network that no pod can have, that is wider than any pod network, or
-/// with which the networks of one family cover more than a quarter of all addresses.
+/// [`AddressError`] for every network that pods cannot have, that is larger than any pod network,
+/// or that makes the networks of one family cover more than a quarter of all addresses.
 pub fn check_pods(nets: &[IpNet]) -> Result<(), Vec<(usize, AddressError)>> {
     let mut wrong = Vec::new();
     let mut covered = [0u128; 2];
@@ -211,7 +213,7 @@ pub fn check_pods(nets: &[IpNet]) -> Result<(), Vec<(usize, AddressError)>> {
         let before = *total;
         let (first, last) = bounds(*net);
         *total = total.saturating_add(last - first).saturating_add(1);
-        // Once, for the network that exceeds it.
+        // Reported once, for the network that exceeds the limit.
         if *total > quarter && before <= quarter {
             let message = format!(
                 "these networks cover more than a quarter of all IPv{} addresses",
@@ -231,7 +233,7 @@ const POD_NETWORK: &str = "list the cluster's pod networks only, like 10.244.0.0
 /// Returns the reason why a network cannot be a pod network, if there is one.
 fn no_pods(net: IpNet) -> Option<AddressError> {
     if net.prefix_len() == 0 {
-        let err = AddressError::new("an overlay cannot have every address");
+        let err = AddressError::new("an overlay cannot contain every address");
         return Some(err.help(POD_NETWORK));
     }
     let reserved = RESERVED.iter().find_map(|(text, what)| {
@@ -256,9 +258,7 @@ fn no_pods(net: IpNet) -> Option<AddressError> {
     };
     (net.prefix_len() < shortest).then(|| {
         let message = format!("{net} is too large for a pod network");
-        AddressError::new(message).help(format!(
-            "the largest that is accepted here is a /{shortest}; {POD_NETWORK}"
-        ))
+        AddressError::new(message).help(format!("the maximum is a /{shortest}; {POD_NETWORK}"))
     })
 }
 

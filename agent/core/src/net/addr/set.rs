@@ -1,7 +1,7 @@
 //! Sets of addresses in canonical form.
 //!
-//! A policy's list of addresses becomes single hosts (for hash sets) and disjoint prefixes (for
-//! interval sets): the kernel refuses overlapping intervals, and cannot delete a contained one.
+//! A list of addresses becomes single hosts (for hash sets) and disjoint prefixes (for interval
+//! sets). The kernel refuses overlapping intervals and cannot delete a contained one.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ pub struct Span {
     pub first: u128,
     /// Last address.
     pub last: u128,
-    /// Name of their owner.
+    /// Name of the owner.
     pub name: Option<Box<str>>,
 }
 
@@ -29,7 +29,7 @@ pub struct FamilySet {
     pub nets: Vec<Span>,
 }
 
-/// A set of addresses of both families.
+/// Addresses of both families in canonical form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddrSet {
     /// IPv4.
@@ -47,12 +47,12 @@ impl AddrSet {
         }
     }
 
-    /// Whether it contains this address.
+    /// Returns whether the set contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.family(Family::of(address)).contains(number(address))
     }
 
-    /// Whether it is empty.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         Family::BOTH.iter().all(|f| {
             let set = self.family(*f);
@@ -61,8 +61,8 @@ impl AddrSet {
     }
 }
 
-/// Collects prefixes with their owners. Of equal prefixes the first owner counts; a prefix within
-/// another is dropped.
+/// Collects prefixes with their owners. Of equal prefixes, the first owner counts; a prefix within
+/// another one is omitted.
 impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
     fn from_iter<I: IntoIterator<Item = (IpNet, Option<&'n str>)>>(prefixes: I) -> Self {
         let mut set = Self::default();
@@ -90,7 +90,7 @@ impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
     }
 }
 
-/// Sorts spans that are nested or disjoint, and keeps the outermost.
+/// Sorts spans that are nested or disjoint, and removes nested ones.
 fn canonical(spans: &mut Vec<Span>) {
     // Spans with the same start: the largest first; equal ones in their order.
     spans.sort_by_key(|span| (span.first, u128::MAX - span.last));

@@ -2,7 +2,7 @@ use super::*;
 use crate::net::host::Interface;
 use crate::policy::load::{NoFiles, load};
 
-/// Interfaces by `name kind address…`, routes by `destination interface [gateway]`.
+/// Parses interfaces from `name kind address…`, and routes from `destination interface [gateway]`.
 fn host(interfaces: &[&str], routes: &[&str]) -> Host {
     let mut host = Host::default();
     for (index, text) in interfaces.iter().enumerate() {
@@ -245,7 +245,11 @@ fn an_administrator_within_an_overlay_is_named() {
         &administrators,
     );
     assert_eq!(found.len(), 1);
-    assert!(found[0].message.starts_with("10.244.50.99, from where"));
+    assert!(
+        found[0]
+            .message
+            .starts_with("10.244.50.99, the address of an SSH client")
+    );
 }
 
 #[test]

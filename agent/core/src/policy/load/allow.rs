@@ -1,4 +1,4 @@
-//! `[[allow]]`.
+//! Parsing of `[[allow]]`.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::diagnostic::{Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};
 use crate::policy::{Allow, Rate};
 
-/// Fastest rate that both nftables and iptables support.
+/// Maximum rate that both nftables and iptables support.
 const LIMIT_MAX_PER_SECOND: u64 = 1_000_000;
 
-/// Largest burst that both support.
+/// Maximum burst that both support.
 const LIMIT_MAX_BURST: u32 = 1_000_000;
 
 pub(super) fn parse_allows(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
@@ -27,7 +27,7 @@ fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     let what = format!("allow `{name}`");
     let ports = fields.take("ports").map(|(_, value)| cx.ports(file, value));
     let interfaces = match fields.take("interfaces") {
-        Some((_, value)) => cx.patterns(file, value, "interfaces"),
+        Some((_, value)) => cx.patterns(file, value, "`interfaces`"),
         None => Vec::new(),
     };
     let from_ports = fields
@@ -59,13 +59,13 @@ fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
             warn_if_open(cx, &what, &place, everything, value);
         }
         None => cx.error(
-            Diagnostic::error(place.clone(), format!("{what} does not say for whom"))
-                .help("add from = \"any\", or the name of a group, or a CIDR"),
+            Diagnostic::error(place.clone(), format!("{what} has no `from`"))
+                .help("add from = \"any\", the name of a group, or a CIDR"),
         ),
     }
     if let Some((_, value)) = to {
         let index = cx.draft.policy.allows.len();
-        let list = cx.strings(file, value, "to");
+        let list = cx.strings(file, value, "`to`");
         let list = list.into_iter().map(|(text, place)| (index, text, place));
         cx.draft.tos.extend(list);
     }
@@ -81,7 +81,8 @@ fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     });
 }
 
-/// Reads the name, with its place. Without a name, the rest of the allow is read all the same.
+/// Parses the name, with its place. An allow without a name gets a placeholder, so that its other
+/// keys are checked.
 fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> (String, Place) {
     const NAMELESS: &str = "(no name)";
     let file = fields.file();
@@ -89,13 +90,13 @@ fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> (String, Place) 
         let place = fields.place();
         cx.error(
             Diagnostic::error(place.clone(), "this allow has no name")
-                .help("add name = \"…\"; counters and reasons are known by it"),
+                .help("add name = \"…\"; counters and reasons contain it"),
         );
         return (NAMELESS.to_owned(), place);
     };
     let place = place_of(file, value);
     let Some(name) = value.get_ref().as_str() else {
-        let error = Diagnostic::error(place.clone(), "`name` is a text");
+        let error = Diagnostic::error(place.clone(), "`name` must be a string");
         cx.error(error.help("write it in \"quotes\""));
         return (NAMELESS.to_owned(), place);
     };
@@ -104,7 +105,7 @@ fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> (String, Place) 
     (name.to_owned(), place)
 }
 
-/// Reads the limit on new connections of each source.
+/// Parses the limit on new connections of each source.
 fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<Rate> {
     let rate = value.get_ref().as_str().and_then(parse_rate);
     let found = rate.filter(|rate| {
@@ -114,7 +115,8 @@ fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<
     if found.is_none() {
         cx.error(
             Diagnostic::error(place_of(file, value), "`limit` is not a rate").help(
-                "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day; at most a million",
+                "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and \
+                 day; the maximum is a million per second, with a burst of a million",
             ),
         );
     }
@@ -152,9 +154,9 @@ fn check_protocols(
             cx.error(
                 Diagnostic::error(
                     place.clone(),
-                    format!("`{has}` of this allow names {protocol} and `{lacks}` does not"),
+                    format!("`{has}` of this allow has {protocol}, but `{lacks}` does not"),
                 )
-                .help("a packet has both of its ports from one protocol; write one allow for each"),
+                .help("both ports of a packet have the same protocol; write one allow for each protocol"),
             );
         }
     }
@@ -180,9 +182,9 @@ fn warn_if_open(
         cx.diagnostics.push(
             Diagnostic::warning(
                 place.clone(),
-                format!("{what} opens every port to everybody"),
+                format!("{what} opens every port to every source"),
             )
-            .help("name `ports`, if that is not meant"),
+            .help("add `ports` if this is not intended"),
         );
     }
 }

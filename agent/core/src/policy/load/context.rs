@@ -1,4 +1,4 @@
-//! State of loading a policy, shared by the parsers of all sections.
+//! State that the parsers of all sections share.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use super::nets::Nets;
 use crate::diagnostic::{Diagnostic, FileId, Place, Sources};
 use crate::policy::{Expect, Policy, Source};
 
-/// The policy as far as it is read, with names that are still to be looked up.
+/// Partially parsed policy, with unresolved names.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) policy: Policy,
-    /// Names and sections that may occur once, by kind and name, with their places.
+    /// Places of names and sections that may occur once, by kind and name.
     pub(super) defined: BTreeMap<(&'static str, String), Place>,
-    /// Sources as written, resolved once all names are known.
+    /// Sources as written, resolved after all files are read.
     pub(super) froms: Vec<PendingFrom>,
     /// Targets as written: index of the allow, text and place.
     pub(super) tos: Vec<(usize, String, Place)>,
@@ -24,7 +24,7 @@ pub(super) struct Draft {
     pub(super) log_off: bool,
 }
 
-/// Owner of a list of sources, by its index.
+/// Owner of a list of sources, by index.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Owner {
     Allow(usize),
@@ -32,14 +32,14 @@ pub(super) enum Owner {
     Tunnel(usize),
 }
 
-/// A source as written.
+/// Source as written.
 pub(super) struct PendingFrom {
     pub(super) owner: Owner,
     pub(super) text: String,
     pub(super) place: Place,
 }
 
-/// State of loading one policy: what is read so far, and what is wrong with it.
+/// State of loading one policy.
 pub(super) struct Context<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) sources: Sources,
@@ -49,11 +49,11 @@ pub(super) struct Context<'a> {
     pub(super) draft: Draft,
     pub(super) doubts: Vec<String>,
     pub(super) passing: Option<String>,
-    /// Names that `from` and `to` can use; filled once all files are read.
+    /// Names for `from` and `to`; filled after all files are read.
     pub(super) names: Option<BTreeMap<String, Source>>,
-    /// Subnets of all overlays; filled once all files are read.
+    /// Subnets of all overlays; filled after all files are read.
     pub(super) pods: Option<Nets>,
-    /// Comparisons left for suggestions.
+    /// Remaining comparisons for suggestions.
     pub(super) comparisons: usize,
 }
 
@@ -80,8 +80,8 @@ impl<'a> Context<'a> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Reads a file that `relative_to` names. A temporary failure makes the whole policy unknown
-    /// for now; any other concerns this file only.
+    /// Reads a file that `relative_to` refers to. A temporary failure makes the whole policy
+    /// unknown for now; other failures concern only this file.
     pub(super) fn read(&mut self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         match self.files.read(path, relative_to) {
             Ok(mut read) => {
@@ -92,7 +92,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the reason of a failed read, and records it if it is temporary.
+    /// Records the reason of a failed read if it is temporary, and returns it.
     pub(super) fn unread(&mut self, err: ReadError) -> ReadError {
         if let ReadError::Passing(why) = &err {
             self.passing.get_or_insert_with(|| why.clone());
@@ -100,7 +100,7 @@ impl<'a> Context<'a> {
         err
     }
 
-    /// Unwraps an answer of the kernel; `None` if it cannot answer at the moment.
+    /// Unwraps a response of the kernel; `None` after a temporary failure.
     pub(super) fn known<T>(&mut self, asked: Result<Option<T>, ReadError>) -> Option<T> {
         asked.unwrap_or_else(|err| {
             self.unread(err);
@@ -109,7 +109,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// An `[[expect]]` whose `from` is not looked up yet.
+/// `[[expect]]` whose `from` is not resolved yet.
 pub(super) struct PendingExpect {
     pub(super) expect: Expect,
     pub(super) from: Vec<(String, Place)>,

@@ -1,4 +1,4 @@
-//! Checks that need the whole policy: overlaps, repetitions, contradictions.
+//! Checks of the whole policy: overlaps, duplicates, contradictions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::net::addr;
 use crate::policy::{Address, Allow, Overlay, Policy, Source};
 
-/// Limit on warnings of one kind: a list of thousands can be wrong in thousands of places.
+/// Limit on warnings of one kind. A long list can have thousands of mistakes.
 const WARNINGS_MAX: usize = 8;
 
-/// Adds what only shows once everything is known.
+/// Adds the diagnostics of all checks.
 pub(super) fn cross_check(cx: &mut Context<'_>) {
     let policy = &cx.draft.policy;
     let interfaces = cx.draft.interfaces.as_ref().unwrap_or(&cx.start);
@@ -28,8 +28,11 @@ pub(super) fn cross_check(cx: &mut Context<'_>) {
     let nobody = policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
     if nobody && !has_errors(&cx.diagnostics) {
         cx.diagnostics.push(
-            Diagnostic::warning(cx.start.clone(), "this policy lets nobody in")
-                .help("name peers under [peers], or open a port with [[allow]]"),
+            Diagnostic::warning(
+                cx.start.clone(),
+                "this policy accepts connections from no other host",
+            )
+            .help("add peers under [peers], or open a port with [[allow]]"),
         );
     }
 }
@@ -38,7 +41,7 @@ fn overlay_overlaps(overlays: &[Overlay]) -> Vec<Diagnostic> {
     let nets = Nets::of_overlays(overlays);
     let mut found = Vec::new();
     for (one, other) in nets.overlaps() {
-        // The later one is reported.
+        // The error is at the later one.
         let ((at, first), (again, second)) = match one < other {
             true => (one, other),
             false => (other, one),
@@ -52,7 +55,7 @@ fn overlay_overlaps(overlays: &[Overlay]) -> Vec<Diagnostic> {
         found.push(
             Diagnostic::error(later.place.clone(), message)
                 .also(subnet.place.clone(), "with this")
-                .help("an address belongs to one overlay and is written once"),
+                .help("each address may be in one overlay, and be listed once"),
         );
     }
     found
@@ -73,8 +76,11 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
                         address.net, subnet.net, overlay.name
                     ),
                 )
-                .also(subnet.place.clone(), "which would be believed anywhere")
-                .help("a peer is a machine: write the addresses of the machines alone"),
+                .also(
+                    subnet.place.clone(),
+                    "these would be accepted on every interface",
+                )
+                .help("a peer is a machine: write the addresses of the machines only"),
             );
         }
         let Some((at, subnet)) = nets.around(address.net) else {
@@ -89,10 +95,10 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
             found.push(
                 Diagnostic::error(
                     address.place.clone(),
-                    format!("this peer's address is one of overlay `{}`", overlay.name),
+                    format!("this peer's address is in overlay `{}`", overlay.name),
                 )
-                .also(overlay.subnets[subnet].place.clone(), "which holds it")
-                .help("a peer is a machine: write the address it has outside of the overlay"),
+                .also(overlay.subnets[subnet].place.clone(), "contains it")
+                .help("a peer is a machine: write its address outside of the overlay"),
             );
         }
     }
@@ -108,7 +114,7 @@ fn repeated_addresses(policy: &Policy) -> Vec<Diagnostic> {
     found
 }
 
-/// Interfaces with two roles.
+/// Finds interfaces with two roles.
 fn roles_of_interfaces(policy: &Policy, place: &Place) -> Vec<Diagnostic> {
     let overlays = policy.overlays.iter().flat_map(|overlay| {
         overlay
@@ -125,16 +131,16 @@ fn roles_of_interfaces(policy: &Policy, place: &Place) -> Vec<Diagnostic> {
         }
         if let Some(name) = overlays.get(pattern) {
             found.push(format!(
-                "`{pattern}` is both of overlay `{name}` and a guest network"
+                "`{pattern}` is both an interface of overlay `{name}` and a guest network"
             ));
         }
     }
     let as_error =
-        |message| Diagnostic::error(place.clone(), message).help("decide for one of them");
+        |message| Diagnostic::error(place.clone(), message).help("list it in one place only");
     found.into_iter().map(as_error).collect()
 }
 
-/// Allows that an earlier one without conditions covers.
+/// Finds allows that an earlier allow without conditions covers.
 fn shadowed_allows(allows: &[Allow]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut open: Vec<&Allow> = Vec::new();
@@ -166,9 +172,9 @@ fn shadowed_allows(allows: &[Allow]) -> Vec<Diagnostic> {
                 )
                 .also(
                     earlier.place.clone(),
-                    format!("`{}` is open to all and has the same ports", earlier.name),
+                    format!("`{}` accepts every source on the same ports", earlier.name),
                 )
-                .help("leave one of them out"),
+                .help("remove one of them"),
             );
         }
         if allow.interfaces.is_empty() && allow.from.contains(&Source::Any) {
@@ -192,7 +198,7 @@ fn spec_covered(spec: &crate::net::port::PortSpec, by: &[crate::net::port::PortS
 }
 
 fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Diagnostic>) {
-    // Sorted, since a list can have a hundred thousand entries; reported in the order of the file.
+    // Sorted because a list can have a hundred thousand entries; reported in the order of the file.
     let mut sorted: Vec<(u128, u8, &Address)> = addresses
         .map(|address| {
             (
@@ -216,7 +222,7 @@ fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Di
             Diagnostic::warning(again.place.clone(), format!("`{text}` is listed twice"))
                 .label("again here")
                 .also(first.place.clone(), "first here")
-                .help("leave one of them out"),
+                .help("remove one of them"),
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::net::link::Link;
 use crate::policy::flannel::{self, Flannel, Wrong};
 use crate::policy::{Address, Discovery, Found, OverlayBackend};
 
-/// Subnets, and the configuration found with them.
+/// Subnets of an overlay, and flannel's configuration if they were discovered.
 #[derive(Default)]
 pub(super) struct Subnets {
     pub(super) addresses: Vec<Address>,
@@ -24,17 +24,17 @@ pub(super) struct Subnets {
 }
 
 impl Subnets {
-    /// Whether one of the addresses is of this family.
+    /// Returns whether there is an address of this family.
     pub(super) fn has(&self, family: Family) -> bool {
         let mut families = self.addresses.iter().map(|a| Family::of(a.net.addr()));
         families.any(|each| each == family)
     }
 }
 
-/// Reads the first file that exists and is valid; failing that, the last content that was valid.
+/// Reads the first file that exists and is valid, otherwise the last valid content of one.
 pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Subnets {
     let relative_to = cx.sources.name(file).to_owned();
-    let paths = cx.strings(file, value, "discover");
+    let paths = cx.strings(file, value, "`discover`");
     let mut wrong = Vec::new();
     let mut is_absent = !paths.is_empty();
     for (path, place) in &paths {
@@ -85,8 +85,14 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
     if cx.files.waits() || is_elsewhere {
         let warning = Diagnostic::warning(place_of(file, value), sentence);
         cx.diagnostics.push(warning.help(match is_elsewhere {
-            true => "this overlay's pods are not known here; check the policy on its node, or name what is discovered there with --discovered FILE",
-            false => "flannel writes this file when it starts; this overlay's pods are accepted as soon as the file exists",
+            true => {
+                "this overlay's pods are unknown here; check the policy on its node, or pass \
+                 the node's facts with --discovered FILE"
+            }
+            false => {
+                "flannel writes this file when it starts; this overlay's pods are accepted as \
+                 soon as the file exists"
+            }
         }));
         return Subnets {
             discovery: Discovery::Awaited(paths.into_iter().map(|(path, _)| path).collect()),
@@ -95,7 +101,9 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
     }
     for mut each in wrong {
         each.help.get_or_insert_with(|| {
-            "flannel writes it when it starts, and `peerwall run` waits for it; or write `subnets = [...]` instead of `discover`".into()
+            "flannel writes this file when it starts, and `peerwall run` waits for it; without \
+             flannel, write `subnets = [...]` instead of `discover`"
+                .into()
         });
         cx.error(each);
     }
@@ -116,7 +124,10 @@ fn discovered(
                     at(span),
                     format!("this node's pods, {node}, are outside of the pod network"),
                 )
-                .help("their packets are not accepted; flannel's lease and its configuration differ, see its log"),
+                .help(
+                    "their packets are not accepted; flannel's lease differs from its \
+                     configuration, see its log",
+                ),
             );
         }
     }
@@ -130,7 +141,7 @@ fn discovered(
             })
             .collect(),
         discovery,
-        // Only these backends of flannel read the key.
+        // Only these backends of flannel support the key.
         direct: flannel
             .direct
             .filter(|(direct, _)| *direct)
@@ -157,17 +168,17 @@ pub(super) fn warn_of_flannels_backend(
     if known.any(|(known, _)| known == kind) && kind != name {
         let help = match subnets.direct {
             Some(_) => format!(
-                "write backend = \"{kind}\"; DirectRouting, which this file switches on, is supported with it"
+                "write backend = \"{kind}\", which supports the DirectRouting that this file enables"
             ),
             None => format!("write backend = \"{kind}\""),
         };
-        let message = format!("flannel's backend is {kind}, and this overlay's is {name}");
+        let message = format!("flannel's backend is {kind}, but this overlay's is {name}");
         cx.diagnostics
             .push(Diagnostic::warning(place.clone(), message).help(help));
     }
 }
 
-/// Finds the overlay's tunnel interface: the IPv4 one, if flannel has one for each family.
+/// Finds the overlay's tunnel interface; if flannel has one for each family, that of IPv4.
 pub(super) fn tunnel_link(
     cx: &mut Context<'_>,
     backend: OverlayBackend,
@@ -188,11 +199,12 @@ pub(super) fn tunnel_link(
     {
         let help = match backend.is_tunnelled() {
             true => format!(
-                "write backend = \"{}\", or `interfaces` without {}",
+                "write backend = \"{}\", or remove {} from `interfaces`",
                 other.kind, other.name
             ),
             false => format!(
-                "write backend = \"{}\", and direct = true if nodes on one LAN route without the tunnel (flannel's DirectRouting); or `interfaces` without {}",
+                "write backend = \"{}\", and direct = true if nodes on one LAN route without the \
+                 tunnel (flannel's DirectRouting); or remove {} from `interfaces`",
                 other.kind, other.name
             ),
         };
@@ -205,14 +217,14 @@ pub(super) fn tunnel_link(
     }
     let mut links: Vec<Link> = links
         .into_iter()
-        // A tunnel that exists although the policy has none accepts packets.
+        // An existing tunnel accepts packets even if the policy has no tunnel.
         .filter(|link| match kind {
             Some(kind) => link.kind == kind,
             None => link.kind == "vxlan",
         })
         .collect();
     links.sort_by_key(|link| link.name.contains("-v6"));
-    // A tunnel counts as a file: the policy changes when it does.
+    // A changed tunnel changes the policy, like a changed file.
     for link in &links {
         cx.sources
             .add(format!("interface {}", link.name), link.to_string());
@@ -221,7 +233,7 @@ pub(super) fn tunnel_link(
     links.into_iter().next()
 }
 
-/// Warns if the tunnels of IPv4 and IPv6 use different ports, since an overlay has one.
+/// Warns if the tunnels of IPv4 and IPv6 use different ports. An overlay has one port.
 fn warn_of_two_ports(cx: &mut Context<'_>, links: &[Link], place: &Place) {
     let [first, others @ ..] = links else { return };
     let differs = |other: &&Link| matches!((first.port, other.port), (Some(a), Some(b)) if a != b);
@@ -229,13 +241,14 @@ fn warn_of_two_ports(cx: &mut Context<'_>, links: &[Link], place: &Place) {
         && let (Some(a), Some(b)) = (first.port, other.port)
     {
         let message = format!(
-            "{} uses UDP port {b}, but {} uses {a}; one overlay has one port",
+            "{} uses UDP port {b}, but {} uses {a}; an overlay has one port",
             other.name, first.name
         );
-        cx.diagnostics.push(
-            Diagnostic::warning(place.clone(), message)
-                .help("restart flannel, which gives both the port of its configuration; write a different tunnel as an [overlay.NAME] of its own"),
-        );
+        cx.diagnostics
+            .push(Diagnostic::warning(place.clone(), message).help(
+                "restart flannel to give both the configured port; define a different tunnel \
+                 as a separate [overlay.NAME]",
+            ));
     }
 }
 

@@ -1,7 +1,8 @@
-//! A policy for another host: the files and facts that are discovered there, written down.
+//! Written facts of another host, for checking its policy: files of `discover`, interfaces, routes
+//! and neighbours.
 //!
 //! ```toml
-//! [files]                                        # as `discover` names them: networks, or the text
+//! [files]                                        # paths as in `discover`; networks, or the text
 //! "/run/flannel/subnet.env" = ["10.244.0.0/16"]
 //!
 //! [[interface]]
@@ -24,21 +25,21 @@ use crate::net::addr::Family;
 use crate::net::host::{Host, Interface, Neighbour, RT_TABLE_MAIN, Route};
 use crate::net::link::Link;
 
-/// What is discovered on another host.
+/// Facts of another host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Discovered {
-    /// Texts of files of `discover`, by the paths that the policy has.
+    /// Texts of `discover` files, by their paths in the policy.
     texts: BTreeMap<String, String>,
     links: Vec<Link>,
-    /// Facts of the host; `None` if the file has none.
+    /// Interfaces, routes and neighbours; `None` if the file lists none.
     host: Option<Host>,
 }
 
 impl Discovered {
-    /// Reads it from TOML.
+    /// Parses TOML.
     ///
     /// # Errors
-    /// Everything that is wrong with it, with its place.
+    /// All errors in the text, with their places.
     pub fn parse(name: &str, text: &str) -> Result<Self, (Sources, Vec<Diagnostic>)> {
         let mut sources = Sources::default();
         let main = sources.add(name, text);
@@ -89,12 +90,12 @@ fn parse(cx: &mut Context<'_>, mut fields: Fields<'_>, is_whole: bool) -> Discov
     if is_whole {
         let known = ["files", "interface", "route", "neighbour"];
         cx.diagnostics
-            .extend(fields.unknown(&known, "the file of what is discovered"));
+            .extend(fields.unknown(&known, "the file of discovered facts"));
     }
     found
 }
 
-/// The text of a file of `discover`: as it is, or made of the networks in it.
+/// Returns the text of a `discover` file: as written, or generated from a list of networks.
 fn text_of(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> String {
     if let Some(text) = value.get_ref().as_str() {
         return text.to_owned();
@@ -114,7 +115,7 @@ fn text_of(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> String {
         if let Some(more) = of_family.next() {
             cx.error(
                 Diagnostic::error(more.place.clone(), "flannel has one network of each family")
-                    .help("leave one of them out"),
+                    .help("remove one of them"),
             );
         }
     }
@@ -141,9 +142,11 @@ fn tables<'v>(
     if tables.is_empty() {
         let error = Diagnostic::error(
             place_of(file, value),
-            format!("`{what}` is a list of tables"),
+            format!("`{what}` must be a list of tables"),
         );
-        cx.error(error.help(format!("write [[{what}]] with two brackets, once for each")));
+        cx.error(error.help(format!(
+            "write [[{what}]], with two brackets, for each entry"
+        )));
     }
     tables
 }
@@ -262,7 +265,7 @@ fn optional<T>(
     let (_, value) = fields.take(key)?;
     let found = value.get_ref().as_str().and_then(parse);
     if found.is_none() {
-        let error = Diagnostic::error(place_of(file, value), format!("`{key}` cannot be this"));
+        let error = Diagnostic::error(place_of(file, value), format!("`{key}` is not valid"));
         cx.error(error.help("see `check --discovered` in docs/policy.md"));
     }
     found
@@ -273,8 +276,8 @@ fn number(cx: &mut Context<'_>, fields: &mut Fields<'_>, key: &'static str) -> O
     let (_, value) = fields.take(key)?;
     let found = fields::integer(value.get_ref()).and_then(|number| u32::try_from(number).ok());
     if found.is_none() {
-        let error = Diagnostic::error(place_of(file, value), format!("`{key}` is not a number"));
-        cx.error(error.help("without quotes"));
+        let error = Diagnostic::error(place_of(file, value), format!("`{key}` must be a number"));
+        cx.error(error.help("write it without quotes"));
     }
     found
 }
@@ -286,7 +289,8 @@ pub struct Elsewhere<'f> {
 }
 
 impl<'f> Elsewhere<'f> {
-    /// Reads the policy from `files`, and what is discovered from `discovered` if it is given.
+    /// Creates a source that reads the policy from `files`, and facts from `discovered` if it is
+    /// given.
     pub fn new(files: &'f dyn Files, discovered: Option<Discovered>) -> Self {
         Self { files, discovered }
     }
@@ -315,7 +319,7 @@ impl Files for Elsewhere<'_> {
 
     fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
         match self.discovered {
-            // What was discovered on this host is not about the other one.
+            // The record on this host does not describe the other one.
             Some(_) => Ok(None),
             None => self.files.last_good(path, relative_to),
         }

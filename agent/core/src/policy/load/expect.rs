@@ -1,4 +1,4 @@
-//! `[[expect]]`.
+//! Parsing of `[[expect]]`.
 
 use super::context::{Context, PendingExpect};
 use super::fields::{Fields, Value, place_of};
@@ -24,7 +24,7 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         None => Some(Hook::Input),
     };
     let from = match fields.take("from") {
-        Some((_, value)) => cx.strings(file, value, "from"),
+        Some((_, value)) => cx.strings(file, value, "`from`"),
         None => missing(
             cx,
             &whole,
@@ -58,7 +58,7 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     };
     let known = ["hook", "from", "to", "interface", "port", "verdict"];
     cx.diagnostics.extend(fields.unknown(&known, "expect"));
-    // Without one of these there is an error already; what else the expectation names is looked up all the same.
+    // If one of these is missing, an error is reported already. The other keys are still checked.
     let hook = hook.unwrap_or(Hook::Input);
     let (verdict, place) = verdict.unwrap_or((Verdict::Drop, whole));
     let expect = Expect {
@@ -80,17 +80,19 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
 }
 
 fn missing<T>(cx: &mut Context<'_>, place: &Place, key: &str, help: &str) -> Vec<T> {
-    cx.error(Diagnostic::error(place.clone(), format!("this expect has no `{key}`")).help(help));
+    cx.error(
+        Diagnostic::error(place.clone(), format!("this expectation has no `{key}`")).help(help),
+    );
     Vec::new()
 }
 
 fn parse_to(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<ipnet::IpNet> {
-    let addresses = cx.addresses(file, value, "to");
+    let addresses = cx.addresses(file, value, "`to`");
     one(cx, file, value, "to", addresses).map(|address| address.net)
 }
 
 fn parse_interface(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<String> {
-    let patterns = cx.patterns(file, value, "interface");
+    let patterns = cx.patterns(file, value, "`interface`");
     one(cx, file, value, "interface", patterns).map(|pattern| pattern.example())
 }
 
@@ -99,7 +101,7 @@ fn parse_port(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<P
     one(cx, file, value, "port", specs)
 }
 
-/// The only one of a list.
+/// Returns the first element of a list, and reports an error if there are more.
 fn one<T>(
     cx: &mut Context<'_>,
     file: FileId,
@@ -108,9 +110,12 @@ fn one<T>(
     list: Vec<T>,
 ) -> Option<T> {
     if list.len() > 1 {
-        let message = format!("`{what}` of an expectation is one, not {}", list.len());
+        let message = format!(
+            "`{what}` of an expectation must be one value, not {}",
+            list.len()
+        );
         cx.error(
-            Diagnostic::error(place_of(file, value), message).help("write an [[expect]] for each"),
+            Diagnostic::error(place_of(file, value), message).help("write one [[expect]] for each"),
         );
     }
     list.into_iter().next()
@@ -141,8 +146,8 @@ pub(super) fn resolve_expects(cx: &mut Context<'_>) {
                 peer.addresses.iter().map(|a| a.net).collect()
             } else if text == "any" {
                 cx.error(
-                    Diagnostic::error(place, "an expect is about somebody, not about any")
-                        .help("give an address that stands for a stranger, like \"198.51.100.1\""),
+                    Diagnostic::error(place, "`from` of an expectation cannot be \"any\"")
+                        .help("write an address that stands for strangers, like \"198.51.100.1\""),
                 );
                 continue;
             } else {

@@ -1,4 +1,4 @@
-//! TOML tables in which every key is accounted for.
+//! TOML tables that report unknown keys.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, FileId, Place};
 
-/// A key, with its place.
+/// Key with its place.
 pub(super) type Key<'a> = Spanned<DeString<'a>>;
-/// A value, with its place.
+/// Value with its place.
 pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
-/// A table that is being read. Keys that no parser takes are errors.
+/// TOML table. Keys that no parser reads are errors.
 pub(super) struct Fields<'a> {
     file: FileId,
     table: &'a DeTable<'a>,
@@ -35,7 +35,7 @@ impl<'a> Fields<'a> {
         self.file
     }
 
-    /// Place of the table.
+    /// Returns the place of the table.
     pub(super) fn place(&self) -> Place {
         Place {
             file: self.file,
@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes a key, if it exists.
+    /// Returns a key and its value, and marks the key as read.
     pub(super) fn take(
         &mut self,
         key: &str,
@@ -53,14 +53,14 @@ impl<'a> Fields<'a> {
         Some(found)
     }
 
-    /// All entries in the order of the file, for tables whose keys are names.
+    /// Returns all entries in the order of the file, for tables whose keys are names.
     pub(super) fn entries(&self) -> Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
         let mut entries: Vec<_> = self.table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         entries
     }
 
-    /// Returns errors for the keys that no parser took. `known` are the valid keys.
+    /// Returns errors for the keys that no parser read. `known` are the valid keys.
     pub(super) fn unknown(&self, known: &[&str], of: &str) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
         for (key, _) in self.table {
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
             }
             let help = match closest(name, known.iter().copied()) {
                 Some(close) => format!("did you mean `{close}`?"),
-                None => format!("these are known: {}", known.join(", ")),
+                None => format!("valid keys: {}", known.join(", ")),
             };
             let place = place_of(self.file, key);
             errors.push(Diagnostic::error(place, format!("{of} has no key `{name}`")).help(help));
@@ -79,13 +79,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Returns the candidate closest to `text`, if any is close.
+/// Returns the candidate closest to `text`, if one is similar.
 pub(super) fn closest<'c>(
     text: &str,
     candidates: impl Iterator<Item = &'c str>,
 ) -> Option<&'c str> {
     let length = |text: &str| text.chars().count();
-    // One slip in three letters: fewer letters are another word, not a slip.
+    // One typo per three letters; more differences make a different word.
     let is_close = |distance: usize, c: &str| distance * 3 <= length(text).max(length(c));
     candidates
         .map(|c| (strsim::damerau_levenshtein(text, c), c))
@@ -100,20 +100,20 @@ pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
-/// Type of the value, for error texts.
+/// Returns the type of a value, for messages.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
+        DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",
         DeValue::Float(_) => "a decimal number",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
 }
 
-/// Reads a string, or a list of strings that is not empty; what is no string is an error each.
+/// Reads a string, or a non-empty list of strings. Returns an error for each other value.
 pub(super) fn strings(
     file: FileId,
     value: &Spanned<DeValue<'_>>,
@@ -133,7 +133,7 @@ pub(super) fn strings(
     match value.get_ref() {
         DeValue::Array(list) if list.is_empty() => wrong(
             Diagnostic::error(place_of(file, value), format!("{what} is empty"))
-                .help("a list that names nobody means nothing; leave the key out if that is meant"),
+                .help("add an entry, or omit the key"),
         ),
         DeValue::Array(list) => texts(list),
         DeValue::String(_) => texts(std::slice::from_ref(value)),
@@ -145,13 +145,13 @@ pub(super) fn strings(
             Diagnostic::error(
                 place_of(file, value),
                 format!(
-                    "{what} wants a text or a list of texts, not {}",
+                    "{what} must be a string or a list of strings, not {}",
                     kind(value.get_ref())
                 ),
             )
             .help(match integer(value.get_ref()) {
                 Some(n) => format!("write \"{n}\""),
-                None => "write it like \"one\" or [\"one\", \"two\"]".to_owned(),
+                None => "write \"one\" or [\"one\", \"two\"]".to_owned(),
             }),
         ),
     }
@@ -161,11 +161,11 @@ fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnosti
     let got = kind(value.get_ref());
     let help = match integer(value.get_ref()) {
         Some(n) => format!("write \"{n}\""),
-        None => "write texts in \"quotes\"".to_owned(),
+        None => "write strings in \"quotes\"".to_owned(),
     };
     Diagnostic::error(
         place_of(file, value),
-        format!("{what} wants a text, not {got}"),
+        format!("{what} must be a list of strings, but this is {got}"),
     )
     .help(help)
 }
@@ -209,7 +209,7 @@ mod tests {
     }
 }
 
-/// Place of a value in its file.
+/// Returns the place of a value in its file.
 pub(super) fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
     Place {
         file,

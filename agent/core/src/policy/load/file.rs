@@ -1,4 +1,4 @@
-//! One file of a policy: its syntax, its top-level keys, and the files that it includes.
+//! Parsing of a policy file: syntax, top-level keys and includes.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -18,7 +18,7 @@ use super::overlay::parse_overlays;
 use super::peers::{parse_peers, parse_peers_files};
 use crate::diagnostic::{Diagnostic, FileId, Place};
 
-/// Reads one file. Only the main file can include others.
+/// Parses one file. Only the main file can include others.
 pub(super) fn read_file(cx: &mut Context<'_>, file: FileId, is_main: bool) {
     let text = cx.sources.text(file).to_owned();
     let (table, errors) = DeTable::parse_recoverable(&text);
@@ -34,13 +34,12 @@ pub(super) fn syntax_error(cx: &mut Context<'_>, file: FileId, text: &str, err: 
     let place = Place { file, span };
     let help = match err.message() {
         "duplicate key" => {
-            "a name stands once; several addresses are a list: name = [\"…\", \"…\"]; see docs/policy.md"
+            "each name may occur once; write several addresses as a list: name = [\"…\", \"…\"]; \
+             see docs/policy.md"
         }
-        _ => {
-            "keys are name = value, texts are in \"quotes\", lists in [brackets]; see docs/policy.md"
-        }
+        _ => "write name = value, strings in \"quotes\", lists in [brackets]; see docs/policy.md",
     };
-    let message = format!("not TOML: {}", err.message());
+    let message = format!("invalid TOML: {}", err.message());
     cx.error(Diagnostic::error(place, message).help(help));
 }
 
@@ -48,7 +47,7 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
     let file = fields.file();
     match fields.take("version") {
         Some((_, value)) => check_version(cx, file, value),
-        // A file that is not TOML may have one that was not read.
+        // In a file with invalid TOML, `version` may exist but be unreadable.
         None if is_main && is_whole => {
             let place = fields.place();
             cx.error(
@@ -74,7 +73,7 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
         "log",
         "expect",
     ];
-    // After a line that is not TOML, keys can end up in the wrong table.
+    // After an invalid line, the parser can put keys into the wrong table.
     if is_whole {
         cx.diagnostics.extend(fields.unknown(&known, "the policy"));
     }
@@ -82,8 +81,11 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
         match is_main {
             true => parse_include(cx, file, value),
             false => cx.error(
-                Diagnostic::error(place_of(file, key), "an included file cannot include more")
-                    .help("name it in the main file's `include`"),
+                Diagnostic::error(
+                    place_of(file, key),
+                    "an included file cannot have `include`",
+                )
+                .help("list the file in the main file's `include`"),
             ),
         }
     }
@@ -91,7 +93,7 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
 
 type SectionParser = fn(&mut Context<'_>, FileId, &Value<'_>);
 
-/// Sections that a policy can have only once, in one of its files.
+/// Sections that can occur once in a policy, in any of its files.
 const SECTIONS: [(&str, SectionParser); 5] = [
     ("peers_files", parse_peers_files),
     ("interfaces", parse_interfaces),
@@ -100,7 +102,7 @@ const SECTIONS: [(&str, SectionParser); 5] = [
     ("log", parse_log),
 ];
 
-/// Sections whose entries can be spread over files.
+/// Sections that can occur in several files.
 const LISTS: [(&str, SectionParser); 5] = [
     ("peers", parse_peers),
     ("groups", parse_groups),
@@ -131,19 +133,21 @@ fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
         Some(n) => cx.error(
             Diagnostic::error(
                 place,
-                format!("version {n} of the policy language is not known"),
+                format!("version {n} of the policy language is not supported"),
             )
-            .help(format!("this peerwall knows version {VERSION}")),
+            .help(format!(
+                "this version of peerwall supports version {VERSION}"
+            )),
         ),
         None => cx.error(
-            Diagnostic::error(place, "`version` is not a number").help("write `version = 1`"),
+            Diagnostic::error(place, "`version` must be a number").help("write `version = 1`"),
         ),
     }
 }
 
 fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>>) {
     let relative_to = cx.sources.name(file).to_owned();
-    for (pattern, place) in cx.strings(file, value, "include") {
+    for (pattern, place) in cx.strings(file, value, "`include`") {
         let names = match cx.files.glob(&pattern, &relative_to) {
             Ok(names) => names,
             Err(err) => {
@@ -155,7 +159,7 @@ fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
         let is_pattern = pattern.contains(['*', '?', '[']);
         if names.is_empty() && !is_pattern {
             cx.error(
-                Diagnostic::error(place.clone(), format!("there is no file {pattern}"))
+                Diagnostic::error(place.clone(), format!("file {pattern} does not exist"))
                     .help("paths are relative to this file; a pattern with * may match nothing"),
             );
         }

@@ -5,27 +5,26 @@ use std::fmt;
 use crate::net::host::Host;
 use crate::net::link::Link;
 
-/// A file that was read.
+/// Content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Text {
     /// Name in diagnostics.
     pub name: String,
-    /// Its content.
+    /// Content.
     pub text: String,
-    /// Reasons why users other than root could have written it, as sentences; empty for a trusted
-    /// file.
+    /// Reasons why users other than root could have written the file; empty for a trusted file.
     pub doubts: Vec<String>,
 }
 
-/// Why something could not be read.
+/// Error of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
-    /// The system lacks something at the moment, such as file descriptors or memory: this says
-    /// nothing about the policy, and the same read may succeed later.
+    /// Temporary failure, such as a lack of file descriptors or memory. The policy may be valid,
+    /// and a later read may succeed.
     Passing(String),
-    /// The file is unreadable or not text, and stays so until somebody changes it.
+    /// Permanent failure: the file is unreadable or not text.
     Wrong(String),
-    /// There is no such file.
+    /// The file does not exist.
     Absent(String),
 }
 
@@ -45,38 +44,37 @@ pub trait Files {
     /// Reads `path`, which the policy file `relative_to` names.
     ///
     /// # Errors
-    /// [`ReadError`] with a sentence that says why it cannot be read.
+    /// [`ReadError`] if the file cannot be read.
     fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError>;
 
     /// Returns the names of the files that match `pattern`, sorted.
     ///
     /// # Errors
-    /// [`ReadError`] with a sentence that says what is wrong with the pattern.
+    /// [`ReadError`] if the pattern is invalid or a directory cannot be read.
     fn glob(&self, pattern: &str, relative_to: &str) -> Result<Vec<String>, ReadError>;
 
-    /// Where everything else comes from that this source does not decide itself; `None` if nothing
-    /// is known of it.
+    /// Returns the source that the default methods delegate to; `None` if there is none.
     fn beneath(&self) -> Option<&dyn Files> {
         None
     }
 
-    /// Returns the last valid content of a file of `discover`, if it is known.
+    /// Returns the last valid content of a `discover` file, if it was recorded.
     ///
     /// # Errors
-    /// [`ReadError`] if there may be one that cannot be read.
+    /// [`ReadError`] if the record may exist but cannot be read.
     fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
         self.beneath()
             .map_or(Ok(None), |files| files.last_good(path, relative_to))
     }
 
-    /// Whether the policy is read again when a file of `discover` appears. If not, a missing one is
-    /// an error.
+    /// Returns whether the policy is read again when a `discover` file appears. If not, a missing
+    /// file is an error.
     fn waits(&self) -> bool {
         self.beneath().is_some_and(|files| files.waits())
     }
 
-    /// Whether the policy may be for another host, where the files of `discover` are. If so, a
-    /// missing one is not an error.
+    /// Returns whether the policy may be for another host. If so, a missing `discover` file is not
+    /// an error.
     fn is_elsewhere(&self) -> bool {
         self.beneath().is_some_and(|files| files.is_elsewhere())
     }
@@ -84,7 +82,7 @@ pub trait Files {
     /// Returns the interface of this name, if it exists and its driver is known.
     ///
     /// # Errors
-    /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
+    /// [`ReadError::Passing`] after a temporary failure.
     fn link(&self, name: &str) -> Result<Option<Link>, ReadError> {
         self.beneath().map_or(Ok(None), |files| files.link(name))
     }
@@ -92,13 +90,13 @@ pub trait Files {
     /// Returns facts of this host; `None` if the policy is for another host.
     ///
     /// # Errors
-    /// [`ReadError::Passing`] if the kernel cannot be asked at the moment.
+    /// [`ReadError::Passing`] after a temporary failure.
     fn host(&self) -> Result<Option<Host>, ReadError> {
         self.beneath().map_or(Ok(None), |files| files.host())
     }
 }
 
-/// No files besides the main one.
+/// Source without files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoFiles;
 

@@ -1,4 +1,4 @@
-//! `[groups]`.
+//! Parsing of `[groups]`.
 
 use toml::de::DeValue;
 
@@ -33,11 +33,11 @@ fn parse_group(cx: &mut Context<'_>, mut fields: Fields<'_>, name: &str) -> Vec<
     let mut addresses = Vec::new();
     let listed = fields.take("addresses");
     if let Some((_, value)) = listed {
-        addresses = cx.addresses(file, value, "addresses");
+        addresses = cx.addresses(file, value, "`addresses`");
     }
     let files = fields.take("files");
     if let Some((_, value)) = files {
-        for (path, place) in cx.strings(file, value, "files") {
+        for (path, place) in cx.strings(file, value, "`files`") {
             let more = cx.list_file(&path, &place);
             addresses.extend(more);
         }
@@ -48,7 +48,7 @@ fn parse_group(cx: &mut Context<'_>, mut fields: Fields<'_>, name: &str) -> Vec<
         let place = fields.place();
         cx.error(
             Diagnostic::error(place, format!("group `{name}` has no addresses"))
-                .help("give `addresses = [...]` or `files = [...]`"),
+                .help("add `addresses = [...]` or `files = [...]`"),
         );
     }
     addresses

@@ -1,4 +1,4 @@
-//! `[icmp]`.
+//! Parsing of `[icmp]`.
 
 use toml::de::DeValue;
 
@@ -28,8 +28,10 @@ pub(super) fn parse_icmp(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) 
         cx.draft.policy.icmp.core = core;
         if !core {
             cx.diagnostics.push(
-                Diagnostic::warning(place_of(file, value), "the safe core of ICMP is off")
-                    .help("path MTU discovery and all of IPv6 stop working unless `v4` and `v6` list what they need"),
+                Diagnostic::warning(place_of(file, value), "the safe core of ICMP is off").help(
+                    "path MTU discovery and all of IPv6 stop working unless `v4` and `v6` \
+                     list the required types",
+                ),
             );
         }
     }
@@ -49,7 +51,7 @@ fn parse_types(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fa
         cx.error(
             Diagnostic::error(
                 place_of(file, value),
-                format!("`{name}` is a list of ICMP types, or \"all\""),
+                format!("`{name}` must be a list of ICMP types, or \"all\""),
             )
             .help("like [\"echo-request\"] or [8]"),
         );

@@ -1,4 +1,4 @@
-//! `[interfaces]`.
+//! Parsing of `[interfaces]`.
 
 use super::context::Context;
 use super::fields::{Value, place_of};
@@ -10,19 +10,20 @@ pub(super) fn parse_interfaces(cx: &mut Context<'_>, file: FileId, value: &Value
     };
     cx.draft.interfaces = Some(fields.place());
     if let Some((_, value)) = fields.take("trusted") {
-        let patterns = cx.patterns(file, value, "trusted");
+        let patterns = cx.patterns(file, value, "`trusted`");
         cx.draft.policy.trusted = patterns;
     }
     if let Some((_, value)) = fields.take("guests") {
-        let patterns = cx.patterns(file, value, "guests");
+        let patterns = cx.patterns(file, value, "`guests`");
         cx.draft.policy.guests = patterns;
     }
     if let Some((_, value)) = fields.take("bridged") {
-        let patterns = cx.patterns(file, value, "bridged");
+        let patterns = cx.patterns(file, value, "`bridged`");
         if patterns.iter().any(|pattern| pattern.exact().is_none()) {
             cx.error(
-                Diagnostic::error(place_of(file, value), "`bridged` names bridges, not patterns")
-                    .help("a frame that comes in by one bridge and leaves by another is routed; write the name of each"),
+                Diagnostic::error(place_of(file, value), "`bridged` cannot contain patterns").help(
+                    "write the name of each bridge; packets from one bridge to another are routed",
+                ),
             );
         }
         cx.draft.policy.bridged = patterns;

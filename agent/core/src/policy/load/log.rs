@@ -1,4 +1,4 @@
-//! `[log]`.
+//! Parsing of `[log]`.
 
 use toml::de::DeValue;
 
@@ -22,7 +22,7 @@ pub(super) fn parse_log(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
             | DeValue::Float(_)
             | DeValue::Datetime(_)
             | DeValue::Array(_) => cx.error(
-                Diagnostic::error(place_of(file, value), "`denied` is a table, or false")
+                Diagnostic::error(place_of(file, value), "`denied` must be a table or false")
                     .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
             ),
         }
@@ -46,8 +46,10 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         match value.get_ref().as_str().and_then(parse_rate) {
             Some(rate) => log.rate = rate,
             None => cx.error(
-                Diagnostic::error(place_of(file, value), "`rate` is not a rate")
-                    .help("like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and day"),
+                Diagnostic::error(place_of(file, value), "`rate` is not a rate").help(
+                    "like \"10/second\" or \"100/minute burst 20\"; units are second, \
+                     minute, hour and day",
+                ),
             ),
         }
     }
@@ -56,7 +58,7 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
             Some(text) if is_log_prefix(text) => log.prefix = text.to_owned(),
             _ => cx.error(
                 Diagnostic::error(place_of(file, value), "`prefix` is not a log prefix")
-                    .help("a text of 1 to 64 printable ASCII characters, without \" and \\"),
+                    .help("1 to 64 printable ASCII characters, without \" and \\"),
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! From files to a [`Policy`]: parse, don't check. All errors at once, each with its place.
+//! Parsing of files to a [`Policy`]. Reports all errors at once, each with its place.
 
 mod allow;
 mod context;
@@ -29,13 +29,13 @@ use context::Context;
 pub use elsewhere::{Discovered, Elsewhere};
 pub use files::{Files, NoFiles, ReadError, Text};
 
-/// Newest version of the policy language.
+/// Supported version of the policy language.
 pub const VERSION: u32 = 1;
 
-/// Limit on comparisons for suggestions and warnings, so that a list of thousands stays fast.
+/// Limit on comparisons for suggestions and warnings, which bounds the time for long lists.
 const COMPARISONS_MAX: usize = 1_000_000;
 
-/// Result of reading a policy.
+/// Result of loading a policy.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The policy, if there was no error.
@@ -44,14 +44,14 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// The files, for showing the diagnostics.
     pub sources: Sources,
-    /// Reasons why users other than root could have written these files, as sentences.
+    /// Reasons why users other than root could have written these files.
     pub doubts: Vec<String>,
-    /// Temporary failure that makes the policy unknown for now, although it may be valid.
+    /// Temporary failure; the policy may be valid.
     pub passing: Option<String>,
 }
 
 impl Loaded {
-    /// Whether there is an error.
+    /// Returns whether there is an error.
     pub fn has_errors(&self) -> bool {
         has_errors(&self.diagnostics)
     }
@@ -61,14 +61,14 @@ fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }
 
-/// Reads a policy from the text of its main file and the files that it names.
+/// Loads a policy from the text of its main file and the files that it refers to.
 pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
     let mut sources = Sources::default();
     let main = sources.add_policy(name, text);
     let mut cx = Context::new(files, sources, main, text);
     file::read_file(&mut cx, main, true);
-    // Names are looked up once all files are read; interfaces and routes are matched with what
-    // the policy says, and the checks need all of it.
+    // The order matters: names resolve after all files are read, facts of the host apply to the
+    // resolved policy, and the checks need both.
     resolve::resolve_froms(&mut cx);
     resolve::resolve_tos(&mut cx);
     on_host::apply_host(&mut cx);

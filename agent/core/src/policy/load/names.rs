@@ -3,13 +3,14 @@
 use super::context::Context;
 use crate::diagnostic::{Diagnostic, Place};
 
-/// Longest name of a peer, group, overlay or allow, in bytes.
+/// Maximum length of a name of a peer, group, overlay or allow, in bytes.
 const NAME_MAX_BYTES: usize = 63;
 
 impl Context<'_> {
-    /// Records where `name` is defined; a second definition is an error.
+    /// Records the definition of `name`. Returns false and reports an error if it is already
+    /// defined.
     pub(super) fn define(&mut self, kind: &'static str, name: &str, place: &Place) -> bool {
-        // `from` looks these three up in one namespace.
+        // `from` resolves these three in one namespace.
         let space = match kind {
             "peer" | "group" | "overlay" => "name",
             other => other,
@@ -37,7 +38,7 @@ impl Context<'_> {
         }
     }
 
-    /// Checks that `name` can be a name; otherwise it is an error.
+    /// Checks that `name` is valid. Returns false and reports an error if not.
     pub(super) fn check_name(&mut self, kind: &str, name: &str, place: &Place) -> bool {
         let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
         let rest = name
@@ -52,19 +53,19 @@ impl Context<'_> {
                 .help("`host` means this host's own addresses in `to`")
         } else if name == "any" {
             Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `any`"))
-                .help("`any` means everybody in `from`")
+                .help("`any` means every source in `from`")
         } else if !starts || !rest {
             Diagnostic::error(
                 place.clone(),
                 format!("`{name}` cannot be the name of {a} {kind}"),
             )
-            .help("a name has letters, digits, `-`, `_` and `.`, and starts with a letter or digit")
+            .help("names consist of letters, digits, `-`, `_` and `.`, and start with a letter or digit")
         } else if name.len() > NAME_MAX_BYTES {
             Diagnostic::error(
                 place.clone(),
                 format!("the name of this {kind} is longer than {NAME_MAX_BYTES} bytes"),
             )
-            .help("counters and sets are named after it; choose a shorter one")
+            .help("choose a shorter name; the names of counters and sets contain it")
         } else if name.parse::<std::net::IpAddr>().is_ok() {
             Diagnostic::error(
                 place.clone(),

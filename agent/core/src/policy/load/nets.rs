@@ -1,17 +1,17 @@
-//! Sorted networks, to find overlaps without comparing every pair.
+//! Sorted networks that find overlaps without comparing every pair.
 
 use ipnet::IpNet;
 
 use crate::policy::Overlay;
 
-/// Index of the overlay, and of the subnet in it.
+/// Index of an overlay, and of a subnet in it.
 pub(super) type Which = (usize, usize);
 
-/// Networks, sorted so that each comes after those that contain it.
+/// Networks, sorted so that each follows those that contain it.
 pub(super) struct Nets(Vec<(IpNet, Which)>);
 
 impl Nets {
-    /// Sorts the subnets of overlays.
+    /// Collects the subnets of overlays.
     pub(super) fn of_overlays(overlays: &[Overlay]) -> Self {
         let all = overlays.iter().enumerate().flat_map(|(at, overlay)| {
             let subnets = overlay.subnets.iter().enumerate();
@@ -22,7 +22,7 @@ impl Nets {
         Self(all)
     }
 
-    /// First network inside `net` that is smaller.
+    /// Finds the first network inside `net` that is smaller.
     pub(super) fn inside(&self, net: IpNet) -> Option<Which> {
         let from = self.0.partition_point(|(other, _)| {
             (other.network(), other.prefix_len()) <= (net.network(), net.prefix_len())
@@ -31,7 +31,8 @@ impl Nets {
         net.contains(other).then_some(*which)
     }
 
-    /// A network that contains `net`. As long as none overlap, it is the nearest one before it.
+    /// Finds a network that contains `net`. If no networks overlap, it is the nearest one before
+    /// `net`.
     pub(super) fn around(&self, net: IpNet) -> Option<Which> {
         let end = self
             .0
@@ -40,7 +41,7 @@ impl Nets {
         other.contains(&net).then_some(*which)
     }
 
-    /// Pairs of a network and one that contains it.
+    /// Returns pairs of a network and one that contains it.
     pub(super) fn overlaps(&self) -> Vec<(Which, Which)> {
         let mut found = Vec::new();
         let mut outer: Option<(IpNet, Which)> = None;

@@ -1,7 +1,8 @@
-//! Adds facts of the host to a policy: the interfaces that peers and pods are routed by, the host's own
-//! networks, and the Ethernet addresses of peers.
+//! Facts of the host that become part of a policy: the interfaces of routes to peers and pods, the
+//! host's own networks, and the Ethernet addresses of peers.
 //!
-//! Without a [`Host`], as in `check` on another machine, none of this is known, and no rule is made of it.
+//! Without a [`Host`], as in `check` on another machine, these facts are unknown and produce no
+//! rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,14 +82,15 @@ fn warn_of_carved(cx: &mut Context<'_>) {
                 .map(|net| format!("\"{net}\""))
                 .collect();
             let help = match left.len() {
-                0 | 9 => "give the pods a network of their own, and write that".to_owned(),
+                0 | 9 => "give the pods a separate network, and write that one".to_owned(),
                 _ => format!("write subnets = [{}]", left.join(", ")),
             };
             cx.diagnostics.push(
                 Diagnostic::warning(
                     place.clone(),
                     format!(
-                        "{net} is a network of this host, and inside of overlay `{}`; its addresses are not treated as pods",
+                        "{net} is a network of this host inside overlay `{}`; its addresses are \
+                         not treated as pods",
                         overlay.name
                     ),
                 )
@@ -98,7 +100,7 @@ fn warn_of_carved(cx: &mut Context<'_>) {
     }
 }
 
-/// Addresses of cluster services on this host.
+/// Returns the addresses of cluster services on this host.
 fn services(host: &Host) -> Vec<IpNet> {
     let interface = host.interface(IPVS_INTERFACE);
     let addresses = interface.into_iter().flat_map(|each| &each.addresses);
@@ -117,7 +119,8 @@ fn is_link_local(net: IpNet) -> bool {
     }
 }
 
-/// Tunnels among an overlay's interfaces: by driver, or by name if the interface does not exist.
+/// Returns the tunnels among an overlay's interfaces: by driver, or by name if the interface does
+/// not exist.
 fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
     if overlay.tunnel.is_none() {
         return Vec::new();
@@ -147,7 +150,7 @@ fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
         .collect()
 }
 
-/// Names of the interfaces by which peers are reached.
+/// Returns the names of the interfaces through which peers are reached.
 fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
     let table = RouteTable::new(host);
     let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
@@ -155,7 +158,7 @@ fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
     found.map(str::to_owned).collect()
 }
 
-/// Routes of the `main` table by prefix length, since there can be very many peers.
+/// Routes of the `main` table by prefix length, for fast lookups of many peers.
 struct RouteTable<'h>(BTreeMap<(u8, Family), BTreeMap<u128, &'h str>>);
 
 impl<'h> RouteTable<'h> {
@@ -176,7 +179,7 @@ impl<'h> RouteTable<'h> {
         Self(table)
     }
 
-    /// The interface of the most specific route to a network.
+    /// Returns the interface of the most specific route to a network.
     fn interface(&self, net: IpNet) -> Option<&'h str> {
         let family = Family::of(net.addr());
         let of_family = self.0.iter().rev().filter(|((_, of), _)| *of == family);
@@ -187,8 +190,8 @@ impl<'h> RouteTable<'h> {
     }
 }
 
-/// Bridges that the policy does not mention and that are a LAN: the one by which peers are reached, and those
-/// without an address or route of this host, which can only be switches.
+/// Returns bridges that are not in the policy and that belong to a LAN: those through which peers
+/// are reached, and those without an address or route of this host, which can only be switches.
 fn switches(policy: &Policy, host: &Host, facing: &BTreeSet<String>) -> Vec<InterfacePattern> {
     let has = |patterns: &[InterfacePattern], name: &str| patterns.iter().any(|p| p.matches(name));
     let is_pods = |name: &str| {
@@ -227,7 +230,8 @@ fn lan_side(overlay: &Overlay, facing: &BTreeSet<String>) -> Vec<InterfacePatter
     overlay.interfaces.iter().filter(is_lan).cloned().collect()
 }
 
-/// Routes to pods of other nodes, on the interfaces where routes are trusted. Default routes do not count.
+/// Returns the routes to pods of other nodes, on the interfaces where routes are trusted, without
+/// default routes.
 fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(String, IpNet)> {
     let is_pods = |net: IpNet| {
         let mut subnets = overlay.subnets.iter();
@@ -253,8 +257,8 @@ fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(Str
     found.into_iter().collect()
 }
 
-/// Networks within an overlay's subnets in which this host has an address on other interfaces: the kernel
-/// treats their addresses as neighbours, not as pods.
+/// Returns the networks within an overlay's subnets in which this host has an address on another
+/// interface. The kernel treats their addresses as neighbours, not as pods.
 fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     let elsewhere = host.interfaces.iter().filter(|each| {
         let own = overlay.interfaces.iter().any(|own| own.matches(&each.name));
@@ -262,7 +266,7 @@ fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     });
     let within = |net: &IpNet| {
         let mut subnets = overlay.subnets.iter();
-        // A host's own address cannot arrive from elsewhere.
+        // A packet from outside cannot have a host's own address as its source.
         net.prefix_len() < net.max_prefix_len()
             && subnets.any(|subnet| subnet.net.contains(net) && subnet.net != *net)
     };
@@ -271,7 +275,7 @@ fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     found.into_iter().collect()
 }
 
-/// Ethernet addresses of neighbours that are peers.
+/// Returns the Ethernet addresses of neighbours that are peers.
 fn peer_macs(policy: &Policy, host: &Host) -> Vec<[u8; 6]> {
     if !policy.overlays.iter().any(|overlay| overlay.unmasqueraded) {
         return Vec::new();

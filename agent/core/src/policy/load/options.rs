@@ -1,4 +1,4 @@
-//! `[options]`.
+//! Parsing of `[options]`.
 
 use super::context::Context;
 use super::fields::{self, Value, place_of};
@@ -31,8 +31,8 @@ pub(super) fn parse_options(cx: &mut Context<'_>, file: FileId, value: &Value<'_
 }
 
 fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
-    // conntrack works at -200 (NF_IP_PRI_CONNTRACK), DNAT at -100: earlier hooks would see
-    // neither the state nor the dialled address. SNAT of input is at 100.
+    // conntrack runs at -200 (NF_IP_PRI_CONNTRACK) and DNAT at -100: before them, neither the state
+    // nor the dialled address is known. SNAT of input runs at 100.
     let priority = fields::integer(value.get_ref()).and_then(|n| i32::try_from(n).ok());
     let Some(priority) = priority.filter(|priority| (-99..100).contains(priority)) else {
         return cx.error(
@@ -45,9 +45,9 @@ fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
         cx.diagnostics.push(
             Diagnostic::warning(
                 place_of(file, value),
-                "priority 0 is everybody's: the order against other tables is not defined",
+                "many programs use priority 0; the order of equal priorities is undefined",
             )
-            .help("take a number of your own, like -10"),
+            .help("use a number that no other program uses, like -10"),
         );
     }
 }
@@ -78,9 +78,9 @@ fn parse_mode(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
         cx.error(
             Diagnostic::error(
                 place_of(file, value),
-                "mode \"audit\" is not in this version of peerwall yet",
+                "mode \"audit\" is not supported by this version of peerwall",
             )
-            .help("`peerwall plan` shows what would change without changing it"),
+            .help("`peerwall plan` shows changes without making them"),
         );
     }
 }

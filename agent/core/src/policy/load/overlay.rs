@@ -1,4 +1,4 @@
-//! `[overlay.NAME]`.
+//! Parsing of `[overlay.NAME]`.
 
 use super::context::{Context, Owner};
 use super::discover::{Subnets, discover, tunnel_link, warn_of_flannels_backend};
@@ -27,7 +27,7 @@ fn parse_overlay(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>) {
     let written = fields.take("interfaces");
     let interfaces = match written {
         Some((_, value)) => {
-            let mut written = cx.patterns(file, value, "interfaces");
+            let mut written = cx.patterns(file, value, "`interfaces`");
             if subnets.has(Family::V6) {
                 add_v6_devices(&mut written, backend);
             }
@@ -41,7 +41,7 @@ fn parse_overlay(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>) {
     let has_interfaces = written.is_some();
     let direct = parse_direct(cx, &mut fields, backend, &subnets);
     let underlay = match fields.take("underlay") {
-        Some((_, value)) => cx.patterns(file, value, "underlay"),
+        Some((_, value)) => cx.patterns(file, value, "`underlay`"),
         None => Vec::new(),
     };
     let unmasqueraded = match fields.take("unmasqueraded") {
@@ -69,7 +69,7 @@ fn parse_overlay(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>) {
         "tunnel_from",
     ];
     cx.diagnostics.extend(fields.unknown(&known, &what));
-    // Without one, there is an error already, and what names this overlay has none.
+    // A missing backend is reported already. The overlay is kept, so that its name resolves.
     let backend = backend.unwrap_or(OverlayBackend::None);
     cx.draft.policy.overlays.push(Overlay {
         name,
@@ -127,7 +127,7 @@ fn parse_subnets(
     let file = fields.file();
     match (fields.take("subnets"), fields.take("discover")) {
         (Some((_, value)), None) => {
-            let addresses = cx.addresses(file, value, "subnets");
+            let addresses = cx.addresses(file, value, "`subnets`");
             check_pods(cx, &addresses);
             Subnets {
                 addresses,
@@ -144,15 +144,17 @@ fn parse_subnets(
                     place_of(file, other),
                     format!("{what} has both `subnets` and `discover`"),
                 )
-                .also(first, "and this")
+                .also(first, "conflicts with this")
                 .help("keep `subnets` if the networks never change, or `discover` to follow flannel's file"),
             );
             Subnets::default()
         }
         (None, None) => {
             cx.error(
-                Diagnostic::error(place.clone(), format!("{what} has no subnets"))
-                    .help("add subnets = [\"10.244.0.0/16\"] with the cluster's pod networks, or discover = \"/run/flannel/subnet.env\""),
+                Diagnostic::error(place.clone(), format!("{what} has no subnets")).help(
+                    "add subnets = [\"10.244.0.0/16\"] with the cluster's pod networks, or \
+                     discover = \"/run/flannel/subnet.env\"",
+                ),
             );
             Subnets::default()
         }
@@ -168,7 +170,7 @@ fn check_pods(cx: &mut Context<'_>, subnets: &[Address]) {
     }
 }
 
-/// Whether pods also arrive outside the tunnel.
+/// Parses `direct`: whether pods' packets also arrive outside the tunnel.
 fn parse_direct(
     cx: &mut Context<'_>,
     fields: &mut Fields<'_>,
@@ -187,7 +189,7 @@ fn parse_direct(
                 place_of(file, key),
                 "this backend has no tunnel, so `direct` does not apply",
             )
-            .help("leave `direct` out; without a tunnel, pods are accepted by route in any case"),
+            .help("omit `direct`; without a tunnel, pods are always accepted by route"),
         );
         return false;
     }
@@ -196,16 +198,17 @@ fn parse_direct(
         cx.diagnostics.push(
             Diagnostic::warning(
                 place_of(file, value),
-                "flannel routes between nodes of one LAN without the tunnel, and these packets are dropped",
+                "flannel routes between nodes on one LAN without the tunnel, but these packets are dropped",
             )
-            .also(found, "switched on here")
-            .help("leave `direct` out, or switch DirectRouting off in net-conf.json"),
+            .also(found, "enabled here")
+            .help("omit `direct`, or disable DirectRouting in net-conf.json"),
         );
     }
     direct
 }
 
-/// Sources besides peers that may send to the tunnel, which must authenticate them.
+/// Parses `tunnel_from`: sources besides peers that may send to the tunnel. The tunnel must
+/// authenticate them.
 fn parse_tunnel_from(
     cx: &mut Context<'_>,
     file: FileId,
@@ -221,15 +224,15 @@ fn parse_tunnel_from(
         Some(_) => cx.error(
             Diagnostic::error(
                 place_of(file, key),
-                "this tunnel takes every packet for a peer's, so only peers may send to it",
+                "this tunnel does not authenticate senders, so only peers may send to it",
             )
-            .help("leave `tunnel_from` out and list the nodes as peers; only wireguard authenticates senders"),
+            .help("omit `tunnel_from` and list the nodes as peers; only wireguard authenticates senders"),
         ),
     }
 }
 
-/// Adds flannel's IPv6 devices to written interfaces that name the IPv4 ones. An overlay with IPv6 subnets
-/// that names only `flannel.1` would drop all IPv6 between nodes.
+/// Adds flannel's IPv6 devices if `interfaces` lists the IPv4 ones. An overlay with IPv6 subnets
+/// and only `flannel.1` would drop all IPv6 packets between nodes.
 fn add_v6_devices(interfaces: &mut Vec<InterfacePattern>, backend: Option<OverlayBackend>) {
     let v6_name = |name: &str| match backend? {
         OverlayBackend::Vxlan => Some(format!("flannel-v6.{}", name.strip_prefix("flannel.")?)),

@@ -1,4 +1,4 @@
-//! `[peers]` and `peers_files`.
+//! Parsing of `[peers]` and `peers_files`.
 
 use super::context::Context;
 use super::fields::Value;
@@ -17,7 +17,7 @@ pub(super) fn parse_peers(cx: &mut Context<'_>, file: FileId, value: &Value<'_>)
 }
 
 pub(super) fn parse_peers_files(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
-    for (path, place) in cx.strings(file, value, "peers_files") {
+    for (path, place) in cx.strings(file, value, "`peers_files`") {
         let addresses = cx.list_file(&path, &place);
         cx.draft.policy.peers.push(Peer {
             name: None,

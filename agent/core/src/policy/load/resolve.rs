@@ -1,4 +1,4 @@
-//! Looks up names in `from` and `to` once all files are read.
+//! Resolution of names in `from` and `to`, after all files are read.
 
 use super::context::{Context, Owner, PendingFrom};
 use super::fields::{self, Value};
@@ -10,9 +10,9 @@ use crate::policy::{Source, Target};
 impl Context<'_> {
     pub(super) fn froms(&mut self, owner: Owner, file: FileId, value: &Value<'_>) {
         let what = match owner {
-            Owner::Allow(_) => "from",
-            Owner::Ping => "ping",
-            Owner::Tunnel(_) => "tunnel_from",
+            Owner::Allow(_) => "`from`",
+            Owner::Ping => "`ping`",
+            Owner::Tunnel(_) => "`tunnel_from`",
         };
         for (text, place) in self.strings(file, value, what) {
             self.draft.froms.push(PendingFrom { owner, text, place });
@@ -33,34 +33,34 @@ impl Context<'_> {
                 .address(text, place.clone())
                 .map(|a| Source::Net(a.net));
         }
-        // A name whose definition is wrong has its own error.
+        // An invalid definition has its own error.
         if self.draft.defined.contains_key(&("name", text.to_owned())) {
             return None;
         }
         let names = self.draft.defined.range(("name", String::new())..);
         let names = names.take_while(|((space, _), _)| *space == "name");
         let names = names.map(|((_, name), _)| name.as_str()).chain(["any"]);
-        // Bounded, since a list can have thousands of wrong names.
+        // Bounded because a list can have thousands of unknown names.
         let names = names.take(self.comparisons);
         self.comparisons -= names.clone().count();
         let help = match fields::closest(text, names) {
             Some(name) => format!("did you mean `{name}`?"),
             None => {
-                "name it under [peers], [groups] or [overlay.…], or write an address or \"any\""
+                "define it under [peers], [groups] or [overlay.…], or write an address or \"any\""
                     .into()
             }
         };
         self.error(
             Diagnostic::error(
                 place.clone(),
-                format!("there is no peer, group or overlay `{text}`"),
+                format!("unknown peer, group or overlay `{text}`"),
             )
             .help(help),
         );
         None
     }
 
-    /// Finds the group, peer or overlay of this name.
+    /// Finds a group, peer or overlay by its name.
     fn named(&mut self, text: &str) -> Option<Source> {
         let policy = &self.draft.policy;
         let names = self.names.get_or_insert_with(|| {
@@ -109,8 +109,10 @@ fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
         "host" => return vec![Target::Host],
         "any" => {
             cx.error(
-                Diagnostic::error(place.clone(), "`to` cannot be \"any\"")
-                    .help("that would open the addresses of every cluster service; \"host\" is the default, other addresses are named"),
+                Diagnostic::error(place.clone(), "`to` cannot be \"any\"").help(
+                    "it would open the addresses of every cluster service; the default is \
+                     \"host\", and other addresses must be listed",
+                ),
             );
             return Vec::new();
         }
@@ -142,14 +144,14 @@ fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
 
 fn warn_if_needless(cx: &mut Context<'_>, source: &Source, from: &PendingFrom) {
     let what = match source {
-        Source::Peer(name) => format!("`{name}` is a peer and may do this anyway"),
-        Source::Overlay(name) => format!("pods of `{name}` may do this anyway"),
+        Source::Peer(name) => format!("peer `{name}` is already accepted on every port"),
+        Source::Overlay(name) => format!("pods of `{name}` are already accepted on every port"),
         Source::Net(net) => {
             let overlays = &cx.draft.policy.overlays;
             let pods = cx.pods.get_or_insert_with(|| Nets::of_overlays(overlays));
             match pods.around(*net) {
                 Some((index, _)) => format!(
-                    "`{net}` is part of overlay `{}`: accepted from its interfaces anyway, dropped from others",
+                    "`{net}` is part of overlay `{}`: already accepted on its interfaces, dropped on others",
                     overlays[index].name
                 ),
                 None => return,
@@ -157,9 +159,8 @@ fn warn_if_needless(cx: &mut Context<'_>, source: &Source, from: &PendingFrom) {
         }
         Source::Any | Source::Group(_) => return,
     };
-    cx.diagnostics.push(
-        Diagnostic::warning(from.place.clone(), what).help("leave it out; it changes nothing"),
-    );
+    cx.diagnostics
+        .push(Diagnostic::warning(from.place.clone(), what).help("remove it; it has no effect"));
 }
 
 fn looks_like_address(text: &str) -> bool {

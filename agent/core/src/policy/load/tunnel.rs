@@ -35,7 +35,7 @@ pub(super) fn parse_tunnel(
         if let Some((key, _)) = given {
             cx.error(
                 Diagnostic::error(place_of(file, key), "this backend has no port")
-                    .help("leave `port` out; only vxlan, wireguard and udp have one"),
+                    .help("omit `port`; only vxlan, wireguard and udp have one"),
             );
         }
         let port = link.and_then(|link| link.port);
@@ -51,7 +51,8 @@ pub(super) fn parse_tunnel(
             return Some(Tunnel::Udp(default));
         }
         let found = real.or(subnets.flannel.port);
-        // With `discover`, the discovered port counts. Without it, the policy's does, and is compared.
+        // With `discover`, the discovered port is used. Without it, the default, compared with the
+        // interface.
         return Some(Tunnel::Udp(match (&subnets.discovery, found) {
             (Discovery::Written, _) => {
                 warn_of_port(cx, place, default, link);
@@ -83,18 +84,19 @@ fn port_number(
     port
 }
 
-/// Warns if WireGuard's two ports are not adjacent, since a tunnel has one range of ports.
+/// Warns if WireGuard's two ports are not adjacent. A tunnel has one range of ports.
 fn warn_of_ports_between(cx: &mut Context<'_>, place: &Place, ports: PortRange) {
     let PortRange { first, last } = ports;
     if last - first > 1 {
         let message = format!(
-            "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are reserved for the tunnel"
+            "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are \
+             reserved for the tunnel"
         );
-        cx.diagnostics.push(
-            Diagnostic::warning(place.clone(), message).help(format!(
-                "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = {first} to reserve that port only"
-            )),
-        );
+        cx.diagnostics
+            .push(Diagnostic::warning(place.clone(), message).help(format!(
+                "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = \
+                 {first} to reserve that port only"
+            )));
     }
 }
 
@@ -105,15 +107,22 @@ fn warn_of_port(cx: &mut Context<'_>, place: &Place, said: PortRange, link: Opti
         cx.diagnostics.push(
             Diagnostic::warning(
                 place.clone(),
-                format!("{} uses UDP port {port}, but this overlay's tunnel is at {said}", link.name),
+                format!(
+                    "{} uses UDP port {port}, but this overlay uses {said}",
+                    link.name
+                ),
             )
-            .help(format!("write port = {port}; otherwise an allow that covers UDP port {port} lets strangers send into the tunnel")),
+            .help(format!(
+                "write port = {port}; otherwise an allow for UDP port {port} lets \
+                 strangers send into the tunnel"
+            )),
         );
     }
 }
 
-/// The ports of flannel's WireGuard: one for each family of the subnets, in the mode `separate`, which is the
-/// default; otherwise one for both (`RegisterNetwork()` in flannel's `pkg/backend/wireguard/wireguard.go`).
+/// Returns the ports of flannel's WireGuard. In mode `separate`, the default, each family has a
+/// port; otherwise both share one (`RegisterNetwork()` in flannel's
+/// `pkg/backend/wireguard/wireguard.go`).
 fn wireguard_ports(subnets: &Subnets) -> PortRange {
     let flannel = subnets.flannel;
     let v4 = flannel.listen.unwrap_or(51820);

@@ -1,4 +1,4 @@
-//! Values of TOML as values of a policy: strings, addresses, ports, patterns, words.
+//! Conversion of TOML values: strings, addresses, ports, patterns, keywords.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::net::port::{self, PortSpec};
 use crate::policy::{Address, Log, Rate, RateUnit};
 
 impl Context<'_> {
-    /// Returns the value as a table, or records an error.
+    /// Returns the value as a table, or reports an error.
     pub(super) fn table<'v>(
         &mut self,
         file: FileId,
@@ -29,9 +29,9 @@ impl Context<'_> {
                 self.error(
                     Diagnostic::error(
                         place_of(file, value),
-                        format!("{what} is a table, not {got}"),
+                        format!("`{what}` must be a table, not {got}"),
                     )
-                    .help(format!("write [{what}] and its keys below it")),
+                    .help(format!("write [{what}], and its keys below")),
                 );
                 None
             }
@@ -48,9 +48,11 @@ impl Context<'_> {
         let wrong = |value: &Value<'_>| {
             Diagnostic::error(
                 place_of(file, value),
-                format!("`{what}` is a list of tables"),
+                format!("`{what}` must be a list of tables"),
             )
-            .help(format!("write [[{what}]] with two brackets, once for each"))
+            .help(format!(
+                "write [[{what}]], with two brackets, for each entry"
+            ))
         };
         if let DeValue::Table(table) = value.get_ref() {
             self.error(wrong(value));
@@ -87,12 +89,12 @@ impl Context<'_> {
             let place = place_of(file, key);
             self.check_name(kind, key.get_ref(), &place);
             self.define(kind, key.get_ref(), &place);
-            // What a wrong name stands for may be wrong too.
+            // The value is checked even if the name is invalid.
             each(self, key, value);
         }
     }
 
-    /// Reads one of a few words.
+    /// Parses one of several keywords.
     pub(super) fn one_of<T: Copy>(
         &mut self,
         file: FileId,
@@ -125,8 +127,11 @@ impl Context<'_> {
         let found = value.get_ref().as_bool();
         if found.is_none() {
             self.error(
-                Diagnostic::error(place_of(file, value), format!("`{what}` is true or false"))
-                    .help("without quotes"),
+                Diagnostic::error(
+                    place_of(file, value),
+                    format!("`{what}` must be true or false"),
+                )
+                .help("write it without quotes"),
             );
         }
         found
@@ -144,12 +149,12 @@ impl Context<'_> {
             match InterfacePattern::parse(&text) {
                 Ok(pattern) if !seen.insert(pattern.clone()) => self.error(
                     Diagnostic::error(place, format!("`{text}` is listed twice"))
-                        .help("leave one out"),
+                        .help("remove one"),
                 ),
                 Ok(pattern) => patterns.push(pattern),
                 Err(why) => self.error(
                     Diagnostic::error(place, why.0)
-                        .help("like \"eth0\", or \"cali*\" for all that start so"),
+                        .help("like \"eth0\", or \"cali*\" for all names that start with cali"),
                 ),
             }
         }
@@ -159,11 +164,11 @@ impl Context<'_> {
     pub(super) fn ports(&mut self, file: FileId, value: &Value<'_>) -> Vec<PortSpec> {
         let mut specs: Vec<PortSpec> = Vec::new();
         let mut seen = BTreeSet::new();
-        for (text, place) in self.strings(file, value, "ports") {
+        for (text, place) in self.strings(file, value, "`ports`") {
             match port::parse(&text) {
                 Ok(spec) if !seen.insert(spec.clone()) => self.diagnostics.push(
                     Diagnostic::warning(place, format!("`{text}` is listed twice"))
-                        .help("leave one out"),
+                        .help("remove one"),
                 ),
                 Ok(spec) => specs.push(spec),
                 Err(err) => {
@@ -177,7 +182,7 @@ impl Context<'_> {
     }
 }
 
-/// Reads `10/second` or `10/second burst 20`.
+/// Parses `10/second` or `10/second burst 20`.
 pub(super) fn parse_rate(text: &str) -> Option<Rate> {
     let (rate, burst) = match text.split_once(" burst ") {
         Some((rate, burst)) => (rate, burst.parse().ok()?),
@@ -194,7 +199,7 @@ pub(super) fn parse_rate(text: &str) -> Option<Rate> {
 }
 
 impl Context<'_> {
-    /// Reads a string, or a list of strings that is not empty.
+    /// Returns a string, or a non-empty list of strings.
     pub(super) fn strings(
         &mut self,
         file: FileId,
@@ -231,7 +236,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// Reads a plain list with one address a line.
+    /// Reads a plain list with one address per line.
     pub(super) fn list_file(&mut self, path: &str, named_at: &Place) -> Vec<Address> {
         let relative_to = self.sources.name(named_at.file).to_owned();
         let Text { name, text, .. } = match self.read(path, &relative_to) {
@@ -260,8 +265,8 @@ impl Context<'_> {
         }
         if found.is_empty() && self.diagnostics.len() == before {
             self.error(
-                Diagnostic::error(named_at.clone(), format!("{path} lists no address"))
-                    .help("one address or CIDR a line; leave the file out if nobody is meant"),
+                Diagnostic::error(named_at.clone(), format!("{path} contains no addresses"))
+                    .help("write one address or CIDR per line, or omit the file"),
             );
         }
         found
