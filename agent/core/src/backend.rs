@@ -1,24 +1,26 @@
-//! The one seam between deciding and acting.
+//! Interface between decisions and enforcement.
 
 use std::fmt;
 
 use crate::iptables::script::Unsupported;
 use crate::ruleset::Ruleset;
 
-/// A place where a ruleset is enforced: nf_tables, iptables, or memory.
+/// Enforces a ruleset: nf_tables, iptables, or memory.
 pub trait Backend {
     /// Observed state of peerwall's rules.
     type Observed;
-    /// Steps from what is there to a ruleset.
+    /// Steps from an observed state to a ruleset.
     type Plan: Plan;
 
-    /// Reads what is there.
+    /// Reads the state of peerwall's rules.
     ///
     /// # Errors
-    /// [`BackendError`] if it cannot be told. That is never the same as "nothing is there".
+    /// [`BackendError`] if the state cannot be read. An unreadable state is never reported as "no
+    /// rules".
     fn observe(&mut self) -> Result<Self::Observed, BackendError>;
 
-    /// Plans the steps from `observed` to a ruleset; `None` removes peerwall's rules.
+    /// Plans the steps from `observed` to a ruleset. For `None`, the plan deletes all of peerwall's
+    /// rules.
     ///
     /// # Errors
     /// [`BackendError::Unsupported`] with every rule that this backend cannot express.
@@ -28,118 +30,118 @@ pub trait Backend {
         observed: &Self::Observed,
     ) -> Result<Self::Plan, BackendError>;
 
-    /// Asks whether the plan would be accepted, without carrying it out.
+    /// Tests whether the plan would be accepted, without executing it.
     ///
     /// # Errors
-    /// [`BackendError::Refused`] if not.
+    /// [`BackendError::Refused`] if the plan would be refused.
     fn check(&mut self, plan: &Self::Plan) -> Result<(), BackendError>;
 
-    /// Carries out the whole plan or nothing of it, provided that nothing changed since `observed`
-    /// was read, as far as the backend can tell.
+    /// Executes the whole plan, or nothing if the rules changed after `observed` was read. Not
+    /// every backend detects all such changes.
     ///
     /// # Errors
-    /// [`BackendError::Stale`] if something did, [`BackendError::Refused`] if a step was not
-    /// accepted; nothing was changed then.
+    /// [`BackendError::Stale`] if the rules changed, [`BackendError::Refused`] if a step was
+    /// refused; in both cases nothing was changed.
     fn commit(&mut self, plan: &Self::Plan, observed: &Self::Observed) -> Result<(), BackendError>;
 
-    /// Checks that what was committed is there: some kernels acknowledge everything and have no
+    /// Checks that the committed rules are loaded. Some kernels acknowledge every step and have no
     /// table afterwards.
     ///
     /// # Errors
-    /// [`BackendError::Unknown`] with what differs.
+    /// [`BackendError::Unknown`] if the loaded rules differ.
     fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
         let observed = self.observe()?;
         if self.plan(wanted, &observed)?.is_empty() {
             return Ok(());
         }
         Err(BackendError::Unknown(
-            "read back, the rules are not as they were sent".into(),
+            "the loaded rules differ from those that were sent".into(),
         ))
     }
 
-    /// The ruleset that was observed; `None` if there is none, or it cannot be read back from this
-    /// backend.
+    /// Returns the observed ruleset; `None` if there is none, or if this backend cannot reconstruct
+    /// it.
     fn ruleset(observed: &Self::Observed) -> Option<Ruleset>;
 
-    /// Whether rules of peerwall were observed.
+    /// Returns whether any of peerwall's rules were observed.
     fn is_loaded(observed: &Self::Observed) -> bool;
 
-    /// Nothing is observed or committed for now: what was kept ready for that can go.
+    /// Releases resources kept between calls. Called when no more calls are expected for now.
     fn done(&mut self) {}
 }
 
-/// Steps that a backend can carry out.
+/// Steps that a backend can execute.
 pub trait Plan {
-    /// Whether there is nothing to do.
+    /// Returns whether the plan has no steps.
     fn is_empty(&self) -> bool;
 
-    /// What it does, in one line.
+    /// Summarizes the plan in one line.
     fn summary(&self) -> String;
 
-    /// Each step as text: a command of nft, or the input of a program of iptables.
+    /// Returns each step as text: an nft command, or the input of an iptables program.
     fn steps(&self) -> Vec<String>;
 
-    /// Why everything is made new, if it is.
+    /// Returns the reason for rebuilding all rules; `None` if the plan is incremental.
     fn rebuild(&self) -> Option<&str> {
         None
     }
 }
 
-/// Why something did not happen.
+/// Error of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendError {
-    /// Somebody changed the ruleset meanwhile: observe and plan again.
+    /// The rules changed after they were observed. Observe and plan again.
     Stale,
     /// Another process owns the table.
     Owned,
-    /// Steps were refused; nothing was changed.
+    /// The kernel refused some steps; nothing was changed.
     Refused(Vec<RefusedStep>),
-    /// What came back makes no sense.
+    /// Unexpected response.
     Protocol(String),
-    /// The operating system would not carry the request.
+    /// The request could not be sent, or the response not received.
     Transport(String),
-    /// A program of iptables failed; nothing was changed.
+    /// An iptables program failed; nothing was changed.
     Tool(String),
-    /// It is not known whether the change was made.
+    /// The change may or may not have been made.
     Unknown(String),
-    /// The kernel, or this host, has nothing of the kind.
+    /// This host or its kernel lacks a required feature.
     Missing(String),
     /// The backend cannot express these rules.
     Unsupported(Vec<Unsupported>),
 }
 
-/// One step that was refused.
+/// A step that the kernel refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedStep {
-    /// Which step of the plan, if it was one.
+    /// Index of the step in the plan; `None` if the kernel refused the transaction as a whole.
     pub op: Option<usize>,
-    /// What the step was to do, in words.
+    /// Description of the step.
     pub what: String,
-    /// Whether it says that the kernel does not know an expression or a kind of set.
+    /// Whether the kernel does not support an expression or a kind of set.
     pub is_lack: bool,
-    /// The error number.
+    /// Error number.
     pub errno: i32,
-    /// The error's name and meaning, and the kernel's own words if it had any.
+    /// Name and meaning of the error, and the message of the kernel if there is one.
     pub why: String,
 }
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stale => f.write_str("the ruleset was changed by somebody else meanwhile"),
+            Self::Stale => f.write_str("another program changed the rules at the same time; try again"),
             Self::Owned => f.write_str(
-                "the table inet peerwall is owned by another process (peerwall apply --hold, or the agent)",
+                "table inet peerwall is owned by another process (the agent, or `peerwall apply --hold`)",
             ),
             Self::Refused(refusals) => {
-                f.write_str("the kernel refused the change and nothing was changed")?;
+                f.write_str("the kernel refused the change; nothing was changed")?;
                 for refusal in refusals {
                     write!(f, "\n  {}: {}", refusal.what, refusal.why)?;
                 }
                 Ok(())
             }
-            Self::Protocol(what) => write!(f, "the kernel's answer makes no sense: {what}"),
+            Self::Protocol(what) => write!(f, "unexpected response from the kernel: {what}"),
             Self::Transport(what) | Self::Tool(what) => f.write_str(what),
-            Self::Unknown(what) => write!(f, "it is not known whether the change was made: {what}"),
+            Self::Unknown(what) => write!(f, "the change may or may not have been made: {what}"),
             Self::Missing(what) => f.write_str(what),
             Self::Unsupported(rules) => {
                 let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();

@@ -1,55 +1,55 @@
-//! Errors and warnings about a policy, with the place they are about.
+//! Errors and warnings about a policy, with their places.
 
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// Maximum number of diagnostics in text output; the rest is counted.
+/// Limit on the diagnostics in text output; the rest are only counted.
 pub const SHOWN_MAX: usize = 50;
 
 /// Index of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileId(usize);
 
-/// A stretch of a file.
+/// Range of bytes in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// Which file.
+    /// File.
     pub file: FileId,
-    /// Which bytes of it.
+    /// Range of bytes.
     pub span: Range<usize>,
 }
 
-/// How bad it is.
+/// Severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The policy is invalid until this is fixed.
+    /// The policy is invalid.
     Error,
-    /// It means something, but perhaps not what was meant.
+    /// The policy is valid, but probably not as intended.
     Warning,
 }
 
-/// Something to say about a policy.
+/// Error or warning about a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What is wrong, in a sentence without a full stop.
+    /// Message, without a full stop.
     pub message: String,
-    /// Where.
+    /// Place.
     pub place: Place,
-    /// What to write at the underlined text.
+    /// Label of the underlined text.
     pub label: String,
-    /// Another place that matters, and what it is.
+    /// Related place, with its label.
     pub also: Option<(Place, String)>,
-    /// What would do.
+    /// Suggested fix.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// An error at a place.
+    /// Creates an error.
     pub fn error(place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -61,7 +61,7 @@ impl Diagnostic {
         }
     }
 
-    /// A warning at a place.
+    /// Creates a warning.
     pub fn warning(place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
@@ -69,21 +69,21 @@ impl Diagnostic {
         }
     }
 
-    /// With what would do.
+    /// Sets the suggested fix.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// With a word at the underlined text.
+    /// Sets the label of the underlined text.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// With another place.
+    /// Sets the related place.
     #[must_use]
     pub fn also(mut self, place: Place, label: impl Into<String>) -> Self {
         self.also = Some((place, label.into()));
@@ -91,7 +91,7 @@ impl Diagnostic {
     }
 }
 
-/// The files a policy was read from.
+/// Files that a policy was read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     files: Vec<SourceFile>,
@@ -102,20 +102,21 @@ struct SourceFile {
     name: String,
     text: String,
     index: Index,
-    /// Whether it is text of the policy, and not a list, what flannel says, or what the kernel does.
+    /// Whether the file is part of the policy's text, rather than an address list or discovered
+    /// facts.
     is_policy: bool,
 }
 
-/// Where lines begin, and how many characters there are, so that a place is found without reading the text again.
+/// Index of lines and characters, to find a place without scanning the text.
 #[derive(Debug, Clone)]
 struct Index {
-    /// The byte at which each line begins.
+    /// First byte of each line.
     lines: Vec<usize>,
-    /// Characters in front of each block of the text.
+    /// Number of characters before each block of the text.
     blocks: Vec<usize>,
 }
 
-/// Bytes of a block.
+/// Size of a block in bytes.
 const BLOCK: usize = 4096;
 
 impl Index {
@@ -134,12 +135,12 @@ impl Index {
         }
     }
 
-    /// The number of the line, from 0, that a byte is in.
+    /// Returns the line of a byte, counted from 0.
     fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at).max(1) - 1
     }
 
-    /// Characters in front of a byte.
+    /// Returns the number of characters before a byte.
     fn characters(&self, text: &str, at: usize) -> usize {
         let block = at / BLOCK;
         let rest = &text.as_bytes()[block * BLOCK..at];
@@ -147,25 +148,25 @@ impl Index {
     }
 }
 
-/// How many characters of UTF-8 begin in these bytes.
+/// Counts the characters of UTF-8 that start in these bytes.
 fn characters(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
-/// A diagnostic for machines.
+/// JSON form of a [`Diagnostic`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JsonDiagnostic {
     /// `error` or `warning`.
     pub severity: Severity,
-    /// The file.
+    /// Name of the file.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// Message.
     pub message: String,
-    /// What would do.
+    /// Suggested fix.
     pub help: Option<String>,
 }
 
@@ -179,13 +180,13 @@ impl Sources {
         id
     }
 
-    /// Name and text of the policy's own files: the main one and those that it includes, in order.
+    /// Returns name and text of the policy's own files: the main file, then its includes in order.
     pub fn policy_texts(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.files.iter().filter(|file| file.is_policy);
         own.map(|file| (file.name.as_str(), file.text.as_str()))
     }
 
-    /// Adds a file.
+    /// Adds a file that is not part of the policy's own text.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
         let text = text.into();
         self.files.push(SourceFile {
@@ -197,24 +198,25 @@ impl Sources {
         FileId(self.files.len() - 1)
     }
 
-    /// Name and text of every file.
+    /// Returns name and text of every file.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files
             .iter()
             .map(|file| (file.name.as_str(), file.text.as_str()))
     }
 
-    /// The file's name as it was given.
+    /// Returns the name of a file, as it was added.
     pub fn name(&self, file: FileId) -> &str {
         &self.files[file.0].name
     }
 
-    /// Its text.
+    /// Returns the text of a file.
     pub fn text(&self, file: FileId) -> &str {
         &self.files[file.0].text
     }
 
-    /// The first character of the first file, for what is about no line of it; `None` without files.
+    /// Returns the first character of the first file, for diagnostics of the whole policy; `None`
+    /// without files.
     pub fn start(&self) -> Option<Place> {
         let first = self.files.first()?;
         Some(Place {
@@ -223,7 +225,7 @@ impl Sources {
         })
     }
 
-    /// Line and column of a place, both from 1, columns in characters.
+    /// Returns line and column of a place, both from 1, columns in characters.
     pub fn line_column(&self, place: &Place) -> (usize, usize) {
         let text = self.text(place.file);
         let mut start = place.span.start.min(text.len());
@@ -236,14 +238,14 @@ impl Sources {
         (line + 1, column + 1)
     }
 
-    /// `policy.toml:14`, for rule comments and reports.
+    /// Formats a place as `policy.toml:14`, for rule comments and reports.
     pub fn line_of(&self, place: &Place) -> String {
         let (line, _) = self.line_column(place);
         format!("{}:{line}", self.name(place.file))
     }
 
-    /// The first of them as underlined excerpts, errors before warnings, ready to print; and how many more there
-    /// are.
+    /// Renders the first [`SHOWN_MAX`] diagnostics as underlined excerpts, and the number of the
+    /// rest. Warnings are omitted before errors.
     pub fn render(&self, diagnostics: &[Diagnostic], color: bool) -> String {
         let renderer = match color {
             true => Renderer::styled(),
@@ -322,8 +324,8 @@ impl Sources {
         group
     }
 
-    /// The lines of a place, and of another in the same file; and the byte that they begin at. Only these are
-    /// looked through for what is underlined.
+    /// Returns the lines of a place, and of another in the same file, and the byte at which they
+    /// start. The renderer scans only these lines.
     fn excerpt<'a>(
         &'a self,
         place: &Place,
@@ -345,13 +347,13 @@ impl Sources {
         )
     }
 
-    /// The span as it is in an excerpt that begins at this byte.
+    /// Returns the span relative to an excerpt that starts at byte `from`.
     fn within(&self, place: &Place, from: usize) -> Range<usize> {
         let span = self.clip(place);
         span.start - from..span.end - from
     }
 
-    /// The span, made to fit the text and character boundaries whatever it says.
+    /// Returns the span, clipped to the text and to character boundaries.
     fn clip(&self, place: &Place) -> Range<usize> {
         let text = self.text(place.file);
         let mut start = place.span.start.min(text.len());
@@ -365,7 +367,7 @@ impl Sources {
         start..end
     }
 
-    /// The same for machines.
+    /// Converts a diagnostic to its JSON form.
     pub fn json(&self, diagnostic: &Diagnostic) -> JsonDiagnostic {
         let (line, column) = self.line_column(&diagnostic.place);
         JsonDiagnostic {
@@ -379,7 +381,7 @@ impl Sources {
     }
 }
 
-/// A number with a comma between thousands.
+/// Formats a number with thousands separators.
 fn thousands(number: usize) -> String {
     match number {
         0..1000 => number.to_string(),

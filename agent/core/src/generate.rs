@@ -1,4 +1,4 @@
-//! Policies, packets and rulesets by chance, for property tests.
+//! Random policies, packets and rulesets for property tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ fn place() -> Place {
     Place { file, span: 0..0 }
 }
 
-/// Addresses from a small world, so that packets meet policies.
+/// Generates addresses of a few networks, so that packets match policies.
 pub fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         (0u8..4, 0u8..8).prop_map(|(c, d)| IpAddr::V4(Ipv4Addr::new(10, 0, c, d))),
@@ -67,7 +67,7 @@ fn patterns(min: usize) -> impl Strategy<Value = Vec<InterfacePattern>> {
     prop::collection::btree_set(pattern(), min..3).prop_map(|set| set.into_iter().collect())
 }
 
-/// Ports from a small world too, with the edges.
+/// Generates a few ports, including the limits of the range.
 fn port() -> impl Strategy<Value = u16> {
     prop::sample::select(vec![
         1, 22, 53, 67, 68, 80, 81, 546, 8285, 8472, 30080, 51820, 65534, 65535,
@@ -118,14 +118,14 @@ fn allow(groups: usize) -> impl Strategy<Value = Allow> {
         })
 }
 
-/// A rate that no test exceeds, since what comes too fast is another matter than what is open.
+/// Rate that no test exceeds. Rate limits are tested separately.
 const WIDE_LIMIT: Rate = Rate {
     count: 1_000_000,
     unit: RateUnit::Second,
     burst: 1_000_000,
 };
 
-/// Overlays are named `o0` and `o1`; there may be fewer.
+/// Generates targets. Their overlays are `o0` and `o1`, which may not exist.
 fn targets(groups: usize) -> impl Strategy<Value = Vec<Target>> {
     let one = prop_oneof![
         3 => Just(Target::Host),
@@ -136,7 +136,7 @@ fn targets(groups: usize) -> impl Strategy<Value = Vec<Target>> {
     prop::collection::vec(one, 1..3)
 }
 
-/// What an overlay has beside its backend and its subnets.
+/// Facts of an overlay other than its backend and its subnets.
 #[derive(Debug, Clone)]
 struct OnHost {
     interfaces: Vec<InterfacePattern>,
@@ -259,8 +259,8 @@ fn options() -> impl Strategy<Value = Options> {
     })
 }
 
-/// Policies that parsed ones could be, including overlaps that parsing would refuse: what is
-/// compiled must be right all the same.
+/// Generates policies like parsed ones, including overlaps that the parser refuses; they must
+/// compile correctly too.
 pub fn policy() -> impl Strategy<Value = Policy> {
     (0usize..3).prop_flat_map(|groups| {
         let peers = prop::collection::vec((prop::option::of(0u8..9), addresses()), 0..4);
@@ -364,7 +364,7 @@ fn transport(source: IpAddr) -> impl Strategy<Value = Transport> {
     ]
 }
 
-/// An address of the same family, loopback now and then.
+/// Generates an address of the same family, sometimes loopback.
 fn dialled_address(source: IpAddr) -> impl Strategy<Value = IpAddr> {
     let is_v4 = source.is_ipv4();
     let loopback = match source {
@@ -377,8 +377,7 @@ fn dialled_address(source: IpAddr) -> impl Strategy<Value = IpAddr> {
     ]
 }
 
-/// Where packets come from and go to: loopback from anywhere, and the unspecified address, now and
-/// then.
+/// Generates addresses of packets, sometimes loopback or unspecified.
 fn packet_address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         20 => address(),
@@ -387,7 +386,7 @@ fn packet_address() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
-/// Packets that a kernel could show to our chains.
+/// Generates packets that the kernel could pass to peerwall's chains.
 pub fn packet() -> impl Strategy<Value = Packet> {
     let unspecified = Just(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let source = prop_oneof![20 => packet_address(), 1 => unspecified];
@@ -438,7 +437,7 @@ pub fn packet() -> impl Strategy<Value = Packet> {
                         out: (hook == Hook::Forward).then(|| out.to_owned()),
                         mac,
                         syn,
-                        // Nothing that came in by lo is ever forwarded.
+                        // Packets from lo are never forwarded.
                         interface: if hook == Hook::Forward && interface == "lo" {
                             "eth0"
                         } else {

@@ -1,9 +1,10 @@
-//! What peerwall decides, without touching the world: no socket, file, process or clock.
+//! Decisions of peerwall, without I/O: no socket, file, process or clock.
 //!
-//! Down: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`]
-//! (netlink messages) or [`ruleset::render`] (nft text) or [`iptables`]. Up: netlink messages →
-//! [`nft::lift`] → [`nft::observed`]. Aside: the policy's own answer to a packet
-//! ([`policy::Policy::verdict`]) must equal the ruleset's ([`ruleset::eval`]).
+//! - Apply: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`]
+//!   (netlink messages), [`ruleset::render`] (nft text) or [`iptables`].
+//! - Observe: netlink messages → [`nft::lift`] → [`nft::observed`].
+//! - Test: the verdict of the policy ([`policy::Policy::verdict`]) must equal the verdict of the
+//!   ruleset ([`ruleset::eval`]).
 
 pub mod agent;
 pub mod backend;
