@@ -162,7 +162,7 @@ fn is_refused(host: &Host, policy: &str, ssh: &str, name: &str) -> bool {
         }
         code => {
             assert!(
-                code == Some(2) && said.contains("let you in again"),
+                code == Some(2) && said.contains("block your ssh session"),
                 "{name}: {said}"
             );
             true

@@ -95,8 +95,9 @@ fn who_would_lock_himself_out_is_told_before() {
             .unwrap();
         assert!(
             apply.status.code() == Some(2)
-                && said(&apply)
-                    .contains("let you in again: a new connection from 198.51.100.2 to port 22"),
+                && said(&apply).contains(
+                    "block your ssh session: a new connection from 198.51.100.2 to port 22"
+                ),
             "{}",
             said(&apply)
         );
