@@ -40,7 +40,7 @@ pub fn run() {
     loop {
         let pending = match state.read_waiting() {
             Ok(Some(pending)) => pending,
-            Ok(None) => return, // confirmed, or gone back
+            Ok(None) => return, // confirmed, or rolled back
             Err(_) => {
                 stop.sleep(TRY_EVERY);
                 continue;
