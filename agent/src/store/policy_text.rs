@@ -37,7 +37,8 @@ impl PolicyText {
         }
     }
 
-    /// Returns the text of a file by its absolute path; `None` if it is not one of the policy's own.
+    /// Returns the text of a file by its absolute path; `None` if it is not one of the policy's
+    /// own.
     pub fn file(&self, name: &str) -> Option<&str> {
         self.texts.get(name).map(String::as_str)
     }

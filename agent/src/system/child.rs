@@ -6,11 +6,12 @@ use std::process::Command;
 
 use nix::sys::signal::SigSet;
 
-/// Builds a command whose process starts with no signal blocked: the agent blocks the signals that it receives by a
-/// descriptor, and a child would inherit that.
+/// Builds a command whose process starts with no signal blocked: the agent blocks the signals that
+/// it receives by a descriptor, and a child would inherit that.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    // SAFETY: sigprocmask(2) is safe between fork and exec (signal-safety(7)), and nix allocates nothing for it.
+    // SAFETY: sigprocmask(2) is safe between fork and exec (signal-safety(7)), and nix allocates
+    // nothing for it.
     unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
     command
 }
