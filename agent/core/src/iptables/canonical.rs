@@ -94,6 +94,12 @@ fn rate(value: &str) -> Option<String> {
     Some((XT_LIMIT_SCALE * seconds / count).to_string())
 }
 
+/// Splits a rule into words. If that fails, the result is one word, which matches no rule of
+/// peerwall.
+pub(super) fn words(line: &str) -> Vec<String> {
+    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,10 +159,4 @@ mod tests {
             assert_ne!(canonical(one), canonical(other), "{one}");
         }
     }
-}
-
-/// Splits a rule into words. If that fails, the result is one word, which matches no rule of
-/// peerwall.
-pub(super) fn words(line: &str) -> Vec<String> {
-    iptables::words(line).unwrap_or_else(|_| vec![line.to_owned()])
 }

@@ -170,6 +170,14 @@ fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnosti
     .help(help)
 }
 
+/// Returns the place of a value in its file.
+pub(super) fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
+    Place {
+        file,
+        span: value.span(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,13 +214,5 @@ mod tests {
             assert_eq!(closest(text, known.into_iter()), want, "{text}");
         }
         assert_eq!(closest("y", ["x"].into_iter()), None);
-    }
-}
-
-/// Returns the place of a value in its file.
-pub(super) fn place_of<T>(file: FileId, value: &Spanned<T>) -> Place {
-    Place {
-        file,
-        span: value.span(),
     }
 }
