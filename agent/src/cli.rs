@@ -89,11 +89,11 @@ pub enum Command {
     /// a network namespace.
     Run(RunArgs),
     /// Make the agent read the policy now, and print the result
-    Reload(WishArgs),
+    Reload(ReloadArgs),
     /// Confirm a policy that was applied with --confirm; from a new connection or terminal
-    Confirm,
+    Confirm(OutputArgs),
     /// Go back to the previous confirmed ruleset; the policy is not applied again until it changes
-    Rollback,
+    Rollback(OutputArgs),
     /// Show the audit trail, and the confirmed rulesets with what each changed
     History(HistoryArgs),
     /// Load the last confirmed ruleset without reading the policy (used at boot)
@@ -104,6 +104,10 @@ pub enum Command {
         /// The policy file
         #[arg(default_value = POLICY)]
         policy: PathBuf,
+
+        /// Output format.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Roll back a trial when its time is over (started by apply --confirm)
     #[command(hide = true)]
@@ -122,6 +126,11 @@ pub enum Command {
     Import(ImportArgs),
     /// Remove peerwall's table (or iptables chains); touches nothing else
     Remove(RemoveArgs),
+    /// Print the JSON schema of a command's --json output, or of the policy
+    Schema {
+        /// The command, or `policy`
+        of: crate::json::SchemaOf,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -319,6 +328,18 @@ fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Options of `reload`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReloadArgs {
+    /// How the policy is put in force.
+    #[command(flatten)]
+    pub wish: WishArgs,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Options of `apply`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ApplyArgs {
@@ -379,6 +400,10 @@ pub struct RenderArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Nft)]
     pub format: Format,
+
+    /// Print nft's JSON, and errors as JSON; the same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
 }
 
 /// An output format of `render`.

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use peerwall::cli::{ColorWhen, Command};
 use peerwall::color::{self, Stream};
-use peerwall::output;
+use peerwall::json::{ErrorCode, Failure};
+use peerwall::output::{self, Output};
 use peerwall::system::logging::{self, Target};
 
 fn main() -> ExitCode {
@@ -33,6 +34,13 @@ fn say(err: &clap::Error) -> ExitCode {
         false => text.to_string(),
     };
     match err.use_stderr() {
+        true if std::env::args_os().any(|arg| arg == "--json") => {
+            let text = text.to_string();
+            let message = text.lines().next().unwrap_or_default();
+            let message = message.strip_prefix("error: ").unwrap_or(message);
+            let failure = Failure::new(ErrorCode::Usage, message).help("see --help");
+            Output::new(true).failure(&failure, "");
+        }
         true => output::complain(&on(Stream::Stderr)),
         false => output::print(&on(Stream::Stdout)),
     }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use log::Level;
 use serde::Serialize;
 
+use crate::json::{Failure, Versioned};
 use crate::system::logging;
 
 /// Output format of a command.
@@ -32,12 +33,25 @@ impl Output {
         print(text);
     }
 
-    /// Prints a value as JSON.
-    pub fn json(&self, value: &impl Serialize) {
+    /// Prints the result of a command as JSON.
+    pub fn json(&self, result: &impl Serialize) {
+        self.bare_json(&Versioned::new(result));
+    }
+
+    /// Prints a value as JSON that is not of peerwall's own format.
+    pub fn bare_json(&self, value: &impl Serialize) {
         let mut text = serde_json::to_string_pretty(value)
             .expect("our own values have text keys only, which is all that JSON asks for");
         text.push('\n');
         print(&text);
+    }
+
+    /// Prints why a command failed: as JSON on standard output, or for people on standard error.
+    pub fn failure(&self, failure: &Failure, text: &str) {
+        match self.json {
+            true => self.json(failure),
+            false => complain(text),
+        }
     }
 }
 

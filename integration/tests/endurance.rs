@@ -214,7 +214,7 @@ fn a_table_that_is_replaced_is_not_told_to_be_gone() {
             host.sh(&format!("nft -f {}", replace.display()));
         }
         host.sh("nft delete table inet other; nft add table inet last; nft delete table inet last");
-        let gone = || status(&host)["agent"]["others_gone"].to_string();
+        let gone = || status(&host)["agent"]["deleted_tables"].to_string();
         wait_for("the news", || gone().contains("inet last"));
         let gone = gone();
         assert_eq!(gone.matches("inet other").count(), 1, "{gone}");

@@ -80,10 +80,10 @@ fn record_everything(with_agent: bool) {
     let want = [
         format!("applied by {first}"),
         "tried by apply".to_owned(),
-        format!("ran-out by {guard}"),
+        format!("ran_out by {guard}"),
         "tried by apply".to_owned(),
         "confirmed by confirm".to_owned(),
-        "rolled-back by rollback".to_owned(),
+        "rolled_back by rollback".to_owned(),
         "removed by remove".to_owned(),
         "booted by boot".to_owned(),
     ];
@@ -120,7 +120,7 @@ fn record_everything(with_agent: bool) {
         events[1]
     );
     assert!(
-        events[1]["change"]
+        events[1]["summary"]
             .as_str()
             .unwrap()
             .contains("1 set element"),

@@ -64,6 +64,7 @@ fn install_can_be_run_again_and_uninstall_leaves_nothing() {
         "usr/local/share/man/man5/peerwall.toml.5",
         "usr/local/share/bash-completion/completions/peerwall",
         "usr/local/share/doc/peerwall/policy.toml",
+        "usr/local/share/peerwall/policy.schema.json",
         "etc/systemd/system/peerwall.service",
         "etc/systemd/system/peerwall-boot.service",
     ] {

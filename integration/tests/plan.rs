@@ -84,7 +84,7 @@ fn a_plan_is_told_in_the_words_of_the_policy_and_apply_tells_the_same() {
             let (code, said) = plan(&host, &["--json", by[0], by[1], &new]);
             let json: serde_json::Value = serde_json::from_str(&said).unwrap();
             assert_eq!(
-                (code, json["policy_changes"].as_array().unwrap().len()),
+                (code, json["changes"].as_array().unwrap().len()),
                 (1, 2),
                 "{said}"
             );

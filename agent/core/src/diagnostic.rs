@@ -1,9 +1,16 @@
 //! Errors and warnings about a policy, with their places.
 
+mod code;
+mod json;
+
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::code::Code;
+pub use self::json::{JsonDiagnostic, Position, Related};
 
 /// Limit on the diagnostics in text output; the rest are only counted.
 pub const SHOWN_MAX: usize = 50;
@@ -22,8 +29,8 @@ pub struct Place {
 }
 
 /// Severity of a diagnostic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// The policy is invalid.
     Error,
@@ -34,6 +41,8 @@ pub enum Severity {
 /// Error or warning about a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// Kind of problem.
+    pub code: Code,
     /// Severity.
     pub severity: Severity,
     /// Message, without a full stop.
@@ -50,8 +59,9 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// Creates an error.
-    pub fn error(place: Place, message: impl Into<String>) -> Self {
+    pub fn error(code: Code, place: Place, message: impl Into<String>) -> Self {
         Self {
+            code,
             severity: Severity::Error,
             message: message.into(),
             place,
@@ -62,10 +72,10 @@ impl Diagnostic {
     }
 
     /// Creates a warning.
-    pub fn warning(place: Place, message: impl Into<String>) -> Self {
+    pub fn warning(code: Code, place: Place, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
-            ..Self::error(place, message)
+            ..Self::error(code, place, message)
         }
     }
 
@@ -153,23 +163,6 @@ fn characters(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
-/// JSON form of a [`Diagnostic`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct JsonDiagnostic {
-    /// `error` or `warning`.
-    pub severity: Severity,
-    /// Name of the file.
-    pub file: String,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column in characters, from 1.
-    pub column: usize,
-    /// Message.
-    pub message: String,
-    /// Suggested fix.
-    pub help: Option<String>,
-}
-
 impl Sources {
     /// Adds a file of the policy's own text.
     pub fn add_policy(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
@@ -227,15 +220,21 @@ impl Sources {
 
     /// Returns line and column of a place, both from 1, columns in characters.
     pub fn line_column(&self, place: &Place) -> (usize, usize) {
-        let text = self.text(place.file);
-        let mut start = place.span.start.min(text.len());
-        while !text.is_char_boundary(start) {
-            start -= 1;
+        let start = self.position(place.file, self.clip(place).start);
+        (start.line, start.column)
+    }
+
+    /// The position of a byte, which has to be the first of a character.
+    fn position(&self, file: FileId, offset: usize) -> Position {
+        let text = self.text(file);
+        let index = &self.files[file.0].index;
+        let line = index.line(offset);
+        let column = index.characters(text, offset) - index.characters(text, index.lines[line]);
+        Position {
+            line: line + 1,
+            column: column + 1,
+            offset,
         }
-        let index = &self.files[place.file.0].index;
-        let line = index.line(start);
-        let column = index.characters(text, start) - index.characters(text, index.lines[line]);
-        (line + 1, column + 1)
     }
 
     /// Formats a place as `policy.toml:14`, for rule comments and reports.
@@ -369,15 +368,37 @@ impl Sources {
 
     /// Converts a diagnostic to its JSON form.
     pub fn json(&self, diagnostic: &Diagnostic) -> JsonDiagnostic {
-        let (line, column) = self.line_column(&diagnostic.place);
+        let (file, start, end) = self.positions(&diagnostic.place);
+        let related = diagnostic.also.iter().map(|(place, label)| {
+            let (file, start, end) = self.positions(place);
+            Related {
+                message: label.clone(),
+                file,
+                start,
+                end,
+            }
+        });
         JsonDiagnostic {
+            code: diagnostic.code,
             severity: diagnostic.severity,
-            file: self.name(diagnostic.place.file).to_owned(),
-            line,
-            column,
             message: diagnostic.message.clone(),
             help: diagnostic.help.clone(),
+            file,
+            start,
+            end,
+            related: related.collect(),
         }
+    }
+
+    /// The file of a place, where it starts and where it ends.
+    fn positions(&self, place: &Place) -> (String, Position, Position) {
+        let span = self.clip(place);
+        let at = |offset| self.position(place.file, offset);
+        (
+            self.name(place.file).to_owned(),
+            at(span.start),
+            at(span.end),
+        )
     }
 }
 
@@ -403,9 +424,11 @@ mod tests {
             span: line * 7 + 5..line * 7 + 6,
         };
         let mut all: Vec<_> = (0..9_000)
-            .map(|line| Diagnostic::warning(at(line), "odd"))
+            .map(|line| Diagnostic::warning(Code::ListedTwice, at(line), "odd"))
             .collect();
-        all.extend((9_000..19_030).map(|line| Diagnostic::error(at(line), "wrong")));
+        all.extend(
+            (9_000..19_030).map(|line| Diagnostic::error(Code::ListedTwice, at(line), "wrong")),
+        );
         let text = sources.render(&all, false);
         assert_eq!(text.matches("wrong").count(), SHOWN_MAX);
         assert!(text.contains("p:9001:5") && !text.contains("odd"), "{text}");
@@ -421,21 +444,35 @@ mod tests {
         let mut sources = Sources::default();
         let file = sources.add("policy.toml", "version = 1\n[peers]\na = \"10.0.0.1/24\"\n");
         let place = Place { file, span: 24..37 };
-        let diagnostic =
-            Diagnostic::error(place, "`10.0.0.1/24` has host bits set").help("write 10.0.0.0/24");
+        let diagnostic = Diagnostic::error(
+            Code::InvalidAddress,
+            place,
+            "`10.0.0.1/24` has host bits set",
+        )
+        .help("write 10.0.0.0/24");
         let text = sources.render(std::slice::from_ref(&diagnostic), false);
         assert!(
             text.contains("policy.toml:3:5") && text.contains("^^^^^^^^^^^^^"),
             "{text}"
         );
         assert!(text.contains("help: write 10.0.0.0/24"), "{text}");
+        let json = sources.json(&diagnostic);
         assert_eq!(
+            (json.start, json.end),
             (
-                sources.json(&diagnostic).line,
-                sources.json(&diagnostic).column
-            ),
-            (3, 5)
+                Position {
+                    line: 3,
+                    column: 5,
+                    offset: 24
+                },
+                Position {
+                    line: 3,
+                    column: 18,
+                    offset: 37
+                }
+            )
         );
+        assert_eq!(json.code.name(), "invalid-address");
     }
 
     #[test]
@@ -443,7 +480,10 @@ mod tests {
         let mut sources = Sources::default();
         let file = sources.add("p", "ä");
         for span in [1..1, 0..99, 50..60] {
-            let _ = sources.render(&[Diagnostic::error(Place { file, span }, "x")], false);
+            let _ = sources.render(
+                &[Diagnostic::error(Code::Syntax, Place { file, span }, "x")],
+                false,
+            );
         }
     }
 }

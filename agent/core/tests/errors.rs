@@ -159,7 +159,10 @@ fn every_error_of_every_section_is_reported_at_once_at_its_place() {
     for error in errors(&loaded) {
         let json = loaded.sources.json(error);
         let of_file = found.entry(json.file).or_default();
-        of_file.entry(json.line).or_default().push(json.message);
+        of_file
+            .entry(json.start.line)
+            .or_default()
+            .push(json.message);
     }
     let counts = |file: &str| -> BTreeMap<usize, usize> {
         let lines = found.get(file).into_iter().flatten();
@@ -259,7 +262,7 @@ fn off_the_node_what_depends_on_pods_is_not_tested_and_the_rest_is() {
     let lines: Vec<usize> = result
         .unknown
         .iter()
-        .map(|d| loaded.sources.json(d).line)
+        .map(|d| loaded.sources.json(d).start.line)
         .collect();
     assert_eq!(lines, [14, 18, 27], "{:?}", result.unknown);
     assert!(
@@ -360,7 +363,7 @@ fn every_error_in_what_is_discovered_is_told() {
         interface = \"eth0\"\n\
         mac = \"1:2:3\"\n";
     let (sources, wrong) = Discovered::parse("node.toml", text).unwrap_err();
-    let mut lines: Vec<usize> = wrong.iter().map(|d| sources.json(d).line).collect();
+    let mut lines: Vec<usize> = wrong.iter().map(|d| sources.json(d).start.line).collect();
     lines.sort_unstable();
     assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7, 8, 12], "{wrong:?}");
     let two = "[files]\nx = [\"10.1.0.0/16\", \"10.2.0.0/16\"]\n";

@@ -53,7 +53,7 @@ fn every_malformed_policy_is_refused_at_its_place_with_what_would_do() {
         let (sources, found) = errors(file, &text);
         let meets = |d: &Diagnostic| {
             let json = sources.json(d);
-            let at = format!("{}:{}", json.line, json.column);
+            let at = format!("{}:{}", json.start.line, json.start.column);
             let said = json.help.unwrap_or_default();
             at == place && json.message.contains(message) && said.contains(help.trim())
         };
@@ -91,7 +91,7 @@ fn all_errors_come_at_once() {
         ports = [\"0/tcp\", \"ssh\"]\n\
         from = \"nobody\"\n";
     let (sources, found) = errors("policy.toml", text);
-    let lines: Vec<usize> = found.iter().map(|d| sources.json(d).line).collect();
+    let lines: Vec<usize> = found.iter().map(|d| sources.json(d).start.line).collect();
     assert_eq!(lines, [3, 4, 7, 7, 8]);
 }
 

@@ -1,13 +1,14 @@
 //! The wanted ruleset of an agent, and the result of its current action.
 
 use peerwall_core::backend::BackendError;
+use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::ruleset::change::Change;
-use serde_json::Value;
 
 use super::error::Rejection;
 use crate::connections::revocation;
 use crate::control::Wish;
 use crate::host::caller::Ssh;
+use crate::json::{Counts, DeletedTables, EndedConnections, Error, Failure};
 use crate::store::{Kept, Pending};
 
 /// State of an agent.
@@ -20,11 +21,15 @@ pub(super) struct Belief {
     /// Whether the loaded ruleset, or the one being loaded, is on trial.
     pub(super) is_trial: bool,
     /// What is in the policy that is about to be put in force.
-    pub(super) counts: Value,
+    pub(super) counts: Option<Counts>,
     /// Whether what was read may have changed already.
     pub(super) look_again: bool,
     /// Removals of foreign tables, for `status`.
-    pub(super) gone: Vec<String>,
+    pub(super) gone: Vec<DeletedTables>,
+    /// Why the policy that was read last is not applied.
+    pub(super) rejection: Option<Failure>,
+    /// Why rules could not be loaded the last time.
+    pub(super) load_error: Option<Error>,
 }
 
 /// The ruleset to load.
@@ -33,7 +38,7 @@ pub(super) struct Wanted {
     /// Whether open connections that it refuses end.
     pub(super) cut: bool,
     /// Peers, overlays and allows, for telling.
-    pub(super) counts: Value,
+    pub(super) counts: Option<Counts>,
     /// What the state directory does not have yet.
     pub(super) unsaved: Unsaved,
     /// Why it could not be written.
@@ -54,7 +59,7 @@ pub(super) enum Unsaved {
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) read: Option<Result<(), Rejection>>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<JsonDiagnostic>,
     pub(super) converged: Option<Result<Option<String>, BackendError>>,
     /// Changes of the load, in the words of the policy; only if a client waits for the response.
     pub(super) changes: Vec<Change>,
@@ -66,8 +71,8 @@ pub(super) struct Outcome {
     pub(super) is_asked: bool,
     /// Whether the current load is logged as an event of the history.
     pub(super) is_logged: bool,
-    /// What happened to open connections, in words and for machines.
-    pub(super) connections: (String, Value),
+    /// What happened to open connections, in words and for programs.
+    pub(super) connections: (String, Option<EndedConnections>),
 }
 
 impl Outcome {

@@ -8,6 +8,7 @@ use peerwall_core::agent::keep::Refusal;
 use peerwall_core::backend::BackendError;
 
 use crate::host::lockout::LockedOut;
+use crate::json::{ErrorCode, Failure};
 use crate::policy_file::{Insecure, NotReady};
 
 /// Errors that end the agent or prevent its start.
@@ -78,4 +79,22 @@ pub(super) enum Rejection {
     /// The trial was refused.
     #[error(transparent)]
     Trial(#[from] Refusal),
+}
+
+impl From<Rejection> for Failure {
+    fn from(why: Rejection) -> Self {
+        let text = why.to_string();
+        let code = match why {
+            Rejection::NotReady(why) => return Self::from(&*why),
+            Rejection::Backend(err) => return err.into(),
+            Rejection::Trial(refusal) => return refusal.into(),
+            Rejection::Insecure(why) => return why.into(),
+            Rejection::LockedOut(why) => return why.into(),
+            Rejection::LocksOutEverybody(_) => ErrorCode::LockOut,
+            Rejection::RolledBack(_) => ErrorCode::PolicyRolledBack,
+            Rejection::InForce | Rejection::InForceByFollowing => ErrorCode::AlreadyInForce,
+            Rejection::NoWayBack => ErrorCode::NoWayBack,
+        };
+        Self::new(code, text)
+    }
 }

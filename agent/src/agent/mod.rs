@@ -223,7 +223,7 @@ impl Agent {
             self.feed(Input::Files);
         }
         for (who, question) in self.sources.control.questions() {
-            let answer = question.map_or_else(|refusal| refusal, |command| self.obey(command));
+            let answer = question.map_or_else(|refusal| *refusal, |command| self.obey(command));
             self.sources.control.answer(who, &answer);
         }
         self.sources.control.say();

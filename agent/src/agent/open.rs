@@ -47,7 +47,7 @@ impl Agent {
                 if !text.is_empty() {
                     log::info!(event = "connections_ended", count = outcome.ended; "{text}");
                 }
-                self.outcome.connections = (text, revocation::applied_json(&outcome));
+                self.outcome.connections = (text, Some(revocation::applied_json(&outcome)));
             }
             Err(err) => {
                 log::warn!("cannot end open connections that the policy refuses: {err}")

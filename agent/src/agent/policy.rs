@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::agent::keep::{self, Reading, Situation};
 use peerwall_core::agent::reconcile::Input;
-use peerwall_core::net::link::Link;
 use peerwall_core::policy::load::{Files, ReadError, Text};
 use peerwall_core::policy::{Discovery, Overlay, Policy};
-use serde_json::{Value, json};
 
 use super::Agent;
 use super::beliefs::{Unsaved, Wanted};
@@ -17,6 +15,7 @@ use super::watch::Watch;
 use crate::control::Wish;
 use crate::host::caller::Caller;
 use crate::host::lockout::{self, LockedOut};
+use crate::json::{Counts, Discovered, OverlayStatus};
 use crate::kernel::links::{self, Links};
 use crate::policy_file::files::{FileSystem, beside};
 use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
@@ -39,6 +38,7 @@ impl Agent {
         match &result {
             Ok(_) => {}
             Err(why) => {
+                self.belief.rejection = Some(why.clone().into());
                 let why = why.to_string();
                 if self.reconcile.policy_error.as_ref() != Some(&why) {
                     let policy = policy.display();
@@ -169,10 +169,10 @@ impl Agent {
     /// whether there is something to load.
     fn accept_host(&mut self, ready: Ready) -> Result<bool, Rejection> {
         let digest = ready.digest.clone();
-        let told = counts(&ready.policy);
+        let told = Some(counts(&ready.policy));
         let is_same = |wanted: &Wanted| {
             wanted.kept.ruleset == ready.ruleset
-                && (wanted.counts.is_null() || wanted.counts == told)
+                && (wanted.counts.is_none() || wanted.counts == told)
         };
         let is_same = self.belief.wanted.as_ref().is_none_or(is_same);
         if is_same {
@@ -220,13 +220,7 @@ impl Agent {
             ready.check_permissions()?;
         }
         for warning in &ready.warnings {
-            let help = warning.help.as_ref();
-            let warning = format!(
-                "{}: {}{}",
-                ready.sources.line_of(&warning.place),
-                warning.message,
-                help.map_or_else(String::new, |help| format!("; {help}"))
-            );
+            let warning = ready.sources.json(warning);
             log::warn!(event = "policy_warning", policy:% = path.display(); "{warning}");
             self.outcome.warnings.push(warning);
         }
@@ -237,7 +231,7 @@ impl Agent {
                 "cannot save the discovered overlays, so they are unknown after a restart: {err}"
             );
         }
-        self.belief.counts = counts(&ready.policy);
+        self.belief.counts = Some(counts(&ready.policy));
         self.state.store_text(&ready.digest, &ready.text);
         let cut = ready.policy.options.cut_revoked;
         Ok(Kept {
@@ -270,36 +264,31 @@ impl Agent {
     }
 }
 
-/// What is in a policy, for telling.
-pub(super) fn counts(policy: &Policy) -> Value {
-    let overlays: Vec<Value> = policy.overlays.iter().map(overlay).collect();
-    json!({
-        "peers": policy.peer_count(),
-        "overlays": overlays,
-        "allows": policy.allows.len(),
-    })
+/// Counts what is in a policy.
+pub(super) fn counts(policy: &Policy) -> Counts {
+    Counts {
+        peers: policy.peer_count(),
+        allows: policy.allows.len(),
+        overlays: policy.overlays.iter().map(overlay).collect(),
+    }
 }
 
-/// What is reported about an overlay.
-pub(super) fn overlay(overlay: &Overlay) -> Value {
-    let (how, files) = match &overlay.discovery {
-        Discovery::Written => ("written", Vec::new()),
-        Discovery::Found(found) => ("found", vec![found.name.clone()]),
-        Discovery::Kept(found) => ("kept", vec![found.name.clone()]),
-        Discovery::Awaited(paths) => ("awaited", paths.clone()),
+/// Describes an overlay.
+pub(super) fn overlay(overlay: &Overlay) -> OverlayStatus {
+    let (discovery, files) = match &overlay.discovery {
+        Discovery::Written => (Discovered::Written, Vec::new()),
+        Discovery::Found(found) => (Discovered::Found, vec![found.name.clone()]),
+        Discovery::Kept(found) => (Discovered::Kept, vec![found.name.clone()]),
+        Discovery::Awaited(paths) => (Discovered::Awaited, paths.clone()),
     };
-    let subnets: Vec<String> = overlay
-        .subnets
-        .iter()
-        .map(|each| each.net.to_string())
-        .collect();
-    json!({
-        "name": overlay.name,
-        "subnets": subnets,
-        "discovery": how,
-        "files": files,
-        "interface": overlay.link.as_ref().map(Link::to_string),
-    })
+    let subnets = overlay.subnets.iter().map(|each| each.net.to_string());
+    OverlayStatus {
+        name: overlay.name.clone(),
+        subnets: subnets.collect(),
+        discovery,
+        files,
+        interface: overlay.link.as_ref().map(Into::into),
+    }
 }
 
 /// The file system; every file that is read is watched.

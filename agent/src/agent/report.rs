@@ -7,6 +7,7 @@ use sd_notify::NotifyState;
 
 use super::exposition::{Family, Format};
 use super::{Agent, GONE_MAX, METRICS_EVERY, metrics, notify};
+use crate::json::DeletedTables;
 use crate::secure_file;
 use crate::store::{self, since};
 
@@ -60,10 +61,11 @@ impl Agent {
             event = "foreign_table_deleted", by = who, table = list;
             "{who} deleted the {noun} {list}, {rest}"
         );
-        let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-        self.belief
-            .gone
-            .push(format!("{}: {list}{by}", store::time()));
+        self.belief.gone.push(DeletedTables {
+            time: store::time(),
+            tables: tables.to_vec(),
+            by: by.map(Into::into),
+        });
         let extra = self.belief.gone.len().saturating_sub(GONE_MAX);
         self.belief.gone.drain(..extra);
     }

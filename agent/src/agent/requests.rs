@@ -5,11 +5,11 @@ use std::time::Duration;
 use peerwall_core::agent::reconcile::Input;
 use peerwall_core::ruleset::change::{self, LINES_SHOWN};
 use sd_notify::NotifyState;
-use serde_json::{Value, json};
 
 use super::beliefs::Outcome;
 use super::{Agent, notify};
-use crate::control::{self, Answer, Command, Wish};
+use crate::control::{Answer, Command, Reply, Wish};
+use crate::json::{AgentStatus, Applied, ApplyOutcome, ErrorCode, Failure, Repair};
 use crate::store;
 
 impl Agent {
@@ -29,15 +29,11 @@ impl Agent {
             Command::Status => self.status(),
             Command::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
-                None => Answer::new(
-                    control::Outcome::Trouble,
-                    format!(
-                        "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or replace the policy: mv {1} {0}",
-                        self.options.policy.display(),
-                        policy.display()
-                    ),
-                    Value::Null,
-                ),
+                None => other_policy(format!(
+                    "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or replace the policy: mv {1} {0}",
+                    self.options.policy.display(),
+                    policy.display()
+                )),
             },
             Command::Apply(_, wish) | Command::Reload(wish) => match wish.confirm {
                 Some(seconds) => self.try_out(&self.options.policy.clone(), wish, seconds),
@@ -62,82 +58,104 @@ impl Agent {
         self.tell_outcome()
     }
 
-    /// What is answered to who wished for a policy.
+    /// The answer to a client that asked for a policy.
     pub(super) fn tell_outcome(&mut self) -> Answer {
         match (self.outcome.read.take(), self.outcome.converged.take()) {
-            (Some(Err(why)), _) => refused(&why.to_string()),
-            (_, Some(Err(why))) => Answer::new(
-                control::Outcome::Trouble,
-                format!("error: {why}"),
-                json!({"error": why.to_string()}),
-            ),
-            (_, converged) => {
-                let change = converged.and_then(Result::ok).flatten();
-                let changes = std::mem::take(&mut self.outcome.changes);
-                let lines = change::text(&changes, LINES_SHOWN, ToString::to_string);
-                let text = change.clone().map_or_else(
-                    || "no changes: the loaded rules match the policy\n".to_owned(),
-                    |change| format!("applied: {change}\n{lines}"),
-                );
-                let warnings = std::mem::take(&mut self.outcome.warnings);
-                let told: String = warnings
-                    .iter()
-                    .map(|each| format!("warning: {each}\n"))
-                    .collect();
-                let (connections, as_json) = std::mem::take(&mut self.outcome.connections);
-                let text = format!("{told}{text}{connections}");
-                Answer::new(
-                    control::Outcome::Done,
-                    text.trim_end(),
-                    json!({"changes": change.is_some(), "change": change, "policy_changes": changes, "warnings": warnings, "connections": as_json}),
-                )
-            }
+            (Some(Err(why)), _) => refused(why),
+            (_, Some(Err(why))) => Answer::failed(format!("error: {why}"), why.into()),
+            (_, converged) => self.applied(converged.and_then(Result::ok).flatten()),
         }
+    }
+
+    fn applied(&mut self, summary: Option<String>) -> Answer {
+        let changes = std::mem::take(&mut self.outcome.changes);
+        let text = match &summary {
+            Some(summary) => {
+                let lines = change::text(&changes, LINES_SHOWN, ToString::to_string);
+                format!("applied: {summary}\n{lines}")
+            }
+            None => "no changes: the loaded rules match the policy\n".to_owned(),
+        };
+        let (connections, ended) = std::mem::take(&mut self.outcome.connections);
+        let diagnostics = std::mem::take(&mut self.outcome.warnings);
+        let warnings = diagnostics
+            .iter()
+            .map(|warning| format!("warning: {warning}\n"));
+        let warnings: String = warnings.collect();
+        let entry = self.belief.wanted.as_ref().map(|wanted| &wanted.kept.entry);
+        let applied = Applied {
+            outcome: match summary {
+                Some(_) => ApplyOutcome::Applied,
+                None => ApplyOutcome::Unchanged,
+            },
+            policy: entry.map_or_else(|| self.policy_path(), |entry| entry.policy.clone()),
+            backend: self.backend.backend(),
+            iptables: self.backend.iptables_json(),
+            summary,
+            changes,
+            confirm_seconds: None,
+            connections: ended,
+            diagnostics,
+        };
+        let text = format!("{warnings}{text}{connections}");
+        Answer::new(text.trim_end(), Reply::Applied(applied))
+    }
+
+    fn policy_path(&self) -> String {
+        self.options.policy.display().to_string()
     }
 
     pub(super) fn status(&self) -> Answer {
         let ago = |at: Duration| self.now().saturating_sub(at).as_secs();
         let reconcile = &self.reconcile;
-        let entry = self.belief.wanted.as_ref().map(|wanted| &wanted.kept.entry);
-        let data = json!({
-            "pid": std::process::id(),
-            "started": self.started,
-            "backend": self.backend.describe(),
-            "uses": if self.backend.is_iptables() { "iptables" } else { "nft" },
-            "policy": self.options.policy,
-            "follows": self.options.follow,
-            "in_force": entry.map(|entry| &entry.policy),
-            "digest": entry.map(|entry| &entry.digest),
-            "unsaved": self.belief.wanted.as_ref().and_then(|wanted| wanted.unsaved_error.as_ref()),
-            "counts": self.belief.wanted.as_ref().map(|wanted| &wanted.counts),
-            "in_sync_seconds": reconcile.in_sync_since.map(ago),
-            "repairs": reconcile.repairs,
-            "storm": reconcile.is_storm(),
-            "last_repair": reconcile.last_repair.as_ref().map(|repair| json!({
-                "seconds_ago": ago(repair.at),
-                "by": repair.culprits,
-            })),
-            "last_error": reconcile.last_error,
-            "policy_error": reconcile.policy_error,
-            "pending_seconds": self.belief.pending.as_ref().map(|trial| trial.seconds_left(&store::clock())),
-            "others_gone": self.belief.gone,
-        });
-        Answer::new(control::Outcome::Done, self.headline(), data)
+        let wanted = self.belief.wanted.as_ref();
+        let entry = wanted.map(|wanted| &wanted.kept.entry);
+        let refusal = self.belief.rejection.as_ref();
+        let refusal = refusal.filter(|_| reconcile.policy_error.is_some());
+        let is_failing = reconcile.last_error.is_some();
+        let pending = self.belief.pending.as_ref();
+        let status = AgentStatus {
+            pid: std::process::id(),
+            started: self.started.clone(),
+            backend: self.backend.backend(),
+            iptables: self.backend.iptables_json(),
+            owns_table: self.backend.owns_table(),
+            policy: self.policy_path(),
+            follows: self.options.follow,
+            in_force: entry.map(|entry| entry.policy.clone()),
+            digest: entry.map(|entry| entry.digest.clone()),
+            counts: wanted.and_then(|wanted| wanted.counts.clone()),
+            in_sync_seconds: reconcile.in_sync_since.map(ago),
+            repairs: reconcile.repairs,
+            is_storm: reconcile.is_storm(),
+            last_repair: reconcile.last_repair.as_ref().map(|repair| Repair {
+                seconds_ago: ago(repair.at),
+                by: repair.culprits.iter().map(Into::into).collect(),
+            }),
+            last_error: self.belief.load_error.clone().filter(|_| is_failing),
+            policy_error: refusal.map(|why| why.error.clone()),
+            policy_diagnostics: refusal.map_or_else(Vec::new, |why| why.diagnostics.clone()),
+            unsaved: wanted.and_then(|wanted| wanted.unsaved_error.clone()),
+            trial_seconds_left: pending.map(|trial| trial.seconds_left(&store::clock())),
+            deleted_tables: self.belief.gone.clone(),
+        };
+        Answer::new(self.headline(), Reply::Status(Box::new(status)))
     }
 }
 
-/// An answer that says why nothing was done.
-pub(super) fn refused(why: &str) -> Answer {
+fn other_policy(why: String) -> Answer {
+    Answer::failed(why.clone(), Failure::new(ErrorCode::OtherPolicy, why))
+}
+
+/// The answer if nothing was done.
+pub(super) fn refused(why: impl Into<Failure>) -> Answer {
     const UNCHANGED: &str = "nothing was changed";
-    let end = if why.contains(UNCHANGED) {
+    let why = why.into();
+    let text = why.to_string();
+    let end = if text.contains(UNCHANGED) {
         ""
     } else {
         UNCHANGED
     };
-    let text = format!("{why}\n{end}");
-    Answer::new(
-        control::Outcome::Trouble,
-        text.trim_end(),
-        json!({"error": why}),
-    )
+    Answer::failed(format!("{text}\n{end}").trim_end(), why)
 }

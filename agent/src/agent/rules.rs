@@ -11,6 +11,7 @@ use super::open::introduce;
 use super::{Agent, LOOK_EVERY, SWEEP_AFTER};
 use crate::enforce::nft::lacks;
 use crate::enforce::{Enforcer, Watched, switch};
+use crate::json;
 use crate::store::since;
 
 impl Agent {
@@ -130,6 +131,7 @@ impl Agent {
                 if self.reconcile.last_error.as_ref() != Some(&why) {
                     log::error!(event = "out_of_sync", error = why; "cannot load the rules: {why}");
                 }
+                self.belief.load_error = Some(json::Failure::from(&err).error);
                 self.outcome.converged = Some(Err(err));
                 Input::Converged(Err(Failure {
                     why,

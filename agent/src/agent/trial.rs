@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use peerwall_core::agent::keep::{self, Ending, Fault, Refusal};
 use peerwall_core::agent::reconcile::Input;
-use serde_json::{Value, json};
 
 use super::beliefs::{Outcome, Unsaved, Wanted};
 use super::error::Rejection;
 use super::requests::refused;
 use super::{Agent, RETRY_TRIAL};
 use crate::connections::revocation;
-use crate::control::{self, Answer, Wish};
+use crate::control::{Answer, Reply, Wish};
 use crate::host::caller::Caller;
+use crate::json::{ApplyOutcome, Confirmed};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{Ready, prepare};
 use crate::store::audit::Who;
@@ -80,7 +80,7 @@ impl Agent {
         self.belief.wanted = Some(Wanted {
             cut: kept.entry.cut,
             kept,
-            counts: Value::Null,
+            counts: None,
             unsaved: Unsaved::Nothing,
             unsaved_error: None,
         });
@@ -168,9 +168,13 @@ impl Agent {
             Ok(()) => {
                 let mut answer = self.tell_outcome();
                 answer.text = format!("{}\n{}", answer.text, tried(seconds));
+                if let Reply::Applied(applied) = &mut answer.reply {
+                    applied.outcome = ApplyOutcome::OnTrial;
+                    applied.confirm_seconds = Some(seconds);
+                }
                 answer
             }
-            Err(why) => refused(&why.to_string()),
+            Err(why) => refused(why),
         }
     }
 
@@ -256,7 +260,7 @@ impl Agent {
         let mut keeper = keeper(&state, self, Who::caller("confirm", caller));
         let trial = match locked(&state, || keep::confirm(&mut keeper, caller)) {
             Ok(trial) => trial,
-            Err(refusal) => return refused(&refusal.to_string()),
+            Err(refusal) => return refused(refusal),
         };
         self.belief.is_trial = false;
         self.belief.pending = None;
@@ -266,19 +270,9 @@ impl Agent {
         self.cut(trial.before.ruleset.as_ref(), false);
         let confirmed = trial.new.entry.policy;
         let policy = self.options.policy.display().to_string();
-        let text = match confirmed == policy {
-            true => format!("confirmed: {confirmed} stays"),
-            false => format!(
-                "confirmed, until {policy} changes or the agent restarts. To keep it: mv {confirmed} {policy}"
-            ),
-        };
-        let answer = Answer::new(
-            control::Outcome::Done,
-            text,
-            json!({"confirmed": confirmed}),
-        );
+        let confirmed = Confirmed::new(confirmed, Some(policy));
         self.feed(Input::Tick);
-        answer
+        Answer::new(confirmed.to_string(), Reply::Confirmed(confirmed))
     }
 
     pub(super) fn rollback(&mut self, caller: &Caller) -> Answer {
@@ -293,13 +287,13 @@ impl Agent {
                 }
                 // The file may have changed during the trial.
                 self.belief.look_again = self.options.follow;
-                let answer = Answer::new(control::Outcome::Done, rolled_back(&done), Value::Null);
+                let answer = Answer::new(rolled_back(&done), Reply::RolledBack(done.into()));
                 self.feed(Input::Tick);
                 answer
             }
             Err(refusal) => {
                 self.belief.is_trial = was_trial;
-                refused(&refusal.to_string())
+                refused(refusal)
             }
         }
     }
@@ -311,7 +305,7 @@ impl Agent {
             policy: trial.new.entry.policy.clone(),
             seconds: trial.seconds_left(&store::clock()),
         };
-        Some(refused(&refusal.to_string()))
+        Some(refused(refusal))
     }
 
     /// Writes the loaded ruleset to the state directory, once.

@@ -2,12 +2,14 @@
 
 use peerwall_core::agent::keep::Fault;
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
+use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::ruleset::change::Change;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::applying::{self, Applied};
+use super::applying::{self, Put};
 use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, report, trouble};
 use crate::cli::ApplyArgs;
 use crate::connections::loading::{Loading, Told};
@@ -15,11 +17,43 @@ use crate::enforce::converge::{Converged, converge};
 use crate::enforce::nft::Claim;
 use crate::enforce::{Enforcer, foreign, switch};
 use crate::host::caller::Caller;
+use crate::json::{self, Applied, ApplyOutcome, Failure};
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
 use crate::store::{Kept, State, since};
 use crate::trial::alone::Alone;
 use crate::trial::{Loader, before, of_backend, words};
+
+/// The result of `apply` and `reload`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Apply {
+    /// What was done, by the agent or without one.
+    #[serde(flatten)]
+    pub(super) applied: Applied,
+    /// Chains of other firewalls that drop what they do not accept.
+    pub(super) foreign_drops: Vec<ForeignDrop>,
+}
+
+/// What a remove did.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum RemoveOutcome {
+    /// The rules were removed.
+    Removed,
+    /// There were none.
+    NothingLoaded,
+}
+
+/// The result of `remove`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Remove {
+    /// What was done.
+    outcome: RemoveOutcome,
+    /// The backend whose rules were removed.
+    backend: json::Backend,
+    /// Which iptables; only for that backend.
+    iptables: Option<json::Iptables>,
+}
 
 pub(super) fn run(
     enforcer: &mut Enforcer,
@@ -38,7 +72,7 @@ pub(super) fn run(
         .transpose()
     {
         Ok(signals) => signals,
-        Err(err) => return Ok(trouble("apply", &err, output)),
+        Err(err) => return Ok(trouble("apply", Failure::io(err), output)),
     };
     if let (true, Enforcer::Nft(kernel)) = (args.hold, &mut *enforcer) {
         kernel.claim_table(Claim::Own);
@@ -46,7 +80,7 @@ pub(super) fn run(
     report::many_rules(enforcer, ready, output);
     let caller = Caller::here();
     if let Err(why) = keep::lockout(ready, &args.wish, &caller) {
-        return Ok(trouble("apply", &why, output));
+        return Ok(trouble("apply", why, output));
     }
     let was_by_iptables = since::by_iptables();
     let is_first = !enforcer.is_any_loaded_now()?;
@@ -66,12 +100,12 @@ pub(super) fn run(
     let applied = applying::apply(&mut loader, was_loaded, &kept, &args.wish, &caller, output);
     let (first, changes) = (loader.first, loader.changes);
     let converged = match (applied, first) {
-        (Applied::Done, Some(Ok(converged))) => converged,
+        (Put::Done, Some(Ok(converged))) => converged,
         (_, Some(Err(err))) => return Err(err),
-        (Applied::NotLoaded(refusal) | Applied::Refused(refusal), _) => {
-            return Ok(trouble("apply", &refusal, output));
+        (Put::NotLoaded(refusal) | Put::Refused(refusal), _) => {
+            return Ok(trouble("apply", refusal, output));
         }
-        (Applied::Done, None) => return Ok(TROUBLE),
+        (Put::Done, None) => return Ok(TROUBLE),
     };
     if !output.is_json() {
         report::warnings(ready);
@@ -84,7 +118,8 @@ pub(super) fn run(
     }
     loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);
-    print(enforcer, &converged.plan, &changes, ready, &told, output);
+    let done = (&converged.plan, changes);
+    print(enforcer, done, policy, args, told, output);
     if let Some(seconds) = args.wish.confirm.filter(|_| !output.is_json()) {
         output.text(&format!("{}\n", words::tried(seconds)));
     }
@@ -134,19 +169,35 @@ impl Loader for Direct<'_> {
 
 fn print(
     enforcer: &Enforcer,
-    plan: &impl Plan,
-    changes: &[Change],
-    ready: &Ready,
-    told: &Told,
+    (plan, changes): (&impl Plan, Vec<Change>),
+    policy: &Given,
+    args: &ApplyArgs,
+    told: Told,
     output: &Output,
 ) {
-    let others = foreign::find();
+    let foreign_drops = foreign::find();
+    let confirm_seconds = args.wish.confirm;
     if output.is_json() {
-        let mut value = plan::as_json(enforcer, plan, changes);
-        value["warnings"] = json!(ready.json_warnings());
-        value["foreign_drops"] = json!(others);
-        value["connections"] = told.json.clone();
-        return output.json(&value);
+        let ready = policy.read.as_ref().ok();
+        let applied = Applied {
+            outcome: match (confirm_seconds, plan.is_empty()) {
+                (Some(_), _) => ApplyOutcome::OnTrial,
+                (None, true) => ApplyOutcome::Unchanged,
+                (None, false) => ApplyOutcome::Applied,
+            },
+            policy: policy.path.display().to_string(),
+            backend: enforcer.backend(),
+            iptables: enforcer.iptables_json(),
+            summary: (!plan.is_empty()).then(|| plan.summary()),
+            changes,
+            confirm_seconds,
+            connections: told.json,
+            diagnostics: ready.map_or_else(Vec::new, Ready::json_warnings),
+        };
+        return output.json(&Apply {
+            applied,
+            foreign_drops,
+        });
     }
     if let Some(chosen) = enforcer.chosen() {
         output.text(&format!("{chosen}:\n"));
@@ -156,11 +207,11 @@ fn print(
         false => output.text(&format!(
             "applied: {}\n{}",
             plan.summary(),
-            plan::applied_lines(changes)
+            plan::applied_lines(&changes)
         )),
     }
     output.text(&told.text);
-    others::warn(&others, output);
+    others::warn(&foreign_drops, output);
 }
 
 /// Waits for a signal. The socket, and with it the ownership, stays open until then.
@@ -193,12 +244,19 @@ pub(super) fn remove(enforcer: &mut Enforcer, output: &Output) -> Result<u8, Bac
     let removed = applying::remove(&mut loader);
     let converged = match (removed, loader.first) {
         (_, Some(result)) => result?,
-        (Err(refusal), None) => return Ok(trouble("remove", &refusal, output)),
+        (Err(refusal), None) => return Ok(trouble("remove", refusal, output)),
         (Ok(()), None) => return Ok(TROUBLE),
     };
     since::forget();
     if output.is_json() {
-        output.json(&plan::as_json(enforcer, &converged.plan, &[]));
+        output.json(&Remove {
+            outcome: match converged.plan.is_empty() {
+                true => RemoveOutcome::NothingLoaded,
+                false => RemoveOutcome::Removed,
+            },
+            backend: enforcer.backend(),
+            iptables: enforcer.iptables_json(),
+        });
         return Ok(DONE);
     }
     let what = match enforcer {

@@ -14,7 +14,7 @@ use crate::trial::before;
 use crate::trial::{Keeper, Loader, of_io};
 
 /// What came of it.
-pub(super) enum Applied {
+pub(super) enum Put {
     /// It is in force.
     Done,
     /// The ruleset could not be loaded; the loader has the error.
@@ -31,7 +31,7 @@ pub(super) fn apply<L: Loader>(
     wish: &WishArgs,
     caller: &Caller,
     output: &Output,
-) -> Applied {
+) -> Put {
     let state = State::open();
     let lock = state.lock();
     let result = match (&lock, wish.confirm) {
@@ -70,17 +70,17 @@ pub(super) fn apply<L: Loader>(
     };
     drop(lock);
     match result {
-        Ok(()) => Applied::Done,
-        Err(refusal @ Refusal::NotLoaded(_)) => Applied::NotLoaded(refusal),
+        Ok(()) => Put::Done,
+        Err(refusal @ Refusal::NotLoaded(_)) => Put::NotLoaded(refusal),
         Err(Refusal::State(fault)) if wish.confirm.is_none() && was_loaded(loader) => {
             if !output.is_json() {
                 complain(&format!(
                     "warning: it is in force, but `peerwall boot` and `rollback` do not know of it: {fault}\n"
                 ));
             }
-            Applied::Done
+            Put::Done
         }
-        Err(refusal) => Applied::Refused(refusal),
+        Err(refusal) => Put::Refused(refusal),
     }
 }
 

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use peerwall_core::agent::keep::{self, Booted, Fault, World as _};
 use peerwall_core::policy::BackendChoice;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{DONE, TROUBLE};
+use crate::json::{self, ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::prepare;
@@ -41,8 +44,47 @@ fn by(entry: &Entry) -> &'static str {
     }
 }
 
-pub(super) fn run(policy: &Path) -> u8 {
-    let output = Output::new(false);
+/// What was loaded at boot.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// The last confirmed ruleset that could be loaded.
+    Confirmed,
+    /// The policy, because no confirmed ruleset could be loaded.
+    Policy,
+}
+
+/// The result of `boot`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Boot {
+    /// What was loaded.
+    outcome: Outcome,
+    /// Number of the ruleset in the history.
+    number: u64,
+    /// When it came into force, as RFC 3339.
+    time: String,
+    /// Path of its policy.
+    policy: String,
+    /// The backend.
+    backend: json::Backend,
+    /// What could not be loaded or recorded, as sentences.
+    problems: Vec<String>,
+}
+
+impl Boot {
+    fn new(outcome: Outcome, entry: Entry, problems: Vec<String>) -> Self {
+        Self {
+            outcome,
+            number: entry.number,
+            time: entry.time,
+            policy: entry.policy,
+            backend: json::Backend::of(entry.by_iptables),
+            problems,
+        }
+    }
+}
+
+pub(super) fn run(policy: &Path, output: &Output) -> u8 {
     let Some(closed) = closed::closed() else {
         return TROUBLE;
     };
@@ -58,44 +100,63 @@ pub(super) fn run(policy: &Path) -> u8 {
     };
     let boot = keep::boot(&mut keeper, |_| read(policy), &closed);
     let is_good = matches!(boot.booted, Booted::Confirmed(_) | Booted::Policy(_));
-    for problem in &boot.problems {
-        let severity = if is_good { "warning" } else { "error" };
-        complain(&format!("{severity}: {problem}\n"));
+    if !output.is_json() {
+        for problem in &boot.problems {
+            let severity = if is_good { "warning" } else { "error" };
+            complain(&format!("{severity}: {problem}\n"));
+        }
     }
     match boot.booted {
         // The event is in the log already, with its fields.
         Booted::Confirmed(_) | Booted::Policy(_) if journal::is_stderr() => DONE,
         Booted::Confirmed(entry) => {
-            output.text(&format!(
+            let text = format!(
                 "loaded number {} of {}, from {}{}\n",
                 entry.number,
                 entry.time,
                 entry.policy,
                 by(&entry)
-            ));
-            DONE
+            );
+            print(Boot::new(Outcome::Confirmed, entry, boot.problems), &text, output)
         }
         Booted::Policy(entry) => {
-            output.text(&format!(
+            let text = format!(
                 "nothing that was confirmed could be loaded; applied {}{}\n",
                 entry.policy,
                 by(&entry)
-            ));
-            DONE
-        }
-        Booted::Closed => {
-            complain(
-                "error: nothing that was confirmed and no policy could be loaded: this host is closed now, except for the safe core and ssh; repair the policy, then `peerwall apply`\n",
             );
-            TROUBLE
+            print(Boot::new(Outcome::Policy, entry, boot.problems), &text, output)
         }
-        Booted::Nothing => {
-            let clock = keeper.clock();
-            complain(&format!(
-                "error: not even the closed ruleset could be loaded: this host is as open as its other tables leave it (boot {})\n",
-                clock.boot
-            ));
-            TROUBLE
-        }
+        Booted::Closed => failed(
+            ErrorCode::HostClosed,
+            "nothing that was confirmed and no policy could be loaded: this host is closed now, except for the safe core and ssh; repair the policy, then `peerwall apply`".to_owned(),
+            &boot.problems,
+            output,
+        ),
+        Booted::Nothing => failed(
+            ErrorCode::HostOpen,
+            format!(
+                "not even the closed ruleset could be loaded: this host is as open as its other tables leave it (boot {})",
+                keeper.clock().boot
+            ),
+            &boot.problems,
+            output,
+        ),
     }
+}
+
+fn print(boot: Boot, text: &str, output: &Output) -> u8 {
+    match output.is_json() {
+        true => output.json(&boot),
+        false => output.text(text),
+    }
+    DONE
+}
+
+fn failed(code: ErrorCode, why: String, problems: &[String], output: &Output) -> u8 {
+    let text = format!("error: {why}\n");
+    let message = std::iter::once(&why).chain(problems);
+    let message: Vec<&str> = message.map(String::as_str).collect();
+    output.failure(&Failure::new(code, message.join("; ")), &text);
+    TROUBLE
 }

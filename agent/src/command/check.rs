@@ -2,24 +2,88 @@
 
 use std::path::Path;
 
+use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::policy::Discovery;
 use peerwall_core::policy::load::{Discovered, Elsewhere};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{DONE, TROUBLE, count, refuse, report, trouble};
 use crate::color::{self, Stream};
-use crate::output::{Output, complain};
+use crate::json::{ErrorCode, Failure};
+use crate::output::Output;
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{Ready, prepare};
 use crate::secure_file;
+
+/// Whether a policy can be applied.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// It has no errors and meets its expectations.
+    Valid,
+}
+
+/// The result of `check`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Check {
+    /// Whether the policy can be applied; a policy with errors is a failure.
+    outcome: Outcome,
+    /// Path of the policy.
+    policy: String,
+    /// How many peers it has.
+    peers: usize,
+    /// How many overlays it has.
+    overlays: usize,
+    /// How many allows it has.
+    allows: usize,
+    /// How many expectations it has.
+    expectations: usize,
+    /// How many of them were not tested, because they depend on pods that are not known here.
+    untested: usize,
+    /// How many rules it becomes.
+    rules: usize,
+    /// How many elements the sets of these rules have.
+    set_elements: usize,
+    /// What is suspicious about the policy, or does not fit this host.
+    diagnostics: Vec<JsonDiagnostic>,
+}
+
+impl Check {
+    fn new(path: &Path, ready: &Ready) -> Self {
+        let policy = &ready.policy;
+        Self {
+            outcome: Outcome::Valid,
+            policy: path.display().to_string(),
+            peers: policy.peer_count(),
+            overlays: policy.overlays.len(),
+            allows: policy.allows.len(),
+            expectations: policy.expects.len(),
+            untested: ready.untested,
+            rules: rules(ready),
+            set_elements: ready.ruleset.element_count(),
+            diagnostics: ready.json_warnings(),
+        }
+    }
+}
 
 pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8 {
     let is_other_host = discovered.is_some();
     let discovered = match discovered.map(read).transpose() {
         Ok(discovered) => discovered,
-        Err(Wrong::Unread(why)) => return trouble("check", &why, output),
-        Err(Wrong::Content(text)) => {
-            complain(&text);
+        Err(Wrong::Unread(why)) => {
+            let why = Failure::new(ErrorCode::InputUnreadable, why);
+            return trouble("check", why, output);
+        }
+        Err(Wrong::Content(text, diagnostics)) => {
+            let failure = Failure {
+                diagnostics,
+                ..Failure::new(
+                    ErrorCode::InputInvalid,
+                    "the file of --discovered has errors",
+                )
+            };
+            output.failure(&failure, &text);
             return TROUBLE;
         }
     };
@@ -35,9 +99,7 @@ pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8
     }
     ready.look_for_permissions();
     if output.is_json() {
-        output.json(
-            &json!({"ok": true, "untested": ready.untested, "diagnostics": ready.json_warnings()}),
-        );
+        output.json(&Check::new(path, &ready));
         return DONE;
     }
     report::warnings(&ready);
@@ -49,19 +111,23 @@ pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8
 enum Wrong {
     Unread(String),
     /// Everything that is wrong with it.
-    Content(String),
+    Content(String, Vec<JsonDiagnostic>),
 }
 
 fn read(path: &Path) -> Result<Discovered, Wrong> {
     let read = secure_file::text(path).map_err(|err| Wrong::Unread(err.to_string()))?;
     Discovered::parse(&read.name, &read.text).map_err(|(sources, diagnostics)| {
-        Wrong::Content(sources.render(&diagnostics, color::is_on(Stream::Stderr)))
+        let text = sources.render(&diagnostics, color::is_on(Stream::Stderr));
+        Wrong::Content(text, diagnostics.iter().map(|d| sources.json(d)).collect())
     })
 }
 
-fn text(path: &Path, ready: &Ready) -> String {
+fn rules(ready: &Ready) -> usize {
     let chains = ready.ruleset.chains.iter();
-    let rules: usize = chains.map(|chain| chain.rules.len()).sum();
+    chains.map(|chain| chain.rules.len()).sum()
+}
+
+fn text(path: &Path, ready: &Ready) -> String {
     let policy = &ready.policy;
     let expectations = policy.expects.len();
     let met = count(expectations.saturating_sub(ready.untested), "expectation");
@@ -75,7 +141,7 @@ fn text(path: &Path, ready: &Ready) -> String {
         count(policy.peer_count(), "peer"),
         count(policy.overlays.len(), "overlay"),
         count(policy.allows.len(), "allow"),
-        count(rules, "rule"),
+        count(rules(ready), "rule"),
         count(ready.ruleset.element_count(), "set element"),
     );
     for overlay in &policy.overlays {

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use peerwall_core::agent::keep::Kind;
 use peerwall_core::ruleset::render;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 use similar::{Algorithm, ChangeTag, capture_diff_slices_deadline};
 
 use super::{DONE, trouble};
 use crate::cli::HistoryArgs;
 use crate::command::age;
 use crate::host::names::printable;
+use crate::json::{self, ErrorCode, Failure};
 use crate::output::Output;
 use crate::store::audit::{self, Event};
 use crate::store::{Entry, State, TOLD};
@@ -26,34 +27,88 @@ const EVENTS_SHOWN: usize = 20;
 /// Time limit for comparing two lists.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The result of `history`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "History")]
+pub(super) struct HistoryResult {
+    /// The last events, the newest last; all that are kept with `--all`.
+    events: Vec<json::Event>,
+    /// Earlier events that are not shown.
+    left_out: usize,
+    /// The last confirmed rulesets, the newest last.
+    confirmed: Vec<Confirmed>,
+    /// Digest of the policy that was rolled back from: it is not applied again until its text changes.
+    rolled_back_from: Option<String>,
+}
+
+/// A confirmed ruleset.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Confirmed {
+    /// Its number, from 1.
+    number: u64,
+    /// When it came into force, as RFC 3339.
+    time: String,
+    /// Path of the policy.
+    policy: String,
+    /// SHA-256 of the text of the policy.
+    digest: String,
+    /// The backend.
+    backend: json::Backend,
+    /// Difference from the ruleset before it; absent if that is not known.
+    change: Option<Change>,
+}
+
+impl Confirmed {
+    fn new(Told { entry, change }: Told) -> Self {
+        Self {
+            number: entry.number,
+            time: entry.time,
+            policy: entry.policy,
+            digest: entry.digest,
+            backend: json::Backend::of(entry.by_iptables),
+            change,
+        }
+    }
+}
+
 /// A ruleset that was confirmed, and what it changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Told {
-    #[serde(flatten)]
     entry: Entry,
     /// Changes from the previous ruleset; absent if that is no longer stored.
     change: Option<Change>,
 }
 
-#[derive(Debug, Serialize)]
+/// Difference of two rulesets, in lines: a rule or an element of a set each.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Change {
+    /// Lines of the new one alone.
     added: Vec<String>,
+    /// Lines of the old one alone.
     removed: Vec<String>,
 }
 
 pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
     let state = State::open();
-    let read = read(&state, args.number).and_then(|read| Ok((read, audit::read(&state)?)));
+    let read = read(&state, args.number).and_then(|read| {
+        let events = audit::read(&state).map_err(unreadable)?;
+        Ok((read, events))
+    });
     let ((told, refused), mut events) = match read {
         Ok(read) => read,
-        Err(err) => return trouble("history", &err, output),
+        Err(err) => return trouble("history", err, output),
     };
     let shown = if args.all { events.len() } else { EVENTS_SHOWN };
     let left_out = events.len().saturating_sub(shown);
     events.drain(..left_out);
     match (output.is_json(), args.number) {
         (true, _) => {
-            output.json(&json!({"events": events, "confirmed": told, "rolled_back_from": refused}))
+            output.json(&HistoryResult {
+                events: events.iter().map(Into::into).collect(),
+                left_out,
+                confirmed: told.into_iter().map(Confirmed::new).collect(),
+                rolled_back_from: refused,
+            });
         }
         (false, Some(_)) => output.text(&text(&told, true)),
         (false, None) => {
@@ -108,8 +163,8 @@ fn happened(event: &Event) -> String {
 }
 
 /// What was confirmed, or the one of this number; and what was rolled back from.
-fn read(state: &State, number: Option<u64>) -> io::Result<(Vec<Told>, Option<String>)> {
-    let history = state.history()?;
+fn read(state: &State, number: Option<u64>) -> Result<(Vec<Told>, Option<String>), Failure> {
+    let history = state.history().map_err(unreadable)?;
     let first = history.kept.len().saturating_sub(TOLD);
     let wanted = |entry: &Entry| number.is_none_or(|number| entry.number == number);
     let mut told = Vec::new();
@@ -131,11 +186,16 @@ fn read(state: &State, number: Option<u64>) -> io::Result<(Vec<Told>, Option<Str
         }
     }
     match (told.is_empty(), number) {
-        (true, Some(number)) => Err(io::Error::other(format!(
-            "there is no number {number} in the history; see peerwall history"
-        ))),
+        (true, Some(number)) => Err(Failure::new(
+            ErrorCode::UnknownRuleset,
+            format!("there is no number {number} in the history; see peerwall history"),
+        )),
         _ => Ok((told, history.refused)),
     }
+}
+
+fn unreadable(err: io::Error) -> Failure {
+    Failure::new(ErrorCode::State, err)
 }
 
 fn change(state: &State, before: &Entry, entry: &Entry) -> io::Result<Change> {

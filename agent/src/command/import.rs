@@ -3,16 +3,30 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::import::{self, Facts, File, Import};
+use peerwall_core::diagnostic::{Code, Diagnostic, Place, Sources};
+use peerwall_core::import::{self, Facts, File, Import, ImportError};
 use peerwall_core::net::addr::Family;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
 use crate::enforce::iptables;
 use crate::host::facts;
+use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
+
+/// The result of `import`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Import")]
+pub(super) struct ImportResult<'i> {
+    /// Whether every line was converted, or need not be.
+    is_complete: bool,
+    /// The policy and the account.
+    #[serde(flatten)]
+    import: &'i Import,
+}
 
 pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let files = match args.live {
@@ -21,12 +35,13 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     };
     let files = match files {
         Ok(files) => files,
-        Err(err) => return trouble("import", &err, output),
+        Err(err) => return trouble("import", err, output),
     };
     if files.is_empty() {
+        let why = "iptables and ip6tables hold nothing here";
         return trouble(
             "import",
-            &"iptables and ip6tables hold nothing here",
+            Failure::new(ErrorCode::InputUnreadable, why),
             output,
         );
     }
@@ -38,14 +53,39 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     match import::import(&files, &facts) {
         Ok(import) => print(&import, args.strict, output),
         Err(errors) => {
-            match output.is_json() {
-                true => output.json(&json!({ "errors": errors })),
-                false => errors
-                    .iter()
-                    .for_each(|err| complain(&format!("error: {err}\n"))),
-            }
+            let text: String = errors.iter().map(|err| format!("error: {err}\n")).collect();
+            output.failure(&failure(&errors, &files), &text);
             TROUBLE
         }
+    }
+}
+
+/// Errors of the files as diagnostics, each about a whole line.
+fn failure(errors: &[ImportError], files: &[File]) -> Failure {
+    let mut sources = Sources::default();
+    let files: Vec<_> = files
+        .iter()
+        .map(|file| (&file.name, &file.text, sources.add(&file.name, &file.text)))
+        .collect();
+    let diagnostic = |err: &ImportError| {
+        let (_, text, file) = *files.iter().find(|(name, ..)| **name == err.file)?;
+        let lines = text.split_inclusive('\n');
+        let start: usize = lines
+            .clone()
+            .take(err.line.saturating_sub(1))
+            .map(str::len)
+            .sum();
+        let line = lines.map(str::trim_end).nth(err.line.saturating_sub(1));
+        let length = line.filter(|_| err.line > 0).map_or(0, str::len);
+        let span = start..start + length;
+        let place = Place { file, span };
+        let diagnostic = Diagnostic::error(Code::InvalidInput, place, &err.why);
+        Some(diagnostic.help(&err.help))
+    };
+    let found: Vec<_> = errors.iter().filter_map(diagnostic).collect();
+    Failure {
+        diagnostics: found.iter().map(|each| sources.json(each)).collect(),
+        ..Failure::new(ErrorCode::InputInvalid, "the files have errors")
     }
 }
 
@@ -81,6 +121,16 @@ enum InputError {
     Live(#[from] iptables::IptablesError),
 }
 
+impl From<InputError> for Failure {
+    fn from(err: InputError) -> Self {
+        let code = match err {
+            InputError::Unreadable { .. } => ErrorCode::InputUnreadable,
+            InputError::Live(_) => ErrorCode::BackendUnavailable,
+        };
+        Self::new(code, err)
+    }
+}
+
 fn stdin() -> Result<String, InputError> {
     all(std::io::stdin().lock()).map_err(|source| InputError::Unreadable {
         what: "standard input".into(),
@@ -112,7 +162,10 @@ fn all(from: impl std::io::Read) -> std::io::Result<String> {
 fn print(import: &Import, strict: bool, output: &Output) -> u8 {
     let refused = strict && !import.is_whole();
     if output.is_json() {
-        output.json(import);
+        output.json(&ImportResult {
+            is_complete: import.is_whole(),
+            import,
+        });
     } else {
         complain(&import.to_string());
         if refused {

@@ -1,19 +1,19 @@
-//! `run`, `reload`, `confirm` and `rollback`: by the agent if one runs, else without it.
+//! `run`, `confirm` and `rollback`: by the agent if one runs, else without it.
 
 use std::path::Path;
 
 use peerwall_core::agent::keep;
 use peerwall_core::ruleset::Ruleset;
-use serde_json::json;
 
-use super::{DONE, TROUBLE, trouble};
+use super::{DONE, TROUBLE, trouble, unreachable_agent};
 use crate::agent;
 use crate::cli::{RunArgs, WishArgs};
 use crate::connections::revocation;
 use crate::connections::{Change, Connections};
-use crate::control::{self, Answer, Command, Outcome, Wish};
+use crate::control::{self, Answer, Command, Reply, Wish};
 use crate::host::caller::Caller;
-use crate::host::lockout::{self, LockedOut};
+use crate::host::lockout;
+use crate::json::{Confirmed, Failure, RolledBack};
 use crate::kernel::netlink::NetlinkError;
 use crate::output::{Output, complain};
 use crate::policy_file::Ready;
@@ -25,7 +25,7 @@ use crate::trial::{Keeper, locked};
 pub(super) fn run(args: &RunArgs) -> u8 {
     match agent::run(args) {
         Ok(()) => DONE,
-        Err(err) => trouble("run", &err, &Output::new(false)),
+        Err(err) => trouble("run", Failure::io(err), &Output::new(false)),
     }
 }
 
@@ -40,32 +40,33 @@ pub(super) fn wish(args: &WishArgs) -> Wish {
 }
 
 /// Asks the agent, if there is one, and prints what it answers.
-pub(super) fn by_agent(command: Command, doing: &str, output: &Output) -> Option<u8> {
+fn by_agent(command: Command, doing: &str, output: &Output) -> Option<u8> {
     Some(match control::ask(command)? {
         Ok(answer) => print(&answer, output),
-        Err(err) => trouble(doing, &err, output),
+        Err(err) => trouble(doing, unreachable_agent(&err), output),
     })
 }
 
-fn print(answer: &Answer, output: &Output) -> u8 {
-    match (output.is_json(), answer.outcome) {
-        (true, Outcome::Done) => output.json(&answer.data),
-        (true, Outcome::Trouble) => output.json(&json!({"error": answer.text})),
-        (false, Outcome::Done) => output.text(&format!("{}\n", answer.text)),
-        (false, Outcome::Trouble) => complain(&format!("{}\n", answer.text)),
+pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
+    if let Reply::Failed(failure) = &answer.reply {
+        output.failure(failure, &format!("{}\n", answer.text));
+        return TROUBLE;
     }
-    match answer.outcome {
-        Outcome::Done => DONE,
-        Outcome::Trouble => TROUBLE,
+    if !output.is_json() {
+        output.text(&format!("{}\n", answer.text));
+        return DONE;
     }
+    match &answer.reply {
+        Reply::Status(status) => output.json(status),
+        Reply::Applied(applied) => output.json(applied),
+        Reply::Confirmed(confirmed) => output.json(confirmed),
+        Reply::RolledBack(done) => output.json(done),
+        Reply::Failed(failure) => output.json(failure),
+    }
+    DONE
 }
 
-const NO_AGENT: &str = "no agent runs here; start it with `peerwall run` or systemctl start peerwall, or use `peerwall apply`";
-
-pub(super) fn reload(args: &WishArgs, output: &Output) -> u8 {
-    by_agent(Command::Reload(wish(args)), "reload", output)
-        .unwrap_or_else(|| trouble("reload", &NO_AGENT, output))
-}
+pub(super) const NO_AGENT: &str = "no agent runs here; start it with `peerwall run` or systemctl start peerwall, or use `peerwall apply`";
 
 pub(super) fn confirm(output: &Output) -> u8 {
     let caller = Caller::here();
@@ -76,7 +77,7 @@ pub(super) fn confirm(output: &Output) -> u8 {
     let mut keeper = Keeper::alone(&state, Who::caller("confirm", &caller));
     let trial = match locked(&state, || keep::confirm(&mut keeper, &caller)) {
         Ok(trial) => trial,
-        Err(refusal) => return trouble("confirm", &refusal, output),
+        Err(refusal) => return trouble("confirm", refusal, output),
     };
     if let Some(before) = trial
         .before
@@ -89,7 +90,11 @@ pub(super) fn confirm(output: &Output) -> u8 {
             "warning: open connections that the new policy refuses may go on, since they could not be read or ended: {err}\n"
         ));
     }
-    output.text(&format!("confirmed: {} stays\n", trial.new.entry.policy));
+    let confirmed = Confirmed::new(trial.new.entry.policy, None);
+    match output.is_json() {
+        true => output.json(&confirmed),
+        false => output.text(&format!("{confirmed}\n")),
+    }
     DONE
 }
 
@@ -102,18 +107,21 @@ pub(super) fn rollback(output: &Output) -> u8 {
     let mut keeper = Keeper::alone(&state, Who::caller("rollback", &caller));
     match locked(&state, || keep::roll_back(&mut keeper)) {
         Ok(done) => {
-            output.text(&format!("{}\n", rolled_back(&done)));
+            match output.is_json() {
+                true => output.json(&RolledBack::from(done)),
+                false => output.text(&format!("{}\n", rolled_back(&done))),
+            }
             DONE
         }
-        Err(refusal) => trouble("rollback", &refusal, output),
+        Err(refusal) => trouble("rollback", refusal, output),
     }
 }
 
 /// Before anything is changed: whether the caller could come back.
-pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result<(), LockedOut> {
+pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result<(), Failure> {
     match args.force {
         true => Ok(()),
-        false => lockout::check(&ready.ruleset, caller),
+        false => Ok(lockout::check(&ready.ruleset, caller)?),
     }
 }
 

@@ -14,21 +14,26 @@ mod others;
 pub(crate) mod plan;
 mod render;
 mod report;
+mod schema;
 mod status;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use peerwall_core::backend::BackendError;
+use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic};
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
 
-use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs};
+use self::apply::Apply;
+use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs, ReloadArgs};
 use crate::color::{self, Stream};
-use crate::control;
+use crate::control::{self, Answer, Reply};
 use crate::enforce::Enforcer;
 use crate::enforce::foreign;
 use crate::enforce::iptables::tools;
+use crate::json::{self, ErrorCode, Failure};
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{NotReady, Ready, prepare};
@@ -77,35 +82,39 @@ fn run_command(args: &Args) -> u8 {
         }
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),
-        Command::Reload(args) => keep::reload(args, &Output::new(false)),
-        Command::Confirm => keep::confirm(&Output::new(false)),
-        Command::Rollback => keep::rollback(&Output::new(false)),
+        Command::Reload(args) => reload(args),
+        Command::Confirm(output) => keep::confirm(&Output::new(output.json)),
+        Command::Rollback(output) => keep::rollback(&Output::new(output.json)),
         Command::History(args) => history::run(args, &Output::new(args.output.json)),
-        Command::Boot { policy } => boot::run(policy),
+        Command::Boot { policy, output } => boot::run(policy, &Output::new(output.json)),
         Command::Guard => {
             guard::run();
             DONE
         }
-        Command::Render(args) => render::run(&args.policy, args.format),
+        Command::Render(args) => render::run(args),
         Command::Status(args) => status::command(args),
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
             let why = match control::pid() {
                 Ok(None) => None,
-                Ok(Some(pid)) => Some(format!(
-                    "the agent (pid {pid}) would load the rules again: stop it first (`systemctl stop peerwall`), then run `peerwall remove`"
+                Ok(Some(pid)) => Some(Failure::new(
+                    ErrorCode::AgentRuns,
+                    format!(
+                        "the agent (pid {pid}) would load the rules again: stop it first (`systemctl stop peerwall`), then run `peerwall remove`"
+                    ),
                 )),
-                Err(err) => Some(err.to_string()),
+                Err(err) => Some(unreachable_agent(&err)),
             };
             if let Some(why) = why {
-                return trouble("remove", &why, &output);
+                return trouble("remove", why, &output);
             }
             let removed = by_backend(args.backend, &output, |enforcer| {
                 apply::remove(enforcer, &output)
             });
-            removed.unwrap_or_else(|err| trouble("remove", &err, &output))
+            removed.unwrap_or_else(|err| trouble("remove", err, &output))
         }
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
+        Command::Schema { of } => schema::run(*of),
         Command::Completions { shell } => completions::run(*shell),
         Command::Man { folder } => man::run(folder),
     }
@@ -145,7 +154,7 @@ fn apply(args: &ApplyArgs) -> u8 {
         let ready = policy.read.as_ref().ok();
         let checked = ready.filter(|_| !args.insecure_permissions);
         if let Some(Err(why)) = checked.map(Ready::check_permissions) {
-            return Ok(trouble("apply", &why, output));
+            return Ok(trouble("apply", why, output));
         }
         apply::run(enforcer, policy, args, output)
     })
@@ -154,12 +163,7 @@ fn apply(args: &ApplyArgs) -> u8 {
 /// Returns the policy of a command: the one on the command line, else the agent's, else the default
 /// one.
 fn policy_path(given: &Option<PathBuf>) -> PathBuf {
-    let agents = || {
-        control::status()?
-            .get("policy")?
-            .as_str()
-            .map(PathBuf::from)
-    };
+    let agents = || Some(PathBuf::from(control::status()?.policy));
     given
         .clone()
         .or_else(agents)
@@ -170,12 +174,12 @@ fn policy_path(given: &Option<PathBuf>) -> PathBuf {
 fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
     let pid = match control::pid() {
         Ok(pid) => pid?,
-        Err(err) => return Some(trouble("apply", &err, output)),
+        Err(err) => return Some(trouble("apply", unreachable_agent(&err), output)),
     };
-    let uses = control::status().and_then(|status| Some(status.get("uses")?.as_str()?.to_owned()));
-    let is_other = match (args.to.backend, uses.as_deref()) {
-        (Some(BackendChoice::Nft), Some(uses)) => uses != "nft",
-        (Some(BackendChoice::Iptables), Some(uses)) => uses != "iptables",
+    let uses = control::status().map(|status| status.backend);
+    let is_other = match (args.to.backend, uses) {
+        (Some(BackendChoice::Nft), Some(uses)) => uses != json::Backend::Nft,
+        (Some(BackendChoice::Iptables), Some(uses)) => uses != json::Backend::Iptables,
         (Some(BackendChoice::Auto) | None, _) | (Some(_), None) => false,
     };
     let refused = match (args.hold, is_other) {
@@ -189,19 +193,65 @@ fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
         let why = format!(
             "an agent runs (pid {pid}) and {why}; or stop it first (`systemctl stop peerwall`)"
         );
-        return Some(trouble("apply", &why, output));
+        let why = Failure::new(ErrorCode::AgentRuns, why);
+        return Some(trouble("apply", why, output));
     }
     let given = policy_path(&args.to.policy.policy);
     let path = match std::path::absolute(&given) {
         Ok(path) => path,
-        Err(err) => return Some(trouble("apply", &err, output)),
+        Err(err) => return Some(trouble("apply", Failure::io(&err), output)),
     };
     let command = control::Command::Apply(path, keep::wish(&args.wish));
-    let code = keep::by_agent(command, "apply", output)?;
-    let files = FileSystem { waits: true };
-    Given::read(&given, &files).warn_of_misfits(output);
-    others::warn(&foreign::find(), output);
-    Some(code)
+    Some(print_applied(
+        control::ask(command)?,
+        "apply",
+        &given,
+        output,
+    ))
+}
+
+/// `peerwall reload`
+fn reload(args: &ReloadArgs) -> u8 {
+    let output = Output::new(args.output.json);
+    let policy = policy_path(&None);
+    match control::ask(control::Command::Reload(keep::wish(&args.wish))) {
+        Some(answer) => print_applied(answer, "reload", &policy, &output),
+        None => trouble(
+            "reload",
+            Failure::new(ErrorCode::NoAgent, keep::NO_AGENT),
+            &output,
+        ),
+    }
+}
+
+/// Prints the agent's answer to an apply, with what does not fit this host.
+fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output: &Output) -> u8 {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(err) => return trouble(doing, unreachable_agent(&err), output),
+    };
+    let given = Given::read(policy, &FileSystem { waits: true });
+    let foreign_drops = foreign::find();
+    if !output.is_json() {
+        let code = keep::print(&answer, output);
+        given.warn_of_misfits(output);
+        others::warn(&foreign_drops, output);
+        return code;
+    }
+    let Reply::Applied(mut applied) = answer.reply else {
+        return keep::print(&answer, output);
+    };
+    applied.diagnostics.extend(given.misfits());
+    output.json(&Apply {
+        applied,
+        foreign_drops,
+    });
+    DONE
+}
+
+/// An agent that does not answer.
+fn unreachable_agent(err: &io::Error) -> Failure {
+    Failure::new(ErrorCode::AgentUnreachable, err)
 }
 
 /// A policy that was given by its path, read once.
@@ -222,6 +272,16 @@ impl Given {
             path: path.to_owned(),
             read,
         }
+    }
+
+    /// Where it does not fit this host, for programs.
+    fn misfits(&self) -> Vec<JsonDiagnostic> {
+        let ready = self.read.as_ref().ok();
+        let misfits = ready.into_iter().flat_map(|ready| {
+            let misfits = ready.misfits.iter();
+            misfits.map(|misfit| ready.sources.json(misfit))
+        });
+        misfits.collect()
     }
 
     /// Prints where it does not fit this host, for people.
@@ -252,7 +312,7 @@ fn on_host(
     match (result, ready) {
         (Ok(code), _) => code,
         (Err(BackendError::Unsupported(rules)), Some(ready)) => unsupported(ready, &rules, &output),
-        (Err(err), _) => trouble(doing, &err, &output),
+        (Err(err), _) => trouble(doing, err, &output),
     }
 }
 
@@ -274,45 +334,45 @@ fn by_backend<T>(
 
 /// Reports a policy that could not be prepared.
 fn refuse(why: &NotReady, output: &Output) -> u8 {
-    match output.is_json() {
-        true => output.json(why),
-        false => complain(&why.text),
-    }
+    output.failure(&why.into(), &why.text);
     TROUBLE
 }
 
-/// Reports what iptables cannot say, with the policy's lines.
+/// Reports what iptables cannot express, with the policy's lines.
 fn unsupported(ready: &Ready, list: &[Unsupported], output: &Output) -> u8 {
-    let sentence = |each: &Unsupported| {
+    let place = |each: &Unsupported| {
         let origin = ready.origins.of(&each.chain, each.rule);
-        let place = origin.and_then(|origin| origin.place.as_ref());
-        let place = place.map_or_else(String::new, |place| {
-            format!("{}: ", ready.sources.line_of(place))
-        });
-        format!("{place}{each}")
+        origin.and_then(|origin| origin.place.clone())
     };
-    let sentences: Vec<String> = list.iter().map(sentence).collect();
-    match output.is_json() {
-        true => output.json(
-            &serde_json::json!({"error": "iptables cannot say this policy", "rules": sentences}),
-        ),
-        false => sentences
-            .iter()
-            .for_each(|each| complain(&format!("error: {each}\n"))),
-    }
+    let diagnostic = |each: &Unsupported| {
+        let place = place(each).or_else(|| ready.sources.start())?;
+        let diagnostic = Diagnostic::error(Code::RuleNotExpressible, place, each.to_string());
+        Some(ready.sources.json(&diagnostic))
+    };
+    let line = |each: &Unsupported| match place(each) {
+        Some(place) => format!("error: {}: {each}\n", ready.sources.line_of(&place)),
+        None => format!("error: {each}\n"),
+    };
+    let text: String = list.iter().map(line).collect();
+    let message = "iptables cannot express this policy";
+    let failure = Failure {
+        diagnostics: list.iter().filter_map(diagnostic).collect(),
+        ..Failure::new(ErrorCode::NotExpressible, message)
+    };
+    output.failure(&failure, &text);
     TROUBLE
 }
 
-/// Reports an error that is not about the policy.
-fn trouble(doing: &str, err: &dyn std::fmt::Display, output: &Output) -> u8 {
-    let mut text = format!("{doing}: {err}");
-    if !nix::unistd::geteuid().is_root() && !text.contains("run it as root") {
-        text.push_str("; run it as root");
+/// Reports a failure that is not about the policy's text.
+fn trouble(doing: &str, failure: impl Into<Failure>, output: &Output) -> u8 {
+    const AS_ROOT: &str = "run it as root";
+    let mut failure = failure.into();
+    let text = failure.to_string();
+    if !nix::unistd::geteuid().is_root() && failure.error.help.is_none() && !text.contains(AS_ROOT)
+    {
+        failure = failure.help(AS_ROOT);
     }
-    match output.is_json() {
-        true => output.json(&serde_json::json!({"error": text})),
-        false => complain(&format!("error: {text}\n")),
-    }
+    output.failure(&failure, &format!("error: {doing}: {failure}\n"));
     TROUBLE
 }
 

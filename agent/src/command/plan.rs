@@ -1,13 +1,17 @@
 //! `peerwall plan`
 
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
+use peerwall_core::diagnostic::JsonDiagnostic;
+use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::ruleset::change::{self, Change, LINES_SHOWN, Line};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{DIFFERS, DONE, Given, count, others, refuse, report};
 use crate::color::paint;
-use crate::connections::revocation;
+use crate::connections::revocation::{self, Kind};
 use crate::enforce::{Enforcer, foreign};
+use crate::json;
 use crate::output::Output;
 use crate::store::State;
 
@@ -18,6 +22,44 @@ pub(super) enum Detail {
     Changes,
     /// Also the commands of nft or iptables.
     Commands,
+}
+
+/// Whether an apply would change the rules.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    /// The loaded rules match the policy.
+    NoChanges,
+    /// An apply would change the rules.
+    Changes,
+}
+
+/// The result of `plan`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Plan")]
+pub(super) struct PlanResult {
+    /// Whether an apply would change the rules.
+    outcome: Outcome,
+    /// Path of the policy.
+    policy: String,
+    /// The backend.
+    backend: json::Backend,
+    /// Which iptables; only for that backend.
+    iptables: Option<json::Iptables>,
+    /// Why everything would be made new, as a sentence; absent if it would not.
+    rebuild: Option<String>,
+    /// What would be changed, in words; absent if nothing would.
+    summary: Option<String>,
+    /// The same in the words of the policy.
+    changes: Vec<Change>,
+    /// The commands of nft, or the input of iptables programs, in order.
+    steps: Vec<String>,
+    /// Open connections that the policy refuses, by kind.
+    connections: Vec<Kind>,
+    /// Chains of other firewalls that drop what they do not accept.
+    foreign_drops: Vec<ForeignDrop>,
+    /// What is suspicious about the policy, or does not fit this host.
+    diagnostics: Vec<JsonDiagnostic>,
 }
 
 pub(super) fn run(
@@ -49,11 +91,22 @@ pub(super) fn run(
     let refused = revocation::survey(old.as_ref(), &ready.ruleset, which);
     let others = foreign::find();
     if output.is_json() {
-        let mut value = as_json(enforcer, &plan, &changes);
-        value["foreign_drops"] = json!(others);
-        value["connections"] = json!(refused);
-        value["warnings"] = json!(ready.json_warnings());
-        output.json(&value);
+        output.json(&PlanResult {
+            outcome: match plan.is_empty() {
+                true => Outcome::NoChanges,
+                false => Outcome::Changes,
+            },
+            policy: policy.path.display().to_string(),
+            backend: enforcer.backend(),
+            iptables: enforcer.iptables_json(),
+            rebuild: plan.rebuild().map(str::to_owned),
+            summary: (!plan.is_empty()).then(|| plan.summary()),
+            changes,
+            steps: plan.steps(),
+            connections: refused,
+            foreign_drops: others,
+            diagnostics: ready.json_warnings(),
+        });
     } else {
         report::warnings(ready);
         others::warn(&others, output);
@@ -64,18 +117,6 @@ pub(super) fn run(
         output.text(&revocation::planned_text(&refused, is_first));
     }
     Ok(if plan.is_empty() { DONE } else { DIFFERS })
-}
-
-/// A plan for machines.
-pub(super) fn as_json(enforcer: &Enforcer, plan: &impl Plan, changes: &[Change]) -> Value {
-    json!({
-        "backend": enforcer.name(),
-        "chosen": enforcer.chosen(),
-        "changes": !plan.is_empty(),
-        "policy_changes": changes,
-        "rebuild": plan.rebuild(),
-        "steps": plan.steps(),
-    })
 }
 
 /// A plan in words, and in the text of its backend where that is wanted.

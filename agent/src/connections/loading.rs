@@ -1,13 +1,13 @@
 //! Treats open connections around the load of a ruleset, without an agent.
 
 use peerwall_core::ruleset::Ruleset;
-use serde_json::Value;
 
 use crate::cli::WishArgs;
 use crate::connections::first;
 use crate::connections::revocation;
 use crate::connections::{Change, Connections, Which};
 use crate::host::caller::Caller;
+use crate::json::EndedConnections;
 use crate::kernel::netlink::NetlinkError;
 use crate::policy_file::Ready;
 
@@ -25,8 +25,8 @@ pub struct Loading {
 pub struct Told {
     /// Report as text.
     pub text: String,
-    /// Report as JSON.
-    pub json: Value,
+    /// Report as JSON; `None` if connections were not looked at.
+    pub json: Option<EndedConnections>,
 }
 
 impl Loading {
@@ -82,13 +82,17 @@ impl Loading {
         match ended {
             Ok(outcome) => Told {
                 text: revocation::applied_text(&outcome, self.is_first),
-                json: revocation::applied_json(&outcome),
+                json: Some(revocation::applied_json(&outcome)),
             },
             Err(err) => Told {
                 text: format!(
                     "warning: open connections that the policy refuses may go on, since they could not be read or ended: {err}\n"
                 ),
-                json: serde_json::json!({"error": err}),
+                json: Some(EndedConnections {
+                    ended: 0,
+                    left: Vec::new(),
+                    error: Some(err),
+                }),
             },
         }
     }

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::revoke::Refused;
-use serde::Serialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::connections::{Connections, Kinds, Outcome, Which};
 use crate::host::caller::{Caller, Ssh};
+use crate::json::EndedConnections;
 
 /// Groups listed in text output; `--json` lists all.
 const KINDS_SHOWN: usize = 20;
@@ -42,7 +43,8 @@ pub fn spared(caller: &Caller, force: bool) -> Vec<Ssh> {
 }
 
 /// Group of open connections that a policy would not admit.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "OpenConnections")]
 pub struct Kind {
     /// Common properties; `None` for the connections beyond the maximum number of groups.
     #[serde(flatten)]
@@ -148,9 +150,13 @@ pub fn applied_text(outcome: &Outcome, is_first: bool) -> String {
     text
 }
 
-/// The same for machines.
-pub fn applied_json(outcome: &Outcome) -> Value {
-    json!({"ended": outcome.ended, "left": left(outcome), "trouble": outcome.trouble})
+/// The same for programs.
+pub fn applied_json(outcome: &Outcome) -> EndedConnections {
+    EndedConnections {
+        ended: outcome.ended,
+        left: left(outcome),
+        error: outcome.trouble.clone(),
+    }
 }
 
 fn left(outcome: &Outcome) -> Vec<Kind> {

@@ -21,12 +21,13 @@ use socket2::Socket;
 use self::server::{PATIENCE, Server, Who};
 
 use crate::host::caller::Caller;
+use crate::json::{AgentStatus, Applied, Confirmed, ErrorCode, Failure, RolledBack};
 use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
 use crate::system::passing;
 
 /// Version of the protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const FOLDER: &str = "/run/peerwall";
 const NAME: &str = "control.sock";
 /// Maximum size of a response, in bytes.
@@ -73,32 +74,20 @@ pub struct Wish {
     pub caller: Caller,
 }
 
-/// How a command ended. The exit codes are made of it in [`command`](crate::command) alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "u8", from = "u8")]
-pub enum Outcome {
-    /// Done, or nothing to do; 0 on the socket.
-    Done,
-    /// Nothing was changed, or not everything; 2 on the socket.
-    Trouble,
-}
-
-impl From<Outcome> for u8 {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Done => 0,
-            Outcome::Trouble => 2,
-        }
-    }
-}
-
-impl From<u8> for Outcome {
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::Done,
-            _ => Self::Trouble,
-        }
-    }
+/// The result of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The agent's status.
+    Status(Box<AgentStatus>),
+    /// An apply or reload.
+    Applied(Applied),
+    /// A confirm.
+    Confirmed(Confirmed),
+    /// A rollback.
+    RolledBack(RolledBack),
+    /// Nothing was done, or not everything.
+    Failed(Failure),
 }
 
 /// An answer.
@@ -106,24 +95,25 @@ impl From<u8> for Outcome {
 pub struct Answer {
     /// [`VERSION`]
     pub version: u32,
-    /// How it ended.
-    #[serde(rename = "code")]
-    pub outcome: Outcome,
-    /// For people.
+    /// The result for people.
     pub text: String,
-    /// For machines.
-    pub data: Value,
+    /// The result.
+    pub reply: Reply,
 }
 
 impl Answer {
-    /// An answer.
-    pub fn new(outcome: Outcome, text: impl Into<String>, data: Value) -> Self {
+    /// Creates an answer.
+    pub fn new(text: impl Into<String>, reply: Reply) -> Self {
         Self {
             version: VERSION,
-            outcome,
             text: text.into(),
-            data,
+            reply,
         }
+    }
+
+    /// Creates the answer of a command that failed.
+    pub fn failed(text: impl Into<String>, failure: Failure) -> Self {
+        Self::new(text, Reply::Failed(failure))
     }
 }
 
@@ -181,7 +171,7 @@ impl Control {
     }
 
     /// Questions that are whole now, with who asked.
-    pub(super) fn questions(&mut self) -> Vec<(Who, Result<Command, Answer>)> {
+    pub(super) fn questions(&mut self) -> Vec<(Who, Result<Command, Box<Answer>>)> {
         let heard = self.server.questions(|heard| heard.contains(&b'\n'));
         let read =
             |text: Vec<u8>| question(text.split(|byte| *byte == b'\n').next().unwrap_or(&[]));
@@ -214,8 +204,11 @@ fn is_root(stream: &Socket) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0)
 }
 
-fn question(line: &[u8]) -> Result<Command, Answer> {
-    let refuse = |why: String| Answer::new(Outcome::Trouble, why, Value::Null);
+fn question(line: &[u8]) -> Result<Command, Box<Answer>> {
+    let refuse = |why: String| {
+        let failure = Failure::new(ErrorCode::Protocol, &why);
+        Box::new(Answer::failed(why, failure))
+    };
     let value: Value = serde_json::from_slice(line)
         .map_err(|err| refuse(format!("the request is not JSON: {err}")))?;
     match value.get("version").and_then(Value::as_u64) {
@@ -245,8 +238,11 @@ pub fn ask(command: Command) -> Option<io::Result<Answer>> {
 }
 
 /// The agent's status; `None` if there is no agent or it does not answer.
-pub fn status() -> Option<Value> {
-    Some(ask(Command::Status)?.ok()?.data)
+pub fn status() -> Option<AgentStatus> {
+    match ask(Command::Status)?.ok()?.reply {
+        Reply::Status(status) => Some(*status),
+        Reply::Applied(_) | Reply::Confirmed(_) | Reply::RolledBack(_) | Reply::Failed(_) => None,
+    }
 }
 
 /// Returns the process id of the agent of this network namespace; `None` if there is none.
@@ -337,8 +333,11 @@ fn hear(stream: UnixStream) -> io::Result<Answer> {
             "the agent disconnected without a response",
         ));
     }
-    serde_json::from_str(&line)
-        .map_err(|err| io::Error::other(format!("the agent's response cannot be read: {err}")))
+    serde_json::from_str(&line).map_err(|err| {
+        io::Error::other(format!(
+            "the agent's response cannot be read: {err}; are agent and command of one release?"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -351,19 +350,19 @@ mod tests {
             ("", "not JSON"),
             ("hello", "not JSON"),
             ("{}", "version none"),
-            ("{\"version\":2,\"command\":\"status\"}", "version 2"),
-            ("{\"version\":1,\"command\":\"dance\"}", "cannot be read"),
-            ("{\"version\":1}", "cannot be read"),
+            ("{\"version\":1,\"command\":\"status\"}", "version 1"),
+            ("{\"version\":2,\"command\":\"dance\"}", "cannot be read"),
+            ("{\"version\":2}", "cannot be read"),
         ] {
             let answer = question(line.as_bytes()).expect_err(line);
             assert!(
-                answer.outcome == Outcome::Trouble && answer.text.contains(wanted),
+                matches!(answer.reply, Reply::Failed(_)) && answer.text.contains(wanted),
                 "{line}: {}",
                 answer.text
             );
         }
         assert_eq!(
-            question(b"{\"version\":1,\"command\":\"status\"}\n"),
+            question(b"{\"version\":2,\"command\":\"status\"}\n"),
             Ok(Command::Status)
         );
     }

@@ -9,6 +9,7 @@ use peerwall_core::ruleset::Ruleset;
 use super::iptables::{Change, Iptables, Seen};
 use super::nft::{Kernel, lacks};
 use super::switch;
+use crate::json;
 use crate::store::since;
 
 /// A backend: nf_tables or iptables.
@@ -128,11 +129,16 @@ impl Enforcer {
         }
     }
 
-    /// Name of the backend: `nft` or `iptables`.
-    pub fn name(&self) -> &'static str {
+    /// Which backend it is.
+    pub fn backend(&self) -> json::Backend {
+        json::Backend::of(self.is_iptables())
+    }
+
+    /// Which iptables; `None` for nf_tables.
+    pub fn iptables_json(&self) -> Option<json::Iptables> {
         match self {
-            Self::Nft(_) => "nft",
-            Self::Iptables(_) => "iptables",
+            Self::Nft(_) => None,
+            Self::Iptables(iptables) => Some(iptables.json()),
         }
     }
 

@@ -9,6 +9,7 @@ use peerwall_core::ruleset::Ruleset;
 use super::converge;
 use super::enforcer::Enforcer;
 use super::nft::{Claim, Kernel};
+use crate::json;
 use crate::kernel::events::{Change, Events};
 use crate::store::State;
 
@@ -72,18 +73,21 @@ impl Watched {
         })
     }
 
-    /// Names the backend, and tells whether the table is locked or which iptables is used.
-    pub fn describe(&self) -> String {
+    /// Which backend it is.
+    pub fn backend(&self) -> json::Backend {
+        self.enforcer.backend()
+    }
+
+    /// Which iptables; `None` for nf_tables.
+    pub fn iptables_json(&self) -> Option<json::Iptables> {
+        self.enforcer.iptables_json()
+    }
+
+    /// Whether the table is locked; `None` by iptables, and as long as it is not known.
+    pub fn owns_table(&self) -> Option<bool> {
         match &self.enforcer {
-            Enforcer::Nft(kernel) => match kernel.can_hold() {
-                Some(true) => "nft; the table is locked: only the agent can change it".into(),
-                Some(false) => {
-                    "nft; the table is not locked: the agent repairs what other programs change"
-                        .into()
-                }
-                None => "nft".into(),
-            },
-            Enforcer::Iptables(iptables) => iptables.describe(),
+            Enforcer::Nft(kernel) => kernel.can_hold(),
+            Enforcer::Iptables(_) => None,
         }
     }
 

@@ -6,18 +6,18 @@ pub mod sources;
 use std::fmt;
 use std::path::Path;
 
-use peerwall_core::diagnostic::{Diagnostic, JsonDiagnostic, Severity, Sources};
+use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic, Severity, Sources};
 use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::compile::{Origins, compile};
 use peerwall_core::ruleset::expect;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::color::{self, Stream};
 use crate::host::caller::Caller;
 use crate::host::facts;
+use crate::json::{ErrorCode, Failure};
 use crate::policy_file::sources::{Overlaid, Recorded};
 use crate::secure_file;
 use crate::store::policy_text::PolicyText;
@@ -51,14 +51,13 @@ pub struct Ready {
 }
 
 /// Why there is no [`Ready`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotReady {
     /// Errors of the policy; empty if it could not be read.
     pub diagnostics: Vec<JsonDiagnostic>,
     /// One sentence.
     pub error: String,
     /// The same for people.
-    #[serde(skip)]
     pub text: String,
     /// Whether the error is a transient one of the system. The policy may be valid, and the same
     /// call may succeed later.
@@ -78,6 +77,27 @@ impl std::error::Error for NotReady {}
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {SECURE}", .0.join("; "))]
 pub struct Insecure(Vec<String>);
+
+impl From<Insecure> for Failure {
+    fn from(why: Insecure) -> Self {
+        Self::new(ErrorCode::PolicyWritableByOthers, why)
+    }
+}
+
+impl From<&NotReady> for Failure {
+    fn from(why: &NotReady) -> Self {
+        let code = match (why.is_passing, why.diagnostics.is_empty()) {
+            (true, _) => ErrorCode::PolicyUnavailable,
+            (false, true) => ErrorCode::PolicyUnreadable,
+            (false, false) => ErrorCode::PolicyInvalid,
+        };
+        Self {
+            diagnostics: why.diagnostics.clone(),
+            text: Some(why.text.trim_end().to_owned()),
+            ..Self::new(code, &why.error)
+        }
+    }
+}
 
 /// Reads, compiles and tests a policy.
 ///
@@ -219,8 +239,11 @@ impl Ready {
             return;
         };
         for doubt in &self.doubts {
-            let warning =
-                Diagnostic::warning(start.clone(), format!("{doubt}; apply refuses this"));
+            let warning = Diagnostic::warning(
+                Code::WritableByOthers,
+                start.clone(),
+                format!("{doubt}; apply refuses this"),
+            );
             self.misfits.push(warning.help(SECURE));
         }
     }
@@ -242,7 +265,7 @@ impl Ready {
     pub fn look_for_route_localnet(&mut self) {
         let interfaces = facts::route_localnet();
         if let Some(start) = self.sources.start().filter(|_| !interfaces.is_empty()) {
-            self.misfits.push(Diagnostic::warning(start, format!(
+            self.misfits.push(Diagnostic::warning(Code::RouteLocalnet, start, format!(
                 "route_localnet is 1 for {} on this host", interfaces.join(", ")
             )).help(
                 "neighbours could reach services that listen on 127.0.0.1 (CVE-2020-8558); peerwall drops packets for 127.0.0.0/8 that come from outside, so this is for information; kube-proxy sets it unless it runs with --iptables-localhost-nodeports=false",
@@ -250,7 +273,7 @@ impl Ready {
         }
     }
 
-    /// Everything that is suspicious, for machines.
+    /// Everything that is suspicious, for programs.
     pub fn json_warnings(&self) -> Vec<JsonDiagnostic> {
         let all = self.warnings.iter().chain(&self.misfits);
         all.map(|d| self.sources.json(d)).collect()

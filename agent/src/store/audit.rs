@@ -5,6 +5,7 @@
 use std::io;
 
 use peerwall_core::agent::keep::{Kind, Record};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::caller::Caller;
@@ -16,7 +17,7 @@ const OLD: &str = "audit.log.1";
 const SIZE_MAX: u64 = 1024 * 1024;
 
 /// Who did something.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Who {
     /// `agent`, `guard`, `boot`, or the command.
     pub what: String,

@@ -69,7 +69,7 @@ fn whatever_others_do_to_the_rules_is_repaired_and_told() {
         host.sh("nft add table ip kube-proxy; nft delete table ip kube-proxy");
         agent.wait_for(
             || {
-                agent.status().unwrap()["others_gone"]
+                agent.status().unwrap()["deleted_tables"]
                     .to_string()
                     .contains("ip kube-proxy")
             },

@@ -23,6 +23,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 use peerwall_proto::iptables::TextError;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::net::addr::Family;
@@ -58,7 +59,7 @@ pub struct Facts {
 }
 
 /// Result of an import.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Import {
     /// The policy, as TOML.
     pub policy: String,
@@ -69,8 +70,10 @@ pub struct Import {
     /// Problems that the rules already had.
     pub lints: Vec<Lint>,
     /// Number of packets compared.
+    #[serde(rename = "compared_packets")]
     pub compared: usize,
     /// Whether the packet space was too large to compare exhaustively and was sampled.
+    #[serde(rename = "is_sampled")]
     pub thinned: bool,
 }
 
@@ -82,7 +85,7 @@ impl Import {
 }
 
 /// Reason why a file cannot be imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportError {
     /// The file.
     pub file: String,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::net::addr::Family;
@@ -10,7 +11,9 @@ use crate::net::port::{ICMP, ICMPV6};
 use crate::policy::reason::Reason;
 
 /// Netfilter hook in which peerwall filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// `NF_INET_LOCAL_IN`: packets to this host.

@@ -10,6 +10,7 @@ pub mod read;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::iptables::is_our_chain;
@@ -22,7 +23,7 @@ const DEPTH_MAX: usize = 16;
 const CHAINS_MAX: usize = 64;
 
 /// Engine of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub enum Engine {
     /// nf_tables.
     #[serde(rename = "nftables")]
@@ -86,7 +87,7 @@ pub enum Does {
 }
 
 /// Base chain that drops every packet that it does not accept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ForeignDrop {
     /// Engine.
     pub engine: Engine,
@@ -100,11 +101,19 @@ pub struct ForeignDrop {
     pub hook: &'static str,
     /// Program that created the chain, if the names indicate one.
     pub program: Option<&'static str>,
-    /// Rule that drops everything, as chain and number from 1; `None` if the policy of the base
-    /// chain does.
-    pub rule: Option<(String, usize)>,
+    /// Rule that drops everything; `None` if the policy of the base chain does.
+    pub rule: Option<DroppingRule>,
     /// Command that removes the drop.
     pub clear: String,
+}
+
+/// A rule that drops everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DroppingRule {
+    /// Its chain.
+    pub chain: String,
+    /// Its number in that chain, from 1.
+    pub number: usize,
 }
 
 impl ForeignDrop {
@@ -124,10 +133,12 @@ impl ForeignDrop {
     pub fn why(&self) -> String {
         match &self.rule {
             None => "its policy is drop".to_owned(),
-            Some((chain, number)) if *chain == self.chain => {
+            Some(DroppingRule { chain, number }) if *chain == self.chain => {
                 format!("its rule {number} drops everything")
             }
-            Some((chain, number)) => format!("rule {number} of {chain} drops everything"),
+            Some(DroppingRule { chain, number }) => {
+                format!("rule {number} of {chain} drops everything")
+            }
         }
     }
 }
@@ -263,7 +274,7 @@ fn foreign(
         },
         program,
         clear: clear(table, chain, program, rule.as_ref()),
-        rule: rule.map(|(chain, number, _)| (chain, number)),
+        rule: rule.map(|(chain, number, _)| DroppingRule { chain, number }),
     }
 }
 

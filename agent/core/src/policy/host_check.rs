@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Discovery, Overlay, Policy};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::net::host::{Host, Interface, RT_TABLE_MAIN, Route};
 use crate::net::interface::InterfacePattern;
 
@@ -56,9 +56,11 @@ pub fn compare(policy: &Policy, host: &Host, administrators: &[IpAddr]) -> Vec<D
         let missing = missing(&allow.interfaces, host);
         if !missing.is_empty() {
             let what = format!("allow `{}`: {}", allow.name, no_interface(&missing));
-            found.push(Diagnostic::warning(allow.place.clone(), what).help(
-                "the allow opens nothing on missing interfaces; check the names with `ip link`",
-            ));
+            found.push(
+                Diagnostic::warning(Code::InterfaceMissing, allow.place.clone(), what).help(
+                    "the allow opens nothing on missing interfaces; check the names with `ip link`",
+                ),
+            );
         }
     }
     found
@@ -98,10 +100,12 @@ fn missing_interfaces(overlay: &Overlay, host: &Host) -> Option<Diagnostic> {
         return None;
     }
     let what = format!("overlay `{}`: {}", overlay.name, no_interface(&missing));
-    Some(Diagnostic::warning(overlay.place.clone(), what).help(
-        "its pods are accepted only on the listed interfaces; check the names with `ip link`, \
+    Some(
+        Diagnostic::warning(Code::InterfaceMissing, overlay.place.clone(), what).help(
+            "its pods are accepted only on the listed interfaces; check the names with `ip link`, \
          unless the overlay has not started yet",
-    ))
+        ),
+    )
 }
 
 /// Warns about addresses of this host within the overlay, on interfaces that are not the overlay's.
@@ -129,7 +133,7 @@ fn own_addresses(
             overlay.name
         );
         found.push(
-            Diagnostic::warning(subnet.place.clone(), what)
+            Diagnostic::warning(Code::OwnAddressInOverlay, subnet.place.clone(), what)
                 .label("contains it")
                 .help(help_for_address(overlay, host, interface, own)),
         );
@@ -161,7 +165,7 @@ fn administrators_inside(overlay: &Overlay, administrators: &[IpAddr]) -> Vec<Di
             overlay.name
         );
         Some(
-            Diagnostic::warning(subnet.place.clone(), what)
+            Diagnostic::warning(Code::AdministratorInOverlay, subnet.place.clone(), what)
                 .label("contains it")
                 .help(
                     "its packets are dropped as overlay-spoof outside of the overlay's \
@@ -272,7 +276,7 @@ fn warning(overlay: &Overlay, first: &Route, names: &[String]) -> Diagnostic {
          is {}{via})",
         overlay.name, first.destination
     );
-    Diagnostic::warning(overlay.place.clone(), what)
+    Diagnostic::warning(Code::RoutesOutsideOverlay, overlay.place.clone(), what)
 }
 
 /// Returns the interfaces of routes, with pods' interfaces as one pattern.

@@ -10,6 +10,7 @@ pub mod load;
 mod on_link;
 mod overlay;
 pub mod reason;
+pub mod schema;
 pub mod suspicious;
 mod verdict;
 

@@ -1,7 +1,9 @@
 //! Reasons for verdicts, shared by policy, ruleset, counters and log.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
 /// Reason for a verdict. The text form is stable: counter names, log prefixes and `--json` contain
@@ -169,6 +171,19 @@ impl fmt::Display for Reason {
             Self::InputDefault => f.write_str("input-default"),
             Self::ForwardDefault => f.write_str("forward-default"),
         }
+    }
+}
+
+impl JsonSchema for Reason {
+    fn schema_name() -> Cow<'static, str> {
+        "Reason".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "Why packets are accepted or denied, as in counter names and log prefixes.",
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{Address, Allow, Policy, Tunnel};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::net::addr;
 use crate::net::port::{PortSpec, UDP};
 
@@ -42,10 +42,12 @@ fn everybody(peer: &Address) -> Option<Diagnostic> {
         "{} covers {what} and opens every port to them",
         addr::short(peer.net)
     );
-    Some(Diagnostic::warning(peer.place.clone(), message).help(
-        "peers may reach every port of this host and send through it; to open single ports, \
+    Some(
+        Diagnostic::warning(Code::PeerIsEverybody, peer.place.clone(), message).help(
+            "peers may reach every port of this host and send through it; to open single ports, \
          write an [[allow]] with from = \"any\"",
-    ))
+        ),
+    )
 }
 
 fn link_local(peer: &Address) -> Option<Diagnostic> {
@@ -55,7 +57,7 @@ fn link_local(peer: &Address) -> Option<Diagnostic> {
     };
     let message = format!("{} is a link-local address", addr::short(peer.net));
     is_link_local.then(|| {
-        Diagnostic::warning(peer.place.clone(), message).help(
+        Diagnostic::warning(Code::LinkLocalPeer, peer.place.clone(), message).help(
             "it is accepted on every link of this host, where any machine can use it; write an \
              address of the peer that is not link-local",
         )
@@ -92,7 +94,7 @@ fn inside(outer: &Address, peer: &Address) -> Diagnostic {
         addr::short(peer.net),
         outer.net
     );
-    Diagnostic::warning(peer.place.clone(), message)
+    Diagnostic::warning(Code::PeerInPeer, peer.place.clone(), message)
         .also(outer.place.clone(), "contains it")
         .help(
             "remove the smaller network, which has no effect, or the larger one if only the \
@@ -108,10 +110,12 @@ fn dead(allow: &Allow, policy: &Policy) -> Option<Diagnostic> {
         return None;
     }
     let message = format!("allow `{}` accepts no packets to this host", allow.name);
-    Some(Diagnostic::warning(allow.place.clone(), message).help(
-        "its ports are an overlay's tunnel, which accepts packets from peers only \
+    Some(
+        Diagnostic::warning(Code::AllowUnreachable, allow.place.clone(), message).help(
+            "its ports are an overlay's tunnel, which accepts packets from peers only \
          (overlay-inject); add the other nodes as peers, or remove this allow",
-    ))
+        ),
+    )
 }
 
 fn is_tunnelled(spec: &PortSpec, tunnels: &[Tunnel]) -> bool {

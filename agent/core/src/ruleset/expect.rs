@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::net::addr::{self, Family};
 use crate::net::packet::{Dialled, Hook, Packet, Transport, Verdict};
 use crate::net::port::{self, TCP, UDP, has_ports};
@@ -106,7 +106,7 @@ fn is_private(address: IpAddr) -> bool {
 
 fn unknown(expect: &Expect, overlay: &str) -> Diagnostic {
     let message = format!("not tested: the pods of overlay `{overlay}` are not known here");
-    Diagnostic::warning(expect.place.clone(), message)
+    Diagnostic::warning(Code::ExpectationNotTested, expect.place.clone(), message)
         .label(format!("expects {}", expect.verdict))
         .help("test it where they are known: on the node, or with `check --discovered FILE`")
 }
@@ -115,6 +115,7 @@ fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
     let place = expect.place.clone();
     let Failure::Verdict(packet, verdict) = failure else {
         return Diagnostic::error(
+            Code::FamilyMismatch,
             place,
             "`from` and `to` of this expectation have different families",
         )
@@ -129,7 +130,7 @@ fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
         "the policy does not meet this expectation: {verdict} for {}{others}",
         described(packet)
     );
-    Diagnostic::error(place, message)
+    Diagnostic::error(Code::ExpectationNotMet, place, message)
         .label(format!("expects {}", expect.verdict))
         .help("change the policy, or the expectation if it is out of date")
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::net::addr::{self, Family};
 use crate::net::packet::{Dialled, Hook, Packet, Transport, Verdict};
@@ -57,7 +58,7 @@ pub enum Judgement {
 }
 
 /// Connections of one kind that a new ruleset refuses.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     /// Whether the old ruleset admitted them. Only these are revoked.
     pub was_admitted: bool,

@@ -14,6 +14,7 @@ use roff::{Roff, bold, roman};
 
 use super::{DONE, trouble};
 use crate::cli;
+use crate::json::Failure;
 use crate::output::Output;
 
 /// Section of the commands: system administration.
@@ -34,7 +35,7 @@ pub(super) fn run(folder: &Path) -> u8 {
         Ok(()) => DONE,
         Err(err) => trouble(
             &format!("man: {}", folder.display()),
-            &err,
+            Failure::io(&err),
             &Output::new(false),
         ),
     }

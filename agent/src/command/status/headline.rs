@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Inputs of the headline.
@@ -36,19 +37,19 @@ pub(super) struct Facts<'f> {
 }
 
 /// A policy that is rolled back unless it is confirmed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Trial {
     /// Path of the policy on trial.
     pub(super) policy: String,
-    /// How long it has left.
+    /// How long it has left, in seconds.
     pub(super) seconds_left: u64,
     /// Path of the policy that comes back; `None` if no rules were loaded.
     pub(super) back_to: Option<String>,
 }
 
 /// What kind of state a host is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum State {
     /// No rules of peerwall are loaded.
     NotLoaded,

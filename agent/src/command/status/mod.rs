@@ -13,18 +13,19 @@ use peerwall_core::iptables::observed;
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::nft::observed::{ObservedTable, Ownership};
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use self::headline::{Facts, Trial};
 use self::watch::Rates;
 use super::{DIFFERS, DONE, Given, on_host, others};
 use crate::cli::{BackendArgs, StatusArgs};
 use crate::command::age;
-use crate::control;
+use crate::control::{self, Answer, Reply};
 use crate::enforce::iptables::Seen;
 use crate::enforce::{AnyObserved, Enforcer, foreign};
 use crate::host::names;
+use crate::json::{self, AgentStatus, ErrorCode, Failure, FileLine};
 use crate::output::Output;
 use crate::policy_file::Ready;
 use crate::store::audit::{self, Event};
@@ -33,15 +34,18 @@ use crate::store::{self, State};
 use crate::trial::closed;
 
 /// What `status` prints.
-#[derive(Debug, Serialize)]
-struct Status {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Status {
     /// The state of this host.
     state: headline::State,
     /// The state in a sentence.
     headline: String,
-    /// `nft` or `iptables`.
-    backend: &'static str,
-    /// Which iptables.
+    /// The backend.
+    backend: json::Backend,
+    /// Which iptables; only for that backend.
+    iptables: Option<json::Iptables>,
+    /// The same in words.
+    #[serde(skip)]
     chosen: Option<String>,
     /// Whether peerwall's rules are loaded.
     loaded: bool,
@@ -59,31 +63,41 @@ struct Status {
     persist: bool,
     /// Path of the policy.
     policy: String,
-    /// What is wrong with the policy.
-    policy_error: Option<String>,
-    /// What is suspicious about the policy, or does not fit this host.
-    warnings: Vec<JsonDiagnostic>,
+    /// Why the policy cannot be applied.
+    policy_error: Option<json::Error>,
+    /// What is wrong with the policy, suspicious about it, or does not fit this host.
+    diagnostics: Vec<JsonDiagnostic>,
     /// Chains of other firewalls that drop what they do not accept.
     foreign_drops: Vec<ForeignDrop>,
     /// Packets by reason.
     counters: Vec<Line>,
     /// The agent's own status, if one runs.
-    agent: Option<Value>,
+    agent: Option<AgentStatus>,
+    /// Why there is no status of an agent that runs.
+    agent_error: Option<json::Error>,
     /// The trial that waits to be confirmed.
     trial: Option<Trial>,
     /// The trial or policy that was rolled back, if nothing was applied since.
-    rolled_back: Option<Event>,
+    rolled_back: Option<json::Event>,
+    /// The same, for the text.
+    #[serde(skip)]
+    rollback: Option<Event>,
 }
 
-#[derive(Debug, Serialize)]
+/// The last apply.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LastApply")]
 struct Applied {
+    /// When, as RFC 3339.
     time: String,
+    /// Path of the policy.
     policy: String,
-    /// Absent if it is not known.
+    /// Whether our rules are as it left them. Absent if it is not known.
     unchanged_since: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
+/// Owner of the table.
+#[derive(Debug, Serialize, JsonSchema)]
 struct Owner {
     /// Netlink port id; the process id for the first socket of a process.
     port: u32,
@@ -91,7 +105,9 @@ struct Owner {
     process: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// A counter.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Counter")]
 struct Line {
     /// `input`, `forward`, `published`; absent for denied packets.
     chain: Option<String>,
@@ -99,15 +115,18 @@ struct Line {
     reason: String,
     /// The reason in words.
     subject: String,
-    /// Where the policy says so, as file and line.
-    place: Option<String>,
+    /// The line of the policy that says so.
+    place: Option<FileLine>,
+    /// How many packets.
     packets: u64,
+    /// How many bytes.
     bytes: u64,
 }
 
 /// The loaded rules, of either backend.
 struct Loaded {
-    backend: &'static str,
+    backend: json::Backend,
+    iptables: Option<json::Iptables>,
     chosen: Option<String>,
     is_loaded: bool,
     is_closed: bool,
@@ -176,7 +195,8 @@ fn run(
     let pending_steps = ready.map(|ready| steps(&ready.ruleset)).transpose()?;
     let ruleset = Enforcer::ruleset(&observed);
     let loaded = Loaded {
-        backend: enforcer.name(),
+        backend: enforcer.backend(),
+        iptables: enforcer.iptables_json(),
         chosen: enforcer.chosen(),
         is_loaded: Enforcer::is_loaded(&observed),
         is_closed: closed.flatten() == Some(0),
@@ -239,9 +259,12 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
     let ready = policy.read.as_ref().ok();
     let state = State::open();
     let path = policy.path.display().to_string();
-    let policy_error = policy.read.as_ref().err().map(|why| why.error.clone());
+    let failure = policy.read.as_ref().err().map(|why| Failure::from(&**why));
+    let policy_error = failure
+        .as_ref()
+        .map(|failure| failure.error.message.as_str());
     let foreign_drops = foreign::find();
-    let agent = agent();
+    let (agent, agent_error) = agent();
     let trial = trial(&state);
     let applied = since::last().filter(|_| loaded.is_loaded);
     let applied = applied.map(|note| Applied {
@@ -251,35 +274,38 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
     });
     let in_sync = loaded.pending_steps.map(|steps| steps == 0);
     let refused = state.refused();
+    let rollback = rolled_back(&state);
     let others = others::but(&foreign_drops);
     let unchanged = applied
         .as_ref()
         .filter(|applied| applied.unchanged_since != Some(false));
     let since = unchanged.map(|applied| age::with_age(&applied.time));
     // The agent follows one policy; what it says of that says nothing about another.
-    let its = agent
-        .as_ref()
-        .filter(|agent| agent["policy"] == path.as_str());
-    let said = |key: &str| its.and_then(|agent| agent[key].as_str());
+    let its = agent.as_ref().filter(|agent| agent.policy == path);
+    let message =
+        |error: &'_ Option<json::Error>| error.as_ref().map(|error| error.message.clone());
+    let agent_refuses = its.and_then(|agent| agent.policy_errors().into_iter().next());
+    let agent_fails = its.and_then(|agent| message(&agent.last_error));
     let facts = Facts {
         is_loaded: loaded.is_loaded,
         is_closed: loaded.is_closed,
         in_sync,
         policy: &path,
-        policy_error: policy_error.as_deref(),
+        policy_error,
         is_rolled_back: ready.is_some_and(|ready| refused.as_ref() == Some(&ready.digest)),
         loaded_from: unchanged.map(|applied| applied.policy.as_str()),
         loaded_since: since.as_deref(),
         is_changed: loaded.is_unchanged == Some(false),
         trial: trial.as_ref(),
-        agent_refuses: said("policy_error"),
-        agent_fails: said("last_error"),
+        agent_refuses: agent_refuses.as_deref(),
+        agent_fails: agent_fails.as_deref(),
         others: &others,
     };
     Status {
         state: facts.state(),
         headline: facts.to_string(),
         backend: loaded.backend,
+        iptables: loaded.iptables,
         chosen: loaded.chosen,
         loaded: loaded.is_loaded,
         in_sync,
@@ -287,25 +313,42 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         generation: loaded.generation,
         owner: owner(loaded.hold, agent.as_ref()),
         persist: loaded.hold.persist,
-        warnings: ready.map_or_else(Vec::new, Ready::json_warnings),
+        diagnostics: match (ready, &failure) {
+            (Some(ready), _) => ready.json_warnings(),
+            (None, failure) => failure
+                .as_ref()
+                .map_or_else(Vec::new, |f| f.diagnostics.clone()),
+        },
         counters: lines(loaded.counters, ready),
-        rolled_back: rolled_back(&state),
-        policy: path,
-        policy_error,
+        rolled_back: rollback.as_ref().map(Into::into),
+        policy: path.clone(),
+        policy_error: failure.map(|failure| failure.error),
+        rollback,
         applied,
         foreign_drops,
         agent,
+        agent_error,
         trial,
     }
 }
 
-/// What the agent says of itself.
-fn agent() -> Option<Value> {
-    match control::ask(control::Command::Status)? {
-        Ok(answer) => Some(answer.data),
-        Err(err) => {
-            Some(serde_json::json!({"last_error": format!("the agent does not answer: {err}")}))
-        }
+/// The agent's own status, or why there is none although an agent runs.
+fn agent() -> (Option<AgentStatus>, Option<json::Error>) {
+    let unreachable = |err: &dyn std::fmt::Display| {
+        let why = format!("the agent does not answer: {err}");
+        (
+            None,
+            Some(Failure::new(ErrorCode::AgentUnreachable, why).error),
+        )
+    };
+    match control::ask(control::Command::Status) {
+        None => (None, None),
+        Some(Err(err)) => unreachable(&err),
+        Some(Ok(Answer {
+            reply: Reply::Status(status),
+            ..
+        })) => (Some(*status), None),
+        Some(Ok(answer)) => unreachable(&answer.text),
     }
 }
 
@@ -334,7 +377,7 @@ fn rolled_back(state: &State) -> Option<Event> {
     last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::Stopped | Kind::RolledBack))
 }
 
-fn owner(hold: Ownership, agent: Option<&Value>) -> Option<Owner> {
+fn owner(hold: Ownership, agent: Option<&AgentStatus>) -> Option<Owner> {
     let port = hold.owner?;
     let by_pid = || {
         Some(names::process(
@@ -342,7 +385,7 @@ fn owner(hold: Ownership, agent: Option<&Value>) -> Option<Owner> {
         ))
     };
     // A further socket of a process has a random port.
-    let by_agent = || Some(format!("the agent (pid {})", agent?.get("pid")?));
+    let by_agent = || Some(format!("the agent (pid {})", agent?.pid));
     Some(Owner {
         port,
         process: by_pid().or_else(by_agent),
@@ -397,16 +440,17 @@ fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&Ready>) -> Vec<Line> 
 }
 
 /// Where the policy says what each counter counts, by its name.
-fn places(ready: &Ready) -> BTreeMap<&str, String> {
+fn places(ready: &Ready) -> BTreeMap<&str, FileLine> {
     let mut places = BTreeMap::new();
     for chain in &ready.ruleset.chains {
         for (at, rule) in chain.rules.iter().enumerate() {
             let origin = ready.origins.of(&chain.name, at);
             let place = origin.and_then(|origin| origin.place.as_ref());
             if let (Some(name), Some(place)) = (&rule.counter, place) {
-                places
-                    .entry(name.as_str())
-                    .or_insert_with(|| ready.sources.line_of(place));
+                places.entry(name.as_str()).or_insert_with(|| FileLine {
+                    file: ready.sources.name(place.file).to_owned(),
+                    line: ready.sources.line_column(place).0,
+                });
             }
         }
     }

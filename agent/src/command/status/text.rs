@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use peerwall_core::agent::keep::Kind;
-use serde_json::Value;
+use peerwall_core::net::link::Link;
 
 use super::super::{count, others};
 use super::headline::State;
@@ -11,6 +11,7 @@ use super::{Detail, Line, Status};
 use crate::color::{Meaning, paint};
 use crate::command::age;
 use crate::host::names::printable;
+use crate::json::{AgentStatus, Backend, Discovered, Error, OverlayStatus};
 use crate::policy_file::NotReady;
 
 /// Formats the whole status, the headline first.
@@ -42,6 +43,9 @@ pub(super) fn status(
     if let Some(agent) = &status.agent {
         text.push_str(&agent_text(agent));
     }
+    if let Some(error) = &status.agent_error {
+        let _ = writeln!(text, "agent:      {}", error.message);
+    }
     text.push_str(&counters(&status.counters, detail, rates));
     text
 }
@@ -59,7 +63,7 @@ fn meaning(state: State) -> Meaning {
 }
 
 fn rolled_back(status: &Status) -> String {
-    let Some(event) = &status.rolled_back else {
+    let Some(event) = &status.rollback else {
         return String::new();
     };
     let when = age::seconds_since(&event.time).map_or_else(|| event.time.clone(), age::ago);
@@ -97,7 +101,7 @@ fn applied(status: &Status) -> String {
 }
 
 fn owner(status: &Status) -> String {
-    if status.backend == "iptables" {
+    if status.backend == Backend::Iptables {
         return "none; the two families change one after the other".into();
     }
     match (&status.owner, status.persist) {
@@ -160,39 +164,28 @@ fn counters(lines: &[Line], detail: Detail, rates: Option<&[f64]>) -> String {
 }
 
 /// The agent's own status.
-fn agent_text(agent: &Value) -> String {
+fn agent_text(agent: &AgentStatus) -> String {
     let mut text = String::new();
-    let number = |key: &str| agent.get(key).and_then(Value::as_u64);
-    let words = |key: &str| agent.get(key).and_then(Value::as_str);
-    let in_sync = match number("in_sync_seconds") {
+    let in_sync = match agent.in_sync_seconds {
         Some(seconds) => format!("in sync for {}", age::duration(seconds)),
         None => "not in sync".to_owned(),
     };
     let _ = writeln!(
         text,
         "agent:      pid {}, since {}; {in_sync}",
-        number("pid").unwrap_or(0),
-        age::with_age(words("started").unwrap_or("?")),
+        agent.pid,
+        age::with_age(&agent.started),
     );
-    let _ = writeln!(text, "backend:    {}", words("backend").unwrap_or("?"));
-    let counts = agent.get("counts").filter(|counts| !counts.is_null());
-    let _ = writeln!(text, "policy:     {}", policy_text(agent, counts));
-    for overlay in list(counts.and_then(|counts| counts.get("overlays"))) {
+    let _ = writeln!(text, "backend:    {}", backend(agent));
+    let _ = writeln!(text, "policy:     {}", policy_text(agent));
+    for overlay in agent.counts.iter().flat_map(|counts| &counts.overlays) {
         let _ = writeln!(text, "overlay:    {}", overlay_text(overlay));
     }
-    if agent.get("storm").and_then(Value::as_bool) == Some(true) {
+    if agent.is_storm {
         text.push_str("storm:      somebody changes the rules faster than they may be repaired\n");
     }
-    if let Some(repair) = agent.get("last_repair").filter(|repair| !repair.is_null()) {
-        let by: Vec<String> = list(repair.get("by"))
-            .map(|who| {
-                format!(
-                    "{} (pid {})",
-                    who["process"].as_str().unwrap_or("?"),
-                    who["pid"]
-                )
-            })
-            .collect();
+    if let Some(repair) = &agent.last_repair {
+        let by: Vec<String> = repair.by.iter().map(ToString::to_string).collect();
         let by = if by.is_empty() {
             "somebody".to_owned()
         } else {
@@ -201,76 +194,75 @@ fn agent_text(agent: &Value) -> String {
         let _ = writeln!(
             text,
             "repairs:    {}, the last {} after a change by {by}",
-            number("repairs").unwrap_or(0),
-            age::ago(repair["seconds_ago"].as_u64().unwrap_or(0))
+            agent.repairs,
+            age::ago(repair.seconds_ago)
         );
     }
-    for (key, name) in [
-        ("last_error", "error:"),
-        ("policy_error", "not applied:"),
-        ("unsaved", "not saved:"),
+    let message = |error: &Option<Error>| error.as_ref().map(|error| error.message.clone());
+    let refusal = agent.policy_errors();
+    let refusal = (!refusal.is_empty()).then(|| refusal.join("\n"));
+    for (error, name) in [
+        (message(&agent.last_error), "error:"),
+        (refusal, "not applied:"),
+        (agent.unsaved.clone(), "not saved:"),
     ] {
-        if let Some(error) = words(key) {
+        if let Some(error) = error {
             let lines = error.replace('\n', "\n             ");
             let _ = writeln!(text, "{name:<12} {lines}");
         }
     }
-    for gone in list(agent.get("others_gone")) {
-        let _ = writeln!(text, "gone:       {}", gone.as_str().unwrap_or("?"));
+    for deleted in &agent.deleted_tables {
+        let _ = writeln!(text, "gone:       {}: {deleted}", deleted.time);
     }
     text
 }
 
-fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
-    value.and_then(Value::as_array).into_iter().flatten()
+/// The backend, and whether others can change its rules.
+fn backend(agent: &AgentStatus) -> String {
+    match (&agent.iptables, agent.owns_table) {
+        (Some(iptables), _) => iptables.to_string(),
+        (None, Some(true)) => {
+            "nft; the table is owned by the agent, and nobody else can change it".into()
+        }
+        (None, Some(false)) => {
+            "nft; the table has no owner, so others can change it, and are repaired".into()
+        }
+        (None, None) => agent.backend.name().into(),
+    }
 }
 
 /// The policy in force, what is in it, and its revision.
-fn policy_text(agent: &Value, counts: Option<&Value>) -> String {
-    let words = |key: &str| agent.get(key).and_then(Value::as_str);
-    let digest = words("digest").and_then(|digest| digest.get(..12));
-    let number = |key: &str| {
-        let number = counts?.get(key)?.as_u64()?;
-        usize::try_from(number).ok()
-    };
-    let counted = match (number("peers"), number("allows")) {
-        (Some(peers), Some(allows)) => {
-            format!(", {}, {}", count(peers, "peer"), count(allows, "allow"))
-        }
-        _ => String::new(),
-    };
-    let follows = match agent.get("follows").and_then(Value::as_bool) {
-        Some(false) => "; read when `peerwall reload` says so",
-        _ => "",
+fn policy_text(agent: &AgentStatus) -> String {
+    let digest = agent.digest.as_ref().and_then(|digest| digest.get(..12));
+    let counted = agent.counts.as_ref().map_or_else(String::new, |counts| {
+        let (peers, allows) = (count(counts.peers, "peer"), count(counts.allows, "allow"));
+        format!(", {peers}, {allows}")
+    });
+    let follows = match agent.follows {
+        false => "; read when `peerwall reload` says so",
+        true => "",
     };
     format!(
         "{}{counted}, revision {}{follows}",
-        words("in_force").or(words("policy")).unwrap_or("?"),
+        agent.in_force.as_ref().unwrap_or(&agent.policy),
         digest.unwrap_or("unknown")
     )
 }
 
 /// The subnets of an overlay, and where they come from.
-fn overlay_text(overlay: &Value) -> String {
-    let words = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-    let join = |key: &str| {
-        list(overlay.get(key))
-            .map(words)
-            .collect::<Vec<_>>()
-            .join(", ")
+fn overlay_text(overlay: &OverlayStatus) -> String {
+    let files = overlay.files.join(", ");
+    let how = match overlay.discovery {
+        Discovered::Written => String::new(),
+        Discovered::Found => format!(", found in {files}"),
+        Discovered::Kept => format!(", as {files} said last"),
+        Discovered::Awaited => format!("no pods yet: waits for {files}"),
     };
-    let how = match overlay["discovery"].as_str() {
-        Some("found") => format!(", found in {}", join("files")),
-        Some("kept") => format!(", as {} said last", join("files")),
-        Some("awaited") => format!("no pods yet: waits for {}", join("files")),
-        _ => String::new(),
-    };
-    let link = overlay["interface"]
-        .as_str()
-        .map_or_else(String::new, |link| format!("; {link}"));
+    let link = overlay.interface.as_ref();
+    let link = link.map_or_else(String::new, |link| format!("; {}", Link::from(link)));
     format!(
         "{}: {}{how}{link}",
-        words(&overlay["name"]),
-        join("subnets")
+        overlay.name,
+        overlay.subnets.join(", ")
     )
 }

@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
 use super::super::TROUBLE;
 use super::Line;
+use crate::json::Failure;
 use crate::output;
 use crate::store;
 
@@ -88,7 +89,13 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
     let is_screen = io::stdout().is_terminal() && !is_dumb && !is_json;
     let mut events = match Events::new() {
         Ok(events) => events,
-        Err(err) => return super::super::trouble("status", &err, &output::Output::new(is_json)),
+        Err(err) => {
+            return super::super::trouble(
+                "status",
+                Failure::io(&err),
+                &output::Output::new(is_json),
+            );
+        }
     };
     let mut is_first = true;
     match is_screen {

@@ -23,6 +23,7 @@ use error::half;
 pub use live::{live, save_legacy};
 pub use plan::{Change, Seen, Steps, Wanted};
 
+use crate::json;
 use tools::run;
 
 /// Seconds to wait for the xtables lock, which every iptables takes.
@@ -141,12 +142,16 @@ impl Iptables {
 
     /// Returns its name and why it was chosen.
     pub fn describe(&self) -> String {
-        let sets = if self.has_ipset {
-            "with ipset"
-        } else {
-            "without ipset"
-        };
-        format!("iptables{} ({}; {sets})", self.suffix, self.why)
+        self.json().to_string()
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> json::Iptables {
+        json::Iptables {
+            program: format!("iptables{}", self.suffix),
+            why: self.why.clone(),
+            has_ipset: self.has_ipset,
+        }
     }
 
     /// Minimum number of addresses for an ipset; `None` if ipset is not available.

@@ -6,6 +6,7 @@ mod sentence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::eval::{Probe, Published, ReadAs, RulesForSource};
@@ -24,8 +25,8 @@ const PACKETS_MAX: usize = 600_000;
 const THIN: usize = 12;
 
 /// Direction of a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// The rules accept it, the policy does not.
     Closed,
@@ -34,7 +35,7 @@ pub enum Change {
 }
 
 /// A difference, as a sentence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// Direction.
     pub change: Change,
@@ -43,6 +44,7 @@ pub struct Difference {
     /// The policy's verdict.
     pub reason: Reason,
     /// The difference, as a sentence.
+    #[serde(rename = "message")]
     pub sentence: String,
     /// Number of compared packets.
     pub packets: usize,

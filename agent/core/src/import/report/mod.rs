@@ -8,6 +8,7 @@ mod other_tables;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Import;
@@ -16,20 +17,26 @@ pub(super) use lines::lines;
 pub(super) use lints::lints;
 
 /// Fate of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It is in the policy.
+    #[serde(rename = "converted")]
     Taken,
     /// The safe core covers it, or every policy does.
+    #[serde(rename = "covered")]
     Core,
     /// Another program manages it, and continues to.
+    #[serde(rename = "managed_elsewhere")]
     Beside,
     /// It has no effect.
+    #[serde(rename = "no_effect")]
     Nothing,
     /// Only a part of it is in the policy.
+    #[serde(rename = "partly_converted")]
     Partly,
     /// A policy cannot express it.
+    #[serde(rename = "not_converted")]
     Left,
 }
 
@@ -53,7 +60,7 @@ impl Fate {
 }
 
 /// A line and its account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Line {
     /// The file.
     pub file: String,
@@ -64,17 +71,21 @@ pub struct Line {
     /// Its fate.
     pub fate: Fate,
     /// The entry that covers it, or why none does and what to do.
+    #[serde(rename = "message")]
     pub words: String,
 }
 
 /// A problem of the rules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lint {
     /// Stable name.
+    #[serde(rename = "code")]
     pub name: &'static str,
     /// What is wrong with the rules.
+    #[serde(rename = "message")]
     pub sentence: String,
     /// What the policy does about it, or what remains to be done.
+    #[serde(rename = "help")]
     pub answer: String,
 }
 

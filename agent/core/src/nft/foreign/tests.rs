@@ -142,7 +142,7 @@ fn only_what_drops_by_default_is_found() {
             .iter()
             .map(|each| match &each.rule {
                 None => format!("{} policy", each.chain),
-                Some((chain, number)) => format!("{} {chain} {number}", each.chain),
+                Some(rule) => format!("{} {} {}", each.chain, rule.chain, rule.number),
             })
             .collect();
         assert_eq!(got, want, "{name}");

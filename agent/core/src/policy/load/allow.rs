@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::context::{Context, Owner};
 use super::fields::{Fields, Value, place_of};
 use super::values::parse_rate;
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};
 use crate::policy::{Allow, Rate};
 
@@ -59,8 +59,12 @@ fn parse_allow(cx: &mut Context<'_>, mut fields: Fields<'_>) {
             warn_if_open(cx, &what, &place, everything, value);
         }
         None => cx.error(
-            Diagnostic::error(place.clone(), format!("{what} has no `from`"))
-                .help("add from = \"any\", the name of a group, or a CIDR"),
+            Diagnostic::error(
+                Code::MissingKey,
+                place.clone(),
+                format!("{what} has no `from`"),
+            )
+            .help("add from = \"any\", the name of a group, or a CIDR"),
         ),
     }
     if let Some((_, value)) = to {
@@ -89,14 +93,14 @@ fn parse_name(cx: &mut Context<'_>, fields: &mut Fields<'_>) -> (String, Place) 
     let Some((_, value)) = fields.take("name") else {
         let place = fields.place();
         cx.error(
-            Diagnostic::error(place.clone(), "this allow has no name")
+            Diagnostic::error(Code::MissingKey, place.clone(), "this allow has no name")
                 .help("add name = \"…\"; counters and reasons contain it"),
         );
         return (NAMELESS.to_owned(), place);
     };
     let place = place_of(file, value);
     let Some(name) = value.get_ref().as_str() else {
-        let error = Diagnostic::error(place.clone(), "`name` must be a string");
+        let error = Diagnostic::error(Code::WrongType, place.clone(), "`name` must be a string");
         cx.error(error.help("write it in \"quotes\""));
         return (NAMELESS.to_owned(), place);
     };
@@ -114,7 +118,12 @@ fn parse_limit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> Option<
     });
     if found.is_none() {
         cx.error(
-            Diagnostic::error(place_of(file, value), "`limit` is not a rate").help(
+            Diagnostic::error(
+                Code::InvalidRate,
+                place_of(file, value),
+                "`limit` is not a rate",
+            )
+            .help(
                 "like \"10/second\" or \"100/minute burst 20\"; units are second, minute, hour and \
                  day; the maximum is a million per second, with a burst of a million",
             ),
@@ -152,7 +161,7 @@ fn check_protocols(
     ] {
         if let Some(protocol) = found {
             cx.error(
-                Diagnostic::error(
+                Diagnostic::error(Code::ProtocolMismatch,
                     place.clone(),
                     format!("`{has}` of this allow has {protocol}, but `{lacks}` does not"),
                 )
@@ -181,6 +190,7 @@ fn warn_if_open(
     if any && everything {
         cx.diagnostics.push(
             Diagnostic::warning(
+                Code::OpenToEverybody,
                 place.clone(),
                 format!("{what} opens every port to every source"),
             )

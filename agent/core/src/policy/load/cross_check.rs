@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::context::Context;
 use super::nets::Nets;
 use super::{COMPARISONS_MAX, has_errors};
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::net::addr;
 use crate::policy::{Address, Allow, Overlay, Policy, Source};
 
@@ -29,6 +29,7 @@ pub(super) fn cross_check(cx: &mut Context<'_>) {
     if nobody && !has_errors(&cx.diagnostics) {
         cx.diagnostics.push(
             Diagnostic::warning(
+                Code::NobodyAllowed,
                 cx.start.clone(),
                 "this policy accepts connections from no other host",
             )
@@ -53,7 +54,7 @@ fn overlay_overlaps(overlays: &[Overlay]) -> Vec<Diagnostic> {
             false => format!("overlays `{name}` and `{}` overlap", overlays[again].name),
         };
         found.push(
-            Diagnostic::error(later.place.clone(), message)
+            Diagnostic::error(Code::OverlapsOverlay, later.place.clone(), message)
                 .also(subnet.place.clone(), "with this")
                 .help("each address may be in one overlay, and be listed once"),
         );
@@ -70,6 +71,7 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
             let subnet = &overlay.subnets[subnet];
             found.push(
                 Diagnostic::error(
+                    Code::OverlapsOverlay,
                     address.place.clone(),
                     format!(
                         "peer {} contains {} of overlay `{}`",
@@ -94,6 +96,7 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
         {
             found.push(
                 Diagnostic::error(
+                    Code::OverlapsOverlay,
                     address.place.clone(),
                     format!("this peer's address is in overlay `{}`", overlay.name),
                 )
@@ -135,8 +138,10 @@ fn roles_of_interfaces(policy: &Policy, place: &Place) -> Vec<Diagnostic> {
             ));
         }
     }
-    let as_error =
-        |message| Diagnostic::error(place.clone(), message).help("list it in one place only");
+    let as_error = |message| {
+        Diagnostic::error(Code::InterfaceRoles, place.clone(), message)
+            .help("list it in one place only")
+    };
     found.into_iter().map(as_error).collect()
 }
 
@@ -167,6 +172,7 @@ fn shadowed_allows(allows: &[Allow]) -> Vec<Diagnostic> {
         if let Some(earlier) = affordable.into_iter().find(covers) {
             found.push(
                 Diagnostic::warning(
+                    Code::AllowUnreachable,
                     allow.place.clone(),
                     format!("allow `{}` can never match", allow.name),
                 )
@@ -219,10 +225,14 @@ fn repeated<'a>(addresses: impl Iterator<Item = &'a Address>, found: &mut Vec<Di
     for (first, again) in pairs.into_iter().take(WARNINGS_MAX) {
         let text = addr::short(again.net);
         found.push(
-            Diagnostic::warning(again.place.clone(), format!("`{text}` is listed twice"))
-                .label("again here")
-                .also(first.place.clone(), "first here")
-                .help("remove one of them"),
+            Diagnostic::warning(
+                Code::ListedTwice,
+                again.place.clone(),
+                format!("`{text}` is listed twice"),
+            )
+            .label("again here")
+            .also(first.place.clone(), "first here")
+            .help("remove one of them"),
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::fields::{Value, place_of};
 use super::{ReadError, Text};
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::link::Link;
@@ -42,7 +42,11 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
             Ok(found) => found,
             Err(why) => {
                 is_absent &= matches!(why, ReadError::Absent(_));
-                wrong.push(Diagnostic::error(place.clone(), why.to_string()));
+                wrong.push(Diagnostic::error(
+                    Code::FileUnreadable,
+                    place.clone(),
+                    why.to_string(),
+                ));
                 continue;
             }
         };
@@ -72,7 +76,7 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
             .iter()
             .map(|(net, _)| net.to_string())
             .collect();
-        let warning = Diagnostic::warning(place_of(file, value), sentence);
+        let warning = Diagnostic::warning(Code::DiscoveryKept, place_of(file, value), sentence);
         cx.diagnostics.push(warning.help(format!(
             "the last valid content of {} is still used: {}",
             found.name,
@@ -83,7 +87,7 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
     }
     let is_elsewhere = is_absent && cx.files.is_elsewhere();
     if cx.files.waits() || is_elsewhere {
-        let warning = Diagnostic::warning(place_of(file, value), sentence);
+        let warning = Diagnostic::warning(Code::DiscoveryAwaited, place_of(file, value), sentence);
         cx.diagnostics.push(warning.help(match is_elsewhere {
             true => {
                 "this overlay's pods are unknown here; check the policy on its node, or pass \
@@ -121,6 +125,7 @@ fn discovered(
         if !flannel.networks.iter().any(|(net, _)| net.contains(&node)) {
             cx.diagnostics.push(
                 Diagnostic::warning(
+                    Code::NodeOutsideOverlay,
                     at(span),
                     format!("this node's pods, {node}, are outside of the pod network"),
                 )
@@ -174,7 +179,7 @@ pub(super) fn warn_of_flannels_backend(
         };
         let message = format!("flannel's backend is {kind}, but this overlay's is {name}");
         cx.diagnostics
-            .push(Diagnostic::warning(place.clone(), message).help(help));
+            .push(Diagnostic::warning(Code::BackendMismatch, place.clone(), message).help(help));
     }
 }
 
@@ -213,7 +218,7 @@ pub(super) fn tunnel_link(
             other.name, other.kind
         );
         cx.diagnostics
-            .push(Diagnostic::warning(place.clone(), message).help(help));
+            .push(Diagnostic::warning(Code::BackendMismatch, place.clone(), message).help(help));
     }
     let mut links: Vec<Link> = links
         .into_iter()
@@ -244,18 +249,22 @@ fn warn_of_two_ports(cx: &mut Context<'_>, links: &[Link], place: &Place) {
             "{} uses UDP port {b}, but {} uses {a}; an overlay has one port",
             other.name, first.name
         );
-        cx.diagnostics
-            .push(Diagnostic::warning(place.clone(), message).help(
+        cx.diagnostics.push(
+            Diagnostic::warning(Code::TunnelPorts, place.clone(), message).help(
                 "restart flannel to give both the configured port; define a different tunnel \
                  as a separate [overlay.NAME]",
-            ));
+            ),
+        );
     }
 }
 
 fn because(wrong: Wrong, file: FileId, named_at: &Place, path: &str) -> Diagnostic {
     let mut diagnostic = match wrong.span {
-        Some(span) => Diagnostic::error(Place { file, span }, wrong.message),
+        Some(span) => {
+            Diagnostic::error(Code::DiscoveryInvalid, Place { file, span }, wrong.message)
+        }
         None => Diagnostic::error(
+            Code::DiscoveryInvalid,
             named_at.clone(),
             format!("cannot use {path}: {}", wrong.message),
         ),

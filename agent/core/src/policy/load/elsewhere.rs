@@ -20,7 +20,7 @@ use super::context::Context;
 use super::fields::{self, Fields, Value, place_of};
 use super::files::{Files, NoFiles, ReadError, Text};
 use super::has_errors;
-use crate::diagnostic::{Diagnostic, FileId, Sources};
+use crate::diagnostic::{Code, Diagnostic, FileId, Sources};
 use crate::net::addr::Family;
 use crate::net::host::{Host, Interface, Neighbour, RT_TABLE_MAIN, Route};
 use crate::net::link::Link;
@@ -114,8 +114,12 @@ fn text_of(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) -> String {
         }
         if let Some(more) = of_family.next() {
             cx.error(
-                Diagnostic::error(more.place.clone(), "flannel has one network of each family")
-                    .help("remove one of them"),
+                Diagnostic::error(
+                    Code::OneValueOnly,
+                    more.place.clone(),
+                    "flannel has one network of each family",
+                )
+                .help("remove one of them"),
             );
         }
     }
@@ -141,6 +145,7 @@ fn tables<'v>(
     let tables: Vec<Fields<'v>> = tables.collect();
     if tables.is_empty() {
         let error = Diagnostic::error(
+            Code::WrongType,
             place_of(file, value),
             format!("`{what}` must be a list of tables"),
         );
@@ -163,6 +168,7 @@ fn interface(cx: &mut Context<'_>, mut fields: Fields<'_>, host: &mut Host, link
                 let net = text.parse::<IpNet>().ok();
                 if net.is_none() {
                     let error = Diagnostic::error(
+                        Code::InvalidAddress,
                         place,
                         format!("`{text}` is not an address with a prefix length"),
                     );
@@ -248,7 +254,7 @@ fn required<T>(
     let found = optional(cx, fields, key, parse);
     if found.is_none() && cx.diagnostics.len() == errors {
         cx.error(
-            Diagnostic::error(place, format!("`{key}` is missing"))
+            Diagnostic::error(Code::MissingKey, place, format!("`{key}` is missing"))
                 .help(format!("add {key} = \"…\"")),
         );
     }
@@ -265,7 +271,11 @@ fn optional<T>(
     let (_, value) = fields.take(key)?;
     let found = value.get_ref().as_str().and_then(parse);
     if found.is_none() {
-        let error = Diagnostic::error(place_of(file, value), format!("`{key}` is not valid"));
+        let error = Diagnostic::error(
+            Code::InvalidChoice,
+            place_of(file, value),
+            format!("`{key}` is not valid"),
+        );
         cx.error(error.help("see `check --discovered` in docs/policy.md"));
     }
     found
@@ -276,7 +286,11 @@ fn number(cx: &mut Context<'_>, fields: &mut Fields<'_>, key: &'static str) -> O
     let (_, value) = fields.take(key)?;
     let found = fields::integer(value.get_ref()).and_then(|number| u32::try_from(number).ok());
     if found.is_none() {
-        let error = Diagnostic::error(place_of(file, value), format!("`{key}` must be a number"));
+        let error = Diagnostic::error(
+            Code::WrongType,
+            place_of(file, value),
+            format!("`{key}` must be a number"),
+        );
         cx.error(error.help("write it without quotes"));
     }
     found

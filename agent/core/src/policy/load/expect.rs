@@ -2,7 +2,7 @@
 
 use super::context::{Context, PendingExpect};
 use super::fields::{Fields, Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::packet::{Hook, Verdict};
 use crate::net::port::PortSpec;
 use crate::policy::{Discovery, Expect};
@@ -81,7 +81,12 @@ fn parse_expect(cx: &mut Context<'_>, mut fields: Fields<'_>) {
 
 fn missing<T>(cx: &mut Context<'_>, place: &Place, key: &str, help: &str) -> Vec<T> {
     cx.error(
-        Diagnostic::error(place.clone(), format!("this expectation has no `{key}`")).help(help),
+        Diagnostic::error(
+            Code::MissingKey,
+            place.clone(),
+            format!("this expectation has no `{key}`"),
+        )
+        .help(help),
     );
     Vec::new()
 }
@@ -115,7 +120,8 @@ fn one<T>(
             list.len()
         );
         cx.error(
-            Diagnostic::error(place_of(file, value), message).help("write one [[expect]] for each"),
+            Diagnostic::error(Code::OneValueOnly, place_of(file, value), message)
+                .help("write one [[expect]] for each"),
         );
     }
     list.into_iter().next()
@@ -146,8 +152,12 @@ pub(super) fn resolve_expects(cx: &mut Context<'_>) {
                 peer.addresses.iter().map(|a| a.net).collect()
             } else if text == "any" {
                 cx.error(
-                    Diagnostic::error(place, "`from` of an expectation cannot be \"any\"")
-                        .help("write an address that stands for strangers, like \"198.51.100.1\""),
+                    Diagnostic::error(
+                        Code::ExpectFromAny,
+                        place,
+                        "`from` of an expectation cannot be \"any\"",
+                    )
+                    .help("write an address that stands for strangers, like \"198.51.100.1\""),
                 );
                 continue;
             } else {

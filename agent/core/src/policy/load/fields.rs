@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 
 /// Key with its place.
 pub(super) type Key<'a> = Spanned<DeString<'a>>;
@@ -73,7 +73,10 @@ impl<'a> Fields<'a> {
                 None => format!("valid keys: {}", known.join(", ")),
             };
             let place = place_of(self.file, key);
-            errors.push(Diagnostic::error(place, format!("{of} has no key `{name}`")).help(help));
+            errors.push(
+                Diagnostic::error(Code::UnknownKey, place, format!("{of} has no key `{name}`"))
+                    .help(help),
+            );
         }
         errors
     }
@@ -132,8 +135,12 @@ pub(super) fn strings(
     let wrong = |diagnostic| (Vec::new(), vec![diagnostic]);
     match value.get_ref() {
         DeValue::Array(list) if list.is_empty() => wrong(
-            Diagnostic::error(place_of(file, value), format!("{what} is empty"))
-                .help("add an entry, or omit the key"),
+            Diagnostic::error(
+                Code::EmptyList,
+                place_of(file, value),
+                format!("{what} is empty"),
+            )
+            .help("add an entry, or omit the key"),
         ),
         DeValue::Array(list) => texts(list),
         DeValue::String(_) => texts(std::slice::from_ref(value)),
@@ -143,6 +150,7 @@ pub(super) fn strings(
         | DeValue::Datetime(_)
         | DeValue::Table(_) => wrong(
             Diagnostic::error(
+                Code::WrongType,
                 place_of(file, value),
                 format!(
                     "{what} must be a string or a list of strings, not {}",
@@ -164,6 +172,7 @@ fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnosti
         None => "write strings in \"quotes\"".to_owned(),
     };
     Diagnostic::error(
+        Code::WrongType,
         place_of(file, value),
         format!("{what} must be a list of strings, but this is {got}"),
     )

@@ -16,7 +16,7 @@ use super::log::parse_log;
 use super::options::parse_options;
 use super::overlay::parse_overlays;
 use super::peers::{parse_peers, parse_peers_files};
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 
 /// Parses one file. Only the main file can include others.
 pub(super) fn read_file(cx: &mut Context<'_>, file: FileId, is_main: bool) {
@@ -40,7 +40,7 @@ pub(super) fn syntax_error(cx: &mut Context<'_>, file: FileId, text: &str, err: 
         _ => "write name = value, strings in \"quotes\", lists in [brackets]; see docs/policy.md",
     };
     let message = format!("invalid TOML: {}", err.message());
-    cx.error(Diagnostic::error(place, message).help(help));
+    cx.error(Diagnostic::error(Code::Syntax, place, message).help(help));
 }
 
 fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_whole: bool) {
@@ -51,7 +51,7 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
         None if is_main && is_whole => {
             let place = fields.place();
             cx.error(
-                Diagnostic::error(place, "`version` is missing")
+                Diagnostic::error(Code::MissingKey, place, "`version` is missing")
                     .help("start the file with `version = 1`"),
             );
         }
@@ -82,6 +82,7 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
             true => parse_include(cx, file, value),
             false => cx.error(
                 Diagnostic::error(
+                    Code::NestedInclude,
                     place_of(file, key),
                     "an included file cannot have `include`",
                 )
@@ -132,6 +133,7 @@ fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
         Some(1) => {}
         Some(n) => cx.error(
             Diagnostic::error(
+                Code::UnknownVersion,
                 place,
                 format!("version {n} of the policy language is not supported"),
             )
@@ -140,7 +142,8 @@ fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
             )),
         ),
         None => cx.error(
-            Diagnostic::error(place, "`version` must be a number").help("write `version = 1`"),
+            Diagnostic::error(Code::WrongType, place, "`version` must be a number")
+                .help("write `version = 1`"),
         ),
     }
 }
@@ -152,15 +155,23 @@ fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
             Ok(names) => names,
             Err(err) => {
                 let why = cx.unread(err);
-                cx.error(Diagnostic::error(place, format!("cannot include: {why}")));
+                cx.error(Diagnostic::error(
+                    Code::FileUnreadable,
+                    place,
+                    format!("cannot include: {why}"),
+                ));
                 continue;
             }
         };
         let is_pattern = pattern.contains(['*', '?', '[']);
         if names.is_empty() && !is_pattern {
             cx.error(
-                Diagnostic::error(place.clone(), format!("file {pattern} does not exist"))
-                    .help("paths are relative to this file; a pattern with * may match nothing"),
+                Diagnostic::error(
+                    Code::FileMissing,
+                    place.clone(),
+                    format!("file {pattern} does not exist"),
+                )
+                .help("paths are relative to this file; a pattern with * may match nothing"),
             );
         }
         for name in names {
@@ -171,6 +182,7 @@ fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
                 }
                 Err(why) => {
                     cx.error(Diagnostic::error(
+                        Code::FileUnreadable,
                         place.clone(),
                         format!("cannot include: {why}"),
                     ));

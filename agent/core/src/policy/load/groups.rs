@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use super::context::Context;
 use super::fields::{Fields, Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::{Address, Group};
 
 pub(super) fn parse_groups(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
@@ -47,8 +47,12 @@ fn parse_group(cx: &mut Context<'_>, mut fields: Fields<'_>, name: &str) -> Vec<
     if listed.is_none() && files.is_none() {
         let place = fields.place();
         cx.error(
-            Diagnostic::error(place, format!("group `{name}` has no addresses"))
-                .help("add `addresses = [...]` or `files = [...]`"),
+            Diagnostic::error(
+                Code::EmptyList,
+                place,
+                format!("group `{name}` has no addresses"),
+            )
+            .help("add `addresses = [...]` or `files = [...]`"),
         );
     }
     addresses

@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use super::context::{Context, Owner};
 use super::fields::{self, Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::net::addr::Family;
 use crate::policy::{IcmpTypes, icmp};
 
@@ -28,7 +28,12 @@ pub(super) fn parse_icmp(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) 
         cx.draft.policy.icmp.core = core;
         if !core {
             cx.diagnostics.push(
-                Diagnostic::warning(place_of(file, value), "the safe core of ICMP is off").help(
+                Diagnostic::warning(
+                    Code::SafeCoreOff,
+                    place_of(file, value),
+                    "the safe core of ICMP is off",
+                )
+                .help(
                     "path MTU discovery and all of IPv6 stop working unless `v4` and `v6` \
                      list the required types",
                 ),
@@ -50,6 +55,7 @@ fn parse_types(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fa
         let name = format!("v{}", family.digit());
         cx.error(
             Diagnostic::error(
+                Code::WrongType,
                 place_of(file, value),
                 format!("`{name}` must be a list of ICMP types, or \"all\""),
             )
@@ -73,8 +79,12 @@ fn parse_type(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fam
             Ok(number) => Some(number),
             Err(std::num::TryFromIntError { .. }) => {
                 cx.error(
-                    Diagnostic::error(place, format!("ICMP type {number} does not exist"))
-                        .help("types are 0 to 255"),
+                    Diagnostic::error(
+                        Code::InvalidIcmpType,
+                        place,
+                        format!("ICMP type {number} does not exist"),
+                    )
+                    .help("types are 0 to 255"),
                 );
                 None
             }
@@ -92,6 +102,7 @@ fn parse_type(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fam
         };
         cx.error(
             Diagnostic::error(
+                Code::InvalidIcmpType,
                 place,
                 format!("`{text}` is not an ICMP type of IPv{}", family.digit()),
             )

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::fields::{Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Code, Diagnostic, FileId};
 
 pub(super) fn parse_interfaces(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     let Some(mut fields) = cx.table(file, value, "interfaces") else {
@@ -21,7 +21,12 @@ pub(super) fn parse_interfaces(cx: &mut Context<'_>, file: FileId, value: &Value
         let patterns = cx.patterns(file, value, "`bridged`");
         if patterns.iter().any(|pattern| pattern.exact().is_none()) {
             cx.error(
-                Diagnostic::error(place_of(file, value), "`bridged` cannot contain patterns").help(
+                Diagnostic::error(
+                    Code::InvalidInterface,
+                    place_of(file, value),
+                    "`bridged` cannot contain patterns",
+                )
+                .help(
                     "write the name of each bridge; packets from one bridge to another are routed",
                 ),
             );

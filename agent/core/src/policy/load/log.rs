@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::context::Context;
 use super::fields::{self, Fields, Value, place_of};
 use super::values::parse_rate;
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::Log;
 
 pub(super) fn parse_log(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
@@ -22,8 +22,12 @@ pub(super) fn parse_log(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
             | DeValue::Float(_)
             | DeValue::Datetime(_)
             | DeValue::Array(_) => cx.error(
-                Diagnostic::error(place_of(file, value), "`denied` must be a table or false")
-                    .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
+                Diagnostic::error(
+                    Code::WrongType,
+                    place_of(file, value),
+                    "`denied` must be a table or false",
+                )
+                .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
             ),
         }
     }
@@ -37,8 +41,12 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         match fields::integer(value.get_ref()).map(u16::try_from) {
             Some(Ok(group)) => log.group = group,
             _ => cx.error(
-                Diagnostic::error(place_of(file, value), "`group` is not an NFLOG group")
-                    .help("a number from 0 to 65535"),
+                Diagnostic::error(
+                    Code::OutOfRange,
+                    place_of(file, value),
+                    "`group` is not an NFLOG group",
+                )
+                .help("a number from 0 to 65535"),
             ),
         }
     }
@@ -46,7 +54,12 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         match value.get_ref().as_str().and_then(parse_rate) {
             Some(rate) => log.rate = rate,
             None => cx.error(
-                Diagnostic::error(place_of(file, value), "`rate` is not a rate").help(
+                Diagnostic::error(
+                    Code::InvalidRate,
+                    place_of(file, value),
+                    "`rate` is not a rate",
+                )
+                .help(
                     "like \"10/second\" or \"100/minute burst 20\"; units are second, \
                      minute, hour and day",
                 ),
@@ -57,8 +70,12 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
         match value.get_ref().as_str() {
             Some(text) if is_log_prefix(text) => log.prefix = text.to_owned(),
             _ => cx.error(
-                Diagnostic::error(place_of(file, value), "`prefix` is not a log prefix")
-                    .help("1 to 64 printable ASCII characters, without \" and \\"),
+                Diagnostic::error(
+                    Code::InvalidPrefix,
+                    place_of(file, value),
+                    "`prefix` is not a log prefix",
+                )
+                .help("1 to 64 printable ASCII characters, without \" and \\"),
             ),
         }
     }

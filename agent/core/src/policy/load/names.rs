@@ -1,7 +1,7 @@
 //! Names of peers, groups, overlays and allows.
 
 use super::context::Context;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Code, Diagnostic, Place};
 
 /// Maximum length of a name of a peer, group, overlay or allow, in bytes.
 const NAME_MAX_BYTES: usize = 63;
@@ -24,7 +24,7 @@ impl Context<'_> {
                     _ => format!("{kind} `{name}` is defined twice"),
                 };
                 self.error(
-                    Diagnostic::error(place.clone(), what)
+                    Diagnostic::error(Code::DefinedTwice, place.clone(), what)
                         .label("again here")
                         .also(first, "first here")
                         .help("keep one of them, or rename one"),
@@ -49,25 +49,35 @@ impl Context<'_> {
             false => "a",
         };
         let err = if name == "host" && kind != "allow" {
-            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `host`"))
-                .help("`host` means this host's own addresses in `to`")
-        } else if name == "any" {
-            Diagnostic::error(place.clone(), format!("{a} {kind} cannot be named `any`"))
-                .help("`any` means every source in `from`")
-        } else if !starts || !rest {
             Diagnostic::error(
+                Code::InvalidName,
+                place.clone(),
+                format!("{a} {kind} cannot be named `host`"),
+            )
+            .help("`host` means this host's own addresses in `to`")
+        } else if name == "any" {
+            Diagnostic::error(
+                Code::InvalidName,
+                place.clone(),
+                format!("{a} {kind} cannot be named `any`"),
+            )
+            .help("`any` means every source in `from`")
+        } else if !starts || !rest {
+            Diagnostic::error(Code::InvalidName,
                 place.clone(),
                 format!("`{name}` cannot be the name of {a} {kind}"),
             )
             .help("names consist of letters, digits, `-`, `_` and `.`, and start with a letter or digit")
         } else if name.len() > NAME_MAX_BYTES {
             Diagnostic::error(
+                Code::InvalidName,
                 place.clone(),
                 format!("the name of this {kind} is longer than {NAME_MAX_BYTES} bytes"),
             )
             .help("choose a shorter name; the names of counters and sets contain it")
         } else if name.parse::<std::net::IpAddr>().is_ok() {
             Diagnostic::error(
+                Code::InvalidName,
                 place.clone(),
                 format!("`{name}` is an address, not a name for {a} {kind}"),
             )

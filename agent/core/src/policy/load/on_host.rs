@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::context::Context;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::net::addr::{self, Family};
 use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
 use crate::net::interface::InterfacePattern;
@@ -87,6 +87,7 @@ fn warn_of_carved(cx: &mut Context<'_>) {
             };
             cx.diagnostics.push(
                 Diagnostic::warning(
+                    Code::HostNetworkInOverlay,
                     place.clone(),
                     format!(
                         "{net} is a network of this host inside overlay `{}`; its addresses are \

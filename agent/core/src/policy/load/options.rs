@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::fields::{self, Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId};
+use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::{BackendChoice, Denied};
 
 type OptionParser = fn(&mut Context<'_>, FileId, &Value<'_>);
@@ -36,14 +36,19 @@ fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     let priority = fields::integer(value.get_ref()).and_then(|n| i32::try_from(n).ok());
     let Some(priority) = priority.filter(|priority| (-99..100).contains(priority)) else {
         return cx.error(
-            Diagnostic::error(place_of(file, value), "`hook_priority` is out of range")
-                .help("a number from -99 (after DNAT) to 99; the default is -10"),
+            Diagnostic::error(
+                Code::OutOfRange,
+                place_of(file, value),
+                "`hook_priority` is out of range",
+            )
+            .help("a number from -99 (after DNAT) to 99; the default is -10"),
         );
     };
     cx.draft.policy.options.hook_priority = priority;
     if priority == 0 {
         cx.diagnostics.push(
             Diagnostic::warning(
+                Code::SharedPriority,
                 place_of(file, value),
                 "many programs use priority 0; the order of equal priorities is undefined",
             )
@@ -77,6 +82,7 @@ fn parse_mode(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     if cx.one_of(file, value, "mode", &choices) == Some(false) {
         cx.error(
             Diagnostic::error(
+                Code::UnsupportedValue,
                 place_of(file, value),
                 "mode \"audit\" is not supported by this version of peerwall",
             )

@@ -4,7 +4,7 @@ use super::context::{Context, Owner};
 use super::discover::{Subnets, discover, tunnel_link, warn_of_flannels_backend};
 use super::fields::{Fields, Key, Value, place_of};
 use super::tunnel::parse_tunnel;
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::policy::{Address, Overlay, OverlayBackend};
@@ -110,7 +110,7 @@ fn parse_backend(
         Some((_, value)) => cx.one_of(fields.file(), value, "backend", &OverlayBackend::NAMES),
         None => {
             cx.error(
-                Diagnostic::error(place.clone(), format!("{what} has no backend"))
+                Diagnostic::error(Code::MissingKey, place.clone(), format!("{what} has no backend"))
                     .help("flannel's default is backend = \"vxlan\"; see Backend.Type in its net-conf.json"),
             );
             None
@@ -140,7 +140,7 @@ fn parse_subnets(
             check_pods(cx, &addresses);
             let first = place_of(file, key);
             cx.error(
-                Diagnostic::error(
+                Diagnostic::error(Code::ConflictingKeys,
                     place_of(file, other),
                     format!("{what} has both `subnets` and `discover`"),
                 )
@@ -151,7 +151,12 @@ fn parse_subnets(
         }
         (None, None) => {
             cx.error(
-                Diagnostic::error(place.clone(), format!("{what} has no subnets")).help(
+                Diagnostic::error(
+                    Code::MissingKey,
+                    place.clone(),
+                    format!("{what} has no subnets"),
+                )
+                .help(
                     "add subnets = [\"10.244.0.0/16\"] with the cluster's pod networks, or \
                      discover = \"/run/flannel/subnet.env\"",
                 ),
@@ -164,7 +169,11 @@ fn parse_subnets(
 fn check_pods(cx: &mut Context<'_>, subnets: &[Address]) {
     let nets: Vec<ipnet::IpNet> = subnets.iter().map(|subnet| subnet.net).collect();
     for (index, err) in addr::check_pods(&nets).err().into_iter().flatten() {
-        let mut diagnostic = Diagnostic::error(subnets[index].place.clone(), err.message);
+        let mut diagnostic = Diagnostic::error(
+            Code::InvalidAddress,
+            subnets[index].place.clone(),
+            err.message,
+        );
         diagnostic.help = err.help;
         cx.error(diagnostic);
     }
@@ -186,6 +195,7 @@ fn parse_direct(
     if !backend.is_tunnelled() {
         cx.error(
             Diagnostic::error(
+                Code::KeyDoesNotApply,
                 place_of(file, key),
                 "this backend has no tunnel, so `direct` does not apply",
             )
@@ -196,7 +206,7 @@ fn parse_direct(
     let direct = cx.boolean(file, value, "direct").unwrap_or_default();
     if let Some(found) = subnets.direct.clone().filter(|_| !direct) {
         cx.diagnostics.push(
-            Diagnostic::warning(
+            Diagnostic::warning(Code::DirectRoutingDropped,
                 place_of(file, value),
                 "flannel routes between nodes on one LAN without the tunnel, but these packets are dropped",
             )
@@ -222,7 +232,7 @@ fn parse_tunnel_from(
             cx.froms(owner, file, value);
         }
         Some(_) => cx.error(
-            Diagnostic::error(
+            Diagnostic::error(Code::OpenTunnel,
                 place_of(file, key),
                 "this tunnel does not authenticate senders, so only peers may send to it",
             )

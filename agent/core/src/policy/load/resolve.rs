@@ -3,7 +3,7 @@
 use super::context::{Context, Owner, PendingFrom};
 use super::fields::{self, Value};
 use super::nets::Nets;
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr;
 use crate::policy::{Source, Target};
 
@@ -52,6 +52,7 @@ impl Context<'_> {
         };
         self.error(
             Diagnostic::error(
+                Code::UnknownName,
                 place.clone(),
                 format!("unknown peer, group or overlay `{text}`"),
             )
@@ -109,7 +110,7 @@ fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
         "host" => return vec![Target::Host],
         "any" => {
             cx.error(
-                Diagnostic::error(place.clone(), "`to` cannot be \"any\"").help(
+                Diagnostic::error(Code::ToAny, place.clone(), "`to` cannot be \"any\"").help(
                     "it would open the addresses of every cluster service; the default is \
                      \"host\", and other addresses must be listed",
                 ),
@@ -122,7 +123,8 @@ fn targets(cx: &mut Context<'_>, text: &str, place: &Place) -> Vec<Target> {
         return match addr::parse_target(text) {
             Ok(net) => vec![Target::Net(net)],
             Err(err) => {
-                let mut diagnostic = Diagnostic::error(place.clone(), err.message);
+                let mut diagnostic =
+                    Diagnostic::error(Code::InvalidAddress, place.clone(), err.message);
                 diagnostic.help = err.help;
                 cx.error(diagnostic);
                 Vec::new()
@@ -159,8 +161,10 @@ fn warn_if_needless(cx: &mut Context<'_>, source: &Source, from: &PendingFrom) {
         }
         Source::Any | Source::Group(_) => return,
     };
-    cx.diagnostics
-        .push(Diagnostic::warning(from.place.clone(), what).help("remove it; it has no effect"));
+    cx.diagnostics.push(
+        Diagnostic::warning(Code::NeedlessSource, from.place.clone(), what)
+            .help("remove it; it has no effect"),
+    );
 }
 
 fn looks_like_address(text: &str) -> bool {

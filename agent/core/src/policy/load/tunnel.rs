@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::discover::Subnets;
 use super::fields::{self, Fields, Value, place_of};
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::link::Link;
 use crate::net::port::PortRange;
@@ -34,8 +34,12 @@ pub(super) fn parse_tunnel(
     let Some(default) = default else {
         if let Some((key, _)) = given {
             cx.error(
-                Diagnostic::error(place_of(file, key), "this backend has no port")
-                    .help("omit `port`; only vxlan, wireguard and udp have one"),
+                Diagnostic::error(
+                    Code::KeyDoesNotApply,
+                    place_of(file, key),
+                    "this backend has no port",
+                )
+                .help("omit `port`; only vxlan, wireguard and udp have one"),
             );
         }
         let port = link.and_then(|link| link.port);
@@ -76,7 +80,11 @@ fn port_number(
     let number = fields::integer(value.get_ref()).and_then(|number| u16::try_from(number).ok());
     let port = number.filter(|port| *port > 0);
     if port.is_none() {
-        let error = Diagnostic::error(place_of(file, value), "`port` is not a port number");
+        let error = Diagnostic::error(
+            Code::OutOfRange,
+            place_of(file, value),
+            "`port` is not a port number",
+        );
         cx.error(error.help(format!(
             "a number from 1 to 65535; the default is {default}"
         )));
@@ -92,11 +100,12 @@ fn warn_of_ports_between(cx: &mut Context<'_>, place: &Place, ports: PortRange) 
             "flannel uses UDP ports {first} and {last}, so all ports from {first} to {last} are \
              reserved for the tunnel"
         );
-        cx.diagnostics
-            .push(Diagnostic::warning(place.clone(), message).help(format!(
+        cx.diagnostics.push(
+            Diagnostic::warning(Code::TunnelPorts, place.clone(), message).help(format!(
                 "make ListenPort and ListenPortV6 of net-conf.json adjacent, or write port = \
                  {first} to reserve that port only"
-            )));
+            )),
+        );
     }
 }
 
@@ -106,6 +115,7 @@ fn warn_of_port(cx: &mut Context<'_>, place: &Place, said: PortRange, link: Opti
     if let Some((link, port)) = real.filter(|(_, port)| !(said.first..=said.last).contains(port)) {
         cx.diagnostics.push(
             Diagnostic::warning(
+                Code::TunnelPorts,
                 place.clone(),
                 format!(
                     "{} uses UDP port {port}, but this overlay uses {said}",

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::context::Context;
 use super::fields::{self, Fields, Key, Value, place_of};
 use super::files::Text;
-use crate::diagnostic::{Diagnostic, FileId, Place};
+use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, PortSpec};
@@ -28,6 +28,7 @@ impl Context<'_> {
                 let got = fields::kind(value.get_ref());
                 self.error(
                     Diagnostic::error(
+                        Code::WrongType,
                         place_of(file, value),
                         format!("`{what}` must be a table, not {got}"),
                     )
@@ -47,6 +48,7 @@ impl Context<'_> {
     ) {
         let wrong = |value: &Value<'_>| {
             Diagnostic::error(
+                Code::WrongType,
                 place_of(file, value),
                 format!("`{what}` must be a list of tables"),
             )
@@ -117,8 +119,12 @@ impl Context<'_> {
             |t| format!("`{t}`"),
         );
         self.error(
-            Diagnostic::error(place_of(file, value), format!("`{what}` cannot be {got}"))
-                .help(help),
+            Diagnostic::error(
+                Code::InvalidChoice,
+                place_of(file, value),
+                format!("`{what}` cannot be {got}"),
+            )
+            .help(help),
         );
         None
     }
@@ -128,6 +134,7 @@ impl Context<'_> {
         if found.is_none() {
             self.error(
                 Diagnostic::error(
+                    Code::WrongType,
                     place_of(file, value),
                     format!("`{what}` must be true or false"),
                 )
@@ -148,12 +155,16 @@ impl Context<'_> {
         for (text, place) in self.strings(file, value, what) {
             match InterfacePattern::parse(&text) {
                 Ok(pattern) if !seen.insert(pattern.clone()) => self.error(
-                    Diagnostic::error(place, format!("`{text}` is listed twice"))
-                        .help("remove one"),
+                    Diagnostic::error(
+                        Code::ListedTwice,
+                        place,
+                        format!("`{text}` is listed twice"),
+                    )
+                    .help("remove one"),
                 ),
                 Ok(pattern) => patterns.push(pattern),
                 Err(why) => self.error(
-                    Diagnostic::error(place, why.0)
+                    Diagnostic::error(Code::InvalidInterface, place, why.0)
                         .help("like \"eth0\", or \"cali*\" for all names that start with cali"),
                 ),
             }
@@ -167,12 +178,16 @@ impl Context<'_> {
         for (text, place) in self.strings(file, value, "`ports`") {
             match port::parse(&text) {
                 Ok(spec) if !seen.insert(spec.clone()) => self.diagnostics.push(
-                    Diagnostic::warning(place, format!("`{text}` is listed twice"))
-                        .help("remove one"),
+                    Diagnostic::warning(
+                        Code::ListedTwice,
+                        place,
+                        format!("`{text}` is listed twice"),
+                    )
+                    .help("remove one"),
                 ),
                 Ok(spec) => specs.push(spec),
                 Err(err) => {
-                    let mut diagnostic = Diagnostic::error(place, err.message);
+                    let mut diagnostic = Diagnostic::error(Code::InvalidPort, place, err.message);
                     diagnostic.help = err.help;
                     self.error(diagnostic);
                 }
@@ -215,7 +230,7 @@ impl Context<'_> {
         match addr::parse_source(text) {
             Ok(net) => Some(Address { net, place }),
             Err(err) => {
-                let mut diagnostic = Diagnostic::error(place, err.message);
+                let mut diagnostic = Diagnostic::error(Code::InvalidAddress, place, err.message);
                 diagnostic.help = err.help;
                 self.error(diagnostic);
                 None
@@ -243,7 +258,7 @@ impl Context<'_> {
             Ok(found) => found,
             Err(why) => {
                 self.error(
-                    Diagnostic::error(named_at.clone(), why.to_string())
+                    Diagnostic::error(Code::FileUnreadable, named_at.clone(), why.to_string())
                         .help("paths are relative to this file"),
                 );
                 return Vec::new();
@@ -265,8 +280,12 @@ impl Context<'_> {
         }
         if found.is_empty() && self.diagnostics.len() == before {
             self.error(
-                Diagnostic::error(named_at.clone(), format!("{path} contains no addresses"))
-                    .help("write one address or CIDR per line, or omit the file"),
+                Diagnostic::error(
+                    Code::EmptyList,
+                    named_at.clone(),
+                    format!("{path} contains no addresses"),
+                )
+                .help("write one address or CIDR per line, or omit the file"),
             );
         }
         found

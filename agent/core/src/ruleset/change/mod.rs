@@ -13,7 +13,8 @@ mod sets;
 
 use std::fmt;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Ruleset;
 pub use raw::raw;
@@ -25,8 +26,9 @@ pub const LINES_SHOWN: usize = 40;
 const VALUES_SHOWN: usize = 8;
 
 /// Effect on an item or on a part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ChangeKind")]
 pub enum Kind {
     /// The item is new.
     Added,
@@ -48,8 +50,11 @@ impl Kind {
 }
 
 /// Kind of item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "ItemKind")]
 pub enum What {
     /// All rules of peerwall.
     Rules,
@@ -103,8 +108,10 @@ impl What {
 }
 
 /// A part of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The value of an item with only one part.
     Value,
@@ -151,7 +158,7 @@ impl Part {
 }
 
 /// A changed item of the policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// Effect on the item.
     pub kind: Kind,
@@ -166,7 +173,7 @@ pub struct Change {
 }
 
 /// A changed part of an item.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartChange {
     /// The part.
     pub part: Part,

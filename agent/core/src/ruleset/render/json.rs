@@ -14,6 +14,7 @@ use crate::ruleset::{
 pub fn json(ruleset: &Ruleset) -> Value {
     let table = json!({"family": "inet", "name": TABLE});
     let mut list = vec![
+        json!({"metainfo": {"json_schema_version": 1}}),
         json!({"add": {"table": table}}),
         json!({"delete": {"table": table}}),
         json!({"add": {"table": table}}),

@@ -1,0 +1,57 @@
+//! `peerwall schema`: JSON schemas of what commands print, and of the policy.
+
+use peerwall_core::policy::schema as policy;
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+use serde::Serialize;
+
+use super::DONE;
+use super::apply::{Apply, Remove};
+use super::boot::Boot;
+use super::check::Check;
+use super::history::HistoryResult;
+use super::import::ImportResult;
+use super::plan::PlanResult;
+use super::status::Status;
+use crate::json::{Confirmed, Failure, RolledBack, SchemaOf, Versioned};
+use crate::output::Output;
+
+/// What a command prints: its result, or why it failed.
+#[expect(dead_code, reason = "only its schema is used")]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Printed<T> {
+    /// The command succeeded.
+    Result(Versioned<T>),
+    /// The command failed.
+    Failure(Versioned<Failure>),
+}
+
+pub(super) fn run(of: SchemaOf) -> u8 {
+    Output::new(true).bare_json(&schema(of));
+    DONE
+}
+
+fn schema(of: SchemaOf) -> Schema {
+    match of {
+        SchemaOf::Apply => command::<Apply>("apply"),
+        SchemaOf::Boot => command::<Boot>("boot"),
+        SchemaOf::Check => command::<Check>("check"),
+        SchemaOf::Confirm => command::<Confirmed>("confirm"),
+        SchemaOf::History => command::<HistoryResult>("history"),
+        SchemaOf::Import => command::<ImportResult<'_>>("import"),
+        SchemaOf::Plan => command::<PlanResult>("plan"),
+        SchemaOf::Policy => policy::schema(),
+        SchemaOf::Reload => command::<Apply>("reload"),
+        SchemaOf::Remove => command::<Remove>("remove"),
+        SchemaOf::Rollback => command::<RolledBack>("rollback"),
+        SchemaOf::Status => command::<Status>("status"),
+    }
+}
+
+/// The schema of what a command prints with `--json`.
+fn command<T: JsonSchema + Serialize>(name: &str) -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<Printed<T>>();
+    schema.insert("title".to_owned(), format!("peerwall {name} --json").into());
+    schema
+}

@@ -1,0 +1,152 @@
+//! What commands that change something did.
+
+use std::fmt;
+
+use peerwall_core::agent::keep;
+use peerwall_core::diagnostic::JsonDiagnostic;
+use peerwall_core::ruleset::change::Change;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Backend, Iptables};
+use crate::connections::revocation::Kind;
+
+/// What an apply did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyOutcome {
+    /// The rules were changed.
+    Applied,
+    /// The loaded rules matched the policy already.
+    Unchanged,
+    /// The policy is loaded, and rolled back unless it is confirmed.
+    OnTrial,
+}
+
+/// The result of `apply` and `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Applied {
+    /// What was done.
+    pub outcome: ApplyOutcome,
+    /// Path of the policy.
+    pub policy: String,
+    /// The backend.
+    pub backend: Backend,
+    /// Which iptables; only for that backend.
+    pub iptables: Option<Iptables>,
+    /// What was changed, in words; absent if nothing was.
+    pub summary: Option<String>,
+    /// The same in the words of the policy.
+    pub changes: Vec<Change>,
+    /// How long a trial has, in seconds.
+    pub confirm_seconds: Option<u64>,
+    /// Open connections that the policy refuses; absent if they were not looked at: a trial ends
+    /// none.
+    pub connections: Option<EndedConnections>,
+    /// What is suspicious about the policy, or does not fit this host.
+    pub diagnostics: Vec<JsonDiagnostic>,
+}
+
+/// Open connections that a policy refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndedConnections {
+    /// How many ended.
+    pub ended: usize,
+    /// Those that did not end, by kind.
+    pub left: Vec<Kind>,
+    /// Why some could not be read or ended, as a sentence.
+    pub error: Option<String>,
+}
+
+/// What a confirm did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfirmOutcome {
+    /// The policy stays in force.
+    Confirmed,
+    /// The policy stays in force until the agent's own policy changes or the agent restarts.
+    ConfirmedUntilRestart,
+}
+
+/// The result of `confirm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Confirmed {
+    /// What was done.
+    pub outcome: ConfirmOutcome,
+    /// Path of the policy that was confirmed.
+    pub policy: String,
+    /// Path of the agent's own policy, if an agent runs.
+    pub agent_policy: Option<String>,
+}
+
+impl Confirmed {
+    /// The result for a policy, where an agent manages `agent_policy`.
+    pub fn new(policy: String, agent_policy: Option<String>) -> Self {
+        let is_other = agent_policy.as_ref().is_some_and(|own| *own != policy);
+        Self {
+            outcome: match is_other {
+                true => ConfirmOutcome::ConfirmedUntilRestart,
+                false => ConfirmOutcome::Confirmed,
+            },
+            policy,
+            agent_policy,
+        }
+    }
+}
+
+impl fmt::Display for Confirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = &self.policy;
+        match &self.agent_policy {
+            Some(own) if own != policy => write!(
+                f,
+                "confirmed, until {own} changes or the agent restarts. To keep it: mv {policy} {own}"
+            ),
+            _ => write!(f, "confirmed: {policy} stays"),
+        }
+    }
+}
+
+/// What a rollback did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RollbackOutcome {
+    /// The trial is over, and the rules from before are loaded again.
+    TrialEnded,
+    /// The confirmed ruleset before the last is loaded again.
+    RolledBack,
+}
+
+/// The result of `rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RolledBack {
+    /// What was done.
+    pub outcome: RollbackOutcome,
+    /// Number of the ruleset in the history; absent for a trial.
+    pub number: Option<u64>,
+    /// When that ruleset came into force, as RFC 3339.
+    pub time: Option<String>,
+    /// Path of its policy.
+    pub policy: Option<String>,
+    /// Why this could not be recorded for the next boot, as a sentence.
+    pub not_recorded: Option<String>,
+}
+
+impl From<keep::RolledBack> for RolledBack {
+    fn from(done: keep::RolledBack) -> Self {
+        let (entry, fault) = match done {
+            keep::RolledBack::Trial(fault) => (None, fault),
+            keep::RolledBack::To(entry, fault) => (Some(entry), fault),
+        };
+        Self {
+            outcome: match entry {
+                None => RollbackOutcome::TrialEnded,
+                Some(_) => RollbackOutcome::RolledBack,
+            },
+            number: entry.as_ref().map(|entry| entry.number),
+            time: entry.as_ref().map(|entry| entry.time.clone()),
+            policy: entry.map(|entry| entry.policy),
+            not_recorded: fault.map(|fault| fault.text),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What commands print with `--json` is what their schemas say, as far as that needs neither
+//! kernel nor root.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+fn peerwall(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_peerwall"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|err| panic!("{err}: {text}"))
+}
+
+/// Objects have no fields but those that are described: a schema that lags behind is an error here.
+fn strict(schema: &mut Value) {
+    if let Value::Object(table) = schema {
+        if table.contains_key("properties") {
+            table.insert("additionalProperties".to_owned(), false.into());
+        }
+        table.values_mut().for_each(strict);
+    } else if let Value::Array(list) = schema {
+        list.iter_mut().for_each(strict);
+    }
+}
+
+fn check(command: &str, output: &Output) -> Value {
+    let mut schema = json(&peerwall(&["schema", command]));
+    strict(&mut schema);
+    let printed = json(output);
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    if let Err(err) = validator.validate(&printed) {
+        panic!("{command}: {err}\n{printed:#}");
+    }
+    assert_eq!(printed["version"], 1, "{command}");
+    printed
+}
+
+#[test]
+fn every_schema_is_one() {
+    let help = String::from_utf8(peerwall(&["schema", "--help"]).stdout).unwrap();
+    let named = help
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- "));
+    let named = named.filter_map(|line| line.split_once(':'));
+    let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
+    let named: Vec<&str> = named.map(|(name, _)| name).collect();
+    assert_eq!(named.len(), 12, "{help}");
+    for of in named {
+        let schema = json(&peerwall(&["schema", of]));
+        assert!(jsonschema::meta::is_valid(&schema), "{of}");
+        let title = schema["title"].as_str().unwrap();
+        assert!(title.contains(of), "{title}");
+    }
+}
+
+#[test]
+fn successes_are_as_their_schemas_say() {
+    let policy = format!("{ROOT}/policy.toml");
+    let output = peerwall(&["check", "--json", &policy]);
+    assert_eq!(output.status.code(), Some(0));
+    let checked = check("check", &output);
+    assert_eq!(
+        (&checked["outcome"], &checked["peers"]),
+        (&"valid".into(), &4.into())
+    );
+    for entry in std::fs::read_dir(format!("{ROOT}/integration/fixtures/import")).unwrap() {
+        let files = std::fs::read_dir(entry.unwrap().path()).unwrap();
+        let files = files.map(|file| file.unwrap().path().display().to_string());
+        let files: Vec<String> = files.filter(|file| file.contains("rules")).collect();
+        let args = ["import", "--json"]
+            .into_iter()
+            .chain(files.iter().map(String::as_str));
+        let output = peerwall(&args.collect::<Vec<_>>());
+        check("import", &output);
+    }
+}
+
+#[test]
+fn failures_are_json_too() {
+    let folder = std::env::temp_dir().join(format!("peerwall-json-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (wrong, rules, nowhere) = (path("wrong.toml"), path("rules"), path("nowhere"));
+    std::fs::write(&wrong, "version = 1\n[peers]\na = \"10.0.0.1/24\"\n").unwrap();
+    std::fs::write(&rules, "*filter\n:INPUT ACCEPT\nnonsense\nCOMMIT\n").unwrap();
+    for (command, args, code, diagnostic) in [
+        (
+            "check",
+            vec![wrong.as_str()],
+            "policy-invalid",
+            Some("invalid-address"),
+        ),
+        ("check", vec![&nowhere], "policy-unreadable", None),
+        ("import", vec![&nowhere], "input-unreadable", None),
+        (
+            "import",
+            vec!["--v4", &rules],
+            "input-invalid",
+            Some("invalid-input"),
+        ),
+        ("check", vec!["--nonsense"], "usage", None),
+    ] {
+        let args = [command, "--json"]
+            .into_iter()
+            .chain(args)
+            .collect::<Vec<_>>();
+        let output = peerwall(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let failure = check(command, &output);
+        assert_eq!(failure["error"]["code"], code, "{args:?}: {failure:#}");
+        let found = failure["diagnostics"][0]["code"].as_str();
+        assert_eq!(found, diagnostic, "{args:?}: {failure:#}");
+    }
+    let output = peerwall(&["render", "--json", &wrong]);
+    assert_eq!(json(&output)["error"]["code"], "policy-invalid");
+    let output = peerwall(&["check", "--json", &wrong]);
+    let at = json(&output)["diagnostics"][0].clone();
+    assert_eq!(
+        (&at["start"]["line"], &at["start"]["column"]),
+        (&3.into(), &5.into())
+    );
+    assert_eq!(
+        (&at["end"]["column"], &at["end"]["offset"]),
+        (&18.into(), &37.into())
+    );
+    std::fs::remove_dir_all(folder).unwrap();
+}
