@@ -1,4 +1,5 @@
-//! Classes of packets that no rule distinguishes: one of each is enough to know what the rules do.
+//! Equivalence classes of packets. Rules treat all packets of a class alike, so one packet of each
+//! class determines what the rules do.
 
 use std::net::IpAddr;
 
@@ -15,7 +16,7 @@ pub(super) struct Class {
     pub spans: Vec<Interval>,
 }
 
-/// Cuts 0 up to `max` into classes by spans.
+/// Divides the numbers from 0 to `max` into classes by spans.
 pub(super) fn classes(max: u128, spans: &[Interval]) -> Vec<Class> {
     // Each span toggles its own random number at its ends: equal sums mean equal sets of spans.
     let mut toggles: Vec<(u128, u64)> = Vec::new();
@@ -61,12 +62,12 @@ fn scramble(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Addresses that rules treat alike.
+/// An equivalence class of source addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceClass {
     /// All addresses of the class.
     pub spans: Vec<Interval>,
-    /// One address that can be the source of a packet.
+    /// An address of the class that can be the source of a packet.
     pub example: IpAddr,
 }
 
@@ -78,7 +79,7 @@ pub(super) fn stranger(family: Family) -> IpAddr {
     }
 }
 
-/// The highest address as a number.
+/// Returns the highest address as a number.
 pub(super) fn max(family: Family) -> u128 {
     match family {
         Family::V4 => u128::from(u32::MAX),
@@ -86,7 +87,7 @@ pub(super) fn max(family: Family) -> u128 {
     }
 }
 
-/// Classes of possible source addresses.
+/// Returns the classes of possible source addresses.
 pub(super) fn sources(family: Family, spans: &[Interval]) -> Vec<SourceClass> {
     let likely = addr::number(stranger(family));
     let classes = classes(max(family), spans);
@@ -108,14 +109,14 @@ pub(super) fn sources(family: Family, spans: &[Interval]) -> Vec<SourceClass> {
     found
 }
 
-/// Returns one address of each class of destinations: `likely`, in its own class.
+/// Returns one address of each class of destinations; `likely` represents its own class.
 pub(super) fn destinations(family: Family, spans: &[Interval], likely: IpAddr) -> Vec<IpAddr> {
     let likely = addr::number(likely);
     let example = |class: Class| {
         let inside = class.spans.iter().any(|(a, b)| (*a..=*b).contains(&likely));
         match inside {
             true => Some(likely),
-            // The first address of a network belongs to no host.
+            // The first address of a network does not belong to a host.
             false => class
                 .spans
                 .first()
@@ -129,7 +130,7 @@ pub(super) fn destinations(family: Family, spans: &[Interval], likely: IpAddr) -
         .collect()
 }
 
-/// Whether a packet from another host can have this source.
+/// Reports whether a packet from another host can have this source address.
 fn is_source(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.octets()[0] >= 224,
@@ -140,12 +141,12 @@ fn is_source(address: IpAddr) -> bool {
     !special && !address.is_multicast() && !address.is_loopback()
 }
 
-/// A class of requests that no rule distinguishes.
+/// An equivalence class of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
-    /// Its kind.
+    /// Kind of the request.
     pub kind: ServiceKind,
-    /// Packets of it, from different source ports.
+    /// Packets of the class with different source ports.
     pub transports: Vec<Transport>,
 }
 
@@ -154,7 +155,7 @@ pub(super) struct Service {
 pub(super) enum ServiceKind {
     /// Ports of a protocol.
     Ports(u8, Vec<(u16, u16)>),
-    /// A type of ICMP, with a code.
+    /// An ICMP type and code.
     Icmp(u8, u8),
     /// A protocol without ports.
     Protocol(u8),
@@ -162,12 +163,12 @@ pub(super) enum ServiceKind {
     OtherProtocols,
 }
 
-/// Values that the conditions of a family's rules mention.
+/// Values in the conditions of a family's rules.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mentioned {
     pub sources: Vec<Interval>,
     pub destinations: Vec<Interval>,
-    /// By protocol; `None` if the rule has none.
+    /// Source ports by protocol; `None` if the rule has no protocol.
     pub source_ports: Vec<(Option<u8>, (u16, u16))>,
     pub destination_ports: Vec<(Option<u8>, (u16, u16))>,
     pub protocols: Vec<u8>,
@@ -177,9 +178,9 @@ pub(super) struct Mentioned {
     pub untracked: bool,
 }
 
-/// A source port that files are unlikely to mention.
+/// A source port that rules are unlikely to mention.
 pub(super) const SOURCE_PORT: u16 = 40_000;
-/// "Use for experimentation and testing" (RFC 3692).
+/// A protocol number for experimentation and testing (RFC 3692).
 const SOME_PROTOCOL: u8 = 253;
 
 /// Returns the classes of requests.
@@ -240,7 +241,7 @@ fn source_port(class: &[(u16, u16)]) -> u16 {
     }
 }
 
-/// Classes of ports, without port 0, which no packet has.
+/// Returns the classes of ports, without port 0, which no packet has.
 fn port_classes(protocol: u8, mentioned: &[(Option<u8>, (u16, u16))]) -> Vec<Vec<(u16, u16)>> {
     let spans: Vec<Interval> = mentioned
         .iter()
@@ -275,14 +276,14 @@ fn icmp_kinds(family: Family, mentioned: &Mentioned) -> Vec<(u8, u8)> {
             kinds.push((*kind, code.saturating_add(1)));
         }
     }
-    // A type that nothing mentions.
+    // A type that no rule mentions.
     kinds.push((253, 0));
     kinds.sort_unstable();
     kinds.dedup();
     kinds
 }
 
-/// States that a packet can have (`nf_conntrack_proto_*.c`).
+/// Returns the states that a packet can have (`nf_conntrack_proto_*.c`).
 pub(super) fn states(family: Family, transport: Transport, untracked: bool) -> &'static [CtState] {
     use CtState::{Established, Invalid, New, Related, Untracked};
     match transport {
@@ -299,7 +300,7 @@ pub(super) fn states(family: Family, transport: Transport, untracked: bool) -> &
     }
 }
 
-/// Whether an ICMP type is always a reply.
+/// Reports whether an ICMP type is always a reply.
 pub(super) fn is_reply(family: Family, kind: u8) -> bool {
     matches!(
         (family, kind),
@@ -307,7 +308,7 @@ pub(super) fn is_reply(family: Family, kind: u8) -> bool {
     )
 }
 
-/// Hop limit of a usual packet of this kind.
+/// Returns the usual hop limit of a packet of this kind.
 pub(super) fn hop_limit(family: Family, transport: Transport) -> u8 {
     match (family, transport) {
         (Family::V6, Transport::Icmp { kind, .. })
@@ -347,20 +348,20 @@ mod tests {
     #[test]
     fn numbers_in_the_same_spans_are_one_class() {
         for (name, spans, want) in [
-            ("nothing said", vec![], vec![vec![(0, 99)]]),
+            ("no spans", vec![], vec![vec![(0, 99)]]),
             (
-                "one in the middle",
+                "one span in the middle",
                 vec![(10, 19)],
                 vec![vec![(0, 9), (20, 99)], vec![(10, 19)]],
             ),
             ("all", vec![(0, 99)], vec![vec![(0, 99)]]),
             (
-                "twice the same",
+                "one span twice",
                 vec![(0, 9), (0, 9)],
                 vec![vec![(0, 9)], vec![(10, 99)]],
             ),
             (
-                "one in another",
+                "one span within another",
                 vec![(0, 49), (10, 10)],
                 vec![vec![(0, 9), (11, 49)], vec![(10, 10)], vec![(50, 99)]],
             ),

@@ -1,4 +1,4 @@
-//! Rules files in a cloud-config: entries of `write_files` (or, as CoreOS has it, `write-files`).
+//! Rules files in a cloud-config: entries of `write_files` (`write-files` in CoreOS).
 
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -9,15 +9,15 @@ use crate::net::addr::Family;
 pub(super) fn files(file: &File) -> Result<Vec<File>, ImportError> {
     let wrong = |why: String, help: &str| ImportError::whole(&file.name, why, help);
     let documents = YamlLoader::load_from_str(&file.text)
-        .map_err(|err| wrong(format!("it is not YAML: {err}"), "check its indentation"))?;
+        .map_err(|err| wrong(format!("not valid YAML: {err}"), "check the indentation"))?;
     let root = documents.first().unwrap_or(&Yaml::BadValue);
     let entries = ["write_files", "write-files"]
         .iter()
         .find_map(|key| root[*key].as_vec())
         .ok_or_else(|| {
             wrong(
-                "it has no list `write_files`".into(),
-                "give it the rules files themselves",
+                "the cloud-config has no list `write_files`".into(),
+                "import the rules files themselves",
             )
         })?;
     let mut found = Vec::new();
@@ -30,10 +30,10 @@ pub(super) fn files(file: &File) -> Result<Vec<File>, ImportError> {
         if is_encoded(encoding) && path.contains("tables") {
             return Err(wrong(
                 format!(
-                    "{path} in it is written in {}",
+                    "the content of {path} is encoded as {}",
                     encoding.unwrap_or_default()
                 ),
-                "decode it, and give it as a file",
+                "decode it, and import it as a file",
             ));
         }
         if has_table(content) {
@@ -46,8 +46,8 @@ pub(super) fn files(file: &File) -> Result<Vec<File>, ImportError> {
     }
     match found.is_empty() {
         true => Err(wrong(
-            "none of the files it writes are rules of iptables".into(),
-            "give it the rules files themselves",
+            "the cloud-config writes no iptables rules files".into(),
+            "import the rules files themselves",
         )),
         false => Ok(found),
     }

@@ -1,9 +1,9 @@
-//! Walks a packet through iptables rules, as `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c`
-//! does.
+//! Evaluates a packet against iptables rules, like `ipt_do_table()` in
+//! `net/ipv4/netfilter/ip_tables.c`.
 //!
-//! Conditions that the packet cannot answer never widen a rule: a rule with an unknown word neither
-//! accepts nor drops, since it can stay beside peerwall (a drop in another table still drops).
-//! Rates count as not exceeded.
+//! Conditions that a packet cannot decide never widen a rule: a rule with an unknown word neither
+//! accepts nor drops, because it can remain beside peerwall, where its drops still apply. Rates
+//! count as not exceeded.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,40 +18,40 @@ use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::net::port::TCP;
 
-/// A packet and its way out.
+/// A packet and its output interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The packet.
     pub packet: Packet,
-    /// Outgoing interface, at the forward hook.
+    /// Output interface, at the forward hook.
     pub out: Option<String>,
-    /// Whether its destination is this host.
+    /// Whether the destination is this host.
     pub to_this_host: bool,
 }
 
-/// Verdict on a packet, and the line that decided.
+/// Verdict on a packet, and the line that determined it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// The verdict.
+    /// Verdict.
     pub verdict: Verdict,
-    /// The rule that decided.
+    /// Line of the deciding rule; `None` if there is none.
     pub by: Option<At>,
 }
 
-/// Limit on nested jumps; deeper packets count as dropped. nf_tables has 16
+/// Maximum nesting of jumps; packets beyond it count as dropped. nf_tables has 16
 /// (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 256;
 
-/// How drops in chains of other programs count.
+/// Treatment of drops in chains that other programs manage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadAs {
-    /// As in the kernel.
+    /// Drop, as in the kernel.
     Kernel,
-    /// Not at all: these programs continue to drop beside peerwall, whatever the policy says.
+    /// Ignore: these programs continue to drop beside peerwall, regardless of the policy.
     BesidePeerwall,
 }
 
-/// The filter table for one source address, without the rules for others.
+/// The filter table for one source address, without rules for other sources.
 pub struct RulesForSource<'r> {
     reading: ReadAs,
     /// Nesting of jumps.
@@ -65,18 +65,18 @@ enum RuleStep {
     Next,
     /// Return to the calling chain.
     Back,
-    /// Decided.
+    /// Verdict of this line.
     End(Verdict, At),
 }
 
 impl ImportedRules {
-    /// Filters the filter table for packets from this address.
+    /// Reduces the filter table to the rules for this source address.
     pub fn narrow(&self, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
         narrow(&self.filter, source, reading)
     }
 }
 
-/// Filters a table for one source address.
+/// Reduces a table to the rules for one source address.
 fn narrow(chains: &ImportedChains, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
     let fits = |rule: &&ImportedRule| {
         rule.conditions.iter().all(|c| {
@@ -138,7 +138,7 @@ impl RulesForSource<'_> {
         found
     }
 
-    /// Walks a chain; `None` at its end.
+    /// Evaluates a chain; `None` at its end.
     fn run_from(&self, name: &str, from: usize, probe: &Probe) -> Option<(Verdict, At)> {
         let (_, rules) = self.chains.get(name)?;
         for (index, rule) in rules.iter().enumerate().skip(from) {
@@ -152,7 +152,7 @@ impl RulesForSource<'_> {
     }
 
     fn step(&self, chain: &str, index: usize, rule: &ImportedRule, probe: &Probe) -> RuleStep {
-        // Known conditions first: if one of them fails, the unknown ones do not matter.
+        // Known conditions first: if one of them fails, unknown conditions are irrelevant.
         let known = |c: &&Condition| !matches!(c.test, Test::Unknown(_));
         if !rule
             .conditions
@@ -169,7 +169,7 @@ impl RulesForSource<'_> {
                 RuleStep::Next
             }
             Verb::Accept => RuleStep::End(Verdict::Accept, rule.at),
-            // The program that manages such a chain continues to.
+            // The managing program continues to drop these packets.
             Verb::Drop | Verb::Reject
                 if self.reading == ReadAs::BesidePeerwall
                     && managed::by(chain).is_some_and(|m| m.keeps_drops) =>
@@ -178,13 +178,14 @@ impl RulesForSource<'_> {
             }
             Verb::Drop | Verb::Unknown(_) => RuleStep::End(Verdict::Drop, rule.at),
             Verb::Reject => RuleStep::End(Verdict::Reject, rule.at),
-            // Unknown whether the rest of the chain applies: it may only narrow.
+            // It is unknown whether the rest of the chain applies, so it may only narrow the
+            // result.
             Verb::Return if uncertain => match self.run_from(chain, index + 1, probe) {
                 Some((verdict, at)) if verdict != Verdict::Accept => RuleStep::End(verdict, at),
                 _ => RuleStep::Back,
             },
             Verb::Return => RuleStep::Back,
-            // Accepted only if the packet is accepted with and without this chain.
+            // Accept only packets that are accepted with and without this chain.
             Verb::Jump(_) | Verb::Goto(_) if uncertain => RuleStep::Next,
             Verb::Jump(_) | Verb::Goto(_) if self.depth.get() >= DEPTH_MAX => {
                 RuleStep::End(Verdict::Drop, rule.at)
@@ -201,14 +202,14 @@ impl RulesForSource<'_> {
     }
 }
 
-/// Whether a condition holds for a packet.
+/// Reports whether a packet meets a condition.
 pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
     let packet = &probe.packet;
     let found = match &condition.test {
         Test::Source(spans) => within(spans, packet.source),
         Test::Destination(spans) => within(spans, packet.destination),
         Test::In(pattern) => pattern.matches(&packet.interface),
-        // A packet for this host has no outgoing interface: iptables compares with an empty name.
+        // A packet to this host has no output interface; iptables compares the empty name.
         Test::Out(pattern) => pattern.matches(probe.out.as_deref().unwrap_or_default()),
         Test::Protocol(number) => packet.protocol() == *number,
         Test::SourcePorts(ranges) => ports(packet).is_some_and(|(port, _)| in_any(ranges, port)),
@@ -243,7 +244,7 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
         Test::Unknown(_) => return false,
     };
-    // A negated condition needs the protocol's header, too.
+    // A negated condition also needs the protocol's header.
     let test = &condition.test;
     let of_ports = matches!(
         test,
@@ -274,7 +275,8 @@ fn ports(packet: &Packet) -> Option<(u16, u16)> {
     }
 }
 
-/// Flags of a first packet (SYN), of a later one (ACK), and of an invalid one (SYN and RST).
+/// Returns the flags of a first packet (SYN), of a later one (ACK), or of an invalid one (SYN and
+/// RST).
 fn tcp_flags(packet: &Packet) -> Option<u8> {
     let Transport::Ports { protocol: TCP, .. } = packet.transport else {
         return None;
@@ -301,7 +303,7 @@ pub struct Published {
     pub at: At,
 }
 
-/// Finds every port that a nat table publishes, by the rules that lead to a DNAT in PREROUTING.
+/// Finds every port that a nat table publishes, by the rules on the path to a DNAT in PREROUTING.
 pub fn published(rules: &ImportedRules) -> Vec<Published> {
     let mut found = Vec::new();
     let start = Guard {
@@ -314,14 +316,14 @@ pub fn published(rules: &ImportedRules) -> Vec<Published> {
     found
 }
 
-/// Conditions met on the way to a rule.
+/// Conditions on the path to a rule.
 #[derive(Clone, Copy)]
 struct Guard {
     protocol: Option<u8>,
     ports: Option<(u16, u16)>,
 }
 
-/// Longest range that is expanded port by port.
+/// Maximum length of a range that is expanded port by port.
 const PORTS_MAX: u16 = 64;
 
 fn collect(
@@ -341,7 +343,7 @@ fn collect(
             match (&condition.test, condition.negated) {
                 (Test::Protocol(number), false) => guard.protocol = Some(*number),
                 (Test::DestinationPorts(ranges), false) => guard.ports = ranges.first().copied(),
-                // Addresses of cluster services belong to no host.
+                // Cluster service addresses do not belong to a host.
                 (Test::Destination(spans), false) => {
                     elsewhere |= !spans.iter().any(|(first, last)| first != last)
                         && super::managed::is_service(rules.family, spans);
@@ -372,7 +374,7 @@ fn collect(
     }
 }
 
-/// Finds networks that a nat table masquerades, with their interface.
+/// Finds the networks that a nat table masquerades, with their interfaces.
 pub fn masqueraded(
     rules: &ImportedRules,
 ) -> Vec<(ipnet::IpNet, crate::net::interface::InterfacePattern, At)> {
@@ -402,7 +404,7 @@ pub fn masqueraded(
     found
 }
 
-/// Whether a network is private (RFC 1918, RFC 4193, RFC 6598).
+/// Reports whether a network is private (RFC 1918, RFC 4193, RFC 6598).
 pub(super) fn is_private(family: Family, net: ipnet::IpNet) -> bool {
     let private: &[&str] = match family {
         Family::V4 => &[

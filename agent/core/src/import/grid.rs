@@ -1,4 +1,4 @@
-//! Values by interface and source, as [`AcceptTable`](super::view::AcceptTable) numbers them.
+//! Values by interface and source, numbered as in [`AcceptTable`](super::view::AcceptTable).
 
 /// A value for each interface and source.
 #[derive(Debug, Clone, Default)]
@@ -8,7 +8,7 @@ pub(super) struct Grid<T> {
 }
 
 impl<T: Clone> Grid<T> {
-    /// A grid with the same value everywhere.
+    /// Creates a grid with one value in all cells.
     pub(super) fn new(interfaces: usize, sources: usize, value: T) -> Self {
         Self {
             sources,

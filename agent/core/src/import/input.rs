@@ -1,4 +1,4 @@
-//! Files to import, read: rules files, cloud-configs and sets.
+//! Parses the files to import: rules files, cloud-configs and sets.
 
 use std::net::IpAddr;
 
@@ -12,13 +12,13 @@ use crate::net::addr::Family;
 
 /// Files after parsing.
 pub(crate) struct ParsedFiles {
-    /// The files; those inside a cloud-config are listed one by one.
+    /// Files. Those in a cloud-config are listed individually.
     pub(super) files: Vec<File>,
-    /// Indices of the files that are output of `ipset save`.
+    /// Indices of files with output of `ipset save`.
     sets: Vec<usize>,
     /// File, name and chains of each table.
     pub(super) tables: Vec<(usize, String, ImportedChains)>,
-    /// The rules of each family that has any.
+    /// Rules of each family that has any.
     pub(super) rules: Vec<ImportedRules>,
 }
 
@@ -69,7 +69,7 @@ pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
         let name = files.first().map_or("", |file| file.name.as_str());
         errors.push(ImportError::whole(
             name,
-            "there are no rules in it",
+            "the file has no rules",
             RULES_HELP,
         ));
     }
@@ -96,8 +96,8 @@ fn is_ipset(text: &str) -> bool {
     lines.next().is_some_and(|line| line.starts_with("create "))
 }
 
-/// Reads the addresses of `ipset save`. Sets of other types are left out, so that conditions on
-/// them are unknown.
+/// Parses the addresses in output of `ipset save`. Sets of other types are omitted, so that
+/// conditions on them are unknown.
 fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
     let mut sets = ImportedSets::new();
     for (index, text) in file.text.lines().enumerate() {
@@ -109,7 +109,7 @@ fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
             } => {
                 sets.insert(name.to_owned(), Vec::new());
             }
-            // Some elements are exceptions from others.
+            // `nomatch` elements are exceptions from other elements.
             ipset::SetLine::Add { name, options, .. } if options.first() == Some(&"nomatch") => {
                 drop(sets.remove(name));
             }
@@ -120,8 +120,8 @@ fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
                 set.push(net(element).ok_or_else(|| ImportError {
                     file: file.name.clone(),
                     line: index + 1,
-                    why: format!("`{element}` is no address"),
-                    help: "lines are as `ipset save` writes them".into(),
+                    why: format!("`{element}` is not an address"),
+                    help: "write lines in the format of `ipset save`".into(),
                 })?);
             }
             ipset::SetLine::Create { .. } | ipset::SetLine::Other => {}
@@ -172,7 +172,7 @@ pub(super) fn family_of(file: &File, save: &iptables::Save) -> Option<Family> {
         .then_some(Family::V4)
 }
 
-const RULES_HELP: &str = "give it files as iptables-save and ip6tables-save write them";
+const RULES_HELP: &str = "import files in the format of iptables-save or ip6tables-save";
 
 impl ParsedFiles {
     fn take(
@@ -190,8 +190,8 @@ impl ParsedFiles {
             .ok_or_else(|| {
                 vec![ImportError::whole(
                     &file.name,
-                    "nothing in it tells whether it is of IPv4 or of IPv6",
-                    "say so: --v4 FILE or --v6 FILE",
+                    "its content does not say whether it is for IPv4 or IPv6",
+                    "name the family: --v4 FILE or --v6 FILE",
                 )]
             })?;
         let mut errors = Vec::new();
@@ -243,11 +243,11 @@ impl ParsedFiles {
                 file: file.name.clone(),
                 line: table.line,
                 why: format!(
-                    "this is the second table {} of IPv{}",
+                    "this is the second table {} for IPv{}",
                     table.name,
                     family.digit()
                 ),
-                help: "give it one file for each family".into(),
+                help: "import one file for each family".into(),
             });
         }
         *slot = chains;

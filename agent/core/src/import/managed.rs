@@ -1,4 +1,4 @@
-//! Chains that other programs manage: they restore them, whatever a rules file says.
+//! Chains that other programs manage and restore, regardless of rules files.
 
 use crate::net::addr::Family;
 
@@ -11,7 +11,7 @@ pub struct Manager {
     pub keeps_drops: bool,
 }
 
-/// Prefixes of their chains.
+/// Prefixes of managed chains.
 const MANAGERS: [(&str, Manager); 14] = [
     ("KUBE-ROUTER", manager("kube-router", true)),
     ("KUBE-NWPLCY", manager("kube-router", true)),
@@ -22,7 +22,7 @@ const MANAGERS: [(&str, Manager); 14] = [
     ("cali-", manager("Calico", true)),
     ("CILIUM_", manager("Cilium", true)),
     ("WEAVE-", manager("Weave Net", true)),
-    // Written by hand, in spite of its name.
+    // Written by the administrator, despite the name.
     ("DOCKER-USER", manager("", false)),
     ("DOCKER", manager("Docker", true)),
     ("NETAVARK", manager("Podman", true)),
@@ -49,8 +49,8 @@ pub fn by(chain: &str) -> Option<Manager> {
         .filter(|m| !m.name.is_empty())
 }
 
-/// Whether addresses are those of services of a Kubernetes cluster, in the default ranges of
-/// kubeadm, k3s and kubespray. They belong to no host.
+/// Reports whether addresses are Kubernetes service addresses, in the default ranges of kubeadm,
+/// k3s and kubespray. They do not belong to a host.
 pub(super) fn is_service(family: Family, spans: &[super::rule::Interval]) -> bool {
     const RANGES: [&str; 4] = ["10.96.0.0/12", "10.43.0.0/16", "10.233.0.0/18", "fd00::/8"];
     let ranges = RANGES
@@ -71,14 +71,14 @@ pub(super) const POD_NETWORKS: [&str; 4] = [
     "192.168.0.0/16",
 ];
 
-/// Whether an interface of this name is a bridge to containers or virtual machines on this host.
+/// Reports whether the name is that of a bridge to containers or virtual machines on this host.
 pub(super) fn is_bridge(name: &str) -> bool {
     ["docker", "br-", "podman", "virbr", "lxcbr"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether an interface of this name belongs to a container network.
+/// Reports whether the name is that of a container network interface.
 pub(super) fn is_container_interface(name: &str) -> bool {
     const PREFIXES: [&str; 12] = [
         "flannel", "cni", "cali", "tunl", "vxlan", "weave", "docker", "br-", "podman", "virbr",

@@ -1,4 +1,4 @@
-//! Values that rules and policies mention: packets are distinguished by these and no others.
+//! Values that rules and policies mention. Packets differ in these values only.
 
 use ipnet::IpNet;
 
@@ -51,7 +51,7 @@ pub(super) fn of_policy(policy: &Policy, family: Family) -> Mentioned {
             mention_ports(&mut mentioned, spec);
         }
     }
-    // The core: DHCP.
+    // The safe core has rules for DHCP.
     for port in [67, 68, 546, 547] {
         mentioned
             .destination_ports

@@ -9,8 +9,8 @@ use super::rule::ImportedRules;
 use super::view::AcceptTable;
 use crate::net::packet::{CtState, Hook};
 
-/// First packets of every kind that the rules distinguish, to a host with these addresses and
-/// through it.
+/// Returns first packets of every kind that the rules distinguish, both to a host with these
+/// addresses and forwarded by it.
 pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
     let facts = Facts {
         addresses: host.to_vec(),

@@ -155,12 +155,12 @@ fn the_storys_final_files_give_the_example_policy() {
         assert_eq!(meaning(&import.policy), meaning(&example), "{name}");
         assert!(
             import.is_whole(),
-            "{name}: every line is taken, so --strict is met"
+            "{name}: every line is converted, so --strict succeeds"
         );
         let report = import.to_string();
         for wanted in [
             "new: replies to pods' own connections pass FORWARD (IPv4)",
-            "closed: 10.244.0.0/16 by eth0: pods' addresses are accepted only on the overlay's interfaces",
+            "closed: 10.244.0.0/16 on eth0: pods' addresses are accepted only on the overlay's interfaces",
             "IPv6 between the machines is blocked",
         ] {
             assert!(report.contains(wanted), "{name}: {wanted}\n{report}");

@@ -47,7 +47,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "no family",
             vec![file("a", &rules("-A INPUT -p tcp --dport 22 -j ACCEPT"))],
-            vec!["a: nothing in it tells", "--v4 FILE"],
+            vec!["a: its content does not say", "--v4 FILE"],
         ),
         (
             "the wrong family",
@@ -55,7 +55,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "v6",
                 &rules("-A INPUT -s 10.0.0.1 -j ACCEPT\n-A INPUT -s 2001:db8::1 -j ACCEPT"),
             )],
-            vec!["v6: line 4", "no address of IPv4"],
+            vec!["v6: line 4", "not an IPv4 address"],
         ),
         (
             "no state",
@@ -63,7 +63,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "v4",
                 &rules("-A INPUT -m state --state OLD -j ACCEPT"),
             )],
-            vec!["v4: line 3", "`OLD` is no state"],
+            vec!["v4: line 3", "`OLD` is not a connection state"],
         ),
         (
             "no port",
@@ -71,7 +71,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "v4",
                 &rules("-A INPUT -p tcp --dport 70000 -j ACCEPT"),
             )],
-            vec!["v4: line 3", "`70000` is no port"],
+            vec!["v4: line 3", "`70000` is not a port"],
         ),
         (
             "no chain",
@@ -84,7 +84,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "v4",
                 "*filter\n:INPUT DROP\n:a -\n:b -\n-A INPUT -j a\n-A a -j b\n-A b -j a\nCOMMIT\n",
             )],
-            vec!["v4: line 3: the chain a leads back to itself"],
+            vec!["v4: line 3: the chain a jumps back to itself"],
         ),
         (
             "twice",
@@ -92,17 +92,17 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 file("v4", &rules("-A INPUT -j DROP")),
                 file("b-v4", &rules("-A INPUT -j DROP")),
             ],
-            vec!["b-v4: line 1: this is the second table filter of IPv4"],
+            vec!["b-v4: line 1: this is the second table filter for IPv4"],
         ),
         (
             "no yaml",
             vec![file("c", "#cloud-config\nwrite_files: [\n")],
-            vec!["c: it is not YAML"],
+            vec!["c: not valid YAML"],
         ),
         (
             "no files",
             vec![file("c", "#cloud-config\nhostname: a\n")],
-            vec!["c: it has no list `write_files`"],
+            vec!["c: the cloud-config has no list `write_files`"],
         ),
         (
             "no rules",
@@ -110,7 +110,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "c",
                 "#cloud-config\nwrite_files:\n  - path: /etc/motd\n    content: hi\n",
             )],
-            vec!["c: none of the files it writes"],
+            vec!["c: the cloud-config writes no iptables rules files"],
         ),
         (
             "encoded",
@@ -121,7 +121,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                     "    encoding: b64\n    content: aGk=\n",
                 ),
             )],
-            vec!["is written in b64"],
+            vec!["is encoded as b64"],
         ),
         (
             "a bad set",
@@ -129,7 +129,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 file("s", "create a hash:ip\nadd a nonsense\n"),
                 file("v4", &rules("-A INPUT -j DROP")),
             ],
-            vec!["s: line 2: `nonsense` is no address"],
+            vec!["s: line 2: `nonsense` is not an address"],
         ),
     ] {
         let errors = import(&files, &Facts::default()).expect_err(name);

@@ -1,4 +1,4 @@
-//! Allows: ports that are open to some sources on some interfaces.
+//! Writes allows: ports that are open to some sources on some interfaces.
 
 use ipnet::IpNet;
 
@@ -15,7 +15,7 @@ use crate::net::interface::InterfacePattern;
 use crate::net::port::{self, TCP, UDP};
 
 impl PolicyWriter<'_> {
-    /// Writes an allow for each line that accepts anything else for this host.
+    /// Writes an allow for each line that accepts other packets to this host.
     pub(super) fn allows(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         let mut regions: Vec<Region> = Vec::new();
         for v in 0..view.services.len() {
@@ -34,7 +34,7 @@ impl PolicyWriter<'_> {
                         );
                         continue;
                     }
-                    // ICMP has its own section, except where everything is accepted.
+                    // ICMP has its own section, unless everything is accepted.
                     if matches!(kind, ServiceKind::Icmp(..)) && !opens_all(view, i, s) {
                         continue;
                     }
@@ -77,7 +77,7 @@ impl PolicyWriter<'_> {
             }
         }
         for (who, services) in groups {
-            // If other lines accept the rest, the allow is for everything.
+            // If other lines accept the rest, the allow covers everything.
             let anyway = |v: &usize| {
                 services.contains(v)
                     || who.iter().all(|(i, sources)| {
@@ -96,7 +96,7 @@ impl PolicyWriter<'_> {
             if ports.as_ref().is_some_and(Vec::is_empty) {
                 continue;
             }
-            // Cells that other entries or lines accept may be included.
+            // Cells that other entries or lines accept may be covered, too.
             let may = |i: usize, s: usize| {
                 covered.covers(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
             };
@@ -125,7 +125,7 @@ impl PolicyWriter<'_> {
             let Some(from) = self.from(view, may, at, &interfaces, sources) else {
                 continue;
             };
-            // Other interfaces on which the same sources are accepted anyway.
+            // Other interfaces on which the same sources are accepted.
             let inside = |s: &usize| match &from {
                 From::Any => true,
                 From::Nets(nets) => view
@@ -174,7 +174,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Returns patterns that match all wanted interfaces and only `interfaces`; empty for all.
+    /// Returns patterns that match all wanted interfaces, but only those in `interfaces`; empty for
+    /// all.
     fn interfaces(
         &mut self,
         view: &AcceptTable<'_>,
@@ -204,7 +205,7 @@ impl PolicyWriter<'_> {
                 patterns.push(pattern.clone());
             }
         }
-        // A prefix covers the names that it matches.
+        // A prefix makes the names that it matches redundant.
         let all = patterns.clone();
         patterns.retain(|pattern| {
             !all.iter()
@@ -221,11 +222,11 @@ impl PolicyWriter<'_> {
                  name those that it is for under `interfaces`",
             );
         }
-        // At least those that rules name.
+        // Use at least the names in rules.
         (!patterns.is_empty()).then_some(patterns)
     }
 
-    /// Returns sources as prefixes: as in the rules, or else all cells that may be included.
+    /// Returns sources as prefixes: as written in the rules, or else all cells that may be covered.
     pub(super) fn from(
         &mut self,
         view: &AcceptTable<'_>,
@@ -259,7 +260,7 @@ impl PolicyWriter<'_> {
                 .collect();
             prefixes(view.family, &possible(view.family, joined(spans)))
         };
-        // Including others that are accepted anyway can make the list shorter.
+        // Covering other accepted sources can shorten the list.
         let (without, with) = (as_prefixes(&left), as_prefixes(&fine));
         match nets.is_empty() && with.len() < without.len() {
             true => nets = with,
@@ -279,11 +280,11 @@ impl PolicyWriter<'_> {
         Some(From::Nets(nets))
     }
 
-    /// Returns services as entries of `ports`; the inner `None` for all of them, the outer if a
-    /// policy cannot express them.
+    /// Returns services as entries of `ports`. The inner `None` means all services, the outer
+    /// `None` that a policy cannot express them.
     #[expect(
         clippy::option_option,
-        reason = "both mean what the language means by an absent key"
+        reason = "the inner `None` is an absent key of the policy"
     )]
     fn ports(
         &mut self,
@@ -310,13 +311,13 @@ impl PolicyWriter<'_> {
                 }
                 ServiceKind::Protocol(number) => {
                     let name = port::protocol_name(*number);
-                    // A bare number would be a port.
+                    // A bare number would mean a port.
                     if port::parse(&name).is_ok_and(|spec| spec.range.is_none()) {
                         words.push(name);
                     } else {
                         self.add_inexpressible(
                             at,
-                            &format!("the policy has no word for protocol {number}"),
+                            &format!("a policy cannot name protocol {number}"),
                         );
                     }
                 }
@@ -354,7 +355,7 @@ impl PolicyWriter<'_> {
                 }
             }
             let open = |i: usize, s: usize| open.get(i, s) == Some(&true);
-            // Containers connect to published ports, too, so their interfaces may be included.
+            // Containers also connect to published ports, so their interfaces may be covered.
             let inner: Vec<bool> = view
                 .interfaces
                 .iter()
@@ -375,7 +376,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Whether an allow already opens this port to everybody.
+    /// Reports whether an allow already opens this port to any source.
     fn is_open(&self, protocol: u8, port: u16) -> bool {
         self.draft.allows.iter().any(|allow| {
             let specs = allow
@@ -391,7 +392,7 @@ impl PolicyWriter<'_> {
         })
     }
 
-    /// Whether an interface belongs to an overlay.
+    /// Reports whether an interface belongs to an overlay.
     fn is_inner(&self, name: &str) -> bool {
         let mut patterns = self
             .draft
@@ -405,13 +406,13 @@ impl PolicyWriter<'_> {
 /// Sources by interface.
 type Who = Vec<(usize, Vec<usize>)>;
 
-/// Cells that one line accepts: service, interface, source.
+/// Cells that a line accepts, as service, interface and source.
 struct Region {
     at: At,
     cells: Vec<(usize, usize, usize)>,
 }
 
-/// Union of two source lists; `None` if it would exceed [`PREFIXES_MAX`].
+/// Returns the union of two source lists; `None` if it would exceed [`PREFIXES_MAX`].
 pub(super) fn merge(a: &From, b: &From) -> Option<From> {
     let family = |nets: &[IpNet]| nets.first().map(|net| Family::of(net.addr()));
     match (a, b) {

@@ -1,4 +1,4 @@
-//! ICMP beyond the safe core, and whether denied packets are rejected.
+//! Writes ICMP beyond the safe core, and whether denied packets are rejected.
 
 use super::allows::merge;
 use super::{Covered, From, PolicyWriter};
@@ -30,7 +30,7 @@ impl PolicyWriter<'_> {
         if open {
             return; // every protocol is, so this is
         }
-        // All of ICMPv6 is usually accepted for neighbour discovery, which the core has.
+        // All of ICMPv6 is usually accepted for neighbour discovery, which the core includes.
         if all && family == Family::V4 {
             self.draft.icmp[mine].all = true;
             return;
@@ -82,7 +82,7 @@ impl PolicyWriter<'_> {
         };
     }
 
-    /// Finds whether strangers are rejected rather than dropped.
+    /// Determines whether packets from other sources are rejected rather than dropped.
     pub(super) fn reject(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
         let Some(s) = (0..view.sources.len()).find(|s| {
             let stranger = classes::stranger(view.family);

@@ -10,7 +10,7 @@ pub(super) struct Literal<'r> {
     pub(super) rule: &'r ImportedRule,
 }
 
-/// Returns sources in the rules, in the order of the lines.
+/// Returns the sources in the rules, in the order of lines.
 pub(super) fn literals<'v>(view: &'v AcceptTable<'_>) -> impl Iterator<Item = Literal<'v>> {
     let mut found: Vec<Literal<'v>> = rules_of(view)
         .flat_map(|rule| {
@@ -34,8 +34,8 @@ pub(super) fn names_source(rule: &ImportedRule, span: Interval) -> bool {
     rule.sources().any(|of| *of == span)
 }
 
-/// Returns sources that are accepted on every port and interface, as written in the rules. Empty if
-/// that is everybody: then the host is open, which is an allow.
+/// Returns the sources that are accepted on every port and interface, as written in the rules. The
+/// result is empty if these are all sources, which is an allow.
 pub(super) fn full<'v>(view: &'v AcceptTable<'_>, covered: &Covered) -> Vec<Literal<'v>> {
     let interfaces = 0..view.interfaces.len();
     let full = |s: usize| {

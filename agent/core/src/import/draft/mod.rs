@@ -1,4 +1,4 @@
-//! The policy that is written from what the rules accept.
+//! Writes the policy from the accepted packets.
 
 mod allows;
 mod icmp;
@@ -16,10 +16,10 @@ use super::{At, Facts};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 
-/// Limit on prefixes in one list: more are better kept in a separate list of drops.
+/// Maximum number of prefixes in one list. A separate list of drops is better for more.
 const PREFIXES_MAX: usize = 20_000;
 
-/// The policy, before it is text.
+/// The policy before it is formatted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PolicyDraft {
     peers: Vec<DraftPeer>,
@@ -49,7 +49,7 @@ struct DraftOverlay {
 #[derive(Debug, Clone)]
 struct DraftAllow {
     name: String,
-    /// `None` for every port and protocol.
+    /// Ports; `None` for every port and protocol.
     ports: Option<Vec<String>>,
     from: From,
     interfaces: Vec<InterfacePattern>,
@@ -60,7 +60,7 @@ struct DraftAllow {
 enum From {
     /// Every address of both families.
     Any,
-    /// These networks; a whole family is its prefix of length 0.
+    /// Networks. A whole family is its prefix of length 0.
     Nets(Vec<IpNet>),
 }
 
@@ -70,12 +70,12 @@ struct DraftIcmp {
     some: Vec<u8>,
 }
 
-/// Something in the rules that a policy cannot express.
+/// A part of the rules that a policy cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inexpressible {
-    /// Its line.
+    /// Line of the rule.
     pub at: At,
-    /// Why not.
+    /// Reason, and what to do.
     pub why: String,
 }
 
@@ -98,7 +98,7 @@ pub(super) fn draft(views: &[AcceptTable<'_>], facts: &Facts) -> (PolicyDraft, V
         writer.tunnels(view, &mut covered);
         writer.covered.push(covered);
     }
-    // Allows and ICMP come after the peers of both families are known.
+    // Allows and ICMP depend on the peers of both families.
     let all_covered = std::mem::take(&mut writer.covered);
     for (view, covered) in views.iter().zip(&all_covered) {
         writer.allows(view, covered);
@@ -111,7 +111,7 @@ pub(super) fn draft(views: &[AcceptTable<'_>], facts: &Facts) -> (PolicyDraft, V
     (writer.draft, writer.inexpressible)
 }
 
-/// Interfaces and sources that peers, overlays and trusted interfaces cover.
+/// Interfaces and sources covered by peers, overlays and trusted interfaces.
 struct Covered(Grid<bool>);
 
 impl Covered {
@@ -132,14 +132,14 @@ struct PolicyWriter<'f> {
     facts: &'f Facts,
     draft: PolicyDraft,
     inexpressible: Vec<Inexpressible>,
-    /// Whether there are rules of both families.
+    /// Whether there are rules for both families.
     both: bool,
-    /// One for each view.
+    /// Covered cells of each view.
     covered: Vec<Covered>,
 }
 
 impl From {
-    /// The family of all networks, if they have one.
+    /// Returns the common family of all networks, if any.
     fn family(&self) -> Option<Family> {
         let nets = match self {
             Self::Any => return None,
@@ -163,8 +163,8 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Cuts pod networks out of the networks of peers: pods are accepted only on their overlay's
-    /// interfaces.
+    /// Removes pod networks from the networks of peers, because pods are accepted only on their
+    /// overlay's interfaces.
     fn leave_pods_out(&mut self) {
         let pods: Vec<IpNet> = self
             .draft

@@ -10,7 +10,7 @@ use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
 
 impl PolicyWriter<'_> {
-    /// Gives everything a unique name.
+    /// Assigns unique names to all entries.
     pub(super) fn name_all(&mut self) {
         let mut used: Vec<String> = self.draft.overlays.iter().map(|o| o.name.clone()).collect();
         for peer in &mut self.draft.peers {
@@ -62,7 +62,7 @@ fn unused(name: String, used: &mut Vec<String>) -> String {
     free
 }
 
-/// Names a list, by the networks it excludes if these are fewer.
+/// Names a list, by the excluded networks if these are fewer.
 fn list_name(nets: &[IpNet], allow: &str) -> String {
     let Some(first) = nets.first() else {
         return format!("from-{allow}");
@@ -90,7 +90,7 @@ fn list_name(nets: &[IpNet], allow: &str) -> String {
     }
 }
 
-/// Formats an address as a part of a name.
+/// Formats an address for use in a name.
 fn plain(net: IpNet) -> String {
     let text = addr::short(net);
     let parts = text.split(['.', ':', '/']).filter(|part| !part.is_empty());
@@ -132,7 +132,7 @@ pub(super) fn service_name(ports: Option<&[String]>) -> String {
     }
 }
 
-/// Turns a comment into a name, if possible.
+/// Converts a comment to a name, if possible.
 pub(super) fn name_of(comment: &str) -> Option<String> {
     let mut name = String::new();
     for c in comment.trim().chars() {

@@ -1,4 +1,4 @@
-//! Spans of addresses as prefixes.
+//! Converts spans of addresses to prefixes.
 
 use ipnet::IpNet;
 
@@ -6,7 +6,7 @@ use super::PREFIXES_MAX;
 use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
 
-/// Covers spans with the fewest prefixes.
+/// Covers spans with the minimum number of prefixes.
 pub(super) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for (first, last) in spans {
@@ -25,7 +25,7 @@ pub(super) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
     nets
 }
 
-/// Removes multicast, at the end of both families, which is never a source.
+/// Removes multicast addresses, which are at the end of both families and never a source.
 pub(super) fn possible(family: Family, spans: Vec<Interval>) -> Vec<Interval> {
     let last_possible = match family {
         Family::V4 => addr::number(std::net::IpAddr::from([223, 255, 255, 255])),

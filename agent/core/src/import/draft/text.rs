@@ -1,4 +1,4 @@
-//! The policy as TOML.
+//! Formats the policy as TOML.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{DraftAllow, From, PolicyDraft};
 use crate::net::addr::{self, Family};
 use crate::policy::icmp;
 
-/// Longest list that is written on one line; longer ones become groups where they can.
+/// Maximum length of a list on one line. Longer lists become groups where possible.
 pub(super) const LIST_MAX: usize = 8;
 
 impl PolicyDraft {
@@ -38,7 +38,9 @@ impl PolicyDraft {
             }
         }
         if !self.groups.is_empty() {
-            out.push_str("\n# Not trusted by themselves; for `from`.\n[groups]\n");
+            out.push_str(
+                "\n# Address lists for `from`. They are not trusted on their own.\n[groups]\n",
+            );
             for (name, nets) in &self.groups {
                 let _ = writeln!(out, "{} = {}", key(name), list(nets));
             }

@@ -1,4 +1,4 @@
-//! Everything that may use every port: trusted interfaces, overlays and peers.
+//! Writes entries that may use every port: trusted interfaces, overlays and peers.
 
 use ipnet::IpNet;
 
@@ -14,11 +14,13 @@ use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::UDP;
 
-/// Longest prefix of a private network that counts as a pod network without further evidence.
+/// Maximum prefix length of a private network that counts as a pod network without further
+/// evidence.
 const POD_PREFIX_MAX: u8 = 20;
 
 impl PolicyWriter<'_> {
-    /// Finds trusted interfaces: everything from them is accepted, to this host and through it.
+    /// Finds trusted interfaces: every packet from them is accepted, both to this host and
+    /// forwarded.
     pub(super) fn trusted(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         let sources = 0..view.sources.len();
         let all = |i: usize| {
@@ -70,7 +72,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Finds peers among them.
+    /// Finds peers among the sources that are accepted on every port and interface.
     pub(super) fn peers(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         let interfaces = 0..view.interfaces.len();
         let forwards = interfaces
@@ -81,7 +83,7 @@ impl PolicyWriter<'_> {
             if inside.iter().all(|s| covered.covers(0, *s)) {
                 continue; // pods
             }
-            // If the rules do not forward anything, the machine is a peer in every respect.
+            // If the rules forward nothing, the host is a full peer.
             let through = !forwards
                 || inside
                     .iter()
@@ -99,8 +101,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Finds private networks that are accepted on interfaces of containers, to this host or
-    /// through it.
+    /// Finds private networks that are accepted on container interfaces, to this host or forwarded.
     pub(super) fn on_their_interfaces(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
             let inside = view.within(literal.span);
@@ -145,8 +146,9 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Whether a network is a pod network: a fact of the host, rules for interfaces of containers,
-    /// the default of a distribution, or a private network beside peers with public addresses.
+    /// Reports whether a network is a pod network: by a fact about the host, rules for container
+    /// interfaces, a distribution's default, or as a private network among peers with public
+    /// addresses.
     fn is_pods(&self, view: &AcceptTable<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
         if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
             return false;
@@ -196,7 +198,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Guesses the backend of flannel, or of an overlay like it.
+    /// Guesses the backend of flannel or a similar overlay.
     fn flannel(&self, view: &AcceptTable<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
         let named = view
             .mentioned
@@ -230,16 +232,16 @@ impl PolicyWriter<'_> {
         (name.to_owned(), backend, patterns.collect())
     }
 
-    /// Marks sources as covered by an overlay. It accepts them only from its own interfaces, on
-    /// purpose.
+    /// Marks sources as covered by an overlay, which deliberately accepts them only on its own
+    /// interfaces.
     fn mark_overlay(&self, view: &AcceptTable<'_>, covered: &mut Covered, sources: &[usize]) {
         for i in 0..view.interfaces.len() {
             sources.iter().for_each(|s| covered.cover(i, *s));
         }
     }
 
-    /// Finds networks of containers behind a bridge, which are masqueraded and forwarded, and pods
-    /// that are forwarded but may not reach this host.
+    /// Finds container networks behind a bridge, which are masqueraded and forwarded, and pods that
+    /// are forwarded but may not reach this host.
     pub(super) fn behind_bridges(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for (net, behind, _) in &view.masqueraded {
             let bounds = addr::bounds(*net);
@@ -271,7 +273,7 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Adds sources that may send tunnel packets as peers: they can send in the name of every pod.
+    /// Adds senders of tunnel packets as peers, because they can spoof every pod.
     pub(super) fn tunnels(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
         for (protocol, port) in self.tunnel_ports() {
             let tunnel = |v: &usize| match view.services.get(*v).map(|service| &service.kind) {

@@ -1,4 +1,4 @@
-//! Comparison of the policy with the rules it was made from, packet by packet.
+//! Compares the policy with the original rules, packet by packet.
 
 mod packets;
 mod sentence;
@@ -19,52 +19,54 @@ use crate::policy::reason::Reason;
 pub(super) use sentence::entry;
 use sentence::sentence;
 
-/// Above this number of packets the space is sampled: all pairs of values, but not all combinations.
+/// Maximum number of packets for a complete comparison. Above it, the space is sampled: all pairs
+/// of values, but not all combinations.
 const PACKETS_MAX: usize = 600_000;
-/// Values of a sampled axis that are combined with every value of the others.
+/// Number of values on a sampled axis that are combined with every value of the others.
 const THIN: usize = 12;
 
 /// Direction of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// The rules accept it, the policy does not.
+    /// The rules accept the packets, the policy does not.
     Closed,
-    /// The policy accepts it, the rules do not.
+    /// The policy accepts the packets, the rules do not.
     New,
 }
 
-/// A difference, as a sentence.
+/// A difference between rules and policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// Direction.
     pub change: Change,
-    /// Input or forward.
+    /// Hook.
     pub hook: Hook,
-    /// The policy's verdict.
+    /// Reason for the policy's verdict.
     pub reason: Reason,
-    /// The difference, as a sentence.
+    /// Description of the difference.
     #[serde(rename = "message")]
     pub sentence: String,
     /// Number of compared packets.
     pub packets: usize,
-    /// Lines that decided, in order.
+    /// Deciding lines, in order.
     #[serde(skip)]
     pub lines: Vec<At>,
 }
 
-/// Packets that a line decided, by the policy's verdict on them.
+/// Packets that a line decides, by the policy's verdict on them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LinePackets {
-    /// Reasons of the policy, where line and policy accept.
+    /// Reasons of the policy for packets that line and policy accept.
     pub kept: BTreeSet<Reason>,
-    /// Peers and overlays among the sources of these, to name entries.
+    /// Peers and overlays among the sources of those packets, for naming entries.
     pub sources: BTreeSet<IpAddr>,
-    /// Reasons of the policy, where only the line accepts.
+    /// Reasons of the policy for packets that only the line accepts.
     pub closed: BTreeSet<Reason>,
-    /// Whether there are such packets from foreign addresses on an overlay's interface, where only pods are.
+    /// Whether such packets come from foreign addresses on an overlay's interface, where only pods
+    /// are accepted.
     pub foreign: bool,
-    /// Reasons of the policy, where only the policy accepts.
+    /// Reasons of the policy for packets that only the policy accepts.
     pub opened: BTreeSet<Reason>,
     /// Whether there are packets that neither accepts.
     pub denied: bool,
@@ -82,7 +84,8 @@ pub(super) struct Proof {
     pub published: Vec<(At, Published)>,
 }
 
-/// Whether a packet arrives on an interface of an overlay, but not from one of its addresses.
+/// Reports whether a packet arrives on an overlay's interface, but not from an address of the
+/// overlay.
 fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
     let mut overlays = policy.overlays.iter();
     overlays.any(|overlay| {
@@ -104,9 +107,9 @@ struct DiffKey {
     hook: Hook,
     change: Change,
     reason: Reason,
-    /// Whether these are replies and errors, not first packets.
+    /// Whether the packets are replies and errors rather than first packets.
     reply: bool,
-    /// The line that accepted, where the policy does not.
+    /// Line that accepts the packets, if the policy does not.
     by: Option<At>,
 }
 
@@ -121,7 +124,7 @@ struct DiffGroup {
     packets: usize,
 }
 
-/// Compares over every kind of packet that rules or policy distinguish.
+/// Compares rules and policy over every kind of packet that either distinguishes.
 pub(super) fn compare(views: &[AcceptTable<'_>], policy: &Policy) -> Proof {
     let mut proof = Proof::default();
     for view in views {
@@ -171,7 +174,7 @@ struct Comparison<'v, 'p> {
     proof: &'p mut Proof,
 }
 
-/// One packet to compare, by its position on the axes.
+/// A packet to compare, by its position on the axes.
 struct Case {
     probe: Probe,
     source: usize,
@@ -189,7 +192,7 @@ impl Comparison<'_, '_> {
         }
     }
 
-    /// Whether sampling leaves this value out, unless the other axes have their usual values.
+    /// Reports whether sampling omits this value, unless the other axes have their usual values.
     fn is_thin(index: usize, len: usize) -> bool {
         len > THIN && index != len - 1 && !index.is_multiple_of(len.div_ceil(THIN))
     }
@@ -198,7 +201,7 @@ impl Comparison<'_, '_> {
         let packet = &case.probe.packet;
         let before = narrow.judge(&case.probe);
         let after = self.policy.verdict(packet);
-        // The kernel drops these as martians (`ip_route_input_slow()`), whatever rules say.
+        // The kernel drops these as martians (`ip_route_input_slow()`), regardless of rules.
         if after.reason == Reason::LoopbackSpoof {
             return;
         }
@@ -251,7 +254,7 @@ impl Comparison<'_, '_> {
     }
 }
 
-/// Whether differences with this reason are one group, whatever line accepted.
+/// Reports whether differences with this reason form one group, regardless of the accepting line.
 fn is_told_once(reason: &Reason) -> bool {
     matches!(
         reason,

@@ -64,7 +64,7 @@ impl Comparison<'_, '_> {
             if is_tcp && destination.is_multicast() {
                 continue; // there is no such thing
             }
-            // Packets rewritten by nat do not arrive with their original port.
+            // Packets that NAT redirects do not arrive with their original port.
             if self.is_diverted(*transport) && interface != "lo" {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Differences as sentences.
+//! Describes differences in sentences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +71,7 @@ pub(super) fn sentence(
     format!("{change}: {said}")
 }
 
-/// Names the policy's entry for this reason.
+/// Names the policy's entry for a reason.
 pub(in crate::import) fn entry(reason: &Reason) -> String {
     match reason {
         Reason::Peers => "[peers]".into(),
@@ -123,7 +123,7 @@ fn who(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> String {
     few(names)
 }
 
-/// Names of sources, and whether some have none.
+/// Returns names for the sources, and whether some remain without a name.
 fn named(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, bool) {
     let mut left = sources.clone();
     let mut spans = view.literals.clone();
@@ -132,7 +132,7 @@ fn named(view: &AcceptTable<'_>, sources: &BTreeSet<usize>) -> (Vec<String>, boo
             .iter()
             .map(|(net, _, _)| addr::bounds(*net)),
     );
-    // The widest first, so that a network is not listed host by host.
+    // The widest first, so that a network is not listed by hosts.
     spans.sort_by_key(|(first, last)| std::cmp::Reverse(last - first));
     spans.dedup();
     let mut names: Vec<String> = Vec::new();
@@ -243,10 +243,10 @@ fn what(view: &AcceptTable<'_>, pile: &DiffGroup) -> String {
     few(names)
 }
 
-/// Formats interfaces like ` by eth0`; empty for all of them.
+/// Formats interfaces like ` on eth0`; empty for all of them.
 fn on(view: &AcceptTable<'_>, interfaces: &BTreeSet<String>) -> String {
     if view.interfaces.iter().all(|name| interfaces.contains(name)) {
         return String::new();
     }
-    format!(" by {}", few(interfaces.iter().cloned().collect()))
+    format!(" on {}", few(interfaces.iter().cloned().collect()))
 }

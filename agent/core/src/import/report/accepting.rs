@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::Fate;
+use super::finding::{Finding, ONLY_ENTRIES, obstacle};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{self, LinePackets};
 use crate::import::rule::{ImportedRule, Test};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
-/// Fate of a line that accepts.
+/// Judges a line that accepts. `why_not` explains why a policy does not accept all its packets.
 pub(super) fn accepting(
     policy: &Policy,
     packets: &LinePackets,
     is_icmp: bool,
     is_for_some: bool,
     why_not: impl Fn() -> String,
-) -> (Fate, String) {
+) -> Finding<'static> {
     let entries = entries(policy, packets, is_icmp, is_for_some);
     // Spoofed and invalid packets are no loss.
     let lost = packets.closed.iter().any(|reason| {
@@ -32,28 +32,15 @@ pub(super) fn accepting(
             .iter()
             .all(|r| is_core(r) || *r == Reason::Ping);
     match (packets.kept.is_empty(), lost) {
-        (true, false) if packets.closed.is_empty() && !packets.foreign => (
-            Fate::Nothing,
-            "never reached: earlier lines already decide these packets".into(),
-        ),
+        (true, false) if packets.closed.is_empty() && !packets.foreign => Finding::NeverReached,
         (true, false) if packets.closed.contains(&Reason::Invalid) && packets.closed.len() == 1 => {
-            (
-                Fate::Core,
-                "answers are accepted as replies; packets without a known connection are dropped"
-                    .into(),
-            )
+            Finding::Replies
         }
-        (true, _) => (Fate::Left, why_not()),
-        (false, true) if icmp => (
-            Fate::Core,
-            format!("{entries}; ICMP types outside the core are closed, see [icmp] for more"),
-        ),
-        (false, true) => (
-            Fate::Partly,
-            format!("{entries}; the rest is closed: {}", why_not()),
-        ),
-        (false, false) if core => (Fate::Core, entries),
-        (false, false) => (Fate::Taken, entries),
+        (true, _) => Finding::NotConverted(why_not()),
+        (false, true) if icmp => Finding::IcmpCovered(entries),
+        (false, true) => Finding::PartlyConverted(entries, why_not()),
+        (false, false) if core => Finding::Covered(entries),
+        (false, false) => Finding::Converted(entries),
     }
 }
 
@@ -64,7 +51,7 @@ pub(super) fn is_core(reason: &Reason) -> bool {
     )
 }
 
-/// Names the policy's entries that accept what a line accepted.
+/// Names the policy's entries that accept a line's packets.
 fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: bool) -> String {
     let mut names: BTreeSet<String> = BTreeSet::new();
     // Replies, the safe core, peers and pods are accepted along with nearly every line, so they are
@@ -106,7 +93,7 @@ fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: b
     }
 }
 
-/// Whether a line is for some sources or interfaces only.
+/// Reports whether a line is limited to some sources or interfaces.
 pub(super) fn is_for_some(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()
@@ -129,51 +116,23 @@ fn peers(policy: &Policy, packets: &LinePackets) -> Vec<String> {
     if names.len() > FEW { Vec::new() } else { names }
 }
 
-/// Says why the policy does not accept what a line accepts, and what to do.
+/// Explains why the policy does not accept a line's packets, and what to do.
 pub(super) fn why_not(rule: &ImportedRule, inexpressible: &[Inexpressible]) -> String {
     if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
         return why.why.clone();
     }
-    let mut why: Vec<&str> = Vec::new();
-    for condition in &rule.conditions {
-        why.push(match (&condition.test, condition.negated) {
-            (Test::SourcePorts(_) | Test::EitherPort(_), _) => {
-                "the sender chooses its source port, so it proves nothing; \
-                 replies are accepted as replies"
-            }
-            (Test::Destination(_), _) => {
-                "the rule is for one address, an allow covers every address of this host; \
-                 add one for the port, or one with `to`"
-            }
-            (Test::Out(_), _) => {
-                "a policy does not limit the interface on which routed packets leave; \
-                 make the sender a peer, or its interface trusted"
-            }
-            (Test::In(_), true) => {
-                "a policy cannot name this interface, because nothing else refers to it"
-            }
-            (Test::Rate(..), _) => {
-                "earlier packets are not part of a packet; a policy cannot match them"
-            }
-            (Test::Always(false), false) => {
-                "a policy cannot match fragments, broadcasts and multicasts"
-            }
-            (Test::State { dnat: true, .. }, _) => {
-                "each published port needs an allow, for the port that clients dial"
-            }
-            _ => continue,
-        });
-    }
+    let conditions = rule.conditions.iter();
+    let mut why: Vec<&str> = conditions
+        .filter_map(|condition| obstacle(&condition.test, condition.negated))
+        .collect();
     why.dedup();
     match why.is_empty() {
-        true => "an allow opens this host and its published ports; \
-            only peers, overlays and trusted interfaces may send through it"
-            .into(),
+        true => ONLY_ENTRIES.to_owned(),
         false => why.join("; "),
     }
 }
 
-/// Whether some condition holds for no compared packet.
+/// Reports whether some condition matches no compared packet.
 pub(super) fn never(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()

@@ -1,44 +1,27 @@
 //! Lines that deny.
 
-use super::Fate;
 use super::accepting::is_core;
+use super::finding::Finding;
 use crate::import::managed;
 use crate::import::proof::{self, LinePackets};
 use crate::import::rule::{ImportedRule, Test, Verb};
 use crate::net::packet::CtState;
 use crate::policy::reason::Reason;
 
-/// Fate of a line that drops or rejects.
-pub(super) fn denying(
-    rule: &ImportedRule,
+/// Judges a line that drops or rejects.
+pub(super) fn denying<'f>(
+    rule: &'f ImportedRule,
     packets: &LinePackets,
     manager: Option<managed::Manager>,
-) -> (Fate, String) {
+) -> Finding<'f> {
     if let Some(manager) = manager.filter(|m| m.keeps_drops) {
-        return (
-            Fate::Beside,
-            format!(
-                "{} manages it; a drop beside peerwall still drops",
-                manager.name
-            ),
-        );
+        return Finding::ManagedDrop(manager.name);
     }
     if let Verb::Unknown(name) = &rule.target {
-        return (
-            Fate::Left,
-            format!(
-                "peerwall does not know {name}; its packets are dropped, unless another line accepts them"
-            ),
-        );
+        return Finding::UnknownTarget(name);
     }
     if let Some(rate) = rule.rates().next() {
-        return (
-            Fate::Left,
-            format!(
-                "a policy has no rates ({rate}): limit it in the service, or keep the line in a \
-                 separate rules file; a drop in another table still drops"
-            ),
-        );
+        return Finding::DropsByRate(rate);
     }
     let opened: Vec<String> = packets
         .opened
@@ -47,37 +30,12 @@ pub(super) fn denying(
         .map(proof::entry)
         .collect();
     match (opened.is_empty(), packets.opened.is_empty(), packets.denied) {
-        (true, true, true) if drops_invalid(rule) => (
-            Fate::Core,
-            "packets without a known connection are dropped".into(),
-        ),
-        (true, true, true) => (Fate::Core, "the policy drops everything else".into()),
-        (true, false, _) => (
-            Fate::Core,
-            format!(
-                "the policy drops everything else; the safe core accepts {}",
-                core_words(packets)
-            ),
-        ),
-        (false, _, _) => (
-            Fate::Left,
-            format!(
-                "a policy has no rule that drops, and {} \
-                 accepts some of it: keep the line in a separate rules file; \
-                 a drop in another table still drops",
-                opened.join(", ")
-            ),
-        ),
-        (true, true, false) => match strange(rule) {
-            true => (
-                Fate::Core,
-                "such packets belong to no connection, and are dropped as invalid".into(),
-            ),
-            false => (
-                Fate::Nothing,
-                "never reached: earlier lines already decide these packets".into(),
-            ),
-        },
+        (true, true, true) if drops_invalid(rule) => Finding::DropsInvalid,
+        (true, true, true) => Finding::DropsRest,
+        (true, false, _) => Finding::DropsRestExcept(core_words(packets)),
+        (false, _, _) => Finding::DropsAllowed(opened.join(", ")),
+        (true, true, false) if strange(rule) => Finding::DropsStrange,
+        (true, true, false) => Finding::NeverReached,
     }
 }
 
@@ -92,8 +50,8 @@ fn drops_invalid(rule: &ImportedRule) -> bool {
     })
 }
 
-/// Whether a rule matches TCP flags that no connection has, or fragments: connection tracking
-/// handles both.
+/// Reports whether a rule matches fragments, or TCP flags that no connection has. Connection
+/// tracking handles both.
 fn strange(rule: &ImportedRule) -> bool {
     rule.conditions
         .iter()

@@ -1,18 +1,19 @@
-//! The fate of every line.
+//! Judges every line.
 
 use super::FoundLine;
 use super::accepting::{accepting, is_for_some, never, why_not};
 use super::denying::denying;
+use super::finding::{ACCEPT_POLICY, Finding};
 use super::other_tables::other_table;
 use super::{Fate, Line};
 use crate::import::draft::Inexpressible;
-use crate::import::proof::Proof;
+use crate::import::proof::{LinePackets, Proof};
 use crate::import::rule::{self, At, ImportedChains, ImportedRule, Test, Verb};
 use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
 
-/// Accounts for the lines of all files.
+/// Returns the lines of all files with their fates and explanations.
 pub(in crate::import) fn lines(
     parsed: &ParsedFiles,
     policy: &Policy,
@@ -52,30 +53,26 @@ fn fate(
     text: &str,
 ) -> (Fate, String) {
     if text.starts_with('#') {
-        return (Fate::Nothing, "a comment".into());
+        return Finding::Comment.verdict();
     }
     if text.starts_with('*') || text == "COMMIT" {
-        return (Fate::Nothing, "table start or end".into());
+        return Finding::TableEdge.verdict();
     }
     let Some(found) = find(parsed, at) else {
         return match parsed.is_set_line(at.input) {
-            true => (
-                Fate::Taken,
-                "a set that rules match; its addresses are in the policy where they are accepted"
-                    .into(),
-            ),
-            false => (Fate::Nothing, "no rules".into()),
+            true => Finding::Set.verdict(),
+            false => Finding::NoRules.verdict(),
         };
     };
     if is_our_chain(found.chain) {
-        return (Fate::Nothing, "peerwall's own".into());
+        return Finding::Peerwall.verdict();
     }
     if found.table != "filter" {
-        return other_table(&found, policy, proof, at);
+        return other_table(&found, policy, proof, at).verdict();
     }
     match found.rule {
-        None => chain(parsed, &found, policy, proof, at),
-        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, inexpressible),
+        None => chain(parsed, &found, policy, proof, at).verdict(),
+        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, inexpressible).verdict(),
     }
 }
 
@@ -98,175 +95,118 @@ fn find(parsed: &ParsedFiles, at: At) -> Option<FoundLine<'_>> {
     None
 }
 
-/// Fate of a line like `:INPUT DROP [0:0]`.
+/// Judges a line like `:INPUT DROP [0:0]`.
 fn chain(
     parsed: &ParsedFiles,
     found: &FoundLine<'_>,
     policy: &Policy,
     proof: &Proof,
     at: At,
-) -> (Fate, String) {
+) -> Finding<'static> {
     let accepts = parsed.chain(at).and_then(|chain| chain.accepts);
     match (found.chain, accepts) {
-        (_, None) => (Fate::Nothing, "a user-defined chain".into()),
-        ("OUTPUT", Some(true)) => (
-            Fate::Core,
-            "peerwall does not filter this host's own traffic".into(),
-        ),
-        ("OUTPUT", Some(false)) => (Fate::Left, OUTPUT.into()),
-        (_, Some(false)) => (Fate::Core, "the policy drops everything else".into()),
+        (_, None) => Finding::UserChain,
+        ("OUTPUT", Some(true)) => Finding::OwnTraffic,
+        ("OUTPUT", Some(false)) => Finding::OwnTrafficFiltered,
+        (_, Some(false)) => Finding::DropsRest,
         (_, Some(true)) => {
             let packets = proof.fates.get(&at).cloned().unwrap_or_default();
-            accepting(policy, &packets, false, false, || {
-                "the policy drops everything else; only peers, overlays and trusted interfaces may \
-                 send through this host"
-                    .into()
-            })
+            accepting(policy, &packets, false, false, || ACCEPT_POLICY.to_owned())
         }
     }
 }
 
-const OUTPUT: &str = "peerwall does not filter this host's own traffic: keep it in a separate rules \
-    file, loaded by iptables-restore";
-
-fn filter_rule(
+fn filter_rule<'f>(
     parsed: &ParsedFiles,
-    found: &FoundLine<'_>,
-    rule: &ImportedRule,
+    found: &FoundLine<'f>,
+    rule: &'f ImportedRule,
     policy: &Policy,
     proof: &Proof,
     inexpressible: &[Inexpressible],
-) -> (Fate, String) {
+) -> Finding<'f> {
     let filter = parsed.filter(rule.at);
     let judged = filter.is_some_and(|chains| {
         reaches(chains, "INPUT", found.chain) || reaches(chains, "FORWARD", found.chain)
     });
+    let manager = managed::by(found.chain);
     if !judged {
         let output = filter.is_some_and(|chains| reaches(chains, "OUTPUT", found.chain));
-        return match (&rule.target, output) {
-            (_, false) => (
-                Fate::Nothing,
-                format!("no rule jumps to the chain {}", found.chain),
-            ),
-            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true) => {
-                match managed::by(found.chain) {
-                    Some(manager) => (Fate::Beside, format!("{} keeps it", manager.name)),
-                    None => (Fate::Left, OUTPUT.into()),
-                }
+        return match (&rule.target, output, manager) {
+            (_, false, _) => Finding::NoJump(found.chain),
+            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, Some(manager)) => {
+                Finding::Managed(manager.name)
             }
-            (_, true) => (
-                Fate::Core,
-                "peerwall does not filter this host's own traffic".into(),
-            ),
+            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, None) => {
+                Finding::OwnTrafficFiltered
+            }
+            (_, true, _) => Finding::OwnTraffic,
         };
     }
-    let manager = managed::by(found.chain);
     if rule.unknown().next().is_some() {
         return unknown(rule, manager);
     }
     let packets = proof.fates.get(&rule.at).cloned().unwrap_or_default();
     match &rule.target {
         Verb::Continue(what) => continuing(what, manager),
-        Verb::Dnat(..) | Verb::Masquerade => (
-            Fate::Left,
-            "the filter table does not support this target".into(),
-        ),
-        Verb::Return => (
-            Fate::Core,
-            "packets that skip the rest of its chain are accepted by the policy".into(),
-        ),
-        Verb::Jump(to) | Verb::Goto(to) => {
-            (Fate::Nothing, format!("jumps to the chain {to}; see there"))
-        }
-        Verb::Accept => {
-            let is_icmp = rule
-                .conditions
-                .iter()
-                .any(|c| matches!(c.test, Test::Protocol(1 | 58)));
-            let (fate, mut words) = accepting(policy, &packets, is_icmp, is_for_some(rule), || {
-                why_not(rule, inexpressible)
-            });
-            if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
-                return (
-                    Fate::Beside,
-                    format!(
-                        "{} manages it; packets that it accepts beyond the policy are closed",
-                        manager.name
-                    ),
-                );
-            }
-            if fate == Fate::Nothing && packets.kept.is_empty() {
-                if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
-                    return (Fate::Left, why.why.clone());
-                }
-                if never(rule) {
-                    return (Fate::Left, why_not(rule, inexpressible));
-                }
-            }
-            let rates: Vec<&str> = rule.rates().collect();
-            if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
-                words.push_str(&format!(
-                    "; without its rate ({}), which the policy cannot express: limit it in the \
-                     service, or keep a rule that drops above the rate",
-                    rates.join(", ")
-                ));
-                return (Fate::Partly, words);
-            }
-            (fate, words)
-        }
+        Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
+        Verb::Return => Finding::Return,
+        Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
+        Verb::Accept => accepted(rule, policy, &packets, manager, inexpressible),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, &packets, manager),
     }
 }
 
-fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> (Fate, String) {
+fn accepted(
+    rule: &ImportedRule,
+    policy: &Policy,
+    packets: &LinePackets,
+    manager: Option<managed::Manager>,
+    inexpressible: &[Inexpressible],
+) -> Finding<'static> {
+    let mut conditions = rule.conditions.iter();
+    let is_icmp = conditions.any(|c| matches!(c.test, Test::Protocol(1 | 58)));
+    let finding = accepting(policy, packets, is_icmp, is_for_some(rule), || {
+        why_not(rule, inexpressible)
+    });
+    let (fate, words) = finding.verdict();
+    if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
+        return Finding::ManagedAccept(manager.name);
+    }
+    if fate == Fate::Nothing && packets.kept.is_empty() {
+        let is_inexpressible = inexpressible.iter().any(|each| each.at == rule.at);
+        if is_inexpressible || never(rule) {
+            return Finding::NotConverted(why_not(rule, inexpressible));
+        }
+    }
+    let rates: Vec<&str> = rule.rates().collect();
+    if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
+        return Finding::WithoutRates(words, rates.join(", "));
+    }
+    finding
+}
+
+fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'static> {
+    if let Some(manager) = manager {
+        return Finding::Restored(manager.name);
+    }
     let words: Vec<&str> = rule.unknown().collect();
     let words = words.join(" ");
-    if let Some(manager) = manager {
-        return (
-            Fate::Beside,
-            format!("{} manages it, and restores it automatically", manager.name),
-        );
-    }
     match rule.target {
-        Verb::Accept => (
-            Fate::Left,
-            format!(
-                "`{words}` cannot be expressed in a policy, so this line accepts nothing; \
-                 if the rest of the line is enough, write an allow for it"
-            ),
-        ),
-        Verb::Drop | Verb::Reject | Verb::Unknown(_) => (
-            Fate::Left,
-            format!(
-                "`{words}` cannot be expressed in a policy; \
-                 a drop in another table still drops: keep it in a separate rules file"
-            ),
-        ),
-        Verb::Continue(_) => (Fate::Nothing, "decides nothing".into()),
-        Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => (
-            Fate::Left,
-            format!(
-                "a policy cannot express `{words}`, so only packets that are accepted with and \
-                 without it are converted"
-            ),
-        ),
+        Verb::Accept => Finding::UnknownAccept(words),
+        Verb::Drop | Verb::Reject | Verb::Unknown(_) => Finding::UnknownDrop(words),
+        Verb::Continue(_) => Finding::UnknownContinue,
+        Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => {
+            Finding::UnknownJump(words)
+        }
     }
 }
 
-fn continuing(what: &str, manager: Option<managed::Manager>) -> (Fate, String) {
+fn continuing(what: &str, manager: Option<managed::Manager>) -> Finding<'_> {
     match (what.split(' ').next().unwrap_or_default(), manager) {
-        ("LOG" | "NFLOG" | "ULOG" | "AUDIT", _) => (
-            Fate::Core,
-            "peerwall logs denied packets to NFLOG with the reason; see [log]".into(),
-        ),
-        ("count", _) => (Fate::Nothing, "only counts".into()),
-        (_, Some(manager)) => (Fate::Beside, format!("{} keeps it", manager.name)),
-        (name, None) => (
-            Fate::Left,
-            format!(
-                "peerwall does not mark or change packets: keep {name} in a separate rules file"
-            ),
-        ),
+        ("LOG" | "NFLOG" | "ULOG" | "AUDIT", _) => Finding::Logs,
+        ("count", _) => Finding::Counts,
+        (_, Some(manager)) => Finding::Managed(manager.name),
+        (name, None) => Finding::Changes(name),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Common holes in the rules.
+//! Finds common problems in the original rules.
 
 use super::Lint;
 use crate::import::view::AcceptTable;
@@ -74,10 +74,10 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
                     name: "no-pod-network",
                     sentence: format!(
                         "pods of {} may not reach this host: kubelet, API server and host-network \
-                         services hang for them",
+                         services are unreachable for them",
                         subnet.net
                     ),
-                    answer: format!("[overlay.{}] lets them", overlay.name),
+                    answer: format!("[overlay.{}] accepts them", overlay.name),
                 });
             }
         }
@@ -104,10 +104,10 @@ fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut V
                 digit(view)
             ),
             answer: match policy.overlays.is_empty() {
-                true => "peers may send through; if this host has pods, add their network as \
+                true => "peers are forwarded; if this host has pods, add their network as \
                     [overlay.NAME]"
                     .into(),
-                false => "peers and pods may send through".into(),
+                false => "peers and pods are forwarded".into(),
             },
         });
     } else if view.lets_through && !replies {
@@ -170,17 +170,17 @@ fn forgotten(
     match (v4, v6) {
         (Some(_), None) => lints.push(Lint {
             name: "ipv6-forgotten",
-            sentence: "there are no IPv6 rules here: without any, IPv6 is open".into(),
+            sentence: "the files have no IPv6 rules: without rules, IPv6 is open".into(),
             answer:
-                "the policy covers both families: of IPv6, it accepts allows from \"any\", and the \
+                "the policy covers both families: for IPv6, it accepts allows from \"any\", and the \
                  safe core"
                     .into(),
         }),
         (None, Some(_)) => lints.push(Lint {
             name: "ipv4-forgotten",
-            sentence: "there are no IPv4 rules here".into(),
+            sentence: "the files have no IPv4 rules".into(),
             answer:
-                "the policy covers both families: of IPv4, it accepts allows from \"any\", and the \
+                "the policy covers both families: for IPv4, it accepts allows from \"any\", and the \
                  safe core"
                     .into(),
         }),
@@ -224,7 +224,10 @@ fn node_ports(policy: &Policy, lints: &mut Vec<Lint>) {
             lints.push(Lint {
                 name: "node-ports-open",
                 sentence: "all NodePorts are open to any source".into(),
-                answer: format!("[[allow]] {} keeps it; name the intended ports", allow.name),
+                answer: format!(
+                    "[[allow]] {} still opens them; name the intended ports",
+                    allow.name
+                ),
             });
         }
     }

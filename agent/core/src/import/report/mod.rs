@@ -1,7 +1,8 @@
-//! The account of every line, and problems that the rules already had.
+//! The report: the fate of every line, and problems in the original rules.
 
 mod accepting;
 mod denying;
+mod finding;
 mod lines;
 mod lints;
 mod other_tables;
@@ -20,33 +21,33 @@ pub(super) use lints::lints;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// It is in the policy.
+    /// The policy contains the line.
     #[serde(rename = "converted")]
     Taken,
-    /// The safe core covers it, or every policy does.
+    /// The safe core, or every policy, covers the line.
     #[serde(rename = "covered")]
     Core,
-    /// Another program manages it, and continues to.
+    /// Another program manages the line and continues to.
     #[serde(rename = "managed_elsewhere")]
     Beside,
-    /// It has no effect.
+    /// The line has no effect.
     #[serde(rename = "no_effect")]
     Nothing,
-    /// Only a part of it is in the policy.
+    /// The policy contains a part of the line.
     #[serde(rename = "partly_converted")]
     Partly,
-    /// A policy cannot express it.
+    /// A policy cannot express the line.
     #[serde(rename = "not_converted")]
     Left,
 }
 
 impl Fate {
-    /// Whether no part of the line is lost.
+    /// Reports whether no part of the line is lost.
     pub fn is_whole(self) -> bool {
         !matches!(self, Self::Partly | Self::Left)
     }
 
-    /// The fate as one word.
+    /// Returns the fate as printed in the report.
     pub fn word(self) -> &'static str {
         match self {
             Self::Taken => "converted",
@@ -59,38 +60,38 @@ impl Fate {
     }
 }
 
-/// A line and its account.
+/// A line and its fate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Line {
-    /// The file.
+    /// File name.
     pub file: String,
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// The line.
+    /// Text of the line.
     pub text: String,
-    /// Its fate.
+    /// Fate of the line.
     pub fate: Fate,
-    /// The entry that covers it, or why none does and what to do.
+    /// Entry that covers the line, or the reason why none does and the remedy.
     #[serde(rename = "message")]
     pub words: String,
 }
 
-/// A problem of the rules.
+/// A problem in the original rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lint {
     /// Stable name.
     #[serde(rename = "code")]
     pub name: &'static str,
-    /// What is wrong with the rules.
+    /// Description of the problem.
     #[serde(rename = "message")]
     pub sentence: String,
-    /// What the policy does about it, or what remains to be done.
+    /// Effect of the policy on the problem, or the remedy.
     #[serde(rename = "help")]
     pub answer: String,
 }
 
 impl fmt::Display for Import {
-    /// Writes the account for people.
+    /// Writes the text report.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut file = "";
         for line in &self.lines {
@@ -108,16 +109,22 @@ impl fmt::Display for Import {
             writeln!(f, "  {}\n    {}", lint.sentence, lint.answer)?;
         }
         let packets = self.compared;
-        let thinned = if self.thinned { ", a sample," } else { "" };
+        let (packets, space) = match self.thinned {
+            true => (
+                format!("{packets} sample packets"),
+                "; the full space is too large to compare",
+            ),
+            false => (format!("{packets} packets"), ""),
+        };
         if self.differences.is_empty() {
             return writeln!(
                 f,
-                "\nno difference between rules and policy in {packets} packets{thinned}"
+                "\nno differences between rules and policy ({packets} compared{space})"
             );
         }
         writeln!(
             f,
-            "\ndifferences between rules and policy ({packets} packets{thinned} compared):"
+            "\ndifferences between rules and policy ({packets} compared{space}):"
         )?;
         for difference in &self.differences {
             writeln!(

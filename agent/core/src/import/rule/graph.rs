@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ImportedChains;
 
-/// Finds chains on a circle of jumps, or between two circles: the rest after repeatedly removing
-/// chains without jumps to them or from them.
+/// Finds chains in a cycle of jumps, or between two cycles. They remain after chains without jumps
+/// to them or from them are removed repeatedly.
 pub(super) fn circles(chains: &ImportedChains) -> BTreeSet<&str> {
     let mut left: BTreeSet<&str> = chains.keys().map(String::as_str).collect();
     let next = |name: &str| {

@@ -1,4 +1,4 @@
-//! What the rules of an iptables-save file mean: conditions and targets instead of words.
+//! The meaning of rules in an iptables-save file: conditions and targets instead of words.
 //!
 //! Words: `iptables(8)` and `iptables-extensions(8)`. An unknown word becomes [`Test::Unknown`],
 //! which evaluation never lets widen a rule.
@@ -20,12 +20,12 @@ pub(super) use graph::reached;
 pub(super) use table::chains;
 pub(super) use values::{ACK, RST, SYN, has_ports, is_icmp};
 
-/// A line of one of the inputs.
+/// A line in one of the inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {
     /// Index of the input.
     pub input: usize,
-    /// Its line, from 1.
+    /// Line number, from 1.
     pub line: usize,
 }
 
@@ -63,28 +63,28 @@ pub enum Test {
     DestinationPorts(Vec<(u16, u16)>),
     /// Either port in one of these.
     EitherPort(Vec<(u16, u16)>),
-    /// Of the TCP flags in the first byte exactly those in the second are set.
+    /// Exactly the flags in the second byte are set, of those in the first.
     TcpFlags(u8, u8),
-    /// One of these states of connection tracking, or rewritten by DNAT.
+    /// One of these conntrack states, or a translated destination.
     State {
         /// The states.
         states: Vec<CtState>,
-        /// `DNAT`.
+        /// Whether `DNAT` is among the states.
         dnat: bool,
     },
     /// Original destination port.
     Dialled(u16, u16),
     /// ICMP type, and code if given.
     Icmp(u8, Option<u8>),
-    /// TTL or hop limit: from, to.
+    /// TTL or hop limit: minimum and maximum.
     HopLimit(u8, u8),
     /// Type of the destination (`addrtype --dst-type`).
     To(AddressKind),
-    /// Holds as long as a rate or number is not exceeded (true), or once it is (false).
+    /// True while a rate or number is not exceeded (`true`), or once it is (`false`).
     Rate(bool, String),
     /// Constant: true or false.
     Always(bool),
-    /// Words that are unknown, or that need more than the packet.
+    /// Unknown words, or words that need more than the packet.
     Unknown(String),
 }
 
@@ -102,7 +102,7 @@ pub enum AddressKind {
 /// Target of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Counts, logs or marks; the packet continues with the next rule.
+    /// Counts, logs or marks. Evaluation continues with the next rule.
     Continue(String),
     /// Accepts.
     Accept,
@@ -110,18 +110,18 @@ pub enum Verb {
     Drop,
     /// Rejects.
     Reject,
-    /// Returns to the calling chain; in a built-in chain, to its policy.
+    /// Returns to the calling chain; applies the policy in a built-in chain.
     Return,
-    /// Continues in this chain, and then here.
+    /// Continues in this chain, then after this rule.
     Jump(String),
-    /// Continues in this chain, and not here.
+    /// Continues in this chain and does not return.
     Goto(String),
-    /// Rewrites the destination to this address and port (`DNAT`), or to this port of the host
+    /// Translates the destination to this address and port (`DNAT`), or to this port of the host
     /// (`REDIRECT`).
     Dnat(Option<IpNet>, Option<u16>),
-    /// Rewrites the source.
+    /// Translates the source.
     Masquerade,
-    /// An unknown target. The packet counts as dropped.
+    /// An unknown target. Packets count as dropped.
     Unknown(String),
 }
 
@@ -130,7 +130,7 @@ pub enum Verb {
 pub struct ImportedRule {
     /// Its line.
     pub at: At,
-    /// Conditions, of which all must hold.
+    /// Conditions. The rule applies only if all are met.
     pub conditions: Vec<Condition>,
     /// Target.
     pub target: Verb,
@@ -141,11 +141,11 @@ pub struct ImportedRule {
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedChain {
-    /// Whether packets that reach its end are accepted; `None` for user-defined chains.
+    /// Whether packets at the end of the chain are accepted; `None` for user-defined chains.
     pub accepts: Option<bool>,
-    /// Line of its declaration.
+    /// Line of the declaration.
     pub at: Option<At>,
-    /// Its rules in order.
+    /// Rules, in order.
     pub rules: Vec<ImportedRule>,
 }
 
@@ -155,16 +155,16 @@ pub type ImportedChains = BTreeMap<String, ImportedChain>;
 /// The relevant tables of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedRules {
-    /// IPv4 or IPv6.
+    /// Family.
     pub family: Family,
-    /// The filter table.
+    /// Filter table.
     pub filter: ImportedChains,
-    /// The nat table.
+    /// NAT table.
     pub nat: ImportedChains,
 }
 
 impl Condition {
-    /// Sources that it names, negated or not.
+    /// Returns the sources in the condition, negated or not.
     pub fn sources(&self) -> Option<&[Interval]> {
         if let Test::Source(spans) = &self.test {
             return Some(spans);
@@ -172,7 +172,7 @@ impl Condition {
         None
     }
 
-    /// Destinations that it names, negated or not.
+    /// Returns the destinations in the condition, negated or not.
     pub fn destinations(&self) -> Option<&[Interval]> {
         if let Test::Destination(spans) = &self.test {
             return Some(spans);
@@ -180,7 +180,7 @@ impl Condition {
         None
     }
 
-    /// Incoming interface, unless negated.
+    /// Returns the input interface, unless negated.
     pub fn interface(&self) -> Option<&InterfacePattern> {
         if let Test::In(pattern) = &self.test {
             return Some(pattern).filter(|_| !self.negated);
@@ -188,7 +188,7 @@ impl Condition {
         None
     }
 
-    /// Outgoing interface, negated or not.
+    /// Returns the output interface, negated or not.
     pub fn out(&self) -> Option<&InterfacePattern> {
         if let Test::Out(pattern) = &self.test {
             return Some(pattern);
@@ -196,7 +196,7 @@ impl Condition {
         None
     }
 
-    /// Protocol, unless negated.
+    /// Returns the protocol, unless negated.
     pub fn protocol(&self) -> Option<u8> {
         if let Test::Protocol(number) = self.test {
             return Some(number).filter(|_| !self.negated);
@@ -206,7 +206,7 @@ impl Condition {
 }
 
 impl Verb {
-    /// Chain of a jump or goto.
+    /// Returns the chain of a jump or goto.
     pub fn chain(&self) -> Option<&str> {
         if let Self::Jump(to) | Self::Goto(to) = self {
             return Some(to);
@@ -216,18 +216,18 @@ impl Verb {
 }
 
 impl ImportedRule {
-    /// Sources that are not negated.
+    /// Returns the sources that are not negated.
     pub fn sources(&self) -> impl Iterator<Item = &Interval> {
         let positive = self.conditions.iter().filter(|c| !c.negated);
         positive.filter_map(Condition::sources).flatten()
     }
 
-    /// Incoming interfaces that are not negated.
+    /// Returns the input interfaces that are not negated.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
         self.conditions.iter().filter_map(Condition::interface)
     }
 
-    /// Unknown words, in the order of the rule.
+    /// Returns the unknown words, in order.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         self.conditions.iter().filter_map(|c| {
             if let Test::Unknown(words) = &c.test {
@@ -237,7 +237,7 @@ impl ImportedRule {
         })
     }
 
-    /// Rates, which a policy cannot express.
+    /// Returns the rates, which a policy cannot express.
     pub fn rates(&self) -> impl Iterator<Item = &str> {
         self.conditions.iter().filter_map(|c| {
             if let Test::Rate(_, words) = &c.test {

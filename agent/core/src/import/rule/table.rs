@@ -1,4 +1,4 @@
-//! The chains of one table, from iptables-save.
+//! Parses the chains of a table in iptables-save's format.
 
 use peerwall_proto::iptables;
 
@@ -15,7 +15,7 @@ pub(in crate::import) struct RuleError {
     pub help: &'static str,
 }
 
-/// Reads the chains of a table.
+/// Parses the chains of a table.
 pub(in crate::import) fn chains(
     table: &iptables::Table,
     family: Family,
@@ -69,7 +69,7 @@ pub(in crate::import) fn chains(
     }
 }
 
-/// Finds jumps to chains that do not exist, and circles of jumps.
+/// Finds jumps to missing chains, and cycles of jumps.
 fn unknown_chains(chains: &ImportedChains) -> Vec<RuleError> {
     let mut errors = Vec::new();
     for chain in chains.values() {
@@ -80,7 +80,7 @@ fn unknown_chains(chains: &ImportedChains) -> Vec<RuleError> {
                 errors.push(RuleError {
                     line: rule.at.line,
                     why: format!("`{to}` is neither a chain of this table nor a target"),
-                    help: "a user-defined chain is declared by a line like `:NAME - [0:0]`",
+                    help: "declare a user-defined chain by a line like `:NAME - [0:0]`",
                 });
             }
         }
@@ -89,8 +89,8 @@ fn unknown_chains(chains: &ImportedChains) -> Vec<RuleError> {
         let at = chains.get(name).and_then(|chain| chain.at);
         errors.push(RuleError {
             line: at.map_or(1, |at| at.line),
-            why: format!("the chain {name} leads back to itself"),
-            help: "iptables-restore refuses that",
+            why: format!("the chain {name} jumps back to itself"),
+            help: "remove the cycle; iptables-restore rejects it",
         });
     }
     errors

@@ -1,4 +1,4 @@
-//! Values of options: addresses, protocols, ports, flags and ICMP types.
+//! Parses values of options: addresses, protocols, ports, flags and ICMP types.
 
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ pub(super) type WordError = (String, &'static str);
 pub(super) fn address(text: &str, family: Family) -> Result<Interval, WordError> {
     let wrong = |help| {
         (
-            format!("`{text}` is no address of IPv{}", family.digit()),
+            format!("`{text}` is not an IPv{} address", family.digit()),
             help,
         )
     };
@@ -35,18 +35,18 @@ pub(super) fn address(text: &str, family: Family) -> Result<Interval, WordError>
             (Ok(len), _) => len,
             (Err(_), Ok(mask)) => ipnet::ipv4_mask_to_prefix(mask)
                 .ok()
-                .ok_or_else(|| wrong("the mask is not one of leading ones"))?,
-            (Err(_), Err(_)) => return Err(wrong("like 192.0.2.0/24")),
+                .ok_or_else(|| wrong("the mask must consist of leading ones"))?,
+            (Err(_), Err(_)) => return Err(wrong("write it like 192.0.2.0/24")),
         },
     };
     let net = IpNet::new(host, len)
         .ok()
         .ok_or_else(|| wrong("the prefix is longer than the address"))?;
-    // iptables ignores host bits, too.
+    // iptables also ignores host bits.
     Ok(addr::bounds(net.trunc()))
 }
 
-/// Reads a protocol; `None` for all of them.
+/// Parses a protocol; `None` matches all of them.
 pub(super) fn protocol(name: &str) -> Result<Option<u8>, WordError> {
     let name = name.to_ascii_lowercase();
     let number = protocol::by_name(&name).or_else(|| name.parse().ok());
@@ -54,13 +54,13 @@ pub(super) fn protocol(name: &str) -> Result<Option<u8>, WordError> {
         ("all", _) | (_, Some(0)) => Ok(None),
         (_, Some(number)) => Ok(Some(number)),
         (_, None) => Err((
-            format!("`{name}` is no protocol"),
+            format!("`{name}` is not a protocol"),
             "write its number; see /etc/protocols",
         )),
     }
 }
 
-/// Common names of ports, from `/etc/services`.
+/// Common service names, from `/etc/services`.
 const SERVICES: [(&str, u16); 22] = [
     ("ftp", 21),
     ("ssh", 22),
@@ -94,8 +94,8 @@ pub(super) fn port_range(text: &str) -> Result<(u16, u16), WordError> {
             (_, Some((_, port)), _) => Ok(*port),
             (_, None, Ok(port)) => Ok(port),
             (_, None, Err(_)) => Err((
-                format!("`{text}` is no port"),
-                "a number from 0 to 65535; of services only the most usual names are known",
+                format!("`{text}` is not a port"),
+                "write a number from 0 to 65535; only common service names are known",
             )),
         }
     };
@@ -105,11 +105,14 @@ pub(super) fn port_range(text: &str) -> Result<(u16, u16), WordError> {
     };
     match first <= last {
         true => Ok((first, last)),
-        false => Err((format!("`{text}` ends before it starts"), "like 8000:8100")),
+        false => Err((
+            format!("`{text}` ends before it starts"),
+            "write it like 8000:8100",
+        )),
     }
 }
 
-/// Bits of the TCP header (RFC 9293 section 3.1).
+/// TCP flag bits (RFC 9293 section 3.1).
 pub(in crate::import) const SYN: u8 = 0x02;
 
 pub(in crate::import) const RST: u8 = 0x04;
@@ -130,8 +133,8 @@ pub(super) fn tcp_flags(text: &str) -> Result<u8, WordError> {
             "NONE" => 0,
             other => {
                 return Err((
-                    format!("`{other}` is no TCP flag"),
-                    "there are FIN, SYN, RST, PSH, ACK, URG, ALL and NONE",
+                    format!("`{other}` is not a TCP flag"),
+                    "the flags are FIN, SYN, RST, PSH, ACK, URG, ALL and NONE",
                 ));
             }
         };
@@ -139,7 +142,8 @@ pub(super) fn tcp_flags(text: &str) -> Result<u8, WordError> {
     Ok(bits)
 }
 
-/// Common names of iptables for types and codes (`icmp_codes` in `extensions/libxt_icmp.h`).
+/// Parses iptables' common names of ICMP types and codes (`icmp_codes` in
+/// `extensions/libxt_icmp.h`).
 pub(super) fn icmp_name(family: Family, name: &str) -> Option<Test> {
     let (kind, code) = match (family, name) {
         (Family::V4, "echo-reply" | "pong") => (0, None),
@@ -176,7 +180,7 @@ pub(super) fn icmp_name(family: Family, name: &str) -> Option<Test> {
     Some(Test::Icmp(kind, code))
 }
 
-/// Whether this protocol is the family's ICMP.
+/// Reports whether this protocol is the family's ICMP.
 pub(in crate::import) fn is_icmp(family: Family, protocol: u8) -> bool {
     matches!(
         (family, protocol),
@@ -184,7 +188,7 @@ pub(in crate::import) fn is_icmp(family: Family, protocol: u8) -> bool {
     )
 }
 
-/// Whether iptables can match ports of a protocol.
+/// Reports whether iptables can match ports of a protocol.
 pub(in crate::import) fn has_ports(protocol: u8) -> bool {
     port::has_ports(protocol)
 }

@@ -1,4 +1,4 @@
-//! Words of a rule as conditions and a target.
+//! Parses the words of a rule into conditions and a target.
 
 use ipnet::IpNet;
 
@@ -9,7 +9,7 @@ use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
 
-/// Reads the words of one rule.
+/// Parses the words of one rule.
 pub(super) fn read(
     words: &[String],
     family: Family,
@@ -58,8 +58,8 @@ impl Reader<'_> {
     fn value(&mut self, option: &str) -> Result<String, WordError> {
         self.word().ok_or_else(|| {
             (
-                format!("`{option}` wants a value"),
-                "the line ends too early",
+                format!("`{option}` needs a value"),
+                "add it; the line may be truncated",
             )
         })
     }
@@ -110,7 +110,7 @@ impl Reader<'_> {
                     None => Test::Always(true),
                 }
             }
-            // No evaluated packet is a later fragment.
+            // Evaluated packets are never later fragments.
             "-f" | "--fragment" => Test::Always(false),
             "-m" | "--match" => {
                 self.module = self.value(word)?;
@@ -128,7 +128,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Modules that match without any option.
+    /// Parses modules that match without options.
     fn whole_module(&mut self, negated: bool) -> Result<(), WordError> {
         let bare = self
             .words
@@ -139,7 +139,7 @@ impl Reader<'_> {
                 let text = format!("-m {}", self.module);
                 self.push(negated, Test::Unknown(text));
             }
-            // Default: three an hour, bursts of five.
+            // The default is three per hour with a burst of five.
             "limit" if bare => self.push(negated, Test::Rate(true, "-m limit".into())),
             _ => {}
         }
@@ -194,7 +194,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier
+    /// Parses options of `limit`, `hashlimit`, `connlimit` and `recent`, which depend on earlier
     /// packets.
     fn rate_or_unknown(&mut self, word: &str, negated: bool) -> Result<(), WordError> {
         let text = self.gather(word);
@@ -210,7 +210,7 @@ impl Reader<'_> {
             ("hashlimit", "--hashlimit-above") | ("connlimit", "--connlimit-above") => {
                 Test::Rate(false, text)
             }
-            // Options about how it counts.
+            // Options for counting do not change the match.
             ("hashlimit", word) if word.starts_with("--hashlimit-") => return Ok(()),
             ("connlimit", "--connlimit-mask" | "--connlimit-saddr" | "--connlimit-daddr") => {
                 return Ok(());
@@ -235,7 +235,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Words of the last rate, to extend.
+    /// Returns the words of the last rate, for appending.
     fn rate(&mut self) -> Option<&mut String> {
         match self.conditions.last_mut().map(|c| &mut c.test) {
             Some(Test::Rate(_, text)) => Some(text),
@@ -265,7 +265,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// Reads an interface; `None` for `+`, which matches every interface.
+    /// Parses an interface; `None` for `+`, which matches every interface.
     fn interface(&mut self, option: &str) -> Result<Option<InterfacePattern>, WordError> {
         let name = self.value(option)?;
         let (name, is_prefix) = match name.strip_suffix('+') {
@@ -279,7 +279,7 @@ impl Reader<'_> {
         InterfacePattern::parse(&text).map(Some).map_err(|err| {
             (
                 err.0,
-                "like `-i eth0`, or `-i eth+` for every one that starts so",
+                "write it like `-i eth0`, or `-i eth+` for every interface with that prefix",
             )
         })
     }
@@ -297,7 +297,7 @@ impl Reader<'_> {
         value.parse().map_err(|err| {
             (
                 format!("`{option} {value}`: {err}"),
-                "a number from 0 to 255",
+                "write a number from 0 to 255",
             )
         })
     }
@@ -313,7 +313,7 @@ impl Reader<'_> {
             true => Ok((first, last)),
             false => Err((
                 format!("`{value}` ends before it starts"),
-                "like 192.0.2.10-192.0.2.20",
+                "write it like 192.0.2.10-192.0.2.20",
             )),
         }
     }
@@ -335,8 +335,8 @@ impl Reader<'_> {
                 "SNAT" => return Ok(Test::Unknown(format!("{option} SNAT"))),
                 other => {
                     return Err((
-                        format!("`{other}` is no state of a connection"),
-                        "there are NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, DNAT and SNAT",
+                        format!("`{other}` is not a connection state"),
+                        "the states are NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, DNAT and SNAT",
                     ));
                 }
             });
@@ -355,8 +355,8 @@ impl Reader<'_> {
         };
         let wrong = || {
             (
-                format!("`{value}` is no ICMP type"),
-                "like 8, 3/4 or echo-request",
+                format!("`{value}` is not an ICMP type"),
+                "write it like 8, 3/4 or echo-request",
             )
         };
         if let Ok(kind) = kind.parse() {
@@ -405,11 +405,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads options after `-j`; modules may still follow.
+    /// Parses options after `-j`; matches may still follow.
     fn target_option(&mut self, word: &str) -> Result<(), WordError> {
         match (word, &mut self.target) {
             ("-m" | "--match", _) => {
-                // iptables-save writes matches first; hand-written rules may have them here.
+                // iptables-save prints matches first; hand-written rules may have them here.
                 let target = self.target.take();
                 self.option(word, false)?;
                 while let Some(next) = self.word() {
@@ -441,7 +441,7 @@ impl Reader<'_> {
     }
 }
 
-/// Reads `10.1.2.3:80`, `[2001:db8::1]:80` or `10.1.2.3`.
+/// Parses `10.1.2.3:80`, `[2001:db8::1]:80` or `10.1.2.3`.
 fn destination(text: &str) -> (Option<IpNet>, Option<u16>) {
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
         return (Some(socket.ip().into()), Some(socket.port()));

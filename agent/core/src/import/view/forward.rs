@@ -1,4 +1,4 @@
-//! Packets that pass through the host.
+//! Forwarded packets.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,13 @@ use crate::net::addr;
 use crate::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
 
 impl<'r> AcceptTable<'r> {
-    /// Whether some packet of a source from this interface is forwarded, by a line that no program
-    /// manages.
+    /// Reports whether some packet of a source on this interface is forwarded, by a line that no
+    /// program manages.
     pub(in crate::import) fn forwards(&self, interface: usize, source: usize) -> bool {
         self.forwards.get(interface, source) == Some(&true)
     }
 
-    /// Whether replies to hosts behind this one are forwarded.
+    /// Reports whether replies to hosts behind this one are forwarded.
     pub(in crate::import) fn replies_pass(&self) -> bool {
         let stranger = classes::stranger(self.family);
         let narrow = self.rules.narrow(stranger, ReadAs::BesidePeerwall);
@@ -48,7 +48,7 @@ impl<'r> AcceptTable<'r> {
         })
     }
 
-    /// Whether every new packet of a source from this interface is forwarded.
+    /// Reports whether every new packet of a source on this interface is forwarded.
     pub(in crate::import) fn passes_all(&self, interface: usize, source: usize) -> bool {
         let (Some(interface), Some(source)) =
             (self.interfaces.get(interface), self.sources.get(source))
@@ -67,7 +67,8 @@ impl<'r> AcceptTable<'r> {
         })
     }
 
-    /// Whether new packets of a source from this interface are forwarded to strangers.
+    /// Reports whether new packets of a source on this interface are forwarded to unmentioned
+    /// hosts.
     pub(in crate::import) fn passes_out(&self, interface: &str, source: IpAddr) -> bool {
         let narrow = self.rules.narrow(source, ReadAs::BesidePeerwall);
         let out = self
@@ -81,7 +82,7 @@ impl<'r> AcceptTable<'r> {
         })
     }
 
-    /// Whether some packet is forwarded, and whether by a line that no program manages.
+    /// Finds whether some packet is forwarded, and whether by a line that no program manages.
     pub(super) fn some_way_through(
         &self,
         narrow: &RulesForSource<'_>,
@@ -112,7 +113,7 @@ impl<'r> AcceptTable<'r> {
         })
     }
 
-    /// One packet for each service that has a first packet.
+    /// Returns one packet for each service that has a first packet.
     fn forwarded_services(&self) -> impl Iterator<Item = Transport> {
         self.services
             .iter()
@@ -144,7 +145,7 @@ impl<'r> AcceptTable<'r> {
         })
     }
 
-    /// A packet to a published port, as its hook sees it.
+    /// Returns a packet to a published port, as its hook sees it.
     pub(in crate::import) fn dialled(
         &self,
         port: &Published,
@@ -180,7 +181,7 @@ impl<'r> AcceptTable<'r> {
         }
     }
 
-    /// The interface towards an address, as far as rules tell.
+    /// Returns the output interface for an address, as far as rules determine it.
     fn way_to(&self, to: IpAddr) -> String {
         let behind = self
             .masqueraded

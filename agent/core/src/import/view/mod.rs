@@ -1,7 +1,7 @@
-//! What the rules of one family accept, found by evaluating one packet of each kind.
+//! The packets that the rules of one family accept, found by evaluating one packet of each kind.
 //!
-//! Negations, chains, returns and drops before accepts make no difference here. The policy is
-//! written from this.
+//! Negations, user-defined chains, returns and drops before accepts need no special treatment here.
+//! The policy is written from these results.
 
 mod forward;
 
@@ -26,35 +26,37 @@ pub(super) struct AcceptTable<'r> {
     pub mentioned: Mentioned,
     pub sources: Vec<SourceClass>,
     pub services: Vec<Service>,
-    /// Incoming interfaces, except `lo`.
+    /// Input interfaces, except `lo`.
     pub interfaces: Vec<String>,
-    /// Outgoing interfaces.
+    /// Output interfaces.
     pub out_interfaces: Vec<String>,
     /// Addresses of this host.
     pub host: Vec<IpAddr>,
-    /// Destinations in rules of the input hook that are no address of this host, such as multicast.
+    /// Destinations in rules of the input hook that are not addresses of this host, such as
+    /// multicast.
     pub other_destinations: Vec<IpAddr>,
     /// Destinations of forwarded packets.
     pub forward_destinations: Vec<IpAddr>,
     pub published: Vec<Published>,
     pub masqueraded: Vec<(IpNet, InterfacePattern, At)>,
-    /// The line that accepts a packet for this host, by interface, source and service.
+    /// Line that accepts a packet to this host, by interface, source and service.
     accepted: Grid<Vec<Option<At>>>,
-    /// Whether some new packet to no published port is forwarded, by a line that no program
+    /// Whether some new packet, except to published ports, is forwarded by a line that no program
     /// manages.
     forwards: Grid<bool>,
     /// Whether any such packet is forwarded, by any line.
     pub lets_through: bool,
-    /// Sources that rules name.
+    /// Sources in rules.
     pub literals: Vec<Interval>,
-    /// Lines that a program manages.
+    /// Lines that another program manages.
     managed: BTreeSet<At>,
 }
 
-/// Stands for a line of a chain that no line declares.
+/// Placeholder for a chain that no line declares.
 const NOWHERE: At = At { input: 0, line: 0 };
 
-/// Address of this host if none is known, from the documentation ranges (RFC 5737, RFC 3849).
+/// Returns an address for this host if none is known, from the documentation ranges (RFC 5737, RFC
+/// 3849).
 fn host_of(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([192, 0, 2, 254]),
@@ -69,7 +71,7 @@ fn elsewhere(family: Family) -> IpAddr {
     }
 }
 
-/// Destinations in the rules that packets for this host traverse.
+/// Returns the destinations in rules that packets to this host traverse.
 fn destinations_at_input(rules: &ImportedRules) -> Vec<Interval> {
     let chains = rule::reached(&rules.filter, "INPUT");
     let rules = chains
@@ -96,7 +98,7 @@ fn managed_lines(rules: &ImportedRules) -> BTreeSet<At> {
 }
 
 impl<'r> AcceptTable<'r> {
-    /// `more` are further values by which packets are distinguished.
+    /// Creates an empty table. `more` contains further values that distinguish packets.
     pub(super) fn new(rules: &'r ImportedRules, facts: &Facts, more: Mentioned) -> Self {
         let family = rules.family;
         let mut mentioned = mentions::of_rules(&rules.filter);
@@ -137,7 +139,7 @@ impl<'r> AcceptTable<'r> {
         let (host, other_destinations) = classes::destinations(family, &at_input, host_of(family))
             .into_iter()
             .partition(usual);
-        // If the addresses of this host are not known, each may be one.
+        // If the addresses of this host are unknown, each destination may be one.
         let host: Vec<IpAddr> = if local.is_empty() { host } else { local };
         Self {
             family,
@@ -160,7 +162,7 @@ impl<'r> AcceptTable<'r> {
         }
     }
 
-    /// Evaluates the rules for every packet to this host, and for some through it.
+    /// Evaluates the rules for every packet to this host, and for some forwarded ones.
     pub(super) fn learned(mut self) -> Self {
         let size = (self.interfaces.len(), self.sources.len());
         let mut accepted = Grid::new(size.0, size.1, Vec::new());
@@ -183,15 +185,15 @@ impl<'r> AcceptTable<'r> {
         self
     }
 
-    /// Returns the line that accepts such packets for this host; `None` unless all of them are
+    /// Returns the line that accepts such packets to this host; `None` unless all of them are
     /// accepted.
     pub(super) fn accepts(&self, interface: usize, source: usize, service: usize) -> Option<At> {
         let lines = self.accepted.get(interface, source)?;
         lines.get(service).copied().flatten()
     }
 
-    /// The same for an allow, which also opens published ports: `None` if the rules do not accept
-    /// connections to where they lead.
+    /// Like [`accepts`](Self::accepts), for an allow, which also opens published ports: `None` if
+    /// the rules do not accept connections to their targets.
     pub(super) fn opens(&self, interface: usize, source: usize, service: usize) -> Option<At> {
         let line = self.accepts(interface, source, service)?;
         let kind = &self.services.get(service)?.kind;
@@ -242,7 +244,7 @@ impl<'r> AcceptTable<'r> {
         line
     }
 
-    /// States of packets that belong to no known connection.
+    /// Returns the states of packets without a known connection.
     fn starting(&self, transport: Transport) -> impl Iterator<Item = CtState> + use<> {
         let states = classes::states(self.family, transport, false)
             .iter()
@@ -265,7 +267,7 @@ impl<'r> AcceptTable<'r> {
         transport: Transport,
         state: CtState,
     ) -> Packet {
-        // A reply to a DHCP client comes before this host has an address.
+        // A reply to a DHCP client arrives before this host has an address.
         let is_offer = matches!(
             transport,
             Transport::Ports {
@@ -288,12 +290,12 @@ impl<'r> AcceptTable<'r> {
         }
     }
 
-    /// Whether a program manages a line.
+    /// Reports whether another program manages a line.
     pub(super) fn is_managed(&self, at: At) -> bool {
         self.managed.contains(&at)
     }
 
-    /// Whether more requests of a source are rejected than dropped.
+    /// Reports whether more requests of a source are rejected than dropped.
     pub(super) fn refuses(&self, interface: usize, source: usize) -> bool {
         let (Some(interface), Some(source)) =
             (self.interfaces.get(interface), self.sources.get(source))
@@ -334,7 +336,7 @@ impl<'r> AcceptTable<'r> {
         refused > dropped
     }
 
-    /// Sources that lie entirely in a span.
+    /// Returns the sources that lie entirely in a span.
     pub(super) fn within(&self, (first, last): Interval) -> Vec<usize> {
         let inside =
             |source: &SourceClass| source.spans.iter().all(|(a, b)| first <= *a && *b <= last);
@@ -343,7 +345,7 @@ impl<'r> AcceptTable<'r> {
             .collect()
     }
 
-    /// ICMP services: index, type and code.
+    /// Returns the ICMP services: index, type and code.
     pub(super) fn icmp(&self) -> impl Iterator<Item = (usize, u8, u8)> {
         self.services
             .iter()

@@ -1,0 +1,283 @@
+//! The report's sentences: the fate and the explanation of a line for each finding about it.
+
+use super::Fate;
+use crate::import::rule::Test;
+
+/// A finding about a line.
+pub(super) enum Finding<'f> {
+    /// A comment.
+    Comment,
+    /// `*TABLE` or `COMMIT`.
+    TableEdge,
+    /// A line without rules, such as an empty entry of a cloud-config.
+    NoRules,
+    /// A line of `ipset save`.
+    Set,
+    /// A chain of peerwall, or a rule in one.
+    Peerwall,
+    /// A declaration of a user-defined chain.
+    UserChain,
+    /// A declaration of a chain in this other table.
+    OtherChain(&'f str),
+    /// A rule in this other table, and the allow that opens the port that it publishes.
+    OtherTable(&'f str, Option<&'f str>),
+    /// A line that accepts this host's own traffic.
+    OwnTraffic,
+    /// A line that filters this host's own traffic.
+    OwnTrafficFiltered,
+    /// A line that drops packets without an entry, as the policy does.
+    DropsRest,
+    /// The same, except for packets that the safe core accepts, listed here.
+    DropsRestExcept(String),
+    /// A line that drops packets without a connection, as the policy does.
+    DropsInvalid,
+    /// A line that drops packets which connection tracking rejects.
+    DropsStrange,
+    /// A drop of packets that these entries accept.
+    DropsAllowed(String),
+    /// A drop with a rate.
+    DropsByRate(&'f str),
+    /// A rule in this chain, to which no rule jumps.
+    NoJump(&'f str),
+    /// A jump to this chain.
+    Jump(&'f str),
+    /// A return.
+    Return,
+    /// A NAT target in the filter table.
+    NatTarget,
+    /// A target that logs.
+    Logs,
+    /// A rule that only counts.
+    Counts,
+    /// This target, which marks or changes packets.
+    Changes(&'f str),
+    /// This unknown target.
+    UnknownTarget(&'f str),
+    /// An accept with these words, which a policy cannot express.
+    UnknownAccept(String),
+    /// A drop with such words.
+    UnknownDrop(String),
+    /// A jump, return or NAT target with such words.
+    UnknownJump(String),
+    /// A rule with such words and without a verdict.
+    UnknownContinue,
+    /// A line that this program manages.
+    Managed(&'f str),
+    /// A line that this program manages and restores.
+    Restored(&'f str),
+    /// An accept that this program manages and that the policy converts in part or not at all.
+    ManagedAccept(&'f str),
+    /// A drop that this program manages.
+    ManagedDrop(&'f str),
+    /// A line without matching packets.
+    NeverReached,
+    /// An accept of replies and of packets without a connection.
+    Replies,
+    /// A line that these entries cover.
+    Converted(String),
+    /// A line that these parts of the safe core cover.
+    Covered(String),
+    /// An accept of ICMP that these entries cover in part.
+    IcmpCovered(String),
+    /// An accept that these entries cover in part, and the reason for the other part.
+    PartlyConverted(String, String),
+    /// An accept that these entries cover without its rates.
+    WithoutRates(String, String),
+    /// A line that a policy cannot express, for this reason.
+    NotConverted(String),
+}
+
+impl Finding<'_> {
+    /// Returns the fate of the line, and its explanation.
+    pub(super) fn verdict(&self) -> (Fate, String) {
+        const OWN_TRAFFIC: &str = "peerwall does not filter this host's own traffic";
+        const DROPS_REST: &str = "the policy drops packets that no entry accepts";
+        const STILL_DROPS: &str = "a drop in another table still drops";
+        let text = |fate, text: &str| (fate, text.to_owned());
+        match self {
+            Self::Comment => text(Fate::Nothing, "comment"),
+            Self::TableEdge => text(Fate::Nothing, "table start or end"),
+            Self::NoRules => text(Fate::Nothing, "no rules"),
+            Self::Set => text(
+                Fate::Taken,
+                "a set in rules; the policy contains its addresses where they are accepted",
+            ),
+            Self::Peerwall => text(Fate::Nothing, "peerwall's own"),
+            Self::UserChain => text(Fate::Nothing, "a user-defined chain"),
+            Self::OtherChain(table) => (
+                Fate::Nothing,
+                format!("a chain of table {table}, which peerwall does not change"),
+            ),
+            Self::OtherTable(table, allow) => {
+                let opened = allow.map(|name| format!("; [[allow]] {name} opens its port"));
+                let opened = opened.unwrap_or_default();
+                (
+                    Fate::Left,
+                    format!(
+                        "peerwall does not rewrite or mark packets: keep table {table} in a \
+                         separate file, loaded by iptables-restore{opened}"
+                    ),
+                )
+            }
+            Self::OwnTraffic => text(Fate::Core, OWN_TRAFFIC),
+            Self::OwnTrafficFiltered => (
+                Fate::Left,
+                format!(
+                    "{OWN_TRAFFIC}: keep it in a separate rules file, loaded by iptables-restore"
+                ),
+            ),
+            Self::DropsRest => text(Fate::Core, DROPS_REST),
+            Self::DropsRestExcept(core) => (
+                Fate::Core,
+                format!("{DROPS_REST}; the safe core accepts {core}"),
+            ),
+            Self::DropsInvalid => {
+                text(Fate::Core, "packets without a known connection are dropped")
+            }
+            Self::DropsStrange => text(
+                Fate::Core,
+                "such packets belong to no connection, and are dropped as invalid",
+            ),
+            Self::DropsAllowed(entries) => (
+                Fate::Left,
+                format!(
+                    "a policy has no drop rules, and {entries} accepts some of these packets: \
+                     keep the line in a separate rules file; {STILL_DROPS}"
+                ),
+            ),
+            Self::DropsByRate(rate) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express this rate ({rate}): limit it in the service, \
+                     or keep the line in a separate rules file; {STILL_DROPS}"
+                ),
+            ),
+            Self::NoJump(chain) => (Fate::Nothing, format!("no rule jumps to chain {chain}")),
+            Self::Jump(chain) => (Fate::Nothing, format!("jumps to chain {chain}; see there")),
+            Self::Return => text(
+                Fate::Core,
+                "the policy's entries account for packets that skip the rest of the chain",
+            ),
+            Self::NatTarget => text(Fate::Left, "the filter table does not support this target"),
+            Self::Logs => text(
+                Fate::Core,
+                "peerwall logs denied packets to NFLOG with the reason; see [log]",
+            ),
+            Self::Counts => text(Fate::Nothing, "only counts"),
+            Self::Changes(target) => (
+                Fate::Left,
+                format!(
+                    "peerwall does not mark or change packets: keep {target} in a separate \
+                     rules file"
+                ),
+            ),
+            Self::UnknownTarget(target) => (
+                Fate::Left,
+                format!(
+                    "peerwall does not know {target}; its packets are dropped unless another \
+                     line accepts them"
+                ),
+            ),
+            Self::UnknownAccept(words) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express `{words}`, so this line accepts nothing; \
+                     if the rest of the line is enough, write an allow for it"
+                ),
+            ),
+            Self::UnknownDrop(words) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express `{words}`: keep the line in a separate rules file; \
+                     {STILL_DROPS}"
+                ),
+            ),
+            Self::UnknownJump(words) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express `{words}`, so only packets that are accepted with \
+                     and without it are converted"
+                ),
+            ),
+            Self::UnknownContinue => text(Fate::Nothing, "no verdict"),
+            Self::Managed(by) => (Fate::Beside, format!("{by} manages this line")),
+            Self::Restored(by) => (
+                Fate::Beside,
+                format!("{by} manages this line and restores it automatically"),
+            ),
+            Self::ManagedAccept(by) => (
+                Fate::Beside,
+                format!("{by} manages this line; packets that only this line accepts are closed"),
+            ),
+            Self::ManagedDrop(by) => (
+                Fate::Beside,
+                format!("{by} manages this line, which still drops beside peerwall"),
+            ),
+            Self::NeverReached => text(
+                Fate::Nothing,
+                "never reached: earlier lines already decide these packets",
+            ),
+            Self::Replies => text(
+                Fate::Core,
+                "replies are accepted with their connection; \
+                 packets without a known connection are dropped",
+            ),
+            Self::Converted(entries) => (Fate::Taken, entries.clone()),
+            Self::Covered(entries) => (Fate::Core, entries.clone()),
+            Self::IcmpCovered(entries) => (
+                Fate::Core,
+                format!("{entries}; ICMP types outside the core are closed, see [icmp] for more"),
+            ),
+            Self::PartlyConverted(entries, why) => (
+                Fate::Partly,
+                format!("{entries}; the rest is closed: {why}"),
+            ),
+            Self::WithoutRates(entries, rates) => (
+                Fate::Partly,
+                format!(
+                    "{entries}; a policy cannot express the rate ({rates}): limit it in the \
+                     service, or keep a rule that drops packets above the rate"
+                ),
+            ),
+            Self::NotConverted(why) => (Fate::Left, why.clone()),
+        }
+    }
+}
+
+/// Reason for which the packets of an accept cannot be accepted, if no condition explains it.
+pub(super) const ONLY_ENTRIES: &str = "an allow opens this host and its published ports; \
+     only peers, overlays and trusted interfaces may send through this host";
+
+/// Reason for which the packets of a chain's policy ACCEPT are not accepted.
+pub(super) const ACCEPT_POLICY: &str = "the policy drops packets that no entry accepts; \
+     only peers, overlays and trusted interfaces may send through this host";
+
+/// Explains why a policy cannot express a condition, and what to do; `None` if the condition is not
+/// the cause.
+pub(super) fn obstacle(test: &Test, negated: bool) -> Option<&'static str> {
+    Some(match (test, negated) {
+        (Test::SourcePorts(_) | Test::EitherPort(_), _) => {
+            "a source port proves nothing, because the sender chooses it; \
+             replies are accepted with their connection"
+        }
+        (Test::Destination(_), _) => {
+            "the rule is for one address, but an allow covers every address of this host; \
+             add one for the port, or one with `to`"
+        }
+        (Test::Out(_), _) => {
+            "a policy does not match the output interface; \
+             make the sender a peer, or its interface trusted"
+        }
+        (Test::In(_), true) => {
+            "a policy cannot exclude an interface; list the allowed ones under `interfaces`"
+        }
+        (Test::Rate(..), _) => "a policy cannot match by earlier packets",
+        (Test::Always(false), false) => {
+            "a policy cannot match fragments, broadcasts and multicasts"
+        }
+        (Test::State { dnat: true, .. }, _) => {
+            "each published port needs an allow for its original destination port"
+        }
+        _ => return None,
+    })
+}
