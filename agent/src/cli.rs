@@ -398,8 +398,8 @@ pub struct RenderArgs {
     pub policy: PathBuf,
 
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Nft)]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = RenderFormat::Nft)]
+    pub format: RenderFormat,
 
     /// Print nft's JSON, and errors as JSON; the same as --format json
     #[arg(long, conflicts_with = "format")]
@@ -408,7 +408,7 @@ pub struct RenderArgs {
 
 /// An output format of `render`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum RenderFormat {
     /// Input for `nft -f`
     Nft,
     /// Input for `nft -j -f`, libnftables-json(5)

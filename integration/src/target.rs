@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peerwall::enforce::converge::converge;
-use peerwall::enforce::iptables::{Change, Iptables, Wanted};
+use peerwall::enforce::iptables::{Iptables, IptablesPlan, WantedScripts};
 use peerwall::enforce::nft::Kernel;
 use peerwall_core::backend::Backend;
 use peerwall_core::net::packet::{Decision, Packet, Verdict};
@@ -179,9 +179,9 @@ impl Target {
                 );
                 let ipset_from = if sets == Sets::Ipset { Some(0) } else { None };
                 let wanted =
-                    Wanted::new(ruleset, ipset_from).unwrap_or_else(|err| panic!("{err:?}"));
+                    WantedScripts::new(ruleset, ipset_from).unwrap_or_else(|err| panic!("{err:?}"));
                 let seen = iptables.observe().expect("it can be read");
-                let change = Change::new(Some(wanted), &seen);
+                let change = IptablesPlan::new(Some(wanted), &seen);
                 Backend::commit(&mut iptables, &change, &seen)
                     .unwrap_or_else(|err| panic!("{err}"));
             }

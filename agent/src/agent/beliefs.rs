@@ -57,7 +57,7 @@ pub(super) enum Unsaved {
 
 /// Result of the current reload, reported to the client that requested it.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct ReloadOutcome {
     pub(super) read: Option<Result<(), Rejection>>,
     pub(super) warnings: Vec<JsonDiagnostic>,
     pub(super) converged: Option<Result<Option<String>, BackendError>>,
@@ -75,7 +75,7 @@ pub(super) struct Outcome {
     pub(super) connections: (String, Option<EndedConnections>),
 }
 
-impl Outcome {
+impl ReloadOutcome {
     pub(super) fn of(wish: &Wish) -> Self {
         Self {
             spare: revocation::spared(&wish.caller, wish.force),

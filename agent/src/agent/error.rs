@@ -9,7 +9,7 @@ use peerwall_core::backend::BackendError;
 
 use crate::host::lockout::LockedOut;
 use crate::json::{ErrorCode, Failure};
-use crate::policy_file::{Insecure, NotReady};
+use crate::policy_file::{Insecure, LoadError};
 
 /// Errors that end the agent or prevent its start.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum AgentError {
 pub(super) enum Rejection {
     /// The policy cannot be read, or has errors.
     #[error("{}", .0.text.trim_end())]
-    NotReady(#[source] Box<NotReady>),
+    Unloadable(#[source] Box<LoadError>),
     /// Users other than root can write the policy.
     #[error(transparent)]
     Insecure(#[from] Insecure),
@@ -85,7 +85,7 @@ impl From<Rejection> for Failure {
     fn from(why: Rejection) -> Self {
         let text = why.to_string();
         let code = match why {
-            Rejection::NotReady(why) => return Self::from(&*why),
+            Rejection::Unloadable(why) => return Self::from(&*why),
             Rejection::Backend(err) => return err.into(),
             Rejection::Trial(refusal) => return refusal.into(),
             Rejection::Insecure(why) => return why.into(),

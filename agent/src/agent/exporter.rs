@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn requests_are_answered_as_http_has_it() {
-        use super::super::exposition::Kind;
-        let families = [Family::new("x", Kind::Gauge, "X.").value(1)];
+        use super::super::exposition::MetricKind;
+        let families = [Family::new("x", MetricKind::Gauge, "X.").value(1)];
         let (classic, open) = (
             Format::Classic.encode(&families),
             Format::OpenMetrics.encode(&families),

@@ -17,7 +17,7 @@ pub(super) enum Format {
 
 /// The type of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone)]
 pub(super) struct Family {
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     help: &'static str,
     samples: Vec<Sample>,
 }
@@ -41,7 +41,7 @@ struct Sample {
 }
 
 impl Family {
-    pub(super) fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
+    pub(super) fn new(name: &'static str, kind: MetricKind, help: &'static str) -> Self {
         Self {
             name,
             kind,
@@ -96,7 +96,7 @@ impl Family {
     }
 }
 
-impl Kind {
+impl MetricKind {
     fn suffix(self) -> &'static str {
         match self {
             Self::Counter => "_total",
@@ -173,11 +173,12 @@ mod tests {
     #[test]
     fn each_format_has_its_own_names_and_end() {
         let families = [
-            Family::new("x_build", Kind::Info, "Version.").sample(vec![("version", "1".into())], 1),
-            Family::new("x_repairs", Kind::Counter, "Repairs.")
+            Family::new("x_build", MetricKind::Info, "Version.")
+                .sample(vec![("version", "1".into())], 1),
+            Family::new("x_repairs", MetricKind::Counter, "Repairs.")
                 .sample(vec![("process", "a\"b\\c\n".into()), ("n", "2".into())], 3),
-            Family::new("x_up", Kind::Gauge, "Up.").value(1),
-            Family::new("x_seconds", Kind::Histogram, "Time.")
+            Family::new("x_up", MetricKind::Gauge, "Up.").value(1),
+            Family::new("x_seconds", MetricKind::Histogram, "Time.")
                 .part("_bucket", vec![("le", "+Inf".into())], 2)
                 .part("_sum", Vec::new(), 0.5)
                 .part("_count", Vec::new(), 2),

@@ -9,7 +9,7 @@ use peerwall_core::nft::observed::ObservedCounter;
 use peerwall_core::nft::observed::{ObservedSet, ObservedTable};
 use peerwall_core::ruleset::counter_reason;
 
-use super::exposition::{Family, Kind};
+use super::exposition::{Family, MetricKind};
 
 /// Upper bounds of the buckets of commit times, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
@@ -83,12 +83,12 @@ impl Metrics {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let last_apply = Family::new(
             "peerwall_last_apply_timestamp_seconds",
-            Kind::Gauge,
+            MetricKind::Gauge,
             "Time of the last change to the loaded rules by peerwall, in seconds since the Unix epoch.",
         );
         let mut repairs = Family::new(
             "peerwall_repairs",
-            Kind::Counter,
+            MetricKind::Counter,
             "Repairs, by the process whose change was undone.",
         );
         for (process, count) in now.repairs {
@@ -97,7 +97,7 @@ impl Metrics {
         let mut families = vec![
             Family::new(
                 "peerwall_build",
-                Kind::Info,
+                MetricKind::Info,
                 "Version of the running agent.",
             )
             .sample(vec![("version", version)], 1),
@@ -154,7 +154,7 @@ impl Metrics {
     fn histogram(&self) -> Family {
         let mut family = Family::new(
             "peerwall_commit_seconds",
-            Kind::Histogram,
+            MetricKind::Histogram,
             "Time to apply or verify the ruleset, in seconds.",
         );
         for (count, end) in self.buckets.iter().zip(BUCKETS) {
@@ -172,12 +172,12 @@ impl Metrics {
 fn counters(table: &ObservedTable) -> [Family; 2] {
     let mut packets = Family::new(
         "peerwall_packets",
-        Kind::Counter,
+        MetricKind::Counter,
         "Packets, by chain and reason.",
     );
     let mut bytes = Family::new(
         "peerwall_bytes",
-        Kind::Counter,
+        MetricKind::Counter,
         "Bytes, by chain and reason.",
     );
     for (name, counter) in &table.counters {
@@ -197,7 +197,7 @@ fn counters(table: &ObservedTable) -> [Family; 2] {
 fn sets(table: &ObservedTable) -> Family {
     let mut family = Family::new(
         "peerwall_set_elements",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Elements of each set.",
     );
     for (name, set) in &table.sets {
@@ -209,11 +209,11 @@ fn sets(table: &ObservedTable) -> Family {
 }
 
 fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family::new(name, Kind::Gauge, help).value(value)
+    Family::new(name, MetricKind::Gauge, help).value(value)
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family::new(name, Kind::Counter, help).value(value)
+    Family::new(name, MetricKind::Counter, help).value(value)
 }
 
 #[cfg(test)]

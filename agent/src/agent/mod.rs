@@ -34,12 +34,12 @@ use crate::connections::{Connections, Older};
 use crate::control::{Control, Wish};
 use crate::enforce::foreign;
 use crate::enforce::{Enforcer, Watched};
-use crate::kernel::events::Change;
+use crate::kernel::events::RulesEvent;
 use crate::kernel::links::Links;
 use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
-use beliefs::{Belief, Outcome};
+use beliefs::{Belief, ReloadOutcome};
 pub use error::AgentError;
 use exporter::Exporter;
 use watch::Watch;
@@ -84,7 +84,7 @@ struct Agent {
     reported: Reported,
     /// The options of the current request.
     wish: Option<Wish>,
-    outcome: Outcome,
+    outcome: ReloadOutcome,
 }
 
 /// Options of the command line.
@@ -177,7 +177,7 @@ impl Agent {
                 foreign: foreign::Count::default(),
             },
             wish: None,
-            outcome: Outcome::default(),
+            outcome: ReloadOutcome::default(),
         })
     }
 
@@ -303,12 +303,12 @@ impl Agent {
         signals.collect()
     }
 
-    fn hear(&mut self, changes: Vec<Change>) {
+    fn hear(&mut self, changes: Vec<RulesEvent>) {
         for change in changes {
             match change {
-                Change::Ours(by) => self.feed(Input::Touched(by)),
-                Change::Lost => self.feed(Input::Lost),
-                Change::Gone(tables, by) => self.report_deleted(&tables, by.as_ref()),
+                RulesEvent::Ours(by) => self.feed(Input::Touched(by)),
+                RulesEvent::Lost => self.feed(Input::Lost),
+                RulesEvent::Gone(tables, by) => self.report_deleted(&tables, by.as_ref()),
             }
         }
     }

@@ -9,7 +9,7 @@ use peerwall_core::ruleset::revoke;
 use super::Agent;
 use crate::connections::first;
 use crate::connections::revocation;
-use crate::connections::{Change, Connections, Older, Which};
+use crate::connections::{Connections, Older, Transition, Which};
 use crate::kernel::netlink::NetlinkError;
 
 impl Agent {
@@ -26,7 +26,7 @@ impl Agent {
             return;
         };
         let new = &wanted.kept.ruleset;
-        let change = Change {
+        let change = Transition {
             old: before,
             new,
             fallback: None,
@@ -85,10 +85,10 @@ impl Agent {
             return;
         };
         let open = open_once(&mut self.open.connections);
-        let change = Change {
+        let change = Transition {
             old: None,
             which: Which::Younger(older),
-            ..Change::revoke(&wanted.kept.ruleset, &wanted.kept.ruleset)
+            ..Transition::revoke(&wanted.kept.ruleset, &wanted.kept.ruleset)
         };
         match open.and_then(|open| open.end(&change)) {
             Ok(outcome) if outcome.ended == 0 => {}

@@ -18,7 +18,7 @@ use crate::host::lockout::{self, LockedOut};
 use crate::json::{Counts, Discovered, OverlayStatus};
 use crate::kernel::links::{self, Links};
 use crate::policy_file::files::{FileSystem, beside};
-use crate::policy_file::{NotReady, Ready, prepare, prepare_stored};
+use crate::policy_file::{LoadError, LoadedPolicy, prepare, prepare_stored};
 use crate::store::{self, Kept};
 use crate::system::passing;
 use crate::trial::words;
@@ -33,7 +33,7 @@ impl Agent {
         let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
         let result = match read {
             Ok(ready) => self.accept(ready),
-            Err(why) => Err(Rejection::NotReady(why)),
+            Err(why) => Err(Rejection::Unloadable(why)),
         };
         match &result {
             Ok(_) => {}
@@ -77,9 +77,9 @@ impl Agent {
     /// Reads a policy, and retries after transient errors. Watches every file that is read.
     fn read_patiently(
         &mut self,
-        read: impl Fn(&Watched<'_>) -> Result<Ready, Box<NotReady>>,
-    ) -> Result<Ready, Box<NotReady>> {
-        let files = Watched {
+        read: impl Fn(&WatchedFiles<'_>) -> Result<LoadedPolicy, Box<LoadError>>,
+    ) -> Result<LoadedPolicy, Box<LoadError>> {
+        let files = WatchedFiles {
             files: FileSystem {
                 waits: self.options.follow,
             },
@@ -100,7 +100,7 @@ impl Agent {
             return false;
         };
         let ready = self.read_patiently(|files| prepare_stored(&text, files));
-        let ready = ready.map_err(Rejection::NotReady);
+        let ready = ready.map_err(Rejection::Unloadable);
         let read_digest = self.belief.read_digest.clone();
         let warnings = std::mem::take(&mut self.outcome.warnings);
         let changed = ready.and_then(|ready| self.accept_host(ready));
@@ -114,7 +114,7 @@ impl Agent {
 
     /// Accepts or rejects a policy that was read. Returns [`Reading::Take`] if there is something
     /// to load.
-    fn accept(&mut self, ready: Ready) -> Result<Reading, Rejection> {
+    fn accept(&mut self, ready: LoadedPolicy) -> Result<Reading, Rejection> {
         let wish = self.wish.take();
         let refused = self.state.refused();
         let locked_out = match wish {
@@ -167,7 +167,7 @@ impl Agent {
     /// Accepts a policy with the same text that compiles to another ruleset, because a list, a
     /// route, an address or a neighbour changed. It gets no new entry in the history. Returns
     /// whether there is something to load.
-    fn accept_host(&mut self, ready: Ready) -> Result<bool, Rejection> {
+    fn accept_host(&mut self, ready: LoadedPolicy) -> Result<bool, Rejection> {
         let digest = ready.digest.clone();
         let told = Some(counts(&ready.policy));
         let is_same = |wanted: &Wanted| {
@@ -197,7 +197,12 @@ impl Agent {
     }
 
     /// Makes the ruleset of a policy the wanted one.
-    fn take(&mut self, path: &Path, ready: Ready, wish: Option<Wish>) -> Result<(), Rejection> {
+    fn take(
+        &mut self,
+        path: &Path,
+        ready: LoadedPolicy,
+        wish: Option<Wish>,
+    ) -> Result<(), Rejection> {
         if let Some(wish) = wish.as_ref().filter(|wish| !wish.force) {
             lockout::check(&ready.ruleset, &wish.caller)?;
         }
@@ -215,7 +220,11 @@ impl Agent {
 
     /// Prepares to apply a policy: checks its permissions, logs its warnings, selects the backend,
     /// and follows the facts that it depends on.
-    pub(super) fn prepare_to_take(&mut self, path: &Path, ready: Ready) -> Result<Kept, Rejection> {
+    pub(super) fn prepare_to_take(
+        &mut self,
+        path: &Path,
+        ready: LoadedPolicy,
+    ) -> Result<Kept, Rejection> {
         if self.options.secure {
             ready.check_permissions()?;
         }
@@ -292,18 +301,18 @@ pub(super) fn overlay(overlay: &Overlay) -> OverlayStatus {
 }
 
 /// The file system; every file that is read is watched.
-struct Watched<'w> {
+struct WatchedFiles<'w> {
     files: FileSystem,
     watch: RefCell<&'w mut Watch>,
 }
 
-impl Watched<'_> {
+impl WatchedFiles<'_> {
     fn watch(&self, path: &Path, relative_to: &str) {
         self.watch.borrow_mut().add(&beside(path, relative_to));
     }
 }
 
-impl Files for Watched<'_> {
+impl Files for WatchedFiles<'_> {
     fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         self.watch(Path::new(path), relative_to);
         self.files.read(path, relative_to)

@@ -6,9 +6,9 @@ use peerwall_core::agent::reconcile::Input;
 use peerwall_core::ruleset::change::{self, LINES_SHOWN};
 use sd_notify::NotifyState;
 
-use super::beliefs::Outcome;
+use super::beliefs::ReloadOutcome;
 use super::{Agent, notify};
-use crate::control::{Answer, Command, Reply, Wish};
+use crate::control::{Answer, Reply, Request, Wish};
 use crate::json::{AgentStatus, Applied, ApplyOutcome, ErrorCode, Failure, Repair};
 use crate::store;
 
@@ -24,10 +24,10 @@ impl Agent {
         }
     }
 
-    pub(super) fn obey(&mut self, command: Command) -> Answer {
+    pub(super) fn obey(&mut self, command: Request) -> Answer {
         match command {
-            Command::Status => self.status(),
-            Command::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
+            Request::Status => self.status(),
+            Request::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => other_policy(format!(
                     "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or replace the policy: mv {1} {0}",
@@ -35,12 +35,12 @@ impl Agent {
                     policy.display()
                 )),
             },
-            Command::Apply(_, wish) | Command::Reload(wish) => match wish.confirm {
+            Request::Apply(_, wish) | Request::Reload(wish) => match wish.confirm {
                 Some(seconds) => self.try_out(&self.options.policy.clone(), wish, seconds),
                 None => self.reload(wish),
             },
-            Command::Confirm(caller) => self.confirm(&caller),
-            Command::Rollback(caller) => self.rollback(&caller),
+            Request::Confirm(caller) => self.confirm(&caller),
+            Request::Rollback(caller) => self.rollback(&caller),
         }
     }
 
@@ -50,7 +50,7 @@ impl Agent {
         }
         let monotonic = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Watchdog);
         notify(&[NotifyState::Reloading, monotonic]);
-        self.outcome = Outcome::of(&wish);
+        self.outcome = ReloadOutcome::of(&wish);
         self.wish = Some(wish);
         self.feed(Input::Reload);
         self.wish = None;

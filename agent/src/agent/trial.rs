@@ -7,7 +7,7 @@ use std::time::Duration;
 use peerwall_core::agent::keep::{self, Ending, Fault, Refusal};
 use peerwall_core::agent::reconcile::Input;
 
-use super::beliefs::{Outcome, Unsaved, Wanted};
+use super::beliefs::{ReloadOutcome, Unsaved, Wanted};
 use super::error::Rejection;
 use super::requests::refused;
 use super::{Agent, RETRY_TRIAL};
@@ -16,7 +16,7 @@ use crate::control::{Answer, Reply, Wish};
 use crate::host::caller::Caller;
 use crate::json::{ApplyOutcome, Confirmed};
 use crate::policy_file::files::FileSystem;
-use crate::policy_file::{Ready, prepare};
+use crate::policy_file::{LoadedPolicy, prepare};
 use crate::store::audit::Who;
 use crate::store::{self, Before, Kept, Pending, State};
 use crate::system::notice;
@@ -160,9 +160,9 @@ impl Agent {
 
     /// Applies a policy on trial, either the agent's own or a copy.
     pub(super) fn try_out(&mut self, policy: &Path, wish: Wish, seconds: u64) -> Answer {
-        self.outcome = Outcome::of(&wish);
+        self.outcome = ReloadOutcome::of(&wish);
         let files = FileSystem::default();
-        let ready = prepare(policy, &files).map_err(Rejection::NotReady);
+        let ready = prepare(policy, &files).map_err(Rejection::Unloadable);
         let result = ready.and_then(|ready| self.begin_trial(policy, ready, &wish, seconds));
         match result {
             Ok(()) => {
@@ -181,7 +181,7 @@ impl Agent {
     fn begin_trial(
         &mut self,
         policy: &Path,
-        ready: Ready,
+        ready: LoadedPolicy,
         wish: &Wish,
         seconds: u64,
     ) -> Result<(), Rejection> {
@@ -265,7 +265,7 @@ impl Agent {
         self.belief.is_trial = false;
         self.belief.pending = None;
         self.belief.look_again = self.options.follow;
-        self.outcome = Outcome::default();
+        self.outcome = ReloadOutcome::default();
         self.outcome.spare = revocation::spared(caller, false);
         self.cut(trial.before.ruleset.as_ref(), false);
         let confirmed = trial.new.entry.policy;
@@ -277,7 +277,7 @@ impl Agent {
 
     pub(super) fn rollback(&mut self, caller: &Caller) -> Answer {
         let state = self.state.clone();
-        self.outcome = Outcome::default();
+        self.outcome = ReloadOutcome::default();
         let was_trial = std::mem::replace(&mut self.belief.is_trial, false);
         let mut keeper = keeper(&state, self, Who::caller("rollback", caller));
         match locked(&state, || keep::roll_back(&mut keeper)) {

@@ -12,14 +12,14 @@ use signal_hook::iterator::Signals;
 use super::applying::{self, Put};
 use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, report, trouble};
 use crate::cli::ApplyArgs;
-use crate::connections::loading::{Loading, Told};
+use crate::connections::loading::{ConnectionsReport, Loading};
 use crate::enforce::converge::{Converged, converge};
 use crate::enforce::nft::Claim;
 use crate::enforce::{Enforcer, foreign, switch};
 use crate::host::caller::Caller;
 use crate::json::{self, Applied, ApplyOutcome, Failure};
 use crate::output::{Output, complain};
-use crate::policy_file::Ready;
+use crate::policy_file::LoadedPolicy;
 use crate::store::{Kept, State, since};
 use crate::trial::alone::Alone;
 use crate::trial::{Loader, before, of_backend, words};
@@ -52,7 +52,7 @@ pub(super) struct Remove {
     /// The backend whose rules were removed.
     backend: json::Backend,
     /// Which iptables; only for that backend.
-    iptables: Option<json::Iptables>,
+    iptables: Option<json::IptablesInfo>,
 }
 
 pub(super) fn run(
@@ -172,7 +172,7 @@ fn print(
     (plan, changes): (&impl Plan, Vec<Change>),
     policy: &Given,
     args: &ApplyArgs,
-    told: Told,
+    told: ConnectionsReport,
     output: &Output,
 ) {
     let foreign_drops = foreign::find();
@@ -192,7 +192,7 @@ fn print(
             changes,
             confirm_seconds,
             connections: told.json,
-            diagnostics: ready.map_or_else(Vec::new, Ready::json_warnings),
+            diagnostics: ready.map_or_else(Vec::new, LoadedPolicy::json_warnings),
         };
         return output.json(&Apply {
             applied,

@@ -47,7 +47,7 @@ fn by(entry: &Entry) -> &'static str {
 /// What was loaded at boot.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum BootOutcome {
     /// The last confirmed ruleset that could be loaded.
     Confirmed,
     /// The policy, because no confirmed ruleset could be loaded.
@@ -58,7 +58,7 @@ enum Outcome {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Boot {
     /// What was loaded.
-    outcome: Outcome,
+    outcome: BootOutcome,
     /// Number of the ruleset in the history.
     number: u64,
     /// When it came into force, as RFC 3339.
@@ -72,7 +72,7 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    fn new(outcome: Outcome, entry: Entry, problems: Vec<String>) -> Self {
+    fn new(outcome: BootOutcome, entry: Entry, problems: Vec<String>) -> Self {
         Self {
             outcome,
             number: entry.number,
@@ -117,7 +117,7 @@ pub(super) fn run(policy: &Path, output: &Output) -> u8 {
                 entry.policy,
                 by(&entry)
             );
-            print(Boot::new(Outcome::Confirmed, entry, boot.problems), &text, output)
+            print(Boot::new(BootOutcome::Confirmed, entry, boot.problems), &text, output)
         }
         Booted::Policy(entry) => {
             let text = format!(
@@ -125,7 +125,7 @@ pub(super) fn run(policy: &Path, output: &Output) -> u8 {
                 entry.policy,
                 by(&entry)
             );
-            print(Boot::new(Outcome::Policy, entry, boot.problems), &text, output)
+            print(Boot::new(BootOutcome::Policy, entry, boot.problems), &text, output)
         }
         Booted::Closed => failed(
             ErrorCode::HostClosed,

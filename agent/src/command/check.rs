@@ -13,13 +13,13 @@ use crate::color::{self, Stream};
 use crate::json::{ErrorCode, Failure};
 use crate::output::Output;
 use crate::policy_file::files::FileSystem;
-use crate::policy_file::{Ready, prepare};
+use crate::policy_file::{LoadedPolicy, prepare};
 use crate::secure_file;
 
 /// Whether a policy can be applied.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum CheckOutcome {
     /// It has no errors and meets its expectations.
     Valid,
 }
@@ -28,7 +28,7 @@ enum Outcome {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Check {
     /// Whether the policy can be applied; a policy with errors is a failure.
-    outcome: Outcome,
+    outcome: CheckOutcome,
     /// Path of the policy.
     policy: String,
     /// How many peers it has.
@@ -50,10 +50,10 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn new(path: &Path, ready: &Ready) -> Self {
+    fn new(path: &Path, ready: &LoadedPolicy) -> Self {
         let policy = &ready.policy;
         Self {
-            outcome: Outcome::Valid,
+            outcome: CheckOutcome::Valid,
             policy: path.display().to_string(),
             peers: policy.peer_count(),
             overlays: policy.overlays.len(),
@@ -122,12 +122,12 @@ fn read(path: &Path) -> Result<Discovered, Wrong> {
     })
 }
 
-fn rules(ready: &Ready) -> usize {
+fn rules(ready: &LoadedPolicy) -> usize {
     let chains = ready.ruleset.chains.iter();
     chains.map(|chain| chain.rules.len()).sum()
 }
 
-fn text(path: &Path, ready: &Ready) -> String {
+fn text(path: &Path, ready: &LoadedPolicy) -> String {
     let policy = &ready.policy;
     let expectations = policy.expects.len();
     let met = count(expectations.saturating_sub(ready.untested), "expectation");

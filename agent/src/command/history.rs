@@ -17,7 +17,7 @@ use crate::command::age;
 use crate::host::names::printable;
 use crate::json::{self, ErrorCode, Failure};
 use crate::output::Output;
-use crate::store::audit::{self, Event};
+use crate::store::audit::{self, AuditEvent};
 use crate::store::{Entry, State, TOLD};
 
 /// Maximum number of lines of a difference, unless one ruleset is requested.
@@ -36,14 +36,15 @@ pub(super) struct HistoryResult {
     /// Earlier events that are not shown.
     left_out: usize,
     /// The last confirmed rulesets, the newest last.
-    confirmed: Vec<Confirmed>,
-    /// Digest of the policy that was rolled back from: it is not applied again until its text changes.
+    confirmed: Vec<ConfirmedPolicy>,
+    /// Digest of the policy that was rolled back from: it is not applied again until its text
+    /// changes.
     rolled_back_from: Option<String>,
 }
 
 /// A confirmed ruleset.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Confirmed {
+struct ConfirmedPolicy {
     /// Its number, from 1.
     number: u64,
     /// When it came into force, as RFC 3339.
@@ -55,11 +56,11 @@ struct Confirmed {
     /// The backend.
     backend: json::Backend,
     /// Difference from the ruleset before it; absent if that is not known.
-    change: Option<Change>,
+    change: Option<LineChange>,
 }
 
-impl Confirmed {
-    fn new(Told { entry, change }: Told) -> Self {
+impl ConfirmedPolicy {
+    fn new(HistoryOutput { entry, change }: HistoryOutput) -> Self {
         Self {
             number: entry.number,
             time: entry.time,
@@ -73,15 +74,15 @@ impl Confirmed {
 
 /// A ruleset that was confirmed, and what it changed.
 #[derive(Debug)]
-struct Told {
+struct HistoryOutput {
     entry: Entry,
     /// Changes from the previous ruleset; absent if that is no longer stored.
-    change: Option<Change>,
+    change: Option<LineChange>,
 }
 
 /// Difference of two rulesets, in lines: a rule or an element of a set each.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Change {
+struct LineChange {
     /// Lines of the new one alone.
     added: Vec<String>,
     /// Lines of the old one alone.
@@ -106,7 +107,7 @@ pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
             output.json(&HistoryResult {
                 events: events.iter().map(Into::into).collect(),
                 left_out,
-                confirmed: told.into_iter().map(Confirmed::new).collect(),
+                confirmed: told.into_iter().map(ConfirmedPolicy::new).collect(),
                 rolled_back_from: refused,
             });
         }
@@ -120,7 +121,7 @@ pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
 }
 
 /// Formats the events, one on each line, the newest last.
-fn events_text(events: &[Event], left_out: usize) -> String {
+fn events_text(events: &[AuditEvent], left_out: usize) -> String {
     let mut text = String::new();
     if left_out > 0 {
         let _ = writeln!(text, "{left_out} earlier events: peerwall history --all");
@@ -145,7 +146,7 @@ fn events_text(events: &[Event], left_out: usize) -> String {
     text
 }
 
-fn happened(event: &Event) -> String {
+fn happened(event: &AuditEvent) -> String {
     let time = |text: &str| match event.seconds {
         Some(seconds) => format!("{text} {}", age::duration(seconds)),
         None => text.to_owned(),
@@ -163,7 +164,10 @@ fn happened(event: &Event) -> String {
 }
 
 /// What was confirmed, or the one of this number; and what was rolled back from.
-fn read(state: &State, number: Option<u64>) -> Result<(Vec<Told>, Option<String>), Failure> {
+fn read(
+    state: &State,
+    number: Option<u64>,
+) -> Result<(Vec<HistoryOutput>, Option<String>), Failure> {
     let history = state.history().map_err(unreadable)?;
     let first = history.kept.len().saturating_sub(TOLD);
     let wanted = |entry: &Entry| number.is_none_or(|number| entry.number == number);
@@ -179,7 +183,7 @@ fn read(state: &State, number: Option<u64>) -> Result<(Vec<Told>, Option<String>
                 log::warn!("{err}");
                 None
             });
-            told.push(Told {
+            told.push(HistoryOutput {
                 entry: entry.clone(),
                 change,
             });
@@ -198,14 +202,14 @@ fn unreadable(err: io::Error) -> Failure {
     Failure::new(ErrorCode::State, err)
 }
 
-fn change(state: &State, before: &Entry, entry: &Entry) -> io::Result<Change> {
+fn change(state: &State, before: &Entry, entry: &Entry) -> io::Result<LineChange> {
     let facts = |entry: &Entry| -> io::Result<Vec<String>> {
         Ok(render::facts(&state.load(entry.clone())?.ruleset))
     };
     let (old, new) = (facts(before)?, facts(entry)?);
     let until = Some(Instant::now() + PATIENCE);
     let steps = capture_diff_slices_deadline(Algorithm::Myers, &old, &new, until);
-    let mut change = Change {
+    let mut change = LineChange {
         added: Vec::new(),
         removed: Vec::new(),
     };
@@ -219,14 +223,14 @@ fn change(state: &State, before: &Entry, entry: &Entry) -> io::Result<Change> {
     Ok(change)
 }
 
-fn text(told: &[Told], whole: bool) -> String {
+fn text(told: &[HistoryOutput], whole: bool) -> String {
     let mut text = String::new();
     if !whole && !told.is_empty() {
         text.push_str(
             "\nconfirmed rulesets, of which `peerwall rollback` loads the one before the last:\n",
         );
     }
-    for Told { entry, change } in told {
+    for HistoryOutput { entry, change } in told {
         let digest = entry.digest.get(..12).unwrap_or_default();
         let _ = write!(
             text,

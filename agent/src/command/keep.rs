@@ -9,14 +9,14 @@ use super::{DONE, TROUBLE, trouble, unreachable_agent};
 use crate::agent;
 use crate::cli::{RunArgs, WishArgs};
 use crate::connections::revocation;
-use crate::connections::{Change, Connections};
-use crate::control::{self, Answer, Command, Reply, Wish};
+use crate::connections::{Connections, Transition};
+use crate::control::{self, Answer, Reply, Request, Wish};
 use crate::host::caller::Caller;
 use crate::host::lockout;
 use crate::json::{Confirmed, Failure, RolledBack};
 use crate::kernel::netlink::NetlinkError;
 use crate::output::{Output, complain};
-use crate::policy_file::Ready;
+use crate::policy_file::LoadedPolicy;
 use crate::store::audit::Who;
 use crate::store::{self, Kept, State};
 use crate::trial::words::rolled_back;
@@ -40,7 +40,7 @@ pub(super) fn wish(args: &WishArgs) -> Wish {
 }
 
 /// Asks the agent, if there is one, and prints what it answers.
-fn by_agent(command: Command, doing: &str, output: &Output) -> Option<u8> {
+fn by_agent(command: Request, doing: &str, output: &Output) -> Option<u8> {
     Some(match control::ask(command)? {
         Ok(answer) => print(&answer, output),
         Err(err) => trouble(doing, unreachable_agent(&err), output),
@@ -70,7 +70,7 @@ pub(super) const NO_AGENT: &str = "no agent runs here; start it with `peerwall r
 
 pub(super) fn confirm(output: &Output) -> u8 {
     let caller = Caller::here();
-    if let Some(code) = by_agent(Command::Confirm(caller.clone()), "confirm", output) {
+    if let Some(code) = by_agent(Request::Confirm(caller.clone()), "confirm", output) {
         return code;
     }
     let state = State::open();
@@ -100,7 +100,7 @@ pub(super) fn confirm(output: &Output) -> u8 {
 
 pub(super) fn rollback(output: &Output) -> u8 {
     let caller = Caller::here();
-    if let Some(code) = by_agent(Command::Rollback(caller.clone()), "rollback", output) {
+    if let Some(code) = by_agent(Request::Rollback(caller.clone()), "rollback", output) {
         return code;
     }
     let state = State::open();
@@ -118,7 +118,11 @@ pub(super) fn rollback(output: &Output) -> u8 {
 }
 
 /// Before anything is changed: whether the caller could come back.
-pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result<(), Failure> {
+pub(super) fn lockout(
+    ready: &LoadedPolicy,
+    args: &WishArgs,
+    caller: &Caller,
+) -> Result<(), Failure> {
     match args.force {
         true => Ok(()),
         false => Ok(lockout::check(&ready.ruleset, caller)?),
@@ -126,7 +130,7 @@ pub(super) fn lockout(ready: &Ready, args: &WishArgs, caller: &Caller) -> Result
 }
 
 /// Builds the ruleset of a policy, and stores the policy's text.
-pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
+pub(super) fn kept(path: &Path, ready: &LoadedPolicy, by_iptables: bool) -> Kept {
     State::open().store_text(&ready.digest, &ready.text);
     let cut = ready.policy.options.cut_revoked;
     Kept {
@@ -138,9 +142,9 @@ pub(super) fn kept(path: &Path, ready: &Ready, by_iptables: bool) -> Kept {
 /// Ends open connections that `old` admitted and `new` refuses.
 fn end(old: &Ruleset, new: &Ruleset, caller: &Caller) -> Result<(), NetlinkError> {
     let spare = revocation::spared(caller, false);
-    let change = Change {
+    let change = Transition {
         spare: &spare,
-        ..Change::revoke(old, new)
+        ..Transition::revoke(old, new)
     };
     Connections::open()?.end(&change).map(drop)
 }

@@ -36,7 +36,7 @@ use crate::enforce::iptables::tools;
 use crate::json::{self, ErrorCode, Failure};
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
-use crate::policy_file::{NotReady, Ready, prepare};
+use crate::policy_file::{LoadError, LoadedPolicy, prepare};
 use crate::trial::guard;
 
 /// Exit code: done, or nothing to do.
@@ -70,8 +70,8 @@ fn run_command(args: &Args) -> u8 {
         ),
         Command::Plan(asked) => {
             let detail = match asked.nft || args.verbose > 0 {
-                true => plan::Detail::Commands,
-                false => plan::Detail::Changes,
+                true => plan::PlanDetail::Commands,
+                false => plan::PlanDetail::Changes,
             };
             on_host(
                 &asked.of,
@@ -153,7 +153,7 @@ fn apply(args: &ApplyArgs) -> u8 {
     on_host(&args.to, asked, "apply", |enforcer, policy, output| {
         let ready = policy.read.as_ref().ok();
         let checked = ready.filter(|_| !args.insecure_permissions);
-        if let Some(Err(why)) = checked.map(Ready::check_permissions) {
+        if let Some(Err(why)) = checked.map(LoadedPolicy::check_permissions) {
             return Ok(trouble("apply", why, output));
         }
         apply::run(enforcer, policy, args, output)
@@ -201,7 +201,7 @@ fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
         Ok(path) => path,
         Err(err) => return Some(trouble("apply", Failure::io(&err), output)),
     };
-    let command = control::Command::Apply(path, keep::wish(&args.wish));
+    let command = control::Request::Apply(path, keep::wish(&args.wish));
     Some(print_applied(
         control::ask(command)?,
         "apply",
@@ -214,7 +214,7 @@ fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
 fn reload(args: &ReloadArgs) -> u8 {
     let output = Output::new(args.output.json);
     let policy = policy_path(&None);
-    match control::ask(control::Command::Reload(keep::wish(&args.wish))) {
+    match control::ask(control::Request::Reload(keep::wish(&args.wish))) {
         Some(answer) => print_applied(answer, "reload", &policy, &output),
         None => trouble(
             "reload",
@@ -257,7 +257,7 @@ fn unreachable_agent(err: &io::Error) -> Failure {
 /// A policy that was given by its path, read once.
 struct Given {
     path: PathBuf,
-    read: Result<Ready, Box<NotReady>>,
+    read: Result<LoadedPolicy, Box<LoadError>>,
 }
 
 impl Given {
@@ -333,13 +333,13 @@ fn by_backend<T>(
 }
 
 /// Reports a policy that could not be prepared.
-fn refuse(why: &NotReady, output: &Output) -> u8 {
+fn refuse(why: &LoadError, output: &Output) -> u8 {
     output.failure(&why.into(), &why.text);
     TROUBLE
 }
 
 /// Reports what iptables cannot express, with the policy's lines.
-fn unsupported(ready: &Ready, list: &[Unsupported], output: &Output) -> u8 {
+fn unsupported(ready: &LoadedPolicy, list: &[Unsupported], output: &Output) -> u8 {
     let place = |each: &Unsupported| {
         let origin = ready.origins.of(&each.chain, each.rule);
         origin.and_then(|origin| origin.place.clone())

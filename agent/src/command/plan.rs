@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{DIFFERS, DONE, Given, count, others, refuse, report};
 use crate::color::paint;
-use crate::connections::revocation::{self, Kind};
+use crate::connections::revocation::{self, ConnectionGroup};
 use crate::enforce::{Enforcer, foreign};
 use crate::json;
 use crate::output::Output;
@@ -17,7 +17,7 @@ use crate::store::State;
 
 /// Level of detail of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Detail {
+pub(super) enum PlanDetail {
     /// The changes in the words of the policy.
     Changes,
     /// Also the commands of nft or iptables.
@@ -27,7 +27,7 @@ pub(super) enum Detail {
 /// Whether an apply would change the rules.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum PlanOutcome {
     /// The loaded rules match the policy.
     NoChanges,
     /// An apply would change the rules.
@@ -39,13 +39,13 @@ enum Outcome {
 #[schemars(rename = "Plan")]
 pub(super) struct PlanResult {
     /// Whether an apply would change the rules.
-    outcome: Outcome,
+    outcome: PlanOutcome,
     /// Path of the policy.
     policy: String,
     /// The backend.
     backend: json::Backend,
     /// Which iptables; only for that backend.
-    iptables: Option<json::Iptables>,
+    iptables: Option<json::IptablesInfo>,
     /// Why everything would be made new, as a sentence; absent if it would not.
     rebuild: Option<String>,
     /// What would be changed, in words; absent if nothing would.
@@ -55,7 +55,7 @@ pub(super) struct PlanResult {
     /// The commands of nft, or the input of iptables programs, in order.
     steps: Vec<String>,
     /// Open connections that the policy refuses, by kind.
-    connections: Vec<Kind>,
+    connections: Vec<ConnectionGroup>,
     /// Chains of other firewalls that drop what they do not accept.
     foreign_drops: Vec<ForeignDrop>,
     /// What is suspicious about the policy, or does not fit this host.
@@ -65,7 +65,7 @@ pub(super) struct PlanResult {
 pub(super) fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
-    detail: Detail,
+    detail: PlanDetail,
     output: &Output,
 ) -> Result<u8, BackendError> {
     let ready = match &policy.read {
@@ -93,8 +93,8 @@ pub(super) fn run(
     if output.is_json() {
         output.json(&PlanResult {
             outcome: match plan.is_empty() {
-                true => Outcome::NoChanges,
-                false => Outcome::Changes,
+                true => PlanOutcome::NoChanges,
+                false => PlanOutcome::Changes,
             },
             policy: policy.path.display().to_string(),
             backend: enforcer.backend(),
@@ -120,18 +120,18 @@ pub(super) fn run(
 }
 
 /// A plan in words, and in the text of its backend where that is wanted.
-fn as_text(plan: &impl Plan, changes: &[Change], detail: Detail) -> String {
+fn as_text(plan: &impl Plan, changes: &[Change], detail: PlanDetail) -> String {
     if plan.is_empty() {
         return NOTHING_TO_DO.into();
     }
     let most = match detail {
-        Detail::Changes => LINES_SHOWN,
-        Detail::Commands => usize::MAX,
+        PlanDetail::Changes => LINES_SHOWN,
+        PlanDetail::Commands => usize::MAX,
     };
     let lines = change_lines(changes, most);
     let mut text = format!("{}:\n{lines}", count(changes.len(), "change"));
     text.push_str(&plan.summary());
-    if detail == Detail::Changes {
+    if detail == PlanDetail::Changes {
         text.push_str("; --nft shows the commands\n");
         return text;
     }

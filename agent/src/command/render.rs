@@ -5,28 +5,32 @@ use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::render;
 
 use super::{DONE, refuse, report, unsupported};
-use crate::cli::{Format, RenderArgs};
+use crate::cli::{RenderArgs, RenderFormat};
 use crate::output::Output;
 use crate::policy_file::files::FileSystem;
-use crate::policy_file::{Ready, prepare};
+use crate::policy_file::{LoadedPolicy, prepare};
 
 pub(super) fn run(args: &RenderArgs) -> u8 {
-    let output = Output::new(args.json || args.format == Format::Json);
+    let output = Output::new(args.json || args.format == RenderFormat::Json);
     let ready = match prepare(&args.policy, &FileSystem::default()) {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, &output),
     };
     report::warnings(&ready);
-    match if args.json { Format::Json } else { args.format } {
-        Format::Nft => output.text(&render::script(&ready.ruleset)),
-        Format::Json => output.bare_json(&render::json(&ready.ruleset)),
-        Format::Iptables => return iptables(&ready, Family::V4, &output),
-        Format::Ip6tables => return iptables(&ready, Family::V6, &output),
+    match if args.json {
+        RenderFormat::Json
+    } else {
+        args.format
+    } {
+        RenderFormat::Nft => output.text(&render::script(&ready.ruleset)),
+        RenderFormat::Json => output.bare_json(&render::json(&ready.ruleset)),
+        RenderFormat::Iptables => return iptables(&ready, Family::V4, &output),
+        RenderFormat::Ip6tables => return iptables(&ready, Family::V6, &output),
     }
     DONE
 }
 
-fn iptables(ready: &Ready, family: Family, output: &Output) -> u8 {
+fn iptables(ready: &LoadedPolicy, family: Family, output: &Output) -> u8 {
     match script::script(&ready.ruleset, family, None) {
         Ok(script) => {
             output.text(&script.text());

@@ -3,17 +3,17 @@
 use crate::color::{self, Stream};
 use crate::enforce::Enforcer;
 use crate::output::{Output, complain};
-use crate::policy_file::Ready;
+use crate::policy_file::LoadedPolicy;
 
 /// Prints the warnings about a policy.
-pub(super) fn warnings(ready: &Ready) {
+pub(super) fn warnings(ready: &LoadedPolicy) {
     let color = color::is_on(Stream::Stderr);
     complain(&ready.sources.render(&ready.warnings, color));
     misfits(ready);
 }
 
 /// Prints the differences between a policy and this host.
-pub(super) fn misfits(ready: &Ready) {
+pub(super) fn misfits(ready: &LoadedPolicy) {
     let color = color::is_on(Stream::Stderr);
     complain(&ready.sources.render(&ready.misfits, color));
 }
@@ -23,7 +23,7 @@ pub(super) fn misfits(ready: &Ready) {
 const MANY_ADDRESSES: usize = 200;
 
 /// Warns that iptables without ipset needs a rule for each address.
-pub(super) fn many_rules(enforcer: &Enforcer, ready: &Ready, output: &Output) {
+pub(super) fn many_rules(enforcer: &Enforcer, ready: &LoadedPolicy, output: &Output) {
     let Enforcer::Iptables(iptables) = enforcer else {
         return;
     };

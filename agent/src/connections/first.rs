@@ -8,7 +8,7 @@
 
 use crate::connections::Connections;
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::sockets::{Opened, Sockets};
+use crate::kernel::sockets::{Initiator, Sockets};
 
 /// Creates the missing conntrack entries of connections that this host opened. Returns their
 /// number. Called before the first load, and again after it for connections that were opened
@@ -24,7 +24,7 @@ pub fn introduce(connections: &mut Connections) -> Result<usize, NetlinkError> {
     let mut created = 0;
     for socket in sockets.open() {
         let is_local = socket.local.ip().is_loopback() || socket.remote.ip().is_loopback();
-        if !is_local && sockets.opened(socket) == Opened::Here && connections.create(socket)? {
+        if !is_local && sockets.opened(socket) == Initiator::Here && connections.create(socket)? {
             created += 1;
         }
     }

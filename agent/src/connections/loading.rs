@@ -5,11 +5,11 @@ use peerwall_core::ruleset::Ruleset;
 use crate::cli::WishArgs;
 use crate::connections::first;
 use crate::connections::revocation;
-use crate::connections::{Change, Connections, Which};
+use crate::connections::{Connections, Transition, Which};
 use crate::host::caller::Caller;
 use crate::json::EndedConnections;
 use crate::kernel::netlink::NetlinkError;
-use crate::policy_file::Ready;
+use crate::policy_file::LoadedPolicy;
 
 /// A load in progress.
 pub struct Loading {
@@ -22,7 +22,7 @@ pub struct Loading {
 
 /// Report about open connections.
 #[derive(Default)]
-pub struct Told {
+pub struct ConnectionsReport {
     /// Report as text.
     pub text: String,
     /// Report as JSON; `None` if connections were not looked at.
@@ -56,17 +56,17 @@ impl Loading {
     }
 
     /// Ends connections after an apply, and reports them.
-    pub fn finish(mut self, ready: &Ready, wish: &WishArgs) -> Told {
+    pub fn finish(mut self, ready: &LoadedPolicy, wish: &WishArgs) -> ConnectionsReport {
         self.introduce();
         if wish.confirm.is_some() {
             // A trial ends no connection before it is confirmed.
-            return Told::default();
+            return ConnectionsReport::default();
         }
         let caller = Caller::here();
         let spare = revocation::spared(&caller, wish.force);
         let cut = ready.policy.options.cut_revoked;
         let old = self.old.take();
-        let change = Change {
+        let change = Transition {
             old: old.as_ref(),
             new: &ready.ruleset,
             fallback: None,
@@ -76,15 +76,15 @@ impl Loading {
         self.end(&change)
     }
 
-    fn end(&mut self, change: &Change<'_>) -> Told {
+    fn end(&mut self, change: &Transition<'_>) -> ConnectionsReport {
         let connections = self.connections.as_mut().map_err(|err| err.to_string());
         let ended = connections.and_then(|open| open.end(change).map_err(|err| err.to_string()));
         match ended {
-            Ok(outcome) => Told {
+            Ok(outcome) => ConnectionsReport {
                 text: revocation::applied_text(&outcome, self.is_first),
                 json: Some(revocation::applied_json(&outcome)),
             },
-            Err(err) => Told {
+            Err(err) => ConnectionsReport {
                 text: format!(
                     "warning: open connections that the policy refuses may go on, since they could not be read or ended: {err}\n"
                 ),
@@ -105,7 +105,7 @@ impl Loading {
         if which == Which::None {
             return;
         }
-        let told = self.end(&Change {
+        let told = self.end(&Transition {
             old: old.as_ref(),
             new,
             fallback: None,

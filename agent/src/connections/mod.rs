@@ -85,7 +85,7 @@ impl Kinds {
 
 /// Result for the connections that a policy refuses.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Ended {
     /// Number of connections that ended.
     pub ended: usize,
     /// Refused connections that stay open, in groups.
@@ -98,7 +98,7 @@ pub struct Outcome {
 
 /// A change of rulesets.
 #[derive(Debug, Clone, Copy)]
-pub struct Change<'a> {
+pub struct Transition<'a> {
     /// Ruleset that was loaded before, if known.
     pub old: Option<&'a Ruleset>,
     /// Ruleset that is loaded now.
@@ -111,7 +111,7 @@ pub struct Change<'a> {
     pub spare: &'a [Ssh],
 }
 
-impl<'a> Change<'a> {
+impl<'a> Transition<'a> {
     /// Ends what `old` admitted and `new` refuses.
     pub fn revoke(old: &'a Ruleset, new: &'a Ruleset) -> Self {
         Self {
@@ -171,7 +171,7 @@ impl Connections {
         old: Option<&Ruleset>,
         new: &Ruleset,
     ) -> Result<(Kinds, Kinds), NetlinkError> {
-        let change = Change {
+        let change = Transition {
             old,
             new,
             fallback: None,
@@ -186,11 +186,11 @@ impl Connections {
     ///
     /// # Errors
     /// [`NetlinkError`] if they cannot be read, or one cannot be ended.
-    pub fn end(&mut self, change: &Change<'_>) -> Result<Outcome, NetlinkError> {
+    pub fn end(&mut self, change: &Transition<'_>) -> Result<Ended, NetlinkError> {
         let mut sockets = Sockets::list();
-        let mut outcome = Outcome {
+        let mut outcome = Ended {
             trouble: sockets.trouble.clone(),
-            ..Outcome::default()
+            ..Ended::default()
         };
         for _ in 0..PASSES_MAX {
             let pass = self.survey(change, &sockets, Keep::Doomed)?;
@@ -214,9 +214,9 @@ impl Connections {
     /// # Errors
     /// [`NetlinkError`] if they cannot be read.
     pub fn older(&mut self, ruleset: &Ruleset) -> Result<Older, NetlinkError> {
-        let change = Change {
+        let change = Transition {
             old: None,
-            ..Change::revoke(ruleset, ruleset)
+            ..Transition::revoke(ruleset, ruleset)
         };
         let pass = self.survey(&change, &Sockets::list(), Keep::Older)?;
         give_back();

@@ -8,7 +8,7 @@ use peerwall_core::ruleset::revoke::Refused;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::connections::{Connections, Kinds, Outcome, Which};
+use crate::connections::{Connections, Ended, Kinds, Which};
 use crate::host::caller::{Caller, Ssh};
 use crate::json::EndedConnections;
 
@@ -45,7 +45,7 @@ pub fn spared(caller: &Caller, force: bool) -> Vec<Ssh> {
 /// Group of open connections that a policy would not admit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "OpenConnections")]
-pub struct Kind {
+pub struct ConnectionGroup {
     /// Common properties; `None` for the connections beyond the maximum number of groups.
     #[serde(flatten)]
     refused: Option<Refused>,
@@ -60,7 +60,7 @@ pub struct Kind {
 
 /// Returns the open connections that a policy would not admit, in groups: first those that `apply`
 /// ends.
-pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<Kind> {
+pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<ConnectionGroup> {
     let found = Connections::open().and_then(|mut open| open.refused(old, new));
     let (refused, unsure) = found.unwrap_or_else(|err| {
         log::warn!("open connections cannot be read: {err}");
@@ -75,8 +75,8 @@ pub fn survey(old: Option<&Ruleset>, new: &Ruleset, which: Which<'_>) -> Vec<Kin
 }
 
 /// Lists groups of connections, with whether they end.
-fn of(found: Kinds, is_judged: bool, ends: impl Fn(bool) -> bool) -> Vec<Kind> {
-    let kind = |refused, was_admitted, count| Kind {
+fn of(found: Kinds, is_judged: bool, ends: impl Fn(bool) -> bool) -> Vec<ConnectionGroup> {
+    let kind = |refused, was_admitted, count| ConnectionGroup {
         refused,
         count,
         ends: ends(was_admitted),
@@ -91,7 +91,7 @@ fn of(found: Kinds, is_judged: bool, ends: impl Fn(bool) -> bool) -> Vec<Kind> {
     of_kind.chain(others).collect()
 }
 
-fn sorted(mut kinds: Vec<Kind>) -> Vec<Kind> {
+fn sorted(mut kinds: Vec<ConnectionGroup>) -> Vec<ConnectionGroup> {
     // `false` sorts before `true`.
     kinds.sort_by_key(|kind| {
         let is_rest = kind.refused.is_none();
@@ -101,7 +101,7 @@ fn sorted(mut kinds: Vec<Kind>) -> Vec<Kind> {
 }
 
 /// Writes the text for `plan`.
-pub fn planned_text(kinds: &[Kind], is_first: bool) -> String {
+pub fn planned_text(kinds: &[ConnectionGroup], is_first: bool) -> String {
     let mut text = String::new();
     list(&mut text, kinds, true, true, |n| format!("{n} would end:"));
     list(&mut text, kinds, false, true, |n| {
@@ -122,7 +122,7 @@ fn not_known(count: String) -> String {
 }
 
 /// Writes the text for `apply`; empty if no connection is affected.
-pub fn applied_text(outcome: &Outcome, is_first: bool) -> String {
+pub fn applied_text(outcome: &Ended, is_first: bool) -> String {
     let mut text = String::new();
     if outcome.ended > 0 {
         let ended = count(outcome.ended);
@@ -151,7 +151,7 @@ pub fn applied_text(outcome: &Outcome, is_first: bool) -> String {
 }
 
 /// The same for programs.
-pub fn applied_json(outcome: &Outcome) -> EndedConnections {
+pub fn applied_json(outcome: &Ended) -> EndedConnections {
     EndedConnections {
         ended: outcome.ended,
         left: left(outcome),
@@ -159,14 +159,14 @@ pub fn applied_json(outcome: &Outcome) -> EndedConnections {
     }
 }
 
-fn left(outcome: &Outcome) -> Vec<Kind> {
+fn left(outcome: &Ended) -> Vec<ConnectionGroup> {
     let left = of(outcome.left.clone(), true, |_| false);
     sorted([left, of(outcome.unsure.clone(), false, |_| false)].concat())
 }
 
 fn list(
     text: &mut String,
-    kinds: &[Kind],
+    kinds: &[ConnectionGroup],
     ends: bool,
     is_judged: bool,
     headline: impl Fn(String) -> String,

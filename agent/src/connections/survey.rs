@@ -12,12 +12,12 @@ use peerwall_proto::netlink::message::Message;
 use peerwall_proto::nf_tables::Attributes as _;
 use peerwall_proto::sock_diag;
 
-use super::{CHUNK, Change, Connections, Ends, Kinds, Older, Which};
+use super::{CHUNK, Connections, Ends, Kinds, Older, Transition, Which};
 use crate::host::caller::Ssh;
 use crate::host::facts;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::routes::Routes;
-use crate::kernel::sockets::{Opened, Sockets};
+use crate::kernel::sockets::{Initiator, Sockets};
 
 /// Selects what is kept of the connections that a policy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) struct Pass {
 }
 
 /// A connection as it was read.
-struct Seen {
+struct Surveyed {
     /// Conntrack entry, if it has one.
     entry: Option<Connection>,
     /// Local and remote address of the socket, if the connection may have one.
@@ -64,12 +64,12 @@ impl Connections {
     /// Judges every connection while it is read.
     pub(super) fn survey(
         &mut self,
-        change: &Change<'_>,
+        change: &Transition<'_>,
         sockets: &Sockets,
         keep: Keep,
     ) -> Result<Pass, NetlinkError> {
         let mut judges = Judges::new(change, keep);
-        let incoming = |socket: &&sock_diag::Socket| sockets.opened(socket) == Opened::There;
+        let incoming = |socket: &&sock_diag::Socket| sockets.opened(socket) == Initiator::There;
         let incoming = || sockets.open().filter(incoming).map(sock_diag::Socket::ends);
         let mut state = (Pass::default(), BTreeSet::new());
         let restart = |state: &mut (Pass, BTreeSet<_>)| {
@@ -84,7 +84,7 @@ impl Connections {
                     if let Some(ends) = &ends {
                         rest.remove(ends);
                     }
-                    let seen = Seen {
+                    let seen = Surveyed {
                         is_open: entry.is_open(),
                         entry: Some(entry),
                         ends,
@@ -95,7 +95,7 @@ impl Connections {
             })?;
         let (mut pass, untracked) = state;
         for ends in untracked {
-            let seen = Seen {
+            let seen = Surveyed {
                 entry: None,
                 ends: Some(ends),
                 is_open: true,
@@ -108,7 +108,7 @@ impl Connections {
 
 /// Judges connections by the interfaces that they use.
 struct Judges<'c> {
-    change: &'c Change<'c>,
+    change: &'c Transition<'c>,
     keep: Keep,
     judge: Judge<'c>,
     /// A connection counts as refused only if this one refuses it too.
@@ -117,7 +117,7 @@ struct Judges<'c> {
 }
 
 impl<'c> Judges<'c> {
-    fn new(change: &'c Change<'c>, keep: Keep) -> Self {
+    fn new(change: &'c Transition<'c>, keep: Keep) -> Self {
         let place = place();
         let fallback = change.fallback;
         Self {
@@ -129,7 +129,7 @@ impl<'c> Judges<'c> {
         }
     }
 
-    fn add(&mut self, known: &revoke::Connection, pass: &mut Pass, seen: Seen) {
+    fn add(&mut self, known: &revoke::Connection, pass: &mut Pass, seen: Surveyed) {
         let to = self.judge.place().has(known.destination);
         let to = to.then_some(known.destination);
         let routes = &mut self.routes;
@@ -155,7 +155,7 @@ impl<'c> Judges<'c> {
 }
 
 impl Pass {
-    fn keep_doomed(&mut self, change: &Change<'_>, seen: Seen, refused: Refused) {
+    fn keep_doomed(&mut self, change: &Transition<'_>, seen: Surveyed, refused: Refused) {
         let is_spared = change.spare.iter().any(|ssh| seen.is(ssh));
         if is_spared || !seen.is_meant(change.which, &refused) {
             if seen.is_open {
@@ -176,7 +176,7 @@ impl Pass {
         }
     }
 
-    fn keep_older(&mut self, seen: &Seen) {
+    fn keep_older(&mut self, seen: &Surveyed) {
         match seen.entry.as_ref().and_then(|entry| entry.id) {
             Some(id) => drop(self.older.entries.insert(id)),
             None => self.older.sockets.extend(seen.ends),
@@ -184,7 +184,7 @@ impl Pass {
     }
 }
 
-impl Seen {
+impl Surveyed {
     fn is_meant(&self, which: Which<'_>, refused: &Refused) -> bool {
         match which {
             Which::None => false,

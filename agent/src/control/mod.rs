@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use socket2::Socket;
 
-use self::server::{PATIENCE, Server, Who};
+use self::server::{ClientId, PATIENCE, Server};
 
 use crate::host::caller::Caller;
 use crate::json::{AgentStatus, Applied, Confirmed, ErrorCode, Failure, RolledBack};
@@ -41,13 +41,13 @@ pub struct Question {
     /// [`VERSION`]
     pub version: u32,
     /// The requested command.
-    pub command: Command,
+    pub command: Request,
 }
 
 /// Commands of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Command {
+pub enum Request {
     /// Report the state.
     Status,
     /// Read the policy and apply it.
@@ -171,7 +171,7 @@ impl Control {
     }
 
     /// Questions that are whole now, with who asked.
-    pub(super) fn questions(&mut self) -> Vec<(Who, Result<Command, Box<Answer>>)> {
+    pub(super) fn questions(&mut self) -> Vec<(ClientId, Result<Request, Box<Answer>>)> {
         let heard = self.server.questions(|heard| heard.contains(&b'\n'));
         let read =
             |text: Vec<u8>| question(text.split(|byte| *byte == b'\n').next().unwrap_or(&[]));
@@ -182,7 +182,7 @@ impl Control {
     }
 
     /// Sends a response, and disconnects the client after it.
-    pub(super) fn answer(&mut self, who: Who, answer: &Answer) {
+    pub(super) fn answer(&mut self, who: ClientId, answer: &Answer) {
         let mut text = serde_json::to_vec(answer).unwrap_or_default();
         text.push(b'\n');
         self.server.answer(who, text);
@@ -204,7 +204,7 @@ fn is_root(stream: &Socket) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0)
 }
 
-fn question(line: &[u8]) -> Result<Command, Box<Answer>> {
+fn question(line: &[u8]) -> Result<Request, Box<Answer>> {
     let refuse = |why: String| {
         let failure = Failure::new(ErrorCode::Protocol, &why);
         Box::new(Answer::failed(why, failure))
@@ -229,7 +229,7 @@ fn question(line: &[u8]) -> Result<Command, Box<Answer>> {
 ///
 /// # Errors
 /// [`io::Error`] if the agent does not answer, or the response cannot be read.
-pub fn ask(command: Command) -> Option<io::Result<Answer>> {
+pub fn ask(command: Request) -> Option<io::Result<Answer>> {
     let stream = match connect() {
         Ok(stream) => stream?,
         Err(err) => return Some(Err(err)),
@@ -239,7 +239,7 @@ pub fn ask(command: Command) -> Option<io::Result<Answer>> {
 
 /// The agent's status; `None` if there is no agent or it does not answer.
 pub fn status() -> Option<AgentStatus> {
-    match ask(Command::Status)?.ok()?.reply {
+    match ask(Request::Status)?.ok()?.reply {
         Reply::Status(status) => Some(*status),
         Reply::Applied(_) | Reply::Confirmed(_) | Reply::RolledBack(_) | Reply::Failed(_) => None,
     }
@@ -309,7 +309,7 @@ fn is_nobody(err: &io::Error) -> bool {
 
 /// Sends a request and reads the response. After an error, the agent may or may not have run the
 /// command.
-fn converse(mut stream: UnixStream, command: Command) -> io::Result<Answer> {
+fn converse(mut stream: UnixStream, command: Request) -> io::Result<Answer> {
     stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let question = Question {
@@ -363,7 +363,7 @@ mod tests {
         }
         assert_eq!(
             question(b"{\"version\":2,\"command\":\"status\"}\n"),
-            Ok(Command::Status)
+            Ok(Request::Status)
         );
     }
 }

@@ -35,10 +35,10 @@ pub(crate) struct Server {
 
 /// Identifies a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Who(u64);
+pub(crate) struct ClientId(u64);
 
 struct Connection {
-    who: Who,
+    who: ClientId,
     /// User id of the client, if the kernel knows it (Unix sockets).
     user: Option<u32>,
     stream: Socket,
@@ -92,7 +92,7 @@ impl Server {
 
     /// Returns the requests that are complete, with their clients. `whole` decides whether the
     /// received bytes are a request. Each client must be answered.
-    pub(crate) fn questions(&mut self, whole: impl Fn(&[u8]) -> bool) -> Vec<(Who, Vec<u8>)> {
+    pub(crate) fn questions(&mut self, whole: impl Fn(&[u8]) -> bool) -> Vec<(ClientId, Vec<u8>)> {
         self.welcome();
         let now = Instant::now();
         self.connections
@@ -138,7 +138,7 @@ impl Server {
         let now = Instant::now();
         self.next += 1;
         self.connections.push(Connection {
-            who: Who(self.next),
+            who: ClientId(self.next),
             user: getsockopt(&stream, PeerCredentials)
                 .ok()
                 .map(|peer| peer.uid()),
@@ -169,7 +169,7 @@ impl Server {
     }
 
     /// Sends a response to a client.
-    pub(crate) fn answer(&mut self, who: Who, answer: Vec<u8>) {
+    pub(crate) fn answer(&mut self, who: ClientId, answer: Vec<u8>) {
         if let Some(each) = self.connections.iter_mut().find(|each| each.who == who) {
             each.to_say = Some(answer);
             each.moved = Instant::now();
@@ -341,7 +341,7 @@ mod tests {
         let second = server.connections[1].who;
         let late = UnixStream::connect(&path).unwrap();
         server.questions(line);
-        let left: Vec<Who> = server.connections.iter().map(|each| each.who).collect();
+        let left: Vec<ClientId> = server.connections.iter().map(|each| each.who).collect();
         assert_eq!(left.len(), CONNECTIONS_MAX);
         assert!(left.contains(&first) && !left.contains(&second));
         drop((streams, late));

@@ -11,7 +11,7 @@ use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::change::{Change, What, changes, raw};
 
 use super::enforcer::AnyPlan;
-use super::iptables::{Iptables, Seen, Wanted};
+use super::iptables::{Iptables, IptablesObserved, WantedScripts};
 use super::nft::Kernel;
 use super::{AnyObserved, Enforcer};
 use crate::store::{State, since};
@@ -89,15 +89,19 @@ fn is_as_loaded(ruleset: &Ruleset) -> bool {
     noted.is_some_and(|noted| noted == since::digest(ruleset))
 }
 
-fn by_iptables(iptables: &Iptables, wanted: Option<&Ruleset>, seen: &Seen) -> Vec<Change> {
-    if *seen == Seen::default() {
+fn by_iptables(
+    iptables: &Iptables,
+    wanted: Option<&Ruleset>,
+    seen: &IptablesObserved,
+) -> Vec<Change> {
+    if *seen == IptablesObserved::default() {
         return switched(loaded_by_nft().as_ref(), wanted, "nft", "iptables");
     }
     let Some(old) = State::open().in_force_by_iptables() else {
         return Vec::new();
     };
     let mut found = changes(Some(&old), wanted);
-    if let Ok(old) = Wanted::new(&old, iptables.ipset_from()) {
+    if let Ok(old) = WantedScripts::new(&old, iptables.ipset_from()) {
         let of_families =
             [(&old.v4, &seen.v4), (&old.v6, &seen.v6)].map(|(was, is)| differences(was, is));
         found.extend(of_families.into_iter().flatten().map(Change::by_others));

@@ -6,7 +6,7 @@ use peerwall_core::nft::observed::Observed;
 use peerwall_core::policy::BackendChoice;
 use peerwall_core::ruleset::Ruleset;
 
-use super::iptables::{Change, Iptables, Seen};
+use super::iptables::{Iptables, IptablesObserved, IptablesPlan};
 use super::nft::{Kernel, lacks};
 use super::switch;
 use crate::json;
@@ -25,7 +25,7 @@ pub enum AnyObserved {
     /// Observed by nf_tables.
     Nft(Observed),
     /// Observed by iptables.
-    Iptables(Seen),
+    Iptables(IptablesObserved),
 }
 
 /// A plan of a backend.
@@ -34,7 +34,7 @@ pub enum AnyPlan {
     /// Plan of nf_tables.
     Nft(nft::plan::Plan),
     /// Plan of iptables.
-    Iptables(Change),
+    Iptables(IptablesPlan),
 }
 
 impl AnyPlan {
@@ -135,7 +135,7 @@ impl Enforcer {
     }
 
     /// Which iptables; `None` for nf_tables.
-    pub fn iptables_json(&self) -> Option<json::Iptables> {
+    pub fn iptables_json(&self) -> Option<json::IptablesInfo> {
         match self {
             Self::Nft(_) => None,
             Self::Iptables(iptables) => Some(iptables.json()),

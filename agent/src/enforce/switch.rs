@@ -4,12 +4,12 @@ use peerwall_core::backend::{Backend as _, BackendError};
 use peerwall_core::ruleset::Ruleset;
 
 use super::converge::converge;
-use super::iptables::{Iptables, Seen};
+use super::iptables::{Iptables, IptablesObserved};
 use super::nft::{Kernel, lacks};
 use crate::store::since;
 
 /// Whether peerwall's rules are loaded: its chains or its table.
-pub fn is_loaded(seen: &Seen) -> bool {
+pub fn is_loaded(seen: &IptablesObserved) -> bool {
     Iptables::is_loaded(seen)
         || Kernel::open().is_ok_and(|mut kernel| kernel.has_table().unwrap_or(false))
 }

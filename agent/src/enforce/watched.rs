@@ -10,7 +10,7 @@ use super::converge;
 use super::enforcer::Enforcer;
 use super::nft::{Claim, Kernel};
 use crate::json;
-use crate::kernel::events::{Change, Events};
+use crate::kernel::events::{Events, RulesEvent};
 use crate::store::State;
 
 /// A backend and its change events.
@@ -39,7 +39,7 @@ pub struct Enforced {
     /// The ruleset that was loaded before.
     pub before: Option<Ruleset>,
     /// Foreign tables that were deleted meanwhile; no other kind of change.
-    pub heard: Vec<Change>,
+    pub heard: Vec<RulesEvent>,
 }
 
 impl Watched {
@@ -79,7 +79,7 @@ impl Watched {
     }
 
     /// Which iptables; `None` for nf_tables.
-    pub fn iptables_json(&self) -> Option<json::Iptables> {
+    pub fn iptables_json(&self) -> Option<json::IptablesInfo> {
         self.enforcer.iptables_json()
     }
 
@@ -108,7 +108,7 @@ impl Watched {
     }
 
     /// Returns the changes since the last call.
-    pub fn drain(&mut self) -> Vec<Change> {
+    pub fn drain(&mut self) -> Vec<RulesEvent> {
         let drain = |listener: &mut Listener| listener.events.drain();
         self.listener.as_mut().map(drain).unwrap_or_default()
     }
@@ -170,9 +170,11 @@ impl Listener {
             false => (self.events.deaf(change)?, self.events.drain()),
             true => (change()?, self.events.drain()),
         };
-        let is_touched = during.iter().any(|each| !matches!(each, Change::Gone(..)));
+        let is_touched = during
+            .iter()
+            .any(|each| !matches!(each, RulesEvent::Gone(..)));
         heard.extend(during);
-        heard.retain(|change| matches!(change, Change::Gone(..)));
+        heard.retain(|change| matches!(change, RulesEvent::Gone(..)));
         let sent = u32::from(!converged.plan.is_empty());
         let expected = converged.before.generation.wrapping_add(sent);
         // The change is in force even if its generation cannot be read.

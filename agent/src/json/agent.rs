@@ -8,7 +8,7 @@ use peerwall_core::net::link::Link;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Error, Iptables};
+use super::{Backend, Error, IptablesInfo};
 
 /// The status of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub struct AgentStatus {
     /// The backend.
     pub backend: Backend,
     /// Which iptables; only for that backend.
-    pub iptables: Option<Iptables>,
+    pub iptables: Option<IptablesInfo>,
     /// Whether it owns the table, so that nobody else can change it; absent for iptables, or if
     /// it is not known.
     pub owns_table: Option<bool>,

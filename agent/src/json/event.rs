@@ -64,8 +64,8 @@ pub struct Event {
     pub by: Who,
 }
 
-impl From<&audit::Event> for Event {
-    fn from(event: &audit::Event) -> Self {
+impl From<&audit::AuditEvent> for Event {
+    fn from(event: &audit::AuditEvent) -> Self {
         Self {
             time: event.time.clone(),
             kind: event.kind.into(),

@@ -76,7 +76,7 @@ impl Backend {
 
 /// The iptables that the backend uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Iptables {
+pub struct IptablesInfo {
     /// Name of the program for IPv4.
     pub program: String,
     /// Why this one, as a sentence.
@@ -85,7 +85,7 @@ pub struct Iptables {
     pub has_ipset: bool,
 }
 
-impl fmt::Display for Iptables {
+impl fmt::Display for IptablesInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sets = if self.has_ipset {
             "with ipset"

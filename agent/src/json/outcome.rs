@@ -8,8 +8,8 @@ use peerwall_core::ruleset::change::Change;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Iptables};
-use crate::connections::revocation::Kind;
+use super::{Backend, IptablesInfo};
+use crate::connections::revocation::ConnectionGroup;
 
 /// What an apply did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +33,7 @@ pub struct Applied {
     /// The backend.
     pub backend: Backend,
     /// Which iptables; only for that backend.
-    pub iptables: Option<Iptables>,
+    pub iptables: Option<IptablesInfo>,
     /// What was changed, in words; absent if nothing was.
     pub summary: Option<String>,
     /// The same in the words of the policy.
@@ -53,7 +53,7 @@ pub struct EndedConnections {
     /// How many ended.
     pub ended: usize,
     /// Those that did not end, by kind.
-    pub left: Vec<Kind>,
+    pub left: Vec<ConnectionGroup>,
     /// Why some could not be read or ended, as a sentence.
     pub error: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use peerwall_core::agent::reconcile::Culprit;
 use peerwall_core::ruleset::TABLE;
 use peerwall_proto::netlink::message::Datagram;
-use peerwall_proto::nf_tables::event::{self, Change as Kind, Event};
+use peerwall_proto::nf_tables::event::{self, Change as ObjectChange, Event};
 use peerwall_proto::nf_tables::{NFPROTO_INET, Table};
 
 use crate::host::names;
@@ -15,7 +15,7 @@ use crate::system::passing;
 
 /// A change of rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum RulesEvent {
     /// Another process changed peerwall's table.
     Ours(Option<Culprit>),
     /// Foreign tables were deleted, by family and name.
@@ -67,21 +67,21 @@ impl Events {
     }
 
     /// Reads the pending events.
-    pub fn drain(&mut self) -> Vec<Change> {
+    pub fn drain(&mut self) -> Vec<RulesEvent> {
         let mut found = Vec::new();
         loop {
             let heard = match self.socket.receive(false) {
                 Ok(None) => return found,
                 Ok(Some(bytes)) => heard(bytes),
                 Err(NetlinkError::Lost) => {
-                    found.push(Change::Lost);
+                    found.push(RulesEvent::Lost);
                     continue;
                 }
                 // The events are still pending.
                 Err(err) if err.errno().is_some_and(passing::survive) => return found,
                 Err(err) => {
                     log::error!("{err}");
-                    found.push(Change::Lost);
+                    found.push(RulesEvent::Lost);
                     return found;
                 }
             };
@@ -89,14 +89,14 @@ impl Events {
                 Some(list) => list
                     .into_iter()
                     .for_each(|each| self.transaction.take(each, &mut found)),
-                None => found.push(Change::Lost),
+                None => found.push(RulesEvent::Lost),
             }
         }
     }
 }
 
 impl Transaction {
-    fn take(&mut self, heard: Heard, found: &mut Vec<Change>) {
+    fn take(&mut self, heard: Heard, found: &mut Vec<RulesEvent>) {
         match heard {
             Heard::Ours => self.ours = true,
             Heard::Gone(name) => drop(self.gone.insert(name)),
@@ -104,11 +104,11 @@ impl Transaction {
             Heard::End(by) => {
                 let me = by.as_ref().is_some_and(|by| by.pid == std::process::id());
                 if std::mem::take(&mut self.ours) && !me {
-                    found.push(Change::Ours(by.clone()));
+                    found.push(RulesEvent::Ours(by.clone()));
                 }
                 let gone = Vec::from_iter(std::mem::take(&mut self.gone));
                 if !gone.is_empty() && !me {
-                    found.push(Change::Gone(gone, by));
+                    found.push(RulesEvent::Gone(gone, by));
                 }
             }
         }
@@ -163,7 +163,7 @@ fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
     Some(list)
 }
 
-fn of_another(kind: Kind, table: Table, family: u8) -> Heard {
+fn of_another(kind: ObjectChange, table: Table, family: u8) -> Heard {
     // `include/uapi/linux/netfilter.h`
     let family = match family {
         1 => "inet",
@@ -177,8 +177,8 @@ fn of_another(kind: Kind, table: Table, family: u8) -> Heard {
     let name = names::printable(&table.name.unwrap_or_default());
     let name = format!("{family} {name}");
     match kind {
-        Kind::Del => Heard::Gone(name),
-        Kind::New => Heard::Made(name),
+        ObjectChange::Del => Heard::Gone(name),
+        ObjectChange::New => Heard::Made(name),
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
             for each in heard {
                 transaction.take(each, &mut found);
             }
-            let wanted = gone.then(|| Change::Gone(vec![name()], None));
+            let wanted = gone.then(|| RulesEvent::Gone(vec![name()], None));
             assert_eq!(found, Vec::from_iter(wanted), "{story}");
         }
     }

@@ -15,7 +15,7 @@ const PORTS: (u16, u16) = (32_768, 60_999);
 
 /// Initiator of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
+pub enum Initiator {
     /// This host.
     Here,
     /// The peer.
@@ -86,15 +86,15 @@ impl Sockets {
     }
 
     /// Returns the initiator of a socket's connection.
-    pub fn opened(&self, socket: &sock_diag::Socket) -> Opened {
+    pub fn opened(&self, socket: &sock_diag::Socket) -> Initiator {
         let port = socket.local.port();
         let is_listening = self.listening.contains(&(socket.protocol, port));
         let (first, last) = self.ports;
         match (socket.opened_here(), is_listening) {
-            (Some(false), _) | (None, true) => Opened::There,
-            (Some(true), false) => Opened::Here,
-            (None, false) if (first..=last).contains(&port) => Opened::Here,
-            (Some(true), true) | (None, false) => Opened::Unknown,
+            (Some(false), _) | (None, true) => Initiator::There,
+            (Some(true), false) => Initiator::Here,
+            (None, false) if (first..=last).contains(&port) => Initiator::Here,
+            (Some(true), true) | (None, false) => Initiator::Unknown,
         }
     }
 

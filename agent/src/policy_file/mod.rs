@@ -26,7 +26,7 @@ use crate::store::policy_text::PolicyText;
 const SECURE: &str = "the policy controls access to this host: chown it to root and chmod go-w, or use --insecure-permissions";
 
 /// A compiled policy that meets its own expectations.
-pub struct Ready {
+pub struct LoadedPolicy {
     /// The parsed policy.
     pub policy: Policy,
     /// The ruleset that the policy compiles to.
@@ -50,9 +50,9 @@ pub struct Ready {
     pub text: PolicyText,
 }
 
-/// Why there is no [`Ready`].
+/// Why there is no [`LoadedPolicy`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotReady {
+pub struct LoadError {
     /// Errors of the policy; empty if it could not be read.
     pub diagnostics: Vec<JsonDiagnostic>,
     /// One sentence.
@@ -64,13 +64,13 @@ pub struct NotReady {
     pub is_passing: bool,
 }
 
-impl fmt::Display for NotReady {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.error)
     }
 }
 
-impl std::error::Error for NotReady {}
+impl std::error::Error for LoadError {}
 
 /// Error of a policy that users other than root could have written, with a sentence for each file,
 /// link and directory.
@@ -84,8 +84,8 @@ impl From<Insecure> for Failure {
     }
 }
 
-impl From<&NotReady> for Failure {
-    fn from(why: &NotReady) -> Self {
+impl From<&LoadError> for Failure {
+    fn from(why: &LoadError) -> Self {
         let code = match (why.is_passing, why.diagnostics.is_empty()) {
             (true, _) => ErrorCode::PolicyUnavailable,
             (false, true) => ErrorCode::PolicyUnreadable,
@@ -102,8 +102,8 @@ impl From<&NotReady> for Failure {
 /// Reads, compiles and tests a policy.
 ///
 /// # Errors
-/// [`NotReady`] with all errors of the policy.
-pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+/// [`LoadError`] with all errors of the policy.
+pub fn prepare(path: &Path, files: &dyn Files) -> Result<LoadedPolicy, Box<LoadError>> {
     let main = secure_file::text(path).map_err(|err| Box::new(unread(path, err)))?;
     build(path, main, files)
 }
@@ -111,8 +111,11 @@ pub fn prepare(path: &Path, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
 /// Compiles the stored text of a policy with the current lists and facts of the host.
 ///
 /// # Errors
-/// [`NotReady`], for example if a list is missing.
-pub fn prepare_stored(text: &PolicyText, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+/// [`LoadError`], for example if a list is missing.
+pub fn prepare_stored(
+    text: &PolicyText,
+    files: &dyn Files,
+) -> Result<LoadedPolicy, Box<LoadError>> {
     let main = Text {
         name: text.main.clone(),
         text: text.main_text().to_owned(),
@@ -121,7 +124,7 @@ pub fn prepare_stored(text: &PolicyText, files: &dyn Files) -> Result<Ready, Box
     build(Path::new(&text.main), main, &Overlaid::new(text, files))
 }
 
-fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotReady>> {
+fn build(path: &Path, main: Text, files: &dyn Files) -> Result<LoadedPolicy, Box<LoadError>> {
     let files = Recorded::new(files);
     let loaded = load(&main.name, &main.text, &files);
     if let Some(why) = loaded.passing {
@@ -146,7 +149,7 @@ fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotRea
         diagnostics.extend(tested.failed);
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
     }
-    Ok(Ready {
+    Ok(LoadedPolicy {
         digest: digest(&loaded.sources),
         text: PolicyText::new(&main.name, &loaded.sources, files.matches()),
         policy,
@@ -161,7 +164,7 @@ fn build(path: &Path, main: Text, files: &dyn Files) -> Result<Ready, Box<NotRea
 }
 
 /// Builds the error of a policy that could not be read.
-fn unread(path: &Path, err: ReadError) -> NotReady {
+fn unread(path: &Path, err: ReadError) -> LoadError {
     let hint = match path == Path::new(crate::cli::POLICY) {
         true => "; write one there (see docs/policy.md), or name another",
         false => "",
@@ -173,7 +176,7 @@ fn unread(path: &Path, err: ReadError) -> NotReady {
         ),
         ReadError::Wrong(why) | ReadError::Absent(why) => (false, format!("{why}{hint}")),
     };
-    NotReady {
+    LoadError {
         diagnostics: Vec::new(),
         text: format!("error: {error}\n"),
         error,
@@ -181,7 +184,7 @@ fn unread(path: &Path, err: ReadError) -> NotReady {
     }
 }
 
-fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
+fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> LoadError {
     let color = color::is_on(Stream::Stderr);
     let errors = diagnostics
         .iter()
@@ -191,7 +194,7 @@ fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> NotReady {
         "{errors} error{} in the policy",
         if errors == 1 { "" } else { "s" }
     );
-    NotReady {
+    LoadError {
         diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
         text: format!(
             "{}error: {error}; nothing was changed\n",
@@ -221,7 +224,7 @@ fn digest(sources: &Sources) -> String {
         .collect()
 }
 
-impl Ready {
+impl LoadedPolicy {
     /// Checks that only root or the user of this process can have written the policy.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ impl std::fmt::Display for Who {
 
 /// An event of the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub struct AuditEvent {
     /// Time, in RFC 3339, UTC.
     pub time: String,
     /// Kind of event.
@@ -103,7 +103,7 @@ pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Wh
         entry,
         seconds,
     } = record;
-    let event = Event {
+    let event = AuditEvent {
         time: store::time(),
         kind,
         number: entry.map(|entry| entry.number).filter(|number| *number > 0),
@@ -118,7 +118,7 @@ pub fn record(state: &State, record: Record<'_>, change: Option<String>, by: &Wh
     }
 }
 
-fn append(state: &State, event: &Event) -> io::Result<()> {
+fn append(state: &State, event: &AuditEvent) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     state.folder().append(NAME, &line, SIZE_MAX, OLD)
@@ -129,18 +129,18 @@ fn append(state: &State, event: &Event) -> io::Result<()> {
 ///
 /// # Errors
 /// [`io::Error`] if a file exists and cannot be read.
-pub fn read(state: &State) -> io::Result<Vec<Event>> {
+pub fn read(state: &State) -> io::Result<Vec<AuditEvent>> {
     let mut events = Vec::new();
     for name in [OLD, NAME] {
         let bytes = state.folder().read(name)?.unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n');
-        events.extend(lines.filter_map(|line| serde_json::from_slice::<Event>(line).ok()));
+        events.extend(lines.filter_map(|line| serde_json::from_slice::<AuditEvent>(line).ok()));
     }
     Ok(events)
 }
 
 /// Returns the last event, if it can be read.
-pub fn last(state: &State) -> Option<Event> {
+pub fn last(state: &State) -> Option<AuditEvent> {
     let events = read(state).inspect_err(|err| log::warn!("{err}"));
     events.ok()?.pop()
 }

@@ -9,7 +9,7 @@ use peerwall_core::agent::keep::{self, Ending};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Keeper, locked, words};
-use crate::control::{self, Command};
+use crate::control::{self, Request};
 use crate::store::audit::Who;
 use crate::store::{self, Pending, State};
 use crate::system::{notice, scope};
@@ -115,7 +115,7 @@ fn left(pending: &Pending, graced_until: &mut Option<Instant>) -> Duration {
         return left;
     }
     let until = graced_until.get_or_insert_with(|| {
-        let is_agent = matches!(control::ask(Command::Status), Some(Ok(_)));
+        let is_agent = matches!(control::ask(Request::Status), Some(Ok(_)));
         Instant::now()
             + if is_agent {
                 AGENT_GRACE

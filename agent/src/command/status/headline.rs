@@ -50,7 +50,7 @@ pub(super) struct Trial {
 /// What kind of state a host is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum HostState {
     /// No rules of peerwall are loaded.
     NotLoaded,
     /// A policy is loaded that is rolled back unless it is confirmed.
@@ -71,22 +71,22 @@ pub(super) enum State {
 
 impl Facts<'_> {
     /// Returns the most urgent state.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> HostState {
         if !self.is_loaded {
-            return State::NotLoaded;
+            return HostState::NotLoaded;
         }
         if self.trial.is_some() {
-            return State::OnTrial;
+            return HostState::OnTrial;
         }
         if self.is_closed && self.in_sync != Some(true) {
-            return State::Closed;
+            return HostState::Closed;
         }
         match self.in_sync {
-            None => State::LastGood,
-            Some(true) => State::InSync,
-            Some(false) if self.is_rolled_back => State::RolledBack,
-            Some(false) if self.agent_refuses.is_some() => State::NotApplied,
-            Some(false) => State::OutOfDate,
+            None => HostState::LastGood,
+            Some(true) => HostState::InSync,
+            Some(false) if self.is_rolled_back => HostState::RolledBack,
+            Some(false) if self.agent_refuses.is_some() => HostState::NotApplied,
+            Some(false) => HostState::OutOfDate,
         }
     }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Facts<'_> {
         let since = self.loaded_since.map(|since| format!(", loaded {since}"));
         let since = since.unwrap_or_default();
         match self.state() {
-            State::NotLoaded => match (self.agent_fails, self.policy_error) {
+            HostState::NotLoaded => match (self.agent_fails, self.policy_error) {
                 (Some(why), _) => write!(f, "NOT LOADED: the agent cannot load rules: {why}"),
                 (None, Some(why)) => write!(
                     f,
@@ -117,7 +117,7 @@ impl fmt::Display for Facts<'_> {
                     "not loaded: this host has no rules of peerwall; `peerwall apply` loads {policy}"
                 ),
             },
-            State::OnTrial => {
+            HostState::OnTrial => {
                 let Some(trial) = self.trial else {
                     return Ok(());
                 };
@@ -132,7 +132,7 @@ impl fmt::Display for Facts<'_> {
                 }
                 f.write_str("; to keep it: `peerwall confirm` from a new connection")
             }
-            State::Closed => {
+            HostState::Closed => {
                 let why = match self.policy_error {
                     Some(why) => format!("{policy} cannot be applied: {why}; see `peerwall check`"),
                     None => format!(
@@ -144,7 +144,7 @@ impl fmt::Display for Facts<'_> {
                     "CLOSED: only ssh and the safe core are allowed, because {why}"
                 )
             }
-            State::LastGood => {
+            HostState::LastGood => {
                 let why = self.policy_error.unwrap_or("it cannot be read");
                 write!(
                     f,
@@ -152,18 +152,18 @@ impl fmt::Display for Facts<'_> {
                     self.loaded()
                 )
             }
-            State::InSync => write!(f, "in sync with {policy}{}", self.others),
-            State::RolledBack => write!(
+            HostState::InSync => write!(f, "in sync with {policy}{}", self.others),
+            HostState::RolledBack => write!(
                 f,
                 "rolled back: an earlier policy is in force{since}, not {policy}, until its text changes or `peerwall reload`{}",
                 self.loaded()
             ),
-            State::NotApplied => {
+            HostState::NotApplied => {
                 let why = self.agent_refuses.unwrap_or_default();
                 let why = why.lines().next().unwrap_or_default();
                 write!(f, "not applied: {policy}: {why}")
             }
-            State::OutOfDate => match self.agent_fails {
+            HostState::OutOfDate => match self.agent_fails {
                 Some(why) => write!(f, "out of date: the agent cannot load {policy}: {why}"),
                 None => write!(
                     f,
@@ -222,7 +222,7 @@ mod tests {
         let goldens = [
             (
                 loaded(),
-                State::InSync,
+                HostState::InSync,
                 "in sync with /etc/peerwall/policy.toml",
             ),
             (
@@ -230,12 +230,12 @@ mod tests {
                     others: ", but another firewall also drops: ip filter INPUT (ufw)",
                     ..loaded()
                 },
-                State::InSync,
+                HostState::InSync,
                 "in sync with /etc/peerwall/policy.toml, but another firewall also drops: ip filter INPUT (ufw)",
             ),
             (
                 wrong,
-                State::LastGood,
+                HostState::LastGood,
                 "last good policy, loaded 2026-11-25T20:47:30Z (12 min ago): /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
             ),
             (
@@ -244,7 +244,7 @@ mod tests {
                     loaded_since: None,
                     ..wrong
                 },
-                State::LastGood,
+                HostState::LastGood,
                 "last good policy: /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`; the loaded rules are from /root/new.toml",
             ),
             (
@@ -252,7 +252,7 @@ mod tests {
                     trial: Some(&trial),
                     ..differs
                 },
-                State::OnTrial,
+                HostState::OnTrial,
                 "on trial: /root/new.toml, 42 s left, then back to /etc/peerwall/policy.toml; to keep it: `peerwall confirm` from a new connection",
             ),
             (
@@ -260,7 +260,7 @@ mod tests {
                     trial: Some(&first),
                     ..loaded()
                 },
-                State::OnTrial,
+                HostState::OnTrial,
                 "on trial: /root/new.toml, 42 s left, then no rules, as before; to keep it: `peerwall confirm` from a new connection",
             ),
             (
@@ -268,7 +268,7 @@ mod tests {
                     is_closed: true,
                     ..wrong
                 },
-                State::Closed,
+                HostState::Closed,
                 "CLOSED: only ssh and the safe core are allowed, because /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
             ),
             (
@@ -276,7 +276,7 @@ mod tests {
                     is_closed: true,
                     ..differs
                 },
-                State::Closed,
+                HostState::Closed,
                 "CLOSED: only ssh and the safe core are allowed, because no confirmed ruleset could be loaded; `peerwall apply` loads /etc/peerwall/policy.toml",
             ),
             (
@@ -284,12 +284,12 @@ mod tests {
                     is_closed: true,
                     ..loaded()
                 },
-                State::InSync,
+                HostState::InSync,
                 "in sync with /etc/peerwall/policy.toml",
             ),
             (
                 differs,
-                State::OutOfDate,
+                HostState::OutOfDate,
                 "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall plan`",
             ),
             (
@@ -297,7 +297,7 @@ mod tests {
                     loaded_from: Some("/root/new.toml"),
                     ..differs
                 },
-                State::OutOfDate,
+                HostState::OutOfDate,
                 "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall plan`; the loaded rules are from /root/new.toml",
             ),
             (
@@ -305,7 +305,7 @@ mod tests {
                     agent_fails: Some("out of memory"),
                     ..differs
                 },
-                State::OutOfDate,
+                HostState::OutOfDate,
                 "out of date: the agent cannot load /etc/peerwall/policy.toml: out of memory",
             ),
             (
@@ -313,7 +313,7 @@ mod tests {
                     is_rolled_back: true,
                     ..differs
                 },
-                State::RolledBack,
+                HostState::RolledBack,
                 "rolled back: an earlier policy is in force, loaded 2026-11-25T20:47:30Z (12 min ago), not /etc/peerwall/policy.toml, until its text changes or `peerwall reload`",
             ),
             (
@@ -323,12 +323,12 @@ mod tests {
                     ),
                     ..differs
                 },
-                State::NotApplied,
+                HostState::NotApplied,
                 "not applied: /etc/peerwall/policy.toml: this policy would lock out every current SSH session",
             ),
             (
                 nothing,
-                State::NotLoaded,
+                HostState::NotLoaded,
                 "not loaded: this host has no rules of peerwall; `peerwall apply` loads /etc/peerwall/policy.toml",
             ),
             (
@@ -337,7 +337,7 @@ mod tests {
                     policy_error: Some("1 error in the policy"),
                     ..nothing
                 },
-                State::NotLoaded,
+                HostState::NotLoaded,
                 "not loaded: this host has no rules of peerwall, and /etc/peerwall/policy.toml cannot be applied: 1 error in the policy; see `peerwall check`",
             ),
             (
@@ -345,7 +345,7 @@ mod tests {
                     agent_fails: Some("operation not permitted"),
                     ..nothing
                 },
-                State::NotLoaded,
+                HostState::NotLoaded,
                 "NOT LOADED: the agent cannot load rules: operation not permitted",
             ),
         ];

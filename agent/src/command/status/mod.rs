@@ -22,13 +22,13 @@ use super::{DIFFERS, DONE, Given, on_host, others};
 use crate::cli::{BackendArgs, StatusArgs};
 use crate::command::age;
 use crate::control::{self, Answer, Reply};
-use crate::enforce::iptables::Seen;
+use crate::enforce::iptables::IptablesObserved;
 use crate::enforce::{AnyObserved, Enforcer, foreign};
 use crate::host::names;
 use crate::json::{self, AgentStatus, ErrorCode, Failure, FileLine};
 use crate::output::Output;
-use crate::policy_file::Ready;
-use crate::store::audit::{self, Event};
+use crate::policy_file::LoadedPolicy;
+use crate::store::audit::{self, AuditEvent};
 use crate::store::since;
 use crate::store::{self, State};
 use crate::trial::closed;
@@ -37,13 +37,13 @@ use crate::trial::closed;
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     /// The state of this host.
-    state: headline::State,
+    state: headline::HostState,
     /// The state in a sentence.
     headline: String,
     /// The backend.
     backend: json::Backend,
     /// Which iptables; only for that backend.
-    iptables: Option<json::Iptables>,
+    iptables: Option<json::IptablesInfo>,
     /// The same in words.
     #[serde(skip)]
     chosen: Option<String>,
@@ -56,7 +56,7 @@ pub(super) struct Status {
     /// The kernel's generation of rules.
     generation: Option<u32>,
     /// The last apply, and whether the rules have changed since.
-    applied: Option<Applied>,
+    applied: Option<LastApply>,
     /// Owner of the table.
     owner: Option<Owner>,
     /// Whether the table outlives its owner.
@@ -81,13 +81,13 @@ pub(super) struct Status {
     rolled_back: Option<json::Event>,
     /// The same, for the text.
     #[serde(skip)]
-    rollback: Option<Event>,
+    rollback: Option<AuditEvent>,
 }
 
 /// The last apply.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "LastApply")]
-struct Applied {
+struct LastApply {
     /// When, as RFC 3339.
     time: String,
     /// Path of the policy.
@@ -126,7 +126,7 @@ struct Line {
 /// The loaded rules, of either backend.
 struct Loaded {
     backend: json::Backend,
-    iptables: Option<json::Iptables>,
+    iptables: Option<json::IptablesInfo>,
     chosen: Option<String>,
     is_loaded: bool,
     is_closed: bool,
@@ -140,7 +140,7 @@ struct Loaded {
 
 /// Level of detail of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
+enum StatusDetail {
     /// Only the first line.
     Headline,
     /// Without counters that are zero.
@@ -153,8 +153,8 @@ enum Detail {
 pub(super) fn command(args: &StatusArgs) -> u8 {
     let of = &args.of;
     let detail = match args.all {
-        true => Detail::All,
-        false => Detail::Usual,
+        true => StatusDetail::All,
+        false => StatusDetail::Usual,
     };
     if !args.watch {
         return show(of, detail, None);
@@ -165,11 +165,11 @@ pub(super) fn command(args: &StatusArgs) -> u8 {
 
 /// Prints only the first line.
 pub(super) fn headline(of: &BackendArgs) {
-    show(of, Detail::Headline, None);
+    show(of, StatusDetail::Headline, None);
 }
 
 /// Prints the status once; with `rates`, also packets per second.
-fn show(of: &BackendArgs, detail: Detail, mut rates: Option<&mut Rates>) -> u8 {
+fn show(of: &BackendArgs, detail: StatusDetail, mut rates: Option<&mut Rates>) -> u8 {
     on_host(of, of.backend, "status", |enforcer, policy, output| {
         run(enforcer, policy, detail, rates.as_deref_mut(), output)
     })
@@ -178,7 +178,7 @@ fn show(of: &BackendArgs, detail: Detail, mut rates: Option<&mut Rates>) -> u8 {
 fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
-    detail: Detail,
+    detail: StatusDetail,
     rates: Option<&mut Rates>,
     output: &Output,
 ) -> Result<u8, BackendError> {
@@ -221,7 +221,7 @@ fn run(
 }
 
 /// Sums the counters of both families.
-fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
+fn counters_of_both(seen: &IptablesObserved) -> Vec<(String, u64, u64)> {
     let mut counted = observed::counters(&seen.v4);
     for (name, (packets, bytes)) in observed::counters(&seen.v6) {
         let entry = counted.entry(name).or_default();
@@ -235,7 +235,7 @@ fn counters_of_both(seen: &Seen) -> Vec<(String, u64, u64)> {
 fn report(
     policy: &Given,
     loaded: Loaded,
-    detail: Detail,
+    detail: StatusDetail,
     rates: Option<&mut Rates>,
     output: &Output,
 ) -> u8 {
@@ -267,7 +267,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
     let (agent, agent_error) = agent();
     let trial = trial(&state);
     let applied = since::last().filter(|_| loaded.is_loaded);
-    let applied = applied.map(|note| Applied {
+    let applied = applied.map(|note| LastApply {
         unchanged_since: loaded.is_unchanged,
         time: note.time,
         policy: note.policy,
@@ -341,7 +341,7 @@ fn agent() -> (Option<AgentStatus>, Option<json::Error>) {
             Some(Failure::new(ErrorCode::AgentUnreachable, why).error),
         )
     };
-    match control::ask(control::Command::Status) {
+    match control::ask(control::Request::Status) {
         None => (None, None),
         Some(Err(err)) => unreachable(&err),
         Some(Ok(Answer {
@@ -371,7 +371,7 @@ fn trial(state: &State) -> Option<Trial> {
 }
 
 /// Returns the last rollback, if nothing was applied since.
-fn rolled_back(state: &State) -> Option<Event> {
+fn rolled_back(state: &State) -> Option<AuditEvent> {
     let events = audit::read(state).unwrap_or_default();
     let last = events.into_iter().rfind(|event| event.kind != Kind::Booted);
     last.filter(|event| matches!(event.kind, Kind::RanOut | Kind::Stopped | Kind::RolledBack))
@@ -420,7 +420,7 @@ fn in_order(counters: impl Iterator<Item = (String, u64, u64)>) -> Vec<(String, 
     counters
 }
 
-fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&Ready>) -> Vec<Line> {
+fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&LoadedPolicy>) -> Vec<Line> {
     let places = ready.map(places).unwrap_or_default();
     let line = |(name, packets, bytes): (String, u64, u64)| {
         let (chain, reason, subject) = match counter_reason(&name) {
@@ -440,7 +440,7 @@ fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&Ready>) -> Vec<Line> 
 }
 
 /// Where the policy says what each counter counts, by its name.
-fn places(ready: &Ready) -> BTreeMap<&str, FileLine> {
+fn places(ready: &LoadedPolicy) -> BTreeMap<&str, FileLine> {
     let mut places = BTreeMap::new();
     for chain in &ready.ruleset.chains {
         for (at, rule) in chain.rules.iter().enumerate() {

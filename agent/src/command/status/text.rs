@@ -6,26 +6,26 @@ use peerwall_core::agent::keep::Kind;
 use peerwall_core::net::link::Link;
 
 use super::super::{count, others};
-use super::headline::State;
-use super::{Detail, Line, Status};
+use super::headline::HostState;
+use super::{Line, Status, StatusDetail};
 use crate::color::{Meaning, paint};
 use crate::command::age;
 use crate::host::names::printable;
 use crate::json::{AgentStatus, Backend, Discovered, Error, OverlayStatus};
-use crate::policy_file::NotReady;
+use crate::policy_file::LoadError;
 
 /// Formats the whole status, the headline first.
 pub(super) fn status(
     status: &Status,
-    why: Option<&NotReady>,
-    detail: Detail,
+    why: Option<&LoadError>,
+    detail: StatusDetail,
     rates: Option<&[f64]>,
 ) -> String {
     let mut text = format!("{}\n", paint(meaning(status.state), &status.headline));
-    if detail == Detail::Headline {
+    if detail == StatusDetail::Headline {
         return text;
     }
-    if let Some(why) = why.filter(|_| status.state == State::OnTrial) {
+    if let Some(why) = why.filter(|_| status.state == HostState::OnTrial) {
         let _ = writeln!(text, "errors:     {}: {}", status.policy, why.error);
     }
     text.push_str(&rolled_back(status));
@@ -50,15 +50,15 @@ pub(super) fn status(
     text
 }
 
-fn meaning(state: State) -> Meaning {
+fn meaning(state: HostState) -> Meaning {
     match state {
-        State::InSync => Meaning::Good,
-        State::NotLoaded | State::Closed => Meaning::Bad,
-        State::OnTrial
-        | State::LastGood
-        | State::RolledBack
-        | State::NotApplied
-        | State::OutOfDate => Meaning::Attention,
+        HostState::InSync => Meaning::Good,
+        HostState::NotLoaded | HostState::Closed => Meaning::Bad,
+        HostState::OnTrial
+        | HostState::LastGood
+        | HostState::RolledBack
+        | HostState::NotApplied
+        | HostState::OutOfDate => Meaning::Attention,
     }
 }
 
@@ -122,12 +122,12 @@ fn owner(status: &Status) -> String {
 }
 
 /// Formats counters; those that are zero are summarized in one line.
-fn counters(lines: &[Line], detail: Detail, rates: Option<&[f64]>) -> String {
+fn counters(lines: &[Line], detail: StatusDetail, rates: Option<&[f64]>) -> String {
     let rate = |value: &dyn std::fmt::Display| match rates {
         Some(_) => format!(" {value:>12}"),
         None => String::new(),
     };
-    let is_shown = |line: &&Line| detail == Detail::All || line.packets > 0;
+    let is_shown = |line: &&Line| detail == StatusDetail::All || line.packets > 0;
     let mut text = String::new();
     if lines.iter().any(|line| is_shown(&line)) {
         let _ = writeln!(

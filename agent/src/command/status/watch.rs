@@ -87,7 +87,7 @@ fn per_second(packets: u64, seconds: f64) -> f64 {
 pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     let is_screen = io::stdout().is_terminal() && !is_dumb && !is_json;
-    let mut events = match Events::new() {
+    let mut events = match Wakeups::new() {
         Ok(events) => events,
         Err(err) => {
             return super::super::trouble(
@@ -107,7 +107,7 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
             let code = show();
             // An error of the first turn, such as missing privileges, is permanent.
             let is_hopeless = std::mem::take(&mut is_first) && code == TROUBLE;
-            if is_hopeless || output::is_over() || events.wait() == Event::Quit {
+            if is_hopeless || output::is_over() || events.wait() == Wakeup::Quit {
                 return code;
             }
             if !is_json {
@@ -117,7 +117,7 @@ pub(super) fn run(is_json: bool, mut show: impl FnMut() -> u8) -> u8 {
     }
 }
 
-fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
+fn on_screen(events: &mut Wakeups, mut show: impl FnMut() -> u8) -> u8 {
     let (mut code, mut text) = output::captured(&mut show);
     if code == TROUBLE {
         output::complain(&text);
@@ -136,11 +136,11 @@ fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match events.wait_for(left, screen.has_keys()) {
-                Event::Quit => return code,
+                Wakeup::Quit => return code,
                 _ if output::is_over() => return code,
-                Event::Time => break,
-                Event::Redraw => output::print_whole(&frame(&body, rows())),
-                Event::Suspend => {
+                Wakeup::Time => break,
+                Wakeup::Redraw => output::print_whole(&frame(&body, rows())),
+                Wakeup::Suspend => {
                     drop(screen);
                     // The shell resumes it in the foreground.
                     let _ = raise(Signal::SIGSTOP);
@@ -155,7 +155,7 @@ fn on_screen(events: &mut Events, mut show: impl FnMut() -> u8) -> u8 {
 
 /// Event that ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Event {
+enum Wakeup {
     Time,
     Redraw,
     Suspend,
@@ -163,12 +163,12 @@ enum Event {
 }
 
 /// Keys and signals.
-struct Events {
+struct Wakeups {
     wakes: UnixStream,
     quit: Arc<AtomicBool>,
 }
 
-impl Events {
+impl Wakeups {
     fn new() -> io::Result<Self> {
         let (wakes, waker) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
@@ -183,23 +183,23 @@ impl Events {
     }
 
     /// Waits for the next turn, or the end.
-    fn wait(&mut self) -> Event {
+    fn wait(&mut self) -> Wakeup {
         let until = Instant::now() + EVERY;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let event = self.wait_for(left, false);
-            if event != Event::Redraw {
+            if event != Wakeup::Redraw {
                 return event;
             }
         }
     }
 
-    fn wait_for(&mut self, left: Duration, keys: bool) -> Event {
+    fn wait_for(&mut self, left: Duration, keys: bool) -> Wakeup {
         if self.quit.load(Ordering::Relaxed) {
-            return Event::Quit;
+            return Wakeup::Quit;
         }
         if left.is_zero() {
-            return Event::Time;
+            return Wakeup::Time;
         }
         let stdin = io::stdin();
         let mut fds = vec![PollFd::new(self.wakes.as_fd(), PollFlags::POLLIN)];
@@ -214,7 +214,7 @@ impl Events {
         let is_woken = fds[0].any().unwrap_or(false);
         drop(fds);
         match woken {
-            Ok(0) => return Event::Time,
+            Ok(0) => return Wakeup::Time,
             Ok(_) if has_key => return key(),
             Ok(_) | Err(_) => {}
         }
@@ -222,29 +222,29 @@ impl Events {
             let _ = self.wakes.read(&mut [0; 64]);
         }
         match self.quit.load(Ordering::Relaxed) {
-            true => Event::Quit,
-            false => Event::Redraw,
+            true => Wakeup::Quit,
+            false => Wakeup::Redraw,
         }
     }
 }
 
 /// Reads a key and returns its meaning.
-fn key() -> Event {
+fn key() -> Wakeup {
     let mut bytes = [0; 64];
     match nix::unistd::read(io::stdin().as_fd(), &mut bytes) {
         // The terminal is closed.
-        Ok(0) | Err(nix::errno::Errno::EIO) => Event::Quit,
+        Ok(0) | Err(nix::errno::Errno::EIO) => Wakeup::Quit,
         Ok(read) => meaning(&bytes[..read]),
-        Err(_) => Event::Redraw,
+        Err(_) => Wakeup::Redraw,
     }
 }
 
-fn meaning(keys: &[u8]) -> Event {
+fn meaning(keys: &[u8]) -> Wakeup {
     let has = |wanted: &[u8]| keys.iter().any(|key| wanted.contains(key));
     match (has(&[b'q', b'Q', CTRL_C]), has(&[CTRL_Z])) {
-        (true, _) => Event::Quit,
-        (false, true) => Event::Suspend,
-        (false, false) => Event::Redraw,
+        (true, _) => Wakeup::Quit,
+        (false, true) => Wakeup::Suspend,
+        (false, false) => Wakeup::Redraw,
     }
 }
 
@@ -374,13 +374,13 @@ mod tests {
     #[test]
     fn q_and_control_c_quit() {
         for (keys, want) in [
-            (&b"q"[..], Event::Quit),
-            (b"Q", Event::Quit),
-            (b"xq", Event::Quit),
-            (b"\x03", Event::Quit),
-            (b"\x1a", Event::Suspend),
-            (b"x", Event::Redraw),
-            (b"\x1b[A", Event::Redraw),
+            (&b"q"[..], Wakeup::Quit),
+            (b"Q", Wakeup::Quit),
+            (b"xq", Wakeup::Quit),
+            (b"\x03", Wakeup::Quit),
+            (b"\x1a", Wakeup::Suspend),
+            (b"x", Wakeup::Redraw),
+            (b"\x1b[A", Wakeup::Redraw),
         ] {
             assert_eq!(meaning(keys), want, "{keys:?}");
         }

@@ -21,7 +21,7 @@ use peerwall_core::ruleset::Ruleset;
 pub use error::IptablesError;
 use error::half;
 pub use live::{live, save_legacy};
-pub use plan::{Change, Seen, Steps, Wanted};
+pub use plan::{IptablesObserved, IptablesPlan, Steps, WantedScripts};
 
 use crate::json;
 use tools::run;
@@ -43,25 +43,33 @@ pub struct Iptables {
 }
 
 impl Backend for Iptables {
-    type Observed = Seen;
-    type Plan = Change;
+    type Observed = IptablesObserved;
+    type Plan = IptablesPlan;
 
-    fn observe(&mut self) -> Result<Seen, BackendError> {
+    fn observe(&mut self) -> Result<IptablesObserved, BackendError> {
         Ok(Self::observe(self)?)
     }
 
-    fn plan(&self, wanted: Option<&Ruleset>, observed: &Seen) -> Result<Change, BackendError> {
-        let wanted = wanted.map(|ruleset| Wanted::new(ruleset, self.ipset_from()));
+    fn plan(
+        &self,
+        wanted: Option<&Ruleset>,
+        observed: &IptablesObserved,
+    ) -> Result<IptablesPlan, BackendError> {
+        let wanted = wanted.map(|ruleset| WantedScripts::new(ruleset, self.ipset_from()));
         let wanted = wanted.transpose().map_err(BackendError::Unsupported)?;
-        Ok(Change::new(wanted, observed))
+        Ok(IptablesPlan::new(wanted, observed))
     }
 
-    fn check(&mut self, plan: &Change) -> Result<(), BackendError> {
+    fn check(&mut self, plan: &IptablesPlan) -> Result<(), BackendError> {
         Ok(Self::check(self, &plan.steps)?)
     }
 
     /// Reads back the changed rules, and restores the earlier ones if they differ from the plan.
-    fn commit(&mut self, plan: &Change, observed: &Seen) -> Result<(), BackendError> {
+    fn commit(
+        &mut self,
+        plan: &IptablesPlan,
+        observed: &IptablesObserved,
+    ) -> Result<(), BackendError> {
         Ok(self.commit_verified(plan, observed)?)
     }
 
@@ -71,11 +79,11 @@ impl Backend for Iptables {
     }
 
     /// `None`: rules of iptables cannot be read back as a ruleset.
-    fn ruleset(_: &Seen) -> Option<Ruleset> {
+    fn ruleset(_: &IptablesObserved) -> Option<Ruleset> {
         None
     }
 
-    fn is_loaded(observed: &Seen) -> bool {
+    fn is_loaded(observed: &IptablesObserved) -> bool {
         !observed.v4.chains.is_empty() || !observed.v6.chains.is_empty()
     }
 }
@@ -146,8 +154,8 @@ impl Iptables {
     }
 
     /// The same for programs.
-    pub fn json(&self) -> json::Iptables {
-        json::Iptables {
+    pub fn json(&self) -> json::IptablesInfo {
+        json::IptablesInfo {
             program: format!("iptables{}", self.suffix),
             why: self.why.clone(),
             has_ipset: self.has_ipset,
@@ -163,8 +171,8 @@ impl Iptables {
     ///
     /// # Errors
     /// [`IptablesError::Tool`] if they cannot be read.
-    pub fn observe(&self) -> Result<Seen, IptablesError> {
-        Ok(Seen {
+    pub fn observe(&self) -> Result<IptablesObserved, IptablesError> {
+        Ok(IptablesObserved {
             v4: self.observe_family(Family::V4)?,
             v6: match self.has_ipv6 {
                 true => self.observe_family(Family::V6)?,
@@ -217,7 +225,11 @@ impl Iptables {
         Ok(())
     }
 
-    fn commit_verified(&self, plan: &Change, seen: &Seen) -> Result<(), IptablesError> {
+    fn commit_verified(
+        &self,
+        plan: &IptablesPlan,
+        seen: &IptablesObserved,
+    ) -> Result<(), IptablesError> {
         self.commit(&plan.steps, seen)?;
         let refused = match Self::observe(self) {
             Ok(now) if Steps::new(plan.wanted.as_ref(), &now).is_empty() => return Ok(()),
@@ -236,7 +248,7 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError::Half`] if some rules stay changed; with any other error nothing was
     /// changed.
-    fn commit(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
+    fn commit(&self, steps: &Steps, seen: &IptablesObserved) -> Result<(), IptablesError> {
         if let Some(text) = &steps.sets {
             ipset_restore(text)?;
         }
@@ -252,7 +264,7 @@ impl Iptables {
     }
 
     /// Restores the earlier rules and sets after a refusal.
-    fn restore_all(&self, before: &Seen, refused: IptablesError) -> IptablesError {
+    fn restore_all(&self, before: &IptablesObserved, refused: IptablesError) -> IptablesError {
         // The old rules need their sets; new sets can be destroyed once no rule uses them.
         let sets = ipset_from(&before.sets, self.observe_sets());
         let refused = half(refused, sets);
@@ -273,7 +285,7 @@ impl Iptables {
         Ok(())
     }
 
-    fn commit_rules(&self, steps: &Steps, seen: &Seen) -> Result<(), IptablesError> {
+    fn commit_rules(&self, steps: &Steps, seen: &IptablesObserved) -> Result<(), IptablesError> {
         if let Some(text) = &steps.v4
             && let Err(refused) = self.restore(Family::V4, text, &[])
         {

@@ -10,7 +10,7 @@ use peerwall_core::ruleset::Ruleset;
 
 /// peerwall's chains and sets as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct IptablesObserved {
     /// Chains of iptables.
     pub v4: Saved,
     /// Chains of ip6tables; empty if the kernel has no IPv6.
@@ -21,7 +21,7 @@ pub struct Seen {
 
 /// peerwall's chains and sets as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedScripts {
     /// Chains of iptables.
     pub v4: Script,
     /// Chains of ip6tables.
@@ -30,7 +30,7 @@ pub struct Wanted {
     pub sets: IpSets,
 }
 
-impl Wanted {
+impl WantedScripts {
     /// Writes a ruleset as rules of iptables, with ipsets if ipset is available.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ pub struct Steps {
 
 impl Steps {
     /// Plans the steps from `seen` to `wanted`; `None` removes everything of peerwall's.
-    pub fn new(wanted: Option<&Wanted>, seen: &Seen) -> Self {
+    pub fn new(wanted: Option<&WantedScripts>, seen: &IptablesObserved) -> Self {
         Self {
             v4: diff::restore(wanted.map(|w| &w.v4), &seen.v4),
             v6: diff::restore(wanted.map(|w| &w.v6), &seen.v6),
@@ -91,16 +91,16 @@ impl Steps {
 
 /// A plan of the iptables backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct IptablesPlan {
     /// Rules that are wanted; `None` to remove everything of peerwall's.
-    pub(super) wanted: Option<Wanted>,
+    pub(super) wanted: Option<WantedScripts>,
     /// The steps.
     pub steps: Steps,
 }
 
-impl Change {
+impl IptablesPlan {
     /// Plans the change from `seen` to `wanted`; `None` removes everything of peerwall's.
-    pub fn new(wanted: Option<Wanted>, seen: &Seen) -> Self {
+    pub fn new(wanted: Option<WantedScripts>, seen: &IptablesObserved) -> Self {
         Self {
             steps: Steps::new(wanted.as_ref(), seen),
             wanted,
@@ -108,7 +108,7 @@ impl Change {
     }
 }
 
-impl Plan for Change {
+impl Plan for IptablesPlan {
     fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

@@ -60,7 +60,7 @@ impl Care {
 }
 
 /// Number of elements of each set, as counted by the kernel.
-pub(super) type Counts = std::collections::BTreeMap<String, u32>;
+pub(super) type ElementCounts = std::collections::BTreeMap<String, u32>;
 
 impl Kernel {
     /// Returns the table with cached elements; `None` if they may have changed.
@@ -93,7 +93,7 @@ impl Kernel {
     /// Reads the table. Normally the generation does not change meanwhile. If other programs change
     /// their tables without a pause, it is enough that this table did not change: this socket owns
     /// it, or no transaction in between was about it.
-    pub(super) fn read(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
+    pub(super) fn read(&mut self, depth: Depth) -> Result<(Observed, ElementCounts), BackendError> {
         if self.owns_table()
             && let Ok((table, counts)) = self.read_table(depth, Care::Watched)
             && self.is_owned(table.as_ref().map(|table| table.hold))
@@ -114,7 +114,7 @@ impl Kernel {
         self.read_watching(depth)
     }
 
-    fn read_watching(&mut self, depth: Depth) -> Result<(Observed, Counts), BackendError> {
+    fn read_watching(&mut self, depth: Depth) -> Result<(Observed, ElementCounts), BackendError> {
         let mut watcher = match self.watcher.take() {
             Some(watcher) => watcher,
             None => Watcher::open().map_err(|err| transport(&err))?,
@@ -137,8 +137,8 @@ impl Kernel {
     fn observed(
         &mut self,
         generation: u32,
-        (table, counts): (Option<ObservedTable>, Counts),
-    ) -> (Observed, Counts) {
+        (table, counts): (Option<ObservedTable>, ElementCounts),
+    ) -> (Observed, ElementCounts) {
         self.hold = table.as_ref().map(|table| table.hold);
         self.read_at = Some(generation);
         (Observed { generation, table }, counts)
@@ -148,7 +148,7 @@ impl Kernel {
         &mut self,
         depth: Depth,
         care: Care,
-    ) -> Result<(Option<ObservedTable>, Counts), BackendError> {
+    ) -> Result<(Option<ObservedTable>, ElementCounts), BackendError> {
         let wanted = Table {
             name: Some(TABLE.into()),
             ..Table::default()
@@ -157,7 +157,7 @@ impl Kernel {
             Ok(answer) => answer,
             // Other listing errors do not mean an empty table.
             Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENOENT => {
-                return Ok((None, Counts::new()));
+                return Ok((None, ElementCounts::new()));
             }
             Err(err) => return Err(transport(&err)),
         };
@@ -166,7 +166,7 @@ impl Kernel {
             ..Dump::default()
         };
         self.dump_all(&mut dump, care)?;
-        let mut counts = Counts::new();
+        let mut counts = ElementCounts::new();
         for set in &dump.sets {
             if let (Some(name), Some(count)) = (&set.name, set.count) {
                 counts.insert(name.clone(), count);
@@ -219,7 +219,7 @@ impl Kernel {
     fn dump_elements(
         &mut self,
         dump: &mut Dump,
-        counts: &Counts,
+        counts: &ElementCounts,
         care: Care,
     ) -> Result<(), BackendError> {
         // A count of 0 proves nothing for intervals, see `expected_counts`.
