@@ -7,7 +7,7 @@
 use std::io::{self, IsTerminal as _};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use peerwall_core::ruleset::change::Kind;
+use peerwall_core::ruleset::change::ChangeKind;
 
 use crate::cli::ColorWhen;
 
@@ -42,12 +42,12 @@ impl Meaning {
     }
 }
 
-impl From<Kind> for Meaning {
-    fn from(kind: Kind) -> Self {
+impl From<ChangeKind> for Meaning {
+    fn from(kind: ChangeKind) -> Self {
         match kind {
-            Kind::Added => Self::Good,
-            Kind::Removed => Self::Bad,
-            Kind::Changed => Self::Attention,
+            ChangeKind::Added => Self::Good,
+            ChangeKind::Removed => Self::Bad,
+            ChangeKind::Changed => Self::Attention,
         }
     }
 }

@@ -3,7 +3,7 @@
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
 use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::nft::foreign::ForeignDrop;
-use peerwall_core::ruleset::change::{self, Change, LINES_SHOWN, Line};
+use peerwall_core::ruleset::change::{self, Change, ChangeLine, LINES_SHOWN};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -150,7 +150,7 @@ pub(super) fn applied_lines(changes: &[Change]) -> String {
 }
 
 fn change_lines(changes: &[Change], most: usize) -> String {
-    change::text(changes, most, |line: &Line| {
+    change::text(changes, most, |line: &ChangeLine| {
         paint(line.kind.into(), &line.to_string())
     })
 }

@@ -31,7 +31,7 @@ use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
 use input::{ParsedFiles, parse};
 pub use probes::probes;
-pub use proof::{Change, Difference};
+pub use proof::{Difference, Direction};
 pub use report::{Fate, Line, Lint};
 use rule::{At, ImportedRules};
 use view::AcceptTable;

@@ -56,19 +56,19 @@ struct PolicyFile {
     /// Sources with a name, for `from` and `to`.
     groups: Option<BTreeMap<String, GroupValue>>,
     /// Networks of pods or guests, by name.
-    overlay: Option<BTreeMap<String, Overlay>>,
+    overlay: Option<BTreeMap<String, OverlayTable>>,
     /// Ports that are open to more than peers.
-    allow: Option<Vec<Allow>>,
+    allow: Option<Vec<AllowTable>>,
     /// Roles of interfaces.
     interfaces: Option<Interfaces>,
     /// ICMP beyond the safe core.
-    icmp: Option<Icmp>,
+    icmp: Option<IcmpTable>,
     /// Options.
-    options: Option<Options>,
+    options: Option<OptionsTable>,
     /// Logging of denied packets.
-    log: Option<Log>,
+    log: Option<LogTable>,
     /// Packets and what has to happen to them.
-    expect: Option<Vec<Expect>>,
+    expect: Option<Vec<ExpectTable>>,
 }
 
 /// A text, or a list of texts.
@@ -86,14 +86,14 @@ enum Texts {
 #[expect(dead_code, reason = "only its schema is used")]
 enum GroupValue {
     Addresses(Texts),
-    Group(Group),
+    Group(GroupTable),
 }
 
 /// A group.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("anyOf" = [{"required": ["addresses"]}, {"required": ["files"]}]))]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Group {
+struct GroupTable {
     /// Addresses and networks.
     addresses: Option<Texts>,
     /// Files with one address or network a line.
@@ -104,7 +104,7 @@ struct Group {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, extend("oneOf" = [{"required": ["subnets"]}, {"required": ["discover"]}]))]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Overlay {
+struct OverlayTable {
     /// How packets travel between nodes.
     #[schemars(schema_with = "backends")]
     backend: String,
@@ -131,7 +131,7 @@ struct Overlay {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Allow {
+struct AllowTable {
     /// Name of this allow in counters and reasons.
     name: String,
     /// Ports and protocols, such as "22/tcp"; all if absent.
@@ -165,11 +165,11 @@ struct Interfaces {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Icmp {
+struct IcmpTable {
     /// ICMP types that are accepted from everybody.
-    v4: Option<IcmpTypes<4>>,
+    v4: Option<IcmpTypeNames<4>>,
     /// ICMPv6 types that are accepted from everybody.
-    v6: Option<IcmpTypes<6>>,
+    v6: Option<IcmpTypeNames<6>>,
     /// Sources that may ping this host.
     ping: Option<Texts>,
     /// Whether the safe core is accepted.
@@ -180,7 +180,7 @@ struct Icmp {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Options {
+struct OptionsTable {
     /// Backend that enforces the policy.
     #[schemars(extend("enum" = ["auto", "nft", "iptables"]))]
     backend: Option<String>,
@@ -205,7 +205,7 @@ struct Options {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Log {
+struct LogTable {
     /// Logging of denied packets: a table, or whether there is any.
     denied: Option<DeniedValue>,
 }
@@ -216,14 +216,14 @@ struct Log {
 #[expect(dead_code, reason = "only its schema is used")]
 enum DeniedValue {
     Switch(bool),
-    Table(Denied),
+    Table(DeniedTable),
 }
 
 /// Logging of denied packets.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Denied {
+struct DeniedTable {
     /// NFLOG group.
     #[schemars(range(min = 0, max = 65535))]
     group: Option<u16>,
@@ -238,7 +238,7 @@ struct Denied {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Expect {
+struct ExpectTable {
     /// Whether the packet is for this host, or passes through it.
     #[schemars(extend("enum" = ["input", "forward"]))]
     hook: Option<String>,
@@ -275,9 +275,9 @@ impl JsonSchema for RateText {
 }
 
 /// ICMP types of a version of IP: a list of names and numbers, or all.
-struct IcmpTypes<const IP: u8>;
+struct IcmpTypeNames<const IP: u8>;
 
-impl<const IP: u8> JsonSchema for IcmpTypes<IP> {
+impl<const IP: u8> JsonSchema for IcmpTypeNames<IP> {
     fn schema_name() -> Cow<'static, str> {
         format!("IcmpTypes{IP}").into()
     }

@@ -45,17 +45,17 @@ pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
 }
 
 /// A reason for which an expectation is not met.
-enum Failure {
+enum Unmet {
     /// The addresses have different families, so that no packet can be tested.
     Families,
     /// A packet with another verdict, and that verdict with its reason.
     Verdict(Packet, String),
 }
 
-fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Failure> {
+fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Unmet> {
     let packets = packets(expect);
     if packets.is_empty() && expect.awaits.is_empty() {
-        return vec![Failure::Families];
+        return vec![Unmet::Families];
     }
     let failure = |packet: Packet| {
         let walk = ruleset.eval(&packet);
@@ -63,21 +63,21 @@ fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Failure> {
         let why = walk.reason().map(|reason| format!(" ({reason})"));
         let met = accepted == (expect.verdict == Verdict::Accept);
         let verdict = format!("{}{}", walk.verdict, why.unwrap_or_default());
-        (!met).then_some(Failure::Verdict(packet, verdict))
+        (!met).then_some(Unmet::Verdict(packet, verdict))
     };
     packets.into_iter().filter_map(failure).collect()
 }
 
 /// Returns the overlay without known pods that decides an expectation: one that the expectation
 /// names, or one that its sources could be pods of.
-fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Failure]) -> Option<&'p str> {
+fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Unmet]) -> Option<&'p str> {
     if failures.is_empty() {
         return expect.awaits.first().map(String::as_str);
     }
     let peers = policy.peer_addresses();
-    let could_be_pod = |failure: &Failure| match failure {
-        Failure::Families => false,
-        Failure::Verdict(packet, _) => is_private(packet.source) && !peers.contains(packet.source),
+    let could_be_pod = |failure: &Unmet| match failure {
+        Unmet::Families => false,
+        Unmet::Verdict(packet, _) => is_private(packet.source) && !peers.contains(packet.source),
     };
     if !failures.iter().all(could_be_pod) {
         return None;
@@ -111,9 +111,9 @@ fn unknown(expect: &Expect, overlay: &str) -> Diagnostic {
         .help("test it where they are known: on the node, or with `check --discovered FILE`")
 }
 
-fn failed(expect: &Expect, failure: &Failure, more: usize) -> Diagnostic {
+fn failed(expect: &Expect, failure: &Unmet, more: usize) -> Diagnostic {
     let place = expect.place.clone();
-    let Failure::Verdict(packet, verdict) = failure else {
+    let Unmet::Verdict(packet, verdict) = failure else {
         return Diagnostic::error(
             Code::FamilyMismatch,
             place,

@@ -12,7 +12,7 @@ mod wrong;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::import::{Change, Facts, Fate, File, Import, import};
+use peerwall_core::import::{Direction, Facts, Fate, File, Import, import};
 use peerwall_core::net::addr::Family;
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::policy::reason::Reason;
@@ -130,7 +130,7 @@ fn no_allow_is_wider_than_the_rules() {
         let files = files(&folder);
         let untracked = files.iter().any(|file| file.text.contains("UNTRACKED"));
         for difference in import(&files, &Facts::default()).unwrap().differences {
-            let widens = difference.change == Change::New
+            let widens = difference.change == Direction::New
                 && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
             assert!(!widens || untracked, "{name}: {}", difference.sentence);
         }

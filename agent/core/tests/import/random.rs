@@ -113,13 +113,13 @@ proptest! {
             }
         };
         for difference in &import.differences {
-            let widens = difference.change == Change::New
+            let widens = difference.change == Direction::New
                 && matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
             prop_assert!(!widens, "{}\n{}\n{}", difference.sentence, text, import.policy);
         }
         // Every closed difference is reported for some line.
         let closed = import.differences.iter().any(|d| {
-            d.change == Change::Closed && matches!(d.reason, Reason::InputDefault)
+            d.change == Direction::Closed && matches!(d.reason, Reason::InputDefault)
         });
         let told = import.lines.iter().any(|line| !line.fate.is_whole() || line.words.contains("closed"));
         prop_assert!(!closed || told, "{}\n{}", text, import);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::history::of;
+use super::record::of;
 use super::trial::{drop_trial, waiting};
 use super::{Entry, Fault, History, Kept, Kind, World};
 

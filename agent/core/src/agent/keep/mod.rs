@@ -20,6 +20,7 @@
 mod boot;
 mod history;
 mod judge;
+mod record;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -30,8 +31,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use boot::{Boot, Booted, boot};
-pub use history::{Added, RolledBack, apply, keep, remove, roll_back, update};
+pub use history::{RolledBack, apply, keep, remove, roll_back};
 pub use judge::{Reading, Situation, judge};
+pub use record::{Added, update};
 pub use trial::{Ending, confirm, go_back, try_out, waiting};
 
 /// Number of confirmed rulesets that are kept: those that a rollback can reach, and one to compare

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::history::{add, update};
+use super::record::{add, update};
 use super::{Before, Entry, Fault, Kept, Kind, Record, Refusal, Trial, TrialOf, World};
 
 /// Returns the trial that is waiting for confirmation, and clears the remains of a settled one.

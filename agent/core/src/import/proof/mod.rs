@@ -28,7 +28,7 @@ const THIN: usize = 12;
 /// Direction of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum Direction {
     /// The rules accept the packets, the policy does not.
     Closed,
     /// The policy accepts the packets, the rules do not.
@@ -39,7 +39,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// Direction.
-    pub change: Change,
+    pub change: Direction,
     /// Hook.
     pub hook: Hook,
     /// Reason for the policy's verdict.
@@ -105,7 +105,7 @@ fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
 struct DiffKey {
     family: Family,
     hook: Hook,
-    change: Change,
+    change: Direction,
     reason: Reason,
     /// Whether the packets are replies and errors rather than first packets.
     reply: bool,
@@ -232,9 +232,9 @@ impl Comparison<'_, '_> {
             family: self.view.family,
             hook: packet.hook,
             change: if accepted {
-                Change::Closed
+                Direction::Closed
             } else {
-                Change::New
+                Direction::New
             },
             reply: is_reply(packet),
             by: by.filter(|_| accepted && !is_told_once(&after.reason)),

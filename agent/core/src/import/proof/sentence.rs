@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, DiffGroup, DiffKey};
+use super::{DiffGroup, DiffKey, Direction};
 use crate::import::classes::ServiceKind;
 use crate::import::view::AcceptTable;
 use crate::net::addr::{self, Family};
@@ -18,8 +18,8 @@ pub(super) fn sentence(
     pile: &DiffGroup,
 ) -> String {
     let change = match key.change {
-        Change::Closed => "closed",
-        Change::New => "new",
+        Direction::Closed => "closed",
+        Direction::New => "new",
     };
     let family = match view.family {
         Family::V4 => "IPv4",
@@ -33,7 +33,7 @@ pub(super) fn sentence(
         Hook::Forward => "through this host",
     };
     let said = match (&key.reason, key.change) {
-        (Reason::Established, Change::New) => {
+        (Reason::Established, Direction::New) => {
             let whose = match (key.hook, policy.overlays.is_empty()) {
                 (Hook::Input, _) => "this host's own",
                 (Hook::Forward, false) => "pods' own",
@@ -46,16 +46,16 @@ pub(super) fn sentence(
             };
             format!("replies to {whose} connections pass {hook} ({family})")
         }
-        (Reason::OverlaySpoof, Change::Closed) => {
+        (Reason::OverlaySpoof, Direction::Closed) => {
             format!("{who}{on}: pods' addresses are accepted only on the overlay's interfaces")
         }
-        (Reason::OverlayInject, Change::Closed) => {
+        (Reason::OverlayInject, Direction::Closed) => {
             format!("{what} from {who} {way}: only peers may send tunnel packets")
         }
-        (Reason::Invalid, Change::Closed) => {
+        (Reason::Invalid, Direction::Closed) => {
             format!("packets without a known connection from {who}{on} {way} ({family})")
         }
-        (reason @ (Reason::Peers | Reason::Overlay(_) | Reason::Trusted), Change::New) => {
+        (reason @ (Reason::Peers | Reason::Overlay(_) | Reason::Trusted), Direction::New) => {
             let what = if what == "everything" {
                 "everything"
             } else {
@@ -63,10 +63,10 @@ pub(super) fn sentence(
             };
             format!("{what} from {who}{on} {way} ({})", entry(reason))
         }
-        (reason, Change::New) => {
+        (reason, Direction::New) => {
             format!("{what} from {who}{on} {way} ({})", entry(reason))
         }
-        (_, Change::Closed) => format!("{what} from {who}{on} {way}"),
+        (_, Direction::Closed) => format!("{what} from {who}{on} {way}"),
     };
     format!("{change}: {said}")
 }

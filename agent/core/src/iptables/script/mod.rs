@@ -33,12 +33,12 @@ pub struct Unsupported {
     /// Position of the rule in the chain.
     pub rule: usize,
     /// Unsupported part, and the remedy.
-    pub why: Inexpressible,
+    pub why: IptablesLimit,
 }
 
 /// A part of a rule that iptables cannot express.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inexpressible {
+pub enum IptablesLimit {
     /// ICMP type 255, which matches every type in iptables.
     IcmpType255,
     /// The route to the source, which iptables can match only in PREROUTING.
@@ -47,7 +47,7 @@ pub enum Inexpressible {
     LogPrefix(String),
 }
 
-impl fmt::Display for Inexpressible {
+impl fmt::Display for IptablesLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IcmpType255 => f.write_str(

@@ -1,6 +1,6 @@
 //! A rule of the ruleset as iptables rules.
 
-use super::{Inexpressible, LOG_PREFIX_MAX_BYTES, ScriptWriter};
+use super::{IptablesLimit, LOG_PREFIX_MAX_BYTES, ScriptWriter};
 use crate::iptables::ipset;
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
@@ -19,7 +19,7 @@ impl ScriptWriter<'_> {
         rule: &Rule,
         chain: &str,
         helper: usize,
-    ) -> Result<Written, Inexpressible> {
+    ) -> Result<Written, IptablesLimit> {
         let mut written = Written::default();
         let family = rule.matches.iter().find_map(Match::family);
         if family.is_some_and(|family| family != self.family) {
@@ -56,7 +56,7 @@ impl ScriptWriter<'_> {
         condition: &Match,
         protocol: Option<u8>,
         negated: usize,
-    ) -> Result<Vec<String>, Inexpressible> {
+    ) -> Result<Vec<String>, IptablesLimit> {
         let one = |text: String| Ok(vec![text]);
         match condition {
             Match::CtState(states) => one(format!(
@@ -129,7 +129,7 @@ impl ScriptWriter<'_> {
             }
             Match::Icmp(kinds) => self.icmp(kinds),
             Match::HopLimit(limit) => one(format!("-m hl --hl-eq {limit}")),
-            Match::ReversePath { .. } => Err(Inexpressible::ReversePath),
+            Match::ReversePath { .. } => Err(IptablesLimit::ReversePath),
         }
     }
 
@@ -167,7 +167,7 @@ impl ScriptWriter<'_> {
             .collect()
     }
 
-    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, Inexpressible> {
+    fn icmp(&self, kinds: &IcmpKinds) -> Result<Vec<String>, IptablesLimit> {
         let before = match self.family {
             Family::V4 => "-m icmp --icmp-type ",
             Family::V6 => "-m icmp6 --icmpv6-type ",
@@ -179,13 +179,13 @@ impl ScriptWriter<'_> {
         // In `icmp_match()` in net/netfilter/xt_tcpudp.c and earlier versions, 255 matches every
         // type.
         match found.iter().any(|text| text.ends_with(" 255")) {
-            true => Err(Inexpressible::IcmpType255),
+            true => Err(IptablesLimit::IcmpType255),
             false => Ok(found),
         }
     }
 
     /// Writes the part of a rule after its matches.
-    fn end(&self, rule: &Rule) -> Result<String, Inexpressible> {
+    fn end(&self, rule: &Rule) -> Result<String, IptablesLimit> {
         let mut words = Vec::new();
         words.extend(rule.meter.as_ref().map(hashlimit));
         if rule.label {
@@ -203,7 +203,7 @@ impl ScriptWriter<'_> {
         }
         if let Some(log) = &rule.log {
             if log.prefix.len() > LOG_PREFIX_MAX_BYTES {
-                return Err(Inexpressible::LogPrefix(log.prefix.clone()));
+                return Err(IptablesLimit::LogPrefix(log.prefix.clone()));
             }
             let prefix = quoted(&log.prefix);
             words.push(format!(

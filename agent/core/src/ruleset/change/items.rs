@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delta::{Delta, Deltas, Item};
-use super::rules::{self, Found};
-use super::{Change, Kind, Part, PartChange, What, sets};
+use super::rules::{self, FoundItems};
+use super::{Change, ChangeKind, Part, PartChange, What, sets};
 use crate::ruleset::Ruleset;
 
 /// Returns the items that differ, in order.
@@ -29,7 +29,7 @@ pub(super) fn changes(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
 }
 
 /// Adds the differences between parts found in rules.
-fn of_rules(old: &Found, new: &Found, deltas: &mut Deltas) {
+fn of_rules(old: &FoundItems, new: &FoundItems, deltas: &mut Deltas) {
     for (found, others, is_new) in [(old, new, false), (new, old, true)] {
         for (item, parts) in found {
             for (part, values) in parts {
@@ -71,11 +71,11 @@ fn change(
         return None;
     }
     let kind = match (was.contains(&item), is.contains(&item)) {
-        (false, true) => Kind::Added,
-        (true, false) => Kind::Removed,
-        (true, true) | (false, false) => Kind::Changed,
+        (false, true) => ChangeKind::Added,
+        (true, false) => ChangeKind::Removed,
+        (true, true) | (false, false) => ChangeKind::Changed,
     };
-    if kind != Kind::Changed && item.what == What::Allow {
+    if kind != ChangeKind::Changed && item.what == What::Allow {
         // The default destination is not worth printing.
         parts.retain(|part| {
             let host = ["host".to_owned()];

@@ -29,7 +29,7 @@ const VALUES_SHOWN: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "ChangeKind")]
-pub enum Kind {
+pub enum ChangeKind {
     /// The item is new.
     Added,
     /// The item is removed.
@@ -38,7 +38,7 @@ pub enum Kind {
     Changed,
 }
 
-impl Kind {
+impl ChangeKind {
     /// Returns the sign in front of a line.
     pub fn sign(self) -> char {
         match self {
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Kind of item.
+/// ChangeKind of item.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -161,8 +161,8 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// Effect on the item.
-    pub kind: Kind,
-    /// Kind of the item.
+    pub kind: ChangeKind,
+    /// ChangeKind of the item.
     pub what: What,
     /// Name of the item.
     pub name: String,
@@ -185,14 +185,14 @@ pub struct PartChange {
 
 /// A line of text output, without its sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct ChangeLine {
     /// Effect that the line describes; selects sign and colour.
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// Text of the line.
     pub text: String,
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for ChangeLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.sign(), self.text)
     }
@@ -202,9 +202,9 @@ impl Change {
     /// Creates a change of one value.
     pub fn of_value(what: What, name: &str, from: Option<String>, to: Option<String>) -> Self {
         let kind = match (&from, &to) {
-            (None, _) => Kind::Added,
-            (Some(_), None) => Kind::Removed,
-            (Some(_), Some(_)) => Kind::Changed,
+            (None, _) => ChangeKind::Added,
+            (Some(_), None) => ChangeKind::Removed,
+            (Some(_), Some(_)) => ChangeKind::Changed,
         };
         Self {
             kind,
@@ -222,7 +222,7 @@ impl Change {
     /// Creates the removal of an object that has only a name.
     pub fn removal(what: What, name: &str) -> Self {
         Self {
-            kind: Kind::Removed,
+            kind: ChangeKind::Removed,
             what,
             name: name.to_owned(),
             parts: Vec::new(),
@@ -250,21 +250,21 @@ impl Change {
     }
 
     /// Formats the change: one line for an added or removed item, else one line per changed part.
-    pub fn lines(&self) -> Vec<Line> {
-        let line = |kind, parts: String| Line {
+    pub fn lines(&self) -> Vec<ChangeLine> {
+        let line = |kind, parts: String| ChangeLine {
             kind,
             text: format!("{}{parts}{}", self.subject(), self.others(kind)),
         };
         match self.kind {
-            Kind::Added | Kind::Removed => {
+            ChangeKind::Added | ChangeKind::Removed => {
                 let values = |part: &PartChange| match self.kind {
-                    Kind::Removed => part.side(&part.from),
-                    Kind::Added | Kind::Changed => part.side(&part.to),
+                    ChangeKind::Removed => part.side(&part.from),
+                    ChangeKind::Added | ChangeKind::Changed => part.side(&part.to),
                 };
                 let parts: String = self.parts.iter().map(values).collect();
                 vec![line(self.kind, parts)]
             }
-            Kind::Changed => self
+            ChangeKind::Changed => self
                 .parts
                 .iter()
                 .map(|part| line(part.kind(), part.text()))
@@ -277,24 +277,24 @@ impl Change {
         format!("{} {}{end}", self.what.name(), self.name)
     }
 
-    fn others(&self, kind: Kind) -> &'static str {
+    fn others(&self, kind: ChangeKind) -> &'static str {
         match (self.by_others, kind) {
             (false, _) => "",
             // The signs describe what apply does, which is the inverse of the other program's
             // change.
-            (true, Kind::Added) => " (another program removed it)",
-            (true, Kind::Removed) => " (another program added it)",
-            (true, Kind::Changed) => " (another program changed it)",
+            (true, ChangeKind::Added) => " (another program removed it)",
+            (true, ChangeKind::Removed) => " (another program added it)",
+            (true, ChangeKind::Changed) => " (another program changed it)",
         }
     }
 }
 
 impl PartChange {
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> ChangeKind {
         match (self.from.is_empty(), self.to.is_empty()) {
-            (true, _) => Kind::Added,
-            (false, true) => Kind::Removed,
-            (false, false) => Kind::Changed,
+            (true, _) => ChangeKind::Added,
+            (false, true) => ChangeKind::Removed,
+            (false, false) => ChangeKind::Changed,
         }
     }
 
@@ -307,9 +307,9 @@ impl PartChange {
 
     fn text(&self) -> String {
         match self.kind() {
-            Kind::Added => self.side(&self.to),
-            Kind::Removed => self.side(&self.from),
-            Kind::Changed => format!("{} → {}", self.side(&self.from), joined(&self.to)),
+            ChangeKind::Added => self.side(&self.to),
+            ChangeKind::Removed => self.side(&self.from),
+            ChangeKind::Changed => format!("{} → {}", self.side(&self.from), joined(&self.to)),
         }
     }
 }
@@ -324,8 +324,8 @@ fn joined(values: &[String]) -> String {
 }
 
 /// Formats changes, one per line. At most `most` lines are printed; the rest is only counted.
-pub fn text(changes: &[Change], most: usize, paint: impl Fn(&Line) -> String) -> String {
-    let lines: Vec<Line> = changes.iter().flat_map(Change::lines).collect();
+pub fn text(changes: &[Change], most: usize, paint: impl Fn(&ChangeLine) -> String) -> String {
+    let lines: Vec<ChangeLine> = changes.iter().flat_map(Change::lines).collect();
     let shown = lines.iter().take(most).map(paint);
     let mut text: String = shown.map(|line| format!("  {line}\n")).collect();
     if let more @ 1.. = lines.len().saturating_sub(most) {
@@ -340,8 +340,8 @@ pub fn changes(from: Option<&Ruleset>, to: Option<&Ruleset>) -> Vec<Change> {
     let mut found = Vec::new();
     let all = match (from, to) {
         (None, None) => return found,
-        (None, Some(_)) => Some(Kind::Added),
-        (Some(_), None) => Some(Kind::Removed),
+        (None, Some(_)) => Some(ChangeKind::Added),
+        (Some(_), None) => Some(ChangeKind::Removed),
         (Some(_), Some(_)) => None,
     };
     let (from, to) = (from.unwrap_or(&nothing), to.unwrap_or(&nothing));

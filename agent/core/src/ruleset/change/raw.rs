@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::sets::difference;
-use super::{Change, Kind, Part, PartChange, What};
+use super::{Change, ChangeKind, Part, PartChange, What};
 use crate::ruleset::render::{base_text, rule_text, value};
 use crate::ruleset::{Chain, Rule, Ruleset, Set};
 
@@ -23,19 +23,19 @@ pub fn raw(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     }
     for name in from.counters.symmetric_difference(&to.counters) {
         let kind = match to.counters.contains(name) {
-            true => Kind::Added,
-            false => Kind::Removed,
+            true => ChangeKind::Added,
+            false => ChangeKind::Removed,
         };
         found.push(whole(kind, What::Counter, name));
     }
     if found.is_empty() && from != to {
         // Only the order of chains differs, which compile never changes.
-        found.push(whole(Kind::Changed, What::Rules, "of peerwall"));
+        found.push(whole(ChangeKind::Changed, What::Rules, "of peerwall"));
     }
     found
 }
 
-fn whole(kind: Kind, what: What, name: &str) -> Change {
+fn whole(kind: ChangeKind, what: What, name: &str) -> Change {
     let changed = PartChange {
         part: Part::Value,
         from: vec!["one order".to_owned()],
@@ -46,8 +46,8 @@ fn whole(kind: Kind, what: What, name: &str) -> Change {
         what,
         name: name.to_owned(),
         parts: match kind {
-            Kind::Changed => vec![changed],
-            Kind::Added | Kind::Removed => Vec::new(),
+            ChangeKind::Changed => vec![changed],
+            ChangeKind::Added | ChangeKind::Removed => Vec::new(),
         },
         by_others: false,
     }
@@ -70,14 +70,14 @@ fn chain(old: Option<&Chain>, new: Option<&Chain>, found: &mut Vec<Change>) {
     match (&was, &is) {
         (Some(_), Some(_)) if was == is => {}
         (Some(_), Some(_)) => found.push(Change::of_value(What::Chain, name, was, is)),
-        (None, _) => found.push(whole(Kind::Added, What::Chain, name)),
-        (Some(_), None) => found.push(whole(Kind::Removed, What::Chain, name)),
+        (None, _) => found.push(whole(ChangeKind::Added, What::Chain, name)),
+        (Some(_), None) => found.push(whole(ChangeKind::Removed, What::Chain, name)),
     }
     let rules = |chain: Option<&Chain>| chain.map_or_else(Vec::new, |chain| chain.rules.clone());
     let (old, new) = (rules(old), rules(new));
     let (removed, added) = (without(&old, &new), without(&new, &old));
     if removed.is_empty() && added.is_empty() && old != new {
-        found.push(whole(Kind::Changed, What::Chain, name));
+        found.push(whole(ChangeKind::Changed, What::Chain, name));
     }
     let text = |rule: &Rule| Some(rule_text(rule));
     let removed = removed.into_iter();
@@ -133,7 +133,7 @@ fn set(name: &str, old: Option<&Set>, new: Option<&Set>, found: &mut Vec<Change>
         elements.iter().filter_map(text).collect::<Vec<_>>()
     };
     found.push(Change {
-        kind: Kind::Changed,
+        kind: ChangeKind::Changed,
         what: What::Set,
         name: name.to_owned(),
         parts: vec![PartChange {

@@ -14,7 +14,7 @@ use crate::ruleset::{
 };
 
 /// Parts of items found in rules. Set elements are not included.
-pub(super) type Found = BTreeMap<Item, BTreeMap<Part, Vec<String>>>;
+pub(super) type FoundItems = BTreeMap<Item, BTreeMap<Part, Vec<String>>>;
 
 /// Returns the names of a ruleset's overlays.
 pub(super) fn overlays(ruleset: &Ruleset) -> Vec<String> {
@@ -39,8 +39,8 @@ fn overlay_of(reason: Reason) -> Option<String> {
 }
 
 /// Returns the parts of all items.
-pub(super) fn found(ruleset: &Ruleset, overlays: &[String]) -> Found {
-    let mut found = Found::new();
+pub(super) fn found(ruleset: &Ruleset, overlays: &[String]) -> FoundItems {
+    let mut found = FoundItems::new();
     for name in overlays {
         found.entry(Item::new(What::Overlay, name)).or_default();
     }
@@ -53,7 +53,7 @@ pub(super) fn found(ruleset: &Ruleset, overlays: &[String]) -> Found {
     found
 }
 
-fn add(found: &mut Found, item: Item, part: Part, value: impl Into<String>) {
+fn add(found: &mut FoundItems, item: Item, part: Part, value: impl Into<String>) {
     let values = found.entry(item).or_default().entry(part).or_default();
     let value = value.into();
     if !values.contains(&value) {
@@ -61,7 +61,7 @@ fn add(found: &mut Found, item: Item, part: Part, value: impl Into<String>) {
     }
 }
 
-fn of_rule(found: &mut Found, chain: &str, rule: &Rule) {
+fn of_rule(found: &mut FoundItems, chain: &str, rule: &Rule) {
     let counted = rule.counter.as_deref().and_then(counter_reason);
     if let Some((_, reason)) = counted {
         of_reason(found, reason, chain, rule);
@@ -88,7 +88,7 @@ fn of_rule(found: &mut Found, chain: &str, rule: &Rule) {
     }
 }
 
-fn of_reason(found: &mut Found, reason: Reason, chain: &str, rule: &Rule) {
+fn of_reason(found: &mut FoundItems, reason: Reason, chain: &str, rule: &Rule) {
     match reason {
         Reason::Allow(name) => allow(found, Item::new(What::Allow, name), chain, rule),
         Reason::Overlay(name) => overlay(found, Item::new(What::Overlay, name), chain, rule),
@@ -157,7 +157,7 @@ fn incoming(rule: &Rule) -> impl Iterator<Item = String> {
     patterns.map(ToString::to_string)
 }
 
-fn allow(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
+fn allow(found: &mut FoundItems, item: Item, chain: &str, rule: &Rule) {
     let mut add = |part, value: String| add(found, item.clone(), part, value);
     for value in ports(rule, destination_ports) {
         add(Part::Ports, value);
@@ -187,7 +187,7 @@ fn allow(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
 }
 
 /// Adds the sources of a rule that are not in the item's own set.
-fn sources(found: &mut Found, item: &Item, part: Part, rule: &Rule) {
+fn sources(found: &mut FoundItems, item: &Item, part: Part, rule: &Rule) {
     match rule.matches.iter().find_map(source) {
         None => add(found, item.clone(), part, "any"),
         Some(set) => match named(set) {
@@ -198,7 +198,7 @@ fn sources(found: &mut Found, item: &Item, part: Part, rule: &Rule) {
     }
 }
 
-fn overlay(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
+fn overlay(found: &mut FoundItems, item: Item, chain: &str, rule: &Rule) {
     // Base chains accept packets to the tunnel; the overlay's chain accepts packets out of it.
     if [INPUT, FORWARD].contains(&chain) {
         return sources(found, &item, Part::TunnelFrom, rule);
@@ -210,7 +210,7 @@ fn overlay(found: &mut Found, item: Item, chain: &str, rule: &Rule) {
 }
 
 /// Adds `v4 = "all"` and `v6 = "all"` of `[icmp]`.
-fn every_icmp(found: &mut Found, chain: &str, rule: &Rule) {
+fn every_icmp(found: &mut FoundItems, chain: &str, rule: &Rule) {
     if let (INPUT, [Match::Protocol(ICMP | ICMPV6), Match::Family(family)]) =
         (chain, rule.matches.as_slice())
     {
@@ -258,7 +258,7 @@ fn rate(rate: Rate) -> String {
 }
 
 /// Adds the options, one value each.
-fn options(found: &mut Found, ruleset: &Ruleset) {
+fn options(found: &mut FoundItems, ruleset: &Ruleset) {
     let mut option = |name: &str, value: String| {
         add(found, Item::new(What::Option, name), Part::Value, value);
     };
