@@ -128,11 +128,11 @@ const SECTIONS: [(&str, &str); 10] = [
     ("zzzzzzzzzzzzzzzz = 1", "/properties"),
     (
         "overlay.x = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Overlay/properties",
+        "/definitions/OverlayTable/properties",
     ),
     (
         "allow = [{name = 'x', zzzzzzzzzzzzzzzz = 1}]",
-        "/definitions/Allow/properties",
+        "/definitions/AllowTable/properties",
     ),
     (
         "interfaces = {zzzzzzzzzzzzzzzz = 1}",
@@ -140,27 +140,27 @@ const SECTIONS: [(&str, &str); 10] = [
     ),
     (
         "icmp = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Icmp/properties",
+        "/definitions/IcmpTable/properties",
     ),
     (
         "options = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Options/properties",
+        "/definitions/OptionsTable/properties",
     ),
     (
         "log = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Log/properties",
+        "/definitions/LogTable/properties",
     ),
     (
         "log.denied = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Denied/properties",
+        "/definitions/DeniedTable/properties",
     ),
     (
         "expect = [{zzzzzzzzzzzzzzzz = 1}]",
-        "/definitions/Expect/properties",
+        "/definitions/ExpectTable/properties",
     ),
     (
         "groups.x = {zzzzzzzzzzzzzzzz = 1}",
-        "/definitions/Group/properties",
+        "/definitions/GroupTable/properties",
     ),
 ];
 
@@ -199,31 +199,31 @@ fn the_schema_has_the_choices_of_the_loader() {
     for (text, pointer) in [
         (
             "overlay.x = {subnets = '10.0.0.0/8', backend = 'zzzzzzzzzzz'}",
-            "Overlay/properties/backend",
+            "OverlayTable/properties/backend",
         ),
         (
             "options.backend = 'zzzzzzzzzzz'",
-            "Options/properties/backend",
+            "OptionsTable/properties/backend",
         ),
         (
             "options.denied = 'zzzzzzzzzzz'",
-            "Options/properties/denied",
+            "OptionsTable/properties/denied",
         ),
         (
             "options.invalid = 'zzzzzzzzzzz'",
-            "Options/properties/invalid",
+            "OptionsTable/properties/invalid",
         ),
         (
             "options.revoke = 'zzzzzzzzzzz'",
-            "Options/properties/revoke",
+            "OptionsTable/properties/revoke",
         ),
         (
             "expect = [{from = '192.0.2.1', verdict = 'drop', hook = 'zzzzzzzzzzz'}]",
-            "Expect/properties/hook",
+            "ExpectTable/properties/hook",
         ),
         (
             "expect = [{from = '192.0.2.1', verdict = 'zzzzzzzzzzz'}]",
-            "Expect/properties/verdict",
+            "ExpectTable/properties/verdict",
         ),
     ] {
         let found = errors(&format!("version = 1\n{text}\n"));
