@@ -166,8 +166,8 @@ extern "C" fn look_at_stdout() {
 }
 
 /// The C library calls what is listed here before it calls `main`.
-// SAFETY: `.init_array` is a list of functions without arguments that are used (elf(5)); this one needs nothing that
-// is set up later.
+// SAFETY: `.init_array` is a list of functions without arguments that are used (elf(5)); this one
+// needs nothing that is set up later.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;

@@ -85,7 +85,19 @@ fn check_and_render_need_neither_kernel_nor_root() {
     assert!(json.starts_with("{\n  \"nftables\": ["), "{json}");
 }
 
-const CLUSTER: &str = "version = 1\n[peers]\nnode = \"192.0.2.11\"\n[overlay.flannel]\nbackend = \"vxlan\"\ndiscover = \"/nowhere/subnet.env\"\n[[expect]]\nfrom = \"flannel\"\nverdict = \"accept\"\n[[expect]]\nfrom = \"198.51.100.1\"\nverdict = \"drop\"\n";
+const CLUSTER: &str = r#"version = 1
+[peers]
+node = "192.0.2.11"
+[overlay.flannel]
+backend = "vxlan"
+discover = "/nowhere/subnet.env"
+[[expect]]
+from = "flannel"
+verdict = "accept"
+[[expect]]
+from = "198.51.100.1"
+verdict = "drop"
+"#;
 
 #[test]
 fn check_works_off_the_node_and_says_what_it_could_not_test() {

@@ -1,4 +1,5 @@
-//! `plan` and `apply` say what changes in the words of the policy, by every backend, and what other programs changed.
+//! `plan` and `apply` say what changes in the words of the policy, by every backend, and what other
+//! programs changed.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
@@ -159,7 +160,8 @@ fn what_another_program_changed_is_told_apart() {
             ),
             (
                 "add chain inet peerwall input { policy accept; }",
-                "~ chain input type filter hook input priority filter - 10; policy accept; → type filter hook input priority filter - 10; policy drop; (another program changed it)",
+                "~ chain input type filter hook input priority filter - 10; policy accept; → type \
+                 filter hook input priority filter - 10; policy drop; (another program changed it)",
             ),
             (
                 "add rule inet peerwall input ip saddr . tcp dport { 10.9.9.9 . 24 } accept",

@@ -76,13 +76,18 @@ fn port() -> impl Strategy<Value = u16> {
 
 fn port_spec() -> impl Strategy<Value = PortSpec> {
     prop_oneof![
-        4 => (port(), port(), prop::sample::select(vec![vec![TCP], vec![UDP], vec![TCP, UDP], vec![132]])).prop_map(
+        4 => (
+            port(),
+            port(),
+            prop::sample::select(vec![vec![TCP], vec![UDP], vec![TCP, UDP], vec![132]]),
+        ).prop_map(
             |(a, b, protocols)| PortSpec {
                 protocols,
                 range: Some(PortRange { first: a.min(b), last: a.max(b) }),
             }
         ),
-        1 => prop::sample::select(vec![50u8, 47, 4, TCP]).prop_map(|p| PortSpec { protocols: vec![p], range: None }),
+        1 => prop::sample::select(vec![50u8, 47, 4, TCP])
+            .prop_map(|p| PortSpec { protocols: vec![p], range: None }),
     ]
 }
 

@@ -427,7 +427,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn there_are_changes_exactly_if_there_is_something_to_do(a in policy(), other in policy(), which in 0u8..18) {
+    fn there_are_changes_exactly_if_there_is_something_to_do(
+        a in policy(),
+        other in policy(),
+        which in 0u8..18,
+    ) {
         let b = edited(&a, &other, which);
         // A group that is gone is named by nothing.
         let (a, b) = (compile(&a).0, compile(&b).0);

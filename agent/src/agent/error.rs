@@ -63,12 +63,14 @@ pub(super) enum Rejection {
     Backend(#[from] BackendError),
     /// The policy is already applied, so there is nothing to try.
     #[error(
-        "this policy is in force already: change it first, or try a copy out with `peerwall apply --confirm TIME COPY`"
+        "this policy is in force already: change it first, or try a copy out with `peerwall apply \
+         --confirm TIME COPY`"
     )]
     InForce,
     /// The policy is already applied, because the agent follows its file.
     #[error(
-        "this policy is in force already: the agent applies a changed policy automatically. To test a change first, \
+        "this policy is in force already: the agent applies a changed policy automatically. To \
+         test a change first, \
          edit a copy and use `peerwall apply --confirm TIME COPY`, or start the agent with --no-follow; \
          `peerwall rollback` goes back"
     )]

@@ -330,8 +330,9 @@ impl Agent {
     }
 }
 
-/// Blocks the signals that end or reload the agent, and returns the descriptor that reports them: a signal that arrives
-/// at any moment ends the next `poll` at once, without a handler that could fail.
+/// Blocks the signals that end or reload the agent, and returns the descriptor that reports them: a
+/// signal that arrives at any moment ends the next `poll` at once, without a handler that could
+/// fail.
 fn block_signals() -> nix::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
         .into_iter()

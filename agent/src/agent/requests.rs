@@ -30,7 +30,8 @@ impl Agent {
             Request::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => other_policy(format!(
-                    "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or replace the policy: mv {1} {0}",
+                    "the agent manages {0}, not {1}. Try {1} with `apply --confirm 60s {1}`, or \
+                     replace the policy: mv {1} {0}",
                     self.options.policy.display(),
                     policy.display()
                 )),

@@ -221,7 +221,8 @@ fn wait(enforcer: &Enforcer, signals: &mut Signals, output: &Output) -> u8 {
     };
     if kernel.can_hold() == Some(false) {
         complain(
-            "warning: this kernel cannot lock a table (owner and persist need Linux 6.9); others can change it\n",
+            "warning: this kernel cannot lock a table (owner and persist need Linux 6.9); others \
+             can change it\n",
         );
     } else if !output.is_json() {
         output.text(

@@ -117,7 +117,11 @@ pub(super) fn run(policy: &Path, output: &Output) -> u8 {
                 entry.policy,
                 by(&entry)
             );
-            print(Boot::new(BootOutcome::Confirmed, entry, boot.problems), &text, output)
+            print(
+                Boot::new(BootOutcome::Confirmed, entry, boot.problems),
+                &text,
+                output,
+            )
         }
         Booted::Policy(entry) => {
             let text = format!(
@@ -125,18 +129,25 @@ pub(super) fn run(policy: &Path, output: &Output) -> u8 {
                 entry.policy,
                 by(&entry)
             );
-            print(Boot::new(BootOutcome::Policy, entry, boot.problems), &text, output)
+            print(
+                Boot::new(BootOutcome::Policy, entry, boot.problems),
+                &text,
+                output,
+            )
         }
         Booted::Closed => failed(
             ErrorCode::HostClosed,
-            "nothing that was confirmed and no policy could be loaded: this host is closed now, except for the safe core and ssh; repair the policy, then `peerwall apply`".to_owned(),
+            "nothing that was confirmed and no policy could be loaded: this host is closed now, \
+             except for the safe core and ssh; repair the policy, then `peerwall apply`"
+                .to_owned(),
             &boot.problems,
             output,
         ),
         Booted::Nothing => failed(
             ErrorCode::HostOpen,
             format!(
-                "not even the closed ruleset could be loaded: this host is as open as its other tables leave it (boot {})",
+                "not even the closed ruleset could be loaded: this host is as open as its other \
+                 tables leave it (boot {})",
                 keeper.clock().boot
             ),
             &boot.problems,

@@ -66,7 +66,8 @@ pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
     DONE
 }
 
-pub(super) const NO_AGENT: &str = "no agent runs here; start it with `peerwall run` or systemctl start peerwall, or use `peerwall apply`";
+pub(super) const NO_AGENT: &str = "no agent runs here; start it with `peerwall run` or systemctl \
+    start peerwall, or use `peerwall apply`";
 
 pub(super) fn confirm(output: &Output) -> u8 {
     let caller = Caller::here();
@@ -87,7 +88,8 @@ pub(super) fn confirm(output: &Output) -> u8 {
         && let Err(err) = end(before, &trial.new.ruleset, &caller)
     {
         complain(&format!(
-            "warning: open connections that the new policy refuses may go on, since they could not be read or ended: {err}\n"
+            "warning: open connections that the new policy refuses may go on, since they could not \
+             be read or ended: {err}\n"
         ));
     }
     let confirmed = Confirmed::new(trial.new.entry.policy, None);

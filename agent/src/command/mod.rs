@@ -100,7 +100,8 @@ fn run_command(args: &Args) -> u8 {
                 Ok(Some(pid)) => Some(Failure::new(
                     ErrorCode::AgentRuns,
                     format!(
-                        "the agent (pid {pid}) would load the rules again: stop it first (`systemctl stop peerwall`), then run `peerwall remove`"
+                        "the agent (pid {pid}) would load the rules again: stop it first \
+                         (`systemctl stop peerwall`), then run `peerwall remove`"
                     ),
                 )),
                 Err(err) => Some(unreachable_agent(&err)),
@@ -185,7 +186,8 @@ fn apply_by_agent(args: &ApplyArgs, output: &Output) -> Option<u8> {
     let refused = match (args.hold, is_other) {
         (true, _) => Some("owns the table"),
         (false, true) => Some(
-            "uses the other backend: set `backend` in `[options]` of its policy, or restart it with --backend",
+            "uses the other backend: set `backend` in `[options]` of its policy, or restart it \
+             with --backend",
         ),
         (false, false) => None,
     };

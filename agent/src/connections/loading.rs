@@ -86,7 +86,8 @@ impl Loading {
             },
             Err(err) => ConnectionsReport {
                 text: format!(
-                    "warning: open connections that the policy refuses may go on, since they could not be read or ended: {err}\n"
+                    "warning: open connections that the policy refuses may go on, since they could \
+                     not be read or ended: {err}\n"
                 ),
                 json: Some(EndedConnections {
                     ended: 0,

@@ -117,7 +117,8 @@ pub fn planned_text(kinds: &[ConnectionGroup], is_first: bool) -> String {
 
 fn not_known(count: String) -> String {
     format!(
-        "{count} would stay open, because the policy admits such connections by some interfaces only and the route to the source does not tell which one is used:"
+        "{count} would stay open, because the policy admits such connections by some interfaces \
+         only and the route to the source does not tell which one is used:"
     )
 }
 
@@ -137,7 +138,8 @@ pub fn applied_text(outcome: &Ended, is_first: bool) -> String {
     }
     list(&mut text, &kinds, false, false, |n| {
         format!(
-            "not ended, because the policy admits such connections by some interfaces only and the route to the source does not tell which one is used: {n}:"
+            "not ended, because the policy admits such connections by some interfaces only and the \
+             route to the source does not tell which one is used: {n}:"
         )
     });
     if let Some(why) = outcome.trouble.as_ref().filter(|_| outcome.ended > 0) {
@@ -208,7 +210,11 @@ fn not_seen(is_first: bool) -> String {
         read.into_iter().any(|text| !text.starts_with(b"0"))
     };
     match is_first && forwards() {
-        true => "note: open connections through this host are not seen if nothing has tracked them yet; the policy judges the next packet of each\n".to_owned(),
+        true => {
+            "note: open connections through this host are not seen if nothing has tracked them \
+            yet; the policy judges the next packet of each\n"
+                .to_owned()
+        }
         false => String::new(),
     }
 }

@@ -216,7 +216,8 @@ fn question(line: &[u8]) -> Result<Request, Box<Answer>> {
         found => {
             let found = found.map_or_else(|| "none".to_owned(), |version| version.to_string());
             return Err(refuse(format!(
-                "this agent speaks version {VERSION}, but the request has version {found}; are agent and command of the same release?"
+                "this agent speaks version {VERSION}, but the request has version {found}; are \
+                 agent and command of the same release?"
             )));
         }
     }

@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn ports_are_read_as_sshd_reads_them() {
-        let text = "# Port 1\nPort 2222\n port=2223\nPORT\t2224\nListenAddress 0.0.0.0\nListenAddress 192.0.2.1:2225\nListenAddress ::1\nListenAddress [::1]:2226\nListenAddress node:2227\nPortable 9\nPort x\n";
+        let text = "# Port 1\nPort 2222\n port=2223\nPORT\t2224\nListenAddress \
+            0.0.0.0\nListenAddress 192.0.2.1:2225\nListenAddress ::1\nListenAddress \
+            [::1]:2226\nListenAddress node:2227\nPortable 9\nPort x\n";
         assert_eq!(ports_of(text), [2222, 2223, 2224, 2225, 2226, 2227]);
     }
 

@@ -23,7 +23,8 @@ use crate::secure_file;
 use crate::store::policy_text::PolicyText;
 
 /// Advice for files that other users can write.
-const SECURE: &str = "the policy controls access to this host: chown it to root and chmod go-w, or use --insecure-permissions";
+const SECURE: &str = "the policy controls access to this host: chown it to root and chmod go-w, or \
+    use --insecure-permissions";
 
 /// A compiled policy that meets its own expectations.
 pub struct LoadedPolicy {
@@ -271,7 +272,9 @@ impl LoadedPolicy {
             self.misfits.push(Diagnostic::warning(Code::RouteLocalnet, start, format!(
                 "route_localnet is 1 for {} on this host", interfaces.join(", ")
             )).help(
-                "neighbours could reach services that listen on 127.0.0.1 (CVE-2020-8558); peerwall drops packets for 127.0.0.0/8 that come from outside, so this is for information; kube-proxy sets it unless it runs with --iptables-localhost-nodeports=false",
+                "neighbours could reach services that listen on 127.0.0.1 (CVE-2020-8558); \
+                 peerwall drops packets for 127.0.0.0/8 that come from outside, so this is for \
+                 information; kube-proxy sets it unless it runs with --iptables-localhost-nodeports=false",
             ));
         }
     }

@@ -5,7 +5,8 @@ use peerwall_core::agent::keep::{Entry, RolledBack};
 /// Message about a trial that started.
 pub fn tried(seconds: u64) -> String {
     format!(
-        "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a new connection or terminal: peerwall confirm"
+        "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a \
+         new connection or terminal: peerwall confirm"
     )
 }
 
@@ -35,14 +36,16 @@ pub fn rolled_back(done: &RolledBack) -> String {
 /// Message about a trial that was not confirmed in time.
 pub fn ran_out(policy: &str, seconds: u64) -> String {
     format!(
-        "{policy} was not confirmed within {seconds} s and was rolled back; the rules from before are loaded again"
+        "{policy} was not confirmed within {seconds} s and was rolled back; the rules from before \
+         are loaded again"
     )
 }
 
 /// Message about a trial whose agent or guard was stopped.
 pub fn stopped(policy: &str) -> String {
     format!(
-        "{policy} was not confirmed before its agent or guard was stopped, and was rolled back; the rules from before are loaded again"
+        "{policy} was not confirmed before its agent or guard was stopped, and was rolled back; \
+         the rules from before are loaded again"
     )
 }
 

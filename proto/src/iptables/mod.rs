@@ -184,8 +184,20 @@ mod tests {
         fn save()(
             tables in prop::collection::vec((
                 prop::sample::select(TABLES.to_vec()),
-                prop::collection::btree_map("[A-Za-z][A-Za-z0-9_-]{0,20}", (any::<bool>(), prop::option::of(any::<(u64, u64)>())), 1..4),
-                prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(1usize..5), prop::option::of(any::<(u64, u64)>()), prop::collection::vec(word(), 0..8)), 0..6),
+                prop::collection::btree_map(
+                    "[A-Za-z][A-Za-z0-9_-]{0,20}",
+                    (any::<bool>(), prop::option::of(any::<(u64, u64)>())),
+                    1..4,
+                ),
+                prop::collection::vec(
+                    (
+                        any::<prop::sample::Index>(),
+                        prop::option::of(1usize..5),
+                        prop::option::of(any::<(u64, u64)>()),
+                        prop::collection::vec(word(), 0..8),
+                    ),
+                    0..6,
+                ),
             ), 1..3),
         ) -> Save {
             let mut line = 0;

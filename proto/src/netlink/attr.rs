@@ -436,11 +436,19 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(list in prop::collection::vec((0u16..0x3fff, prop::collection::vec(any::<u8>(), 0..64)), 0..16)) {
+        fn what_is_written_is_read(
+            list in prop::collection::vec(
+                (0u16..0x3fff, prop::collection::vec(any::<u8>(), 0..64)),
+                0..16,
+            ),
+        ) {
             let mut w = AttrWriter::new();
             for (ty, payload) in &list { w.bytes(*ty, payload); }
             let bytes = w.finish().unwrap();
-            let back: Vec<_> = Attrs::new(&bytes).map(|a| a.map(|a| (a.attribute, a.payload.to_vec()))).collect::<Result<_, _>>().unwrap();
+            let back: Result<Vec<_>, _> = Attrs::new(&bytes)
+                .map(|a| a.map(|a| (a.attribute, a.payload.to_vec())))
+                .collect();
+            let back = back.unwrap();
             prop_assert_eq!(back, list);
         }
     }

@@ -134,13 +134,19 @@ macro_rules! attributes {
         }
 
         impl $crate::nf_tables::schema::Attributes for $name {
-            fn decode_at(attrs: $crate::netlink::attr::Attrs<'_>, depth: u8) -> Result<Self, $crate::netlink::attr::DecodeError> {
+            fn decode_at(
+                attrs: $crate::netlink::attr::Attrs<'_>,
+                depth: u8,
+            ) -> Result<Self, $crate::netlink::attr::DecodeError> {
                 let _ = depth;
                 let mut new = Self::default();
                 for attr in attrs {
                     let attr = attr?;
                     match attr.attribute {
-                        $( $attr => new.$field = Some(<$ty as $crate::nf_tables::schema::Field>::read(attr, depth)?), )*
+                        $( $attr => {
+                            let read = <$ty as $crate::nf_tables::schema::Field>::read;
+                            new.$field = Some(read(attr, depth)?);
+                        } )*
                         _ => new.other.push($crate::nf_tables::schema::Unknown {
                             attribute: attr.attribute,
                             payload: attr.payload.to_vec(),
@@ -151,7 +157,9 @@ macro_rules! attributes {
             }
 
             fn encode(&self, w: &mut $crate::netlink::attr::AttrWriter) {
-                $( if let Some(value) = &self.$field { $crate::nf_tables::schema::Field::write(value, $attr, w); } )*
+                $( if let Some(value) = &self.$field {
+                    $crate::nf_tables::schema::Field::write(value, $attr, w);
+                } )*
                 for unknown in &self.other { w.bytes(unknown.attribute, &unknown.payload); }
             }
         }

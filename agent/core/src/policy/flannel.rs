@@ -289,8 +289,8 @@ mod tests {
         let node = read(env).expect("it is right").node;
         assert_eq!(node[0].0.to_string(), "10.244.1.0/24");
 
-        let conf = "{ \"Network\": \"10.244.0.0/16\", \"IPv6Network\": \"2001:db8:244::/56\",\n \"Backend\": {\"Type\": \"vxlan\", \"Port\": 4789, \"VNI\": 7} \
-                    }";
+        let conf = r#"{ "Network": "10.244.0.0/16", "IPv6Network": "2001:db8:244::/56",
+ "Backend": {"Type": "vxlan", "Port": 4789, "VNI": 7} }"#;
         assert_eq!(networks(conf), ["10.244.0.0/16"]);
         let flannel = read(conf).expect("it is right");
         assert_eq!(flannel.backend.port, Some(4789));

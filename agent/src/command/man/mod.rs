@@ -117,8 +117,8 @@ fn additions(name: &str) -> (&'static str, &'static str) {
         .map_or((text, ""), |heading| text.split_at(heading))
 }
 
-/// Keeps one preamble, drops trailing blanks and redundant breaks, wraps long lines, and encodes the
-/// page in ASCII.
+/// Keeps one preamble, drops trailing blanks and redundant breaks, wraps long lines, and encodes
+/// the page in ASCII.
 fn tidy(page: &str) -> String {
     let mut tidy = String::new();
     let mut has_preamble = false;

@@ -110,7 +110,8 @@ impl fmt::Display for Facts<'_> {
                 (Some(why), _) => write!(f, "NOT LOADED: the agent cannot load rules: {why}"),
                 (None, Some(why)) => write!(
                     f,
-                    "not loaded: this host has no rules of peerwall, and {policy} cannot be applied: {why}; see `peerwall check`"
+                    "not loaded: this host has no rules of peerwall, and {policy} cannot be \
+                     applied: {why}; see `peerwall check`"
                 ),
                 (None, None) => write!(
                     f,
@@ -155,7 +156,8 @@ impl fmt::Display for Facts<'_> {
             HostState::InSync => write!(f, "in sync with {policy}{}", self.others),
             HostState::RolledBack => write!(
                 f,
-                "rolled back: an earlier policy is in force{since}, not {policy}, until its text changes or `peerwall reload`{}",
+                "rolled back: an earlier policy is in force{since}, not {policy}, until its text \
+                 changes or `peerwall reload`{}",
                 self.loaded()
             ),
             HostState::NotApplied => {
@@ -231,12 +233,14 @@ mod tests {
                     ..loaded()
                 },
                 HostState::InSync,
-                "in sync with /etc/peerwall/policy.toml, but another firewall also drops: ip filter INPUT (ufw)",
+                "in sync with /etc/peerwall/policy.toml, but another firewall also drops: ip \
+                 filter INPUT (ufw)",
             ),
             (
                 wrong,
                 HostState::LastGood,
-                "last good policy, loaded 2026-11-25T20:47:30Z (12 min ago): /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
+                "last good policy, loaded 2026-11-25T20:47:30Z (12 min ago): \
+                 /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
             ),
             (
                 Facts {
@@ -245,7 +249,8 @@ mod tests {
                     ..wrong
                 },
                 HostState::LastGood,
-                "last good policy: /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`; the loaded rules are from /root/new.toml",
+                "last good policy: /etc/peerwall/policy.toml cannot be applied: 3 errors in the \
+                 policy; see `peerwall check`; the loaded rules are from /root/new.toml",
             ),
             (
                 Facts {
@@ -253,7 +258,8 @@ mod tests {
                     ..differs
                 },
                 HostState::OnTrial,
-                "on trial: /root/new.toml, 42 s left, then back to /etc/peerwall/policy.toml; to keep it: `peerwall confirm` from a new connection",
+                "on trial: /root/new.toml, 42 s left, then back to /etc/peerwall/policy.toml; to \
+                 keep it: `peerwall confirm` from a new connection",
             ),
             (
                 Facts {
@@ -261,7 +267,8 @@ mod tests {
                     ..loaded()
                 },
                 HostState::OnTrial,
-                "on trial: /root/new.toml, 42 s left, then no rules, as before; to keep it: `peerwall confirm` from a new connection",
+                "on trial: /root/new.toml, 42 s left, then no rules, as before; to keep it: \
+                 `peerwall confirm` from a new connection",
             ),
             (
                 Facts {
@@ -269,7 +276,8 @@ mod tests {
                     ..wrong
                 },
                 HostState::Closed,
-                "CLOSED: only ssh and the safe core are allowed, because /etc/peerwall/policy.toml cannot be applied: 3 errors in the policy; see `peerwall check`",
+                "CLOSED: only ssh and the safe core are allowed, because /etc/peerwall/policy.toml \
+                 cannot be applied: 3 errors in the policy; see `peerwall check`",
             ),
             (
                 Facts {
@@ -277,7 +285,8 @@ mod tests {
                     ..differs
                 },
                 HostState::Closed,
-                "CLOSED: only ssh and the safe core are allowed, because no confirmed ruleset could be loaded; `peerwall apply` loads /etc/peerwall/policy.toml",
+                "CLOSED: only ssh and the safe core are allowed, because no confirmed ruleset \
+                 could be loaded; `peerwall apply` loads /etc/peerwall/policy.toml",
             ),
             (
                 Facts {
@@ -298,7 +307,8 @@ mod tests {
                     ..differs
                 },
                 HostState::OutOfDate,
-                "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall plan`; the loaded rules are from /root/new.toml",
+                "out of date: loaded rules differ from /etc/peerwall/policy.toml; run `peerwall \
+                 plan`; the loaded rules are from /root/new.toml",
             ),
             (
                 Facts {
@@ -314,7 +324,8 @@ mod tests {
                     ..differs
                 },
                 HostState::RolledBack,
-                "rolled back: an earlier policy is in force, loaded 2026-11-25T20:47:30Z (12 min ago), not /etc/peerwall/policy.toml, until its text changes or `peerwall reload`",
+                "rolled back: an earlier policy is in force, loaded 2026-11-25T20:47:30Z (12 min \
+                 ago), not /etc/peerwall/policy.toml, until its text changes or `peerwall reload`",
             ),
             (
                 Facts {
@@ -324,12 +335,14 @@ mod tests {
                     ..differs
                 },
                 HostState::NotApplied,
-                "not applied: /etc/peerwall/policy.toml: this policy would lock out every current SSH session",
+                "not applied: /etc/peerwall/policy.toml: this policy would lock out every current \
+                 SSH session",
             ),
             (
                 nothing,
                 HostState::NotLoaded,
-                "not loaded: this host has no rules of peerwall; `peerwall apply` loads /etc/peerwall/policy.toml",
+                "not loaded: this host has no rules of peerwall; `peerwall apply` loads \
+                 /etc/peerwall/policy.toml",
             ),
             (
                 Facts {
@@ -338,7 +351,8 @@ mod tests {
                     ..nothing
                 },
                 HostState::NotLoaded,
-                "not loaded: this host has no rules of peerwall, and /etc/peerwall/policy.toml cannot be applied: 1 error in the policy; see `peerwall check`",
+                "not loaded: this host has no rules of peerwall, and /etc/peerwall/policy.toml \
+                 cannot be applied: 1 error in the policy; see `peerwall check`",
             ),
             (
                 Facts {

@@ -87,7 +87,9 @@ macro_rules! expr_enum {
 
             fn decode_named(name: &str, data: Option<&[u8]>, depth: u8) -> Result<Self, DecodeError> {
                 Ok(match (name, data) {
-                    $( ($wire, Some(data)) => Self::$variant($variant::decode_at(Attrs::new(data), depth)?), )*
+                    $( ($wire, Some(data)) => {
+                        Self::$variant($variant::decode_at(Attrs::new(data), depth)?)
+                    } )*
                     ("notrack", None) => Self::Notrack,
                     (name, data) => Self::Other { name: name.to_owned(), data: data.map(<[u8]>::to_vec) },
                 })

@@ -307,7 +307,10 @@ mod tests {
             let set: AddrSet = nets.iter().map(|net| (*net, None)).collect();
             let list: Vec<_> = set.v4.nets.iter().map(|span| (span.first, span.last)).collect();
             prop_assert!(list.windows(2).all(|w| w[0].1 < w[1].0), "{list:?}");
-            let near = if nets.is_empty() { IpAddr::V4(Ipv4Addr::from(probe)) } else { nets[pick.index(nets.len())].addr() };
+            let near = match nets.is_empty() {
+                true => IpAddr::V4(Ipv4Addr::from(probe)),
+                false => nets[pick.index(nets.len())].addr(),
+            };
             for probe in [near, IpAddr::V4(Ipv4Addr::from(probe & 0xffff))] {
                 let want = nets.iter().any(|n| n.contains(&probe));
                 prop_assert_eq!(set.contains(probe), want);

@@ -1,15 +1,15 @@
 //! Defines the command line; completions and man pages are generated from it.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::str::FromStr;
+mod values;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
+pub use values::Listen;
+use values::{backend, seconds};
 
 /// Default path of the policy.
 pub const POLICY: &str = "/etc/peerwall/policy.toml";
@@ -20,7 +20,8 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     name = "peerwall",
     version,
     about,
-    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from `status`: not in sync; 2 error.",
+    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from \
+        `status`: not in sync; 2 error.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -78,15 +79,16 @@ pub enum Command {
     Check(CheckArgs),
     /// Show what apply would change, in the words of the policy; changes nothing
     ///
-    /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1 if there are,
-    /// 2 on error.
+    /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1
+    /// if there are, 2 on error.
     Plan(PlanArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
-    /// Run as a daemon: re-apply when the policy files change, repair when another program changes the rules
+    /// Run as a daemon: re-apply when the policy files change, repair when another program changes
+    /// the rules
     ///
-    /// SIGTERM or SIGINT end it and leave the rules in place; SIGHUP reads the policy again. At most one agent runs in
-    /// a network namespace.
+    /// SIGTERM or SIGINT end it and leave the rules in place; SIGHUP reads the policy again. At
+    /// most one agent runs in a network namespace.
     Run(RunArgs),
     /// Make the agent read the policy now, and print the result
     Reload(ReloadArgs),
@@ -98,8 +100,8 @@ pub enum Command {
     History(HistoryArgs),
     /// Load the last confirmed ruleset without reading the policy (used at boot)
     ///
-    /// If nothing was confirmed yet, applies the policy. If that has errors too, closes the host except for ssh and
-    /// the safe core.
+    /// If nothing was confirmed yet, applies the policy. If that has errors too, closes the host
+    /// except for ssh and the safe core.
     Boot {
         /// The policy file
         #[arg(default_value = POLICY)]
@@ -118,11 +120,13 @@ pub enum Command {
     ///
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
-    /// Convert iptables rules into a policy: from rules-save files, a cloud-config, or the live rules
+    /// Convert iptables rules into a policy: from rules-save files, a cloud-config, or the live
+    /// rules
     ///
-    /// Prints the policy to standard output, and a report to standard error: the result for each line, each difference
-    /// between policy and rules, packet by packet, and problems in the rules. Changes nothing. Exits with 0, with 1 if
-    /// `--strict` is not met, with 2 if a file cannot be read.
+    /// Prints the policy to standard output, and a report to standard error: the result for each
+    /// line, each difference between policy and rules, packet by packet, and problems in the rules.
+    /// Changes nothing. Exits with 0, with 1 if `--strict` is not met, with 2 if a file cannot be
+    /// read.
     Import(ImportArgs),
     /// Remove peerwall's table (or iptables chains); touches nothing else
     Remove(RemoveArgs),
@@ -178,27 +182,6 @@ pub struct PolicyArgs {
     pub output: OutputArgs,
 }
 
-/// Reads the name of a backend.
-fn backend() -> impl TypedValueParser<Value = BackendChoice> {
-    let help = |choice| match choice {
-        BackendChoice::Auto => {
-            "nft; iptables if the kernel lacks nf_tables or a feature that the policy needs"
-        }
-        BackendChoice::Nft => "nf_tables over netlink: one transaction for both families",
-        BackendChoice::Iptables => {
-            "iptables-restore and ip6tables-restore, in chains of peerwall's own"
-        }
-    };
-    let names = BackendChoice::NAMES;
-    PossibleValuesParser::new(
-        names.map(|(name, choice)| PossibleValue::new(name).help(help(choice))),
-    )
-    .map(move |given| {
-        let found = names.into_iter().find(|(name, _)| *name == given);
-        found.map_or(BackendChoice::Auto, |(_, choice)| choice)
-    })
-}
-
 /// A policy, a backend and an output format.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BackendArgs {
@@ -218,8 +201,8 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub of: PolicyArgs,
 
-    /// Check the policy for another host: FILE says what `discover` finds there, its interfaces, routes and
-    /// neighbours
+    /// Check the policy for another host: FILE says what `discover` finds there, its interfaces,
+    /// routes and neighbours
     #[arg(long, value_name = "FILE")]
     pub discovered: Option<PathBuf>,
 }
@@ -275,12 +258,13 @@ pub struct RunArgs {
     #[arg(long, value_parser = backend())]
     pub backend: Option<BackendChoice>,
 
-    /// Do not lock the table: other programs can change it, and the agent repairs it (as on kernels before 6.9)
+    /// Do not lock the table: other programs can change it, and the agent repairs it (as on kernels
+    /// before 6.9)
     #[arg(long)]
     pub no_owner: bool,
 
-    /// Read the policy only at the start and on `peerwall reload` or SIGHUP, not when its files change: makes
-    /// `peerwall reload --confirm` possible
+    /// Read the policy only at the start and on `peerwall reload` or SIGHUP, not when its files
+    /// change: makes `peerwall reload --confirm` possible
     #[arg(long)]
     pub no_follow: bool,
 
@@ -308,24 +292,10 @@ pub struct WishArgs {
     #[arg(long)]
     pub force: bool,
 
-    /// End every open connection that the policy refuses, also those that the previous policy refused
+    /// End every open connection that the policy refuses, also those that the previous policy
+    /// refused
     #[arg(long, conflicts_with = "confirm")]
     pub end_refused: bool,
-}
-
-/// Reads `60`, `60s` or `5m`, at most a day.
-fn seconds(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
-    };
-    let number: u64 = number
-        .parse::<u64>()
-        .map_err(|err| format!("not a time like 60s or 5m ({err})"))?;
-    match number.saturating_mul(unit) {
-        seconds @ 1..=86_400 => Ok(seconds),
-        _ => Err("must be between 1 second and 1 day".into()),
-    }
 }
 
 /// Options of `reload`.
@@ -347,8 +317,8 @@ pub struct ApplyArgs {
     #[command(flatten)]
     pub to: BackendArgs,
 
-    /// Keep running and lock the table, so that nobody else can change it, until SIGINT or SIGTERM; the rules stay
-    /// afterwards. nft only
+    /// Keep running and lock the table, so that nobody else can change it, until SIGINT or SIGTERM;
+    /// the rules stay afterwards. nft only
     #[arg(long, conflicts_with_all = ["backend", "confirm"])]
     pub hold: bool,
 
@@ -364,8 +334,8 @@ pub struct ApplyArgs {
 /// Options of `import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
-    /// Output of iptables-save, ip6tables-save and `ipset save`, or a cloud-config that contains such files; `-` for
-    /// standard input
+    /// Output of iptables-save, ip6tables-save and `ipset save`, or a cloud-config that contains
+    /// such files; `-` for standard input
     #[arg(required_unless_present_any = ["v4", "v6", "live"])]
     pub files: Vec<PathBuf>,
 
@@ -454,47 +424,4 @@ pub fn shown() -> clap::Command {
         .subcommands(commands);
     shown.build();
     shown
-}
-
-/// An address that serves metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// A port on a loopback address.
-    Loopback(SocketAddr),
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.starts_with('/') {
-                true => Ok(Self::Unix(path.into())),
-                false => {
-                    Err("the path must be absolute, like unix:/run/peerwall/metrics.sock".into())
-                }
-            };
-        }
-        match text.parse::<SocketAddr>() {
-            Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
-            Ok(address) => Err(format!(
-                "{} is not a loopback address; metrics are unauthenticated, so put an authenticating proxy in front",
-                address.ip()
-            )),
-            Err(_) => Err(
-                "must be like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into(),
-            ),
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Loopback(address) => address.fmt(f),
-        }
-    }
 }

@@ -1,0 +1,89 @@
+//! Values of arguments.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use peerwall_core::policy::BackendChoice;
+
+/// Reads the name of a backend.
+pub(super) fn backend() -> impl TypedValueParser<Value = BackendChoice> {
+    let help = |choice| match choice {
+        BackendChoice::Auto => {
+            "nft; iptables if the kernel lacks nf_tables or a feature that the policy needs"
+        }
+        BackendChoice::Nft => "nf_tables over netlink: one transaction for both families",
+        BackendChoice::Iptables => {
+            "iptables-restore and ip6tables-restore, in chains of peerwall's own"
+        }
+    };
+    let names = BackendChoice::NAMES;
+    PossibleValuesParser::new(
+        names.map(|(name, choice)| PossibleValue::new(name).help(help(choice))),
+    )
+    .map(move |given| {
+        let found = names.into_iter().find(|(name, _)| *name == given);
+        found.map_or(BackendChoice::Auto, |(_, choice)| choice)
+    })
+}
+
+/// Reads `60`, `60s` or `5m`, at most a day.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u64 = number
+        .parse::<u64>()
+        .map_err(|err| format!("not a time like 60s or 5m ({err})"))?;
+    match number.saturating_mul(unit) {
+        seconds @ 1..=86_400 => Ok(seconds),
+        _ => Err("must be between 1 second and 1 day".into()),
+    }
+}
+
+/// An address that serves metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A port on a loopback address.
+    Loopback(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Unix(path.into())),
+                false => {
+                    Err("the path must be absolute, like unix:/run/peerwall/metrics.sock".into())
+                }
+            };
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),
+            Ok(address) => Err(format!(
+                "{} is not a loopback address; metrics are unauthenticated, so put an \
+                 authenticating proxy in front",
+                address.ip()
+            )),
+            Err(_) => Err(
+                "must be like 127.0.0.1:9469, [::1]:9469 or unix:/run/peerwall/metrics.sock".into(),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Loopback(address) => address.fmt(f),
+        }
+    }
+}
