@@ -1,8 +1,8 @@
 //! Runs the fault campaign (`peerwall_integration::faults`) in namespaces of its own.
 //!
 //! ```text
-//! faults [--scenario NAME]… [--call NAME]… [--fault CALL#N=ERROR]… [--limit N] [--seed N] [--jobs N]
-//!        [--once] [--no-kills | --no-errors]
+//! faults [--scenario NAME]… [--call NAME]… [--fault CALL#N=ERROR]… [--limit N] [--seed N]
+//!        [--jobs N] [--once] [--no-kills | --no-errors]
 //! faults --list
 //! ```
 //!
