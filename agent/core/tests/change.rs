@@ -398,6 +398,23 @@ fn long_lists_are_counted_for_people_and_whole_for_machines() {
     assert_eq!(json[0]["parts"][0]["part"], "value");
 }
 
+#[test]
+fn very_many_addresses_are_only_counted() {
+    // Every other address, so that none of them join to networks.
+    let many: Vec<String> = (0..1500)
+        .map(|n| format!("\"10.9.{}.{}\"", n / 100, n % 100 * 2))
+        .collect();
+    let new = POLICY.replace(
+        "\"129.21.49.53\"",
+        &format!("[\"129.21.49.53\", {}]", many.join(", ")),
+    );
+    let (old, new) = (compiled(POLICY), compiled(&new));
+    let want = "+ peer addresses 1500 elements of peers4".to_owned();
+    assert_eq!(lines(&changes(Some(&old), Some(&new))), [want]);
+    let want = "- peer addresses 1500 elements of peers4".to_owned();
+    assert_eq!(lines(&changes(Some(&new), Some(&old))), [want]);
+}
+
 /// Edits of a generated policy that may or may not change its rules.
 fn edited(policy: &Policy, other: &Policy, which: u8) -> Policy {
     let mut new = policy.clone();

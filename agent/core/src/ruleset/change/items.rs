@@ -21,8 +21,17 @@ pub(super) fn changes(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     let touched: BTreeSet<&Item> = deltas.keys().collect();
     let was = sets::present(from, &touched, &names);
     let is = sets::present(to, &touched, &names);
-    let was: BTreeSet<Item> = was.into_iter().chain(old.into_keys()).collect();
-    let is: BTreeSet<Item> = is.into_iter().chain(new.into_keys()).collect();
+    let mut was: BTreeSet<Item> = was.into_iter().chain(old.into_keys()).collect();
+    let mut is: BTreeSet<Item> = is.into_iter().chain(new.into_keys()).collect();
+    let peers = deltas.iter().filter(|(item, _)| item.what == What::Peer);
+    for (peer, parts) in peers {
+        if parts.values().any(|delta| !delta.removed.is_empty()) {
+            was.insert(peer.clone());
+        }
+        if parts.values().any(|delta| !delta.added.is_empty()) {
+            is.insert(peer.clone());
+        }
+    }
     let all = deltas.into_iter();
     all.filter_map(|(item, parts)| change(&was, &is, item, parts))
         .collect()

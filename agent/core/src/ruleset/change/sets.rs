@@ -8,8 +8,13 @@ use crate::net::protocol;
 use crate::ruleset::render::value;
 use crate::ruleset::{Element, Ruleset, Set};
 
+/// Maximum number of differing elements of a set that are listed; more are counted.
+const LISTED_MAX: usize = 1000;
+
 /// Suffixes of address sets.
 const ADDRESSES: [&str; 4] = ["-ip4", "-ip4-nets", "-ip6", "-ip6-nets"];
+/// Name of the peers that are only counted.
+const MANY: &str = "addresses";
 /// Sets of peer addresses.
 const PEERS: [&str; 4] = ["peers4", "peers4-nets", "peers6", "peers6-nets"];
 /// Sets of addresses that may ping.
@@ -109,6 +114,20 @@ pub(super) fn deltas(
         let (removed, added) = difference(old, new);
         for (set, elements, is_new) in [(old, removed, false), (new, added, true)] {
             let Some(set) = set else { continue };
+            if elements.len() > LISTED_MAX {
+                let (item, part) = match &role {
+                    Role::Peers => (Item::new(What::Peer, MANY), Part::Value),
+                    Role::Values(item, part, _) => (item.clone(), *part),
+                };
+                let delta = deltas.entry(item).or_default().entry(part).or_default();
+                let side = if is_new {
+                    &mut delta.added
+                } else {
+                    &mut delta.removed
+                };
+                side.push(format!("{} elements of {name}", elements.len()));
+                continue;
+            }
             for element in elements {
                 let text = value(set.key, element);
                 let (item, part, text) = match &role {
@@ -167,15 +186,15 @@ pub(super) fn present(
     overlays: &BTreeSet<&String>,
 ) -> BTreeSet<Item> {
     let mut found = BTreeSet::new();
-    let peers = items.iter().any(|item| item.what == What::Peer);
+    let peers = items.iter().filter(|item| item.what == What::Peer);
+    let peers: BTreeSet<&str> = peers.map(|item| item.name.as_str()).collect();
     for (name, set) in &ruleset.sets {
         match role(name, overlays) {
-            Some(Role::Peers) if peers => {
-                let of_set = set.elements.iter().map(|element| match &element.comment {
-                    Some(name) => Item::new(What::Peer, name.as_ref()),
-                    None => peer(element, &value(set.key, element)),
-                });
-                found.extend(of_set.filter(|item| items.contains(item)));
+            Some(Role::Peers) if !peers.is_empty() => {
+                // A peer without a name is present where its address was removed or added.
+                let names = set.elements.iter().filter_map(|e| e.comment.as_deref());
+                let named = names.filter(|name| peers.contains(name));
+                found.extend(named.map(|name| Item::new(What::Peer, name)));
             }
             Some(Role::Values(item, ..)) => {
                 found.insert(item);
