@@ -65,7 +65,7 @@ fn whatever_others_do_to_the_rules_is_repaired_and_told() {
              packets of the stranger got in while there was no table",
             took.last().unwrap(),
         );
-        // Tables of others are only told of.
+        // Foreign tables are only reported.
         host.sh("nft add table ip kube-proxy; nft delete table ip kube-proxy");
         agent.wait_for(
             || {
