@@ -26,7 +26,7 @@ pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
             .filter_map(|peer| link_local(peer))
             .take(WARNINGS_MAX),
     );
-    found.extend(nested(peers));
+    found.extend(nested(&peers));
     found.extend(policy.allows.iter().filter_map(|allow| dead(allow, policy)));
     found
 }
@@ -55,8 +55,8 @@ fn link_local(peer: &Address) -> Option<Diagnostic> {
         IpNet::V4(net) => net.prefix_len() >= 16 && net.addr().is_link_local(),
         IpNet::V6(net) => net.prefix_len() >= 10 && net.addr().is_unicast_link_local(),
     };
-    let message = format!("{} is a link-local address", addr::short(peer.net));
     is_link_local.then(|| {
+        let message = format!("{} is a link-local address", addr::short(peer.net));
         Diagnostic::warning(Code::LinkLocalPeer, peer.place.clone(), message).help(
             "it is accepted on every link of this host, where any machine can use it; write an \
              address of the peer that is not link-local",
@@ -65,24 +65,29 @@ fn link_local(peer: &Address) -> Option<Diagnostic> {
 }
 
 /// Warns about peers' networks within other peers' networks. Duplicates have their own warning.
-fn nested(mut peers: Vec<&Address>) -> Vec<Diagnostic> {
-    peers.sort_by_key(|peer| {
-        (
-            peer.net.max_prefix_len(),
-            peer.net.addr(),
-            peer.net.prefix_len(),
-        )
-    });
-    let mut found = Vec::new();
-    let mut outer: Option<&Address> = None;
-    for peer in peers {
-        match outer.filter(|outer| outer.net.contains(&peer.net)) {
-            // A peer that covers every address has its own warning.
-            Some(outer) if outer.net.prefix_len() <= 1 || outer.net == peer.net => {}
-            Some(outer) => found.push((outer, peer)),
-            None => outer = Some(peer),
+fn nested(peers: &[&Address]) -> Vec<Diagnostic> {
+    // Only these can contain others. A peer that covers every address has its own warning.
+    let mut outermost: Vec<&Address> = Vec::new();
+    let is_net = |peer: &&&Address| (2..peer.net.max_prefix_len()).contains(&peer.net.prefix_len());
+    let mut nets: Vec<&Address> = peers.iter().filter(is_net).copied().collect();
+    nets.sort_by_key(|peer| (peer.net.network(), peer.net.prefix_len()));
+    for net in nets {
+        if !outermost
+            .last()
+            .is_some_and(|last| last.net.contains(&net.net))
+        {
+            outermost.push(net);
         }
     }
+    let around = |peer: &Address| {
+        let end = outermost.partition_point(|net| net.net.network() <= peer.net.network());
+        let outer = *outermost[..end].last()?;
+        (outer.net.contains(&peer.net) && outer.net != peer.net).then_some(outer)
+    };
+    let mut found: Vec<_> = peers
+        .iter()
+        .filter_map(|peer| Some((around(peer)?, *peer)))
+        .collect();
     found.sort_by_key(|(_, peer)| (peer.place.file, peer.place.span.start));
     let first = found.into_iter().take(WARNINGS_MAX);
     first.map(|(outer, peer)| inside(outer, peer)).collect()
