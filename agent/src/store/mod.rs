@@ -234,6 +234,17 @@ impl State {
         Ok(Kept { entry, ruleset })
     }
 
+    /// Returns whether the file of an entry contains exactly what [`store`](Self::store) would
+    /// write; `false` also if it cannot be read. Compares bytes, which is faster than reading the
+    /// ruleset.
+    pub fn is_stored(&self, number: u64, ruleset: &Ruleset) -> bool {
+        let Ok(Some(stored)) = self.folder.read(&ruleset_name(number)) else {
+            return false;
+        };
+        let mut rest = Expecting(&stored);
+        serde_json::to_writer(&mut rest, ruleset).is_ok() && rest.0.is_empty()
+    }
+
     /// Stores the ruleset of an entry.
     ///
     /// # Errors
@@ -292,6 +303,21 @@ impl State {
     fn write(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
         self.folder
             .write(name, |to| Ok(serde_json::to_writer(to, value)?))
+    }
+}
+
+/// Accepts only writes of the expected bytes, in order.
+struct Expecting<'b>(&'b [u8]);
+
+impl io::Write for Expecting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let rest = self.0.strip_prefix(bytes);
+        self.0 = rest.ok_or_else(|| io::Error::other("other bytes"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

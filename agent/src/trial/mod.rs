@@ -100,6 +100,10 @@ impl<L: Loader> World for Keeper<'_, L> {
         Ok(kept.ruleset)
     }
 
+    fn is_stored(&mut self, entry: &Entry, ruleset: &Ruleset) -> bool {
+        self.state.is_stored(entry.number, ruleset)
+    }
+
     fn store(&mut self, number: u64, ruleset: &Ruleset) -> Result<(), Fault> {
         self.state.store(number, ruleset).map_err(of_io)
     }

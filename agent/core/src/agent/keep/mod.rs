@@ -282,6 +282,12 @@ pub trait World {
     /// If the ruleset cannot be read, or is damaged or empty.
     fn stored(&mut self, entry: &Entry) -> Result<Self::Ruleset, Fault>;
 
+    /// Returns whether exactly this ruleset is stored for an entry; `false` also if that cannot be
+    /// determined. A world may know without reading the ruleset.
+    fn is_stored(&mut self, entry: &Entry, ruleset: &Self::Ruleset) -> bool {
+        self.stored(entry).as_ref() == Ok(ruleset)
+    }
+
     /// Stores the ruleset of an entry.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub(super) fn store_changed<W: World>(
     entry: &Entry,
     ruleset: &W::Ruleset,
 ) -> Result<(), Fault> {
-    if world.stored(entry).as_ref() == Ok(ruleset) {
+    if world.is_stored(entry, ruleset) {
         return Ok(());
     }
     world.store(entry.number, ruleset)
