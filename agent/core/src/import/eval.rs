@@ -11,8 +11,7 @@ use std::net::IpAddr;
 
 use super::managed;
 use super::rule::{
-    self, AddressKind, At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedRules,
-    Test, Verb,
+    self, AddressKind, At, Condition, ImportedChain, ImportedRule, ImportedRules, Test, Verb,
 };
 use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
@@ -53,6 +52,7 @@ pub enum ReadAs {
 
 /// The filter table for one source address, without rules for other sources.
 pub struct RulesForSource<'r> {
+    paths: &'r rule::Paths,
     reading: ReadAs,
     /// Nesting of jumps.
     depth: Cell<usize>,
@@ -72,23 +72,24 @@ enum RuleStep {
 impl ImportedRules {
     /// Reduces the filter table to the rules for this source address.
     pub fn narrow(&self, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
-        narrow(&self.filter, source, reading)
+        narrow(self, source, reading)
     }
 }
 
-/// Reduces a table to the rules for one source address.
-fn narrow(chains: &ImportedChains, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
+/// Reduces the filter table to the rules for one source address.
+fn narrow(rules: &ImportedRules, source: IpAddr, reading: ReadAs) -> RulesForSource<'_> {
     let fits = |rule: &&ImportedRule| {
         rule.conditions.iter().all(|c| {
             c.sources()
                 .is_none_or(|spans| within(spans, source) != c.negated)
         })
     };
-    let chains = chains.iter().map(|(name, chain)| {
+    let chains = rules.filter.iter().map(|(name, chain)| {
         let rules = chain.rules.iter().filter(fits).collect();
         (name.as_str(), (chain, rules))
     });
     RulesForSource {
+        paths: &rules.paths,
         reading,
         depth: Cell::new(0),
         chains: chains.collect(),
@@ -105,10 +106,24 @@ fn within(spans: &[rule::Interval], address: IpAddr) -> bool {
 impl RulesForSource<'_> {
     /// Evaluates a packet.
     pub fn judge(&self, probe: &Probe) -> Outcome {
-        let name = match probe.packet.hook {
-            Hook::Input => "INPUT",
-            Hook::Forward => "FORWARD",
+        let path = match probe.packet.hook {
+            Hook::Input => &self.paths.input,
+            Hook::Forward => &self.paths.forward,
         };
+        let mut outcome = Outcome {
+            verdict: Verdict::Accept,
+            by: None,
+        };
+        for name in path {
+            outcome = self.judge_by(name, probe);
+            if outcome.verdict != Verdict::Accept {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn judge_by(&self, name: &str, probe: &Probe) -> Outcome {
         if let Some((verdict, at)) = self.run(name, probe) {
             return Outcome {
                 verdict,
@@ -208,10 +223,13 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
     let found = match &condition.test {
         Test::Source(spans) => within(spans, packet.source),
         Test::Destination(spans) => within(spans, packet.destination),
-        Test::In(pattern) => pattern.matches(&packet.interface),
+        Test::In(patterns) => patterns.iter().any(|p| p.matches(&packet.interface)),
         // A packet to this host has no output interface; iptables compares the empty name.
-        Test::Out(pattern) => pattern.matches(probe.out.as_deref().unwrap_or_default()),
-        Test::Protocol(number) => packet.protocol() == *number,
+        Test::Out(patterns) => {
+            let out = probe.out.as_deref().unwrap_or_default();
+            patterns.iter().any(|p| p.matches(out))
+        }
+        Test::Protocol(numbers) => numbers.contains(&packet.protocol()),
         Test::SourcePorts(ranges) => ports(packet).is_some_and(|(port, _)| in_any(ranges, port)),
         Test::DestinationPorts(ranges) => {
             ports(packet).is_some_and(|(_, port)| in_any(ranges, port))
@@ -230,8 +248,14 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             let dialled = dialled.or(ports(packet).map(|(_, port)| port));
             dialled.is_some_and(|port| (*first..=*last).contains(&port))
         }
-        Test::Icmp(kind, code) => match packet.transport {
-            Transport::Icmp { kind: k, code: c } => k == *kind && code.is_none_or(|code| code == c),
+        Test::DialledAddress(spans) => {
+            let dialled = packet.dialled.map(|dialled| dialled.address);
+            within(spans, dialled.unwrap_or(packet.destination))
+        }
+        Test::Icmp(kinds) => match packet.transport {
+            Transport::Icmp { kind, code } => kinds
+                .iter()
+                .any(|(k, c)| *k == kind && c.is_none_or(|c| c == code)),
             Transport::Ports { .. } | Transport::Other(_) => false,
         },
         Test::HopLimit(first, last) => (*first..=*last).contains(&packet.hop_limit),
@@ -241,6 +265,15 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             IpAddr::V6(_) => false,
         },
         Test::To(AddressKind::Multicast) => packet.destination.is_multicast(),
+        Test::From(AddressKind::Local) => false,
+        Test::From(AddressKind::Broadcast) => match packet.source {
+            IpAddr::V4(from) => from.is_broadcast(),
+            IpAddr::V6(_) => false,
+        },
+        Test::From(AddressKind::Multicast) => packet.source.is_multicast(),
+        Test::Any(lists) => lists
+            .iter()
+            .any(|list| list.iter().all(|each| holds(each, probe))),
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
         Test::Unknown(_) => return false,
     };
@@ -310,7 +343,9 @@ pub fn published(rules: &ImportedRules) -> Vec<Published> {
         protocol: None,
         ports: None,
     };
-    collect(rules, "PREROUTING", start, 0, &mut found);
+    for chain in &rules.paths.prerouting {
+        collect(rules, chain, start, 0, &mut found);
+    }
     found.sort_unstable();
     found.dedup_by_key(|p| (p.protocol, p.dialled, p.to, p.port));
     found
@@ -341,7 +376,7 @@ fn collect(
         let mut elsewhere = false;
         for condition in &rule.conditions {
             match (&condition.test, condition.negated) {
-                (Test::Protocol(number), false) => guard.protocol = Some(*number),
+                (Test::Protocol(_), false) => guard.protocol = condition.protocol(),
                 (Test::DestinationPorts(ranges), false) => guard.ports = ranges.first().copied(),
                 // Cluster service addresses do not belong to a host.
                 (Test::Destination(spans), false) => {
@@ -393,7 +428,7 @@ pub fn masqueraded(
                         _ => None,
                     }
                 }
-                (Test::Out(pattern), true) => behind = Some(pattern.clone()),
+                (Test::Out(patterns), true) => behind = patterns.first().cloned(),
                 _ => {}
             }
         }

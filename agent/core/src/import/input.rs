@@ -229,6 +229,7 @@ impl ParsedFiles {
                 family,
                 filter: ImportedChains::new(),
                 nat: ImportedChains::new(),
+                paths: rule::Paths::of_iptables(),
             });
             self.rules.sort_by_key(|rules| rules.family);
         }

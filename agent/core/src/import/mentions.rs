@@ -99,9 +99,9 @@ fn mention(mentioned: &mut Mentioned, condition: &Condition, protocol: Option<u8
     match &condition.test {
         Test::Source(spans) => mentioned.sources.extend(spans),
         Test::Destination(spans) => mentioned.destinations.extend(spans),
-        Test::In(pattern) => mentioned.interfaces_in.push(pattern.clone()),
-        Test::Out(pattern) => mentioned.interfaces_out.push(pattern.clone()),
-        Test::Protocol(number) => mentioned.protocols.push(*number),
+        Test::In(patterns) => mentioned.interfaces_in.extend(patterns.iter().cloned()),
+        Test::Out(patterns) => mentioned.interfaces_out.extend(patterns.iter().cloned()),
+        Test::Protocol(numbers) => mentioned.protocols.extend(numbers),
         Test::SourcePorts(ranges) => {
             mentioned
                 .source_ports
@@ -123,11 +123,18 @@ fn mention(mentioned: &mut Mentioned, condition: &Condition, protocol: Option<u8
         Test::Dialled(first, last) => mentioned
             .destination_ports
             .push((protocol, (*first, *last))),
-        Test::Icmp(kind, code) => mentioned.icmp.push((*kind, *code)),
+        Test::Icmp(kinds) => mentioned.icmp.extend(kinds),
+        Test::Any(lists) => {
+            for condition in lists.iter().flatten() {
+                mention(mentioned, condition, protocol);
+            }
+        }
         Test::State { states, .. } => mentioned.untracked |= states.contains(&CtState::Untracked),
         Test::TcpFlags(..)
         | Test::HopLimit(..)
         | Test::To(_)
+        | Test::From(_)
+        | Test::DialledAddress(_)
         | Test::Rate(..)
         | Test::Always(_)
         | Test::Unknown(_) => {}

@@ -8,7 +8,7 @@ use super::other_tables::other_table;
 use super::{Fate, Line};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{LinePackets, Proof};
-use crate::import::rule::{self, At, ImportedChains, ImportedRule, Test, Verb};
+use crate::import::rule::{self, At, ImportedChains, ImportedRule, Verb};
 use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
@@ -164,7 +164,7 @@ fn accepted(
     inexpressible: &[Inexpressible],
 ) -> Finding<'static> {
     let mut conditions = rule.conditions.iter();
-    let is_icmp = conditions.any(|c| matches!(c.test, Test::Protocol(1 | 58)));
+    let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
     let finding = accepting(policy, packets, is_icmp, is_for_some(rule), || {
         why_not(rule, inexpressible)
     });

@@ -45,7 +45,8 @@ fn is_dockers(rule: &ImportedRule) -> bool {
     let conditions = || rule.conditions.iter();
     let mut outs = conditions()
         .filter(|c| c.negated)
-        .filter_map(Condition::out);
+        .filter_map(Condition::outs)
+        .flatten();
     let bridge = outs.any(|pattern| {
         let name = pattern.example();
         name.starts_with("docker") || name.starts_with("br-")

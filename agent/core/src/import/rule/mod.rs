@@ -51,12 +51,12 @@ pub enum Test {
     Source(Vec<Interval>),
     /// Destination address in one of these.
     Destination(Vec<Interval>),
-    /// Incoming interface.
-    In(InterfacePattern),
-    /// Outgoing interface.
-    Out(InterfacePattern),
-    /// Protocol.
-    Protocol(u8),
+    /// Incoming interface, one of these.
+    In(Vec<InterfacePattern>),
+    /// Outgoing interface, one of these.
+    Out(Vec<InterfacePattern>),
+    /// Protocol, one of these.
+    Protocol(Vec<u8>),
     /// Source port in one of these.
     SourcePorts(Vec<(u16, u16)>),
     /// Destination port in one of these.
@@ -74,12 +74,18 @@ pub enum Test {
     },
     /// Original destination port.
     Dialled(u16, u16),
-    /// ICMP type, and code if given.
-    Icmp(u8, Option<u8>),
+    /// Original destination address in one of these.
+    DialledAddress(Vec<Interval>),
+    /// ICMP type, and code if given, one of these.
+    Icmp(Vec<(u8, Option<u8>)>),
     /// TTL or hop limit: minimum and maximum.
     HopLimit(u8, u8),
     /// Type of the destination (`addrtype --dst-type`).
     To(AddressKind),
+    /// Type of the source (`addrtype --src-type`).
+    From(AddressKind),
+    /// All conditions of one of these lists.
+    Any(Vec<Vec<Condition>>),
     /// True while a rate or number is not exceeded (`true`), or once it is (`false`).
     Rate(bool, String),
     /// Constant: true or false.
@@ -88,7 +94,7 @@ pub enum Test {
     Unknown(String),
 }
 
-/// Kinds of destinations.
+/// Kinds of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressKind {
     /// An address of this host.
@@ -161,6 +167,34 @@ pub struct ImportedRules {
     pub filter: ImportedChains,
     /// NAT table.
     pub nat: ImportedChains,
+    /// The base chains that packets traverse.
+    pub paths: Paths,
+}
+
+/// Names of the base chains that packets traverse, in order. Each of them must accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Packets to this host, in the filter table.
+    pub input: Vec<String>,
+    /// Packets through this host, in the filter table.
+    pub forward: Vec<String>,
+    /// Packets that arrive, in the NAT table.
+    pub prerouting: Vec<String>,
+    /// Packets of this host, in the filter table.
+    pub output: Vec<String>,
+}
+
+impl Paths {
+    /// Returns the built-in chains of iptables.
+    pub fn of_iptables() -> Self {
+        let one = |name: &str| vec![name.to_owned()];
+        Self {
+            input: one("INPUT"),
+            forward: one("FORWARD"),
+            prerouting: one("PREROUTING"),
+            output: one("OUTPUT"),
+        }
+    }
 }
 
 impl Condition {
@@ -180,26 +214,29 @@ impl Condition {
         None
     }
 
-    /// Returns the input interface, unless negated.
-    pub fn interface(&self) -> Option<&InterfacePattern> {
-        if let Test::In(pattern) = &self.test {
-            return Some(pattern).filter(|_| !self.negated);
+    /// Returns the input interfaces, unless negated.
+    pub fn interfaces(&self) -> Option<&[InterfacePattern]> {
+        if let Test::In(patterns) = &self.test {
+            return Some(patterns.as_slice()).filter(|_| !self.negated);
         }
         None
     }
 
-    /// Returns the output interface, negated or not.
-    pub fn out(&self) -> Option<&InterfacePattern> {
-        if let Test::Out(pattern) = &self.test {
-            return Some(pattern);
+    /// Returns the output interfaces, negated or not.
+    pub fn outs(&self) -> Option<&[InterfacePattern]> {
+        if let Test::Out(patterns) = &self.test {
+            return Some(patterns);
         }
         None
     }
 
-    /// Returns the protocol, unless negated.
+    /// Returns the protocol if it is the only one, unless negated.
     pub fn protocol(&self) -> Option<u8> {
-        if let Test::Protocol(number) = self.test {
-            return Some(number).filter(|_| !self.negated);
+        if let Test::Protocol(numbers) = &self.test {
+            return match numbers[..] {
+                [number] if !self.negated => Some(number),
+                _ => None,
+            };
         }
         None
     }
@@ -224,7 +261,8 @@ impl ImportedRule {
 
     /// Returns the input interfaces that are not negated.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
-        self.conditions.iter().filter_map(Condition::interface)
+        let listed = self.conditions.iter().filter_map(Condition::interfaces);
+        listed.flatten()
     }
 
     /// Returns the unknown words, in order.

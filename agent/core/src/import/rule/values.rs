@@ -177,7 +177,7 @@ pub(super) fn icmp_name(family: Family, name: &str) -> Option<Test> {
         (Family::V6, "redirect") => (137, None),
         _ => return None,
     };
-    Some(Test::Icmp(kind, code))
+    Some(Test::Icmp(vec![(kind, code)]))
 }
 
 /// Reports whether this protocol is the family's ICMP.

@@ -95,18 +95,18 @@ impl Reader<'_> {
             "-s" | "--source" | "--src" => Test::Source(self.addresses(word)?),
             "-d" | "--destination" | "--dst" => Test::Destination(self.addresses(word)?),
             "-i" | "--in-interface" => match self.interface(word)? {
-                Some(pattern) => Test::In(pattern),
+                Some(pattern) => Test::In(vec![pattern]),
                 None => Test::Always(true),
             },
             "-o" | "--out-interface" => match self.interface(word)? {
-                Some(pattern) => Test::Out(pattern),
+                Some(pattern) => Test::Out(vec![pattern]),
                 None => Test::Always(true),
             },
             "-p" | "--protocol" | "--proto" => {
                 let name = self.value(word)?;
                 self.module = name.clone();
                 match protocol(&name)? {
-                    Some(number) => Test::Protocol(number),
+                    Some(number) => Test::Protocol(vec![number]),
                     None => Test::Always(true),
                 }
             }
@@ -164,7 +164,7 @@ impl Reader<'_> {
                 Test::Dialled(first, last)
             }
             "--ctproto" => match protocol(&self.value(word)?)? {
-                Some(number) => Test::Protocol(number),
+                Some(number) => Test::Protocol(vec![number]),
                 None => Test::Always(true),
             },
             "--icmp-type" | "--icmpv6-type" => self.icmp(word)?,
@@ -364,7 +364,7 @@ impl Reader<'_> {
                 Some(code) => Some(code.parse().ok().ok_or_else(wrong)?),
                 None => None,
             };
-            return Ok(Test::Icmp(kind, code));
+            return Ok(Test::Icmp(vec![(kind, code)]));
         }
         icmp_name(self.family, kind).ok_or_else(wrong)
     }

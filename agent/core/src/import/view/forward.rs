@@ -198,7 +198,7 @@ impl<'r> AcceptTable<'r> {
                 !c.negated && spans.any(|(a, b)| (*a..=*b).contains(&number))
             });
             let mut outs = rule.conditions.iter().filter(|c| !c.negated && is_to);
-            outs.find_map(|c| Some(c.out()?.example()))
+            outs.find_map(|c| Some(c.outs()?.first()?.example()))
         });
         let found = named.next();
         found
