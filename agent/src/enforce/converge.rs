@@ -16,9 +16,10 @@ const OWNED_PAUSE: Duration = Duration::from_millis(10);
 /// The result of [`converge`].
 #[derive(Debug, Clone)]
 pub struct Converged<B: Backend> {
-    /// What was observed before the change.
+    /// What was observed before the first commit.
     pub before: B::Observed,
-    /// The plan that was committed; empty if the rules were as wanted.
+    /// The plan that was committed first; empty if the rules were as wanted. Later ones undo what
+    /// other programs changed in between.
     pub plan: B::Plan,
 }
 
@@ -53,7 +54,9 @@ fn attempt<B: Backend>(
             // A commit whose answer was lost has succeeded.
             return Ok(sent.unwrap_or(Converged { before, plan }));
         }
-        match backend.commit(&plan, &before) {
+        let result = backend.commit(&plan, &before);
+        let this = Converged { before, plan };
+        match result {
             Ok(()) => {}
             Err(err @ BackendError::Stale) => {
                 last = err;
@@ -69,16 +72,19 @@ fn attempt<B: Backend>(
             Err(err @ BackendError::Unknown(_)) if unknown < UNKNOWN_TRIES => {
                 unknown += 1;
                 last = err;
-                sent = Some(Converged { before, plan });
+                sent = sent.or(Some(this));
                 continue;
             }
             Err(err) => return Err(err),
         }
         match backend.verify(wanted) {
-            Ok(()) => return Ok(Converged { before, plan }),
+            Ok(()) => return Ok(sent.unwrap_or(this)),
             // Another program changed the rules at once, or the kernel did not do what it
             // acknowledged.
-            Err(err) => last = err,
+            Err(err) => {
+                last = err;
+                sent = sent.or(Some(this));
+            }
         }
     }
     Err(last)
@@ -107,6 +113,8 @@ mod tests {
         LostBefore,
         /// The change is acknowledged and not made.
         AckedAndNotMade,
+        /// Another program adds a counter at once.
+        Touched,
         /// The change is refused.
         Refused,
         /// The request cannot be sent.
@@ -159,6 +167,12 @@ mod tests {
                 Some(Fault::LostAfter) => self.memory.commit(plan, seen).and(Err(lost())),
                 Some(Fault::LostBefore) => Err(lost()),
                 Some(Fault::AckedAndNotMade) => Ok(()),
+                Some(Fault::Touched) => {
+                    self.memory.commit(plan, seen)?;
+                    let mut other = wanted();
+                    other.counters.insert("other".into());
+                    converge(&mut self.memory, Some(&other)).map(drop)
+                }
                 Some(Fault::Refused) => Err(BackendError::Refused(Vec::new())),
                 Some(Fault::Transport) => Err(BackendError::Transport("no".into())),
             }
@@ -176,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_can_be_got_over_is_got_over() {
-        use Fault::{AckedAndNotMade, LostAfter, LostBefore, Owned, Stale};
+        use Fault::{AckedAndNotMade, LostAfter, LostBefore, Owned, Stale, Touched};
         for (faults, commits) in [
             (vec![], 1),
             (vec![Stale, Stale, Stale], 4),
@@ -185,6 +199,8 @@ mod tests {
             (vec![LostAfter], 1),
             (vec![LostBefore], 2),
             (vec![AckedAndNotMade], 2),
+            (vec![Touched, LostAfter], 2),
+            (vec![LostBefore, Touched, Stale], 4),
             (
                 vec![Stale, LostBefore, Owned, AckedAndNotMade, LostAfter],
                 5,
@@ -197,6 +213,8 @@ mod tests {
                 !converged.plan.is_empty(),
                 "{faults:?}: it says nothing was done"
             );
+            // The caller ends connections by the difference from what was loaded before.
+            assert!(converged.before.table.is_none(), "{faults:?}");
             let found = backend.observe().expect("memory can be read").table;
             assert_eq!(
                 found.and_then(|t| t.ruleset()),
