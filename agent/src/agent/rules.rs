@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use peerwall_core::agent::reconcile::{Failure, Input, Why};
 use peerwall_core::backend::BackendError;
 use peerwall_core::policy::BackendChoice;
-use peerwall_core::ruleset::change::changes;
 
 use super::open::introduce;
 use super::{Agent, LOOK_EVERY, SWEEP_AFTER};
@@ -68,7 +67,8 @@ impl Agent {
         if is_first && !is_repair {
             introduce(&mut self.open.connections);
         }
-        let mut result = self.backend.converge(Some(&wanted.kept.ruleset));
+        let is_asked = self.outcome.is_asked;
+        let mut result = self.backend.converge(Some(&wanted.kept.ruleset), is_asked);
         if let Err(err) = &result
             && self.options.asked.unwrap_or(BackendChoice::Auto) == BackendChoice::Auto
             && lacks(err)
@@ -80,7 +80,7 @@ impl Agent {
             let ruleset = wanted.kept.ruleset.clone();
             result = self
                 .set_backend(BackendChoice::Iptables)
-                .and_then(|()| self.backend.converge(Some(&ruleset)));
+                .and_then(|()| self.backend.converge(Some(&ruleset), is_asked));
         }
         self.reported
             .metrics
@@ -93,11 +93,10 @@ impl Agent {
         }
         match result {
             Ok(done) => {
-                self.outcome.converged = Some(Ok(done.change.clone()));
-                if self.outcome.is_asked && done.change.is_some() {
-                    let wanted = self.belief.wanted.as_ref();
-                    let wanted = wanted.map(|wanted| &wanted.kept.ruleset);
-                    self.outcome.changes = changes(done.before.as_ref(), wanted);
+                // A check after a load is not what the client asked for.
+                if !matches!((why, &self.outcome.converged), (Why::Resync, Some(Ok(_)))) {
+                    self.outcome.converged = Some(Ok(done.change.clone()));
+                    self.outcome.changes = done.changes;
                 }
                 if is_first || is_unknown && done.change.is_some() {
                     introduce(&mut self.open.connections);

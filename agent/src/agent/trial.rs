@@ -55,7 +55,7 @@ impl Loader for Agent {
 
     fn unload(&mut self) -> Result<bool, Fault> {
         self.belief.wanted = None;
-        let done = self.backend.converge(None);
+        let done = self.backend.converge(None, false);
         done.map(|done| done.change.is_some())
             .map_err(|err| crate::trial::of_backend(&err))
     }

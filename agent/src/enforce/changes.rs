@@ -4,9 +4,9 @@
 //! the ruleset as it was loaded is what the policy is compared with, and the other program's
 //! changes are told apart.
 
-use peerwall_core::backend::{Backend as _, Plan as _};
+use peerwall_core::backend::{Backend as _, Plan};
 use peerwall_core::iptables::diff::differences;
-use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::observed::ObservedTable;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::change::{Change, What, changes, raw};
 
@@ -24,47 +24,61 @@ impl Enforcer {
         observed: &AnyObserved,
         plan: &AnyPlan,
     ) -> Vec<Change> {
-        if plan.is_empty() {
-            return Vec::new();
-        }
-        let mut found = match (observed, self) {
-            (AnyObserved::Nft(seen), _) => by_nft(wanted, seen),
+        of_plan(plan, || match (observed, self) {
+            (AnyObserved::Nft(seen), _) => {
+                let known = seen.table.as_ref().map(ObservedTable::known);
+                by_nft(wanted, known.as_ref(), false)
+            }
             (AnyObserved::Iptables(seen), Self::Iptables(iptables)) => {
-                by_iptables(iptables, wanted, seen)
+                let loaded = State::open().in_force_by_iptables();
+                by_iptables(iptables, wanted, seen, loaded.as_ref())
             }
             (AnyObserved::Iptables(_), Self::Nft(_)) => Vec::new(),
-        };
-        if found.is_empty() {
-            // The same rules in other words, such as a set that became too small.
-            let why = plan.rebuild().unwrap_or("in another form");
-            let (was, is) = ("loaded".to_owned(), why.to_owned());
-            found.push(Change::of_value(
-                What::Rules,
-                "of peerwall",
-                Some(was),
-                Some(is),
-            ));
-        }
-        found
+        })
     }
 }
 
-fn by_nft(wanted: Option<&Ruleset>, seen: &Observed) -> Vec<Change> {
+/// Finds what a plan changes; nothing exactly if the plan is empty.
+pub(super) fn of_plan(plan: &impl Plan, find: impl FnOnce() -> Vec<Change>) -> Vec<Change> {
+    if plan.is_empty() {
+        return Vec::new();
+    }
+    let mut found = find();
+    if found.is_empty() {
+        // The same rules in other words, such as a set that became too small.
+        let why = plan.rebuild().unwrap_or("in another form");
+        let (was, is) = ("loaded".to_owned(), why.to_owned());
+        found.push(Change::of_value(
+            What::Rules,
+            "of peerwall",
+            Some(was),
+            Some(is),
+        ));
+    }
+    found
+}
+
+/// Compares with a table as [`ObservedTable::known`] returns it. With `is_untouched`, no other
+/// program changed it since this process loaded it; otherwise the record of the last load is read.
+pub(super) fn by_nft(
+    wanted: Option<&Ruleset>,
+    known: Option<&(Ruleset, Vec<Change>)>,
+    is_untouched: bool,
+) -> Vec<Change> {
     let state = State::open();
-    let Some(table) = &seen.table else {
+    let Some((known, foreign)) = known else {
         let old = state.in_force_by_iptables();
         return switched(old.as_ref(), wanted, "iptables", "nft");
     };
-    let (known, foreign) = table.known();
-    let base = match foreign.is_empty() && is_as_loaded(&known) {
+    let base = match foreign.is_empty() && (is_untouched || is_as_loaded(known)) {
         true => None,
         false => state.as_loaded(),
     };
-    let mut found = changes(Some(base.as_ref().unwrap_or(&known)), wanted);
+    let mut found = changes(Some(base.as_ref().unwrap_or(known)), wanted);
     if let Some(base) = &base {
-        found.extend(raw(&known, base).into_iter().map(Change::by_others));
+        found.extend(raw(known, base).into_iter().map(Change::by_others));
     }
-    found.extend(foreign);
+    found.extend(foreign.iter().cloned());
     found
 }
 
@@ -89,19 +103,21 @@ fn is_as_loaded(ruleset: &Ruleset) -> bool {
     noted.is_some_and(|noted| noted == since::digest(ruleset))
 }
 
-fn by_iptables(
+/// Compares with chains of iptables. `loaded` is the ruleset that was loaded last, if known.
+pub(super) fn by_iptables(
     iptables: &Iptables,
     wanted: Option<&Ruleset>,
     seen: &IptablesObserved,
+    loaded: Option<&Ruleset>,
 ) -> Vec<Change> {
     if *seen == IptablesObserved::default() {
         return switched(loaded_by_nft().as_ref(), wanted, "nft", "iptables");
     }
-    let Some(old) = State::open().in_force_by_iptables() else {
+    let Some(old) = loaded else {
         return Vec::new();
     };
-    let mut found = changes(Some(&old), wanted);
-    if let Ok(old) = WantedScripts::new(&old, iptables.ipset_from()) {
+    let mut found = changes(Some(old), wanted);
+    if let Ok(old) = WantedScripts::new(old, iptables.ipset_from()) {
         let of_families =
             [(&old.v4, &seen.v4), (&old.v6, &seen.v6)].map(|(was, is)| differences(was, is));
         found.extend(of_families.into_iter().flatten().map(Change::by_others));

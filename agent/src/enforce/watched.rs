@@ -3,11 +3,13 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
-use peerwall_core::nft::observed::Observed;
+use peerwall_core::nft::observed::{Observed, ObservedTable};
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::change::Change;
 
+use super::changes::{by_iptables, by_nft, of_plan};
 use super::converge;
-use super::enforcer::Enforcer;
+use super::enforcer::{AnyObserved, Enforcer};
 use super::nft::{Claim, Kernel};
 use crate::json;
 use crate::kernel::events::{Events, RulesEvent};
@@ -28,12 +30,17 @@ struct Listener {
     /// Whether other programs changed something during the last change, when nobody listened: they
     /// may do so all the time.
     is_noisy: bool,
+    /// Generation of the last load, unless other programs changed something during it.
+    loaded: Option<u32>,
 }
 
 /// The result of [`Watched::converge`].
 pub struct Enforced {
     /// The change in one line; `None` if the rules were as wanted.
     pub change: Option<String>,
+    /// The change in the words of the policy, and what other programs changed before; only if it
+    /// was asked for.
+    pub changes: Vec<Change>,
     /// Whether other programs may have changed something while nobody listened.
     pub missed: bool,
     /// The ruleset that was loaded before.
@@ -61,6 +68,7 @@ impl Watched {
                 let listener = Listener {
                     events,
                     is_noisy: false,
+                    loaded: None,
                 };
                 (Some(listener), None)
             }
@@ -131,20 +139,33 @@ impl Watched {
         Some(generation.unwrap_or(0))
     }
 
-    /// Makes the backend enforce a ruleset; `None` removes peerwall's rules.
+    /// Makes the backend enforce a ruleset; `None` removes peerwall's rules. With `is_told`, the
+    /// result names the changes.
     ///
     /// # Errors
     /// [`BackendError`] of the backend. Unless it is [`BackendError::Unknown`], nothing was
     /// changed.
-    pub fn converge(&mut self, wanted: Option<&Ruleset>) -> Result<Enforced, BackendError> {
+    pub fn converge(
+        &mut self,
+        wanted: Option<&Ruleset>,
+        is_told: bool,
+    ) -> Result<Enforced, BackendError> {
         match (&mut self.enforcer, &mut self.listener) {
-            (Enforcer::Nft(kernel), Some(listener)) => listener.converge(kernel, wanted),
+            (Enforcer::Nft(kernel), Some(listener)) => listener.converge(kernel, wanted, is_told),
             (enforcer, _) => {
                 let converged = converge::converge(enforcer, wanted)?;
+                let changes = match (&*enforcer, &converged.before) {
+                    (Enforcer::Iptables(iptables), AnyObserved::Iptables(seen)) if is_told => {
+                        let old = self.last.as_ref();
+                        of_plan(&converged.plan, || by_iptables(iptables, wanted, seen, old))
+                    }
+                    _ => Vec::new(),
+                };
                 let is_known = self.last.as_ref() == wanted;
                 let last = std::mem::replace(&mut self.last, wanted.cloned());
                 Ok(Enforced {
                     change: (!converged.plan.is_empty()).then(|| converged.plan.summary()),
+                    changes,
                     missed: false,
                     before: last.filter(|_| !is_known),
                     heard: Vec::new(),
@@ -160,7 +181,9 @@ impl Listener {
         &mut self,
         kernel: &mut Kernel,
         wanted: Option<&Ruleset>,
+        is_told: bool,
     ) -> Result<Enforced, BackendError> {
+        let was_owned = kernel.owns_table();
         // Earlier changes of our rules are answered by this one.
         let mut heard = self.events.drain();
         let mut change = || converge::converge(kernel, wanted);
@@ -180,12 +203,23 @@ impl Listener {
         // The change is in force even if its generation cannot be read.
         let is_other = kernel.generation().ok() != Some(expected);
         let was_noisy = std::mem::replace(&mut self.is_noisy, is_other);
+        let loaded = (!is_other).then_some(expected);
+        let was_loaded = std::mem::replace(&mut self.loaded, loaded);
+        let is_untouched = was_owned || was_loaded == Some(converged.before.generation);
+        let known = converged.before.table.as_ref().map(ObservedTable::known);
+        let changes = match is_told {
+            true => of_plan(&converged.plan, || {
+                by_nft(wanted, known.as_ref(), is_untouched)
+            }),
+            false => Vec::new(),
+        };
         Ok(Enforced {
             change: (sent == 1).then(|| converged.plan.summary()),
             // No other program can change a table that this process owns.
             missed: !kernel.owns_table() && if was_noisy { is_touched } else { is_other },
             heard,
-            before: converged.before.table.and_then(|table| table.ruleset()),
+            changes,
+            before: known.and_then(|(known, foreign)| foreign.is_empty().then_some(known)),
         })
     }
 }

@@ -153,3 +153,30 @@ fn a_trial_by_the_other_backend_goes_back_to_the_first() {
         }
     });
 }
+
+#[test]
+fn a_reload_by_iptables_names_what_another_program_changed() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let options = ["--backend", "iptables", "--no-follow"];
+        let _agent = Agent::start(&host, &path, &options);
+        // The agent looks for changes of iptables rules every ten seconds, so a reload finds them.
+        let added =
+            "- rule PEERWALL-INPUT: -p tcp -m tcp --dport 25 -j ACCEPT (another program added it)";
+        for (name, peer, want) in [
+            ("the same policy", "192.0.2.1", vec![added]),
+            (
+                "another policy",
+                "192.0.2.2",
+                vec!["~ peer friends 192.0.2.1 → 192.0.2.2", added],
+            ),
+        ] {
+            host.sh("iptables -I PEERWALL-INPUT -p tcp --dport 25 -j ACCEPT");
+            write(folder.path(), "policy.toml", &policy(&[peer]));
+            let answer = host.peerwall_ok(&["reload"]);
+            assert_eq!(changes(&answer), want, "{name}: {answer}");
+        }
+    });
+}

@@ -144,6 +144,14 @@ fn said(output: &Output) -> String {
     )
 }
 
+/// The lines of an answer that name a change.
+fn changes(answer: &str) -> Vec<&str> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("  "));
+    lines
+        .filter(|line| line.starts_with(['+', '-', '~']))
+        .collect()
+}
+
 /// `apply` or another command from an ssh connection of its own.
 fn from_connection(host: &Host, port: u16, args: &[&str]) -> Output {
     let mut command = host.command(peerwall_bin());

@@ -159,3 +159,51 @@ fn edits_under_traffic_are_old_or_new_and_nothing_between() {
         );
     });
 }
+
+#[test]
+fn a_reload_names_its_change_while_other_programs_change_rules() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+        let _agent = Agent::start(&host, &path, &["--no-owner", "--no-follow"]);
+        let added = "- set peers4 198.51.100.1 (another program added it)";
+        for (name, command, theirs) in [
+            (
+                "other tables",
+                "add table ip other; delete table ip other",
+                None,
+            ),
+            (
+                "our table",
+                "add element inet peerwall peers4 { 198.51.100.1 }",
+                Some(added),
+            ),
+        ] {
+            let mut other = host
+                .command("sh")
+                .args(["-c", &format!("while :; do nft '{command}'; done")])
+                .spawn()
+                .unwrap();
+            let mut seen = None;
+            for round in 0..rounds(40) {
+                let (old, new) = match round % 2 {
+                    0 => ("192.0.2.1", "192.0.2.2"),
+                    _ => ("192.0.2.2", "192.0.2.1"),
+                };
+                write(folder.path(), "policy.toml", &policy(&[new]));
+                let answer = host.peerwall_ok(&["reload"]);
+                let edit = format!("~ peer friends {old} → {new}");
+                let (edits, others): (Vec<&str>, Vec<&str>) =
+                    changes(&answer).into_iter().partition(|line| *line == edit);
+                assert_eq!(edits, [&edit], "{name}, {round}: {answer}");
+                let is_theirs = others.iter().all(|line| Some(*line) == theirs);
+                assert!(is_theirs, "{name}, {round}: {answer}");
+                seen = seen.or(others.first().map(|line| (*line).to_owned()));
+            }
+            other.kill().unwrap();
+            other.wait().unwrap();
+            assert_eq!(seen.as_deref(), theirs, "{name}");
+        }
+    });
+}
