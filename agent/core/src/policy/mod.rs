@@ -104,7 +104,7 @@ pub enum Source {
     Overlay(String),
 }
 
-/// Destination of an `[[allow]]`: the dialled address, before any DNAT.
+/// Destination of an `[[allow]]`: the original destination, before any DNAT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// This host's own addresses.

@@ -37,8 +37,8 @@ impl Policy {
         matches!(packet.state, CtState::Established | CtState::Related)
     }
 
-    /// Drops loopback addresses that did not arrive on `lo`, by the dialled address, before every
-    /// other check.
+    /// Drops loopback addresses that did not arrive on `lo`, by the original destination, before
+    /// every other check.
     fn loopback_from_outside(&self, packet: &Packet) -> Option<Decision> {
         let to = packet.before_dnat().destination;
         let claims = packet.source.is_loopback() || to.is_loopback();
@@ -228,7 +228,7 @@ impl Policy {
         accept(Reason::Guests)
     }
 
-    /// Judges a DNATed connection by the dialled address and port.
+    /// Judges a DNATed connection by its original destination.
     fn published(&self, packet: &Packet) -> Option<Decision> {
         let dialled = packet.dialled?;
         if self.allows.is_empty() {
@@ -431,7 +431,7 @@ fn carries(tunnel: Option<Tunnel>, packet: &Packet) -> bool {
     }
 }
 
-/// Returns the source port and the dialled port.
+/// Returns the source port and the original destination port.
 fn dialled_ports(packet: &Packet) -> (Option<u16>, Option<u16>) {
     match packet.transport {
         Transport::Ports {
