@@ -144,8 +144,9 @@ impl Folder {
 }
 
 /// Replaces a world-readable file in a directory that another user may control. That user may
-/// change the contents of the directory, but cannot redirect the write to a directory that only
-/// others control.
+/// change the contents of the directory, and may have replaced it by one of theirs or by one beside
+/// it, but cannot redirect the write elsewhere (see `walk`). Debian's textfile directory of
+/// node_exporter needs this.
 ///
 /// # Errors
 /// [`io::Error`] if the file cannot be replaced or is not a regular file, or if other users could

@@ -7,8 +7,8 @@
 //! rule also covers symbolic links: their directories and their owners.
 //!
 //! Unlike sshd, a sticky directory such as `/tmp` passes if root owns it, because other users
-//! cannot rename or delete root's files there. A file in it must have a single name: without
-//! `fs.protected_hardlinks`, any user can hard-link an old file of root's there.
+//! cannot rename or delete root's files there. A file or link in it must have a single name:
+//! without `fs.protected_hardlinks`, any user can hard-link an old one of root's there.
 
 mod error;
 mod folder;
@@ -28,8 +28,8 @@ use peerwall_core::policy::load::{ReadError, Text};
 
 pub use error::{is_passing, named, plain};
 pub use folder::{Folder, publish};
-use walk::Walk;
 pub use walk::is_trusted;
+use walk::{Walk, hard_link};
 
 /// Maximum size of a policy file; lists of peers are a few megabytes at most.
 pub const TEXT_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -158,9 +158,7 @@ fn doubts_of_file(path: &Path, stat: &FileStat, is_shared: bool) -> Vec<String> 
         doubts.push(format!("{path} can be written by others (mode {mode:o})"));
     }
     if is_shared && stat.st_nlink > 1 {
-        doubts.push(format!(
-            "{path} is a hard link in a directory that others can write"
-        ));
+        doubts.push(hard_link(&path));
     }
     doubts
 }

@@ -120,6 +120,13 @@ fn files_links_and_directories_that_others_can_write_are_doubted() {
     fs::hard_link(&good, scratch.at("open/hard")).unwrap();
     assert!(doubts(&scratch.at("open/hard")).contains("hard link"));
     fs::remove_file(scratch.at("open/hard")).unwrap();
+    // Also of symbolic links, which then lead where their owner did not put them.
+    symlink(&scratch.0, scratch.at("elsewhere")).unwrap();
+    fs::hard_link(scratch.at("elsewhere"), scratch.at("open/into")).unwrap();
+    assert!(doubts(&scratch.at("open/into/good")).contains("open/into is a hard link"));
+    let said = publish(&scratch.at("open/into/metrics"), "no").unwrap_err();
+    assert!(said.to_string().contains("others could choose"), "{said}");
+    fs::remove_file(scratch.at("open/into")).unwrap();
 
     if !geteuid().is_root() {
         return;
@@ -190,7 +197,7 @@ fn metrics_follow_no_link_and_open_nothing_of_others() {
     assert!(refused(Path::new("/dev/null")).contains("device"));
     assert!(refused(&folder).contains("directory"));
     // Other users can replace a directory below one that they can write, but only by one of their
-    // own. With a link, they could redirect the write.
+    // own, or by one beside it. With a link, they could redirect the write.
     let below = scratch.folder("folder/sub", 0o755).join("peerwall.prom");
     publish(&below, "three").unwrap();
     assert_eq!(fs::read_to_string(&below).unwrap(), "three");

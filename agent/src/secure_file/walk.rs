@@ -1,6 +1,23 @@
 //! Walks along a path, and judges every directory and link of it.
+//!
+//! Each step opens the next name by the descriptor of the current directory, without following it,
+//! and judges what was opened. A rename between two steps only changes what the next step opens and
+//! judges; after the walk, the opened directory stays the same one wherever it is moved.
+//!
+//! Below a directory of another user, that user chooses what a name leads to. A walk that followed
+//! no link and no `..` there (`led`) ends in one of these:
+//!
+//! - a directory that the user can write: a directory can be moved into another one only by users
+//!   who can write it, because its `..` changes (`vfs_rename()` in `fs/namei.c`),
+//! - a directory that was in the user's directory already, under another name. It may be root's and
+//!   closed to the user, if root made one there.
+//!
+//! With a link or `..`, it could end anywhere. In a sticky directory of root, only the owner can
+//! rename or delete a file or a link. A link there must have a single name, because without
+//! `fs.protected_hardlinks` other users can hard-link a link of root's.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
@@ -32,9 +49,8 @@ pub(super) struct Walk {
     pub(super) doubts: Vec<String>,
     /// Doubts about the current directory.
     pub(super) doubts_here: Vec<String>,
-    /// Reason why users other than root could have redirected the walk into a directory that they
-    /// do not control: it followed a link or `..` of theirs, or below a directory that they can
-    /// change. Without one, they can only replace one of their directories by another.
+    /// Reason why users other than root could have redirected the walk to any directory: it
+    /// followed a link or `..` of theirs, or below a directory that they can change.
     pub(super) led: Option<String>,
 }
 
@@ -177,11 +193,15 @@ impl Walk {
         if self.links > LINKS_MAX {
             return Err(Errno::ELOOP.into());
         }
+        let path = self.path.join(name);
+        let path = path.display();
         if !is_trusted(stat.st_uid) && !is_outside(stat.st_uid) {
-            let path = self.path.join(name);
-            let (path, owner) = (path.display(), stat.st_uid);
+            let owner = stat.st_uid;
             self.doubts_here
                 .push(format!("link {path} belongs to user {owner}"));
+        }
+        if self.is_shared && stat.st_nlink > 1 {
+            self.doubts_here.push(hard_link(&path));
         }
         self.note_led();
         let target = PathBuf::from(readlinkat(link, "")?);
@@ -197,6 +217,11 @@ impl Walk {
         self.push(&target);
         Ok(())
     }
+}
+
+/// Doubt about a file or link with several names in a directory that others can write.
+pub(super) fn hard_link(path: &impl Display) -> String {
+    format!("{path} is a hard link in a directory that others can write")
 }
 
 fn open_root() -> io::Result<OwnedFd> {
