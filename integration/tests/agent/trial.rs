@@ -2,111 +2,182 @@
 
 use super::*;
 
+/// A host with a policy that was applied, on which others are tried.
+struct Tried {
+    name: &'static str,
+    host: Host,
+    folder: tempfile::TempDir,
+    path: String,
+}
+
+/// The peers of the applied policy, and of the one on trial.
+const OLD: &str = "192.0.2.1";
+const NEW: &str = "192.0.2.2";
+
+impl Tried {
+    /// Makes the host, and applies the first policy.
+    fn new(name: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&[OLD]));
+        let tried = Self {
+            name,
+            host: Host::new(name),
+            path: path.to_str().unwrap().to_owned(),
+            folder,
+        };
+        tried.host.peerwall_ok(&["apply", &tried.path]);
+        tried
+    }
+
+    /// Makes a host without an agent, and one for an agent.
+    fn both() -> [(Self, bool); 2] {
+        [("without", false), ("with", true)].map(|(name, with_agent)| (Self::new(name), with_agent))
+    }
+
+    fn agent(&self, more: &[&str]) -> Agent<'_> {
+        Agent::start(&self.host, Path::new(&self.path), more)
+    }
+
+    fn write(&self, peer: &str) {
+        write(self.folder.path(), "policy.toml", &policy(&[peer]));
+    }
+
+    /// Applies the new policy on trial, from the connection with port 4000.
+    fn try_out(&self, time: &str) {
+        self.write(NEW);
+        let apply = ["apply", "--confirm", time, &self.path];
+        let output = from_connection(&self.host, 4000, &apply);
+        let text = said(&output);
+        assert!(
+            output.status.success() && self.has(NEW),
+            "{}: {text}",
+            self.name
+        );
+    }
+
+    fn confirm(&self, port: u16) -> (Option<i32>, String) {
+        let output = from_connection(&self.host, port, &["confirm"]);
+        (output.status.code(), said(&output))
+    }
+
+    fn has(&self, peer: &str) -> bool {
+        peers(&self.host).contains(peer)
+    }
+
+    fn is_old(&self) -> bool {
+        self.has(OLD) && !self.has(NEW)
+    }
+
+    fn soon(&self, done: impl Fn() -> bool, what: &str) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "{}: {what}", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 #[test]
-fn what_is_not_confirmed_goes_away_whoever_dies() {
+fn a_trial_is_confirmed_from_a_new_connection_only() {
     world(|| {
-        for with_agent in [false, true] {
-            let name = if with_agent { "with" } else { "without" };
-            let host = Host::new(name);
-            let folder = tempfile::tempdir().unwrap();
-            let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
-            let text = path.to_str().unwrap().to_owned();
-            let has = |address: &str| peers(&host).contains(address);
-            let soon = |done: &dyn Fn() -> bool, what: &str| {
-                let start = Instant::now();
-                while !done() {
-                    assert!(start.elapsed() < PATIENCE, "{name}: {what}");
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            };
-            host.peerwall_ok(&["apply", &text]);
-            let mut agent = with_agent.then(|| Agent::start(&host, &path, &["--no-follow"]));
-            let try_out = |peer: &str| {
-                write(folder.path(), "policy.toml", &policy(&[peer]));
-                let output = from_connection(&host, 4000, &["apply", "--confirm", "2s", &text]);
-                assert!(output.status.success(), "{name}: {}", said(&output));
-                assert!(has(peer), "{name}: {}", said(&output));
-            };
-            // Confirmed from where it was applied: that shows nothing.
-            try_out("192.0.2.2");
-            let same = from_connection(&host, 4000, &["confirm"]);
-            assert!(
-                same.status.code() == Some(2) && said(&same).contains("new ssh connection"),
-                "{}",
-                said(&same)
-            );
-            let other = from_connection(&host, 4001, &["confirm"]);
-            assert!(other.status.success(), "{}", said(&other));
+        for (tried, with_agent) in Tried::both() {
+            let name = tried.name;
+            let _agent = with_agent.then(|| tried.agent(&["--no-follow"]));
+            tried.try_out("2s");
+            let (code, text) = tried.confirm(4000);
+            let is_refused = code == Some(2) && text.contains("new ssh connection");
+            assert!(is_refused, "{name}: {text}");
+            let (code, text) = tried.confirm(4001);
+            assert_eq!(code, Some(0), "{name}: {text}");
             std::thread::sleep(Duration::from_secs(3));
-            assert!(has("192.0.2.2"), "{name}: it was confirmed");
-            // Nobody confirms: terminal and caller are long gone.
-            try_out("192.0.2.3");
-            soon(
-                &|| has("192.0.2.2") && !has("192.0.2.3"),
-                "it is rolled back automatically",
-            );
-            let late = from_connection(&host, 4001, &["confirm"]);
-            assert_eq!(late.status.code(), Some(2), "{}", said(&late));
-            // The agent dies.
-            try_out("192.0.2.4");
-            if let Some(agent) = agent.take() {
+            assert!(tried.has(NEW), "{name}: it was confirmed");
+        }
+    });
+}
+
+#[test]
+fn a_trial_that_nobody_confirms_is_rolled_back() {
+    world(|| {
+        for (tried, with_agent) in Tried::both() {
+            let _agent = with_agent.then(|| tried.agent(&["--no-follow"]));
+            // The command and its connection have ended by then.
+            tried.try_out("2s");
+            tried.soon(|| tried.is_old(), "it is rolled back automatically");
+            let (code, text) = tried.confirm(4001);
+            assert_eq!(code, Some(2), "{}: {text}", tried.name);
+        }
+    });
+}
+
+#[test]
+fn a_trial_is_rolled_back_though_the_agent_dies() {
+    world(|| {
+        let tried = Tried::new("host");
+        let agent = tried.agent(&["--no-follow"]);
+        tried.try_out("2s");
+        agent.kill();
+        assert!(tried.has(NEW), "its time is not over");
+        tried.soon(|| tried.is_old(), "the guard rolls it back");
+    });
+}
+
+#[test]
+fn a_reboot_during_a_trial_loads_what_was_confirmed() {
+    world(|| {
+        for (tried, with_agent) in Tried::both() {
+            let name = tried.name;
+            let agent = with_agent.then(|| tried.agent(&["--no-follow"]));
+            tried.try_out("60s");
+            if let Some(agent) = agent {
                 agent.kill();
             }
-            soon(
-                &|| has("192.0.2.2") && !has("192.0.2.4"),
-                "it goes back though the agent is dead",
-            );
-            // The machine reboots: no rules, another boot, and what was confirmed last is
-            // loaded.
-            try_out("192.0.2.5");
-            host.sh("nft flush ruleset");
-            let mut boot = host.command(peerwall_bin());
-            let output = boot
-                .args(["boot", &text])
-                .env("PEERWALL_BOOT_ID", "another")
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", said(&output));
-            assert!(
-                has("192.0.2.2") && !has("192.0.2.5"),
-                "{name}: {}",
-                said(&output)
-            );
-            // An agent that is started then does not take it either, until it changes.
-            let agent = Agent::start(&host, &path, &[]);
+            // A reboot: no rules, and another boot id.
+            tried.host.sh("nft flush ruleset");
+            let mut boot = tried.host.command(peerwall_bin());
+            boot.args(["boot", &tried.path]);
+            let output = boot.env("PEERWALL_BOOT_ID", "another").output().unwrap();
+            let text = said(&output);
+            assert!(output.status.success() && tried.is_old(), "{name}: {text}");
+            // An agent that is started then does not take the policy either, until it changes.
+            let _agent = tried.agent(&[]);
             std::thread::sleep(Duration::from_millis(300));
-            assert!(
-                has("192.0.2.2") && !has("192.0.2.5"),
-                "{name}: {} {}",
-                peers(&host),
-                said(&host.peerwall(&["status", &text]))
-            );
-            write(folder.path(), "policy.toml", &policy(&["192.0.2.6"]));
-            soon(&|| has("192.0.2.6"), "a changed policy is taken");
-            // What each of them changed is known.
+            let status = || said(&tried.host.peerwall(&["status", &tried.path]));
+            assert!(tried.is_old(), "{name}: {}", status());
+            tried.write("192.0.2.3");
+            tried.soon(|| tried.has("192.0.2.3"), "a changed policy is taken");
+        }
+    });
+}
+
+#[test]
+fn the_history_names_each_change_and_rollback_undoes_it() {
+    world(|| {
+        for (tried, with_agent) in Tried::both() {
+            let (name, host) = (tried.name, &tried.host);
+            let _agent = with_agent.then(|| tried.agent(&["--no-follow"]));
+            tried.write(NEW);
+            host.peerwall_ok(&["apply", &tried.path]);
             let change =
-                "- element peers4 192.0.2.2 comment \"friends\"\n      + element peers4 192.0.2.6";
-            soon(
-                &|| said(&host.peerwall(&["history"])).contains(change),
-                "the change in the history",
-            );
-            let one: serde_json::Value =
-                serde_json::from_str(&host.peerwall_ok(&["history", "--json"])).unwrap();
-            let last = one["confirmed"].as_array().unwrap().last().unwrap();
-            assert!(
-                last["change"]["added"].as_array().unwrap().len() == 1,
-                "{one}"
-            );
+                format!("- element peers4 {OLD} comment \"friends\"\n      + element peers4 {NEW}");
+            let history = host.peerwall_ok(&["history"]);
+            assert!(history.contains(&change), "{name}: {history}");
+            let json = host.peerwall_ok(&["history", "--json"]);
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let last = json["confirmed"].as_array().unwrap().last().unwrap();
+            let added = last["change"]["added"].as_array().unwrap();
+            assert_eq!(added.len(), 1, "{name}: {json}");
             let number = last["number"].to_string();
             assert!(
-                host.peerwall_ok(&["history", &number])
-                    .contains("192.0.2.6")
+                host.peerwall_ok(&["history", &number]).contains(NEW),
+                "{name}"
             );
-            assert_eq!(host.peerwall(&["history", "99"]).status.code(), Some(2));
-            // And at any time one can go back.
+            assert_eq!(
+                host.peerwall(&["history", "99"]).status.code(),
+                Some(2),
+                "{name}"
+            );
             host.peerwall_ok(&["rollback"]);
-            assert!(has("192.0.2.2") && !has("192.0.2.6"), "{name}");
-            drop(agent);
+            assert!(tried.is_old(), "{name}");
         }
     });
 }
