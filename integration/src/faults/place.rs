@@ -86,13 +86,21 @@ impl Place {
 
     /// Whether a trial waits that was not settled, as the files say.
     pub fn trial_waits(&self) -> bool {
-        let read = |name: &str| -> Option<Value> {
-            serde_json::from_slice(&fs::read(self.state().join(name)).ok()?).ok()
-        };
-        let Some(trial) = read("pending.json") else {
+        let Some(trial) = self.read("pending.json") else {
             return false;
         };
-        read("confirmed.json").is_none_or(|history| history["settled"] != trial["id"])
+        let history = self.read("confirmed.json");
+        history.is_none_or(|history| history["settled"] != trial["id"])
+    }
+
+    /// Whether the trial that waits has a ruleset to go back to, as its file says.
+    pub fn has_way_back(&self) -> bool {
+        let trial = self.read("pending.json");
+        trial.is_some_and(|trial| trial["before"]["ruleset"].is_object())
+    }
+
+    fn read(&self, name: &str) -> Option<Value> {
+        serde_json::from_slice(&fs::read(self.state().join(name)).ok()?).ok()
     }
 }
 

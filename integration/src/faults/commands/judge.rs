@@ -104,6 +104,8 @@ impl Judge<'_> {
         if action.is_trial() {
             if !self.place.trial_waits() {
                 self.flag("a trial is in force, and none waits");
+            } else if !self.place.has_way_back() {
+                self.flag("a trial is in force, and has no ruleset to go back to");
             }
             if World::processes(self.place).len() != 1 {
                 self.flag(format!(
