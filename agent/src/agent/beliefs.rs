@@ -20,28 +20,28 @@ pub(super) struct Belief {
     pub(super) pending: Option<Pending>,
     /// Whether the loaded ruleset, or the one being loaded, is on trial.
     pub(super) is_trial: bool,
-    /// What is in the policy that is about to be put in force.
+    /// Counts of the policy that is about to be applied.
     pub(super) counts: Option<Counts>,
-    /// Whether what was read may have changed already.
+    /// Whether to read the policy again, because it may have changed meanwhile.
     pub(super) look_again: bool,
     /// Removals of foreign tables, for `status`.
     pub(super) gone: Vec<DeletedTables>,
     /// Why the policy that was read last is not applied.
     pub(super) rejection: Option<Failure>,
-    /// Why rules could not be loaded the last time.
+    /// Error of the last load, if it failed.
     pub(super) load_error: Option<Error>,
 }
 
 /// The ruleset to load.
 pub(super) struct Wanted {
     pub(super) kept: Kept,
-    /// Whether open connections that it refuses end.
+    /// Whether to end open connections that it refuses.
     pub(super) cut: bool,
-    /// Peers, overlays and allows, for telling.
+    /// Counts of its policy, for `status`.
     pub(super) counts: Option<Counts>,
-    /// What the state directory does not have yet.
+    /// The part that is not in the state directory yet.
     pub(super) unsaved: Unsaved,
-    /// Why it could not be written.
+    /// Why that part could not be written.
     pub(super) unsaved_error: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct ReloadOutcome {
     pub(super) converged: Option<Result<Option<String>, BackendError>>,
     /// Changes of the load, in the words of the policy; only if a client waits for the response.
     pub(super) changes: Vec<Change>,
-    /// The ssh connections of the client, which never end.
+    /// ssh connections of the client, which are never ended.
     pub(super) spare: Vec<Ssh>,
     /// Whether to end all open connections that the policy refuses.
     pub(super) end_refused: bool,
@@ -71,7 +71,7 @@ pub(super) struct ReloadOutcome {
     pub(super) is_asked: bool,
     /// Whether the current load is logged as an event of the history.
     pub(super) is_logged: bool,
-    /// What happened to open connections, in words and for programs.
+    /// Ended connections, as text and as JSON.
     pub(super) connections: (String, Option<EndedConnections>),
 }
 

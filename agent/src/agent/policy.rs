@@ -62,7 +62,7 @@ impl Agent {
         self.outcome.read = Some(result.clone().map(drop));
         match result {
             Ok(_) if is_changed || is_other => Input::Accepted,
-            Ok(_) => Input::Tick, // it is what is in force
+            Ok(_) => Input::Tick, // in force already
             Err(why) => {
                 let read = Input::Rejected(why.to_string());
                 if !is_new && !is_other {
@@ -88,8 +88,8 @@ impl Agent {
         passing::retry(|| read(&files), |why| why.is_passing)
     }
 
-    /// Reads the lists of the loaded ruleset if it does not come from the policy that was read:
-    /// because it is on trial or was rolled back to, or the policy has errors. Returns whether
+    /// Reads the lists of the loaded ruleset again, if it does not come from the policy that was
+    /// read: it is on trial, a rollback restored it, or the policy has errors. Returns whether
     /// there is something to load.
     fn refresh_lists(&mut self, read: &Result<Reading, Rejection>) -> bool {
         let entry = match (&self.belief.wanted, read) {
@@ -144,8 +144,9 @@ impl Agent {
                 })
             }
             Reading::Later => {
+                // A policy that changed during the trial is applied after it.
                 if self.belief.read_digest.as_ref() != Some(&ready.digest) {
-                    self.belief.read_digest = None; // it changed, and is taken when the trial is over
+                    self.belief.read_digest = None;
                 }
                 Ok(Reading::Later)
             }
@@ -263,7 +264,7 @@ impl Agent {
         match Links::open(interests) {
             Ok(links) => {
                 self.sources.links = Some(links);
-                // They may have changed between being read and being watched.
+                // They may have changed between the read and the start of the watch.
                 self.belief.look_again = self.options.follow;
             }
             Err(err) => {
@@ -273,7 +274,7 @@ impl Agent {
     }
 }
 
-/// Counts what is in a policy.
+/// Counts the peers and allows of a policy, and describes its overlays.
 pub(super) fn counts(policy: &Policy) -> Counts {
     Counts {
         peers: policy.peer_count(),
@@ -300,7 +301,7 @@ pub(super) fn overlay(overlay: &Overlay) -> OverlayStatus {
     }
 }
 
-/// The file system; every file that is read is watched.
+/// A file system that watches every file that it reads.
 struct WatchedFiles<'w> {
     files: FileSystem,
     watch: RefCell<&'w mut Watch>,

@@ -59,7 +59,7 @@ impl Agent {
         self.tell_outcome()
     }
 
-    /// The answer to a client that asked for a policy.
+    /// Builds the answer to `reload` and `apply`.
     pub(super) fn tell_outcome(&mut self) -> Answer {
         match (self.outcome.read.take(), self.outcome.converged.take()) {
             (Some(Err(why)), _) => refused(why),
@@ -148,7 +148,7 @@ fn other_policy(why: String) -> Answer {
     Answer::failed(why.clone(), Failure::new(ErrorCode::OtherPolicy, why))
 }
 
-/// The answer if nothing was done.
+/// Builds the answer to a refused request.
 pub(super) fn refused(why: impl Into<Failure>) -> Answer {
     const UNCHANGED: &str = "nothing was changed";
     let why = why.into();

@@ -27,31 +27,31 @@ use crate::trial::{Loader, before, of_backend, words};
 /// The result of `apply` and `reload`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Apply {
-    /// What was done, by the agent or without one.
+    /// Outcome, with or without an agent.
     #[serde(flatten)]
     pub(super) applied: Applied,
-    /// Chains of other firewalls that drop what they do not accept.
+    /// Chains of other firewalls that drop packets that they do not accept.
     pub(super) foreign_drops: Vec<ForeignDrop>,
 }
 
-/// What a remove did.
+/// Outcome of `remove`.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum RemoveOutcome {
     /// The rules were removed.
     Removed,
-    /// There were none.
+    /// No rules were loaded.
     NothingLoaded,
 }
 
 /// The result of `remove`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Remove {
-    /// What was done.
+    /// The outcome.
     outcome: RemoveOutcome,
     /// The backend whose rules were removed.
     backend: json::Backend,
-    /// Which iptables; only for that backend.
+    /// Variant of iptables; absent with nf_tables.
     iptables: Option<json::IptablesInfo>,
 }
 

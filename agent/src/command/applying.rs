@@ -13,9 +13,9 @@ use crate::store::{Kept, State};
 use crate::trial::before;
 use crate::trial::{Keeper, Loader, of_io};
 
-/// What came of it.
+/// Result of [`apply`].
 pub(super) enum Put {
-    /// It is in force.
+    /// The ruleset is loaded.
     Done,
     /// The ruleset could not be loaded; the loader has the error.
     NotLoaded(Refusal),

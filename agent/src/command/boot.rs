@@ -36,7 +36,7 @@ fn read(policy: &Path) -> Result<Kept, Fault> {
     })
 }
 
-/// Names the backend, if it is not the usual one.
+/// Names the backend if it is iptables.
 fn by(entry: &Entry) -> &'static str {
     match entry.by_iptables {
         true => ", by iptables",
@@ -44,7 +44,7 @@ fn by(entry: &Entry) -> &'static str {
     }
 }
 
-/// What was loaded at boot.
+/// Source of the ruleset that was loaded at boot.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum BootOutcome {
@@ -57,17 +57,17 @@ enum BootOutcome {
 /// The result of `boot`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Boot {
-    /// What was loaded.
+    /// Source of the loaded ruleset.
     outcome: BootOutcome,
     /// Number of the ruleset in the history.
     number: u64,
-    /// When it came into force, as RFC 3339.
+    /// Time at which it came into force, as RFC 3339.
     time: String,
     /// Path of its policy.
     policy: String,
     /// The backend.
     backend: json::Backend,
-    /// What could not be loaded or recorded, as sentences.
+    /// Failures to load or record a ruleset, as sentences.
     problems: Vec<String>,
 }
 

@@ -31,21 +31,21 @@ pub(super) struct Check {
     outcome: CheckOutcome,
     /// Path of the policy.
     policy: String,
-    /// How many peers it has.
+    /// Number of peers.
     peers: usize,
-    /// How many overlays it has.
+    /// Number of overlays.
     overlays: usize,
-    /// How many allows it has.
+    /// Number of allows.
     allows: usize,
-    /// How many expectations it has.
+    /// Number of expectations.
     expectations: usize,
-    /// How many of them were not tested, because they depend on pods that are not known here.
+    /// Number of expectations that were not tested, because the pods' addresses are not known here.
     untested: usize,
-    /// How many rules it becomes.
+    /// Number of compiled rules.
     rules: usize,
-    /// How many elements the sets of these rules have.
+    /// Number of elements in the sets of these rules.
     set_elements: usize,
-    /// What is suspicious about the policy, or does not fit this host.
+    /// Warnings about the policy, and mismatches with this host.
     diagnostics: Vec<JsonDiagnostic>,
 }
 
@@ -110,7 +110,7 @@ pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8
 /// Reasons why a file of discovered facts cannot be used.
 enum Wrong {
     Unread(String),
-    /// Everything that is wrong with it.
+    /// Its errors.
     Content(String, Vec<JsonDiagnostic>),
 }
 

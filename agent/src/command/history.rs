@@ -1,5 +1,5 @@
-//! `peerwall history`: the events of the audit trail with the responsible persons, and the changes
-//! of each confirmed ruleset.
+//! `peerwall history`: the events of the audit trail with the user or process that caused them, and
+//! the changes of each confirmed ruleset.
 
 use std::fmt::Write as _;
 use std::io;
@@ -47,7 +47,7 @@ pub(super) struct HistoryResult {
 struct ConfirmedPolicy {
     /// Its number, from 1.
     number: u64,
-    /// When it came into force, as RFC 3339.
+    /// Time at which it came into force, as RFC 3339.
     time: String,
     /// Path of the policy.
     policy: String,
@@ -55,7 +55,7 @@ struct ConfirmedPolicy {
     digest: String,
     /// The backend.
     backend: json::Backend,
-    /// Difference from the ruleset before it; absent if that is not known.
+    /// Difference from the previous ruleset; absent if that is not known.
     change: Option<LineChange>,
 }
 
@@ -72,7 +72,7 @@ impl ConfirmedPolicy {
     }
 }
 
-/// A ruleset that was confirmed, and what it changed.
+/// A confirmed ruleset and its changes.
 #[derive(Debug)]
 struct HistoryOutput {
     entry: Entry,
@@ -80,12 +80,12 @@ struct HistoryOutput {
     change: Option<LineChange>,
 }
 
-/// Difference of two rulesets, in lines: a rule or an element of a set each.
+/// Difference of two rulesets, in lines. Each line is a rule or an element of a set.
 #[derive(Debug, Serialize, JsonSchema)]
 struct LineChange {
-    /// Lines of the new one alone.
+    /// Lines that only the new ruleset has.
     added: Vec<String>,
-    /// Lines of the old one alone.
+    /// Lines that only the old ruleset has.
     removed: Vec<String>,
 }
 
@@ -163,7 +163,8 @@ fn happened(event: &AuditEvent) -> String {
     }
 }
 
-/// What was confirmed, or the one of this number; and what was rolled back from.
+/// Reads the confirmed rulesets, or the one with this number, and the digest of the policy that was
+/// rolled back from.
 fn read(
     state: &State,
     number: Option<u64>,

@@ -21,9 +21,9 @@ use crate::secure_file::{TEXT_MAX_BYTES, plain};
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Import")]
 pub(super) struct ImportResult<'i> {
-    /// Whether every line was converted, or need not be.
+    /// Whether every line was converted or needs no conversion.
     is_complete: bool,
-    /// The policy and the account.
+    /// The policy and the report.
     #[serde(flatten)]
     import: &'i Import,
 }

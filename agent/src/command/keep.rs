@@ -1,4 +1,4 @@
-//! `run`, `confirm` and `rollback`: by the agent if one runs, else without it.
+//! `run`, `confirm` and `rollback`. An agent that runs confirms and rolls back itself.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ pub(super) fn wish(args: &WishArgs) -> Wish {
     }
 }
 
-/// Asks the agent, if there is one, and prints what it answers.
+/// Sends a request to the agent, if one runs, and prints its answer.
 fn by_agent(command: Request, doing: &str, output: &Output) -> Option<u8> {
     Some(match control::ask(command)? {
         Ok(answer) => print(&answer, output),
@@ -119,7 +119,7 @@ pub(super) fn rollback(output: &Output) -> u8 {
     }
 }
 
-/// Before anything is changed: whether the caller could come back.
+/// Refuses a policy that would lock the caller out, before anything is changed.
 pub(super) fn lockout(
     ready: &LoadedPolicy,
     args: &WishArgs,

@@ -226,7 +226,7 @@ fn reload(args: &ReloadArgs) -> u8 {
     }
 }
 
-/// Prints the agent's answer to an apply, with what does not fit this host.
+/// Prints the agent's answer to an apply, and the policy's mismatches with this host.
 fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output: &Output) -> u8 {
     let answer = match answer {
         Ok(answer) => answer,
@@ -251,12 +251,12 @@ fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output:
     DONE
 }
 
-/// An agent that does not answer.
+/// Builds the failure for an agent that does not answer.
 fn unreachable_agent(err: &io::Error) -> Failure {
     Failure::new(ErrorCode::AgentUnreachable, err)
 }
 
-/// A policy that was given by its path, read once.
+/// A policy that was given by its path, and read once.
 struct Given {
     path: PathBuf,
     read: Result<LoadedPolicy, Box<LoadError>>,
@@ -276,7 +276,7 @@ impl Given {
         }
     }
 
-    /// Where it does not fit this host, for programs.
+    /// Returns the mismatches with this host as JSON.
     fn misfits(&self) -> Vec<JsonDiagnostic> {
         let ready = self.read.as_ref().ok();
         let misfits = ready.into_iter().flat_map(|ready| {
@@ -286,7 +286,7 @@ impl Given {
         misfits.collect()
     }
 
-    /// Prints where it does not fit this host, for people.
+    /// Prints the mismatches with this host as text.
     fn warn_of_misfits(&self, output: &Output) {
         if let Ok(ready) = &self.read
             && !output.is_json()
@@ -318,7 +318,7 @@ fn on_host(
     }
 }
 
-/// Runs a command by a backend, and prints which one if it is not the usual one.
+/// Runs a command by a backend, and prints a note if that is iptables because nf_tables is missing.
 fn by_backend<T>(
     asked: BackendChoice,
     output: &Output,

@@ -44,21 +44,21 @@ pub(super) struct PlanResult {
     policy: String,
     /// The backend.
     backend: json::Backend,
-    /// Which iptables; only for that backend.
+    /// Variant of iptables; absent with nf_tables.
     iptables: Option<json::IptablesInfo>,
-    /// Why everything would be made new, as a sentence; absent if it would not.
+    /// Reason to rebuild the table, as a sentence; absent without a rebuild.
     rebuild: Option<String>,
-    /// What would be changed, in words; absent if nothing would.
+    /// Summary of the changes; absent if there are none.
     summary: Option<String>,
-    /// The same in the words of the policy.
+    /// The changes in the words of the policy.
     changes: Vec<Change>,
     /// The commands of nft, or the input of iptables programs, in order.
     steps: Vec<String>,
     /// Open connections that the policy refuses, by kind.
     connections: Vec<ConnectionGroup>,
-    /// Chains of other firewalls that drop what they do not accept.
+    /// Chains of other firewalls that drop packets that they do not accept.
     foreign_drops: Vec<ForeignDrop>,
-    /// What is suspicious about the policy, or does not fit this host.
+    /// Warnings about the policy, and mismatches with this host.
     diagnostics: Vec<JsonDiagnostic>,
 }
 
@@ -119,7 +119,7 @@ pub(super) fn run(
     Ok(if plan.is_empty() { DONE } else { DIFFERS })
 }
 
-/// A plan in words, and in the text of its backend where that is wanted.
+/// Formats a plan: its changes and, if requested, the commands of its backend.
 fn as_text(plan: &impl Plan, changes: &[Change], detail: PlanDetail) -> String {
     if plan.is_empty() {
         return NOTHING_TO_DO.into();

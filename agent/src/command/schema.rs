@@ -1,4 +1,4 @@
-//! `peerwall schema`: JSON schemas of what commands print, and of the policy.
+//! `peerwall schema`: JSON schemas of the commands' output and of the policy.
 
 use peerwall_core::policy::schema as policy;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
@@ -15,7 +15,7 @@ use super::status::Status;
 use crate::json::{Confirmed, Failure, RolledBack, SchemaOf, Versioned};
 use crate::output::Output;
 
-/// What a command prints: its result, or why it failed.
+/// Output of a command: its result or its failure.
 #[expect(dead_code, reason = "only its schema is used")]
 #[derive(JsonSchema)]
 #[schemars(untagged)]
@@ -48,7 +48,7 @@ fn schema(of: SchemaOf) -> Schema {
     }
 }
 
-/// The schema of what a command prints with `--json`.
+/// Returns the schema of a command's `--json` output.
 fn command<T: JsonSchema + Serialize>(name: &str) -> Schema {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<Printed<T>>();

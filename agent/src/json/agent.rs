@@ -19,7 +19,7 @@ pub struct AgentStatus {
     pub started: String,
     /// The backend.
     pub backend: Backend,
-    /// Which iptables; only for that backend.
+    /// Variant of iptables; absent with nf_tables.
     pub iptables: Option<IptablesInfo>,
     /// Whether it owns the table, so that nobody else can change it; absent for iptables, or if
     /// it is not known.

@@ -32,7 +32,7 @@ pub struct Applied {
     pub policy: String,
     /// The backend.
     pub backend: Backend,
-    /// Which iptables; only for that backend.
+    /// Variant of iptables; absent with nf_tables.
     pub iptables: Option<IptablesInfo>,
     /// What was changed, in words; absent if nothing was.
     pub summary: Option<String>,
@@ -43,7 +43,7 @@ pub struct Applied {
     /// Open connections that the policy refuses; absent if they were not looked at: a trial ends
     /// none.
     pub connections: Option<EndedConnections>,
-    /// What is suspicious about the policy, or does not fit this host.
+    /// Warnings about the policy, and mismatches with this host.
     pub diagnostics: Vec<JsonDiagnostic>,
 }
 

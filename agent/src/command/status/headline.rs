@@ -1,4 +1,4 @@
-//! The first line of `status`: the state of this host, for a tired reader.
+//! The first line of `status`: the state of this host.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ pub(super) struct Trial {
     pub(super) back_to: Option<String>,
 }
 
-/// What kind of state a host is in.
+/// Kind of state of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HostState {

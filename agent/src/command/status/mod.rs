@@ -33,7 +33,7 @@ use crate::store::since;
 use crate::store::{self, State};
 use crate::trial::closed;
 
-/// What `status` prints.
+/// Output of `status`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     /// The state of this host.
@@ -42,9 +42,9 @@ pub(super) struct Status {
     headline: String,
     /// The backend.
     backend: json::Backend,
-    /// Which iptables; only for that backend.
+    /// Variant of iptables; absent with nf_tables.
     iptables: Option<json::IptablesInfo>,
-    /// The same in words.
+    /// The backend as text.
     #[serde(skip)]
     chosen: Option<String>,
     /// Whether peerwall's rules are loaded.
@@ -65,21 +65,21 @@ pub(super) struct Status {
     policy: String,
     /// Why the policy cannot be applied.
     policy_error: Option<json::Error>,
-    /// What is wrong with the policy, suspicious about it, or does not fit this host.
+    /// Errors and warnings about the policy, and mismatches with this host.
     diagnostics: Vec<JsonDiagnostic>,
-    /// Chains of other firewalls that drop what they do not accept.
+    /// Chains of other firewalls that drop packets that they do not accept.
     foreign_drops: Vec<ForeignDrop>,
     /// Packets by reason.
     counters: Vec<Line>,
     /// The agent's own status, if one runs.
     agent: Option<AgentStatus>,
-    /// Why there is no status of an agent that runs.
+    /// Why a running agent has no status.
     agent_error: Option<json::Error>,
     /// The trial that waits to be confirmed.
     trial: Option<Trial>,
     /// The trial or policy that was rolled back, if nothing was applied since.
     rolled_back: Option<json::Event>,
-    /// The same, for the text.
+    /// The event of the rollback, for the text.
     #[serde(skip)]
     rollback: Option<AuditEvent>,
 }
@@ -88,11 +88,11 @@ pub(super) struct Status {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "LastApply")]
 struct LastApply {
-    /// When, as RFC 3339.
+    /// Time, as RFC 3339.
     time: String,
     /// Path of the policy.
     policy: String,
-    /// Whether our rules are as it left them. Absent if it is not known.
+    /// Whether the rules are unchanged since; absent if not known.
     unchanged_since: Option<bool>,
 }
 
@@ -101,7 +101,7 @@ struct LastApply {
 struct Owner {
     /// Netlink port id; the process id for the first socket of a process.
     port: u32,
-    /// Name of the process of that id, if there is one.
+    /// Name of the process with that id, if one runs.
     process: Option<String>,
 }
 
@@ -113,13 +113,13 @@ struct Line {
     chain: Option<String>,
     /// Reason why these packets were accepted or denied.
     reason: String,
-    /// The reason in words.
+    /// The reason as a phrase.
     subject: String,
-    /// The line of the policy that says so.
+    /// Line of the policy with the counted entry.
     place: Option<FileLine>,
-    /// How many packets.
+    /// Number of packets.
     packets: u64,
-    /// How many bytes.
+    /// Number of bytes.
     bytes: u64,
 }
 
@@ -280,7 +280,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         .as_ref()
         .filter(|applied| applied.unchanged_since != Some(false));
     let since = unchanged.map(|applied| age::with_age(&applied.time));
-    // The agent follows one policy; what it says of that says nothing about another.
+    // The agent's status is about its own policy only.
     let its = agent.as_ref().filter(|agent| agent.policy == path);
     let message =
         |error: &'_ Option<json::Error>| error.as_ref().map(|error| error.message.clone());
@@ -332,7 +332,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
     }
 }
 
-/// The agent's own status, or why there is none although an agent runs.
+/// Returns the agent's own status, or why there is none although an agent runs.
 fn agent() -> (Option<AgentStatus>, Option<json::Error>) {
     let unreachable = |err: &dyn std::fmt::Display| {
         let why = format!("the agent does not answer: {err}");
@@ -439,7 +439,7 @@ fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&LoadedPolicy>) -> Vec
     counters.into_iter().map(line).collect()
 }
 
-/// Where the policy says what each counter counts, by its name.
+/// Returns the places in the policy of the counted entries, by the name of the counter.
 fn places(ready: &LoadedPolicy) -> BTreeMap<&str, FileLine> {
     let mut places = BTreeMap::new();
     for chain in &ready.ruleset.chains {

@@ -163,7 +163,7 @@ fn counters(lines: &[Line], detail: StatusDetail, rates: Option<&[f64]>) -> Stri
     text
 }
 
-/// The agent's own status.
+/// Formats the agent's own status.
 fn agent_text(agent: &AgentStatus) -> String {
     let mut text = String::new();
     let in_sync = match agent.in_sync_seconds {
@@ -217,7 +217,7 @@ fn agent_text(agent: &AgentStatus) -> String {
     text
 }
 
-/// The backend, and whether others can change its rules.
+/// Formats the backend, and whether other programs can change its rules.
 fn backend(agent: &AgentStatus) -> String {
     match (&agent.iptables, agent.owns_table) {
         (Some(iptables), _) => iptables.to_string(),
@@ -231,7 +231,7 @@ fn backend(agent: &AgentStatus) -> String {
     }
 }
 
-/// The policy in force, what is in it, and its revision.
+/// Formats the policy in force, its counts and its revision.
 fn policy_text(agent: &AgentStatus) -> String {
     let digest = agent.digest.as_ref().and_then(|digest| digest.get(..12));
     let counted = agent.counts.as_ref().map_or_else(String::new, |counts| {
@@ -249,7 +249,7 @@ fn policy_text(agent: &AgentStatus) -> String {
     )
 }
 
-/// The subnets of an overlay, and where they come from.
+/// Formats the subnets of an overlay and their source.
 fn overlay_text(overlay: &OverlayStatus) -> String {
     let files = overlay.files.join(", ");
     let how = match overlay.discovery {

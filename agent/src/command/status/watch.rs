@@ -153,7 +153,7 @@ fn on_screen(events: &mut Wakeups, mut show: impl FnMut() -> u8) -> u8 {
     }
 }
 
-/// Event that ended a wait.
+/// Event that ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wakeup {
     Time,
