@@ -9,7 +9,7 @@ mod read;
 
 use std::fmt;
 
-pub use read::{Line, line, parse, words};
+pub use read::{Line, Reading, line, parse, read, words};
 
 /// A complete file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,13 +46,21 @@ pub struct Chain {
     pub line: usize,
 }
 
-/// Position of a rule in its chain.
+/// Position of a rule in its chain, or another change of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
     /// `-A`: at the end.
     Append,
     /// `-I`: at this position, from 1.
     Insert(usize),
+    /// `-R`: instead of the rule at this position.
+    Replace(usize),
+    /// `-D`: deletes the first rule with the same words.
+    Delete,
+    /// `-D`: deletes the rule at this position.
+    DeleteAt(usize),
+    /// `-F`: deletes every rule of the chain, or of every chain if the name is empty.
+    Flush,
 }
 
 /// A rule.
@@ -126,6 +134,11 @@ impl fmt::Display for Rule {
         match self.position {
             Position::Append => write!(f, "-A {}", quoted(&self.chain))?,
             Position::Insert(at) => write!(f, "-I {} {at}", quoted(&self.chain))?,
+            Position::Replace(at) => write!(f, "-R {} {at}", quoted(&self.chain))?,
+            Position::Delete => write!(f, "-D {}", quoted(&self.chain))?,
+            Position::DeleteAt(at) => write!(f, "-D {} {at}", quoted(&self.chain))?,
+            Position::Flush if self.chain.is_empty() => write!(f, "-F")?,
+            Position::Flush => write!(f, "-F {}", quoted(&self.chain))?,
         }
         for word in &self.words {
             write!(f, " {}", quoted(word))?;
@@ -180,6 +193,17 @@ mod tests {
         ]
     }
 
+    fn position() -> impl Strategy<Value = Position> {
+        prop_oneof![
+            Just(Position::Append),
+            Just(Position::Delete),
+            Just(Position::Flush),
+            (1usize..5).prop_map(Position::Insert),
+            (1usize..5).prop_map(Position::Replace),
+            (1usize..5).prop_map(Position::DeleteAt),
+        ]
+    }
+
     prop_compose! {
         fn save()(
             tables in prop::collection::vec((
@@ -192,7 +216,7 @@ mod tests {
                 prop::collection::vec(
                     (
                         any::<prop::sample::Index>(),
-                        prop::option::of(1usize..5),
+                        position(),
                         prop::option::of(any::<(u64, u64)>()),
                         prop::collection::vec(word(), 0..8),
                     ),
@@ -207,10 +231,9 @@ mod tests {
                 let chains: Vec<Chain> = chains.into_iter().map(|(name, (own, counters))| Chain {
                     name, policy: (!own).then(|| "DROP".to_owned()), counters, line: next(),
                 }).collect();
-                let rules = rules.into_iter().map(|(chain, at, counters, mut words)| {
-                    let position = at.map_or(Position::Append, Position::Insert);
+                let rules = rules.into_iter().map(|(chain, position, counters, mut words)| {
                     // A leading number would be parsed as the position.
-                    if position == Position::Append { words.insert(0, "-p".into()); }
+                    words.insert(0, "-p".into());
                     Rule { chain: chain.get(&chains).name.clone(), position, counters, words, line: next() }
                 }).collect();
                 Table { name: name.to_owned(), line, chains, rules, commit: next() }
@@ -237,20 +260,23 @@ mod tests {
             *filter\n\
             :INPUT REJECT [0:0]\n\
             :INPUT DROP [0]\n\
-            -A NOWHERE -j DROP\n\
+            -A INPUT -j DROP\n\
             -A INPUT -m comment --comment \"open\n\
             *nat\n\
-            frobnicate\n";
+            frobnicate\n\
+            -R INPUT -j ACCEPT\n\
+            -D INPUT 0\n";
         let errors = parse(text).unwrap_err();
         let found: Vec<(usize, &str)> = errors.iter().map(|e| (e.line, e.why.as_str())).collect();
         let wanted = [
             (1, "outside of a table"),
             (3, "`REJECT` is not a policy"),
             (4, "`[0]` is not a pair of counters"),
-            (5, "NOWHERE is not declared"),
             (6, "unclosed"),
-            (7, "has no COMMIT"),
             (8, "`frobnicate`"),
+            (9, "`-R` needs a number"),
+            (10, "`0` is not the number"),
+            (7, "has no COMMIT"),
             (2, "has no COMMIT"),
         ];
         assert_eq!(found.len(), wanted.len(), "{found:?}");
@@ -267,7 +293,7 @@ mod tests {
         let text = "*filter\r\n\
             -P INPUT DROP\r\n\
             -N own\r\n\
-            -F\r\n\
+            -X\r\n\
             -I INPUT -j own\r\n\
             -I INPUT 2 -j DROP\r\n\
             [3:180] -A own -m comment --comment \"say \\\"hi\\\"\" -j RETURN\r\n\

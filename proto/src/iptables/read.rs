@@ -1,15 +1,37 @@
 //! Parser for iptables-save output and rules files.
 
-use super::{BUILTIN, Chain, Position, Rule, Save, TABLES, Table, TextError};
+use super::{Chain, Position, Rule, Save, TABLES, Table, TextError};
 
 /// Description of a parse error and the correct form.
 type Wrong = (String, &'static str);
+
+/// A file, as far as it can be parsed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Everything that was parsed.
+    pub save: Save,
+    /// Lines that cannot be parsed.
+    pub lines: Vec<TextError>,
+    /// Reasons why this is not a complete rules file.
+    pub whole: Vec<TextError>,
+}
 
 /// Parses a complete file.
 ///
 /// # Errors
 /// Every line that cannot be parsed.
 pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
+    let reading = read(text);
+    let mut errors = reading.lines;
+    errors.extend(reading.whole);
+    match errors.is_empty() {
+        true => Ok(reading.save),
+        false => Err(errors),
+    }
+}
+
+/// Parses a file, and continues after lines that cannot be parsed.
+pub fn read(text: &str) -> Reading {
     let mut reader = Reader::default();
     for (index, line) in text.lines().enumerate() {
         reader.number = index + 1;
@@ -23,24 +45,25 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
         }
     }
     if let Some(table) = reader.open.take() {
-        reader.errors.push(TextError {
+        reader.whole.push(TextError {
             line: table.line,
             text: format!("*{}", table.name),
             why: format!("the table {} has no COMMIT", table.name),
             help: "iptables-restore would load none of its rules; check that the file is complete",
         });
     }
-    if reader.errors.is_empty() && reader.save.tables.is_empty() {
-        reader.errors.push(TextError {
+    if reader.whole.is_empty() && reader.save.tables.is_empty() {
+        reader.whole.push(TextError {
             line: 1,
             text: String::new(),
             why: "the file has no table".into(),
             help: "a rules file has lines from `*filter` to `COMMIT`, as iptables-save prints them",
         });
     }
-    match reader.errors.is_empty() {
-        true => Ok(reader.save),
-        false => Err(reader.errors),
+    Reading {
+        save: reader.save,
+        lines: reader.errors,
+        whole: reader.whole,
     }
 }
 
@@ -50,6 +73,7 @@ struct Reader {
     /// Table without its COMMIT so far.
     open: Option<Table>,
     errors: Vec<TextError>,
+    whole: Vec<TextError>,
     number: usize,
 }
 
@@ -65,8 +89,7 @@ impl Reader {
         let Some(table) = &mut self.open else {
             return Err((
                 "this line is outside of a table".into(),
-                "rules belong between `*filter` and `COMMIT`; \
-                 if this is a script of iptables commands, run it and import with --live",
+                "rules belong between `*filter` and `COMMIT`",
             ));
         };
         match line? {
@@ -87,13 +110,16 @@ impl Reader {
 
     fn table(&mut self, name: &str) -> Result<(), Wrong> {
         if let Some(open) = &self.open {
-            return Err((
-                format!(
+            self.whole.push(TextError {
+                line: self.number,
+                text: format!("*{name}"),
+                why: format!(
                     "the table {} of line {} has no COMMIT before this line",
                     open.name, open.line
                 ),
-                "end each table with COMMIT",
-            ));
+                help: "end each table with COMMIT",
+            });
+            return Ok(());
         }
         if !TABLES.contains(&name) {
             return Err((
@@ -219,6 +245,16 @@ fn set_policy(
         counters,
         line,
     };
+    // iptables-restore empties a user-defined chain that is declared again.
+    if chain.policy.is_none() && table.rules.iter().any(|rule| rule.chain == name) {
+        table.rules.push(Rule {
+            chain: name.to_owned(),
+            position: Position::Flush,
+            counters: None,
+            words: Vec::new(),
+            line,
+        });
+    }
     // The last declaration counts. `-P` in a hand-written file is a further declaration.
     match table.chains.iter_mut().find(|old| old.name == name) {
         Some(old) => *old = chain,
@@ -240,10 +276,27 @@ fn command(
     number: usize,
 ) -> Result<(), Wrong> {
     let words = words(text).map_err(|why| (why, "close the quotes"))?;
-    let mut words = words.into_iter();
-    let verb = words.next().unwrap_or_default();
-    let mut chain = || {
-        words.next().ok_or_else(|| {
+    edit(table, counters, words, number)
+}
+
+/// Words that may precede a command.
+const BEFORE_COMMAND: [&str; 6] = ["-4", "-6", "--ipv4", "--ipv6", "-v", "--verbose"];
+
+/// Adds a command to a table.
+pub(super) fn edit(
+    table: &mut Table,
+    counters: Option<(u64, u64)>,
+    mut words: Vec<String>,
+    number: usize,
+) -> Result<(), Wrong> {
+    let is_before = |word: &&String| BEFORE_COMMAND.contains(&word.as_str());
+    let before = words.iter().take_while(is_before).count();
+    let rest = words.split_off(before.min(words.len()));
+    let mut rest = rest.into_iter();
+    let verb = rest.next().unwrap_or_default();
+    let mut chain = rest.next();
+    let mut need_chain = || {
+        chain.take().ok_or_else(|| {
             let why = format!("`{verb}` needs a chain");
             (why, "write it like `-A INPUT -j ACCEPT`")
         })
@@ -251,23 +304,17 @@ fn command(
     let position = match verb.as_str() {
         "-A" | "--append" => Position::Append,
         "-I" | "--insert" => Position::Insert(1),
+        "-R" | "--replace" => Position::Replace(0),
+        "-D" | "--delete" => Position::Delete,
+        "-F" | "--flush" => Position::Flush,
         "-P" | "--policy" => {
-            let name = chain()?;
-            let policy = words.next().unwrap_or_default();
+            let name = need_chain()?;
+            let policy = rest.next().unwrap_or_default();
             return set_policy(table, &name, &policy, None, number);
         }
-        "-N" | "--new-chain" => return set_policy(table, &chain()?, "-", None, number),
-        // No rules precede it, so it has no effect.
-        "-F" | "--flush" | "-X" | "--delete-chain" | "-Z" | "--zero" if table.rules.is_empty() => {
-            return Ok(());
-        }
-        "-F" | "-X" | "-Z" | "-D" | "-R" | "--flush" | "--delete-chain" | "--zero" | "--delete"
-        | "--replace" => {
-            return Err((
-                format!("`{verb}` undoes lines above it"),
-                "keep only the rules that are to remain, or load the file and import with --live",
-            ));
-        }
+        "-N" | "--new-chain" => return set_policy(table, &need_chain()?, "-", None, number),
+        // Neither changes the rules that remain.
+        "-X" | "--delete-chain" | "-Z" | "--zero" => return Ok(()),
         other => {
             return Err((
                 format!("`{other}` cannot start a line of a rules file"),
@@ -275,30 +322,54 @@ fn command(
             ));
         }
     };
-    let chain = chain()?;
-    let mut rest: Vec<String> = words.collect();
-    let position = match (position, rest.first().and_then(|word| word.parse().ok())) {
-        (Position::Insert(_), Some(at)) => {
-            rest.remove(0);
-            Position::Insert(at)
-        }
-        (position, _) => position,
+    let chain = match position {
+        Position::Flush => chain.take().unwrap_or_default(),
+        Position::Append | Position::Insert(_) | Position::Replace(_) => need_chain()?,
+        Position::Delete | Position::DeleteAt(_) => need_chain()?,
     };
-    let declared = table.chains.iter().any(|known| known.name == chain);
-    if !declared && !BUILTIN.contains(&chain.as_str()) {
-        return Err((
-            format!("the chain {chain} is not declared"),
-            "declare it above with a line like `:NAME - [0:0]`",
-        ));
-    }
+    let mut rest: Vec<String> = rest.collect();
+    let position = numbered(position, &mut rest)?;
+    words.extend(rest);
     table.rules.push(Rule {
         chain,
         position,
         counters,
-        words: rest,
+        words,
         line: number,
     });
     Ok(())
+}
+
+/// Takes the number of a rule from the words after the chain.
+fn numbered(position: Position, rest: &mut Vec<String>) -> Result<Position, Wrong> {
+    let wants = match position {
+        Position::Insert(_) | Position::Delete => false,
+        Position::Replace(_) => true,
+        Position::Append | Position::DeleteAt(_) | Position::Flush => return Ok(position),
+    };
+    let first = rest.first().filter(|word| !word.starts_with(['-', '!']));
+    let Some(word) = first else {
+        return match wants {
+            true => Err((
+                "`-R` needs a number".into(),
+                "write it like `-R INPUT 1 -j ACCEPT`",
+            )),
+            false => Ok(position),
+        };
+    };
+    let number: Option<usize> = word.parse().ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| {
+        let why = format!("`{word}` is not the number of a rule");
+        (why, "rules are counted from 1")
+    })?;
+    rest.remove(0);
+    Ok(match position {
+        Position::Insert(_) => Position::Insert(number),
+        Position::Replace(_) => Position::Replace(number),
+        Position::Append | Position::Delete | Position::DeleteAt(_) | Position::Flush => {
+            Position::DeleteAt(number)
+        }
+    })
 }
 
 /// Splits a line like iptables-restore: at blanks outside of `"`. Within `"`, `\` escapes the next

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use peerwall_proto::ipset;
 use peerwall_proto::iptables;
 
-use super::rule::{self, ImportedChains, ImportedRules, ImportedSets};
+use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSet, ImportedSets, Problems};
 use super::{File, ImportError, cloud};
 use crate::iptables::ipset::net;
 use crate::net::addr::Family;
@@ -20,6 +20,8 @@ pub(crate) struct ParsedFiles {
     pub(super) tables: Vec<(usize, String, ImportedChains)>,
     /// Rules of each family that has any.
     pub(super) rules: Vec<ImportedRules>,
+    /// Lines that cannot be read.
+    pub(super) problems: Problems,
 }
 
 impl ParsedFiles {
@@ -56,6 +58,7 @@ pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
         tables: Vec::new(),
         rules: Vec::new(),
         files: Vec::new(),
+        problems: Problems::new(),
     };
     for (index, file) in all.iter().enumerate() {
         if !parsed.sets.contains(&index)
@@ -99,7 +102,7 @@ fn is_ipset(text: &str) -> bool {
 /// Parses the addresses in output of `ipset save`. Sets of other types are omitted, so that
 /// conditions on them are unknown.
 fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
-    let mut sets = ImportedSets::new();
+    let mut sets = std::collections::BTreeMap::<String, Vec<ipnet::IpNet>>::new();
     for (index, text) in file.text.lines().enumerate() {
         match ipset::line(text) {
             ipset::SetLine::Create {
@@ -127,7 +130,16 @@ fn ipsets(file: &File) -> Result<ImportedSets, ImportError> {
             ipset::SetLine::Create { .. } | ipset::SetLine::Other => {}
         }
     }
-    Ok(sets)
+    let of = |nets: &[ipnet::IpNet], family| {
+        let nets = nets.iter().filter(|net| Family::of(net.addr()) == family);
+        nets.map(|net| crate::net::addr::bounds(*net)).collect()
+    };
+    let sets = sets.into_iter().map(|(name, nets)| {
+        let v4 = of(&nets, Family::V4);
+        let v6 = of(&nets, Family::V6);
+        (name, ImportedSet::Addresses { v4, v6 })
+    });
+    Ok(sets.collect())
 }
 
 /// Guesses the family from addresses and protocols in the rules, the file's name, or
@@ -181,9 +193,17 @@ impl ParsedFiles {
         file: &File,
         sets: &ImportedSets,
     ) -> Result<(), Vec<ImportError>> {
-        let text = |err| ImportError::text(&file.name, err);
-        let save = iptables::parse(&file.text)
-            .map_err(|errors| errors.into_iter().map(text).collect::<Vec<_>>())?;
+        let iptables::Reading { save, lines, whole } = iptables::read(&file.text);
+        if !whole.is_empty() {
+            let text = |err| ImportError::text(&file.name, err);
+            return Err(whole.into_iter().map(text).collect());
+        }
+        for err in lines {
+            let line = err.line;
+            let at = At { input: index, line };
+            self.problems
+                .insert(at, format!("{}; {}", err.why, err.help));
+        }
         let family = file
             .family
             .or_else(|| family_of(file, &save))
@@ -196,20 +216,11 @@ impl ParsedFiles {
             })?;
         let mut errors = Vec::new();
         for table in &save.tables {
-            match rule::chains(table, family, index, sets) {
-                Ok(chains) => {
-                    if let Err(err) = self.add(file, family, table, chains.clone()) {
-                        errors.push(err);
-                    }
-                    self.tables.push((index, table.name.clone(), chains));
-                }
-                Err(wrong) => errors.extend(wrong.into_iter().map(|err| ImportError {
-                    file: file.name.clone(),
-                    line: err.line,
-                    why: err.why,
-                    help: err.help.to_owned(),
-                })),
+            let chains = rule::chains(table, family, index, sets, &mut self.problems);
+            if let Err(err) = self.add(file, family, table, chains.clone()) {
+                errors.push(err);
             }
+            self.tables.push((index, table.name.clone(), chains));
         }
         match errors.is_empty() {
             true => Ok(()),

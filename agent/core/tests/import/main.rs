@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "fixtures are files")]
 
 mod random;
+mod reading;
 mod wrong;
 
 use std::fs;

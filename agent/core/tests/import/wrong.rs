@@ -32,7 +32,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "no table",
             vec![file("a", "hello")],
-            vec!["a: line 1: this line is outside of a table"],
+            vec!["a: line 1: the file has no table"],
         ),
         (
             "empty",
@@ -40,51 +40,9 @@ fn everything_that_is_wrong_is_said_with_its_place() {
             vec!["a: line 1: the file has no table"],
         ),
         (
-            "a script",
-            vec![file("a", "iptables -A INPUT -j DROP\n")],
-            vec!["a: line 1", "import with --live"],
-        ),
-        (
             "no family",
             vec![file("a", &rules("-A INPUT -p tcp --dport 22 -j ACCEPT"))],
             vec!["a: its content does not say", "--v4 FILE"],
-        ),
-        (
-            "the wrong family",
-            vec![file(
-                "v6",
-                &rules("-A INPUT -s 10.0.0.1 -j ACCEPT\n-A INPUT -s 2001:db8::1 -j ACCEPT"),
-            )],
-            vec!["v6: line 4", "not an IPv4 address"],
-        ),
-        (
-            "no state",
-            vec![file(
-                "v4",
-                &rules("-A INPUT -m state --state OLD -j ACCEPT"),
-            )],
-            vec!["v4: line 3", "`OLD` is not a connection state"],
-        ),
-        (
-            "no port",
-            vec![file(
-                "v4",
-                &rules("-A INPUT -p tcp --dport 70000 -j ACCEPT"),
-            )],
-            vec!["v4: line 3", "`70000` is not a port"],
-        ),
-        (
-            "no chain",
-            vec![file("v4", &rules("-A INPUT -j NOWHERE"))],
-            vec!["v4: line 3", "`NOWHERE` is neither a chain"],
-        ),
-        (
-            "a circle",
-            vec![file(
-                "v4",
-                "*filter\n:INPUT DROP\n:a -\n:b -\n-A INPUT -j a\n-A a -j b\n-A b -j a\nCOMMIT\n",
-            )],
-            vec!["v4: line 3: the chain a jumps back to itself"],
         ),
         (
             "twice",
@@ -138,5 +96,116 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         for part in wanted {
             assert!(text.contains(part), "{name}: {text}");
         }
+    }
+}
+
+/// A bad word never refuses a file: its line accepts nothing, and `--strict` fails.
+#[test]
+fn a_line_that_cannot_be_read_is_left_with_the_reason() {
+    for (line, wanted) in [
+        (
+            "-A INPUT -s 2001:db8::1 -j ACCEPT",
+            "`2001:db8::1` is not an IPv4 address; is this a file of the other",
+        ),
+        (
+            "-A INPUT -s gateway.example -j ACCEPT",
+            "`gateway.example` is not an IPv4 address; host names are not",
+        ),
+        (
+            "-A INPUT -s 10.0.0.0/255.0.255.0 -j ACCEPT",
+            "has a mask with gaps",
+        ),
+        (
+            "-A INPUT -m state --state OLD -j ACCEPT",
+            "`OLD` is not a connection state",
+        ),
+        (
+            "-A INPUT -p tcp --dport 70000 -j ACCEPT",
+            "`70000` is not a port",
+        ),
+        (
+            "-A INPUT -p tcp --dport finger-print -j ACCEPT",
+            "`finger-print` is not a port",
+        ),
+        ("-A INPUT -p frob -j ACCEPT", "`frob` is not a protocol"),
+        (
+            "-A INPUT -p tcp --frobnicate 22 -j ACCEPT",
+            "`--frobnicate` is not an option here",
+        ),
+        (
+            "-A INPUT -p tcp --dport 22 -j ACCEPT stray",
+            "`stray` is not an option here",
+        ),
+        ("-A INPUT -p tcp --dport", "`--dport` needs 1 value"),
+        (
+            "-A INPUT ! -m tcp -p tcp -j ACCEPT",
+            "`!` cannot precede `-m`",
+        ),
+        (
+            "-A INPUT ! ! -s 10.0.0.1 -j ACCEPT",
+            "two `!` follow each other",
+        ),
+        ("-A INPUT -j ACCEPT !", "nothing follows `!`"),
+        (
+            "-A INPUT -m frob --frob 1 -j ACCEPT",
+            "`-m frob` is an unknown match",
+        ),
+        (
+            "-A INPUT -m tcp --dport 22 -j ACCEPT",
+            "`-m tcp` needs `-p` with its protocol",
+        ),
+        (
+            "-A INPUT -s 10.0.0.1 -s 10.0.0.2 -j ACCEPT",
+            "`-s` is there twice",
+        ),
+        ("-A INPUT -o eth0 -j ACCEPT", "`-o` cannot be used in INPUT"),
+        (
+            "-A INPUT -j LOG --log-frob 1",
+            "`--log-frob` is not an option here",
+        ),
+        (
+            "-A INPUT -j REJECT --reject-with tcp-reset",
+            "a TCP reset needs `-p tcp`",
+        ),
+        ("-A INPUT -j MASQUERADE", "a target of the table nat only"),
+        (
+            "-A INPUT -j NOWHERE",
+            "`NOWHERE` is neither a chain of this table nor a known target",
+        ),
+        ("-A NOWHERE -j ACCEPT", "the chain NOWHERE is not declared"),
+        ("-A a -j b\n-A b -j a", "the chain a jumps back to itself"),
+        (
+            "-I INPUT 7 -j ACCEPT",
+            "the chain INPUT has 0 rules above this line",
+        ),
+        (
+            "-D INPUT -s 10.0.0.1 -j ACCEPT",
+            "no rule above this line is the one that it deletes",
+        ),
+        (
+            "frobnicate",
+            "`frobnicate` cannot start a line of a rules file",
+        ),
+        ("-A INPUT -m comment --comment \"open -j ACCEPT", "unclosed"),
+        ("-p tcp -A INPUT -j ACCEPT", "`-p` cannot start a line"),
+    ] {
+        let rest = "-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT";
+        let text = format!("*filter\n:INPUT DROP\n:a -\n:b -\n{line}\n{rest}\nCOMMIT\n");
+        let file = File {
+            name: "v4".into(),
+            text,
+            family: Some(Family::V4),
+        };
+        let import = import(&[file], &Facts::default()).unwrap();
+        let got = import.lines.iter().find(|line| line.line == 5).unwrap();
+        assert_eq!(got.fate, Fate::Left, "{line}: {}", got.words);
+        assert!(got.words.contains(wanted), "{line}: {}", got.words);
+        assert!(!import.is_whole(), "{line}");
+        let allows = import.policy.matches("[[allow]]").count();
+        assert!(
+            allows == 1 && import.policy.contains("443/tcp"),
+            "{line}: {}",
+            import.policy
+        );
     }
 }

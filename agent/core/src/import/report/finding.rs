@@ -59,6 +59,8 @@ pub(super) enum Finding<'f> {
     UnknownDrop(String),
     /// A jump, return or NAT target with such words.
     UnknownJump(String),
+    /// A line that cannot be read, for this reason.
+    Unreadable(&'f str),
     /// A rule with such words and without a verdict.
     UnknownContinue,
     /// A line that this program manages.
@@ -198,6 +200,10 @@ impl Finding<'_> {
                     "a policy cannot express `{words}`, so only packets that are accepted with \
                      and without it are converted"
                 ),
+            ),
+            Self::Unreadable(why) => (
+                Fate::Left,
+                format!("cannot be read, so this line accepts and drops nothing: {why}"),
             ),
             Self::UnknownContinue => text(Fate::Nothing, "no verdict"),
             Self::Managed(by) => (Fate::Beside, format!("{by} manages this line")),

@@ -52,6 +52,9 @@ fn fate(
     at: At,
     text: &str,
 ) -> (Fate, String) {
+    if let Some(why) = parsed.problems.get(&at) {
+        return Finding::Unreadable(why).verdict();
+    }
     if text.starts_with('#') {
         return Finding::Comment.verdict();
     }

@@ -4,6 +4,10 @@
 //! which evaluation never lets widen a rule.
 
 mod graph;
+mod matches;
+mod names;
+mod options;
+mod sets;
 mod table;
 mod targets;
 mod values;
@@ -17,7 +21,8 @@ use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
 pub(super) use graph::reached;
-pub(super) use table::chains;
+pub use sets::{AddressPort, ImportedSet, ImportedSets};
+pub(super) use table::{Problems, chains};
 pub(super) use values::{ACK, RST, SYN, has_ports, is_icmp};
 
 /// A line in one of the inputs.
@@ -32,8 +37,14 @@ pub struct At {
 /// First and last number.
 pub type Interval = (u128, u128);
 
-/// Sets of `ipset save`, by name: addresses and networks.
-pub type ImportedSets = BTreeMap<String, Vec<IpNet>>;
+/// The place of a rule, and the sets that it may name.
+struct RuleContext<'r> {
+    family: Family,
+    table: &'r str,
+    chain: &'r str,
+    at: At,
+    sets: &'r ImportedSets,
+}
 
 /// One condition of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
