@@ -176,11 +176,10 @@ fn rates_are_nominal() {
         let [condition] = rules[0].conditions.as_slice() else {
             panic!("{line}: {rules:?}");
         };
-        let nominal = match condition.test {
-            Test::Rate(nominal, _) | Test::Always(nominal) => nominal != condition.negated,
-            _ => panic!("{line}: {condition:?}"),
+        let (Test::Rate(nominal, _) | Test::Always(nominal)) = condition.test else {
+            panic!("{line}: {condition:?}");
         };
-        assert_eq!(nominal, wanted, "{line}");
+        assert_eq!(nominal != condition.negated, wanted, "{line}");
     }
 }
 

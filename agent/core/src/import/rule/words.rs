@@ -132,7 +132,14 @@ impl<'w> Reader<'w> {
             Scope::Match(name) => {
                 let mut all = self.matches.iter_mut();
                 let used = all.find(|used| used.module.name == name && !used.completed);
-                used.map_or(Ok(()), |used| add(&mut used.given, opt, given))
+                let Some(used) = used else {
+                    return Ok(());
+                };
+                // It looks at the protocol at this point.
+                if name == "multiport" {
+                    check_protocol(used.module, self.core.only_protocol())?;
+                }
+                add(&mut used.given, opt, given)
             }
             Scope::Target => match &mut self.target {
                 Some((_, all)) => add(all, opt, given),
@@ -276,17 +283,34 @@ impl<'w> Reader<'w> {
         }
     }
 
+    /// Rejects a match of a protocol that has an option in two of its uses. iptables-legacy applies
+    /// both, iptables-nft one of them.
+    fn check_repeated(&self) -> Result<(), WordError> {
+        for (index, used) in self.matches.iter().enumerate() {
+            let is_header = !used.module.needs.is_empty() && used.module.name != "multiport";
+            let later = &self.matches[index + 1..];
+            let has_again = |given: &Given<'_>| {
+                let mut same = later
+                    .iter()
+                    .filter(|other| other.module.name == used.module.name);
+                same.any(|other| other.given.iter().any(|each| each.key == given.key))
+            };
+            let again = used.given.iter().find(|given| has_again(given));
+            if let Some(given) = again.filter(|_| is_header) {
+                return Err((format!("`{}` is there twice", given.word), REJECTED));
+            }
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<ImportedRule, WordError> {
         let protocol = self.core.only_protocol();
+        self.check_repeated()?;
         let mut conditions = self.core.conditions(self.rule)?;
         let mut comment = None;
         for used in &mut self.matches {
             used.protocol = protocol;
-            let needs = used.module.needs;
-            if !needs.is_empty() && !protocol.is_some_and(|number| needs.contains(&number)) {
-                let why = format!("`-m {}` needs `-p` with its protocol", used.module.name);
-                return Err((why, "the kernel rejects it"));
-            }
+            check_protocol(used.module, protocol)?;
             conditions.extend((used.module.meaning)(used, self.rule)?);
             if used.module.name == "comment" {
                 comment = used.given.first().map(|given| given.value().to_owned());
@@ -304,6 +328,17 @@ impl<'w> Reader<'w> {
             target,
             comment,
         })
+    }
+}
+
+fn check_protocol(module: &matches::Module, protocol: Option<u8>) -> Result<(), WordError> {
+    let needs = module.needs;
+    match needs.is_empty() || protocol.is_some_and(|number| needs.contains(&number)) {
+        true => Ok(()),
+        false => Err((
+            format!("`-m {}` needs `-p` with its protocol", module.name),
+            "write `-p` before it",
+        )),
     }
 }
 

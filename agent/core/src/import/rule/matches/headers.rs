@@ -43,9 +43,16 @@ fn letter(protocol: Option<u8>) -> Option<char> {
 
 fn ports(given: &Given<'_>, protocol: Option<u8>) -> Result<Option<Condition>, WordError> {
     let range = port_range(given.value(), letter(protocol))?;
-    // iptables does not even print it.
-    if range == (0, u16::MAX) && !given.negated {
-        return Ok(None);
+    // iptables does not even print it, and forgets `!`.
+    match (range, given.negated) {
+        ((0, u16::MAX), false) => return Ok(None),
+        ((0, u16::MAX), true) => {
+            return Err((
+                "`!` before every port matches none".into(),
+                "remove the rule",
+            ));
+        }
+        _ => {}
     }
     let test = match given.key {
         "sport" => Test::SourcePorts(vec![range]),
@@ -152,7 +159,8 @@ pub(super) fn iprange(used: &Used<'_>, rule: &RuleContext<'_>) -> Meaning {
     }
 }
 
-/// Types of addresses, with those that the model has (`rtn_names` in `extensions/libxt_addrtype.c`).
+/// Types of addresses, with those that the model has (`rtn_names` in
+/// `extensions/libxt_addrtype.c`).
 const ADDRESS_TYPES: &[(&str, Option<AddressKind>)] = &[
     ("UNSPEC", None),
     ("UNICAST", None),

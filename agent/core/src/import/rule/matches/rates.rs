@@ -4,15 +4,16 @@ use super::super::names;
 use super::super::values::{WordError, number};
 use super::super::{Condition, RuleContext, Test};
 use super::headers::is_count;
-use super::{Given, Used, condition};
+use super::{Given, Used, condition, plain};
 
 type Meaning = Result<Vec<Condition>, WordError>;
 
-/// A rate that holds or fails while nothing is exceeded, under the words of these options.
+/// A rate that holds or fails while nothing is exceeded, under the words of these options. `!` is
+/// a part of the rate: iptables prints `! --connlimit-above` as `--connlimit-upto`.
 fn rate(used: &Used<'_>, given: &Given<'_>, nominal: bool, keys: &[&str]) -> Condition {
     let words = used.words(|key| keys.contains(&key));
-    let words = words.trim_start().trim_start_matches("! ").to_owned();
-    condition(given, Test::Rate(nominal, words))
+    let words = words.trim_start().to_owned();
+    plain(Test::Rate(nominal != given.negated, words))
 }
 
 fn bad_rate(text: &str) -> WordError {
@@ -57,9 +58,7 @@ pub(super) fn limit(used: &Used<'_>, _: &RuleContext<'_>) -> Meaning {
     }
     let words = used.words(|_| true).trim_start().to_owned();
     let words = if words.is_empty() { used.text() } else { words };
-    let negated = false;
-    let test = Test::Rate(true, words);
-    Ok(vec![Condition { negated, test }])
+    Ok(vec![plain(Test::Rate(true, words))])
 }
 
 /// `hashlimit`
