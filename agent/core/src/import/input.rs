@@ -6,7 +6,7 @@ use peerwall_proto::ipset;
 use peerwall_proto::iptables;
 
 use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSet, ImportedSets, Problems};
-use super::{File, ImportError, cloud};
+use super::{File, ImportError, cloud, nft};
 use crate::iptables::ipset::net;
 use crate::net::addr::Family;
 
@@ -22,6 +22,8 @@ pub(crate) struct ParsedFiles {
     pub(super) rules: Vec<ImportedRules>,
     /// Lines that cannot be read.
     pub(super) problems: Problems,
+    /// Remarks on rulesets of nftables.
+    pub(super) notes: Vec<nft::Note>,
 }
 
 impl ParsedFiles {
@@ -33,7 +35,22 @@ impl ParsedFiles {
 pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
     let mut errors = Vec::new();
     let mut all: Vec<File> = Vec::new();
+    let mut rulesets = Vec::new();
     for file in files {
+        if nft::is_listing(&file.text) {
+            match nft::read(file, all.len()) {
+                Ok(ruleset) => {
+                    let text = ruleset.text.clone();
+                    rulesets.push((all.len(), ruleset));
+                    all.push(File {
+                        text,
+                        ..file.clone()
+                    });
+                }
+                Err(err) => errors.push(err),
+            }
+            continue;
+        }
         match is_cloud_config(&file.text) {
             true => match cloud::files(file) {
                 Ok(inside) => all.extend(inside),
@@ -59,13 +76,19 @@ pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
         rules: Vec::new(),
         files: Vec::new(),
         problems: Problems::new(),
+        notes: Vec::new(),
     };
+    let nft: Vec<usize> = rulesets.iter().map(|(index, _)| *index).collect();
     for (index, file) in all.iter().enumerate() {
         if !parsed.sets.contains(&index)
+            && !nft.contains(&index)
             && let Err(wrong) = parsed.take(index, file, &content)
         {
             errors.extend(wrong);
         }
+    }
+    for (index, ruleset) in rulesets {
+        parsed.add_ruleset(index, ruleset);
     }
     parsed.files = all;
     if errors.is_empty() && parsed.rules.is_empty() {
@@ -226,6 +249,21 @@ impl ParsedFiles {
             true => Ok(()),
             false => Err(errors),
         }
+    }
+
+    /// Adds a ruleset of nftables. Its chains are called beside those of other files.
+    fn add_ruleset(&mut self, index: usize, ruleset: nft::NftRuleset) {
+        self.notes.extend(ruleset.notes);
+        for rules in ruleset.rules {
+            let tables = [("filter", &rules.filter), ("nat", &rules.nat)];
+            let named = tables.map(|(name, chains)| (index, name.to_owned(), chains.clone()));
+            self.tables.extend(named);
+            match self.rules.iter_mut().find(|r| r.family == rules.family) {
+                Some(known) => known.extend(rules),
+                None => self.rules.push(rules),
+            }
+        }
+        self.rules.sort_by_key(|rules| rules.family);
     }
 
     fn add(

@@ -34,8 +34,42 @@ const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
     Manager { name, keeps_drops }
 }
 
-/// Finds the program that manages a chain of this name.
+/// Tables of nftables that programs manage: starts of the names, without the family.
+const TABLES: [(&str, Manager); 17] = [
+    ("kube-proxy", manager("kube-proxy", true)),
+    ("kindnet-network-policies", manager("kindnet", true)),
+    ("docker-bridges", manager("Docker", true)),
+    ("netavark", manager("Podman", true)),
+    ("libvirt_network", manager("libvirt", true)),
+    ("flannel-", manager("flannel", false)),
+    ("calico", manager("Calico", true)),
+    ("f2b-table", manager("fail2ban", true)),
+    ("crowdsec", manager("CrowdSec", true)),
+    ("sshguard", manager("sshguard", true)),
+    ("nm-shared-", manager("NetworkManager", true)),
+    ("io.systemd.nat", manager("systemd-networkd", false)),
+    ("lxc", manager("LXC", true)),
+    ("lxd", manager("LXD", true)),
+    ("incus", manager("Incus", true)),
+    ("wg-quick-", manager("wg-quick", true)),
+    ("mullvad", manager("Mullvad VPN", true)),
+];
+
+/// Finds the program that manages a chain of this name: `DOCKER` of iptables, or
+/// `ip kube-proxy services` of nftables.
 pub fn by(chain: &str) -> Option<Manager> {
+    let mut words = chain.splitn(3, ' ');
+    let (_, table, of_nft) = (words.next(), words.next(), words.next());
+    let Some((table, chain)) = table.zip(of_nft) else {
+        return by_chain(chain);
+    };
+    let found = TABLES.iter().find(|(start, _)| table.starts_with(start));
+    found
+        .map(|(_, manager)| *manager)
+        .or_else(|| by_chain(chain))
+}
+
+fn by_chain(chain: &str) -> Option<Manager> {
     let found = MANAGERS
         .iter()
         .find(|(prefix, _)| chain.starts_with(prefix));

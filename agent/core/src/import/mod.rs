@@ -13,6 +13,7 @@ mod grid;
 mod input;
 pub mod managed;
 mod mentions;
+pub mod nft;
 mod probes;
 mod proof;
 mod report;
@@ -41,7 +42,8 @@ use view::AcceptTable;
 pub struct File {
     /// File name in reports and errors.
     pub name: String,
-    /// Content: output of iptables-save, ip6tables-save or `ipset save`, or a cloud-config.
+    /// Content: output of iptables-save, ip6tables-save, `ipset save` or `nft -j list ruleset`, or
+    /// a cloud-config.
     pub text: String,
     /// Family, if it is known.
     pub family: Option<Family>,
@@ -150,9 +152,11 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
         })
         .collect();
     let proof = proof::compare(&compared, &policy);
+    let mut lints = report::lints(&compared, &policy, facts);
+    lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     Ok(Import {
         lines: report::lines(&parsed, &policy, &proof, &inexpressible),
-        lints: report::lints(&compared, &policy, facts),
+        lints,
         policy: policy_text,
         compared: proof.compared,
         thinned: proof.thinned,

@@ -195,6 +195,18 @@ pub struct Paths {
     pub output: Vec<String>,
 }
 
+impl ImportedRules {
+    /// Adds the chains of another file, which packets pass after these.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.filter.extend(other.filter);
+        self.nat.extend(other.nat);
+        self.paths.input.extend(other.paths.input);
+        self.paths.forward.extend(other.paths.forward);
+        self.paths.prerouting.extend(other.paths.prerouting);
+        self.paths.output.extend(other.paths.output);
+    }
+}
+
 impl Paths {
     /// Returns the built-in chains of iptables.
     pub fn of_iptables() -> Self {

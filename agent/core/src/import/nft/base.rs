@@ -1,0 +1,297 @@
+//! Base chains: the order in which packets of a family pass them, and the chains that they reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::objects::{Base, Chain, Objects, Table, TableName, passes};
+use super::place::{Kind, Places};
+use super::relation::{Look, Phase};
+use super::statement::{Context, rules};
+use super::text::single;
+use crate::import::managed;
+use crate::import::rule::{
+    At, ImportedChain, ImportedChains, ImportedRule, ImportedRules, Paths, Verb,
+};
+use crate::net::addr::Family;
+
+/// Priority of conntrack in prerouting (`NF_IP_PRI_CONNTRACK`).
+const CONNTRACK: i64 = -200;
+/// Priority of DNAT (`NF_IP_PRI_NAT_DST`).
+const DNAT: i64 = -100;
+
+/// Where a chain is evaluated. Its conditions mean something else in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot {
+    is_nat: bool,
+    phase: Phase,
+}
+
+/// A base chain of type filter or nat.
+struct BaseChain<'o, 'v> {
+    table: &'o TableName,
+    name: &'o str,
+    base: &'o Base,
+    chain: &'o Chain<'v>,
+}
+
+/// The tables of one family.
+pub(super) struct Walk<'o, 'v> {
+    family: Family,
+    tables: Vec<(&'o TableName, &'o Table<'v>)>,
+    bases: Vec<BaseChain<'o, 'v>>,
+    /// Whether a chain translates destinations.
+    translates: bool,
+    /// Where each chain is evaluated.
+    slots: BTreeMap<(&'o TableName, &'o str), BTreeSet<Slot>>,
+}
+
+impl<'o, 'v> Walk<'o, 'v> {
+    /// Finds the base chains of a family, and what they reach.
+    pub(super) fn new(
+        objects: &'o Objects<'v>,
+        family: Family,
+        skip: &BTreeSet<TableName>,
+    ) -> Self {
+        let tables = objects.order.iter().filter(|name| {
+            let of_family = passes(&name.0, family);
+            of_family && !skip.contains(*name)
+        });
+        let tables: Vec<_> = tables
+            .filter_map(|name| Some((name, objects.tables.get(name)?)))
+            .collect();
+        let mut bases = Vec::new();
+        for (name, table) in &tables {
+            for (chain_name, chain) in &table.chains {
+                if let Some(base) = &chain.base {
+                    bases.push(BaseChain {
+                        table: name,
+                        name: chain_name,
+                        base,
+                        chain,
+                    });
+                }
+            }
+        }
+        bases.sort_by_key(|each| (each.base.priority, each.chain.object));
+        let mut walk = Self {
+            family,
+            translates: tables.iter().any(|(_, table)| translates(table)),
+            tables,
+            bases,
+            slots: BTreeMap::new(),
+        };
+        walk.reach();
+        walk
+    }
+
+    /// Reports whether a chain of this hook filters, and no other program manages it.
+    pub(super) fn filters(&self, hook: &str) -> bool {
+        self.bases.iter().any(|each| {
+            let is_filter = each.base.hook == hook && each.base.kind == "filter";
+            is_filter && managed::by(&qualified(each.table, each.name)).is_none()
+        })
+    }
+
+    fn reach(&mut self) {
+        let mut next: Vec<(&'o TableName, &'o str, Slot)> = Vec::new();
+        for each in &self.bases {
+            next.push((each.table, each.name, slot(each.base)));
+        }
+        while let Some((table, name, slot)) = next.pop() {
+            let of = self.tables.iter().find(|(known, _)| *known == table);
+            let found = of.and_then(|(_, of)| Some((*of, of.chains.get(name)?)));
+            let is_new = self.slots.entry((table, name)).or_default().insert(slot);
+            let Some((of, chain)) = found.filter(|_| is_new) else {
+                continue;
+            };
+            for target in targets(of, chain) {
+                next.push((table, target, slot));
+            }
+        }
+    }
+
+    /// Returns where a chain is evaluated. Chains without callers are read as after routing.
+    fn slots_of(&self, table: &TableName, name: &str) -> Vec<Slot> {
+        let found = self.slots.get(&(table, name));
+        match found.filter(|all| !all.is_empty()) {
+            Some(all) => all.iter().copied().collect(),
+            None => vec![Slot {
+                is_nat: false,
+                phase: Phase::Routed,
+            }],
+        }
+    }
+
+    /// Returns the name of a chain in the model.
+    fn name(&self, table: &TableName, name: &str, slot: Slot) -> String {
+        let slots = self.slots_of(table, name);
+        let last = slots
+            .iter()
+            .filter(|other| other.is_nat == slot.is_nat)
+            .max();
+        let qualified = qualified(table, name);
+        match slot.phase {
+            _ if last == Some(&slot) => qualified,
+            Phase::BeforeConntrack => format!("{qualified} (before conntrack)"),
+            Phase::BeforeDnat => format!("{qualified} (before DNAT)"),
+            Phase::BeforeRouting | Phase::Routed => format!("{qualified} (before routing)"),
+        }
+    }
+
+    /// Builds the model.
+    pub(super) fn rules(&self, places: &Places) -> ImportedRules {
+        let mut filter = ImportedChains::new();
+        let mut nat = ImportedChains::new();
+        for (table_name, table) in &self.tables {
+            for (name, chain) in &table.chains {
+                for slot in self.slots_of(table_name, name) {
+                    let into = match slot.is_nat {
+                        true => &mut nat,
+                        false => &mut filter,
+                    };
+                    let key = self.name(table_name, name, slot);
+                    into.insert(key, self.chain(table_name, table, chain, slot, places));
+                }
+            }
+        }
+        for chains in [&mut filter, &mut nat] {
+            without_lost_jumps(chains);
+        }
+        ImportedRules {
+            family: self.family,
+            filter,
+            nat,
+            paths: self.paths(),
+        }
+    }
+
+    fn chain(
+        &self,
+        table_name: &TableName,
+        table: &Table<'v>,
+        chain: &Chain<'v>,
+        slot: Slot,
+        places: &Places,
+    ) -> ImportedChain {
+        let named = |target: &str| self.name(table_name, target, slot);
+        let context = Context {
+            look: Look {
+                family: self.family,
+                phase: slot.phase,
+                translates: self.translates && !slot.is_nat,
+                sets: &table.sets,
+            },
+            rates: &table.rates,
+            chain: &named,
+        };
+        let at = places.of(table_name, Kind::Chain, chain.handle, chain.object);
+        let of_rule = |rule: &super::objects::Rule<'v>| -> Vec<ImportedRule> {
+            let place = places.of(table_name, Kind::Rule, rule.handle, rule.object);
+            rules(
+                &context,
+                rule,
+                place.or(at).unwrap_or(At { input: 0, line: 0 }),
+            )
+        };
+        ImportedChain {
+            accepts: chain.base.as_ref().map(|_| chain.accepts),
+            at,
+            rules: chain.rules.iter().flat_map(of_rule).collect(),
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        let named = |hooks: &[&str], is_nat: bool| -> Vec<String> {
+            let of_hook = |hook: &&str| {
+                let mut all: Vec<String> = Vec::new();
+                for each in &self.bases {
+                    let slot = slot(each.base);
+                    if each.base.hook == *hook && slot.is_nat == is_nat {
+                        all.push(self.name(each.table, each.name, slot));
+                    }
+                }
+                all
+            };
+            hooks.iter().flat_map(of_hook).collect()
+        };
+        Paths {
+            input: named(&["prerouting", "input"], false),
+            forward: named(&["prerouting", "forward"], false),
+            prerouting: named(&["prerouting"], true),
+            output: named(&["output", "postrouting"], false),
+        }
+    }
+}
+
+/// Returns the name of a chain with its family and table.
+fn qualified(table: &TableName, name: &str) -> String {
+    format!("{} {} {name}", table.0, table.1)
+}
+
+fn slot(base: &Base) -> Slot {
+    let phase = match (base.hook.as_str(), base.priority) {
+        ("prerouting", ..=CONNTRACK) => Phase::BeforeConntrack,
+        ("prerouting", ..=DNAT) => Phase::BeforeDnat,
+        ("prerouting", _) => Phase::BeforeRouting,
+        _ => Phase::Routed,
+    };
+    // Rules of nat chains are read as they are written: about destinations before DNAT.
+    match base.kind == "nat" {
+        true => Slot {
+            is_nat: true,
+            phase: Phase::Routed,
+        },
+        false => Slot {
+            is_nat: false,
+            phase,
+        },
+    }
+}
+
+fn translates(table: &Table<'_>) -> bool {
+    let rules = table.chains.values().flat_map(|chain| &chain.rules);
+    let mut statements = rules.flat_map(|rule| rule.statements);
+    statements.any(|each| matches!(single(each), Some(("dnat" | "redirect", _))))
+}
+
+/// Returns the chains that the rules of a chain call.
+fn targets<'o>(table: &'o Table<'_>, chain: &'o Chain<'_>) -> Vec<&'o str> {
+    let mut found = Vec::new();
+    for statement in chain.rules.iter().flat_map(|rule| rule.statements) {
+        let Some((kind, body)) = single(statement) else {
+            continue;
+        };
+        match kind {
+            "jump" | "goto" => found.extend(body["target"].as_str()),
+            "vmap" => {
+                let data = &body["data"];
+                let name = data.as_str().unwrap_or_default().trim_start_matches('@');
+                let named = table.sets.get(name).map(|set| set.elements);
+                let listed = data["set"].as_array().map(Vec::as_slice);
+                let pairs = named.or(listed).unwrap_or_default();
+                found.extend(pairs.iter().filter_map(target_of_pair));
+            }
+            _ => {}
+        }
+    }
+    found.retain(|name| table.chains.contains_key(*name));
+    found
+}
+
+fn target_of_pair(pair: &Value) -> Option<&str> {
+    let (_, body) = single(pair.as_array()?.get(1)?)?;
+    body["target"].as_str()
+}
+
+/// Replaces jumps to chains that are not listed.
+fn without_lost_jumps(chains: &mut ImportedChains) {
+    let names: BTreeSet<String> = chains.keys().cloned().collect();
+    for rule in chains.values_mut().flat_map(|chain| &mut chain.rules) {
+        if let Some(to) = rule.target.chain()
+            && !names.contains(to)
+        {
+            rule.target = Verb::Unknown(format!("jump {to}, which is not listed"));
+        }
+    }
+}

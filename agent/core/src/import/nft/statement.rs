@@ -1,0 +1,399 @@
+//! Rules: statements in order, as conditions and a target.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::key::{Key, Needs, Strange, key, keys};
+use super::objects::{Rule, strange};
+use super::relation::{Look, elements, member, merge_icmp, relation};
+use super::text::{expression, single, statement};
+use super::values::{bare, is_rest};
+use crate::import::rule::{At, Condition, ImportedRule, Test, Verb};
+use crate::net::addr::Family;
+use crate::net::port::{ICMP, ICMPV6};
+
+/// What a rule refers to.
+pub(super) struct Context<'o, 'v> {
+    pub(super) look: Look<'o, 'v>,
+    /// Named limits and quotas.
+    pub(super) rates: &'o BTreeMap<String, &'v Value>,
+    /// Returns the name of a chain of the same table in the model.
+    pub(super) chain: &'o dyn Fn(&str) -> String,
+}
+
+/// A rule while its statements are read.
+struct Draft {
+    at: At,
+    comment: Option<String>,
+    conditions: Vec<Condition>,
+    /// Statements that decide nothing.
+    does: Vec<String>,
+    /// Protocols that earlier conditions leave.
+    protocols: Option<Vec<u8>>,
+    done: Vec<ImportedRule>,
+}
+
+/// Reads a rule: none if it is for the other family, several for a verdict map.
+pub(super) fn rules(context: &Context<'_, '_>, rule: &Rule<'_>, at: At) -> Vec<ImportedRule> {
+    let mut draft = Draft {
+        at,
+        comment: rule.comment.map(str::to_owned),
+        conditions: Vec::new(),
+        does: Vec::new(),
+        protocols: None,
+        done: Vec::new(),
+    };
+    let unknown = rule.strange.clone().map(|words| unknown(Strange(words)));
+    draft.conditions.extend(unknown);
+    let mut target = None;
+    for each in rule.statements {
+        if !draft.need(Needs::of(each), context.look.family) {
+            return Vec::new();
+        }
+        match draft.statement(context, each) {
+            Step::Next => {}
+            Step::OtherFamily => return Vec::new(),
+            Step::Done => return draft.finish(context.look.family),
+            Step::Target(found) => {
+                target = Some(found);
+                break;
+            }
+        }
+    }
+    let target = target.unwrap_or_else(|| match draft.does.is_empty() {
+        true => Verb::Continue("count".to_owned()),
+        false => Verb::Continue(draft.does.join(", ")),
+    });
+    draft.emit(Vec::new(), target);
+    draft.finish(context.look.family)
+}
+
+/// Result of a statement.
+enum Step {
+    Next,
+    OtherFamily,
+    Target(Verb),
+    /// All rules are made.
+    Done,
+}
+
+fn unknown(words: Strange) -> Condition {
+    Condition::plain(Test::Unknown(words.0))
+}
+
+impl Draft {
+    /// Adds the conditions that nft implies. Returns whether packets of the family can meet them.
+    fn need(&mut self, needs: Needs, family: Family) -> bool {
+        if let Some(protocol) = needs.protocol
+            && self.protocols.as_deref() != Some(&[protocol])
+        {
+            self.conditions
+                .push(Condition::plain(Test::Protocol(vec![protocol])));
+            self.protocols = Some(vec![protocol]);
+        }
+        needs.admits(family)
+    }
+
+    fn emit(&mut self, more: Vec<Condition>, target: Verb) {
+        let conditions = self.conditions.iter().cloned().chain(more).collect();
+        self.done.push(ImportedRule {
+            at: self.at,
+            conditions: merge_icmp(conditions),
+            target,
+            comment: self.comment.clone(),
+        });
+    }
+
+    fn finish(self, family: Family) -> Vec<ImportedRule> {
+        let mut done = self.done;
+        for rule in &mut done {
+            without_other_icmp(rule, family);
+        }
+        done
+    }
+
+    fn push(&mut self, condition: Condition) {
+        let is_true = condition.test == Test::Always(!condition.negated);
+        if let (Test::Protocol(numbers), false) = (&condition.test, condition.negated) {
+            self.protocols = Some(numbers.clone());
+        }
+        if !is_true {
+            self.conditions.push(condition);
+        }
+    }
+
+    fn statement(&mut self, context: &Context<'_, '_>, each: &Value) -> Step {
+        let Some((kind, body)) = single(each) else {
+            self.push(unknown(Strange(each.to_string())));
+            return Step::Next;
+        };
+        match kind {
+            "match" => return self.condition(context, body),
+            "accept" => return Step::Target(Verb::Accept),
+            "drop" => return Step::Target(Verb::Drop),
+            "reject" => return Step::Target(Verb::Reject),
+            "return" => return Step::Target(Verb::Return),
+            "jump" | "goto" => return Step::Target(verdict(context, each)),
+            "continue" => {}
+            "vmap" => return self.verdict_map(context, body),
+            "dnat" | "redirect" => return self.translate(context, kind, body),
+            "snat" | "masquerade" => return Step::Target(Verb::Masquerade),
+            "limit" | "quota" | "ct count" => self.rate(context, each),
+            "meter" => self.nested(context, each, &["key", "stmt", "size", "name"]),
+            "set" => self.nested(context, each, &["op", "elem", "set", "stmt"]),
+            "mangle" if !is_harmless(&body["key"]) => {
+                return Step::Target(Verb::Unknown(statement(each)));
+            }
+            "queue" | "tproxy" | "synproxy" | "fwd" => {
+                return Step::Target(Verb::Unknown(statement(each)));
+            }
+            "counter" | "log" | "mangle" | "notrack" | "flow" | "last" | "dup" | "map"
+            | "ct helper" | "ct timeout" | "ct expectation" | "secmark" => {
+                self.does.push(name_of(kind, each));
+            }
+            _ => self.push(unknown(Strange(statement(each)))),
+        }
+        Step::Next
+    }
+
+    fn condition(&mut self, context: &Context<'_, '_>, body: &Value) -> Step {
+        let found = relation(&context.look, body);
+        let condition = found.unwrap_or_else(|_| {
+            let whole = serde_json::json!({ "match": body });
+            unknown(Strange(statement(&whole)))
+        });
+        let is_false = condition.test == Test::Always(condition.negated);
+        if is_false && key(&body["left"]) == Ok(Key::Family) {
+            return Step::OtherFamily;
+        }
+        self.push(condition);
+        Step::Next
+    }
+
+    /// Adds a limit, a quota or a number of connections.
+    fn rate(&mut self, context: &Context<'_, '_>, each: &Value) {
+        let Some((kind, body)) = single(each) else {
+            return;
+        };
+        let known: &[&str] = match kind {
+            "limit" => &["rate", "burst", "per", "rate_unit", "burst_unit", "inv"],
+            "quota" => &["val", "val_unit", "used", "used_unit", "inv"],
+            _ => &["val", "inv"],
+        };
+        let named = body.as_str().and_then(|name| context.rates.get(name));
+        let is_known = named.is_some() || strange(body, known).is_none();
+        let is_over = named.map_or(body, |named| *named)["inv"] == true;
+        self.push(match is_known {
+            true => Condition::plain(Test::Rate(!is_over, statement(each))),
+            false => unknown(Strange(statement(each))),
+        });
+    }
+
+    /// Adds what the statements of a set's element decide.
+    fn nested(&mut self, context: &Context<'_, '_>, each: &Value, known: &[&str]) {
+        let Some((_, body)) = single(each) else {
+            return;
+        };
+        if strange(body, known).is_some() {
+            self.push(unknown(Strange(statement(each))));
+            return;
+        }
+        let inner = &body["stmt"];
+        let one = [inner.clone()];
+        let inner = inner.as_array().map_or(&one[..], Vec::as_slice);
+        for condition in inner.iter().filter(|inner| !inner.is_null()) {
+            match single(condition) {
+                Some(("limit" | "quota" | "ct count", _)) => self.rate(context, condition),
+                Some(("counter" | "last", _)) => {}
+                _ => self.push(unknown(Strange(statement(condition)))),
+            }
+        }
+        self.does.push(statement(each));
+    }
+
+    /// Makes one rule for each verdict of a map.
+    fn verdict_map(&mut self, context: &Context<'_, '_>, body: &Value) -> Step {
+        match self.verdicts(context, body) {
+            Ok(all) => {
+                for (condition, target) in all {
+                    self.emit(vec![condition], target);
+                }
+            }
+            Err(words) => {
+                let text = format!("{} vmap", expression(&body["key"]));
+                self.emit(vec![unknown(words)], Verb::Unknown(text));
+            }
+        }
+        Step::Done
+    }
+
+    /// Returns the verdicts of a map with their conditions. Elements never overlap, so that their
+    /// order does not matter.
+    fn verdicts(
+        &self,
+        context: &Context<'_, '_>,
+        body: &Value,
+    ) -> Result<Vec<(Condition, Verb)>, Strange> {
+        let keys = keys(&body["key"])?;
+        let pairs = pairs(&context.look, &body["data"])?;
+        let listed: Vec<&Value> = pairs.iter().map(|(key, _)| *key).collect();
+        let listed: Vec<&Value> = listed.into_iter().filter(|key| !is_rest(key)).collect();
+        let mut groups: Vec<(Verb, Vec<&Value>)> = Vec::new();
+        let mut rest = None;
+        for (element, target) in pairs {
+            let target = verdict(context, target);
+            if is_rest(element) {
+                rest = Some(target);
+                continue;
+            }
+            match groups.iter_mut().find(|(known, _)| *known == target) {
+                Some((_, group)) => group.push(element),
+                None => groups.push((target, vec![element])),
+            }
+        }
+        let mut found = Vec::new();
+        for (target, group) in groups {
+            found.push((member(&context.look, &keys, &group)?, target));
+        }
+        if let Some(target) = rest {
+            let condition = member(&context.look, &keys, &listed)?.opposite();
+            found.push((condition, target));
+        }
+        Ok(found)
+    }
+
+    /// Reads `dnat` and `redirect`, which may take their target from a map.
+    fn translate(&mut self, context: &Context<'_, '_>, kind: &str, body: &Value) -> Step {
+        let text = format!("{kind} to {}", expression(body));
+        let known = ["addr", "port", "family", "flags", "type_flags"];
+        let is_known = body.is_null() || strange(body, &known).is_none();
+        let (address, port) = (&body["addr"], &body["port"]);
+        let map = [address, port].into_iter().find_map(|part| {
+            let (kind, map) = single(part)?;
+            (kind == "map").then_some(map)
+        });
+        if !is_known {
+            return Step::Target(Verb::Unknown(text));
+        }
+        let Some(map) = map else {
+            return Step::Target(to(address, port).unwrap_or(Verb::Unknown(text)));
+        };
+        match self.mapped(context, map, address, port) {
+            Ok(all) => {
+                for (condition, target) in all {
+                    self.emit(vec![condition], target);
+                }
+                Step::Done
+            }
+            Err(_) => Step::Target(Verb::Unknown(text)),
+        }
+    }
+
+    fn mapped(
+        &self,
+        context: &Context<'_, '_>,
+        map: &Value,
+        address: &Value,
+        port: &Value,
+    ) -> Result<Vec<(Condition, Verb)>, Strange> {
+        let keys = keys(&map["key"])?;
+        let mut found = Vec::new();
+        for (element, value) in pairs(&context.look, &map["data"])? {
+            let condition = member(&context.look, &keys, &[element])?;
+            let target = match single(bare(value)) {
+                Some(("concat", Value::Array(parts))) => match &parts[..] {
+                    [address, port] => to(address, port),
+                    _ => None,
+                },
+                _ if single(address).is_some() => to(value, port),
+                _ => to(address, value),
+            };
+            found.push((condition, target.ok_or_else(|| Strange::of(value))?));
+        }
+        Ok(found)
+    }
+}
+
+/// Returns the keys and values of a map.
+fn pairs<'v>(look: &Look<'_, 'v>, data: &'v Value) -> Result<Vec<(&'v Value, &'v Value)>, Strange> {
+    let pair = |element: &'v Value| match element.as_array().map(Vec::as_slice) {
+        Some([key, value]) => Ok((key, value)),
+        _ => Err(Strange::of(element)),
+    };
+    elements(look, data)?.into_iter().map(pair).collect()
+}
+
+/// Parses a verdict.
+fn verdict(context: &Context<'_, '_>, value: &Value) -> Verb {
+    let target = |body: &Value| body["target"].as_str().map(|name| (context.chain)(name));
+    let found = single(value).and_then(|(kind, body)| {
+        Some(match kind {
+            "accept" => Verb::Accept,
+            "drop" => Verb::Drop,
+            "return" => Verb::Return,
+            "continue" => Verb::Continue("continue".to_owned()),
+            "jump" => Verb::Jump(target(body)?),
+            "goto" => Verb::Goto(target(body)?),
+            _ => return None,
+        })
+    });
+    found.unwrap_or_else(|| Verb::Unknown(statement(value)))
+}
+
+/// Builds a translation to an address and a port, each if it is given.
+fn to(address: &Value, port: &Value) -> Option<Verb> {
+    let net = match (single(address), address.as_str()) {
+        _ if address.is_null() => None,
+        (Some(("prefix", body)), _) => {
+            let length = u8::try_from(body["len"].as_u64()?).ok()?;
+            let first: IpAddr = body["addr"].as_str()?.parse().ok()?;
+            Some(IpNet::new(first, length).ok()?)
+        }
+        (_, text) => Some(text?.parse::<IpAddr>().ok()?.into()),
+    };
+    let port = match port.is_null() {
+        true => None,
+        false => Some(u16::try_from(port.as_u64()?).ok()?),
+    };
+    Some(Verb::Dnat(net, port))
+}
+
+/// Reports whether a change of this field leaves addresses and ports alone.
+fn is_harmless(field: &Value) -> bool {
+    match single(field) {
+        Some(("payload", body)) => {
+            let field = body["field"].as_str().unwrap_or_default();
+            ["dscp", "ecn", "ttl", "hoplimit", "flowlabel"].contains(&field)
+        }
+        Some(("meta" | "ct" | "tcp option", _)) => true,
+        _ => false,
+    }
+}
+
+fn name_of(kind: &str, each: &Value) -> String {
+    match kind {
+        "counter" => "count".to_owned(),
+        "log" => "log".to_owned(),
+        _ => statement(each),
+    }
+}
+
+/// Removes the ICMP of the other family from rules that let packets through. nft lists
+/// `meta nfproto ipv6 meta l4proto ipv6-icmp` without the family.
+fn without_other_icmp(rule: &mut ImportedRule, family: Family) {
+    if matches!(rule.target, Verb::Drop | Verb::Reject) {
+        return;
+    }
+    let other = match family {
+        Family::V4 => ICMPV6,
+        Family::V6 => ICMP,
+    };
+    for condition in &mut rule.conditions {
+        if let (Test::Protocol(numbers), false) = (&mut condition.test, condition.negated) {
+            numbers.retain(|number| *number != other);
+        }
+    }
+}
