@@ -11,6 +11,7 @@ pub mod connections;
 pub mod control;
 pub mod enforce;
 pub mod host;
+pub mod import;
 pub mod json;
 pub mod kernel;
 pub mod output;

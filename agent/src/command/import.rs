@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use peerwall_core::diagnostic::{Code, Diagnostic, Place, Sources};
-use peerwall_core::import::{self, Facts, File, Import, ImportError};
+use peerwall_core::import::{self, Facts, File, Import, ImportError, nft};
 use peerwall_core::net::addr::Family;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
 use crate::enforce::iptables;
 use crate::host::facts;
+use crate::import::nft as loader;
 use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
@@ -102,6 +103,10 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, InputError> {
                 true => ("standard input".to_owned(), stdin()?),
                 false => (path.display().to_string(), text(&path)?),
             };
+            let text = match nft::is_script(&text) {
+                true => loader::listing(&name, &text)?,
+                false => text,
+            };
             Ok(File { name, text, family })
         })
         .collect()
@@ -119,13 +124,17 @@ enum InputError {
     /// The live rules.
     #[error(transparent)]
     Live(#[from] iptables::IptablesError),
+    /// A file for nft.
+    #[error(transparent)]
+    Nft(#[from] loader::NftError),
 }
 
 impl From<InputError> for Failure {
     fn from(err: InputError) -> Self {
         let code = match err {
             InputError::Unreadable { .. } => ErrorCode::InputUnreadable,
-            InputError::Live(_) => ErrorCode::BackendUnavailable,
+            InputError::Nft(loader::NftError::Rejected { .. }) => ErrorCode::InputInvalid,
+            InputError::Live(_) | InputError::Nft(_) => ErrorCode::BackendUnavailable,
         };
         Self::new(code, err)
     }

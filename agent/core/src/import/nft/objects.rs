@@ -221,9 +221,19 @@ fn set(body: &Value) -> Set<'_> {
     } else if has_flag("dynamic") {
         Some("rules change its elements".to_owned())
     } else {
-        strange(body, &SET)
+        strange(body, &SET).or_else(|| elements.iter().find_map(conditional))
     };
     Set { elements, changes }
+}
+
+/// Returns what an element of a set or map depends on beside its value: a limit, for example.
+pub(super) fn conditional(element: &Value) -> Option<String> {
+    let key = element.as_array().and_then(|pair| pair.first());
+    let (kind, body) = super::text::single(key.unwrap_or(element))?;
+    match kind {
+        "elem" => strange(body, &["val", "comment", "counter"]),
+        _ => None,
+    }
 }
 
 /// Returns the keys of an object that are not expected.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::flags::{Bits, is_of_bits};
 use super::key::{Key, Strange, key, keys};
-use super::objects::{Set, strange};
+use super::objects::{Set, conditional, strange};
 use super::text::{expression, single};
 use super::values::{bare, interface, interval, is_rest, number, width};
 use crate::import::rule::{AddressKind, Condition, Interval, Test};
@@ -50,6 +50,9 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     }
     let (left, right) = (&body["left"], &body["right"]);
     let op = body["op"].as_str().unwrap_or_default();
+    if let Some(condition) = fragment(op, left, right) {
+        return Ok(condition);
+    }
     if let Some(("&", Value::Array(parts))) = single(left) {
         return match &parts[..] {
             [field, mask] => Bits::masked(key(field)?, op, mask, right)?.condition(look.phase),
@@ -72,6 +75,21 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     }
 }
 
+/// Parses a match on the fragment offset. Connection tracking reassembles packets before every
+/// chain of type filter, so that none is a later fragment.
+fn fragment(op: &str, left: &Value, right: &Value) -> Option<Condition> {
+    let offset = json!({"&": [{"payload": {"protocol": "ip", "field": "frag-off"}}, 0x1fff]});
+    let header = json!({"exthdr": {"name": "frag"}});
+    let is_of_offset = *left == offset && *right == 0;
+    let is_of_header = *left == header && right.is_boolean();
+    let is_later = match op {
+        "==" => is_of_header && *right == true,
+        "!=" => is_of_offset || *right == false,
+        _ => return None,
+    };
+    (is_of_offset || is_of_header).then(|| Condition::plain(Test::Always(!is_later)))
+}
+
 fn is_set(right: &Value) -> bool {
     right.as_str().is_some_and(|text| text.starts_with('@'))
         || matches!(single(right), Some(("set", _)))
@@ -90,11 +108,15 @@ pub(super) fn elements<'v>(
             None => Ok(set.elements.iter().collect()),
         };
     }
-    Ok(match single(right) {
+    let all = match single(right) {
         Some(("set", Value::Array(all))) => all.iter().collect(),
         Some(("set", one)) => vec![one],
         _ => vec![right],
-    })
+    };
+    match all.iter().find_map(|element| conditional(element)) {
+        Some(why) => Err(Strange(why)),
+        None => Ok(all),
+    }
 }
 
 /// Builds the condition that the fields equal one of the elements.

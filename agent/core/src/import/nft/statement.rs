@@ -138,7 +138,9 @@ impl Draft {
             "return" => return Step::Target(Verb::Return),
             "jump" | "goto" => return Step::Target(verdict(context, each)),
             "continue" => {}
-            "vmap" => return self.verdict_map(context, body),
+            "vmap" if strange(body, &["key", "data"]).is_none() => {
+                return self.verdict_map(context, body);
+            }
             "dnat" | "redirect" => return self.translate(context, kind, body),
             "snat" | "masquerade" => return Step::Target(Verb::Masquerade),
             "limit" | "quota" | "ct count" => self.rate(context, each),
@@ -299,6 +301,9 @@ impl Draft {
         address: &Value,
         port: &Value,
     ) -> Result<Vec<(Condition, Verb)>, Strange> {
+        if strange(map, &["key", "data"]).is_some() {
+            return Err(Strange::of(map));
+        }
         let keys = keys(&map["key"])?;
         let mut found = Vec::new();
         for (element, value) in pairs(&context.look, &map["data"])? {
@@ -328,7 +333,11 @@ fn pairs<'v>(look: &Look<'_, 'v>, data: &'v Value) -> Result<Vec<(&'v Value, &'v
 
 /// Parses a verdict.
 fn verdict(context: &Context<'_, '_>, value: &Value) -> Verb {
-    let target = |body: &Value| body["target"].as_str().map(|name| (context.chain)(name));
+    let target = |body: &Value| {
+        let name = body["target"].as_str()?;
+        let is_known = strange(body, &["target"]).is_none();
+        is_known.then(|| (context.chain)(name))
+    };
     let found = single(value).and_then(|(kind, body)| {
         Some(match kind {
             "accept" => Verb::Accept,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Strange};
+use super::objects::strange;
 use super::symbols;
 use super::text::single;
 use crate::import::rule::Interval;
@@ -45,6 +46,9 @@ pub(super) fn interval(key: Key, element: &Value) -> Result<Interval, Strange> {
 }
 
 fn prefix(key: Key, body: &Value) -> Option<Interval> {
+    if strange(body, &["addr", "len"]).is_some() {
+        return None;
+    }
     let Some(family) = family_of(key) else {
         return bits_prefix(key, body);
     };

@@ -1,0 +1,219 @@
+//! The import of nftables files on a real kernel: rules do to packets what the evaluator says.
+//!
+//! `PEERWALL_PROBES` sets the number of packets for each file and family.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that fails should say so, and one that passes what it did"
+)]
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use peerwall::import::nft::listing;
+use peerwall_core::import::eval::{Probe, ReadAs};
+use peerwall_core::import::rule::{Condition, ImportedRules, Test};
+use peerwall_core::import::{File, probes, rules};
+use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
+use peerwall_integration::case::{HOST_V4, HOST_V6};
+use peerwall_integration::ns::world;
+use peerwall_integration::target::Target;
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/import-nft");
+/// Fixtures with conditions that packets alone do not decide: the others have none.
+const WITH_UNKNOWNS: [&str; 9] = [
+    "04-arch-server-chains",
+    "06-firewalld",
+    "07-foomuuri",
+    "08-nixos",
+    "12-netavark",
+    "16-rate-limits",
+    "17-tcp-flags",
+    "20-port-knocking",
+    "27-unknown-statements",
+];
+
+fn folders() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(FIXTURES)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    folders.sort();
+    let only = std::env::var("PEERWALL_FIXTURE").unwrap_or_default();
+    folders.retain(|folder| folder.display().to_string().contains(&only));
+    folders
+}
+
+/// Whether such a packet can be made, and gets to where it is to go.
+fn is_real(probe: &Probe) -> bool {
+    let packet = &probe.packet;
+    let forwarded = packet.hook == Hook::Forward;
+    let transport = match packet.transport {
+        Transport::Ports { protocol: 33, .. } => false,
+        Transport::Ports { .. } => true,
+        // Fragments and tunnels are unpacked or put together before any filter sees them.
+        Transport::Other(protocol) => ![41, 44, 4].contains(&protocol),
+        // Packets of the link are not forwarded, and answers that nobody waits for are not read.
+        Transport::Icmp { kind, .. } => {
+            kind != 137 && !(forwarded && packet.state == CtState::Untracked)
+        }
+    };
+    let loopback = packet.source.is_loopback() || packet.destination.is_loopback();
+    transport && !loopback && packet.interface != "lo" && !packet.destination.is_multicast()
+}
+
+/// This number of them, from all over the list.
+fn sample(mut all: Vec<Probe>, count: usize) -> Vec<Probe> {
+    all.retain(is_real);
+    let step = all.len().div_ceil(count).max(1) | 1;
+    all.into_iter().step_by(step).collect()
+}
+
+/// The file without what makes packets depend on each other, and without what would remove the
+/// counters of the harness.
+fn independent(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines().filter(|line| line.trim() != "flush ruleset") {
+        let mut line = line.to_owned();
+        for unit in ["/second", "/minute"] {
+            line = unlimited(&line, unit);
+        }
+        out += &line.replace("count over 200", "count over 60000");
+        out.push('\n');
+    }
+    out
+}
+
+/// Replaces the rate in `10/minute` by a large one.
+fn unlimited(line: &str, unit: &str) -> String {
+    let Some((before, after)) = line.split_once(unit) else {
+        return line.to_owned();
+    };
+    let before = before.trim_end_matches(|c: char| c.is_ascii_digit());
+    let after = match after.strip_prefix(" burst ") {
+        Some(burst) => burst.split_once(" packets").unwrap().1,
+        None => after,
+    };
+    format!(
+        "{before}1000000/second burst 100000 packets{}",
+        unlimited(after, unit)
+    )
+}
+
+/// The same rules, with all unknown conditions true or false.
+fn supposing(rules: &ImportedRules, holds: bool) -> ImportedRules {
+    let mut rules = rules.clone();
+    let mut all: Vec<&mut Condition> = Vec::new();
+    for chain in rules.filter.values_mut() {
+        all.extend(chain.rules.iter_mut().flat_map(|rule| &mut rule.conditions));
+    }
+    for condition in all {
+        if matches!(condition.test, Test::Unknown(_)) {
+            *condition = Condition {
+                negated: false,
+                test: Test::Always(holds),
+            };
+        }
+    }
+    rules
+}
+
+fn accepts(rules: &ImportedRules, probe: &Probe) -> bool {
+    let narrow = rules.narrow(probe.packet.source, ReadAs::Kernel);
+    narrow.judge(probe).verdict == Verdict::Accept
+}
+
+/// Loads the file into the target, without its nat chains, which would send packets elsewhere.
+fn load(target: &Target, folder: &Path, rules: &[ImportedRules]) {
+    let text = independent(&fs::read_to_string(folder.join("nftables.conf")).unwrap());
+    let folder = folder.display();
+    target
+        .host()
+        .sh(&format!("cd {folder} && nft -f - <<'END'\n{text}\nEND"));
+    for chain in rules.iter().flat_map(|rules| &rules.paths.prerouting) {
+        target.host().sh(&format!("nft flush chain {chain}"));
+    }
+}
+
+fn unload(target: &Target) {
+    target
+        .host()
+        .sh("nft list tables | while read -r _ family name; do \
+         [ $name = probe ] || nft delete table $family $name; done; conntrack -F 2>/dev/null");
+}
+
+/// Tries a file and returns how many packets it decided, and how many unknown conditions would.
+fn try_folder(target: &mut Target, folder: &Path, count: usize) -> (usize, usize) {
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    std::env::set_current_dir(folder).unwrap();
+    let text = fs::read_to_string("nftables.conf").unwrap();
+    let file = File {
+        name: name.to_owned(),
+        text: listing(name, &text).unwrap_or_else(|err| panic!("{err}")),
+        family: None,
+    };
+    let families = rules(&[file]).unwrap_or_else(|err| panic!("{name}: {err:?}"));
+    let host = [HOST_V4, HOST_V6].map(|address| address.parse::<IpAddr>().unwrap().into());
+    let tried: Vec<Vec<Probe>> = families
+        .iter()
+        .map(|rules| sample(probes(rules, &host), count))
+        .collect();
+    // Chains of devices need them before they are loaded.
+    target.add_interface("eth0");
+    for probe in tried.iter().flatten() {
+        target.add_interface(&probe.packet.interface);
+        if let Some(out) = &probe.out {
+            target.add_interface(out);
+        }
+    }
+    for name in ["virbr0", "ppp0", "wan0", "lan0"] {
+        target.add_interface(name);
+    }
+    load(target, folder, &families);
+    let mut counts = (0, 0);
+    for (rules, probes) in families.iter().zip(&tried) {
+        let both = [supposing(rules, true), supposing(rules, false)];
+        for probe in probes {
+            let wanted = accepts(rules, probe);
+            if both.iter().any(|other| accepts(other, probe) != wanted) {
+                counts.1 += 1;
+                continue;
+            }
+            let mut packet = probe.packet.clone();
+            packet.out.clone_from(&probe.out);
+            let got = target.passes(&packet, wanted);
+            assert_eq!(got, wanted, "{name}: {probe:?}\n{rules:#?}");
+            counts.0 += 1;
+        }
+    }
+    unload(target);
+    println!("{name}: {counts:?}");
+    counts
+}
+
+#[test]
+fn nftables_files_do_on_the_kernel_what_the_evaluator_says() {
+    world(|| {
+        let count = std::env::var("PEERWALL_PROBES").map_or(60, |n| n.parse().unwrap());
+        let mut target = Target::new();
+        // Packets that a chain in prerouting drops came, too.
+        target
+            .host()
+            .sh("nft add rule inet probe first-prerouting counter name came");
+        let mut decided = 0;
+        for folder in folders() {
+            let (tried, unknown) = try_folder(&mut target, &folder, count);
+            let has_unknowns = WITH_UNKNOWNS.iter().any(|name| folder.ends_with(name));
+            assert!(tried > 0, "{}", folder.display());
+            assert!(has_unknowns || unknown == 0, "{}", folder.display());
+            decided += tried;
+        }
+        println!("{decided} packets");
+        assert!(
+            decided > 1000 || std::env::var("PEERWALL_FIXTURE").is_ok(),
+            "{decided}"
+        );
+    });
+}
