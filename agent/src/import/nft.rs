@@ -168,7 +168,7 @@ mod tests {
                     \t\t    ^^^^^^\n\
                     /dev/stdin:9:1-3: Error: syntax error, unexpected iif\n\
                     \tiif\n\
-                    inc.nft:5:8-11: Error: Interface does not exist\n\
+                    inc.nft:5:9-12: Error: Interface does not exist\n\
                     \t\toif { lan1 } drop\n";
         // The columns count the tabs as one byte each.
         assert_eq!(missing_interfaces(said), ["wan0", "lan1"]);
