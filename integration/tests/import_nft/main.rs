@@ -1,12 +1,15 @@
 //! The import of nftables files on a real kernel: rules do to packets what the evaluator says.
 //!
-//! `PEERWALL_PROBES` sets the number of packets for each file and family.
+//! `PEERWALL_PROBES` sets the number of packets for each file and family, `PEERWALL_RULESETS` the
+//! number of random rulesets, `PEERWALL_SEED` the first of their seeds.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a test that fails should say so, and one that passes what it did"
 )]
+
+mod random;
 
 use std::fs;
 use std::net::IpAddr;
@@ -125,9 +128,9 @@ fn accepts(rules: &ImportedRules, probe: &Probe) -> bool {
     narrow.judge(probe).verdict == Verdict::Accept
 }
 
-/// Loads the file into the target, without its nat chains, which would send packets elsewhere.
-fn load(target: &Target, folder: &Path, rules: &[ImportedRules]) {
-    let text = independent(&fs::read_to_string(folder.join("nftables.conf")).unwrap());
+/// Loads a file into the target, without its nat chains, which would send packets elsewhere.
+fn load(target: &Target, folder: &Path, text: &str, rules: &[ImportedRules]) {
+    let text = independent(text);
     let folder = folder.display();
     target
         .host()
@@ -137,11 +140,41 @@ fn load(target: &Target, folder: &Path, rules: &[ImportedRules]) {
     }
 }
 
+/// Counts packets that a chain in prerouting drops as ones that came.
+fn count_early(target: &Target) {
+    let rule = "inet probe first-prerouting counter name came";
+    target.host().sh(&format!("nft add rule {rule}"));
+}
+
 fn unload(target: &Target) {
     target
         .host()
         .sh("nft list tables | while read -r _ family name; do \
          [ $name = probe ] || nft delete table $family $name; done; conntrack -F 2>/dev/null");
+}
+
+/// Sends the packets and returns how many were decided, and how many unknown conditions would.
+fn try_packets(
+    target: &mut Target,
+    name: &str,
+    rules: &ImportedRules,
+    probes: &[Probe],
+) -> (usize, usize) {
+    let both = [supposing(rules, true), supposing(rules, false)];
+    let mut counts = (0, 0);
+    for probe in probes {
+        let wanted = accepts(rules, probe);
+        if both.iter().any(|other| accepts(other, probe) != wanted) {
+            counts.1 += 1;
+            continue;
+        }
+        let mut packet = probe.packet.clone();
+        packet.out.clone_from(&probe.out);
+        let got = target.passes(&packet, wanted);
+        assert_eq!(got, wanted, "{name}: {probe:?}\n{rules:#?}");
+        counts.0 += 1;
+    }
+    counts
 }
 
 /// Tries a file and returns how many packets it decided, and how many unknown conditions would.
@@ -171,22 +204,11 @@ fn try_folder(target: &mut Target, folder: &Path, count: usize) -> (usize, usize
     for name in ["virbr0", "ppp0", "wan0", "lan0"] {
         target.add_interface(name);
     }
-    load(target, folder, &families);
+    load(target, folder, &text, &families);
     let mut counts = (0, 0);
     for (rules, probes) in families.iter().zip(&tried) {
-        let both = [supposing(rules, true), supposing(rules, false)];
-        for probe in probes {
-            let wanted = accepts(rules, probe);
-            if both.iter().any(|other| accepts(other, probe) != wanted) {
-                counts.1 += 1;
-                continue;
-            }
-            let mut packet = probe.packet.clone();
-            packet.out.clone_from(&probe.out);
-            let got = target.passes(&packet, wanted);
-            assert_eq!(got, wanted, "{name}: {probe:?}\n{rules:#?}");
-            counts.0 += 1;
-        }
+        let found = try_packets(target, name, rules, probes);
+        counts = (counts.0 + found.0, counts.1 + found.1);
     }
     unload(target);
     println!("{name}: {counts:?}");
@@ -198,10 +220,7 @@ fn nftables_files_do_on_the_kernel_what_the_evaluator_says() {
     world(|| {
         let count = std::env::var("PEERWALL_PROBES").map_or(60, |n| n.parse().unwrap());
         let mut target = Target::new();
-        // Packets that a chain in prerouting drops came, too.
-        target
-            .host()
-            .sh("nft add rule inet probe first-prerouting counter name came");
+        count_early(&target);
         let mut decided = 0;
         for folder in folders() {
             let (tried, unknown) = try_folder(&mut target, &folder, count);
