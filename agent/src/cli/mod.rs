@@ -120,8 +120,8 @@ pub enum Command {
     ///
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
-    /// Convert iptables rules into a policy: from rules-save files, a cloud-config, or the live
-    /// rules
+    /// Convert iptables or nftables rules into a policy: from rules-save files, a cloud-config, a
+    /// file for `nft -f`, or the live rules of iptables
     ///
     /// Prints the policy to standard output, and a report to standard error: the result for each
     /// line, each difference between policy and rules, packet by packet, and problems in the rules.
@@ -334,8 +334,8 @@ pub struct ApplyArgs {
 /// Options of `import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
-    /// Output of iptables-save, ip6tables-save and `ipset save`, or a cloud-config that contains
-    /// such files; `-` for standard input
+    /// Output of iptables-save, ip6tables-save and `ipset save`, a cloud-config that contains such
+    /// files, a file for `nft -f`, or output of `nft -j list ruleset`; `-` for standard input
     #[arg(required_unless_present_any = ["v4", "v6", "live"])]
     pub files: Vec<PathBuf>,
 

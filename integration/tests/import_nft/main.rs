@@ -9,6 +9,7 @@
     reason = "a test that fails should say so, and one that passes what it did"
 )]
 
+mod command;
 mod random;
 
 use std::fs;

@@ -74,7 +74,7 @@ const MATCHES: [&str; 66] = [
     "tcp sport 1024-65535",
     "udp dport 53",
     "udp dport @ports",
-    "udp sport . udp dport { 40000 . 53, 68 . 67 }",
+    "udp sport . udp dport { 123 . 53, 68 . 67 }",
     "meta l4proto tcp",
     "meta l4proto != tcp",
     "meta l4proto { tcp, udp } th dport 53",
