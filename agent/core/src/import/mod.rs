@@ -5,19 +5,19 @@
 //! every kind of packet that either distinguishes (`proof`). The report on each line is derived
 //! from that comparison (`report`), so that it is always true.
 
-mod classes;
 mod cloud;
 mod draft;
 pub mod eval;
-mod grid;
 mod input;
+mod literals;
 pub mod managed;
-mod mentions;
 pub mod nft;
 mod probes;
 mod proof;
 mod report;
 pub mod rule;
+mod space;
+mod spans;
 mod view;
 
 use std::fmt;
@@ -30,12 +30,13 @@ use serde::Serialize;
 use crate::net::addr::Family;
 use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
+use crate::ruleset::compile::compile;
 use input::{ParsedFiles, parse};
 pub use probes::probes;
 pub use proof::{Difference, Direction};
 pub use report::{Fate, Line, Lint};
 use rule::{At, ImportedRules};
-use view::AcceptTable;
+use space::Space;
 
 /// A file to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +72,6 @@ pub struct Import {
     pub differences: Vec<Difference>,
     /// Problems in the original rules.
     pub lints: Vec<Lint>,
-    /// Number of packets compared.
-    #[serde(rename = "compared_packets")]
-    pub compared: usize,
-    /// Whether the packet space was too large to compare exhaustively and was sampled.
-    #[serde(rename = "is_sampled")]
-    pub thinned: bool,
 }
 
 impl Import {
@@ -136,30 +131,29 @@ impl ImportError {
 /// All errors in the files.
 pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>> {
     let parsed = parse(files)?;
-    let views: Vec<AcceptTable<'_>> = parsed
+    let mut spaces: Vec<Space<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| AcceptTable::new(rules, facts, classes::Mentioned::default()).learned())
+        .map(|rules| Space::new(rules, facts, None))
         .collect();
-    let (draft, inexpressible) = draft::draft(&views, facts);
+    let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
     let policy = read_back(&policy_text)?;
-    let compared: Vec<AcceptTable<'_>> = parsed
+    let ruleset = compile(&policy).0;
+    let mut spaces: Vec<Space<'_>> = parsed
         .rules
         .iter()
-        .map(|rules| {
-            AcceptTable::new(rules, facts, mentions::of_policy(&policy, rules.family)).learned()
-        })
+        .map(|rules| Space::new(rules, facts, Some(&ruleset)))
         .collect();
-    let proof = proof::compare(&compared, &policy);
-    let mut lints = report::lints(&compared, &policy, facts);
+    let proof = proof::compare(&mut spaces, &policy, &ruleset);
+    let mut lints = report::lints(&mut spaces, &policy, facts);
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
+    let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);
+    report::widened(&mut lines, &parsed, &proof.differences, &draft.allows());
     Ok(Import {
-        lines: report::lines(&parsed, &policy, &proof, &inexpressible),
+        lines,
         lints,
         policy: policy_text,
-        compared: proof.compared,
-        thinned: proof.thinned,
         differences: proof.differences,
     })
 }

@@ -2,171 +2,235 @@
 
 use ipnet::IpNet;
 
-use super::literals::{literals, rules_of};
+use super::boxes::Part;
 use super::names::{name_of, service_name};
-use super::prefixes::{joined, possible, prefixes};
-use super::{Covered, DraftAllow, From, PREFIXES_MAX, PolicyWriter, opens_all};
-use crate::import::classes::ServiceKind;
-use crate::import::grid::Grid;
-use crate::import::view::AcceptTable;
-use crate::import::{At, eval};
+use super::prefixes::{joined, prefixes, usable};
+use super::{DraftAllow, From, PREFIXES_MAX, PolicyWriter};
+use crate::import::At;
+use crate::import::rule::{Interval, Test};
+use crate::import::space::diagram::{PacketSet, Run};
+use crate::import::view::View;
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
-use crate::net::port::{self, TCP, UDP};
+use crate::net::packet::Hook;
+
+/// The requests that an allow is to open.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    /// The line that accepts them.
+    pub at: At,
+    /// Their sources.
+    pub sources: PacketSet,
+    /// Their input interfaces.
+    pub interfaces: PacketSet,
+    /// Their services, source ports and destinations.
+    pub services: PacketSet,
+    /// Requests that the rules do not accept: the allow must not open them.
+    pub refused: Refused,
+    /// Entries of `ports`; `None` for every port and protocol.
+    pub ports: Option<Vec<String>>,
+    /// Entries of `from_ports`; `None` for every one.
+    pub from_ports: Option<Vec<String>>,
+    /// Destinations; empty for this host.
+    pub to: Vec<IpNet>,
+}
+
+/// Requests that the rules do not accept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    /// The requests.
+    pub all: PacketSet,
+    /// Their services, from any source on any interface.
+    pub services: PacketSet,
+}
+
+impl Refused {
+    pub(super) fn new(view: &mut View<'_, '_>, all: PacketSet) -> Self {
+        let axes = &view.space.axes;
+        let fields = [
+            axes.protocol,
+            axes.port,
+            axes.icmp,
+            axes.from_port,
+            axes.destination,
+        ];
+        Self {
+            all,
+            services: view.space.d.project(all, &fields),
+        }
+    }
+
+    /// Returns the refused requests of these services among some packets. The packets come first:
+    /// they are few, and the refused requests are many.
+    pub(super) fn among(
+        self,
+        view: &mut View<'_, '_>,
+        packets: PacketSet,
+        services: PacketSet,
+    ) -> PacketSet {
+        if !view.space.d.meets(services, self.services) {
+            return PacketSet::NONE;
+        }
+        let some = view.space.d.and(packets, self.all);
+        view.space.d.and(some, services)
+    }
+}
 
 impl PolicyWriter<'_> {
     /// Writes an allow for each line that accepts other packets to this host.
-    pub(super) fn allows(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
-        let mut regions: Vec<Region> = Vec::new();
-        for v in 0..view.services.len() {
-            let Some(kind) = view.services.get(v).map(|service| &service.kind) else {
-                continue;
-            };
-            for i in 0..view.interfaces.len() {
-                for s in 0..view.sources.len() {
-                    let Some(at) = view.opens(i, s, v).filter(|_| !covered.covers(i, s)) else {
-                        continue;
-                    };
-                    if self.is_tunnel(kind) && !opens_all(view, i, s) {
-                        self.add_inexpressible(
-                            at,
-                            "only peers may send tunnel packets: name the other nodes under [peers]",
-                        );
-                        continue;
-                    }
-                    // ICMP has its own section, unless everything is accepted.
-                    if matches!(kind, ServiceKind::Icmp(..)) && !opens_all(view, i, s) {
-                        continue;
-                    }
-                    let found = regions.iter_mut().find(|region| region.at == at);
-                    match found {
-                        Some(region) => region.cells.push((v, i, s)),
-                        None => regions.push(Region {
-                            at,
-                            cells: vec![(v, i, s)],
-                        }),
-                    }
-                }
+    pub(super) fn allows(&mut self, view: &mut View<'_, '_>) {
+        let refused = view.space.d.without(view.refused, view.covered);
+        let axes = [view.space.axes.source, view.space.axes.interface];
+        let not_open = view.space.d.project(refused, &axes);
+        let (axes, d) = (&view.space.axes, &mut view.space.d);
+        let icmp = axes.protocols(d, |number| number == axes.icmp_protocol());
+        let icmp = d.and(icmp, not_open);
+        let tunnels = self.all_tunnels(view);
+        let tunnels = view.space.d.and(tunnels, not_open);
+        let all = Refused::new(view, refused);
+        for (at, packets) in view.lines.clone() {
+            let mut packets = view.space.d.without(packets, view.covered);
+            if view.space.d.meets(packets, tunnels) {
+                packets = view.space.d.without(packets, tunnels);
+                self.add_inexpressible(
+                    at,
+                    "only peers may send tunnel packets: name the other nodes under [peers]",
+                );
             }
-        }
-        regions.sort_by_key(|region| region.at);
-        for region in regions {
-            self.region(view, covered, &region);
+            // ICMP has its own section, unless everything is accepted.
+            packets = view.space.d.without(packets, icmp);
+            // Ports behind which the rules do not accept the connections stay closed.
+            packets = view.space.d.without(packets, refused);
+            self.region(view, at, packets, all);
         }
     }
 
-    fn region(&mut self, view: &AcceptTable<'_>, covered: &Covered, region: &Region) {
-        // Services with the same sources and interfaces share an allow.
-        let mut groups: Vec<(Who, Vec<usize>)> = Vec::new();
-        let mut cells = region.cells.clone();
-        cells.sort_unstable();
-        for chunk in cells.chunk_by(|a, b| a.0 == b.0) {
-            let mut by_interface: Who = Vec::new();
-            for (_, i, s) in chunk {
-                match by_interface.last_mut().filter(|(last, _)| last == i) {
-                    Some((_, sources)) => sources.push(*s),
-                    None => by_interface.push((*i, vec![*s])),
-                }
-            }
-            let Some((v, _, _)) = chunk.first() else {
-                continue;
-            };
-            match groups.iter_mut().find(|(who, _)| *who == by_interface) {
-                Some((_, services)) => services.push(*v),
-                None => groups.push((by_interface, vec![*v])),
-            }
+    fn region(&mut self, view: &mut View<'_, '_>, at: At, packets: PacketSet, refused: Refused) {
+        if !packets.is_none()
+            && view
+                .by_line
+                .get(&at)
+                .is_some_and(|rule| rule.tests_hop_limit())
+        {
+            self.add_inexpressible(at, "a policy cannot match the TTL or hop limit");
+            return;
         }
-        for (who, services) in groups {
-            // If other lines accept the rest, the allow covers everything.
-            let anyway = |v: &usize| {
-                services.contains(v)
-                    || who.iter().all(|(i, sources)| {
-                        sources
-                            .iter()
-                            .all(|s| covered.covers(*i, *s) || view.opens(*i, *s, *v).is_some())
-                    })
-            };
-            let services: Vec<usize> = match (0..view.services.len()).all(|v| anyway(&v)) {
-                true => (0..view.services.len()).collect(),
-                false => services,
-            };
-            let Some(ports) = self.ports(view, region.at, &services) else {
-                continue;
-            };
-            if ports.as_ref().is_some_and(Vec::is_empty) {
-                continue;
+        for each in view.boxes(packets) {
+            let (axes, d) = (&view.space.axes, &mut view.space.d);
+            let sources = d.in_runs(axes.source, &each.sources);
+            let interfaces = d.in_runs(axes.interface, &each.interfaces);
+            let whole = d.and(sources, interfaces);
+            let bad = d.and(whole, refused.all);
+            let is_whole = bad.is_none();
+            for part in view.parts_of(each.rest) {
+                // If other lines accept the rest, the allow covers everything.
+                let is_whole = is_whole && part.from_ports.is_none() && part.to.is_none();
+                let part = match is_whole {
+                    true => part,
+                    false => as_written(view, at, bad, part),
+                };
+                let ports = match is_whole {
+                    true => None,
+                    false => Some(self.ports(view, at, part.packets)),
+                };
+                if ports.as_ref().is_some_and(Vec::is_empty) {
+                    continue;
+                }
+                let to = part.to.as_deref().unwrap_or_default();
+                let Some(to) = self.to(view, at, to) else {
+                    continue;
+                };
+                let wanted = Wanted {
+                    at,
+                    sources,
+                    interfaces,
+                    services: match is_whole {
+                        true => PacketSet::ALL,
+                        false => part.packets,
+                    },
+                    refused: refused_to(view, refused, &to),
+                    ports,
+                    from_ports: from_ports(view, &part),
+                    to,
+                };
+                self.allow(view, &wanted);
             }
-            // Cells that other entries or lines accept may be covered, too.
-            let may = |i: usize, s: usize| {
-                covered.covers(i, s) || services.iter().all(|v| view.opens(i, s, *v).is_some())
-            };
-            self.allow(view, &may, region.at, &who, ports);
         }
     }
 
-    /// Adds an allow. `may(interface, source)` tells which extra cells the allow may cover without
-    /// widening the rules.
-    fn allow(
-        &mut self,
-        view: &AcceptTable<'_>,
-        may: &dyn Fn(usize, usize) -> bool,
-        at: At,
-        who: &[(usize, Vec<usize>)],
-        ports: Option<Vec<String>>,
-    ) {
-        let mut by_source: Vec<(&[usize], Vec<usize>)> = Vec::new();
-        for (i, sources) in who {
-            match by_source.iter_mut().find(|(old, _)| old == sources) {
-                Some((_, interfaces)) => interfaces.push(*i),
-                None => by_source.push((sources, vec![*i])),
-            }
+    /// Returns destinations as entries of `to`; `None` if there are too many.
+    pub(super) fn to(&mut self, view: &View<'_, '_>, at: At, runs: &[Run]) -> Option<Vec<IpNet>> {
+        let spans = runs
+            .iter()
+            .map(|run| view.space.axes.destinations.span(*run));
+        let nets = prefixes(view.family, &joined(spans.collect()));
+        if nets.len() > TO_MAX {
+            self.add_inexpressible(
+                at,
+                "it is for every destination but some, and a policy can only name destinations",
+            );
+            return None;
         }
-        for (sources, mut interfaces) in by_source {
-            let Some(from) = self.from(view, may, at, &interfaces, sources) else {
-                continue;
-            };
-            // Other interfaces on which the same sources are accepted.
-            let inside = |s: &usize| match &from {
-                From::Any => true,
-                From::Nets(nets) => view
-                    .sources
-                    .get(*s)
-                    .is_some_and(|source| nets.iter().any(|net| net.contains(&source.example))),
-            };
-            let others: Vec<usize> = (0..view.interfaces.len())
-                .filter(|i| !interfaces.contains(i))
-                .filter(|i| (0..view.sources.len()).filter(inside).all(|s| may(*i, s)))
-                .collect();
-            let wanted = interfaces.clone();
-            interfaces.extend(others);
-            let Some(patterns) = self.interfaces(view, at, &wanted, &interfaces) else {
-                continue;
-            };
-            let line = rules_of(view).find(|rule| rule.at == at && !view.is_managed(at));
-            let comment = line.and_then(|rule| rule.comment.clone());
-            let name = comment
-                .as_deref()
-                .and_then(name_of)
-                .unwrap_or_else(|| service_name(ports.as_deref()));
-            self.put(DraftAllow {
-                name,
-                ports: ports.clone(),
-                from,
-                interfaces: patterns,
-            });
-        }
+        Some(nets)
+    }
+
+    /// Adds an allow for requests, which may cover others that the rules accept.
+    pub(super) fn allow(&mut self, view: &mut View<'_, '_>, wanted: &Wanted) {
+        let Some(from) = self.from(view, wanted) else {
+            return;
+        };
+        let sources = match &from {
+            From::Any => PacketSet::ALL,
+            From::Nets(nets) => view.space.sent_by(nets),
+        };
+        let bad = wanted.refused.among(view, sources, wanted.services);
+        let axis = view.space.axes.interface;
+        let bad = view.space.d.project(bad, &[axis]);
+        let Some(interfaces) = self.interfaces(view, wanted.at, wanted.interfaces, bad) else {
+            return;
+        };
+        let line = view
+            .by_line
+            .get(&wanted.at)
+            .filter(|_| !view.is_managed(wanted.at));
+        let name = line
+            .and_then(|rule| rule.comment.as_deref())
+            .and_then(name_of);
+        let name = name.unwrap_or_else(|| match (&wanted.ports, &wanted.from_ports) {
+            (None, Some(from)) => format!("from-{}", service_name(Some(from))),
+            (ports, _) => service_name(ports.as_deref()),
+        });
+        self.put(DraftAllow {
+            name,
+            ports: wanted.ports.clone(),
+            from,
+            from_ports: wanted.from_ports.clone(),
+            to: wanted.to.clone(),
+            interfaces,
+            lines: vec![wanted.at],
+        });
     }
 
     /// Adds an allow, or merges it with its equivalent for the other family.
     fn put(&mut self, allow: DraftAllow) {
         let same = |old: &&mut DraftAllow| {
-            let alike = old.ports == allow.ports && old.interfaces == allow.interfaces;
+            let alike = old.ports == allow.ports
+                && old.interfaces == allow.interfaces
+                && old.from_ports == allow.from_ports
+                && old.to == allow.to;
             alike && (old.name == allow.name || old.from.family() != allow.from.family())
         };
-        let mut others = self.draft.allows.iter_mut().filter(same);
+        let mut others = self
+            .draft
+            .allows
+            .iter_mut()
+            .rev()
+            .take(MERGE_MAX)
+            .filter(same);
         let merged = others.find_map(|old| {
             let both = merge(&old.from, &allow.from)?;
             old.from = both;
+            old.lines.extend(&allow.lines);
             Some(())
         });
         if merged.is_none() {
@@ -174,48 +238,42 @@ impl PolicyWriter<'_> {
         }
     }
 
-    /// Returns patterns that match all wanted interfaces, but only those in `interfaces`; empty for
-    /// all.
+    /// Returns patterns that match all wanted interfaces and none of the bad ones; empty for all.
     fn interfaces(
         &mut self,
-        view: &AcceptTable<'_>,
+        view: &mut View<'_, '_>,
         at: At,
-        wanted: &[usize],
-        interfaces: &[usize],
+        wanted: PacketSet,
+        bad: PacketSet,
     ) -> Option<Vec<InterfacePattern>> {
-        if (0..view.interfaces.len()).all(|i| interfaces.contains(&i)) {
-            return Some(Vec::new());
-        }
-        let inside = |pattern: &&InterfacePattern| {
-            let mut matched = (0..view.interfaces.len())
-                .filter(|i| {
-                    view.interfaces
-                        .get(*i)
-                        .is_some_and(|name| pattern.matches(name))
-                })
-                .peekable();
-            let mut names = wanted.iter().filter_map(|i| view.interfaces.get(*i));
-            names.any(|name| pattern.matches(name))
-                && matched.peek().is_some()
-                && matched.all(|i| interfaces.contains(&i))
-        };
-        let mut patterns: Vec<InterfacePattern> = Vec::new();
-        for pattern in view.mentioned.interfaces_in.iter().filter(inside) {
-            if !patterns.contains(pattern) {
-                patterns.push(pattern.clone());
+        let classes = view.interfaces();
+        let mut is_bad = Vec::new();
+        let mut is_wanted = Vec::new();
+        for (index, name) in &classes {
+            let on = view.on_class(*index);
+            match view.space.d.meets(on, bad) {
+                true => is_bad.push(name.as_str()),
+                false if view.space.d.meets(on, wanted) => is_wanted.push(name.as_str()),
+                false => {}
             }
         }
+        if is_bad.is_empty() {
+            return Some(Vec::new());
+        }
+        let fits = |pattern: &&InterfacePattern| {
+            is_wanted.iter().any(|name| pattern.matches(name))
+                && !is_bad.iter().any(|name| pattern.matches(name))
+        };
+        let all: Vec<&InterfacePattern> = view.patterns.iter().filter(fits).collect();
         // A prefix makes the names that it matches redundant.
-        let all = patterns.clone();
-        patterns.retain(|pattern| {
-            !all.iter()
-                .any(|other| other != pattern && other.matches(&pattern.example()))
-        });
-        let covered = wanted.iter().all(|i| {
-            let name = view.interfaces.get(*i);
-            name.is_some_and(|name| patterns.iter().any(|p| p.matches(name)))
-        });
-        if !covered {
+        let is_redundant = |pattern: &InterfacePattern| {
+            let mut others = all.iter().filter(|other| **other != pattern);
+            others.any(|other| other.exact().is_none() && other.matches(&pattern.example()))
+        };
+        let kept = all.iter().filter(|pattern| !is_redundant(pattern));
+        let patterns: Vec<InterfacePattern> = kept.map(|pattern| (*pattern).clone()).collect();
+        let is_matched = |name: &&str| patterns.iter().any(|pattern| pattern.matches(name));
+        if !is_wanted.iter().all(is_matched) {
             self.add_inexpressible(
                 at,
                 "it is for every interface but some, and a policy can only name interfaces; \
@@ -226,45 +284,58 @@ impl PolicyWriter<'_> {
         (!patterns.is_empty()).then_some(patterns)
     }
 
-    /// Returns sources as prefixes: as written in the rules, or else all cells that may be covered.
-    pub(super) fn from(
-        &mut self,
-        view: &AcceptTable<'_>,
-        may: &dyn Fn(usize, usize) -> bool,
-        at: At,
-        interfaces: &[usize],
-        sources: &[usize],
-    ) -> Option<From> {
-        let everywhere = |s: &usize| interfaces.iter().all(|i| may(*i, *s));
-        let fine: Vec<usize> = (0..view.sources.len()).filter(everywhere).collect();
-        if fine.len() == view.sources.len() {
+    /// Returns sources as prefixes: as written in the rules, or else all that may be covered.
+    pub(super) fn from(&mut self, view: &mut View<'_, '_>, wanted: &Wanted) -> Option<From> {
+        let Wanted {
+            at,
+            refused,
+            interfaces,
+            services,
+            ..
+        } = *wanted;
+        let mut nets: Vec<IpNet> = Vec::new();
+        let mut left = wanted.sources;
+        let rule = view.by_line.get(&at).copied();
+        for span in rule.into_iter().flat_map(|rule| rule.sources()) {
+            let literal = view.from(*span);
+            if !view.space.d.meets(literal, left) {
+                continue;
+            }
+            let there = view.space.d.and(literal, interfaces);
+            if refused.among(view, there, services).is_none() {
+                nets.extend(prefixes(view.family, &[*span]));
+                left = view.space.d.without(left, literal);
+            }
+        }
+        if left.is_none() && !nets.is_empty() {
+            return Some(From::Nets(nets));
+        }
+        let axis = view.space.axes.source;
+        let bad = refused.among(view, interfaces, services);
+        let bad = view.space.d.project(bad, &[axis]);
+        if bad.is_none() {
             return Some(match self.both {
                 true => From::Nets(vec![whole(view.family)]),
                 false => From::Any,
             });
         }
-        let mut nets: Vec<IpNet> = Vec::new();
-        let mut left: Vec<usize> = sources.to_vec();
-        for literal in literals(view) {
-            let inside = view.within(literal.span);
-            let fits = !inside.is_empty() && inside.iter().all(|s| fine.contains(s));
-            if fits && inside.iter().any(|s| left.contains(s)) && literal.rule.at == at {
-                nets.extend(prefixes(view.family, &[literal.span]));
-                left.retain(|s| !inside.contains(s));
-            }
-        }
-        let as_prefixes = |sources: &[usize]| {
-            let sources = sources.iter().filter_map(|s| view.sources.get(*s));
-            let spans = sources
-                .flat_map(|source| source.spans.iter().copied())
-                .collect();
-            prefixes(view.family, &possible(view.family, joined(spans)))
+        let as_prefixes = |spans: Vec<Interval>| {
+            let nets = prefixes(view.family, &joined(spans)).into_iter();
+            nets.filter_map(usable).collect::<Vec<_>>()
         };
+        let without = as_prefixes(view.space.sources_of(left));
         // Covering other accepted sources can shorten the list.
-        let (without, with) = (as_prefixes(&left), as_prefixes(&fine));
-        match nets.is_empty() && with.len() < without.len() {
+        let fine = view.space.d.not(bad);
+        let with = match nets.is_empty() && without.len() > 1 {
+            true => as_prefixes(view.space.sources_of(fine)),
+            false => Vec::new(),
+        };
+        match !with.is_empty() && with.len() < without.len() {
             true => nets = with,
             false => nets.extend(without),
+        }
+        if nets.is_empty() {
+            return None;
         }
         if nets.len() > PREFIXES_MAX {
             self.add_inexpressible(
@@ -279,137 +350,81 @@ impl PolicyWriter<'_> {
         }
         Some(From::Nets(nets))
     }
-
-    /// Returns services as entries of `ports`. The inner `None` means all services, the outer
-    /// `None` that a policy cannot express them.
-    #[expect(
-        clippy::option_option,
-        reason = "the inner `None` is an absent key of the policy"
-    )]
-    fn ports(
-        &mut self,
-        view: &AcceptTable<'_>,
-        at: At,
-        services: &[usize],
-    ) -> Option<Option<Vec<String>>> {
-        if services.len() == view.services.len() {
-            return Some(None);
-        }
-        let mut ranges: Vec<(u8, Vec<(u16, u16)>)> = Vec::new();
-        let mut words: Vec<String> = Vec::new();
-        for kind in services
-            .iter()
-            .filter_map(|v| view.services.get(*v))
-            .map(|s| &s.kind)
-        {
-            match kind {
-                ServiceKind::Ports(protocol, list) => {
-                    match ranges.iter_mut().find(|(p, _)| p == protocol) {
-                        Some((_, old)) => old.extend(list),
-                        None => ranges.push((*protocol, list.clone())),
-                    }
-                }
-                ServiceKind::Protocol(number) => {
-                    let name = port::protocol_name(*number);
-                    // A bare number would mean a port.
-                    if port::parse(&name).is_ok_and(|spec| spec.range.is_none()) {
-                        words.push(name);
-                    } else {
-                        self.add_inexpressible(
-                            at,
-                            &format!("a policy cannot name protocol {number}"),
-                        );
-                    }
-                }
-                ServiceKind::OtherProtocols => {
-                    self.add_inexpressible(
-                        at,
-                        "the policy names protocols one by one, or takes all of them",
-                    );
-                }
-                ServiceKind::Icmp(..) => {}
-            }
-        }
-        let mut entries = port_words(ranges);
-        entries.extend(words);
-        Some(Some(entries))
-    }
-
-    /// Writes allows for published ports that the filter table accepts.
-    pub(super) fn published(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
-        for port in &view.published {
-            if self.is_open(port.protocol, port.dialled) {
-                continue;
-            }
-            let mut line = port.at;
-            let mut open = Grid::new(view.interfaces.len(), view.sources.len(), false);
-            for (i, interface) in view.interfaces.iter().enumerate() {
-                for (s, source) in view.sources.iter().enumerate() {
-                    let narrow = view
-                        .rules
-                        .narrow(source.example, eval::ReadAs::BesidePeerwall);
-                    let outcome = narrow.judge(&view.dialled(port, source.example, interface));
-                    let accepted = outcome.verdict == crate::net::packet::Verdict::Accept;
-                    open.set(i, s, accepted);
-                    line = outcome.by.filter(|_| accepted).unwrap_or(line);
-                }
-            }
-            let open = |i: usize, s: usize| open.get(i, s) == Some(&true);
-            // Containers also connect to published ports, so their interfaces may be covered.
-            let inner: Vec<bool> = view
-                .interfaces
-                .iter()
-                .map(|name| self.is_inner(name))
-                .collect();
-            let may = |i: usize, s: usize| {
-                covered.covers(i, s) || open(i, s) || inner.get(i) == Some(&true)
-            };
-            let mut who: Who = Vec::new();
-            for i in (0..view.interfaces.len()).filter(|i| inner.get(*i) == Some(&false)) {
-                let sources =
-                    (0..view.sources.len()).filter(|s| open(i, *s) && !covered.covers(i, *s));
-                who.push((i, sources.collect()));
-            }
-            who.retain(|(_, sources)| !sources.is_empty());
-            let ports = port_words(vec![(port.protocol, vec![(port.dialled, port.dialled)])]);
-            self.allow(view, &may, line, &who, Some(ports));
-        }
-    }
-
-    /// Reports whether an allow already opens this port to any source.
-    fn is_open(&self, protocol: u8, port: u16) -> bool {
-        self.draft.allows.iter().any(|allow| {
-            let specs = allow
-                .ports
-                .iter()
-                .flatten()
-                .filter_map(|text| port::parse(text).ok());
-            let mut specs = specs.filter(|spec| spec.protocols.contains(&protocol));
-            allow.from == From::Any
-                && allow.interfaces.is_empty()
-                && (allow.ports.is_none()
-                    || specs.any(|spec| spec.range.is_none_or(|range| range.contains(port))))
-        })
-    }
-
-    /// Reports whether an interface belongs to an overlay.
-    fn is_inner(&self, name: &str) -> bool {
-        let mut patterns = self
-            .draft
-            .overlays
-            .iter()
-            .flat_map(|overlay| &overlay.interfaces);
-        patterns.any(|pattern| pattern.matches(name))
-    }
 }
 
-/// Sources by interface.
-type Who = Vec<(usize, Vec<usize>)>;
+/// Maximum number of destinations of an allow.
+const TO_MAX: usize = 8;
+/// Number of earlier allows with which an allow may be merged.
+const MERGE_MAX: usize = 500;
 
-/// Cells that a line accepts, as service, interface and source.
-struct Region {
-    at: At,
-    cells: Vec<(usize, usize, usize)>,
+/// Returns all requests that the conditions of a line allow, if the rules accept them, or else only
+/// those that this line decides. `refused` are requests of the same sources and interfaces.
+fn as_written(view: &mut View<'_, '_>, at: At, refused: PacketSet, part: Part) -> Part {
+    let Some(rule) = view.by_line.get(&at).copied() else {
+        return part;
+    };
+    let mut written = view.requests;
+    for condition in &rule.conditions {
+        if matches!(condition.test, Test::Source(_) | Test::In(_)) {
+            continue;
+        }
+        let met = view.space.condition(Hook::Input, condition);
+        written = view.space.d.and(written, met.unwrap_or(PacketSet::ALL));
+    }
+    let axes = &view.space.axes;
+    let fields = [
+        axes.protocol,
+        axes.port,
+        axes.icmp,
+        axes.from_port,
+        axes.destination,
+    ];
+    let icmp = axes.icmp_protocol();
+    let icmp = axes.protocols(&mut view.space.d, |number| number == icmp);
+    let written = view.space.d.project(written, &fields);
+    let written = view.space.d.without(written, icmp);
+    if view.space.d.meets(written, refused) || !view.space.d.is_within(part.packets, written) {
+        return filled(view, refused, part);
+    }
+    let part = match &view.parts_of(written)[..] {
+        [one] => one.clone(),
+        _ => part,
+    };
+    filled(view, refused, part)
+}
+
+/// Adds ports that are redirected before they arrive here, if the rules accept them behind.
+fn filled(view: &mut View<'_, '_>, refused: PacketSet, mut part: Part) -> Part {
+    let axes = &view.space.axes;
+    let fields = [axes.protocol, axes.port];
+    let diverted = view.space.redirections.diverted;
+    if diverted.is_none() {
+        return part;
+    }
+    let diverted = view.space.d.project(diverted, &fields);
+    let near = view.space.surroundings(part.packets);
+    let diverted = view.space.d.and(diverted, near);
+    if !view.space.d.meets(diverted, refused) {
+        part.packets = view.space.d.or(part.packets, diverted);
+    }
+    part
+}
+
+/// Adds to the refused requests those to these destinations that the rules do not forward.
+fn refused_to(view: &mut View<'_, '_>, refused: Refused, to: &[IpNet]) -> Refused {
+    if to.is_empty() {
+        return refused;
+    }
+    let spans: Vec<Interval> = to.iter().map(|net| addr::bounds(*net)).collect();
+    let to = view.space.axes.destinations(&mut view.space.d, &spans);
+    let stopped = view.space.d.and(view.stopped, to);
+    let all = view.space.d.or(refused.all, stopped);
+    Refused::new(view, all)
+}
+
+fn from_ports(view: &mut View<'_, '_>, part: &Part) -> Option<Vec<String>> {
+    let runs = part.from_ports.as_deref()?;
+    Some(PolicyWriter::from_ports(view, part.packets, runs))
 }
 
 /// Returns the union of two source lists; `None` if it would exceed [`PREFIXES_MAX`].
@@ -436,41 +451,4 @@ pub(super) fn merge(a: &From, b: &From) -> Option<From> {
 fn whole(family: Family) -> IpNet {
     let zero = addr::address(family, 0);
     IpNet::new_assert(zero, 0)
-}
-
-/// Formats ports as entries of `ports`: `"53"` for both tcp and udp.
-fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>) -> Vec<String> {
-    let mut by_protocol: Vec<(u8, Vec<port::PortRange>)> = Vec::new();
-    for (protocol, list) in ranges {
-        let list = list.into_iter().map(|(first, last)| port::PortRange {
-            first: first.max(1),
-            last,
-        });
-        by_protocol.push((protocol, port::normalize(list.collect())));
-    }
-    let of = |wanted: u8| {
-        by_protocol
-            .iter()
-            .find(|(p, _)| *p == wanted)
-            .map(|(_, list)| list.clone())
-    };
-    let (tcp, udp) = (of(TCP).unwrap_or_default(), of(UDP).unwrap_or_default());
-    let mut words = Vec::new();
-    for (protocol, list) in &by_protocol {
-        for range in list {
-            let whole = range.first == 1 && range.last == u16::MAX;
-            let in_both =
-                tcp.contains(range) && udp.contains(range) && [TCP, UDP].contains(protocol);
-            let name = port::protocol_name(*protocol);
-            let word = match (whole, in_both) {
-                (true, _) => name,
-                (false, true) => range.to_string(),
-                (false, false) => format!("{range}/{name}"),
-            };
-            if !words.contains(&word) {
-                words.push(word);
-            }
-        }
-    }
-    words
 }

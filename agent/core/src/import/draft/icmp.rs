@@ -1,54 +1,60 @@
 //! Writes ICMP beyond the safe core, and whether denied packets are rejected.
 
-use super::allows::merge;
-use super::{Covered, From, PolicyWriter};
-use crate::import::classes::{self, is_reply};
-use crate::import::view::AcceptTable;
-use crate::net::addr::Family;
+use super::allows::{Refused, Wanted, merge};
+use super::{From, PolicyWriter};
+use crate::import::space::diagram::PacketSet;
+use crate::import::view::{View, stranger};
+use crate::net::addr::{self, Family};
+use crate::net::packet::Hook;
 use crate::policy::icmp;
 
 impl PolicyWriter<'_> {
     /// Writes ICMP types beyond the safe core.
-    pub(super) fn icmp(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
-        let everybody = |v: usize| {
-            (0..view.interfaces.len()).all(|i| {
-                (0..view.sources.len())
-                    .all(|s| covered.covers(i, s) || view.accepts(i, s, v).is_some())
-            })
-        };
+    pub(super) fn icmp(&mut self, view: &mut View<'_, '_>) {
         let family = view.family;
         let mine = match family {
             Family::V4 => 0,
             Family::V6 => 1,
         };
-        let all = view.icmp().all(|(v, _, _)| everybody(v));
         let open = self
             .draft
             .allows
             .iter()
-            .any(|a| a.ports.is_none() && a.from == From::Any);
+            .any(|a| a.ports.is_none() && a.from == From::Any && a.to.is_empty());
         if open {
             return; // every protocol is, so this is
         }
+        let number = view.space.axes.icmp_protocol();
+        let messages = view
+            .space
+            .axes
+            .protocols(&mut view.space.d, |each| each == number);
         // All of ICMPv6 is usually accepted for neighbour discovery, which the core includes.
-        if all && family == Family::V4 {
-            self.draft.icmp[mine].all = true;
+        if view.accepts_rest(messages) && view.hears(messages) {
+            if let Some(types) = self
+                .draft
+                .icmp
+                .get_mut(mine)
+                .filter(|_| family == Family::V4)
+            {
+                types.all = true;
+            }
             return;
         }
-        if all {
-            return;
-        }
-        for (v, kind, code) in view.icmp() {
+        for kind in 0..=u8::MAX {
             let core = icmp::errors(family).contains(&kind)
                 || (family == Family::V6
                     && (icmp::NEIGHBOUR_DISCOVERY.contains(&kind)
                         || icmp::LISTENER_DISCOVERY.contains(&kind)));
-            if core || is_reply(family, kind) || code != 0 {
+            if core || is_reply(family, kind) || !is_named(view, kind) {
                 continue;
             }
+            let these = view.space.axes.icmp(&mut view.space.d, &[(kind, None)]);
             if kind == icmp::echo_request(family) {
-                self.ping(view, covered, v);
-            } else if everybody(v)
+                self.ping(view, these);
+            } else if view.accepts_rest(these)
+                && view.hears(these)
+                && view.is_heard(these)
                 && let Some(types) = self.draft.icmp.get_mut(mine)
                 && !types.some.contains(&kind)
             {
@@ -57,23 +63,36 @@ impl PolicyWriter<'_> {
         }
     }
 
-    fn ping(&mut self, view: &AcceptTable<'_>, covered: &Covered, v: usize) {
-        let pings = |i: usize, s: usize| view.accepts(i, s, v).filter(|_| !covered.covers(i, s));
-        let sources: Vec<usize> = (0..view.sources.len())
-            .filter(|s| (0..view.interfaces.len()).any(|i| pings(i, *s).is_some()))
-            .filter(|s| {
-                (0..view.interfaces.len()).all(|i| covered.covers(i, *s) || pings(i, *s).is_some())
-            })
-            .collect();
-        let line = sources
-            .first()
-            .and_then(|s| (0..view.interfaces.len()).find_map(|i| pings(i, *s)));
-        let Some(at) = line else {
+    fn ping(&mut self, view: &mut View<'_, '_>, pings: PacketSet) {
+        let mut refused = view.space.d.and(view.refused, pings);
+        refused = view.space.d.without(refused, view.covered);
+        let axis = view.space.axes.source;
+        let bad = view.space.d.project(refused, &[axis]);
+        let mut wanted = None;
+        for (at, packets) in view.lines.clone() {
+            let mut packets = view.space.d.and(packets, pings);
+            packets = view.space.d.without(packets, view.covered);
+            packets = view.space.d.without(packets, bad);
+            if !packets.is_none() {
+                let (_, all) = wanted.get_or_insert((at, PacketSet::NONE));
+                *all = view.space.d.or(*all, packets);
+            }
+        }
+        let Some((at, packets)) = wanted else {
             return;
         };
-        let all: Vec<usize> = (0..view.interfaces.len()).collect();
-        let may = |i: usize, s: usize| covered.covers(i, s) || view.accepts(i, s, v).is_some();
-        let Some(from) = self.from(view, &may, at, &all, &sources) else {
+        let sources = view.space.d.project(packets, &[axis]);
+        let wanted = Wanted {
+            at,
+            sources,
+            interfaces: PacketSet::ALL,
+            services: PacketSet::ALL,
+            refused: Refused::new(view, refused),
+            ports: None,
+            from_ports: None,
+            to: Vec::new(),
+        };
+        let Some(from) = self.from(view, &wanted) else {
             return;
         };
         self.draft.ping = match self.draft.ping.take() {
@@ -83,19 +102,62 @@ impl PolicyWriter<'_> {
     }
 
     /// Determines whether packets from other sources are rejected rather than dropped.
-    pub(super) fn reject(&mut self, view: &AcceptTable<'_>, covered: &Covered) {
-        let Some(s) = (0..view.sources.len()).find(|s| {
-            let stranger = classes::stranger(view.family);
-            view.sources
-                .get(*s)
-                .is_some_and(|source| source.example == stranger)
-        }) else {
-            return;
-        };
-        let i = view.interfaces.len().saturating_sub(1);
-        if covered.covers(i, s) {
-            return;
-        }
-        self.draft.reject |= view.refuses(i, s);
+    pub(super) fn reject(&mut self, view: &mut View<'_, '_>) {
+        let stranger = addr::number(stranger(view.family));
+        let from = view.from((stranger, stranger));
+        let on = view.unnamed_interface();
+        let parts = [view.requests, from, on];
+        let mut packets = parts
+            .into_iter()
+            .fold(PacketSet::ALL, |all, part| view.space.d.and(all, part));
+        packets = view.space.d.without(packets, view.covered);
+        let with_ports = view.space.axes.with_ports(&mut view.space.d);
+        packets = view.space.d.and(packets, with_ports);
+        let walked = view.space.site(Hook::Input).walked.clone();
+        let rejected = view.space.d.and(packets, walked.rejected);
+        let dropped = view.space.d.without(packets, walked.accepted);
+        let dropped = view.space.d.without(dropped, walked.rejected);
+        self.draft.reject |= ports(view, rejected) > ports(view, dropped);
     }
+}
+
+impl View<'_, '_> {
+    /// Reports whether the rules accept these messages without a connection, where nothing else
+    /// covers them.
+    fn hears(&mut self, packets: PacketSet) -> bool {
+        let unheard = self.space.d.without(self.unheard, self.covered);
+        !self.space.d.meets(packets, unheard)
+    }
+
+    /// Reports whether the rules accept some of these messages that nothing else covers.
+    fn is_heard(&mut self, packets: PacketSet) -> bool {
+        let accepted = self.space.input.walked.accepted;
+        let packets = self.space.d.without(packets, self.covered);
+        self.space.d.meets(packets, accepted)
+    }
+}
+
+/// Number of ports of a set.
+fn ports(view: &mut View<'_, '_>, packets: PacketSet) -> u32 {
+    let services = view.space.services_of(packets);
+    let ranges = services.ports.into_values().flatten();
+    ranges
+        .map(|(first, last)| u32::from(last - first) + 1)
+        .sum()
+}
+
+/// Reports whether rules or the language name this ICMP type.
+fn is_named(view: &View<'_, '_>, kind: u8) -> bool {
+    let first = u128::from(kind) << 8;
+    let run = view.space.axes.icmps.run((first, first));
+    let (start, _) = view.space.axes.icmps.span(run);
+    start == first || icmp::name(view.family, kind).is_some()
+}
+
+/// Reports whether an ICMP type is always a reply.
+fn is_reply(family: Family, kind: u8) -> bool {
+    matches!(
+        (family, kind),
+        (Family::V4, 0 | 14 | 16 | 18) | (Family::V6, 129)
+    )
 }

@@ -1,17 +1,20 @@
 //! Writes the policy from the accepted packets.
 
 mod allows;
+mod boxes;
+mod forwards;
 mod icmp;
-mod literals;
 mod names;
 mod prefixes;
+mod published;
+mod services;
 mod text;
 mod trusted;
 
 use ipnet::IpNet;
 
-use super::grid::Grid;
-use super::view::AcceptTable;
+use super::space::Space;
+use super::view::View;
 use super::{At, Facts};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
@@ -27,6 +30,8 @@ pub(super) struct PolicyDraft {
     groups: Vec<(String, Vec<IpNet>)>,
     allows: Vec<DraftAllow>,
     trusted: Vec<InterfacePattern>,
+    /// Bridges whose containers or machines may send through this host, but not to it.
+    guests: Vec<InterfacePattern>,
     ping: Option<From>,
     icmp: [DraftIcmp; 2],
     reject: bool,
@@ -52,7 +57,13 @@ struct DraftAllow {
     /// Ports; `None` for every port and protocol.
     ports: Option<Vec<String>>,
     from: From,
+    /// Source ports; `None` for every one.
+    from_ports: Option<Vec<String>>,
+    /// Destinations; empty for this host.
+    to: Vec<IpNet>,
     interfaces: Vec<InterfacePattern>,
+    /// Lines that it converts.
+    lines: Vec<At>,
 }
 
 /// Sources of an allow.
@@ -80,52 +91,33 @@ pub(super) struct Inexpressible {
 }
 
 /// Writes the policy for one or both families.
-pub(super) fn draft(views: &[AcceptTable<'_>], facts: &Facts) -> (PolicyDraft, Vec<Inexpressible>) {
+pub(super) fn draft(spaces: &mut [Space<'_>], facts: &Facts) -> (PolicyDraft, Vec<Inexpressible>) {
     let mut writer = PolicyWriter {
         facts,
         draft: PolicyDraft::default(),
         inexpressible: Vec::new(),
-        both: views.len() == 2,
-        covered: Vec::new(),
+        both: spaces.len() == 2,
     };
-    for view in views {
-        let mut covered = Covered::new(view);
-        writer.trusted(view, &mut covered);
-        writer.overlays(view, &mut covered);
-        writer.behind_bridges(view, &mut covered);
-        writer.on_their_interfaces(view, &mut covered);
-        writer.peers(view, &mut covered);
-        writer.tunnels(view, &mut covered);
-        writer.covered.push(covered);
+    let mut views: Vec<View<'_, '_>> = spaces.iter_mut().map(View::new).collect();
+    for view in &mut views {
+        writer.trusted(view);
+        writer.overlays(view);
+        writer.behind_bridges(view);
+        writer.on_their_interfaces(view);
+        writer.peers(view);
+        writer.tunnels(view);
     }
     // Allows and ICMP depend on the peers of both families.
-    let all_covered = std::mem::take(&mut writer.covered);
-    for (view, covered) in views.iter().zip(&all_covered) {
-        writer.allows(view, covered);
-        writer.published(view, covered);
-        writer.icmp(view, covered);
-        writer.reject(view, covered);
+    for view in &mut views {
+        writer.allows(view);
+        writer.published(view);
+        writer.forwards(view);
+        writer.icmp(view);
+        writer.reject(view);
     }
     writer.leave_pods_out();
     writer.name_all();
     (writer.draft, writer.inexpressible)
-}
-
-/// Interfaces and sources covered by peers, overlays and trusted interfaces.
-struct Covered(Grid<bool>);
-
-impl Covered {
-    fn new(view: &AcceptTable<'_>) -> Self {
-        Self(Grid::new(view.interfaces.len(), view.sources.len(), false))
-    }
-
-    fn covers(&self, interface: usize, source: usize) -> bool {
-        self.0.get(interface, source) == Some(&true)
-    }
-
-    fn cover(&mut self, interface: usize, source: usize) {
-        self.0.set(interface, source, true);
-    }
 }
 
 struct PolicyWriter<'f> {
@@ -134,8 +126,6 @@ struct PolicyWriter<'f> {
     inexpressible: Vec<Inexpressible>,
     /// Whether there are rules for both families.
     both: bool,
-    /// Covered cells of each view.
-    covered: Vec<Covered>,
 }
 
 impl From {
@@ -185,12 +175,4 @@ impl PolicyWriter<'_> {
         }
         self.draft.peers.retain(|peer| !peer.addresses.is_empty());
     }
-}
-
-fn accepts_all(view: &AcceptTable<'_>, interface: usize, source: usize) -> bool {
-    (0..view.services.len()).all(|v| view.accepts(interface, source, v).is_some())
-}
-
-fn opens_all(view: &AcceptTable<'_>, interface: usize, source: usize) -> bool {
-    (0..view.services.len()).all(|v| view.opens(interface, source, v).is_some())
 }

@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::prefixes::{joined, possible, prefixes};
+use super::prefixes::{joined, prefixes, usable};
 use super::text::LIST_MAX;
 use super::{From, PolicyWriter};
-use crate::import::classes;
 use crate::import::rule::Interval;
+use crate::import::space::axes::highest;
 use crate::net::addr::{self, Family};
 
 impl PolicyWriter<'_> {
@@ -81,8 +81,11 @@ fn list_name(nets: &[IpNet], allow: &str) -> String {
         }
         next = last.saturating_add(1);
     }
-    left_out.push((next, classes::max(family)));
-    let left_out = prefixes(family, &possible(family, left_out));
+    if next <= highest(family) && next > 0 {
+        left_out.push((next, highest(family)));
+    }
+    let left_out = prefixes(family, &left_out).into_iter();
+    let left_out: Vec<IpNet> = left_out.filter_map(usable).collect();
     match left_out[..] {
         [one] => format!("all-but-{}", plain(one)),
         _ if left_out.len() * 2 < nets.len() => format!("all-but-{}-networks", left_out.len()),
@@ -108,10 +111,12 @@ pub(super) fn service_name(ports: Option<&[String]>) -> String {
             "25/tcp" => "smtp",
             "53" | "53/udp" | "53/tcp" => "dns",
             "80/tcp" => "http",
+            "68/udp" => "dhcp-client",
             "123/udp" => "ntp",
             "179/tcp" => "bgp",
             "443/tcp" => "https",
             "443/udp" => "http3",
+            "546/udp" => "dhcpv6-client",
             "2379-2380/tcp" => "etcd",
             "6443/tcp" => "kubernetes-api",
             "10250/tcp" => "kubelet",

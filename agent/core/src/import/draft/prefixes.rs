@@ -25,17 +25,27 @@ pub(super) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
     nets
 }
 
-/// Removes multicast addresses, which are at the end of both families and never a source.
-pub(super) fn possible(family: Family, spans: Vec<Interval>) -> Vec<Interval> {
-    let last_possible = match family {
-        Family::V4 => addr::number(std::net::IpAddr::from([223, 255, 255, 255])),
-        Family::V6 => (0xff00_u128 << 112) - 1,
-    };
-    spans
-        .into_iter()
-        .filter(|(first, _)| *first <= last_possible)
-        .map(|(first, last)| (first, last.min(last_possible)))
-        .collect()
+/// Returns the part of a prefix that can be a source; `None` if there is none. A large prefix may
+/// contain addresses that cannot.
+pub(super) fn usable(net: IpNet) -> Option<IpNet> {
+    match net {
+        IpNet::V4(v4) if v4.network().is_multicast() => {
+            let rest: ipnet::Ipv4Net = "240.0.0.0/4".parse().ok()?;
+            v4.contains(&rest).then_some(rest.into())
+        }
+        IpNet::V4(v4) => {
+            let first = v4.network();
+            let is_special = first.is_loopback() || first.octets()[0] == 0 || first.is_broadcast();
+            (!is_special || v4.prefix_len() < 8).then_some(net)
+        }
+        IpNet::V6(v6) => {
+            let first = v6.network();
+            let is_special = first.is_multicast()
+                || first.to_ipv4_mapped().is_some()
+                || (v6.prefix_len() > 96 && first.segments()[..5] == [0; 5]);
+            (!is_special).then_some(net)
+        }
+    }
 }
 
 /// Joins adjacent spans.

@@ -1,10 +1,12 @@
 //! Formats the policy as TOML.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
 use super::{DraftAllow, From, PolicyDraft};
+use crate::import::At;
 use crate::net::addr::{self, Family};
 use crate::policy::icmp;
 
@@ -12,6 +14,14 @@ use crate::policy::icmp;
 pub(super) const LIST_MAX: usize = 8;
 
 impl PolicyDraft {
+    /// Returns the names of the allows, with the lines that they convert.
+    pub(in crate::import) fn allows(&self) -> BTreeMap<String, Vec<At>> {
+        let allows = self.allows.iter();
+        allows
+            .map(|allow| (allow.name.clone(), allow.lines.clone()))
+            .collect()
+    }
+
     /// Formats the policy.
     pub(in crate::import) fn text(&self, head: &str) -> String {
         let mut out = format!("{head}version = 1\n");
@@ -68,9 +78,14 @@ impl PolicyDraft {
         for allow in &self.allows {
             self.allow_text(allow, &mut out);
         }
-        if !self.trusted.is_empty() {
-            let names: Vec<String> = self.trusted.iter().map(|i| text(&i.to_string())).collect();
-            let _ = write!(out, "\n[interfaces]\ntrusted = [{}]\n", names.join(", "));
+        if !self.trusted.is_empty() || !self.guests.is_empty() {
+            out.push_str("\n[interfaces]\n");
+        }
+        for (key, patterns) in [("trusted", &self.trusted), ("guests", &self.guests)] {
+            let names: Vec<String> = patterns.iter().map(|i| text(&i.to_string())).collect();
+            if !names.is_empty() {
+                let _ = writeln!(out, "{key} = [{}]", names.join(", "));
+            }
         }
         self.icmp_text(&mut out);
         if self.reject {
@@ -86,6 +101,13 @@ impl PolicyDraft {
             let _ = writeln!(out, "ports = [{}]", ports.join(", "));
         }
         let _ = writeln!(out, "from  = {}", self.who_text(&allow.from));
+        if let Some(ports) = &allow.from_ports {
+            let ports: Vec<String> = ports.iter().map(|port| text(port)).collect();
+            let _ = writeln!(out, "from_ports = [{}]", ports.join(", "));
+        }
+        if !allow.to.is_empty() {
+            let _ = writeln!(out, "to    = {}", list(&allow.to));
+        }
         if !allow.interfaces.is_empty() {
             let names: Vec<String> = allow
                 .interfaces

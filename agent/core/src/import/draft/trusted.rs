@@ -1,134 +1,107 @@
 //! Writes entries that may use every port: trusted interfaces, overlays and peers.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
-use super::literals::{Literal, full, literal_is_host, literals, names_source, rules_of};
 use super::names::name_of;
 use super::prefixes::prefixes;
-use super::{Covered, DraftOverlay, DraftPeer, PolicyWriter, accepts_all};
-use crate::import::classes::ServiceKind;
+use super::{DraftOverlay, DraftPeer, PolicyWriter};
+use crate::import::literals::{full, literal_is_host, names_source};
 use crate::import::rule::Interval;
-use crate::import::view::AcceptTable;
+use crate::import::space::diagram::PacketSet;
+use crate::import::view::View;
 use crate::import::{eval, managed};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::UDP;
 
-/// Maximum prefix length of a private network that counts as a pod network without further
-/// evidence.
-const POD_PREFIX_MAX: u8 = 20;
-
 impl PolicyWriter<'_> {
     /// Finds trusted interfaces: every packet from them is accepted, both to this host and
     /// forwarded.
-    pub(super) fn trusted(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
-        let sources = 0..view.sources.len();
-        let all = |i: usize| {
-            sources
-                .clone()
-                .all(|s| accepts_all(view, i, s) && view.passes_all(i, s))
-        };
-        let open: Vec<usize> = (0..view.interfaces.len()).filter(|i| all(*i)).collect();
-        if open.len() == view.interfaces.len() {
+    pub(super) fn trusted(&mut self, view: &mut View<'_, '_>) {
+        let classes = view.interfaces();
+        let mut open = Vec::new();
+        for (index, name) in &classes {
+            let on = view.on_class(*index);
+            if view.accepts(on) && view.passes(on) {
+                open.push((on, name));
+            }
+        }
+        if open.len() == classes.len() {
             return; // the host is open: no interface is trusted more than others
         }
-        for i in open {
-            let Some(pattern) = self.pattern(view, i) else {
+        for (on, name) in open {
+            let Some(pattern) = only_pattern(view, name) else {
                 continue; // every interface: there is nothing to write
             };
             if !self.draft.trusted.contains(&pattern) {
                 self.draft.trusted.push(pattern);
             }
-            sources.clone().for_each(|s| covered.cover(i, s));
+            view.cover(on);
         }
     }
 
-    /// Finds a pattern that matches this class of interfaces and no other.
-    fn pattern(&self, view: &AcceptTable<'_>, interface: usize) -> Option<InterfacePattern> {
-        let name = view.interfaces.get(interface)?;
-        view.mentioned
-            .interfaces_in
-            .iter()
-            .find(|pattern| {
-                let matched = view
-                    .interfaces
-                    .iter()
-                    .filter(|other| pattern.matches(other));
-                pattern.matches(name) && matched.count() == 1
-            })
-            .cloned()
-    }
-
     /// Finds pod networks among the sources that are accepted on every port and interface.
-    pub(super) fn overlays(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
-        let literals = full(view, covered);
-        for literal in &literals {
+    pub(super) fn overlays(&mut self, view: &mut View<'_, '_>) {
+        for literal in full(view) {
             if let [net] = prefixes(view.family, &[literal.span])[..]
-                && self.is_pods(view, net, &literals)
+                && self.is_pods(view, net)
             {
                 self.overlay(view, net, None);
-                self.mark_overlay(view, covered, &view.within(literal.span));
+                // Deliberately accepted on the overlay's interfaces only.
+                let from = view.from(literal.span);
+                view.cover(from);
             }
         }
     }
 
     /// Finds peers among the sources that are accepted on every port and interface.
-    pub(super) fn peers(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
-        let interfaces = 0..view.interfaces.len();
-        let forwards = interfaces
-            .clone()
-            .any(|i| (0..view.sources.len()).any(|s| !covered.covers(i, s) && view.forwards(i, s)));
-        for literal in full(view, covered) {
-            let inside = view.within(literal.span);
-            if inside.iter().all(|s| covered.covers(0, *s)) {
+    pub(super) fn peers(&mut self, view: &mut View<'_, '_>) {
+        let forwarded = view.forwarded();
+        let forwards = !view.space.d.is_within(forwarded, view.covered);
+        for literal in full(view) {
+            let from = view.from(literal.span);
+            if view.is_covered(from) {
                 continue; // pods
             }
             // If the rules forward nothing, the host is a full peer.
-            let through = !forwards
-                || inside
-                    .iter()
-                    .all(|s| interfaces.clone().all(|i| view.passes_all(i, *s)));
-            if !through {
+            if forwards && !view.passes(from) {
                 continue; // an allow of every port says just that
             }
             self.peer(
                 literal.rule.comment.as_deref(),
                 prefixes(view.family, &[literal.span]),
             );
-            for s in inside {
-                interfaces.clone().for_each(|i| covered.cover(i, s));
-            }
+            view.cover(from);
         }
     }
 
     /// Finds private networks that are accepted on container interfaces, to this host or forwarded.
-    pub(super) fn on_their_interfaces(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
-        for literal in literals(view).filter(|literal| !literal_is_host(literal)) {
-            let inside = view.within(literal.span);
+    pub(super) fn on_their_interfaces(&mut self, view: &mut View<'_, '_>) {
+        let literals = view.literals.clone();
+        for literal in literals.iter().filter(|literal| !literal_is_host(literal)) {
+            let inner = literal.rule.interfaces();
+            let mut inner = inner
+                .filter(|p| managed::is_container_interface(&p.example()))
+                .peekable();
             let [net] = prefixes(view.family, &[literal.span])[..] else {
                 continue;
             };
-            if inside.is_empty()
-                || inside.iter().all(|s| covered.covers(0, *s))
-                || !eval::is_private(view.family, net)
-            {
+            if inner.peek().is_none() || !eval::is_private(view.family, net) {
                 continue;
             }
-            let patterns = literal.rule.interfaces();
-            for pattern in patterns.filter(|p| managed::is_container_interface(&p.example())) {
-                let Some(i) = view
-                    .interfaces
-                    .iter()
-                    .position(|name| pattern.matches(name))
-                else {
-                    continue;
-                };
-                let to_host = inside.iter().all(|s| accepts_all(view, i, *s));
-                let host = addr::address(view.family, literal.span.0.saturating_add(2));
-                if to_host || view.passes_out(&pattern.example(), host) {
+            let from = view.from(literal.span);
+            for pattern in inner {
+                if view.is_covered(from) {
+                    break;
+                }
+                let on = view.space.on(std::slice::from_ref(pattern));
+                let there = view.space.d.and(from, on);
+                if view.accepts(there) || view.passes_out(pattern, from) {
                     let bridge = managed::is_bridge(&pattern.example()).then_some(pattern);
                     self.overlay(view, net, bridge);
-                    self.mark_overlay(view, covered, &inside);
+                    view.cover(from);
                 }
             }
         }
@@ -147,9 +120,8 @@ impl PolicyWriter<'_> {
     }
 
     /// Reports whether a network is a pod network: by a fact about the host, rules for container
-    /// interfaces, a distribution's default, or as a private network among peers with public
-    /// addresses.
-    fn is_pods(&self, view: &AcceptTable<'_>, net: IpNet, accepted: &[Literal<'_>]) -> bool {
+    /// interfaces, or a distribution's default.
+    fn is_pods(&self, view: &View<'_, '_>, net: IpNet) -> bool {
         if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
             return false;
         }
@@ -159,24 +131,16 @@ impl PolicyWriter<'_> {
             .iter()
             .any(|pods| addr::overlap(*pods, net));
         let usual = managed::POD_NETWORKS[..3].contains(&net.to_string().as_str());
-        let by_interface = rules_of(view).any(|rule| {
+        let by_interface = view.by_line.values().any(|rule| {
             names_source(rule, addr::bounds(net))
                 && rule
                     .interfaces()
                     .any(|pattern| managed::is_container_interface(&pattern.example()))
         });
-        let mut hosts = accepted
-            .iter()
-            .filter(|literal| literal.span.0 == literal.span.1)
-            .flat_map(|literal| prefixes(view.family, &[literal.span]))
-            .peekable();
-        let beside_public = hosts.peek().is_some()
-            && hosts.all(|host| !eval::is_private(view.family, host))
-            && net.prefix_len() <= POD_PREFIX_MAX;
-        flannel || usual || by_interface || beside_public
+        flannel || usual || by_interface
     }
 
-    fn overlay(&mut self, view: &AcceptTable<'_>, net: IpNet, behind: Option<&InterfacePattern>) {
+    fn overlay(&mut self, view: &View<'_, '_>, net: IpNet, behind: Option<&InterfacePattern>) {
         let (name, backend, interfaces) = match behind {
             Some(pattern) => (bridge_name(pattern), "none", vec![pattern.clone()]),
             None => self.flannel(view),
@@ -199,12 +163,8 @@ impl PolicyWriter<'_> {
     }
 
     /// Guesses the backend of flannel or a similar overlay.
-    fn flannel(&self, view: &AcceptTable<'_>) -> (String, &'static str, Vec<InterfacePattern>) {
-        let named = view
-            .mentioned
-            .interfaces_in
-            .iter()
-            .map(InterfacePattern::to_string);
+    fn flannel(&self, view: &View<'_, '_>) -> (String, &'static str, Vec<InterfacePattern>) {
+        let named = view.patterns.iter().map(InterfacePattern::to_string);
         let there: Vec<String> = named.chain(self.facts.interfaces.iter().cloned()).collect();
         let has = |prefix: &str| there.iter().any(|name| name.starts_with(prefix));
         let (name, backend, first) = if has("cali") {
@@ -232,82 +192,83 @@ impl PolicyWriter<'_> {
         (name.to_owned(), backend, patterns.collect())
     }
 
-    /// Marks sources as covered by an overlay, which deliberately accepts them only on its own
-    /// interfaces.
-    fn mark_overlay(&self, view: &AcceptTable<'_>, covered: &mut Covered, sources: &[usize]) {
-        for i in 0..view.interfaces.len() {
-            sources.iter().for_each(|s| covered.cover(i, *s));
-        }
-    }
-
     /// Finds container networks behind a bridge, which are masqueraded and forwarded, and pods that
     /// are forwarded but may not reach this host.
-    pub(super) fn behind_bridges(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
-        for (net, behind, _) in &view.masqueraded {
-            let bounds = addr::bounds(*net);
-            let is_covered = view.within(bounds).iter().all(|s| covered.covers(0, *s));
-            let host = addr::address(view.family, bounds.0 + 2);
-            if !is_covered && view.passes_out(&behind.example(), host) {
-                self.overlay(view, *net, Some(behind));
-                self.mark_overlay(view, covered, &view.within(bounds));
+    pub(super) fn behind_bridges(&mut self, view: &mut View<'_, '_>) {
+        for (net, behind, _) in eval::masqueraded(view.space.rules) {
+            let from = view.from(addr::bounds(net));
+            if view.is_covered(from) || !view.passes_out(&behind, from) {
+                continue;
+            }
+            let on = view.space.on(std::slice::from_ref(&behind));
+            let there = view.space.d.and(from, on);
+            if view.accepts(there) {
+                self.overlay(view, net, Some(&behind));
+                view.cover(from);
+            } else if !self.draft.guests.contains(&behind) {
+                self.draft.guests.push(behind);
             }
         }
-        for literal in literals(view) {
+        let interfaces = view.interfaces();
+        let Some((_, first)) = interfaces.first() else {
+            return;
+        };
+        let first = InterfacePattern::Exact(first.clone());
+        for literal in view.literals.clone() {
             let [net] = prefixes(view.family, &[literal.span])[..] else {
                 continue;
             };
-            let pods = self
+            let is_pods = self
                 .facts
                 .pod_networks
                 .iter()
                 .any(|pods| addr::overlap(*pods, net))
                 || managed::POD_NETWORKS[..3].contains(&net.to_string().as_str());
-            let inside = view.within(literal.span);
-            let is_covered = inside.iter().all(|s| covered.covers(0, *s));
-            let host = addr::address(view.family, literal.span.0.saturating_add(2));
-            let bridge = view.interfaces.first().map_or("", String::as_str);
-            if pods && !is_covered && !literal_is_host(&literal) && view.passes_out(bridge, host) {
+            if !is_pods || literal_is_host(&literal) {
+                continue;
+            }
+            let from = view.from(literal.span);
+            if !view.is_covered(from) && view.passes_out(&first, from) {
                 self.overlay(view, net, None);
-                self.mark_overlay(view, covered, &inside);
+                view.cover(from);
             }
         }
     }
 
     /// Adds senders of tunnel packets as peers, because they can spoof every pod.
-    pub(super) fn tunnels(&mut self, view: &AcceptTable<'_>, covered: &mut Covered) {
+    pub(super) fn tunnels(&mut self, view: &mut View<'_, '_>) {
         for (protocol, port) in self.tunnel_ports() {
-            let tunnel = |v: &usize| match view.services.get(*v).map(|service| &service.kind) {
-                Some(ServiceKind::Ports(p, ranges)) => *p == protocol && ranges == &[(port, port)],
-                _ => false,
-            };
-            let Some(v) = (0..view.services.len()).find(tunnel) else {
-                continue;
-            };
-            let stranger = view.interfaces.len().saturating_sub(1);
-            let mut done: Vec<Interval> = Vec::new();
-            for literal in literals(view) {
-                let inside = view.within(literal.span);
-                let sends = |s: &usize| {
-                    view.accepts(stranger, *s, v).is_some() && !covered.covers(stranger, *s)
-                };
-                if inside.is_empty() || done.contains(&literal.span) || !inside.iter().all(sends) {
+            let to = tunnel_packets(view, protocol, port);
+            let on = view.unnamed_interface();
+            let mut done: BTreeSet<Interval> = BTreeSet::new();
+            for literal in view.literals.clone() {
+                if done.contains(&literal.span) {
                     continue;
                 }
-                done.push(literal.span);
+                let from = view.from(literal.span);
+                let packets = view.space.d.and(from, to);
+                let packets = view.space.d.and(packets, on);
+                if !view.accepts(packets) || view.is_covered(packets) {
+                    continue;
+                }
+                done.insert(literal.span);
                 self.peer(
                     literal.rule.comment.as_deref(),
                     prefixes(view.family, &[literal.span]),
                 );
-                for s in inside {
-                    (0..view.interfaces.len()).for_each(|i| covered.cover(i, s));
-                }
+                view.cover(from);
             }
         }
     }
 
-    pub(super) fn is_tunnel(&self, kind: &ServiceKind) -> bool {
-        let mut ports = self.tunnel_ports().into_iter();
-        ports.any(|(protocol, port)| *kind == ServiceKind::Ports(protocol, vec![(port, port)]))
+    /// Returns the tunnel packets of the overlays.
+    pub(super) fn all_tunnels(&self, view: &mut View<'_, '_>) -> PacketSet {
+        let mut found = PacketSet::NONE;
+        for (protocol, port) in self.tunnel_ports() {
+            let tunnel = tunnel_packets(view, protocol, port);
+            found = view.space.d.or(found, tunnel);
+        }
+        found
     }
 
     fn tunnel_ports(&self) -> Vec<(u8, u16)> {
@@ -322,6 +283,28 @@ impl PolicyWriter<'_> {
         }
         ports
     }
+}
+
+/// Returns the packets to a port of a protocol; none if no rule names the port.
+fn tunnel_packets(view: &mut View<'_, '_>, protocol: u8, port: u16) -> PacketSet {
+    let (axes, d) = (&view.space.axes, &mut view.space.d);
+    let number = u128::from(port);
+    if axes.ports.span(axes.ports.run((number, number))) != (number, number) {
+        return PacketSet::NONE;
+    }
+    let ports = axes.sent_to(d, &[(port, port)]);
+    let of_protocol = axes.protocols(d, |each| each == protocol);
+    d.and(ports, of_protocol)
+}
+
+/// Finds a pattern in the rules that matches the class of an interface and no other.
+fn only_pattern(view: &View<'_, '_>, name: &str) -> Option<InterfacePattern> {
+    let all = &view.space.axes.interfaces;
+    let is_only = |pattern: &&InterfacePattern| {
+        let matched = all.iter().filter(|other| pattern.matches(other));
+        pattern.matches(name) && matched.count() == 1
+    };
+    view.patterns.iter().find(is_only).cloned()
 }
 
 fn bridge_name(pattern: &InterfacePattern) -> String {

@@ -1,29 +1,23 @@
-//! Compares the policy with the original rules, packet by packet.
+//! Compares the policy with the original rules, over all packets.
 
-mod packets;
+mod detail;
 mod sentence;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::eval::{Probe, Published, ReadAs, RulesForSource};
-use super::rule::At;
-use super::view::AcceptTable;
+use super::rule::{At, Interval};
+use super::space::diagram::PacketSet;
+use super::space::{Decided, Published, Ruled, Space};
 use crate::net::addr::Family;
-use crate::net::packet::{CtState, Decision, Hook, Packet, Verdict};
+use crate::net::packet::{CtState, Hook, Verdict};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
+use crate::ruleset::Ruleset;
 pub(super) use sentence::entry;
-use sentence::sentence;
-
-/// Maximum number of packets for a complete comparison. Above it, the space is sampled: all pairs
-/// of values, but not all combinations.
-const PACKETS_MAX: usize = 600_000;
-/// Number of values on a sampled axis that are combined with every value of the others.
-const THIN: usize = 12;
+use sentence::{Names, sentence};
 
 /// Direction of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -47,8 +41,6 @@ pub struct Difference {
     /// Description of the difference.
     #[serde(rename = "message")]
     pub sentence: String,
-    /// Number of compared packets.
-    pub packets: usize,
     /// Deciding lines, in order.
     #[serde(skip)]
     pub lines: Vec<At>,
@@ -59,8 +51,8 @@ pub struct Difference {
 pub(super) struct LinePackets {
     /// Reasons of the policy for packets that line and policy accept.
     pub kept: BTreeSet<Reason>,
-    /// Peers and overlays among the sources of those packets, for naming entries.
-    pub sources: BTreeSet<IpAddr>,
+    /// Sources of those packets, for naming entries.
+    pub sources: Vec<(Family, Interval)>,
     /// Reasons of the policy for packets that only the line accepts.
     pub closed: BTreeSet<Reason>,
     /// Whether such packets come from foreign addresses on an overlay's interface, where only pods
@@ -77,27 +69,8 @@ pub(super) struct LinePackets {
 pub(super) struct Proof {
     pub fates: BTreeMap<At, LinePackets>,
     pub differences: Vec<Difference>,
-    pub compared: usize,
-    /// Whether the space was sampled.
-    pub thinned: bool,
     /// Published ports, by their lines.
     pub published: Vec<(At, Published)>,
-}
-
-/// Reports whether a packet arrives on an overlay's interface, but not from an address of the
-/// overlay.
-fn is_foreign(policy: &Policy, packet: &Packet) -> bool {
-    let mut overlays = policy.overlays.iter();
-    overlays.any(|overlay| {
-        overlay
-            .interfaces
-            .iter()
-            .any(|pattern| pattern.matches(&packet.interface))
-            && !overlay
-                .subnets
-                .iter()
-                .any(|subnet| subnet.net.contains(&packet.source))
-    })
 }
 
 /// Key by which differing packets are grouped.
@@ -116,48 +89,36 @@ struct DiffKey {
 /// Differing packets of one key.
 #[derive(Debug, Clone, Default)]
 struct DiffGroup {
-    sources: BTreeSet<usize>,
-    interfaces: BTreeSet<String>,
-    services: BTreeSet<usize>,
-    dialled: BTreeSet<(u8, u16)>,
+    packets: PacketSet,
     lines: BTreeSet<At>,
-    packets: usize,
 }
 
-/// Compares rules and policy over every kind of packet that either distinguishes.
-pub(super) fn compare(views: &[AcceptTable<'_>], policy: &Policy) -> Proof {
+/// Number of source spans of a line that are kept for naming peers.
+const SPANS_MAX: usize = 64;
+
+/// Compares rules and policy over every packet that can arrive.
+pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Ruleset) -> Proof {
     let mut proof = Proof::default();
-    for view in views {
+    for space in spaces {
+        let published = space.redirections.published.iter();
         proof
             .published
-            .extend(view.published.iter().map(|port| (port.at, *port)));
-        let mut run = Comparison {
-            view,
-            policy,
-            piles: BTreeMap::new(),
-            proof: &mut proof,
-        };
-        run.all();
-        let piles = std::mem::take(&mut run.piles);
-        for (key, pile) in piles {
-            let sentence = sentence(view, policy, &key, &pile);
-            let old = proof
-                .differences
-                .iter_mut()
-                .find(|d| d.sentence == sentence);
-            match old {
-                Some(old) => {
-                    old.packets += pile.packets;
-                    old.lines.extend(&pile.lines);
-                }
-                None => proof.differences.push(Difference {
-                    change: key.change,
-                    hook: key.hook,
-                    reason: key.reason,
-                    sentence,
-                    packets: pile.packets,
-                    lines: pile.lines.into_iter().collect(),
-                }),
+            .extend(published.map(|port| (port.at, *port)));
+        let names = Names::new(space);
+        for hook in [Hook::Input, Hook::Forward] {
+            let ruled = space.ruled(ruleset, hook);
+            let foreign = foreign(space, policy);
+            let mut run = Comparison {
+                space,
+                hook,
+                ruled: &ruled,
+                foreign,
+                proof: &mut proof,
+            };
+            run.lines();
+            for (key, group) in run.groups() {
+                let sentence = sentence(run.space, &names, policy, &key, &group.packets);
+                run.tell(key, group, sentence);
             }
         }
     }
@@ -167,89 +128,153 @@ pub(super) fn compare(views: &[AcceptTable<'_>], policy: &Policy) -> Proof {
     proof
 }
 
-struct Comparison<'v, 'p> {
-    view: &'v AcceptTable<'v>,
-    policy: &'v Policy,
-    piles: BTreeMap<DiffKey, DiffGroup>,
-    proof: &'p mut Proof,
+/// Returns the packets that arrive on an overlay's interface, but not from an address of the
+/// overlay.
+fn foreign(space: &mut Space<'_>, policy: &Policy) -> PacketSet {
+    let mut found = PacketSet::NONE;
+    for overlay in &policy.overlays {
+        let subnets: Vec<_> = overlay.subnets.iter().map(|subnet| subnet.net).collect();
+        let own = space.sent_by(&subnets);
+        let there = space.on(&overlay.interfaces);
+        let foreign = space.d.without(there, own);
+        found = space.d.or(found, foreign);
+    }
+    found
 }
 
-/// A packet to compare, by its position on the axes.
-struct Case {
-    probe: Probe,
-    source: usize,
-    service: Option<usize>,
+struct Comparison<'c, 'r> {
+    space: &'c mut Space<'r>,
+    hook: Hook,
+    ruled: &'c Ruled,
+    foreign: PacketSet,
+    proof: &'c mut Proof,
 }
 
 impl Comparison<'_, '_> {
-    fn all(&mut self) {
-        let view = self.view;
-        for (s, source) in view.sources.iter().enumerate() {
-            let narrow = view.rules.narrow(source.example, ReadAs::BesidePeerwall);
-            self.input(&narrow, s, source.example);
-            self.forward(&narrow, s, source.example);
-            self.published(&narrow, s, source.example);
-        }
+    fn decided(&self) -> Vec<Decided> {
+        self.space.site(self.hook).walked.decided.clone()
     }
 
-    /// Reports whether sampling omits this value, unless the other axes have their usual values.
-    fn is_thin(index: usize, len: usize) -> bool {
-        len > THIN && index != len - 1 && !index.is_multiple_of(len.div_ceil(THIN))
-    }
-
-    fn case(&mut self, narrow: &RulesForSource<'_>, case: &Case) {
-        let packet = &case.probe.packet;
-        let before = narrow.judge(&case.probe);
-        let after = self.policy.verdict(packet);
-        // The kernel drops these as martians (`ip_route_input_slow()`), regardless of rules.
-        if after.reason == Reason::LoopbackSpoof {
-            return;
-        }
-        self.proof.compared += 1;
-        let accepted = before.verdict == Verdict::Accept;
-        let accepts = after.verdict == Verdict::Accept;
-        if let Some(by) = before.by {
-            let fate = self.proof.fates.entry(by).or_default();
-            match (accepted, accepts) {
-                (true, true) => {
-                    fate.kept.insert(after.reason.clone());
-                    fate.sources.insert(packet.source);
+    /// Finds the policy's verdicts on the packets of each line.
+    fn lines(&mut self) {
+        for line in self.decided() {
+            let d = &mut self.space.d;
+            let accepted = d.and(line.packets, self.ruled.accepted);
+            let denied = d.without(line.packets, self.ruled.accepted);
+            let (is_foreign, closed) = match line.verdict {
+                Verdict::Accept => {
+                    let foreign = d.meets(denied, self.foreign);
+                    (foreign, d.without(denied, self.foreign))
                 }
-                (true, false) if is_foreign(self.policy, packet) => fate.foreign = true,
-                (true, false) => drop(fate.closed.insert(after.reason.clone())),
-                (false, true) => drop(fate.opened.insert(after.reason.clone())),
-                (false, false) => fate.denied = true,
+                Verdict::Drop | Verdict::Reject => (false, PacketSet::NONE),
+            };
+            let told = self.reasons(accepted);
+            let lost = self.reasons(closed);
+            let spans = match (line.verdict, told.contains(&Reason::Peers)) {
+                (Verdict::Accept, true) => self.space.sources_of(accepted),
+                _ => Vec::new(),
+            };
+            let fate = self.proof.fates.entry(line.at).or_default();
+            match line.verdict {
+                Verdict::Accept => {
+                    fate.kept.extend(told);
+                    let family = self.space.family;
+                    let spans = spans.into_iter().take(SPANS_MAX).map(|span| (family, span));
+                    fate.sources.extend(spans);
+                    fate.closed.extend(lost);
+                    fate.foreign |= is_foreign;
+                }
+                Verdict::Drop | Verdict::Reject => {
+                    fate.opened.extend(told);
+                    fate.denied |= !denied.is_none();
+                }
             }
         }
-        if accepted != accepts {
-            self.pile(case, before.by, after, accepted);
+    }
+
+    /// Returns the policy's reasons for its verdicts on packets.
+    fn reasons(&mut self, packets: PacketSet) -> Vec<Reason> {
+        let labels = self.space.d.labels_in(packets, self.ruled.labels);
+        let decisions = labels.into_iter().filter_map(|label| {
+            let index = usize::try_from(label).ok()?;
+            self.ruled.decisions.get(index)
+        });
+        decisions.map(|(_, reason)| reason.clone()).collect()
+    }
+
+    /// Groups the packets on which rules and policy differ.
+    fn groups(&mut self) -> BTreeMap<DiffKey, DiffGroup> {
+        let rules = self.space.site(self.hook).walked.accepted;
+        let new = self.space.d.without(self.ruled.accepted, rules);
+        let mut closed = self.space.d.without(rules, self.ruled.accepted);
+        // Redirected packets on an overlay's interface are the overlay's.
+        let direct = self.space.axes.direct(&mut self.space.d);
+        let inner = self.space.d.without(self.foreign, direct);
+        closed = self.space.d.without(closed, inner);
+        let mut groups = BTreeMap::new();
+        for line in self.decided() {
+            let (change, of) = match line.verdict {
+                Verdict::Accept => (Direction::Closed, closed),
+                Verdict::Drop | Verdict::Reject => (Direction::New, new),
+            };
+            let packets = self.space.d.and(line.packets, of);
+            if !packets.is_none() {
+                self.group(&mut groups, line.at, change, packets);
+            }
+        }
+        groups
+    }
+
+    fn group(
+        &mut self,
+        groups: &mut BTreeMap<DiffKey, DiffGroup>,
+        at: At,
+        change: Direction,
+        packets: PacketSet,
+    ) {
+        let known = [CtState::Established, CtState::Related];
+        let known = self.space.axes.states(&mut self.space.d, &known);
+        let labels = self.space.d.only(packets, self.ruled.labels);
+        for label in self.space.d.labels_in(packets, labels) {
+            let index = usize::try_from(label).unwrap_or(usize::MAX);
+            let Some((_, reason)) = self.ruled.decisions.get(index) else {
+                continue;
+            };
+            let d = &mut self.space.d;
+            let labelled = d.labelled(labels, label);
+            let replies = d.and(labelled, known);
+            let others = d.without(labelled, known);
+            for (reply, packets) in [(true, replies), (false, others)] {
+                if packets.is_none() {
+                    continue;
+                }
+                let is_by_line = change == Direction::Closed && !is_told_once(reason);
+                let key = DiffKey {
+                    family: self.space.family,
+                    hook: self.hook,
+                    change,
+                    reason: reason.clone(),
+                    reply,
+                    by: Some(at).filter(|_| is_by_line),
+                };
+                let group = groups.entry(key).or_default();
+                group.packets = self.space.d.or(group.packets, packets);
+                group.lines.insert(at);
+            }
         }
     }
 
-    fn pile(&mut self, case: &Case, by: Option<At>, after: Decision, accepted: bool) {
-        let packet = &case.probe.packet;
-        let key = DiffKey {
-            family: self.view.family,
-            hook: packet.hook,
-            change: if accepted {
-                Direction::Closed
-            } else {
-                Direction::New
-            },
-            reply: is_reply(packet),
-            by: by.filter(|_| accepted && !is_told_once(&after.reason)),
-            reason: after.reason,
-        };
-        let pile = self.piles.entry(key).or_default();
-        pile.packets += 1;
-        pile.sources.insert(case.source);
-        if !pile.interfaces.contains(&packet.interface) {
-            pile.interfaces.insert(packet.interface.clone());
-        }
-        pile.lines.extend(by);
-        pile.services.extend(case.service);
-        if let (Some(dialled), None) = (packet.dialled, case.service) {
-            pile.dialled.insert((packet.protocol(), dialled.port));
+    fn tell(&mut self, key: DiffKey, group: DiffGroup, sentence: String) {
+        let differences = &mut self.proof.differences;
+        match differences.iter_mut().find(|d| d.sentence == sentence) {
+            Some(old) => old.lines.extend(&group.lines),
+            None => differences.push(Difference {
+                change: key.change,
+                hook: key.hook,
+                reason: key.reason,
+                sentence,
+                lines: group.lines.into_iter().collect(),
+            }),
         }
     }
 }
@@ -266,8 +291,4 @@ fn is_told_once(reason: &Reason) -> bool {
             | Reason::Redirect
             | Reason::RouterAdvert
     )
-}
-
-fn is_reply(packet: &Packet) -> bool {
-    matches!(packet.state, CtState::Established | CtState::Related)
 }

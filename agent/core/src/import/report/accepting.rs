@@ -5,19 +5,20 @@ use std::collections::BTreeSet;
 use super::finding::{Finding, ONLY_ENTRIES, obstacle};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{self, LinePackets};
-use crate::import::rule::{ImportedRule, Test};
+use crate::import::rule::{ImportedRule, Interval, Test};
+use crate::net::addr::{self, Family};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
 /// Judges a line that accepts. `why_not` explains why a policy does not accept all its packets.
 pub(super) fn accepting(
-    policy: &Policy,
+    names: (&Policy, &PeerIndex<'_>),
     packets: &LinePackets,
     is_icmp: bool,
     is_for_some: bool,
     why_not: impl Fn() -> String,
 ) -> Finding<'static> {
-    let entries = entries(policy, packets, is_icmp, is_for_some);
+    let entries = entries(names, packets, is_icmp, is_for_some);
     // Spoofed and invalid packets are no loss.
     let lost = packets.closed.iter().any(|reason| {
         !matches!(
@@ -52,7 +53,12 @@ pub(super) fn is_core(reason: &Reason) -> bool {
 }
 
 /// Names the policy's entries that accept a line's packets.
-fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: bool) -> String {
+fn entries(
+    (policy, peers): (&Policy, &PeerIndex<'_>),
+    packets: &LinePackets,
+    is_icmp: bool,
+    is_for_some: bool,
+) -> String {
     let mut names: BTreeSet<String> = BTreeSet::new();
     // Replies, the safe core, peers and pods are accepted along with nearly every line, so they are
     // named only where nothing else is.
@@ -79,7 +85,7 @@ fn entries(policy: &Policy, packets: &LinePackets, is_icmp: bool, is_for_some: b
     let lowest = if is_for_some { highest.min(2) } else { highest };
     for reason in packets.kept.iter().filter(|reason| rank(reason) >= lowest) {
         if *reason == Reason::Peers {
-            names.extend(peers(policy, packets));
+            names.extend(peers.names(packets));
         } else if *reason == Reason::Icmp && policy.icmp.v4 == crate::policy::IcmpTypes::All {
             names.insert("[icmp] v4".into());
         } else {
@@ -100,25 +106,50 @@ pub(super) fn is_for_some(rule: &ImportedRule) -> bool {
         .any(|c| !c.negated && matches!(c.test, Test::Source(_) | Test::In(_)))
 }
 
-fn peers(policy: &Policy, packets: &LinePackets) -> Vec<String> {
-    const FEW: usize = 4;
-    let among = |peer: &&crate::policy::Peer| {
-        peer.addresses
-            .iter()
-            .any(|a| packets.sources.iter().any(|s| a.net.contains(s)))
-    };
-    let names: Vec<String> = policy
-        .peers
-        .iter()
-        .filter(among)
-        .filter_map(|peer| Some(format!("[peers] {}", peer.name.as_deref()?)))
-        .collect();
-    if names.len() > FEW { Vec::new() } else { names }
+/// The peers of a policy by their addresses.
+pub(super) struct PeerIndex<'p> {
+    /// First and last address, ascending, with the peer's name.
+    addresses: Vec<(Family, Interval, Option<&'p str>)>,
+}
+
+impl<'p> PeerIndex<'p> {
+    pub(super) fn new(policy: &'p Policy) -> Self {
+        let of = |peer: &'p crate::policy::Peer| {
+            peer.addresses.iter().map(|address| {
+                let family = Family::of(address.net.addr());
+                (family, addr::bounds(address.net), peer.name.as_deref())
+            })
+        };
+        let mut addresses: Vec<_> = policy.peers.iter().flat_map(of).collect();
+        addresses.sort_unstable();
+        Self { addresses }
+    }
+
+    /// Returns the peers among the sources of a line's packets; none if there are too many to name.
+    fn names(&self, packets: &LinePackets) -> BTreeSet<String> {
+        const FEW: usize = 4;
+        let mut names = BTreeSet::new();
+        for (family, (first, last)) in &packets.sources {
+            let end = self
+                .addresses
+                .partition_point(|(of, (start, _), _)| (of, start) <= (family, last));
+            // Networks of peers rarely contain each other.
+            let near = self.addresses.get(..end).unwrap_or_default().iter().rev();
+            let inside = near.take_while(|(of, (_, stop), _)| of == family && stop >= first);
+            for (_, _, name) in inside.take(FEW + 1) {
+                names.extend(name.map(|name| format!("[peers] {name}")));
+            }
+            if names.len() > FEW {
+                return BTreeSet::new();
+            }
+        }
+        names
+    }
 }
 
 /// Explains why the policy does not accept a line's packets, and what to do.
-pub(super) fn why_not(rule: &ImportedRule, inexpressible: &[Inexpressible]) -> String {
-    if let Some(why) = inexpressible.iter().find(|u| u.at == rule.at) {
+pub(super) fn why_not(rule: &ImportedRule, inexpressible: Option<&Inexpressible>) -> String {
+    if let Some(why) = inexpressible {
         return why.why.clone();
     }
     let conditions = rule.conditions.iter();

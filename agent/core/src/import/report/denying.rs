@@ -29,6 +29,12 @@ pub(super) fn denying<'f>(
         .filter(|reason| !is_core(reason))
         .map(proof::entry)
         .collect();
+    let is_trusted = |reason: &Reason| {
+        is_core(reason) || matches!(reason, Reason::Peers | Reason::Overlay(_) | Reason::Trusted)
+    };
+    if drops_only_invalid(rule) && !opened.is_empty() && packets.opened.iter().all(is_trusted) {
+        return Finding::DropsInvalidExcept(opened.join(", "));
+    }
     match (opened.is_empty(), packets.opened.is_empty(), packets.denied) {
         (true, true, true) if drops_invalid(rule) => Finding::DropsInvalid,
         (true, true, true) => Finding::DropsRest,
@@ -47,6 +53,16 @@ fn core_words(packets: &LinePackets) -> String {
 fn drops_invalid(rule: &ImportedRule) -> bool {
     rule.conditions.iter().any(|c| {
         matches!(&c.test, Test::State { states, .. } if !c.negated && states.contains(&CtState::Invalid))
+    })
+}
+
+/// Reports whether a rule is for packets without a connection, and no others.
+fn drops_only_invalid(rule: &ImportedRule) -> bool {
+    rule.conditions.iter().any(|c| {
+        let Test::State { states, dnat } = &c.test else {
+            return false;
+        };
+        !c.negated && !dnat && states[..] == [CtState::Invalid]
     })
 }
 

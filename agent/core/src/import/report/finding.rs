@@ -31,12 +31,16 @@ pub(super) enum Finding<'f> {
     DropsRestExcept(String),
     /// A line that drops packets without a connection, as the policy does.
     DropsInvalid,
+    /// The same, except from these entries, which accept packets in every state.
+    DropsInvalidExcept(String),
     /// A line that drops packets which connection tracking rejects.
     DropsStrange,
     /// A drop of packets that these entries accept.
     DropsAllowed(String),
     /// A drop with a rate.
     DropsByRate(&'f str),
+    /// A rule with a rate that decides where packets go on.
+    BranchesByRate(&'f str),
     /// A rule in this chain, to which no rule jumps.
     NoJump(&'f str),
     /// A jump to this chain.
@@ -136,6 +140,13 @@ impl Finding<'_> {
             Self::DropsInvalid => {
                 text(Fate::Core, "packets without a known connection are dropped")
             }
+            Self::DropsInvalidExcept(entries) => (
+                Fate::Core,
+                format!(
+                    "packets without a known connection are dropped, except from {entries}, which \
+                     accepts every packet"
+                ),
+            ),
             Self::DropsStrange => text(
                 Fate::Core,
                 "such packets belong to no connection, and are dropped as invalid",
@@ -152,6 +163,13 @@ impl Finding<'_> {
                 format!(
                     "a policy cannot express this rate ({rate}): limit it in the service, \
                      or keep the line in a separate rules file; {STILL_DROPS}"
+                ),
+            ),
+            Self::BranchesByRate(rate) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express this rate ({rate}), and treats packets as if it were \
+                     not exceeded: limit it in the service, or keep the line in a separate rules file"
                 ),
             ),
             Self::NoJump(chain) => (Fate::Nothing, format!("no rule jumps to chain {chain}")),

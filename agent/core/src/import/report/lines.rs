@@ -1,14 +1,16 @@
 //! Judges every line.
 
-use super::FoundLine;
-use super::accepting::{accepting, is_for_some, never, why_not};
+use std::collections::BTreeMap;
+
+use super::accepting::{PeerIndex, accepting, is_for_some, never, why_not};
 use super::denying::denying;
 use super::finding::{ACCEPT_POLICY, Finding};
 use super::other_tables::other_table;
+use super::places::{FoundLine, Places};
 use super::{Fate, Line};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{LinePackets, Proof};
-use crate::import::rule::{self, At, ImportedChains, ImportedRule, Verb};
+use crate::import::rule::{At, ImportedRule, Verb};
 use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
@@ -20,6 +22,19 @@ pub(in crate::import) fn lines(
     proof: &Proof,
     inexpressible: &[Inexpressible],
 ) -> Vec<Line> {
+    let mut why = BTreeMap::new();
+    for each in inexpressible {
+        why.entry(each.at).or_insert(each);
+    }
+    let report = Reporter {
+        parsed,
+        policy,
+        proof,
+        why,
+        places: Places::new(parsed),
+        peers: PeerIndex::new(policy),
+        nothing: LinePackets::default(),
+    };
     let mut out = Vec::new();
     for (index, file) in parsed.files.iter().enumerate() {
         for (number, text) in file.text.lines().enumerate() {
@@ -31,7 +46,7 @@ pub(in crate::import) fn lines(
                 input: index,
                 line: number + 1,
             };
-            let (fate, words) = fate(parsed, policy, proof, inexpressible, at, text);
+            let (fate, words) = report.fate(at, text);
             out.push(Line {
                 file: file.name.clone(),
                 line: at.line,
@@ -44,148 +59,126 @@ pub(in crate::import) fn lines(
     out
 }
 
-fn fate(
-    parsed: &ParsedFiles,
-    policy: &Policy,
-    proof: &Proof,
-    inexpressible: &[Inexpressible],
-    at: At,
-    text: &str,
-) -> (Fate, String) {
-    if let Some(why) = parsed.problems.get(&at) {
-        return Finding::Unreadable(why).verdict();
-    }
-    if text.starts_with('#') {
-        return Finding::Comment.verdict();
-    }
-    if text.starts_with('*') || text == "COMMIT" {
-        return Finding::TableEdge.verdict();
-    }
-    let Some(found) = find(parsed, at) else {
-        return match parsed.is_set_line(at.input) {
-            true => Finding::Set.verdict(),
-            false => Finding::NoRules.verdict(),
+/// Everything that a line is judged by.
+struct Reporter<'p> {
+    parsed: &'p ParsedFiles,
+    policy: &'p Policy,
+    proof: &'p Proof,
+    /// Parts of lines that a policy cannot express.
+    why: BTreeMap<At, &'p Inexpressible>,
+    places: Places<'p>,
+    peers: PeerIndex<'p>,
+    nothing: LinePackets,
+}
+
+impl<'p> Reporter<'p> {
+    fn fate(&self, at: At, text: &str) -> (Fate, String) {
+        if let Some(why) = self.parsed.problems.get(&at) {
+            return Finding::Unreadable(why).verdict();
+        }
+        if text.starts_with('#') {
+            return Finding::Comment.verdict();
+        }
+        if text.starts_with('*') || text == "COMMIT" {
+            return Finding::TableEdge.verdict();
+        }
+        let Some(found) = self.places.lines.get(&at) else {
+            return match self.parsed.is_set_line(at.input) {
+                true => Finding::Set.verdict(),
+                false => Finding::NoRules.verdict(),
+            };
         };
-    };
-    if is_our_chain(found.chain) {
-        return Finding::Peerwall.verdict();
-    }
-    if found.table != "filter" {
-        return other_table(&found, policy, proof, at).verdict();
-    }
-    match found.rule {
-        None => chain(parsed, &found, policy, proof, at).verdict(),
-        Some(rule) => filter_rule(parsed, &found, rule, policy, proof, inexpressible).verdict(),
-    }
-}
-
-fn find(parsed: &ParsedFiles, at: At) -> Option<FoundLine<'_>> {
-    for (input, name, table) in &parsed.tables {
-        if *input != at.input {
-            continue;
+        if is_our_chain(found.chain) {
+            return Finding::Peerwall.verdict();
         }
-        for (chain, content) in table {
-            let rule = content.rules.iter().find(|rule| rule.at == at);
-            if rule.is_some() || content.at == Some(at) {
-                return Some(FoundLine {
-                    table: name.clone(),
-                    chain,
-                    rule,
-                });
+        if found.table != "filter" {
+            return other_table(found, self.policy, self.proof, at).verdict();
+        }
+        match found.rule {
+            None => self.chain(found, at).verdict(),
+            Some(rule) => self.filter_rule(found, rule).verdict(),
+        }
+    }
+
+    fn packets(&self, at: At) -> &LinePackets {
+        self.proof.fates.get(&at).unwrap_or(&self.nothing)
+    }
+
+    /// Judges a line like `:INPUT DROP [0:0]`.
+    fn chain(&self, found: &FoundLine<'_>, at: At) -> Finding<'static> {
+        match (self.places.is_output(found.chain), found.accepts) {
+            (_, None) => Finding::UserChain,
+            (true, Some(true)) => Finding::OwnTraffic,
+            (true, Some(false)) => Finding::OwnTrafficFiltered,
+            (false, Some(false)) => Finding::DropsRest,
+            (false, Some(true)) => {
+                let names = (self.policy, &self.peers);
+                accepting(names, self.packets(at), false, false, || {
+                    ACCEPT_POLICY.to_owned()
+                })
             }
         }
     }
-    None
-}
 
-/// Judges a line like `:INPUT DROP [0:0]`.
-fn chain(
-    parsed: &ParsedFiles,
-    found: &FoundLine<'_>,
-    policy: &Policy,
-    proof: &Proof,
-    at: At,
-) -> Finding<'static> {
-    let accepts = parsed.chain(at).and_then(|chain| chain.accepts);
-    match (found.chain, accepts) {
-        (_, None) => Finding::UserChain,
-        ("OUTPUT", Some(true)) => Finding::OwnTraffic,
-        ("OUTPUT", Some(false)) => Finding::OwnTrafficFiltered,
-        (_, Some(false)) => Finding::DropsRest,
-        (_, Some(true)) => {
-            let packets = proof.fates.get(&at).cloned().unwrap_or_default();
-            accepting(policy, &packets, false, false, || ACCEPT_POLICY.to_owned())
+    fn filter_rule(&self, found: &FoundLine<'p>, rule: &'p ImportedRule) -> Finding<'p> {
+        let manager = managed::by(found.chain);
+        if !self.places.judged.contains(&rule.at) {
+            let output = self.places.output.contains(&rule.at);
+            return match (&rule.target, output, manager) {
+                (_, false, _) => Finding::NoJump(found.chain),
+                (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, Some(manager)) => {
+                    Finding::Managed(manager.name)
+                }
+                (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, None) => {
+                    Finding::OwnTrafficFiltered
+                }
+                (_, true, _) => Finding::OwnTraffic,
+            };
+        }
+        if rule.unknown().next().is_some() {
+            return unknown(rule, manager);
+        }
+        let packets = self.packets(rule.at);
+        let branches = matches!(rule.target, Verb::Return | Verb::Jump(_) | Verb::Goto(_));
+        if let (true, None, Some(rate)) = (branches, manager, rule.rates().next()) {
+            return Finding::BranchesByRate(rate);
+        }
+        match &rule.target {
+            Verb::Continue(what) => continuing(what, manager),
+            Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
+            Verb::Return => Finding::Return,
+            Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
+            Verb::Accept => self.accepted(rule, packets, manager),
+            Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, packets, manager),
         }
     }
-}
 
-fn filter_rule<'f>(
-    parsed: &ParsedFiles,
-    found: &FoundLine<'f>,
-    rule: &'f ImportedRule,
-    policy: &Policy,
-    proof: &Proof,
-    inexpressible: &[Inexpressible],
-) -> Finding<'f> {
-    let filter = parsed.filter(rule.at);
-    let judged = filter.is_some_and(|chains| {
-        reaches(chains, "INPUT", found.chain) || reaches(chains, "FORWARD", found.chain)
-    });
-    let manager = managed::by(found.chain);
-    if !judged {
-        let output = filter.is_some_and(|chains| reaches(chains, "OUTPUT", found.chain));
-        return match (&rule.target, output, manager) {
-            (_, false, _) => Finding::NoJump(found.chain),
-            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, Some(manager)) => {
-                Finding::Managed(manager.name)
-            }
-            (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, None) => {
-                Finding::OwnTrafficFiltered
-            }
-            (_, true, _) => Finding::OwnTraffic,
-        };
-    }
-    if rule.unknown().next().is_some() {
-        return unknown(rule, manager);
-    }
-    let packets = proof.fates.get(&rule.at).cloned().unwrap_or_default();
-    match &rule.target {
-        Verb::Continue(what) => continuing(what, manager),
-        Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
-        Verb::Return => Finding::Return,
-        Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
-        Verb::Accept => accepted(rule, policy, &packets, manager, inexpressible),
-        Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, &packets, manager),
-    }
-}
-
-fn accepted(
-    rule: &ImportedRule,
-    policy: &Policy,
-    packets: &LinePackets,
-    manager: Option<managed::Manager>,
-    inexpressible: &[Inexpressible],
-) -> Finding<'static> {
-    let mut conditions = rule.conditions.iter();
-    let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
-    let finding = accepting(policy, packets, is_icmp, is_for_some(rule), || {
-        why_not(rule, inexpressible)
-    });
-    let (fate, words) = finding.verdict();
-    if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
-        return Finding::ManagedAccept(manager.name);
-    }
-    if fate == Fate::Nothing && packets.kept.is_empty() {
-        let is_inexpressible = inexpressible.iter().any(|each| each.at == rule.at);
-        if is_inexpressible || never(rule) {
-            return Finding::NotConverted(why_not(rule, inexpressible));
+    fn accepted(
+        &self,
+        rule: &ImportedRule,
+        packets: &LinePackets,
+        manager: Option<managed::Manager>,
+    ) -> Finding<'static> {
+        let why = self.why.get(&rule.at).copied();
+        let mut conditions = rule.conditions.iter();
+        let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
+        let names = (self.policy, &self.peers);
+        let finding = accepting(names, packets, is_icmp, is_for_some(rule), || {
+            why_not(rule, why)
+        });
+        let (fate, words) = finding.verdict();
+        if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
+            return Finding::ManagedAccept(manager.name);
         }
+        if fate == Fate::Nothing && packets.kept.is_empty() && (why.is_some() || never(rule)) {
+            return Finding::NotConverted(why_not(rule, why));
+        }
+        let rates: Vec<&str> = rule.rates().collect();
+        if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
+            return Finding::WithoutRates(words, rates.join(", "));
+        }
+        finding
     }
-    let rates: Vec<&str> = rule.rates().collect();
-    if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
-        return Finding::WithoutRates(words, rates.join(", "));
-    }
-    finding
 }
 
 fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'static> {
@@ -210,28 +203,5 @@ fn continuing(what: &str, manager: Option<managed::Manager>) -> Finding<'_> {
         ("count", _) => Finding::Counts,
         (_, Some(manager)) => Finding::Managed(manager.name),
         (name, None) => Finding::Changes(name),
-    }
-}
-
-fn reaches(chains: &ImportedChains, from: &str, to: &str) -> bool {
-    rule::reached(chains, from).contains(&to)
-}
-
-impl ParsedFiles {
-    fn chain(&self, at: At) -> Option<&rule::ImportedChain> {
-        let tables = self
-            .tables
-            .iter()
-            .filter(|(input, _, _)| *input == at.input);
-        tables
-            .flat_map(|(_, _, chains)| chains.values())
-            .find(|chain| chain.at == Some(at))
-    }
-
-    fn filter(&self, at: At) -> Option<&ImportedChains> {
-        let mut tables = self.tables.iter();
-        tables
-            .find(|(input, name, _)| *input == at.input && name == "filter")
-            .map(|(_, _, chains)| chains)
     }
 }

@@ -1,28 +1,34 @@
 //! Finds common problems in the original rules.
 
 use super::Lint;
-use crate::import::view::AcceptTable;
-use crate::import::{Facts, classes};
-use crate::net::addr::Family;
+use crate::import::Facts;
+use crate::import::space::Space;
+use crate::import::space::diagram::PacketSet;
+use crate::import::view::View;
+use crate::net::addr::{self, Family};
+use crate::net::packet::{CtState, Hook};
+use crate::net::port::TCP;
 use crate::policy::{Policy, icmp};
 
 /// Finds common problems.
 pub(in crate::import) fn lints(
-    views: &[AcceptTable<'_>],
+    spaces: &mut [Space<'_>],
     policy: &Policy,
     facts: &Facts,
 ) -> Vec<Lint> {
     let mut lints = Vec::new();
-    let of = |family| views.iter().find(|view| view.family == family);
-    for view in views {
-        overlay_anywhere(view, policy, &mut lints);
-        forward(view, policy, facts, &mut lints);
-    }
-    if let Some(v6) = of(Family::V6) {
-        neighbours(v6, &mut lints);
+    let families: Vec<Family> = spaces.iter().map(|space| space.family).collect();
+    for space in spaces {
+        let mut view = View::new(space);
+        overlay_anywhere(&mut view, policy, &mut lints);
+        forward(&mut view, policy, facts, &mut lints);
+        private_peers(&view, policy, &mut lints);
+        if view.family == Family::V6 {
+            neighbours(&mut view, &mut lints);
+        }
     }
     alone(policy, &mut lints);
-    forgotten(of(Family::V4), of(Family::V6), policy, &mut lints);
+    forgotten(&families, policy, &mut lints);
     node_ports(policy, &mut lints);
     let mut names: Vec<(&str, String)> = Vec::new();
     lints.retain(|lint| {
@@ -33,18 +39,17 @@ pub(in crate::import) fn lints(
     lints
 }
 
-fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lint>) {
-    let stranger = view.interfaces.len().saturating_sub(1);
+fn overlay_anywhere(view: &mut View<'_, '_>, policy: &Policy, lints: &mut Vec<Lint>) {
+    let stranger = view.unnamed_interface();
     for overlay in &policy.overlays {
+        let own = view.space.on(&overlay.interfaces);
         for subnet in &overlay.subnets {
             if Family::of(subnet.net.addr()) != view.family {
                 continue;
             }
-            let inside = view.within(crate::net::addr::bounds(subnet.net));
-            let anywhere = inside
-                .iter()
-                .any(|s| (0..view.services.len()).all(|v| view.accepts(stranger, *s, v).is_some()));
-            let through = inside.iter().any(|s| view.passes_all(stranger, *s));
+            let from = view.from(addr::bounds(subnet.net));
+            let anywhere = view.is_some_source_open(from, stranger);
+            let through = view.is_some_source_passed(from, stranger);
             if anywhere || through {
                 lints.push(Lint {
                     name: "overlay-anywhere",
@@ -60,16 +65,7 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
                     ),
                 });
             }
-            let interface = overlay.interfaces.first().map(|pattern| pattern.example());
-            let position = view
-                .interfaces
-                .iter()
-                .position(|name| Some(name) == interface.as_ref());
-            let own = position.unwrap_or(stranger);
-            let to_host = inside
-                .iter()
-                .any(|s| (0..view.services.len()).all(|v| view.accepts(own, *s, v).is_some()));
-            if !inside.is_empty() && !to_host && overlay.tunnel.is_some() {
+            if !view.is_some_source_open(from, own) && overlay.tunnel.is_some() {
                 lints.push(Lint {
                     name: "no-pod-network",
                     sentence: format!(
@@ -84,24 +80,76 @@ fn overlay_anywhere(view: &AcceptTable<'_>, policy: &Policy, lints: &mut Vec<Lin
     }
 }
 
+impl View<'_, '_> {
+    /// Reports whether the rules accept every request of some of these sources there.
+    fn is_some_source_open(&mut self, from: PacketSet, on: PacketSet) -> bool {
+        let axis = self.space.axes.source;
+        let d = &mut self.space.d;
+        let refused = d.and(self.refused, on);
+        let refused = d.project(refused, &[axis]);
+        let there = d.and(self.requests, on);
+        let there = d.and(there, from);
+        !d.is_within(there, refused)
+    }
+
+    /// Reports whether the rules forward every first packet of some of these sources from there.
+    fn is_some_source_passed(&mut self, from: PacketSet, on: PacketSet) -> bool {
+        let axis = self.space.axes.source;
+        let d = &mut self.space.d;
+        let stopped = d.and(self.stopped, on);
+        let stopped = d.project(stopped, &[axis]);
+        let there = d.and(self.transit, on);
+        let there = d.and(there, from);
+        !d.is_within(there, stopped)
+    }
+
+    /// Reports whether some connection through this host is accepted.
+    fn lets_through(&mut self) -> bool {
+        !self.space.d.is_within(self.transit, self.stopped)
+    }
+
+    /// Reports whether replies to hosts behind this one are forwarded.
+    fn replies_pass(&mut self) -> bool {
+        let site = self.space.site(Hook::Forward).clone();
+        let on = self.unnamed_interface();
+        let stranger = addr::number(crate::import::view::stranger(self.family));
+        let from = self.from((stranger, stranger));
+        let (axes, d) = (&self.space.axes, &mut self.space.d);
+        let known = axes.states(d, &[CtState::Established]);
+        let tcp = axes.protocols(d, |number| number == TCP);
+        let parts = [known, tcp, on, from, site.walked.accepted];
+        let replies = parts
+            .into_iter()
+            .fold(PacketSet::ALL, |all, part| d.and(all, part));
+        !replies.is_none()
+    }
+}
+
 fn names(patterns: &[crate::net::interface::InterfacePattern]) -> String {
     let names: Vec<String> = patterns.iter().map(ToString::to_string).collect();
     names.join(" and ")
 }
 
-fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint>) {
-    let Some(chain) = view.rules.filter.get("FORWARD") else {
+fn forward(view: &mut View<'_, '_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint>) {
+    let rules = view.space.rules;
+    let mut chains = rules
+        .paths
+        .forward
+        .iter()
+        .filter_map(|name| rules.filter.get(name));
+    let Some(chain) = chains.next() else {
         return;
     };
     let cluster =
         !policy.overlays.is_empty() || !facts.pod_networks.is_empty() || policy.peers.len() > 1;
     let replies = view.replies_pass();
-    if chain.accepts == Some(false) && !view.lets_through && cluster && !policy.peers.is_empty() {
+    let lets_through = view.lets_through();
+    if chain.accepts == Some(false) && !lets_through && cluster && !policy.peers.is_empty() {
         lints.push(Lint {
             name: "forward-empty",
             sentence: format!(
                 "FORWARD accepts no new connections ({}): with pods, half of all requests hang",
-                digit(view)
+                digit(view.family)
             ),
             answer: match policy.overlays.is_empty() {
                 true => "peers are forwarded; if this host has pods, add their network as \
@@ -110,35 +158,58 @@ fn forward(view: &AcceptTable<'_>, policy: &Policy, facts: &Facts, lints: &mut V
                 false => "peers and pods are forwarded".into(),
             },
         });
-    } else if view.lets_through && !replies {
+    } else if lets_through && !replies {
         lints.push(Lint {
             name: "forward-without-replies",
             sentence: format!(
                 "FORWARD drops replies ({}): a pod's own connection to the outside hangs, unless \
                  another program's rules hide it",
-                digit(view)
+                digit(view.family)
             ),
             answer: "replies are accepted".into(),
         });
     }
 }
 
-fn digit(view: &AcceptTable<'_>) -> &'static str {
-    match view.family {
+/// Asks about private networks that became peers beside public addresses: they may be pods.
+fn private_peers(view: &View<'_, '_>, policy: &Policy, lints: &mut Vec<Lint>) {
+    let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
+    let nets: Vec<ipnet::IpNet> = peers
+        .map(|address| address.net)
+        .filter(|net| Family::of(net.addr()) == view.family)
+        .collect();
+    let is_private = |net: &ipnet::IpNet| crate::import::eval::is_private(view.family, *net);
+    let is_host = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
+    if !nets.iter().any(|net| is_host(net) && !is_private(net)) {
+        return;
+    }
+    for net in nets.iter().filter(|net| !is_host(net) && is_private(net)) {
+        lints.push(Lint {
+            name: "private-peers",
+            sentence: format!(
+                "{net} is private, beside peers with public addresses: are these machines, or pods?"
+            ),
+            answer: "they are peers, accepted on every interface; if they are pods, write their \
+                network as [overlay.NAME] instead"
+                .into(),
+        });
+    }
+}
+
+fn digit(family: Family) -> &'static str {
+    match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
     }
 }
 
-fn neighbours(view: &AcceptTable<'_>, lints: &mut Vec<Lint>) {
-    let interface = view.interfaces.len().saturating_sub(1);
-    let stranger = classes::stranger(Family::V6);
-    let Some(source) = view.sources.iter().position(|s| s.example == stranger) else {
-        return;
-    };
-    let refused = |kind: u8| {
-        let service = view.icmp().find(|(_, k, _)| *k == kind).map(|(v, _, _)| v);
-        service.is_some_and(|v| view.accepts(interface, source, v).is_none())
+fn neighbours(view: &mut View<'_, '_>, lints: &mut Vec<Lint>) {
+    let on = view.unnamed_interface();
+    let mut refused = |kind: u8| {
+        let these = view.space.axes.icmp(&mut view.space.d, &[(kind, None)]);
+        let these = view.space.d.and(these, on);
+        let refused = view.space.d.or(view.refused, view.unheard);
+        view.space.d.meets(these, refused)
     };
     if refused(135) || refused(136) {
         lints.push(Lint {
@@ -157,18 +228,13 @@ fn neighbours(view: &AcceptTable<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-fn forgotten(
-    v4: Option<&AcceptTable<'_>>,
-    v6: Option<&AcceptTable<'_>>,
-    policy: &Policy,
-    lints: &mut Vec<Lint>,
-) {
+fn forgotten(families: &[Family], policy: &Policy, lints: &mut Vec<Lint>) {
     let has = |family| {
         let mut addresses = policy.peers.iter().flat_map(|peer| &peer.addresses);
         addresses.any(|a| Family::of(a.net.addr()) == family)
     };
-    match (v4, v6) {
-        (Some(_), None) => lints.push(Lint {
+    match (families.contains(&Family::V4), families.contains(&Family::V6)) {
+        (true, false) => lints.push(Lint {
             name: "ipv6-forgotten",
             sentence: "the files have no IPv6 rules: without rules, IPv6 is open".into(),
             answer:
@@ -176,7 +242,7 @@ fn forgotten(
                  safe core"
                     .into(),
         }),
-        (None, Some(_)) => lints.push(Lint {
+        (false, true) => lints.push(Lint {
             name: "ipv4-forgotten",
             sentence: "the files have no IPv4 rules".into(),
             answer:
@@ -184,7 +250,7 @@ fn forgotten(
                  safe core"
                     .into(),
         }),
-        (Some(_), Some(_)) if has(Family::V4) && !has(Family::V6) => lints.push(Lint {
+        (true, true) if has(Family::V4) && !has(Family::V6) => lints.push(Lint {
             name: "ipv6-forgotten",
             sentence: "no peer has an IPv6 address: IPv6 between the machines is blocked".into(),
             answer: "add their IPv6 addresses to [peers]".into(),

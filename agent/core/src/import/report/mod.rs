@@ -6,6 +6,8 @@ mod finding;
 mod lines;
 mod lints;
 mod other_tables;
+mod places;
+mod widened;
 
 use std::fmt;
 
@@ -13,9 +15,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Import;
-use super::rule::{At, ImportedRule};
+use super::rule::At;
 pub(super) use lines::lines;
 pub(super) use lints::lints;
+pub(super) use widened::widened;
 
 /// Fate of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -108,24 +111,13 @@ impl fmt::Display for Import {
         for lint in &self.lints {
             writeln!(f, "  {}\n    {}", lint.sentence, lint.answer)?;
         }
-        let packets = self.compared;
-        let (packets, space) = match self.thinned {
-            true => (
-                format!("{packets} sample packets"),
-                "; the full space is too large to compare",
-            ),
-            false => (format!("{packets} packets"), ""),
-        };
         if self.differences.is_empty() {
             return writeln!(
                 f,
-                "\nno differences between rules and policy ({packets} compared{space})"
+                "\nno differences between rules and policy, for any packet"
             );
         }
-        writeln!(
-            f,
-            "\ndifferences between rules and policy ({packets} compared{space}):"
-        )?;
+        writeln!(f, "\ndifferences between rules and policy:")?;
         for difference in &self.differences {
             writeln!(
                 f,
@@ -153,11 +145,4 @@ fn at_lines(lines: &[At]) -> String {
         [one, two] => format!(" (lines {one} and {two})"),
         [one, ..] => format!(" (line {one} and {} more)", lines.len() - 1),
     }
-}
-
-/// Position of a line: table, chain and rule.
-struct FoundLine<'r> {
-    table: String,
-    chain: &'r str,
-    rule: Option<&'r ImportedRule>,
 }

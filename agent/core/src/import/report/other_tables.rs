@@ -1,7 +1,7 @@
 //! Lines of tables other than filter.
 
-use super::FoundLine;
 use super::finding::Finding;
+use super::places::FoundLine;
 use crate::import::managed;
 use crate::import::proof::Proof;
 use crate::import::rule::{At, Condition, ImportedRule, Verb};
@@ -9,13 +9,13 @@ use crate::policy::Policy;
 
 /// Judges a line in a table that a policy does not replace.
 pub(super) fn other_table<'f>(
-    found: &'f FoundLine<'_>,
+    found: &FoundLine<'f>,
     policy: &'f Policy,
     proof: &Proof,
     at: At,
 ) -> Finding<'f> {
     let Some(rule) = found.rule else {
-        return Finding::OtherChain(&found.table);
+        return Finding::OtherChain(found.table);
     };
     let to = rule.target.chain();
     let manager = managed::by(found.chain).or_else(|| to.and_then(managed::by));
@@ -36,7 +36,7 @@ pub(super) fn other_table<'f>(
             })
         })
     });
-    Finding::OtherTable(&found.table, allow.map(|allow| allow.name.as_str()))
+    Finding::OtherTable(found.table, allow.map(|allow| allow.name.as_str()))
 }
 
 /// Reports whether Docker created a rule. Docker masquerades its networks on other interfaces, and

@@ -23,7 +23,7 @@ use crate::net::packet::CtState;
 pub(super) use graph::reached;
 pub use sets::{AddressPort, ImportedSet, ImportedSets};
 pub(super) use table::{Problems, chains};
-pub(super) use values::{ACK, RST, SYN, has_ports, is_icmp};
+pub(super) use values::{ACK, RST, SYN, has_ports};
 
 /// A line in one of the inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -282,10 +282,34 @@ impl ImportedRule {
         positive.filter_map(Condition::sources).flatten()
     }
 
+    /// Returns the sources, negated or not.
+    pub fn all_sources(&self) -> impl Iterator<Item = Interval> {
+        let sources = self.conditions.iter().filter_map(Condition::sources);
+        sources.flatten().copied()
+    }
+
+    /// Returns the input interfaces, negated or not.
+    pub fn all_interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
+        let tests = self.conditions.iter().map(|condition| &condition.test);
+        let patterns = tests.filter_map(|test| {
+            if let Test::In(patterns) = test {
+                return Some(patterns);
+            }
+            None
+        });
+        patterns.flatten()
+    }
+
     /// Returns the input interfaces that are not negated.
     pub fn interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
         let listed = self.conditions.iter().filter_map(Condition::interfaces);
         listed.flatten()
+    }
+
+    /// Reports whether a condition is about the TTL or hop limit.
+    pub fn tests_hop_limit(&self) -> bool {
+        let mut tests = self.conditions.iter().map(|condition| &condition.test);
+        tests.any(|test| matches!(test, Test::HopLimit(..)))
     }
 
     /// Returns the unknown words, in order.

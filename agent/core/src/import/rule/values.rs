@@ -8,7 +8,7 @@ use super::names;
 use super::{Interval, Test};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
-use crate::net::port::{self, ICMP, ICMPV6};
+use crate::net::port;
 
 /// Words that cannot be read, and what to write.
 pub(super) type WordError = (String, &'static str);
@@ -307,14 +307,6 @@ pub(super) fn is_mark(text: &str) -> bool {
     [mark, mask]
         .iter()
         .all(|part| number(part, u32::MAX.into()).is_some())
-}
-
-/// Reports whether this protocol is the family's ICMP.
-pub(in crate::import) fn is_icmp(family: Family, protocol: u8) -> bool {
-    matches!(
-        (family, protocol),
-        (Family::V4, ICMP) | (Family::V6, ICMPV6)
-    )
 }
 
 /// Reports whether iptables can match ports of a protocol.

@@ -1,0 +1,93 @@
+//! Formats services as entries of `ports`.
+
+use super::PolicyWriter;
+use crate::import::rule::At;
+use crate::import::space::axes::SOME_PROTOCOL;
+use crate::import::space::diagram::{PacketSet, Run};
+use crate::import::view::View;
+use crate::net::port::{self, TCP, UDP};
+
+impl PolicyWriter<'_> {
+    /// Returns requests as entries of `ports`, without ICMP.
+    pub(super) fn ports(
+        &mut self,
+        view: &mut View<'_, '_>,
+        at: At,
+        packets: PacketSet,
+    ) -> Vec<String> {
+        let services = view.space.services_of(packets);
+        let mut words = Vec::new();
+        for number in services.protocols {
+            let name = port::protocol_name(number);
+            // A bare number would mean a port.
+            let is_name = port::parse(&name).is_ok_and(|spec| spec.range.is_none());
+            match (number, is_name) {
+                (SOME_PROTOCOL, _) => self.add_inexpressible(
+                    at,
+                    "the policy names protocols one by one, or takes all of them",
+                ),
+                (_, true) => words.push(name),
+                (_, false) => {
+                    self.add_inexpressible(at, &format!("a policy cannot name protocol {number}"));
+                }
+            }
+        }
+        let mut entries = port_words(services.ports.into_iter().collect());
+        entries.extend(words);
+        entries
+    }
+
+    /// Returns source ports as entries of `from_ports`, for the protocols of these requests.
+    pub(super) fn from_ports(
+        view: &mut View<'_, '_>,
+        packets: PacketSet,
+        runs: &[Run],
+    ) -> Vec<String> {
+        let services = view.space.services_of(packets);
+        let narrow = |number: u128| u16::try_from(number).unwrap_or(u16::MAX);
+        let spans: Vec<(u16, u16)> = runs
+            .iter()
+            .map(|run| view.space.axes.from_ports.span(*run))
+            .map(|(first, last)| (narrow(first), narrow(last)))
+            .collect();
+        let protocols = services.ports.into_keys();
+        port_words(protocols.map(|number| (number, spans.clone())).collect())
+    }
+}
+
+/// Formats ports as entries of `ports`: `"53"` for both tcp and udp.
+pub(super) fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>) -> Vec<String> {
+    let mut by_protocol: Vec<(u8, Vec<port::PortRange>)> = Vec::new();
+    for (protocol, list) in ranges {
+        let list = list.into_iter().map(|(first, last)| port::PortRange {
+            first: first.max(1),
+            last,
+        });
+        by_protocol.push((protocol, port::normalize(list.collect())));
+    }
+    let of = |wanted: u8| {
+        by_protocol
+            .iter()
+            .find(|(p, _)| *p == wanted)
+            .map(|(_, list)| list.clone())
+    };
+    let (tcp, udp) = (of(TCP).unwrap_or_default(), of(UDP).unwrap_or_default());
+    let mut words = Vec::new();
+    for (protocol, list) in &by_protocol {
+        for range in list {
+            let whole = range.first == 1 && range.last == u16::MAX;
+            let in_both =
+                tcp.contains(range) && udp.contains(range) && [TCP, UDP].contains(protocol);
+            let name = port::protocol_name(*protocol);
+            let word = match (whole, in_both) {
+                (true, _) => name,
+                (false, true) => range.to_string(),
+                (false, false) => format!("{range}/{name}"),
+            };
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+    }
+    words
+}

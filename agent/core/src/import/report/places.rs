@@ -1,0 +1,81 @@
+//! Where lines are: their table, chain and rule.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::import::ParsedFiles;
+use crate::import::rule::{self, At, ImportedRule, ImportedRules};
+
+/// Position of a line: table, chain and rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundLine<'p> {
+    /// Name of the table.
+    pub table: &'p str,
+    /// Name of the chain.
+    pub chain: &'p str,
+    /// The rule; `None` for a declaration of the chain.
+    pub rule: Option<&'p ImportedRule>,
+    /// Whether packets at the end of the chain are accepted; `None` for user-defined chains.
+    pub accepts: Option<bool>,
+}
+
+/// The places of all lines.
+pub(super) struct Places<'p> {
+    /// Places by lines.
+    pub lines: BTreeMap<At, FoundLine<'p>>,
+    /// Rules that packets to this host or through it reach.
+    pub judged: BTreeSet<At>,
+    /// Rules that packets of this host reach.
+    pub output: BTreeSet<At>,
+    rules: &'p [ImportedRules],
+}
+
+impl<'p> Places<'p> {
+    pub(super) fn new(parsed: &'p ParsedFiles) -> Self {
+        let mut lines = BTreeMap::new();
+        for (_, table, chains) in &parsed.tables {
+            for (name, chain) in chains {
+                let of = |rule| FoundLine {
+                    table,
+                    chain: name,
+                    rule,
+                    accepts: chain.accepts,
+                };
+                if let Some(at) = chain.at {
+                    lines.entry(at).or_insert(of(None));
+                }
+                for rule in &chain.rules {
+                    lines.entry(rule.at).or_insert(of(Some(rule)));
+                }
+            }
+        }
+        let mut judged = BTreeSet::new();
+        let mut output = BTreeSet::new();
+        for rules in &parsed.rules {
+            let paths = &rules.paths;
+            for start in paths.input.iter().chain(&paths.forward) {
+                judged.extend(reached(rules, start));
+            }
+            for start in &paths.output {
+                output.extend(reached(rules, start));
+            }
+        }
+        Self {
+            lines,
+            judged,
+            output,
+            rules: &parsed.rules,
+        }
+    }
+
+    /// Reports whether this is a base chain for packets of this host.
+    pub(super) fn is_output(&self, chain: &str) -> bool {
+        let mut names = self.rules.iter().flat_map(|rules| &rules.paths.output);
+        names.any(|name| name == chain)
+    }
+}
+
+fn reached<'r>(rules: &'r ImportedRules, start: &'r str) -> impl Iterator<Item = At> + 'r {
+    let chains = rule::reached(&rules.filter, start).into_iter();
+    let chains = chains.filter_map(|name| rules.filter.get(name));
+    chains.flat_map(|chain| &chain.rules).map(|rule| rule.at)
+}

@@ -1,0 +1,476 @@
+//! Decision diagrams: sets of packets, and functions of packets, as graphs of yes-or-no questions.
+//!
+//! These are reduced ordered binary decision diagrams (Bryant, 1986): equal sets are the same node,
+//! so that containment and equality are exact and cheap. Leaves other than 0 and 1 make a diagram a
+//! function with several values. Nodes are never freed; a [`Diagrams`] lives as long as an import.
+
+use std::collections::HashMap;
+
+/// A set of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::import) struct PacketSet(u32);
+
+impl PacketSet {
+    /// No packet.
+    pub(in crate::import) const NONE: Self = Self(0);
+    /// Every packet.
+    pub(in crate::import) const ALL: Self = Self(1);
+
+    /// Reports whether the set is empty.
+    pub(in crate::import) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// A number for each packet, or no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::import) struct Labels(u32);
+
+impl Labels {
+    /// No packet has a number.
+    pub(in crate::import) const NONE: Self = Self(0);
+}
+
+/// Consecutive variables that encode one number, the highest bit first. Numbers from `len - 1` on
+/// are one value, so that every assignment is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::import) struct Axis {
+    /// The first variable.
+    first: u32,
+    /// Number of variables.
+    bits: u32,
+    /// Number of values.
+    pub len: u64,
+}
+
+impl Axis {
+    /// Creates an axis with `len` values whose variables start at `next`, and moves `next` on.
+    pub(in crate::import) fn new(next: &mut u32, len: usize) -> Self {
+        let len = (len as u64).max(1);
+        let bits = u64::BITS - (len - 1).leading_zeros();
+        let axis = Self {
+            first: *next,
+            bits,
+            len,
+        };
+        *next += bits;
+        axis
+    }
+
+    fn end(self) -> u32 {
+        self.first + self.bits
+    }
+
+    fn has(self, variable: u32) -> bool {
+        (self.first..self.end()).contains(&variable)
+    }
+}
+
+/// First and last index of values on an axis.
+pub(in crate::import) type Run = (u64, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
+    variable: u32,
+    low: u32,
+    high: u32,
+}
+
+/// The variable of leaves, after all others.
+const LEAF: u32 = u32::MAX;
+/// Number of remembered results; a power of two.
+const CACHE: usize = 1 << 18;
+/// Marks a remembered projection; no node has this number.
+const PROJECTION: u32 = u32::MAX;
+
+/// The nodes of all diagrams. The default has no memory of results, as a placeholder.
+#[derive(Debug, Default)]
+pub(in crate::import) struct Diagrams {
+    nodes: Vec<Node>,
+    /// Open addressing: numbers of nodes, 0 for a free slot.
+    table: Vec<u32>,
+    /// Results by operands; a later result replaces an earlier one in its slot.
+    cache: Vec<([u32; 3], u32)>,
+    /// Kept axes of each projection that was used.
+    projections: Vec<Vec<Axis>>,
+}
+
+impl Diagrams {
+    pub(in crate::import) fn new() -> Self {
+        let leaf = |low| Node {
+            variable: LEAF,
+            low,
+            high: 0,
+        };
+        Self {
+            nodes: vec![leaf(0), leaf(1)],
+            table: vec![0; 1 << 12],
+            cache: vec![([0; 3], 0); CACHE],
+            projections: Vec::new(),
+        }
+    }
+
+    fn node(&self, id: u32) -> Node {
+        let node = self.nodes.get(id as usize).copied();
+        node.unwrap_or(Node {
+            variable: LEAF,
+            low: 0,
+            high: 0,
+        })
+    }
+
+    fn slot(&self, node: Node) -> usize {
+        let mask = self.table.len() - 1;
+        let mut at = hash([node.variable, node.low, node.high]) & mask;
+        loop {
+            match self.table.get(at) {
+                Some(0) | None => return at,
+                Some(id) if self.node(*id) == node => return at,
+                Some(_) => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    fn make(&mut self, node: Node) -> u32 {
+        if node.low == node.high && node.variable != LEAF {
+            return node.low;
+        }
+        let slot = self.slot(node);
+        match self.table.get(slot) {
+            Some(0) | None => {}
+            Some(id) => return *id,
+        }
+        let id = u32::try_from(self.nodes.len()).unwrap_or(0);
+        self.nodes.push(node);
+        if let Some(free) = self.table.get_mut(slot) {
+            *free = id;
+        }
+        if self.nodes.len() * 2 > self.table.len() {
+            self.grow();
+        }
+        id
+    }
+
+    fn grow(&mut self) {
+        self.table = vec![0; self.table.len() * 2];
+        for id in 2..self.nodes.len() {
+            let id = u32::try_from(id).unwrap_or(0);
+            let slot = self.slot(self.node(id));
+            if let Some(free) = self.table.get_mut(slot) {
+                *free = id;
+            }
+        }
+    }
+
+    fn known(&self, key: [u32; 3]) -> Option<u32> {
+        let (of, result) = self.cache.get(hash(key) & (CACHE - 1))?;
+        (*of == key).then_some(*result)
+    }
+
+    fn remember(&mut self, key: [u32; 3], result: u32) {
+        if let Some(slot) = self.cache.get_mut(hash(key) & (CACHE - 1)) {
+            *slot = (key, result);
+        }
+    }
+
+    /// Returns `then` where `test` is 1, and `otherwise` where it is 0.
+    fn choose(&mut self, test: u32, then: u32, otherwise: u32) -> u32 {
+        match (test, then, otherwise) {
+            (1, _, _) => return then,
+            (0, _, _) => return otherwise,
+            (_, a, b) if a == b => return a,
+            (_, 1, 0) => return test,
+            _ => {}
+        }
+        let key = [test, then, otherwise];
+        if let Some(result) = self.known(key) {
+            return result;
+        }
+        let parts = key.map(|id| self.node(id));
+        let variable = parts.iter().map(|node| node.variable).min().unwrap_or(LEAF);
+        let mut half = |is_high: bool| {
+            let mut of = [0; 3];
+            for ((to, id), node) in of.iter_mut().zip(key).zip(parts) {
+                *to = match (node.variable == variable, is_high) {
+                    (false, _) => id,
+                    (true, true) => node.high,
+                    (true, false) => node.low,
+                };
+            }
+            let [test, then, otherwise] = of;
+            self.choose(test, then, otherwise)
+        };
+        let (low, high) = (half(false), half(true));
+        let result = self.make(Node {
+            variable,
+            low,
+            high,
+        });
+        self.remember(key, result);
+        result
+    }
+
+    /// Returns the packets in both sets.
+    pub(in crate::import) fn and(&mut self, a: PacketSet, b: PacketSet) -> PacketSet {
+        PacketSet(self.choose(a.0.min(b.0), a.0.max(b.0), 0))
+    }
+
+    /// Returns the packets in either set.
+    pub(in crate::import) fn or(&mut self, a: PacketSet, b: PacketSet) -> PacketSet {
+        PacketSet(self.choose(a.0.min(b.0), 1, a.0.max(b.0)))
+    }
+
+    /// Returns the packets that are not in a set.
+    pub(in crate::import) fn not(&mut self, a: PacketSet) -> PacketSet {
+        PacketSet(self.choose(a.0, 0, 1))
+    }
+
+    /// Returns the packets of `a` that are not in `b`.
+    pub(in crate::import) fn without(&mut self, a: PacketSet, b: PacketSet) -> PacketSet {
+        PacketSet(self.choose(b.0, 0, a.0))
+    }
+
+    /// Reports whether every packet of `a` is in `b`.
+    pub(in crate::import) fn is_within(&mut self, a: PacketSet, b: PacketSet) -> bool {
+        self.without(a, b).is_none()
+    }
+
+    /// Reports whether two sets have a packet in common.
+    pub(in crate::import) fn meets(&mut self, a: PacketSet, b: PacketSet) -> bool {
+        !self.and(a, b).is_none()
+    }
+
+    /// Returns the packets whose value on an axis is in one of these runs, which are ascending and
+    /// disjoint.
+    pub(in crate::import) fn in_runs(&mut self, axis: Axis, runs: &[Run]) -> PacketSet {
+        let last = axis.len - 1;
+        let whole = (1u64 << axis.bits) - 1;
+        // The last value stands for all numbers after it.
+        let runs: Vec<Run> = runs
+            .iter()
+            .map(|(a, b)| (*a, if *b >= last { whole } else { *b }))
+            .collect();
+        PacketSet(self.runs(axis, 0, 0, &runs))
+    }
+
+    fn runs(&mut self, axis: Axis, bit: u32, base: u64, runs: &[Run]) -> u32 {
+        let size = 1u64 << (axis.bits - bit);
+        let end = base + (size - 1);
+        match runs {
+            [] => return 0,
+            [(first, last)] if *first <= base && end <= *last => return 1,
+            _ => {}
+        }
+        if size == 1 {
+            return 0;
+        }
+        let middle = base + size / 2;
+        let left = runs.partition_point(|(first, _)| *first < middle);
+        let right = runs.partition_point(|(_, last)| *last < middle);
+        let low = self.runs(axis, bit + 1, base, runs.get(..left).unwrap_or_default());
+        let high = self.runs(axis, bit + 1, middle, runs.get(right..).unwrap_or_default());
+        self.make(Node {
+            variable: axis.first + bit,
+            low,
+            high,
+        })
+    }
+
+    /// Returns `labels`, but `label` for the packets of a set.
+    pub(in crate::import) fn label(
+        &mut self,
+        set: PacketSet,
+        label: u32,
+        labels: Labels,
+    ) -> Labels {
+        let leaf = self.make(Node {
+            variable: LEAF,
+            low: label + 2,
+            high: 0,
+        });
+        Labels(self.choose(set.0, leaf, labels.0))
+    }
+
+    /// Returns the labels of the packets of a set, and of no others.
+    pub(in crate::import) fn only(&mut self, set: PacketSet, labels: Labels) -> Labels {
+        Labels(self.choose(set.0, labels.0, 0))
+    }
+
+    /// Returns the labels of the packets of a set, in ascending order.
+    pub(in crate::import) fn labels_in(&mut self, set: PacketSet, labels: Labels) -> Vec<u32> {
+        let mut seen = HashMap::new();
+        let mut found = Vec::new();
+        self.gather(set.0, labels.0, &mut seen, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn gather(
+        &self,
+        set: u32,
+        labels: u32,
+        seen: &mut HashMap<(u32, u32), ()>,
+        found: &mut Vec<u32>,
+    ) {
+        if set == 0 || labels == 0 || seen.insert((set, labels), ()).is_some() {
+            return;
+        }
+        let (a, b) = (self.node(set), self.node(labels));
+        if b.variable == LEAF {
+            found.push(b.low.saturating_sub(2));
+            return;
+        }
+        let variable = a.variable.min(b.variable);
+        for is_high in [false, true] {
+            let half = |id: u32, node: Node| match (node.variable == variable, is_high) {
+                (false, _) => id,
+                (true, true) => node.high,
+                (true, false) => node.low,
+            };
+            self.gather(half(set, a), half(labels, b), seen, found);
+        }
+    }
+
+    /// Returns the packets that have this label.
+    pub(in crate::import) fn labelled(&mut self, labels: Labels, label: u32) -> PacketSet {
+        let mut done = HashMap::new();
+        PacketSet(self.having(labels.0, label + 2, &mut done))
+    }
+
+    fn having(&mut self, labels: u32, wanted: u32, done: &mut HashMap<u32, u32>) -> u32 {
+        let node = self.node(labels);
+        if node.variable == LEAF {
+            return u32::from(node.low == wanted);
+        }
+        if let Some(result) = done.get(&labels) {
+            return *result;
+        }
+        let low = self.having(node.low, wanted, done);
+        let high = self.having(node.high, wanted, done);
+        let result = self.make(Node { low, high, ..node });
+        done.insert(labels, result);
+        result
+    }
+
+    /// Returns the packets that agree with some packet of the set on all of these axes.
+    pub(in crate::import) fn project(&mut self, set: PacketSet, keep: &[Axis]) -> PacketSet {
+        let known = self.projections.iter().position(|axes| axes == keep);
+        let id = known.unwrap_or_else(|| {
+            self.projections.push(keep.to_vec());
+            self.projections.len() - 1
+        });
+        PacketSet(self.project_onto(set.0, id))
+    }
+
+    fn project_onto(&mut self, set: u32, projection: usize) -> u32 {
+        let node = self.node(set);
+        if node.variable == LEAF {
+            return set;
+        }
+        let key = [PROJECTION, set, u32::try_from(projection).unwrap_or(0)];
+        if let Some(result) = self.known(key) {
+            return result;
+        }
+        let axes = self.projections.get(projection);
+        let is_kept = axes.is_some_and(|axes| axes.iter().any(|axis| axis.has(node.variable)));
+        let low = self.project_onto(node.low, projection);
+        let result = match (is_kept, low) {
+            (false, 1) => 1,
+            (false, _) => {
+                let high = self.project_onto(node.high, projection);
+                self.choose(low, 1, high)
+            }
+            (true, _) => {
+                let high = self.project_onto(node.high, projection);
+                self.make(Node { low, high, ..node })
+            }
+        };
+        self.remember(key, result);
+        result
+    }
+
+    /// Returns the values that a set has on an axis, as ascending runs.
+    pub(in crate::import) fn values(&mut self, set: PacketSet, axis: Axis) -> Vec<Run> {
+        let set = self.project(set, &[axis]);
+        let mut found = Vec::new();
+        self.parts_of(set.0, axis, 0, 0, &mut |run, rest| {
+            if rest != 0 {
+                found.push(run);
+            }
+        });
+        join(found, axis)
+    }
+
+    /// Divides a set by its values on an axis: values with the same rest are together. The axis
+    /// must be the first one on which the set depends.
+    pub(in crate::import) fn parts(
+        &self,
+        set: PacketSet,
+        axis: Axis,
+    ) -> Vec<(Vec<Run>, PacketSet)> {
+        let mut order: Vec<u32> = Vec::new();
+        let mut runs: HashMap<u32, Vec<Run>> = HashMap::new();
+        self.parts_of(set.0, axis, 0, 0, &mut |run, rest| {
+            if rest != 0 {
+                let of = runs.entry(rest).or_default();
+                if of.is_empty() {
+                    order.push(rest);
+                }
+                of.push(run);
+            }
+        });
+        let part = |rest| {
+            let runs = runs.remove(&rest).unwrap_or_default();
+            (join(runs, axis), PacketSet(rest))
+        };
+        order.into_iter().map(part).collect()
+    }
+
+    fn parts_of(
+        &self,
+        set: u32,
+        axis: Axis,
+        bit: u32,
+        base: u64,
+        found: &mut impl FnMut(Run, u32),
+    ) {
+        let node = self.node(set);
+        let size = 1u64 << (axis.bits - bit);
+        if !axis.has(node.variable) {
+            return found((base, base + (size - 1)), set);
+        }
+        let half = size / 2;
+        // Where the diagram does not ask for a bit, both halves are the same.
+        let (low, high) = match node.variable == axis.first + bit {
+            true => (node.low, node.high),
+            false => (set, set),
+        };
+        self.parts_of(low, axis, bit + 1, base, found);
+        self.parts_of(high, axis, bit + 1, base + half, found);
+    }
+}
+
+/// Clamps runs to the values of an axis, and joins adjacent ones.
+fn join(runs: Vec<Run>, axis: Axis) -> Vec<Run> {
+    let last = axis.len - 1;
+    let mut joined: Vec<Run> = Vec::new();
+    for (first, end) in runs {
+        let (first, end) = (first.min(last), end.min(last));
+        match joined.last_mut() {
+            Some(previous) if first <= previous.1.saturating_add(1) => {
+                previous.1 = previous.1.max(end)
+            }
+            _ => joined.push((first, end)),
+        }
+    }
+    joined
+}
+
+fn hash([a, b, c]: [u32; 3]) -> usize {
+    let mix = |hash: u64, word: u32| {
+        (hash.rotate_left(26) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    };
+    let hash = mix(mix(mix(0, a), b), c);
+    usize::try_from(hash >> 32).unwrap_or(0)
+}

@@ -1,0 +1,304 @@
+//! Rules and policies as sets of packets.
+//!
+//! Everything that rules or a policy can tell apart is an axis (`axes`): state, addresses,
+//! interfaces, protocol, ports, TTL, flags. A set of packets is a decision diagram over the bits of
+//! these axes (`diagram`). Chains are evaluated once, on all packets (`walk`), and so is a compiled
+//! policy (`ruled`). Whether a policy accepts more than the rules do is then a question about two
+//! sets, and the answer is exact.
+
+pub(in crate::import) mod axes;
+pub(in crate::import) mod diagram;
+mod mentioned;
+mod nat;
+mod place;
+mod ruled;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "fixtures are files")]
+mod tests;
+mod walk;
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use self::axes::Axes;
+use self::diagram::{Diagrams, PacketSet};
+use self::mentioned::Mentioned;
+use self::nat::Redirections;
+pub(in crate::import) use self::place::Published;
+use self::place::{Place, broadcasts, own_addresses};
+pub(in crate::import) use self::ruled::Ruled;
+use self::ruled::ruled;
+use self::walk::Walk;
+pub(in crate::import) use self::walk::{Decided, Walked};
+use super::Facts;
+use super::rule::{ImportedRules, Interval};
+use super::spans::subtract;
+use crate::net::addr::{self, Family};
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::Hook;
+use crate::ruleset::Ruleset;
+
+/// Source ports of the comparison's usual packets; rules are unlikely to mention it.
+pub(in crate::import) const SOURCE_PORT: u16 = 40_000;
+
+/// What the rules of one family do to all packets.
+pub(in crate::import) struct Space<'r> {
+    pub family: Family,
+    pub rules: &'r ImportedRules,
+    pub d: Diagrams,
+    pub axes: Axes,
+    pub own: Vec<Interval>,
+    pub broadcasts: Vec<Interval>,
+    /// Addresses that rules for packets to this host name: they are its own.
+    pub named: Vec<Interval>,
+    pub redirections: Redirections,
+    pub input: Site,
+    pub forward: Site,
+}
+
+/// What the rules do at one hook.
+#[derive(Debug, Clone, Default)]
+pub(in crate::import) struct Site {
+    /// Packets that can arrive.
+    pub valid: PacketSet,
+    pub walked: Walked,
+}
+
+impl<'r> Space<'r> {
+    /// Evaluates rules on all packets. The values of `policy` tell packets apart, too.
+    pub(in crate::import) fn new(
+        rules: &'r ImportedRules,
+        facts: &Facts,
+        policy: Option<&Ruleset>,
+    ) -> Self {
+        let family = rules.family;
+        let mut mentioned = Mentioned::default();
+        mentioned.add_rules(&rules.filter);
+        let nat = nat::redirecting(rules);
+        mentioned.add_rules(&nat);
+        for rule in nat.values().flat_map(|chain| &chain.rules) {
+            if let super::rule::Verb::Dnat(to, port) = &rule.target {
+                mentioned.ports.extend(port.map(|port| (port, port)));
+                let to = to.map(|net| addr::number(net.addr()));
+                mentioned.destinations.extend(to.map(|to| (to, to)));
+            }
+        }
+        let masqueraded = super::eval::masqueraded(rules);
+        mentioned
+            .sources
+            .extend(masqueraded.iter().map(|(net, _, _)| addr::bounds(*net)));
+        for (_, behind, _) in masqueraded {
+            mentioned.interfaces.insert(behind.clone());
+            mentioned.outs.insert(behind);
+        }
+        if let Some(ruleset) = policy {
+            mentioned.add_ruleset(ruleset, family);
+        }
+        mentioned.source_ports.push((SOURCE_PORT, SOURCE_PORT));
+        mentioned.hop_limits.extend([(64, 64), (255, 255), (1, 1)]);
+        let mut own = own_addresses(family, facts);
+        let is_known = facts
+            .addresses
+            .iter()
+            .any(|net| Family::of(net.addr()) == family);
+        let mut named = named_destinations(rules, Hook::Input);
+        if !is_known {
+            let elsewhere = named_destinations(rules, Hook::Forward);
+            own = subtract(&own, &elsewhere);
+        } else {
+            named.extend(&own);
+        }
+        let broadcasts = broadcasts(family, facts);
+        mentioned.destinations.extend(own.iter().chain(&broadcasts));
+        if let Some(ports) = single_ports(&nat) {
+            mentioned.ports.extend(ports);
+        }
+        let mut space = Self {
+            family,
+            rules,
+            d: Diagrams::new(),
+            axes: Axes::new(family, &mentioned),
+            own,
+            broadcasts,
+            named,
+            redirections: Redirections::default(),
+            input: Site::default(),
+            forward: Site::default(),
+        };
+        let (mut d, axes) = (std::mem::take(&mut space.d), space.axes.clone());
+        let place = space.place(&axes, Hook::Input);
+        space.redirections = nat::redirections(&mut d, &place, rules, &nat);
+        space.axes.set_published(space.redirections.published.len());
+        for hook in [Hook::Input, Hook::Forward] {
+            let axes = space.axes.clone();
+            let place = space.place(&axes, hook);
+            let valid = place.valid(&mut d, mentioned.is_untracked);
+            let path = match hook {
+                Hook::Input => &rules.paths.input,
+                Hook::Forward => &rules.paths.forward,
+            };
+            let walked = Walk::new(&mut d, &place, &rules.filter, false).through(path, valid);
+            let site = Site { valid, walked };
+            match hook {
+                Hook::Input => space.input = site,
+                Hook::Forward => space.forward = site,
+            }
+        }
+        space.d = d;
+        space
+    }
+
+    fn place<'a>(&'a self, axes: &'a Axes, hook: Hook) -> Place<'a> {
+        Place {
+            axes,
+            hook,
+            own: self.own.clone(),
+            broadcasts: self.broadcasts.clone(),
+            named: self.named.clone(),
+            published: &self.redirections.published,
+            guards: &self.redirections.guards,
+            diverted: match hook {
+                Hook::Input => self.redirections.diverted,
+                Hook::Forward => PacketSet::NONE,
+            },
+        }
+    }
+
+    /// Evaluates a policy on the packets that can arrive at a hook.
+    pub(in crate::import) fn ruled(&mut self, ruleset: &Ruleset, hook: Hook) -> Ruled {
+        let mut d = std::mem::take(&mut self.d);
+        let valid = self.site(hook).valid;
+        let place = self.place(&self.axes, hook);
+        let ruled = ruled(&mut d, &place, ruleset, valid);
+        self.d = d;
+        ruled
+    }
+
+    pub(in crate::import) fn site(&self, hook: Hook) -> &Site {
+        match hook {
+            Hook::Input => &self.input,
+            Hook::Forward => &self.forward,
+        }
+    }
+
+    /// Returns the packets that meet a condition; `None` if that cannot be told.
+    pub(in crate::import) fn condition(
+        &mut self,
+        hook: Hook,
+        condition: &super::rule::Condition,
+    ) -> Option<PacketSet> {
+        let mut d = std::mem::take(&mut self.d);
+        let met = self.place(&self.axes, hook).condition(&mut d, condition);
+        self.d = d;
+        met
+    }
+
+    /// Returns packets to the ports between the lowest and the highest of a set, for each protocol.
+    pub(in crate::import) fn surroundings(&mut self, packets: PacketSet) -> PacketSet {
+        let mut found = PacketSet::NONE;
+        for (protocol, ports) in self.services_of(packets).ports {
+            if let (Some((first, _)), Some((_, last))) = (ports.first(), ports.last()) {
+                let ports = self.axes.sent_to(&mut self.d, &[(*first, *last)]);
+                let these = self
+                    .axes
+                    .protocols(&mut self.d, |number| number == protocol);
+                let ports = self.d.and(ports, these);
+                found = self.d.or(found, ports);
+            }
+        }
+        found
+    }
+
+    /// Returns packets from these networks.
+    pub(in crate::import) fn sent_by(&mut self, nets: &[IpNet]) -> PacketSet {
+        let spans: Vec<Interval> = nets
+            .iter()
+            .filter(|net| Family::of(net.addr()) == self.family)
+            .map(|net| addr::bounds(*net))
+            .collect();
+        self.axes.sources(&mut self.d, &spans)
+    }
+
+    /// Returns packets on interfaces of these patterns.
+    pub(in crate::import) fn on(&mut self, patterns: &[InterfacePattern]) -> PacketSet {
+        self.axes.interfaces(&mut self.d, patterns)
+    }
+
+    /// Returns the source addresses of a set, as ascending spans.
+    pub(in crate::import) fn sources_of(&mut self, packets: PacketSet) -> Vec<Interval> {
+        let runs = self.d.values(packets, self.axes.source);
+        runs.into_iter()
+            .map(|run| self.axes.sources.span(run))
+            .collect()
+    }
+
+    /// Returns the input interfaces of a set.
+    pub(in crate::import) fn interfaces_of(&mut self, packets: PacketSet) -> Vec<String> {
+        let runs = self.d.values(packets, self.axes.interface);
+        names(&self.axes.interfaces, &runs)
+    }
+}
+
+/// Returns the addresses that rules name as destinations at one hook only: to this host, they are
+/// its own; through it, and behind published ports, they are not.
+fn named_destinations(rules: &ImportedRules, hook: Hook) -> Vec<Interval> {
+    let of = |path: &[String]| -> BTreeSet<String> {
+        let reached = path
+            .iter()
+            .flat_map(|name| super::rule::reached(&rules.filter, name));
+        reached.map(str::to_owned).collect()
+    };
+    let (input, forward) = (of(&rules.paths.input), of(&rules.paths.forward));
+    let (here, there) = match hook {
+        Hook::Input => (input, forward),
+        Hook::Forward => (forward, input),
+    };
+    let chains = here
+        .difference(&there)
+        .filter_map(|name| rules.filter.get(name));
+    let conditions = chains
+        .flat_map(|chain| &chain.rules)
+        .flat_map(|rule| &rule.conditions);
+    let to = conditions.filter(|condition| !condition.negated);
+    let spans = to
+        .filter_map(super::rule::Condition::destinations)
+        .flatten();
+    let mut found: Vec<Interval> = spans
+        .filter(|(first, last)| first == last)
+        .copied()
+        .collect();
+    if hook == Hook::Forward {
+        let targets = rules.nat.values().flat_map(|chain| &chain.rules);
+        found.extend(targets.filter_map(|rule| {
+            if let super::rule::Verb::Dnat(Some(to), _) = &rule.target {
+                return Some(addr::bounds(*to));
+            }
+            None
+        }));
+    }
+    found
+}
+
+fn names(all: &[String], runs: &[diagram::Run]) -> Vec<String> {
+    let indices = runs.iter().flat_map(|(first, last)| *first..=*last);
+    let names = indices.filter_map(|index| all.get(usize::try_from(index).ok()?));
+    names.cloned().collect()
+}
+
+/// Returns each port of the ranges that a NAT table redirects, if they are few.
+fn single_ports(nat: &super::rule::ImportedChains) -> Option<Vec<(u16, u16)>> {
+    let rules = nat.values().flat_map(|chain| &chain.rules);
+    let conditions = rules.flat_map(|rule| &rule.conditions);
+    let ranges = conditions.filter_map(|condition| {
+        if let super::rule::Test::DestinationPorts(ranges) = &condition.test {
+            return Some(ranges);
+        }
+        None
+    });
+    let few = ranges.flatten().filter(|(first, last)| last - first < 64);
+    Some(
+        few.flat_map(|(first, last)| (*first..=*last).map(|port| (port, port)))
+            .collect(),
+    )
+}

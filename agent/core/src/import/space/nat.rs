@@ -1,0 +1,224 @@
+//! Ports that the NAT table publishes, and the packets that it redirects.
+
+use super::axes::Axes;
+use super::diagram::{Diagrams, PacketSet};
+use super::place::{Place, Published};
+use super::walk::Walk;
+use crate::import::managed;
+use crate::import::rule::{At, ImportedChain, ImportedChains, ImportedRules, Verb};
+use crate::net::addr;
+use crate::net::packet::CtState;
+use crate::net::port::has_ports;
+
+/// Maximum number of ports of one rule that are told apart.
+const PORTS_MAX: u64 = 64;
+
+/// The redirections of a host.
+#[derive(Debug, Clone, Default)]
+pub(in crate::import) struct Redirections {
+    pub published: Vec<Published>,
+    /// Sources and interfaces of the connections to each published port.
+    pub guards: Vec<PacketSet>,
+    /// Packets to this host that are redirected.
+    pub diverted: PacketSet,
+}
+
+/// Returns the rules of the NAT table that redirect packets to this host. Cluster service addresses
+/// do not belong to a host.
+pub(in crate::import) fn redirecting(rules: &ImportedRules) -> ImportedChains {
+    let mut found = ImportedChains::new();
+    let mut to_see: Vec<&str> = rules.paths.prerouting.iter().map(String::as_str).collect();
+    while let Some(name) = to_see.pop() {
+        let Some(chain) = rules.nat.get(name).filter(|_| !found.contains_key(name)) else {
+            continue;
+        };
+        let is_for_host = |rule: &&crate::import::rule::ImportedRule| {
+            let mut to = rule
+                .conditions
+                .iter()
+                .filter(|condition| !condition.negated);
+            !to.any(|condition| {
+                condition.destinations().is_some_and(|spans| {
+                    !spans.iter().any(|(first, last)| first != last)
+                        && managed::is_service(rules.family, spans)
+                })
+            })
+        };
+        let kept = chain.rules.iter().filter(is_for_host);
+        let kept = ImportedChain {
+            rules: kept.cloned().collect(),
+            ..chain.clone()
+        };
+        to_see.extend(
+            chain
+                .rules
+                .iter()
+                .filter(is_for_host)
+                .filter_map(|rule| rule.target.chain()),
+        );
+        found.insert(name.to_owned(), kept);
+    }
+    let redirects = |chain: &ImportedChain| {
+        chain
+            .rules
+            .iter()
+            .any(|rule| matches!(rule.target, Verb::Dnat(..)))
+    };
+    match found.values().any(redirects) {
+        true => found,
+        false => ImportedChains::new(),
+    }
+}
+
+/// Finds the published ports.
+pub(in crate::import) fn redirections(
+    d: &mut Diagrams,
+    place: &Place<'_>,
+    rules: &ImportedRules,
+    chains: &ImportedChains,
+) -> Redirections {
+    let axes = place.axes;
+    let mut found = Redirections::default();
+    if chains.is_empty() {
+        return found;
+    }
+    let valid = place.valid(d, false);
+    let new = axes.states(d, &[CtState::New]);
+    let lo = axes.interfaces(
+        d,
+        &[crate::net::interface::InterfacePattern::Exact("lo".into())],
+    );
+    let own = axes.destinations(d, &place.own);
+    let mut packets = d.and(valid, new);
+    packets = d.and(packets, own);
+    packets = d.without(packets, lo);
+    let walk = Walk::new(d, place, chains, true);
+    let translated = walk.through(&rules.paths.prerouting, packets).translated;
+    for (at, packets) in translated {
+        if packets.is_none() {
+            continue;
+        }
+        let flow = [
+            axes.source,
+            axes.interface,
+            axes.protocol,
+            axes.port,
+            axes.destination,
+        ];
+        let diverted = d.project(packets, &flow);
+        found.diverted = d.or(found.diverted, diverted);
+        let Some((to, port)) = destination(chains, at) else {
+            continue;
+        };
+        publish(d, (axes, rules), &mut found, own, (at, packets), (to, port));
+    }
+    found
+}
+
+fn destination(chains: &ImportedChains, at: At) -> Option<(Option<ipnet::IpNet>, Option<u16>)> {
+    let mut rules = chains.values().flat_map(|chain| &chain.rules);
+    rules.find_map(|rule| match (&rule.target, rule.at == at) {
+        (Verb::Dnat(to, port), true) => Some((*to, *port)),
+        _ => None,
+    })
+}
+
+fn publish(
+    d: &mut Diagrams,
+    (axes, rules): (&Axes, &ImportedRules),
+    found: &mut Redirections,
+    own: PacketSet,
+    (at, packets): (At, PacketSet),
+    (to, new_port): (Option<ipnet::IpNet>, Option<u16>),
+) {
+    let numbers: Vec<u8> = axes
+        .protocols
+        .iter()
+        .copied()
+        .filter(|n| has_ports(*n))
+        .collect();
+    for number in numbers {
+        let of_protocol = axes.protocols(d, |each| each == number);
+        let of_protocol = d.and(packets, of_protocol);
+        if of_protocol.is_none() {
+            continue;
+        }
+        for run in d.values(of_protocol, axes.port) {
+            let (first, last) = axes.ports.span(run);
+            // Every port, or very many: an allow of one cannot be derived.
+            if last - first >= u128::from(PORTS_MAX) {
+                continue;
+            }
+            for dialled in first..=last {
+                let dialled = u16::try_from(dialled).unwrap_or(u16::MAX);
+                let index = axes.ports.run((u128::from(dialled), u128::from(dialled)));
+                let ports = d.in_runs(axes.port, &[index]);
+                let of_port = d.and(of_protocol, ports);
+                for (address, part) in by_address(d, axes, own, of_port) {
+                    found.published.push(Published {
+                        protocol: number,
+                        dialled,
+                        address,
+                        to: to.map(|net| net.addr()),
+                        port: new_port.unwrap_or(dialled),
+                        at,
+                    });
+                    let from = d.project(part, &[axes.source, axes.interface]);
+                    let out = to.map(|to| way_to(d, axes, rules, to.addr()));
+                    found
+                        .guards
+                        .push(d.and(from, out.unwrap_or(PacketSet::ALL)));
+                }
+            }
+        }
+    }
+}
+
+/// Divides packets by their destination, unless they have every destination of this host.
+fn by_address(
+    d: &mut Diagrams,
+    axes: &Axes,
+    own: PacketSet,
+    packets: PacketSet,
+) -> Vec<(Option<std::net::IpAddr>, PacketSet)> {
+    let to = d.project(packets, &[axes.destination]);
+    let mut parts = Vec::new();
+    if d.is_within(own, to) {
+        return vec![(None, packets)];
+    }
+    for run in d.values(packets, axes.destination) {
+        let (first, last) = axes.destinations.span(run);
+        let of_run = d.in_runs(axes.destination, &[run]);
+        let part = d.and(packets, of_run);
+        let address = (first == last).then(|| addr::address(axes.family, first));
+        parts.push((address, part));
+    }
+    parts
+}
+
+/// Returns the packets on the output interface for an address, as far as rules determine it.
+fn way_to(d: &mut Diagrams, axes: &Axes, rules: &ImportedRules, to: std::net::IpAddr) -> PacketSet {
+    let masqueraded = crate::import::eval::masqueraded(rules);
+    let behind = masqueraded
+        .into_iter()
+        .find(|(net, _, _)| net.contains(&to));
+    let number = addr::number(to);
+    let all = rules.filter.values().flat_map(|chain| &chain.rules);
+    let mut named = all.filter(|rule| {
+        rule.conditions.iter().any(|condition| {
+            let mut spans = condition.destinations().into_iter().flatten();
+            !condition.negated && spans.any(|(a, b)| (*a..=*b).contains(&number))
+        })
+    });
+    let out = named.find_map(|rule| {
+        let mut conditions = rule
+            .conditions
+            .iter()
+            .filter(|condition| !condition.negated);
+        conditions.find_map(|condition| condition.outs()?.first().cloned())
+    });
+    match behind.map(|(_, pattern, _)| pattern).or(out) {
+        Some(pattern) => axes.outs(d, &[pattern]),
+        None => d.in_runs(axes.out, &[(axes.out.len - 1, axes.out.len - 1)]),
+    }
+}

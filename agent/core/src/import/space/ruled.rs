@@ -1,0 +1,310 @@
+//! What a compiled policy does to sets of packets, like `nft_do_chain()` of nf_tables.
+
+use std::collections::HashMap;
+
+use super::axes::LO;
+use super::diagram::{Diagrams, Labels, PacketSet};
+use super::mentioned::{elements, icmp_kinds, port_ranges};
+use super::place::{Place, Published};
+use crate::import::rule::Interval;
+use crate::net::addr;
+use crate::net::interface::InterfacePattern;
+use crate::net::packet::{CtState, Hook, Verdict};
+use crate::policy::reason::Reason;
+use crate::ruleset::{
+    Action, Chain, ChainHook, ChainPolicy, CtStates, KeyType, Match, Rule, Ruleset, counter_reason,
+};
+
+/// The verdicts of a policy on all packets.
+#[derive(Debug, Clone)]
+pub(in crate::import) struct Ruled {
+    /// Packets that are accepted.
+    pub accepted: PacketSet,
+    /// For each packet, the index of its decision.
+    pub labels: Labels,
+    /// Verdicts with their reasons.
+    pub decisions: Vec<(Verdict, Reason)>,
+}
+
+/// Maximum nesting of jumps (`NFT_JUMP_STACK_SIZE`).
+const JUMPS_MAX: usize = 16;
+
+/// Evaluates a compiled policy on all packets at a place.
+pub(in crate::import) fn ruled(
+    d: &mut Diagrams,
+    place: &Place<'_>,
+    ruleset: &Ruleset,
+    packets: PacketSet,
+) -> Ruled {
+    let mut pass = Pass {
+        d,
+        place,
+        ruleset,
+        is_before: true,
+        marked: PacketSet::NONE,
+        ruled: Ruled {
+            accepted: PacketSet::NONE,
+            labels: Labels::NONE,
+            decisions: Vec::new(),
+        },
+        known: HashMap::new(),
+    };
+    pass.base(ChainHook::Prerouting, packets);
+    let arrived = std::mem::take(&mut pass.ruled.accepted);
+    pass.is_before = false;
+    pass.base(place.hook.into(), arrived);
+    pass.ruled
+}
+
+struct Pass<'p> {
+    d: &'p mut Diagrams,
+    place: &'p Place<'p>,
+    ruleset: &'p Ruleset,
+    /// Whether packets are as they were before DNAT.
+    is_before: bool,
+    /// Packets whose connection has the label.
+    marked: PacketSet,
+    ruled: Ruled,
+    /// Indices of decisions.
+    known: HashMap<(Verdict, Reason), usize>,
+}
+
+impl Pass<'_> {
+    fn base(&mut self, hook: ChainHook, packets: PacketSet) {
+        let base = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
+        let ruleset = self.ruleset;
+        let Some(chain) = ruleset.chains.iter().find(base) else {
+            self.ruled.accepted = self.d.or(self.ruled.accepted, packets);
+            return;
+        };
+        let rest = self.chain(chain, packets, None, 0);
+        let verdict = match chain.base.map(|base| base.policy) {
+            Some(ChainPolicy::Accept) | None => Verdict::Accept,
+            Some(ChainPolicy::Drop) => Verdict::Drop,
+        };
+        self.decide(rest, verdict, None);
+    }
+
+    /// Returns the packets that reach the end of a chain.
+    fn chain(
+        &mut self,
+        chain: &Chain,
+        mut packets: PacketSet,
+        counter: Option<&str>,
+        depth: usize,
+    ) -> PacketSet {
+        let mut returned = PacketSet::NONE;
+        for rule in &chain.rules {
+            if packets.is_none() {
+                break;
+            }
+            let matched = self.matched(rule, packets);
+            if matched.is_none() {
+                continue;
+            }
+            if rule.label {
+                let tracked = self.tracked();
+                let marked = self.d.and(matched, tracked);
+                self.marked = self.d.or(self.marked, marked);
+            }
+            let counter = rule.counter.as_deref().or(counter);
+            let verdict = match &rule.action {
+                None => continue,
+                Some(Action::Accept) => Verdict::Accept,
+                Some(Action::Drop) => Verdict::Drop,
+                Some(Action::RejectTcpReset | Action::RejectAdminProhibited) => Verdict::Reject,
+                Some(Action::Jump(to) | Action::Goto(to)) => {
+                    packets = self.d.without(packets, matched);
+                    let back = match self.ruleset.chain(to).filter(|_| depth < JUMPS_MAX) {
+                        Some(inner) => self.chain(inner, matched, counter, depth + 1),
+                        None => matched,
+                    };
+                    match rule.action {
+                        Some(Action::Goto(_)) => returned = self.d.or(returned, back),
+                        _ => packets = self.d.or(packets, back),
+                    }
+                    continue;
+                }
+            };
+            packets = self.d.without(packets, matched);
+            self.decide(matched, verdict, counter);
+        }
+        self.d.or(packets, returned)
+    }
+
+    fn decide(&mut self, packets: PacketSet, verdict: Verdict, counter: Option<&str>) {
+        if packets.is_none() {
+            return;
+        }
+        if verdict == Verdict::Accept {
+            self.ruled.accepted = self.d.or(self.ruled.accepted, packets);
+        }
+        let default = match self.place.hook {
+            Hook::Input => Reason::InputDefault,
+            Hook::Forward => Reason::ForwardDefault,
+        };
+        let reason = counter.and_then(counter_reason);
+        let reason = reason.map_or(default, |(_, reason)| reason);
+        let decision = (verdict, reason);
+        let next = self.ruled.decisions.len();
+        let index = *self.known.entry(decision.clone()).or_insert(next);
+        if index == next {
+            self.ruled.decisions.push(decision);
+        }
+        let label = u32::try_from(index).unwrap_or(0);
+        self.ruled.labels = self.d.label(packets, label, self.ruled.labels);
+    }
+
+    fn matched(&mut self, rule: &Rule, packets: PacketSet) -> PacketSet {
+        let mut matched = packets;
+        for each in &rule.matches {
+            let met = self.test(each);
+            matched = self.d.and(matched, met);
+            if matched.is_none() {
+                break;
+            }
+        }
+        matched
+    }
+
+    fn tracked(&mut self) -> PacketSet {
+        let known = [CtState::New, CtState::Established, CtState::Related];
+        self.place.axes.states(self.d, &known)
+    }
+
+    fn test(&mut self, each: &Match) -> PacketSet {
+        let (place, ruleset) = (self.place, self.ruleset);
+        let axes = place.axes;
+        let family = axes.family;
+        let bounds = |net: &ipnet::IpNet| {
+            let net = Some(net).filter(|net| addr::Family::of(net.addr()) == family);
+            net.map(|net| addr::bounds(*net))
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
+        let addresses = |set: &str| elements(ruleset, set, KeyType::address(family));
+        let d = &mut *self.d;
+        match each {
+            Match::CtState(states) => states_of(*states, self.place, d),
+            Match::Dnat | Match::NotDnat | Match::DialledHere | Match::Local => self.dnat(each),
+            Match::Loopback => axes.interfaces(d, &[InterfacePattern::Exact(LO.into())]),
+            Match::OutInterface(_) if place.hook == Hook::Input => PacketSet::NONE,
+            Match::OutInterface(pattern) => axes.outs(d, std::slice::from_ref(pattern)),
+            // No policy of an import has Ethernet addresses.
+            Match::SourceMac(_) => PacketSet::NONE,
+            Match::SourceNet(net) => axes.sources(d, &bounds(net)),
+            Match::Source { family: of, set } if *of == family => axes.sources(d, &addresses(set)),
+            Match::DestinationIn { family: of, set } if *of == family => {
+                self.destination(&addresses(set))
+            }
+            Match::DialledAddress { family: of, set } if *of == family => {
+                let spans = addresses(set);
+                let now = axes.destinations(d, &spans);
+                let found = place.originally(d, now, |port| is_to(port, &spans));
+                let tracked = self.tracked();
+                self.d.and(found, tracked)
+            }
+            Match::Source { .. } | Match::DestinationIn { .. } | Match::DialledAddress { .. } => {
+                PacketSet::NONE
+            }
+            Match::Destination(net) => self.destination(&bounds(net)),
+            Match::TcpSyn => axes.flags(d, 0x17, 0x02),
+            Match::Interface { pattern, negated } => {
+                let on = axes.interfaces(d, std::slice::from_ref(pattern));
+                match negated {
+                    true => d.not(on),
+                    false => on,
+                }
+            }
+            Match::Family(of) if *of == family => PacketSet::ALL,
+            Match::Family(_) => PacketSet::NONE,
+            Match::Protocol(wanted) => axes.protocols(d, |number| number == *wanted),
+            Match::SourcePort(ports) => axes.sent_from(d, &port_ranges(ports, ruleset)),
+            Match::DestinationPort(ports) => {
+                self.port(&port_ranges(ports, ruleset), self.is_before)
+            }
+            Match::DialledPort(ports) => {
+                let found = self.port(&port_ranges(ports, ruleset), true);
+                let tracked = self.tracked();
+                self.d.and(found, tracked)
+            }
+            Match::Icmp(kinds) => {
+                let kinds = icmp_kinds(kinds, ruleset).into_iter();
+                let kinds: Vec<_> = kinds.map(|kind| (kind, None)).collect();
+                axes.icmp(d, &kinds)
+            }
+            Match::HopLimit(limit) | Match::Ttl(limit) => axes.hop_limits(d, *limit, *limit),
+            Match::ReversePath { exists } => {
+                let value = u64::from(*exists);
+                d.in_runs(axes.reverse_path, &[(value, value)])
+            }
+        }
+    }
+
+    fn dnat(&mut self, each: &Match) -> PacketSet {
+        let direct = match self.is_before {
+            true => PacketSet::ALL,
+            false => self.place.axes.direct(self.d),
+        };
+        let redirected = self.d.not(direct);
+        if *each == Match::Dnat {
+            return redirected;
+        }
+        if *each == Match::NotDnat {
+            let tracked = self.tracked();
+            return self.d.and(direct, tracked);
+        }
+        if *each == Match::DialledHere {
+            return self.marked;
+        }
+        // Connections are redirected from addresses of this host.
+        match self.place.hook {
+            Hook::Input => PacketSet::ALL,
+            Hook::Forward => {
+                let direct = self.place.axes.direct(self.d);
+                self.d.not(direct)
+            }
+        }
+    }
+
+    fn destination(&mut self, spans: &[Interval]) -> PacketSet {
+        let now = self.place.axes.destinations(self.d, spans);
+        match self.is_before {
+            true => self
+                .place
+                .originally(self.d, now, |port| is_to(port, spans)),
+            false => now,
+        }
+    }
+
+    fn port(&mut self, ranges: &[(u16, u16)], original: bool) -> PacketSet {
+        let now = self.place.axes.sent_to(self.d, ranges);
+        let is_in = |port: &Published| {
+            ranges
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&port.dialled))
+        };
+        match original {
+            true => self.place.originally(self.d, now, is_in),
+            false => now,
+        }
+    }
+}
+
+fn is_to(port: &Published, spans: &[Interval]) -> bool {
+    let number = port.address.map(addr::number);
+    number.is_some_and(|number| spans.iter().any(|(a, b)| (*a..=*b).contains(&number)))
+}
+
+fn states_of(states: CtStates, place: &Place<'_>, d: &mut Diagrams) -> PacketSet {
+    let bits = [
+        (1, CtState::Invalid),
+        (2, CtState::Established),
+        (4, CtState::Related),
+        (8, CtState::New),
+        (64, CtState::Untracked),
+    ];
+    let states = bits.into_iter().filter(|(bit, _)| states.0 & bit != 0);
+    let states: Vec<CtState> = states.map(|(_, state)| state).collect();
+    place.axes.states(d, &states)
+}

@@ -1,0 +1,136 @@
+//! Sets of packets against packets one by one: every evaluated packet is in exactly the sets that
+//! it should be in.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::import::eval::{Probe, ReadAs};
+use crate::import::{File, probes, rules};
+use crate::net::packet::{CtState, Transport, Verdict};
+use crate::net::port::TCP;
+use crate::policy::load::{NoFiles, load};
+use crate::ruleset::compile::compile;
+
+impl Space<'_> {
+    /// Returns the packets that a probe stands for.
+    fn point(&mut self, probe: &Probe) -> PacketSet {
+        let packet = &probe.packet;
+        let axes = self.axes.clone();
+        let d = &mut self.d;
+        let exactly = |name: &str| [InterfacePattern::Exact(name.into())];
+        let number = |address| addr::number(address);
+        let mut parts = vec![
+            axes.states(d, &[packet.state]),
+            axes.sources(d, &[(number(packet.source), number(packet.source))]),
+            axes.destinations(
+                d,
+                &[(number(packet.destination), number(packet.destination))],
+            ),
+            axes.interfaces(d, &exactly(&packet.interface)),
+            axes.hop_limits(d, packet.hop_limit, packet.hop_limit),
+            axes.protocols(d, |each| each == packet.protocol()),
+            axes.direct(d),
+        ];
+        let reverse_path = u64::from(packet.reverse_path);
+        parts.push(d.in_runs(axes.reverse_path, &[(reverse_path, reverse_path)]));
+        if let Some(out) = &probe.out {
+            parts.push(axes.outs(d, &exactly(out)));
+        }
+        match packet.transport {
+            Transport::Ports {
+                source,
+                destination,
+                protocol,
+            } => {
+                parts.push(axes.sent_from(d, &[(source, source)]));
+                parts.push(axes.sent_to(d, &[(destination, destination)]));
+                if protocol == TCP {
+                    let flags = match packet.state {
+                        CtState::New | CtState::Related | CtState::Untracked => 0x02,
+                        CtState::Established => 0x10,
+                        CtState::Invalid => 0x06,
+                    };
+                    parts.push(axes.flags(d, 0x3f, flags));
+                }
+            }
+            Transport::Icmp { kind, code } => parts.push(axes.icmp(d, &[(kind, Some(code))])),
+            Transport::Other(_) => {}
+        }
+        parts
+            .into_iter()
+            .fold(PacketSet::ALL, |all, part| d.and(all, part))
+    }
+}
+
+fn files(folder: &Path) -> Vec<File> {
+    let read = |name: &str| {
+        let text = fs::read_to_string(folder.join(name)).ok()?;
+        let family = match name {
+            "v4.rules" => Some(Family::V4),
+            "v6.rules" => Some(Family::V6),
+            _ => None,
+        };
+        Some(File {
+            name: name.into(),
+            text,
+            family,
+        })
+    };
+    ["sets.ipset", "v4.rules", "v6.rules"]
+        .into_iter()
+        .filter_map(read)
+        .collect()
+}
+
+#[test]
+fn sets_contain_the_packets_that_rules_and_policies_accept() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/fixtures/import");
+    let (mut checked, mut accepted) = (0, 0);
+    for entry in fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        let files = files(&folder);
+        if !files.iter().any(|file| file.family.is_some()) {
+            continue;
+        }
+        let text = fs::read_to_string(folder.join("policy.toml")).unwrap();
+        let policy = load("policy.toml", &text, &NoFiles).policy.unwrap();
+        let ruleset = compile(&policy).0;
+        for rules in rules(&files).unwrap() {
+            let mut space = Space::new(&rules, &Facts::default(), Some(&ruleset));
+            let ruled = [Hook::Input, Hook::Forward].map(|hook| space.ruled(&ruleset, hook));
+            for probe in probes(&rules, &[]).iter().take(3000) {
+                let point = space.point(probe);
+                let place = folder.display();
+                let site = space.site(probe.packet.hook).clone();
+                if !space.d.meets(point, site.valid) {
+                    continue;
+                }
+                let judged = rules
+                    .narrow(probe.packet.source, ReadAs::BesidePeerwall)
+                    .judge(probe);
+                let is_accepted = judged.verdict == Verdict::Accept;
+                let has = space.d.meets(point, site.walked.accepted);
+                assert_eq!(has, is_accepted, "{place}: rules, {probe:?}");
+                let of_policy = &ruled[usize::from(probe.packet.hook == Hook::Forward)];
+                let decision = policy.verdict(&probe.packet);
+                let has = space.d.meets(point, of_policy.accepted);
+                assert_eq!(
+                    has,
+                    decision.verdict == Verdict::Accept,
+                    "{place}: policy, {probe:?} {decision}"
+                );
+                let labels = space.d.labels_in(point, of_policy.labels);
+                let reasons: Vec<_> = labels
+                    .iter()
+                    .filter_map(|label| of_policy.decisions.get(*label as usize))
+                    .map(|(_, reason)| reason.clone())
+                    .collect();
+                assert_eq!(reasons, [decision.reason], "{place}: {probe:?}");
+                checked += 1;
+                accepted += usize::from(is_accepted);
+            }
+        }
+    }
+    assert!(checked > 5000 && accepted > 500, "{checked} {accepted}");
+}

@@ -1,0 +1,305 @@
+//! What chains do to sets of packets, like `ipt_do_table()` in `net/ipv4/netfilter/ip_tables.c`.
+//!
+//! Conditions that a packet cannot decide never widen a rule: a rule with an unknown word neither
+//! accepts nor drops, because it can remain beside peerwall, where its drops still apply. Rates
+//! count as not exceeded.
+
+use std::collections::BTreeMap;
+
+use super::diagram::{Diagrams, PacketSet};
+use super::place::Place;
+use crate::import::managed;
+use crate::import::rule::{At, ImportedChains, ImportedRule, Verb};
+use crate::net::packet::Verdict;
+
+/// The packets that one line decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::import) struct Decided {
+    /// The line.
+    pub at: At,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The packets.
+    pub packets: PacketSet,
+}
+
+/// The result of all base chains at a hook.
+#[derive(Debug, Clone, Default)]
+pub(in crate::import) struct Walked {
+    /// Packets that are accepted.
+    pub accepted: PacketSet,
+    /// Packets that are rejected.
+    pub rejected: PacketSet,
+    /// The packets of each line that decides. A line can occur more than once.
+    pub decided: Vec<Decided>,
+    /// The packets that each line translates, in the NAT table.
+    pub translated: Vec<(At, PacketSet)>,
+}
+
+impl Default for PacketSet {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// What a chain does to all packets that enter it.
+#[derive(Debug, Clone, Default)]
+struct Effect {
+    accepted: PacketSet,
+    dropped: PacketSet,
+    rejected: PacketSet,
+    /// Packets that do not come back.
+    ended: PacketSet,
+    /// Packets that each rule applies to, with its index.
+    applied: Vec<(usize, PacketSet)>,
+    decided: Vec<Decided>,
+    translated: Vec<(At, PacketSet)>,
+}
+
+/// Placeholder for a chain that no line declares.
+const NOWHERE: At = At { input: 0, line: 0 };
+/// Maximum nesting of jumps; packets beyond it count as dropped.
+const DEPTH_MAX: usize = 256;
+
+/// Evaluates chains on sets of packets.
+pub(in crate::import) struct Walk<'w> {
+    pub d: &'w mut Diagrams,
+    pub place: &'w Place<'w>,
+    pub chains: &'w ImportedChains,
+    /// Whether drops of chains that other programs manage count. They continue to drop beside
+    /// peerwall, whatever the policy says.
+    pub with_managed_drops: bool,
+    effects: BTreeMap<&'w str, Effect>,
+    /// Chains in an order in which each follows those that it jumps to.
+    order: Vec<&'w str>,
+    all: PacketSet,
+}
+
+impl<'w> Walk<'w> {
+    pub(in crate::import) fn new(
+        d: &'w mut Diagrams,
+        place: &'w Place<'w>,
+        chains: &'w ImportedChains,
+        with_managed_drops: bool,
+    ) -> Self {
+        Self {
+            d,
+            place,
+            chains,
+            with_managed_drops,
+            effects: BTreeMap::new(),
+            order: Vec::new(),
+            all: PacketSet::NONE,
+        }
+    }
+
+    /// Sends packets through base chains, each of which must accept them.
+    pub(in crate::import) fn through(mut self, path: &'w [String], packets: PacketSet) -> Walked {
+        self.all = packets;
+        let mut entering: BTreeMap<&str, PacketSet> = BTreeMap::new();
+        let mut walked = Walked::default();
+        let mut rest = packets;
+        for name in path {
+            self.study(name, 0);
+            let effect = self.effects.get(name.as_str()).cloned().unwrap_or_default();
+            let before = entering.entry(name).or_default();
+            *before = self.d.or(*before, rest);
+            let chain = self.chains.get(name);
+            let default = self.d.without(rest, effect.ended);
+            let accepts = chain.and_then(|chain| chain.accepts).unwrap_or(true);
+            walked.decided.push(Decided {
+                at: chain.and_then(|chain| chain.at).unwrap_or(NOWHERE),
+                verdict: if accepts {
+                    Verdict::Accept
+                } else {
+                    Verdict::Drop
+                },
+                packets: default,
+            });
+            let rejected = self.d.and(rest, effect.rejected);
+            walked.rejected = self.d.or(walked.rejected, rejected);
+            let accepted = self.d.and(rest, effect.accepted);
+            rest = match accepts {
+                true => self.d.or(accepted, default),
+                false => accepted,
+            };
+        }
+        walked.accepted = rest;
+        self.descend(entering, &mut walked);
+        // A line may accept what a later base chain does not.
+        for each in &mut walked.decided {
+            if each.verdict == Verdict::Accept {
+                each.packets = self.d.and(each.packets, walked.accepted);
+            }
+        }
+        walked
+    }
+
+    /// Finds the packets that enter each chain, and what its lines decide of them.
+    fn descend(&mut self, mut entering: BTreeMap<&'w str, PacketSet>, walked: &mut Walked) {
+        let order = std::mem::take(&mut self.order);
+        for name in order.iter().rev() {
+            let packets = entering.get(name).copied().unwrap_or_default();
+            let Some(effect) = self.effects.remove(name) else {
+                continue;
+            };
+            if packets.is_none() {
+                continue;
+            }
+            for each in &effect.decided {
+                let packets = self.d.and(packets, each.packets);
+                if !packets.is_none() {
+                    walked.decided.push(Decided { packets, ..*each });
+                }
+            }
+            for (at, each) in &effect.translated {
+                let packets = self.d.and(packets, *each);
+                walked.translated.push((*at, packets));
+            }
+            let rules = self.chains.get(*name).map_or(&[][..], |chain| &chain.rules);
+            for (index, applied) in &effect.applied {
+                let Some(to) = rules.get(*index).and_then(|rule| rule.target.chain()) else {
+                    continue;
+                };
+                let into = self.d.and(packets, *applied);
+                let entered = entering.entry(to).or_default();
+                *entered = self.d.or(*entered, into);
+            }
+        }
+    }
+
+    /// Evaluates a chain, after those that it jumps to.
+    fn study(&mut self, name: &'w str, depth: usize) {
+        if self.effects.contains_key(name) {
+            return;
+        }
+        let chains = self.chains;
+        let Some((name, chain)) = chains.get_key_value(name) else {
+            return;
+        };
+        if depth < DEPTH_MAX {
+            for to in chain.rules.iter().filter_map(|rule| rule.target.chain()) {
+                self.study(to, depth + 1);
+            }
+        }
+        let effect = Run {
+            effect: Effect::default(),
+            rest: self.all,
+            unsure: PacketSet::NONE,
+        };
+        let effect = self.run(name, &chain.rules, effect);
+        self.effects.insert(name, effect);
+        self.order.push(name);
+    }
+
+    fn run(&mut self, chain: &str, rules: &[ImportedRule], mut run: Run) -> Effect {
+        let keeps_drops =
+            !self.with_managed_drops && managed::by(chain).is_some_and(|m| m.keeps_drops);
+        for (index, rule) in rules.iter().enumerate() {
+            if run.rest.is_none() {
+                break;
+            }
+            let mut packets = run.rest;
+            let mut is_certain = true;
+            for condition in &rule.conditions {
+                match self.place.condition(self.d, condition) {
+                    Some(met) => packets = self.d.and(packets, met),
+                    None => is_certain = false,
+                }
+            }
+            if packets.is_none() {
+                continue;
+            }
+            self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
+        }
+        run.effect
+    }
+
+    fn step(
+        &mut self,
+        run: &mut Run,
+        (index, rule): (usize, &ImportedRule),
+        packets: PacketSet,
+        is_certain: bool,
+        keeps_drops: bool,
+    ) {
+        let d = &mut *self.d;
+        match &rule.target {
+            Verb::Continue(_) => {}
+            // It is unknown whether the rest of the chain applies, so it may only narrow the result.
+            Verb::Return if !is_certain => run.unsure = d.or(run.unsure, packets),
+            _ if !is_certain => {}
+            Verb::Masquerade => {}
+            Verb::Dnat(..) => {
+                run.effect.translated.push((rule.at, packets));
+                run.end(d, packets);
+            }
+            Verb::Accept => {
+                let sure = d.without(packets, run.unsure);
+                run.effect.accepted = d.or(run.effect.accepted, sure);
+                run.decide(rule.at, Verdict::Accept, sure);
+                run.end(d, packets);
+            }
+            Verb::Drop | Verb::Reject if keeps_drops => {}
+            Verb::Drop | Verb::Unknown(_) => {
+                run.effect.dropped = d.or(run.effect.dropped, packets);
+                run.decide(rule.at, Verdict::Drop, packets);
+                run.end(d, packets);
+            }
+            Verb::Reject => {
+                run.effect.rejected = d.or(run.effect.rejected, packets);
+                run.decide(rule.at, Verdict::Reject, packets);
+                run.end(d, packets);
+            }
+            Verb::Return => run.rest = d.without(run.rest, packets),
+            Verb::Jump(to) | Verb::Goto(to) => {
+                let Some(inner) = self.effects.get(to.as_str()) else {
+                    // Nested too deep.
+                    run.effect.dropped = d.or(run.effect.dropped, packets);
+                    run.decide(rule.at, Verdict::Drop, packets);
+                    run.end(d, packets);
+                    return;
+                };
+                run.effect.applied.push((index, packets));
+                let accepted = d.and(packets, inner.accepted);
+                let sure = d.without(accepted, run.unsure);
+                run.effect.accepted = d.or(run.effect.accepted, sure);
+                let dropped = d.and(packets, inner.dropped);
+                run.effect.dropped = d.or(run.effect.dropped, dropped);
+                let rejected = d.and(packets, inner.rejected);
+                run.effect.rejected = d.or(run.effect.rejected, rejected);
+                let ended = d.and(packets, inner.ended);
+                run.end(d, ended);
+                if let Verb::Goto(_) = rule.target {
+                    run.rest = d.without(run.rest, packets);
+                }
+            }
+        }
+    }
+}
+
+/// The state between two rules of a chain.
+struct Run {
+    effect: Effect,
+    /// Packets that go on.
+    rest: PacketSet,
+    /// Packets that may have returned earlier: later rules do not accept them.
+    unsure: PacketSet,
+}
+
+impl Run {
+    fn end(&mut self, d: &mut Diagrams, packets: PacketSet) {
+        self.effect.ended = d.or(self.effect.ended, packets);
+        self.rest = d.without(self.rest, packets);
+    }
+
+    fn decide(&mut self, at: At, verdict: Verdict, packets: PacketSet) {
+        if !packets.is_none() {
+            self.effect.decided.push(Decided {
+                at,
+                verdict,
+                packets,
+            });
+        }
+    }
+}
