@@ -288,8 +288,8 @@ fn import_reads_standard_input_and_refuses_what_it_cannot_read() {
     assert_eq!(output.status.code(), Some(1), "a line is left");
     assert_eq!(stdout(&output), "");
     for (text, wanted) in [
-        ("nonsense", "line 1"),
-        ("", "no table"),
+        ("nonsense", "not a file of firewall rules"),
+        ("", "no lines besides comments"),
         ("*filter\n:INPUT DROP\n", "no COMMIT"),
     ] {
         let output = import(&["-"], text);

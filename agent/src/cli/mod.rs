@@ -334,8 +334,9 @@ pub struct ApplyArgs {
 /// Options of `import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
-    /// Output of iptables-save, ip6tables-save and `ipset save`, a cloud-config that contains such
-    /// files, a file for `nft -f`, or output of `nft -j list ruleset`; `-` for standard input
+    /// Output of iptables-save, ip6tables-save, `iptables -S` and `ipset save`, scripts of
+    /// iptables commands, a cloud-config, Butane or Ignition config with such files, a file for
+    /// `nft -f`, or output of `nft -j list ruleset`; `-` for standard input
     #[arg(required_unless_present_any = ["v4", "v6", "live"])]
     pub files: Vec<PathBuf>,
 
@@ -350,6 +351,11 @@ pub struct ImportArgs {
     /// Import the live rules of iptables, ip6tables and ipset
     #[arg(long, conflicts_with_all = ["files", "v4", "v6"])]
     pub live: bool,
+
+    /// Import files that are only a part of a firewall: built-in chains that no file declares
+    /// accept everything
+    #[arg(long)]
+    pub assume_accept: bool,
 
     /// Fail and print no policy unless every line was converted
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use peerwall_core::diagnostic::{Code, Diagnostic, Place, Sources};
-use peerwall_core::import::{self, Facts, File, Import, ImportError, nft};
+use peerwall_core::import::{self, Facts, File, Import, ImportError, Options, nft};
 use peerwall_core::net::addr::Family;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -51,7 +51,10 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
         true => facts::gather(),
         false => Facts::default(),
     };
-    match import::import(&files, &facts) {
+    let options = Options {
+        assume_accept: args.assume_accept,
+    };
+    match import::import_with(&files, &facts, options) {
         Ok(import) => print(&import, args.strict, output),
         Err(errors) => {
             let text: String = errors.iter().map(|err| format!("error: {err}\n")).collect();
@@ -156,10 +159,12 @@ fn text(path: &Path) -> Result<String, InputError> {
     })
 }
 
+/// Reads a text. Comments may be in another encoding than UTF-8.
 fn all(from: impl std::io::Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    from.take(TEXT_MAX_BYTES + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > TEXT_MAX_BYTES {
+    let mut bytes = Vec::new();
+    from.take(TEXT_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    match bytes.len() as u64 > TEXT_MAX_BYTES {
         true => Err(std::io::Error::other(format!(
             "it is larger than {} MiB",
             TEXT_MAX_BYTES >> 20

@@ -6,6 +6,8 @@
 //! hand-written files.
 
 mod read;
+pub mod script;
+mod shell;
 
 use std::fmt;
 

@@ -5,7 +5,6 @@
 //! every kind of packet that either distinguishes (`proof`). The report on each line is derived
 //! from that comparison (`report`), so that it is always true.
 
-mod cloud;
 mod draft;
 pub mod eval;
 mod input;
@@ -43,8 +42,7 @@ use space::Space;
 pub struct File {
     /// File name in reports and errors.
     pub name: String,
-    /// Content: output of iptables-save, ip6tables-save, `ipset save` or `nft -j list ruleset`, or
-    /// a cloud-config.
+    /// Content, in one of the formats that `input` detects.
     pub text: String,
     /// Family, if it is known.
     pub family: Option<Family>,
@@ -59,6 +57,14 @@ pub struct Facts {
     pub interfaces: Vec<String>,
     /// Addresses of the host, with prefix lengths.
     pub addresses: Vec<IpNet>,
+}
+
+/// Choices of the user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether built-in chains that no file declares accept. Without this, files that are only a
+    /// part of a firewall are refused.
+    pub assume_accept: bool,
 }
 
 /// Result of an import.
@@ -130,7 +136,23 @@ impl ImportError {
 /// # Errors
 /// All errors in the files.
 pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>> {
+    import_with(files, facts, Options::default())
+}
+
+/// Imports files with options.
+///
+/// # Errors
+/// All errors in the files.
+pub fn import_with(
+    files: &[File],
+    facts: &Facts,
+    options: Options,
+) -> Result<Import, Vec<ImportError>> {
     let parsed = parse(files)?;
+    let missing = input::partial::missing(&parsed);
+    if !options.assume_accept && !missing.is_empty() {
+        return Err(missing);
+    }
     let mut spaces: Vec<Space<'_>> = parsed
         .rules
         .iter()
@@ -148,6 +170,7 @@ pub fn import(files: &[File], facts: &Facts) -> Result<Import, Vec<ImportError>>
     let proof = proof::compare(&mut spaces, &policy, &ruleset);
     let mut lints = report::lints(&mut spaces, &policy, facts);
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
+    lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);
     report::widened(&mut lines, &parsed, &proof.differences, &draft.allows());
     Ok(Import {

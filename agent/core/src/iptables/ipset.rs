@@ -127,7 +127,9 @@ pub fn parse(text: &str) -> Result<IpSets, UnreadableLine> {
                     _ => return Err(UnreadableLine(text.to_owned())),
                 };
             }
-            SetLine::Create { .. } | SetLine::Add { .. } | SetLine::Other => {}
+            SetLine::Create { .. } | SetLine::Add { .. } => {}
+            SetLine::Delete { .. } | SetLine::Flush(_) | SetLine::Destroy(_) => {}
+            SetLine::Rename(..) | SetLine::Swap(..) | SetLine::Blank | SetLine::Other => {}
         }
     }
     Ok(sets)

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 #![expect(clippy::disallowed_methods, reason = "fixtures are files")]
 
+mod formats;
 mod nft;
 mod random;
 mod reading;

@@ -1,6 +1,7 @@
 //! Inputs with errors.
 
 use super::*;
+use peerwall_core::import::{Options, import_with};
 
 #[test]
 fn a_line_with_an_unknown_word_accepts_nothing() {
@@ -32,12 +33,12 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "no table",
             vec![file("a", "hello")],
-            vec!["a: line 1: the file has no table"],
+            vec!["a: it is not a file of firewall rules; import output of iptables-save"],
         ),
         (
             "empty",
             vec![file("a", "")],
-            vec!["a: line 1: the file has no table"],
+            vec!["a: it has no lines besides comments"],
         ),
         (
             "no family",
@@ -60,7 +61,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
         (
             "no files",
             vec![file("c", "#cloud-config\nhostname: a\n")],
-            vec!["c: the cloud-config has no list `write_files`"],
+            vec!["c: the configuration has no list `write_files` or `storage.files`"],
         ),
         (
             "no rules",
@@ -68,7 +69,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "c",
                 "#cloud-config\nwrite_files:\n  - path: /etc/motd\n    content: hi\n",
             )],
-            vec!["c: the cloud-config writes no iptables rules files"],
+            vec!["c: the configuration writes no iptables rules files"],
         ),
         (
             "encoded",
@@ -76,18 +77,50 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "c",
                 concat!(
                     "#cloud-config\nwrite_files:\n  - path: /var/lib/iptables/rules-save\n",
-                    "    encoding: b64\n    content: aGk=\n",
+                    "    encoding: gz\n    content: aGk=\n",
                 ),
             )],
-            vec!["is encoded as b64"],
+            vec!["/var/lib/iptables/rules-save is encoded as gz"],
         ),
         (
-            "a bad set",
+            "nftables",
+            vec![file("n", "flush ruleset\ntable inet filter {\n}\n")],
+            vec!["n: it is a ruleset of nftables"],
+        ),
+        (
+            "nat only",
+            vec![file(
+                "v4",
+                "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n",
+            )],
             vec![
-                file("s", "create a hash:ip\nadd a nonsense\n"),
-                file("v4", &rules("-A INPUT -j DROP")),
+                "v4: only a part of a firewall: the table filter with the chain INPUT is missing for IPv4",
+                "--assume-accept",
             ],
-            vec!["s: line 2: `nonsense` is not an address"],
+        ),
+        (
+            "filter incompatible",
+            vec![file(
+                "v4",
+                "# Table `filter' is incompatible, use 'nft' tool.\n*nat\n:POSTROUTING ACCEPT\nCOMMIT\n",
+            )],
+            vec!["iptables-save could not print it, because nft changed it"],
+        ),
+        (
+            "a fragment",
+            vec![file(
+                "v4",
+                "*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -i eth0 -j DROP\nCOMMIT\n",
+            )],
+            vec!["the table filter with the chain INPUT is missing"],
+        ),
+        (
+            "rules without a policy",
+            vec![file(
+                "v4",
+                "*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n",
+            )],
+            vec!["no line declares the policy of the chain INPUT for IPv4"],
         ),
     ] {
         let errors = import(&files, &Facts::default()).expect_err(name);
@@ -206,6 +239,43 @@ fn a_line_that_cannot_be_read_is_left_with_the_reason() {
             allows == 1 && import.policy.contains("443/tcp"),
             "{line}: {}",
             import.policy
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_can_be_assumed_to_accept() {
+    for (text, is_open) in [
+        (
+            "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n",
+            true,
+        ),
+        (
+            "*filter\n-A INPUT -s 192.0.2.1 -j ACCEPT\n-A INPUT -p tcp --dport 22 -j DROP\nCOMMIT\n",
+            true,
+        ),
+        // Nothing reaches the end of the chain, so its policy decides nothing.
+        (
+            "*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j DROP\nCOMMIT\n",
+            false,
+        ),
+    ] {
+        let file = File {
+            name: "v4".into(),
+            text: text.into(),
+            family: Some(Family::V4),
+        };
+        let files = [file];
+        let strict = import(&files, &Facts::default());
+        assert_eq!(strict.is_err(), is_open, "{text}");
+        let options = Options {
+            assume_accept: true,
+        };
+        let assumed = import_with(&files, &Facts::default(), options).unwrap();
+        assert!(
+            assumed.policy.contains("from  = \"any\""),
+            "{text}: {}",
+            assumed.policy
         );
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum Finding<'f> {
     UnknownDrop(String),
     /// A jump, return or NAT target with such words.
     UnknownJump(String),
+    /// A line about a set that a policy cannot contain, for this reason.
+    LeftSet(&'f str),
     /// A line that cannot be read, for this reason.
     Unreadable(&'f str),
     /// A rule with such words and without a verdict.
@@ -218,6 +220,10 @@ impl Finding<'_> {
                     "a policy cannot express `{words}`, so only packets that are accepted with \
                      and without it are converted"
                 ),
+            ),
+            Self::LeftSet(why) => (
+                Fate::Left,
+                format!("keep this set, and the rules that use it, beside the policy: {why}"),
             ),
             Self::Unreadable(why) => (
                 Fate::Left,

@@ -76,6 +76,9 @@ impl<'p> Reporter<'p> {
         if let Some(why) = self.parsed.problems.get(&at) {
             return Finding::Unreadable(why).verdict();
         }
+        if let Some(why) = self.parsed.left_sets.get(&at) {
+            return Finding::LeftSet(why).verdict();
+        }
         if text.starts_with('#') {
             return Finding::Comment.verdict();
         }

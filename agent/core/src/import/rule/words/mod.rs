@@ -18,9 +18,13 @@ pub(super) type Parsed = (Option<ImportedRule>, Option<String>);
 /// Parses the words of one rule; `None` for a rule of the other family (`-4`, `-6`).
 pub(super) fn read(words: &[String], rule: &RuleContext<'_>) -> Parsed {
     let mut reader = Reader::new(words, rule);
-    match reader.all().and_then(|()| reader.finish()) {
-        // iptables-restore skips a line with `-6`, and ip6tables-restore a line with `-4`.
-        Ok(_) if reader.core.is_of_other_family => (None, None),
+    let read = match reader.all() {
+        // iptables-restore skips a line at `-6`, and ip6tables-restore at `-4`.
+        Ok(()) if reader.core.is_of_other_family => return (None, None),
+        Ok(()) => reader.finish(),
+        Err(err) => Err(err),
+    };
+    match read {
         Ok(read) => (Some(read), None),
         Err((why, help)) => (Some(unknown(words, rule)), Some(format!("{why}; {help}"))),
     }
@@ -101,6 +105,9 @@ impl<'w> Reader<'w> {
             }
             self.option(word, negated)?;
             negated = false;
+            if self.core.is_of_other_family {
+                return Ok(());
+            }
         }
         match negated {
             true => Err(("nothing follows `!`".into(), REJECTED)),

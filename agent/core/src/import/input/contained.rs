@@ -1,0 +1,129 @@
+//! Rules files in the configuration of a machine: cloud-config, Container Linux Config, Butane and
+//! Ignition.
+
+use serde_json::Value;
+use yaml_rust2::{Yaml, YamlLoader};
+
+use super::decode::{decoded, from_url};
+use super::format::{Format, format};
+use crate::import::{File, ImportError};
+use crate::net::addr::Family;
+
+/// A file that a configuration writes.
+struct Entry {
+    path: String,
+    /// Content, or the reason why it cannot be read.
+    content: Result<String, String>,
+}
+
+/// Finds the rules files in a configuration.
+pub(super) fn files(file: &File, kind: Format) -> Result<Vec<File>, ImportError> {
+    let wrong = |why: String, help: &str| ImportError::whole(&file.name, why, help);
+    let entries = match kind {
+        Format::Ignition => ignition(&file.text),
+        Format::CloudConfig | Format::Storage => yaml(&file.text),
+        Format::Save | Format::Listing | Format::Script | Format::Sets | Format::Ruleset => {
+            Ok(Vec::new())
+        }
+    };
+    let entries = entries.map_err(|why| wrong(why, "import the rules files themselves"))?;
+    let mut found = Vec::new();
+    for Entry { path, content } in entries {
+        let text = match content {
+            Ok(text) => text,
+            Err(why) if path.contains("tables") || path.contains("ipset") => {
+                let why = format!("the content of {path} {why}");
+                return Err(wrong(why, "decode it, and import it as a file"));
+            }
+            Err(_) => continue,
+        };
+        if is_rules(&text) {
+            let family = file.family.or_else(|| family(&path));
+            let name = format!("{}: {path}", file.name);
+            found.push(File { name, text, family });
+        }
+    }
+    match found.is_empty() {
+        true => Err(wrong(
+            "the configuration writes no iptables rules files".into(),
+            "import the rules files themselves",
+        )),
+        false => Ok(found),
+    }
+}
+
+fn is_rules(text: &str) -> bool {
+    matches!(
+        format(text),
+        Ok(Format::Save | Format::Listing | Format::Script | Format::Sets)
+    )
+}
+
+fn yaml(text: &str) -> Result<Vec<Entry>, String> {
+    let documents = YamlLoader::load_from_str(text)
+        .map_err(|err| format!("not valid YAML: {err}; check the indentation"))?;
+    let root = documents.first().unwrap_or(&Yaml::BadValue);
+    let written = ["write_files", "write-files"]
+        .iter()
+        .find_map(|key| root[*key].as_vec());
+    let storage = root["storage"]["files"].as_vec();
+    if written.is_none() && storage.is_none() {
+        return Err("the configuration has no list `write_files` or `storage.files`".into());
+    }
+    let written = written.into_iter().flatten().map(cloud_entry);
+    Ok(written
+        .chain(storage.into_iter().flatten().map(storage_entry))
+        .collect())
+}
+
+/// An entry of `write_files`.
+fn cloud_entry(entry: &Yaml) -> Entry {
+    let encoding = ["encoding", "Encoding"]
+        .iter()
+        .find_map(|key| entry[*key].as_str());
+    let content = entry["content"].as_str().unwrap_or_default();
+    Entry {
+        path: entry["path"].as_str().unwrap_or_default().to_owned(),
+        content: decoded(content.trim(), encoding.unwrap_or_default(), content),
+    }
+}
+
+/// An entry of `storage.files` in Butane or Container Linux Config.
+fn storage_entry(entry: &Yaml) -> Entry {
+    let contents = &entry["contents"];
+    let inline = contents["inline"].as_str().map(|text| Ok(text.to_owned()));
+    let source = ["source", "remote"].iter().find_map(|key| {
+        let source = &contents[*key];
+        source.as_str().or_else(|| source["url"].as_str())
+    });
+    let compression = contents["compression"].as_str().unwrap_or_default();
+    let content = inline.or_else(|| source.map(|url| from_url(url, compression)));
+    Entry {
+        path: entry["path"].as_str().unwrap_or_default().to_owned(),
+        content: content.unwrap_or_else(|| Ok(String::new())),
+    }
+}
+
+fn ignition(text: &str) -> Result<Vec<Entry>, String> {
+    let root: Value = serde_json::from_str(text).map_err(|err| format!("not valid JSON: {err}"))?;
+    let files = root["storage"]["files"].as_array();
+    let files = files.ok_or("the configuration has no list `storage.files`")?;
+    let entry = |entry: &Value| {
+        let contents = &entry["contents"];
+        let url = contents["source"].as_str().unwrap_or("data:,");
+        let compression = contents["compression"].as_str().unwrap_or_default();
+        Entry {
+            path: entry["path"].as_str().unwrap_or_default().to_owned(),
+            content: from_url(url, compression),
+        }
+    };
+    Ok(files.iter().map(entry).collect())
+}
+
+/// Guesses the family from a path like `/var/lib/ip6tables/rules-save` or `/etc/iptables/rules.v6`.
+fn family(path: &str) -> Option<Family> {
+    if path.contains("ip6tables") || path.ends_with("v6") {
+        return Some(Family::V6);
+    }
+    (path.contains("iptables") || path.ends_with("v4")).then_some(Family::V4)
+}

@@ -1,0 +1,326 @@
+//! Parses the files to import, in any of their formats.
+
+mod contained;
+mod decode;
+mod elements;
+mod family;
+mod format;
+pub(super) mod partial;
+mod sets;
+
+use peerwall_proto::iptables::{self, Save, TextError, script};
+
+use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSets, Problems};
+use super::{File, ImportError, Lint, nft};
+use crate::net::addr::Family;
+use family::{family_of, is_of_both};
+use format::Format;
+use sets::SetReader;
+
+/// Files after parsing.
+#[derive(Default)]
+pub(crate) struct ParsedFiles {
+    /// Files. Those in a configuration are listed individually.
+    pub(super) files: Vec<File>,
+    /// Indices of files with output of `ipset save`.
+    sets: Vec<usize>,
+    /// File, name and chains of each table.
+    pub(super) tables: Vec<(usize, String, ImportedChains)>,
+    /// Family and index of each file with rules.
+    families: Vec<(Family, usize)>,
+    /// Rules of each family that has any.
+    pub(super) rules: Vec<ImportedRules>,
+    /// Lines that cannot be read.
+    pub(super) problems: Problems,
+    /// Lines about sets that a policy cannot contain, with the reasons.
+    pub(super) left_sets: Problems,
+    /// Remarks on rulesets of nftables.
+    pub(super) notes: Vec<nft::Note>,
+    /// Remarks on whole files.
+    pub(super) remarks: Vec<Lint>,
+}
+
+impl ParsedFiles {
+    pub(super) fn is_set_line(&self, input: usize) -> bool {
+        self.sets.contains(&input)
+    }
+}
+
+/// A file that was split into tables, but whose rules are not parsed yet.
+struct Split {
+    index: usize,
+    family: Family,
+    save: Save,
+}
+
+pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
+    let mut errors = Vec::new();
+    let mut all: Vec<(File, Format)> = Vec::new();
+    for file in files {
+        match expand(file) {
+            Ok(inside) => all.extend(inside),
+            Err(err) => errors.push(err),
+        }
+    }
+    let mut parsed = ParsedFiles::default();
+    let mut sets = SetReader::default();
+    let mut saves = Vec::new();
+    let mut rulesets = Vec::new();
+    for (file, format) in all {
+        if format == Format::Ruleset {
+            match parsed.ruleset(file) {
+                Ok(ruleset) => rulesets.push(ruleset),
+                Err(err) => errors.push(err),
+            }
+            continue;
+        }
+        match parsed.split(file, format, &mut sets) {
+            Ok(more) => saves.extend(more),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    let (content, left) = sets.finish();
+    parsed.left_sets = left;
+    parsed.problems.append(&mut sets.problems);
+    for split in &saves {
+        if let Err(wrong) = parsed.read(split, &content) {
+            errors.extend(wrong);
+        }
+    }
+    for (index, ruleset) in rulesets {
+        parsed.add_ruleset(index, ruleset);
+    }
+    if errors.is_empty() && parsed.rules.is_empty() {
+        let name = files.first().map_or("", |file| file.name.as_str());
+        errors.push(ImportError::whole(
+            name,
+            "the file has no rules",
+            RULES_HELP,
+        ));
+    }
+    match errors.is_empty() {
+        true => Ok(parsed),
+        false => Err(errors),
+    }
+}
+
+const RULES_HELP: &str = "import output of iptables-save, `iptables -S`, `ipset save`, a script of iptables \
+     commands, rules of nftables, or a cloud-config, Butane or Ignition config with such files";
+
+/// Returns the rules files in a file: itself, or those that it writes.
+fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
+    let mut file = file.clone();
+    // Windows editors write a byte order mark.
+    if let Some(text) = file.text.strip_prefix('\u{feff}') {
+        file.text = text.to_owned();
+    }
+    let refuse = |name: &str, why: &str| ImportError::whole(name, why, RULES_HELP);
+    let kind = format::format(&file.text).map_err(|why| refuse(&file.name, why))?;
+    match kind {
+        Format::Save | Format::Listing | Format::Script | Format::Sets | Format::Ruleset => {
+            Ok(vec![(file, kind)])
+        }
+        Format::CloudConfig | Format::Storage | Format::Ignition => {
+            let inside = contained::files(&file, kind)?.into_iter();
+            let kind = |file: File| {
+                let kind = format::format(&file.text).map_err(|why| refuse(&file.name, why))?;
+                Ok((file, kind))
+            };
+            inside.map(kind).collect()
+        }
+    }
+}
+
+impl ParsedFiles {
+    /// Reads a ruleset of nftables, and adds its text to the list of files.
+    fn ruleset(&mut self, file: File) -> Result<(usize, nft::NftRuleset), ImportError> {
+        let index = self.files.len();
+        let ruleset = nft::read(&file, index)?;
+        let text = ruleset.text.clone();
+        self.files.push(File { text, ..file });
+        Ok((index, ruleset))
+    }
+
+    /// Splits a file into tables, and adds it to the list of files.
+    fn split(
+        &mut self,
+        file: File,
+        format: Format,
+        sets: &mut SetReader,
+    ) -> Result<Vec<Split>, Vec<ImportError>> {
+        let index = self.files.len();
+        match format {
+            Format::Sets => {
+                self.sets.push(index);
+                sets.file(index, &file.text);
+                self.files.push(file);
+                Ok(Vec::new())
+            }
+            Format::Script => Ok(self.split_script(file, sets)),
+            Format::Listing => {
+                let (save, lines) = script::listing(&file.text);
+                self.split_save(file, save, lines)
+            }
+            Format::Save
+            | Format::CloudConfig
+            | Format::Storage
+            | Format::Ignition
+            | Format::Ruleset => {
+                let iptables::Reading { save, lines, whole } = iptables::read(&file.text);
+                if !whole.is_empty() {
+                    let text = |err| ImportError::text(&file.name, err);
+                    return Err(whole.into_iter().map(text).collect());
+                }
+                self.split_save(file, save, lines)
+            }
+        }
+    }
+
+    fn split_save(
+        &mut self,
+        file: File,
+        save: Save,
+        lines: Vec<TextError>,
+    ) -> Result<Vec<Split>, Vec<ImportError>> {
+        let families = match file.family {
+            Some(family) => vec![family],
+            None if is_of_both(&save) => vec![Family::V4, Family::V6],
+            None => family_of(&file, &save).into_iter().collect(),
+        };
+        if families.is_empty() {
+            return Err(vec![ImportError::whole(
+                &file.name,
+                "its content does not say whether it is for IPv4 or IPv6",
+                "name the family: --v4 FILE or --v6 FILE",
+            )]);
+        }
+        let is_of_both = families.len() > 1;
+        let mut found = Vec::new();
+        for family in families {
+            let index = self.files.len();
+            self.refuse(index, &lines);
+            let mut file = file.clone();
+            if is_of_both {
+                file.name = format!("{} (IPv{})", file.name, family.digit());
+            }
+            self.files.push(file);
+            let save = save.clone();
+            found.push(Split {
+                index,
+                family,
+                save,
+            });
+        }
+        Ok(found)
+    }
+
+    fn split_script(&mut self, file: File, sets: &mut SetReader) -> Vec<Split> {
+        let index = self.files.len();
+        let script = script::script(&file.text);
+        for (line, text) in &script.sets {
+            let line = *line;
+            sets.line(At { input: index, line }, text);
+        }
+        self.refuse(index, &script.lines);
+        if script.unevaluated > 0 {
+            self.remarks.push(Lint {
+                name: "script-not-run",
+                sentence: format!(
+                    "{}: {} lines with variables, loops or conditions are not evaluated",
+                    file.name, script.unevaluated
+                ),
+                answer: "run the script, and import the rules with --live or from iptables-save"
+                    .into(),
+            });
+        }
+        self.files.push(file);
+        let families = [(Family::V4, script.v4), (Family::V6, script.v6)];
+        let splits = families.into_iter().map(|(family, save)| Split {
+            index,
+            family,
+            save,
+        });
+        splits
+            .filter(|split| !split.save.tables.is_empty())
+            .collect()
+    }
+
+    fn refuse(&mut self, input: usize, lines: &[TextError]) {
+        for err in lines {
+            let line = err.line;
+            let why = format!("{}; {}", err.why, err.help);
+            self.problems.insert(At { input, line }, why);
+        }
+    }
+
+    /// Parses the rules of a file.
+    fn read(&mut self, split: &Split, sets: &ImportedSets) -> Result<(), Vec<ImportError>> {
+        let mut errors = Vec::new();
+        self.families.push((split.family, split.index));
+        for table in &split.save.tables {
+            let chains = rule::chains(table, split.family, split.index, sets, &mut self.problems);
+            if let Err(err) = self.add(split, table, chains.clone()) {
+                errors.push(err);
+            }
+            self.tables.push((split.index, table.name.clone(), chains));
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+
+    /// Adds a ruleset of nftables. Its chains are called beside those of other files.
+    fn add_ruleset(&mut self, index: usize, ruleset: nft::NftRuleset) {
+        self.notes.extend(ruleset.notes);
+        for rules in ruleset.rules {
+            let tables = [("filter", &rules.filter), ("nat", &rules.nat)];
+            let named = tables.map(|(name, chains)| (index, name.to_owned(), chains.clone()));
+            self.tables.extend(named);
+            match self.rules.iter_mut().find(|r| r.family == rules.family) {
+                Some(known) => known.extend(rules),
+                None => self.rules.push(rules),
+            }
+        }
+        self.rules.sort_by_key(|rules| rules.family);
+    }
+
+    fn add(
+        &mut self,
+        split: &Split,
+        table: &iptables::Table,
+        chains: ImportedChains,
+    ) -> Result<(), ImportError> {
+        let family = split.family;
+        if !self.rules.iter().any(|rules| rules.family == family) {
+            self.rules.push(ImportedRules {
+                family,
+                filter: ImportedChains::new(),
+                nat: ImportedChains::new(),
+                paths: rule::Paths::of_iptables(),
+            });
+            self.rules.sort_by_key(|rules| rules.family);
+        }
+        let rules = self.rules.iter_mut().find(|rules| rules.family == family);
+        let slot = match (rules, table.name.as_str()) {
+            (Some(rules), "filter") => &mut rules.filter,
+            (Some(rules), "nat") => &mut rules.nat,
+            _ => return Ok(()),
+        };
+        if !slot.is_empty() {
+            let file = self.files.get(split.index);
+            return Err(ImportError {
+                file: file.map(|file| file.name.clone()).unwrap_or_default(),
+                line: table.line,
+                why: format!(
+                    "this is the second table {} for IPv{}",
+                    table.name,
+                    family.digit()
+                ),
+                help: "import one file for each family".into(),
+            });
+        }
+        *slot = chains;
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! Sets in output of `ipset save` and input of `ipset restore`. Semantics: ipset(8) and
+//! `net/netfilter/ipset/` in Linux.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use peerwall_proto::ipset::{SetLine, line};
+
+use super::elements::{Element, elements, sort_out};
+use crate::import::rule::{At, ImportedSet, ImportedSets, Problems};
+use crate::net::addr::Family;
+
+/// A set while its commands are applied.
+#[derive(Debug, Clone)]
+pub(super) struct Building {
+    /// `hash:ip`, `list:set`, …
+    pub kind: String,
+    /// `family`
+    pub family: Family,
+    /// `netmask`
+    pub netmask: Option<u8>,
+    /// Elements.
+    pub elements: Vec<Element>,
+    /// Whether one of them is an exception.
+    pub has_exceptions: bool,
+    /// Members of a `list:set`.
+    pub members: Vec<String>,
+    /// Reason why the content is unknown.
+    pub unknown: Option<String>,
+    /// Lines about the set.
+    pub lines: Vec<At>,
+}
+
+/// Sets of all files, and what is to be said about their lines.
+#[derive(Debug, Default)]
+pub(super) struct SetReader {
+    sets: BTreeMap<String, Building>,
+    /// Lines that cannot be read.
+    pub problems: Problems,
+}
+
+const EXPIRES: &str = "its elements expire, so a policy must not contain them";
+
+impl SetReader {
+    /// Applies the lines of a file.
+    pub(super) fn file(&mut self, input: usize, text: &str) {
+        for (index, text) in text.lines().enumerate() {
+            let line = index + 1;
+            self.line(At { input, line }, text);
+        }
+    }
+
+    /// Applies one line.
+    pub(super) fn line(&mut self, at: At, text: &str) {
+        if let Err(why) = self.apply(at, text) {
+            self.problems.insert(at, why);
+        }
+    }
+
+    fn apply(&mut self, at: At, text: &str) -> Result<(), String> {
+        match line(text) {
+            SetLine::Blank => Ok(()),
+            SetLine::Other => Err("it is not a command of `ipset restore`".into()),
+            SetLine::Create {
+                name,
+                kind,
+                options,
+            } => {
+                let set = create(kind, &options, at);
+                // `create -exist` keeps the elements.
+                self.sets.entry(name.to_owned()).or_insert(set);
+                Ok(())
+            }
+            SetLine::Add {
+                name,
+                element,
+                options,
+            } => {
+                let is_member = self.sets.contains_key(element);
+                let set = self.set(name, at)?;
+                let added = add(set, element, &options, is_member);
+                added.inspect_err(|_| set.distrust("one of its elements cannot be read"))
+            }
+            SetLine::Delete { name, element } => {
+                let set = self.set(name, at)?;
+                delete(set, element)
+                    .inspect_err(|_| set.distrust("one of its changes cannot be read"))
+            }
+            SetLine::Flush(Some(name)) => {
+                let set = self.set(name, at)?;
+                set.elements.clear();
+                set.members.clear();
+                Ok(())
+            }
+            SetLine::Flush(None) => {
+                for set in self.sets.values_mut() {
+                    set.elements.clear();
+                    set.members.clear();
+                }
+                Ok(())
+            }
+            SetLine::Destroy(Some(name)) => {
+                let removed = self.sets.remove(name);
+                removed.map(drop).ok_or_else(|| missing(name))
+            }
+            SetLine::Destroy(None) => {
+                self.sets.clear();
+                Ok(())
+            }
+            SetLine::Rename(from, to) => {
+                let set = self.sets.remove(from).ok_or_else(|| missing(from))?;
+                self.sets.insert(to.to_owned(), set);
+                Ok(())
+            }
+            SetLine::Swap(from, to) => {
+                let (Some(a), Some(b)) = (self.sets.remove(from), self.sets.remove(to)) else {
+                    return Err(missing(&format!("{from}` or `{to}")));
+                };
+                self.sets.insert(from.to_owned(), b);
+                self.sets.insert(to.to_owned(), a);
+                Ok(())
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, at: At) -> Result<&mut Building, String> {
+        let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
+        set.lines.push(at);
+        Ok(set)
+    }
+
+    /// Returns the sets, and the reasons why lines about a set are not converted.
+    pub(super) fn finish(&self) -> (ImportedSets, Problems) {
+        let mut sets = ImportedSets::new();
+        let mut left = Problems::new();
+        for (name, building) in &self.sets {
+            let set = self.content(building, 0);
+            if let ImportedSet::Unknown(why) = &set {
+                left.extend(building.lines.iter().map(|at| (*at, why.clone())));
+            }
+            sets.insert(name.clone(), set);
+        }
+        (sets, left)
+    }
+
+    fn content(&self, building: &Building, depth: usize) -> ImportedSet {
+        if let Some(why) = &building.unknown {
+            return ImportedSet::Unknown(why.clone());
+        }
+        match building.kind.as_str() {
+            "list:set" => self.members(building, depth),
+            "hash:ip,port" | "hash:net,port" => sort_out::ports(building),
+            _ => sort_out::addresses(building),
+        }
+    }
+
+    /// Returns the union of the members. The kernel allows no list in a list.
+    fn members(&self, building: &Building, depth: usize) -> ImportedSet {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for name in &building.members {
+            let member = self.sets.get(name).filter(|_| depth == 0);
+            let Some(ImportedSet::Addresses {
+                v4: more,
+                v6: more_v6,
+            }) = member.map(|member| self.content(member, depth + 1))
+            else {
+                return ImportedSet::Unknown(format!(
+                    "its member {name} is not known as addresses"
+                ));
+            };
+            v4.extend(more);
+            v6.extend(more_v6);
+        }
+        ImportedSet::Addresses { v4, v6 }
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("no line above creates the set `{name}`")
+}
+
+fn create(kind: &str, options: &[&str], at: At) -> Building {
+    let value = |name: &str| {
+        let at = options.iter().position(|option| *option == name)?;
+        options.get(at + 1).copied()
+    };
+    let family = match value("family") {
+        Some("inet6") => Family::V6,
+        _ => Family::V4,
+    };
+    let netmask = value("netmask").map(str::parse);
+    let unknown = match kind {
+        _ if options.contains(&"timeout") => Some(EXPIRES.to_owned()),
+        _ if matches!(netmask, Some(Err(_))) || options.contains(&"bitmask") => {
+            Some("its mask is not a prefix length".to_owned())
+        }
+        "hash:ip" | "hash:net" | "bitmap:ip" | "hash:ip,port" | "hash:net,port" | "list:set" => {
+            None
+        }
+        // Names of ipset before version 6.
+        "iphash" | "nethash" | "setlist" | "ipmap" => None,
+        kind => Some(format!("a policy has nothing like a set of type {kind}")),
+    };
+    let kind = match kind {
+        "iphash" => "hash:ip",
+        "nethash" => "hash:net",
+        "setlist" => "list:set",
+        "ipmap" => "bitmap:ip",
+        kind => kind,
+    };
+    Building {
+        kind: kind.to_owned(),
+        family,
+        netmask: netmask.and_then(Result::ok),
+        elements: Vec::new(),
+        has_exceptions: false,
+        members: Vec::new(),
+        unknown,
+        lines: vec![at],
+    }
+}
+
+impl Building {
+    fn distrust(&mut self, why: &str) {
+        self.unknown.get_or_insert_with(|| why.to_owned());
+    }
+}
+
+fn add(set: &mut Building, element: &str, options: &[&str], is_member: bool) -> Result<(), String> {
+    if set.kind == "list:set" {
+        if !is_member {
+            return Err(missing(element));
+        }
+        set.members.push(element.to_owned());
+        return Ok(());
+    }
+    let options = without_comment(options);
+    if options.contains(&"timeout") {
+        set.distrust(EXPIRES);
+    }
+    if set.unknown.is_some() {
+        return Ok(());
+    }
+    let is_exception = options.contains(&"nomatch");
+    set.has_exceptions |= is_exception;
+    let mut found = elements(set, element)?;
+    for each in &mut found {
+        each.is_exception = is_exception;
+        // Adding an element again with `nomatch`, or without it, replaces it.
+        if set.has_exceptions {
+            set.elements.retain(|old| !old.is_same_place(each));
+        }
+    }
+    set.elements.extend(found);
+    Ok(())
+}
+
+/// Returns the options without the words of `comment "…"`.
+fn without_comment<'t>(options: &[&'t str]) -> Vec<&'t str> {
+    let mut out = Vec::new();
+    let mut is_comment = false;
+    for (index, option) in options.iter().enumerate() {
+        match (is_comment, *option) {
+            (true, text) => is_comment = !text.ends_with('"'),
+            (false, "comment") => {
+                let next = options.get(index + 1);
+                is_comment = next.is_some_and(|text| text.starts_with('"'));
+            }
+            (false, text) => out.push(text),
+        }
+    }
+    out
+}
+
+fn delete(set: &mut Building, element: &str) -> Result<(), String> {
+    if set.kind == "list:set" {
+        set.members.retain(|member| member != element);
+        return Ok(());
+    }
+    if set.unknown.is_some() {
+        return Ok(());
+    }
+    for gone in elements(set, element)? {
+        let count = set.elements.len();
+        set.elements.retain(|old| !old.is_same_place(&gone));
+        if set.elements.len() < count {
+            continue;
+        }
+        if !set.kind.starts_with("hash:ip") && set.kind != "bitmap:ip" {
+            return Err(format!("no line above adds `{element}`"));
+        }
+        // Every address of these sets is an element of its own.
+        set.elements = set
+            .elements
+            .iter()
+            .flat_map(|old| old.without(&gone))
+            .collect();
+    }
+    Ok(())
+}
+
+/// Returns the family of an address, for sets without rules of their own.
+pub(super) fn is_of(family: Family, address: IpAddr) -> bool {
+    Family::of(address) == family
+}

@@ -1,0 +1,371 @@
+//! Splits a shell script into simple commands, without evaluating anything.
+//!
+//! Grammar: "Shell Command Language" in POSIX.1-2017. What is not understood counts as something
+//! that only the shell can evaluate.
+
+/// A simple command.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Command {
+    /// Number of its first line, from 1.
+    pub line: usize,
+    /// Words without quotes.
+    pub words: Vec<String>,
+    /// Whether only the shell can tell whether it runs, or with which words.
+    pub is_shell: bool,
+}
+
+/// Words before the program.
+const PREFIXES: [&str; 5] = ["sudo", "exec", "command", "time", "nohup"];
+
+impl Command {
+    fn program_at(&self) -> usize {
+        let is_prefix = |word: &&String| PREFIXES.contains(&word.as_str());
+        self.words.iter().take_while(is_prefix).count()
+    }
+
+    /// Returns the name of the program, without its folder.
+    pub(super) fn program(&self) -> &str {
+        let word = self.words.get(self.program_at()).map_or("", String::as_str);
+        word.rsplit('/').next().unwrap_or(word)
+    }
+
+    /// Returns the words after the program.
+    pub(super) fn arguments(&self) -> &[String] {
+        self.words.get(self.program_at() + 1..).unwrap_or_default()
+    }
+}
+
+/// What ends a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The end of the line, `;` or `&`.
+    Plain,
+    /// `&&` or `||`: the next command depends on this one.
+    Condition,
+    /// `|`
+    Pipe,
+}
+
+/// Splits a script.
+pub(super) fn commands(text: &str) -> Vec<Command> {
+    let mut splitter = Splitter {
+        chars: text.chars().peekable(),
+        line: 1,
+        command: Command::default(),
+        word: None,
+        depth: 0,
+        depends: false,
+        is_redirection: false,
+        redirection: String::new(),
+        is_document: false,
+        documents: Vec::new(),
+        found: Vec::new(),
+    };
+    splitter.all();
+    splitter.found
+}
+
+struct Splitter<'t> {
+    chars: std::iter::Peekable<std::str::Chars<'t>>,
+    line: usize,
+    command: Command,
+    word: Option<String>,
+    /// Nesting of loops, conditions and functions.
+    depth: usize,
+    /// Whether the command depends on the one before it.
+    depends: bool,
+    /// Whether the next word is the file of a redirection.
+    is_redirection: bool,
+    /// The rest of the redirection's operator.
+    redirection: String,
+    /// Whether that word ends a here-document.
+    is_document: bool,
+    /// Words that end the here-documents of this line.
+    documents: Vec<String>,
+    found: Vec<Command>,
+}
+
+impl Splitter<'_> {
+    fn all(&mut self) {
+        while let Some(c) = self.chars.next() {
+            match c {
+                '\n' => {
+                    self.end(End::Plain);
+                    self.line += 1;
+                    self.documents();
+                }
+                ' ' | '\t' | '\r' => self.end_word(),
+                ';' => self.end(End::Plain),
+                '&' => self.ampersand(),
+                '|' => {
+                    let is_or = self.chars.next_if_eq(&'|').is_some();
+                    self.end(if is_or { End::Condition } else { End::Pipe });
+                }
+                '#' if self.word.is_none() => self.skip_comment(),
+                '\'' => self.single_quotes(),
+                '"' => self.double_quotes(),
+                '\\' => match self.chars.next() {
+                    Some('\n') => self.line += 1,
+                    // A script of another system.
+                    Some('\r') if self.chars.peek() == Some(&'\n') => {
+                        self.line += 1;
+                        self.chars.next();
+                    }
+                    other => self.push(other.unwrap_or('\\')),
+                },
+                '>' => self.redirect(),
+                // The other one begins a here-document.
+                '<' if self.chars.peek() == Some(&'<') => {
+                    self.redirect();
+                    self.is_document = self.redirection.trim_end_matches('-') == "<";
+                }
+                '<' => self.redirect(),
+                '$' | '`' | '*' | '?' | '[' | '{' | '~' | '(' | ')' => {
+                    self.command.is_shell = true;
+                    self.push(c);
+                }
+                other => self.push(other),
+            }
+        }
+        self.end(End::Plain);
+    }
+
+    fn push(&mut self, c: char) {
+        if self.word.is_none() && self.command.words.is_empty() {
+            self.command.line = self.line;
+        }
+        self.word.get_or_insert_default().push(c);
+    }
+
+    fn end_word(&mut self) {
+        let Some(word) = self.word.take() else {
+            return;
+        };
+        match (
+            std::mem::take(&mut self.is_redirection),
+            std::mem::take(&mut self.is_document),
+        ) {
+            (false, _) => self.command.words.push(word),
+            (true, true) => self.documents.push(word),
+            (true, false) => {}
+        }
+    }
+
+    /// Takes the lines of here-documents. Their commands are the shell's business.
+    fn documents(&mut self) {
+        for end in std::mem::take(&mut self.documents) {
+            while self.chars.peek().is_some() {
+                let mut text = String::new();
+                while let Some(c) = self.chars.next_if(|c| *c != '\n') {
+                    text.push(c);
+                }
+                self.chars.next();
+                let line = self.line;
+                self.line += 1;
+                if text.trim() == end {
+                    break;
+                }
+                let words = text.split_whitespace().map(str::to_owned).collect();
+                let is_shell = true;
+                self.found.push(Command {
+                    line,
+                    words,
+                    is_shell,
+                });
+            }
+        }
+    }
+
+    /// Skips `>file`, `2>&1`, `<file`. A here-document gives input that is not in this command.
+    fn redirect(&mut self) {
+        let is_number = |word: &String| word.chars().all(|c| c.is_ascii_digit());
+        if self.word.as_ref().is_some_and(is_number) {
+            self.word = None;
+        }
+        self.end_word();
+        self.redirection.clear();
+        while let Some(c) = self.chars.next_if(|c| matches!(c, '>' | '<' | '&' | '-')) {
+            self.redirection.push(c);
+        }
+        self.is_redirection = true;
+    }
+
+    fn ampersand(&mut self) {
+        if self.chars.next_if_eq(&'>').is_some() {
+            return self.redirect();
+        }
+        let is_and = self.chars.next_if_eq(&'&').is_some();
+        self.end(if is_and { End::Condition } else { End::Plain });
+    }
+
+    fn skip_comment(&mut self) {
+        while self.chars.next_if(|c| *c != '\n').is_some() {}
+    }
+
+    fn single_quotes(&mut self) {
+        if self.word.is_none() {
+            self.begin_word();
+        }
+        for c in self.chars.by_ref() {
+            if c == '\'' {
+                return;
+            }
+            self.line += usize::from(c == '\n');
+            self.word.get_or_insert_default().push(c);
+        }
+        self.command.is_shell = true;
+    }
+
+    fn double_quotes(&mut self) {
+        if self.word.is_none() {
+            self.begin_word();
+        }
+        while let Some(c) = self.chars.next() {
+            let c = match c {
+                '"' => return,
+                '\\' => match self.chars.next() {
+                    Some('\n') => {
+                        self.line += 1;
+                        continue;
+                    }
+                    Some(c @ ('"' | '\\' | '$' | '`')) => c,
+                    other => {
+                        self.word.get_or_insert_default().push('\\');
+                        other.unwrap_or('\\')
+                    }
+                },
+                '$' | '`' => {
+                    self.command.is_shell = true;
+                    c
+                }
+                c => c,
+            };
+            self.line += usize::from(c == '\n');
+            self.word.get_or_insert_default().push(c);
+        }
+        self.command.is_shell = true;
+    }
+
+    /// Begins a word that may be empty.
+    fn begin_word(&mut self) {
+        if self.command.words.is_empty() {
+            self.command.line = self.line;
+        }
+        self.word = Some(String::new());
+    }
+
+    fn end(&mut self, end: End) {
+        self.end_word();
+        self.is_redirection = false;
+        let mut command = std::mem::take(&mut self.command);
+        if command.words.is_empty() {
+            // `&&` at the end of a line continues on the next.
+            self.depends &= end == End::Plain;
+            return;
+        }
+        self.keywords(&mut command);
+        let depends = std::mem::replace(&mut self.depends, end != End::Plain);
+        // `|| true` and `&& :` change nothing.
+        if depends && matches!(command.program(), "true" | ":") {
+            self.depends = false;
+            return;
+        }
+        command.is_shell |= self.depth > 0 || depends || end == End::Pipe;
+        if !command.words.is_empty() {
+            self.found.push(command);
+        }
+    }
+
+    /// Follows the nesting of compound commands. Their bodies depend on the shell.
+    fn keywords(&mut self, command: &mut Command) {
+        while let Some(first) = command.words.first() {
+            let is_function =
+                first.ends_with("()") || command.words.get(1).is_some_and(|word| word == "()");
+            match first.as_str() {
+                "if" | "for" | "while" | "until" | "case" | "select" | "function" => {
+                    self.depth += 1;
+                    command.is_shell = true;
+                    return;
+                }
+                "fi" | "done" | "esac" => self.depth = self.depth.saturating_sub(1),
+                "}" => self.depth = self.depth.saturating_sub(1),
+                "{" => self.depth += 1,
+                "then" | "do" | "else" | "elif" => {}
+                _ if is_function => {
+                    self.depth += command.words.iter().filter(|word| *word == "{").count();
+                    command.is_shell = true;
+                    return;
+                }
+                _ => return,
+            }
+            command.is_shell = true;
+            command.words.remove(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_a_list_of_commands() {
+        for (text, wanted) in [
+            ("a b\nc", vec![(1, "a b", false), (2, "c", false)]),
+            (
+                "sudo /sbin/a 'b c' \"d\\\"e\"",
+                vec![(1, "sudo /sbin/a b c d\"e", false)],
+            ),
+            (
+                "a \\\n  b # no\nc",
+                vec![(1, "a b", false), (3, "c", false)],
+            ),
+            (
+                "a >/dev/null 2>&1; b",
+                vec![(1, "a", false), (1, "b", false)],
+            ),
+            ("a || true\nb", vec![(1, "a", false), (2, "b", false)]),
+            (
+                "a || b\nc",
+                vec![(1, "a", false), (1, "b", true), (2, "c", false)],
+            ),
+            ("a && b", vec![(1, "a", false), (1, "b", true)]),
+            ("a | b", vec![(1, "a", true), (1, "b", true)]),
+            ("a $B\nc '$D'", vec![(1, "a $B", true), (2, "c $D", false)]),
+            ("a `b`", vec![(1, "a `b`", true)]),
+            (
+                "for i in 1 2; do\n a b\ndone\nc",
+                vec![(1, "for i in 1 2", true), (2, "a b", true), (4, "c", false)],
+            ),
+            (
+                "if a; then b; fi; c",
+                vec![(1, "if a", true), (1, "b", true), (1, "c", false)],
+            ),
+            (
+                "f() {\n a\n}\nb",
+                vec![(1, "f() {", true), (2, "a", true), (4, "b", false)],
+            ),
+            (
+                "f()\n{\n a\n}\nb",
+                vec![(1, "f()", true), (3, "a", true), (5, "b", false)],
+            ),
+            ("A=b\nc \"\" d", vec![(1, "A=b", false), (2, "c  d", false)]),
+            (
+                "a <<END\nb c\nEND\nd <e",
+                vec![(1, "a", false), (2, "b c", true), (4, "d", false)],
+            ),
+            ("a 'b", vec![(1, "a b", true)]),
+        ] {
+            let found = commands(text);
+            let got: Vec<(usize, String, bool)> = found
+                .iter()
+                .map(|command| (command.line, command.words.join(" "), command.is_shell))
+                .collect();
+            let wanted: Vec<(usize, String, bool)> = wanted
+                .into_iter()
+                .map(|(line, words, is_shell)| (line, words.to_owned(), is_shell))
+                .collect();
+            assert_eq!(got, wanted, "{text}");
+        }
+    }
+}
