@@ -68,6 +68,12 @@ pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
     let mut rulesets = Vec::new();
     for (file, format) in all {
         if format == Format::Ruleset {
+            if !rulesets.is_empty() {
+                let what = "it is the second ruleset of nftables";
+                let help = "import one file that includes the others";
+                errors.push(ImportError::whole(&file.name, what, help));
+                continue;
+            }
             match parsed.ruleset(file) {
                 Ok(ruleset) => rulesets.push(ruleset),
                 Err(err) => errors.push(err),

@@ -112,6 +112,13 @@ pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
         true => place::lines_of(objects),
         false => listing.to_owned(),
     };
+    if objects.iter().any(is_command) {
+        return Err(ImportError::whole(
+            &file.name,
+            "it contains commands, for `nft -j -f`",
+            "load it, and import the output of `nft -j list ruleset`",
+        ));
+    }
     let objects = Objects::new(objects);
     let (skip, mut notes) = notes::of_tables(&objects, &places, listing);
     let walks = [Family::V4, Family::V6].map(|family| Walk::new(&objects, family, &skip));
@@ -133,6 +140,15 @@ pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
         .collect();
     notes.extend(notes::of_rules(&rules));
     Ok(NftRuleset { text, rules, notes })
+}
+
+/// Reports whether an object of the JSON is a command, not what a listing contains.
+fn is_command(object: &Value) -> bool {
+    const COMMANDS: [&str; 10] = [
+        "add", "replace", "create", "insert", "delete", "destroy", "list", "reset", "flush",
+        "rename",
+    ];
+    text::single(object).is_some_and(|(kind, _)| COMMANDS.contains(&kind))
 }
 
 /// Splits a text into its JSON and the listing after it, which starts on a line of its own.

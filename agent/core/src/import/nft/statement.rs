@@ -243,26 +243,29 @@ impl Draft {
         let pairs = pairs(&context.look, &body["data"])?;
         let listed: Vec<&Value> = pairs.iter().map(|(key, _)| *key).collect();
         let listed: Vec<&Value> = listed.into_iter().filter(|key| !is_rest(key)).collect();
-        let mut groups: Vec<(Verb, Vec<&Value>)> = Vec::new();
+        let mut groups: Vec<(&Value, Vec<&Value>)> = Vec::new();
+        // Large maps have a verdict for each element.
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
         let mut rest = None;
         for (element, target) in pairs {
-            let target = verdict(context, target);
             if is_rest(element) {
                 rest = Some(target);
                 continue;
             }
-            match groups.iter_mut().find(|(known, _)| *known == target) {
+            let place = *places.entry(target.to_string()).or_insert(groups.len());
+            match groups.get_mut(place) {
                 Some((_, group)) => group.push(element),
                 None => groups.push((target, vec![element])),
             }
         }
         let mut found = Vec::new();
         for (target, group) in groups {
-            found.push((member(&context.look, &keys, &group)?, target));
+            let condition = member(&context.look, &keys, &group)?;
+            found.push((condition, verdict(context, target)));
         }
         if let Some(target) = rest {
             let condition = member(&context.look, &keys, &listed)?.opposite();
-            found.push((condition, target));
+            found.push((condition, verdict(context, target)));
         }
         Ok(found)
     }

@@ -30,7 +30,7 @@ pub(super) fn is_rest(element: &Value) -> bool {
 pub(super) fn interval(key: Key, element: &Value) -> Result<Interval, Strange> {
     let element = bare(element);
     let wrong = || Strange::of(element);
-    match single(element) {
+    let found = match single(element) {
         Some(("range", Value::Array(ends))) => match &ends[..] {
             [first, last] => {
                 let (first, last) = (number(key, first), number(key, last));
@@ -42,6 +42,10 @@ pub(super) fn interval(key: Key, element: &Value) -> Result<Interval, Strange> {
         _ => number(key, element)
             .map(|number| (number, number))
             .ok_or_else(wrong),
+    }?;
+    match found.0 <= found.1 {
+        true => Ok(found),
+        false => Err(wrong()),
     }
 }
 
@@ -91,7 +95,8 @@ fn family_of(key: Key) -> Option<Family> {
 /// Parses a number or a name.
 pub(super) fn number(key: Key, value: &Value) -> Option<u128> {
     if let Some(number) = value.as_u64() {
-        return family_of(key).is_none().then_some(u128::from(number));
+        let fits = family_of(key).is_none() && number >> width(key) == 0;
+        return fits.then_some(u128::from(number));
     }
     let name = value.as_str()?;
     if let Some(family) = family_of(key) {

@@ -366,3 +366,14 @@ fn broken_json_has_a_place() {
     let err = read(&file(text.to_owned()), 0).unwrap_err();
     assert_eq!(err.line, 2);
 }
+
+#[test]
+fn one_listing_is_imported_at_a_time() {
+    let input = chain("inet", "t", "input", Some(("filter", "input", 0)));
+    let listing = file(json!({ "nftables": [input] }).to_string());
+    let errors = peerwall_core::import::rules(&[listing.clone(), listing]).unwrap_err();
+    assert!(errors[0].why.contains("second ruleset"), "{errors:?}");
+    let commands = json!({"nftables": [{"flush": {"ruleset": null}}]}).to_string();
+    let err = read(&file(commands), 0).unwrap_err();
+    assert!(err.why.contains("commands"), "{err}");
+}
