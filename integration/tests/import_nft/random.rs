@@ -235,8 +235,8 @@ fn loaded(mut text: String) -> (String, String) {
     }
 }
 
-/// Lets some packets belong to connections, and some be redirected.
-fn varied(mut probes: Vec<Probe>) -> Vec<Probe> {
+/// Lets some packets belong to connections, and some be redirected, if rules redirect any.
+fn varied(mut probes: Vec<Probe>, redirects: bool) -> Vec<Probe> {
     for (index, probe) in probes.iter_mut().enumerate() {
         let packet = &mut probe.packet;
         let Transport::Ports { protocol, .. } = packet.transport else {
@@ -247,7 +247,7 @@ fn varied(mut probes: Vec<Probe>) -> Vec<Probe> {
         }
         match index % 4 {
             1 => packet.state = CtState::Established,
-            2 if packet.hook == Hook::Input => {
+            2 if redirects && packet.hook == Hook::Input => {
                 packet.dialled = Some(Dialled {
                     address: packet.destination,
                     port: 8080,
@@ -276,7 +276,7 @@ fn try_ruleset(target: &mut Target, seed: u64) -> (usize, usize) {
         // Different packets of similar rulesets.
         let start = random.number(all.len().max(1));
         all.rotate_left(start);
-        let tried = varied(sample(all, 14));
+        let tried = varied(sample(all, 14), text.contains("redirect"));
         for probe in &tried {
             target.add_interface(&probe.packet.interface);
         }

@@ -249,10 +249,11 @@ fn slot(base: &Base) -> Slot {
     }
 }
 
+/// Reports whether a table translates destinations. Statements of iptables may.
 fn translates(table: &Table<'_>) -> bool {
     let rules = table.chains.values().flat_map(|chain| &chain.rules);
     let mut statements = rules.flat_map(|rule| rule.statements);
-    statements.any(|each| matches!(single(each), Some(("dnat" | "redirect", _))))
+    statements.any(|each| matches!(single(each), Some(("dnat" | "redirect" | "xt", _))))
 }
 
 /// Returns the chains that the rules of a chain call.
