@@ -204,8 +204,8 @@ fn ruleset(random: &mut Random) -> String {
     }
     text += "}\n";
     if random.chance(50) {
-        text += "table ip n { chain pre { type nat hook prerouting priority -100\n\
-                 ip saddr 192.0.2.200 tcp dport 9 redirect to :22\n}\n}\n";
+        text += "table inet n { chain pre { type nat hook prerouting priority -100\n\
+                 tcp sport 7 tcp dport 9 redirect to :22\n}\n}\n";
     }
     text
 }
