@@ -92,7 +92,7 @@ fn failures_are_json_too() {
     let path = |name: &str| folder.join(name).display().to_string();
     let (wrong, rules, nowhere) = (path("wrong.toml"), path("rules"), path("nowhere"));
     std::fs::write(&wrong, "version = 1\n[peers]\na = \"10.0.0.1/24\"\n").unwrap();
-    std::fs::write(&rules, "*filter\n:INPUT ACCEPT\nnonsense\nCOMMIT\n").unwrap();
+    std::fs::write(&rules, "*filter\n:INPUT ACCEPT\n").unwrap();
     for (command, args, code, diagnostic) in [
         (
             "check",
