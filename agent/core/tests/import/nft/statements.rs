@@ -311,3 +311,59 @@ fn no_key_is_skipped() {
     }
     assert!(tried > 100, "{tried}");
 }
+
+/// Replaces each part of a value by others, and returns all results.
+fn misshapen(value: &Value) -> Vec<Value> {
+    let parts = [
+        json!(null),
+        json!(-1),
+        json!(1e30),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([[]]),
+    ];
+    let mut found = parts.to_vec();
+    if let Some(fields) = value.as_object() {
+        for (key, inner) in fields {
+            for changed in misshapen(inner) {
+                let mut one = fields.clone();
+                one.insert(key.clone(), changed);
+                found.push(Value::Object(one));
+            }
+        }
+    }
+    for (index, inner) in value.as_array().into_iter().flatten().enumerate() {
+        for changed in misshapen(inner) {
+            let mut all = value.as_array().unwrap().clone();
+            all[index] = changed;
+            found.push(Value::Array(all));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_shape_of_json_is_fatal_and_none_accepts_more() {
+    let mut tried = 0;
+    for (name, statements, ..) in matches().into_iter().chain(statements()) {
+        let whole = json!(statements);
+        let last = statements.len() - 1;
+        for changed in misshapen(&whole)
+            .iter()
+            .filter(|changed| changed[last] == whole[last])
+        {
+            let ruleset = in_input(changed);
+            for rules in &ruleset.rules {
+                for rule in &rules.filter["inet t input"].rules {
+                    let is_bare = rule.conditions.is_empty() && rule.target == Verb::Accept;
+                    let was_bare =
+                        short(&in_input(&whole), rules.family).contains(&"Accept".to_owned());
+                    assert!(!is_bare || was_bare, "{name}: {changed} {rule:?}");
+                }
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 1000, "{tried}");
+}
