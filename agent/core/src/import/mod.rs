@@ -153,20 +153,20 @@ pub fn import_with(
     if !options.assume_accept && !missing.is_empty() {
         return Err(missing);
     }
-    let mut spaces: Vec<Space<'_>> = parsed
-        .rules
-        .iter()
-        .map(|rules| Space::new(rules, facts, None))
-        .collect();
+    // What every policy tells apart.
+    let core = compile(&read_back("version = 1\n")?).0;
+    let space = |rules| Space::new(rules, facts, Some(&core));
+    let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
     let policy = read_back(&policy_text)?;
     let ruleset = compile(&policy).0;
-    let mut spaces: Vec<Space<'_>> = parsed
-        .rules
-        .iter()
-        .map(|rules| Space::new(rules, facts, Some(&ruleset)))
-        .collect();
+    // Overlays bring interfaces, and tunnels bring ports, that the rules may not name.
+    for (space, rules) in spaces.iter_mut().zip(&parsed.rules) {
+        if !space.knows(&ruleset) {
+            *space = Space::new(rules, facts, Some(&ruleset));
+        }
+    }
     let proof = proof::compare(&mut spaces, &policy, &ruleset);
     let mut lints = report::lints(&mut spaces, &policy, facts);
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));

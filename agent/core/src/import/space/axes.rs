@@ -38,6 +38,12 @@ impl Cuts {
         after.saturating_sub(1) as u64
     }
 
+    /// Reports whether a span starts and ends at cuts.
+    fn has(&self, (first, last): Interval) -> bool {
+        let is_cut = |number: u128| self.starts.binary_search(&number).is_ok();
+        is_cut(first) && (last >= self.max || is_cut(last + 1))
+    }
+
     /// Returns the values of a span that starts and ends at cuts.
     pub(in crate::import) fn run(&self, (first, last): Interval) -> Run {
         (self.index(first), self.index(last))
@@ -158,6 +164,44 @@ impl Axes {
             outs,
             protocols,
         }
+    }
+
+    /// Reports whether these values are told apart.
+    pub(in crate::import) fn know(&self, mentioned: &Mentioned) -> bool {
+        let ports = |cuts: &Cuts, list: &[(u16, u16)]| wide(list).all(|span| cuts.has(span));
+        let hops = mentioned.hop_limits.iter();
+        let mut hops = hops.map(|(a, b)| (u128::from(*a), u128::from(*b)));
+        let mut icmps = mentioned
+            .icmp
+            .iter()
+            .map(|(kind, code)| icmp_span(*kind, *code));
+        let tells = |names: &[String], pattern: &InterfacePattern| {
+            // An interface that only this pattern names needs a class of its own.
+            pattern
+                .exact()
+                .is_some_and(|exact| names.iter().any(|name| name == exact))
+        };
+        mentioned.sources.iter().all(|span| self.sources.has(*span))
+            && mentioned
+                .destinations
+                .iter()
+                .all(|span| self.destinations.has(*span))
+            && ports(&self.ports, &mentioned.ports)
+            && ports(&self.from_ports, &mentioned.source_ports)
+            && icmps.all(|span| self.icmps.has(span))
+            && hops.all(|span| self.hop_limits.has(span))
+            && mentioned
+                .protocols
+                .iter()
+                .all(|number| self.protocols.contains(number))
+            && mentioned
+                .interfaces
+                .iter()
+                .all(|pattern| tells(&self.interfaces, pattern))
+            && mentioned
+                .outs
+                .iter()
+                .all(|pattern| tells(&self.outs, pattern))
     }
 
     /// Makes room for this number of published ports. Earlier sets stay valid.

@@ -149,6 +149,13 @@ impl<'r> Space<'r> {
         space
     }
 
+    /// Reports whether the axes tell apart everything that a policy does.
+    pub(in crate::import) fn knows(&self, ruleset: &Ruleset) -> bool {
+        let mut mentioned = Mentioned::default();
+        mentioned.add_ruleset(ruleset, self.family);
+        self.axes.know(&mentioned)
+    }
+
     fn place<'a>(&'a self, axes: &'a Axes, hook: Hook) -> Place<'a> {
         Place {
             axes,

@@ -156,15 +156,18 @@ impl Pass<'_> {
     }
 
     fn matched(&mut self, rule: &Rule, packets: PacketSet) -> PacketSet {
-        let mut matched = packets;
-        for each in &rule.matches {
+        let is_first = |each: &&Match| matches!(each, Match::Source { .. } | Match::SourceNet(_));
+        let mut matched = PacketSet::ALL;
+        // The first axis last: sets of the other ones are small.
+        let others = rule.matches.iter().filter(|each| !is_first(each));
+        for each in others.chain(rule.matches.iter().filter(is_first)) {
             let met = self.test(each);
             matched = self.d.and(matched, met);
             if matched.is_none() {
-                break;
+                return matched;
             }
         }
-        matched
+        self.d.and(packets, matched)
     }
 
     fn tracked(&mut self) -> PacketSet {

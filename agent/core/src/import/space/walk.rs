@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::diagram::{Diagrams, PacketSet};
 use super::place::Place;
 use crate::import::managed;
-use crate::import::rule::{At, ImportedChains, ImportedRule, Verb};
+use crate::import::rule::{At, Condition, ImportedChains, ImportedRule, Test, Verb};
 use crate::net::packet::Verdict;
 
 /// The packets that one line decides.
@@ -185,6 +185,7 @@ impl<'w> Walk<'w> {
         let effect = Run {
             effect: Effect::default(),
             rest: self.all,
+            returned: PacketSet::NONE,
             unsure: PacketSet::NONE,
         };
         let effect = self.run(name, &chain.rules, effect);
@@ -199,20 +200,54 @@ impl<'w> Walk<'w> {
             if run.rest.is_none() {
                 break;
             }
-            let mut packets = run.rest;
-            let mut is_certain = true;
-            for condition in &rule.conditions {
-                match self.place.condition(self.d, condition) {
-                    Some(met) => packets = self.d.and(packets, met),
-                    None => is_certain = false,
-                }
-            }
+            let (matched, is_certain) = self.matched(rule);
+            let packets = self.d.and(run.rest, matched);
             if packets.is_none() {
                 continue;
             }
             self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
         }
+        let back = self.d.or(run.rest, run.returned);
+        run.effect.ended = self.d.without(self.all, back);
         run.effect
+    }
+
+    /// Returns the packets that meet all conditions of a rule that can be told, and whether these
+    /// are all of its conditions.
+    fn matched(&mut self, rule: &ImportedRule) -> (PacketSet, bool) {
+        let mut order: Vec<&Condition> = rule.conditions.iter().collect();
+        // The first axes last: sets of the other ones are small.
+        order.sort_by_key(|condition| match condition.test {
+            Test::Source(_) => 2,
+            Test::In(_) => 1,
+            Test::Destination(_)
+            | Test::Out(_)
+            | Test::Protocol(_)
+            | Test::SourcePorts(_)
+            | Test::DestinationPorts(_)
+            | Test::EitherPort(_)
+            | Test::TcpFlags(..)
+            | Test::State { .. }
+            | Test::Dialled(..)
+            | Test::DialledAddress(_)
+            | Test::Icmp(_)
+            | Test::HopLimit(..)
+            | Test::To(_)
+            | Test::From(_)
+            | Test::Any(_)
+            | Test::Rate(..)
+            | Test::Always(_)
+            | Test::Unknown(_) => 0,
+        });
+        let mut matched = PacketSet::ALL;
+        let mut is_certain = true;
+        for condition in order {
+            match self.place.condition(self.d, condition) {
+                Some(met) => matched = self.d.and(matched, met),
+                None => is_certain = false,
+            }
+        }
+        (matched, is_certain)
     }
 
     fn step(
@@ -251,7 +286,7 @@ impl<'w> Walk<'w> {
                 run.decide(rule.at, Verdict::Reject, packets);
                 run.end(d, packets);
             }
-            Verb::Return => run.rest = d.without(run.rest, packets),
+            Verb::Return => run.come_back(d, packets),
             Verb::Jump(to) | Verb::Goto(to) => {
                 let Some(inner) = self.effects.get(to.as_str()) else {
                     // Nested too deep.
@@ -271,7 +306,8 @@ impl<'w> Walk<'w> {
                 let ended = d.and(packets, inner.ended);
                 run.end(d, ended);
                 if let Verb::Goto(_) = rule.target {
-                    run.rest = d.without(run.rest, packets);
+                    let back = d.without(packets, ended);
+                    run.come_back(d, back);
                 }
             }
         }
@@ -283,13 +319,21 @@ struct Run {
     effect: Effect,
     /// Packets that go on.
     rest: PacketSet,
+    /// Packets that returned to the calling chain.
+    returned: PacketSet,
     /// Packets that may have returned earlier: later rules do not accept them.
     unsure: PacketSet,
 }
 
 impl Run {
+    /// Removes packets that do not come back.
     fn end(&mut self, d: &mut Diagrams, packets: PacketSet) {
-        self.effect.ended = d.or(self.effect.ended, packets);
+        self.rest = d.without(self.rest, packets);
+    }
+
+    /// Removes packets that return to the calling chain.
+    fn come_back(&mut self, d: &mut Diagrams, packets: PacketSet) {
+        self.returned = d.or(self.returned, packets);
         self.rest = d.without(self.rest, packets);
     }
 
