@@ -71,7 +71,9 @@ fn is_real(probe: &Probe) -> bool {
         // Packets of the link are not passed on, and answers to nobody's question are not even
         // read.
         Transport::Icmp { kind, .. } => {
-            kind != 137 && !(forwarded && packet.state == CtState::Untracked)
+            // Routed discovery has lost its hop limit of 255, so that no rule takes it for any.
+            let is_discovery = matches!(kind, 130..=137 | 141..=143);
+            kind != 137 && !(forwarded && is_discovery && packet.family() == Family::V6)
         }
     };
     let loopback = packet.source.is_loopback() || packet.interface == "lo";
