@@ -60,6 +60,8 @@ fn is_real(probe: &Probe) -> bool {
             kind != 137 && !(forwarded && packet.state == CtState::Untracked)
         }
     };
+    // The kernel decrements the hop limit before the hook.
+    let transport = transport && !(forwarded && packet.hop_limit == u8::MAX);
     let loopback = packet.source.is_loopback() || packet.destination.is_loopback();
     transport && !loopback && packet.interface != "lo" && !packet.destination.is_multicast()
 }
@@ -179,6 +181,9 @@ fn try_packets(target: &mut Target, name: &str, rules: &ImportedRules, probes: &
         }
         let mut packet = probe.packet.clone();
         packet.out.clone_from(&probe.out);
+        if packet.hook == Hook::Forward {
+            packet.hop_limit += 1;
+        }
         let got = target.passes(&packet, wanted);
         assert_eq!(got, wanted, "{name}: {probe:?}\n{rules:#?}");
         counts.accepted += usize::from(got);
