@@ -31,13 +31,12 @@ impl PolicyWriter<'_> {
             .protocols(&mut view.space.d, |each| each == number);
         // All of ICMPv6 is usually accepted for neighbour discovery, which the core includes.
         if view.accepts_rest(messages) && view.hears(messages) {
-            if let Some(types) = self
-                .draft
-                .icmp
-                .get_mut(mine)
-                .filter(|_| family == Family::V4)
-            {
-                types.all = true;
+            if family == Family::V4 {
+                self.draft.icmp[mine].all = true;
+            } else if view.names_ping() {
+                let request = [(icmp::echo_request(family), None)];
+                let pings = view.space.axes.icmp(&mut view.space.d, &request);
+                self.ping(view, pings);
             }
             return;
         }
@@ -72,6 +71,12 @@ impl PolicyWriter<'_> {
         for (at, packets) in view.lines.clone() {
             let mut packets = view.space.d.and(packets, pings);
             packets = view.space.d.without(packets, view.covered);
+            if view.space.d.meets(packets, bad) {
+                self.add_inexpressible(
+                    at,
+                    "a policy accepts echo requests of a source on every interface",
+                );
+            }
             packets = view.space.d.without(packets, bad);
             if !packets.is_none() {
                 let (_, all) = wanted.get_or_insert((at, PacketSet::NONE));
@@ -122,6 +127,12 @@ impl PolicyWriter<'_> {
 }
 
 impl View<'_, '_> {
+    /// Reports whether a line that accepts names echo requests.
+    fn names_ping(&self) -> bool {
+        let lines = self.lines.keys().filter_map(|at| self.by_line.get(at));
+        lines.into_iter().any(|rule| rule.names_echo_request())
+    }
+
     /// Reports whether the rules accept these messages without a connection, where nothing else
     /// covers them.
     fn hears(&mut self, packets: PacketSet) -> bool {

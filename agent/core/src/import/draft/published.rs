@@ -3,6 +3,7 @@
 use super::allows::{Refused, Wanted};
 use super::services::port_words;
 use super::{From, PolicyWriter};
+use crate::import::space::Published;
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::{View, behind};
 use crate::net::addr;
@@ -27,7 +28,7 @@ impl PolicyWriter<'_> {
             }
             // Containers also connect to published ports, so their interfaces may be covered.
             let mut refused = view.space.d.without(all, accepted);
-            let arriving = directly(view, port.protocol, port.dialled);
+            let arriving = directly(view, port);
             refused = view.space.d.or(refused, arriving);
             refused = view.space.d.without(refused, view.covered);
             refused = view.space.d.without(refused, inner);
@@ -88,12 +89,17 @@ impl PolicyWriter<'_> {
     }
 }
 
-/// Returns requests to a port that are not redirected, and that the rules do not accept.
-fn directly(view: &mut View<'_, '_>, protocol: u8, port: u16) -> PacketSet {
+/// Returns requests to a published port that are not redirected, and that the rules do not accept.
+fn directly(view: &mut View<'_, '_>, port: Published) -> PacketSet {
     let (axes, d) = (&view.space.axes, &mut view.space.d);
-    let ports = axes.sent_to(d, &[(port, port)]);
-    let these = axes.protocols(d, |number| number == protocol);
-    let these = d.and(ports, these);
+    let ports = axes.sent_to(d, &[(port.dialled, port.dialled)]);
+    let these = axes.protocols(d, |number| number == port.protocol);
+    let mut these = d.and(ports, these);
+    if let Some(address) = port.address {
+        let number = addr::number(address);
+        let there = axes.destinations(d, &[(number, number)]);
+        these = d.and(these, there);
+    }
     d.and(view.refused, these)
 }
 

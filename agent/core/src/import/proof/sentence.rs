@@ -54,6 +54,12 @@ pub(super) fn sentence(
             };
             format!("replies to {whose} connections pass {hook} ({family})")
         }
+        (Reason::Loopback, Direction::New) => {
+            format!(
+                "this host's own packets on lo from {who} ({})",
+                entry(&key.reason)
+            )
+        }
         (Reason::OverlaySpoof, Direction::Closed) => {
             format!("{who}{on}: pods' addresses are accepted only on the overlay's interfaces")
         }

@@ -165,6 +165,7 @@ impl<'p> Reporter<'p> {
         let why = self.why.get(&rule.at).copied();
         let mut conditions = rule.conditions.iter();
         let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
+        let is_icmp = is_icmp && !rule.names_echo_request();
         let names = (self.policy, &self.peers);
         let finding = accepting(names, packets, is_icmp, is_for_some(rule), || {
             why_not(rule, why)

@@ -93,9 +93,55 @@ pub struct Lint {
     pub answer: String,
 }
 
+/// The fates in the order of the report, with their explanations.
+const FATES: [(Fate, &str); 6] = [
+    (Fate::Taken, "the policy contains the line"),
+    (Fate::Core, "every policy does what the line does"),
+    (
+        Fate::Partly,
+        "the policy contains a part of the line, or more than it",
+    ),
+    (Fate::Left, "a policy cannot say this; see the reason"),
+    (
+        Fate::Beside,
+        "another program manages the line, and goes on to",
+    ),
+    (Fate::Nothing, "the line decides about no packet"),
+];
+
+impl Import {
+    /// Explains the words of the report that occur.
+    fn legend(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (fate, meaning) in FATES {
+            if self.lines.iter().any(|line| line.fate == fate) {
+                writeln!(f, "  {:<17} {meaning}", fate.word())?;
+            }
+        }
+        writeln!(f)
+    }
+
+    /// Counts the lines of each fate.
+    fn tally(&self) -> String {
+        let counts = FATES.iter().map(|(fate, _)| {
+            let count = self.lines.iter().filter(|line| line.fate == *fate).count();
+            (count, fate)
+        });
+        let word = |fate: &Fate| match fate {
+            Fate::Nothing => "without effect",
+            Fate::Taken | Fate::Core | Fate::Beside | Fate::Partly | Fate::Left => fate.word(),
+        };
+        let counts = counts.filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = counts
+            .map(|(count, fate)| format!("{count} {}", word(fate)))
+            .collect();
+        format!("{} lines: {}", self.lines.len(), parts.join(", "))
+    }
+}
+
 impl fmt::Display for Import {
     /// Writes the text report.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.legend(f)?;
         let mut file = "";
         for line in &self.lines {
             if line.file != file {
@@ -105,6 +151,7 @@ impl fmt::Display for Import {
             writeln!(f, "{:>5}  {}", line.line, line.text)?;
             writeln!(f, "       {:<17} {}", line.fate.word(), line.words)?;
         }
+        writeln!(f, "\n{}", self.tally())?;
         if !self.lints.is_empty() {
             writeln!(f, "\nproblems in these rules:")?;
         }

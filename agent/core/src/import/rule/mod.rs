@@ -306,6 +306,16 @@ impl ImportedRule {
         listed.flatten()
     }
 
+    /// Reports whether a condition names ICMP echo requests.
+    pub fn names_echo_request(&self) -> bool {
+        self.conditions.iter().any(|condition| {
+            let Test::Icmp(kinds) = &condition.test else {
+                return false;
+            };
+            !condition.negated && kinds.iter().any(|(kind, _)| matches!(kind, 8 | 128))
+        })
+    }
+
     /// Reports whether a condition is about the TTL or hop limit.
     pub fn tests_hop_limit(&self) -> bool {
         let mut tests = self.conditions.iter().map(|condition| &condition.test);
