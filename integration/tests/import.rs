@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::{Facts, File, import, probes, rules};
 use peerwall_core::net::addr::Family;
-use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
+use peerwall_core::net::packet::{Hook, Transport, Verdict};
 use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::ruleset::compile::compile;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
