@@ -10,6 +10,7 @@ pub mod eval;
 mod input;
 mod literals;
 pub mod managed;
+mod networks;
 pub mod nft;
 mod probes;
 mod proof;

@@ -52,7 +52,7 @@ impl<'s, 'r> View<'s, 'r> {
         let messages = self::requests(space, &[CtState::Invalid]);
         let unheard = space.d.without(messages, accepted);
         let mut refused = space.d.without(requests, accepted);
-        let behind = refused_behind(space, requests);
+        let behind = refused_behind(space);
         refused = space.d.or(refused, behind);
         let transit = transit(space);
         let passed = space.forward.walked.accepted;
@@ -196,7 +196,7 @@ fn patterns<'r>(
     all: &crate::import::rule::ImportedRules,
 ) -> Vec<InterfacePattern> {
     let mut found: Vec<InterfacePattern> = Vec::new();
-    let behind = crate::import::eval::masqueraded(all).into_iter();
+    let behind = crate::import::networks::masqueraded(all).into_iter();
     let behind = behind.map(|(_, pattern, _)| pattern);
     let named = rules.flat_map(ImportedRule::all_interfaces).cloned();
     let mut seen = std::collections::BTreeSet::new();
@@ -290,7 +290,7 @@ pub(in crate::import) fn behind(space: &mut Space<'_>, index: usize) -> (PacketS
 }
 
 /// Returns requests to published ports that the rules do not accept behind them.
-fn refused_behind(space: &mut Space<'_>, requests: PacketSet) -> PacketSet {
+fn refused_behind(space: &mut Space<'_>) -> PacketSet {
     let mut found = PacketSet::NONE;
     for index in 0..space.redirections.published.len() {
         let Some(port) = space.redirections.published.get(index).copied() else {
@@ -313,8 +313,6 @@ fn refused_behind(space: &mut Space<'_>, requests: PacketSet) -> PacketSet {
         }
         found = d.or(found, refused);
     }
-    // Such packets never arrive here themselves.
-    let _ = requests;
     found
 }
 

@@ -11,7 +11,7 @@ use crate::import::literals::{full, literal_is_host, names_source};
 use crate::import::rule::Interval;
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::View;
-use crate::import::{eval, managed};
+use crate::import::{managed, networks};
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::port::UDP;
@@ -88,7 +88,7 @@ impl PolicyWriter<'_> {
             let [net] = prefixes(view.family, &[literal.span])[..] else {
                 continue;
             };
-            if inner.peek().is_none() || !eval::is_private(view.family, net) {
+            if inner.peek().is_none() || !networks::is_private(view.family, net) {
                 continue;
             }
             let from = view.from(literal.span);
@@ -122,7 +122,7 @@ impl PolicyWriter<'_> {
     /// Reports whether a network is a pod network: by a fact about the host, rules for container
     /// interfaces, or a distribution's default.
     fn is_pods(&self, view: &View<'_, '_>, net: IpNet) -> bool {
-        if net.prefix_len() == net.max_prefix_len() || !eval::is_private(view.family, net) {
+        if net.prefix_len() == net.max_prefix_len() || !networks::is_private(view.family, net) {
             return false;
         }
         let flannel = self
@@ -195,7 +195,7 @@ impl PolicyWriter<'_> {
     /// Finds container networks behind a bridge, which are masqueraded and forwarded, and pods that
     /// are forwarded but may not reach this host.
     pub(super) fn behind_bridges(&mut self, view: &mut View<'_, '_>) {
-        for (net, behind, _) in eval::masqueraded(view.space.rules) {
+        for (net, behind, _) in networks::masqueraded(view.space.rules) {
             let from = view.from(addr::bounds(net));
             if view.is_covered(from) || !view.passes_out(&behind, from) {
                 continue;

@@ -126,7 +126,7 @@ impl Names {
     pub(super) fn new(space: &Space<'_>) -> Self {
         let rules = space.rules.filter.values().flat_map(|chain| &chain.rules);
         let mut literals: Vec<Interval> = rules.flat_map(|rule| rule.all_sources()).collect();
-        let masqueraded = crate::import::eval::masqueraded(space.rules);
+        let masqueraded = crate::import::networks::masqueraded(space.rules);
         literals.extend(masqueraded.iter().map(|(net, _, _)| addr::bounds(*net)));
         literals.sort_by_key(|(first, last)| (std::cmp::Reverse(last - first), *first));
         literals.dedup();

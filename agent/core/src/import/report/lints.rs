@@ -178,7 +178,7 @@ fn private_peers(view: &View<'_, '_>, policy: &Policy, lints: &mut Vec<Lint>) {
         .map(|address| address.net)
         .filter(|net| Family::of(net.addr()) == view.family)
         .collect();
-    let is_private = |net: &ipnet::IpNet| crate::import::eval::is_private(view.family, *net);
+    let is_private = |net: &ipnet::IpNet| crate::import::networks::is_private(view.family, *net);
     let is_host = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
     if !nets.iter().any(|net| is_host(net) && !is_private(net)) {
         return;

@@ -84,7 +84,7 @@ impl<'r> Space<'r> {
                 mentioned.destinations.extend(to.map(|to| (to, to)));
             }
         }
-        let masqueraded = super::eval::masqueraded(rules);
+        let masqueraded = super::networks::masqueraded(rules);
         mentioned
             .sources
             .extend(masqueraded.iter().map(|(net, _, _)| addr::bounds(*net)));

@@ -198,7 +198,7 @@ fn by_address(
 
 /// Returns the packets on the output interface for an address, as far as rules determine it.
 fn way_to(d: &mut Diagrams, axes: &Axes, rules: &ImportedRules, to: std::net::IpAddr) -> PacketSet {
-    let masqueraded = crate::import::eval::masqueraded(rules);
+    let masqueraded = crate::import::networks::masqueraded(rules);
     let behind = masqueraded
         .into_iter()
         .find(|(net, _, _)| net.contains(&to));
