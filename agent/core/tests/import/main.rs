@@ -296,3 +296,75 @@ fn a_family_can_be_told_where_nothing_in_the_file_does() {
         assert!(report.contains(wanted), "{report}");
     }
 }
+
+fn of_v4(text: &str) -> Import {
+    let file = File {
+        name: "v4".into(),
+        text: text.into(),
+        family: Some(Family::V4),
+    };
+    import(&[file], &Facts::default()).unwrap()
+}
+
+#[test]
+fn what_only_the_exact_comparison_sees_is_told() {
+    let rules = |lines: &str| format!("*filter\n:INPUT DROP\n:FORWARD DROP\n{lines}COMMIT\n");
+    let nat = |lines: &str| format!("*nat\n:PREROUTING ACCEPT\n{lines}COMMIT\n");
+    let dnat =
+        nat("-A PREROUTING -d 198.51.100.1 -p tcp --dport 443 -j DNAT --to-destination 10.7.0.5\n");
+    for (name, text, policy, report) in [
+        (
+            "a TTL is in no policy",
+            rules("-A INPUT -p tcp --dport 179 -m ttl --ttl-eq 255 -j ACCEPT\n"),
+            "version = 1\n",
+            "a policy cannot match the TTL",
+        ),
+        (
+            "an allow does not look at flags",
+            rules("-A INPUT -p tcp --syn --dport 25 -j ACCEPT\n"),
+            "ports = [\"25/tcp\"]",
+            "it also accepts 25/tcp without SYN",
+        ),
+        (
+            "invalid packets cost no peer",
+            rules(
+                "-A INPUT -m conntrack --ctstate INVALID -j DROP\n-A INPUT -s 192.0.2.7 -j ACCEPT\n",
+            ),
+            "[peers]",
+            "dropped, except from [peers]",
+        ),
+        (
+            "source ports are named",
+            rules("-A INPUT -p udp --sport 123 -j ACCEPT\n"),
+            "from_ports = [\"123/udp\"]",
+            "[[allow]] udp",
+        ),
+        (
+            "a rate on a return decides",
+            rules(
+                ":a -\n-A INPUT -j a\n-A a -m limit --limit 5/sec -j RETURN\n-A a -j DROP\n\
+                 -A INPUT -p tcp --dport 22 -j ACCEPT\n",
+            ),
+            "ports = [\"22/tcp\"]",
+            "treats packets as if it were not exceeded",
+        ),
+        (
+            "an address that DNAT names is this host's",
+            dnat + &rules("-A FORWARD -d 10.7.0.5 -p tcp --dport 443 -j ACCEPT\n"),
+            "to    = \"198.51.100.1\"",
+            "[[allow]] https opens its port",
+        ),
+        (
+            "a private network beside public peers is no pod network",
+            rules("-A INPUT -s 10.0.0.0/8 -j ACCEPT\n-A INPUT -s 203.0.113.7 -j ACCEPT\n"),
+            "\"10.0.0.0/8\"",
+            "are these machines, or pods?",
+        ),
+    ] {
+        let import = of_v4(&text);
+        assert!(import.policy.contains(policy), "{name}: {}", import.policy);
+        let said = import.to_string();
+        assert!(said.contains(report), "{name}: {said}");
+        assert!(!said.contains("for 198.51.100.1 from"), "{name}: {said}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::import::space::diagram::{PacketSet, Run};
+use crate::import::space::diagram::{Axis, PacketSet, Run};
 use crate::import::view::View;
 
 /// Requests to some services, without sources and interfaces.
@@ -71,46 +71,48 @@ impl View<'_, '_> {
     /// Divides requests, without sources and interfaces, by source port and destination.
     pub(super) fn parts_of(&mut self, rest: PacketSet) -> Vec<Part> {
         let axes = &self.space.axes;
-        let (protocol, port, icmp) = (axes.protocol, axes.port, axes.icmp);
+        let services = [axes.protocol, axes.port, axes.icmp];
         let (from_port, destination) = (axes.from_port, axes.destination);
         let mut found: Vec<Part> = Vec::new();
-        for (protocols, rest) in self.space.d.parts(rest, protocol) {
-            for (ports, rest) in self.space.d.parts(rest, port) {
-                for (kinds, rest) in self.space.d.parts(rest, icmp) {
-                    for (from, rest) in self.space.d.parts(rest, from_port) {
-                        let d = &mut self.space.d;
-                        let service = [
-                            d.in_runs(protocol, &protocols),
-                            d.in_runs(port, &ports),
-                            d.in_runs(icmp, &kinds),
-                            d.in_runs(from_port, &from),
-                        ];
-                        let service = service
-                            .into_iter()
-                            .fold(PacketSet::ALL, |all, part| d.and(all, part));
-                        // Destinations that such requests can have.
-                        let all_to = d.and(self.requests, service);
-                        let all_to = d.project(all_to, &[destination]);
-                        let service = d.and(service, rest);
-                        let to = match d.is_within(all_to, rest) {
-                            true => None,
-                            false => Some(d.values(rest, destination)),
-                        };
-                        let is_all = from == [(0, from_port.len - 1)] || from == [(0, 0)];
-                        let from = (!is_all).then_some(from);
-                        let same = |part: &&mut Part| part.from_ports == from && part.to == to;
-                        match found.iter_mut().find(same) {
-                            Some(part) => part.packets = d.or(part.packets, service),
-                            None => found.push(Part {
-                                from_ports: from,
-                                to,
-                                packets: service,
-                            }),
-                        }
-                    }
+        for (service, rest) in self.slices(rest, &services) {
+            for (runs, to) in self.space.d.parts(rest, from_port) {
+                let d = &mut self.space.d;
+                let from = d.in_runs(from_port, &runs);
+                let service = d.and(service, from);
+                // Destinations that such requests can have.
+                let all_to = d.and(self.requests, service);
+                let all_to = d.project(all_to, &[destination]);
+                let is_all_to = d.is_within(all_to, to);
+                let is_all_from = runs == [(0, from_port.len - 1)] || runs == [(0, 0)];
+                let part = Part {
+                    from_ports: (!is_all_from).then_some(runs),
+                    to: (!is_all_to).then(|| d.values(to, destination)),
+                    packets: d.and(service, to),
+                };
+                let same = |old: &&mut Part| old.from_ports == part.from_ports && old.to == part.to;
+                match found.iter_mut().find(same) {
+                    Some(old) => old.packets = d.or(old.packets, part.packets),
+                    None => found.push(part),
                 }
             }
         }
         found
+    }
+
+    /// Divides a set by its values on these axes, which are its first: the values, and the rest.
+    fn slices(&mut self, set: PacketSet, axes: &[Axis]) -> Vec<(PacketSet, PacketSet)> {
+        let mut slices = vec![(PacketSet::ALL, set)];
+        for axis in axes {
+            let d = &mut self.space.d;
+            let mut next = Vec::new();
+            for (values, rest) in slices {
+                for (runs, rest) in d.parts(rest, *axis) {
+                    let these = d.in_runs(*axis, &runs);
+                    next.push((d.and(values, these), rest));
+                }
+            }
+            slices = next;
+        }
+        slices
     }
 }

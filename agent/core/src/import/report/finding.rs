@@ -291,8 +291,8 @@ pub(super) fn obstacle(test: &Test, negated: bool) -> Option<&'static str> {
              replies are accepted with their connection"
         }
         (Test::Destination(_), _) => {
-            "the rule is for one address, but an allow covers every address of this host; \
-             add one for the port, or one with `to`"
+            "the rule is for some destinations, which may be this host's or behind it; \
+             add an allow with `to`"
         }
         (Test::Out(_), _) => {
             "a policy does not match the output interface; \
@@ -302,6 +302,8 @@ pub(super) fn obstacle(test: &Test, negated: bool) -> Option<&'static str> {
             "a policy cannot exclude an interface; list the allowed ones under `interfaces`"
         }
         (Test::Rate(..), _) => "a policy cannot match by earlier packets",
+        (Test::HopLimit(..), _) => "a policy cannot match the TTL or hop limit",
+        (Test::TcpFlags(..), _) => "a policy cannot match TCP flags",
         (Test::Always(false), false) => {
             "a policy cannot match fragments, broadcasts and multicasts"
         }

@@ -275,6 +275,17 @@ fn named_destinations(rules: &ImportedRules, hook: Hook) -> Vec<Interval> {
         .filter(|(first, last)| first == last)
         .copied()
         .collect();
+    if hook == Hook::Input {
+        // Connections are redirected from addresses of this host.
+        let nat = nat::redirecting(rules);
+        let conditions = nat.values().flat_map(|chain| &chain.rules);
+        let conditions = conditions.flat_map(|rule| &rule.conditions);
+        let to = conditions.filter(|condition| !condition.negated);
+        let spans = to
+            .filter_map(super::rule::Condition::destinations)
+            .flatten();
+        found.extend(spans.filter(|(first, last)| first == last));
+    }
     if hook == Hook::Forward {
         let targets = rules.nat.values().flat_map(|chain| &chain.rules);
         found.extend(targets.filter_map(|rule| {
