@@ -64,7 +64,7 @@ fn sample(of_agent: bool, usual: u64) {
 #[test]
 fn no_single_fault_breaks_a_promise_of_a_command() {
     world(|| {
-        sample(false, 4);
+        sample(false, 2);
     });
 }
 
