@@ -48,3 +48,11 @@ pub(super) fn is_private(family: Family, net: ipnet::IpNet) -> bool {
         .filter_map(|text| text.parse::<ipnet::IpNet>().ok())
         .any(|range| range.contains(&net))
 }
+
+/// Returns an address of another host that rules do not mention (RFC 5737, RFC 3849).
+pub(super) fn elsewhere(family: Family) -> std::net::IpAddr {
+    match family {
+        Family::V4 => std::net::IpAddr::from([203, 0, 113, 200]),
+        Family::V6 => std::net::IpAddr::from([0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 0x200]),
+    }
+}

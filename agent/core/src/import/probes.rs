@@ -6,10 +6,11 @@ use ipnet::IpNet;
 
 use super::Facts;
 use super::eval::Probe;
+use super::networks::elsewhere;
 use super::rule::ImportedRules;
 use super::space::axes::{Axes, LO, address_in};
 use super::space::{SOURCE_PORT, Space};
-use crate::net::addr::{self, Family};
+use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook, Packet, Transport};
 use crate::net::port::has_ports;
 use crate::policy::icmp;
@@ -31,7 +32,7 @@ pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
     let of_family = |address: &IpAddr| Family::of(*address) == rules.family;
     let here = host.iter().map(IpNet::addr).find(of_family);
     let here = here.unwrap_or_else(|| default_host(rules.family));
-    let there = addr::address(rules.family, addr::number(elsewhere(rules.family)));
+    let there = elsewhere(rules.family);
     let outs = axes.outs.last();
     let interfaces = axes.interfaces.iter().filter(|name| *name != LO);
     let interfaces: Vec<&String> = some(interfaces.collect(), INTERFACES_MAX);
@@ -68,13 +69,6 @@ fn default_host(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([192, 0, 2, 254]),
         Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe]),
-    }
-}
-
-fn elsewhere(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::from([203, 0, 113, 200]),
-        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 0x200]),
     }
 }
 

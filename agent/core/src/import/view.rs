@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::literals::{Literal, literals};
 use crate::import::managed;
+use crate::import::networks::elsewhere;
 use crate::import::rule::{At, ImportedRule, Interval};
 use crate::import::space::Space;
 use crate::import::space::axes::LO;
@@ -155,7 +156,7 @@ impl<'s, 'r> View<'s, 'r> {
         interface: &InterfacePattern,
         sources: PacketSet,
     ) -> bool {
-        let elsewhere = elsewhere(self.family);
+        let elsewhere = addr::number(elsewhere(self.family));
         let there = self
             .space
             .axes
@@ -181,14 +182,6 @@ impl<'s, 'r> View<'s, 'r> {
         }
         found
     }
-}
-
-/// Returns an address that rules do not mention (RFC 5737, RFC 3849).
-fn elsewhere(family: Family) -> u128 {
-    addr::number(match family {
-        Family::V4 => std::net::IpAddr::from([203, 0, 113, 200]),
-        Family::V6 => std::net::IpAddr::from([0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 0x200]),
-    })
 }
 
 fn patterns<'r>(

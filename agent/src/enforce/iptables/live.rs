@@ -11,7 +11,7 @@ use super::{IptablesError, base, tool};
 ///
 /// # Errors
 /// [`IptablesError::Missing`] without iptables; [`IptablesError::Tool`] if both iptables-legacy and
-/// iptables-nft have /// rules.
+/// iptables-nft have rules.
 pub fn live() -> Result<Vec<File>, IptablesError> {
     let mut found: Vec<(&str, Vec<File>)> = Vec::new();
     for suffix in ["-legacy", "-nft", ""] {

@@ -5,6 +5,7 @@
 use crate::net::addr::Family;
 use crate::net::packet::CtState;
 use crate::net::protocol;
+use crate::policy::icmp;
 
 /// Names of `/etc/protocols` that nft prints and policies do not have.
 const PROTOCOLS: [(&str, u8); 34] = [
@@ -54,45 +55,9 @@ pub(super) fn protocol(name: &str) -> Option<u8> {
         .or_else(|| (name == "comp").then_some(108))
 }
 
-const ICMP_TYPES: [(&str, u8); 15] = [
-    ("echo-reply", 0),
-    ("destination-unreachable", 3),
-    ("source-quench", 4),
-    ("redirect", 5),
-    ("echo-request", 8),
-    ("router-advertisement", 9),
-    ("router-solicitation", 10),
-    ("time-exceeded", 11),
-    ("parameter-problem", 12),
-    ("timestamp-request", 13),
-    ("timestamp-reply", 14),
-    ("info-request", 15),
-    ("info-reply", 16),
-    ("address-mask-request", 17),
-    ("address-mask-reply", 18),
-];
-
-const ICMPV6_TYPES: [(&str, u8); 19] = [
-    ("destination-unreachable", 1),
-    ("packet-too-big", 2),
-    ("time-exceeded", 3),
-    ("parameter-problem", 4),
-    ("echo-request", 128),
-    ("echo-reply", 129),
-    ("mld-listener-query", 130),
-    ("mld-listener-report", 131),
-    ("mld-listener-done", 132),
-    ("mld-listener-reduction", 132),
-    ("nd-router-solicit", 133),
-    ("nd-router-advert", 134),
-    ("nd-neighbor-solicit", 135),
-    ("nd-neighbor-advert", 136),
-    ("nd-redirect", 137),
-    ("router-renumbering", 138),
-    ("ind-neighbor-solicit", 141),
-    ("ind-neighbor-advert", 142),
-    ("mld2-listener-report", 143),
-];
+/// ICMPv6 types that nft knows and a policy has no name for.
+const MORE_ICMPV6_TYPES: [(&str, u8); 2] =
+    [("mld-listener-reduction", 132), ("router-renumbering", 138)];
 
 const ICMP_CODES: [(&str, u8); 8] = [
     ("net-unreachable", 0),
@@ -121,10 +86,11 @@ fn by_name(table: &[(&str, u8)], name: &str) -> Option<u8> {
 
 /// Finds the number of an ICMP type.
 pub(super) fn icmp_type(family: Family, name: &str) -> Option<u8> {
-    match family {
-        Family::V4 => by_name(&ICMP_TYPES, name),
-        Family::V6 => by_name(&ICMPV6_TYPES, name),
-    }
+    let more: &[(&str, u8)] = match family {
+        Family::V4 => &[],
+        Family::V6 => &MORE_ICMPV6_TYPES,
+    };
+    icmp::by_name(family, name).or_else(|| by_name(more, name))
 }
 
 /// Finds the number of an ICMP code. nft prints the names of unreachable codes for every type.
