@@ -47,13 +47,7 @@ pub(super) struct Refused {
 impl Refused {
     pub(super) fn new(view: &mut View<'_, '_>, all: PacketSet) -> Self {
         let axes = &view.space.axes;
-        let fields = [
-            axes.protocol,
-            axes.port,
-            axes.icmp,
-            axes.from_port,
-            axes.destination,
-        ];
+        let fields = axes.services();
         Self {
             all,
             services: view.space.d.project(all, &fields),
@@ -372,13 +366,7 @@ fn as_written(view: &mut View<'_, '_>, at: At, refused: PacketSet, part: Part) -
         written = view.space.d.and(written, met.unwrap_or(PacketSet::ALL));
     }
     let axes = &view.space.axes;
-    let fields = [
-        axes.protocol,
-        axes.port,
-        axes.icmp,
-        axes.from_port,
-        axes.destination,
-    ];
+    let fields = axes.services();
     let icmp = axes.icmp_protocol();
     let icmp = axes.protocols(&mut view.space.d, |number| number == icmp);
     let written = view.space.d.project(written, &fields);

@@ -31,16 +31,11 @@ impl View<'_, '_> {
     /// Divides requests by source and interface.
     pub(super) fn boxes(&mut self, packets: PacketSet) -> Vec<Cell> {
         let axes = &self.space.axes;
-        let fields = [
-            axes.source,
-            axes.interface,
-            axes.protocol,
-            axes.port,
-            axes.icmp,
-            axes.from_port,
-            axes.destination,
-        ];
         let (source, interface) = (axes.source, axes.interface);
+        let fields: Vec<Axis> = [source, interface]
+            .into_iter()
+            .chain(axes.services())
+            .collect();
         let packets = self.space.d.project(packets, &fields);
         let mut order: Vec<(Vec<Run>, PacketSet)> = Vec::new();
         let mut sources: BTreeMap<(Vec<Run>, PacketSet), Vec<Run>> = BTreeMap::new();

@@ -12,6 +12,7 @@ use crate::net::port;
 impl PolicyWriter<'_> {
     /// Writes allows for published ports that the filter table accepts.
     pub(super) fn published(&mut self, view: &mut View<'_, '_>) {
+        let decided = view.space.forward.walked.decided.clone();
         for index in 0..view.space.redirections.published.len() {
             let Some(port) = view.space.redirections.published.get(index).copied() else {
                 continue;
@@ -35,7 +36,7 @@ impl PolicyWriter<'_> {
             let axes = [view.space.axes.source, view.space.axes.interface];
             let refused = view.space.d.project(refused, &axes);
             let mut at = port.at;
-            for line in view.space.forward.walked.decided.clone() {
+            for line in &decided {
                 if view.space.d.meets(line.packets, open) {
                     at = line.at;
                 }

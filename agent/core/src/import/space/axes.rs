@@ -209,6 +209,17 @@ impl Axes {
         self.published = Axis::new(&mut self.last.clone(), count + 1);
     }
 
+    /// Returns the axes of services, with source ports and destinations.
+    pub(in crate::import) fn services(&self) -> [Axis; 5] {
+        [
+            self.protocol,
+            self.port,
+            self.icmp,
+            self.from_port,
+            self.destination,
+        ]
+    }
+
     /// Returns the family's ICMP.
     pub(in crate::import) fn icmp_protocol(&self) -> u8 {
         match self.family {
