@@ -368,3 +368,33 @@ fn what_only_the_exact_comparison_sees_is_told() {
         assert!(!said.contains("for 198.51.100.1 from"), "{name}: {said}");
     }
 }
+
+#[test]
+fn an_interface_has_one_role() {
+    let import = of_v4(
+        "*nat\n:POSTROUTING ACCEPT\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n\
+         *filter\n:INPUT DROP\n:FORWARD ACCEPT\n-A FORWARD -s 172.17.0.0/16 -i docker0 -j ACCEPT\n\
+         -A INPUT -s 10.244.0.0/16 -i docker0 -j ACCEPT\nCOMMIT\n",
+    );
+    assert!(
+        import.policy.contains("guests = [\"docker0\"]") != import.policy.contains("[overlay."),
+        "{}",
+        import.policy
+    );
+}
+
+#[test]
+fn a_redirected_port_is_as_closed_as_the_rules_on_every_interface() {
+    let import = of_v4(
+        "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n\
+         -A PREROUTING -p tcp --dport 81 -j REDIRECT --to-ports 80\n\
+         -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n\
+         *filter\n:INPUT DROP\n:FORWARD ACCEPT\n-A INPUT ! -i docker0 -j ACCEPT\nCOMMIT\n",
+    );
+    let opened = import
+        .differences
+        .iter()
+        .find(|each| each.sentence.contains("81/tcp from"));
+    let opened = opened.filter(|each| each.change == Direction::New);
+    assert_eq!(opened, None, "{}", import.policy);
+}

@@ -107,6 +107,7 @@ pub(super) fn draft(spaces: &mut [Space<'_>], facts: &Facts) -> (PolicyDraft, Ve
         writer.peers(view);
         writer.tunnels(view);
     }
+    writer.one_role_each();
     // Allows and ICMP depend on the peers of both families.
     for view in &mut views {
         writer.allows(view);
@@ -151,6 +152,16 @@ impl PolicyWriter<'_> {
         if !self.inexpressible.contains(&inexpressible) {
             self.inexpressible.push(inexpressible);
         }
+    }
+
+    /// Removes guests that are an overlay's interface or trusted: a policy gives one role to each.
+    fn one_role_each(&mut self) {
+        let draft = &mut self.draft;
+        let (overlays, trusted) = (&draft.overlays, &draft.trusted);
+        draft.guests.retain(|guest| {
+            let mut inner = overlays.iter().flat_map(|overlay| &overlay.interfaces);
+            !inner.any(|pattern| pattern == guest) && !trusted.contains(guest)
+        });
     }
 
     /// Removes pod networks from the networks of peers, because pods are accepted only on their

@@ -21,13 +21,17 @@ impl PolicyWriter<'_> {
                 continue;
             }
             let (all, accepted) = behind(view.space, index);
-            let inner = self.inner(view);
+            // Containers also connect to ports that lead to containers, so that an allow may cover
+            // their interfaces.
+            let inner = match port.to {
+                Some(_) => self.inner(view),
+                None => PacketSet::NONE,
+            };
             let mut open = view.space.d.without(accepted, view.covered);
             open = view.space.d.without(open, inner);
             if open.is_none() {
                 continue;
             }
-            // Containers also connect to published ports, so their interfaces may be covered.
             let mut refused = view.space.d.without(all, accepted);
             let arriving = directly(view, port);
             refused = view.space.d.or(refused, arriving);
