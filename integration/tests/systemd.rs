@@ -292,6 +292,20 @@ fn entry(machine: &mut Machine, event: &str) -> (serde_json::Value, String) {
 }
 
 #[test]
+fn what_a_unit_logs_is_found_by_its_name_though_it_ends_before_journald_reads() {
+    let machine = Seed::installed(POLICY).boot("");
+    let found = || {
+        machine.sh("journalctl --sync");
+        machine.sh("journalctl --no-pager -o cat -u peerwall-boot PEERWALL_EVENT=booted || true")
+    };
+    assert_eq!(found().lines().count(), 1, "{}", machine.journal());
+    machine.sh("systemctl kill -s STOP systemd-journald");
+    machine.sh("systemctl restart peerwall-boot");
+    machine.sh("systemctl kill -s CONT systemd-journald");
+    assert_eq!(found().lines().count(), 2, "{}", machine.journal());
+}
+
+#[test]
 fn each_event_is_one_entry_of_the_journal_with_its_fields() {
     const PATH: &str = "/etc/peerwall/policy.toml";
     let mut machine = Seed::installed(POLICY).boot("");
@@ -306,7 +320,7 @@ fn each_event_is_one_entry_of_the_journal_with_its_fields() {
         &[
             ("PRIORITY", "6"),
             ("SYSLOG_IDENTIFIER", "peerwall"),
-            ("_SYSTEMD_UNIT", "peerwall-boot.service"),
+            ("OBJECT_SYSTEMD_UNIT", "peerwall-boot.service"),
             ("PEERWALL_BY", "boot"),
         ],
     );

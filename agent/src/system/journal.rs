@@ -38,18 +38,26 @@ pub struct Journal {
     filter: env_logger::Logger,
     socket: UnixDatagram,
     path: PathBuf,
+    /// See [`unit`].
+    unit: Option<String>,
     /// Number of entries lost since the last successful one.
     lost: AtomicU64,
 }
 
 impl Journal {
-    /// Returns a logger for the records that pass the filter. `socket` comes from [`open`], and
-    /// `path` is that of journald.
-    pub fn new(socket: UnixDatagram, path: &Path, filter: env_logger::Logger) -> Self {
+    /// Returns a logger for the records that pass the filter. `socket` comes from [`open`], `path`
+    /// is that of journald, and `unit` comes from [`unit`].
+    pub fn new(
+        socket: UnixDatagram,
+        path: &Path,
+        unit: Option<String>,
+        filter: env_logger::Logger,
+    ) -> Self {
         Self {
             filter,
             socket,
             path: path.to_owned(),
+            unit,
             lost: AtomicU64::new(0),
         }
     }
@@ -58,7 +66,19 @@ impl Journal {
     pub fn report(&self, level: Level, text: &str) {
         let text = cut(text.to_owned());
         let priority = entry_priority(level);
-        self.send(&Entry::new(level, &text).0, priority, &text);
+        self.send(&self.entry(level, &text).0, priority, &text);
+    }
+
+    /// Returns an entry with the fields that all have.
+    fn entry(&self, level: Level, message: &str) -> Entry {
+        let mut entry = Entry(Vec::with_capacity(512));
+        entry.field("MESSAGE", message);
+        entry.field("PRIORITY", &entry_priority(level).to_string());
+        entry.field("SYSLOG_IDENTIFIER", IDENTIFIER);
+        if let Some(unit) = &self.unit {
+            entry.field("OBJECT_SYSTEMD_UNIT", unit);
+        }
+        entry
     }
 
     /// Sends an entry. Writes `text` to standard error if journald does not listen.
@@ -68,7 +88,7 @@ impl Journal {
                 let lost = self.lost.swap(0, Ordering::Relaxed);
                 if lost > 0 {
                     let text = format!("{lost} log entries were lost: journald did not read them");
-                    let mut entry = Entry::new(Level::Warn, &text);
+                    let mut entry = self.entry(Level::Warn, &text);
                     entry.field("PEERWALL_EVENT", "log_entries_lost");
                     entry.field("PEERWALL_COUNT", &lost.to_string());
                     self.send(&entry.0, entry_priority(Level::Warn), &text);
@@ -116,7 +136,7 @@ impl Log for Journal {
             return;
         }
         let text = cut(record.args().to_string());
-        let mut entry = Entry::new(record.level(), &text);
+        let mut entry = self.entry(record.level(), &text);
         if let Some(file) = record.file() {
             entry.field("CODE_FILE", file);
         }
@@ -153,6 +173,29 @@ pub fn is_stderr() -> bool {
     stat.is_ok_and(|stat| stream == format!("{}:{}", stat.dev(), stat.ino()))
 }
 
+/// Returns the name of the service that this process belongs to; `None` outside a service.
+///
+/// journald looks up the sender's unit when it reads an entry. By then a process that ends at once
+/// may be gone, and `journalctl -u` would not show what it logged. It does show entries by root
+/// with the unit's name in `OBJECT_SYSTEMD_UNIT` (systemd.journal-fields(7)).
+pub fn unit() -> Option<String> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    unit_of(&groups).map(str::to_owned)
+}
+
+/// Returns the service in the text of `/proc/PID/cgroup` (cgroups(7)): the groups that systemd
+/// manages are those of version 2, or the tree of version 1 with its name.
+fn unit_of(groups: &str) -> Option<&str> {
+    let is_service = |name: &&str| name.ends_with(".service");
+    groups.lines().find_map(|line| {
+        let mut line = line.splitn(3, ':').skip(1);
+        match (line.next()?, line.next()?) {
+            ("" | "name=systemd", path) => path.split('/').find(is_service),
+            _ => None,
+        }
+    })
+}
+
 /// Writes to the stream that systemd connected to standard error, with a priority in front of each
 /// line (sd-daemon(3)).
 fn send_to_stderr(priority: u8, text: &str) -> nix::Result<()> {
@@ -187,14 +230,6 @@ fn cut(mut text: String) -> String {
 struct Entry(Vec<u8>);
 
 impl Entry {
-    fn new(level: Level, message: &str) -> Self {
-        let mut entry = Self(Vec::with_capacity(512));
-        entry.field("MESSAGE", message);
-        entry.field("PRIORITY", &entry_priority(level).to_string());
-        entry.field("SYSLOG_IDENTIFIER", IDENTIFIER);
-        entry
-    }
-
     fn field(&mut self, name: &str, value: &str) {
         self.0.extend(name.as_bytes());
         if value.contains('\n') {
@@ -248,6 +283,8 @@ mod tests {
     use log::LevelFilter;
     use std::collections::BTreeMap;
 
+    const UNIT: &str = "peerwall.service";
+
     /// A journald on a temporary socket.
     struct Journald {
         socket: Option<UnixDatagram>,
@@ -270,7 +307,7 @@ mod tests {
         fn logger(&self) -> Journal {
             let mut filter = env_logger::Builder::new();
             let filter = filter.filter_module("peerwall", LevelFilter::Info).build();
-            Journal::new(open().unwrap(), &self.path, filter)
+            Journal::new(open().unwrap(), &self.path, Some(UNIT.to_owned()), filter)
         }
 
         fn received(&self) -> Vec<BTreeMap<String, String>> {
@@ -338,6 +375,7 @@ mod tests {
                 ("MESSAGE", text),
                 ("PRIORITY", priority),
                 ("SYSLOG_IDENTIFIER", "peerwall"),
+                ("OBJECT_SYSTEMD_UNIT", UNIT),
                 ("TARGET", "peerwall::agent"),
                 ("CODE_FILE", "rules.rs"),
                 ("CODE_LINE", "1"),
@@ -349,6 +387,29 @@ mod tests {
         }
         log(&journal, Level::Debug, "not logged at this level");
         assert_eq!(journald.received(), []);
+    }
+
+    #[test]
+    fn the_unit_is_read_from_both_versions_of_control_groups() {
+        for (groups, unit) in [
+            (
+                "0::/system.slice/peerwall-boot.service\n",
+                Some("peerwall-boot.service"),
+            ),
+            (
+                "3:cpu:/\n1:name=systemd:/system.slice/peerwall.service\n0::/\n",
+                Some("peerwall.service"),
+            ),
+            (
+                "2:name=systemd:/\n0::/system.slice/peerwall.service\n",
+                Some("peerwall.service"),
+            ),
+            ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+            ("0::/\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit_of(groups), unit, "{groups}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn init(level: LevelFilter, target: Target) {
     let opened = is_journal.then(journal::open).and_then(Result::ok);
     let is_installed = match (opened, target) {
         (Some(opened), _) => {
-            let journal = Journal::new(opened, socket, logger);
+            let journal = Journal::new(opened, socket, journal::unit(), logger);
             let journal: &Journal = JOURNAL.get_or_init(|| Box::leak(Box::new(journal)));
             log::set_logger(journal)
         }
