@@ -55,7 +55,40 @@ impl Seed {
         seed
     }
 
-    /// Writes a file below `etc` or `var`.
+    /// Nothing of peerwall but its sources and the built program, in `usr/local/src/peerwall`.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn with_sources() -> Self {
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let sources = folder.path().join("usr/local/src/peerwall");
+        fs::create_dir_all(&sources).expect("it can be written");
+        let output = Command::new("cp")
+            .args(["-r", "--parents", "scripts", "agent/systemd", "docs"])
+            .args(["README.md", "CHANGELOG.md", "policy.toml"])
+            .arg(&sources)
+            .current_dir(REPOSITORY)
+            .output()
+            .expect("there is cp");
+        assert!(output.status.success(), "{}", said(&output));
+        fs::copy(peerwall_bin(), sources.join("peerwall")).expect("it can be written");
+        Self {
+            folder,
+            root_size: "64m".into(),
+        }
+    }
+
+    /// Makes a symbolic link below `etc`.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn link(&self, name: &str, to: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("it is in a folder")).expect("it can be written");
+        symlink(to, path).expect("it can be written");
+    }
+
+    /// Writes a file below `etc`, `var` or `usr/local`.
     ///
     /// # Panics
     /// If that fails.
@@ -107,8 +140,7 @@ impl Seed {
             .expect("there are bash and, for an ordinary user, sudo");
         let stdin = child.stdin.take();
         let mut machine = Machine {
-            child,
-            stdin,
+            process: Process { child, stdin },
             init: String::new(),
             is_root,
             seed: self,
@@ -134,11 +166,17 @@ impl Seed {
 /// A machine that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Machine {
-    child: Child,
-    stdin: Option<ChildStdin>,
+    process: Process,
     init: String,
     is_root: bool,
     seed: Seed,
+}
+
+/// The script that made a machine, which ends with its standard input.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
 }
 
 impl Machine {
@@ -181,6 +219,34 @@ impl Machine {
             .expect("there is nsenter")
     }
 
+    /// Starts the machine again, with its files in `etc` and `var`, and nothing else: no rules.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn reboot(self) -> Self {
+        let seed = self.seed.folder.path().display().to_string();
+        let save = format!(
+            "cd {seed} && rm -rf etc var pid && cp -a /proc/{0}/root/etc etc && cp -a /proc/{0}/root/var var",
+            self.init
+        );
+        let output = match self.is_root {
+            true => Command::new("sh").args(["-c", &save]).output(),
+            false => Command::new("sudo")
+                .args(["-n", "sh", "-c", &save])
+                .output(),
+        };
+        let output = output.expect("there is a shell");
+        assert!(output.status.success(), "{}", said(&output));
+        self.stop().boot("")
+    }
+
+    /// Ends it, and returns what it started from.
+    fn stop(self) -> Seed {
+        drop(self.process);
+        self.seed
+    }
+
     /// Waits until a shell command succeeds.
     ///
     /// # Panics
@@ -199,7 +265,7 @@ impl Machine {
     fn wait_for(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
         while !done(self) {
-            let is_over = !matches!(self.child.try_wait(), Ok(None));
+            let is_over = !matches!(self.process.child.try_wait(), Ok(None));
             assert!(
                 !is_over && start.elapsed() < PATIENCE,
                 "{what} did not come\n{}",
@@ -210,7 +276,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for Process {
     fn drop(&mut self) {
         drop(self.stdin.take());
         let _ = self.child.wait();
