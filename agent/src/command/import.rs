@@ -13,7 +13,7 @@ use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
 use crate::enforce::iptables;
 use crate::host::facts;
-use crate::import::nft as loader;
+use crate::import::{iptables as reader, nft as loader};
 use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
@@ -24,6 +24,9 @@ use crate::secure_file::{TEXT_MAX_BYTES, plain};
 pub(super) struct ImportResult<'i> {
     /// Whether every line was converted or needs no conversion.
     is_complete: bool,
+    /// Who read the rules of iptables in the files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_by: Option<&'i str>,
     /// The policy and the report.
     #[serde(flatten)]
     import: &'i Import,
@@ -54,8 +57,15 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let options = Options {
         assume_accept: args.assume_accept,
     };
-    match import::import_with(&files, &facts, options) {
-        Ok(import) => print(&import, args.strict, output),
+    // iptables-save printed the live rules.
+    let read_back = match args.live {
+        true => None,
+        false => reader::read(&files),
+    };
+    let (readings, by) = read_back.map(|read| (read.readings, read.by)).unzip();
+    let readings = readings.unwrap_or_default();
+    match import::import_read(&files, &facts, options, &readings) {
+        Ok(import) => print(&import, by.as_deref(), args.strict, output),
         Err(errors) => {
             let text: String = errors.iter().map(|err| format!("error: {err}\n")).collect();
             output.failure(&failure(&errors, &files), &text);
@@ -173,14 +183,18 @@ fn all(from: impl std::io::Read) -> std::io::Result<String> {
     }
 }
 
-fn print(import: &Import, strict: bool, output: &Output) -> u8 {
+fn print(import: &Import, by: Option<&str>, strict: bool, output: &Output) -> u8 {
     let refused = strict && !import.is_whole();
     if output.is_json() {
         output.json(&ImportResult {
             is_complete: import.is_whole(),
+            read_by: by,
             import,
         });
     } else {
+        if let Some(by) = by {
+            complain(&format!("{by}\n\n"));
+        }
         complain(&import.to_string());
         if refused {
             complain(

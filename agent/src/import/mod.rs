@@ -1,4 +1,7 @@
 //! Input of the import that other programs must read first.
 
+pub mod iptables;
+mod lines;
 pub mod nft;
 mod private;
+mod refusal;

@@ -25,6 +25,19 @@ const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin
 /// # Errors
 /// [`io::Error`] if no namespace can be created, or if the script does not end in time.
 pub(super) fn run(script: &str, args: &[String], input: &str) -> io::Result<Output> {
+    run_within(PATIENCE, script, args, input)
+}
+
+/// Runs a script with a time limit of its own.
+///
+/// # Errors
+/// As for [`run`].
+pub(super) fn run_within(
+    limit: Duration,
+    script: &str,
+    args: &[String],
+    input: &str,
+) -> io::Result<Output> {
     let mut command = child::command("/bin/sh");
     command
         .args(["-c", script, "sh"])
@@ -47,11 +60,11 @@ pub(super) fn run(script: &str, args: &[String], input: &str) -> io::Result<Outp
             let _ = stdin.map(|mut stdin| stdin.write_all(input.as_bytes()));
         });
         scope.spawn(move || send.send(child.wait_with_output()));
-        match ended.recv_timeout(PATIENCE) {
+        match ended.recv_timeout(limit) {
             Ok(output) => output,
             Err(_) => {
                 let _ = killpg(group, Signal::SIGKILL);
-                let why = format!("it did not end within {} s", PATIENCE.as_secs());
+                let why = format!("it did not end within {} s", limit.as_secs());
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             }
         }

@@ -5,6 +5,7 @@
 //! every kind of packet that either distinguishes (`proof`). The report on each line is derived
 //! from that comparison (`report`), so that it is always true.
 
+pub mod canonical;
 mod draft;
 pub mod eval;
 mod input;
@@ -31,6 +32,7 @@ use crate::net::addr::Family;
 use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
 use crate::ruleset::compile::compile;
+use canonical::Readings;
 use input::{ParsedFiles, parse};
 pub use probes::probes;
 pub use proof::{Difference, Direction};
@@ -149,7 +151,20 @@ pub fn import_with(
     facts: &Facts,
     options: Options,
 ) -> Result<Import, Vec<ImportError>> {
-    let parsed = parse(files)?;
+    import_read(files, facts, options, &Readings::default())
+}
+
+/// Imports files with options, and with what iptables read in their lines.
+///
+/// # Errors
+/// All errors in the files.
+pub fn import_read(
+    files: &[File],
+    facts: &Facts,
+    options: Options,
+    readings: &Readings,
+) -> Result<Import, Vec<ImportError>> {
+    let parsed = parse(files, readings)?;
     let missing = input::partial::missing(&parsed);
     if !options.assume_accept && !missing.is_empty() {
         return Err(missing);
@@ -187,7 +202,18 @@ pub fn import_with(
 /// # Errors
 /// All errors in the files.
 pub fn rules(files: &[File]) -> Result<Vec<ImportedRules>, Vec<ImportError>> {
-    parse(files).map(|parsed| parsed.rules)
+    rules_read(files, &Readings::default())
+}
+
+/// Parses rules for evaluation, with what iptables read in their lines.
+///
+/// # Errors
+/// All errors in the files.
+pub fn rules_read(
+    files: &[File],
+    readings: &Readings,
+) -> Result<Vec<ImportedRules>, Vec<ImportError>> {
+    parse(files, readings).map(|parsed| parsed.rules)
 }
 
 fn head(parsed: &ParsedFiles) -> String {

@@ -10,6 +10,7 @@ mod sets;
 
 use peerwall_proto::iptables::{self, Save, TextError, script};
 
+use super::canonical::{Readings, RuleTable, TableReadings};
 use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSets, Problems};
 use super::{File, ImportError, Lint, nft};
 use crate::net::addr::Family;
@@ -53,43 +54,77 @@ struct Split {
     save: Save,
 }
 
-pub(super) fn parse(files: &[File]) -> Result<ParsedFiles, Vec<ImportError>> {
-    let mut errors = Vec::new();
-    let mut all: Vec<(File, Format)> = Vec::new();
+/// Files that were split into tables.
+#[derive(Default)]
+struct SplitFiles {
+    parsed: ParsedFiles,
+    sets: SetReader,
+    saves: Vec<Split>,
+    rulesets: Vec<(usize, nft::NftRuleset)>,
+    errors: Vec<ImportError>,
+}
+
+fn split(files: &[File]) -> SplitFiles {
+    let mut all = SplitFiles::default();
     for file in files {
         match expand(file) {
-            Ok(inside) => all.extend(inside),
-            Err(err) => errors.push(err),
+            Ok(inside) => {
+                for (file, format) in inside {
+                    all.add(file, format);
+                }
+            }
+            Err(err) => all.errors.push(err),
         }
     }
-    let mut parsed = ParsedFiles::default();
-    let mut sets = SetReader::default();
-    let mut saves = Vec::new();
-    let mut rulesets = Vec::new();
-    for (file, format) in all {
-        if format == Format::Ruleset {
-            if !rulesets.is_empty() {
-                let what = "it is the second ruleset of nftables";
-                let help = "import one file that includes the others";
-                errors.push(ImportError::whole(&file.name, what, help));
-                continue;
+    all
+}
+
+impl SplitFiles {
+    fn add(&mut self, file: File, format: Format) {
+        if format != Format::Ruleset {
+            match self.parsed.split(file, format, &mut self.sets) {
+                Ok(more) => self.saves.extend(more),
+                Err(wrong) => self.errors.extend(wrong),
             }
-            match parsed.ruleset(file) {
-                Ok(ruleset) => rulesets.push(ruleset),
-                Err(err) => errors.push(err),
-            }
-            continue;
+            return;
         }
-        match parsed.split(file, format, &mut sets) {
-            Ok(more) => saves.extend(more),
-            Err(wrong) => errors.extend(wrong),
+        if !self.rulesets.is_empty() {
+            let what = "it is the second ruleset of nftables";
+            let help = "import one file that includes the others";
+            self.errors.push(ImportError::whole(&file.name, what, help));
+            return;
+        }
+        match self.parsed.ruleset(file) {
+            Ok(ruleset) => self.rulesets.push(ruleset),
+            Err(err) => self.errors.push(err),
         }
     }
+}
+
+/// Returns the tables of the files, in the order in which [`parse`] reads them.
+pub(super) fn tables(files: &[File]) -> Vec<RuleTable> {
+    let all = split(files);
+    let saves = all.saves.iter().enumerate();
+    let tables = saves.flat_map(|(split, save)| {
+        let tables = save.save.tables.iter().enumerate();
+        tables.map(move |(at, table)| RuleTable::new((split, at), save.family, table))
+    });
+    tables.collect()
+}
+
+pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, Vec<ImportError>> {
+    let SplitFiles {
+        mut parsed,
+        mut sets,
+        saves,
+        rulesets,
+        mut errors,
+    } = split(files);
     let (content, left) = sets.finish();
     parsed.left_sets = left;
     parsed.problems.append(&mut sets.problems);
-    for split in &saves {
-        if let Err(wrong) = parsed.read(split, &content) {
+    for (at, split) in saves.iter().enumerate() {
+        if let Err(wrong) = parsed.read(split, &content, &|table| readings.of_table((at, table))) {
             errors.extend(wrong);
         }
     }
@@ -260,11 +295,22 @@ impl ParsedFiles {
     }
 
     /// Parses the rules of a file.
-    fn read(&mut self, split: &Split, sets: &ImportedSets) -> Result<(), Vec<ImportError>> {
+    fn read<'r>(
+        &mut self,
+        split: &Split,
+        sets: &ImportedSets,
+        readings: &dyn Fn(usize) -> TableReadings<'r>,
+    ) -> Result<(), Vec<ImportError>> {
         let mut errors = Vec::new();
         self.families.push((split.family, split.index));
-        for table in &split.save.tables {
-            let chains = rule::chains(table, split.family, split.index, sets, &mut self.problems);
+        for (at, table) in split.save.tables.iter().enumerate() {
+            let origin = rule::TableOrigin {
+                family: split.family,
+                input: split.index,
+                sets,
+                readings: readings(at),
+            };
+            let chains = rule::chains(table, &origin, &mut self.problems);
             if let Err(err) = self.add(split, table, chains.clone()) {
                 errors.push(err);
             }

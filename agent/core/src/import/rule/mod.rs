@@ -22,7 +22,7 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
 pub(super) use graph::reached;
 pub use sets::{AddressPort, ImportedSet, ImportedSets};
-pub(super) use table::{Problems, chains};
+pub(super) use table::{Problems, TableOrigin, chains};
 pub(super) use values::{ACK, RST, SYN, has_ports};
 
 /// A line in one of the inputs.

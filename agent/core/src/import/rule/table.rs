@@ -5,37 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use peerwall_proto::iptables::{self, BUILTIN, Position};
 
 use super::graph::circles;
-use super::words::read;
+use super::words::{read, unknown};
 use super::{
-    At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedSets, RuleContext,
+    At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedSets, Interval, RuleContext,
 };
 use super::{Test, Verb, reached};
+use crate::import::canonical::{Reading, TableReadings};
 use crate::net::addr::Family;
 
 /// Lines that cannot be read, with the reasons. They accept and drop nothing.
 pub(in crate::import) type Problems = BTreeMap<At, String>;
 
+/// Where a table is from, and what is known about its lines.
+pub(in crate::import) struct TableOrigin<'r> {
+    pub family: Family,
+    /// Index of the input.
+    pub input: usize,
+    pub sets: &'r ImportedSets,
+    /// What iptables read.
+    pub readings: TableReadings<'r>,
+}
+
 /// Parses the chains of a table.
 pub(in crate::import) fn chains(
     table: &iptables::Table,
-    family: Family,
-    input: usize,
-    sets: &ImportedSets,
+    origin: &TableOrigin<'_>,
     problems: &mut Problems,
 ) -> ImportedChains {
+    let input = origin.input;
     let mut chains = declared(table, input);
+    let joins = !table.rules.iter().any(counts_rules);
     let is_fragment = !chains.keys().any(|name| BUILTIN.contains(&name.as_str()));
-    for rule in &table.rules {
+    for (index, rule) in table.rules.iter().enumerate() {
         let at = At {
             input,
             line: rule.line,
         };
         let context = RuleContext {
-            family,
+            family: origin.family,
             table: &table.name,
             chain: &rule.chain,
             at,
-            sets,
+            sets: origin.sets,
         };
         let is_known = chains.contains_key(&rule.chain) || BUILTIN.contains(&rule.chain.as_str());
         // A fragment for `iptables-restore -n` adds to chains that exist already.
@@ -47,7 +58,14 @@ pub(in crate::import) fn chains(
             );
             continue;
         }
-        if let Err(why) = apply(&mut chains, rule, &context, problems) {
+        let mut line = read_line(rule, &context, origin.readings.get(index));
+        if joins && line.rules.len() > 1 {
+            line.rules = join(line.rules);
+        }
+        if let Some(why) = &line.problem {
+            problems.insert(at, why.clone());
+        }
+        if let Err(why) = apply(&mut chains, rule, line) {
             problems.insert(at, why);
         }
     }
@@ -66,12 +84,132 @@ fn declared(table: &iptables::Table, input: usize) -> ImportedChains {
     chains.collect()
 }
 
+/// Reports whether a line counts the rules of its chain. Each address of a list is then a rule.
+fn counts_rules(rule: &iptables::Rule) -> bool {
+    match rule.position {
+        Position::Insert(at) => at > 1,
+        Position::Replace(_) | Position::DeleteAt(_) => true,
+        Position::Append | Position::Delete | Position::Flush => false,
+    }
+}
+
+/// The rules of a line; none for a line of the other family.
+#[derive(Default)]
+struct LineRules {
+    rules: Vec<ImportedRule>,
+    /// Reason why the line cannot be read. Its rules accept nothing.
+    problem: Option<String>,
+}
+
+fn read_line(
+    rule: &iptables::Rule,
+    context: &RuleContext<'_>,
+    reading: Option<&Reading>,
+) -> LineRules {
+    if matches!(rule.position, Position::DeleteAt(_) | Position::Flush) {
+        return LineRules::default();
+    }
+    let (own, problem) = read(&rule.words, context);
+    match reading {
+        Some(Reading::Words(lines)) => return canonical(lines, context, problem),
+        Some(Reading::Refused(said)) if own.is_some() && problem.is_none() => {
+            return LineRules {
+                rules: vec![unknown(&rule.words, context)],
+                problem: Some(format!("iptables refuses this line: {said}")),
+            };
+        }
+        Some(Reading::Refused(_)) | None => {}
+    }
+    LineRules {
+        rules: own.into_iter().collect(),
+        problem,
+    }
+}
+
+/// Reads the words that iptables-save printed for a line. The problem of the file's own words, if
+/// there is one, explains a failure better.
+fn canonical(
+    lines: &[Vec<String>],
+    context: &RuleContext<'_>,
+    own_problem: Option<String>,
+) -> LineRules {
+    let mut all = LineRules::default();
+    for words in lines {
+        let (rule, problem) = read(words, context);
+        all.rules.extend(rule);
+        all.problem = all.problem.or(problem);
+    }
+    if all.problem.is_some() {
+        all.problem = own_problem.or(all.problem);
+    }
+    all
+}
+
+/// Joins rules that differ in one address: iptables-save prints one for each address of a list.
+fn join(mut rules: Vec<ImportedRule>) -> Vec<ImportedRule> {
+    let is_destination = |test: &Test| matches!(test, Test::Destination(_));
+    let is_source = |test: &Test| matches!(test, Test::Source(_));
+    // Lists of both kinds are printed as all pairs.
+    rules = join_by(rules, is_destination);
+    rules = join_by(rules, is_source);
+    join_by(rules, is_destination)
+}
+
+fn join_by(rules: Vec<ImportedRule>, is_list: impl Fn(&Test) -> bool) -> Vec<ImportedRule> {
+    let mut joined: Vec<(Option<ImportedRule>, ImportedRule)> = Vec::new();
+    for rule in rules {
+        let (rest, list) = without_list(&rule, &is_list);
+        match joined.last_mut() {
+            Some((known, last)) if rest.is_some() && *known == rest => {
+                add_list(last, &is_list, list)
+            }
+            Some(_) | None => joined.push((rest, rule)),
+        }
+    }
+    joined.into_iter().map(|(_, rule)| rule).collect()
+}
+
+/// Takes the list out of a copy of a rule.
+fn without_list(
+    rule: &ImportedRule,
+    is_list: impl Fn(&Test) -> bool,
+) -> (Option<ImportedRule>, Vec<Interval>) {
+    let mut rest = rule.clone();
+    let found = rest
+        .conditions
+        .iter_mut()
+        .find(|c| !c.negated && is_list(&c.test));
+    let list = found
+        .and_then(|found| spans(&mut found.test))
+        .map(std::mem::take);
+    match list {
+        Some(list) => (Some(rest), list),
+        None => (None, Vec::new()),
+    }
+}
+
+fn add_list(rule: &mut ImportedRule, is_list: impl Fn(&Test) -> bool, list: Vec<Interval>) {
+    let found = rule
+        .conditions
+        .iter_mut()
+        .find(|c| !c.negated && is_list(&c.test));
+    if let Some(all) = found.and_then(|found| spans(&mut found.test)) {
+        all.extend(list);
+    }
+}
+
+fn spans(test: &mut Test) -> Option<&mut Vec<Interval>> {
+    if let Test::Source(all) | Test::Destination(all) = test {
+        return Some(all);
+    }
+    None
+}
+
 /// Applies one change to the chains.
 fn apply(
     chains: &mut ImportedChains,
     rule: &iptables::Rule,
-    context: &RuleContext<'_>,
-    problems: &mut Problems,
+    line: LineRules,
 ) -> Result<(), String> {
     if rule.position == Position::Flush {
         for (name, chain) in chains.iter_mut() {
@@ -80,18 +218,6 @@ fn apply(
             }
         }
         return Ok(());
-    }
-    let (read, problem) = match rule.position {
-        Position::DeleteAt(_) => (None, None),
-        Position::Append
-        | Position::Insert(_)
-        | Position::Replace(_)
-        | Position::Delete
-        | Position::Flush => read(&rule.words, context),
-    };
-    let is_readable = problem.is_none();
-    if let Some(why) = problem {
-        problems.insert(context.at, why);
     }
     let is_builtin = BUILTIN.contains(&rule.chain.as_str());
     let chain = chains.entry(rule.chain.clone()).or_insert(ImportedChain {
@@ -107,15 +233,26 @@ fn apply(
             rule.chain
         )),
     };
-    match (rule.position, read) {
-        (Position::Append, Some(read)) => chain.rules.push(read),
-        (Position::Insert(at), Some(read)) => chain.rules.insert(in_chain(at, count + 1)?, read),
-        (Position::Replace(at), Some(read)) => chain.rules[in_chain(at, count)?] = read,
-        (Position::DeleteAt(at), _) => drop(chain.rules.remove(in_chain(at, count)?)),
-        (Position::Delete, Some(read)) => delete(chain, &read, is_readable)?,
-        // A rule of the other family.
-        (Position::Append | Position::Insert(_) | Position::Replace(_), None) => {}
-        (Position::Delete | Position::Flush, _) => {}
+    // A rule of the other family changes nothing.
+    let is_empty = line.rules.is_empty();
+    match rule.position {
+        Position::DeleteAt(at) => drop(chain.rules.remove(in_chain(at, count)?)),
+        _ if is_empty => {}
+        Position::Append => chain.rules.extend(line.rules),
+        Position::Insert(at) => {
+            let at = in_chain(at, count + 1)?;
+            chain.rules.splice(at..at, line.rules);
+        }
+        Position::Replace(at) => {
+            let at = in_chain(at, count)?;
+            chain.rules.splice(at..=at, line.rules);
+        }
+        Position::Delete => {
+            for each in &line.rules {
+                delete(chain, each, line.problem.is_none())?;
+            }
+        }
+        Position::Flush => {}
     }
     Ok(())
 }

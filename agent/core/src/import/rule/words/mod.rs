@@ -32,7 +32,7 @@ pub(super) fn read(words: &[String], rule: &RuleContext<'_>) -> Parsed {
 
 /// Returns a rule that accepts nothing, for words that cannot be read. The target is what seems to
 /// be meant, so that the report can speak of it.
-fn unknown(words: &[String], rule: &RuleContext<'_>) -> ImportedRule {
+pub(super) fn unknown(words: &[String], rule: &RuleContext<'_>) -> ImportedRule {
     let is_jump = |word: &&String| matches!(word.as_str(), "-j" | "--jump" | "-g" | "--goto");
     let at = words.iter().position(|word| is_jump(&word));
     let name = at
