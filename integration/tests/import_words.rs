@@ -12,15 +12,17 @@
 mod words {
     pub(crate) mod lines;
     pub(crate) mod parts;
+    pub(crate) mod plain;
 }
 
 use std::fmt::Write as _;
 use std::fs;
 
-use peerwall_core::import::rule::{Condition, ImportedRule, ImportedRules, Test, Verb};
+use peerwall_core::import::rule::{ImportedRule, ImportedRules};
 use peerwall_core::import::{File, rules};
 use peerwall_core::net::addr::Family;
 use peerwall_integration::ns::{Host, world};
+use words::plain::{is_unknown, plain};
 
 /// A line to try: family, table and rule.
 type Line = (Family, &'static str, String);
@@ -86,65 +88,6 @@ fn rules_of(family: Family, table: &str, lines: &str) -> Vec<ImportedRule> {
     };
     let rules = chains.into_values().flat_map(|chain| chain.rules);
     rules.flat_map(plain).collect()
-}
-
-/// A rule without its place, for each of its addresses, and with rates of no name: iptables-save
-/// prints lists as several rules, and the defaults of rates.
-fn plain(rule: ImportedRule) -> Vec<ImportedRule> {
-    let at = peerwall_core::import::rule::At { input: 0, line: 0 };
-    let mut all = vec![ImportedRule { at, ..rule }];
-    for each in &mut all {
-        for condition in &mut each.conditions {
-            if let Test::Rate(_, words) = &mut condition.test {
-                words.clear();
-            }
-        }
-        // Options and defaults are in another form.
-        if let Verb::Continue(words) | Verb::Unknown(words) = &mut each.target {
-            *words = words.split(' ').next().unwrap_or_default().to_owned();
-        }
-    }
-    let count = all[0].conditions.len();
-    for index in 0..count {
-        all = all
-            .into_iter()
-            .flat_map(|rule| split(rule, index))
-            .collect();
-    }
-    // Their order does not matter, and iptables-save has its own.
-    for each in &mut all {
-        each.conditions
-            .sort_by_key(|condition| format!("{condition:?}"));
-    }
-    all
-}
-
-/// One rule for each address of a condition.
-fn split(rule: ImportedRule, index: usize) -> Vec<ImportedRule> {
-    let Condition { negated, test } = rule.conditions[index].clone();
-    let of = |test: Test| {
-        let mut one = rule.clone();
-        one.conditions[index] = Condition { negated, test };
-        one
-    };
-    let spans = |all: &[(u128, u128)]| all.iter().map(|span| vec![*span]).collect::<Vec<_>>();
-    if let Test::Source(all) = &test {
-        return spans(all)
-            .into_iter()
-            .map(|one| of(Test::Source(one)))
-            .collect();
-    }
-    if let Test::Destination(all) = &test {
-        return spans(all)
-            .into_iter()
-            .map(|one| of(Test::Destination(one)))
-            .collect();
-    }
-    vec![rule]
-}
-
-fn is_unknown(rule: &ImportedRule) -> bool {
-    rule.unknown().next().is_some()
 }
 
 /// Compares one line; returns what is wrong.

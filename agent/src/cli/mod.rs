@@ -336,7 +336,8 @@ pub struct ApplyArgs {
 pub struct ImportArgs {
     /// Output of iptables-save, ip6tables-save, `iptables -S` and `ipset save`, scripts of
     /// iptables commands, a cloud-config, Butane or Ignition config with such files, a file for
-    /// `nft -f`, or output of `nft -j list ruleset`; `-` for standard input
+    /// `nft -f`, or output of `nft -j list ruleset`; `-` for standard input. iptables-restore and
+    /// nft read the rules where they are installed, in private network namespaces
     #[arg(required_unless_present_any = ["v4", "v6", "live"])]
     pub files: Vec<PathBuf>,
 

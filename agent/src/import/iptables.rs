@@ -21,6 +21,8 @@ use crate::enforce::iptables::tools;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time limit for finding the lines that iptables rejects.
 const SEARCH: Duration = Duration::from_secs(12);
+/// Number of lines that are checked together.
+const CHECKED_LINES: usize = 500;
 /// Exit code of the script without iptables.
 const MISSING: i32 = 41;
 
@@ -38,10 +40,10 @@ if [ $# -gt 0 ]; then
   for set; do echo "create $set hash:ip -exist"; done | ipset restore >/dev/null 2>&1
 fi
 export XTABLES_LOCKFILE=/dev/null
-"$name-restore" --version </dev/null || exit 1
 if [ "$mode" = check ]; then
   exec "$name-restore" --test
 fi
+"$name-restore" --version </dev/null || exit 1
 "$name-restore" && "$name-save" -t "$table" </dev/null
 "#;
 
@@ -228,9 +230,14 @@ impl Reader {
         let mut good = Vec::new();
         let mut rest = lines;
         while self.start.elapsed() < SEARCH {
-            let Err(refusal) = self.attempt(batch, rest, Mode::Check)? else {
-                good.extend(rest);
-                return Ok(good);
+            let (part, later) = rest.split_at(rest.len().min(CHECKED_LINES));
+            if part.is_empty() {
+                break;
+            }
+            let Err(refusal) = self.attempt(batch, part, Mode::Check)? else {
+                good.extend(part);
+                rest = later;
+                continue;
             };
             let Some((at, line)) = refusal
                 .lines

@@ -7,6 +7,8 @@ use peerwall_proto::iptables::BUILTIN;
 const LINE_MAX_BYTES: usize = 10_000;
 /// Targets with state that all network namespaces share.
 const GLOBAL_TARGETS: [&str; 2] = ["IDLETIMER", "LED"];
+/// Short options that take the rest of their word.
+const JOINED: &str = "sdpiojgmc";
 /// Options with the name of a set.
 const SET_OPTIONS: [&str; 5] = [
     "--match-set",
@@ -47,14 +49,29 @@ pub(super) fn may_load(table: &str, line: &RuleLine) -> bool {
     let length: usize = words.iter().map(|word| word.len() + 3).sum();
     // An empty word gets lost, and a line break would begin a line of its own.
     let is_plain = |word: &String| !word.is_empty() && !word.chars().any(char::is_control);
-    // iptables runs the program in the argument.
-    let is_program = |word: &String| word.starts_with("-M") || word.starts_with("--mo");
     let is_global = |word: &String| GLOBAL_TARGETS.contains(&word.as_str());
     is_chain(table, &line.chain)
         && length <= LINE_MAX_BYTES
         && words.iter().all(is_plain)
-        && !words.iter().any(|word| is_program(word) || is_global(word))
+        && !words
+            .iter()
+            .any(|word| may_name_program(word) || is_global(word))
         && !names_host(words)
+}
+
+/// Reports whether a word may be `--modprobe` or its short form: iptables runs the argument.
+fn may_name_program(word: &str) -> bool {
+    let option = word.split('=').next().unwrap_or_default();
+    if option.starts_with("--") {
+        return option.len() > 3 && "--modprobe".starts_with(option);
+    }
+    // Options without a value can be joined with it, like `-vM`.
+    let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
+    match (letters.next(), letters.next()) {
+        (None, _) => false,
+        (Some(letter), None) => letter == 'M',
+        (Some(letter), Some(_)) => !JOINED.contains(letter),
+    }
 }
 
 /// Reports whether an address may be the name of a host, which iptables would resolve.
@@ -107,4 +124,78 @@ pub(super) fn sets(lines: &[RuleLine]) -> Vec<String> {
 fn is_set(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
     !name.starts_with('-') && name.len() <= 31 && name.chars().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peerwall_core::import::File;
+    use peerwall_core::import::canonical::tables;
+
+    fn lines(text: &str) -> Vec<RuleLine> {
+        let file = File {
+            name: "rules".into(),
+            text: format!("*filter\n{text}\nCOMMIT\n"),
+            family: Some(peerwall_core::net::addr::Family::V4),
+        };
+        tables(&[file]).remove(0).lines
+    }
+
+    #[test]
+    fn lines_that_run_programs_ask_servers_or_change_the_host_are_not_loaded() {
+        for (line, may) in [
+            ("-p tcp --dport ssh -j ACCEPT", true),
+            (
+                "-m statistic --mode random --probability 0.5 -j ACCEPT",
+                true,
+            ),
+            ("-jMASQUERADE", true),
+            ("-s10.0.0.1 ! -d 10.0.0.0/8,192.0.2.1 -j ACCEPT", true),
+            ("-m addrtype --dst-type LOCAL -j ACCEPT", true),
+            ("-m conntrack --ctorigdst 10.0.0.1 -j ACCEPT", true),
+            ("-M /tmp/program -j ACCEPT", false),
+            ("-M/tmp/program -j ACCEPT", false),
+            ("-vM /tmp/program -j ACCEPT", false),
+            ("-fM/tmp/program -j ACCEPT", false),
+            ("--modprobe=/tmp/program -j ACCEPT", false),
+            ("--mo /tmp/program -j ACCEPT", false),
+            ("-s host.example -j ACCEPT", false),
+            ("-s ! host.example -j ACCEPT", false),
+            ("-shost -j ACCEPT", false),
+            ("--sour=host.example -j ACCEPT", false),
+            ("--dst 10.0.0.1,host -j ACCEPT", false),
+            ("-m conntrack --ctorigdst host.example -j ACCEPT", false),
+            ("-j LED --led-trigger-id a", false),
+            ("-j IDLETIMER --timeout 5 --label a", false),
+            ("-m comment --comment \"\" -j ACCEPT", false),
+        ] {
+            let all = lines(&format!("-A INPUT {line}"));
+            assert_eq!(may_load("filter", &all[0]), may, "{line}");
+        }
+    }
+
+    #[test]
+    fn chains_that_would_break_the_input_are_not_declared() {
+        for (table, chain, may) in [
+            ("filter", "INPUT", true),
+            ("filter", "PREROUTING", false),
+            ("nat", "PREROUTING", true),
+            ("mangle", "FORWARD", true),
+            ("filter", "f2b-sshd", true),
+            ("filter", "a\nCOMMIT", false),
+            ("filter", "-x", false),
+            ("filter", "a-name-of-more-than-28-letters", false),
+        ] {
+            assert_eq!(is_chain(table, chain), may, "{table} {chain}");
+        }
+    }
+
+    #[test]
+    fn sets_are_found_by_their_options() {
+        let all = lines(
+            "-A INPUT -m set --match-set b src -j DROP\n-A INPUT -m set ! --match-set a,x src\n\
+             -A INPUT -j SET --add-set c src\n-A INPUT -m set --match-set b dst -j DROP",
+        );
+        assert_eq!(sets(&all), ["b", "c"]);
+    }
 }

@@ -134,3 +134,132 @@ impl RuleTable {
 pub fn tables(files: &[super::File]) -> Vec<RuleTable> {
     super::input::tables(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::rule::{At, ImportedRule, Verb};
+    use crate::import::{Facts, Fate, File, Options, import_read, rules, rules_read};
+
+    fn file(lines: &str) -> [File; 1] {
+        let text = format!("*filter\n:INPUT DROP\n:a -\n{lines}\nCOMMIT\n");
+        let (name, family) = ("rules".into(), Some(Family::V4));
+        [File { name, text, family }]
+    }
+
+    fn words(lines: &[&str]) -> Reading {
+        let split = |line: &&str| line.split(' ').map(str::to_owned).collect();
+        Reading::Words(lines.iter().map(split).collect())
+    }
+
+    /// Assigns readings to the lines, in order; `None` for a line that iptables did not read.
+    fn readings(file: &[File], given: &[Option<Reading>]) -> Readings {
+        let tables = tables(file);
+        let lines = tables.iter().flat_map(|table| &table.lines);
+        let mut readings = Readings::default();
+        for (line, reading) in lines.zip(given) {
+            if let Some(reading) = reading {
+                readings.insert(line.id, reading.clone());
+            }
+        }
+        readings
+    }
+
+    fn of_input(mut all: Vec<crate::import::rule::ImportedRules>) -> Vec<ImportedRule> {
+        let input = all.remove(0).filter.remove("INPUT").unwrap();
+        let at = At { input: 0, line: 0 };
+        let rules = input.rules.into_iter();
+        rules.map(|rule| ImportedRule { at, ..rule }).collect()
+    }
+
+    #[test]
+    fn words_of_iptables_replace_those_of_the_line() {
+        let port = |port: &str| words(&[&format!("-p tcp -m tcp --dport {port} -j ACCEPT")]);
+        let all = [
+            (
+                "a name",
+                "-A INPUT -p tcp --dport mine -j ACCEPT",
+                vec![Some(port("4711"))],
+                "-A INPUT -p tcp --dport 4711 -j ACCEPT",
+            ),
+            (
+                "a line that iptables did not read",
+                "-A INPUT -p tcp --dport mine -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT",
+                vec![Some(port("4711")), None],
+                "-A INPUT -p tcp --dport 4711 -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT",
+            ),
+            (
+                "a list is one rule",
+                "-A INPUT -s x,y -d v,w -j ACCEPT",
+                vec![Some(words(&[
+                    "-s 192.0.2.1/32 -d 192.0.2.3/32 -j ACCEPT",
+                    "-s 192.0.2.1/32 -d 192.0.2.4/32 -j ACCEPT",
+                    "-s 192.0.2.2/32 -d 192.0.2.3/32 -j ACCEPT",
+                    "-s 192.0.2.2/32 -d 192.0.2.4/32 -j ACCEPT",
+                ]))],
+                "-A INPUT -s 192.0.2.1,192.0.2.2 -d 192.0.2.3,192.0.2.4 -j ACCEPT",
+            ),
+            (
+                "numbers count each address of a list",
+                "-A INPUT -s x,y -j ACCEPT\n-I INPUT 2 -p tcp --dport mine -j ACCEPT",
+                vec![
+                    Some(words(&["-s 192.0.2.1 -j ACCEPT", "-s 192.0.2.2 -j ACCEPT"])),
+                    Some(port("4711")),
+                ],
+                "-A INPUT -s 192.0.2.1 -j ACCEPT\n-A INPUT -p tcp --dport 4711 -j ACCEPT\n\
+                 -A INPUT -s 192.0.2.2 -j ACCEPT",
+            ),
+            (
+                "replaced and deleted rules",
+                "-A INPUT -p tcp --dport mine -j ACCEPT\n-A INPUT -j DROP\n\
+                 -R INPUT 2 -p tcp --dport yours -j ACCEPT\n-D INPUT -p tcp --dport mine -j ACCEPT",
+                vec![
+                    Some(port("4711")),
+                    Some(words(&["-j DROP"])),
+                    Some(port("4712")),
+                    Some(port("4711")),
+                ],
+                "-A INPUT -p tcp --dport 4712 -j ACCEPT",
+            ),
+        ];
+        for (name, lines, given, want) in all {
+            let file = file(lines);
+            let read = rules_read(&file, &readings(&file, &given)).unwrap();
+            assert_eq!(
+                of_input(read),
+                of_input(rules(&self::file(want)).unwrap()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_that_iptables_rejects_accepts_nothing() {
+        let file = file("-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j DROP");
+        let refused = Reading::Refused("unknown option".into());
+        let readings = readings(&file, &[Some(refused)]);
+        let read = of_input(rules_read(&file, &readings).unwrap());
+        assert!(read[0].unknown().next().is_some(), "{read:?}");
+        assert_eq!(read[1].target, Verb::Drop);
+        let options = Options::default();
+        let import = import_read(&file, &Facts::default(), options, &readings).unwrap();
+        let line = import.lines.iter().find(|line| line.line == 4).unwrap();
+        assert_eq!(line.fate, Fate::Left);
+        assert!(
+            line.words
+                .contains("iptables refuses this line: unknown option"),
+            "{}",
+            line.words
+        );
+        assert!(!import.policy.contains("22/tcp"), "{}", import.policy);
+    }
+
+    #[test]
+    fn tables_have_every_chain_and_every_line_with_words() {
+        let file = file("-A b -j DROP\n-I INPUT 1 -j a\n-D INPUT 1\n-F a\n-D INPUT -j a");
+        let tables = tables(&file);
+        let words = tables[0].lines.iter().map(|line| line.words.join(" "));
+        assert_eq!(words.collect::<Vec<_>>(), ["-j DROP", "-j a", "-j a"]);
+        assert_eq!(tables[0].chains, ["INPUT", "a", "b"]);
+    }
+}
