@@ -4,10 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
+mod page;
+mod removal;
+
 use std::fs;
 
 use peerwall_integration::machine::{Machine, Seed};
-use peerwall_integration::ns::{Host, peerwall_bin, world};
+
+use page::{is_output, page};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const SOURCES: &str = "/usr/local/src/peerwall";
@@ -88,52 +92,6 @@ impl Loader {
     }
 }
 
-/// A block of the page.
-#[derive(Debug, Clone)]
-struct Block {
-    /// Title of level two.
-    step: String,
-    /// Title of level three.
-    part: String,
-    /// `yaml`, `toml`, or nothing for commands.
-    kind: String,
-    text: String,
-}
-
-fn page() -> Vec<Block> {
-    let path = format!("{REPOSITORY}/docs/migrate-from-iptables-restore.md");
-    let text = fs::read_to_string(path).unwrap();
-    let (mut step, mut part) = (String::new(), String::new());
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut is_inside = false;
-    for line in text.lines() {
-        match (is_inside, line.strip_prefix("```")) {
-            (false, Some(kind)) => blocks.push(Block {
-                step: step.clone(),
-                part: part.clone(),
-                kind: kind.into(),
-                text: String::new(),
-            }),
-            (true, None) => blocks.last_mut().unwrap().text += &format!("{line}\n"),
-            (false, None) => {
-                if let Some(title) = line.strip_prefix("## ") {
-                    (step, part) = (title.into(), String::new());
-                } else if let Some(title) = line.strip_prefix("### ") {
-                    part = title.into();
-                }
-            }
-            (true, Some(_)) => {}
-        }
-        is_inside ^= line.starts_with("```");
-    }
-    blocks
-}
-
-/// Whether a block shows output of the program, not input.
-fn is_output(block: &Block) -> bool {
-    block.kind.is_empty() && block.text.starts_with(' ') || block.text.starts_with("problems")
-}
-
 /// A host that loads the old rules at boot.
 fn host(loader: Loader, variant: &str, has_nat: bool) -> Machine {
     let seed = Seed::with_sources();
@@ -187,7 +145,8 @@ fn wire(machine: &Machine) {
     machine.sh(
         "ip netns add far && ip link add eth0 type veth peer name eth0 netns far && \
          ip address add 192.0.2.1/24 dev eth0 && ip address add 2001:db8::1/64 dev eth0 nodad && \
-         ip link set eth0 up && cd / && for a in 192.0.2.11/24 192.0.2.66/24 2001:db8::11/64 2001:db8::66/64; \
+         ip link set eth0 up && \
+         for a in 192.0.2.11/24 192.0.2.66/24 2001:db8::11/64 2001:db8::66/64; \
          do ip -n far address add $a dev eth0 $(case $a in *:*) echo nodad;; esac); done && \
          ip -n far link set eth0 up",
     );
@@ -249,10 +208,9 @@ fn check_traffic(machine: &Machine, web: bool, at: &str) {
 
 /// What iptables holds, without what every empty table has.
 fn rules(machine: &Machine) -> String {
-    let saved = machine.sh(
-        "for t in iptables ip6tables; do for v in legacy nft; do $t-$v-save | sed \"s/^/$t-$v /\"; done; done | sed 's/ \\[.*\\]$//'; \
-         ipset list -n | sed 's/^/set /'",
-    );
+    let saved = machine.sh("for t in iptables ip6tables; do for v in legacy nft; do \
+         $t-$v-save | sed \"s/^/$t-$v /\"; done; done | sed 's/ \\[.*\\]$//'; \
+         ipset list -n | sed 's/^/set /'");
     let is_empty = |line: &str| {
         let rest = line.split_once(' ').map_or("", |(_, rest)| rest);
         rest.starts_with(['#', '*'])
@@ -437,96 +395,4 @@ fn the_cloud_config_after_the_migration_has_a_policy_that_is_valid() {
             "{line}"
         );
     }
-}
-
-/// Docker's chains and rules, and those of an administrator who added and removed some since.
-#[test]
-fn old_rules_are_removed_and_those_of_others_stay() {
-    const OLD: &str = "*nat\n:PREROUTING ACCEPT\n:DOCKER -\n\
-        -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
-        -A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 80\nCOMMIT\n\
-        *filter\n:INPUT DROP [5:300]\n:FORWARD DROP\n:DOCKER -\n:DOCKER-USER -\n:own -\n:own2 -\n\
-        [7:420] -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n\
-        -I INPUT 1 -i lo -j ACCEPT\n\
-        -A INPUT -m set --match-set nodes src -j own\n\
-        -A FORWARD -j DOCKER-USER\n\
-        -A FORWARD -o docker0 -j DOCKER\n\
-        -A DOCKER-USER -s 198.51.100.0/24 -j DROP\n\
-        -A DOCKER -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j ACCEPT\n\
-        -A own -g own2\n-A own2 -j ACCEPT\nCOMMIT\n";
-    const SETS: &str = "create nodes hash:ip family inet\nadd nodes 192.0.2.7\n\
-        create all list:set\nadd all nodes\n";
-    world(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let (v4, sets) = (file("v4", OLD), file("sets", SETS));
-        let policy = file(
-            "policy.toml",
-            "version = 1\n[interfaces]\nguests = [\"docker0\"]\n",
-        );
-        for variant in ["legacy", "nft"] {
-            let host = Host::new(variant);
-            let program = peerwall_bin();
-            let run = |sets: &str| {
-                host.try_sh(&format!(
-                    "PATH={}:$PATH {REPOSITORY}/scripts/remove-old-rules --v4 {v4} {sets}",
-                    program.parent().unwrap().display()
-                ))
-            };
-            let saved = || {
-                let text = host.sh(&format!("iptables-{variant}-save"));
-                let rules = text.lines().filter(|line| line.starts_with("-A"));
-                let chains = text.lines().filter(|line| line.contains(" DROP ["));
-                rules
-                    .chain(chains)
-                    .map(|line| format!("{line}\n"))
-                    .collect::<String>()
-            };
-            host.sh(&format!(
-                "ipset restore <{sets} && iptables-{variant}-restore <{v4}"
-            ));
-            let before = saved();
-            let refused = run("");
-            assert_eq!(refused.status.code(), Some(2), "peerwall is not loaded");
-            assert_eq!(saved(), before, "{variant}");
-            host.peerwall_ok(&["apply", "--backend", "nft", &policy]);
-            // Since then, one rule was removed and others were added.
-            host.sh(&format!(
-                "iptables-{variant} -D INPUT -i lo -j ACCEPT && iptables-{variant} -A INPUT -s 203.0.113.9 -j DROP && \
-                 iptables-{variant} -A INPUT -s 203.0.113.8 -j own"
-            ));
-            let output = run(&format!("--sets {sets}"));
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // A rule of others keeps a chain.
-            assert!(
-                output.status.code() == Some(1) && said.contains("-X own: "),
-                "{variant}: {said}"
-            );
-            let kept = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
-                -A INPUT -s 203.0.113.9/32 -j DROP\n\
-                -A INPUT -s 203.0.113.8/32 -j own\n\
-                -A FORWARD -o docker0 -j DOCKER\n\
-                -A DOCKER -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j ACCEPT\n";
-            let sorted = |text: &str| {
-                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-                lines.sort();
-                lines
-            };
-            assert_eq!(sorted(&saved()), sorted(kept), "{variant}");
-            assert_eq!(host.sh("ipset list -n"), "", "{variant}");
-            host.sh(&format!(
-                "iptables-{variant} -D INPUT -s 203.0.113.8 -j own"
-            ));
-            for _ in 0..2 {
-                let output = run(&format!("--sets {sets}"));
-                assert!(output.status.success(), "{variant}: {output:?}");
-                let text = host.sh(&format!("iptables-{variant}-save"));
-                assert!(!text.contains("own"), "{variant}: {text}");
-            }
-        }
-    });
 }
