@@ -9,6 +9,8 @@ pub mod canonical;
 mod draft;
 pub mod eval;
 mod input;
+#[cfg(any(test, feature = "generate"))]
+pub mod judge;
 mod literals;
 pub mod managed;
 mod networks;

@@ -48,7 +48,7 @@ fn rule() -> impl Strategy<Value = String> {
     })
 }
 
-fn file() -> impl Strategy<Value = String> {
+pub(crate) fn file() -> impl Strategy<Value = String> {
     let policy = || prop::sample::select(vec!["DROP", "DROP", "ACCEPT"]);
     let nat = prop::sample::select(vec![
         "",

@@ -273,7 +273,9 @@ impl<'w> Walk<'w> {
                 let sure = d.without(packets, run.unsure);
                 run.effect.accepted = d.or(run.effect.accepted, sure);
                 run.decide(rule.at, Verdict::Accept, sure);
-                run.end(d, packets);
+                run.end(d, sure);
+                let unsure = d.without(packets, sure);
+                run.come_back(d, unsure);
             }
             Verb::Drop | Verb::Reject if keeps_drops => {}
             Verb::Drop | Verb::Unknown(_) => {
@@ -295,9 +297,11 @@ impl<'w> Walk<'w> {
                     run.end(d, packets);
                     return;
                 };
-                run.effect.applied.push((index, packets));
                 let accepted = d.and(packets, inner.accepted);
                 let sure = d.without(accepted, run.unsure);
+                let unsure = d.without(accepted, sure);
+                let packets = d.without(packets, unsure);
+                run.effect.applied.push((index, packets));
                 run.effect.accepted = d.or(run.effect.accepted, sure);
                 let dropped = d.and(packets, inner.dropped);
                 run.effect.dropped = d.or(run.effect.dropped, dropped);
@@ -305,6 +309,7 @@ impl<'w> Walk<'w> {
                 run.effect.rejected = d.or(run.effect.rejected, rejected);
                 let ended = d.and(packets, inner.ended);
                 run.end(d, ended);
+                run.come_back(d, unsure);
                 if let Verb::Goto(_) = rule.target {
                     let back = d.without(packets, ended);
                     run.come_back(d, back);

@@ -1,0 +1,107 @@
+//! Destination NAT of single packets.
+
+use std::net::IpAddr;
+
+use crate::import::eval::{Probe, holds};
+use crate::import::rule::{ImportedRules, Test, Verb};
+use crate::net::addr;
+use crate::net::packet::{CtState, Dialled, Hook, Transport};
+
+/// Maximum nesting of jumps.
+const DEPTH_MAX: usize = 32;
+
+enum Step {
+    /// The chain ends without a decision.
+    Falls,
+    /// The destination stays.
+    Stays,
+    /// New address and port.
+    To(Option<IpAddr>, Option<u16>),
+    /// Conditions or targets are not known.
+    Unknown,
+}
+
+/// Returns the packet behind the nat table; `None` if that cannot be told.
+pub(super) fn translated(rules: &ImportedRules, probe: &Probe) -> Option<Probe> {
+    let packet = &probe.packet;
+    if packet.state != CtState::New || packet.hook != Hook::Input || packet.interface == "lo" {
+        return Some(probe.clone());
+    }
+    for chain in &rules.paths.prerouting {
+        match run(rules, chain, probe, 0) {
+            Step::Falls => {}
+            Step::Stays => break,
+            Step::To(to, port) => return redirected(rules, probe, to, port),
+            Step::Unknown => return None,
+        }
+    }
+    Some(probe.clone())
+}
+
+fn run(rules: &ImportedRules, chain: &str, probe: &Probe, depth: usize) -> Step {
+    let Some(chain) = rules.nat.get(chain).filter(|_| depth < DEPTH_MAX) else {
+        return Step::Falls;
+    };
+    for rule in &chain.rules {
+        let known = rule
+            .conditions
+            .iter()
+            .filter(|condition| !matches!(condition.test, Test::Unknown(_)));
+        if !known.clone().all(|condition| holds(condition, probe)) {
+            continue;
+        }
+        let is_unknown = known.count() < rule.conditions.len();
+        let step = match &rule.target {
+            Verb::Continue(_) | Verb::Masquerade => continue,
+            _ if is_unknown => return Step::Unknown,
+            Verb::Unknown(_) => return Step::Unknown,
+            Verb::Accept | Verb::Drop | Verb::Reject => return Step::Stays,
+            Verb::Return => return Step::Falls,
+            Verb::Dnat(to, port) => {
+                // One of several addresses.
+                if to.is_some_and(|to| to.addr() != to.broadcast()) {
+                    return Step::Unknown;
+                }
+                return Step::To(to.map(|net| net.addr()), *port);
+            }
+            Verb::Jump(to) => run(rules, to, probe, depth + 1),
+            Verb::Goto(to) => return run(rules, to, probe, depth + 1),
+        };
+        match step {
+            Step::Falls => {}
+            Step::Stays | Step::To(..) | Step::Unknown => return step,
+        }
+    }
+    Step::Falls
+}
+
+fn redirected(
+    rules: &ImportedRules,
+    probe: &Probe,
+    to: Option<IpAddr>,
+    port: Option<u16>,
+) -> Option<Probe> {
+    let mut probe = probe.clone();
+    let packet = &mut probe.packet;
+    let Transport::Ports { destination, .. } = &mut packet.transport else {
+        return None;
+    };
+    packet.dialled = Some(Dialled {
+        address: packet.destination,
+        port: *destination,
+    });
+    *destination = port.unwrap_or(*destination);
+    let Some(to) = to.filter(|to| *to != packet.destination) else {
+        return Some(probe);
+    };
+    // Where the packet leaves is not in the rules.
+    if super::tests_outs(rules) || addr::number(to) == 0 || to.is_loopback() || to.is_multicast() {
+        return None;
+    }
+    packet.destination = to;
+    packet.hook = Hook::Forward;
+    packet.out = Some("elsewhere0".to_owned());
+    probe.out = Some("elsewhere0".to_owned());
+    probe.to_this_host = false;
+    Some(probe)
+}

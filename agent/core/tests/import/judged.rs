@@ -1,0 +1,61 @@
+//! Imports judged packet by packet.
+
+use peerwall_core::import::judge::{Effort, judge};
+
+use proptest::prelude::*;
+
+use super::random::file;
+use super::{Family, File, cases, files};
+
+/// `PEERWALL_PACKETS` sets the number of packets for each file and family.
+fn effort() -> Effort {
+    let packets = std::env::var("PEERWALL_PACKETS").map_or(3_000, |n| n.parse().unwrap());
+    Effort { packets, seed: 1 }
+}
+
+#[test]
+fn every_packet_that_is_treated_differently_is_in_a_difference() {
+    for (name, folder) in cases() {
+        let found = judge(&files(&folder), effort());
+        let found = found.unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        if let Some(problem) = found {
+            panic!("{name}: {problem}");
+        }
+    }
+}
+
+#[test]
+fn packets_of_found_files_are_in_a_difference() {
+    for (name, lines) in [
+        (
+            "a return that cannot be read leaves later packets to the policy of the chain",
+            "-A INPUT -o eth0 -s 192.0.2.0/24 -j RETURN\n-A INPUT -j ACCEPT\n",
+        ),
+        (
+            "and those of a chain that is called to the calling chain",
+            ":a -\n-A INPUT -j a\n-A a --what -j RETURN\n-A a -p tcp --dport 22 -j ACCEPT\n",
+        ),
+    ] {
+        let file = File {
+            name: "v4".into(),
+            text: format!("*filter\n:INPUT DROP\n:FORWARD DROP\n{lines}COMMIT\n"),
+            family: Some(Family::V4),
+        };
+        let found = judge(&[file], effort()).unwrap_or_else(|errors| panic!("{errors:?}"));
+        if let Some(problem) = found {
+            panic!("{name}: {problem}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn packets_through_random_rules_are_in_a_difference(text in file(), seed in any::<u64>()) {
+        let file = File { name: "v4".into(), text: text.clone(), family: Some(Family::V4) };
+        let effort = Effort { packets: 500, seed };
+        let found = judge(&[file], effort);
+        prop_assert!(matches!(found, Ok(None)), "{}\n{}", text, found.ok().flatten().unwrap_or_default());
+    }
+}
