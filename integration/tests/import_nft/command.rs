@@ -6,8 +6,6 @@ use std::process::Output;
 
 use peerwall_integration::ns::{Host, peerwall_bin, world};
 
-use super::FIXTURES;
-
 const DOCS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../docs/migrate-from-nftables.md"
@@ -215,19 +213,29 @@ fn the_migration_is_walked_through_and_leaves_nothing_of_the_old_rules() {
     });
 }
 
+/// `PEERWALL_BLESS=1` writes the policies and reports; their lines are those of nft's listing.
 #[test]
-fn every_fixture_is_imported_to_a_policy_that_loads() {
+fn every_fixture_gives_its_policy_and_its_report() {
     world(|| {
         let host = Host::new("host");
         let mut count = 0;
-        for entry in fs::read_dir(FIXTURES).unwrap() {
-            let folder = entry.unwrap().path();
+        for folder in super::folders() {
             let output = import(&host, &folder, "nftables.conf");
             let at = folder.display();
             assert!(output.status.success(), "{at}: {}", report(&output));
-            let policy = tempfile::NamedTempFile::new().unwrap();
-            fs::write(policy.path(), &output.stdout).unwrap();
-            host.peerwall_ok(&["check", &policy.path().display().to_string()]);
+            for (name, got) in [
+                ("policy.toml", out(&output)),
+                ("report.txt", report(&output)),
+            ] {
+                let path = folder.join(name);
+                if std::env::var_os("PEERWALL_BLESS").is_some() {
+                    fs::write(&path, &got).unwrap();
+                }
+                let want = fs::read_to_string(&path).unwrap_or_default();
+                assert_eq!(got, want, "{at}/{name} (PEERWALL_BLESS=1 writes it)");
+            }
+            let policy = folder.join("policy.toml").display().to_string();
+            host.peerwall_ok(&["check", &policy]);
             count += 1;
         }
         assert!(count >= 28, "{count}");

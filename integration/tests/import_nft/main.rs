@@ -1,4 +1,5 @@
-//! The import of nftables files on a real kernel: rules do to packets what the evaluator says.
+//! The import of nftables files on a real kernel: rules do to packets what the evaluator says, and
+//! imported policies accept no packet that the rules refuse, unless the report says so.
 //!
 //! `PEERWALL_PROBES` sets the number of packets for each file and family, `PEERWALL_RULESETS` the
 //! number of random rulesets, `PEERWALL_SEED` the first of their seeds.
@@ -10,6 +11,7 @@
 )]
 
 mod command;
+mod policies;
 mod random;
 
 use std::fs;
@@ -20,10 +22,11 @@ use peerwall::import::nft::listing;
 use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::rule::{Condition, ImportedRules, Test};
 use peerwall_core::import::{File, probes, rules};
-use peerwall_core::net::packet::{CtState, Hook, Transport, Verdict};
+use peerwall_core::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::ns::world;
 use peerwall_integration::target::Target;
+use policies::Imported;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/import-nft");
 /// Fixtures with conditions that packets alone do not decide: the others have none.
@@ -169,6 +172,16 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+/// Returns the packet to send, so that it comes to the hook as the probe.
+fn sent(probe: &Probe) -> Packet {
+    let mut packet = probe.packet.clone();
+    packet.out.clone_from(&probe.out);
+    if packet.hook == Hook::Forward {
+        packet.hop_limit += 1;
+    }
+    packet
+}
+
 /// Sends the packets that rules decide.
 fn try_packets(target: &mut Target, name: &str, rules: &ImportedRules, probes: &[Probe]) -> Counts {
     let both = [supposing(rules, true), supposing(rules, false)];
@@ -179,12 +192,7 @@ fn try_packets(target: &mut Target, name: &str, rules: &ImportedRules, probes: &
             counts.unknown += 1;
             continue;
         }
-        let mut packet = probe.packet.clone();
-        packet.out.clone_from(&probe.out);
-        if packet.hook == Hook::Forward {
-            packet.hop_limit += 1;
-        }
-        let got = target.passes(&packet, wanted);
+        let got = target.passes(&sent(probe), wanted);
         assert_eq!(got, wanted, "{name}: {probe:?}\n{rules:#?}");
         counts.accepted += usize::from(got);
         counts.refused += usize::from(!got);
@@ -193,7 +201,7 @@ fn try_packets(target: &mut Target, name: &str, rules: &ImportedRules, probes: &
 }
 
 /// Tries a file.
-fn try_folder(target: &mut Target, folder: &Path, count: usize) -> Counts {
+fn try_folder(target: &mut Target, other: &mut Target, folder: &Path, count: usize) -> Counts {
     let name = folder.file_name().unwrap().to_str().unwrap();
     std::env::set_current_dir(folder).unwrap();
     let text = fs::read_to_string("nftables.conf").unwrap();
@@ -202,7 +210,8 @@ fn try_folder(target: &mut Target, folder: &Path, count: usize) -> Counts {
         text: listing(name, &text).unwrap_or_else(|err| panic!("{err}")),
         family: None,
     };
-    let families = rules(&[file]).unwrap_or_else(|err| panic!("{name}: {err:?}"));
+    let families = rules(std::slice::from_ref(&file));
+    let families = families.unwrap_or_else(|err| panic!("{name}: {err:?}"));
     let host = [HOST_V4, HOST_V6].map(|address| address.parse::<IpAddr>().unwrap().into());
     let tried: Vec<Vec<Probe>> = families
         .iter()
@@ -231,19 +240,24 @@ fn try_folder(target: &mut Target, folder: &Path, count: usize) -> Counts {
         counts += try_packets(target, name, rules, probes);
     }
     unload(target);
+    let imported = Imported::load(other, name, file);
+    for (rules, probes) in families.iter().zip(&tried) {
+        imported.try_packets(other, rules, probes);
+    }
     println!("{name}: {counts:?}");
     counts
 }
 
 #[test]
-fn nftables_files_do_on_the_kernel_what_the_evaluator_says() {
+fn nftables_files_and_their_policies_do_on_the_kernel_what_was_compared() {
     world(|| {
-        let count = std::env::var("PEERWALL_PROBES").map_or(60, |n| n.parse().unwrap());
+        let count = std::env::var("PEERWALL_PROBES").map_or(24, |n| n.parse().unwrap());
         let mut target = Target::new();
+        let mut other = Target::named("other");
         count_early(&target);
         let mut all = Counts::default();
         for folder in folders() {
-            let found = try_folder(&mut target, &folder, count);
+            let found = try_folder(&mut target, &mut other, &folder, count);
             let has_unknowns = WITH_UNKNOWNS.iter().any(|name| folder.ends_with(name));
             // A reverse path check, for example, decides all packets that are not refused.
             let decides_all = found.accepted > 0 && found.refused > 0 && found.unknown == 0;

@@ -1,4 +1,5 @@
-//! Random rulesets: the evaluator and the kernel agree on packets.
+//! Random rulesets: the evaluator and the kernel agree on packets, and imported policies accept no
+//! packet that the rules refuse, unless the report says so.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,6 +13,7 @@ use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::ns::world;
 use peerwall_integration::target::Target;
 
+use super::policies::Imported;
 use super::{Counts, count_early, load, sample, try_packets, unload};
 
 /// A generator of numbers (xorshift64*).
@@ -259,7 +261,7 @@ fn varied(mut probes: Vec<Probe>, redirects: bool) -> Vec<Probe> {
     probes
 }
 
-fn try_ruleset(target: &mut Target, seed: u64) -> Counts {
+fn try_ruleset(target: &mut Target, other: &mut Target, seed: u64) -> Counts {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let (text, listed) = loaded(ruleset(&mut random));
     let file = File {
@@ -267,7 +269,9 @@ fn try_ruleset(target: &mut Target, seed: u64) -> Counts {
         text: listed,
         family: None,
     };
-    let families = rules(&[file]).unwrap_or_else(|err| panic!("{seed}: {err:?}\n{text}"));
+    let families = rules(std::slice::from_ref(&file));
+    let families = families.unwrap_or_else(|err| panic!("{seed}: {err:?}\n{text}"));
+    let imported = Imported::load(other, &format!("seed {seed}\n{text}"), file);
     load(target, Path::new("/"), &text, &families);
     let host = [HOST_V4, HOST_V6].map(|address| address.parse::<IpAddr>().unwrap().into());
     let mut counts = Counts::default();
@@ -282,24 +286,26 @@ fn try_ruleset(target: &mut Target, seed: u64) -> Counts {
         }
         let name = format!("seed {seed}\n{text}");
         counts += try_packets(target, &name, rules, &tried);
+        imported.try_packets(other, rules, &tried);
     }
     unload(target);
     counts
 }
 
 #[test]
-fn random_rulesets_do_on_the_kernel_what_the_evaluator_says() {
+fn random_rulesets_and_their_policies_do_on_the_kernel_what_was_compared() {
     world(|| {
         let number = |name: &str, other| std::env::var(name).map_or(other, |n| n.parse().unwrap());
-        let (first, count) = (number("PEERWALL_SEED", 1), number("PEERWALL_RULESETS", 40));
+        let (first, count) = (number("PEERWALL_SEED", 1), number("PEERWALL_RULESETS", 20));
         let mut target = Target::new();
         count_early(&target);
+        let mut other = Target::named("other");
         for name in ["eth0", "eth1", "wg0"] {
             target.add_interface(name);
         }
         let mut counts = Counts::default();
         for seed in first..first + count {
-            counts += try_ruleset(&mut target, seed);
+            counts += try_ruleset(&mut target, &mut other, seed);
         }
         println!("{counts:?}");
         let decided = counts.accepted.min(counts.refused);

@@ -163,7 +163,7 @@ impl Judge<'_> {
         if change == Direction::Closed && probe.packet.dialled.is_some() {
             return None;
         }
-        if self.is_listed(change, &decision, outcome.by) {
+        if is_listed(self.import, change, &decision, outcome.by) {
             return None;
         }
         Some(format!(
@@ -171,16 +171,21 @@ impl Judge<'_> {
             outcome.verdict, outcome.by
         ))
     }
+}
 
-    /// Looks for the difference by its reason and the deciding line: one sentence may be about both
-    /// hooks.
-    fn is_listed(&self, change: Direction, decision: &Decision, by: Option<At>) -> bool {
-        self.import.differences.iter().any(|difference| {
-            difference.change == change
-                && difference.reason == decision.reason
-                && by.is_none_or(|at| difference.lines.contains(&at))
-        })
-    }
+/// Reports whether the nat table leaves a packet as it is.
+pub fn is_direct(rules: &ImportedRules, probe: &Probe) -> bool {
+    nat::translated(rules, probe).is_some_and(|translated| translated == *probe)
+}
+
+/// Reports whether the report lists a difference for packets that this line of the rules decides and
+/// the policy decides otherwise, for this reason. One sentence may be about both hooks.
+pub fn is_listed(import: &Import, change: Direction, decision: &Decision, by: Option<At>) -> bool {
+    import.differences.iter().any(|difference| {
+        difference.change == change
+            && difference.reason == decision.reason
+            && by.is_none_or(|at| difference.lines.contains(&at))
+    })
 }
 
 /// Returns whether rules have conditions on output interfaces.

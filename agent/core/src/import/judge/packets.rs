@@ -164,10 +164,9 @@ impl<'p> Packets<'p> {
     /// Returns an address of several hosts.
     fn group(&mut self) -> IpAddr {
         let groups: &[[u8; 4]] = &[[255; 4], [224, 0, 0, 1], [239, 1, 2, 3]];
-        match (self.rules.family, self.broadcast, self.random.one_in(4)) {
-            (Family::V4, Some(broadcast), true) => broadcast,
-            (Family::V4, ..) => self.random.of(groups, [255; 4]).into(),
-            (Family::V6, ..) => IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]),
+        match self.rules.family {
+            Family::V4 => self.random.of(groups, [255; 4]).into(),
+            Family::V6 => IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]),
         }
     }
 
@@ -220,7 +219,7 @@ impl<'p> Packets<'p> {
     pub(super) fn can_arrive(&self, probe: &Probe) -> bool {
         let packet = &probe.packet;
         let (from, to) = (packet.source, packet.destination);
-        let is_group = to.is_multicast() || Some(to) == self.broadcast || is_limited(to);
+        let is_group = to.is_multicast() || is_limited(to);
         let zero = |address: IpAddr| match address {
             IpAddr::V4(address) => address.octets()[0] == 0,
             IpAddr::V6(address) => address.is_unspecified(),
@@ -239,7 +238,8 @@ impl<'p> Packets<'p> {
         if bad_source || unnamed || to.is_loopback() || packet.interface == "lo" {
             return false;
         }
-        if packet.protocol() == TCP && is_group {
+        // `eval` does not know the host's networks.
+        if packet.protocol() == TCP && is_group || Some(to) == self.broadcast {
             return false;
         }
         match packet.hook {
