@@ -56,8 +56,9 @@ fn is_real(probe: &Probe) -> bool {
     let transport = match packet.transport {
         Transport::Ports { protocol: 33, .. } => false,
         Transport::Ports { .. } => true,
-        // Fragments and tunnels are unpacked or put together before any filter sees them.
-        Transport::Other(protocol) => ![41, 44, 4].contains(&protocol),
+        // Fragments and tunnels are unpacked or put together before any filter sees them. ICMP of
+        // the other family is invalid to the kernel.
+        Transport::Other(protocol) => ![41, 44, 4, 1, 58].contains(&protocol),
         // Packets of the link are not forwarded, and answers that nobody waits for are not read.
         Transport::Icmp { kind, .. } => {
             kind != 137 && !(forwarded && packet.state == CtState::Untracked)

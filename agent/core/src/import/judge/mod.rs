@@ -178,8 +178,8 @@ pub fn is_direct(rules: &ImportedRules, probe: &Probe) -> bool {
     nat::translated(rules, probe).is_some_and(|translated| translated == *probe)
 }
 
-/// Reports whether the report lists a difference for packets that this line of the rules decides and
-/// the policy decides otherwise, for this reason. One sentence may be about both hooks.
+/// Reports whether the report lists a difference for packets that this line of the rules decides
+/// and the policy decides otherwise, for this reason. One sentence may be about both hooks.
 pub fn is_listed(import: &Import, change: Direction, decision: &Decision, by: Option<At>) -> bool {
     import.differences.iter().any(|difference| {
         difference.change == change
