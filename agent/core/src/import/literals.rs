@@ -44,11 +44,11 @@ pub(super) fn full<'r>(view: &mut View<'_, 'r>) -> Vec<Literal<'r>> {
     let literals = view.literals.clone();
     let mut found = Vec::new();
     for literal in literals {
-        if !done.insert(literal.span) || !view.is_source(literal.span) {
-            continue;
-        }
-        let from = view.from(literal.span);
-        if !view.space.d.meets(from, refused) {
+        let is_full = |view: &mut View<'_, '_>| {
+            let from = view.from(literal.span);
+            !view.space.d.meets(from, refused) && view.is_source(literal.span)
+        };
+        if done.insert(literal.span) && view.briefly(is_full) {
             found.push(literal);
         }
     }

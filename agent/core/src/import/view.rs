@@ -1,6 +1,6 @@
 //! The requests of one family that rules accept, as far as a policy can say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::literals::{Literal, literals};
 use crate::import::managed;
@@ -33,7 +33,7 @@ pub(in crate::import) struct View<'s, 'r> {
     pub stopped: PacketSet,
     /// Requests that peers, overlays and trusted interfaces cover: by interface and source.
     pub covered: PacketSet,
-    /// Requests that each line accepts, in the order of lines.
+    /// Packets that each line accepts, requests among them, in the order of lines.
     pub lines: BTreeMap<At, PacketSet>,
     /// The rules by their lines.
     pub by_line: BTreeMap<At, &'r ImportedRule>,
@@ -42,7 +42,7 @@ pub(in crate::import) struct View<'s, 'r> {
     /// Interface patterns in the rules.
     pub patterns: Vec<InterfacePattern>,
     /// Lines that another program manages.
-    managed: Vec<At>,
+    managed: BTreeSet<At>,
 }
 
 impl<'s, 'r> View<'s, 'r> {
@@ -59,11 +59,14 @@ impl<'s, 'r> View<'s, 'r> {
         let passed = space.forward.walked.accepted;
         let stopped = space.d.without(transit, passed);
         let mut lines: BTreeMap<At, PacketSet> = BTreeMap::new();
-        for each in space.input.walked.decided.clone() {
-            let part = space.d.and(each.packets, requests);
-            if each.verdict == Verdict::Accept && !part.is_none() {
+        let decided = space.input.walked.decided.iter();
+        for each in decided.filter(|each| each.verdict == Verdict::Accept) {
+            let region = space.d.open();
+            let accepts_requests = space.d.meets(each.packets, requests);
+            space.d.close(region, &mut ());
+            if accepts_requests {
                 let all = lines.entry(each.at).or_default();
-                *all = space.d.or(*all, part);
+                *all = space.d.or(*all, each.packets);
             }
         }
         let rules = space.rules;
@@ -86,6 +89,15 @@ impl<'s, 'r> View<'s, 'r> {
             managed: managed.collect(),
             space,
         }
+    }
+
+    /// Runs work whose sets are not needed afterwards, except [`covered`](Self::covered): its
+    /// result contains none, and it stores none.
+    pub(in crate::import) fn briefly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let region = self.space.d.open();
+        let result = work(self);
+        self.space.d.close(region, &mut self.covered);
+        result
     }
 
     /// Reports whether another program manages a line.
@@ -174,10 +186,12 @@ impl<'s, 'r> View<'s, 'r> {
     /// Returns first packets that some line forwards which no program manages.
     pub(in crate::import) fn forwarded(&mut self) -> PacketSet {
         let mut found = PacketSet::NONE;
-        for each in self.space.forward.walked.decided.clone() {
-            if each.verdict == Verdict::Accept && !self.is_managed(each.at) {
+        for each in &self.space.forward.walked.decided {
+            if each.verdict == Verdict::Accept && !self.managed.contains(&each.at) {
+                let region = self.space.d.open();
                 let part = self.space.d.and(each.packets, self.transit);
                 found = self.space.d.or(found, part);
+                self.space.d.close(region, &mut found);
             }
         }
         found

@@ -83,19 +83,22 @@ impl PolicyWriter<'_> {
         let tunnels = view.space.d.and(tunnels, not_open);
         let all = Refused::new(view, refused);
         for (at, packets) in view.lines.clone() {
-            let mut packets = view.space.d.without(packets, view.covered);
-            if view.space.d.meets(packets, tunnels) {
-                packets = view.space.d.without(packets, tunnels);
-                self.add_inexpressible(
-                    at,
-                    "only peers may send tunnel packets: name the other nodes under [peers]",
-                );
-            }
-            // ICMP has its own section, unless everything is accepted.
-            packets = view.space.d.without(packets, icmp);
-            // Ports behind which the rules do not accept the connections stay closed.
-            packets = view.space.d.without(packets, refused);
-            self.region(view, at, packets, all);
+            view.briefly(|view| {
+                let mut packets = view.space.d.and(packets, view.requests);
+                packets = view.space.d.without(packets, view.covered);
+                if view.space.d.meets(packets, tunnels) {
+                    packets = view.space.d.without(packets, tunnels);
+                    self.add_inexpressible(
+                        at,
+                        "only peers may send tunnel packets: name the other nodes under [peers]",
+                    );
+                }
+                // ICMP has its own section, unless everything is accepted.
+                packets = view.space.d.without(packets, icmp);
+                // Ports behind which the rules do not accept the connections stay closed.
+                packets = view.space.d.without(packets, refused);
+                self.region(view, at, packets, all);
+            });
         }
     }
 

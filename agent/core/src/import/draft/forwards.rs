@@ -2,6 +2,7 @@
 
 use super::PolicyWriter;
 use super::allows::{Refused, Wanted};
+use crate::import::space::Decided;
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::View;
 use crate::net::packet::Verdict;
@@ -11,25 +12,28 @@ impl PolicyWriter<'_> {
     /// output interface.
     pub(super) fn forwards(&mut self, view: &mut View<'_, '_>) {
         let decided = view.space.forward.walked.decided.clone();
-        let covered = view.covered;
         for line in decided {
-            if line.verdict != Verdict::Accept || view.is_managed(line.at) {
-                continue;
+            if line.verdict == Verdict::Accept && !view.is_managed(line.at) {
+                view.briefly(|view| self.forward_line(view, line));
             }
-            let mut packets = view.space.d.and(line.packets, view.transit);
-            packets = view.space.d.without(packets, covered);
-            let destination = view.space.axes.destination;
-            let all = view.space.d.project(view.transit, &[destination]);
-            let to = view.space.d.project(packets, &[destination]);
-            if packets.is_none() || view.space.d.is_within(all, to) {
-                continue;
-            }
-            let runs = view.space.d.values(packets, destination);
-            let Some(nets) = self.to(view, line.at, &runs) else {
-                continue;
-            };
-            self.forward(view, line.at, packets, (to, nets));
         }
+    }
+
+    fn forward_line(&mut self, view: &mut View<'_, '_>, line: Decided) {
+        let covered = view.covered;
+        let mut packets = view.space.d.and(line.packets, view.transit);
+        packets = view.space.d.without(packets, covered);
+        let destination = view.space.axes.destination;
+        let all = view.space.d.project(view.transit, &[destination]);
+        let to = view.space.d.project(packets, &[destination]);
+        if packets.is_none() || view.space.d.is_within(all, to) {
+            return;
+        }
+        let runs = view.space.d.values(packets, destination);
+        let Some(nets) = self.to(view, line.at, &runs) else {
+            return;
+        };
+        self.forward(view, line.at, packets, (to, nets));
     }
 
     fn forward(

@@ -67,10 +67,11 @@ impl PolicyWriter<'_> {
         refused = view.space.d.without(refused, view.covered);
         let axis = view.space.axes.source;
         let bad = view.space.d.project(refused, &[axis]);
+        let uncovered = view.space.d.and(view.requests, pings);
+        let uncovered = view.space.d.without(uncovered, view.covered);
         let mut wanted = None;
         for (at, packets) in view.lines.clone() {
-            let mut packets = view.space.d.and(packets, pings);
-            packets = view.space.d.without(packets, view.covered);
+            let mut packets = view.space.d.and(packets, uncovered);
             if view.space.d.meets(packets, bad) {
                 self.add_inexpressible(
                     at,

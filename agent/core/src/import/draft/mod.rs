@@ -14,6 +14,7 @@ mod trusted;
 use ipnet::IpNet;
 
 use super::space::Space;
+use super::space::region::Region;
 use super::view::View;
 use super::{At, Facts};
 use crate::net::addr::{self, Family};
@@ -98,6 +99,7 @@ pub(super) fn draft(spaces: &mut [Space<'_>], facts: &Facts) -> (PolicyDraft, Ve
         inexpressible: Vec::new(),
         both: spaces.len() == 2,
     };
+    let regions: Vec<Region> = spaces.iter_mut().map(|space| space.d.open()).collect();
     let mut views: Vec<View<'_, '_>> = spaces.iter_mut().map(View::new).collect();
     for view in &mut views {
         writer.trusted(view);
@@ -117,6 +119,9 @@ pub(super) fn draft(spaces: &mut [Space<'_>], facts: &Facts) -> (PolicyDraft, Ve
         writer.reject(view);
     }
     writer.leave_pods_out();
+    for (space, region) in spaces.iter_mut().zip(regions) {
+        space.d.close(region, &mut ());
+    }
     writer.name_all();
     (writer.draft, writer.inexpressible)
 }

@@ -1,5 +1,7 @@
 //! Names of peers, groups and allows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ipnet::IpNet;
 
 use super::prefixes::{joined, prefixes, usable};
@@ -12,7 +14,11 @@ use crate::net::addr::{self, Family};
 impl PolicyWriter<'_> {
     /// Assigns unique names to all entries.
     pub(super) fn name_all(&mut self) {
-        let mut used: Vec<String> = self.draft.overlays.iter().map(|o| o.name.clone()).collect();
+        let overlays = self.draft.overlays.iter();
+        let mut used = Used {
+            names: overlays.map(|overlay| overlay.name.clone()).collect(),
+            ..Used::default()
+        };
         for peer in &mut self.draft.peers {
             let by_address = peer.addresses.first().map_or_else(String::new, |net| {
                 let kind = match (
@@ -28,11 +34,11 @@ impl PolicyWriter<'_> {
                     kind => format!("{kind}-{}", plain(*net)),
                 }
             });
-            peer.name = Some(unused(peer.name.take().unwrap_or(by_address), &mut used));
+            peer.name = Some(used.unused(peer.name.take().unwrap_or(by_address)));
         }
-        let mut allows: Vec<String> = Vec::new();
+        let mut allows = Used::default();
         for allow in &mut self.draft.allows {
-            allow.name = unused(allow.name.clone(), &mut allows);
+            allow.name = allows.unused(std::mem::take(&mut allow.name));
         }
         let of_allows = self
             .draft
@@ -45,21 +51,36 @@ impl PolicyWriter<'_> {
                 && nets.len() > LIST_MAX
                 && !self.draft.groups.iter().any(|(_, old)| old == nets)
             {
-                let group = unused(list_name(nets, name), &mut used);
+                let group = used.unused(list_name(nets, name));
                 self.draft.groups.push((group, nets.clone()));
             }
         }
     }
 }
 
-fn unused(name: String, used: &mut Vec<String>) -> String {
-    let numbered = (2..).map(|n| format!("{name}-{n}"));
-    let free = std::iter::once(name.clone())
-        .chain(numbered)
-        .find(|n| !used.contains(n));
-    let free = free.unwrap_or(name);
-    used.push(free.clone());
-    free
+/// Names of one kind of entries.
+#[derive(Debug, Default)]
+struct Used {
+    names: BTreeSet<String>,
+    /// The next number to try for each name.
+    next: BTreeMap<String, u32>,
+}
+
+impl Used {
+    /// Returns a name, or the name with the first free number, and notes it.
+    fn unused(&mut self, name: String) -> String {
+        if self.names.insert(name.clone()) {
+            return name;
+        }
+        let next = self.next.entry(name.clone()).or_insert(2);
+        loop {
+            let numbered = format!("{name}-{next}");
+            *next += 1;
+            if self.names.insert(numbered.clone()) {
+                return numbered;
+            }
+        }
+    }
 }
 
 /// Names a list, by the excluded networks if these are fewer.

@@ -61,19 +61,21 @@ impl PolicyWriter<'_> {
         let forwarded = view.forwarded();
         let forwards = !view.space.d.is_within(forwarded, view.covered);
         for literal in full(view) {
-            let from = view.from(literal.span);
-            if view.is_covered(from) {
-                continue; // pods
-            }
-            // If the rules forward nothing, the host is a full peer.
-            if forwards && !view.passes(from) {
-                continue; // an allow of every port says just that
-            }
-            self.peer(
-                literal.rule.comment.as_deref(),
-                prefixes(view.family, &[literal.span]),
-            );
-            view.cover(from);
+            view.briefly(|view| {
+                let from = view.from(literal.span);
+                if view.is_covered(from) {
+                    return; // pods
+                }
+                // If the rules forward nothing, the host is a full peer.
+                if forwards && !view.passes(from) {
+                    return; // an allow of every port says just that
+                }
+                self.peer(
+                    literal.rule.comment.as_deref(),
+                    prefixes(view.family, &[literal.span]),
+                );
+                view.cover(from);
+            });
         }
     }
 
@@ -245,18 +247,20 @@ impl PolicyWriter<'_> {
                 if done.contains(&literal.span) {
                     continue;
                 }
-                let from = view.from(literal.span);
-                let packets = view.space.d.and(from, to);
-                let packets = view.space.d.and(packets, on);
-                if !view.accepts(packets) || view.is_covered(packets) {
-                    continue;
-                }
-                done.insert(literal.span);
-                self.peer(
-                    literal.rule.comment.as_deref(),
-                    prefixes(view.family, &[literal.span]),
-                );
-                view.cover(from);
+                view.briefly(|view| {
+                    let from = view.from(literal.span);
+                    let packets = view.space.d.and(from, to);
+                    let packets = view.space.d.and(packets, on);
+                    if !view.accepts(packets) || view.is_covered(packets) {
+                        return;
+                    }
+                    done.insert(literal.span);
+                    self.peer(
+                        literal.rule.comment.as_deref(),
+                        prefixes(view.family, &[literal.span]),
+                    );
+                    view.cover(from);
+                });
             }
         }
     }

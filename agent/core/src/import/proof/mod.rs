@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::rule::{At, Interval};
-use super::space::diagram::PacketSet;
+use super::space::diagram::{Labels, PacketSet};
+use super::space::region::Sets;
 use super::space::{Decided, Published, Ruled, Space};
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook, Verdict};
@@ -93,6 +94,36 @@ struct DiffGroup {
     lines: BTreeSet<At>,
 }
 
+type Groups = BTreeMap<DiffKey, DiffGroup>;
+
+impl Sets for Groups {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        for group in self.values_mut() {
+            group.packets.each_root(visit);
+        }
+    }
+}
+
+impl Sets for BTreeMap<u32, PacketSet> {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        for packets in self.values_mut() {
+            packets.each_root(visit);
+        }
+    }
+}
+
+/// All packets on which rules and policy differ in one direction.
+struct Differing {
+    change: Direction,
+    packets: PacketSet,
+    /// The policy's decisions on them.
+    labels: Labels,
+    /// Those of each decision, once they are needed.
+    by_label: BTreeMap<u32, PacketSet>,
+}
+
+/// Number of lines after which the sets that are no longer needed are freed.
+const BLOCK: usize = 512;
 /// Number of source spans of a line that are kept for naming peers.
 const SPANS_MAX: usize = 64;
 
@@ -158,36 +189,42 @@ impl Comparison<'_, '_> {
     /// Finds the policy's verdicts on the packets of each line.
     fn lines(&mut self) {
         for line in self.decided() {
-            let d = &mut self.space.d;
-            let accepted = d.and(line.packets, self.ruled.accepted);
-            let denied = d.without(line.packets, self.ruled.accepted);
-            let (is_foreign, closed) = match line.verdict {
-                Verdict::Accept => {
-                    let foreign = d.meets(denied, self.foreign);
-                    (foreign, d.without(denied, self.foreign))
-                }
-                Verdict::Drop | Verdict::Reject => (false, PacketSet::NONE),
-            };
-            let told = self.reasons(accepted);
-            let lost = self.reasons(closed);
-            let spans = match (line.verdict, told.contains(&Reason::Peers)) {
-                (Verdict::Accept, true) => self.space.sources_of(accepted),
-                _ => Vec::new(),
-            };
-            let fate = self.proof.fates.entry(line.at).or_default();
-            match line.verdict {
-                Verdict::Accept => {
-                    fate.kept.extend(told);
-                    let family = self.space.family;
-                    let spans = spans.into_iter().take(SPANS_MAX).map(|span| (family, span));
-                    fate.sources.extend(spans);
-                    fate.closed.extend(lost);
-                    fate.foreign |= is_foreign;
-                }
-                Verdict::Drop | Verdict::Reject => {
-                    fate.opened.extend(told);
-                    fate.denied |= !denied.is_none();
-                }
+            let region = self.space.d.open();
+            self.line(line);
+            self.space.d.close(region, &mut ());
+        }
+    }
+
+    fn line(&mut self, line: Decided) {
+        let d = &mut self.space.d;
+        let accepted = d.and(line.packets, self.ruled.accepted);
+        let denied = d.without(line.packets, self.ruled.accepted);
+        let (is_foreign, closed) = match line.verdict {
+            Verdict::Accept => {
+                let foreign = d.meets(denied, self.foreign);
+                (foreign, d.without(denied, self.foreign))
+            }
+            Verdict::Drop | Verdict::Reject => (false, PacketSet::NONE),
+        };
+        let told = self.reasons(accepted);
+        let lost = self.reasons(closed);
+        let spans = match (line.verdict, told.contains(&Reason::Peers)) {
+            (Verdict::Accept, true) => self.space.sources_of(accepted),
+            _ => Vec::new(),
+        };
+        let fate = self.proof.fates.entry(line.at).or_default();
+        match line.verdict {
+            Verdict::Accept => {
+                fate.kept.extend(told);
+                let family = self.space.family;
+                let spans = spans.into_iter().take(SPANS_MAX).map(|span| (family, span));
+                fate.sources.extend(spans);
+                fate.closed.extend(lost);
+                fate.foreign |= is_foreign;
+            }
+            Verdict::Drop | Verdict::Reject => {
+                fate.opened.extend(told);
+                fate.denied |= !denied.is_none();
             }
         }
     }
@@ -203,7 +240,7 @@ impl Comparison<'_, '_> {
     }
 
     /// Groups the packets on which rules and policy differ.
-    fn groups(&mut self) -> BTreeMap<DiffKey, DiffGroup> {
+    fn groups(&mut self) -> Groups {
         let rules = self.space.site(self.hook).walked.accepted;
         let new = self.space.d.without(self.ruled.accepted, rules);
         let mut closed = self.space.d.without(rules, self.ruled.accepted);
@@ -211,55 +248,67 @@ impl Comparison<'_, '_> {
         let direct = self.space.axes.direct(&mut self.space.d);
         let inner = self.space.d.without(self.foreign, direct);
         closed = self.space.d.without(closed, inner);
-        let mut groups = BTreeMap::new();
-        for line in self.decided() {
-            let (change, of) = match line.verdict {
-                Verdict::Accept => (Direction::Closed, closed),
-                Verdict::Drop | Verdict::Reject => (Direction::New, new),
-            };
-            let packets = self.space.d.and(line.packets, of);
-            if !packets.is_none() {
-                self.group(&mut groups, line.at, change, packets);
+        let differing = [(Direction::Closed, closed), (Direction::New, new)];
+        let differing = differing.map(|(change, packets)| Differing {
+            change,
+            labels: self.space.d.only(packets, self.ruled.labels),
+            packets,
+            by_label: BTreeMap::new(),
+        });
+        let mut groups = Groups::default();
+        let [mut closed, mut new] = differing;
+        for lines in self.decided().chunks(BLOCK) {
+            let region = self.space.d.open();
+            for line in lines {
+                let of = match line.verdict {
+                    Verdict::Accept => &mut closed,
+                    Verdict::Drop | Verdict::Reject => &mut new,
+                };
+                self.group(&mut groups, line, of);
             }
+            let labels = (&mut closed.by_label, &mut new.by_label);
+            self.space.d.close(region, &mut (&mut groups, labels));
         }
         groups
     }
 
-    fn group(
-        &mut self,
-        groups: &mut BTreeMap<DiffKey, DiffGroup>,
-        at: At,
-        change: Direction,
-        packets: PacketSet,
-    ) {
+    /// Adds the differing packets of a line to their groups.
+    fn group(&mut self, groups: &mut Groups, line: &Decided, of: &mut Differing) {
+        let packets = self.space.d.and(line.packets, of.packets);
+        if packets.is_none() {
+            return;
+        }
         let known = [CtState::Established, CtState::Related];
         let known = self.space.axes.states(&mut self.space.d, &known);
-        let labels = self.space.d.only(packets, self.ruled.labels);
-        for label in self.space.d.labels_in(packets, labels) {
+        for label in self.space.d.labels_in(packets, of.labels) {
             let index = usize::try_from(label).unwrap_or(usize::MAX);
             let Some((_, reason)) = self.ruled.decisions.get(index) else {
                 continue;
             };
             let d = &mut self.space.d;
-            let labelled = d.labelled(labels, label);
+            let all = *of
+                .by_label
+                .entry(label)
+                .or_insert_with(|| d.labelled(of.labels, label));
+            let labelled = d.and(packets, all);
             let replies = d.and(labelled, known);
             let others = d.without(labelled, known);
             for (reply, packets) in [(true, replies), (false, others)] {
                 if packets.is_none() {
                     continue;
                 }
-                let is_by_line = change == Direction::Closed && !is_told_once(reason);
+                let is_by_line = of.change == Direction::Closed && !is_told_once(reason);
                 let key = DiffKey {
                     family: self.space.family,
                     hook: self.hook,
-                    change,
+                    change: of.change,
                     reason: reason.clone(),
                     reply,
-                    by: Some(at).filter(|_| is_by_line),
+                    by: Some(line.at).filter(|_| is_by_line),
                 };
                 let group = groups.entry(key).or_default();
                 group.packets = self.space.d.or(group.packets, packets);
-                group.lines.insert(at);
+                group.lines.insert(line.at);
             }
         }
     }

@@ -2,13 +2,17 @@
 //!
 //! These are reduced ordered binary decision diagrams (Bryant, 1986): equal sets are the same node,
 //! so that containment and equality are exact and cheap. Leaves other than 0 and 1 make a diagram a
-//! function with several values. Nodes are never freed; a [`Diagrams`] lives as long as an import.
+//! function with several values. Nodes live as long as their [`Diagrams`], except those of a
+//! region (`region`).
 
 use std::collections::HashMap;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 /// A set of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(in crate::import) struct PacketSet(u32);
+pub(in crate::import) struct PacketSet(pub(super) u32);
 
 impl PacketSet {
     /// No packet.
@@ -24,7 +28,7 @@ impl PacketSet {
 
 /// A number for each packet, or no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::import) struct Labels(u32);
+pub(in crate::import) struct Labels(pub(super) u32);
 
 impl Labels {
     /// No packet has a number.
@@ -70,29 +74,44 @@ impl Axis {
 pub(in crate::import) type Run = (u64, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Node {
-    variable: u32,
-    low: u32,
-    high: u32,
+pub(super) struct Node {
+    /// [`LEAF`] for a leaf, whose value is `low`.
+    pub(super) variable: u32,
+    pub(super) low: u32,
+    pub(super) high: u32,
+}
+
+impl Node {
+    pub(super) fn is_leaf(self) -> bool {
+        self.variable == LEAF
+    }
+
+    pub(super) fn hash(self) -> u64 {
+        hash([self.variable, self.low, self.high])
+    }
 }
 
 /// The variable of leaves, after all others.
 const LEAF: u32 = u32::MAX;
 /// Number of remembered results; a power of two.
-const CACHE: usize = 1 << 18;
+pub(super) const CACHE: usize = 1 << 17;
 /// Marks a remembered projection; no node has this number.
 const PROJECTION: u32 = u32::MAX;
 
 /// The nodes of all diagrams. The default has no memory of results, as a placeholder.
 #[derive(Debug, Default)]
 pub(in crate::import) struct Diagrams {
-    nodes: Vec<Node>,
-    /// Open addressing: numbers of nodes, 0 for a free slot.
-    table: Vec<u32>,
+    pub(super) nodes: Vec<Node>,
+    /// Numbers of nodes, by their content. Leaves 0 and 1 are not in it.
+    pub(super) table: HashTable<u32>,
     /// Results by operands; a later result replaces an earlier one in its slot.
-    cache: Vec<([u32; 3], u32)>,
+    pub(super) cache: Vec<([u32; 3], u32)>,
     /// Kept axes of each projection that was used.
     projections: Vec<Vec<Axis>>,
+    /// Slots of `cache` that were written in open regions.
+    pub(super) written: Vec<u32>,
+    /// Number of open regions.
+    pub(super) open: u32,
 }
 
 impl Diagrams {
@@ -104,13 +123,15 @@ impl Diagrams {
         };
         Self {
             nodes: vec![leaf(0), leaf(1)],
-            table: vec![0; 1 << 12],
+            table: HashTable::new(),
             cache: vec![([0; 3], 0); CACHE],
             projections: Vec::new(),
+            written: Vec::new(),
+            open: 0,
         }
     }
 
-    fn node(&self, id: u32) -> Node {
+    pub(super) fn node(&self, id: u32) -> Node {
         let node = self.nodes.get(id as usize).copied();
         node.unwrap_or(Node {
             variable: LEAF,
@@ -119,57 +140,38 @@ impl Diagrams {
         })
     }
 
-    fn slot(&self, node: Node) -> usize {
-        let mask = self.table.len() - 1;
-        let mut at = hash([node.variable, node.low, node.high]) & mask;
-        loop {
-            match self.table.get(at) {
-                Some(0) | None => return at,
-                Some(id) if self.node(*id) == node => return at,
-                Some(_) => at = (at + 1) & mask,
-            }
-        }
-    }
-
-    fn make(&mut self, node: Node) -> u32 {
+    pub(super) fn make(&mut self, node: Node) -> u32 {
         if node.low == node.high && node.variable != LEAF {
             return node.low;
         }
-        let slot = self.slot(node);
-        match self.table.get(slot) {
-            Some(0) | None => {}
-            Some(id) => return *id,
-        }
-        let id = u32::try_from(self.nodes.len()).unwrap_or(0);
-        self.nodes.push(node);
-        if let Some(free) = self.table.get_mut(slot) {
-            *free = id;
-        }
-        if self.nodes.len() * 2 > self.table.len() {
-            self.grow();
-        }
-        id
-    }
-
-    fn grow(&mut self) {
-        self.table = vec![0; self.table.len() * 2];
-        for id in 2..self.nodes.len() {
-            let id = u32::try_from(id).unwrap_or(0);
-            let slot = self.slot(self.node(id));
-            if let Some(free) = self.table.get_mut(slot) {
-                *free = id;
+        let nodes = &self.nodes;
+        let is_same = |id: &u32| nodes.get(*id as usize) == Some(&node);
+        let entry = self.table.entry(node.hash(), is_same, |id| {
+            nodes.get(*id as usize).map_or(0, |node| node.hash())
+        });
+        match entry {
+            Entry::Occupied(old) => *old.get(),
+            Entry::Vacant(free) => {
+                let id = u32::try_from(nodes.len()).unwrap_or(0);
+                free.insert(id);
+                self.nodes.push(node);
+                id
             }
         }
     }
 
     fn known(&self, key: [u32; 3]) -> Option<u32> {
-        let (of, result) = self.cache.get(hash(key) & (CACHE - 1))?;
+        let (of, result) = self.cache.get(cache_slot(key))?;
         (*of == key).then_some(*result)
     }
 
     fn remember(&mut self, key: [u32; 3], result: u32) {
-        if let Some(slot) = self.cache.get_mut(hash(key) & (CACHE - 1)) {
+        let at = cache_slot(key);
+        if let Some(slot) = self.cache.get_mut(at) {
             *slot = (key, result);
+        }
+        if self.open > 0 && self.written.len() < CACHE {
+            self.written.push(u32::try_from(at).unwrap_or(0));
         }
     }
 
@@ -467,10 +469,13 @@ fn join(runs: Vec<Run>, axis: Axis) -> Vec<Run> {
     joined
 }
 
-fn hash([a, b, c]: [u32; 3]) -> usize {
+fn hash([a, b, c]: [u32; 3]) -> u64 {
     let mix = |hash: u64, word: u32| {
         (hash.rotate_left(26) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     };
-    let hash = mix(mix(mix(0, a), b), c);
-    usize::try_from(hash >> 32).unwrap_or(0)
+    mix(mix(mix(0, a), b), c)
+}
+
+fn cache_slot(key: [u32; 3]) -> usize {
+    usize::try_from(hash(key) >> 32).unwrap_or(0) & (CACHE - 1)
 }

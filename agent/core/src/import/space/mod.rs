@@ -11,6 +11,7 @@ pub(in crate::import) mod diagram;
 mod mentioned;
 mod nat;
 mod place;
+pub(in crate::import) mod region;
 mod ruled;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
@@ -18,6 +19,7 @@ mod tests;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
@@ -47,7 +49,7 @@ pub(in crate::import) struct Space<'r> {
     pub family: Family,
     pub rules: &'r ImportedRules,
     pub d: Diagrams,
-    pub axes: Axes,
+    pub axes: Rc<Axes>,
     pub own: Vec<Interval>,
     pub broadcasts: Vec<Interval>,
     /// Addresses that rules for packets to this host name: they are its own.
@@ -118,7 +120,7 @@ impl<'r> Space<'r> {
             family,
             rules,
             d: Diagrams::new(),
-            axes: Axes::new(family, &mentioned),
+            axes: Rc::new(Axes::new(family, &mentioned)),
             own,
             broadcasts,
             named,
@@ -126,19 +128,20 @@ impl<'r> Space<'r> {
             input: Site::default(),
             forward: Site::default(),
         };
-        let (mut d, axes) = (std::mem::take(&mut space.d), space.axes.clone());
+        let (mut d, axes) = (std::mem::take(&mut space.d), Rc::clone(&space.axes));
         let place = space.place(&axes, Hook::Input);
         space.redirections = nat::redirections(&mut d, &place, rules, &nat);
-        space.axes.set_published(space.redirections.published.len());
+        Rc::make_mut(&mut space.axes).set_published(space.redirections.published.len());
         for hook in [Hook::Input, Hook::Forward] {
-            let axes = space.axes.clone();
+            let axes = Rc::clone(&space.axes);
             let place = space.place(&axes, hook);
             let valid = place.valid(&mut d, mentioned.is_untracked);
             let path = match hook {
                 Hook::Input => &rules.paths.input,
                 Hook::Forward => &rules.paths.forward,
             };
-            let walked = Walk::new(&mut d, &place, &rules.filter, false).through(path, valid);
+            let walk = Walk::new(&mut d, &place, &rules.filter, false);
+            let walked = walk.through(path, valid);
             let site = Site { valid, walked };
             match hook {
                 Hook::Input => space.input = site,

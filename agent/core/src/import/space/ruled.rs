@@ -6,6 +6,7 @@ use super::axes::LO;
 use super::diagram::{Diagrams, Labels, PacketSet};
 use super::mentioned::{elements, icmp_kinds, port_ranges};
 use super::place::{Place, Published};
+use super::region::Sets;
 use crate::import::rule::Interval;
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
@@ -26,6 +27,15 @@ pub(in crate::import) struct Ruled {
     pub decisions: Vec<(Verdict, Reason)>,
 }
 
+impl Sets for Ruled {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        self.accepted.each_root(visit);
+        self.labels.each_root(visit);
+    }
+}
+
+/// Number of rules after which the sets that are no longer needed are freed.
+const BLOCK: usize = 256;
 /// Maximum nesting of jumps (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 16;
 
@@ -94,42 +104,59 @@ impl Pass<'_> {
         depth: usize,
     ) -> PacketSet {
         let mut returned = PacketSet::NONE;
-        for rule in &chain.rules {
-            if packets.is_none() {
-                break;
-            }
-            let matched = self.matched(rule, packets);
-            if matched.is_none() {
-                continue;
-            }
-            if rule.label {
-                let tracked = self.tracked();
-                let marked = self.d.and(matched, tracked);
-                self.marked = self.d.or(self.marked, marked);
-            }
-            let counter = rule.counter.as_deref().or(counter);
-            let verdict = match &rule.action {
-                None => continue,
-                Some(Action::Accept) => Verdict::Accept,
-                Some(Action::Drop) => Verdict::Drop,
-                Some(Action::RejectTcpReset | Action::RejectAdminProhibited) => Verdict::Reject,
-                Some(Action::Jump(to) | Action::Goto(to)) => {
-                    packets = self.d.without(packets, matched);
-                    let back = match self.ruleset.chain(to).filter(|_| depth < JUMPS_MAX) {
-                        Some(inner) => self.chain(inner, matched, counter, depth + 1),
-                        None => matched,
-                    };
-                    match rule.action {
-                        Some(Action::Goto(_)) => returned = self.d.or(returned, back),
-                        _ => packets = self.d.or(packets, back),
-                    }
-                    continue;
+        for rules in chain.rules.chunks(BLOCK) {
+            let region = self.d.open();
+            for rule in rules {
+                if packets.is_none() {
+                    break;
                 }
-            };
-            packets = self.d.without(packets, matched);
-            self.decide(matched, verdict, counter);
+                self.rule(rule, (&mut packets, &mut returned), counter, depth);
+            }
+            let here = (&mut packets, &mut returned);
+            let mut kept = (here, (&mut self.marked, &mut self.ruled));
+            self.d.close(region, &mut kept);
         }
         self.d.or(packets, returned)
+    }
+
+    /// Applies a rule to the packets that reach it.
+    fn rule(
+        &mut self,
+        rule: &Rule,
+        (packets, returned): (&mut PacketSet, &mut PacketSet),
+        counter: Option<&str>,
+        depth: usize,
+    ) {
+        let matched = self.matched(rule, *packets);
+        if matched.is_none() {
+            return;
+        }
+        if rule.label {
+            let tracked = self.tracked();
+            let marked = self.d.and(matched, tracked);
+            self.marked = self.d.or(self.marked, marked);
+        }
+        let counter = rule.counter.as_deref().or(counter);
+        let verdict = match &rule.action {
+            None => return,
+            Some(Action::Accept) => Verdict::Accept,
+            Some(Action::Drop) => Verdict::Drop,
+            Some(Action::RejectTcpReset | Action::RejectAdminProhibited) => Verdict::Reject,
+            Some(Action::Jump(to) | Action::Goto(to)) => {
+                *packets = self.d.without(*packets, matched);
+                let back = match self.ruleset.chain(to).filter(|_| depth < JUMPS_MAX) {
+                    Some(inner) => self.chain(inner, matched, counter, depth + 1),
+                    None => matched,
+                };
+                match rule.action {
+                    Some(Action::Goto(_)) => *returned = self.d.or(*returned, back),
+                    _ => *packets = self.d.or(*packets, back),
+                }
+                return;
+            }
+        };
+        *packets = self.d.without(*packets, matched);
+        self.decide(matched, verdict, counter);
     }
 
     fn decide(&mut self, packets: PacketSet, verdict: Verdict, counter: Option<&str>) {

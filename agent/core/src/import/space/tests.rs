@@ -16,7 +16,7 @@ impl Space<'_> {
     /// Returns the packets that a probe stands for.
     fn point(&mut self, probe: &Probe) -> PacketSet {
         let packet = &probe.packet;
-        let axes = self.axes.clone();
+        let axes = Rc::clone(&self.axes);
         let d = &mut self.d;
         let exactly = |name: &str| [InterfacePattern::Exact(name.into())];
         let number = |address| addr::number(address);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::diagram::{Diagrams, PacketSet};
 use super::place::Place;
+use super::region::Sets;
 use crate::import::managed;
 use crate::import::rule::{At, Condition, ImportedChains, ImportedRule, Test, Verb};
 use crate::net::packet::Verdict;
@@ -42,11 +43,22 @@ impl Default for PacketSet {
     }
 }
 
+impl Sets for Decided {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        self.packets.each_root(visit);
+    }
+}
+
+impl Sets for (At, PacketSet) {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        self.1.each_root(visit);
+    }
+}
+
 /// What a chain does to all packets that enter it.
 #[derive(Debug, Clone, Default)]
 struct Effect {
     accepted: PacketSet,
-    dropped: PacketSet,
     rejected: PacketSet,
     /// Packets that do not come back.
     ended: PacketSet,
@@ -56,10 +68,24 @@ struct Effect {
     translated: Vec<(At, PacketSet)>,
 }
 
+impl Sets for Effect {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        (&mut self.accepted, &mut self.rejected).each_root(visit);
+        self.ended.each_root(visit);
+        for (_, packets) in &mut self.applied {
+            packets.each_root(visit);
+        }
+        self.decided.each_root(visit);
+        self.translated.each_root(visit);
+    }
+}
+
 /// Placeholder for a chain that no line declares.
 const NOWHERE: At = At { input: 0, line: 0 };
 /// Maximum nesting of jumps; packets beyond it count as dropped.
 const DEPTH_MAX: usize = 256;
+/// Number of rules after which the sets that are no longer needed are freed.
+const BLOCK: usize = 512;
 
 /// Evaluates chains on sets of packets.
 pub(in crate::import) struct Walk<'w> {
@@ -127,7 +153,8 @@ impl<'w> Walk<'w> {
         walked.accepted = rest;
         self.descend(entering, &mut walked);
         // A line may accept what a later base chain does not.
-        for each in &mut walked.decided {
+        let others = path.len() > 1;
+        for each in walked.decided.iter_mut().filter(|_| others) {
             if each.verdict == Verdict::Accept {
                 each.packets = self.d.and(each.packets, walked.accepted);
             }
@@ -147,7 +174,10 @@ impl<'w> Walk<'w> {
                 continue;
             }
             for each in &effect.decided {
-                let packets = self.d.and(packets, each.packets);
+                let packets = match packets == self.all {
+                    true => each.packets,
+                    false => self.d.and(packets, each.packets),
+                };
                 if !packets.is_none() {
                     walked.decided.push(Decided { packets, ..*each });
                 }
@@ -182,13 +212,7 @@ impl<'w> Walk<'w> {
                 self.study(to, depth + 1);
             }
         }
-        let effect = Run {
-            effect: Effect::default(),
-            rest: self.all,
-            returned: PacketSet::NONE,
-            unsure: PacketSet::NONE,
-        };
-        let effect = self.run(name, &chain.rules, effect);
+        let effect = self.run(name, &chain.rules, Run::new(self.all));
         self.effects.insert(name, effect);
         self.order.push(name);
     }
@@ -196,16 +220,21 @@ impl<'w> Walk<'w> {
     fn run(&mut self, chain: &str, rules: &[ImportedRule], mut run: Run) -> Effect {
         let keeps_drops =
             !self.with_managed_drops && managed::by(chain).is_some_and(|m| m.keeps_drops);
-        for (index, rule) in rules.iter().enumerate() {
-            if run.rest.is_none() {
-                break;
+        for (block, rules) in (0..).step_by(BLOCK).zip(rules.chunks(BLOCK)) {
+            let region = self.d.open();
+            for (index, rule) in (block..).zip(rules) {
+                if run.rest.is_none() {
+                    break;
+                }
+                let (matched, is_certain) = self.matched(rule);
+                let packets = self.d.and(run.rest, matched);
+                if packets.is_none() {
+                    continue;
+                }
+                self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
             }
-            let (matched, is_certain) = self.matched(rule);
-            let packets = self.d.and(run.rest, matched);
-            if packets.is_none() {
-                continue;
-            }
-            self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
+            run.settle(self.d);
+            self.d.close(region, &mut run);
         }
         let back = self.d.or(run.rest, run.returned);
         run.effect.ended = self.d.without(self.all, back);
@@ -270,16 +299,11 @@ impl<'w> Walk<'w> {
                 run.end(d, packets);
             }
             Verb::Accept => {
-                let sure = d.without(packets, run.unsure);
-                run.effect.accepted = d.or(run.effect.accepted, sure);
+                let sure = run.accept(d, packets);
                 run.decide(rule.at, Verdict::Accept, sure);
-                run.end(d, sure);
-                let unsure = d.without(packets, sure);
-                run.come_back(d, unsure);
             }
             Verb::Drop | Verb::Reject if keeps_drops => {}
             Verb::Drop | Verb::Unknown(_) => {
-                run.effect.dropped = d.or(run.effect.dropped, packets);
                 run.decide(rule.at, Verdict::Drop, packets);
                 run.end(d, packets);
             }
@@ -292,24 +316,20 @@ impl<'w> Walk<'w> {
             Verb::Jump(to) | Verb::Goto(to) => {
                 let Some(inner) = self.effects.get(to.as_str()) else {
                     // Nested too deep.
-                    run.effect.dropped = d.or(run.effect.dropped, packets);
                     run.decide(rule.at, Verdict::Drop, packets);
                     run.end(d, packets);
                     return;
                 };
                 let accepted = d.and(packets, inner.accepted);
-                let sure = d.without(accepted, run.unsure);
+                let sure = run.accept(d, accepted);
                 let unsure = d.without(accepted, sure);
                 let packets = d.without(packets, unsure);
                 run.effect.applied.push((index, packets));
-                run.effect.accepted = d.or(run.effect.accepted, sure);
-                let dropped = d.and(packets, inner.dropped);
-                run.effect.dropped = d.or(run.effect.dropped, dropped);
                 let rejected = d.and(packets, inner.rejected);
                 run.effect.rejected = d.or(run.effect.rejected, rejected);
                 let ended = d.and(packets, inner.ended);
-                run.end(d, ended);
-                run.come_back(d, unsure);
+                let not_accepted = d.without(ended, sure);
+                run.end(d, not_accepted);
                 if let Verb::Goto(_) = rule.target {
                     let back = d.without(packets, ended);
                     run.come_back(d, back);
@@ -328,18 +348,65 @@ struct Run {
     returned: PacketSet,
     /// Packets that may have returned earlier: later rules do not accept them.
     unsure: PacketSet,
+    /// `rest` when `effect.accepted` was complete.
+    before: PacketSet,
+    /// Packets that left `rest` since then without being accepted.
+    others: PacketSet,
+}
+
+impl Sets for Run {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        self.effect.each_root(visit);
+        (&mut self.rest, &mut self.returned).each_root(visit);
+        (&mut self.unsure, &mut self.before).each_root(visit);
+        self.others.each_root(visit);
+    }
 }
 
 impl Run {
-    /// Removes packets that do not come back.
+    fn new(packets: PacketSet) -> Self {
+        Self {
+            effect: Effect::default(),
+            rest: packets,
+            returned: PacketSet::NONE,
+            unsure: PacketSet::NONE,
+            before: packets,
+            others: PacketSet::NONE,
+        }
+    }
+
+    /// Removes accepted packets, and returns those that are certainly accepted. The others return
+    /// to the calling chain.
+    fn accept(&mut self, d: &mut Diagrams, packets: PacketSet) -> PacketSet {
+        let sure = d.without(packets, self.unsure);
+        self.rest = d.without(self.rest, sure);
+        if sure != packets {
+            let unsure = d.and(packets, self.unsure);
+            self.come_back(d, unsure);
+        }
+        sure
+    }
+
+    /// Removes packets that are not accepted.
     fn end(&mut self, d: &mut Diagrams, packets: PacketSet) {
+        self.others = d.or(self.others, packets);
         self.rest = d.without(self.rest, packets);
     }
 
     /// Removes packets that return to the calling chain.
     fn come_back(&mut self, d: &mut Diagrams, packets: PacketSet) {
         self.returned = d.or(self.returned, packets);
-        self.rest = d.without(self.rest, packets);
+        self.end(d, packets);
+    }
+
+    /// Adds the packets that were accepted to the result: all at once, because a union for each
+    /// rule would cost as much again as `rest`.
+    fn settle(&mut self, d: &mut Diagrams) {
+        let left = d.without(self.before, self.rest);
+        let accepted = d.without(left, self.others);
+        self.effect.accepted = d.or(self.effect.accepted, accepted);
+        self.before = self.rest;
+        self.others = PacketSet::NONE;
     }
 
     fn decide(&mut self, at: At, verdict: Verdict, packets: PacketSet) {
