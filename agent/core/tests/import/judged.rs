@@ -26,19 +26,29 @@ fn every_packet_that_is_treated_differently_is_in_a_difference() {
 
 #[test]
 fn packets_of_found_files_are_in_a_difference() {
-    for (name, lines) in [
+    for (name, nat, lines) in [
+        (
+            "a redirection of one source port leaves the other ones as they are",
+            "-A PREROUTING -p tcp --sport 7 --dport 9 -j REDIRECT --to-ports 22\n",
+            "-A INPUT -p tcp --dport 22 -j ACCEPT\n",
+        ),
         (
             "a return that cannot be read leaves later packets to the policy of the chain",
+            "",
             "-A INPUT -o eth0 -s 192.0.2.0/24 -j RETURN\n-A INPUT -j ACCEPT\n",
         ),
         (
             "and those of a chain that is called to the calling chain",
+            "",
             ":a -\n-A INPUT -j a\n-A a --what -j RETURN\n-A a -p tcp --dport 22 -j ACCEPT\n",
         ),
     ] {
         let file = File {
             name: "v4".into(),
-            text: format!("*filter\n:INPUT DROP\n:FORWARD DROP\n{lines}COMMIT\n"),
+            text: format!(
+                "*nat\n:PREROUTING ACCEPT\n{nat}COMMIT\n\
+                 *filter\n:INPUT DROP\n:FORWARD DROP\n{lines}COMMIT\n"
+            ),
             family: Some(Family::V4),
         };
         let found = judge(&[file], effort()).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::eval::{Probe, ReadAs};
 use super::rule::{At, ImportedRules, Test};
-use super::{Direction, Facts, File, Import, ImportError, Options, import_with, rules};
+use super::{Direction, Facts, File, Import, ImportError, Options, import_with, managed, rules};
 use crate::net::addr::{self, Family};
 use crate::net::packet::{Decision, Verdict};
 use crate::policy::Policy;
@@ -101,7 +101,8 @@ fn own(rules: &ImportedRules) -> Vec<std::net::IpAddr> {
         std::net::IpAddr::V6(to) => (0x2000..0xfe00).contains(&to.segments()[0]),
     };
     let named = named(rules).into_iter();
-    let addresses = named.map(|number| addr::address(rules.family, number));
+    let hosts = named.filter(|number| !managed::is_service(rules.family, &[(*number, *number)]));
+    let addresses = hosts.map(|number| addr::address(rules.family, number));
     addresses.filter(usable).collect()
 }
 

@@ -94,25 +94,41 @@ pub(in crate::import) fn redirections(
     packets = d.without(packets, lo);
     let walk = Walk::new(d, place, chains, true);
     let translated = walk.through(&rules.paths.prerouting, packets).translated;
+    found.diverted = diverted(d, axes, packets, &translated);
     for (at, packets) in translated {
         if packets.is_none() {
             continue;
         }
-        let flow = [
-            axes.source,
-            axes.interface,
-            axes.protocol,
-            axes.port,
-            axes.destination,
-        ];
-        let diverted = d.project(packets, &flow);
-        found.diverted = d.or(found.diverted, diverted);
         let Some((to, port)) = destination(chains, at) else {
             continue;
         };
         publish(d, (axes, rules), &mut found, own, (at, packets), (to, port));
     }
     found
+}
+
+/// Returns the packets of connections whose first packets are redirected, whatever else is in them.
+fn diverted(
+    d: &mut Diagrams,
+    axes: &Axes,
+    packets: PacketSet,
+    translated: &[(At, PacketSet)],
+) -> PacketSet {
+    let flow = [
+        axes.source,
+        axes.interface,
+        axes.protocol,
+        axes.port,
+        axes.from_port,
+        axes.destination,
+    ];
+    let mut redirected = PacketSet::NONE;
+    for (_, each) in translated {
+        redirected = d.or(redirected, *each);
+    }
+    let stay = d.without(packets, redirected);
+    let (redirected, stay) = (d.project(redirected, &flow), d.project(stay, &flow));
+    d.without(redirected, stay)
 }
 
 fn destination(chains: &ImportedChains, at: At) -> Option<(Option<ipnet::IpNet>, Option<u16>)> {
