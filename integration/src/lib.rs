@@ -10,12 +10,14 @@
 //! - [`case`]: `cases/NN-name/`: a policy, its table, and packets with their verdicts.
 //! - [`target`]: the host those packets are sent to; `setup` prepares it for each, `counts` reads
 //!   what counted it.
+//! - [`imported`]: imported rules and their policies, with packets for both.
 //! - [`situation`]: LANs, nodes and pods, in small parts.
 //! - [`story`]: the cluster of the story.
 
 pub mod case;
 mod counts;
 pub mod faults;
+pub mod imported;
 pub mod machine;
 pub mod metrics;
 pub mod net;

@@ -11,7 +11,6 @@
 )]
 
 mod command;
-mod policies;
 mod random;
 
 use std::fs;
@@ -19,14 +18,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use peerwall::import::nft::listing;
-use peerwall_core::import::eval::{Probe, ReadAs};
-use peerwall_core::import::rule::{Condition, ImportedRules, Test};
+use peerwall_core::import::eval::Probe;
+use peerwall_core::import::rule::ImportedRules;
 use peerwall_core::import::{File, probes, rules};
-use peerwall_core::net::packet::{CtState, Hook, Packet, Transport, Verdict};
+use peerwall_core::net::packet::{CtState, Hook, Transport};
 use peerwall_integration::case::{HOST_V4, HOST_V6};
+use peerwall_integration::imported::{Imported, accepts, is_decided, sent};
 use peerwall_integration::ns::world;
 use peerwall_integration::target::Target;
-use policies::Imported;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/import-nft");
 /// Fixtures with conditions that packets alone do not decide: the others have none.
@@ -108,29 +107,6 @@ fn unlimited(line: &str, unit: &str) -> String {
     )
 }
 
-/// The same rules, with all unknown conditions true or false.
-fn supposing(rules: &ImportedRules, holds: bool) -> ImportedRules {
-    let mut rules = rules.clone();
-    let mut all: Vec<&mut Condition> = Vec::new();
-    for chain in rules.filter.values_mut() {
-        all.extend(chain.rules.iter_mut().flat_map(|rule| &mut rule.conditions));
-    }
-    for condition in all {
-        if matches!(condition.test, Test::Unknown(_)) {
-            *condition = Condition {
-                negated: false,
-                test: Test::Always(holds),
-            };
-        }
-    }
-    rules
-}
-
-fn accepts(rules: &ImportedRules, probe: &Probe) -> bool {
-    let narrow = rules.narrow(probe.packet.source, ReadAs::Kernel);
-    narrow.judge(probe).verdict == Verdict::Accept
-}
-
 /// Loads a file into the target, without its nat chains, which would send packets elsewhere.
 fn load(target: &Target, folder: &Path, text: &str, rules: &[ImportedRules]) {
     let text = independent(text);
@@ -173,23 +149,13 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// Returns the packet to send, so that it comes to the hook as the probe.
-fn sent(probe: &Probe) -> Packet {
-    let mut packet = probe.packet.clone();
-    packet.out.clone_from(&probe.out);
-    if packet.hook == Hook::Forward {
-        packet.hop_limit += 1;
-    }
-    packet
-}
-
 /// Sends the packets that rules decide.
 fn try_packets(target: &mut Target, name: &str, rules: &ImportedRules, probes: &[Probe]) -> Counts {
-    let both = [supposing(rules, true), supposing(rules, false)];
+    let is_decided = is_decided(rules);
     let mut counts = Counts::default();
     for probe in probes {
         let wanted = accepts(rules, probe);
-        if both.iter().any(|other| accepts(other, probe) != wanted) {
+        if !is_decided(probe) {
             counts.unknown += 1;
             continue;
         }

@@ -10,10 +10,10 @@ use peerwall_core::import::{File, probes, rules};
 use peerwall_core::net::packet::{CtState, Dialled, Hook, Transport};
 use peerwall_core::net::port::{TCP, UDP};
 use peerwall_integration::case::{HOST_V4, HOST_V6};
+use peerwall_integration::imported::Imported;
 use peerwall_integration::ns::world;
 use peerwall_integration::target::Target;
 
-use super::policies::Imported;
 use super::{Counts, count_early, load, sample, try_packets, unload};
 
 /// A generator of numbers (xorshift64*).
@@ -205,6 +205,10 @@ fn ruleset(random: &mut Random) -> String {
         }
     }
     text += "}\n";
+    // In tables of one family, nft does not list the protocol of the other before an address.
+    if family != "inet" {
+        text = text.replace("meta protocol ip6 ", "");
+    }
     if random.chance(50) {
         text += "table inet n { chain pre { type nat hook prerouting priority -100\n\
                  tcp sport 7 tcp dport 9 redirect to :22\n}\n}\n";

@@ -1,13 +1,16 @@
 //! The import on real kernels: rules do to packets what the evaluator says, the imported policy
 //! does what the policy says, and so the differences between the two are the ones that are told.
 //!
-//! `PEERWALL_PROBES` sets how many packets each file is tried with.
+//! `PEERWALL_PROBES` sets how many packets each file is tried with, `PEERWALL_FILES` the number of
+//! recombined files, `PEERWALL_SEED` the first of their seeds.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a test that fails should say so, and one that passes what it did"
 )]
+
+mod recombined;
 
 use std::fs;
 use std::net::IpAddr;
