@@ -349,7 +349,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     pub v6: Vec<PathBuf>,
 
-    /// Import the live rules of iptables, ip6tables and ipset
+    /// Import the live rules of iptables, ip6tables, ipset and nftables
     #[arg(long, conflicts_with_all = ["files", "v4", "v6"])]
     pub live: bool,
 

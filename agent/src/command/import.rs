@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use peerwall_core::diagnostic::{Code, Diagnostic, Place, Sources};
+use peerwall_core::import::canonical::Readings;
 use peerwall_core::import::{self, Facts, File, Import, ImportError, Options, nft};
 use peerwall_core::net::addr::Family;
 use schemars::JsonSchema;
@@ -13,7 +14,7 @@ use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
 use crate::enforce::iptables;
 use crate::host::facts;
-use crate::import::{iptables as reader, nft as loader};
+use crate::import::{iptables as reader, live, nft as loader};
 use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
@@ -34,7 +35,7 @@ pub(super) struct ImportResult<'i> {
 
 pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let files = match args.live {
-        true => iptables::live().map_err(InputError::from),
+        true => live::files().map_err(InputError::from),
         false => read(args),
     };
     let files = match files {
@@ -42,7 +43,7 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
         Err(err) => return trouble("import", err, output),
     };
     if files.is_empty() {
-        let why = "iptables and ip6tables hold nothing here";
+        let why = "iptables and nftables have no rules here";
         return trouble(
             "import",
             Failure::new(ErrorCode::InputUnreadable, why),
@@ -63,7 +64,8 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
         false => reader::read(&files),
     };
     let (readings, by) = read_back.map(|read| (read.readings, read.by)).unzip();
-    let readings = readings.unwrap_or_default();
+    let mut readings: Readings = readings.unwrap_or_default();
+    readings.is_live = args.live;
     match import::import_read(&files, &facts, options, &readings) {
         Ok(import) => print(&import, by.as_deref(), args.strict, output),
         Err(errors) => {

@@ -140,7 +140,10 @@ fn rules(
 }
 
 /// Dumps objects of a kind, each with the family of its table.
-fn list(
+///
+/// # Errors
+/// [`NetlinkError`] if the kernel has no nf_tables, or refuses the dump.
+pub fn list(
     socket: &mut Socket,
     kind: u16,
     family: u8,

@@ -2,6 +2,8 @@
 
 pub mod iptables;
 mod lines;
+pub mod live;
 pub mod nft;
 mod private;
 mod refusal;
+mod unread;

@@ -51,32 +51,32 @@ pub enum Reading {
 
 /// What iptables makes of lines. Others are read by peerwall.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Readings(BTreeMap<RuleId, Reading>);
+pub struct Readings {
+    lines: BTreeMap<RuleId, Reading>,
+    /// Whether the files are all rules that one host has loaded. Packets then pass every table,
+    /// also two with one name: iptables-legacy and iptables-nft have tables of their own.
+    pub is_live: bool,
+}
 
 impl Readings {
     /// Adds a reading.
     pub fn insert(&mut self, id: RuleId, reading: Reading) {
-        self.0.insert(id, reading);
-    }
-
-    /// Adds all of `other`.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.lines.insert(id, reading);
     }
 
     /// Returns the reading of a line.
     pub fn get(&self, id: RuleId) -> Option<&Reading> {
-        self.0.get(&id)
+        self.lines.get(&id)
     }
 
     /// Returns the number of lines.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.lines.len()
     }
 
     /// Reports whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lines.is_empty()
     }
 
     pub(super) fn of_table(&self, table: (usize, usize)) -> TableReadings<'_> {

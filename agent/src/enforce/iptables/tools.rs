@@ -95,11 +95,32 @@ fn path_of(folders: &[PathBuf]) -> String {
 /// [`IptablesError::Tool`] if the program is missing or fails; [`IptablesError::NotRun`] if its
 /// result is unknown.
 pub fn run(tool: &str, args: &[&str], input: Option<&str>) -> Result<String, IptablesError> {
+    run_in(folders(), tool, args, input)
+}
+
+/// Runs a program that is none of iptables, so that `--iptables` does not select it.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_other(tool: &str, args: &[&str]) -> Result<String, IptablesError> {
+    run_in(
+        FOLDERS.iter().map(PathBuf::from).collect(),
+        tool,
+        args,
+        None,
+    )
+}
+
+fn run_in(
+    folders: Vec<PathBuf>,
+    tool: &str,
+    args: &[&str],
+    input: Option<&str>,
+) -> Result<String, IptablesError> {
     let failed = |said: String| IptablesError::Tool {
         tool: tool.to_owned(),
         said,
     };
-    let folders = folders();
     let Some(program) = find(tool, &folders) else {
         let names: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         return Err(failed(format!("{MISSING} {}", names.join(", "))));

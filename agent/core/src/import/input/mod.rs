@@ -94,7 +94,8 @@ impl SplitFiles {
             self.errors.push(ImportError::whole(&file.name, what, help));
             return;
         }
-        match self.parsed.ruleset(file) {
+        let is_beside = !self.saves.is_empty();
+        match self.parsed.ruleset(file, is_beside) {
             Ok(ruleset) => self.rulesets.push(ruleset),
             Err(err) => self.errors.push(err),
         }
@@ -124,7 +125,8 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     parsed.left_sets = left;
     parsed.problems.append(&mut sets.problems);
     for (at, split) in saves.iter().enumerate() {
-        if let Err(wrong) = parsed.read(split, &content, &|table| readings.of_table((at, table))) {
+        let of_table = |table| readings.of_table((at, table));
+        if let Err(wrong) = parsed.read(split, &content, &of_table, readings.is_live) {
             errors.extend(wrong);
         }
     }
@@ -174,9 +176,13 @@ fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
 
 impl ParsedFiles {
     /// Reads a ruleset of nftables, and adds its text to the list of files.
-    fn ruleset(&mut self, file: File) -> Result<(usize, nft::NftRuleset), ImportError> {
+    fn ruleset(
+        &mut self,
+        file: File,
+        is_beside: bool,
+    ) -> Result<(usize, nft::NftRuleset), ImportError> {
         let index = self.files.len();
-        let ruleset = nft::read(&file, index)?;
+        let ruleset = nft::read(&file, index, is_beside)?;
         let text = ruleset.text.clone();
         self.files.push(File { text, ..file });
         Ok((index, ruleset))
@@ -300,6 +306,7 @@ impl ParsedFiles {
         split: &Split,
         sets: &ImportedSets,
         readings: &dyn Fn(usize) -> TableReadings<'r>,
+        is_live: bool,
     ) -> Result<(), Vec<ImportError>> {
         let mut errors = Vec::new();
         self.families.push((split.family, split.index));
@@ -310,8 +317,10 @@ impl ParsedFiles {
                 sets,
                 readings: readings(at),
             };
-            let chains = rule::chains(table, &origin, &mut self.problems);
-            if let Err(err) = self.add(split, table, chains.clone()) {
+            let mut chains = rule::chains(table, &origin, &mut self.problems);
+            if is_live && self.has_table(split.family, &table.name) {
+                chains = self.add_beside(split, table, chains);
+            } else if let Err(err) = self.add(split, table, chains.clone()) {
                 errors.push(err);
             }
             self.tables.push((split.index, table.name.clone(), chains));
@@ -329,12 +338,57 @@ impl ParsedFiles {
             let tables = [("filter", &rules.filter), ("nat", &rules.nat)];
             let named = tables.map(|(name, chains)| (index, name.to_owned(), chains.clone()));
             self.tables.extend(named);
+            let filters = !rules.paths.input.is_empty() || !rules.paths.forward.is_empty();
             match self.rules.iter_mut().find(|r| r.family == rules.family) {
                 Some(known) => known.extend(rules),
-                None => self.rules.push(rules),
+                None if filters => self.rules.push(rules),
+                None => {}
             }
         }
         self.rules.sort_by_key(|rules| rules.family);
+    }
+
+    fn has_table(&self, family: Family, name: &str) -> bool {
+        let mut of_family = self.rules.iter().filter(|rules| rules.family == family);
+        of_family.any(|rules| match name {
+            "filter" => !rules.filter.is_empty(),
+            "nat" => !rules.nat.is_empty(),
+            _ => false,
+        })
+    }
+
+    /// Adds a table beside one with the same name, and returns its chains with their new names.
+    fn add_beside(
+        &mut self,
+        split: &Split,
+        table: &iptables::Table,
+        chains: ImportedChains,
+    ) -> ImportedChains {
+        let file = self.files.get(split.index);
+        let file = file.map_or("", |file| file.name.as_str());
+        let renamed = |name: &str| format!("{name} (of {file})");
+        let chains = rule::renamed(chains, &renamed);
+        let paths = |of: &str| vec![renamed(of)];
+        let mut of_family = self.rules.iter_mut();
+        if let Some(rules) = of_family.find(|rules| rules.family == split.family) {
+            let mut more = ImportedRules {
+                family: split.family,
+                filter: ImportedChains::new(),
+                nat: ImportedChains::new(),
+                paths: rule::Paths::default(),
+            };
+            if table.name == "filter" {
+                more.paths.input = paths("INPUT");
+                more.paths.forward = paths("FORWARD");
+                more.paths.output = paths("OUTPUT");
+                more.filter = chains.clone();
+            } else {
+                more.paths.prerouting = paths("PREROUTING");
+                more.nat = chains.clone();
+            }
+            rules.extend(more);
+        }
+        chains
     }
 
     fn add(

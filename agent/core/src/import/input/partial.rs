@@ -23,20 +23,30 @@ pub(in crate::import) fn missing(parsed: &ParsedFiles) -> Vec<ImportError> {
 }
 
 fn lack(rules: &ImportedRules) -> Option<String> {
+    let family = rules.family.digit();
     // Rulesets of nftables have base chains of any name.
     if rules.paths != Paths::of_iptables() {
-        return None;
+        let is_of_iptables = rules.paths.input.iter().any(|name| name == "INPUT");
+        let filters = rules
+            .paths
+            .input
+            .iter()
+            .any(|name| rules.filter.contains_key(name));
+        return (is_of_iptables && !filters).then(|| missing_input(family));
     }
-    let family = rules.family.digit();
     match rules.filter.get("INPUT") {
-        None => Some(format!(
-            "only a part of a firewall: the table filter with the chain INPUT is missing for IPv{family}"
-        )),
+        None => Some(missing_input(family)),
         Some(chain) if chain.at.is_none() && !decides(chain) => Some(format!(
             "only a part of a firewall: no line declares the policy of the chain INPUT for IPv{family}"
         )),
         Some(_) => None,
     }
+}
+
+fn missing_input(family: char) -> String {
+    format!(
+        "only a part of a firewall: the table filter with the chain INPUT is missing for IPv{family}"
+    )
 }
 
 /// Reports whether no packet reaches the end of a chain.

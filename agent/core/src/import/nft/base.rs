@@ -52,6 +52,7 @@ impl<'o, 'v> Walk<'o, 'v> {
         objects: &'o Objects<'v>,
         family: Family,
         skip: &BTreeSet<TableName>,
+        is_beside: bool,
     ) -> Self {
         let tables = objects.order.iter().filter(|name| {
             let of_family = passes(&name.0, family);
@@ -76,7 +77,8 @@ impl<'o, 'v> Walk<'o, 'v> {
         bases.sort_by_key(|each| (each.base.priority, each.chain.object));
         let mut walk = Self {
             family,
-            translates: tables.iter().any(|(_, table)| translates(table)),
+            // Rules of iptables may.
+            translates: is_beside || tables.iter().any(|(_, table)| translates(table)),
             tables,
             bases,
             slots: BTreeMap::new(),

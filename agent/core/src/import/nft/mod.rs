@@ -9,6 +9,7 @@
 mod base;
 mod flags;
 mod key;
+pub mod live;
 mod notes;
 mod objects;
 mod place;
@@ -97,11 +98,11 @@ pub fn is_script(text: &str) -> bool {
     }
 }
 
-/// Reads a listing in JSON.
+/// Reads a listing in JSON. `is_beside` means that rules of iptables are in force too.
 ///
 /// # Errors
-/// [`ImportError`] if it is no such listing, or if it does not filter packets to this host.
-pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
+/// [`ImportError`] if it is no such listing, or if nothing filters packets to this host.
+pub(super) fn read(file: &File, input: usize, is_beside: bool) -> Result<NftRuleset, ImportError> {
     let (json, listing) = split(file)?;
     let objects = json["nftables"].as_array().map_or(&[][..], Vec::as_slice);
     let places = match listing.trim().is_empty() {
@@ -121,8 +122,8 @@ pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
     }
     let objects = Objects::new(objects);
     let (skip, mut notes) = notes::of_tables(&objects, &places, listing);
-    let walks = [Family::V4, Family::V6].map(|family| Walk::new(&objects, family, &skip));
-    if !walks.iter().any(|walk| walk.filters("input")) {
+    let walks = Family::BOTH.map(|family| Walk::new(&objects, family, &skip, is_beside));
+    if !is_beside && !walks.iter().any(|walk| walk.filters("input")) {
         return Err(ImportError::whole(
             &file.name,
             "no chain of type filter has the hook input, so nothing says what this host accepts",
@@ -131,7 +132,7 @@ pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
     }
     let filters = |walk: &&Walk<'_, '_>| {
         let hooks = ["input", "forward", "prerouting"];
-        hooks.iter().any(|hook| walk.filters(hook))
+        is_beside || hooks.iter().any(|hook| walk.filters(hook))
     };
     let rules: Vec<ImportedRules> = walks
         .iter()
@@ -152,7 +153,7 @@ fn is_command(object: &Value) -> bool {
 }
 
 /// Splits a text into its JSON and the listing after it, which starts on a line of its own.
-fn split(file: &File) -> Result<(Value, &str), ImportError> {
+pub(super) fn split(file: &File) -> Result<(Value, &str), ImportError> {
     let text = file.text.trim_start_matches('\u{feff}');
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let found = values.next();

@@ -183,7 +183,7 @@ pub struct ImportedRules {
 }
 
 /// Names of the base chains that packets traverse, in order. Each of them must accept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Paths {
     /// Packets to this host, in the filter table.
     pub input: Vec<String>,
@@ -205,6 +205,19 @@ impl ImportedRules {
         self.paths.prerouting.extend(other.paths.prerouting);
         self.paths.output.extend(other.paths.output);
     }
+}
+
+/// Gives chains other names, also where rules jump to them.
+pub(super) fn renamed(chains: ImportedChains, name: &dyn Fn(&str) -> String) -> ImportedChains {
+    let rename = |(own, mut chain): (String, ImportedChain)| {
+        for rule in &mut chain.rules {
+            if let Verb::Jump(to) | Verb::Goto(to) = &mut rule.target {
+                *to = name(to);
+            }
+        }
+        (name(&own), chain)
+    };
+    chains.into_iter().map(rename).collect()
 }
 
 impl Paths {
