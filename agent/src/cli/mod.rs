@@ -121,7 +121,7 @@ pub enum Command {
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
     /// Convert iptables or nftables rules into a policy: from rules-save files, a cloud-config, a
-    /// file for `nft -f`, or the live rules of iptables
+    /// file for `nft -f`, or the live rules
     ///
     /// Prints the policy to standard output, and a report to standard error: the result for each
     /// line, each difference between policy and rules, packet by packet, and problems in the rules.

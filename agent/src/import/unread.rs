@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use peerwall_proto::iptables::{BUILTIN, TABLES};
 use peerwall_proto::nf_tables::event::Event;
+use peerwall_proto::nf_tables::expr::Expr;
 use peerwall_proto::nf_tables::{
     self as nft, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NFPROTO_INET,
     NFPROTO_IPV4, NFPROTO_IPV6, NFT_TABLE_F_DORMANT, msg,
@@ -15,21 +16,46 @@ use crate::enforce::foreign::list;
 use crate::kernel::netlink::{NetlinkError, Socket};
 
 /// Statement in place of the rules, in the report too.
-const REASON: &str = "rules that only nft can read: install nft";
-/// Expressions that iptables-save prints, of those that iptables-nft writes.
-const OF_IPTABLES: [&str; 11] = [
+const REASON: &str = "rules that only nft can read (install nft)";
+/// Expressions that iptables-save prints, of those that iptables-nft writes. Others have limits.
+const OF_IPTABLES: [&str; 8] = [
     "match",
     "target",
-    "payload",
-    "meta",
     "cmp",
     "range",
     "bitwise",
     "immediate",
     "counter",
-    "limit",
     "log",
 ];
+/// `NFT_PAYLOAD_NETWORK_HEADER` and `NFT_PAYLOAD_TRANSPORT_HEADER`, with the offsets of fields that
+/// iptables-nft loads: fragment, protocol and addresses; ports, flags and types.
+const FIELDS: [(&str, u32, &[u32]); 4] = [
+    ("ip", 1, &[6, 9, 12, 16]),
+    ("ip6", 1, &[6, 8, 24]),
+    ("ip", 2, &[0, 1, 2, 13]),
+    ("ip6", 2, &[0, 1, 2, 13]),
+];
+/// `NFT_META_MARK`, `IIF`, `OIF`, `IIFNAME`, `OIFNAME`, `NFTRACE`, `L4PROTO`.
+const META_KEYS: [u32; 7] = [3, 4, 5, 6, 7, 12, 16];
+
+/// Reports whether iptables-save prints an expression.
+fn is_printed(family: &str, expr: &Expr) -> bool {
+    if let Expr::Payload(payload) = expr {
+        let mut fields = FIELDS.iter().filter(|(of, base, _)| {
+            *of == family && Some(*base) == payload.base && payload.sreg.is_none()
+        });
+        let offset = payload.offset_bytes.unwrap_or_default();
+        return fields.any(|(.., offsets)| offsets.contains(&offset));
+    }
+    if let Expr::Meta(meta) = expr {
+        return meta.key.is_some_and(|key| META_KEYS.contains(&key));
+    }
+    if let Expr::Limit(limit) = expr {
+        return limit.flags.unwrap_or_default() == 0 && limit.kind.unwrap_or_default() == 0;
+    }
+    OF_IPTABLES.contains(&expr.name())
+}
 
 /// A table with its chains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,7 +176,7 @@ fn of_chain(chain: nft::Chain) -> KernelChain {
 impl KernelTable {
     fn add(&mut self, rule: &nft::Rule) {
         let mut exprs = rule.exprs.iter().flatten();
-        self.has_other_expressions |= !exprs.all(|expr| OF_IPTABLES.contains(&expr.name()));
+        self.has_other_expressions |= !exprs.all(|expr| is_printed(self.family, expr));
         let name = rule.chain.as_deref();
         let mut chains = self.chains.iter_mut();
         if let Some(chain) = chains.find(|chain| Some(chain.name.as_str()) == name) {
@@ -161,8 +187,8 @@ impl KernelTable {
     /// Reports whether iptables-save prints everything in the table.
     fn is_of_iptables(&self) -> bool {
         let is_builtin = |chain: &KernelChain| {
-            let base = BUILTIN.contains(&chain.name.as_str());
-            base == chain.base.is_some()
+            let is_builtin = BUILTIN.contains(&chain.name.as_str());
+            is_builtin == chain.base.is_some()
         };
         self.family != "inet"
             && TABLES.contains(&self.name.as_str())
@@ -227,7 +253,7 @@ pub(super) fn unread(tables: &[KernelTable], printed: impl Fn(&str, &str) -> boo
                 }}));
                 let count = chain.rules;
                 listing.push_str(&format!(
-                    "\t\t{count} {REASON}, for chain {own} of table {family} {name} # handle {handle}\n"
+                    "\t\t{REASON}: {count} in chain {own} of table {family} {name} # handle {handle}\n"
                 ));
             }
             listing.push_str("\t}\n");

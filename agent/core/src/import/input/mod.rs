@@ -147,6 +147,16 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     }
 }
 
+/// Reports whether a ruleset refuses packets that none of its rules names.
+fn denies(rules: &ImportedRules) -> bool {
+    let is_denial = |rule: &rule::ImportedRule| {
+        let is_for_all = rule.conditions.is_empty();
+        is_for_all && matches!(rule.target, rule::Verb::Drop | rule::Verb::Reject)
+    };
+    let mut chains = rules.filter.values();
+    chains.any(|chain| chain.accepts == Some(false) || chain.rules.iter().any(is_denial))
+}
+
 const RULES_HELP: &str = "import output of iptables-save, `iptables -S`, `ipset save`, a script of iptables \
      commands, rules of nftables, or a cloud-config, Butane or Ignition config with such files";
 
@@ -182,7 +192,7 @@ impl ParsedFiles {
         is_beside: bool,
     ) -> Result<(usize, nft::NftRuleset), ImportError> {
         let index = self.files.len();
-        let ruleset = nft::read(&file, index, is_beside)?;
+        let ruleset = nft::read_beside(&file, index, is_beside)?;
         let text = ruleset.text.clone();
         self.files.push(File { text, ..file });
         Ok((index, ruleset))
@@ -334,14 +344,15 @@ impl ParsedFiles {
     /// Adds a ruleset of nftables. Its chains are called beside those of other files.
     fn add_ruleset(&mut self, index: usize, ruleset: nft::NftRuleset) {
         self.notes.extend(ruleset.notes);
+        // A ban list of both families does not make a family without a firewall an open policy.
+        let is_beside = !self.rules.is_empty();
         for rules in ruleset.rules {
             let tables = [("filter", &rules.filter), ("nat", &rules.nat)];
             let named = tables.map(|(name, chains)| (index, name.to_owned(), chains.clone()));
             self.tables.extend(named);
-            let filters = !rules.paths.input.is_empty() || !rules.paths.forward.is_empty();
             match self.rules.iter_mut().find(|r| r.family == rules.family) {
                 Some(known) => known.extend(rules),
-                None if filters => self.rules.push(rules),
+                None if !is_beside || denies(&rules) => self.rules.push(rules),
                 None => {}
             }
         }

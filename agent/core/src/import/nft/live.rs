@@ -119,18 +119,22 @@ fn is_builtin_place(name: &str, chain: &Chain<'_>) -> bool {
     }
 }
 
-/// Reports whether iptables-nft writes a statement. `libnftables-json(5)`; `add_match()` and others
-/// in `iptables/nft.c`.
+/// Reports whether iptables-nft writes a statement, or whether it decides nothing.
+///
+/// Format: `libnftables-json(5)`; rules: `add_match()` and others in `iptables/nft.c`.
 fn is_statement_of_iptables(statement: &Value) -> bool {
     const STATEMENTS: [&str; 9] = [
-        "xt", "counter", "limit", "log", "accept", "drop", "return", "jump", "goto",
+        "xt", "counter", "log", "mangle", "accept", "drop", "return", "jump", "goto",
     ];
     let Some((kind, body)) = single(statement) else {
         return false;
     };
-    if kind != "match" {
+    match kind {
+        "match" => {}
+        // `limit rate over`, and by bytes.
+        "limit" => return body.get("inv").is_none() && body.get("rate_unit").is_none(),
         // A counter with a name is an object.
-        return STATEMENTS.contains(&kind) && !body.is_string();
+        _ => return STATEMENTS.contains(&kind) && !body.is_string(),
     }
     let left = match single(&body["left"]) {
         Some(("&", parts)) => &parts[0],
@@ -144,7 +148,18 @@ fn is_statement_of_iptables(statement: &Value) -> bool {
             right.is_number() || is_range || is_flags(right)
         }
     };
-    matches!(body["op"].as_str(), Some("==" | "!=")) && is_value && is_field(left)
+    let is_op = match body["op"].as_str().unwrap_or_default() {
+        "==" | "!=" => true,
+        "<" | ">" | "<=" | ">=" => is_field_of(left, &["sport", "dport"]),
+        "in" | "!" => is_field_of(left, &["flags"]),
+        _ => false,
+    };
+    is_op && is_value && is_field(left)
+}
+
+fn is_field_of(left: &Value, names: &[&str]) -> bool {
+    let field = left["payload"]["field"].as_str();
+    field.is_some_and(|field| names.contains(&field))
 }
 
 /// Reports whether a value is a list of flags: `[ "syn", "ack" ]`.
@@ -176,4 +191,139 @@ fn is_field(left: &Value) -> bool {
     let protocol = protocol.as_str().unwrap_or("meta");
     let mut known = FIELDS.iter().filter(|(name, _)| *name == protocol);
     known.any(|(_, fields)| field.as_str().is_some_and(|field| fields.contains(&field)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A listing of `ip filter` with one rule in its chain INPUT.
+    fn listing(statement: &Value, more: &[Value]) -> File {
+        let place = json!({"family": "ip", "table": "filter"});
+        let of = |kind: &str, fields: Value| {
+            let mut body = place.clone();
+            let all = body.as_object_mut().unwrap();
+            all.extend(fields.as_object().unwrap().clone());
+            json!({ kind: body })
+        };
+        let mut objects = vec![
+            json!({"metainfo": {"json_schema_version": 1}}),
+            json!({"table": {"family": "ip", "name": "filter", "handle": 1}}),
+            json!({"table": {"family": "inet", "name": "peerwall", "handle": 2}}),
+            json!({"chain": {"family": "inet", "table": "peerwall", "name": "input", "handle": 1,
+                "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}),
+            of(
+                "chain",
+                json!({"name": "INPUT", "handle": 1, "type": "filter", "hook": "input",
+                "prio": 0, "policy": "drop"}),
+            ),
+            of(
+                "rule",
+                json!({"chain": "INPUT", "handle": 2,
+                "expr": [statement, {"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}),
+            ),
+        ];
+        objects.extend(more.iter().cloned());
+        let json = json!({ "nftables": objects });
+        let text = "table ip filter { # handle 1\n}\ntable inet peerwall { # handle 2\n}\n";
+        File {
+            name: "nft".into(),
+            text: format!("{json}\n{text}"),
+            family: None,
+        }
+    }
+
+    #[test]
+    fn only_what_iptables_nft_writes_is_left_to_iptables_save() {
+        let field = |protocol: &str, field: &str| json!({"payload": {"protocol": protocol, "field": field}});
+        let relation = |op: &str, left: &Value, right: Value| {
+            let body = json!({"op": op, "left": left, "right": right});
+            json!({ "match": body })
+        };
+        let (source, port) = (field("ip", "saddr"), field("tcp", "dport"));
+        for (name, statement, is_its) in [
+            (
+                "an address",
+                relation("==", &source, json!("192.0.2.1")),
+                true,
+            ),
+            ("a port", relation("!=", &port, json!(22)), true),
+            ("ports", relation("<=", &port, json!(1023)), true),
+            (
+                "an extension",
+                json!({"xt": {"type": "match", "name": "conntrack"}}),
+                true,
+            ),
+            (
+                "a rate",
+                json!({"limit": {"rate": 3, "per": "minute", "burst": 5}}),
+                true,
+            ),
+            ("a named set", relation("==", &source, json!("@s")), false),
+            (
+                "a set",
+                relation("==", &port, json!({"set": [22, 80]})),
+                false,
+            ),
+            (
+                "conntrack",
+                relation("in", &json!({"ct": {"key": "state"}}), json!("new")),
+                false,
+            ),
+            (
+                "a user",
+                relation("==", &json!({"meta": {"key": "skuid"}}), json!(0)),
+                false,
+            ),
+            (
+                "a TTL",
+                relation("==", &field("ip", "ttl"), json!(255)),
+                false,
+            ),
+            (
+                "compared addresses",
+                relation("<", &source, json!("192.0.2.1")),
+                false,
+            ),
+            (
+                "a reversed rate",
+                json!({"limit": {"rate": 3, "per": "minute", "inv": true}}),
+                false,
+            ),
+            ("a named counter", json!({"counter": "c"}), false),
+            (
+                "a verdict map",
+                json!({"vmap": {"key": port, "data": "@m"}}),
+                false,
+            ),
+        ] {
+            let native = native_tables(&listing(&statement, &[]), |_, _| true).unwrap();
+            assert_eq!(native.of_iptables.len(), usize::from(is_its), "{name}");
+            let wanted = (!is_its).then_some("table ip filter {");
+            let listing = native.listing.as_deref().unwrap_or_default();
+            assert_eq!(native.listing.is_some(), !is_its, "{name}");
+            assert!(
+                listing.contains(wanted.unwrap_or_default()),
+                "{name}: {listing}"
+            );
+            assert!(!listing.contains("peerwall"), "{name}: {listing}");
+        }
+    }
+
+    #[test]
+    fn tables_that_iptables_save_does_not_print_are_native() {
+        let port = json!({"xt": {"type": "match", "name": "tcp"}});
+        let set = json!({"set": {"family": "ip", "table": "filter", "name": "s", "handle": 9}});
+        let chain = json!({"chain": {"family": "ip", "table": "filter", "name": "own-base",
+            "handle": 8, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}});
+        for (name, more, printed, count) in [
+            ("printed", vec![], true, 1),
+            ("not printed", vec![], false, 0),
+            ("with a set", vec![set], true, 0),
+            ("with a base chain of another name", vec![chain], true, 0),
+        ] {
+            let native = native_tables(&listing(&port, &more), |_, _| printed).unwrap();
+            assert_eq!(native.of_iptables.len(), count, "{name}");
+        }
+    }
 }

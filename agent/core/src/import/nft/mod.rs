@@ -98,11 +98,20 @@ pub fn is_script(text: &str) -> bool {
     }
 }
 
-/// Reads a listing in JSON. `is_beside` means that rules of iptables are in force too.
+/// Reads a listing in JSON.
 ///
 /// # Errors
 /// [`ImportError`] if it is no such listing, or if nothing filters packets to this host.
-pub(super) fn read(file: &File, input: usize, is_beside: bool) -> Result<NftRuleset, ImportError> {
+pub fn read(file: &File, input: usize) -> Result<NftRuleset, ImportError> {
+    read_beside(file, input, false)
+}
+
+/// Reads a listing in JSON. `is_beside` means that rules of iptables are in force too.
+pub(super) fn read_beside(
+    file: &File,
+    input: usize,
+    is_beside: bool,
+) -> Result<NftRuleset, ImportError> {
     let (json, listing) = split(file)?;
     let objects = json["nftables"].as_array().map_or(&[][..], Vec::as_slice);
     let places = match listing.trim().is_empty() {
