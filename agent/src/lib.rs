@@ -16,6 +16,7 @@ pub mod json;
 pub mod kernel;
 pub mod output;
 pub mod policy_file;
+pub mod progress;
 pub mod secure_file;
 pub mod store;
 pub mod system;

@@ -216,6 +216,38 @@ fn into_a_pipe_and_a_dumb_terminal_go_blocks_of_plain_text_with_the_time() {
     });
 }
 
+#[test]
+fn an_import_that_takes_long_shows_on_a_terminal_that_it_goes_on() {
+    world(|| {
+        let host = with_policy();
+        let bin = peerwall_bin();
+        let rules =
+            "*filter\\n:INPUT DROP\\n:FORWARD DROP\\n-A INPUT -s 192.0.2.1 -j ACCEPT\\nCOMMIT\\n";
+        let import = format!(
+            "(sleep 2.2; printf \"{rules}\") | {} import -",
+            bin.display()
+        );
+        let on_terminal =
+            |term: &str| host.sh(&format!("TERM={term} script -qec '{import}' /dev/null"));
+        let shown = on_terminal("xterm");
+        let line = "\r\x1b[Kimporting rules: 1 s";
+        let (before, after) = shown
+            .split_once(line)
+            .unwrap_or_else(|| panic!("{shown:?}"));
+        assert_eq!(before, "");
+        let seconds = after
+            .rfind("importing rules")
+            .map_or(after, |at| &after[at..]);
+        assert!(seconds.contains(" s\r\x1b[K"), "erased: {after:?}");
+        let plain = on_terminal("dumb");
+        let piped = host.sh(&format!("{import} 2>&1"));
+        assert!(
+            !plain.contains("importing") && !piped.contains("importing"),
+            "{plain}{piped}"
+        );
+    });
+}
+
 /// script(1) is the judge of what is a terminal.
 #[test]
 fn colours_are_for_terminals_unless_something_else_is_said() {

@@ -17,6 +17,7 @@ use crate::host::facts;
 use crate::import::{iptables as reader, live, nft as loader};
 use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
+use crate::progress::Progress;
 use crate::secure_file::{TEXT_MAX_BYTES, plain};
 
 /// The result of `import`.
@@ -34,13 +35,17 @@ pub(super) struct ImportResult<'i> {
 }
 
 pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
+    let progress = Progress::start("importing rules");
     let files = match args.live {
         true => live::files().map_err(InputError::from),
         false => read(args),
     };
     let files = match files {
         Ok(files) => files,
-        Err(err) => return trouble("import", err, output),
+        Err(err) => {
+            drop(progress);
+            return trouble("import", err, output);
+        }
     };
     if files.is_empty() {
         let why = "iptables and nftables have no rules here";
@@ -66,7 +71,9 @@ pub(super) fn run(args: &ImportArgs, output: &Output) -> u8 {
     let (readings, by) = read_back.map(|read| (read.readings, read.by)).unzip();
     let mut readings: Readings = readings.unwrap_or_default();
     readings.is_live = args.live;
-    match import::import_read(&files, &facts, options, &readings) {
+    let imported = import::import_read(&files, &facts, options, &readings);
+    drop(progress);
+    match imported {
         Ok(import) => print(&import, by.as_deref(), args.strict, output),
         Err(errors) => {
             let text: String = errors.iter().map(|err| format!("error: {err}\n")).collect();
