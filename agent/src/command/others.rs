@@ -1,10 +1,11 @@
-//! Reports other firewalls that also drop packets.
+//! Reports other firewalls that also drop packets, and units that load rules at boot.
 
 use std::fmt::Write as _;
 
 use peerwall_core::nft::foreign::ForeignDrop;
 
 use crate::host::names::printable;
+use crate::host::units;
 use crate::output::{Output, complain};
 
 /// Returns the end of a headline that says that the rules are in sync.
@@ -30,6 +31,12 @@ pub(super) fn lines(drops: &[ForeignDrop]) -> String {
             printable(&each.clear)
         );
     }
+    for unit in units::loaders() {
+        let _ = writeln!(
+            text,
+            "at boot: {unit} also loads rules; to end that: systemctl disable {unit}"
+        );
+    }
     text
 }
 
@@ -43,6 +50,12 @@ pub(super) fn warn(drops: &[ForeignDrop], output: &Output) {
             "warning: {}\n  = help: if peerwall alone is to decide: {}\n\n",
             printable(&each.to_string()),
             printable(&each.clear)
+        ));
+    }
+    for unit in units::loaders() {
+        complain(&format!(
+            "warning: {unit} is enabled and loads other rules at boot\n  \
+             = help: if peerwall alone is to decide: systemctl disable {unit}\n\n"
         ));
     }
 }

@@ -5,6 +5,7 @@ pub mod facts;
 pub mod lockout;
 pub mod names;
 pub mod ssh_server;
+pub(crate) mod units;
 
 use std::collections::BTreeMap;
 

@@ -80,6 +80,14 @@ impl Loader {
         }
     }
 
+    /// The unit that loads IPv4 rules.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::RestoreUnits => "iptables-restore.service",
+            Self::NetfilterPersistent => "netfilter-persistent.service",
+        }
+    }
+
     /// Whether a section of level three is for a host with this loader.
     fn picks(self, title: &str, has_nat: bool) -> bool {
         match title {
@@ -278,6 +286,7 @@ fn walk_through(loader: Loader, variant: &str, has_nat: bool) {
     };
     for want in [
         unit,
+        &format!("warning: {} is enabled", loader.unit()),
         "warning: ip filter INPUT",
         "warning: ip6 filter FORWARD",
     ] {
@@ -292,6 +301,10 @@ fn walk_through(loader: Loader, variant: &str, has_nat: bool) {
 
     walk(&machine, loader, has_nat, |step| step.starts_with('4'));
     let status = machine.sh("peerwall status");
+    assert!(
+        status.contains(&format!("at boot: {} also", loader.unit())),
+        "{status}"
+    );
     assert!(
         status.contains("but another firewall also drops"),
         "{status}"
@@ -329,7 +342,7 @@ fn check_end(machine: Machine, nat: &str, at: &str) -> Machine {
     check_traffic(&machine, true, at);
     let status = machine.sh("peerwall status");
     assert!(
-        status.starts_with("in sync") && !status.contains("also drops"),
+        status.starts_with("in sync") && !status.contains("also"),
         "{at}: {status}"
     );
     let loaders = machine.sh(&format!(
