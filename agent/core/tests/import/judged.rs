@@ -33,6 +33,13 @@ fn packets_of_found_files_are_in_a_difference() {
             "-A INPUT -p tcp --dport 22 -j ACCEPT\n",
         ),
         (
+            "networks of two overlays that contain each other become disjoint",
+            "-A POSTROUTING -s 192.168.122.0/24 ! -o virbr0 -j MASQUERADE\n",
+            "-A INPUT -s 192.168.122.0/24 -i virbr0 -j ACCEPT\n\
+             -A FORWARD -s 192.168.122.0/24 -i virbr0 -j ACCEPT\n\
+             -A FORWARD -s 192.168.0.0/16 -i cali+ -j ACCEPT\n",
+        ),
+        (
             "a return that cannot be read leaves later packets to the policy of the chain",
             "",
             "-A INPUT -o eth0 -s 192.0.2.0/24 -j RETURN\n-A INPUT -j ACCEPT\n",
@@ -46,7 +53,7 @@ fn packets_of_found_files_are_in_a_difference() {
         let file = File {
             name: "v4".into(),
             text: format!(
-                "*nat\n:PREROUTING ACCEPT\n{nat}COMMIT\n\
+                "*nat\n:PREROUTING ACCEPT\n:POSTROUTING ACCEPT\n{nat}COMMIT\n\
                  *filter\n:INPUT DROP\n:FORWARD DROP\n{lines}COMMIT\n"
             ),
             family: Some(Family::V4),

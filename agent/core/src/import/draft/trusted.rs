@@ -147,18 +147,29 @@ impl PolicyWriter<'_> {
             Some(pattern) => (bridge_name(pattern), "none", vec![pattern.clone()]),
             None => self.flannel(view),
         };
+        // Each address may be in one overlay.
+        let others = self
+            .draft
+            .overlays
+            .iter()
+            .filter(|other| other.name != name);
+        let taken: Vec<IpNet> = others.flat_map(|other| other.subnets.clone()).collect();
+        let nets = addr::subtract(net, &taken);
         let same = |o: &&mut DraftOverlay| o.name == name;
         match self.draft.overlays.iter_mut().find(same) {
             Some(overlay) => {
-                if !overlay.subnets.iter().any(|old| old.contains(&net)) {
-                    overlay.subnets.retain(|old| !net.contains(old));
-                    overlay.subnets.push(net);
+                for net in nets {
+                    if !overlay.subnets.iter().any(|old| old.contains(&net)) {
+                        overlay.subnets.retain(|old| !net.contains(old));
+                        overlay.subnets.push(net);
+                    }
                 }
             }
+            None if nets.is_empty() => {}
             None => self.draft.overlays.push(DraftOverlay {
                 name,
                 backend,
-                subnets: vec![net],
+                subnets: nets,
                 interfaces,
             }),
         }
