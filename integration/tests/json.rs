@@ -235,6 +235,8 @@ fn every_command(backend: &str, with_agent: bool) {
         "nothing_loaded"
     );
     assert_eq!(host.outcome(4000, &["boot", &copy]), "confirmed");
+    let (_, initial) = host.run(4000, &["init", "-"]);
+    assert!(initial["path"].is_null() && initial["policy"].is_string());
     let (_, imported) = host.run(4000, &["import", "--live"]);
     assert!(imported["policy"].is_string() || imported["error"].is_object());
 }

@@ -120,6 +120,11 @@ pub enum Command {
     ///
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
+    /// Write a first policy for this host, from what is found on it
+    ///
+    /// It accepts ssh, the pods of flannel, and what containers and virtual machines send through
+    /// this host. Ports on which programs listen are offered in comments. Never overwrites a file.
+    Init(InitArgs),
     /// Convert iptables or nftables rules into a policy: from rules-save files, a cloud-config, a
     /// file for `nft -f`, or the live rules
     ///
@@ -176,6 +181,18 @@ pub struct HistoryArgs {
 pub struct PolicyArgs {
     /// The policy file [default: the running agent's policy, or /etc/peerwall/policy.toml]
     pub policy: Option<PathBuf>,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Options of `init`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InitArgs {
+    /// The new file; `-` prints the policy
+    #[arg(default_value = POLICY)]
+    pub policy: PathBuf,
 
     /// Output format.
     #[command(flatten)]

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod history;
 mod import;
+mod init;
 pub(crate) mod keep;
 mod man;
 mod others;
@@ -114,6 +115,7 @@ fn run_command(args: &Args) -> u8 {
             });
             removed.unwrap_or_else(|err| trouble("remove", err, &output))
         }
+        Command::Init(args) => init::run(args),
         Command::Import(args) => import::run(args, &Output::new(args.output.json)),
         Command::Schema { of } => schema::run(*of),
         Command::Completions { shell } => completions::run(*shell),

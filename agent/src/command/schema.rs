@@ -10,6 +10,7 @@ use super::boot::Boot;
 use super::check::Check;
 use super::history::HistoryResult;
 use super::import::ImportResult;
+use super::init::Init;
 use super::plan::PlanResult;
 use super::status::Status;
 use crate::json::{Confirmed, Failure, RolledBack, SchemaOf, Versioned};
@@ -39,6 +40,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
+        SchemaOf::Init => command::<Init>("init"),
         SchemaOf::Plan => command::<PlanResult>("plan"),
         SchemaOf::Policy => policy::schema(),
         SchemaOf::Reload => command::<Apply>("reload"),

@@ -2,12 +2,14 @@
 
 pub mod caller;
 pub mod facts;
+pub mod listeners;
 pub mod lockout;
 pub mod names;
 pub mod ssh_server;
 pub(crate) mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use peerwall_core::net::host::{Host, Interface, Neighbour, Route};
@@ -51,6 +53,24 @@ pub fn read() -> Result<Host, NetlinkError> {
         neighbours,
         interfaces,
     })
+}
+
+/// Returns the other ends of VXLAN tunnels whose interfaces have names with this prefix.
+///
+/// # Errors
+/// [`NetlinkError`] if the kernel does not answer, or its lists keep changing.
+pub fn tunnel_ends(host: &Host, prefix: &str) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let tunnels = host.interfaces.iter();
+    let tunnels: BTreeSet<u32> = tunnels
+        .filter(|each| each.name.starts_with(prefix) && each.kind.as_deref() == Some("vxlan"))
+        .map(|each| each.index)
+        .collect();
+    let mut socket = Socket::open_route()?;
+    let remotes = socket.list(List::Forwarding, neighbour::decode_remote)?;
+    let ends = remotes
+        .into_iter()
+        .filter(|end| tunnels.contains(&end.interface));
+    Ok(ends.map(|end| end.address).collect())
 }
 
 fn interface(index: u32, link: &link::Link, addresses: &[InterfaceAddress]) -> Option<Interface> {

@@ -126,6 +126,8 @@ pub enum SchemaOf {
     History,
     /// peerwall import
     Import,
+    /// peerwall init
+    Init,
     /// peerwall plan
     Plan,
     /// The policy

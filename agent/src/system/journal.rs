@@ -38,7 +38,7 @@ pub struct Journal {
     filter: env_logger::Logger,
     socket: UnixDatagram,
     path: PathBuf,
-    /// See [`unit`].
+    /// See [`unit()`].
     unit: Option<String>,
     /// Number of entries lost since the last successful one.
     lost: AtomicU64,
@@ -46,7 +46,7 @@ pub struct Journal {
 
 impl Journal {
     /// Returns a logger for the records that pass the filter. `socket` comes from [`open`], `path`
-    /// is that of journald, and `unit` comes from [`unit`].
+    /// is that of journald, and `unit` comes from [`unit()`].
     pub fn new(
         socket: UnixDatagram,
         path: &Path,

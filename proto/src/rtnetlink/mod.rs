@@ -16,6 +16,7 @@ use crate::netlink::message::{NLM_F_DUMP, NLM_F_REQUEST, RawMessage, envelope};
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
+pub(crate) const AF_BRIDGE: u8 = 7;
 /// `IFLA_EXT_MASK`
 const IFLA_EXT_MASK: u16 = 29;
 /// `RTEXT_FILTER_SKIP_STATS` (Linux 4.4): omits counters, the largest part of an interface message.
@@ -32,6 +33,8 @@ pub enum List {
     Routes,
     /// Neighbours: [`neighbour::decode`].
     Neighbours,
+    /// Forwarding tables of bridges and VXLAN tunnels: [`neighbour::decode_remote`].
+    Forwarding,
 }
 
 impl List {
@@ -44,9 +47,15 @@ impl List {
             Self::Links => (link::RTM_GETLINK, link::IFINFOMSG_BYTES),
             Self::Addresses => (address::RTM_GETADDR, address::IFADDRMSG_BYTES),
             Self::Routes => (route::RTM_GETROUTE, route::RTMSG_BYTES),
-            Self::Neighbours => (neighbour::RTM_GETNEIGH, neighbour::NDMSG_BYTES),
+            Self::Neighbours | Self::Forwarding => {
+                (neighbour::RTM_GETNEIGH, neighbour::NDMSG_BYTES)
+            }
         };
-        let mut w = AttrWriter::after(vec![0; header_bytes]);
+        let mut header = vec![0; header_bytes];
+        if self == Self::Forwarding {
+            header[0] = AF_BRIDGE;
+        }
+        let mut w = AttrWriter::after(header);
         if self == Self::Links {
             w.bytes(IFLA_EXT_MASK, &u32_register(RTEXT_FILTER_SKIP_STATS));
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::netlink::attr::{Attrs, DecodeError, read_u16_host, read_u32_host};
 use crate::netlink::message::RawMessage;
-use crate::rtnetlink::{ip, is_ip, split};
+use crate::rtnetlink::{AF_BRIDGE, AF_INET, AF_INET6, ip, is_ip, split};
 
 /// `RTM_NEWNEIGH`: a new or changed neighbour, or an entry of a dump.
 pub const RTM_NEWNEIGH: u16 = 28;
@@ -68,6 +68,44 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
         address: address.ok_or(DecodeError::Missing("NDA_DST"))?,
         mac: mac.filter(|_| is_usable),
     }))
+}
+
+/// An entry of a forwarding table that leads to another host, as VXLAN tunnels have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Index of the tunnel's interface.
+    pub interface: u32,
+    /// Address of the other host.
+    pub address: IpAddr,
+}
+
+/// Decodes an entry of a forwarding table; `None` for other messages, and for entries that lead to
+/// a port of a bridge.
+///
+/// # Errors
+/// [`DecodeError`] if it is truncated or its attributes are invalid.
+pub fn decode_remote(raw: &RawMessage<'_>) -> Result<Option<Remote>, DecodeError> {
+    if raw.kind != RTM_NEWNEIGH {
+        return Ok(None);
+    }
+    let (header, attributes) = split::<NDMSG_BYTES>(raw, "ndmsg")?;
+    if header[0] != AF_BRIDGE {
+        return Ok(None);
+    }
+    for attr in Attrs::new(attributes) {
+        let attr = attr?;
+        if attr.attribute == NDA_DST {
+            let family = match attr.payload.len() {
+                4 => AF_INET,
+                _ => AF_INET6,
+            };
+            return Ok(Some(Remote {
+                interface: read_u32_host(header, 4).unwrap_or(0),
+                address: ip(family, &attr)?,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod flannel;
 pub mod host_check;
 pub mod icmp;
+pub mod initial;
 pub mod load;
 mod on_link;
 mod overlay;

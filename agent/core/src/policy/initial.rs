@@ -1,0 +1,417 @@
+//! Writes a first policy for a host, from what is found on it.
+//!
+//! Only what a host cannot do without is open: ssh, and the networks of its pods and containers.
+//! Everything else is offered in comments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::net::port::{TCP, protocol_name};
+
+/// What is found on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Addresses with their prefix lengths, and their interfaces.
+    pub addresses: Vec<(String, IpNet)>,
+    /// Names of all interfaces.
+    pub interfaces: Vec<String>,
+    /// flannel's file, and the networks of pods in it.
+    pub flannel: Option<(String, Vec<IpNet>)>,
+    /// Other nodes, to which the overlay's tunnel leads.
+    pub nodes: BTreeSet<IpAddr>,
+    /// Ports of the ssh server.
+    pub ssh_ports: BTreeSet<u16>,
+    /// Whether an ssh server listens.
+    pub has_ssh: bool,
+    /// Address of the ssh client of the caller.
+    pub caller: Option<IpAddr>,
+    /// Sockets that wait for other hosts.
+    pub listeners: Vec<Listener>,
+}
+
+/// A socket that waits for other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// IP protocol: TCP or UDP.
+    pub protocol: u8,
+    /// Port.
+    pub port: u16,
+    /// Name of the process, if it is known.
+    pub process: Option<String>,
+}
+
+/// Prefixes of the names of bridges that programs create for containers and virtual machines:
+/// Docker, Podman, libvirt, LXD, Incus and LXC.
+const GUEST_BRIDGES: [&str; 8] = [
+    "docker",
+    "br-",
+    "podman",
+    "cni-podman",
+    "virbr",
+    "lxdbr",
+    "incusbr",
+    "lxcbr",
+];
+/// Prefixes of the names of interfaces whose networks are not those of machines.
+const INNER: [&str; 9] = [
+    "lo",
+    "flannel",
+    "cni",
+    "cali",
+    "tunl",
+    "veth",
+    "vxlan",
+    "kube-",
+    "nodelocaldns",
+];
+
+/// Returns the text of a policy. It is valid for all facts.
+pub fn initial(facts: &HostFacts) -> String {
+    let mut text = String::from(
+        "# First policy of this host, written by `peerwall init`. It accepts what is listed here,\n\
+         # replies, and the ICMP that networks need; everything else is dropped. Add what is\n\
+         # missing, then run `peerwall check`. The format: man peerwall.toml\n\
+         version = 1\n",
+    );
+    peers(&mut text, facts);
+    overlay(&mut text, facts);
+    guests(&mut text, facts);
+    ssh(&mut text, facts);
+    offers(&mut text, facts);
+    text
+}
+
+fn is_guest_bridge(name: &str) -> bool {
+    GUEST_BRIDGES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn peers(text: &mut String, facts: &HostFacts) {
+    text.push_str(
+        "\n# Machines that may reach this host, and send through it, on every port: the other nodes\n\
+         # of a cluster. Name each by its addresses in both families.\n",
+    );
+    let is_inner =
+        |name: &str| is_guest_bridge(name) || INNER.iter().any(|prefix| name.starts_with(prefix));
+    let outer = facts.addresses.iter().filter(|(name, _)| !is_inner(name));
+    for (name, net) in outer.clone().filter(|(_, net)| !is_link_local(net.addr())) {
+        let _ = writeln!(text, "# This host is {net} on {}.", plain(name));
+    }
+    if !facts.nodes.is_empty() {
+        text.push_str("# These are the nodes to which the overlay's tunnel leads now.\n");
+    }
+    text.push_str("[peers]\n");
+    for address in &facts.nodes {
+        let name = address.to_string().replace(['.', ':'], "-");
+        let _ = writeln!(text, "node-{} = \"{address}\"", name.trim_matches('-'));
+    }
+    if facts.nodes.is_empty() {
+        text.push_str("# worker-1 = [\"192.0.2.11\", \"2001:db8::11\"]\n");
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_loopback(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_loopback(),
+    }
+}
+
+fn overlay(text: &mut String, facts: &HostFacts) {
+    let Some((file, networks)) = &facts.flannel else {
+        return;
+    };
+    let found = |prefix: &str| {
+        let mut names = facts.interfaces.iter();
+        names.find(|name| name.starts_with(prefix))
+    };
+    let (backend, tunnel) = if let Some(name) = found("flannel-wg") {
+        ("wireguard", Some(name))
+    } else if let Some(name) = found("flannel.ipip") {
+        ("ipip", Some(name))
+    } else if let Some(name) = found("flannel.") {
+        ("vxlan", Some(name))
+    } else if let Some(name) = found("flannel0") {
+        ("udp", Some(name))
+    } else {
+        ("host-gw", None)
+    };
+    let networks: Vec<String> = networks.iter().map(IpNet::to_string).collect();
+    let mut interfaces: Vec<String> = tunnel.map(|name| quoted(name)).into_iter().collect();
+    interfaces.push(quoted("cni0"));
+    let _ = write!(
+        text,
+        "\n# The pod network, {} according to flannel. Pods reach this host and go through it, from\n\
+         # these interfaces only.\n\
+         [overlay.flannel]\n\
+         backend    = \"{backend}\"\n\
+         discover   = {}\n\
+         interfaces = [{}]\n",
+        networks.join(" and "),
+        quoted(file),
+        interfaces.join(", "),
+    );
+}
+
+fn guests(text: &mut String, facts: &HostFacts) {
+    let bridges: Vec<&String> = facts
+        .interfaces
+        .iter()
+        .filter(|name| is_guest_bridge(name))
+        .collect();
+    if bridges.is_empty() {
+        return;
+    }
+    // Docker's other networks have names by chance, and come and go.
+    let patterns: BTreeSet<String> = bridges
+        .iter()
+        .map(|name| match name.starts_with("br-") {
+            true => quoted("br-*"),
+            false => quoted(name),
+        })
+        .collect();
+    let patterns: Vec<String> = patterns.into_iter().collect();
+    let _ = write!(
+        text,
+        "\n# Containers and virtual machines behind these bridges may send through this host, and\n\
+         # use its DHCP and DNS, but not reach anything else on it. A port that they publish needs\n\
+         # an entry under [[allow]].\n\
+         [interfaces]\n\
+         guests = [{}]\n",
+        patterns.join(", ")
+    );
+}
+
+fn ssh(text: &mut String, facts: &HostFacts) {
+    let ports: Vec<String> = facts
+        .ssh_ports
+        .iter()
+        .map(|port| quoted(&format!("{port}/tcp")))
+        .collect();
+    if ports.is_empty() || (!facts.has_ssh && facts.caller.is_none()) {
+        return;
+    }
+    text.push('\n');
+    if let Some(caller) = facts.caller {
+        let _ = writeln!(
+            text,
+            "# You are connected from {caller}. To accept ssh from there only: from = \"{caller}\""
+        );
+    }
+    let _ = write!(
+        text,
+        "[[allow]]\nname  = \"ssh\"\nports = [{}]\nfrom  = \"any\"\n",
+        ports.join(", ")
+    );
+}
+
+/// UDP ports of flannel's tunnels: VXLAN, udp, WireGuard for both families.
+const TUNNEL_PORTS: [u16; 4] = [8472, 8285, 51820, 51821];
+/// Well-known ports of clusters, with what uses them: peers and pods need no entry for these.
+const INNER_PORTS: [(u16, &str); 6] = [
+    (
+        10250,
+        "kubelet: the API server and metrics-server, which are peers or pods, use it",
+    ),
+    (
+        10256,
+        "kube-proxy's health check: cloud load balancers use it",
+    ),
+    (2379, "etcd: only members of the control plane may use it"),
+    (2380, "etcd: only members of the control plane may use it"),
+    (
+        6443,
+        "the Kubernetes API: users outside the cluster need it",
+    ),
+    (7946, "Docker Swarm or MetalLB: peers use it"),
+];
+
+fn offers(text: &mut String, facts: &HostFacts) {
+    // A program that listens by both protocols is one entry.
+    let mut offers: BTreeMap<u16, (BTreeSet<u8>, BTreeSet<&str>)> = BTreeMap::new();
+    for listener in &facts.listeners {
+        let is_ssh = listener.protocol == TCP && facts.ssh_ports.contains(&listener.port);
+        // Only the nodes may send tunnel packets, and they are peers.
+        let is_tunnel = facts.flannel.is_some()
+            && listener.process.is_none()
+            && TUNNEL_PORTS.contains(&listener.port);
+        if is_ssh || is_tunnel {
+            continue;
+        }
+        let (protocols, processes) = offers.entry(listener.port).or_default();
+        protocols.insert(listener.protocol);
+        processes.extend(listener.process.as_deref());
+    }
+    if offers.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\n# These ports are closed, except to peers, pods and this host itself. Remove the # of an\n\
+         # entry to open one, and say to whom.\n",
+    );
+    for (port, (protocols, processes)) in offers {
+        let words: Vec<String> = protocols
+            .iter()
+            .map(|number| quoted(&format!("{port}/{}", protocol_name(*number))))
+            .collect();
+        let processes: Vec<String> = processes.into_iter().map(plain).collect();
+        let by = match processes.is_empty() {
+            true => "a process that is not known, or the kernel".to_owned(),
+            false => processes.join(", "),
+        };
+        let _ = writeln!(text, "\n# Port {port}: {by}.");
+        if let Some((_, use_)) = INNER_PORTS.iter().find(|(known, _)| *known == port) {
+            let _ = writeln!(text, "# {use_}.");
+        }
+        let _ = write!(
+            text,
+            "# [[allow]]\n# name  = {}\n# ports = [{}]\n# from  = \"any\"\n",
+            quoted(&format!("port-{port}")),
+            words.join(", ")
+        );
+    }
+}
+
+/// Replaces characters that could end a comment or confuse a terminal.
+fn plain(name: &str) -> String {
+    let keep = |c: char| if c.is_control() { '?' } else { c };
+    name.chars().map(keep).collect()
+}
+
+/// Formats a TOML string. Without control characters, a string of JSON is one of TOML.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(plain(text)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::port::UDP;
+    use crate::policy::load::{NoFiles, load};
+
+    fn facts() -> HostFacts {
+        let net = |text: &str| text.parse().unwrap();
+        HostFacts {
+            addresses: vec![
+                ("lo".into(), net("127.0.0.1/8")),
+                ("eth0".into(), net("192.0.2.7/24")),
+                ("eth0".into(), net("fe80::1/64")),
+                ("docker0".into(), net("172.17.0.1/16")),
+            ],
+            interfaces: ["lo", "eth0", "docker0", "br-0a1b2c", "br-9d8e7f"]
+                .map(str::to_owned)
+                .to_vec(),
+            ssh_ports: [22, 2222].into(),
+            has_ssh: true,
+            caller: Some([198, 51, 100, 9].into()),
+            listeners: vec![
+                listener(TCP, 22, Some("sshd")),
+                listener(TCP, 53, Some("named")),
+                listener(UDP, 53, Some("named")),
+                listener(TCP, 10250, Some("kubelet")),
+                listener(UDP, 8472, None),
+            ],
+            ..HostFacts::default()
+        }
+    }
+
+    fn listener(protocol: u8, port: u16, process: Option<&str>) -> Listener {
+        Listener {
+            protocol,
+            port,
+            process: process.map(str::to_owned),
+        }
+    }
+
+    fn loaded(text: &str) -> crate::policy::Policy {
+        let loaded = load("policy.toml", text, &NoFiles);
+        let said = loaded.sources.render(&loaded.diagnostics, false);
+        loaded.policy.unwrap_or_else(|| panic!("{said}\n{text}"))
+    }
+
+    #[test]
+    fn what_is_found_is_in_the_policy() {
+        let text = initial(&facts());
+        let policy = loaded(&text);
+        assert_eq!(policy.allows.len(), 1, "{text}");
+        assert_eq!(policy.guests.len(), 2, "docker0 and br-*: {text}");
+        for line in [
+            "# This host is 192.0.2.7/24 on eth0.\n",
+            "ports = [\"22/tcp\", \"2222/tcp\"]\n",
+            "# ports = [\"53/tcp\", \"53/udp\"]\n",
+            "# Port 10250: kubelet.\n",
+            "from = \"198.51.100.9\"\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(
+            !text.contains("fe80") && !text.contains("172.17.0.1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_offer_is_valid_once_its_comment_is_removed() {
+        let text = initial(&facts());
+        let (head, offers) = text.split_once("# entry to open one").unwrap();
+        let (_, offers) = offers.split_once('\n').unwrap();
+        let is_entry = |line: &&str| {
+            ["# [[", "# name", "# ports", "# from"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        };
+        let entries: Vec<&str> = offers
+            .lines()
+            .filter(is_entry)
+            .map(|line| &line[2..])
+            .collect();
+        let policy = loaded(&format!("{head}\n{}\n", entries.join("\n")));
+        assert_eq!(policy.allows.len(), 4, "ssh and three offers");
+    }
+
+    #[test]
+    fn nodes_of_the_tunnel_are_peers() {
+        let mut facts = facts();
+        facts
+            .interfaces
+            .extend(["flannel.1".to_owned(), "cni0".to_owned()]);
+        facts.nodes = [[192, 0, 2, 8].into(), "2001:db8::8".parse().unwrap()].into();
+        facts.flannel = Some((
+            "/run/flannel/subnet.env".into(),
+            vec!["10.244.0.0/16".parse().unwrap()],
+        ));
+        let text = initial(&facts);
+        for line in [
+            "node-192-0-2-8 = \"192.0.2.8\"\n",
+            "backend    = \"vxlan\"\n",
+            "interfaces = [\"flannel.1\", \"cni0\"]\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("8472"), "{text}");
+        let files = text.replace(
+            "discover   = \"/run/flannel/subnet.env\"",
+            "subnets = [\"10.244.0.0/16\"]",
+        );
+        assert_eq!(loaded(&files).peers.len(), 2);
+    }
+
+    #[test]
+    fn strange_names_end_no_comment() {
+        let mut facts = facts();
+        facts.listeners = vec![listener(TCP, 80, Some("a\nversion = 2\r\u{1b}[31m"))];
+        facts.interfaces.push("docker\"]\n".into());
+        facts
+            .addresses
+            .push(("e\nx".into(), "192.0.2.9/24".parse().unwrap()));
+        let text = initial(&facts);
+        assert!(text.contains("# Port 80: a?version = 2??[31m.\n"), "{text}");
+        let loaded = load("policy.toml", &text, &NoFiles);
+        assert!(
+            loaded.diagnostics.len() <= 1,
+            "the interface's name at most: {text}"
+        );
+    }
+}
