@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::region::Written;
+
 /// A set of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::import) struct PacketSet(pub(super) u32);
@@ -96,7 +98,7 @@ const LEAF: u32 = u32::MAX;
 /// Number of remembered results; a power of two.
 pub(super) const CACHE: usize = 1 << 17;
 /// Marks a remembered projection; no node has this number.
-const PROJECTION: u32 = u32::MAX;
+pub(super) const PROJECTION: u32 = u32::MAX;
 
 /// The nodes of all diagrams. The default has no memory of results, as a placeholder.
 #[derive(Debug, Default)]
@@ -108,10 +110,8 @@ pub(in crate::import) struct Diagrams {
     pub(super) cache: Vec<([u32; 3], u32)>,
     /// Kept axes of each projection that was used.
     projections: Vec<Vec<Axis>>,
-    /// Slots of `cache` that were written in open regions.
-    pub(super) written: Vec<u32>,
-    /// Number of open regions.
-    pub(super) open: u32,
+    /// Slots of `cache` that were written in each open region, the innermost one last.
+    pub(super) written: Vec<Written>,
 }
 
 impl Diagrams {
@@ -127,7 +127,6 @@ impl Diagrams {
             cache: vec![([0; 3], 0); CACHE],
             projections: Vec::new(),
             written: Vec::new(),
-            open: 0,
         }
     }
 
@@ -170,8 +169,8 @@ impl Diagrams {
         if let Some(slot) = self.cache.get_mut(at) {
             *slot = (key, result);
         }
-        if self.open > 0 && self.written.len() < CACHE {
-            self.written.push(u32::try_from(at).unwrap_or(0));
+        if let Some(written) = self.written.last_mut() {
+            written.note(at);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Most sets are steps to another one. A region frees the nodes of all sets that were made in it,
 //! except those that its result contains.
 
-use super::diagram::{CACHE, Diagrams, Labels, Node, PacketSet};
+use super::diagram::{CACHE, Diagrams, Labels, Node, PROJECTION, PacketSet};
 
 /// A value that contains sets of packets.
 pub(in crate::import) trait Sets {
@@ -16,16 +16,31 @@ pub(in crate::import) trait Sets {
 #[must_use = "a region that is not closed frees nothing"]
 pub(in crate::import) struct Region {
     nodes: usize,
-    written: usize,
+}
+
+/// Slots of the remembered results that a region wrote.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    slots: Vec<usize>,
+    /// Whether it wrote more: it may have written any.
+    is_full: bool,
+}
+
+impl Written {
+    pub(super) fn note(&mut self, slot: usize) {
+        match self.slots.len() < CACHE / 4 {
+            true => self.slots.push(slot),
+            false => self.is_full = true,
+        }
+    }
 }
 
 impl Diagrams {
     /// Starts a region. Regions can be nested.
     pub(in crate::import) fn open(&mut self) -> Region {
-        self.open += 1;
+        self.written.push(Written::default());
         Region {
             nodes: self.nodes.len(),
-            written: self.written.len(),
         }
     }
 
@@ -33,9 +48,8 @@ impl Diagrams {
     /// valid: the others may become any set.
     pub(in crate::import) fn close(&mut self, region: Region, kept: &mut dyn Sets) {
         let first = region.nodes;
-        self.open = self.open.saturating_sub(1);
         let survivors = self.survivors(first, kept);
-        self.forget(&region);
+        self.forget(first);
         self.free_from(first);
         let mut moved = vec![0; survivors.last().map_or(0, |(id, _)| id - first + 1)];
         let new_id = |moved: &[u32], id: u32| match (id as usize).checked_sub(first) {
@@ -87,27 +101,31 @@ impl Diagrams {
             .collect()
     }
 
-    /// Forgets results about nodes of a region.
-    fn forget(&mut self, region: &Region) {
-        let is_old = |id: &u32| (*id as usize) < region.nodes || *id == u32::MAX;
-        let is_valid = |(key, result): &([u32; 3], u32)| key.iter().all(is_old) && is_old(result);
-        if self.written.len() >= CACHE {
-            for entry in &mut self.cache {
-                if !is_valid(entry) {
-                    *entry = ([0; 3], 0);
-                }
-            }
-        } else {
-            for at in self.written.iter().skip(region.written) {
-                if let Some(entry) = self.cache.get_mut(*at as usize)
-                    && !is_valid(entry)
-                {
-                    *entry = ([0; 3], 0);
-                }
-            }
+    /// Forgets results about nodes from `first` on.
+    fn forget(&mut self, first: usize) {
+        let is_old = |id: &u32| (*id as usize) < first || *id == PROJECTION;
+        let written = self.written.pop().unwrap_or_default();
+        let slots = match written.is_full {
+            true => (0..CACHE).collect(),
+            false => written.slots,
+        };
+        let mut outer = self.written.last_mut();
+        if let Some(outer) = &mut outer {
+            outer.is_full |= written.is_full;
         }
-        if self.open == 0 {
-            self.written.clear();
+        for slot in slots {
+            let Some(entry) = self.cache.get_mut(slot) else {
+                continue;
+            };
+            let (key, result) = *entry;
+            if !key.iter().all(is_old) || !is_old(&result) {
+                *entry = ([0; 3], 0);
+            } else if let Some(outer) = &mut outer
+                && !outer.is_full
+            {
+                // A result about nodes of the outer region.
+                outer.note(slot);
+            }
         }
     }
 
