@@ -16,6 +16,15 @@ use tempfile::TempDir;
 use crate::ns::peerwall_bin;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Command before the boot: packages can be installed, on top of an empty database of dpkg.
+pub const USR_IS_WRITABLE: &str = "
+    mkdir -p /var/usr/upper /var/usr/work /var/usr/local
+    mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers
+    mount --bind /usr/local /var/usr/local
+    mount -t overlay overlay -o lowerdir=/usr,upperdir=/var/usr/upper,workdir=/var/usr/work /usr
+    mount --bind /var/usr/local /usr/local
+    : >/var/lib/dpkg/status
+";
 /// How long to wait for something that has to happen, on a busy computer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -75,6 +84,39 @@ impl Seed {
         Self {
             folder,
             root_size: "64m".into(),
+        }
+    }
+
+    /// Packages of the built program, in `usr/local/packages`. [`USR_IS_WRITABLE`] prepares the
+    /// machine for dpkg.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn with_packages() -> Self {
+        let folder = tempfile::tempdir().expect("there is a folder for temporary files");
+        let program = folder.path().join("peerwall");
+        // Without its debug information, and hardly compressed: this is about the packages.
+        let stripped = Command::new("strip")
+            .arg("-o")
+            .arg(&program)
+            .arg(peerwall_bin())
+            .status();
+        assert!(
+            stripped.is_ok_and(|status| status.success()),
+            "strip of binutils"
+        );
+        let output = Command::new(Path::new(REPOSITORY).join("scripts/package"))
+            .arg("--binary")
+            .arg(&program)
+            .arg("--output")
+            .arg(folder.path().join("usr/local/packages"))
+            .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
+            .output()
+            .expect("there is a shell");
+        assert!(output.status.success(), "{}", said(&output));
+        Self {
+            folder,
+            root_size: "512m".into(),
         }
     }
 
