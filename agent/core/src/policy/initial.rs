@@ -68,6 +68,15 @@ const INNER: [&str; 9] = [
     "nodelocaldns",
 ];
 
+/// Interfaces of flannel's tunnels that an overlay has by default.
+const USUAL_TUNNELS: [&str; 5] = [
+    "flannel.1",
+    "flannel-v6.1",
+    "flannel-wg",
+    "flannel0",
+    "flannel.ipip",
+];
+
 /// Returns the text of a policy. It is valid for all facts.
 pub fn initial(facts: &HostFacts) -> String {
     let mut text = String::from(
@@ -131,7 +140,7 @@ fn overlay(text: &mut String, facts: &HostFacts) {
         ("wireguard", Some(name))
     } else if let Some(name) = found("flannel.ipip") {
         ("ipip", Some(name))
-    } else if let Some(name) = found("flannel.") {
+    } else if let Some(name) = found("flannel.").or_else(|| found("flannel-v6.")) {
         ("vxlan", Some(name))
     } else if let Some(name) = found("flannel0") {
         ("udp", Some(name))
@@ -139,20 +148,24 @@ fn overlay(text: &mut String, facts: &HostFacts) {
         ("host-gw", None)
     };
     let networks: Vec<String> = networks.iter().map(IpNet::to_string).collect();
-    let mut interfaces: Vec<String> = tunnel.map(|name| quoted(name)).into_iter().collect();
-    interfaces.push(quoted("cni0"));
     let _ = write!(
         text,
         "\n# The pod network, {} according to flannel. Pods reach this host and go through it, from\n\
-         # these interfaces only.\n\
+         # flannel's interfaces only.\n\
          [overlay.flannel]\n\
-         backend    = \"{backend}\"\n\
-         discover   = {}\n\
-         interfaces = [{}]\n",
+         backend  = \"{backend}\"\n\
+         discover = {}\n",
         networks.join(" and "),
         quoted(file),
-        interfaces.join(", "),
     );
+    // Others than the default: a VXLAN network identifier that is not 1.
+    if let Some(tunnel) = tunnel.filter(|name| !USUAL_TUNNELS.contains(&name.as_str())) {
+        let _ = writeln!(
+            text,
+            "interfaces = [{}, \"cni0\", \"cali*\"]",
+            quoted(tunnel)
+        );
+    }
 }
 
 fn guests(text: &mut String, facts: &HostFacts) {
@@ -383,19 +396,22 @@ mod tests {
             vec!["10.244.0.0/16".parse().unwrap()],
         ));
         let text = initial(&facts);
-        for line in [
-            "node-192-0-2-8 = \"192.0.2.8\"\n",
-            "backend    = \"vxlan\"\n",
-            "interfaces = [\"flannel.1\", \"cni0\"]\n",
-        ] {
+        for line in ["node-192-0-2-8 = \"192.0.2.8\"\n", "backend  = \"vxlan\"\n"] {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(!text.contains("8472"), "{text}");
         let files = text.replace(
-            "discover   = \"/run/flannel/subnet.env\"",
+            "discover = \"/run/flannel/subnet.env\"",
             "subnets = [\"10.244.0.0/16\"]",
         );
         assert_eq!(loaded(&files).peers.len(), 2);
+        assert!(!text.contains("interfaces = ["), "the default: {text}");
+        facts.interfaces = vec!["flannel.7".into()];
+        let text = initial(&facts);
+        assert!(
+            text.contains("interfaces = [\"flannel.7\", \"cni0\", \"cali*\"]"),
+            "{text}"
+        );
     }
 
     #[test]
