@@ -249,6 +249,17 @@ fn import_prints_a_policy_to_one_side_and_its_account_to_the_other() {
         "{account}"
     );
 
+    // Peers may send through the host, which the rules forbid.
+    let first = [
+        format!("{STORY}/rules-save.first"),
+        format!("{STORY}/rules6-save"),
+    ];
+    let output = peerwall(&["import", "--strict", &first[0], &first[1]]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let account = String::from_utf8(output.stderr).unwrap();
+    assert!(account.contains("accepts more than the rules"), "{account}");
+
     let output = peerwall(&["import", "--json", &files[0], &files[1]]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["policy"].as_str().unwrap().contains("[peers]"));

@@ -375,7 +375,8 @@ pub struct ImportArgs {
     #[arg(long)]
     pub assume_accept: bool,
 
-    /// Fail and print no policy unless every line was converted
+    /// Fail and print no policy unless every line was converted, and the policy accepts nothing
+    /// else besides the safe core
     #[arg(long)]
     pub strict: bool,
 

@@ -193,7 +193,7 @@ fn all(from: impl std::io::Read) -> std::io::Result<String> {
 }
 
 fn print(import: &Import, by: Option<&str>, strict: bool, output: &Output) -> u8 {
-    let refused = strict && !import.is_whole();
+    let refused = strict && (!import.is_whole() || import.opens_more());
     if output.is_json() {
         output.json(&ImportResult {
             is_complete: import.is_whole(),
@@ -206,9 +206,13 @@ fn print(import: &Import, by: Option<&str>, strict: bool, output: &Output) -> u8
         }
         complain(&import.to_string());
         if refused {
-            complain(
-                "\nerror: not every line was converted; see \"not converted\" and \"partly converted\"\n",
-            );
+            complain(match import.is_whole() {
+                true => "\nerror: the policy accepts more than the rules; see \"new\"\n",
+                false => {
+                    "\nerror: not every line was converted; see \"not converted\" and \
+                     \"partly converted\"\n"
+                }
+            });
         } else {
             output.text(&import.policy);
         }

@@ -90,6 +90,14 @@ impl Import {
     pub fn is_whole(&self) -> bool {
         self.lines.iter().all(|line| line.fate.is_whole())
     }
+
+    /// Reports whether the policy accepts packets that the rules do not, besides those that every
+    /// policy accepts.
+    pub fn opens_more(&self) -> bool {
+        let opens =
+            |each: &Difference| each.change == Direction::New && !each.reason.is_of_every_policy();
+        self.differences.iter().any(opens)
+    }
 }
 
 /// Reason why a file cannot be imported.

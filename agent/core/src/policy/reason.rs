@@ -57,6 +57,35 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Reports whether every policy has this reason: the safe core, and the verdicts on packets
+    /// that nothing accepts.
+    pub fn is_of_every_policy(&self) -> bool {
+        match self {
+            Self::Trusted
+            | Self::Bridged
+            | Self::Peers
+            | Self::Overlay(_)
+            | Self::Ping
+            | Self::Guests
+            | Self::Allow(_) => false,
+            Self::Established
+            | Self::Loopback
+            | Self::LoopbackSpoof
+            | Self::Redirect
+            | Self::RouterAdvert
+            | Self::PeerSpoof
+            | Self::OverlaySpoof
+            | Self::OverlayInject
+            | Self::Icmp
+            | Self::Dhcp
+            | Self::GuestBlocked
+            | Self::Invalid
+            | Self::ServiceAddress
+            | Self::InputDefault
+            | Self::ForwardDefault => true,
+        }
+    }
+
     /// Parses the text form.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {
