@@ -158,7 +158,7 @@ fn overlay(text: &mut String, facts: &HostFacts) {
         networks.join(" and "),
         quoted(file),
     );
-    // Others than the default: a VXLAN network identifier that is not 1.
+    // A VXLAN network identifier other than 1 is not among the defaults.
     if let Some(tunnel) = tunnel.filter(|name| !USUAL_TUNNELS.contains(&name.as_str())) {
         let _ = writeln!(
             text,
