@@ -15,7 +15,7 @@ use peerwall_core::import::File;
 use peerwall_core::import::nft::live::native_tables;
 use peerwall_core::net::addr::Family;
 use peerwall_integration::net::wire;
-use peerwall_integration::ns::{Host, sh, world};
+use peerwall_integration::ns::{Host, peerwall_bin, sh, world};
 use peerwall_integration::probe::{IMPATIENCE, tcp, tcp_server};
 
 /// A line to try: family, table and rule.
@@ -274,6 +274,26 @@ fn without_nft_its_chains_accept_nothing_and_are_named() {
             let wider = by_policy.iter().filter(|flow| !by_rules.contains(flow));
             assert_eq!(wider.count(), 0, "{chain}: {by_policy:?}\n{report}");
         }
+    });
+}
+
+/// Tables that cannot be listed may hold rules that drop: they do not count as none.
+#[test]
+fn an_error_of_the_kernel_is_no_empty_list() {
+    world(|| {
+        let host = Host::new("host");
+        host.sh(&iptables("nft", "22"));
+        let bin = peerwall_bin();
+        let trace = format!(
+            "strace -o /dev/null -e inject=sendto:error=EACCES:when=1 {} import --live",
+            bin.display()
+        );
+        let said = host.sh(&format!("{trace} 2>&1 || echo rc $?"));
+        assert!(
+            said.contains("cannot list the tables of nf_tables"),
+            "{said}"
+        );
+        assert!(said.ends_with("rc 2\n"), "{said}");
     });
 }
 

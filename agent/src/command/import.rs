@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use super::{DIFFERS, DONE, TROUBLE, trouble};
 use crate::cli::ImportArgs;
-use crate::enforce::iptables;
 use crate::host::facts;
 use crate::import::{iptables as reader, live, nft as loader};
 use crate::json::{ErrorCode, Failure};
@@ -145,7 +144,7 @@ enum InputError {
     },
     /// The live rules.
     #[error(transparent)]
-    Live(#[from] iptables::IptablesError),
+    Live(#[from] live::LiveError),
     /// A file for nft.
     #[error(transparent)]
     Nft(#[from] loader::NftError),

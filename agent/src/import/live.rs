@@ -8,20 +8,32 @@ use peerwall_core::net::addr::Family;
 
 use super::unread::{self, Unread};
 use crate::enforce::iptables::{self, IptablesError, tools};
+use crate::enforce::nft::answer::is_missing;
+use crate::kernel::netlink::NetlinkError;
 
 /// Name of the file with rules of nftables.
 const NAME: &str = "nft list ruleset";
 
+/// Error of rules that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// Rules of iptables cannot be read, or there is neither iptables nor a table of nftables.
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+    /// The kernel does not list its tables, which may drop packets.
+    #[error("cannot list the tables of nf_tables: {0}")]
+    Netlink(#[from] NetlinkError),
+}
+
 /// Reads the loaded rules.
 ///
 /// # Errors
-/// [`IptablesError`] if rules of iptables cannot be read, or if there is neither iptables nor a
-/// table of nftables.
-pub fn files() -> Result<Vec<File>, IptablesError> {
-    let tables = unread::tables().unwrap_or_else(|err| {
-        log::debug!("tables of nf_tables are not read: {err}");
-        Vec::new()
-    });
+/// [`LiveError`] if some rules cannot be read.
+pub fn files() -> Result<Vec<File>, LiveError> {
+    let tables = match unread::tables() {
+        Err(err) if is_missing(&err) => Vec::new(),
+        tables => tables?,
+    };
     let mut files = match iptables::live() {
         Err(IptablesError::Missing) if !tables.is_empty() => Vec::new(),
         files => files?,

@@ -1,6 +1,6 @@
 //! The nf_tables backend, over netlink.
 
-mod answer;
+pub(crate) mod answer;
 mod read;
 mod watcher;
 

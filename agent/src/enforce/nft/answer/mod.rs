@@ -81,14 +81,23 @@ fn is_lacking(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::EOPNOTSUPP)
 }
 
-/// Error of the first request. The kernel may have no netfilter netlink
+/// Reports whether the error of a first request means that the kernel has no netfilter netlink
 /// (EPROTONOSUPPORT), or no nf_tables behind it (EINVAL, by `nfnetlink_rcv_msg()`).
+pub(crate) fn is_missing(err: &NetlinkError) -> bool {
+    let missing = [
+        libc::EPROTONOSUPPORT,
+        libc::EAFNOSUPPORT,
+        libc::EINVAL,
+        libc::EOPNOTSUPP,
+    ];
+    err.errno().is_some_and(|errno| missing.contains(&errno))
+}
+
+/// Error of the first request.
 pub(super) fn missing(err: &NetlinkError) -> BackendError {
-    match err.errno() {
-        Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
-            BackendError::Missing(format!("this kernel has no nf_tables: {err}"))
-        }
-        _ => transport(err),
+    match is_missing(err) {
+        true => BackendError::Missing(format!("this kernel has no nf_tables: {err}")),
+        false => transport(err),
     }
 }
 
