@@ -24,6 +24,7 @@ pub mod net;
 pub mod ns;
 pub mod open;
 pub mod probe;
+pub mod random;
 pub mod raw;
 pub mod setup;
 pub mod situation;

@@ -11,27 +11,11 @@ use peerwall_core::net::addr::Family;
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::imported::{Imported, accepts, is_decided, sent};
 use peerwall_integration::ns::world;
+use peerwall_integration::random::Random;
 use peerwall_integration::story::Flavour;
 use peerwall_integration::target::Target;
 
 use super::{folders, input, sample};
-
-/// A generator of numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let wide = u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * bound as u128;
-        usize::try_from(wide >> 64).unwrap()
-    }
-
-    fn of<'t>(&mut self, all: &[&'t str]) -> &'t str {
-        all[self.below(all.len())]
-    }
-}
 
 /// Words with which packets depend on each other, or on what is not loaded.
 const NOT: [&str; 9] = [
@@ -128,9 +112,9 @@ fn text(random: &mut Random, lines: &[String]) -> String {
 
 /// Removes the lines that this iptables refuses, one at a time.
 fn loaded(target: &Target, tool: &str, random: &mut Random, mut lines: Vec<String>) -> String {
-    let state = random.0;
+    let state = random.clone();
     loop {
-        random.0 = state;
+        *random = state.clone();
         let text = text(random, &lines);
         let output = target
             .host()
@@ -164,7 +148,7 @@ fn try_one(
     seed: u64,
 ) -> [usize; 3] {
     let (target, other) = pair;
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let (family, six) = match random.below(4) {
         0 => (Family::V6, "6"),
         _ => (Family::V4, ""),

@@ -12,30 +12,10 @@ use peerwall_core::net::port::{TCP, UDP};
 use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::imported::Imported;
 use peerwall_integration::ns::world;
+use peerwall_integration::random::Random;
 use peerwall_integration::target::Target;
 
 use super::{Counts, count_early, load, sample, try_packets, unload};
-
-/// A generator of numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn number(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let wide = u128::from(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)) * below as u128;
-        usize::try_from(wide >> 64).unwrap()
-    }
-
-    fn of<'t>(&mut self, all: &[&'t str]) -> &'t str {
-        all[self.number(all.len())]
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.number(100) < percent
-    }
-}
 
 const SETS: &str = "
   set nets { type ipv4_addr; flags interval; elements = { 198.51.100.0/24, 203.0.113.5-203.0.113.9 }; }
@@ -148,7 +128,7 @@ const CHAINS: usize = 3;
 /// A verdict; chains call only later ones.
 fn verdict(random: &mut Random, chain: usize) -> String {
     if chain < CHAINS && random.chance(35) {
-        let to = chain + random.number(CHAINS - chain);
+        let to = chain + random.below(CHAINS - chain);
         return format!("{} c{to}", random.of(&["jump", "goto"]));
     }
     random.of(&VERDICTS).to_owned()
@@ -156,7 +136,7 @@ fn verdict(random: &mut Random, chain: usize) -> String {
 
 fn rule(random: &mut Random, chain: usize) -> String {
     let mut words: Vec<String> = Vec::new();
-    for _ in 0..random.number(3) {
+    for _ in 0..random.below(3) {
         let list = if random.chance(12) {
             &MORE[..]
         } else {
@@ -183,7 +163,7 @@ fn ruleset(random: &mut Random) -> String {
     let mut text = format!("table {family} t {{{SETS}");
     let mut add = |random: &mut Random, name: &str, base: &str, chain: usize| {
         text += &format!(" chain {name} {{\n{base}\n");
-        for _ in 0..=random.number(5) {
+        for _ in 0..=random.below(5) {
             text += &format!("{}\n", rule(random, chain));
         }
         text += " }\n";
@@ -266,7 +246,7 @@ fn varied(mut probes: Vec<Probe>, redirects: bool) -> Vec<Probe> {
 }
 
 fn try_ruleset(target: &mut Target, other: &mut Target, seed: u64) -> Counts {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let (text, listed) = loaded(ruleset(&mut random));
     let file = File {
         name: "random".to_owned(),
@@ -282,7 +262,7 @@ fn try_ruleset(target: &mut Target, other: &mut Target, seed: u64) -> Counts {
     for rules in &families {
         let mut all = probes(rules, &host);
         // Different packets of similar rulesets.
-        let start = random.number(all.len().max(1));
+        let start = random.below(all.len().max(1));
         all.rotate_left(start);
         let tried = varied(sample(all, 14), text.contains("redirect"));
         for probe in &tried {
