@@ -1,0 +1,91 @@
+//! The pages of `docs/quickstart`: packets get what each page says.
+//!
+//! Each test builds the network that a page is about, with the distribution's interfaces, addresses
+//! and DNAT. Every flow gets through without peerwall; with the page's policy, only those that the
+//! page opens.
+
+mod clusters;
+mod flow;
+mod page;
+mod site;
+
+use std::thread;
+use std::time::Duration;
+
+use peerwall_integration::ns::world;
+
+use clusters::Cluster;
+use flow::{Flow, check_rows, wrong};
+use page::Page;
+use site::Site;
+
+/// Tests a page with both backends.
+fn prove(name: &str, site: &Site, flows: &[Flow]) {
+    let page = Page::read(name);
+    check_rows(&page, flows);
+    wait_until_up(site, flows);
+    let path = format!("/run/{name}.toml");
+    std::fs::write(&path, &page.policy).expect("/run is writable");
+    for backend in ["nft", "iptables"] {
+        for host in site.protected() {
+            host.peerwall_ok(&["check", &path]);
+            host.peerwall_ok(&["apply", "--backend", backend, &path]);
+        }
+        site.forget_connections();
+        let found = wrong(site, flows, |flow| flow.is_open);
+        assert_eq!(found, [""; 0], "{name}, {backend}");
+        for host in site.protected() {
+            host.peerwall_ok(&["remove", "--backend", backend]);
+        }
+    }
+}
+
+/// Waits until every flow gets through without peerwall: servers are up, neighbours are known.
+fn wait_until_up(site: &Site, flows: &[Flow]) {
+    let mut found = Vec::new();
+    for _ in 0..5 {
+        found = wrong(site, flows, |_| true);
+        if found.is_empty() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(found, [""; 0], "without peerwall");
+}
+
+#[test]
+fn every_page_has_a_test() {
+    let tested = ["k3s.md", "kubeadm-flannel.md", "rke2.md"];
+    let mut pages: Vec<String> = std::fs::read_dir(page::directory())
+        .expect("the pages are there")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "README.md")
+        .collect();
+    pages.sort();
+    assert_eq!(pages, tested);
+}
+
+fn prove_cluster(name: &str, cluster: &Cluster, flows: &str) {
+    let text = [include_str!("flows/cluster.txt"), flows].concat();
+    let flows = flow::parse(&text, [cluster.pods, cluster.services]);
+    prove(name, &cluster.build(), &flows);
+}
+
+#[test]
+fn k3s() {
+    world(|| prove_cluster("k3s.md", &clusters::K3S, include_str!("flows/k3s.txt")));
+}
+
+#[test]
+fn rke2() {
+    world(|| prove_cluster("rke2.md", &clusters::RKE2, include_str!("flows/rke2.txt")));
+}
+
+#[test]
+fn kubeadm_with_flannel() {
+    world(|| {
+        let flows = include_str!("flows/kubeadm-flannel.txt");
+        prove_cluster("kubeadm-flannel.md", &clusters::KUBEADM, flows);
+    });
+}
