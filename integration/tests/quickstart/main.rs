@@ -6,6 +6,7 @@
 
 mod clusters;
 mod flow;
+mod hosts;
 mod page;
 mod site;
 
@@ -55,7 +56,16 @@ fn wait_until_up(site: &Site, flows: &[Flow]) {
 
 #[test]
 fn every_page_has_a_test() {
-    let tested = ["k3s.md", "kubeadm-flannel.md", "rke2.md"];
+    let tested = [
+        "docker.md",
+        "k3s.md",
+        "kubeadm-flannel.md",
+        "lxd-libvirt.md",
+        "plain.md",
+        "podman.md",
+        "rke2.md",
+        "wireguard.md",
+    ];
     let mut pages: Vec<String> = std::fs::read_dir(page::directory())
         .expect("the pages are there")
         .flatten()
@@ -87,5 +97,52 @@ fn kubeadm_with_flannel() {
     world(|| {
         let flows = include_str!("flows/kubeadm-flannel.txt");
         prove_cluster("kubeadm-flannel.md", &clusters::KUBEADM, flows);
+    });
+}
+
+fn prove_host(name: &str, site: &Site, flows: &str) {
+    prove(name, site, &flow::parse(flows, ["-", "-"]));
+}
+
+#[test]
+fn plain_machine() {
+    world(|| prove_host("plain.md", &hosts::plain(), include_str!("flows/plain.txt")));
+}
+
+#[test]
+fn docker() {
+    world(|| {
+        prove_host(
+            "docker.md",
+            &hosts::docker(),
+            include_str!("flows/docker.txt"),
+        )
+    });
+}
+
+#[test]
+fn podman() {
+    world(|| {
+        prove_host(
+            "podman.md",
+            &hosts::podman(),
+            include_str!("flows/podman.txt"),
+        )
+    });
+}
+
+#[test]
+fn lxd_and_libvirt() {
+    world(|| {
+        let flows = include_str!("flows/lxd-libvirt.txt");
+        prove_host("lxd-libvirt.md", &hosts::lxd_libvirt(), flows);
+    });
+}
+
+#[test]
+fn wireguard_mesh() {
+    world(|| {
+        let flows = include_str!("flows/wireguard.txt");
+        prove_host("wireguard.md", &hosts::wireguard(), flows);
     });
 }
