@@ -111,6 +111,92 @@ fn the_policy_lists_what_is_on_the_host() {
     });
 }
 
+/// A node of flannel whose routes lead to the other nodes.
+const ROUTED: &str = "
+    ip link add eth0 type veth peer name eth0-far
+    ip address add 192.0.2.7/24 dev eth0
+    ip address add 2001:db8:49::7/64 dev eth0 nodad
+    ip link set eth0 up && ip link set eth0-far up
+    ip route add default via 192.0.2.1
+    ip link add cni0 type bridge && ip address add 10.244.1.1/24 dev cni0 && ip link set cni0 up
+    ip route add 10.244.2.0/24 via 192.0.2.8
+    ip route add 10.244.3.0/24 via 192.0.2.9
+    ip route add 2001:db8:244:2::/64 via 2001:db8:49::8
+    ip route add 10.244.200.0/24 via 192.0.2.1
+    ip route add 10.96.0.0/12 via 192.0.2.66
+    mkdir -p /run/flannel
+    printf 'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_IPV6_NETWORK=2001:db8:244::/48\n' \
+        >/run/flannel/subnet.env
+";
+const ROUTED_PEERS: [&str; 3] = [
+    "node-192-0-2-8 = \"192.0.2.8\"",
+    "node-192-0-2-9 = \"192.0.2.9\"",
+    "node-2001-db8-49--8 = \"2001:db8:49::8\"",
+];
+
+#[test]
+fn nodes_of_host_gw_are_found_by_the_routes_to_their_pods() {
+    world(|| {
+        let host = Host::new("node");
+        host.sh(ROUTED);
+        let text = host.peerwall_ok(&["init", "-"]);
+        let active = active(&text);
+        assert_eq!(&active[2..5], ROUTED_PEERS, "{text}");
+        assert!(active.contains(&"backend  = \"host-gw\""), "{text}");
+        assert!(!text.contains("direct"), "{text}");
+        std::fs::write("/run/policy.toml", text).unwrap();
+        host.peerwall_ok(&["apply", "/run/policy.toml"]);
+    });
+}
+
+#[test]
+fn direct_routing_beside_a_tunnel_is_in_the_policy() {
+    world(|| {
+        let host = Host::new("node");
+        host.sh(ROUTED);
+        host.sh(
+            "ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.0.2.7 dev eth0 nolearning
+            ip link set flannel.1 up
+            ip route add 10.244.4.0/24 via 10.244.4.0 dev flannel.1 onlink
+            bridge fdb append 02:00:00:00:00:04 dev flannel.1 dst 203.0.113.4",
+        );
+        let text = host.peerwall_ok(&["init", "-"]);
+        let active = active(&text);
+        let lines = [
+            "node-203-0-113-4 = \"203.0.113.4\"",
+            "backend  = \"vxlan\"",
+            "direct   = true",
+        ];
+        for line in ROUTED_PEERS.iter().chain(&lines) {
+            assert!(active.contains(line), "{line}\n{text}");
+        }
+        std::fs::write("/run/policy.toml", text).unwrap();
+        host.peerwall_ok(&["check", "/run/policy.toml"]);
+    });
+}
+
+#[test]
+fn machines_behind_a_wireguard_tunnel_are_offered() {
+    world(|| {
+        let host = Host::new("node");
+        // WireGuard in user space, as the kernel may lack it.
+        host.sh(
+            "ip tuntap add wg0 mode tun && ip address add 10.8.0.1/32 dev wg0 && ip link set wg0 up
+            ip route add 10.8.0.2/32 dev wg0
+            ip route add 10.9.0.0/24 dev wg0",
+        );
+        let text = host.peerwall_ok(&["init", "-"]);
+        assert_eq!(active(&text), ["version = 1", "[peers]"], "{text}");
+        for line in [
+            "# node-10-8-0-2 = \"10.8.0.2\"\n",
+            "# trusted = [\"wg0\"]\n",
+            "10.9.0.0/24",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    });
+}
+
 #[test]
 fn the_policy_can_be_applied_as_it_is() {
     world(|| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::net::host::Host;
 use peerwall_core::net::port::TCP;
-use peerwall_core::policy::initial::{HostFacts, Listener, initial};
+use peerwall_core::policy::initial::{HostFacts, Listener, initial, routes};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -126,13 +126,16 @@ fn gather() -> HostFacts {
     let has_ssh = listeners.iter().any(is_ssh);
     let pods = facts::gather().pod_networks;
     let flannel = (!pods.is_empty()).then(|| (facts::FLANNEL_SUBNET_ENV.to_owned(), pods));
-    let nodes = match flannel {
+    let mut nodes = match flannel {
         Some(_) => host::tunnel_ends(&host, "flannel").unwrap_or_else(|err| {
             log::warn!("cannot read the other nodes of flannel's tunnel: {err}");
             BTreeSet::new()
         }),
         None => BTreeSet::new(),
     };
+    let networks = flannel.as_ref().map_or(&[][..], |(_, networks)| networks);
+    let routed = routes::nodes(&host, networks);
+    nodes.extend(routed.addresses);
     let interfaces = host.interfaces.iter();
     HostFacts {
         addresses: interfaces
@@ -142,6 +145,8 @@ fn gather() -> HostFacts {
         interfaces: interfaces.map(|each| each.name.clone()).collect(),
         flannel,
         nodes,
+        is_direct: routed.is_direct,
+        tunnels: routes::tunnels(&host),
         caller: Caller::here().ssh.map(|ssh| ssh.client),
         has_ssh,
         ssh_ports,

@@ -3,6 +3,8 @@
 //! Only what a host cannot do without is open: ssh, and the networks of its pods and containers.
 //! Everything else is offered in comments.
 
+pub mod routes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -10,6 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::net::port::{TCP, protocol_name};
+use routes::Tunnel;
 
 /// What is found on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +23,12 @@ pub struct HostFacts {
     pub interfaces: Vec<String>,
     /// flannel's file, and the networks of pods in it.
     pub flannel: Option<(String, Vec<IpNet>)>,
-    /// Other nodes, to which the overlay's tunnel leads.
+    /// Other nodes, to which the overlay's tunnel and routes lead.
     pub nodes: BTreeSet<IpAddr>,
+    /// Whether pods of other nodes are routed outside of a tunnel.
+    pub is_direct: bool,
+    /// WireGuard interfaces, except the overlay's.
+    pub tunnels: Vec<Tunnel>,
     /// Ports of the ssh server.
     pub ssh_ports: BTreeSet<u16>,
     /// Whether an ssh server listens.
@@ -109,15 +116,58 @@ fn peers(text: &mut String, facts: &HostFacts) {
         let _ = writeln!(text, "# This host is {net} on {}.", plain(name));
     }
     if !facts.nodes.is_empty() {
-        text.push_str("# These are the nodes to which the overlay's tunnel leads now.\n");
+        text.push_str("# These are the nodes to which the overlay's tunnel and routes lead now.\n");
+    } else if facts.flannel.is_some() && facts.interfaces.iter().any(|name| is_flannel_wg(name)) {
+        text.push_str(
+            "# Where flannel's WireGuard tunnel leads is not known. Name all other nodes before you\n\
+             # apply this policy: it drops packets of other machines to the tunnel.\n",
+        );
     }
     text.push_str("[peers]\n");
     for address in &facts.nodes {
-        let name = address.to_string().replace(['.', ':'], "-");
-        let _ = writeln!(text, "node-{} = \"{address}\"", name.trim_matches('-'));
+        let _ = writeln!(text, "{} = \"{address}\"", node_name(address));
     }
     if facts.nodes.is_empty() {
         text.push_str("# worker-1 = [\"192.0.2.11\", \"2001:db8::11\"]\n");
+    }
+    for tunnel in &facts.tunnels {
+        offer_tunnel(text, tunnel);
+    }
+}
+
+fn node_name(address: &IpAddr) -> String {
+    let name = address.to_string().replace(['.', ':'], "-");
+    format!("node-{}", name.trim_matches('-'))
+}
+
+fn is_flannel_wg(name: &str) -> bool {
+    name.starts_with("flannel-wg")
+}
+
+/// Offers the machines behind a WireGuard interface. A tunnel may lead to strangers, such as those
+/// of a VPN, so none is trusted.
+fn offer_tunnel(text: &mut String, tunnel: &Tunnel) {
+    let name = plain(&tunnel.interface);
+    let _ = write!(
+        text,
+        "\n# {name} is a WireGuard tunnel. To trust everything in it, write under [interfaces]\n\
+         # trusted = [{}]\n",
+        quoted(&name)
+    );
+    let (hosts, networks): (Vec<&IpNet>, Vec<&IpNet>) = tunnel
+        .routes
+        .iter()
+        .partition(|net| net.prefix_len() == net.max_prefix_len());
+    if !networks.is_empty() {
+        let networks: Vec<String> = networks.iter().map(|net| net.to_string()).collect();
+        let _ = writeln!(text, "# It leads to {}.", networks.join(", "));
+    }
+    if !hosts.is_empty() {
+        text.push_str("# To trust these machines only, remove their #.\n");
+    }
+    for host in hosts {
+        let address = host.addr();
+        let _ = writeln!(text, "# {} = \"{address}\"", node_name(&address));
     }
 }
 
@@ -158,6 +208,12 @@ fn overlay(text: &mut String, facts: &HostFacts) {
         networks.join(" and "),
         quoted(file),
     );
+    if facts.is_direct && ["vxlan", "ipip"].contains(&backend) {
+        text.push_str(
+            "# Pods of nodes on the same LAN also arrive by route (DirectRouting).\n\
+             direct   = true\n",
+        );
+    }
     // A VXLAN network identifier other than 1 is not among the defaults.
     if let Some(tunnel) = tunnel.filter(|name| !USUAL_TUNNELS.contains(&name.as_str())) {
         let _ = writeln!(

@@ -128,3 +128,58 @@ fn strange_names_end_no_comment() {
         "the interface's name at most: {text}"
     );
 }
+
+#[test]
+fn routes_outside_of_a_tunnel_are_part_of_the_overlay() {
+    for (interface, is_direct, want) in [
+        ("flannel.1", true, true),
+        ("flannel.ipip", true, true),
+        ("flannel.1", false, false),
+        // They are the only way with host-gw, and WireGuard has no DirectRouting.
+        ("eth0", true, false),
+        ("flannel-wg", true, false),
+    ] {
+        let facts = HostFacts {
+            interfaces: vec![interface.into()],
+            flannel: Some(("/run/env".into(), vec!["10.244.0.0/16".parse().unwrap()])),
+            nodes: [[192, 0, 2, 8].into()].into(),
+            is_direct,
+            ..HostFacts::default()
+        };
+        let text = initial(&facts);
+        let subnets = "subnets = [\"10.244.0.0/16\"]";
+        let policy = loaded(&text.replace("discover = \"/run/env\"", subnets));
+        assert_eq!(text.contains("direct   = true"), want, "{interface}");
+        assert_eq!(policy.peers.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn nodes_behind_flannel_wg_have_to_be_named() {
+    let mut facts = facts();
+    let note = "Where flannel's WireGuard tunnel leads is not known.";
+    facts.interfaces.push("flannel-wg".into());
+    assert!(!initial(&facts).contains(note), "no flannel");
+    facts.flannel = Some(("/run/env".into(), vec!["10.244.0.0/16".parse().unwrap()]));
+    assert!(initial(&facts).contains(note));
+    facts.nodes = [[192, 0, 2, 8].into()].into();
+    assert!(!initial(&facts).contains(note), "they are known");
+}
+
+#[test]
+fn machines_behind_a_tunnel_are_offered_and_not_trusted() {
+    let mut facts = facts();
+    facts.tunnels = vec![Tunnel {
+        interface: "wg\n0".into(),
+        routes: ["10.8.0.2/32", "fd00::2/128", "10.9.0.0/24"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
+    }];
+    let text = initial(&facts);
+    let policy = loaded(&text);
+    assert!(policy.peers.is_empty() && policy.trusted.is_empty());
+    assert!(text.contains("# It leads to 10.9.0.0/24.\n"), "{text}");
+    assert!(text.contains("# trusted = [\"wg?0\"]\n"), "{text}");
+    let taken = text.replace("# node-", "node-");
+    assert_eq!(loaded(&taken).peers.len(), 2, "{taken}");
+}
