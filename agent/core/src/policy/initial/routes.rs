@@ -51,12 +51,16 @@ pub fn nodes(host: &Host, pods: &[IpNet]) -> RoutedNodes {
     found
 }
 
-/// Finds the WireGuard interfaces, those of implementations in user space by their names.
+/// Finds the WireGuard interfaces, and those with the usual names: implementations in user space
+/// have another driver. What is found is only offered.
 pub fn tunnels(host: &Host) -> Vec<Tunnel> {
     let is_tunnel = |each: &&Interface| match each.kind.as_deref() {
         Some("wireguard") => !each.name.starts_with("flannel"),
-        Some("tun") => each.name.starts_with("wg"),
-        _ => false,
+        Some("bridge") => false,
+        _ => {
+            let number = each.name.strip_prefix("wg");
+            number.is_some_and(|digits| digits.parse::<u32>().is_ok())
+        }
     };
     let routes = |name: &str| {
         let routes = main_routes(host).filter(|route| route.interface == name);
@@ -185,6 +189,7 @@ mod tests {
             ("office", "wireguard"),
             ("wg1", "tun"),
             ("wg2", "bridge"),
+            ("wgx", "tun"),
             ("tap0", "tun"),
             ("flannel-wg", "wireguard"),
         ];
