@@ -25,7 +25,7 @@ const MANUAL: &str = "peerwall";
 const SOURCE: &str = concat!("peerwall ", env!("CARGO_PKG_VERSION"));
 /// Under each `# command`: text for DESCRIPTION, then sections.
 const PAGES: &str = include_str!("pages.md");
-const POLICY: &str = include_str!("../../../../docs/policy.md");
+const POLICY: &str = include_str!("policy.md");
 /// Maximum length of a text line in bytes; mandoc's lint reports lines over 80.
 const LINE_MAX: usize = 78;
 
