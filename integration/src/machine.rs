@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::ns::peerwall_bin;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Command before the boot: packages can be installed, on top of an empty database of dpkg.
+/// Command before the boot: packages can be installed, on top of empty databases of dpkg and rpm.
 pub const USR_IS_WRITABLE: &str = "
     mkdir -p /var/usr/upper /var/usr/work /var/usr/local
     mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers
@@ -87,8 +87,8 @@ impl Seed {
         }
     }
 
-    /// Packages of the built program, in `usr/local/packages`. [`USR_IS_WRITABLE`] prepares the
-    /// machine for dpkg.
+    /// Packages of the built program, of revision 1 in `usr/local/packages/1` and of revision 2 in
+    /// `usr/local/packages/2`. [`USR_IS_WRITABLE`] prepares the machine for dpkg and rpm.
     ///
     /// # Panics
     /// If that fails.
@@ -105,15 +105,19 @@ impl Seed {
             stripped.is_ok_and(|status| status.success()),
             "strip of binutils"
         );
-        let output = Command::new(Path::new(REPOSITORY).join("scripts/package"))
-            .arg("--binary")
-            .arg(&program)
-            .arg("--output")
-            .arg(folder.path().join("usr/local/packages"))
-            .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
-            .output()
-            .expect("there is a shell");
-        assert!(output.status.success(), "{}", said(&output));
+        for revision in ["1", "2"] {
+            let output = Command::new(Path::new(REPOSITORY).join("scripts/package"))
+                .arg("--binary")
+                .arg(&program)
+                .args(["--revision", revision, "--output"])
+                .arg(folder.path().join("usr/local/packages").join(revision))
+                .args(["deb", "rpm"])
+                .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
+                .env("RPM_PAYLOAD", "w1.gzdio")
+                .output()
+                .expect("there is a shell");
+            assert!(output.status.success(), "{}", said(&output));
+        }
         Self {
             folder,
             root_size: "512m".into(),
