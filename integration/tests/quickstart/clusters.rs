@@ -25,6 +25,13 @@ enum Attached {
     Calico,
 }
 
+/// How nodes reach each other's pods.
+#[derive(Clone, Copy, PartialEq)]
+enum Backend {
+    Vxlan,
+    HostGw,
+}
+
 /// A cluster's networks, and its ports.
 pub(crate) struct Cluster {
     /// First two bytes of the pods' addresses.
@@ -32,6 +39,7 @@ pub(crate) struct Cluster {
     /// First two bytes of the services' addresses.
     pub(crate) services: &'static str,
     attached: Attached,
+    backend: Backend,
     control_ports: &'static [u16],
     worker_ports: &'static [u16],
     /// Ports that the nodes publish besides the NodePort.
@@ -70,8 +78,26 @@ impl Cluster {
         site
     }
 
-    /// Creates `flannel.1` as flannel's VXLAN backend does.
+    /// Sets up the routes of a node as flannel does.
     fn flannel(&self, node: &Host, number: u8) {
+        let pods = self.pods;
+        if self.attached == Attached::Bridge {
+            bridge(node, "cni0", &[&format!("{pods}.{number}.1/24")]);
+        }
+        let others = NODES.iter().map(|(_, other)| *other);
+        let others: Vec<u8> = others.filter(|other| *other != number).collect();
+        match self.backend {
+            Backend::Vxlan => self.tunnel(node, number, &others),
+            Backend::HostGw => {
+                for other in others {
+                    let route = format!("{pods}.{other}.0/24 via 192.0.2.{other}");
+                    node.sh(&format!("ip route add {route}"));
+                }
+            }
+        }
+    }
+
+    fn tunnel(&self, node: &Host, number: u8, others: &[u8]) {
         let pods = self.pods;
         let mac = |number| vtep_mac(number).map(|byte| format!("{byte:02x}")).join(":");
         node.sh(&format!(
@@ -80,16 +106,13 @@ impl Cluster {
              ip address add {pods}.{number}.0/32 dev flannel.1 && ip link set flannel.1 up",
             mac(number)
         ));
-        for (_, other) in NODES.iter().filter(|(_, other)| *other != number) {
+        for other in others {
             let (mac, vtep) = (mac(*other), format!("{pods}.{other}.0"));
             node.sh(&format!(
                 "ip neighbour add {vtep} lladdr {mac} dev flannel.1 nud permanent && \
                  bridge fdb add {mac} dev flannel.1 dst 192.0.2.{other} self permanent && \
                  ip route add {vtep}/24 via {vtep} dev flannel.1 onlink"
             ));
-        }
-        if self.attached == Attached::Bridge {
-            bridge(node, "cni0", &[&format!("{pods}.{number}.1/24")]);
         }
     }
 
@@ -171,6 +194,7 @@ pub(crate) const K3S: Cluster = Cluster {
     pods: "10.42",
     services: "10.43",
     attached: Attached::Bridge,
+    backend: Backend::Vxlan,
     control_ports: &[6443, 2379, 2380],
     worker_ports: &[22, 10250, 5001],
     host_ports: &[80, 443],
@@ -180,6 +204,7 @@ pub(crate) const RKE2: Cluster = Cluster {
     pods: "10.42",
     services: "10.43",
     attached: Attached::Calico,
+    backend: Backend::Vxlan,
     control_ports: &[6443, 9345, 2379, 2380, 2381],
     worker_ports: &[22, 10250, 9099],
     host_ports: &[80, 443],
@@ -189,7 +214,14 @@ pub(crate) const KUBEADM: Cluster = Cluster {
     pods: "10.244",
     services: "10.96",
     attached: Attached::Bridge,
+    backend: Backend::Vxlan,
     control_ports: &[6443, 2379, 2380, 10257, 10259],
     worker_ports: &[22, 10250, 10256],
     host_ports: &[],
+};
+
+/// A cluster of kubeadm whose flannel sets routes only.
+pub(crate) const HOST_GW: Cluster = Cluster {
+    backend: Backend::HostGw,
+    ..KUBEADM
 };

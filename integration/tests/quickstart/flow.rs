@@ -25,6 +25,7 @@ use crate::site::{NEIGHBOUR, Site, vtep_mac};
 pub(crate) const COUNTED: u16 = 9999;
 
 /// A flow, and whether the page's policy accepts it.
+#[derive(Clone)]
 pub(crate) struct Flow {
     line: String,
     row: Option<String>,
@@ -35,6 +36,7 @@ pub(crate) struct Flow {
 }
 
 /// How a flow is tried.
+#[derive(Clone)]
 enum How {
     Tcp(String),
     Udp(String),
@@ -132,6 +134,23 @@ fn in_vxlan(source: &str, destination: &str, via: u8) -> Frame {
         *payload = inner.in_vxlan(1);
     }
     frame
+}
+
+/// Returns the flows that need no allow: those of nodes and pods, over IPv4, which is the family of
+/// the tunnel; and those that are closed, except ssh.
+pub(crate) fn inside(flows: &[Flow]) -> Vec<Flow> {
+    let is_inside = |flow: &&Flow| {
+        let is_node_or_pod = ["control-", "worker-", "pod-"]
+            .iter()
+            .any(|prefix| flow.from.starts_with(prefix));
+        let is_v4 = !flow.line.contains('[');
+        let is_ssh = flow.row.as_deref() == Some("22/tcp");
+        match flow.is_open {
+            true => is_node_or_pod && is_v4,
+            false => !is_ssh,
+        }
+    };
+    flows.iter().filter(is_inside).cloned().collect()
 }
 
 /// Checks that each row of the page's table has a flow that is accepted, and one that is dropped

@@ -79,7 +79,25 @@ fn every_page_has_a_test() {
 fn prove_cluster(name: &str, cluster: &Cluster, flows: &str) {
     let text = [include_str!("flows/cluster.txt"), flows].concat();
     let flows = flow::parse(&text, [cluster.pods, cluster.services]);
-    prove(name, &cluster.build(), &flows);
+    let site = cluster.build();
+    prove(name, &site, &flows);
+    prove_init(cluster, &site, &flows);
+}
+
+/// Tests the policies that `peerwall init` writes on the nodes: the cluster keeps working, and
+/// nothing else is open but ssh.
+fn prove_init(cluster: &Cluster, site: &Site, flows: &[Flow]) {
+    let env = format!("FLANNEL_NETWORK={}.0.0/16\n", cluster.pods);
+    std::fs::create_dir_all("/run/flannel").expect("/run is writable");
+    std::fs::write("/run/flannel/subnet.env", env).expect("/run is writable");
+    for host in site.protected() {
+        let path = format!("/run/{}-init.toml", host.name);
+        host.peerwall_ok(&["init", &path]);
+        host.peerwall_ok(&["apply", &path]);
+    }
+    site.forget_connections();
+    let found = wrong(site, &flow::inside(flows), |flow| flow.is_open);
+    assert_eq!(found, [""; 0], "with policies of init");
 }
 
 #[test]
@@ -97,6 +115,21 @@ fn kubeadm_with_flannel() {
     world(|| {
         let flows = include_str!("flows/kubeadm-flannel.txt");
         prove_cluster("kubeadm-flannel.md", &clusters::KUBEADM, flows);
+    });
+}
+
+#[test]
+fn init_keeps_a_cluster_with_host_gw_working() {
+    world(|| {
+        let cluster = &clusters::HOST_GW;
+        // Without a tunnel, a pod's address from the LAN is accepted from every machine there.
+        let lines = include_str!("flows/cluster.txt").lines();
+        let lines = lines.filter(|line| !line.contains("vxlan") && !line.contains("forged"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let flows = flow::parse(&text, [cluster.pods, cluster.services]);
+        let site = cluster.build();
+        wait_until_up(&site, &flows);
+        prove_init(cluster, &site, &flows);
     });
 }
 
