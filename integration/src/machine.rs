@@ -87,12 +87,12 @@ impl Seed {
         }
     }
 
-    /// Packages of the built program, of revision 1 in `usr/local/packages/1` and of revision 2 in
-    /// `usr/local/packages/2`. [`USR_IS_WRITABLE`] prepares the machine for dpkg and rpm.
+    /// Packages of the built program, of these kinds of `scripts/package`; each revision in a
+    /// directory of `usr/local/packages`. [`USR_IS_WRITABLE`] prepares the machine for dpkg, rpm.
     ///
     /// # Panics
     /// If that fails.
-    pub fn with_packages() -> Self {
+    pub fn with_packages(kinds: &[&str], revisions: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
         let program = folder.path().join("peerwall");
         // Without its debug information, and hardly compressed: this is about the packages.
@@ -105,13 +105,13 @@ impl Seed {
             stripped.is_ok_and(|status| status.success()),
             "strip of binutils"
         );
-        for revision in ["1", "2"] {
+        for revision in revisions {
             let output = Command::new(Path::new(REPOSITORY).join("scripts/package"))
                 .arg("--binary")
                 .arg(&program)
                 .args(["--revision", revision, "--output"])
                 .arg(folder.path().join("usr/local/packages").join(revision))
-                .args(["deb", "rpm"])
+                .args(kinds)
                 .env("DPKG_DEB_COMPRESSOR_LEVEL", "0")
                 .env("RPM_PAYLOAD", "w1.gzdio")
                 .output()

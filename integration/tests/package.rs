@@ -6,6 +6,8 @@ const TABLE: &str = "nft list table inet peerwall";
 
 /// Commands of a package manager.
 struct Manager {
+    /// Kind of package, for `scripts/package`.
+    kind: &'static str,
     /// Followed by a file.
     install: &'static str,
     remove: &'static str,
@@ -18,6 +20,7 @@ struct Manager {
 }
 
 const DPKG: Manager = Manager {
+    kind: "deb",
     install: "dpkg -i",
     remove: "dpkg -r peerwall",
     main: |revision| format!("/usr/local/packages/{revision}/peerwall_*.deb"),
@@ -26,7 +29,8 @@ const DPKG: Manager = Manager {
 };
 /// rpm's database is empty: nothing provides the shell. Debian's rpm must be forced to install.
 const RPM: Manager = Manager {
-    install: "rpm -U --nodeps --force-debian",
+    kind: "rpm",
+    install: "rpm -U --oldpackage --nodeps --force-debian",
     remove: "rpm -e --force-debian peerwall",
     main: |revision| format!("/usr/local/packages/{revision}/peerwall-0*.x86_64.rpm"),
     restore_units: "/usr/local/packages/1/peerwall-restore-units-*.rpm",
@@ -35,14 +39,14 @@ const RPM: Manager = Manager {
 const MANAGERS: [Manager; 2] = [DPKG, RPM];
 
 impl Manager {
-    fn installed(&self) -> (Machine, String) {
-        let machine = Seed::with_packages().boot(USR_IS_WRITABLE);
+    fn installed(&self, revisions: &[&str]) -> (Machine, String) {
+        let machine = Seed::with_packages(&[self.kind], revisions).boot(USR_IS_WRITABLE);
         let said = self.install(&machine, 1);
         (machine, said)
     }
 
-    fn protected(&self) -> Machine {
-        let (machine, _) = self.installed();
+    fn protected(&self, revisions: &[&str]) -> Machine {
+        let (machine, _) = self.installed(revisions);
         machine.sh("peerwall init && systemctl enable --now peerwall-boot peerwall 2>&1");
         machine.sh(TABLE);
         machine
@@ -56,7 +60,7 @@ impl Manager {
 #[test]
 fn installing_changes_no_rules_and_enables_no_unit() {
     for manager in MANAGERS {
-        let (machine, said) = manager.installed();
+        let (machine, said) = manager.installed(&["1"]);
         assert!(said.contains("Next: peerwall init"), "{said}");
         assert_eq!(machine.sh("nft list ruleset"), "");
         for unit in ["peerwall", "peerwall-boot"] {
@@ -75,21 +79,24 @@ fn installing_changes_no_rules_and_enables_no_unit() {
 }
 
 #[test]
-fn an_upgrade_restarts_the_agent_and_leaves_no_gap() {
+fn an_upgrade_and_the_way_back_restart_the_agent_and_leave_no_gap() {
     for manager in MANAGERS {
-        let machine = manager.protected();
+        let machine = manager.protected(&["1", "2"]);
         machine.sh("echo '# mine' >>/etc/default/peerwall");
         let pid = || machine.sh("systemctl show --property MainPID --value peerwall");
         let handle = || machine.sh("nft -a list tables | grep 'inet peerwall'");
-        let (old_pid, old_handle) = (pid(), handle());
+        let old_handle = handle();
         // Looks at the rules all the time.
         machine.sh(&format!(
             "systemd-run --quiet --unit=watch sh -c 'while :; do \
              {TABLE} >/dev/null || echo gone >>/run/gaps; echo >>/run/looks; done'"
         ));
-        manager.install(&machine, 2);
-        assert_ne!(pid(), old_pid, "the new agent runs");
-        assert_eq!(handle(), old_handle, "it is the same table");
+        for revision in [2, 1] {
+            let old_pid = pid();
+            manager.install(&machine, revision);
+            assert_ne!(pid(), old_pid, "the other agent runs");
+            assert_eq!(handle(), old_handle, "it is the same table");
+        }
         machine.sh("systemctl stop watch && test -s /run/looks && ! test -e /run/gaps");
         machine.sh("systemctl is-enabled peerwall peerwall-boot && systemctl is-active peerwall");
         machine.sh("grep -x '# mine' /etc/default/peerwall");
@@ -99,14 +106,14 @@ fn an_upgrade_restarts_the_agent_and_leaves_no_gap() {
 #[test]
 fn a_removal_says_that_rules_stay_and_a_purge_takes_the_state() {
     for manager in MANAGERS {
-        let machine = manager.protected();
+        let machine = manager.protected(&["1"]);
         machine.sh("test -d /var/lib/peerwall");
         let said = machine.sh(&format!("{} 2>&1", manager.remove));
         assert!(said.contains("nft delete table inet peerwall"), "{said}");
         machine.sh(TABLE);
         machine.sh("test ! -e /etc/systemd/system/sysinit.target.wants/peerwall.service");
         machine.sh("test -d /var/lib/peerwall && test -e /etc/peerwall/policy.toml");
-        if manager.install == DPKG.install {
+        if manager.kind == "deb" {
             machine.sh("test -e /etc/default/peerwall");
             machine.sh("dpkg -P peerwall");
             machine.sh("test ! -e /var/lib/peerwall && test ! -e /etc/default/peerwall");
@@ -118,7 +125,7 @@ fn a_removal_says_that_rules_stay_and_a_purge_takes_the_state() {
 #[test]
 fn the_names_of_restore_units_are_a_package_of_their_own() {
     for manager in MANAGERS {
-        let machine = manager.protected();
+        let machine = manager.protected(&["1"]);
         let own = "/etc/systemd/system/ip6tables-restore.service";
         machine.sh(&format!(
             "printf '[Service]\\nExecStart=/bin/true\\n' >{own}"
@@ -136,7 +143,7 @@ fn the_names_of_restore_units_are_a_package_of_their_own() {
 
 #[test]
 fn both_formats_contain_the_same_files() {
-    let machine = Seed::with_packages().boot(USR_IS_WRITABLE);
+    let machine = Seed::with_packages(&["deb", "rpm"], &["1"]).boot(USR_IS_WRITABLE);
     // What each kind requires besides.
     let only = "/usr/share/(licenses|lintian)/|/copyright$|/changelog.Debian.gz$";
     for name in ["peerwall", "peerwall-restore-units"] {
@@ -157,7 +164,7 @@ fn both_formats_contain_the_same_files() {
 
 #[test]
 fn the_packaged_script_removes_old_rules() {
-    let machine = DPKG.protected();
+    let machine = DPKG.protected(&["1"]);
     machine.sh("peerwall apply --force");
     machine.sh("iptables-nft -A INPUT -s 192.0.2.7 -j DROP && iptables-nft -P FORWARD DROP");
     machine.sh(

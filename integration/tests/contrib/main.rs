@@ -66,7 +66,7 @@ fn write_files(machine: &Machine, config: &Yaml) -> Vec<String> {
 
 #[test]
 fn the_cloud_config_protects_a_host() {
-    let machine = Seed::with_packages().boot(USR_IS_WRITABLE);
+    let machine = Seed::with_packages(&["deb"], &["1"]).boot(USR_IS_WRITABLE);
     let config = yaml(&read("cloud-init/user-data.yaml"));
     assert_eq!(
         write_files(&machine, &config),
@@ -97,7 +97,7 @@ fn the_cloud_config_protects_a_host() {
 
 /// Puts the role and its playbook into a machine with packages.
 fn seed_with_role() -> Seed {
-    let seed = Seed::with_packages();
+    let seed = Seed::with_packages(&["deb"], &["1"]);
     let mut folders = vec![Path::new(CONTRIB).join("ansible")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("it is a folder").flatten() {
