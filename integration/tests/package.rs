@@ -104,6 +104,22 @@ fn an_upgrade_and_the_way_back_restart_the_agent_and_leave_no_gap() {
 }
 
 #[test]
+fn an_upgrade_rolls_back_a_trial() {
+    let machine = DPKG.protected(&["1", "2"]);
+    let trial = || machine.sh("peerwall status --json | grep '\"trial\": null' || true");
+    let allow = r#"allow = [{ name = "other", ports = ["7777/tcp"], from = "any" }]"#;
+    machine.sh(&format!(
+        "printf '%s\\n' 'version = 1' '{allow}' >/etc/peerwall/other.toml"
+    ));
+    machine.sh("peerwall apply --force --confirm 5m /etc/peerwall/other.toml");
+    machine.sh("nft list ruleset | grep 7777");
+    assert_eq!(trial(), "");
+    DPKG.install(&machine, 2);
+    machine.sh("! nft list ruleset | grep 7777");
+    assert_ne!(trial(), "");
+}
+
+#[test]
 fn a_removal_says_that_rules_stay_and_a_purge_takes_the_state() {
     for manager in MANAGERS {
         let machine = manager.protected(&["1"]);
