@@ -140,7 +140,6 @@ impl Axes {
         let next = &mut 0;
         Self {
             family,
-            state: Axis::new(next, STATES.len()),
             source: Axis::new(next, sources.starts.len()),
             interface: Axis::new(next, interfaces.len()),
             protocol: Axis::new(next, protocols.len()),
@@ -149,6 +148,7 @@ impl Axes {
             from_port: Axis::new(next, from_ports.starts.len()),
             destination: Axis::new(next, destinations.starts.len()),
             out: Axis::new(next, outs.len()),
+            state: Axis::new(next, STATES.len()),
             hop_limit: Axis::new(next, hop_limits.starts.len()),
             flags: Axis::new(next, 64),
             reverse_path: Axis::new(next, 2),
