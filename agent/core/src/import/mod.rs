@@ -40,7 +40,7 @@ pub use probes::probes;
 pub use proof::{Difference, Direction};
 pub use report::{Fate, Line, Lint};
 use rule::{At, ImportedRules};
-use space::Space;
+use space::{Slicing, Space};
 
 /// A file to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +174,17 @@ pub fn import_read(
     options: Options,
     readings: &Readings,
 ) -> Result<Import, Vec<ImportError>> {
+    import_sliced(files, facts, options, readings, Slicing::default())
+}
+
+/// Imports files, with the sources divided into slices for the comparison.
+fn import_sliced(
+    files: &[File],
+    facts: &Facts,
+    options: Options,
+    readings: &Readings,
+    slicing: Slicing,
+) -> Result<Import, Vec<ImportError>> {
     let parsed = parse(files, readings)?;
     let missing = input::partial::missing(&parsed);
     if !options.assume_accept && !missing.is_empty() {
@@ -181,7 +192,7 @@ pub fn import_read(
     }
     // What every policy tells apart.
     let core = compile(&read_back("version = 1\n")?).0;
-    let space = |rules| Space::new(rules, facts, Some(&core));
+    let space = |rules| Space::new(rules, facts, Some(&core), slicing);
     let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
@@ -190,7 +201,7 @@ pub fn import_read(
     // Overlays bring interfaces, and tunnels bring ports, that the rules may not name.
     for (space, rules) in spaces.iter_mut().zip(&parsed.rules) {
         if !space.knows(&ruleset) {
-            *space = Space::new(rules, facts, Some(&ruleset));
+            *space = Space::new(rules, facts, Some(&ruleset), slicing);
         }
     }
     let proof = proof::compare(&mut spaces, &policy, &ruleset);

@@ -9,7 +9,7 @@ use super::eval::Probe;
 use super::networks::elsewhere;
 use super::rule::ImportedRules;
 use super::space::axes::{Axes, LO, address_in};
-use super::space::{SOURCE_PORT, Space};
+use super::space::{SOURCE_PORT, Slicing, Space};
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook, Packet, Transport};
 use crate::net::port::has_ports;
@@ -27,7 +27,7 @@ pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
         addresses: host.to_vec(),
         ..Facts::default()
     };
-    let space = Space::new(rules, &facts, None);
+    let space = Space::new(rules, &facts, None, Slicing::default());
     let axes = &space.axes;
     let of_family = |address: &IpAddr| Family::of(*address) == rules.family;
     let here = host.iter().map(IpNet::addr).find(of_family);

@@ -9,9 +9,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::rule::{At, Interval};
-use super::space::diagram::{Labels, PacketSet};
+use super::space::diagram::{Diagrams, Labels, PacketSet};
 use super::space::region::Sets;
-use super::space::{Decided, Published, Ruled, Space};
+use super::space::{Decided, Published, Ruled, SlicedPolicy, Space};
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook, Verdict};
 use crate::policy::Policy;
@@ -72,6 +72,22 @@ pub(super) struct Proof {
     pub differences: Vec<Difference>,
     /// Published ports, by their lines.
     pub published: Vec<(At, Published)>,
+}
+
+impl Proof {
+    fn tell(&mut self, key: DiffKey, group: DiffGroup, sentence: String) {
+        let differences = &mut self.differences;
+        match differences.iter_mut().find(|d| d.sentence == sentence) {
+            Some(old) => old.lines.extend(&group.lines),
+            None => differences.push(Difference {
+                change: key.change,
+                hook: key.hook,
+                reason: key.reason,
+                sentence,
+                lines: group.lines.into_iter().collect(),
+            }),
+        }
+    }
 }
 
 /// Key by which differing packets are grouped.
@@ -136,20 +152,22 @@ pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Rules
             .published
             .extend(published.map(|port| (port.at, *port)));
         let names = Names::new(space);
+        let sliced = SlicedPolicy::new(space, ruleset);
         for hook in [Hook::Input, Hook::Forward] {
-            let ruled = space.ruled(ruleset, hook);
-            let foreign = foreign(space, policy);
-            let mut run = Comparison {
-                space,
-                hook,
-                ruled: &ruled,
-                foreign,
-                proof: &mut proof,
-            };
-            run.lines();
-            for (key, group) in run.groups() {
-                let sentence = sentence(run.space, &names, policy, &key, &group.packets);
-                run.tell(key, group, sentence);
+            let mut groups = Groups::default();
+            space.each_part(hook, |space, whole| {
+                let mut found = compare_part(space, hook, (policy, &sliced), &mut proof);
+                match whole {
+                    None => groups = std::mem::take(&mut found),
+                    Some(d) => {
+                        d.adopt(&space.d, &mut found);
+                        join(d, &mut groups, found);
+                    }
+                }
+            });
+            for (key, group) in groups {
+                let sentence = sentence(space, &names, policy, &key, &group.packets);
+                proof.tell(key, group, sentence);
             }
         }
     }
@@ -157,6 +175,35 @@ pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Rules
         .differences
         .sort_by_key(|difference| (difference.change, difference.hook));
     proof
+}
+
+/// Compares rules and policy over some packets, and returns those on which they differ.
+fn compare_part(
+    space: &mut Space<'_>,
+    hook: Hook,
+    (policy, sliced): (&Policy, &SlicedPolicy<'_>),
+    proof: &mut Proof,
+) -> Groups {
+    let ruled = space.ruled(sliced, hook);
+    let foreign = foreign(space, policy);
+    let mut run = Comparison {
+        space,
+        hook,
+        ruled: &ruled,
+        foreign,
+        proof,
+    };
+    run.lines();
+    run.groups()
+}
+
+/// Adds groups of other packets.
+fn join(d: &mut Diagrams, groups: &mut Groups, others: Groups) {
+    for (key, other) in others {
+        let group = groups.entry(key).or_default();
+        group.packets = d.or(group.packets, other.packets);
+        group.lines.extend(other.lines);
+    }
 }
 
 /// Returns the packets that arrive on an overlay's interface, but not from an address of the
@@ -197,8 +244,11 @@ impl Comparison<'_, '_> {
 
     fn line(&mut self, line: Decided) {
         let d = &mut self.space.d;
-        let accepted = d.and(line.packets, self.ruled.accepted);
         let denied = d.without(line.packets, self.ruled.accepted);
+        let accepted = match denied.is_none() {
+            true => line.packets,
+            false => d.and(line.packets, self.ruled.accepted),
+        };
         let (is_foreign, closed) = match line.verdict {
             Verdict::Accept => {
                 let foreign = d.meets(denied, self.foreign);
@@ -217,7 +267,8 @@ impl Comparison<'_, '_> {
             Verdict::Accept => {
                 fate.kept.extend(told);
                 let family = self.space.family;
-                let spans = spans.into_iter().take(SPANS_MAX).map(|span| (family, span));
+                let left = SPANS_MAX.saturating_sub(fate.sources.len());
+                let spans = spans.into_iter().take(left).map(|span| (family, span));
                 fate.sources.extend(spans);
                 fate.closed.extend(lost);
                 fate.foreign |= is_foreign;
@@ -310,20 +361,6 @@ impl Comparison<'_, '_> {
                 group.packets = self.space.d.or(group.packets, packets);
                 group.lines.insert(line.at);
             }
-        }
-    }
-
-    fn tell(&mut self, key: DiffKey, group: DiffGroup, sentence: String) {
-        let differences = &mut self.proof.differences;
-        match differences.iter_mut().find(|d| d.sentence == sentence) {
-            Some(old) => old.lines.extend(&group.lines),
-            None => differences.push(Difference {
-                change: key.change,
-                hook: key.hook,
-                reason: key.reason,
-                sentence,
-                lines: group.lines.into_iter().collect(),
-            }),
         }
     }
 }

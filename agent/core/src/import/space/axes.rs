@@ -236,7 +236,12 @@ impl Axes {
     }
 
     pub(in crate::import) fn sources(&self, d: &mut Diagrams, spans: &[Interval]) -> PacketSet {
-        d.in_runs(self.source, &runs(&self.sources, spans.iter().copied()))
+        d.in_runs(self.source, &self.source_runs(spans))
+    }
+
+    /// Returns the values of source addresses, ascending and disjoint.
+    pub(in crate::import) fn source_runs(&self, spans: &[Interval]) -> Vec<Run> {
+        runs(&self.sources, spans.iter().copied())
     }
 
     pub(in crate::import) fn destinations(

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::region::Written;
+use super::region::{Sets, Written};
 
 /// A set of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +67,11 @@ impl Axis {
         self.first + self.bits
     }
 
+    /// Returns the number of variables.
+    pub(super) fn bits(self) -> u32 {
+        self.bits
+    }
+
     fn has(self, variable: u32) -> bool {
         (self.first..self.end()).contains(&variable)
     }
@@ -96,7 +101,9 @@ impl Node {
 /// The variable of leaves, after all others.
 const LEAF: u32 = u32::MAX;
 /// Number of remembered results; a power of two.
-pub(super) const CACHE: usize = 1 << 17;
+const CACHE: usize = 1 << 17;
+/// The same for few packets: with the nodes, they fit a processor's cache.
+const SMALL_CACHE: usize = 1 << 14;
 /// Marks a remembered projection; no node has this number.
 pub(super) const PROJECTION: u32 = u32::MAX;
 
@@ -116,6 +123,15 @@ pub(in crate::import) struct Diagrams {
 
 impl Diagrams {
     pub(in crate::import) fn new() -> Self {
+        Self::with_cache(CACHE)
+    }
+
+    /// Creates diagrams for sets of few packets.
+    pub(super) fn small() -> Self {
+        Self::with_cache(SMALL_CACHE)
+    }
+
+    fn with_cache(results: usize) -> Self {
         let leaf = |low| Node {
             variable: LEAF,
             low,
@@ -124,7 +140,7 @@ impl Diagrams {
         Self {
             nodes: vec![leaf(0), leaf(1)],
             table: HashTable::new(),
-            cache: vec![([0; 3], 0); CACHE],
+            cache: vec![([0; 3], 0); results],
             projections: Vec::new(),
             written: Vec::new(),
         }
@@ -160,18 +176,49 @@ impl Diagrams {
     }
 
     fn known(&self, key: [u32; 3]) -> Option<u32> {
-        let (of, result) = self.cache.get(cache_slot(key))?;
+        let (of, result) = self.cache.get(self.cache_slot(key))?;
         (*of == key).then_some(*result)
     }
 
     fn remember(&mut self, key: [u32; 3], result: u32) {
-        let at = cache_slot(key);
+        let at = self.cache_slot(key);
         if let Some(slot) = self.cache.get_mut(at) {
             *slot = (key, result);
         }
+        let results = self.cache.len();
         if let Some(written) = self.written.last_mut() {
-            written.note(at);
+            written.note(at, results);
         }
+    }
+
+    fn cache_slot(&self, key: [u32; 3]) -> usize {
+        usize::try_from(hash(key) >> 32).unwrap_or(0) & self.cache.len().saturating_sub(1)
+    }
+
+    /// Adds sets of other diagrams with the same axes.
+    pub(in crate::import) fn adopt(&mut self, others: &Self, sets: &mut dyn Sets) {
+        let mut adopted = vec![0; others.nodes.len()];
+        sets.each_root(&mut |root| *root = self.adopt_node(others, *root, &mut adopted));
+    }
+
+    fn adopt_node(&mut self, others: &Self, id: u32, adopted: &mut [u32]) -> u32 {
+        if id < 2 {
+            return id;
+        }
+        let at = id as usize;
+        if let Some(known) = adopted.get(at).filter(|known| **known != 0) {
+            return *known;
+        }
+        let mut node = others.node(id);
+        if !node.is_leaf() {
+            node.low = self.adopt_node(others, node.low, adopted);
+            node.high = self.adopt_node(others, node.high, adopted);
+        }
+        let made = self.make(node);
+        if let Some(known) = adopted.get_mut(at) {
+            *known = made;
+        }
+        made
     }
 
     /// Returns `then` where `test` is 1, and `otherwise` where it is 0.
@@ -473,8 +520,4 @@ fn hash([a, b, c]: [u32; 3]) -> u64 {
         (hash.rotate_left(26) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     };
     mix(mix(mix(0, a), b), c)
-}
-
-fn cache_slot(key: [u32; 3]) -> usize {
-    usize::try_from(hash(key) >> 32).unwrap_or(0) & (CACHE - 1)
 }

@@ -123,7 +123,8 @@ impl Mentioned {
     }
 }
 
-fn spans(set: &Set) -> impl Iterator<Item = Interval> {
+/// Returns the elements of a set.
+pub(super) fn spans(set: &Set) -> impl Iterator<Item = Interval> {
     set.elements
         .iter()
         .map(|element| (element.first, element.last))

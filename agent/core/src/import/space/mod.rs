@@ -13,6 +13,7 @@ mod nat;
 mod place;
 pub(in crate::import) mod region;
 mod ruled;
+mod slices;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 mod tests;
@@ -29,8 +30,10 @@ use self::mentioned::Mentioned;
 use self::nat::Redirections;
 pub(in crate::import) use self::place::Published;
 use self::place::{Place, broadcasts, own_addresses};
-pub(in crate::import) use self::ruled::Ruled;
 use self::ruled::ruled;
+pub(in crate::import) use self::ruled::{Ruled, SlicedPolicy};
+use self::slices::Slice;
+pub(in crate::import) use self::slices::Slicing;
 use self::walk::Walk;
 pub(in crate::import) use self::walk::{Decided, Walked};
 use super::Facts;
@@ -57,6 +60,10 @@ pub(in crate::import) struct Space<'r> {
     pub redirections: Redirections,
     pub input: Site,
     pub forward: Site,
+    /// The sources that the sites are about, with the rules for them; none for all.
+    slice: Option<Rc<Slice<'r>>>,
+    /// All slices, for large files; empty if the sources are not divided.
+    slices: Vec<Rc<Slice<'r>>>,
 }
 
 /// What the rules do at one hook.
@@ -73,6 +80,7 @@ impl<'r> Space<'r> {
         rules: &'r ImportedRules,
         facts: &Facts,
         policy: Option<&Ruleset>,
+        slicing: Slicing,
     ) -> Self {
         let family = rules.family;
         let mut mentioned = Mentioned::default();
@@ -127,29 +135,97 @@ impl<'r> Space<'r> {
             redirections: Redirections::default(),
             input: Site::default(),
             forward: Site::default(),
+            slice: None,
+            slices: Vec::new(),
         };
         let (mut d, axes) = (std::mem::take(&mut space.d), Rc::clone(&space.axes));
         let place = space.place(&axes, Hook::Input);
         space.redirections = nat::redirections(&mut d, &place, rules, &nat);
         Rc::make_mut(&mut space.axes).set_published(space.redirections.published.len());
-        for hook in [Hook::Input, Hook::Forward] {
-            let axes = Rc::clone(&space.axes);
-            let place = space.place(&axes, hook);
-            let valid = place.valid(&mut d, mentioned.is_untracked);
-            let path = match hook {
-                Hook::Input => &rules.paths.input,
-                Hook::Forward => &rules.paths.forward,
-            };
-            let walk = Walk::new(&mut d, &place, &rules.filter, false);
-            let walked = walk.through(path, valid);
-            let site = Site { valid, walked };
-            match hook {
-                Hook::Input => space.input = site,
-                Hook::Forward => space.forward = site,
-            }
-        }
         space.d = d;
+        let mut slices = slices::slices(&space.axes, &rules.filter, slicing).into_iter();
+        if slices.len() > 1 {
+            space.slices = slices.map(Rc::new).collect();
+        } else {
+            space.slice = slices.next().map(Rc::new);
+        }
+        for hook in [Hook::Input, Hook::Forward] {
+            space.arrive(hook, mentioned.is_untracked);
+            space.walk(hook);
+        }
         space
+    }
+
+    /// Finds the packets that can arrive at a hook.
+    fn arrive(&mut self, hook: Hook, is_untracked: bool) {
+        let mut d = std::mem::take(&mut self.d);
+        let valid = self.place(&self.axes, hook).valid(&mut d, is_untracked);
+        self.d = d;
+        self.site_mut(hook).valid = valid;
+    }
+
+    /// Evaluates the rules at a hook.
+    fn walk(&mut self, hook: Hook) {
+        let mut walked = Walked::default();
+        for slice in self.slices.clone() {
+            let mut part = self.part(hook, &slice);
+            let mut found = std::mem::take(&mut part.site_mut(hook).walked);
+            self.d.adopt(&part.d, &mut found);
+            walked.add(&mut self.d, found);
+        }
+        if let Some(slice) = self.slice.clone() {
+            let mut d = std::mem::take(&mut self.d);
+            let place = self.place(&self.axes, hook);
+            let path = match hook {
+                Hook::Input => &self.rules.paths.input,
+                Hook::Forward => &self.rules.paths.forward,
+            };
+            let walk = Walk::new(&mut d, &place, &slice.chains, false);
+            walked = walk.through(path, self.site(hook).valid);
+            self.d = d;
+        }
+        walked.join(&mut self.d);
+        self.site_mut(hook).walked = walked;
+    }
+
+    /// Evaluates the rules on packets from one slice, in diagrams of their own.
+    fn part(&self, hook: Hook, slice: &Rc<Slice<'r>>) -> Self {
+        let mut part = Self {
+            family: self.family,
+            rules: self.rules,
+            d: Diagrams::small(),
+            axes: Rc::clone(&self.axes),
+            own: self.own.clone(),
+            broadcasts: self.broadcasts.clone(),
+            named: self.named.clone(),
+            redirections: self.redirections.clone(),
+            input: Site::default(),
+            forward: Site::default(),
+            slice: Some(Rc::clone(slice)),
+            slices: Vec::new(),
+        };
+        let mut valid = self.site(hook).valid;
+        let mut sets = (&mut valid, &mut part.redirections);
+        part.d.adopt(&self.d, &mut sets);
+        let here = part.d.in_runs(part.axes.source, slice.run.as_slice());
+        part.site_mut(hook).valid = part.d.and(valid, here);
+        part.walk(hook);
+        part
+    }
+
+    /// Calls `work` for the packets of each slice, or once for all packets.
+    pub(in crate::import) fn each_part(
+        &mut self,
+        hook: Hook,
+        mut work: impl FnMut(&mut Self, Option<&mut Diagrams>),
+    ) {
+        if self.slices.is_empty() {
+            return work(self, None);
+        }
+        for slice in self.slices.clone() {
+            let mut part = self.part(hook, &slice);
+            work(&mut part, Some(&mut self.d));
+        }
     }
 
     /// Reports whether the axes tell apart everything that a policy does.
@@ -167,20 +243,21 @@ impl<'r> Space<'r> {
             broadcasts: self.broadcasts.clone(),
             named: self.named.clone(),
             published: &self.redirections.published,
-            guards: &self.redirections.guards,
+            guards: self.redirections.guards.clone(),
             diverted: match hook {
                 Hook::Input => self.redirections.diverted,
                 Hook::Forward => PacketSet::NONE,
             },
+            slice: self.slice.as_ref().and_then(|slice| slice.run),
         }
     }
 
     /// Evaluates a policy on the packets that can arrive at a hook.
-    pub(in crate::import) fn ruled(&mut self, ruleset: &Ruleset, hook: Hook) -> Ruled {
+    pub(in crate::import) fn ruled(&mut self, policy: &SlicedPolicy<'_>, hook: Hook) -> Ruled {
         let mut d = std::mem::take(&mut self.d);
         let valid = self.site(hook).valid;
         let place = self.place(&self.axes, hook);
-        let ruled = ruled(&mut d, &place, ruleset, valid);
+        let ruled = ruled(&mut d, &place, policy, valid);
         self.d = d;
         ruled
     }
@@ -189,6 +266,13 @@ impl<'r> Space<'r> {
         match hook {
             Hook::Input => &self.input,
             Hook::Forward => &self.forward,
+        }
+    }
+
+    fn site_mut(&mut self, hook: Hook) -> &mut Site {
+        match hook {
+            Hook::Input => &mut self.input,
+            Hook::Forward => &mut self.forward,
         }
     }
 

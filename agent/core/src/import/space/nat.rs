@@ -3,6 +3,8 @@
 use super::axes::Axes;
 use super::diagram::{Diagrams, PacketSet};
 use super::place::{Place, Published};
+use super::region::Sets;
+use super::slices::whole;
 use super::walk::Walk;
 use crate::import::managed;
 use crate::import::rule::{At, ImportedChain, ImportedChains, ImportedRules, Verb};
@@ -21,6 +23,12 @@ pub(in crate::import) struct Redirections {
     pub guards: Vec<PacketSet>,
     /// Packets to this host that are redirected.
     pub diverted: PacketSet,
+}
+
+impl Sets for Redirections {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        (&mut self.guards, &mut self.diverted).each_root(visit);
+    }
 }
 
 /// Returns the rules of the NAT table that redirect packets to this host. Cluster service addresses
@@ -92,7 +100,8 @@ pub(in crate::import) fn redirections(
     let mut packets = d.and(valid, new);
     packets = d.and(packets, own);
     packets = d.without(packets, lo);
-    let walk = Walk::new(d, place, chains, true);
+    let all = whole(chains);
+    let walk = Walk::new(d, place, &all, true);
     let translated = walk.through(&rules.paths.prerouting, packets).translated;
     found.diverted = diverted(d, axes, packets, &translated);
     for (at, packets) in translated {

@@ -1,7 +1,7 @@
 //! The packets that can arrive at a hook, and what conditions of rules mean there.
 
 use super::axes::{Axes, LO, net};
-use super::diagram::{Diagrams, PacketSet};
+use super::diagram::{Diagrams, PacketSet, Run};
 use crate::import::Facts;
 use crate::import::rule::{AddressKind, Condition, Interval, Test};
 use crate::net::addr::{self, Family};
@@ -41,9 +41,11 @@ pub(in crate::import) struct Place<'a> {
     /// Published ports, by their values on the axis, from 1.
     pub published: &'a [Published],
     /// Sources and interfaces of the connections to each published port.
-    pub guards: &'a [PacketSet],
+    pub guards: Vec<PacketSet>,
     /// Packets that are redirected before they arrive here.
     pub diverted: PacketSet,
+    /// Values of the sources that are evaluated; `None` for all.
+    pub slice: Option<Run>,
 }
 
 /// Returns the addresses that a host can have, except loopback ones.
@@ -271,7 +273,7 @@ impl Place<'_> {
         let direct = axes.direct(d);
         let mut found = d.without(direct, self.diverted);
         let new = axes.states(d, &[CtState::New]);
-        for (index, (port, guard)) in self.published.iter().zip(self.guards).enumerate() {
+        for (index, (port, guard)) in self.published.iter().zip(&self.guards).enumerate() {
             let hook = match port.to {
                 Some(_) => Hook::Forward,
                 None => Hook::Input,
@@ -295,6 +297,19 @@ impl Place<'_> {
             found = d.or(found, packets);
         }
         found
+    }
+
+    /// Returns the packets of the slice with these sources, which are ascending and disjoint.
+    pub(super) fn sources(&self, d: &mut Diagrams, runs: &[Run]) -> PacketSet {
+        let Some((start, end)) = self.slice else {
+            return d.in_runs(self.axes.source, runs);
+        };
+        let from = runs.partition_point(|(_, last)| *last < start);
+        let to = runs.partition_point(|(first, _)| *first <= end);
+        let within = runs.get(from..to).unwrap_or_default().iter();
+        let clip = |(first, last): &Run| ((*first).max(start), (*last).min(end));
+        let within: Vec<Run> = within.map(clip).collect();
+        d.in_runs(self.axes.source, &within)
     }
 
     /// Returns the packets that meet a condition; `None` if that cannot be told.
@@ -329,7 +344,7 @@ impl Place<'_> {
     fn test(&self, d: &mut Diagrams, test: &Test) -> Option<PacketSet> {
         let axes = self.axes;
         Some(match test {
-            Test::Source(spans) => axes.sources(d, spans),
+            Test::Source(spans) => self.sources(d, &axes.source_runs(spans)),
             Test::Destination(spans) => axes.destinations(d, spans),
             Test::In(patterns) => axes.interfaces(d, patterns),
             // A packet to this host has no output interface.

@@ -3,7 +3,7 @@
 //! Most sets are steps to another one. A region frees the nodes of all sets that were made in it,
 //! except those that its result contains.
 
-use super::diagram::{CACHE, Diagrams, Labels, Node, PROJECTION, PacketSet};
+use super::diagram::{Diagrams, Labels, Node, PROJECTION, PacketSet};
 
 /// A value that contains sets of packets.
 pub(in crate::import) trait Sets {
@@ -27,8 +27,9 @@ pub(super) struct Written {
 }
 
 impl Written {
-    pub(super) fn note(&mut self, slot: usize) {
-        match self.slots.len() < CACHE / 4 {
+    /// Adds a slot of the `results` slots.
+    pub(super) fn note(&mut self, slot: usize, results: usize) {
+        match self.slots.len() < results / 4 {
             true => self.slots.push(slot),
             false => self.is_full = true,
         }
@@ -105,8 +106,9 @@ impl Diagrams {
     fn forget(&mut self, first: usize) {
         let is_old = |id: &u32| (*id as usize) < first || *id == PROJECTION;
         let written = self.written.pop().unwrap_or_default();
+        let results = self.cache.len();
         let slots = match written.is_full {
-            true => (0..CACHE).collect(),
+            true => (0..results).collect(),
             false => written.slots,
         };
         let mut outer = self.written.last_mut();
@@ -124,7 +126,7 @@ impl Diagrams {
                 && !outer.is_full
             {
                 // A result about nodes of the outer region.
-                outer.note(slot);
+                outer.note(slot, results);
             }
         }
     }

@@ -1,19 +1,23 @@
 //! What a compiled policy does to sets of packets, like `nft_do_chain()` of nf_tables.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::axes::LO;
-use super::diagram::{Diagrams, Labels, PacketSet};
-use super::mentioned::{elements, icmp_kinds, port_ranges};
+use super::Space;
+use super::axes::{Axes, LO};
+use super::diagram::{Diagrams, Labels, PacketSet, Run};
+use super::mentioned::{elements, icmp_kinds, port_ranges, spans};
 use super::place::{Place, Published};
 use super::region::Sets;
+use super::slices::fitting;
 use crate::import::rule::Interval;
 use crate::net::addr;
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Hook, Verdict};
 use crate::policy::reason::Reason;
 use crate::ruleset::{
-    Action, Chain, ChainHook, ChainPolicy, CtStates, KeyType, Match, Rule, Ruleset, counter_reason,
+    Action, Chain, ChainHook, ChainPolicy, CtStates, KeyType, Match, Rule, Ruleset, Set,
+    counter_reason,
 };
 
 /// The verdicts of a policy on all packets.
@@ -39,17 +43,87 @@ const BLOCK: usize = 256;
 /// Maximum nesting of jumps (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 16;
 
+/// A compiled policy, divided by slices.
+#[derive(Debug)]
+pub(in crate::import) struct SlicedPolicy<'p> {
+    ruleset: &'p Ruleset,
+    /// Values of the sources in each set.
+    sources: HashMap<&'p str, Vec<Run>>,
+    /// The slices; empty if the sources are not divided.
+    slices: Vec<Run>,
+    /// For each slice, the rules of each chain that concern it.
+    rules: Vec<HashMap<&'p str, Vec<&'p Rule>>>,
+}
+
+impl<'p> SlicedPolicy<'p> {
+    pub(in crate::import) fn new(space: &Space<'_>, ruleset: &'p Ruleset) -> Self {
+        let axes = &space.axes;
+        let runs = |set: &'p Set| axes.source_runs(&spans(set).collect::<Vec<_>>());
+        let sets = ruleset.sets.iter();
+        let sets = sets.filter(|(_, set)| set.key == KeyType::address(axes.family));
+        let mut policy = Self {
+            ruleset,
+            sources: sets.map(|(name, set)| (name.as_str(), runs(set))).collect(),
+            slices: space.slices.iter().filter_map(|slice| slice.run).collect(),
+            rules: Vec::new(),
+        };
+        policy.rules = vec![HashMap::new(); policy.slices.len().max(1)];
+        for chain in &ruleset.chains {
+            for rule in &chain.rules {
+                let runs = rule
+                    .matches
+                    .iter()
+                    .filter_map(|each| policy.runs(axes, each));
+                let fits = fitting(&policy.slices, runs);
+                let numbers: Vec<usize> = match fits {
+                    Some(fits) if !policy.slices.is_empty() => fits.into_iter().collect(),
+                    _ => (0..policy.rules.len()).collect(),
+                };
+                for number in numbers {
+                    if let Some(chains) = policy.rules.get_mut(number) {
+                        chains.entry(chain.name.as_str()).or_default().push(rule);
+                    }
+                }
+            }
+        }
+        policy
+    }
+
+    /// Returns the sources of a match for sources.
+    fn runs(&self, axes: &Axes, each: &Match) -> Option<Cow<'_, [Run]>> {
+        Some(match each {
+            Match::Source { family, set } if *family == axes.family => {
+                Cow::Borrowed(self.sources.get(set.as_str()).map_or(&[], Vec::as_slice))
+            }
+            Match::SourceNet(net) if addr::Family::of(net.addr()) == axes.family => {
+                Cow::Owned(axes.source_runs(&[addr::bounds(*net)]))
+            }
+            Match::Source { .. } | Match::SourceNet(_) => Cow::Borrowed(&[]),
+            _ => return None,
+        })
+    }
+
+    /// Returns the rules of a chain that concern a slice.
+    fn rules(&self, slice: Option<Run>, chain: &Chain) -> &[&'p Rule] {
+        let number = self.slices.iter().position(|run| Some(*run) == slice);
+        let chains = self.rules.get(number.unwrap_or(0));
+        let rules = chains.and_then(|chains| chains.get(chain.name.as_str()));
+        rules.map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Evaluates a compiled policy on all packets at a place.
 pub(in crate::import) fn ruled(
     d: &mut Diagrams,
     place: &Place<'_>,
-    ruleset: &Ruleset,
+    policy: &SlicedPolicy<'_>,
     packets: PacketSet,
 ) -> Ruled {
     let mut pass = Pass {
         d,
         place,
-        ruleset,
+        ruleset: policy.ruleset,
+        policy,
         is_before: true,
         marked: PacketSet::NONE,
         ruled: Ruled {
@@ -70,6 +144,7 @@ struct Pass<'p> {
     d: &'p mut Diagrams,
     place: &'p Place<'p>,
     ruleset: &'p Ruleset,
+    policy: &'p SlicedPolicy<'p>,
     /// Whether packets are as they were before DNAT.
     is_before: bool,
     /// Packets whose connection has the label.
@@ -104,7 +179,8 @@ impl Pass<'_> {
         depth: usize,
     ) -> PacketSet {
         let mut returned = PacketSet::NONE;
-        for rules in chain.rules.chunks(BLOCK) {
+        let policy = self.policy;
+        for rules in policy.rules(self.place.slice, chain).chunks(BLOCK) {
             let region = self.d.open();
             for rule in rules {
                 if packets.is_none() {
@@ -222,8 +298,10 @@ impl Pass<'_> {
             Match::OutInterface(pattern) => axes.outs(d, std::slice::from_ref(pattern)),
             // No policy of an import has Ethernet addresses.
             Match::SourceMac(_) => PacketSet::NONE,
-            Match::SourceNet(net) => axes.sources(d, &bounds(net)),
-            Match::Source { family: of, set } if *of == family => axes.sources(d, &addresses(set)),
+            Match::Source { .. } | Match::SourceNet(_) => {
+                let runs = self.policy.runs(axes, each).unwrap_or_default();
+                place.sources(d, &runs)
+            }
             Match::DestinationIn { family: of, set } if *of == family => {
                 self.destination(&addresses(set))
             }
@@ -234,9 +312,7 @@ impl Pass<'_> {
                 let tracked = self.tracked();
                 self.d.and(found, tracked)
             }
-            Match::Source { .. } | Match::DestinationIn { .. } | Match::DialledAddress { .. } => {
-                PacketSet::NONE
-            }
+            Match::DestinationIn { .. } | Match::DialledAddress { .. } => PacketSet::NONE,
             Match::Destination(net) => self.destination(&bounds(net)),
             Match::TcpSyn => axes.flags(d, 0x17, 0x02),
             Match::Interface { pattern, negated } => {

@@ -4,9 +4,13 @@
 use std::fs;
 use std::path::Path;
 
+use ipnet::Ipv4Net;
+use proptest::prelude::*;
+
 use super::*;
+use crate::import::canonical::Readings;
 use crate::import::eval::{Probe, ReadAs};
-use crate::import::{File, probes, rules};
+use crate::import::{File, Options, import_sliced, probes, rules};
 use crate::net::packet::{CtState, Transport, Verdict};
 use crate::net::port::TCP;
 use crate::policy::load::{NoFiles, load};
@@ -97,8 +101,9 @@ fn sets_contain_the_packets_that_rules_and_policies_accept() {
         let policy = load("policy.toml", &text, &NoFiles).policy.unwrap();
         let ruleset = compile(&policy).0;
         for rules in rules(&files).unwrap() {
-            let mut space = Space::new(&rules, &Facts::default(), Some(&ruleset));
-            let ruled = [Hook::Input, Hook::Forward].map(|hook| space.ruled(&ruleset, hook));
+            let mut space = Space::new(&rules, &Facts::default(), Some(&ruleset), Slicing::Into(1));
+            let policy_parts = SlicedPolicy::new(&space, &ruleset);
+            let ruled = [Hook::Input, Hook::Forward].map(|hook| space.ruled(&policy_parts, hook));
             for probe in probes(&rules, &[]).iter().take(3000) {
                 let point = space.point(probe);
                 let place = folder.display();
@@ -133,4 +138,87 @@ fn sets_contain_the_packets_that_rules_and_policies_accept() {
         }
     }
     assert!(checked > 5000 && accepted > 500, "{checked} {accepted}");
+}
+
+/// Imports files with a number of slices, and returns the policy and the whole report.
+fn in_slices(files: &[File], count: usize) -> String {
+    let options = Options {
+        assume_accept: true,
+    };
+    let slicing = Slicing::Into(count);
+    let found = import_sliced(
+        files,
+        &Facts::default(),
+        options,
+        &Readings::default(),
+        slicing,
+    );
+    let found = found.unwrap_or_else(|errors| panic!("{errors:?}"));
+    format!("{}{found}", found.policy)
+}
+
+#[test]
+fn slices_change_no_result() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/fixtures/import");
+    let mut checked = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        let files = files(&folder);
+        if !files.iter().any(|file| file.family.is_some()) {
+            continue;
+        }
+        let want = in_slices(&files, 1);
+        for count in [2, 8, 64] {
+            let got = in_slices(&files, count);
+            assert_eq!(got, want, "{} in {count} slices", folder.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
+}
+
+/// A rule, or two with a chain of their own, for some sources.
+fn sourced_rule() -> impl Strategy<Value = String> {
+    let source = (0u8..4, 0u8..4, 14u8..=32).prop_map(|(a, b, length)| {
+        let masked = Ipv4Net::new([10, a, b, a ^ b].into(), length).unwrap();
+        masked.trunc().to_string()
+    });
+    let target = prop::sample::select(vec!["ACCEPT", "DROP", "REJECT", "RETURN", "some", "other"]);
+    let matches = prop::sample::select(vec![
+        "",
+        "-p tcp -m tcp --dport 22",
+        "-p udp -m udp --dport 1000:2000",
+        "-i eth1",
+        "-m conntrack --ctstate NEW",
+        "-p icmp -m icmp --icmp-type 8",
+        "-m owner --uid-owner 0",
+    ]);
+    let chain = prop::sample::select(vec!["INPUT", "INPUT", "FORWARD", "some"]);
+    (chain, source, any::<bool>(), matches, target).prop_map(
+        |(chain, source, not, with, target)| {
+            let target = match (chain, target) {
+                ("some", "some") => "other",
+                (_, target) => target,
+            };
+            let not = if not { "! " } else { "" };
+            format!("-A {chain} {not}-s {source} {with} -j {target}\n")
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #[test]
+    fn slices_change_no_result_of_random_rules(
+        rules in prop::collection::vec(sourced_rule(), 1..40),
+        count in 2..40usize,
+    ) {
+        let text = format!(
+            "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n:some - [0:0]\n\
+             :other - [0:0]\n-A other -p tcp -m tcp --dport 443 -j ACCEPT\n{}COMMIT\n",
+            rules.concat()
+        );
+        let files = [File { name: "rules".into(), text, family: Some(Family::V4) }];
+        prop_assert_eq!(in_slices(&files, count), in_slices(&files, 1));
+    }
 }

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use super::diagram::{Diagrams, PacketSet};
 use super::place::Place;
 use super::region::Sets;
+use super::slices::Chains;
 use crate::import::managed;
-use crate::import::rule::{At, Condition, ImportedChains, ImportedRule, Test, Verb};
+use crate::import::rule::{At, Condition, ImportedRule, Test, Verb};
 use crate::net::packet::Verdict;
 
 /// The packets that one line decides.
@@ -31,10 +32,32 @@ pub(in crate::import) struct Walked {
     pub accepted: PacketSet,
     /// Packets that are rejected.
     pub rejected: PacketSet,
-    /// The packets of each line that decides. A line can occur more than once.
+    /// The packets of each line that decides.
     pub decided: Vec<Decided>,
     /// The packets that each line translates, in the NAT table.
     pub translated: Vec<(At, PacketSet)>,
+}
+
+impl Walked {
+    /// Adds the result for other packets.
+    pub(super) fn add(&mut self, d: &mut Diagrams, others: Self) {
+        self.accepted = d.or(self.accepted, others.accepted);
+        self.rejected = d.or(self.rejected, others.rejected);
+        self.decided.extend(others.decided);
+        self.translated.extend(others.translated);
+    }
+
+    /// Sorts the lines, and makes one entry of all packets of one line.
+    pub(super) fn join(&mut self, d: &mut Diagrams) {
+        self.decided.sort_by_key(|each| each.at);
+        self.decided.dedup_by(|next, each| {
+            let is_same = (next.at, next.verdict) == (each.at, each.verdict);
+            if is_same {
+                each.packets = d.or(each.packets, next.packets);
+            }
+            is_same
+        });
+    }
 }
 
 impl Default for PacketSet {
@@ -46,6 +69,14 @@ impl Default for PacketSet {
 impl Sets for Decided {
     fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
         self.packets.each_root(visit);
+    }
+}
+
+impl Sets for Walked {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        (&mut self.accepted, &mut self.rejected).each_root(visit);
+        self.decided.each_root(visit);
+        self.translated.each_root(visit);
     }
 }
 
@@ -91,7 +122,7 @@ const BLOCK: usize = 512;
 pub(in crate::import) struct Walk<'w> {
     pub d: &'w mut Diagrams,
     pub place: &'w Place<'w>,
-    pub chains: &'w ImportedChains,
+    pub chains: &'w Chains<'w>,
     /// Whether drops of chains that other programs manage count. They continue to drop beside
     /// peerwall, whatever the policy says.
     pub with_managed_drops: bool,
@@ -105,7 +136,7 @@ impl<'w> Walk<'w> {
     pub(in crate::import) fn new(
         d: &'w mut Diagrams,
         place: &'w Place<'w>,
-        chains: &'w ImportedChains,
+        chains: &'w Chains<'w>,
         with_managed_drops: bool,
     ) -> Self {
         Self {
@@ -130,7 +161,7 @@ impl<'w> Walk<'w> {
             let effect = self.effects.get(name.as_str()).cloned().unwrap_or_default();
             let before = entering.entry(name).or_default();
             *before = self.d.or(*before, rest);
-            let chain = self.chains.get(name);
+            let chain = self.chains.get(name.as_str());
             let default = self.d.without(rest, effect.ended);
             let accepts = chain.and_then(|chain| chain.accepts).unwrap_or(true);
             walked.decided.push(Decided {
@@ -186,7 +217,7 @@ impl<'w> Walk<'w> {
                 let packets = self.d.and(packets, *each);
                 walked.translated.push((*at, packets));
             }
-            let rules = self.chains.get(*name).map_or(&[][..], |chain| &chain.rules);
+            let rules = self.chains.get(name).map_or(&[][..], |chain| &chain.rules);
             for (index, applied) in &effect.applied {
                 let Some(to) = rules.get(*index).and_then(|rule| rule.target.chain()) else {
                     continue;
@@ -217,7 +248,7 @@ impl<'w> Walk<'w> {
         self.order.push(name);
     }
 
-    fn run(&mut self, chain: &str, rules: &[ImportedRule], mut run: Run) -> Effect {
+    fn run(&mut self, chain: &str, rules: &[&ImportedRule], mut run: Run) -> Effect {
         let keeps_drops =
             !self.with_managed_drops && managed::by(chain).is_some_and(|m| m.keeps_drops);
         for (block, rules) in (0..).step_by(BLOCK).zip(rules.chunks(BLOCK)) {
