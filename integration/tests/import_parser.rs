@@ -336,6 +336,39 @@ fn without_iptables_peerwall_reads_the_lines() {
     });
 }
 
+/// The 3,000 lines that iptables-save could print are read by a few of them, the others one by one.
+#[test]
+fn some_of_many_similar_lines_are_read() {
+    world(|| {
+        let files = Files::new();
+        let saved = |n: u32| {
+            let (high, low) = (n / 250, n % 250);
+            format!(
+                "-A INPUT -s 10.1.{high}.{low}/32 -p tcp -m tcp --dport {} -j ACCEPT",
+                n + 1
+            )
+        };
+        let short = |n: u32| format!("-A INPUT -s 10.2.0.{n} -p tcp --dport ssh -j ACCEPT");
+        let mut lines: Vec<String> = (0..3000).map(saved).collect();
+        lines.extend((0..20).map(short));
+        lines.push("-A INPUT -s 10.3.0.1/32 -p tcp -m tcp --dport 70000 -j ACCEPT".into());
+        files.write("rules.v4", &table(&lines.join("\n")));
+        let (with, report) = files.import("", "import --v4 rules.v4");
+        let head = report.lines().next().unwrap();
+        assert!(head.starts_with("read by iptables-restore v"), "{head}");
+        assert!(
+            head.ends_with(" lines for 3021 that differ only in addresses, ports and names"),
+            "{head}"
+        );
+        assert!(report.contains("`70000` is not a port"), "{report}");
+        hide("iptables-nft-restore");
+        hide("iptables-legacy-restore");
+        let (without, report) = files.import("", "import --v4 rules.v4");
+        assert!(report.starts_with("read by peerwall: "), "{report}");
+        assert_eq!(with, without);
+    });
+}
+
 #[test]
 fn an_ordinary_user_gets_the_same_result() {
     world(|| {

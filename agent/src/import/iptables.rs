@@ -4,7 +4,7 @@
 //! iptables resolves abbreviations, names and old spellings as it does on the host. Lines that it
 //! cannot load here, for example without a kernel module, are left to peerwall.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use peerwall_core::net::addr::Family;
 use peerwall_proto::iptables as format;
 
 use super::refusal::Refusal;
+use super::shapes::Shapes;
 use super::{lines, private};
 use crate::enforce::iptables::tools;
 
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SEARCH: Duration = Duration::from_secs(12);
 /// Number of lines that are checked together.
 const CHECKED_LINES: usize = 500;
+/// Smaller tables declare every chain; iptables takes long for many.
+const CHAINS_MANY: usize = 1000;
 /// Exit code of the script without iptables.
 const MISSING: i32 = 41;
 
@@ -65,8 +68,7 @@ pub fn read(files: &[File]) -> Option<ReadBack> {
     }
     let mut reader = Reader::new();
     for table in &tables {
-        let table = Batch::new(table);
-        if let Err(why) = reader.table(&table) {
+        if let Err(why) = reader.table(&Batch::new(table)) {
             reader.why_not.get_or_insert(why.to_string());
         }
     }
@@ -92,8 +94,8 @@ enum Stop {
 struct Batch<'t> {
     family: Family,
     table: &'t str,
-    /// Declarations of the chains, with the name of the table.
-    head: String,
+    /// Chains that can be declared.
+    chains: Vec<&'t str>,
     lines: Vec<&'t RuleLine>,
     sets: Vec<String>,
     /// Beginning of the comments that identify the lines. No rule contains it.
@@ -107,29 +109,41 @@ impl<'t> Batch<'t> {
         while words().any(|word| word.contains(&marker)) {
             marker.insert(0, 'x');
         }
-        let mut head = format!("*{}\n", table.name);
-        let chains = table.chains.iter();
-        for chain in chains.filter(|chain| lines::is_chain(&table.name, chain)) {
-            let policy = match format::BUILTIN.contains(&chain.as_str()) {
-                true => "ACCEPT",
-                false => "-",
-            };
-            head.push_str(&format!(":{chain} {policy}\n"));
-        }
+        let chains = table.chains.iter().map(String::as_str);
+        let chains = chains.filter(|chain| lines::is_chain(&table.name, chain));
         let may_load = |line: &&RuleLine| lines::may_load(&table.name, line);
         Self {
             family: table.family,
             table: &table.name,
-            head,
+            chains: chains.collect(),
             lines: table.lines.iter().filter(may_load).collect(),
             sets: lines::sets(&table.lines),
             marker,
         }
     }
 
-    /// Returns input of iptables-restore.
-    fn input(&self, lines: &[&RuleLine]) -> String {
-        let mut text = self.head.clone();
+    /// Returns the name of the table, and declarations of the chains that lines name.
+    fn head(&self, lines: &[&RuleLine]) -> String {
+        let words = lines.iter().flat_map(|line| &line.words);
+        let named = words.chain(lines.iter().map(|line| &line.chain));
+        let named: HashSet<&str> = named.map(String::as_str).collect();
+        let mut head = format!("*{}\n", self.table);
+        let is_small = self.chains.len() < CHAINS_MANY;
+        for chain in &self.chains {
+            let policy = match format::BUILTIN.contains(chain) {
+                true => "ACCEPT",
+                false if is_small || named.contains(chain) => "-",
+                false => continue,
+            };
+            head.push_str(&format!(":{chain} {policy}\n"));
+        }
+        head
+    }
+
+    /// Returns input of iptables-restore, and the number of its lines before the first rule.
+    fn input(&self, lines: &[&RuleLine]) -> (String, usize) {
+        let mut text = self.head(lines);
+        let head = text.lines().count();
         for (index, line) in lines.iter().enumerate() {
             let comment = format!("{}{index}", self.marker);
             let marker = ["-m", "comment", "--comment", &comment];
@@ -143,7 +157,7 @@ impl<'t> Batch<'t> {
             };
             text.push_str(&format!("{rule}\n"));
         }
-        text + "COMMIT\n"
+        (text + "COMMIT\n", head)
     }
 
     /// Returns the words of each line in the output of iptables-save.
@@ -180,6 +194,8 @@ struct Reader {
     readings: Readings,
     /// Lines that iptables read, also if it ignored them for their family.
     read: BTreeSet<RuleId>,
+    /// Number of lines that differ from lines it read only in values.
+    alike: usize,
     version: Option<String>,
     why_not: Option<String>,
 }
@@ -190,14 +206,31 @@ impl Reader {
             start: Instant::now(),
             readings: Readings::default(),
             read: BTreeSet::new(),
+            alike: 0,
             version: None,
             why_not: None,
         }
     }
 
-    /// Reads a table, without the lines that iptables cannot load.
+    /// Reads a table: of many lines of one shape only some, if iptables prints them as they are.
     fn table(&mut self, batch: &Batch<'_>) -> Result<(), Stop> {
-        let mut good = batch.lines.clone();
+        let shapes = Shapes::new(batch.table, &batch.lines);
+        self.lines(batch, shapes.samples.clone())?;
+        let (alike, rest) = shapes.others(|line| self.is_printed_alike(line));
+        self.alike += alike.len();
+        self.lines(batch, rest)
+    }
+
+    /// Reports whether iptables prints the words of a line as they are.
+    fn is_printed_alike(&self, line: &RuleLine) -> bool {
+        match self.readings.get(line.id) {
+            Some(Reading::Words(printed)) => printed[..] == [line.words.clone()],
+            Some(Reading::Refused(_)) | None => false,
+        }
+    }
+
+    /// Reads lines, without those that iptables cannot load.
+    fn lines(&mut self, batch: &Batch<'_>, mut good: Vec<&RuleLine>) -> Result<(), Stop> {
         if good.is_empty() {
             return Ok(());
         }
@@ -291,7 +324,8 @@ impl Reader {
         let mut args = vec![six.to_owned(), batch.table.to_owned(), mode_name.to_owned()];
         args.push(folder.unwrap_or_default());
         args.extend(batch.sets.iter().cloned());
-        let output = private::run_within(left, SCRIPT, &args, &batch.input(lines));
+        let (input, head) = batch.input(lines);
+        let output = private::run_within(left, SCRIPT, &args, &input);
         let output = output.map_err(|err| {
             let is_late = err.kind() == io::ErrorKind::TimedOut;
             if is_late {
@@ -309,8 +343,7 @@ impl Reader {
             .get_or_insert_with(|| version.trim().to_owned());
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let first = batch.head.lines().count() + 1;
-            return Ok(Err(Refusal::new(&said, first, lines.len())));
+            return Ok(Err(Refusal::new(&said, head + 1, lines.len())));
         }
         if mode == Mode::Load {
             self.read.extend(lines.iter().map(|line| line.id));
@@ -323,15 +356,24 @@ impl Reader {
 
     /// Returns who read the lines, for the report.
     fn by(&self, count: usize) -> String {
-        let others = count - self.read.len().min(count);
+        let others = count - (self.read.len() + self.alike).min(count);
         let why = self.why_not.as_deref().unwrap_or_default();
-        match (&self.version, others) {
-            (Some(version), 0) => format!("read by {version}"),
-            (Some(version), _) if others < count => {
-                let lines = if others == 1 { "line" } else { "lines" };
-                format!("read by {version}; {others} {lines} that it cannot load here by peerwall")
-            }
-            _ => format!("read by peerwall: {why}"),
+        let Some(version) = self.version.as_ref().filter(|_| others < count) else {
+            return format!("read by peerwall: {why}");
+        };
+        let mut by = format!("read by {version}");
+        if self.alike > 0 {
+            let (some, all) = (self.read.len(), self.read.len() + self.alike);
+            by.push_str(&format!(
+                ", {some} lines for {all} that differ only in addresses, ports and names"
+            ));
         }
+        if others > 0 {
+            let lines = if others == 1 { "line" } else { "lines" };
+            by.push_str(&format!(
+                "; {others} {lines} that it cannot load here by peerwall"
+            ));
+        }
+        by
     }
 }

@@ -121,7 +121,8 @@ pub(super) fn sets(lines: &[RuleLine]) -> Vec<String> {
     found
 }
 
-fn is_set(name: &str) -> bool {
+/// Reports whether a set can have this name.
+pub(super) fn is_set(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
     !name.starts_with('-') && name.len() <= 31 && name.chars().all(is_plain)
 }

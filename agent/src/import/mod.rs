@@ -6,4 +6,5 @@ pub mod live;
 pub mod nft;
 mod private;
 mod refusal;
+mod shapes;
 mod unread;

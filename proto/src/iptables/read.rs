@@ -1,5 +1,7 @@
 //! Parser for iptables-save output and rules files.
 
+use std::collections::HashMap;
+
 use super::{Chain, Position, Rule, Save, TABLES, Table, TextError};
 
 /// Description of a parse error and the correct form.
@@ -96,6 +98,7 @@ impl Reader {
             Line::Blank | Line::Table(_) => Ok(()),
             Line::Commit => {
                 table.commit = number;
+                keep_last_declarations(table);
                 self.save.tables.extend(self.open.take());
                 Ok(())
             }
@@ -255,12 +258,23 @@ fn set_policy(
             line,
         });
     }
-    // The last declaration counts. `-P` in a hand-written file is a further declaration.
-    match table.chains.iter_mut().find(|old| old.name == name) {
-        Some(old) => *old = chain,
-        None => table.chains.push(chain),
-    }
+    table.chains.push(chain);
     Ok(())
+}
+
+/// Keeps one declaration of each chain: the last one counts. `-P` in a hand-written file is a
+/// further declaration.
+pub(super) fn keep_last_declarations(table: &mut Table) {
+    let mut at = HashMap::new();
+    let mut kept: Vec<Chain> = Vec::new();
+    for chain in std::mem::take(&mut table.chains) {
+        let index = *at.entry(chain.name.clone()).or_insert(kept.len());
+        match kept.get_mut(index) {
+            Some(earlier) => *earlier = chain,
+            None => kept.push(chain),
+        }
+    }
+    table.chains = kept;
 }
 
 /// Parses `[1:60]`.

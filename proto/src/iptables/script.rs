@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::read::edit;
+use super::read::{edit, keep_last_declarations};
 use super::shell::{Command, commands};
 use super::{Save, TABLES, Table, TextError};
 
@@ -76,7 +76,8 @@ pub fn script(text: &str) -> Script {
         reader.command(&command);
     }
     let Reader { mut script, tables } = reader;
-    for ((is_v6, _), table) in tables {
+    for ((is_v6, _), mut table) in tables {
+        keep_last_declarations(&mut table);
         let save = if is_v6 {
             &mut script.v6
         } else {
@@ -95,7 +96,8 @@ pub fn listing(text: &str) -> (Save, Vec<TextError>) {
             reader.refuse(&command, &why, help);
         }
     }
-    let tables = reader.tables.into_values().collect();
+    let mut tables: Vec<Table> = reader.tables.into_values().collect();
+    tables.iter_mut().for_each(keep_last_declarations);
     (Save { tables }, reader.script.lines)
 }
 

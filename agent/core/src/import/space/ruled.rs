@@ -91,16 +91,17 @@ impl<'p> SlicedPolicy<'p> {
 
     /// Returns the sources of a match for sources.
     fn runs(&self, axes: &Axes, each: &Match) -> Option<Cow<'_, [Run]>> {
-        Some(match each {
-            Match::Source { family, set } if *family == axes.family => {
-                Cow::Borrowed(self.sources.get(set.as_str()).map_or(&[], Vec::as_slice))
-            }
-            Match::SourceNet(net) if addr::Family::of(net.addr()) == axes.family => {
-                Cow::Owned(axes.source_runs(&[addr::bounds(*net)]))
-            }
-            Match::Source { .. } | Match::SourceNet(_) => Cow::Borrowed(&[]),
-            _ => return None,
-        })
+        if let Match::Source { family, set } = each {
+            let known = self.sources.get(set.as_str());
+            let known = known.filter(|_| *family == axes.family);
+            return Some(Cow::Borrowed(known.map_or(&[], Vec::as_slice)));
+        }
+        if let Match::SourceNet(net) = each {
+            let is_known = addr::Family::of(net.addr()) == axes.family;
+            let spans: Vec<Interval> = is_known.then(|| addr::bounds(*net)).into_iter().collect();
+            return Some(Cow::Owned(axes.source_runs(&spans)));
+        }
+        None
     }
 
     /// Returns the rules of a chain that concern a slice.
