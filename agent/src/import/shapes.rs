@@ -1,8 +1,9 @@
-//! Lines of one shape: they differ only in addresses, ports, comments, and names of chains and sets.
+//! Lines of one shape: they differ only in addresses, ports, comments, and names of chains and
+//! sets.
 //!
-//! A large file has thousands of lines of a few shapes, as iptables-save prints them. iptables reads
-//! some lines of each shape. If it prints them as they are, their words have one meaning, and the
-//! other lines are read as they are, too.
+//! A large file has thousands of lines of a few shapes, as iptables-save prints them. iptables
+//! reads some lines of each shape. If it prints them as they are, their words have one meaning, and
+//! the other lines are read as they are, too.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddrV4};

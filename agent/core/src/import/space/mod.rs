@@ -6,6 +6,7 @@
 //! policy (`ruled`). Whether a policy accepts more than the rules do is then a question about two
 //! sets, and the answer is exact.
 
+mod adopt;
 pub(in crate::import) mod axes;
 pub(in crate::import) mod diagram;
 mod mentioned;

@@ -71,7 +71,8 @@ fn empty(chains: &ImportedChains) -> Chains<'_> {
         .collect()
 }
 
-/// Divides the sources so that each slice has a part of the rules, if most rules are for few sources.
+/// Divides the sources so that each slice has a part of the rules, if most rules are for few
+/// sources.
 pub(super) fn slices<'r>(
     axes: &Axes,
     chains: &'r ImportedChains,
