@@ -24,6 +24,7 @@ pub(in crate::import) enum Slicing {
     #[default]
     ByRules,
     /// About this number, to compare results.
+    #[cfg(any(test, feature = "generate"))]
     Into(usize),
 }
 
@@ -80,6 +81,7 @@ pub(super) fn slices<'r>(
 ) -> Vec<Slice<'r>> {
     let count = match slicing {
         Slicing::ByRules => number_of_slices(chains),
+        #[cfg(any(test, feature = "generate"))]
         Slicing::Into(count) => count.next_power_of_two(),
     };
     let runs = ranges(axes, count);
