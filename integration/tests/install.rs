@@ -303,6 +303,23 @@ fn modules_that_the_kernel_does_not_load_itself_are_loaded_first() {
     }
 }
 
+/// The network may be up when systemd starts. Sockets and services with default dependencies follow
+/// `sysinit.target`, which would wait forever for a unit without a time limit.
+#[test]
+fn services_start_after_the_rules_are_loaded() {
+    let path = Path::new(REPOSITORY).join("agent/systemd/peerwall-boot.service");
+    let text = fs::read_to_string(path).unwrap();
+    let before = text.lines().find_map(|line| line.strip_prefix("Before="));
+    assert!(
+        before.is_some_and(|units| units.contains("sysinit.target")),
+        "{before:?}"
+    );
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("TimeoutStartSec="))
+    );
+}
+
 #[test]
 fn the_unit_is_confined() {
     let folder = units();
