@@ -106,6 +106,15 @@ fn a_trial_is_over_when_the_unit_is_stopped_or_restarted() {
     }
 }
 
+/// The agent reads the copy itself, in its own mount namespace.
+#[test]
+fn a_copy_in_the_home_directory_of_root_can_be_tried_out() {
+    let machine = Seed::installed(POLICY).boot("mkdir -p -m 700 /root");
+    machine.sh("sed s/22/80/ /etc/peerwall/policy.toml >/root/copy.toml");
+    machine.sh("systemd-run --scope --quiet peerwall apply --force --confirm 60s /root/copy.toml");
+    assert!(has(&machine, TRIED), "{}", machine.journal());
+}
+
 #[test]
 fn the_guard_outlives_the_unit_and_the_session() {
     let seed = Seed::installed(POLICY);
