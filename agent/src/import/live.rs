@@ -6,6 +6,7 @@ use peerwall_core::import::File;
 use peerwall_core::import::nft::live::native_tables;
 use peerwall_core::net::addr::Family;
 
+use super::hidden;
 use super::unread::{self, Unread};
 use crate::enforce::iptables::{self, IptablesError, tools};
 use crate::enforce::nft::answer::is_missing;
@@ -93,6 +94,8 @@ fn listing() -> Option<String> {
     };
     let json = run(&["-j", "list", "ruleset"])?;
     let text = run(&["-a", "list", "ruleset"])?;
+    let instructions = run(&["--debug=netlink", "list", "ruleset"])?;
+    let json = hidden::complete(&json, &instructions).unwrap_or(json);
     Some(format!("{}\n{text}", json.trim_end()))
 }
 

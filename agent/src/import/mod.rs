@@ -1,5 +1,6 @@
 //! Input of the import that other programs must read first.
 
+mod hidden;
 pub mod iptables;
 mod lines;
 pub mod live;

@@ -6,7 +6,7 @@
 use std::io;
 use std::process::Output;
 
-use super::private;
+use super::{hidden, private};
 
 /// Maximum number of attempts. Each shows the names of further interfaces.
 const ATTEMPTS_MAX: usize = 32;
@@ -21,7 +21,8 @@ for name; do
   ip link add "$name" type dummy </dev/null 2>/dev/null ||
     ip link add "$name" type bridge </dev/null 2>/dev/null
 done
-nft -f - && nft -j list ruleset </dev/null && echo && nft -a list ruleset </dev/null
+nft -f - && nft -j list ruleset </dev/null && echo && nft -a list ruleset </dev/null &&
+  printf '\f\n' && nft --debug=netlink list ruleset </dev/null
 "#;
 
 /// Error of a file that nft cannot load.
@@ -67,7 +68,7 @@ pub fn listing(file: &str, text: &str) -> Result<String, NftError> {
             source,
         })?;
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            return Ok(with_hidden(&String::from_utf8_lossy(&output.stdout)));
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let known = interfaces.len();
@@ -84,6 +85,16 @@ pub fn listing(file: &str, text: &str) -> Result<String, NftError> {
         file: file.to_owned(),
         said: "it names too many interfaces".to_owned(),
     })
+}
+
+/// Returns the JSON and the listing in the output of the script. What nft leaves out is in the JSON.
+fn with_hidden(output: &str) -> String {
+    let (all, instructions) = output.rsplit_once("\x0c\n").unwrap_or((output, ""));
+    let (json, listing) = all.split_once('\n').unwrap_or((all, ""));
+    match hidden::complete(json, instructions) {
+        Some(json) => format!("{json}\n{listing}"),
+        None => all.to_owned(),
+    }
 }
 
 fn error(file: &str, output: &Output, said: &str) -> NftError {

@@ -185,10 +185,6 @@ fn ruleset(random: &mut Random) -> String {
         }
     }
     text += "}\n";
-    // In tables of one family, nft does not list the protocol of the other before an address.
-    if family != "inet" {
-        text = text.replace("meta protocol ip6 ", "");
-    }
     if random.chance(50) {
         text += "table inet n { chain pre { type nat hook prerouting priority -100\n\
                  tcp sport 7 tcp dport 9 redirect to :22\n}\n}\n";

@@ -1,0 +1,155 @@
+//! What nft does not list.
+//!
+//! In a table of one family, nft leaves out a condition for packets of the other family, like `meta
+//! protocol ip6` before an address. No packet meets such a rule; without the condition, it would
+//! apply to packets. `nft --debug=netlink` prints the instructions of each rule.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+/// A rule: its family, table, chain and handle.
+type RuleName = (String, String, String, u64);
+
+/// Adds the conditions that nft leaves out to a listing in JSON, by the output of `nft
+/// --debug=netlink list ruleset`; `None` if there are none.
+pub(super) fn complete(json: &str, instructions: &str) -> Option<String> {
+    let hidden = for_other_family(instructions);
+    if hidden.is_empty() {
+        return None;
+    }
+    let mut listing: Value = serde_json::from_str(json).ok()?;
+    for object in listing.get_mut("nftables")?.as_array_mut()? {
+        let Some(rule) = object.get_mut("rule") else {
+            continue;
+        };
+        let Some(name) = name(rule).filter(|name| hidden.contains(name)) else {
+            continue;
+        };
+        let other = if name.0 == "ip" { "ip6" } else { "ip" };
+        let left = json!({"meta": {"key": "protocol"}});
+        let condition = json!({"match": {"op": "==", "left": left, "right": other}});
+        if let Some(statements) = rule.get_mut("expr").and_then(Value::as_array_mut) {
+            statements.insert(0, condition);
+        }
+    }
+    Some(listing.to_string())
+}
+
+fn name(rule: &Value) -> Option<RuleName> {
+    let text = |key: &str| rule.get(key)?.as_str().map(str::to_owned);
+    let handle = rule.get("handle")?.as_u64()?;
+    Some((text("family")?, text("table")?, text("chain")?, handle))
+}
+
+/// Returns the rules that compare the protocol of the packet with that of the other family.
+fn for_other_family(instructions: &str) -> BTreeSet<RuleName> {
+    let mut found = BTreeSet::new();
+    let mut rule = None;
+    let mut register = None;
+    for line in instructions.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            // `ip filter input 5 4`: the last number is the handle of the rule before it.
+            [family @ ("ip" | "ip6"), table, chain, handle, ..] if !line.starts_with(' ') => {
+                let name = |handle| {
+                    (
+                        family.to_owned(),
+                        table.to_owned(),
+                        chain.to_owned(),
+                        handle,
+                    )
+                };
+                rule = handle.parse().ok().map(name);
+                register = None;
+            }
+            ["[", "meta", "load", "protocol", "=>", "reg", number, "]"] => register = Some(number),
+            ["[", "cmp", "eq", "reg", number, value, "]"] if register == Some(number) => {
+                let of_family = |rule: &RuleName| is_other_family(&rule.0, value);
+                found.extend(rule.clone().filter(of_family));
+                register = None;
+            }
+            _ => register = None,
+        }
+    }
+    found
+}
+
+/// Reports whether an EtherType, as nft prints it in one byte order or the other, is that of the
+/// other family.
+fn is_other_family(family: &str, value: &str) -> bool {
+    let digits = value.trim_start_matches("0x").trim_matches('0');
+    match family {
+        "ip" => matches!(digits, "dd86" | "86dd"),
+        _ => digits == "8",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As nft 1.0.6 prints it.
+    const INSTRUCTIONS: &str = "\
+ip t @s
+\telement 0000dd86  : 0 [end]
+ip t input 2
+  [ meta load protocol => reg 1 ]
+  [ cmp eq reg 1 0x0000dd86 ]
+  [ immediate reg 0 accept ]
+
+ip t input 5 2
+  [ meta load protocol => reg 1 ]
+  [ cmp neq reg 1 0x0000dd86 ]
+  [ immediate reg 0 accept ]
+
+ip t input 6 5
+  [ meta load l4proto => reg 1 ]
+  [ cmp eq reg 1 0x00000006 ]
+  [ meta load protocol => reg 1 ]
+  [ cmp eq reg 1 0x0000dd86 ]
+
+ip6 t input 2
+  [ meta load protocol => reg 9 ]
+  [ cmp eq reg 9 0x00000008 ]
+
+ip6 t input 3 2
+  [ meta load protocol => reg 1 ]
+  [ lookup reg 1 set __set0 0x0 ]
+
+inet t input 4
+  [ meta load protocol => reg 1 ]
+  [ cmp eq reg 1 0x0000dd86 ]
+
+table ip t {
+\tchain input {
+\t\tip saddr 192.0.2.1 accept
+";
+
+    #[test]
+    fn rules_for_the_other_family_are_found() {
+        let found: Vec<String> = for_other_family(INSTRUCTIONS)
+            .into_iter()
+            .map(|(family, table, chain, handle)| format!("{family} {table} {chain} {handle}"))
+            .collect();
+        assert_eq!(found, ["ip t input 2", "ip t input 6", "ip6 t input 2"]);
+    }
+
+    #[test]
+    fn the_listing_gets_the_condition() {
+        let rule = |family: &str, handle: u64| {
+            json!({"rule": {"family": family, "table": "t", "chain": "input", "handle": handle,
+                "expr": [{"accept": null}]}})
+        };
+        let rules = [("ip", 2), ("ip", 5), ("ip6", 2), ("inet", 2)];
+        let listing = json!({"nftables": rules.map(|(family, handle)| rule(family, handle))});
+        let completed = complete(&listing.to_string(), INSTRUCTIONS).unwrap();
+        let completed: Value = serde_json::from_str(&completed).unwrap();
+        let right = |at: usize| {
+            let first = &completed["nftables"][at]["rule"]["expr"][0];
+            first["match"]["right"].as_str().unwrap_or_default()
+        };
+        assert_eq!([0, 1, 2, 3].map(right), ["ip6", "", "ip", ""]);
+        assert_eq!(complete(&listing.to_string(), ""), None);
+    }
+}
