@@ -9,15 +9,18 @@ use peerwall_integration::situation::{
 
 const SERVICE: &str = "10.96.0.50";
 
-/// How kube-proxy makes services.
+/// How kube-proxy or kube-router makes services.
 #[derive(Clone, Copy, PartialEq)]
 enum Proxy {
     Nftables,
     Iptables(&'static str),
     /// There is neither IPVS nor a dummy device here. What counts is that the addresses are this
-    /// host's; it listens there itself.
-    Ipvs,
+    /// host's, on this interface; it listens there itself.
+    OwnAddress(&'static str),
 }
+
+/// The interface of kube-proxy in IPVS mode.
+const IPVS: Proxy = Proxy::OwnAddress("kube-ipvs0");
 
 /// A node with a pod behind a service and a NodePort, a peer and a stranger, who knows the way to
 /// services.
@@ -68,7 +71,7 @@ impl Node {
                 ("pod to service", from_pod, service, true),
             ],
         );
-        if proxy != Proxy::Ipvs {
+        if !matches!(proxy, Proxy::OwnAddress(_)) {
             let port = "192.0.2.11:30443";
             expect(
                 what,
@@ -115,10 +118,10 @@ fn kube_proxy(node: &Host, proxy: Proxy) {
                 node.sh(&format!("iptables-{suffix} -t nat {rule}"));
             }
         }
-        Proxy::Ipvs => {
-            node.sh(
-                "ip link add kube-ipvs0 type bridge; ip address add 10.96.0.50/32 dev kube-ipvs0",
-            );
+        Proxy::OwnAddress(name) => {
+            node.sh(&format!(
+                "ip link add {name} type bridge; ip address add 10.96.0.50/32 dev {name}"
+            ));
         }
     }
 }
@@ -175,7 +178,14 @@ fn a_service_of_kube_proxy_in_iptables_is_not_this_host() {
 #[test]
 fn a_service_of_kube_proxy_with_ipvs_is_not_this_host() {
     world(|| {
-        services(Proxy::Ipvs, By::Nft);
+        services(IPVS, By::Nft);
+    });
+}
+
+#[test]
+fn a_service_of_kube_router_is_not_this_host() {
+    world(|| {
+        services(Proxy::OwnAddress("kube-dummy-if"), By::Nft);
     });
 }
 
@@ -189,7 +199,7 @@ fn a_service_is_not_this_host_by_iptables_either() {
 #[test]
 fn a_service_with_ipvs_is_not_this_host_by_iptables_either() {
     world(|| {
-        services(Proxy::Ipvs, By::Iptables);
+        services(IPVS, By::Iptables);
     });
 }
 
@@ -245,7 +255,7 @@ fn an_address_that_comes_after_apply_is_this_host() {
 /// Nobody dials a loopback address from outside, although `route_localnet` makes the kernel deliver
 /// it and an allow covers its port: neither a server's nor one that Docker publishes there.
 fn loopback(by: By) {
-    let node = Node::new(Proxy::Ipvs);
+    let node = Node::new(IPVS);
     let own = probe::udp_server(&node.node, "127.0.0.1:9999");
     let published = probe::udp_server(&node.pod, "0.0.0.0:53");
     node.node.sysctl("net.ipv4.conf.all.route_localnet", "1");

@@ -15,8 +15,8 @@ use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
 use crate::net::interface::InterfacePattern;
 use crate::policy::{Overlay, Policy};
 
-/// Interface to which kube-proxy adds service addresses in IPVS mode.
-const IPVS_INTERFACE: &str = "kube-ipvs0";
+/// Interfaces to which service addresses are added: by kube-proxy in IPVS mode, and by kube-router.
+const SERVICE_INTERFACES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
 /// Drivers of tunnel interfaces (`IFLA_INFO_KIND`).
 const TUNNEL_KINDS: [&str; 9] = [
     "vxlan",
@@ -103,13 +103,15 @@ fn warn_of_carved(cx: &mut Context<'_>) {
 
 /// Returns the addresses of cluster services on this host.
 fn services(host: &Host) -> Vec<IpNet> {
-    let interface = host.interface(IPVS_INTERFACE);
-    let addresses = interface.into_iter().flat_map(|each| &each.addresses);
+    let names = SERVICE_INTERFACES.iter();
+    let interfaces = names.filter_map(|name| host.interface(name));
+    let addresses = interfaces.flat_map(|each| &each.addresses);
     let mut found: Vec<IpNet> = addresses
         .map(|net| IpNet::from(net.addr()))
         .filter(|net| !is_link_local(*net))
         .collect();
     found.sort_unstable();
+    found.dedup();
     found
 }
 
@@ -263,7 +265,7 @@ fn routed(overlay: &Overlay, host: &Host, facing: &BTreeSet<String>) -> Vec<(Str
 fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
     let elsewhere = host.interfaces.iter().filter(|each| {
         let own = overlay.interfaces.iter().any(|own| own.matches(&each.name));
-        each.name != IPVS_INTERFACE && each.name != "lo" && !own
+        !SERVICE_INTERFACES.contains(&each.name.as_str()) && each.name != "lo" && !own
     });
     let within = |net: &IpNet| {
         let mut subnets = overlay.subnets.iter();
