@@ -134,8 +134,21 @@ impl fmt::Display for BackendError {
             ),
             Self::Refused(refusals) => {
                 f.write_str("the kernel refused the change; nothing was changed")?;
+                // A missing part of the kernel concerns many rules.
+                let mut told: Vec<&str> = Vec::new();
                 for refusal in refusals {
-                    write!(f, "\n  {}: {}", refusal.what, refusal.why)?;
+                    if told.contains(&refusal.why.as_str()) {
+                        continue;
+                    }
+                    told.push(&refusal.why);
+                    let alike = refusals.iter().filter(|each| each.why == refusal.why);
+                    write!(f, "\n  {}", refusal.what)?;
+                    match alike.count() - 1 {
+                        0 => {}
+                        1 => f.write_str(" (and 1 other step)")?,
+                        others => write!(f, " (and {others} other steps)")?,
+                    }
+                    write!(f, ": {}", refusal.why)?;
                 }
                 Ok(())
             }
@@ -152,3 +165,33 @@ impl fmt::Display for BackendError {
 }
 
 impl std::error::Error for BackendError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_with_one_cause_are_one_line() {
+        let refusal = |what: &str, why: &str| RefusedStep {
+            op: None,
+            what: what.into(),
+            is_lack: true,
+            errno: 2,
+            why: why.into(),
+        };
+        let refused = BackendError::Refused(vec![
+            refusal("rule a", "no fib"),
+            refusal("rule b", "no ct"),
+            refusal("rule c", "no fib"),
+            refusal("rule d", "no fib"),
+            refusal("rule e", "no ct"),
+            refusal("rule f", "no reject"),
+        ]);
+        assert_eq!(
+            refused.to_string(),
+            "the kernel refused the change; nothing was changed\n  \
+             rule a (and 2 other steps): no fib\n  \
+             rule b (and 1 other step): no ct\n  rule f: no reject"
+        );
+    }
+}

@@ -272,6 +272,56 @@ fn counters_of_rules_that_stay_go_on() {
     });
 }
 
+/// A kernel without `xt_NFLOG` or `xt_limit` still gets the firewall.
+#[test]
+fn without_a_log_target_everything_else_is_loaded() {
+    world(|| {
+        let host = host_with_rules(Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display().to_string();
+        for tool in ["iptables", "ip6tables"] {
+            let real = host.sh(&format!("command -v {tool}-legacy-restore"));
+            let shim = folder.path().join(format!("{tool}-legacy-restore"));
+            let script = format!(
+                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n NFLOG {place}/in | head -n 1 | cut -d: -f1)\n\
+                 if [ -n \"$at\" ]; then echo \"{tool}-restore: line $at failed\" >&2; exit 1; fi\n\
+                 exec {} \"$@\" <{place}/in\n",
+                real.trim()
+            );
+            fs::write(&shim, script).unwrap();
+            fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+            host.sh(&format!(
+                "cd {place} && ln -s $(command -v {tool}-legacy-save) $(command -v {tool}) ."
+            ));
+        }
+        let policy = folder.path().join("policy.toml");
+        let policy = policy.to_str().unwrap();
+        let text = "version = 1\n[peers]\np = \"129.21.49.48\"\n";
+        fs::write(policy, text).unwrap();
+        for _ in 0..2 {
+            let arguments = [
+                "--iptables",
+                &place,
+                "apply",
+                "--backend",
+                "iptables",
+                policy,
+            ];
+            let output = host.peerwall(&arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{said}");
+            assert!(said.contains("iptables cannot log packets"), "{said}");
+            let loaded = saved(&host, Flavour::Legacy);
+            assert!(loaded.contains("129.21.49.48"), "{loaded}");
+            assert!(!loaded.contains("NFLOG"), "{loaded}");
+        }
+        // With the target, the log is back.
+        let output = host.peerwall(&["apply", "--backend", "iptables", policy]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(saved(&host, Flavour::Legacy).contains("NFLOG"));
+    });
+}
+
 #[test]
 fn what_the_second_family_refuses_is_taken_back_in_the_first() {
     world(|| {

@@ -63,7 +63,9 @@ fn of_rule(rule: &Rule) -> Vec<&'static str> {
     found.extend(rule.label.then_some("CONFIG_NF_CONNTRACK_LABELS"));
     found.extend(rule.meter.as_ref().map(|_| "CONFIG_NFT_LIMIT"));
     found.extend(rule.limit.map(|_| "CONFIG_NFT_LIMIT"));
-    found.extend(rule.log.as_ref().map(|_| "CONFIG_NFT_LOG"));
+    if rule.log.is_some() {
+        found.extend(["CONFIG_NFT_LOG", "CONFIG_NETFILTER_NETLINK_LOG"]);
+    }
     found.extend(rule.counter.as_ref().map(|_| "CONFIG_NFT_OBJREF"));
     found.extend(match &rule.action {
         Some(Action::RejectTcpReset | Action::RejectAdminProhibited) => {
@@ -108,6 +110,7 @@ mod tests {
         assert_eq!(
             found,
             [
+                "CONFIG_NETFILTER_NETLINK_LOG",
                 "CONFIG_NFT_COUNTER",
                 "CONFIG_NFT_CT",
                 "CONFIG_NFT_FIB_INET",

@@ -47,6 +47,16 @@ impl Ruleset {
         self
     }
 
+    /// Returns the ruleset without the rules that only log.
+    #[must_use]
+    pub fn without_logs(&self) -> Self {
+        let mut found = self.clone();
+        for chain in &mut found.chains {
+            chain.rules.retain(|rule| !rule.only_logs());
+        }
+        found
+    }
+
     /// Finds a chain by its name.
     pub fn chain(&self, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.name == name)

@@ -31,6 +31,18 @@ pub struct Rule {
     pub comment: Option<String>,
 }
 
+impl Rule {
+    /// Reports whether the rule logs packets and does nothing else: without it, every packet has the
+    /// same verdict.
+    pub fn only_logs(&self) -> bool {
+        self.log.is_some()
+            && self.action.is_none()
+            && self.counter.is_none()
+            && self.meter.is_none()
+            && !self.label
+    }
+}
+
 /// A rate limit for each source address. Requires a preceding [`Match::Family`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meter {

@@ -40,6 +40,8 @@ pub struct Iptables {
     has_ipset: bool,
     /// Whether the kernel has IPv6. Read once, so that observing and changing agree.
     has_ipv6: bool,
+    /// Whether rules that log are accepted, as far as it was tried.
+    logs: bool,
 }
 
 impl Backend for Iptables {
@@ -57,20 +59,42 @@ impl Backend for Iptables {
     ) -> Result<IptablesPlan, BackendError> {
         let wanted = wanted.map(|ruleset| WantedScripts::new(ruleset, self.ipset_from()));
         let wanted = wanted.transpose().map_err(BackendError::Unsupported)?;
-        Ok(IptablesPlan::new(wanted, observed))
+        let plan = IptablesPlan::new(wanted, observed);
+        Ok(match self.logs {
+            true => plan,
+            false => plan.without_logs(observed),
+        })
     }
 
     fn check(&mut self, plan: &IptablesPlan) -> Result<(), BackendError> {
-        Ok(Self::check(self, &plan.steps)?)
+        match Self::check(self, &plan.steps) {
+            // A commit does without the log.
+            Err(refused) if plan.is_refused_for_log(&refused) => Ok(()),
+            checked => Ok(checked?),
+        }
     }
 
     /// Reads back the changed rules, and restores the earlier ones if they differ from the plan.
+    /// Goes on without the rules that only log if one of them is refused: a log is worth less than
+    /// a firewall.
     fn commit(
         &mut self,
         plan: &IptablesPlan,
         observed: &IptablesObserved,
     ) -> Result<(), BackendError> {
-        Ok(self.commit_verified(plan, observed)?)
+        match self.commit_verified(plan, observed) {
+            Err(refused) if self.logs && plan.is_refused_for_log(&refused) => {
+                let plan = plan.without_logs(observed);
+                self.commit_verified(&plan, observed)?;
+                self.logs = false;
+                log::warn!(
+                    "iptables cannot log packets: nothing will be logged, but all rules filter \
+                     ({refused})"
+                );
+                Ok(())
+            }
+            committed => Ok(committed?),
+        }
     }
 
     /// Does nothing: the commit has read the rules back.
@@ -145,6 +169,7 @@ impl Iptables {
             why,
             has_ipset,
             has_ipv6: has_ipv6(),
+            logs: true,
         })
     }
 

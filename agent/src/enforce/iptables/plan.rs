@@ -8,6 +8,8 @@ use peerwall_core::iptables::script::{self, Script, Unsupported};
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
 
+use super::IptablesError;
+
 /// peerwall's chains and sets as observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IptablesObserved {
@@ -108,6 +110,50 @@ impl IptablesPlan {
     }
 }
 
+impl IptablesPlan {
+    /// Returns the plan without the rules that only log.
+    pub(super) fn without_logs(&self, seen: &IptablesObserved) -> Self {
+        let mut wanted = self.wanted.clone();
+        for script in wanted
+            .iter_mut()
+            .flat_map(|wanted| [&mut wanted.v4, &mut wanted.v6])
+        {
+            for chain in &mut script.chains {
+                chain.rules.retain(|rule| !only_logs(rule));
+            }
+        }
+        Self::new(wanted, seen)
+    }
+
+    /// Reports whether a program refused a rule that only logs.
+    pub(super) fn is_refused_for_log(&self, refused: &IptablesError) -> bool {
+        let IptablesError::Tool { tool, said } = refused else {
+            return false;
+        };
+        let input = match tool.starts_with("ip6") {
+            true => self.steps.v6.as_deref(),
+            false => self.steps.v4.as_deref(),
+        };
+        let lines: Vec<&str> = input.unwrap_or_default().lines().collect();
+        let line = |number: usize| lines.get(number.checked_sub(1)?);
+        refused_lines(said).any(|number| line(number).is_some_and(|line| only_logs(line)))
+    }
+}
+
+/// Reports whether a rule of peerwall's logs packets and does nothing else.
+fn only_logs(rule: &str) -> bool {
+    rule.contains(" -j NFLOG --nflog-prefix ")
+}
+
+/// Returns the line numbers in a message, such as `line 7 failed` and `Error occurred at line: 7`.
+fn refused_lines(said: &str) -> impl Iterator<Item = usize> {
+    said.split("line").skip(1).filter_map(|after| {
+        let after = after.trim_start_matches([':', ' ']);
+        let end = after.find(|c: char| !c.is_ascii_digit());
+        after.get(..end.unwrap_or(after.len()))?.parse().ok()
+    })
+}
+
 impl Plan for IptablesPlan {
     fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -123,5 +169,65 @@ impl Plan for IptablesPlan {
         inputs
             .map(|(tool, input)| format!("{tool}\n{input}"))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refused_line_tells_whether_logging_is_missing() {
+        let rule =
+            "-A PEERWALL-x -m limit --limit 10/second -j NFLOG --nflog-prefix a --nflog-group 5";
+        let plan = IptablesPlan {
+            wanted: None,
+            steps: Steps {
+                v4: Some(format!("*filter\n{rule}\n-A PEERWALL-x -j DROP\nCOMMIT\n")),
+                v6: Some("*filter\nCOMMIT\n".into()),
+                ..Steps::default()
+            },
+        };
+        for (tool, said, want) in [
+            (
+                "iptables-legacy-restore",
+                "iptables-restore: line 2 failed",
+                true,
+            ),
+            (
+                "iptables-nft-restore",
+                "iptables-restore v1: Couldn't load target `NFLOG':No such file\n\n\
+                 Error occurred at line: 2\nTry `iptables-restore -h' for more information.",
+                true,
+            ),
+            (
+                "iptables-nft-restore",
+                "line 2: RULE_APPEND failed (No such file or directory)",
+                true,
+            ),
+            (
+                "iptables-nft-restore",
+                "line 3: RULE_APPEND failed (No such file or directory)",
+                false,
+            ),
+            ("ip6tables-nft-restore", "line 2: RULE_APPEND failed", false),
+            (
+                "iptables-legacy-restore",
+                "iptables-restore: line 4 failed",
+                false,
+            ),
+            ("iptables-legacy-restore", "line 0, line x", false),
+            (
+                "iptables-legacy-restore",
+                "Another app is holding the xtables lock",
+                false,
+            ),
+        ] {
+            let (tool, said) = (tool.to_owned(), said.to_owned());
+            let refused = IptablesError::Tool { tool, said };
+            assert_eq!(plan.is_refused_for_log(&refused), want, "{refused}");
+        }
+        let refused = IptablesError::Missing;
+        assert!(!plan.is_refused_for_log(&refused));
     }
 }

@@ -4,9 +4,10 @@ pub(crate) mod answer;
 mod read;
 mod watcher;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use peerwall_core::backend::{Backend, BackendError};
+use peerwall_core::backend::{Backend, BackendError, RefusedStep};
 use peerwall_core::nft::lower::{OpIndex, lower};
 use peerwall_core::nft::observed::{Observed, Ownership};
 use peerwall_core::nft::plan::{self, Op, Plan};
@@ -46,6 +47,8 @@ pub struct Kernel {
     known: Option<(u32, BTreeMap<String, Set>)>,
     /// Whether plans make this socket the owner of the table.
     claim: Claim,
+    /// Whether the kernel can log packets, as far as it was tried.
+    logs: bool,
 }
 
 /// Whether this process wants to own the table from now on.
@@ -74,6 +77,7 @@ impl Kernel {
             watcher: None,
             known: None,
             claim: Claim::Leave,
+            logs: true,
         })
     }
 
@@ -139,8 +143,39 @@ impl Kernel {
         }
     }
 
-    /// Sends a plan, with an owner for the table if the kernel supports that.
+    /// Returns what the kernel can do of a ruleset: everything, or everything except logging.
+    fn possible<'w>(&self, wanted: &'w Ruleset) -> Cow<'w, Ruleset> {
+        match self.logs {
+            true => Cow::Borrowed(wanted),
+            false => Cow::Owned(wanted.without_logs()),
+        }
+    }
+
+    /// Sends a plan; without the rules that only log, if the kernel cannot log. A log is worth less
+    /// than a firewall.
     fn send(
+        &mut self,
+        plan: &Plan,
+        generation: Option<u32>,
+        commit: bool,
+    ) -> Result<(), BackendError> {
+        let sent = self.send_owned(plan, generation, commit);
+        let Err(BackendError::Refused(refusals)) = &sent else {
+            return sent;
+        };
+        if !self.logs || !cannot_log(plan, refusals) {
+            return sent;
+        }
+        self.logs = false;
+        log::warn!(
+            "this kernel cannot log packets: nothing will be logged, but all rules filter ({})",
+            refusals.first().map_or("", |refusal| refusal.why.as_str())
+        );
+        self.send_owned(&plan.without_logs(), generation, commit)
+    }
+
+    /// Sends a plan, with an owner for the table if the kernel supports that.
+    fn send_owned(
         &mut self,
         plan: &Plan,
         generation: Option<u32>,
@@ -306,6 +341,15 @@ impl Kernel {
     }
 }
 
+/// Whether the kernel refused nothing but rules that only log, because it lacks what they need.
+fn cannot_log(plan: &Plan, refusals: &[RefusedStep]) -> bool {
+    let only_logs = |refusal: &RefusedStep| {
+        let op = refusal.op.and_then(|op| plan.ops.get(op));
+        refusal.is_lack && op.is_some_and(Op::only_logs)
+    };
+    !refusals.is_empty() && refusals.iter().all(only_logs)
+}
+
 /// Whether an error means that the kernel lacks nf_tables, or a part of it that the plan needs.
 /// Nothing was changed then.
 pub fn lacks(err: &BackendError) -> bool {
@@ -328,7 +372,7 @@ impl Backend for Kernel {
 
     fn plan(&self, wanted: Option<&Ruleset>, observed: &Observed) -> Result<Plan, BackendError> {
         Ok(match wanted {
-            Some(wanted) => self.plan_to_claim(wanted, observed),
+            Some(wanted) => self.plan_to_claim(&self.possible(wanted), observed),
             None => Plan::remove(observed),
         })
     }
@@ -373,6 +417,7 @@ impl Backend for Kernel {
         let Some(wanted) = wanted else {
             return Ok(());
         };
+        let wanted = self.possible(wanted);
         let seen = self.read(Depth::NoElements)?;
         let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
         let Some((table, counts)) = seen.0.table.as_ref().map(|table| (table, &seen.1)) else {

@@ -55,6 +55,16 @@ pub enum Op {
     DeleteRule(String, u64, Option<Box<Rule>>),
 }
 
+impl Op {
+    /// Reports whether the step adds a rule that only logs.
+    pub fn only_logs(&self) -> bool {
+        if let Self::AddRule(_, _, rule) = self {
+            return rule.only_logs();
+        }
+        false
+    }
+}
+
 /// Kind of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetKind {
@@ -81,6 +91,14 @@ impl Plan {
     /// Returns whether the plan has no steps.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// Returns the plan without the rules that only log.
+    #[must_use]
+    pub fn without_logs(&self) -> Self {
+        let mut plan = self.clone();
+        plan.ops.retain(|op| !op.only_logs());
+        plan
     }
 
     /// Returns the plan that claims the table without changing it.

@@ -1,6 +1,6 @@
 //! Every answer of the kernel to a batch, and the error that it becomes.
 
-use peerwall_core::ruleset::{Action, Rule};
+use peerwall_core::ruleset::{Action, LogTo, Rule};
 
 use super::*;
 
@@ -181,4 +181,38 @@ fn a_kernel_without_nf_tables_is_told_from_one_that_does_not_let_us() {
         missing(&NetlinkError::Lost),
         BackendError::Transport(_)
     ));
+}
+
+#[test]
+fn only_lacks_of_log_rules_are_for_the_log() {
+    let log = Rule {
+        log: Some(LogTo {
+            group: 5,
+            prefix: "denied".into(),
+        }),
+        ..Rule::default()
+    };
+    let counted = Rule {
+        counter: Some("peers".into()),
+        ..log.clone()
+    };
+    let (mut plan, batch) = sent();
+    let rules = [log, counted];
+    let add = |rule: &Rule| Op::AddRule("input".into(), None, rule.clone());
+    plan.ops = rules.iter().map(add).chain([Op::ClaimTable]).collect();
+    let cases: [(&[Ack], bool); 5] = [
+        (&[ack(TABLE, libc::ENOENT)], true),
+        (&[ack(TABLE, libc::EOPNOTSUPP)], true),
+        (&[ack(TABLE, libc::EINVAL)], false),
+        (&[ack(RULE, libc::ENOENT)], false),
+        (&[ack(TABLE, libc::ENOENT), ack(RULE, libc::ENOENT)], false),
+    ];
+    for (acks, want) in cases {
+        let Err(BackendError::Refused(refusals)) = outcome(&plan, &batch, acks) else {
+            panic!("{acks:?}");
+        };
+        assert_eq!(super::super::cannot_log(&plan, &refusals), want, "{acks:?}");
+    }
+    let left = plan.without_logs();
+    assert_eq!(left.ops, plan.ops[1..]);
 }
