@@ -87,7 +87,8 @@ pub fn listing(file: &str, text: &str) -> Result<String, NftError> {
     })
 }
 
-/// Returns the JSON and the listing in the output of the script. What nft leaves out is in the JSON.
+/// Returns the JSON and the listing in the output of the script. The JSON also has what nft leaves
+/// out.
 fn with_hidden(output: &str) -> String {
     let (all, instructions) = output.rsplit_once("\x0c\n").unwrap_or((output, ""));
     let (json, listing) = all.split_once('\n').unwrap_or((all, ""));

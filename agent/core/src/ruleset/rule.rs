@@ -32,8 +32,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Reports whether the rule logs packets and does nothing else: without it, every packet has the
-    /// same verdict.
+    /// Reports whether the rule logs packets and does nothing else: without it, every packet has
+    /// the same verdict.
     pub fn only_logs(&self) -> bool {
         self.log.is_some()
             && self.action.is_none()
