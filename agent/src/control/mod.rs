@@ -34,6 +34,8 @@ const NAME: &str = "control.sock";
 const ANSWER_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Time limit for a response; an apply with very many peers takes seconds.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for the status: a hung agent must delay neither `peerwall status` nor a rollback.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,7 +313,12 @@ fn is_nobody(err: &io::Error) -> bool {
 /// Sends a request and reads the response. After an error, the agent may or may not have run the
 /// command.
 fn converse(mut stream: UnixStream, command: Request) -> io::Result<Answer> {
-    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    let is_status = command == Request::Status;
+    let patience = match is_status {
+        true => STATUS_PATIENCE,
+        false => ANSWER_PATIENCE,
+    };
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let question = Question {
         version: VERSION,
@@ -321,7 +328,17 @@ fn converse(mut stream: UnixStream, command: Request) -> io::Result<Answer> {
     text.push(b'\n');
     stream.write_all(&text)?;
     hear(stream).map_err(|err| {
-        let why = format!("{err}; the agent may still have run the command, see `peerwall status`");
+        // A read that ran out of time.
+        let why = match err.kind() == io::ErrorKind::WouldBlock {
+            true => format!("no response within {} s", patience.as_secs()),
+            false => err.to_string(),
+        };
+        let why = match is_status {
+            true => format!("{why}; it is busy, or it hangs"),
+            false => {
+                format!("{why}; the agent may still have run the command, see `peerwall status`")
+            }
+        };
         io::Error::new(err.kind(), why)
     })
 }

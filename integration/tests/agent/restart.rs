@@ -152,3 +152,25 @@ fn a_machine_that_starts_is_never_open() {
         assert!(peers(&host).contains("192.0.2.1"));
     });
 }
+
+#[test]
+fn a_hung_agent_does_not_hold_up_status() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), "policy.toml", &policy(&["192.0.2.2"]));
+        let agent = Agent::start(&host, &path, &[]);
+        agent.signal("STOP");
+        let path = path.display();
+        let hung = host.try_sh(&format!(
+            "timeout 60 {} status {path} 2>&1",
+            peerwall_bin().display()
+        ));
+        let said = String::from_utf8_lossy(&hung.stdout).into_owned();
+        agent.signal("CONT");
+        assert_ne!(hung.status.code(), Some(124), "{said}");
+        assert!(said.contains("no response within 5 s"), "{said}");
+        // The rules are read from the kernel all the same.
+        assert!(said.contains("in sync with"), "{said}");
+    });
+}

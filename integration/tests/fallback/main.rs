@@ -322,6 +322,72 @@ fn without_a_log_target_everything_else_is_loaded() {
     });
 }
 
+/// `ipset` runs, but the kernel lacks the type of set, or the match for it.
+#[test]
+fn without_usable_sets_each_address_has_a_rule() {
+    world(|| {
+        let host = host_with_rules(Flavour::Legacy);
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display().to_string();
+        for tool in ["iptables", "ip6tables"] {
+            host.sh(&format!(
+                "cd {place} && for end in '' -legacy-save -legacy-restore; do \
+                 ln -s $(command -v {tool}$end) .; done"
+            ));
+        }
+        let policy = folder.path().join("policy.toml");
+        let peers: Vec<String> = (1..=20).map(|n| format!("\"192.0.2.{n}\"")).collect();
+        let peers = peers.join(", ");
+        fs::write(&policy, format!("version = 1\n[peers]\nmany = [{peers}]\n")).unwrap();
+        let policy = policy.to_str().unwrap();
+        let refuses = |program: &str, when: &str, said: &str| {
+            let real = host.sh(&format!("command -v {program}"));
+            let script = format!(
+                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n -e '{when}' {place}/in | head -n 1 | cut -d: -f1)\n\
+                 if [ -n \"$at\" ]; then echo \"{said}\" >&2; exit 1; fi\n\
+                 exec {} \"$@\" <{place}/in\n",
+                real.trim()
+            );
+            let shim = folder.path().join(program);
+            let _ = fs::remove_file(&shim);
+            fs::write(&shim, script).unwrap();
+            fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let apply = || {
+            let arguments = [
+                "--iptables",
+                &place,
+                "apply",
+                "--backend",
+                "iptables",
+                policy,
+            ];
+            let output = host.peerwall(&arguments);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{said}");
+            assert!(said.contains("ipset cannot be used"), "{said}");
+            let loaded = saved(&host, Flavour::Legacy);
+            assert!(loaded.contains("192.0.2.20"), "{loaded}");
+            assert!(!loaded.contains("--match-set"), "{loaded}");
+            host.peerwall_ok(&["remove"]);
+        };
+        refuses(
+            "ipset",
+            "^create",
+            "ipset v7.17: Kernel error received: set type not supported",
+        );
+        apply();
+        fs::remove_file(folder.path().join("ipset")).unwrap();
+        host.sh(&format!("ln -s $(command -v ipset) {place}"));
+        for tool in ["iptables", "ip6tables"] {
+            let said = format!("{tool}-restore: line $at failed");
+            refuses(&format!("{tool}-legacy-restore"), "--match-set", &said);
+        }
+        apply();
+        assert_eq!(host.sh("ipset list -n").trim(), "", "a set is left");
+    });
+}
+
 #[test]
 fn what_the_second_family_refuses_is_taken_back_in_the_first() {
     world(|| {

@@ -76,7 +76,7 @@ impl Backend for Iptables {
 
     /// Reads back the changed rules, and restores the earlier ones if they differ from the plan.
     /// Goes on without the rules that only log if one of them is refused: a log is worth less than
-    /// a firewall.
+    /// a firewall. If the kernel lacks sets or the match for them, plans go on without sets.
     fn commit(
         &mut self,
         plan: &IptablesPlan,
@@ -92,6 +92,14 @@ impl Backend for Iptables {
                      ({refused})"
                 );
                 Ok(())
+            }
+            Err(refused) if self.has_ipset && plan.is_refused_for_sets(&refused) => {
+                log::warn!(
+                    "ipset cannot be used, so each address has a rule of its own ({refused})"
+                );
+                self.has_ipset = false;
+                // The plan has sets: plan again.
+                Err(BackendError::Stale)
             }
             committed => Ok(committed?),
         }

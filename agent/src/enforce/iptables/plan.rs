@@ -127,6 +127,18 @@ impl IptablesPlan {
 
     /// Reports whether a program refused a rule that only logs.
     pub(super) fn is_refused_for_log(&self, refused: &IptablesError) -> bool {
+        self.is_refused_for(refused, only_logs)
+    }
+
+    /// Reports whether ipset refused the sets, or iptables a rule with a set.
+    pub(super) fn is_refused_for_sets(&self, refused: &IptablesError) -> bool {
+        let is_ipset = matches!(refused, IptablesError::Tool { tool, .. } if tool == "ipset");
+        is_ipset && self.steps.sets.is_some()
+            || self.is_refused_for(refused, |line| line.contains(" --match-set "))
+    }
+
+    /// Reports whether iptables refused such a line.
+    fn is_refused_for(&self, refused: &IptablesError, is_such: fn(&str) -> bool) -> bool {
         let IptablesError::Tool { tool, said } = refused else {
             return false;
         };
@@ -136,7 +148,7 @@ impl IptablesPlan {
         };
         let lines: Vec<&str> = input.unwrap_or_default().lines().collect();
         let line = |number: usize| lines.get(number.checked_sub(1)?);
-        refused_lines(said).any(|number| line(number).is_some_and(|line| only_logs(line)))
+        refused_lines(said).any(|number| line(number).is_some_and(|line| is_such(line)))
     }
 }
 
@@ -229,5 +241,6 @@ mod tests {
         }
         let refused = IptablesError::Missing;
         assert!(!plan.is_refused_for_log(&refused));
+        assert!(!plan.is_refused_for_sets(&refused));
     }
 }

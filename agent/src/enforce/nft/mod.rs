@@ -143,6 +143,29 @@ impl Kernel {
         }
     }
 
+    /// Asks the kernel whether it has owned tables that persist, before a table without an owner is
+    /// made anew to be owned. Changes nothing.
+    fn try_ownership(&mut self, observed: &Observed) {
+        let is_bare = observed
+            .table
+            .as_ref()
+            .is_some_and(|table| !table.hold.persist);
+        if self.claim != Claim::Own || self.ownership.is_some() || !is_bare {
+            return;
+        }
+        let anew = Plan {
+            ops: vec![Op::DeleteTable, Op::AddTable],
+            rebuild: None,
+        };
+        let flags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
+        if let Err(BackendError::Refused(refusals)) = self.send_with(&anew, flags, None, false)
+            && is_about_flags(&anew, &refusals)
+        {
+            log::info!("this kernel has no tables with owner and persist; going on without");
+            self.ownership = Some(false);
+        }
+    }
+
     /// Returns what the kernel can do of a ruleset: everything, or everything except logging.
     fn possible<'w>(&self, wanted: &'w Ruleset) -> Cow<'w, Ruleset> {
         match self.logs {
@@ -189,17 +212,8 @@ impl Kernel {
             }
             return sent;
         };
-        // Kernels before 6.9 have no `persist`, before 5.12 no `owner`: they refuse the table.
         // Without `persist` the table would be deleted with its owner, so neither is used then.
-        let about_flags = flags != 0
-            && self.ownership.is_none()
-            && refusals.iter().any(|refusal| {
-                let is_table = refusal
-                    .op
-                    .is_some_and(|op| matches!(plan.ops[op], Op::AddTable | Op::ClaimTable));
-                is_table && matches!(refusal.errno, libc::EINVAL | libc::EOPNOTSUPP)
-            });
-        if !about_flags {
+        if flags == 0 || self.ownership.is_some() || !is_about_flags(plan, refusals) {
             return sent;
         }
         log::info!("this kernel has no tables with owner and persist; going on without");
@@ -341,6 +355,16 @@ impl Kernel {
     }
 }
 
+/// Whether the kernel refused the flags of the table: before 6.9 there is no `persist`, before 5.12
+/// no `owner`.
+fn is_about_flags(plan: &Plan, refusals: &[RefusedStep]) -> bool {
+    refusals.iter().any(|refusal| {
+        let op = refusal.op.and_then(|op| plan.ops.get(op));
+        let is_table = matches!(op, Some(Op::AddTable | Op::ClaimTable));
+        is_table && matches!(refusal.errno, libc::EINVAL | libc::EOPNOTSUPP)
+    })
+}
+
 /// Whether the kernel refused nothing but rules that only log, because it lacks what they need.
 fn cannot_log(plan: &Plan, refusals: &[RefusedStep]) -> bool {
     let only_logs = |refusal: &RefusedStep| {
@@ -389,7 +413,9 @@ impl Backend for Kernel {
         if let Some(observed) = self.recall()? {
             return Ok(observed);
         }
-        self.read(Depth::Everything).map(|(observed, _)| observed)
+        let (observed, _) = self.read(Depth::Everything)?;
+        self.try_ownership(&observed);
+        Ok(observed)
     }
 
     fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
