@@ -1,5 +1,7 @@
 //! Turns the kernel's answers into errors.
 
+use std::collections::BTreeSet;
+
 use peerwall_core::backend::{BackendError, RefusedStep};
 use peerwall_core::nft::kconfig;
 use peerwall_core::nft::lower::OpIndex;
@@ -35,19 +37,40 @@ pub(super) fn outcome(
     if owned && sent.tag(errors[0].seq).is_some() {
         return Err(BackendError::Owned);
     }
+    let accepted = accepted(plan, sent, &errors);
     Err(BackendError::Refused(
         errors
             .into_iter()
-            .map(|ack| refusal(plan, sent, ack))
+            .map(|ack| refusal(plan, sent, ack, &accepted))
             .collect(),
     ))
+}
+
+/// Returns the options that the accepted rules need: the kernel has them. It judges every step of a
+/// batch, also after an error.
+fn accepted(plan: &Plan, sent: &EncodedBatch<OpIndex>, errors: &[&Ack]) -> BTreeSet<&'static str> {
+    let refused: BTreeSet<usize> = errors
+        .iter()
+        .filter_map(|ack| sent.tag(ack.seq).copied())
+        .collect();
+    let steps = plan.ops.iter().enumerate();
+    let rules = steps.filter(|(_, op)| matches!(op, Op::AddRule(..)));
+    rules
+        .filter(|(at, _)| !refused.contains(at))
+        .flat_map(|(_, op)| kconfig::options(op))
+        .collect()
 }
 
 fn is_about_table(op: &Op) -> bool {
     matches!(op, Op::AddTable | Op::ClaimTable | Op::DeleteTable)
 }
 
-fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep {
+fn refusal(
+    plan: &Plan,
+    sent: &EncodedBatch<OpIndex>,
+    ack: &Ack,
+    accepted: &BTreeSet<&'static str>,
+) -> RefusedStep {
     let op = sent.tag(ack.seq).copied();
     let what = op.map_or_else(
         || "the change as a whole".to_owned(),
@@ -58,7 +81,8 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep 
     let is_lack = op.is_some() && !of_table && is_lacking(ack.errno);
     let lacking = op
         .filter(|_| is_lack)
-        .map(|op| kconfig::options(&plan.ops[op]));
+        .map(|op| kconfig::options(&plan.ops[op]))
+        .map(|options| lacking_of(options, accepted));
     let lacking = lacking.filter(|options| !options.is_empty());
     RefusedStep {
         op,
@@ -73,6 +97,19 @@ fn refusal(plan: &Plan, sent: &EncodedBatch<OpIndex>, ack: &Ack) -> RefusedStep 
             ),
             None => describe(ack),
         },
+    }
+}
+
+/// Returns the options that no accepted rule needs; all of them if there is none.
+fn lacking_of(options: Vec<&'static str>, accepted: &BTreeSet<&'static str>) -> Vec<&'static str> {
+    let unknown: Vec<_> = options
+        .iter()
+        .copied()
+        .filter(|option| !accepted.contains(option))
+        .collect();
+    match unknown.is_empty() {
+        true => options,
+        false => unknown,
     }
 }
 

@@ -216,3 +216,42 @@ fn only_lacks_of_log_rules_are_for_the_log() {
     let left = plan.without_logs();
     assert_eq!(left.ops, plan.ops[1..]);
 }
+
+#[test]
+fn options_that_accepted_rules_need_are_not_missing() {
+    let rule = |label: bool, counter: Option<&str>| Rule {
+        label,
+        counter: counter.map(str::to_owned),
+        ..Rule::default()
+    };
+    let (mut plan, batch) = sent();
+    let add = |rule: Rule| Op::AddRule("input".into(), None, rule);
+    plan.ops = vec![
+        add(rule(true, None)),
+        add(rule(true, Some("peers"))),
+        add(rule(false, None)),
+    ];
+    let why = |acks: &[Ack]| match outcome(&plan, &batch, acks) {
+        Err(BackendError::Refused(refusals)) => refusals[0].why.clone(),
+        other => panic!("{other:?}"),
+    };
+    let one = why(&[ack(RULE, libc::ENOENT)]);
+    assert!(
+        one.ends_with("the kernel may lack CONFIG_NFT_OBJREF"),
+        "{one}"
+    );
+    let both = why(&[ack(RULE, libc::ENOENT), ack(TABLE, libc::ENOENT)]);
+    let all = "CONFIG_NFT_OBJREF or CONFIG_NF_CONNTRACK_LABELS";
+    assert!(both.ends_with(all), "{both}");
+    // Every option is there, and still it was refused.
+    let (mut plan, batch) = (plan.clone(), batch);
+    plan.ops[1] = plan.ops[0].clone();
+    let Err(BackendError::Refused(refusals)) = outcome(&plan, &batch, &[ack(RULE, libc::ENOENT)])
+    else {
+        panic!("it was accepted");
+    };
+    assert!(
+        refusals[0].why.ends_with("CONFIG_NF_CONNTRACK_LABELS"),
+        "{refusals:?}"
+    );
+}
