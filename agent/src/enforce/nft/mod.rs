@@ -144,7 +144,7 @@ impl Kernel {
     }
 
     /// Asks the kernel whether it has owned tables that persist, before a table without an owner is
-    /// made anew to be owned. Changes nothing.
+    /// recreated to be owned. Changes nothing.
     fn try_ownership(&mut self, observed: &Observed) {
         let is_bare = observed
             .table
@@ -153,13 +153,13 @@ impl Kernel {
         if self.claim != Claim::Own || self.ownership.is_some() || !is_bare {
             return;
         }
-        let anew = Plan {
+        let again = Plan {
             ops: vec![Op::DeleteTable, Op::AddTable],
             rebuild: None,
         };
         let flags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
-        if let Err(BackendError::Refused(refusals)) = self.send_with(&anew, flags, None, false)
-            && is_about_flags(&anew, &refusals)
+        if let Err(BackendError::Refused(refusals)) = self.send_with(&again, flags, None, false)
+            && is_about_flags(&again, &refusals)
         {
             log::info!("this kernel has no tables with owner and persist; going on without");
             self.ownership = Some(false);
