@@ -1,0 +1,1 @@
+"""Virtual machines for tests, for scripts/vm, scripts/kernels and scripts/boot-test."""
