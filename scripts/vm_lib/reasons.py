@@ -1,0 +1,52 @@
+"""Known reasons of failures on kernels: patterns of kernel, check and detail, and the reason.
+
+A failure without a reason here is reported as unexplained, and makes scripts/kernels fail. A reason for a
+limit of the kernel says since which version it is gone; a reason for a bug names the bug.
+"""
+
+import re
+
+# Kernel, check or test, detail of the failure, reason.
+REASONS = [
+    (
+        r"^(5\.10|6\.1)\b",
+        r"^owner$",
+        r"another process can delete",
+        "Table flags `owner` and `persist` together need Linux 6.9. Before, the agent repairs the table "
+        "instead.",
+    ),
+    (
+        r"^(5\.10|6\.1)\b",
+        r"^restart keeps rules$",
+        r"the table that is there cannot be owned",
+        "A bug: where the kernel has no table owners, every start of the agent rebuilds the table, in one "
+        "transaction. "
+        "It plans for an owner before it knows that the kernel has none.",
+    ),
+    (
+        r"^5\.10",
+        r"^routed overlay$",
+        r"fib saddr \. iif oif missing.*EOPNOTSUPP",
+        "Linux 5.10 refuses `fib saddr . iif oif` in the input and forward hooks; 6.1 accepts it. iptables "
+        "cannot "
+        "express such overlays either. The error names it, and then other options that are not missing.",
+    ),
+]
+
+# How the results without modules are to be read.
+LACKS = [
+    "Without `nft_log`, `nft_limit`, `nfnetlink_log`, `xt_limit` or `xt_NFLOG`: a bug. Only log rules and "
+    "limits need them, and the whole policy is refused; nothing is filtered unless rules are loaded.",
+    "Without `xt_set`, or one of the types of ipsets: a bug. peerwall finds ipset and refuses; one rule for "
+    "each address would do, as without `ip_set`.",
+    "The message names every option that a refused rule uses, not only the missing ones: a bug.",
+    "Without `xt_conntrack` or `ip_tables` beside nf_tables, the kernel cannot filter as the policy says: "
+    "refusing is right.",
+]
+
+
+def reason(kernel, check, detail):
+    for of_kernel, of_check, of_detail, text in REASONS:
+        if re.search(of_kernel, kernel) and re.search(of_check, check) and re.search(of_detail, detail):
+            return text
+    return None
