@@ -1,0 +1,250 @@
+"""The node and the outsider of scripts/boot-test, and what they observe."""
+
+import json
+import time
+
+from . import machine, matrix
+from .common import CACHE, REPOSITORY, Problem, run, say
+
+RESULTS = CACHE / "results" / "boot"
+PAGE = REPOSITORY / "docs" / "boot.md"
+NODE, PEER, STRANGER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+PROBES = "/run/probes.json"
+POLICY = f"""version = 1
+[peers]
+friend = "{PEER}"
+[[allow]]
+name  = "ssh"
+ports = ["22/tcp"]
+from  = "any"
+"""
+NETWORK = f"""auto eth0
+iface eth0 inet static
+    address {NODE}/24
+"""
+
+
+class Wrong(Exception):
+    """A situation did not end as it must."""
+
+
+class Lab:
+    """Two guests at one cable."""
+
+    def __init__(self, kernel, folder):
+        self.kernel, self.folder = kernel, folder
+        self.node, self.outsider = machine.Machine("boot-node"), machine.Machine("boot-outsider")
+        self.seen = None
+
+    def start(self):
+        self.outsider.boot(self.kernel, self.folder, memory_mib=384, wire="lab:b", wait=False)
+        self.boot_node(keep=False)
+        self.outsider.sh(
+            f"ip link set eth0 up; ip addr add {PEER}/24 dev eth0; ip addr add {STRANGER}/24 dev eth0"
+        )
+        self.setup()
+
+    def boot_node(self, kernel=None, append="", keep=True):
+        self.node.boot(kernel or self.kernel, self.folder, keep, wire="lab:a", append=append)
+
+    def setup(self):
+        """Makes the node: network, a service that a stranger must not reach, peerwall's package."""
+        self.write("/etc/network/interfaces.d/node", NETWORK)
+        self.write("/etc/peerwall/policy.toml", POLICY)
+        package = next(self.folder.glob("peerwall_*.deb")).name
+        self.node.sh(f"""
+            set -e
+            install -m 755 /payload/guest/echo /usr/local/lib/peerwall-vm/echo
+            install -m 644 /payload/guest/echo.service /etc/systemd/system/
+            systemctl enable -q echo.service
+            systemctl start echo.service
+            systemctl restart networking.service
+            dpkg -i /payload/{package} >/dev/null
+        """)
+        # Shows that the probes arrive if nothing stops them.
+        self.probe()
+        time.sleep(4)
+        seen = self.probed()
+        if not seen["stranger"]["answered"] or not seen["peer"]["answered"]:
+            raise Problem(f"the outsider does not reach the open node: {seen}")
+        self.node.sh("peerwall apply && systemctl enable -q --now peerwall-boot.service peerwall.service")
+        self.wait_for_agent()
+
+    def reset(self):
+        """As after the setup: policy, state, network, units."""
+        self.write("/etc/peerwall/policy.toml", POLICY)
+        self.node.sh("""
+            systemctl unmask -q peerwall.service peerwall-boot.service
+            systemctl enable -q peerwall.service peerwall-boot.service
+            systemctl stop peerwall.service
+            rm -rf /var/lib/peerwall
+            peerwall apply --force
+            systemctl restart peerwall-boot.service peerwall.service
+        """)
+        self.wait_for_agent()
+
+    def write(self, path, text):
+        """Writes a file that only root can read, as policies are."""
+        rc, out = self.node.run(
+            f"umask 077; mkdir -p $(dirname {path}); rm -f {path}; cat >{path}; sync", stdin=text.encode()
+        )
+        if rc != 0:
+            raise Problem(f"node: {path}: {out.decode()}")
+
+    def wait_for_agent(self):
+        self.node.sh(
+            "for i in $(seq 100); do peerwall status >/dev/null 2>&1 && exit; sleep 0.3; done; peerwall status"
+        )
+
+    def probe(self, seconds=600):
+        """Starts to probe, in the background."""
+        self.outsider.sh(f"rm -f {PROBES}*; setsid /payload/guest/probe {seconds} {PROBES} >/dev/null 2>&1 &")
+
+    def probed(self):
+        """Ends the probes, and returns what was answered."""
+        text = self.outsider.sh(
+            f"touch {PROBES}.stop; for i in $(seq 100); do test -e {PROBES} && break; sleep 0.1; "
+            f"done; cat {PROBES}"
+        )
+        self.seen = json.loads(text)
+        return self.seen
+
+    def reaches(self, port):
+        """Whether a stranger reaches a port of the node."""
+        return self.outsider.run(f"nc -z -w 3 -s {STRANGER} {NODE} {port}", 20)[0] == 0
+
+    def reboot(self, append=None, kernel=None, settle=3):
+        """Reboots the node while the outsider probes, and returns what was answered.
+
+        With a kernel or words for it, the node is shut down and started again."""
+        self.probe()
+        if append is None and kernel is None:
+            self.node.reboot()
+        else:
+            self.node.stop()
+            self.boot_node(kernel, append or "")
+        self.node.run("systemctl is-system-running --wait", 120)
+        time.sleep(settle)
+        return self.probed()
+
+    def units(self):
+        """State and result of the units, in words."""
+        said = []
+        for unit in ("peerwall-boot", "peerwall"):
+            state = (
+                self.node.run(f"systemctl show -p ActiveState -p Result --value {unit}")[1].decode().split()
+            )
+            said.append(f"{unit}: {' '.join(word for word in state if word != 'success')}")
+        return ", ".join(said)
+
+    def headline(self):
+        """The first line of `peerwall status`, and how long it took."""
+        start = time.monotonic()
+        out = self.node.run("timeout 100 peerwall status 2>/dev/null | head -1")[1].decode().strip()
+        return out, time.monotonic() - start
+
+    def backend(self):
+        found = self.node.run(r"""timeout 100 peerwall status --json 2>/dev/null |
+            sed -n 's/^  "backend": "\(.*\)",$/\1/p' """)[1].decode()
+        return found.strip()
+
+    def stop(self):
+        for guest in (self.node, self.outsider):
+            guest.stop(hard=True)
+            guest.remove()
+
+
+def package(folder):
+    """Builds the package of the program in the payload, with the units as they are now."""
+    say("package")
+    output = CACHE / "packages"
+    run(REPOSITORY / "scripts/package", "--binary", folder / "peerwall", "--output", output, "deb")
+    for path in output.glob("peerwall_*.deb"):
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
+def save(name, result):
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1))
+
+
+HEAD = """# Boots
+
+Written by `scripts/boot-test` on {date}: a node with peerwall's package, and an outsider that sends
+UDP probes every 40 ms to a service of the node, as a peer and as a stranger, through shutdown and
+boot. The service and the probes work before and after everything else: on the open node, strangers
+are answered. Guests: Debian 12, systemd 252, kernel {kernel} unless the situation says otherwise,
+{accelerator}; peerwall {commit}.
+
+Cells are probes answered, of those sent. "Silence" is the longest time without an answer to the
+peer: for a reboot, from the network's end to its return. Afterwards, in every situation, a stranger
+must reach the port of ssh and no other one, and the peer must pass unless the situation says
+otherwise.
+
+"""
+
+
+TAIL = """
+## Before systemd
+
+If an initramfs brings up the network (`ip=`, a root on NFS, unlocking disks by ssh), the network is
+up before any unit can load rules. Services and sockets with default dependencies start after
+`peerwall-boot.service`; only those without, and what runs in the initramfs itself, can be reached
+before. Hosts that cannot accept this need a hook that loads the output of `peerwall render` with
+`nft -f` in the initramfs, with nft and the modules nf_tables, nft_ct, nft_fib_inet, nft_limit,
+nft_log and nft_reject_inet. peerwall ships no such hook.
+"""
+
+
+def page(order):
+    """Writes the page. Returns the situations that did not end as they must."""
+    found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    names = [name for name in order if name in found]
+    latest = max((found[name] for name in names), key=lambda result: result["date"])
+    rows, failed = [], []
+    for name in names:
+        one = found[name]
+        if not one["good"]:
+            failed.append((name, one["why"]))
+        seen = one.get("probes")
+        counts = (
+            [f"{seen[who]['answered']} of {seen[who]['sent']}" for who in ("stranger", "peer")]
+            if seen
+            else ["", ""]
+        )
+        rows.append(
+            [
+                one["title"],
+                *counts,
+                one.get("silence", ""),
+                one.get("backend", ""),
+                shorten(one.get("headline", "")),
+                verdict(one),
+            ]
+        )
+    heads = ["situation", "stranger", "peer", "silence", "backend", "`status` afterwards", "result"]
+    text = (
+        HEAD.format(**latest)
+        + matrix.table(heads, [[cell.replace("|", "\\|") for cell in row] for row in rows])
+        + TAIL
+    )
+    matrix.write_page(PAGE, text)
+    return failed
+
+
+def shorten(text, columns=120):
+    return text if len(text) <= columns else f"{text[:columns].rsplit(' ', 1)[0]} …"
+
+
+def verdict(one):
+    """The result, with units that are not active."""
+    said = "as it must" if one["good"] else f"**wrong: {matrix.first_line(one['why'])}**"
+    said = one.get("limit", said)
+    inactive = [unit for unit in one.get("units", "").split(", ") if unit and not unit.endswith(" active")]
+    return "; ".join([said, *inactive])
+
+
+def silence(probes):
+    """The longest time without an answer to the peer, from its last span on or within it."""
+    spans = probes["peer"]["spans"]
+    return max((later[0] - earlier[1] for earlier, later in zip(spans, spans[1:])), default=0.0)
