@@ -28,12 +28,18 @@ PROMISES = {
 
 
 def save(result):
-    """Saves a result. Sections that were not run this time stay as they were."""
+    """Saves a result. Sections and tests that did not run this time stay as they were."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{result['kernel']}.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    kept = {key: old.get(key, []) for key in ("checks", "lacks", "tests") if not result[key]}
-    path.write_text(json.dumps({**result, **kept}, indent=1))
+    kept = {key: old.get(key, []) for key in ("checks", "lacks") if not result[key]}
+    tests = {one["test"]: one for one in old.get("tests", [])}
+    tests.update((one["test"], one) for one in result["tests"] if has_run(one) or one["test"] not in tests)
+    path.write_text(json.dumps({**result, **kept, "tests": list(tests.values())}, indent=1))
+
+
+def has_run(one):
+    return one["result"] in ("pass", "fail")
 
 
 def results():
@@ -142,9 +148,9 @@ def promises(every, notes):
 
 def tests(every, notes):
     with_tests = [result for result in every if result["tests"]]
-    binaries = []
-    for result in with_tests:
-        binaries += [name for name in map(binary_of, result["tests"]) if name not in binaries]
+    binaries = dict.fromkeys(
+        binary_of(one) for result in with_tests for one in result["tests"] if has_run(one)
+    )
     rows = [
         [f"`{binary}`", *(tests_cell(result, binary, notes) for result in with_tests)] for binary in binaries
     ]
@@ -156,7 +162,7 @@ def binary_of(one):
 
 
 def tests_cell(result, binary, notes):
-    ran = [one for one in result["tests"] if binary_of(one) == binary and one["result"] in ("pass", "fail")]
+    ran = [one for one in result["tests"] if binary_of(one) == binary and has_run(one)]
     failed = [one for one in ran if one["result"] == "fail"]
     marks = sorted({notes.mark(result["kernel"], one["test"], one["detail"]) for one in failed})
     return " ".join([f"{len(ran) - len(failed)}/{len(ran)}", *marks])

@@ -31,12 +31,19 @@ REASONS = [
         "cannot "
         "express such overlays either. The error names it, and then other options that are not missing.",
     ),
+    (
+        r"without-nf_tables",
+        r"^(load|render|traffic|owner|agent|restart|trial|revocation|routed|iptables-nft|import)",
+        r"",
+        "The check needs nf_tables. By iptables-legacy, peerwall does its work: see that row, and the units.",
+    ),
 ]
 
 # How the results without modules are to be read.
 LACKS = [
-    "Without `nft_log`, `nft_limit`, `nfnetlink_log`, `xt_limit` or `xt_NFLOG`: a bug. Only log rules and "
-    "limits need them, and the whole policy is refused; nothing is filtered unless rules are loaded.",
+    "Without `nft_log`, `nft_limit` or `nfnetlink_log`: versions that refuse the whole policy have a bug, "
+    "fixed since 2a455f2. Only log rules and limits need these modules.",
+    "Without `xt_limit`: a bug. The whole policy is refused for want of the rate of its log rules.",
     "Without `xt_set`, or one of the types of ipsets: a bug. peerwall finds ipset and refuses; one rule for "
     "each address would do, as without `ip_set`.",
     "The message names every option that a refused rule uses, not only the missing ones: a bug.",
