@@ -279,11 +279,13 @@ fn without_a_log_target_everything_else_is_loaded() {
         let host = host_with_rules(Flavour::Legacy);
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().display().to_string();
-        for tool in ["iptables", "ip6tables"] {
+        // iptables-legacy names the end of the table.
+        for (tool, named) in [("iptables", "NFLOG"), ("ip6tables", "COMMIT")] {
             let real = host.sh(&format!("command -v {tool}-legacy-restore"));
             let shim = folder.path().join(format!("{tool}-legacy-restore"));
             let script = format!(
-                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n NFLOG {place}/in | head -n 1 | cut -d: -f1)\n\
+                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n {named} {place}/in | tail -n 1 | cut -d: -f1)\n\
+                 grep -q NFLOG {place}/in || at=\n\
                  if [ -n \"$at\" ]; then echo \"{tool}-restore: line $at failed\" >&2; exit 1; fi\n\
                  exec {} \"$@\" <{place}/in\n",
                 real.trim()

@@ -82,27 +82,27 @@ impl Backend for Iptables {
         plan: &IptablesPlan,
         observed: &IptablesObserved,
     ) -> Result<(), BackendError> {
-        match self.commit_verified(plan, observed) {
-            Err(refused) if self.logs && plan.is_refused_for_log(&refused) => {
-                let plan = plan.without_logs(observed);
-                self.commit_verified(&plan, observed)?;
-                self.logs = false;
+        let Err(refused) = self.commit_verified(plan, observed) else {
+            return Ok(());
+        };
+        if self.logs && plan.is_refused_for_log(&refused) {
+            let plan = plan.without_logs(observed);
+            if self.commit_verified(&plan, observed).is_ok() {
                 log::warn!(
                     "iptables cannot log packets: nothing will be logged, but all rules filter \
                      ({refused})"
                 );
-                Ok(())
+                self.logs = false;
+                return Ok(());
             }
-            Err(refused) if self.has_ipset && plan.is_refused_for_sets(&refused) => {
-                log::warn!(
-                    "ipset cannot be used, so each address has a rule of its own ({refused})"
-                );
-                self.has_ipset = false;
-                // The plan has sets: plan again.
-                Err(BackendError::Stale)
-            }
-            committed => Ok(committed?),
         }
+        if self.has_ipset && plan.is_refused_for_sets(&refused) {
+            log::warn!("ipset cannot be used, so each address has a rule of its own ({refused})");
+            self.has_ipset = false;
+            // The plan has sets: plan again.
+            return Err(BackendError::Stale);
+        }
+        Err(refused.into())
     }
 
     /// Does nothing: the commit has read the rules back.

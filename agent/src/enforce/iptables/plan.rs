@@ -137,7 +137,8 @@ impl IptablesPlan {
             || self.is_refused_for(refused, |line| line.contains(" --match-set "))
     }
 
-    /// Reports whether iptables refused such a line.
+    /// Reports whether iptables refused such a line, or a table with one: iptables-legacy names the
+    /// line of its COMMIT.
     fn is_refused_for(&self, refused: &IptablesError, is_such: fn(&str) -> bool) -> bool {
         let IptablesError::Tool { tool, said } = refused else {
             return false;
@@ -148,7 +149,11 @@ impl IptablesPlan {
         };
         let lines: Vec<&str> = input.unwrap_or_default().lines().collect();
         let line = |number: usize| lines.get(number.checked_sub(1)?);
-        refused_lines(said).any(|number| line(number).is_some_and(|line| is_such(line)))
+        let is_in = |line: &str| match line {
+            "COMMIT" => lines.iter().any(|line| is_such(line)),
+            line => is_such(line),
+        };
+        refused_lines(said).any(|number| line(number).is_some_and(|line| is_in(line)))
     }
 }
 
@@ -226,6 +231,11 @@ mod tests {
             (
                 "iptables-legacy-restore",
                 "iptables-restore: line 4 failed",
+                true,
+            ),
+            (
+                "ip6tables-legacy-restore",
+                "ip6tables-restore: line 2 failed",
                 false,
             ),
             ("iptables-legacy-restore", "line 0, line x", false),
