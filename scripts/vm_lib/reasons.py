@@ -19,9 +19,8 @@ REASONS = [
         r"^(5\.10|6\.1)\b",
         r"^restart keeps rules$",
         r"the table that is there cannot be owned",
-        "A bug: where the kernel has no table owners, every start of the agent rebuilds the table, in one "
-        "transaction. "
-        "It plans for an owner before it knows that the kernel has none.",
+        "Versions before 6dea830 have a bug: where the kernel has no table owners, every start of the agent "
+        "rebuilds the table, in one transaction.",
     ),
     (
         r"^5\.10",
@@ -29,7 +28,7 @@ REASONS = [
         r"fib saddr \. iif oif missing.*EOPNOTSUPP",
         "Linux 5.10 refuses `fib saddr . iif oif` in the input and forward hooks; 6.1 accepts it. iptables "
         "cannot "
-        "express such overlays either. The error names it, and then other options that are not missing.",
+        "express such overlays either.",
     ),
     (
         r"without-nf_tables",
@@ -43,10 +42,10 @@ REASONS = [
 LACKS = [
     "Without `nft_log`, `nft_limit` or `nfnetlink_log`: versions that refuse the whole policy have a bug, "
     "fixed since 2a455f2. Only log rules and limits need these modules.",
-    "Without `xt_limit`: a bug. The whole policy is refused for want of the rate of its log rules.",
-    "Without `xt_set`, or one of the types of ipsets: a bug. peerwall finds ipset and refuses; one rule for "
-    "each address would do, as without `ip_set`.",
-    "The message names every option that a refused rule uses, not only the missing ones: a bug.",
+    "Without `xt_limit`: versions before 5e95569 refuse the whole policy for want of the rate of its log rules.",
+    "Without `xt_set`, or one of the types of ipsets: versions before 6dea830 refuse the policy; since then each "
+    "address has a rule, as without `ip_set`.",
+    "Versions before 747e0cd name every option that a refused rule uses, not only those that may be missing.",
     "Without `xt_conntrack` or `ip_tables` beside nf_tables, the kernel cannot filter as the policy says: "
     "refusing is right.",
 ]
