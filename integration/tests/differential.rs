@@ -268,7 +268,7 @@ fn reasons(works: &[Work]) -> BTreeMap<String, usize> {
 fn policy_ruleset_and_every_kernel_agree() {
     world(|| {
         let seed = setting("PEERWALL_SEED", 42);
-        let wanted = setting("PEERWALL_PACKETS", 2000);
+        let wanted = setting("PEERWALL_PACKETS", 1000);
         let config = Config {
             rng_seed: RngSeed::Fixed(seed),
             failure_persistence: None,

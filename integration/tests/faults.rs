@@ -64,14 +64,14 @@ fn sample(of_agent: bool, usual: u64) {
 #[test]
 fn no_single_fault_breaks_a_promise_of_a_command() {
     world(|| {
-        sample(false, 2);
+        sample(false, 1);
     });
 }
 
 #[test]
 fn no_single_fault_breaks_a_promise_of_the_agent() {
     world(|| {
-        sample(true, 3);
+        sample(true, 2);
     });
 }
 

@@ -166,7 +166,7 @@ fn who_may_not_is_told_so() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
+fn a_kill_in_the_middle_of_many_applies_leaves_old_or_new() {
     world(|| {
         let three = Three::new();
         let host = &three.host;
@@ -187,7 +187,8 @@ fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
         apply(host, &a);
         let whole = start.elapsed() / 2;
         let (mut killed, mut mixtures) = (0, Vec::new());
-        for round in 0..1000_u32 {
+        let rounds: u32 = std::env::var("PEERWALL_ROUNDS").map_or(500, |n| n.parse().unwrap());
+        for round in 0..rounds {
             let policy = if round % 2 == 0 { &b } else { &a };
             let mut child = host
                 .command(peerwall_bin())
@@ -217,11 +218,14 @@ fn a_kill_in_the_middle_of_1000_applies_leaves_old_or_new() {
             got_in,
         } = traffic.end();
         println!(
-            "{killed} of 1000 applies were killed; {asked} \
+            "{killed} of {rounds} applies were killed; {asked} \
              requests of a peer were answered, {knocked} of a stranger were not"
         );
         assert_eq!(mixtures, [0_u32; 0]);
-        assert!(killed > 300, "only {killed} were killed in time");
+        assert!(
+            killed > rounds / 10 * 3,
+            "only {killed} were killed in time"
+        );
         assert!(asked > 1000 && knocked > 1000);
         assert_eq!(got_in, 0, "a stranger got in");
         // And what a kill leaves can be gone on from.
