@@ -272,6 +272,32 @@ fn counters_of_rules_that_stay_go_on() {
     });
 }
 
+/// Puts a program into a folder that refuses input with lines that match `when`, and runs the real
+/// one otherwise. `$at` in its message is the number of the last line that matches `at`.
+fn refuse(host: &Host, folder: &Path, program: &str, (when, at): (&str, &str), said: &str) {
+    let real = host.sh(&format!("command -v {program}"));
+    let input = folder.join("in").display().to_string();
+    let script = format!(
+        "#!/bin/sh\ncat >{input}\nat=$(grep -n -e '{at}' {input} | tail -n 1 | cut -d: -f1)\n\
+         if grep -q -e '{when}' {input}; then echo \"{said}\" >&2; exit 1; fi\n\
+         exec {} \"$@\" <{input}\n",
+        real.trim()
+    );
+    let shim = folder.join(program);
+    let _ = fs::remove_file(&shim);
+    fs::write(&shim, script).unwrap();
+    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Applies a policy by the iptables of a folder, and returns what is said.
+fn apply_with(host: &Host, folder: &str, policy: &str) -> String {
+    let more = ["apply", "--backend", "iptables", policy];
+    let output = host.peerwall(&[&["--iptables", folder], &more[..]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said
+}
+
 /// A kernel without `xt_NFLOG` or `xt_limit` still gets the firewall.
 #[test]
 fn without_a_log_target_everything_else_is_loaded() {
@@ -281,17 +307,9 @@ fn without_a_log_target_everything_else_is_loaded() {
         let place = folder.path().display().to_string();
         // iptables-legacy names the end of the table.
         for (tool, named) in [("iptables", "NFLOG"), ("ip6tables", "COMMIT")] {
-            let real = host.sh(&format!("command -v {tool}-legacy-restore"));
-            let shim = folder.path().join(format!("{tool}-legacy-restore"));
-            let script = format!(
-                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n {named} {place}/in | tail -n 1 | cut -d: -f1)\n\
-                 grep -q NFLOG {place}/in || at=\n\
-                 if [ -n \"$at\" ]; then echo \"{tool}-restore: line $at failed\" >&2; exit 1; fi\n\
-                 exec {} \"$@\" <{place}/in\n",
-                real.trim()
-            );
-            fs::write(&shim, script).unwrap();
-            fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+            let program = format!("{tool}-legacy-restore");
+            let said = format!("{tool}-restore: line $at failed");
+            refuse(&host, folder.path(), &program, ("NFLOG", named), &said);
             host.sh(&format!(
                 "cd {place} && ln -s $(command -v {tool}-legacy-save) $(command -v {tool}) ."
             ));
@@ -301,17 +319,7 @@ fn without_a_log_target_everything_else_is_loaded() {
         let text = "version = 1\n[peers]\np = \"129.21.49.48\"\n";
         fs::write(policy, text).unwrap();
         for _ in 0..2 {
-            let arguments = [
-                "--iptables",
-                &place,
-                "apply",
-                "--backend",
-                "iptables",
-                policy,
-            ];
-            let output = host.peerwall(&arguments);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(0), "{said}");
+            let said = apply_with(&host, &place, policy);
             assert!(said.contains("iptables cannot log packets"), "{said}");
             let loaded = saved(&host, Flavour::Legacy);
             assert!(loaded.contains("129.21.49.48"), "{loaded}");
@@ -342,48 +350,24 @@ fn without_usable_sets_each_address_has_a_rule() {
         let peers = peers.join(", ");
         fs::write(&policy, format!("version = 1\n[peers]\nmany = [{peers}]\n")).unwrap();
         let policy = policy.to_str().unwrap();
-        let refuses = |program: &str, when: &str, said: &str| {
-            let real = host.sh(&format!("command -v {program}"));
-            let script = format!(
-                "#!/bin/sh\ncat >{place}/in\nat=$(grep -n -e '{when}' {place}/in | head -n 1 | cut -d: -f1)\n\
-                 if [ -n \"$at\" ]; then echo \"{said}\" >&2; exit 1; fi\n\
-                 exec {} \"$@\" <{place}/in\n",
-                real.trim()
-            );
-            let shim = folder.path().join(program);
-            let _ = fs::remove_file(&shim);
-            fs::write(&shim, script).unwrap();
-            fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
-        };
         let apply = || {
-            let arguments = [
-                "--iptables",
-                &place,
-                "apply",
-                "--backend",
-                "iptables",
-                policy,
-            ];
-            let output = host.peerwall(&arguments);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(0), "{said}");
+            let said = apply_with(&host, &place, policy);
             assert!(said.contains("ipset cannot be used"), "{said}");
             let loaded = saved(&host, Flavour::Legacy);
             assert!(loaded.contains("192.0.2.20"), "{loaded}");
             assert!(!loaded.contains("--match-set"), "{loaded}");
             host.peerwall_ok(&["remove"]);
         };
-        refuses(
-            "ipset",
-            "^create",
-            "ipset v7.17: Kernel error received: set type not supported",
-        );
+        let said = "ipset v7.17: Kernel error received: set type not supported";
+        refuse(&host, folder.path(), "ipset", ("^create", "^create"), said);
         apply();
         fs::remove_file(folder.path().join("ipset")).unwrap();
         host.sh(&format!("ln -s $(command -v ipset) {place}"));
         for tool in ["iptables", "ip6tables"] {
             let said = format!("{tool}-restore: line $at failed");
-            refuses(&format!("{tool}-legacy-restore"), "--match-set", &said);
+            let program = format!("{tool}-legacy-restore");
+            let at = ("--match-set", "--match-set");
+            refuse(&host, folder.path(), &program, at, &said);
         }
         apply();
         assert_eq!(host.sh("ipset list -n").trim(), "", "a set is left");
