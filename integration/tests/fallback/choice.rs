@@ -182,3 +182,42 @@ fn a_policy_can_ask_for_iptables_and_the_command_line_for_another() {
         assert!(!saved(&host, Flavour::Legacy).contains("PEERWALL-INPUT"));
     });
 }
+
+#[test]
+fn a_namespace_with_a_reused_number_does_not_inherit_the_record() {
+    world(|| {
+        let number = |host: &Host| {
+            host.sh("stat -Lc %i /proc/thread-self/ns/net")
+                .trim()
+                .to_owned()
+        };
+        let (old, new) = (Host::new("old"), Host::new("new"));
+        // The kernel reuses numbers of namespaces; a copied record is as if it had.
+        let inherit = || {
+            old.sh(&format!(
+                "cp /run/peerwall/applied-{}.json /run/peerwall/applied-{}.json",
+                number(&old),
+                number(&new)
+            ));
+        };
+        assert_eq!(iptables(&old, "apply").0, Some(0));
+        assert!(
+            old.peerwall_ok(&["status", EXAMPLE])
+                .contains("backend:    iptables")
+        );
+        inherit();
+        let said = new.peerwall_ok(&["apply", EXAMPLE]);
+        assert!(!said.contains("iptables"), "{said}");
+        new.peerwall_ok(&["remove"]);
+
+        old.peerwall_ok(&["apply", "--backend", "nft", EXAMPLE]);
+        assert!(old.peerwall_ok(&["status", EXAMPLE]).contains("applied:  "));
+        inherit();
+        new.sh(&format!(
+            "{} render {EXAMPLE} | nft -f -",
+            peerwall_bin().display()
+        ));
+        let said = new.peerwall_ok(&["status", EXAMPLE]);
+        assert!(!said.contains("applied:  "), "{said}");
+    });
+}
