@@ -54,8 +54,8 @@ impl fmt::Display for IptablesLimit {
                 "ICMP type 255 matches every type in iptables; remove it from [icmp], or use nftables",
             ),
             Self::ReversePath => f.write_str(
-                "iptables cannot match the route to the source in INPUT and FORWARD; \
-                 use a backend with a tunnel for this overlay, or use nftables",
+                "iptables cannot match the route to the source in INPUT and FORWARD; use a backend with \
+                 a tunnel for this overlay, or nftables on Linux 5.19 or newer",
             ),
             Self::LogPrefix(prefix) => write!(
                 f,

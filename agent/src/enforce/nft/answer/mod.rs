@@ -6,11 +6,15 @@ use peerwall_core::backend::{BackendError, RefusedStep};
 use peerwall_core::nft::kconfig;
 use peerwall_core::nft::lower::OpIndex;
 use peerwall_core::nft::plan::{Op, Plan};
-use peerwall_core::ruleset::render;
+use peerwall_core::ruleset::{Match, render};
 use peerwall_proto::netlink::ack::Ack;
 use peerwall_proto::nf_tables::batch::EncodedBatch;
 
 use crate::kernel::netlink::{NetlinkError, describe};
+
+/// Follows the error of a rule that asks for the route to the source.
+const ROUTE_NEEDS: &str = "`fib saddr . iif oif` in the input and forward hooks needs Linux 5.19; use a \
+                           newer kernel, or a backend with a tunnel for this overlay";
 
 /// Result of a batch, from its acknowledgements.
 pub(super) fn outcome(
@@ -38,12 +42,34 @@ pub(super) fn outcome(
         return Err(BackendError::Owned);
     }
     let accepted = accepted(plan, sent, &errors);
-    Err(BackendError::Refused(
-        errors
-            .into_iter()
-            .map(|ack| refusal(plan, sent, ack, &accepted))
-            .collect(),
-    ))
+    let refusals = errors.into_iter();
+    let refusals = refusals.map(|ack| refusal(plan, sent, ack, &accepted));
+    Err(BackendError::Refused(without_followers(
+        plan,
+        refusals.collect(),
+    )))
+}
+
+/// Removes the refusals that only follow from that of a route to the source: after each further
+/// rule, the kernel validates all chains again, and refuses that rule with the same error
+/// (`nft_table_validate()`).
+fn without_followers(plan: &Plan, mut refusals: Vec<RefusedStep>) -> Vec<RefusedStep> {
+    let is_route = |refusal: &RefusedStep| {
+        let op = refusal.op.map(|op| &plan.ops[op]);
+        op.is_some_and(|op| is_of_route(op, refusal.errno))
+    };
+    if refusals.iter().any(is_route) {
+        refusals.retain(|refusal| refusal.errno != libc::EOPNOTSUPP || is_route(refusal));
+    }
+    refusals
+}
+
+/// Whether the kernel refused a rule for the route to the source: before Linux 5.19,
+/// `nft_fib_validate()` allowed it only in prerouting. A kernel without `fib` answers ENOENT.
+fn is_of_route(op: &Op, errno: i32) -> bool {
+    let asks = |condition: &Match| matches!(condition, Match::ReversePath { .. });
+    errno == libc::EOPNOTSUPP
+        && matches!(op, Op::AddRule(_, _, rule) if rule.matches.iter().any(asks))
 }
 
 /// Returns the options that the accepted rules need: the kernel has them. It judges every step of a
@@ -79,8 +105,9 @@ fn refusal(
     // A table is refused for its flags or its owner, never for an unknown feature.
     let of_table = op.is_some_and(|op| is_about_table(&plan.ops[op]));
     let is_lack = op.is_some() && !of_table && is_lacking(ack.errno);
+    let of_route = op.is_some_and(|op| is_of_route(&plan.ops[op], ack.errno));
     let lacking = op
-        .filter(|_| is_lack)
+        .filter(|_| is_lack && !of_route)
         .map(|op| kconfig::options(&plan.ops[op]))
         .map(|options| lacking_of(options, accepted));
     let lacking = lacking.filter(|options| !options.is_empty());
@@ -95,6 +122,7 @@ fn refusal(
                 describe(ack),
                 options.join(" or ")
             ),
+            None if of_route => format!("{}; {ROUTE_NEEDS}", describe(ack)),
             None => describe(ack),
         },
     }

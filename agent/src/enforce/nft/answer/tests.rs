@@ -1,6 +1,6 @@
 //! Every answer of the kernel to a batch, and the error that it becomes.
 
-use peerwall_core::ruleset::{Action, LogTo, Rule};
+use peerwall_core::ruleset::{Action, LogTo, Match, Rule};
 
 use super::*;
 
@@ -254,4 +254,58 @@ fn options_that_accepted_rules_need_are_not_missing() {
         refusals[0].why.ends_with("CONFIG_NF_CONNTRACK_LABELS"),
         "{refusals:?}"
     );
+}
+
+#[test]
+fn a_refused_route_to_the_source_names_the_version_and_is_the_only_error() {
+    let route = Rule {
+        matches: vec![Match::ReversePath { exists: false }],
+        counter: Some("peer-spoof".into()),
+        ..Rule::default()
+    };
+    let later = Rule {
+        counter: Some("router-advert".into()),
+        label: true,
+        ..Rule::default()
+    };
+    let (mut plan, batch) = sent();
+    let add = |rule: Rule| Op::AddRule("route-side".into(), None, rule);
+    plan.ops = vec![add(route.clone()), add(later), add(route)];
+    let why = |acks: &[Ack]| match outcome(&plan, &batch, acks) {
+        Err(BackendError::Refused(refusals)) => refusals,
+        other => panic!("{other:?}"),
+    };
+    // The answer of Linux 5.10: every rule from the first route on.
+    let refused = why(&[TABLE, RULE, LAST].map(|seq| ack(seq, libc::EOPNOTSUPP)));
+    let of_route = |refusal: &RefusedStep| {
+        (
+            refusal.op,
+            refusal.is_lack,
+            refusal.why.ends_with(ROUTE_NEEDS),
+        )
+    };
+    let seen: Vec<_> = refused.iter().map(of_route).collect();
+    assert_eq!(seen, [(Some(0), true, true), (Some(2), true, true)]);
+    let said = BackendError::Refused(refused).to_string();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("fib saddr . iif oif missing"), "{said}");
+    assert!(
+        said.contains("needs Linux 5.19") && !said.contains("CONFIG_"),
+        "{said}"
+    );
+    // Other errors stay, and the options of a kernel without fib are named.
+    let refused = why(&[
+        ack(TABLE, libc::ENOENT),
+        ack(RULE, libc::EOPNOTSUPP),
+        ack(LAST, libc::ENOENT),
+    ]);
+    assert_eq!(refused.len(), 3);
+    assert!(
+        refused[0].why.contains("CONFIG_NFT_FIB_INET"),
+        "{}",
+        refused[0].why
+    );
+    assert!(!refused[0].why.contains("5.19"), "{}", refused[0].why);
+    let refused = why(&[ack(TABLE, libc::EOPNOTSUPP), ack(RULE, libc::EINVAL)]);
+    assert_eq!(refused.len(), 2);
 }
