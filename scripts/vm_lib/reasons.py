@@ -16,19 +16,11 @@ REASONS = [
         "instead.",
     ),
     (
-        r"^(5\.10|6\.1)\b",
-        r"^restart keeps rules$",
-        r"the table that is there cannot be owned",
-        "Versions before 6dea830 have a bug: where the kernel has no table owners, every start of the agent "
-        "rebuilds the table, in one transaction.",
-    ),
-    (
         r"^5\.10",
         r"^routed overlay$",
-        r"fib saddr \. iif oif missing.*EOPNOTSUPP",
-        "Linux 5.10 refuses `fib saddr . iif oif` in the input and forward hooks; 6.1 accepts it. iptables "
-        "cannot "
-        "express such overlays either.",
+        r"fib saddr \. iif oif missing.*EOPNOTSUPP[\s\S]*on Linux 5\.19 or newer",
+        "Before 5.19, Linux refuses `fib saddr . iif oif` in the input and forward hooks, and iptables cannot "
+        "express such overlays. `apply` says so in 4 lines, and changes nothing.",
     ),
     (
         r"without-nf_tables",
@@ -40,12 +32,10 @@ REASONS = [
 
 # How the results without modules are to be read.
 LACKS = [
-    "Without `nft_log`, `nft_limit` or `nfnetlink_log`: versions that refuse the whole policy have a bug, "
-    "fixed since 2a455f2. Only log rules and limits need these modules.",
-    "Without `xt_limit`: versions before 5e95569 refuse the whole policy for want of the rate of its log rules.",
-    "Without `xt_set`, or one of the types of ipsets: versions before 6dea830 refuse the policy; since then each "
-    "address has a rule, as without `ip_set`.",
-    "Versions before 747e0cd name every option that a refused rule uses, not only those that may be missing.",
+    "Without `nft_log`, `nft_limit`, `nfnetlink_log` or `xt_limit`: log rules are left out, or "
+    "iptables is used. Every rule filters.",
+    "Without `xt_set`, or one of the types of ipsets: each address has a rule, as without `ip_set`.",
+    "An option that other, accepted rules need too is not named: the kernel has it.",
     "Without `xt_conntrack` or `ip_tables` beside nf_tables, the kernel cannot filter as the policy says: "
     "refusing is right.",
 ]
