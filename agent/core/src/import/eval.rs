@@ -11,7 +11,8 @@ use std::net::IpAddr;
 
 use super::managed;
 use super::rule::{
-    self, AddressKind, At, Condition, ImportedChain, ImportedRule, ImportedRules, Test, Verb,
+    self, AddressKind, At, Condition, ImportedChain, ImportedRule, ImportedRules, KnownMark, Test,
+    Verb,
 };
 use crate::net::addr;
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
@@ -26,6 +27,8 @@ pub struct Probe {
     pub out: Option<String>,
     /// Whether the destination is this host.
     pub to_this_host: bool,
+    /// What is known of the mark.
+    pub mark: KnownMark,
 }
 
 /// Verdict on a packet, and the line that determined it.
@@ -168,7 +171,7 @@ impl RulesForSource<'_> {
 
     fn step(&self, chain: &str, index: usize, rule: &ImportedRule, probe: &Probe) -> RuleStep {
         // Known conditions first: if one of them fails, unknown conditions are irrelevant.
-        let known = |c: &&Condition| !matches!(c.test, Test::Unknown(_));
+        let known = |c: &&Condition| is_known(c, probe);
         if !rule
             .conditions
             .iter()
@@ -177,9 +180,11 @@ impl RulesForSource<'_> {
         {
             return RuleStep::Next;
         }
-        let uncertain = rule.unknown().next().is_some();
+        let uncertain = !rule.conditions.iter().all(|c| is_known(c, probe));
         match &rule.target {
-            Verb::Continue(_) | Verb::Dnat(..) | Verb::Masquerade => RuleStep::Next,
+            Verb::Continue(_) | Verb::Mark(..) | Verb::Dnat(..) | Verb::Masquerade => {
+                RuleStep::Next
+            }
             Verb::Accept | Verb::Drop | Verb::Reject | Verb::Unknown(_) if uncertain => {
                 RuleStep::Next
             }
@@ -215,6 +220,14 @@ impl RulesForSource<'_> {
             },
         }
     }
+}
+
+/// Reports whether a packet decides a condition.
+pub(super) fn is_known(condition: &Condition, probe: &Probe) -> bool {
+    if let Test::Mark(test, _) = condition.test {
+        return probe.mark.meets(test).is_some();
+    }
+    !matches!(condition.test, Test::Unknown(_))
 }
 
 /// Reports whether a packet meets a condition.
@@ -275,6 +288,7 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             .iter()
             .any(|list| list.iter().all(|each| holds(each, probe))),
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
+        Test::Mark(test, _) => probe.mark.meets(*test).unwrap_or(false),
         Test::Unknown(_) => return false,
     };
     // A negated condition also needs the protocol's header.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Facts;
 use super::eval::Probe;
 use super::networks::elsewhere;
-use super::rule::ImportedRules;
+use super::rule::{ImportedRules, KnownMark};
 use super::space::axes::{Axes, LO, address_in};
 use super::space::{SOURCE_PORT, Slicing, Space};
 use crate::net::addr::Family;
@@ -51,6 +51,7 @@ pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
                         packet,
                         out: out.cloned(),
                         to_this_host: hook == Hook::Input,
+                        mark: KnownMark::default(),
                     });
                 }
             }

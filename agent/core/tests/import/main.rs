@@ -8,6 +8,7 @@
 
 mod formats;
 mod judged;
+mod marks;
 mod nft;
 mod random;
 mod reading;

@@ -8,6 +8,8 @@ mod format;
 pub(super) mod partial;
 mod sets;
 
+use std::collections::BTreeSet;
+
 use peerwall_proto::iptables::{self, Save, TextError, script};
 
 use super::canonical::{Readings, RuleTable, TableReadings};
@@ -133,6 +135,7 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     for (index, ruleset) in rulesets {
         parsed.add_ruleset(index, ruleset);
     }
+    parsed.follow_marks();
     if errors.is_empty() && parsed.rules.is_empty() {
         let name = files.first().map_or("", |file| file.name.as_str());
         errors.push(ImportError::whole(
@@ -357,6 +360,20 @@ impl ParsedFiles {
             }
         }
         self.rules.sort_by_key(|rules| rules.family);
+    }
+
+    /// Keeps the tests of marks that the rules of the table nat decide.
+    fn follow_marks(&mut self) {
+        let is_other = |name: &str| !["filter", "nat"].contains(&name);
+        let others = self.tables.iter().filter(|(_, name, _)| is_other(name));
+        let others: Vec<&ImportedChains> = others.map(|(.., chains)| chains).collect();
+        let mut followed = BTreeSet::new();
+        for rules in &mut self.rules {
+            followed.extend(rule::keep_followed(rules, &others));
+        }
+        for (.., chains) in &mut self.tables {
+            rule::keep_marks(chains, |at, _| followed.contains(&at));
+        }
     }
 
     fn has_table(&self, family: Family, name: &str) -> bool {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::import::eval::{Probe, holds};
-use crate::import::rule::{ImportedRules, Test, Verb};
+use crate::import::eval::{Probe, holds, is_known};
+use crate::import::rule::{ImportedRules, KnownMark, Verb};
 use crate::net::addr;
 use crate::net::packet::{CtState, Dialled, Hook, Transport};
 
@@ -27,18 +27,28 @@ pub(super) fn translated(rules: &ImportedRules, probe: &Probe) -> Option<Probe> 
     if packet.state != CtState::New || packet.hook != Hook::Input || packet.interface == "lo" {
         return Some(probe.clone());
     }
+    let mut mark = KnownMark::default();
     for chain in &rules.paths.prerouting {
-        match run(rules, chain, probe, 0) {
+        match run(rules, chain, probe, &mut mark, 0) {
             Step::Falls => {}
             Step::Stays => break,
-            Step::To(to, port) => return redirected(rules, probe, to, port),
+            Step::To(to, port) => {
+                let redirected = redirected(rules, probe, to, port);
+                return redirected.map(|probe| Probe { mark, ..probe });
+            }
             Step::Unknown => return None,
         }
     }
     Some(probe.clone())
 }
 
-fn run(rules: &ImportedRules, chain: &str, probe: &Probe, depth: usize) -> Step {
+fn run(
+    rules: &ImportedRules,
+    chain: &str,
+    probe: &Probe,
+    mark: &mut KnownMark,
+    depth: usize,
+) -> Step {
     let Some(chain) = rules.nat.get(chain).filter(|_| depth < DEPTH_MAX) else {
         return Step::Falls;
     };
@@ -46,13 +56,20 @@ fn run(rules: &ImportedRules, chain: &str, probe: &Probe, depth: usize) -> Step 
         let known = rule
             .conditions
             .iter()
-            .filter(|condition| !matches!(condition.test, Test::Unknown(_)));
+            .filter(|condition| is_known(condition, probe));
         if !known.clone().all(|condition| holds(condition, probe)) {
             continue;
         }
         let is_unknown = known.count() < rule.conditions.len();
         let step = match &rule.target {
             Verb::Continue(_) | Verb::Masquerade => continue,
+            Verb::Mark(change, _) => {
+                *mark = match is_unknown {
+                    true => mark.perhaps_after(*change),
+                    false => mark.after(*change),
+                };
+                continue;
+            }
             _ if is_unknown => return Step::Unknown,
             Verb::Unknown(_) => return Step::Unknown,
             Verb::Accept | Verb::Drop | Verb::Reject => return Step::Stays,
@@ -64,8 +81,8 @@ fn run(rules: &ImportedRules, chain: &str, probe: &Probe, depth: usize) -> Step 
                 }
                 return Step::To(to.map(|net| net.addr()), *port);
             }
-            Verb::Jump(to) => run(rules, to, probe, depth + 1),
-            Verb::Goto(to) => return run(rules, to, probe, depth + 1),
+            Verb::Jump(to) => run(rules, to, probe, mark, depth + 1),
+            Verb::Goto(to) => return run(rules, to, probe, mark, depth + 1),
         };
         match step {
             Step::Falls => {}

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::named;
 use crate::import::Facts;
 use crate::import::eval::Probe;
-use crate::import::rule::{Condition, ImportedRules, Interval, Test};
+use crate::import::rule::{Condition, ImportedRules, Interval, KnownMark, Test};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Hook, Packet, Transport};
@@ -141,6 +141,7 @@ impl<'p> Packets<'p> {
             packet,
             out,
             to_this_host: to == self.host,
+            mark: KnownMark::default(),
         }
     }
 
@@ -299,6 +300,7 @@ impl Named {
             | Test::From(_)
             | Test::Rate(..)
             | Test::Always(_)
+            | Test::Mark(..)
             | Test::Unknown(_) => {}
         }
     }

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Needs, Strange, key, keys};
+use super::mark;
 use super::objects::{Rule, strange};
-use super::relation::{Look, elements, member, merge_icmp, relation};
+use super::relation::{Look, Phase, elements, member, merge_icmp, relation};
 use super::text::{expression, single, statement};
 use super::values::{bare, is_rest};
-use crate::import::rule::{At, Condition, ImportedRule, Test, Verb};
+use crate::import::rule::{At, Condition, ImportedRule, MarkChange, Test, Verb};
 use crate::net::addr::Family;
 use crate::net::port::{ICMP, ICMPV6};
 
@@ -146,6 +147,11 @@ impl Draft {
             "limit" | "quota" | "ct count" => self.rate(context, each),
             "meter" => self.nested(context, each, &["key", "stmt", "size", "name"]),
             "set" => self.nested(context, each, &["op", "elem", "set", "stmt"]),
+            "mangle" if mark::change(each).is_some() => {
+                let change = mark::change(each).unwrap_or(MarkChange::ANY);
+                self.emit(Vec::new(), Verb::Mark(change, statement(each)));
+                self.does.push(statement(each));
+            }
             "mangle" if !is_harmless(&body["key"]) => {
                 return Step::Target(Verb::Unknown(statement(each)));
             }
@@ -162,6 +168,12 @@ impl Draft {
     }
 
     fn condition(&mut self, context: &Context<'_, '_>, body: &Value) -> Step {
+        // The table nat has not set it before DNAT.
+        let is_marked = context.look.phase >= Phase::BeforeRouting;
+        if let Some(condition) = mark::condition(body).filter(|_| is_marked) {
+            self.push(condition);
+            return Step::Next;
+        }
         let found = relation(&context.look, body);
         let condition = found.unwrap_or_else(|_| {
             let whole = serde_json::json!({ "match": body });

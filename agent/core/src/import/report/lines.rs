@@ -147,7 +147,7 @@ impl<'p> Reporter<'p> {
             return Finding::BranchesByRate(rate);
         }
         match &rule.target {
-            Verb::Continue(what) => continuing(what, manager),
+            Verb::Continue(what) | Verb::Mark(_, what) => continuing(what, manager),
             Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
             Verb::Return => Finding::Return,
             Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
@@ -194,7 +194,7 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'s
     match rule.target {
         Verb::Accept => Finding::UnknownAccept(words),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => Finding::UnknownDrop(words),
-        Verb::Continue(_) => Finding::UnknownContinue,
+        Verb::Continue(_) | Verb::Mark(..) => Finding::UnknownContinue,
         Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => {
             Finding::UnknownJump(words)
         }

@@ -4,6 +4,7 @@
 //! which evaluation never lets widen a rule.
 
 mod graph;
+mod marks;
 mod matches;
 mod names;
 mod options;
@@ -21,6 +22,8 @@ use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
 pub(super) use graph::reached;
+pub use marks::{KnownMark, MarkChange, MarkTest};
+pub(super) use marks::{MarkEffect, keep_followed, keep_marks};
 pub use sets::{AddressPort, ImportedSet, ImportedSets};
 pub(super) use table::{Problems, TableOrigin, chains};
 pub(super) use values::{ACK, RST, SYN, has_ports};
@@ -101,6 +104,8 @@ pub enum Test {
     Rate(bool, String),
     /// Constant: true or false.
     Always(bool),
+    /// Bits of the mark, which a rule of the table nat sets, and the words of the test.
+    Mark(MarkTest, String),
     /// Unknown words, or words that need more than the packet.
     Unknown(String),
 }
@@ -119,8 +124,10 @@ pub enum AddressKind {
 /// Target of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
-    /// Counts, logs or marks. Evaluation continues with the next rule.
+    /// Counts or logs. Evaluation continues with the next rule.
     Continue(String),
+    /// Marks. Evaluation continues, too.
+    Mark(MarkChange, String),
     /// Accepts.
     Accept,
     /// Drops.

@@ -63,6 +63,7 @@ impl Mentioned {
             | Test::From(_)
             | Test::Rate(..)
             | Test::Always(_)
+            | Test::Mark(..)
             | Test::Unknown(_) => {}
         }
     }

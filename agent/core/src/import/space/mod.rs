@@ -9,6 +9,7 @@
 mod adopt;
 pub(in crate::import) mod axes;
 pub(in crate::import) mod diagram;
+mod marks;
 mod mentioned;
 mod nat;
 mod place;
@@ -143,6 +144,7 @@ impl<'r> Space<'r> {
         let place = space.place(&axes, Hook::Input);
         space.redirections = nat::redirections(&mut d, &place, rules, &nat);
         Rc::make_mut(&mut space.axes).set_published(space.redirections.published.len());
+        space.redirections.mark(&mut d, &space.axes);
         space.d = d;
         let mut slices = slices::slices(&space.axes, &rules.filter, slicing).into_iter();
         if slices.len() > 1 {
@@ -245,6 +247,7 @@ impl<'r> Space<'r> {
             named: self.named.clone(),
             published: &self.redirections.published,
             guards: self.redirections.guards.clone(),
+            marked: &self.redirections.marked,
             diverted: match hook {
                 Hook::Input => self.redirections.diverted,
                 Hook::Forward => PacketSet::NONE,

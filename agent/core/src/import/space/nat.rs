@@ -1,5 +1,7 @@
 //! Ports that the NAT table publishes, and the packets that it redirects.
 
+use std::collections::BTreeSet;
+
 use super::axes::Axes;
 use super::diagram::{Diagrams, PacketSet};
 use super::place::{Place, Published};
@@ -7,7 +9,7 @@ use super::region::Sets;
 use super::slices::whole;
 use super::walk::Walk;
 use crate::import::managed;
-use crate::import::rule::{At, ImportedChain, ImportedChains, ImportedRules, Verb};
+use crate::import::rule::{At, ImportedChain, ImportedChains, ImportedRules, MarkTest, Test, Verb};
 use crate::net::addr;
 use crate::net::packet::CtState;
 use crate::net::port::has_ports;
@@ -23,11 +25,31 @@ pub(in crate::import) struct Redirections {
     pub guards: Vec<PacketSet>,
     /// Packets to this host that are redirected.
     pub diverted: PacketSet,
+    /// Packets to published ports that certainly meet tests of their marks.
+    pub marked: Vec<(MarkTest, PacketSet)>,
+    /// Sources and interfaces of such connections to each published port, for each test.
+    flows: Vec<Vec<PacketSet>>,
+}
+
+impl Redirections {
+    /// Finds the packets that meet tests of their marks, once the published ports are counted.
+    pub(super) fn mark(&mut self, d: &mut Diagrams, axes: &Axes) {
+        for (index, flows) in std::mem::take(&mut self.flows).into_iter().enumerate() {
+            let here = axes.published(d, index + 1);
+            for ((_, all), flows) in self.marked.iter_mut().zip(flows) {
+                let these = d.and(flows, here);
+                *all = d.or(*all, these);
+            }
+        }
+    }
 }
 
 impl Sets for Redirections {
     fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
         (&mut self.guards, &mut self.diverted).each_root(visit);
+        for (_, packets) in &mut self.marked {
+            packets.each_root(visit);
+        }
     }
 }
 
@@ -101,19 +123,58 @@ pub(in crate::import) fn redirections(
     packets = d.and(packets, own);
     packets = d.without(packets, lo);
     let all = whole(chains);
+    let path = &rules.paths.prerouting;
     let walk = Walk::new(d, place, &all, true);
-    let translated = walk.through(&rules.paths.prerouting, packets).translated;
+    let translated = walk.through(path, packets).translated;
+    let mut marked = Vec::new();
+    for test in mark_tests(rules) {
+        found.marked.push((test, PacketSet::NONE));
+        let walk = Walk::new(d, place, &all, true).marking(test);
+        marked.push(walk.through(path, packets).marked);
+    }
     found.diverted = diverted(d, axes, packets, &translated);
-    for (at, packets) in translated {
+    for (index, (at, packets)) in translated.into_iter().enumerate() {
         if packets.is_none() {
             continue;
         }
         let Some((to, port)) = destination(chains, at) else {
             continue;
         };
-        publish(d, (axes, rules), &mut found, own, (at, packets), (to, port));
+        let marked = marked.iter().filter_map(|of| of.get(index).copied());
+        let marked: Vec<PacketSet> = marked.collect();
+        let packets = Translated {
+            at,
+            packets,
+            marked: &marked,
+        };
+        publish(d, (axes, rules), &mut found, own, packets, (to, port));
     }
     found
+}
+
+/// The packets that a line translates.
+struct Translated<'t> {
+    at: At,
+    packets: PacketSet,
+    /// Those that meet each test of marks.
+    marked: &'t [PacketSet],
+}
+
+/// Maximum number of tests of marks that are followed.
+const MARKS_MAX: usize = 8;
+
+/// Returns the tests of marks of the table filter.
+fn mark_tests(rules: &ImportedRules) -> BTreeSet<MarkTest> {
+    let all = rules.filter.values().flat_map(|chain| &chain.rules);
+    let conditions = all.flat_map(|rule| &rule.conditions);
+    let tests = conditions.filter_map(|condition| {
+        if let Test::Mark(test, _) = condition.test {
+            return Some(test);
+        }
+        None
+    });
+    let tests: BTreeSet<MarkTest> = tests.collect();
+    tests.into_iter().take(MARKS_MAX).collect()
 }
 
 /// Returns the packets of connections whose first packets are redirected, whatever else is in them.
@@ -153,7 +214,11 @@ fn publish(
     (axes, rules): (&Axes, &ImportedRules),
     found: &mut Redirections,
     own: PacketSet,
-    (at, packets): (At, PacketSet),
+    Translated {
+        at,
+        packets,
+        marked,
+    }: Translated<'_>,
     (to, new_port): (Option<ipnet::IpNet>, Option<u16>),
 ) {
     let numbers: Vec<u8> = axes
@@ -188,7 +253,14 @@ fn publish(
                         port: new_port.unwrap_or(dialled),
                         at,
                     });
-                    let from = d.project(part, &[axes.source, axes.interface]);
+                    let flow = [axes.source, axes.interface];
+                    let from = d.project(part, &flow);
+                    let mut certain = |marked: &PacketSet| {
+                        let others = d.without(part, *marked);
+                        let others = d.project(others, &flow);
+                        d.without(from, others)
+                    };
+                    found.flows.push(marked.iter().map(&mut certain).collect());
                     let out = to.map(|to| way_to(d, axes, rules, to.addr()));
                     found
                         .guards

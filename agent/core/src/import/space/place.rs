@@ -3,7 +3,7 @@
 use super::axes::{Axes, LO, net};
 use super::diagram::{Diagrams, PacketSet, Run};
 use crate::import::Facts;
-use crate::import::rule::{AddressKind, Condition, Interval, Test};
+use crate::import::rule::{AddressKind, Condition, Interval, MarkTest, Test};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Hook};
@@ -44,6 +44,8 @@ pub(in crate::import) struct Place<'a> {
     pub guards: Vec<PacketSet>,
     /// Packets that are redirected before they arrive here.
     pub diverted: PacketSet,
+    /// Packets that certainly meet tests of their marks.
+    pub marked: &'a [(MarkTest, PacketSet)],
     /// Values of the sources that are evaluated; `None` for all.
     pub slice: Option<Run>,
 }
@@ -401,8 +403,15 @@ impl Place<'_> {
                 true => PacketSet::ALL,
                 false => PacketSet::NONE,
             },
-            Test::Unknown(_) => return None,
+            Test::Mark(..) | Test::Unknown(_) => return None,
         })
+    }
+
+    /// Returns the packets that certainly meet a test of their marks.
+    pub(super) fn marked(&self, test: MarkTest) -> PacketSet {
+        let mut known = self.marked.iter();
+        let found = known.find(|(of, _)| *of == test);
+        found.map_or(PacketSet::NONE, |(_, packets)| *packets)
     }
 
     fn kind_of_destination(&self, d: &mut Diagrams, kind: AddressKind) -> PacketSet {

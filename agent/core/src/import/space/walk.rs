@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::diagram::{Diagrams, PacketSet};
+use super::marks::{Entering, Marks};
 use super::place::Place;
 use super::region::Sets;
 use super::slices::Chains;
 use crate::import::managed;
-use crate::import::rule::{At, Condition, ImportedRule, Test, Verb};
+use crate::import::rule::{At, Condition, ImportedRule, MarkChange, MarkTest, Test, Verb};
 use crate::net::packet::Verdict;
 
 /// The packets that one line decides.
@@ -36,6 +37,8 @@ pub(in crate::import) struct Walked {
     pub decided: Vec<Decided>,
     /// The packets that each line translates, in the NAT table.
     pub translated: Vec<(At, PacketSet)>,
+    /// Those of them that certainly meet the test of marks that is followed.
+    pub marked: Vec<PacketSet>,
 }
 
 impl Walked {
@@ -45,6 +48,7 @@ impl Walked {
         self.rejected = d.or(self.rejected, others.rejected);
         self.decided.extend(others.decided);
         self.translated.extend(others.translated);
+        self.marked.extend(others.marked);
     }
 
     /// Sorts the lines, and makes one entry of all packets of one line.
@@ -77,6 +81,7 @@ impl Sets for Walked {
         (&mut self.accepted, &mut self.rejected).each_root(visit);
         self.decided.each_root(visit);
         self.translated.each_root(visit);
+        self.marked.each_root(visit);
     }
 }
 
@@ -94,20 +99,24 @@ struct Effect {
     /// Packets that do not come back.
     ended: PacketSet,
     /// Packets that each rule applies to, with its index.
-    applied: Vec<(usize, PacketSet)>,
+    applied: Vec<(usize, PacketSet, Marks)>,
     decided: Vec<Decided>,
-    translated: Vec<(At, PacketSet)>,
+    translated: Vec<(At, PacketSet, Marks)>,
+    marks: Marks,
 }
 
 impl Sets for Effect {
     fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
         (&mut self.accepted, &mut self.rejected).each_root(visit);
         self.ended.each_root(visit);
-        for (_, packets) in &mut self.applied {
-            packets.each_root(visit);
+        for (_, packets, marks) in &mut self.applied {
+            (packets, marks).each_root(visit);
         }
         self.decided.each_root(visit);
-        self.translated.each_root(visit);
+        for (_, packets, marks) in &mut self.translated {
+            (packets, marks).each_root(visit);
+        }
+        self.marks.each_root(visit);
     }
 }
 
@@ -126,6 +135,8 @@ pub(in crate::import) struct Walk<'w> {
     /// Whether drops of chains that other programs manage count. They continue to drop beside
     /// peerwall, whatever the policy says.
     pub with_managed_drops: bool,
+    /// The test of marks that is followed.
+    test: Option<MarkTest>,
     effects: BTreeMap<&'w str, Effect>,
     /// Chains in an order in which each follows those that it jumps to.
     order: Vec<&'w str>,
@@ -144,23 +155,35 @@ impl<'w> Walk<'w> {
             place,
             chains,
             with_managed_drops,
+            test: None,
             effects: BTreeMap::new(),
             order: Vec::new(),
             all: PacketSet::NONE,
         }
     }
 
+    /// Follows what rules do to the bits of this test.
+    pub(in crate::import) fn marking(self, test: MarkTest) -> Self {
+        Self {
+            test: Some(test),
+            ..self
+        }
+    }
+
     /// Sends packets through base chains, each of which must accept them.
     pub(in crate::import) fn through(mut self, path: &'w [String], packets: PacketSet) -> Walked {
         self.all = packets;
-        let mut entering: BTreeMap<&str, PacketSet> = BTreeMap::new();
+        let mut entering: BTreeMap<&str, Entering> = BTreeMap::new();
         let mut walked = Walked::default();
         let mut rest = packets;
         for name in path {
             self.study(name, 0);
             let effect = self.effects.get(name.as_str()).cloned().unwrap_or_default();
-            let before = entering.entry(name).or_default();
-            *before = self.d.or(*before, rest);
+            let here = Entering {
+                packets: rest,
+                unmarked: rest,
+            };
+            entering.entry(name).or_default().add(self.d, here);
             let chain = self.chains.get(name.as_str());
             let default = self.d.without(rest, effect.ended);
             let accepts = chain.and_then(|chain| chain.accepts).unwrap_or(true);
@@ -194,10 +217,10 @@ impl<'w> Walk<'w> {
     }
 
     /// Finds the packets that enter each chain, and what its lines decide of them.
-    fn descend(&mut self, mut entering: BTreeMap<&'w str, PacketSet>, walked: &mut Walked) {
+    fn descend(&mut self, mut entering: BTreeMap<&'w str, Entering>, walked: &mut Walked) {
         let order = std::mem::take(&mut self.order);
         for name in order.iter().rev() {
-            let packets = entering.get(name).copied().unwrap_or_default();
+            let Entering { packets, unmarked } = entering.get(name).copied().unwrap_or_default();
             let Some(effect) = self.effects.remove(name) else {
                 continue;
             };
@@ -213,18 +236,26 @@ impl<'w> Walk<'w> {
                     walked.decided.push(Decided { packets, ..*each });
                 }
             }
-            for (at, each) in &effect.translated {
+            for (at, each, marks) in &effect.translated {
                 let packets = self.d.and(packets, *each);
                 walked.translated.push((*at, packets));
+                if self.test.is_some() {
+                    let unmarked = marks.unmarked(self.d, packets, unmarked);
+                    walked.marked.push(self.d.without(packets, unmarked));
+                }
             }
             let rules = self.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-            for (index, applied) in &effect.applied {
+            for (index, applied, marks) in &effect.applied {
                 let Some(to) = rules.get(*index).and_then(|rule| rule.target.chain()) else {
                     continue;
                 };
-                let into = self.d.and(packets, *applied);
-                let entered = entering.entry(to).or_default();
-                *entered = self.d.or(*entered, into);
+                let packets = self.d.and(packets, *applied);
+                let unmarked = match self.test {
+                    Some(_) => marks.unmarked(self.d, packets, unmarked),
+                    None => PacketSet::NONE,
+                };
+                let into = Entering { packets, unmarked };
+                entering.entry(to).or_default().add(self.d, into);
             }
         }
     }
@@ -257,12 +288,15 @@ impl<'w> Walk<'w> {
                 if run.rest.is_none() {
                     break;
                 }
-                let (matched, is_certain) = self.matched(rule);
+                let (matched, certain) = self.matched(rule);
                 let packets = self.d.and(run.rest, matched);
-                if packets.is_none() {
-                    continue;
+                let sure = self.d.and(packets, certain);
+                let others = self.d.without(packets, sure);
+                for (packets, is_certain) in [(sure, true), (others, false)] {
+                    if !packets.is_none() {
+                        self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
+                    }
                 }
-                self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
             }
             run.settle(self.d);
             self.d.close(region, &mut run);
@@ -272,42 +306,33 @@ impl<'w> Walk<'w> {
         run.effect
     }
 
-    /// Returns the packets that meet all conditions of a rule that can be told, and whether these
-    /// are all of its conditions.
-    fn matched(&mut self, rule: &ImportedRule) -> (PacketSet, bool) {
+    /// Returns the packets that meet all conditions of a rule that can be told, and those for which
+    /// these are all of its conditions.
+    fn matched(&mut self, rule: &ImportedRule) -> (PacketSet, PacketSet) {
         let mut order: Vec<&Condition> = rule.conditions.iter().collect();
         // The first axes last: sets of the other ones are small.
-        order.sort_by_key(|condition| match condition.test {
-            Test::Source(_) => 2,
-            Test::In(_) => 1,
-            Test::Destination(_)
-            | Test::Out(_)
-            | Test::Protocol(_)
-            | Test::SourcePorts(_)
-            | Test::DestinationPorts(_)
-            | Test::EitherPort(_)
-            | Test::TcpFlags(..)
-            | Test::State { .. }
-            | Test::Dialled(..)
-            | Test::DialledAddress(_)
-            | Test::Icmp(_)
-            | Test::HopLimit(..)
-            | Test::To(_)
-            | Test::From(_)
-            | Test::Any(_)
-            | Test::Rate(..)
-            | Test::Always(_)
-            | Test::Unknown(_) => 0,
+        order.sort_by_key(|condition| {
+            let is_source = matches!(condition.test, Test::Source(_));
+            (is_source, matches!(condition.test, Test::In(_)))
         });
         let mut matched = PacketSet::ALL;
-        let mut is_certain = true;
+        let mut certain = PacketSet::ALL;
         for condition in order {
+            if let Test::Mark(test, _) = condition.test {
+                // Whether other packets meet it is unknown.
+                let met = self.place.marked(test);
+                certain = self.d.and(certain, met);
+                if condition.negated {
+                    matched = self.d.without(matched, met);
+                }
+                continue;
+            }
             match self.place.condition(self.d, condition) {
                 Some(met) => matched = self.d.and(matched, met),
-                None => is_certain = false,
+                None => certain = PacketSet::NONE,
             }
         }
-        (matched, is_certain)
+        (matched, certain)
     }
 
     fn step(
@@ -321,12 +346,19 @@ impl<'w> Walk<'w> {
         let d = &mut *self.d;
         match &rule.target {
             Verb::Continue(_) => {}
+            Verb::Mark(change, _) => self.mark(run, packets, *change, is_certain),
+            Verb::Jump(to) if !is_certain && self.test.is_some() => {
+                let inner = self.effects.get(to.as_str());
+                let inner = inner.map_or_else(Marks::default, |inner| inner.marks);
+                run.effect.marks.pass(d, packets, inner, false);
+            }
             // It is unknown whether the rest of the chain applies, so it may only narrow the result.
             Verb::Return if !is_certain => run.unsure = d.or(run.unsure, packets),
             _ if !is_certain => {}
             Verb::Masquerade => {}
             Verb::Dnat(..) => {
-                run.effect.translated.push((rule.at, packets));
+                let marks = run.effect.marks;
+                run.effect.translated.push((rule.at, packets, marks));
                 run.end(d, packets);
             }
             Verb::Accept => {
@@ -355,7 +387,9 @@ impl<'w> Walk<'w> {
                 let sure = run.accept(d, accepted);
                 let unsure = d.without(accepted, sure);
                 let packets = d.without(packets, unsure);
-                run.effect.applied.push((index, packets));
+                let marks = run.effect.marks;
+                run.effect.applied.push((index, packets, marks));
+                run.effect.marks.pass(d, packets, inner.marks, true);
                 let rejected = d.and(packets, inner.rejected);
                 run.effect.rejected = d.or(run.effect.rejected, rejected);
                 let ended = d.and(packets, inner.ended);
@@ -366,6 +400,13 @@ impl<'w> Walk<'w> {
                     run.come_back(d, back);
                 }
             }
+        }
+    }
+
+    fn mark(&mut self, run: &mut Run, packets: PacketSet, change: MarkChange, is_certain: bool) {
+        if let Some(test) = self.test {
+            let marks = &mut run.effect.marks;
+            marks.change(self.d, packets, change.effect(test), is_certain);
         }
     }
 }

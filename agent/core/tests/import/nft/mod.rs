@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::nft::{NftRuleset, is_listing, is_script, read};
-use peerwall_core::import::rule::{ImportedRules, Test};
+use peerwall_core::import::rule::{ImportedRules, KnownMark, Test};
 use peerwall_core::import::{File, ImportError, managed};
 use peerwall_core::net::packet::{Hook, Packet, Transport, Verdict};
 use serde_json::{Value, json};
@@ -138,6 +138,7 @@ fn judge(rules: &ImportedRules, hook: Hook, change: impl Fn(&mut Packet)) -> Ver
     let probe = Probe {
         out: packet.out.clone(),
         to_this_host: hook == Hook::Input,
+        mark: KnownMark::default(),
         packet,
     };
     rules.narrow(source, ReadAs::Kernel).judge(&probe).verdict

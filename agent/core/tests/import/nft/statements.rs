@@ -168,8 +168,14 @@ fn statements() -> Vec<Case> {
                 json!({"mangle": {"key": meta("mark"), "value": 1}}),
                 accept.clone(),
             ],
-            &["Accept"],
-            &["Accept"],
+            &[
+                "Mark(MarkChange { value: 1, mask: 4294967295, is_known: true }, \"meta mark set 1\")",
+                "Accept",
+            ],
+            &[
+                "Mark(MarkChange { value: 1, mask: 4294967295, is_known: true }, \"meta mark set 1\")",
+                "Accept",
+            ],
         ),
         (
             "queue",
@@ -223,7 +229,7 @@ fn what_packets_do_not_decide_is_unknown() {
             one(field("ip", "saddr"), json!("@limited")),
         ),
         ("no such set", one(field("ip", "saddr"), json!("@nowhere"))),
-        ("a mark", one(meta("mark"), json!(1))),
+        ("several marks", one(meta("mark"), json!({"set": [1, 2]}))),
         (
             "a name that is not known",
             one(field("ip", "saddr"), json!("host.example")),

@@ -5,7 +5,7 @@ use super::super::values::{
     WordError, byte, icmp, icmp_test, is_everything, number, port_list, port_range, range,
     tcp_flags,
 };
-use super::super::{AddressKind, Condition, RuleContext, Test};
+use super::super::{AddressKind, Condition, MarkTest, RuleContext, Test};
 use super::{Given, Used, condition, plain};
 
 type Meaning = Result<Vec<Condition>, WordError>;
@@ -240,7 +240,20 @@ pub(super) fn pkttype(used: &Used<'_>, _: &RuleContext<'_>) -> Meaning {
     }
 }
 
-/// `length`, `mark` and others with one option that is required.
+/// `mark`
+pub(super) fn mark(used: &Used<'_>, _: &RuleContext<'_>) -> Meaning {
+    let given = used.given.first().ok_or_else(|| used.lacks("--mark"))?;
+    Ok(vec![match MarkTest::parse(given.value()) {
+        Some(test) => {
+            let (test, negated) = test.or_opposite(given.negated);
+            let test = Test::Mark(test, used.text());
+            Condition { negated, test }
+        }
+        None => used.unknown(),
+    }])
+}
+
+/// `length` and others with one option that is required.
 pub(super) fn unknown_with_option(used: &Used<'_>, _: &RuleContext<'_>) -> Meaning {
     match used.given.is_empty() {
         true => Err(used.lacks("an option")),

@@ -2,8 +2,8 @@
 
 use super::super::options::{Opt, flag, one, two};
 use super::headers::{
-    addrtype, comment, hop_limit, icmp_type, iprange, multiport, pkttype, security, transport,
-    unknown, unknown_with_option,
+    addrtype, comment, hop_limit, icmp_type, iprange, mark, multiport, pkttype, security,
+    transport, unknown, unknown_with_option,
 };
 use super::rates::{connlimit, hashlimit, limit, quota, recent};
 use super::state::{conntrack, state};
@@ -335,7 +335,10 @@ pub(super) const MODULES: &[Module] = &[
     ),
     opaque_with("length", &[one("length").not()]),
     opaque_with("mac", &[one("mac-source").not()]),
-    opaque_with("mark", &[one("mark").not()]),
+    Module {
+        meaning: mark,
+        ..opaque("mark", &[one("mark").not()])
+    },
     v6(needs(&[135], opaque("mh", &[one("mh-type").not()]))),
     opaque_with("nfacct", &[one("nfacct-name")]),
     opaque_with("osf", &[one("genre").not(), one("ttl"), one("log")]),

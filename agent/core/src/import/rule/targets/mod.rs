@@ -11,7 +11,7 @@ use super::matches::Given;
 use super::names;
 use super::options::Opt;
 use super::values::{WordError, byte, is_mark, number, range};
-use super::{RuleContext, Verb};
+use super::{MarkChange, RuleContext, Verb};
 use crate::net::addr::Family;
 use crate::net::port::TCP;
 
@@ -77,7 +77,10 @@ pub(super) fn verb(
             check_reject(value("reject-with"), protocol, rule.family)?;
             Verb::Reject
         }
-        Effect::Continue => Verb::Continue(text),
+        Effect::Continue => match mark(target.name, given) {
+            Some(change) => Verb::Mark(change, text),
+            None => Verb::Continue(text),
+        },
         Effect::Source => Verb::Masquerade,
         Effect::Destination => {
             let to = value("to-destination").ok_or_else(|| {
@@ -105,6 +108,21 @@ pub(super) fn verb(
         },
         Effect::Other => Verb::Unknown(text),
     })
+}
+
+/// Returns what a target does to the mark.
+fn mark(target: &str, given: &[Given<'_>]) -> Option<MarkChange> {
+    let has = |key: &str| given.iter().any(|given| given.key == key);
+    match target {
+        "MARK" => {
+            let given = given.first()?;
+            Some(MarkChange::parse(given.key, given.value()).unwrap_or(MarkChange::ANY))
+        }
+        "CONNMARK" => has("restore-mark").then_some(MarkChange::ANY),
+        "SET" => has("map-mark").then_some(MarkChange::ANY),
+        "HMARK" => Some(MarkChange::ANY),
+        _ => None,
+    }
 }
 
 /// Rejects targets of the table nat elsewhere, and in the wrong chain.
