@@ -27,6 +27,8 @@ pub(crate) struct ParsedFiles {
     pub(super) files: Vec<File>,
     /// Indices of files with output of `ipset save`.
     sets: Vec<usize>,
+    /// Indices of rulesets of nftables.
+    pub(super) rulesets: Vec<usize>,
     /// File, name and chains of each table.
     pub(super) tables: Vec<(usize, String, ImportedChains)>,
     /// Family and index of each file with rules.
@@ -198,6 +200,7 @@ impl ParsedFiles {
         let ruleset = nft::read_beside(&file, index, is_beside)?;
         let text = ruleset.text.clone();
         self.files.push(File { text, ..file });
+        self.rulesets.push(index);
         Ok((index, ruleset))
     }
 

@@ -20,6 +20,7 @@ mod symbols;
 mod text;
 mod values;
 
+pub(super) use place::table_name;
 use serde_json::Value;
 
 use super::rule::{At, ImportedRules};

@@ -109,7 +109,7 @@ impl Places {
 }
 
 /// Parses a line like `table inet filter { # handle 1`.
-pub(super) fn table_name(text: &str) -> Option<TableName> {
+pub(in crate::import) fn table_name(text: &str) -> Option<TableName> {
     let mut words = text.strip_prefix("table ")?.split_whitespace();
     Some((words.next()?.to_owned(), words.next()?.to_owned()))
 }

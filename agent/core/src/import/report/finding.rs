@@ -9,12 +9,16 @@ pub(super) enum Finding<'f> {
     Comment,
     /// `*TABLE` or `COMMIT`.
     TableEdge,
-    /// A line without rules, such as an empty entry of a cloud-config.
-    NoRules,
+    /// A line without rules, and what it is.
+    NoRules(&'f str),
     /// A line of `ipset save`.
     Set,
     /// A chain of peerwall, or a rule in one.
     Peerwall,
+    /// A chain of this program, whose policy accepts.
+    ManagedChain(&'f str),
+    /// A base chain whose policy leaves the decision to others.
+    PassesOn,
     /// A declaration of a user-defined chain.
     UserChain,
     /// A declaration of a chain in this other table.
@@ -105,12 +109,23 @@ impl Finding<'_> {
         match self {
             Self::Comment => text(Fate::Nothing, "comment"),
             Self::TableEdge => text(Fate::Nothing, "table start or end"),
-            Self::NoRules => text(Fate::Nothing, "no rules"),
+            Self::NoRules(what) => text(Fate::Nothing, what),
             Self::Set => text(
                 Fate::Taken,
                 "a set in rules; the policy contains its addresses where they are accepted",
             ),
             Self::Peerwall => text(Fate::Nothing, "peerwall's own"),
+            Self::ManagedChain(by) => (
+                Fate::Beside,
+                format!(
+                    "{by} manages this chain: its drops and bans stay where they are, beside the \
+                     policy"
+                ),
+            ),
+            Self::PassesOn => text(
+                Fate::Nothing,
+                "packets that no rule of this chain drops go on to the other chains of the hook",
+            ),
             Self::UserChain => text(Fate::Nothing, "a user-defined chain"),
             Self::OtherChain(table) => (
                 Fate::Nothing,

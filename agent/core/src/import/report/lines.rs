@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::accepting::{PeerIndex, accepting, is_for_some, never, why_not};
+use super::blocks;
 use super::denying::denying;
 use super::finding::{ACCEPT_POLICY, Finding};
 use super::other_tables::other_table;
@@ -26,7 +27,7 @@ pub(in crate::import) fn lines(
     for each in inexpressible {
         why.entry(each.at).or_insert(each);
     }
-    let report = Reporter {
+    let mut report = Reporter {
         parsed,
         policy,
         proof,
@@ -34,7 +35,15 @@ pub(in crate::import) fn lines(
         places: Places::new(parsed),
         peers: PeerIndex::new(policy),
         nothing: LinePackets::default(),
+        blocks: blocks::Blocks::new(),
     };
+    for input in &parsed.rulesets {
+        if let Some(file) = parsed.files.get(*input) {
+            let is_read = |at: At| report.places.lines.contains_key(&at);
+            let blocks = blocks::of_listing(*input, &file.text, is_read);
+            report.blocks.extend(blocks);
+        }
+    }
     let mut out = Vec::new();
     for (index, file) in parsed.files.iter().enumerate() {
         for (number, text) in file.text.lines().enumerate() {
@@ -69,6 +78,8 @@ struct Reporter<'p> {
     places: Places<'p>,
     peers: PeerIndex<'p>,
     nothing: LinePackets,
+    /// What lines of nft's listings without rules are.
+    blocks: blocks::Blocks,
 }
 
 impl<'p> Reporter<'p> {
@@ -88,7 +99,7 @@ impl<'p> Reporter<'p> {
         let Some(found) = self.places.lines.get(&at) else {
             return match self.parsed.is_set_line(at.input) {
                 true => Finding::Set.verdict(),
-                false => Finding::NoRules.verdict(),
+                false => Finding::NoRules(self.what_is(at, text)).verdict(),
             };
         };
         if is_our_chain(found.chain) {
@@ -103,8 +114,20 @@ impl<'p> Reporter<'p> {
         }
     }
 
+    /// Returns what a line without rules is.
+    fn what_is(&self, at: At, text: &str) -> &'static str {
+        let block = self.blocks.get(&at).copied();
+        block.unwrap_or_else(|| blocks::of_line(text))
+    }
+
     fn packets(&self, at: At) -> &LinePackets {
         self.proof.fates.get(&at).unwrap_or(&self.nothing)
+    }
+
+    /// Reports whether a line decides about no packet.
+    fn is_idle(&self, at: At) -> bool {
+        let packets = self.packets(at);
+        packets.kept.is_empty() && packets.closed.is_empty() && !packets.foreign
     }
 
     /// Judges a line like `:INPUT DROP [0:0]`.
@@ -114,6 +137,12 @@ impl<'p> Reporter<'p> {
             (true, Some(true)) => Finding::OwnTraffic,
             (true, Some(false)) => Finding::OwnTrafficFiltered,
             (false, Some(false)) => Finding::DropsRest,
+            (false, Some(true))
+                if self.places.is_one_of_several(found.chain) && self.is_idle(at) =>
+            {
+                let manager = managed::by(found.chain);
+                manager.map_or(Finding::PassesOn, |by| Finding::ManagedChain(by.name))
+            }
             (false, Some(true)) => {
                 let names = (self.policy, &self.peers);
                 accepting(names, self.packets(at), false, false, || {

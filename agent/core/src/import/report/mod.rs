@@ -1,6 +1,7 @@
 //! The report: the fate of every line, and problems in the original rules.
 
 mod accepting;
+mod blocks;
 mod denying;
 mod finding;
 mod lines;

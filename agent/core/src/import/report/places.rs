@@ -67,6 +67,13 @@ impl<'p> Places<'p> {
         }
     }
 
+    /// Reports whether packets of a hook pass this base chain and others.
+    pub(super) fn is_one_of_several(&self, chain: &str) -> bool {
+        let paths = self.rules.iter().map(|rules| &rules.paths);
+        let mut paths = paths.flat_map(|paths| [&paths.input, &paths.forward]);
+        paths.any(|path| path.len() > 1 && path.iter().any(|name| name == chain))
+    }
+
     /// Reports whether this is a base chain for packets of this host.
     pub(super) fn is_output(&self, chain: &str) -> bool {
         let mut names = self.rules.iter().flat_map(|rules| &rules.paths.output);

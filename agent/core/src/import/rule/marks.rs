@@ -72,6 +72,7 @@ impl KnownMark {
         }
     }
 
+    #[cfg(any(test, feature = "generate"))]
     /// Returns what is known after a change that may have happened.
     pub(in crate::import) fn perhaps_after(self, change: MarkChange) -> Self {
         let after = self.after(change);

@@ -20,6 +20,7 @@ mod slices;
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 mod tests;
 mod walk;
+mod walked;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -37,7 +38,7 @@ pub(in crate::import) use self::ruled::{Ruled, SlicedPolicy};
 use self::slices::Slice;
 pub(in crate::import) use self::slices::Slicing;
 use self::walk::Walk;
-pub(in crate::import) use self::walk::{Decided, Walked};
+pub(in crate::import) use self::walked::{Decided, Walked};
 use super::Facts;
 use super::rule::{ImportedRules, Interval};
 use super::spans::subtract;

@@ -11,85 +11,10 @@ use super::marks::{Entering, Marks};
 use super::place::Place;
 use super::region::Sets;
 use super::slices::Chains;
+use super::walked::{Decided, Walked};
 use crate::import::managed;
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, MarkTest, Test, Verb};
 use crate::net::packet::Verdict;
-
-/// The packets that one line decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::import) struct Decided {
-    /// The line.
-    pub at: At,
-    /// Its verdict.
-    pub verdict: Verdict,
-    /// The packets.
-    pub packets: PacketSet,
-}
-
-/// The result of all base chains at a hook.
-#[derive(Debug, Clone, Default)]
-pub(in crate::import) struct Walked {
-    /// Packets that are accepted.
-    pub accepted: PacketSet,
-    /// Packets that are rejected.
-    pub rejected: PacketSet,
-    /// The packets of each line that decides.
-    pub decided: Vec<Decided>,
-    /// The packets that each line translates, in the NAT table.
-    pub translated: Vec<(At, PacketSet)>,
-    /// Those of them that certainly meet the test of marks that is followed.
-    pub marked: Vec<PacketSet>,
-}
-
-impl Walked {
-    /// Adds the result for other packets.
-    pub(super) fn add(&mut self, d: &mut Diagrams, others: Self) {
-        self.accepted = d.or(self.accepted, others.accepted);
-        self.rejected = d.or(self.rejected, others.rejected);
-        self.decided.extend(others.decided);
-        self.translated.extend(others.translated);
-        self.marked.extend(others.marked);
-    }
-
-    /// Sorts the lines, and makes one entry of all packets of one line.
-    pub(super) fn join(&mut self, d: &mut Diagrams) {
-        self.decided.sort_by_key(|each| each.at);
-        self.decided.dedup_by(|next, each| {
-            let is_same = (next.at, next.verdict) == (each.at, each.verdict);
-            if is_same {
-                each.packets = d.or(each.packets, next.packets);
-            }
-            is_same
-        });
-    }
-}
-
-impl Default for PacketSet {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
-impl Sets for Decided {
-    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
-        self.packets.each_root(visit);
-    }
-}
-
-impl Sets for Walked {
-    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
-        (&mut self.accepted, &mut self.rejected).each_root(visit);
-        self.decided.each_root(visit);
-        self.translated.each_root(visit);
-        self.marked.each_root(visit);
-    }
-}
-
-impl Sets for (At, PacketSet) {
-    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
-        self.1.each_root(visit);
-    }
-}
 
 /// What a chain does to all packets that enter it.
 #[derive(Debug, Clone, Default)]
@@ -176,6 +101,7 @@ impl<'w> Walk<'w> {
         let mut entering: BTreeMap<&str, Entering> = BTreeMap::new();
         let mut walked = Walked::default();
         let mut rest = packets;
+        let mut defaults = Vec::new();
         for name in path {
             self.study(name, 0);
             let effect = self.effects.get(name.as_str()).cloned().unwrap_or_default();
@@ -187,6 +113,9 @@ impl<'w> Walk<'w> {
             let chain = self.chains.get(name.as_str());
             let default = self.d.without(rest, effect.ended);
             let accepts = chain.and_then(|chain| chain.accepts).unwrap_or(true);
+            if accepts {
+                defaults.push(walked.decided.len());
+            }
             walked.decided.push(Decided {
                 at: chain.and_then(|chain| chain.at).unwrap_or(NOWHERE),
                 verdict: if accepts {
@@ -204,6 +133,7 @@ impl<'w> Walk<'w> {
                 false => accepted,
             };
         }
+        self.leave_to_others(&mut walked, path.len(), &defaults);
         walked.accepted = rest;
         self.descend(entering, &mut walked);
         // A line may accept what a later base chain does not.
@@ -214,6 +144,23 @@ impl<'w> Walk<'w> {
             }
         }
         walked
+    }
+
+    /// The policy of a chain that accepts decides nothing about packets for which the policy of
+    /// another chain, or one of its rules, does.
+    fn leave_to_others(&mut self, walked: &mut Walked, chains: usize, defaults: &[usize]) {
+        let mut by_all = match defaults.len() == chains {
+            true => self.all,
+            false => PacketSet::NONE,
+        };
+        for each in defaults.iter().filter_map(|at| walked.decided.get(*at)) {
+            by_all = self.d.and(by_all, each.packets);
+        }
+        for at in defaults.iter().filter(|at| **at + 1 < chains) {
+            if let Some(each) = walked.decided.get_mut(*at) {
+                each.packets = self.d.and(each.packets, by_all);
+            }
+        }
     }
 
     /// Finds the packets that enter each chain, and what its lines decide of them.

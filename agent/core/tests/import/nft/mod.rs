@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::nft::{NftRuleset, is_listing, is_script, read};
 use peerwall_core::import::rule::{ImportedRules, KnownMark, Test};
-use peerwall_core::import::{File, ImportError, managed};
+use peerwall_core::import::{Facts, File, ImportError, import, managed};
 use peerwall_core::net::packet::{Hook, Packet, Transport, Verdict};
 use serde_json::{Value, json};
 
@@ -377,4 +377,99 @@ fn one_listing_is_imported_at_a_time() {
     let commands = json!({"nftables": [{"flush": {"ruleset": null}}]}).to_string();
     let err = read(&file(commands), 0).unwrap_err();
     assert!(err.why.contains("commands"), "{err}");
+}
+
+/// A listing with every kind of line that has no rule.
+const BLOCKS: &str = "\
+table inet t { # handle 1
+\tcomment \"mine\"
+\tset s { # handle 3
+\t\ttype ipv4_addr
+\t\telements = { 10.1.2.3,
+\t\t\t     10.1.2.4 }
+\t}
+
+\tchain input { # handle 1
+\t\ttype filter hook input priority filter; policy drop;
+\t\tip saddr { 10.1.2.5,
+\t\t\t   10.1.2.6 } accept # handle 2
+\t\tmeta nfproto ipv4 ip6 saddr ::1 accept # handle 3
+\t}
+}
+table arp x { # handle 2
+\tchain input { # handle 1
+\t\ttype filter hook input priority filter; policy accept;
+\t\tarp operation request drop # handle 2
+\t}
+}
+table inet f2b-table { # handle 3
+\tset bans { # handle 1
+\t}
+}
+";
+
+#[test]
+fn lines_without_rules_say_what_they_are() {
+    let of = |family: &str, table: &str| json!({"table": {"family": family, "name": table}});
+    let family = matched("==", &meta("nfproto"), &json!("ipv4"));
+    let loopback = matched("==", &field("ip6", "saddr"), &json!("::1"));
+    let mut never = rule(
+        "inet",
+        "t",
+        "input",
+        &json!([family, loopback, {"accept": null}]),
+    );
+    never["rule"]["handle"] = json!(3);
+    let from = json!({"set": ["10.1.2.5", "10.1.2.6"]});
+    let accept = json!([matched("==", &field("ip", "saddr"), &from), {"accept": null}]);
+    let objects = json!({"nftables": [
+        of("inet", "t"),
+        chain("inet", "t", "input", Some(("filter", "input", 0))),
+        rule("inet", "t", "input", &accept),
+        never,
+        of("arp", "x"),
+        chain("arp", "x", "input", Some(("filter", "input", 0))),
+        rule("arp", "x", "input", &json!([{"drop": null}])),
+        of("inet", "f2b-table"),
+    ]});
+    let file = file(format!("{objects}\n{BLOCKS}"));
+    let imported = import(&[file], &Facts::default()).unwrap();
+    let said: Vec<&str> = imported
+        .lines
+        .iter()
+        .map(|line| line.words.as_str())
+        .collect();
+    let object = "part of the set, map or other object above";
+    let hook = "the hook and the policy of the chain above";
+    let skipped = "in a table or chain that a policy does not replace";
+    assert_eq!(
+        said,
+        [
+            "starts a table",
+            "comment",
+            "starts a set, map or other object that rules name",
+            object,
+            object,
+            object,
+            "ends a block",
+            said[7],
+            hook,
+            "[peers] host-10-1-2-5, [peers] host-10-1-2-6",
+            "part of the rule above",
+            "no packet can match this line",
+            "ends a block",
+            "ends a block",
+            "starts a table",
+            "starts a chain",
+            hook,
+            skipped,
+            "ends a block",
+            "ends a block",
+            "starts a table",
+            "starts a set, map or other object of a table that another program maintains: its entries, \
+         such as bans, stay where they are",
+            "ends a block",
+            "ends a block",
+        ]
+    );
 }
