@@ -93,6 +93,15 @@ impl Node {
         self.variable == LEAF
     }
 
+    /// Returns the number of the half where a variable is 0 or 1, of the node with number `id`.
+    pub(super) fn half(self, id: u32, variable: u32, is_high: bool) -> u32 {
+        match (self.variable == variable, is_high) {
+            (false, _) => id,
+            (true, true) => self.high,
+            (true, false) => self.low,
+        }
+    }
+
     pub(super) fn hash(self) -> u64 {
         hash([self.variable, self.low, self.high])
     }
@@ -213,11 +222,7 @@ impl Diagrams {
         let mut half = |is_high: bool| {
             let mut of = [0; 3];
             for ((to, id), node) in of.iter_mut().zip(key).zip(parts) {
-                *to = match (node.variable == variable, is_high) {
-                    (false, _) => id,
-                    (true, true) => node.high,
-                    (true, false) => node.low,
-                };
+                *to = node.half(id, variable, is_high);
             }
             let [test, then, otherwise] = of;
             self.choose(test, then, otherwise)
@@ -250,16 +255,6 @@ impl Diagrams {
     /// Returns the packets of `a` that are not in `b`.
     pub(in crate::import) fn without(&mut self, a: PacketSet, b: PacketSet) -> PacketSet {
         PacketSet(self.choose(b.0, 0, a.0))
-    }
-
-    /// Reports whether every packet of `a` is in `b`.
-    pub(in crate::import) fn is_within(&mut self, a: PacketSet, b: PacketSet) -> bool {
-        self.without(a, b).is_none()
-    }
-
-    /// Reports whether two sets have a packet in common.
-    pub(in crate::import) fn meets(&mut self, a: PacketSet, b: PacketSet) -> bool {
-        !self.and(a, b).is_none()
     }
 
     /// Returns the packets whose value on an axis is in one of these runs, which are ascending and
@@ -345,12 +340,9 @@ impl Diagrams {
         }
         let variable = a.variable.min(b.variable);
         for is_high in [false, true] {
-            let half = |id: u32, node: Node| match (node.variable == variable, is_high) {
-                (false, _) => id,
-                (true, true) => node.high,
-                (true, false) => node.low,
-            };
-            self.gather(half(set, a), half(labels, b), seen, found);
+            let set = a.half(set, variable, is_high);
+            let labels = b.half(labels, variable, is_high);
+            self.gather(set, labels, seen, found);
         }
     }
 

@@ -15,6 +15,7 @@ mod nat;
 mod place;
 pub(in crate::import) mod region;
 mod ruled;
+mod search;
 mod slices;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
