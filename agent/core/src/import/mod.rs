@@ -196,6 +196,9 @@ fn import_sliced(
     let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
+    let allows = draft.allows();
+    drop(draft);
+    spaces.iter_mut().for_each(Space::forget_lines);
     let policy = read_back(&policy_text)?;
     let ruleset = compile(&policy).0;
     // Overlays bring interfaces, and tunnels bring ports, that the rules may not name.
@@ -209,7 +212,7 @@ fn import_sliced(
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);
-    report::widened(&mut lines, &parsed, &proof.differences, &draft.allows());
+    report::widened(&mut lines, &parsed, &proof.differences, &allows);
     Ok(Import {
         lines,
         lints,

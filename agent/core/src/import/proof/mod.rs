@@ -47,20 +47,52 @@ pub struct Difference {
     pub lines: Vec<At>,
 }
 
+/// Different reasons, in ascending order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    fn extend(&mut self, reasons: impl IntoIterator<Item = Reason>) {
+        for reason in reasons {
+            if let Err(at) = self.0.binary_search(&reason) {
+                // Most lines have one or two.
+                self.0.reserve_exact(1);
+                self.0.insert(at, reason);
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Reason> {
+        self.0.iter()
+    }
+
+    pub(super) fn contains(&self, reason: &Reason) -> bool {
+        self.0.contains(reason)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Packets that a line decides, by the policy's verdict on them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LinePackets {
     /// Reasons of the policy for packets that line and policy accept.
-    pub kept: BTreeSet<Reason>,
+    pub kept: Reasons,
     /// Sources of those packets, for naming entries.
     pub sources: Vec<(Family, Interval)>,
     /// Reasons of the policy for packets that only the line accepts.
-    pub closed: BTreeSet<Reason>,
+    pub closed: Reasons,
     /// Whether such packets come from foreign addresses on an overlay's interface, where only pods
     /// are accepted.
     pub foreign: bool,
     /// Reasons of the policy for packets that only the policy accepts.
-    pub opened: BTreeSet<Reason>,
+    pub opened: Reasons,
     /// Whether there are packets that neither accepts.
     pub denied: bool,
 }
@@ -74,7 +106,26 @@ pub(super) struct Proof {
     pub published: Vec<(At, Published)>,
 }
 
+impl LinePackets {
+    /// Adds what is known of other packets.
+    fn add(&mut self, other: Self) {
+        self.kept.extend(other.kept.0);
+        let left = SPANS_MAX.saturating_sub(self.sources.len());
+        self.sources.extend(other.sources.into_iter().take(left));
+        self.closed.extend(other.closed.0);
+        self.foreign |= other.foreign;
+        self.opened.extend(other.opened.0);
+        self.denied |= other.denied;
+    }
+}
+
 impl Proof {
+    fn add(&mut self, fates: BTreeMap<At, LinePackets>) {
+        for (at, packets) in fates {
+            self.fates.entry(at).or_default().add(packets);
+        }
+    }
+
     fn tell(&mut self, key: DiffKey, group: DiffGroup, sentence: String) {
         let differences = &mut self.differences;
         match differences.iter_mut().find(|d| d.sentence == sentence) {
@@ -155,15 +206,10 @@ pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Rules
         let sliced = SlicedPolicy::new(space, ruleset);
         for hook in [Hook::Input, Hook::Forward] {
             let mut groups = Groups::default();
-            space.each_part(hook, |space, whole| {
-                let mut found = compare_part(space, hook, (policy, &sliced), &mut proof);
-                match whole {
-                    None => groups = std::mem::take(&mut found),
-                    Some(d) => {
-                        d.adopt(&space.d, &mut found);
-                        join(d, &mut groups, found);
-                    }
-                }
+            let compare = |part: &mut Space<'_>| compare_part(part, hook, policy, &sliced);
+            space.each_part(hook, compare, |d, part| {
+                join(d, &mut groups, part.groups);
+                proof.add(part.fates);
             });
             for (key, group) in groups {
                 let sentence = sentence(space, &names, policy, &key, &group.packets);
@@ -177,13 +223,25 @@ pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Rules
     proof
 }
 
-/// Compares rules and policy over some packets, and returns those on which they differ.
+/// Result of a comparison over some packets.
+struct PartialProof {
+    fates: BTreeMap<At, LinePackets>,
+    groups: Groups,
+}
+
+impl Sets for PartialProof {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        self.groups.each_root(visit);
+    }
+}
+
+/// Compares rules and policy over some packets.
 fn compare_part(
     space: &mut Space<'_>,
     hook: Hook,
-    (policy, sliced): (&Policy, &SlicedPolicy<'_>),
-    proof: &mut Proof,
-) -> Groups {
+    policy: &Policy,
+    sliced: &SlicedPolicy<'_>,
+) -> PartialProof {
     let ruled = space.ruled(sliced, hook);
     let foreign = foreign(space, policy);
     let mut run = Comparison {
@@ -191,10 +249,13 @@ fn compare_part(
         hook,
         ruled: &ruled,
         foreign,
-        proof,
+        fates: BTreeMap::new(),
     };
     run.lines();
-    run.groups()
+    PartialProof {
+        groups: run.groups(),
+        fates: run.fates,
+    }
 }
 
 /// Adds groups of other packets.
@@ -225,7 +286,7 @@ struct Comparison<'c, 'r> {
     hook: Hook,
     ruled: &'c Ruled,
     foreign: PacketSet,
-    proof: &'c mut Proof,
+    fates: BTreeMap<At, LinePackets>,
 }
 
 impl Comparison<'_, '_> {
@@ -262,7 +323,7 @@ impl Comparison<'_, '_> {
             (Verdict::Accept, true) => self.space.sources_of(accepted),
             _ => Vec::new(),
         };
-        let fate = self.proof.fates.entry(line.at).or_default();
+        let fate = self.fates.entry(line.at).or_default();
         match line.verdict {
             Verdict::Accept => {
                 fate.kept.extend(told);

@@ -342,7 +342,7 @@ pub(in crate::import) struct Services {
 impl Space<'_> {
     /// Returns the services of a set.
     pub(in crate::import) fn services_of(&mut self, packets: PacketSet) -> Services {
-        let axes = std::rc::Rc::clone(&self.axes);
+        let axes = std::sync::Arc::clone(&self.axes);
         let packets = self
             .d
             .project(packets, &[axes.protocol, axes.port, axes.icmp]);

@@ -20,11 +20,12 @@ mod slices;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 mod tests;
+mod threads;
 mod walk;
 mod walked;
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -34,10 +35,12 @@ use self::mentioned::Mentioned;
 use self::nat::Redirections;
 pub(in crate::import) use self::place::Published;
 use self::place::{Place, broadcasts, own_addresses};
+use self::region::Sets;
 use self::ruled::ruled;
 pub(in crate::import) use self::ruled::{Ruled, SlicedPolicy};
 use self::slices::Slice;
 pub(in crate::import) use self::slices::Slicing;
+use self::threads::in_order;
 use self::walk::Walk;
 pub(in crate::import) use self::walked::{Decided, Walked};
 use super::Facts;
@@ -56,7 +59,7 @@ pub(in crate::import) struct Space<'r> {
     pub family: Family,
     pub rules: &'r ImportedRules,
     pub d: Diagrams,
-    pub axes: Rc<Axes>,
+    pub axes: Arc<Axes>,
     pub own: Vec<Interval>,
     pub broadcasts: Vec<Interval>,
     /// Addresses that rules for packets to this host name: they are its own.
@@ -65,9 +68,9 @@ pub(in crate::import) struct Space<'r> {
     pub input: Site,
     pub forward: Site,
     /// The sources that the sites are about, with the rules for them; none for all.
-    slice: Option<Rc<Slice<'r>>>,
+    slice: Option<Arc<Slice<'r>>>,
     /// All slices, for large files; empty if the sources are not divided.
-    slices: Vec<Rc<Slice<'r>>>,
+    slices: Vec<Arc<Slice<'r>>>,
 }
 
 /// What the rules do at one hook.
@@ -132,7 +135,7 @@ impl<'r> Space<'r> {
             family,
             rules,
             d: Diagrams::new(),
-            axes: Rc::new(Axes::new(family, &mentioned)),
+            axes: Arc::new(Axes::new(family, &mentioned)),
             own,
             broadcasts,
             named,
@@ -142,17 +145,17 @@ impl<'r> Space<'r> {
             slice: None,
             slices: Vec::new(),
         };
-        let (mut d, axes) = (std::mem::take(&mut space.d), Rc::clone(&space.axes));
+        let (mut d, axes) = (std::mem::take(&mut space.d), Arc::clone(&space.axes));
         let place = space.place(&axes, Hook::Input);
         space.redirections = nat::redirections(&mut d, &place, rules, &nat);
-        Rc::make_mut(&mut space.axes).set_published(space.redirections.published.len());
+        Arc::make_mut(&mut space.axes).set_published(space.redirections.published.len());
         space.redirections.mark(&mut d, &space.axes);
         space.d = d;
         let mut slices = slices::slices(&space.axes, &rules.filter, slicing).into_iter();
         if slices.len() > 1 {
-            space.slices = slices.map(Rc::new).collect();
+            space.slices = slices.map(Arc::new).collect();
         } else {
-            space.slice = slices.next().map(Rc::new);
+            space.slice = slices.next().map(Arc::new);
         }
         for hook in [Hook::Input, Hook::Forward] {
             space.arrive(hook, mentioned.is_untracked);
@@ -172,12 +175,15 @@ impl<'r> Space<'r> {
     /// Evaluates the rules at a hook.
     fn walk(&mut self, hook: Hook) {
         let mut walked = Walked::default();
-        for slice in self.slices.clone() {
-            let mut part = self.part(hook, &slice);
-            let mut found = std::mem::take(&mut part.site_mut(hook).walked);
-            self.d.adopt(&part.d, &mut found);
+        let seed = self.seed(hook);
+        let walk = |slice: &Arc<Slice<'r>>| {
+            let mut part = seed.part(hook, slice);
+            (std::mem::take(&mut part.site_mut(hook).walked), part.d)
+        };
+        in_order(&self.slices, walk, |(mut found, d)| {
+            self.d.adopt(&d, &mut found);
             walked.add(&mut self.d, found);
-        }
+        });
         if let Some(slice) = self.slice.clone() {
             let mut d = std::mem::take(&mut self.d);
             let place = self.place(&self.axes, hook);
@@ -193,44 +199,78 @@ impl<'r> Space<'r> {
         self.site_mut(hook).walked = walked;
     }
 
-    /// Evaluates the rules on packets from one slice, in diagrams of their own.
-    fn part(&self, hook: Hook, slice: &Rc<Slice<'r>>) -> Self {
-        let mut part = Self {
+    /// Returns the packets that can arrive at a hook, in diagrams of their own.
+    fn seed(&self, hook: Hook) -> Self {
+        let mut seed = Self {
             family: self.family,
             rules: self.rules,
             d: Diagrams::small(),
-            axes: Rc::clone(&self.axes),
+            axes: Arc::clone(&self.axes),
             own: self.own.clone(),
             broadcasts: self.broadcasts.clone(),
             named: self.named.clone(),
             redirections: self.redirections.clone(),
             input: Site::default(),
             forward: Site::default(),
-            slice: Some(Rc::clone(slice)),
+            slice: None,
             slices: Vec::new(),
         };
         let mut valid = self.site(hook).valid;
-        let mut sets = (&mut valid, &mut part.redirections);
-        part.d.adopt(&self.d, &mut sets);
+        let mut sets = (&mut valid, &mut seed.redirections);
+        seed.d.adopt(&self.d, &mut sets);
+        seed.site_mut(hook).valid = valid;
+        seed
+    }
+
+    /// Evaluates the rules on packets from one slice, in diagrams of their own.
+    fn part(&self, hook: Hook, slice: &Arc<Slice<'r>>) -> Self {
+        let mut part = self.seed(hook);
         let here = part.d.in_runs(part.axes.source, slice.run.as_slice());
+        let valid = part.site(hook).valid;
         part.site_mut(hook).valid = part.d.and(valid, here);
+        part.slice = Some(Arc::clone(slice));
         part.walk(hook);
         part
     }
 
-    /// Calls `work` for the packets of each slice, or once for all packets.
-    pub(in crate::import) fn each_part(
+    /// Calls `work` for the packets of each slice, in several threads, and `take` with each result
+    /// after its sets were adopted, in order; or `work` once, for all packets.
+    pub(in crate::import) fn each_part<R: Sets + Send>(
         &mut self,
         hook: Hook,
-        mut work: impl FnMut(&mut Self, Option<&mut Diagrams>),
+        work: impl Fn(&mut Self) -> R + Sync,
+        mut take: impl FnMut(&mut Diagrams, R),
     ) {
         if self.slices.is_empty() {
-            return work(self, None);
+            let result = work(self);
+            return take(&mut self.d, result);
         }
-        for slice in self.slices.clone() {
-            let mut part = self.part(hook, &slice);
-            work(&mut part, Some(&mut self.d));
+        let seed = self.seed(hook);
+        let work = |slice: &Arc<Slice<'r>>| {
+            let mut part = seed.part(hook, slice);
+            (work(&mut part), part.d)
+        };
+        in_order(&self.slices, work, |(mut result, d)| {
+            self.d.adopt(&d, &mut result);
+            take(&mut self.d, result);
+        });
+    }
+
+    /// Frees the packets of each line, and all other sets. They are evaluated again for each slice
+    /// of the sources, if there are slices; else nothing is freed.
+    pub(in crate::import) fn forget_lines(&mut self) {
+        if self.slices.is_empty() {
+            return;
         }
+        let whole = std::mem::take(&mut self.d);
+        self.d = Diagrams::new();
+        for site in [&mut self.input, &mut self.forward] {
+            site.walked.decided = Vec::new();
+            site.walked.translated = Vec::new();
+            let mut kept = (&mut site.valid, &mut site.walked);
+            self.d.adopt(&whole, &mut kept);
+        }
+        self.d.adopt(&whole, &mut self.redirections);
     }
 
     /// Reports whether the axes tell apart everything that a policy does.

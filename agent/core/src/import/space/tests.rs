@@ -20,7 +20,7 @@ impl Space<'_> {
     /// Returns the packets that a probe stands for.
     fn point(&mut self, probe: &Probe) -> PacketSet {
         let packet = &probe.packet;
-        let axes = Rc::clone(&self.axes);
+        let axes = Arc::clone(&self.axes);
         let d = &mut self.d;
         let exactly = |name: &str| [InterfacePattern::Exact(name.into())];
         let number = |address| addr::number(address);
