@@ -14,7 +14,8 @@ pub(crate) fn plain(rule: ImportedRule) -> Vec<ImportedRule> {
             }
         }
         // Options and defaults are in another form.
-        if let Verb::Continue(words) | Verb::Unknown(words) = &mut each.target {
+        let target = &mut each.target;
+        if let Verb::Continue(words) | Verb::Mark(_, words) | Verb::Unknown(words) = target {
             *words = words.split(' ').next().unwrap_or_default().to_owned();
         }
     }

@@ -308,7 +308,7 @@ fn refused_behind(space: &mut Space<'_>) -> PacketSet {
         let refused = d.without(all, accepted);
         let mut refused = d.project(refused, &[axes.source, axes.interface]);
         let protocol = axes.protocols(d, |number| number == port.protocol);
-        let dialled = axes.sent_to(d, &[(port.dialled, port.dialled)]);
+        let dialled = axes.sent_to(d, &[port.dialled]);
         let new = axes.states(d, &[CtState::New]);
         for part in [protocol, dialled, new] {
             refused = d.and(refused, part);

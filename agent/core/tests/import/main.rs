@@ -11,6 +11,7 @@ mod judged;
 mod marks;
 mod nft;
 mod random;
+mod ranges;
 mod reading;
 mod wrong;
 

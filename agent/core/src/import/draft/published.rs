@@ -55,10 +55,7 @@ impl PolicyWriter<'_> {
                     interfaces: d.in_runs(axes.interface, &each.interfaces),
                     services: PacketSet::ALL,
                     refused,
-                    ports: Some(port_words(vec![(
-                        port.protocol,
-                        vec![(port.dialled, port.dialled)],
-                    )])),
+                    ports: Some(port_words(vec![(port.protocol, vec![port.dialled])])),
                     from_ports: None,
                     to: port.address.map(addr_net).into_iter().collect(),
                 };
@@ -68,7 +65,7 @@ impl PolicyWriter<'_> {
     }
 
     /// Reports whether an allow already opens this port to any source.
-    fn is_open(&self, protocol: u8, port: u16) -> bool {
+    fn is_open(&self, protocol: u8, (first, last): (u16, u16)) -> bool {
         self.draft.allows.iter().any(|allow| {
             let specs = allow
                 .ports
@@ -81,7 +78,10 @@ impl PolicyWriter<'_> {
                 && allow.to.is_empty()
                 && allow.from_ports.is_none()
                 && (allow.ports.is_none()
-                    || specs.any(|spec| spec.range.is_none_or(|range| range.contains(port))))
+                    || specs.any(|spec| {
+                        let range = spec.range;
+                        range.is_none_or(|range| range.contains(first) && range.contains(last))
+                    }))
         })
     }
 
@@ -97,7 +97,7 @@ impl PolicyWriter<'_> {
 /// Returns requests to a published port that are not redirected, and that the rules do not accept.
 fn directly(view: &mut View<'_, '_>, port: Published) -> PacketSet {
     let (axes, d) = (&view.space.axes, &mut view.space.d);
-    let ports = axes.sent_to(d, &[(port.dialled, port.dialled)]);
+    let ports = axes.sent_to(d, &[port.dialled]);
     let these = axes.protocols(d, |number| number == port.protocol);
     let mut these = d.and(ports, these);
     if let Some(address) = port.address {

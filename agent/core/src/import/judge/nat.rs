@@ -75,11 +75,13 @@ fn run(
             Verb::Accept | Verb::Drop | Verb::Reject => return Step::Stays,
             Verb::Return => return Step::Falls,
             Verb::Dnat(to, port) => {
-                // One of several addresses.
-                if to.is_some_and(|to| to.addr() != to.broadcast()) {
+                let is_one = to.is_none_or(|(first, last)| first == last)
+                    && port.is_none_or(|(first, last)| first == last);
+                if !is_one {
                     return Step::Unknown;
                 }
-                return Step::To(to.map(|net| net.addr()), *port);
+                let to = to.map(|(to, _)| addr::address(rules.family, to));
+                return Step::To(to, port.map(|(port, _)| port));
             }
             Verb::Jump(to) => run(rules, to, probe, mark, depth + 1),
             Verb::Goto(to) => return run(rules, to, probe, mark, depth + 1),

@@ -13,7 +13,7 @@ use super::relation::{Look, Phase, elements, member, merge_icmp, relation};
 use super::text::{expression, single, statement};
 use super::values::{bare, is_rest};
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, Test, Verb};
-use crate::net::addr::Family;
+use crate::net::addr::{self, Family};
 use crate::net::port::{ICMP, ICMPV6};
 
 /// What a rule refers to.
@@ -367,22 +367,41 @@ fn verdict(context: &Context<'_, '_>, value: &Value) -> Verb {
     found.unwrap_or_else(|| Verb::Unknown(statement(value)))
 }
 
+/// Returns the first and the last value of a range, or the only one.
+fn ends(value: &Value) -> Option<(&Value, &Value)> {
+    match single(value) {
+        Some(("range", Value::Array(ends))) => match &ends[..] {
+            [first, last] => Some((first, last)),
+            _ => None,
+        },
+        Some(_) => None,
+        None => Some((value, value)),
+    }
+}
+
 /// Builds a translation to an address and a port, each if it is given.
 fn to(address: &Value, port: &Value) -> Option<Verb> {
-    let net = match (single(address), address.as_str()) {
-        _ if address.is_null() => None,
+    let host = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
+    let one = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    let addresses = match (single(address), address) {
+        (_, Value::Null) => None,
         (Some(("prefix", body)), _) => {
             let length = u8::try_from(body["len"].as_u64()?).ok()?;
-            let first: IpAddr = body["addr"].as_str()?.parse().ok()?;
-            Some(IpNet::new(first, length).ok()?)
+            Some(addr::bounds(IpNet::new(host(&body["addr"])?, length).ok()?))
         }
-        (_, text) => Some(text?.parse::<IpAddr>().ok()?.into()),
+        _ => {
+            let (first, last) = ends(address)?;
+            Some((addr::number(host(first)?), addr::number(host(last)?)))
+        }
     };
-    let port = match port.is_null() {
+    let ports = match port.is_null() {
         true => None,
-        false => Some(u16::try_from(port.as_u64()?).ok()?),
+        false => {
+            let (first, last) = ends(port)?;
+            Some((one(first)?, one(last)?))
+        }
     };
-    Some(Verb::Dnat(net, port))
+    Some(Verb::Dnat(addresses, ports))
 }
 
 /// Reports whether a change of this field leaves addresses and ports alone.

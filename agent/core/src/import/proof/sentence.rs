@@ -1,6 +1,6 @@
 //! Describes differences in sentences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::detail::detail;
 use super::{DiffKey, Direction};
@@ -300,20 +300,21 @@ fn published(space: &mut Space<'_>, redirected: PacketSet) -> Vec<String> {
         false => space.d.values(redirected, space.axes.published),
     };
     let indices = runs.iter().flat_map(|(first, last)| *first..=*last);
-    let mut ports: BTreeMap<(u8, u16), ()> = BTreeMap::new();
+    let mut ports: BTreeSet<(u8, (u16, u16))> = BTreeSet::new();
     for index in indices.filter(|index| *index > 0) {
         let at = usize::try_from(index - 1).unwrap_or(usize::MAX);
         if let Some(port) = space.redirections.published.get(at) {
-            ports.insert((port.protocol, port.dialled), ());
+            ports.insert((port.protocol, port.dialled));
         }
     }
-    let name = |(protocol, port): &(u8, u16)| {
-        format!(
-            "published port {port}/{}",
-            crate::net::port::protocol_name(*protocol)
-        )
+    let name = |(protocol, (first, last)): &(u8, (u16, u16))| {
+        let protocol = crate::net::port::protocol_name(*protocol);
+        match first == last {
+            true => format!("published port {first}/{protocol}"),
+            false => format!("published ports {first}-{last}/{protocol}"),
+        }
     };
-    ports.keys().map(name).collect()
+    ports.iter().map(name).collect()
 }
 
 /// Formats interfaces like ` on eth0`; empty for all of them.

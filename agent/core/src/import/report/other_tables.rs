@@ -32,7 +32,9 @@ pub(super) fn other_table<'f>(
             let mut ports = allow.ports.iter().flatten();
             ports.any(|spec| {
                 spec.protocols.contains(&port.protocol)
-                    && spec.range.is_some_and(|range| range.contains(port.dialled))
+                    && spec
+                        .range
+                        .is_some_and(|range| range.contains(port.dialled.0))
             })
         })
     });

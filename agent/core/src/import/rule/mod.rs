@@ -16,8 +16,6 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::CtState;
@@ -140,9 +138,9 @@ pub enum Verb {
     Jump(String),
     /// Continues in this chain and does not return.
     Goto(String),
-    /// Translates the destination to this address and port (`DNAT`), or to this port of the host
-    /// (`REDIRECT`).
-    Dnat(Option<IpNet>, Option<u16>),
+    /// Translates the destination to one of these addresses and ports (`DNAT`), or to one of these
+    /// ports of the host (`REDIRECT`).
+    Dnat(Option<Interval>, Option<(u16, u16)>),
     /// Translates the source.
     Masquerade,
     /// An unknown target. Packets count as dropped.

@@ -96,9 +96,8 @@ impl<'r> Space<'r> {
         mentioned.add_rules(&nat);
         for rule in nat.values().flat_map(|chain| &chain.rules) {
             if let super::rule::Verb::Dnat(to, port) = &rule.target {
-                mentioned.ports.extend(port.map(|port| (port, port)));
-                let to = to.map(|net| addr::number(net.addr()));
-                mentioned.destinations.extend(to.map(|to| (to, to)));
+                mentioned.ports.extend(*port);
+                mentioned.destinations.extend(*to);
             }
         }
         let masqueraded = super::networks::masqueraded(rules);
@@ -128,9 +127,6 @@ impl<'r> Space<'r> {
         }
         let broadcasts = broadcasts(family, facts);
         mentioned.destinations.extend(own.iter().chain(&broadcasts));
-        if let Some(ports) = single_ports(&nat) {
-            mentioned.ports.extend(ports);
-        }
         let mut space = Self {
             family,
             rules,
@@ -423,7 +419,7 @@ fn named_destinations(rules: &ImportedRules, hook: Hook) -> Vec<Interval> {
         let targets = rules.nat.values().flat_map(|chain| &chain.rules);
         found.extend(targets.filter_map(|rule| {
             if let super::rule::Verb::Dnat(Some(to), _) = &rule.target {
-                return Some(addr::bounds(*to));
+                return Some(*to);
             }
             None
         }));
@@ -435,21 +431,4 @@ fn names(all: &[String], runs: &[diagram::Run]) -> Vec<String> {
     let indices = runs.iter().flat_map(|(first, last)| *first..=*last);
     let names = indices.filter_map(|index| all.get(usize::try_from(index).ok()?));
     names.cloned().collect()
-}
-
-/// Returns each port of the ranges that a NAT table redirects, if they are few.
-fn single_ports(nat: &super::rule::ImportedChains) -> Option<Vec<(u16, u16)>> {
-    let rules = nat.values().flat_map(|chain| &chain.rules);
-    let conditions = rules.flat_map(|rule| &rule.conditions);
-    let ranges = conditions.filter_map(|condition| {
-        if let super::rule::Test::DestinationPorts(ranges) = &condition.test {
-            return Some(ranges);
-        }
-        None
-    });
-    let few = ranges.flatten().filter(|(first, last)| last - first < 64);
-    Some(
-        few.flat_map(|(first, last)| (*first..=*last).map(|port| (port, port)))
-            .collect(),
-    )
 }

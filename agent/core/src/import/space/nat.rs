@@ -9,13 +9,15 @@ use super::region::Sets;
 use super::slices::whole;
 use super::walk::Walk;
 use crate::import::managed;
-use crate::import::rule::{At, ImportedChain, ImportedChains, ImportedRules, MarkTest, Test, Verb};
+use crate::import::rule::{
+    At, ImportedChain, ImportedChains, ImportedRules, Interval, MarkTest, Test, Verb,
+};
 use crate::net::addr;
 use crate::net::packet::CtState;
 use crate::net::port::has_ports;
 
-/// Maximum number of ports of one rule that are told apart.
-const PORTS_MAX: u64 = 64;
+/// Maximum number of ports or ranges of ports of one rule that are told apart.
+const PORTS_MAX: usize = 1024;
 
 /// The redirections of a host.
 #[derive(Debug, Clone, Default)]
@@ -201,7 +203,10 @@ fn diverted(
     d.without(redirected, stay)
 }
 
-fn destination(chains: &ImportedChains, at: At) -> Option<(Option<ipnet::IpNet>, Option<u16>)> {
+/// New addresses and ports.
+type Destination = (Option<Interval>, Option<(u16, u16)>);
+
+fn destination(chains: &ImportedChains, at: At) -> Option<Destination> {
     let mut rules = chains.values().flat_map(|chain| &chain.rules);
     rules.find_map(|rule| match (&rule.target, rule.at == at) {
         (Verb::Dnat(to, port), true) => Some((*to, *port)),
@@ -219,7 +224,7 @@ fn publish(
         packets,
         marked,
     }: Translated<'_>,
-    (to, new_port): (Option<ipnet::IpNet>, Option<u16>),
+    (to, new_port): Destination,
 ) {
     let numbers: Vec<u8> = axes
         .protocols
@@ -233,39 +238,40 @@ fn publish(
         if of_protocol.is_none() {
             continue;
         }
-        for run in d.values(of_protocol, axes.port) {
+        // Ports between two cuts are treated alike.
+        let runs = d.values(of_protocol, axes.port).into_iter();
+        let values: Vec<u64> = runs.flat_map(|(first, last)| first..=last).collect();
+        if values.len() > PORTS_MAX {
+            continue;
+        }
+        for value in values {
+            let run = (value, value);
             let (first, last) = axes.ports.span(run);
-            // Every port, or very many: an allow of one cannot be derived.
-            if last - first >= u128::from(PORTS_MAX) {
-                continue;
-            }
-            for dialled in first..=last {
-                let dialled = u16::try_from(dialled).unwrap_or(u16::MAX);
-                let index = axes.ports.run((u128::from(dialled), u128::from(dialled)));
-                let ports = d.in_runs(axes.port, &[index]);
-                let of_port = d.and(of_protocol, ports);
-                for (address, part) in by_address(d, axes, own, of_port) {
-                    found.published.push(Published {
-                        protocol: number,
-                        dialled,
-                        address,
-                        to: to.map(|net| net.addr()),
-                        port: new_port.unwrap_or(dialled),
-                        at,
-                    });
-                    let flow = [axes.source, axes.interface];
-                    let from = d.project(part, &flow);
-                    let mut certain = |marked: &PacketSet| {
-                        let others = d.without(part, *marked);
-                        let others = d.project(others, &flow);
-                        d.without(from, others)
-                    };
-                    found.flows.push(marked.iter().map(&mut certain).collect());
-                    let out = to.map(|to| way_to(d, axes, rules, to.addr()));
-                    found
-                        .guards
-                        .push(d.and(from, out.unwrap_or(PacketSet::ALL)));
-                }
+            let port = |number| u16::try_from(number).unwrap_or(u16::MAX);
+            let dialled = (port(first), port(last));
+            let ports = d.in_runs(axes.port, &[run]);
+            let of_port = d.and(of_protocol, ports);
+            for (address, part) in by_address(d, axes, own, of_port) {
+                found.published.push(Published {
+                    protocol: number,
+                    dialled,
+                    address,
+                    to,
+                    port: new_port.unwrap_or(dialled),
+                    at,
+                });
+                let flow = [axes.source, axes.interface];
+                let from = d.project(part, &flow);
+                let mut certain = |marked: &PacketSet| {
+                    let others = d.without(part, *marked);
+                    let others = d.project(others, &flow);
+                    d.without(from, others)
+                };
+                found.flows.push(marked.iter().map(&mut certain).collect());
+                let out = to.map(|to| way_to_all(d, axes, rules, to));
+                found
+                    .guards
+                    .push(d.and(from, out.unwrap_or(PacketSet::ALL)));
             }
         }
     }
@@ -291,6 +297,21 @@ fn by_address(
         parts.push((address, part));
     }
     parts
+}
+
+/// Returns the packets on the output interface for these addresses; on all, if they differ.
+fn way_to_all(
+    d: &mut Diagrams,
+    axes: &Axes,
+    rules: &ImportedRules,
+    (first, last): Interval,
+) -> PacketSet {
+    let [first, last] = [first, last].map(|number| addr::address(axes.family, number));
+    let (first, last) = (way_to(d, axes, rules, first), way_to(d, axes, rules, last));
+    match first == last {
+        true => first,
+        false => PacketSet::ALL,
+    }
 }
 
 /// Returns the packets on the output interface for an address, as far as rules determine it.

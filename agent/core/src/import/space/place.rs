@@ -15,16 +15,24 @@ use crate::policy::icmp;
 pub(in crate::import) struct Published {
     /// Protocol.
     pub protocol: u8,
-    /// Original destination port.
-    pub dialled: u16,
+    /// Original destination ports.
+    pub dialled: (u16, u16),
     /// Original destination address, if the rule is for one address of this host.
     pub address: Option<std::net::IpAddr>,
-    /// New destination; `None` for this host itself.
-    pub to: Option<std::net::IpAddr>,
-    /// New destination port.
-    pub port: u16,
+    /// New destinations, of which the kernel chooses one; `None` for this host itself.
+    pub to: Option<Interval>,
+    /// New destination ports.
+    pub port: (u16, u16),
     /// Line of the rule.
     pub at: crate::import::rule::At,
+}
+
+impl Published {
+    /// Reports whether the original ports are in one of these ranges, which contain all or none.
+    pub(in crate::import) fn is_dialled_in(&self, ranges: &[(u16, u16)]) -> bool {
+        let (first, last) = self.dialled;
+        ranges.iter().any(|(a, b)| *a <= first && last <= *b)
+    }
 }
 
 /// A hook, or prerouting before it.
@@ -288,10 +296,10 @@ impl Place<'_> {
             packets = d.and(packets, *guard);
             let protocol = axes.protocols(d, |number| number == port.protocol);
             packets = d.and(packets, protocol);
-            let ports = axes.sent_to(d, &[(port.port, port.port)]);
+            let ports = axes.sent_to(d, &[port.port]);
             packets = d.and(packets, ports);
             let to = match port.to {
-                Some(to) => vec![(addr::number(to), addr::number(to))],
+                Some(to) => vec![to],
                 None => self.own.clone(),
             };
             let to = axes.destinations(d, &to);
@@ -370,7 +378,7 @@ impl Place<'_> {
                 d.or(states, redirected)
             }
             Test::Dialled(first, last) => {
-                let fits = |port: &Published| (*first..=*last).contains(&port.dialled);
+                let fits = |port: &Published| port.is_dialled_in(&[(*first, *last)]);
                 let ports = axes.sent_to(d, &[(*first, *last)]);
                 self.originally(d, ports, fits)
             }

@@ -386,11 +386,7 @@ impl Pass<'_> {
 
     fn port(&mut self, ranges: &[(u16, u16)], original: bool) -> PacketSet {
         let now = self.place.axes.sent_to(self.d, ranges);
-        let is_in = |port: &Published| {
-            ranges
-                .iter()
-                .any(|(first, last)| (*first..=*last).contains(&port.dialled))
-        };
+        let is_in = |port: &Published| port.is_dialled_in(ranges);
         match original {
             true => self.place.originally(self.d, now, is_in),
             false => now,

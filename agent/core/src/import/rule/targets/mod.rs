@@ -2,17 +2,16 @@
 
 mod table;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
 use peerwall_proto::iptables::BUILTIN;
 
 use super::matches::Given;
 use super::names;
 use super::options::Opt;
-use super::values::{WordError, byte, is_mark, number, range};
-use super::{MarkChange, RuleContext, Verb};
-use crate::net::addr::Family;
+use super::values::{WordError, byte, is_mark, number};
+use super::{Interval, MarkChange, RuleContext, Verb};
+use crate::net::addr::{self, Family};
 use crate::net::port::TCP;
 
 /// A target.
@@ -90,22 +89,16 @@ pub(super) fn verb(
                 )
             })?;
             check_ports(to.contains(':') && !to.contains("::"), protocol)?;
-            destination(to, rule.family).map(|verb| verb.unwrap_or(Verb::Unknown(text)))?
+            destination(to, rule.family)?.unwrap_or(Verb::Unknown(text))
         }
-        Effect::Redirect if value("to-ports").is_some_and(|ports| !is_ports(ports)) => {
+        Effect::Redirect if value("to-ports").is_some_and(|text| ports(text).is_none()) => {
             let ports = value("to-ports").unwrap_or_default();
             return Err((
                 format!("`{ports}` is not a port"),
                 "write it like 8080 or 8080-8090",
             ));
         }
-        Effect::Redirect => match value("to-ports").map(|port| number(port, u16::MAX.into())) {
-            None => Verb::Dnat(None, None),
-            Some(port) => match port.and_then(|port| u16::try_from(port).ok()) {
-                Some(port) => Verb::Dnat(None, Some(port)),
-                None => Verb::Unknown(text),
-            },
-        },
+        Effect::Redirect => Verb::Dnat(None, value("to-ports").and_then(ports)),
         Effect::Other => Verb::Unknown(text),
     })
 }
@@ -155,47 +148,63 @@ fn check_ports(has_ports: bool, protocol: Option<u8>) -> Result<(), WordError> {
     }
 }
 
-/// Parses `10.1.2.3:80`, `[2001:db8::1]:80` or `10.1.2.3`; `None` for ranges, and for ports without
-/// an address, which are not in the model.
+/// Parses `10.1.2.3-10.1.2.4:80-90`, `[2001:db8::1]:80` or parts of them; `None` for shifted ports
+/// like `:8080-8090/80`, which are not in the model.
 fn destination(text: &str, family: Family) -> Result<Option<Verb>, WordError> {
-    if let Ok(socket) = text.parse::<SocketAddr>()
-        && Family::of(socket.ip()) == family
-    {
-        let (to, port) = (socket.ip().into(), socket.port());
-        return Ok(Some(Verb::Dnat(Some(to), Some(port))));
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let bare = bare.unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>()
-        && Family::of(address) == family
-    {
-        return Ok(Some(Verb::Dnat(Some(IpNet::from(address)), None)));
-    }
-    let is_range = match (text.rsplit_once(':'), family) {
-        (Some((hosts, ports)), Family::V4) => {
-            (hosts.is_empty() || range(hosts, family).is_ok()) && is_ports(ports)
-        }
-        (None, Family::V4) => range(text, family).is_ok(),
-        (_, Family::V6) => text.contains(['-', ']']),
-    };
-    match is_range {
-        true => Ok(None),
-        false => Err((
+    let wrong = || {
+        (
             format!("`{text}` is not a destination"),
             "write it like 192.0.2.1:8080",
-        )),
+        )
+    };
+    let (hosts, new_ports) = match (family, text.strip_prefix('[')) {
+        (Family::V6, Some(rest)) => {
+            let (hosts, rest) = rest.split_once(']').ok_or_else(wrong)?;
+            let ports = rest.strip_prefix(':');
+            match rest.is_empty() || ports.is_some() {
+                true => (hosts, ports),
+                false => return Err(wrong()),
+            }
+        }
+        (Family::V6, None) => (text, None),
+        (Family::V4, _) => match text.split_once(':') {
+            Some((hosts, ports)) => (hosts, Some(ports)),
+            None => (text, None),
+        },
+    };
+    let hosts = match hosts.is_empty() && new_ports.is_some() {
+        true => None,
+        false => Some(hosts_of(hosts, family).ok_or_else(wrong)?),
+    };
+    let Some(new_ports) = new_ports else {
+        return Ok(Some(Verb::Dnat(hosts, None)));
+    };
+    match (ports(new_ports), new_ports.split_once('/')) {
+        (Some(ports), _) => Ok(Some(Verb::Dnat(hosts, Some(ports)))),
+        (None, Some((shifted, base))) if ports(shifted).is_some() && ports(base).is_some() => {
+            Ok(None)
+        }
+        (None, _) => Err(wrong()),
     }
 }
 
-/// Reports whether the text is a port or a range of ports.
-fn is_ports(text: &str) -> bool {
+/// Parses a complete address or a range of them.
+fn hosts_of(text: &str, family: Family) -> Option<Interval> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text| number(text, u16::MAX.into());
-    port(first)
-        .zip(port(last))
-        .is_some_and(|(first, last)| first <= last)
+    let host = |text: &str| {
+        let host: IpAddr = text.parse().ok()?;
+        (Family::of(host) == family).then(|| addr::number(host))
+    };
+    let found = host(first).zip(host(last));
+    found.filter(|(first, last)| first <= last)
+}
+
+/// Parses a port or a range of ports.
+fn ports(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text| u16::try_from(number(text, u16::MAX.into())?).ok();
+    let found = port(first).zip(port(last));
+    found.filter(|(first, last)| first <= last)
 }
 
 /// Levels of `LOG` (`xtables_syslog_level`).
