@@ -124,13 +124,27 @@ fn read(args: &ImportArgs) -> Result<Vec<File>, InputError> {
                 true => ("standard input".to_owned(), stdin()?),
                 false => (path.display().to_string(), text(&path)?),
             };
-            let text = match nft::is_script(&text) {
-                true => loader::listing(&name, &text)?,
-                false => text,
-            };
-            Ok(File { name, text, family })
+            loaded(File { name, text, family })
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()
+        .map(|files| files.into_iter().flatten().collect())
+}
+
+/// Lets nft load a file that only nft can read, or those that a configuration contains.
+fn loaded(file: File) -> Result<Vec<File>, InputError> {
+    let files = match import::with_nft(&file) {
+        Ok(Some(inside)) => inside,
+        // The import finds the errors.
+        Ok(None) | Err(_) => vec![file],
+    };
+    let load = |file: File| {
+        let text = match nft::is_script(&file.text) {
+            true => loader::listing(&file.name, &file.text)?,
+            false => file.text,
+        };
+        Ok(File { text, ..file })
+    };
+    files.into_iter().map(load).collect()
 }
 
 /// Error of unreadable input.

@@ -106,6 +106,78 @@ fn files_and_listings_become_the_same_policy_and_change_no_rules() {
     });
 }
 
+/// Files of a machine: rules for nft that include others, and rules of iptables for IPv6.
+const CLOUD_CONFIG: &str = "#cloud-config
+write_files:
+  - path: /etc/nftables.d/ports.nft
+    content: |
+      define PORTS = { ssh, 8443 }
+  - path: /etc/nftables.conf
+    content: |
+      #!/usr/sbin/nft -f
+      flush ruleset
+      include \"/etc/nftables.d/*.nft\"
+      table ip filter {
+        chain input {
+          type filter hook input priority 0; policy drop;
+          iif \"uplink0\" tcp dport $PORTS accept
+        }
+      }
+  - path: /etc/iptables/rules.v6
+    content: |
+      *filter
+      :INPUT DROP
+      :FORWARD DROP
+      -A INPUT -s 2001:db8:7::1 -p tcp --dport 9100 -j ACCEPT
+      COMMIT
+";
+
+#[test]
+fn nftables_files_in_configurations_are_imported_beside_iptables_files() {
+    world(|| {
+        let (host, folder) = host("host");
+        let escaped = |text: &str| text.replace('\n', "%0A").replace('\"', "%22");
+        let rules = "table ip t { chain i { type filter hook input priority 0; policy drop; \
+             tcp dport 8443 accept; }; }\n";
+        let ignition = format!(
+            r#"{{"ignition": {{"version": "3.4.0"}}, "storage": {{"files": [
+                {{"path": "/etc/sysconfig/nftables.conf",
+                  "contents": {{"source": "data:,{}"}}}}]}}}}"#,
+            escaped(rules)
+        );
+        let butane = format!(
+            "variant: fcos\nversion: 1.5.0\nstorage:\n  files:\n    \
+             - path: /etc/nftables/main.nft\n      contents:\n        inline: |\n          {rules}"
+        );
+        for (name, text, wanted) in [
+            (
+                "user-data",
+                CLOUD_CONFIG,
+                &["\"22/tcp\", \"8443/tcp\"", "uplink0", "2001:db8:7::1"][..],
+            ),
+            ("config.ign", &ignition, &["8443/tcp"]),
+            ("config.bu", &butane, &["8443/tcp"]),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+            let output = import(&host, folder.path(), name);
+            let policy = out(&output);
+            assert!(output.status.success(), "{name}: {}", report(&output));
+            for want in wanted {
+                assert!(policy.contains(want), "{name}: {want}\n{policy}");
+            }
+        }
+        hide_nft(&host);
+        let output = import(&host, folder.path(), "user-data");
+        let said = report(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("user-data: /etc/nftables.conf: nft is not installed"),
+            "{said}"
+        );
+        show_nft(&host);
+    });
+}
+
 #[test]
 fn a_file_that_nft_cannot_load_is_an_error_with_nfts_words() {
     world(|| {

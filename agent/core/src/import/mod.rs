@@ -35,6 +35,7 @@ use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
 use crate::ruleset::compile::compile;
 use canonical::Readings;
+pub use input::contained::with_nft;
 use input::{ParsedFiles, parse};
 pub use probes::probes;
 pub use proof::{Difference, Direction};

@@ -69,7 +69,7 @@ fn everything_that_is_wrong_is_said_with_its_place() {
                 "c",
                 "#cloud-config\nwrite_files:\n  - path: /etc/motd\n    content: hi\n",
             )],
-            vec!["c: the configuration writes no iptables rules files"],
+            vec!["c: the configuration writes no rules files"],
         ),
         (
             "encoded",

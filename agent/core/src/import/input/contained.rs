@@ -1,12 +1,14 @@
 //! Rules files in the configuration of a machine: cloud-config, Container Linux Config, Butane and
 //! Ignition.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::decode::{decoded, from_url};
 use super::format::{Format, format};
-use crate::import::{File, ImportError};
+use crate::import::{File, ImportError, nft};
 use crate::net::addr::Family;
 
 /// A file that a configuration writes.
@@ -18,7 +20,94 @@ struct Entry {
 
 /// Finds the rules files in a configuration.
 pub(super) fn files(file: &File, kind: Format) -> Result<Vec<File>, ImportError> {
-    let wrong = |why: String, help: &str| ImportError::whole(&file.name, why, help);
+    let found = contained(file, kind)?;
+    match found.is_empty() {
+        true => Err(ImportError::whole(
+            &file.name,
+            "the configuration writes no rules files",
+            "import the rules files themselves",
+        )),
+        false => Ok(found),
+    }
+}
+
+/// Finds the files of a configuration that has files for `nft -f`: those of iptables first, then
+/// those for nft, with the files of the configuration that they include. `None` for other files.
+///
+/// # Errors
+/// [`ImportError`] if the configuration cannot be read.
+pub fn with_nft(file: &File) -> Result<Option<Vec<File>>, ImportError> {
+    let Some(kind) = super::configuration(file) else {
+        return Ok(None);
+    };
+    let entries = entries(file, kind)?;
+    let readable = entries
+        .iter()
+        .filter_map(|entry| Some((entry.path.as_str(), entry.content.as_deref().ok()?)));
+    let scripts: Vec<(&str, &str)> = readable.filter(|(path, text)| is_nft(path, text)).collect();
+    if scripts.is_empty() {
+        return Ok(None);
+    }
+    let mut included = BTreeSet::new();
+    let whole = |(path, text): &(&str, &str)| {
+        let text = include(text, &entries, &mut included, 0);
+        (format!("{}: {path}", file.name), text)
+    };
+    let whole: Vec<(String, String)> = scripts.iter().map(whole).collect();
+    let mut found = contained(file, kind)?;
+    for ((path, _), (name, text)) in scripts.iter().zip(whole) {
+        if !included.contains(*path) {
+            let family = None;
+            found.push(File { name, text, family });
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Maximum depth of includes.
+const INCLUDES_MAX: usize = 16;
+
+/// Replaces the lines that include files of the configuration.
+fn include(text: &str, entries: &[Entry], included: &mut BTreeSet<String>, depth: usize) -> String {
+    let mut whole = String::new();
+    for line in text.lines() {
+        let named = line.trim().strip_prefix("include ").map(str::trim);
+        let pattern = named.map(|name| name.trim_end_matches(';').trim_matches('"'));
+        let fits = |entry: &&Entry| pattern.is_some_and(|pattern| is_named(pattern, &entry.path));
+        let mut found: Vec<&Entry> = entries.iter().filter(fits).collect();
+        found.sort_by_key(|entry| &entry.path);
+        if found.is_empty() || depth >= INCLUDES_MAX {
+            whole.push_str(line);
+            whole.push('\n');
+        }
+        for entry in found.into_iter().filter(|_| depth < INCLUDES_MAX) {
+            included.insert(entry.path.clone());
+            let text = entry.content.as_deref().unwrap_or_default();
+            whole.push_str(&include(text, entries, included, depth + 1));
+        }
+    }
+    whole
+}
+
+/// Reports whether a path fits the name in an include, which may have `*`.
+fn is_named(pattern: &str, path: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == path,
+        Some((start, end)) => {
+            let middle = path
+                .strip_prefix(start)
+                .and_then(|rest| rest.strip_suffix(end));
+            middle.is_some_and(|middle| !middle.contains('/'))
+        }
+    }
+}
+
+/// Reports whether a file is one for `nft -f`.
+fn is_nft(path: &str, text: &str) -> bool {
+    nft::is_script(text) && (path.contains("nft") || text.starts_with("#!"))
+}
+
+fn entries(file: &File, kind: Format) -> Result<Vec<Entry>, ImportError> {
     let entries = match kind {
         Format::Ignition => ignition(&file.text),
         Format::CloudConfig | Format::Storage => yaml(&file.text),
@@ -26,7 +115,12 @@ pub(super) fn files(file: &File, kind: Format) -> Result<Vec<File>, ImportError>
             Ok(Vec::new())
         }
     };
-    let entries = entries.map_err(|why| wrong(why, "import the rules files themselves"))?;
+    entries.map_err(|why| ImportError::whole(&file.name, why, "import the rules files themselves"))
+}
+
+fn contained(file: &File, kind: Format) -> Result<Vec<File>, ImportError> {
+    let wrong = |why: String, help: &str| ImportError::whole(&file.name, why, help);
+    let entries = entries(file, kind)?;
     let mut found = Vec::new();
     for Entry { path, content } in entries {
         let text = match content {
@@ -43,13 +137,7 @@ pub(super) fn files(file: &File, kind: Format) -> Result<Vec<File>, ImportError>
             found.push(File { name, text, family });
         }
     }
-    match found.is_empty() {
-        true => Err(wrong(
-            "the configuration writes no iptables rules files".into(),
-            "import the rules files themselves",
-        )),
-        false => Ok(found),
-    }
+    Ok(found)
 }
 
 fn is_rules(text: &str) -> bool {

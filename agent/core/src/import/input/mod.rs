@@ -1,6 +1,6 @@
 //! Parses the files to import, in any of their formats.
 
-mod contained;
+pub(super) mod contained;
 mod decode;
 mod elements;
 mod family;
@@ -164,6 +164,17 @@ fn denies(rules: &ImportedRules) -> bool {
 
 const RULES_HELP: &str = "import output of iptables-save, `iptables -S`, `ipset save`, a script of iptables \
      commands, rules of nftables, or a cloud-config, Butane or Ignition config with such files";
+
+/// Returns the format of a configuration of a machine; `None` for other files.
+fn configuration(file: &File) -> Option<Format> {
+    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+    let found = format::format(text).ok()?;
+    let is_configuration = matches!(
+        found,
+        Format::CloudConfig | Format::Storage | Format::Ignition
+    );
+    is_configuration.then_some(found)
+}
 
 /// Returns the rules files in a file: itself, or those that it writes.
 fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
