@@ -197,7 +197,7 @@ fn import_sliced(
     let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
-    let allows = draft.allows();
+    let entries = draft.entry_lines();
     drop(draft);
     spaces.iter_mut().for_each(Space::forget_lines);
     let policy = read_back(&policy_text)?;
@@ -213,7 +213,7 @@ fn import_sliced(
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);
-    report::widened(&mut lines, &parsed, &proof.differences, &allows);
+    report::widened(&mut lines, &parsed, &proof.differences, &entries);
     Ok(Import {
         lines,
         lints,

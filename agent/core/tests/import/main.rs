@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "fixtures are files")]
 
 mod formats;
+mod icmp;
 mod judged;
 mod marks;
 mod nft;

@@ -5,7 +5,7 @@ use super::{From, PolicyWriter};
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::{View, stranger};
 use crate::net::addr::{self, Family};
-use crate::net::packet::Hook;
+use crate::net::packet::{CtState, Hook};
 use crate::policy::icmp;
 
 impl PolicyWriter<'_> {
@@ -31,14 +31,16 @@ impl PolicyWriter<'_> {
             .protocols(&mut view.space.d, |each| each == number);
         // All of ICMPv6 is usually accepted for neighbour discovery, which the core includes.
         if view.accepts_rest(messages) && view.hears(messages) {
-            if family == Family::V4 {
+            if family == Family::V4 && view.accepts_always(messages) {
                 self.draft.icmp[mine].all = true;
-            } else if view.names_ping() {
-                let request = [(icmp::echo_request(family), None)];
-                let pings = view.space.axes.icmp(&mut view.space.d, &request);
-                self.ping(view, pings);
+                return;
             }
-            return;
+            if family == Family::V6 {
+                if view.names_ping() {
+                    self.ping(view);
+                }
+                return;
+            }
         }
         for kind in 0..=u8::MAX {
             let core = icmp::errors(family).contains(&kind)
@@ -50,8 +52,9 @@ impl PolicyWriter<'_> {
             }
             let these = view.space.axes.icmp(&mut view.space.d, &[(kind, None)]);
             if kind == icmp::echo_request(family) {
-                self.ping(view, these);
-            } else if view.accepts_rest(these)
+                self.ping(view);
+            } else if view.accepts_always(these)
+                && view.accepts_rest(these)
                 && view.hears(these)
                 && view.is_heard(these)
                 && let Some(types) = self.draft.icmp.get_mut(mine)
@@ -62,7 +65,10 @@ impl PolicyWriter<'_> {
         }
     }
 
-    fn ping(&mut self, view: &mut View<'_, '_>, pings: PacketSet) {
+    fn ping(&mut self, view: &mut View<'_, '_>) {
+        // Programs send code 0 only.
+        let request = [(icmp::echo_request(view.family), Some(0))];
+        let pings = view.space.axes.icmp(&mut view.space.d, &request);
         let mut refused = view.space.d.and(view.refused, pings);
         refused = view.space.d.without(refused, view.covered);
         let axis = view.space.axes.source;
@@ -75,11 +81,13 @@ impl PolicyWriter<'_> {
             if view.space.d.meets(packets, bad) {
                 self.add_inexpressible(
                     at,
-                    "a policy accepts echo requests of a source on every interface",
+                    "a policy accepts echo requests of a source on every interface, and to every \
+                     address of this host",
                 );
             }
             packets = view.space.d.without(packets, bad);
             if !packets.is_none() {
+                self.draft.ping_lines.push(at);
                 let (_, all) = wanted.get_or_insert((at, PacketSet::NONE));
                 *all = view.space.d.or(*all, packets);
             }
@@ -132,6 +140,27 @@ impl View<'_, '_> {
     fn names_ping(&self) -> bool {
         let lines = self.lines.keys().filter_map(|at| self.by_line.get(at));
         lines.into_iter().any(|rule| rule.names_echo_request())
+    }
+
+    /// Reports whether the rules accept these messages with every TTL, where nothing else covers
+    /// them.
+    fn accepts_always(&mut self, messages: PacketSet) -> bool {
+        let usual = self.space.d.or(self.requests, self.unheard);
+        let axes = &self.space.axes;
+        let fields = [axes.source, axes.interface, axes.icmp, axes.destination];
+        let site = self.space.site(Hook::Input).clone();
+        let d = &mut self.space.d;
+        let usual = d.and(usual, messages);
+        let with_any = d.project(usual, &fields);
+        let direct = self.space.axes.direct(d);
+        let states = [CtState::New, CtState::Invalid, CtState::Untracked];
+        let states = self.space.axes.states(d, &states);
+        let parts = [with_any, messages, direct, states, site.valid];
+        let all = parts
+            .into_iter()
+            .fold(PacketSet::ALL, |all, part| d.and(all, part));
+        let all = d.without(all, self.covered);
+        d.is_within(all, site.walked.accepted)
     }
 
     /// Reports whether the rules accept these messages without a connection, where nothing else

@@ -11,6 +11,8 @@ mod services;
 mod text;
 mod trusted;
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::space::Space;
@@ -34,8 +36,19 @@ pub(super) struct PolicyDraft {
     /// Bridges whose containers or machines may send through this host, but not to it.
     guests: Vec<InterfacePattern>,
     ping: Option<From>,
+    /// Lines that `ping` comes from.
+    ping_lines: Vec<At>,
     icmp: [DraftIcmp; 2],
     reject: bool,
+}
+
+/// The lines that entries of a policy come from.
+#[derive(Debug, Clone, Default)]
+pub(in crate::import) struct EntryLines {
+    /// Lines of each allow, by its name.
+    pub allows: BTreeMap<String, Vec<At>>,
+    /// Lines of `ping`.
+    pub ping: Vec<At>,
 }
 
 #[derive(Debug, Clone)]

@@ -1,12 +1,10 @@
 //! Formats the policy as TOML.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use ipnet::IpNet;
 
-use super::{DraftAllow, From, PolicyDraft};
-use crate::import::At;
+use super::{DraftAllow, EntryLines, From, PolicyDraft};
 use crate::net::addr::{self, Family};
 use crate::policy::icmp;
 
@@ -14,12 +12,15 @@ use crate::policy::icmp;
 pub(super) const LIST_MAX: usize = 8;
 
 impl PolicyDraft {
-    /// Returns the names of the allows, with the lines that they convert.
-    pub(in crate::import) fn allows(&self) -> BTreeMap<String, Vec<At>> {
+    /// Returns the lines of each allow, and of `ping`.
+    pub(in crate::import) fn entry_lines(&self) -> EntryLines {
         let allows = self.allows.iter();
-        allows
-            .map(|allow| (allow.name.clone(), allow.lines.clone()))
-            .collect()
+        EntryLines {
+            allows: allows
+                .map(|allow| (allow.name.clone(), allow.lines.clone()))
+                .collect(),
+            ping: self.ping_lines.clone(),
+        }
     }
 
     /// Formats the policy.

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::{Fate, Line};
+use crate::import::draft::EntryLines;
 use crate::import::input::ParsedFiles;
 use crate::import::proof::{Difference, Direction};
 use crate::import::rule::At;
 use crate::policy::reason::Reason;
 
-/// Marks the lines of allows that accept what the rules do not, unless the report says so at the
+/// Marks the lines of allows and of `ping` that accept what the rules do not, unless the report says so at the
 /// line that refuses it.
 pub(in crate::import) fn widened(
     lines: &mut [Line],
     parsed: &ParsedFiles,
     differences: &[Difference],
-    allows: &BTreeMap<String, Vec<At>>,
+    entries: &EntryLines,
 ) {
     let file = |at: &At| parsed.files.get(at.input).map(|file| file.name.as_str());
     let places: BTreeMap<(&str, usize), Fate> = lines
@@ -27,15 +28,19 @@ pub(in crate::import) fn widened(
     };
     let mut wider: Vec<(String, usize, String)> = Vec::new();
     for difference in differences {
-        let Reason::Allow(name) = &difference.reason else {
+        let of_entry = if let Reason::Allow(name) = &difference.reason {
+            entries.allows.get(name).map_or(&[][..], Vec::as_slice)
+        } else if difference.reason == Reason::Ping {
+            &entries.ping[..]
+        } else {
             continue;
         };
         if difference.change != Direction::New || difference.lines.iter().any(is_told) {
             continue;
         }
         let what = difference.sentence.trim_start_matches("new: ");
-        let what = what.split(" ([[").next().unwrap_or(what);
-        for at in allows.get(name).into_iter().flatten() {
+        let what = what.split(" ([").next().unwrap_or(what);
+        for at in of_entry {
             if let Some(file) = file(at) {
                 wider.push((file.to_owned(), at.line, what.to_owned()));
             }
