@@ -114,7 +114,10 @@ fn load(target: &Target, folder: &Path, text: &str, rules: &[ImportedRules]) {
     target
         .host()
         .sh(&format!("cd {folder} && nft -f - <<'END'\n{text}\nEND"));
-    for chain in rules.iter().flat_map(|rules| &rules.paths.prerouting) {
+    for chain in rules
+        .iter()
+        .flat_map(|rules| rules.paths.prerouting.iter().flatten())
+    {
         target.host().sh(&format!("nft flush chain {chain}"));
     }
 }

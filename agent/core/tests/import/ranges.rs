@@ -1,6 +1,8 @@
 //! DNAT to several addresses and ports, and of several ports.
 
+use peerwall_core::import::canonical::Readings;
 use peerwall_core::import::judge::{Effort, judge};
+use peerwall_core::import::{Options, import_read};
 use serde_json::{Value, json};
 
 use super::nft::{chain, field, matched, rule};
@@ -144,5 +146,50 @@ fn nftables_has_ranges_too() {
             is_open,
             "{name}:\n{imported}"
         );
+    }
+}
+
+/// Of two programs that translate the same port, the kernel takes the one with the lower priority,
+/// which iptables-save does not print.
+#[test]
+fn a_port_of_two_nat_tables_is_open_if_both_destinations_are() {
+    let nat = |to: &str| {
+        format!(
+            "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp --dport 80 -j DNAT \
+             --to-destination {to}\nCOMMIT\n"
+        )
+    };
+    let filter =
+        "*filter\n:INPUT DROP\n:FORWARD DROP\n-A FORWARD -d 10.7.0.0/29 -j ACCEPT\nCOMMIT\n";
+    let nft = |to: &str| {
+        let port = matched("==", &field("tcp", "dport"), &json!(80));
+        let dnat = json!([port, {"dnat": {"addr": to}}]);
+        let all = vec![
+            chain("ip", "t", "dnat", Some(("nat", "prerouting", -101))),
+            rule("ip", "t", "dnat", &dnat),
+        ];
+        json!({ "nftables": all }).to_string()
+    };
+    let (open, closed) = ("10.7.0.1", "10.9.0.1");
+    for (name, first, second, is_open) in [
+        ("both open", nat(open), nat("10.7.0.2"), true),
+        ("the second one closed", nat(open), nat(closed), false),
+        ("the first one closed", nat(closed), nat(open), false),
+        ("nftables, open", nat(open), nft(open), true),
+        ("nftables, closed", nat(open), nft(closed), false),
+        ("beside nftables, closed", nat(closed), nft(open), false),
+    ] {
+        let of = |name: &str, text: String| File {
+            name: name.into(),
+            family: Some(Family::V4).filter(|_| !text.starts_with('{')),
+            text,
+        };
+        let files = [of("first", first + filter), of("second", second)];
+        let mut readings = Readings::default();
+        readings.is_live = true;
+        let options = Options::default();
+        let imported = import_read(&files, &Facts::default(), options, &readings).unwrap();
+        let policy = &imported.policy;
+        assert_eq!(policy.contains("80/tcp"), is_open, "{name}:\n{policy}");
     }
 }

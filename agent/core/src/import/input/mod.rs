@@ -425,7 +425,7 @@ impl ParsedFiles {
                 more.paths.output = paths("OUTPUT");
                 more.filter = chains.clone();
             } else {
-                more.paths.prerouting = paths("PREROUTING");
+                more.paths.prerouting = vec![paths("PREROUTING")];
                 more.nat = chains.clone();
             }
             rules.extend(more);

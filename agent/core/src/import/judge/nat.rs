@@ -27,19 +27,34 @@ pub(super) fn translated(rules: &ImportedRules, probe: &Probe) -> Option<Probe> 
     if packet.state != CtState::New || packet.hook != Hook::Input || packet.interface == "lo" {
         return Some(probe.clone());
     }
-    let mut mark = KnownMark::default();
-    for chain in &rules.paths.prerouting {
-        match run(rules, chain, probe, &mut mark, 0) {
-            Step::Falls => {}
-            Step::Stays => break,
+    let mut found = Vec::new();
+    for path in &rules.paths.prerouting {
+        let mut mark = KnownMark::default();
+        match through(rules, path, probe, &mut mark) {
+            Step::Falls | Step::Stays => {}
             Step::To(to, port) => {
-                let redirected = redirected(rules, probe, to, port);
-                return redirected.map(|probe| Probe { mark, ..probe });
+                let redirected = redirected(rules, probe, to, port)?;
+                found.push(Probe { mark, ..redirected });
             }
             Step::Unknown => return None,
         }
     }
-    Some(probe.clone())
+    match found.len() {
+        0 => Some(probe.clone()),
+        1 => found.pop(),
+        // Which of several sources comes first is unknown.
+        _ => None,
+    }
+}
+
+fn through(rules: &ImportedRules, path: &[String], probe: &Probe, mark: &mut KnownMark) -> Step {
+    for chain in path {
+        let step = run(rules, chain, probe, mark, 0);
+        if !matches!(step, Step::Falls) {
+            return step;
+        }
+    }
+    Step::Falls
 }
 
 fn run(

@@ -220,7 +220,7 @@ impl<'o, 'v> Walk<'o, 'v> {
         Paths {
             input: named(&["prerouting", "input"], false),
             forward: named(&["prerouting", "forward"], false),
-            prerouting: named(&["prerouting"], true),
+            prerouting: vec![named(&["prerouting"], true)],
             output: named(&["output", "postrouting"], false),
         }
     }

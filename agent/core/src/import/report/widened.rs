@@ -9,8 +9,8 @@ use crate::import::proof::{Difference, Direction};
 use crate::import::rule::At;
 use crate::policy::reason::Reason;
 
-/// Marks the lines of allows and of `ping` that accept what the rules do not, unless the report says so at the
-/// line that refuses it.
+/// Marks the lines of allows and of `ping` that accept what the rules do not, unless the report
+/// says so at the line that refuses it.
 pub(in crate::import) fn widened(
     lines: &mut [Line],
     parsed: &ParsedFiles,

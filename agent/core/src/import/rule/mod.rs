@@ -194,8 +194,9 @@ pub struct Paths {
     pub input: Vec<String>,
     /// Packets through this host, in the filter table.
     pub forward: Vec<String>,
-    /// Packets that arrive, in the NAT table.
-    pub prerouting: Vec<String>,
+    /// Packets that arrive, in the NAT table of each source of rules. The order of the sources is
+    /// unknown, so each is read as if it were alone.
+    pub prerouting: Vec<Vec<String>>,
     /// Packets of this host, in the filter table.
     pub output: Vec<String>,
 }
@@ -232,7 +233,7 @@ impl Paths {
         Self {
             input: one("INPUT"),
             forward: one("FORWARD"),
-            prerouting: one("PREROUTING"),
+            prerouting: vec![one("PREROUTING")],
             output: one("OUTPUT"),
         }
     }

@@ -59,7 +59,8 @@ impl Sets for Redirections {
 /// do not belong to a host.
 pub(in crate::import) fn redirecting(rules: &ImportedRules) -> ImportedChains {
     let mut found = ImportedChains::new();
-    let mut to_see: Vec<&str> = rules.paths.prerouting.iter().map(String::as_str).collect();
+    let bases = rules.paths.prerouting.iter().flatten();
+    let mut to_see: Vec<&str> = bases.map(String::as_str).collect();
     while let Some(name) = to_see.pop() {
         let Some(chain) = rules.nat.get(name).filter(|_| !found.contains_key(name)) else {
             continue;
@@ -125,14 +126,17 @@ pub(in crate::import) fn redirections(
     packets = d.and(packets, own);
     packets = d.without(packets, lo);
     let all = whole(chains);
-    let path = &rules.paths.prerouting;
-    let walk = Walk::new(d, place, &all, true);
-    let translated = walk.through(path, packets).translated;
-    let mut marked = Vec::new();
-    for test in mark_tests(rules) {
-        found.marked.push((test, PacketSet::NONE));
-        let walk = Walk::new(d, place, &all, true).marking(test);
-        marked.push(walk.through(path, packets).marked);
+    let tests = mark_tests(rules);
+    found.marked = tests.iter().map(|test| (*test, PacketSet::NONE)).collect();
+    let mut translated = Vec::new();
+    let mut marked: Vec<Vec<PacketSet>> = vec![Vec::new(); tests.len()];
+    for path in &rules.paths.prerouting {
+        let walk = Walk::new(d, place, &all, true);
+        translated.extend(walk.through(path, packets).translated);
+        for (test, marked) in tests.iter().zip(&mut marked) {
+            let walk = Walk::new(d, place, &all, true).marking(*test);
+            marked.extend(walk.through(path, packets).marked);
+        }
     }
     found.diverted = diverted(d, axes, packets, &translated);
     for (index, (at, packets)) in translated.into_iter().enumerate() {

@@ -273,7 +273,7 @@ fn a_chain_of_both_sides_of_dnat_is_read_twice() {
     assert_eq!(of("ip t common"), Test::DestinationPorts(vec![(22, 22)]));
     assert_eq!(of("ip t common (before DNAT)"), Test::Dialled(22, 22));
     assert_eq!(rules.paths.input, ["ip t pre", "ip t input"]);
-    assert_eq!(rules.paths.prerouting, ["ip n pre"]);
+    assert_eq!(rules.paths.prerouting, [["ip n pre"]]);
 }
 
 #[test]
