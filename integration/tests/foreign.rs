@@ -5,7 +5,7 @@
 
 use std::process::Output;
 
-use peerwall_integration::ns::{Host, world};
+use peerwall_integration::ns::{Host, sh, world};
 use serde_json::Value;
 
 const POLICY: &str = r#"
@@ -206,6 +206,36 @@ fn beside_our_iptables_chains_only_what_comes_before_them_or_is_elsewhere_counts
         host.sh("iptables-nft -P FORWARD DROP; iptables-nft -P INPUT DROP");
         let (words, json) = status(&host, path.to_str().unwrap(), &["--backend", "iptables"]);
         assert_eq!(json["foreign_drops"], serde_json::json!([]), "{words}");
+    });
+}
+
+#[test]
+fn units_that_load_other_rules_are_named() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.toml");
+        std::fs::write(&path, POLICY).unwrap();
+        let path = path.to_str().unwrap();
+        let wants = "/etc/systemd/system/multi-user.target.wants";
+        sh("mkdir -p /etc/systemd/system && mount -t tmpfs tmpfs /etc/systemd/system");
+        for (setup, wanted) in [
+            (format!("mkdir {wants}"), serde_json::json!([])),
+            (
+                format!("ln -s /lib/systemd/system/nftables.service {wants}"),
+                serde_json::json!(["nftables.service"]),
+            ),
+        ] {
+            host.sh(&setup);
+            for command in ["plan", "apply", "status"] {
+                let output = host.peerwall(&[command, path, "--json"]);
+                let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(json["foreign_units"], wanted, "{command}: {json}");
+                let said = text(&host.peerwall(&[command, path]));
+                let is_named = said.contains("nftables.service");
+                assert_eq!(is_named, wanted[0].is_string(), "{command}: {said}");
+            }
+        }
     });
 }
 

@@ -17,6 +17,7 @@ use crate::enforce::converge::{Converged, converge};
 use crate::enforce::nft::Claim;
 use crate::enforce::{Enforcer, foreign, switch};
 use crate::host::caller::Caller;
+use crate::host::units;
 use crate::json::{self, Applied, ApplyOutcome, Failure};
 use crate::output::{Output, complain};
 use crate::policy_file::LoadedPolicy;
@@ -32,6 +33,8 @@ pub(super) struct Apply {
     pub(super) applied: Applied,
     /// Chains of other firewalls that drop packets that they do not accept.
     pub(super) foreign_drops: Vec<ForeignDrop>,
+    /// Enabled units that load other rules at boot.
+    pub(super) foreign_units: Vec<&'static str>,
 }
 
 /// Outcome of `remove`.
@@ -197,6 +200,7 @@ fn print(
         return output.json(&Apply {
             applied,
             foreign_drops,
+            foreign_units: units::loaders(),
         });
     }
     if let Some(chosen) = enforcer.chosen() {

@@ -34,6 +34,7 @@ use crate::control::{self, Answer, Reply};
 use crate::enforce::Enforcer;
 use crate::enforce::foreign;
 use crate::enforce::iptables::tools;
+use crate::host::units;
 use crate::json::{self, ErrorCode, Failure};
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
@@ -249,6 +250,7 @@ fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output:
     output.json(&Apply {
         applied,
         foreign_drops,
+        foreign_units: units::loaders(),
     });
     DONE
 }

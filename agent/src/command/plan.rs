@@ -11,6 +11,7 @@ use super::{DIFFERS, DONE, Given, count, others, refuse, report};
 use crate::color::paint;
 use crate::connections::revocation::{self, ConnectionGroup};
 use crate::enforce::{Enforcer, foreign};
+use crate::host::units;
 use crate::json;
 use crate::output::Output;
 use crate::store::State;
@@ -58,6 +59,8 @@ pub(super) struct PlanResult {
     connections: Vec<ConnectionGroup>,
     /// Chains of other firewalls that drop packets that they do not accept.
     foreign_drops: Vec<ForeignDrop>,
+    /// Enabled units that load other rules at boot.
+    foreign_units: Vec<&'static str>,
     /// Warnings about the policy, and mismatches with this host.
     diagnostics: Vec<JsonDiagnostic>,
 }
@@ -105,6 +108,7 @@ pub(super) fn run(
             steps: plan.steps(),
             connections: refused,
             foreign_drops: others,
+            foreign_units: units::loaders(),
             diagnostics: ready.json_warnings(),
         });
     } else {

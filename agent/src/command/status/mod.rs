@@ -24,7 +24,7 @@ use crate::command::age;
 use crate::control::{self, Answer, Reply};
 use crate::enforce::iptables::IptablesObserved;
 use crate::enforce::{AnyObserved, Enforcer, foreign};
-use crate::host::names;
+use crate::host::{names, units};
 use crate::json::{self, AgentStatus, ErrorCode, Failure, FileLine};
 use crate::output::Output;
 use crate::policy_file::LoadedPolicy;
@@ -69,6 +69,8 @@ pub(super) struct Status {
     diagnostics: Vec<JsonDiagnostic>,
     /// Chains of other firewalls that drop packets that they do not accept.
     foreign_drops: Vec<ForeignDrop>,
+    /// Enabled units that load other rules at boot.
+    foreign_units: Vec<&'static str>,
     /// Packets by reason.
     counters: Vec<Line>,
     /// The agent's own status, if one runs.
@@ -326,6 +328,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         rollback,
         applied,
         foreign_drops,
+        foreign_units: units::loaders(),
         agent,
         agent_error,
         trial,
