@@ -54,7 +54,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 13, "{help}");
+    assert_eq!(named.len(), 14, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");
@@ -73,6 +73,17 @@ fn successes_are_as_their_schemas_say() {
         (&checked["outcome"], &checked["peers"]),
         (&"valid".into(), &4.into())
     );
+    let other = format!("{ROOT}/integration/fixtures/import/06-docker/policy.toml");
+    for (new, code, outcome) in [(&policy, 0, "same"), (&other, 1, "different")] {
+        let output = peerwall(&["diff", "--json", &policy, new]);
+        assert_eq!(output.status.code(), Some(code), "{new}");
+        let found = check("diff", &output);
+        assert_eq!(found["outcome"], outcome);
+        let access = found["meaning"]["access"].as_array().unwrap();
+        assert_eq!(access.is_empty(), code == 0);
+        let output = peerwall(&["diff", "--exit-if-wider", &policy, new]);
+        assert_eq!(output.status.code(), Some(3 * code), "{new}");
+    }
     for entry in std::fs::read_dir(format!("{ROOT}/integration/fixtures/import")).unwrap() {
         let files = std::fs::read_dir(entry.unwrap().path()).unwrap();
         let files = files.map(|file| file.unwrap().path().display().to_string());

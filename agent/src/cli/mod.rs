@@ -20,8 +20,8 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     name = "peerwall",
     version,
     about,
-    after_help = "Exit codes: 0 success, or no changes; 1 from `plan`: there are changes, from \
-        `status`: not in sync; 2 error.",
+    after_help = "Exit codes: 0 success, or no changes; 1 from `plan` and `diff`: there are changes, \
+        from `status`: not in sync; 2 error; 3 from `--exit-if-wider`.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -82,6 +82,10 @@ pub enum Command {
     /// Asks the kernel whether it would accept the change. Exits with 0 if there are no changes, 1
     /// if there are, 2 on error.
     Plan(PlanArgs),
+    /// Compare two policies: their entries, and the packets that only one of them accepts
+    ///
+    /// Exits with 0 if both are the same, 1 if not, 2 on error.
+    Diff(DiffArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes
@@ -234,6 +238,32 @@ pub struct PlanArgs {
     /// Show the nft or iptables commands too, as -v does
     #[arg(long)]
     pub nft: bool,
+
+    /// Exit with 3 if the policy accepts packets that the loaded rules do not
+    #[arg(long)]
+    pub exit_if_wider: bool,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DiffArgs {
+    /// A policy file
+    pub old: PathBuf,
+
+    /// The policy file that replaces it
+    pub new: PathBuf,
+
+    /// Compare the policies for another host: FILE says what `discover` finds there
+    #[arg(long, value_name = "FILE")]
+    pub discovered: Option<PathBuf>,
+
+    /// Exit with 3 if NEW accepts packets that OLD does not
+    #[arg(long)]
+    pub exit_if_wider: bool,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Options of `status`.

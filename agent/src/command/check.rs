@@ -69,23 +69,9 @@ impl Check {
 
 pub(super) fn run(path: &Path, discovered: Option<&Path>, output: &Output) -> u8 {
     let is_other_host = discovered.is_some();
-    let discovered = match discovered.map(read).transpose() {
+    let discovered = match facts(discovered, "check", output) {
         Ok(discovered) => discovered,
-        Err(Wrong::Unread(why)) => {
-            let why = Failure::new(ErrorCode::InputUnreadable, why);
-            return trouble("check", why, output);
-        }
-        Err(Wrong::Content(text, diagnostics)) => {
-            let failure = Failure {
-                diagnostics,
-                ..Failure::new(
-                    ErrorCode::InputInvalid,
-                    "the file of --discovered has errors",
-                )
-            };
-            output.failure(&failure, &text);
-            return TROUBLE;
-        }
+        Err(code) => return code,
     };
     let files = FileSystem::default();
     let files = Elsewhere::new(&files, discovered);
@@ -120,6 +106,35 @@ fn read(path: &Path) -> Result<Discovered, Wrong> {
         let text = sources.render(&diagnostics, color::is_on(Stream::Stderr));
         Wrong::Content(text, diagnostics.iter().map(|d| sources.json(d)).collect())
     })
+}
+
+/// Reads what `discover` finds on another host.
+///
+/// # Errors
+/// The exit code, after a report.
+pub(super) fn facts(
+    path: Option<&Path>,
+    doing: &str,
+    output: &Output,
+) -> Result<Option<Discovered>, u8> {
+    match path.map(read).transpose() {
+        Ok(discovered) => Ok(discovered),
+        Err(Wrong::Unread(why)) => {
+            let why = Failure::new(ErrorCode::InputUnreadable, why);
+            Err(trouble(doing, why, output))
+        }
+        Err(Wrong::Content(text, diagnostics)) => {
+            let failure = Failure {
+                diagnostics,
+                ..Failure::new(
+                    ErrorCode::InputInvalid,
+                    "the file of --discovered has errors",
+                )
+            };
+            output.failure(&failure, &text);
+            Err(TROUBLE)
+        }
+    }
 }
 
 fn rules(ready: &LoadedPolicy) -> usize {

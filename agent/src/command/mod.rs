@@ -6,11 +6,13 @@ mod applying;
 pub(crate) mod boot;
 mod check;
 mod completions;
+mod diff;
 mod history;
 mod import;
 mod init;
 pub(crate) mod keep;
 mod man;
+mod meaning;
 mod others;
 pub(crate) mod plan;
 mod render;
@@ -47,6 +49,8 @@ pub(crate) const DONE: u8 = 0;
 const DIFFERS: u8 = 1;
 /// Exit code: an error; nothing was changed.
 pub(crate) const TROUBLE: u8 = 2;
+/// Exit code of `--exit-if-wider`: packets are accepted that were not.
+const WIDER: u8 = 3;
 
 /// Runs a command, and returns its exit code.
 pub fn run(args: &Args) -> ExitCode {
@@ -75,13 +79,17 @@ fn run_command(args: &Args) -> u8 {
                 true => plan::PlanDetail::Commands,
                 false => plan::PlanDetail::Changes,
             };
+            let code_if_wider = asked.exit_if_wider.then_some(WIDER);
             on_host(
                 &asked.of,
                 asked.of.backend,
                 "plan",
-                |enforcer, policy, output| plan::run(enforcer, policy, detail, output),
+                |enforcer, policy, output| {
+                    plan::run(enforcer, policy, (detail, code_if_wider), output)
+                },
             )
         }
+        Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),
         Command::Reload(args) => reload(args),

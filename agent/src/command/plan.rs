@@ -2,12 +2,13 @@
 
 use peerwall_core::backend::{Backend as _, BackendError, Plan};
 use peerwall_core::diagnostic::JsonDiagnostic;
+use peerwall_core::import::meaning::Meaning;
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::ruleset::change::{self, Change, ChangeLine, LINES_SHOWN};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, Given, count, others, refuse, report};
+use super::{DIFFERS, DONE, Given, count, meaning, others, refuse, report};
 use crate::color::paint;
 use crate::connections::revocation::{self, ConnectionGroup};
 use crate::enforce::{Enforcer, foreign};
@@ -53,6 +54,8 @@ pub(super) struct PlanResult {
     summary: Option<String>,
     /// The changes in the words of the policy.
     changes: Vec<Change>,
+    /// What the changes mean; absent if no rules of peerwall are loaded, or they cannot be read.
+    meaning: Option<Meaning>,
     /// The commands of nft, or the input of iptables programs, in order.
     steps: Vec<String>,
     /// Open connections that the policy refuses, by kind.
@@ -68,7 +71,7 @@ pub(super) struct PlanResult {
 pub(super) fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
-    detail: PlanDetail,
+    (detail, code_if_wider): (PlanDetail, Option<u8>),
     output: &Output,
 ) -> Result<u8, BackendError> {
     let ready = match &policy.read {
@@ -91,6 +94,17 @@ pub(super) fn run(
     let old = Enforcer::ruleset(&observed).or_else(|| State::open().in_force_by_iptables());
     let is_first = !Enforcer::is_any_loaded(&observed);
     let which = revocation::which(is_first, ready.policy.options.cut_revoked, false);
+    let meaning = Enforcer::meaning(&ready.ruleset, &observed, &changes);
+    // What cannot be compared can be wider.
+    let is_wider = match &meaning {
+        Some(meaning) => meaning.is_wider(),
+        None => !is_first,
+    };
+    let code = match (plan.is_empty(), code_if_wider.filter(|_| is_wider)) {
+        (_, Some(code)) => code,
+        (true, None) => DONE,
+        (false, None) => DIFFERS,
+    };
     let refused = revocation::survey(old.as_ref(), &ready.ruleset, which);
     let others = foreign::find();
     if output.is_json() {
@@ -105,6 +119,7 @@ pub(super) fn run(
             rebuild: plan.rebuild().map(str::to_owned),
             summary: (!plan.is_empty()).then(|| plan.summary()),
             changes,
+            meaning,
             steps: plan.steps(),
             connections: refused,
             foreign_drops: others,
@@ -118,9 +133,12 @@ pub(super) fn run(
             output.text(&format!("{chosen}:\n"));
         }
         output.text(&as_text(&plan, &changes, detail));
+        if let Some(meaning) = &meaning {
+            output.text(&meaning::text(meaning));
+        }
         output.text(&revocation::planned_text(&refused, is_first));
     }
-    Ok(if plan.is_empty() { DONE } else { DIFFERS })
+    Ok(code)
 }
 
 /// Formats a plan: its changes and, if requested, the commands of its backend.
@@ -153,7 +171,7 @@ pub(super) fn applied_lines(changes: &[Change]) -> String {
     change_lines(changes, LINES_SHOWN)
 }
 
-fn change_lines(changes: &[Change], most: usize) -> String {
+pub(super) fn change_lines(changes: &[Change], most: usize) -> String {
     change::text(changes, most, |line: &ChangeLine| {
         paint(line.kind.into(), &line.to_string())
     })

@@ -8,6 +8,7 @@ use super::DONE;
 use super::apply::{Apply, Remove};
 use super::boot::Boot;
 use super::check::Check;
+use super::diff::PolicyDiff;
 use super::history::HistoryResult;
 use super::import::ImportResult;
 use super::init::Init;
@@ -38,6 +39,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Boot => command::<Boot>("boot"),
         SchemaOf::Check => command::<Check>("check"),
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
+        SchemaOf::Diff => command::<PolicyDiff>("diff"),
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
         SchemaOf::Init => command::<Init>("init"),

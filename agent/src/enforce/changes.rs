@@ -5,6 +5,7 @@
 //! changes are told apart.
 
 use peerwall_core::backend::{Backend as _, Plan};
+use peerwall_core::import::meaning::{Meaning, meaning};
 use peerwall_core::iptables::diff::differences;
 use peerwall_core::nft::observed::ObservedTable;
 use peerwall_core::ruleset::Ruleset;
@@ -35,6 +36,34 @@ impl Enforcer {
             }
             (AnyObserved::Iptables(_), Self::Nft(_)) => Vec::new(),
         })
+    }
+
+    /// Compares what is loaded with what is wanted, packet by packet; `None` if no rules of
+    /// peerwall are loaded. `changes` are those of the plan.
+    pub fn meaning(
+        wanted: &Ruleset,
+        observed: &AnyObserved,
+        changes: &[Change],
+    ) -> Option<Meaning> {
+        match observed {
+            AnyObserved::Nft(seen) => {
+                let (known, foreign) = seen.table.as_ref()?.known();
+                let mut found = meaning(&known, wanted);
+                if !foreign.is_empty() {
+                    let why = "the table has rules that peerwall cannot read";
+                    found.not_compared.push(why.to_owned());
+                }
+                Some(found)
+            }
+            AnyObserved::Iptables(_) => {
+                let mut found = meaning(&State::open().in_force_by_iptables()?, wanted);
+                if changes.iter().any(|change| change.by_others) {
+                    let why = "another program changed the rules of iptables";
+                    found.not_compared.push(why.to_owned());
+                }
+                Some(found)
+            }
+        }
     }
 }
 

@@ -122,6 +122,8 @@ pub enum SchemaOf {
     Check,
     /// peerwall confirm
     Confirm,
+    /// peerwall diff
+    Diff,
     /// peerwall history
     History,
     /// peerwall import

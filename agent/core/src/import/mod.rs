@@ -13,6 +13,7 @@ mod input;
 pub mod judge;
 mod literals;
 pub mod managed;
+pub mod meaning;
 mod networks;
 pub mod nft;
 mod probes;
@@ -193,7 +194,7 @@ fn import_sliced(
     }
     // What every policy tells apart.
     let core = compile(&read_back("version = 1\n")?).0;
-    let space = |rules| Space::new(rules, facts, Some(&core), slicing);
+    let space = |rules| Space::new(rules, facts, &[&core], slicing);
     let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
     let policy_text = draft.text(&head(&parsed));
@@ -205,7 +206,7 @@ fn import_sliced(
     // Overlays bring interfaces, and tunnels bring ports, that the rules may not name.
     for (space, rules) in spaces.iter_mut().zip(&parsed.rules) {
         if !space.knows(&ruleset) {
-            *space = Space::new(rules, facts, Some(&ruleset), slicing);
+            *space = Space::new(rules, facts, &[&ruleset], slicing);
         }
     }
     let proof = proof::compare(&mut spaces, &policy, &ruleset);

@@ -27,7 +27,7 @@ pub fn probes(rules: &ImportedRules, host: &[IpNet]) -> Vec<Probe> {
         addresses: host.to_vec(),
         ..Facts::default()
     };
-    let space = Space::new(rules, &facts, None, Slicing::default());
+    let space = Space::new(rules, &facts, &[], Slicing::default());
     let axes = &space.axes;
     let of_family = |address: &IpAddr| Family::of(*address) == rules.family;
     let here = host.iter().map(IpNet::addr).find(of_family);

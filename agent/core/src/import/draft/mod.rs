@@ -5,7 +5,7 @@ mod boxes;
 mod forwards;
 mod icmp;
 mod names;
-mod prefixes;
+pub(super) mod prefixes;
 mod published;
 mod services;
 mod text;

@@ -7,7 +7,7 @@ use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
 
 /// Covers spans with the minimum number of prefixes.
-pub(super) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
+pub(in crate::import) fn prefixes(family: Family, spans: &[Interval]) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for (first, last) in spans {
         let subnets = match (addr::address(family, *first), addr::address(family, *last)) {
@@ -49,7 +49,7 @@ pub(super) fn usable(net: IpNet) -> Option<IpNet> {
 }
 
 /// Joins adjacent spans.
-pub(super) fn joined(mut spans: Vec<Interval>) -> Vec<Interval> {
+pub(in crate::import) fn joined(mut spans: Vec<Interval>) -> Vec<Interval> {
     spans.sort_unstable();
     let mut out: Vec<Interval> = Vec::new();
     for (first, last) in spans {

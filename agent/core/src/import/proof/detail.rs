@@ -9,7 +9,7 @@ use crate::net::packet::Hook;
 use crate::net::port::TCP;
 
 /// Describes fields in which none of the packets is usual; empty if some packet is.
-pub(super) fn detail(space: &mut Space<'_>, hook: Hook, packets: PacketSet) -> String {
+pub(in crate::import) fn detail(space: &mut Space<'_>, hook: Hook, packets: PacketSet) -> String {
     let mut words = String::new();
     let direct = space.axes.direct(&mut space.d);
     if space.d.and(packets, direct).is_none() {

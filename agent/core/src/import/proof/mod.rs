@@ -17,8 +17,9 @@ use crate::net::packet::{CtState, Hook, Verdict};
 use crate::policy::Policy;
 use crate::policy::reason::Reason;
 use crate::ruleset::Ruleset;
-pub(super) use sentence::entry;
+pub(super) use detail::detail;
 use sentence::{Names, sentence};
+pub(super) use sentence::{entry, few, names, ordinary, special};
 
 /// Direction of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]

@@ -195,13 +195,13 @@ impl Names {
 }
 
 /// Returns all sources that hosts on the Internet or on private networks have.
-fn ordinary(family: Family) -> Vec<Interval> {
+pub(in crate::import) fn ordinary(family: Family) -> Vec<Interval> {
     let all = [(0, crate::import::space::axes::highest(family))];
     subtract(&all, &special(family))
 }
 
 /// Returns the networks that are no ordinary sources.
-fn special(family: Family) -> Vec<Interval> {
+pub(in crate::import) fn special(family: Family) -> Vec<Interval> {
     let nets: &[&str] = match family {
         Family::V4 => &[
             "0.0.0.0/8",
@@ -216,7 +216,7 @@ fn special(family: Family) -> Vec<Interval> {
     nets.map(addr::bounds).collect()
 }
 
-pub(super) fn few(mut names: Vec<String>) -> String {
+pub(in crate::import) fn few(mut names: Vec<String>) -> String {
     const FEW: usize = 6;
     if names.len() > FEW {
         let more = names.len() - FEW + 1;
@@ -233,12 +233,19 @@ pub(super) fn few(mut names: Vec<String>) -> String {
 fn what(space: &mut Space<'_>, packets: PacketSet) -> String {
     let direct = space.axes.direct(&mut space.d);
     let redirected = space.d.without(packets, direct);
-    let mut names = published(space, redirected);
+    let mut all = published(space, redirected);
     let packets = space.d.and(packets, direct);
-    let services = space.services_of(packets);
-    if services.is_everything {
+    if space.services_of(packets).is_everything {
         return "everything".into();
     }
+    all.extend(names(space, packets));
+    few(all)
+}
+
+/// Names protocols, ports and ICMP types.
+pub(in crate::import) fn names(space: &mut Space<'_>, packets: PacketSet) -> Vec<String> {
+    let services = space.services_of(packets);
+    let mut names = Vec::new();
     for number in services.protocols {
         names.push(match number {
             SOME_PROTOCOL => "other protocols".into(),
@@ -271,7 +278,7 @@ fn what(space: &mut Space<'_>, packets: PacketSet) -> String {
             _ => format!("{family} ({})", few(icmp)),
         });
     }
-    few(names)
+    names
 }
 
 /// Names ICMP types; all that have no name are one.

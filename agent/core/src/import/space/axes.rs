@@ -354,7 +354,7 @@ pub(in crate::import) fn net(text: &str) -> Interval {
 }
 
 /// Returns the networks that the kernel treats in its own way.
-fn special(family: Family) -> Vec<Interval> {
+pub(in crate::import) fn special(family: Family) -> Vec<Interval> {
     let nets: &[&str] = match family {
         Family::V4 => &[
             "0.0.0.0/8",

@@ -33,8 +33,9 @@ use self::axes::Axes;
 use self::diagram::{Diagrams, PacketSet};
 use self::mentioned::Mentioned;
 use self::nat::Redirections;
+use self::place::Place;
 pub(in crate::import) use self::place::Published;
-use self::place::{Place, broadcasts, own_addresses};
+pub(in crate::import) use self::place::{broadcasts, own_addresses};
 use self::region::Sets;
 use self::ruled::ruled;
 pub(in crate::import) use self::ruled::{Ruled, SlicedPolicy};
@@ -82,11 +83,11 @@ pub(in crate::import) struct Site {
 }
 
 impl<'r> Space<'r> {
-    /// Evaluates rules on all packets. The values of `policy` tell packets apart, too.
+    /// Evaluates rules on all packets. The values of policies tell packets apart, too.
     pub(in crate::import) fn new(
         rules: &'r ImportedRules,
         facts: &Facts,
-        policy: Option<&Ruleset>,
+        policies: &[&Ruleset],
         slicing: Slicing,
     ) -> Self {
         let family = rules.family;
@@ -108,7 +109,7 @@ impl<'r> Space<'r> {
             mentioned.interfaces.insert(behind.clone());
             mentioned.outs.insert(behind);
         }
-        if let Some(ruleset) = policy {
+        for ruleset in policies {
             mentioned.add_ruleset(ruleset, family);
         }
         mentioned.source_ports.push((SOURCE_PORT, SOURCE_PORT));

@@ -101,7 +101,7 @@ fn sets_contain_the_packets_that_rules_and_policies_accept() {
         let policy = load("policy.toml", &text, &NoFiles).policy.unwrap();
         let ruleset = compile(&policy).0;
         for rules in rules(&files).unwrap() {
-            let mut space = Space::new(&rules, &Facts::default(), Some(&ruleset), Slicing::Into(1));
+            let mut space = Space::new(&rules, &Facts::default(), &[&ruleset], Slicing::Into(1));
             let policy_parts = SlicedPolicy::new(&space, &ruleset);
             let ruled = [Hook::Input, Hook::Forward].map(|hook| space.ruled(&policy_parts, hook));
             for probe in probes(&rules, &[]).iter().take(3000) {

@@ -1,0 +1,28 @@
+//! What a change of the rules means, as text.
+
+use peerwall_core::import::meaning::{AccessChange, Effect, Meaning};
+use peerwall_core::ruleset::change::{ChangeKind, LINES_SHOWN};
+
+use crate::color::paint;
+
+/// Formats the packets whose verdict changes, one line for each class; empty if there are none.
+pub(super) fn text(meaning: &Meaning) -> String {
+    let mut lines: Vec<String> = meaning.access.iter().take(LINES_SHOWN).map(line).collect();
+    let more = meaning.access.len().saturating_sub(LINES_SHOWN);
+    if more > 0 {
+        lines.push(format!("and {more} more; --json lists all"));
+    }
+    let others = meaning.not_compared.iter();
+    lines.extend(
+        others.map(|why| paint(ChangeKind::Changed.into(), &format!("not compared: {why}"))),
+    );
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+fn line(change: &AccessChange) -> String {
+    let (kind, word) = match change.effect {
+        Effect::Opens => (ChangeKind::Added, "newly open"),
+        Effect::Closes => (ChangeKind::Removed, "no longer open"),
+    };
+    paint(kind.into(), &format!("{word}: {}", change.message))
+}
