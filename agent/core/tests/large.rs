@@ -10,6 +10,7 @@
     reason = "a test that fails should say so, and who runs it says how long the policies are"
 )]
 
+use peerwall_core::import::{Facts, File, import};
 use peerwall_core::nft::observed::Observed;
 use peerwall_core::nft::plan::plan;
 use peerwall_core::policy::load::{NoFiles, load};
@@ -211,4 +212,18 @@ fn long_policies_take_no_longer_than_they_are_long() {
             assert!(!plan(&ruleset, &Observed::default()).is_empty());
         }
     }
+}
+
+/// Each `-N` used to look through all rules above it.
+#[test]
+fn a_long_script_of_chains_takes_no_longer_than_it_is_long() {
+    let chains = each(lines(), |number| {
+        format!("iptables -N c{number}\niptables -A c{number} -j RETURN\n")
+    });
+    let text = format!("#!/bin/sh\niptables -P INPUT DROP\n{chains}");
+    let family = None;
+    let name = "firewall.sh".to_owned();
+    let file = File { name, text, family };
+    let imported = import(&[file], &Facts::default()).unwrap();
+    assert_eq!(imported.lines.len(), 2 * lines() + 2);
 }

@@ -1,6 +1,6 @@
 //! Parser for iptables-save output and rules files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Chain, Position, Rule, Save, TABLES, Table, TextError};
 
@@ -48,9 +48,9 @@ pub fn read(text: &str) -> Reading {
     }
     if let Some(table) = reader.open.take() {
         reader.whole.push(TextError {
-            line: table.line,
-            text: format!("*{}", table.name),
-            why: format!("the table {} has no COMMIT", table.name),
+            line: table.table.line,
+            text: format!("*{}", table.table.name),
+            why: format!("the table {} has no COMMIT", table.table.name),
             help: "iptables-restore would load none of its rules; check that the file is complete",
         });
     }
@@ -73,7 +73,7 @@ pub fn read(text: &str) -> Reading {
 struct Reader {
     save: Save,
     /// Table without its COMMIT so far.
-    open: Option<Table>,
+    open: Option<OpenTable>,
     errors: Vec<TextError>,
     whole: Vec<TextError>,
     number: usize,
@@ -97,17 +97,20 @@ impl Reader {
         match line? {
             Line::Blank | Line::Table(_) => Ok(()),
             Line::Commit => {
-                table.commit = number;
-                keep_last_declarations(table);
-                self.save.tables.extend(self.open.take());
+                table.table.commit = number;
+                let table = self.open.take().map(OpenTable::finish);
+                self.save.tables.extend(table);
                 Ok(())
             }
             Line::Chain {
                 name,
                 policy,
                 counters,
-            } => set_policy(table, name, policy, counters, number),
-            Line::Command { counters, text } => command(table, counters, text, number),
+            } => table.set_policy(name, policy, counters, number),
+            Line::Command { counters, text } => {
+                let words = words(text).map_err(|why| (why, "close the quotes"))?;
+                table.edit(counters, words, number)
+            }
         }
     }
 
@@ -118,7 +121,7 @@ impl Reader {
                 text: format!("*{name}"),
                 why: format!(
                     "the table {} of line {} has no COMMIT before this line",
-                    open.name, open.line
+                    open.table.name, open.table.line
                 ),
                 help: "end each table with COMMIT",
             });
@@ -130,13 +133,7 @@ impl Reader {
                 "the tables are filter, nat, mangle, raw and security",
             ));
         }
-        self.open = Some(Table {
-            name: name.to_owned(),
-            line: self.number,
-            chains: Vec::new(),
-            rules: Vec::new(),
-            commit: 0,
-        });
+        self.open = Some(OpenTable::new(name, self.number));
         Ok(())
     }
 }
@@ -225,46 +222,141 @@ fn bad_counters(text: &str) -> Wrong {
     )
 }
 
-fn set_policy(
-    table: &mut Table,
-    name: &str,
-    policy: &str,
-    counters: Option<(u64, u64)>,
-    line: usize,
-) -> Result<(), Wrong> {
-    let policy = match policy {
-        "-" => None,
-        "ACCEPT" | "DROP" => Some(policy.to_owned()),
-        other => {
-            return Err((
-                format!("`{other}` is not a policy"),
-                "write ACCEPT or DROP, or `-` for a user-defined chain",
-            ));
-        }
-    };
-    let chain = Chain {
-        name: name.to_owned(),
-        policy,
-        counters,
-        line,
-    };
-    // iptables-restore empties a user-defined chain that is declared again.
-    if chain.policy.is_none() && table.rules.iter().any(|rule| rule.chain == name) {
-        table.rules.push(Rule {
-            chain: name.to_owned(),
-            position: Position::Flush,
-            counters: None,
-            words: Vec::new(),
+/// Parses `[1:60]`.
+fn counters(text: &str) -> Option<(u64, u64)> {
+    let (packets, bytes) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
+    Some((packets.parse().ok()?, bytes.parse().ok()?))
+}
+
+/// Words that may precede a command.
+const BEFORE_COMMAND: [&str; 6] = ["-4", "-6", "--ipv4", "--ipv6", "-v", "--verbose"];
+
+/// A table while its lines are read.
+pub(super) struct OpenTable {
+    pub(super) table: Table,
+    /// Chains that rules were added to.
+    used: HashSet<String>,
+}
+
+impl OpenTable {
+    pub(super) fn new(name: &str, line: usize) -> Self {
+        let table = Table {
+            name: name.to_owned(),
             line,
-        });
+            chains: Vec::new(),
+            rules: Vec::new(),
+            commit: 0,
+        };
+        let used = HashSet::new();
+        Self { table, used }
     }
-    table.chains.push(chain);
-    Ok(())
+
+    /// Returns the table.
+    pub(super) fn finish(mut self) -> Table {
+        keep_last_declarations(&mut self.table);
+        self.table
+    }
+
+    fn set_policy(
+        &mut self,
+        name: &str,
+        policy: &str,
+        counters: Option<(u64, u64)>,
+        line: usize,
+    ) -> Result<(), Wrong> {
+        let policy = match policy {
+            "-" => None,
+            "ACCEPT" | "DROP" => Some(policy.to_owned()),
+            other => {
+                return Err((
+                    format!("`{other}` is not a policy"),
+                    "write ACCEPT or DROP, or `-` for a user-defined chain",
+                ));
+            }
+        };
+        let chain = Chain {
+            name: name.to_owned(),
+            policy,
+            counters,
+            line,
+        };
+        // iptables-restore empties a user-defined chain that is declared again.
+        if chain.policy.is_none() && self.used.contains(name) {
+            self.table.rules.push(Rule {
+                chain: name.to_owned(),
+                position: Position::Flush,
+                counters: None,
+                words: Vec::new(),
+                line,
+            });
+        }
+        self.table.chains.push(chain);
+        Ok(())
+    }
+
+    /// Adds a command to a table.
+    pub(super) fn edit(
+        &mut self,
+        counters: Option<(u64, u64)>,
+        mut words: Vec<String>,
+        number: usize,
+    ) -> Result<(), Wrong> {
+        let is_before = |word: &&String| BEFORE_COMMAND.contains(&word.as_str());
+        let before = words.iter().take_while(is_before).count();
+        let rest = words.split_off(before.min(words.len()));
+        let mut rest = rest.into_iter();
+        let verb = rest.next().unwrap_or_default();
+        let mut chain = rest.next();
+        let mut need_chain = || {
+            chain.take().ok_or_else(|| {
+                let why = format!("`{verb}` needs a chain");
+                (why, "write it like `-A INPUT -j ACCEPT`")
+            })
+        };
+        let position = match verb.as_str() {
+            "-A" | "--append" => Position::Append,
+            "-I" | "--insert" => Position::Insert(1),
+            "-R" | "--replace" => Position::Replace(0),
+            "-D" | "--delete" => Position::Delete,
+            "-F" | "--flush" => Position::Flush,
+            "-P" | "--policy" => {
+                let name = need_chain()?;
+                let policy = rest.next().unwrap_or_default();
+                return self.set_policy(&name, &policy, None, number);
+            }
+            "-N" | "--new-chain" => return self.set_policy(&need_chain()?, "-", None, number),
+            // Neither changes the rules that remain.
+            "-X" | "--delete-chain" | "-Z" | "--zero" => return Ok(()),
+            other => {
+                return Err((
+                    format!("`{other}` cannot start a line of a rules file"),
+                    "write a rule like `-A INPUT -j ACCEPT`",
+                ));
+            }
+        };
+        let chain = match position {
+            Position::Flush => chain.take().unwrap_or_default(),
+            Position::Append | Position::Insert(_) | Position::Replace(_) => need_chain()?,
+            Position::Delete | Position::DeleteAt(_) => need_chain()?,
+        };
+        let mut rest: Vec<String> = rest.collect();
+        let position = numbered(position, &mut rest)?;
+        words.extend(rest);
+        self.used.insert(chain.clone());
+        self.table.rules.push(Rule {
+            chain,
+            position,
+            counters,
+            words,
+            line: number,
+        });
+        Ok(())
+    }
 }
 
 /// Keeps one declaration of each chain: the last one counts. `-P` in a hand-written file is a
 /// further declaration.
-pub(super) fn keep_last_declarations(table: &mut Table) {
+fn keep_last_declarations(table: &mut Table) {
     let mut at = HashMap::new();
     let mut kept: Vec<Chain> = Vec::new();
     for chain in std::mem::take(&mut table.chains) {
@@ -275,83 +367,6 @@ pub(super) fn keep_last_declarations(table: &mut Table) {
         }
     }
     table.chains = kept;
-}
-
-/// Parses `[1:60]`.
-fn counters(text: &str) -> Option<(u64, u64)> {
-    let (packets, bytes) = text.strip_prefix('[')?.strip_suffix(']')?.split_once(':')?;
-    Some((packets.parse().ok()?, bytes.parse().ok()?))
-}
-
-fn command(
-    table: &mut Table,
-    counters: Option<(u64, u64)>,
-    text: &str,
-    number: usize,
-) -> Result<(), Wrong> {
-    let words = words(text).map_err(|why| (why, "close the quotes"))?;
-    edit(table, counters, words, number)
-}
-
-/// Words that may precede a command.
-const BEFORE_COMMAND: [&str; 6] = ["-4", "-6", "--ipv4", "--ipv6", "-v", "--verbose"];
-
-/// Adds a command to a table.
-pub(super) fn edit(
-    table: &mut Table,
-    counters: Option<(u64, u64)>,
-    mut words: Vec<String>,
-    number: usize,
-) -> Result<(), Wrong> {
-    let is_before = |word: &&String| BEFORE_COMMAND.contains(&word.as_str());
-    let before = words.iter().take_while(is_before).count();
-    let rest = words.split_off(before.min(words.len()));
-    let mut rest = rest.into_iter();
-    let verb = rest.next().unwrap_or_default();
-    let mut chain = rest.next();
-    let mut need_chain = || {
-        chain.take().ok_or_else(|| {
-            let why = format!("`{verb}` needs a chain");
-            (why, "write it like `-A INPUT -j ACCEPT`")
-        })
-    };
-    let position = match verb.as_str() {
-        "-A" | "--append" => Position::Append,
-        "-I" | "--insert" => Position::Insert(1),
-        "-R" | "--replace" => Position::Replace(0),
-        "-D" | "--delete" => Position::Delete,
-        "-F" | "--flush" => Position::Flush,
-        "-P" | "--policy" => {
-            let name = need_chain()?;
-            let policy = rest.next().unwrap_or_default();
-            return set_policy(table, &name, &policy, None, number);
-        }
-        "-N" | "--new-chain" => return set_policy(table, &need_chain()?, "-", None, number),
-        // Neither changes the rules that remain.
-        "-X" | "--delete-chain" | "-Z" | "--zero" => return Ok(()),
-        other => {
-            return Err((
-                format!("`{other}` cannot start a line of a rules file"),
-                "write a rule like `-A INPUT -j ACCEPT`",
-            ));
-        }
-    };
-    let chain = match position {
-        Position::Flush => chain.take().unwrap_or_default(),
-        Position::Append | Position::Insert(_) | Position::Replace(_) => need_chain()?,
-        Position::Delete | Position::DeleteAt(_) => need_chain()?,
-    };
-    let mut rest: Vec<String> = rest.collect();
-    let position = numbered(position, &mut rest)?;
-    words.extend(rest);
-    table.rules.push(Rule {
-        chain,
-        position,
-        counters,
-        words,
-        line: number,
-    });
-    Ok(())
 }
 
 /// Takes the number of a rule from the words after the chain.

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::read::{edit, keep_last_declarations};
+use super::read::OpenTable;
 use super::shell::{Command, commands};
-use super::{Save, TABLES, Table, TextError};
+use super::{Save, TABLES, TextError};
 
 /// Commands of a script, by program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,14 +76,13 @@ pub fn script(text: &str) -> Script {
         reader.command(&command);
     }
     let Reader { mut script, tables } = reader;
-    for ((is_v6, _), mut table) in tables {
-        keep_last_declarations(&mut table);
+    for ((is_v6, _), table) in tables {
         let save = if is_v6 {
             &mut script.v6
         } else {
             &mut script.v4
         };
-        save.tables.push(table);
+        save.tables.push(table.finish());
     }
     script
 }
@@ -96,8 +95,7 @@ pub fn listing(text: &str) -> (Save, Vec<TextError>) {
             reader.refuse(&command, &why, help);
         }
     }
-    let mut tables: Vec<Table> = reader.tables.into_values().collect();
-    tables.iter_mut().for_each(keep_last_declarations);
+    let tables = reader.tables.into_values().map(OpenTable::finish).collect();
     (Save { tables }, reader.script.lines)
 }
 
@@ -119,7 +117,7 @@ pub fn is_listing(text: &str) -> bool {
 #[derive(Default)]
 struct Reader {
     script: Script,
-    tables: BTreeMap<(bool, String), Table>,
+    tables: BTreeMap<(bool, String), OpenTable>,
 }
 
 impl Reader {
@@ -193,14 +191,8 @@ impl Reader {
         let table = self
             .tables
             .entry((is_v6, name.clone()))
-            .or_insert_with(|| Table {
-                name,
-                line,
-                chains: Vec::new(),
-                rules: Vec::new(),
-                commit: 0,
-            });
-        edit(table, None, words, line)
+            .or_insert_with(|| OpenTable::new(&name, line));
+        table.edit(None, words, line)
     }
 }
 

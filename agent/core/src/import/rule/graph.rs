@@ -42,12 +42,13 @@ pub(super) fn circles(chains: &ImportedChains) -> BTreeSet<&str> {
 /// Returns the chains that are reachable from this one, itself first.
 pub(in crate::import) fn reached<'c>(chains: &'c ImportedChains, from: &'c str) -> Vec<&'c str> {
     let mut seen: Vec<&str> = vec![from];
+    let mut known: BTreeSet<&str> = BTreeSet::from([from]);
     let mut next = 0;
     while let Some(name) = seen.get(next).copied() {
         next += 1;
         let rules = chains.get(name).map_or(&[][..], |chain| &chain.rules);
         for into in rules.iter().filter_map(|rule| rule.target.chain()) {
-            if !seen.contains(&into) {
+            if known.insert(into) {
                 seen.push(into);
             }
         }

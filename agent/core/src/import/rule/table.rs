@@ -212,10 +212,10 @@ fn apply(
     line: LineRules,
 ) -> Result<(), String> {
     if rule.position == Position::Flush {
-        for (name, chain) in chains.iter_mut() {
-            if rule.chain.is_empty() || *name == rule.chain {
-                chain.rules.clear();
-            }
+        if rule.chain.is_empty() {
+            chains.values_mut().for_each(|chain| chain.rules.clear());
+        } else if let Some(chain) = chains.get_mut(&rule.chain) {
+            chain.rules.clear();
         }
         return Ok(());
     }
