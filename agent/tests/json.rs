@@ -54,7 +54,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 14, "{help}");
+    assert_eq!(named.len(), 15, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");
@@ -73,6 +73,18 @@ fn successes_are_as_their_schemas_say() {
         (&checked["outcome"], &checked["peers"]),
         (&"valid".into(), &4.into())
     );
+    for (from, code, outcome) in [
+        ("129.21.49.53", 0, "accepted"),
+        ("198.51.100.7", 1, "denied"),
+    ] {
+        let to = ["--to", "192.0.2.1", "--port", "9100/tcp", "--json"];
+        let args = ["explain", "--policy", &policy, "--from", from];
+        let output = peerwall(&[&args[..], &to[..]].concat());
+        assert_eq!(output.status.code(), Some(code), "{from}");
+        let found = check("explain", &output);
+        assert_eq!(found["outcome"], outcome, "{from}");
+        assert_eq!(found["fixes"].as_array().unwrap().is_empty(), code == 0);
+    }
     let other = format!("{ROOT}/integration/fixtures/import/06-docker/policy.toml");
     for (new, code, outcome) in [(&policy, 0, "same"), (&other, 1, "different")] {
         let output = peerwall(&["diff", "--json", &policy, new]);

@@ -3,12 +3,14 @@
 //! - Apply: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`]
 //!   (netlink messages), [`ruleset::render`] (nft text) or [`iptables`].
 //! - Observe: netlink messages → [`nft::lift`] → [`nft::observed`].
+//! - Answer: a packet → [`explain`]; two rulesets → [`import::meaning`].
 //! - Test: the verdict of the policy ([`policy::Policy::verdict`]) must equal the verdict of the
 //!   ruleset ([`ruleset::eval`]).
 
 pub mod agent;
 pub mod backend;
 pub mod diagnostic;
+pub mod explain;
 pub mod import;
 pub mod iptables;
 pub mod net;

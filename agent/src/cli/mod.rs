@@ -1,5 +1,6 @@
 //! Defines the command line; completions and man pages are generated from it.
 
+mod questions;
 mod values;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
+pub use questions::{DiffArgs, ExplainArgs, StateArg};
 pub use values::Listen;
 use values::{backend, seconds};
 
@@ -21,7 +23,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     version,
     about,
     after_help = "Exit codes: 0 success, or no changes; 1 from `plan` and `diff`: there are changes, \
-        from `status`: not in sync; 2 error; 3 from `--exit-if-wider`.",
+        from `explain`: denied, from `status`: not in sync; 2 error; 3 from `--exit-if-wider`.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -86,6 +88,14 @@ pub enum Command {
     ///
     /// Exits with 0 if both are the same, 1 if not, 2 on error.
     Diff(DiffArgs),
+    /// Explain the policy's verdict on a packet: the deciding rule, its place in the policy, and
+    /// what would let the packet in
+    ///
+    /// The packet is given by --from and --to, or by a line that a tool printed: the kernel's log,
+    /// `nft monitor trace`, `tcpdump -n`, `conntrack -L` or `ss -n`. What is not said is taken from
+    /// this host, or assumed, and reported. Exits with 0 if the packet is accepted, 1 if not, 2 on
+    /// error.
+    Explain(ExplainArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes
@@ -242,28 +252,6 @@ pub struct PlanArgs {
     /// Exit with 3 if the policy accepts packets that the loaded rules do not
     #[arg(long)]
     pub exit_if_wider: bool,
-}
-
-/// Options of `diff`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct DiffArgs {
-    /// A policy file
-    pub old: PathBuf,
-
-    /// The policy file that replaces it
-    pub new: PathBuf,
-
-    /// Compare the policies for another host: FILE says what `discover` finds there
-    #[arg(long, value_name = "FILE")]
-    pub discovered: Option<PathBuf>,
-
-    /// Exit with 3 if NEW accepts packets that OLD does not
-    #[arg(long)]
-    pub exit_if_wider: bool,
-
-    /// Output format.
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 /// Options of `status`.

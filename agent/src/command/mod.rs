@@ -7,6 +7,7 @@ pub(crate) mod boot;
 mod check;
 mod completions;
 mod diff;
+mod explain;
 mod history;
 mod import;
 mod init;
@@ -89,6 +90,7 @@ fn run_command(args: &Args) -> u8 {
                 },
             )
         }
+        Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
         Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),

@@ -9,6 +9,7 @@ use super::apply::{Apply, Remove};
 use super::boot::Boot;
 use super::check::Check;
 use super::diff::PolicyDiff;
+use super::explain::Explained;
 use super::history::HistoryResult;
 use super::import::ImportResult;
 use super::init::Init;
@@ -40,6 +41,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Check => command::<Check>("check"),
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
         SchemaOf::Diff => command::<PolicyDiff>("diff"),
+        SchemaOf::Explain => command::<Explained>("explain"),
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
         SchemaOf::Init => command::<Init>("init"),

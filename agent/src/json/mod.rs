@@ -124,6 +124,8 @@ pub enum SchemaOf {
     Confirm,
     /// peerwall diff
     Diff,
+    /// peerwall explain
+    Explain,
     /// peerwall history
     History,
     /// peerwall import

@@ -1,0 +1,98 @@
+//! Options of the commands that answer questions about policies.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::OutputArgs;
+
+/// Options of `explain`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExplainArgs {
+    /// A line that a tool printed about the packet; `-` for standard input
+    #[arg(required_unless_present = "from", conflicts_with_all = ["from", "to", "port", "icmp"])]
+    pub line: Vec<String>,
+
+    /// Source address
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
+    pub from: Option<IpAddr>,
+
+    /// Destination address, after any DNAT
+    #[arg(long, value_name = "ADDRESS", requires = "from")]
+    pub to: Option<IpAddr>,
+
+    /// Destination port: `80/tcp`, or a protocol without ports
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+
+    /// Type of an ICMP message: a name or a number
+    #[arg(long, value_name = "TYPE", conflicts_with = "port")]
+    pub icmp: Option<String>,
+
+    /// Interface on which the packet arrives
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// Interface by which it leaves, if this host forwards it
+    #[arg(long, value_name = "NAME")]
+    pub out: Option<String>,
+
+    /// Destination before DNAT, if it is translated
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub dialled: Option<SocketAddr>,
+
+    /// State of the connection
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub state: Option<StateArg>,
+
+    /// The policy file [default: the running agent's policy, or /etc/peerwall/policy.toml]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Explain it for another host: FILE says what `discover` finds there; nothing is taken from
+    /// this host
+    #[arg(long, value_name = "FILE")]
+    pub discovered: Option<PathBuf>,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// State of a connection, as connection tracking names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateArg {
+    /// The first packet
+    New,
+    /// A packet of an answered connection
+    Established,
+    /// An error about a known connection, or the first packet of one that it expects
+    Related,
+    /// A packet without a connection
+    Invalid,
+    /// A packet that is not tracked
+    Untracked,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DiffArgs {
+    /// A policy file
+    pub old: PathBuf,
+
+    /// The policy file that replaces it
+    pub new: PathBuf,
+
+    /// Compare the policies for another host: FILE says what `discover` finds there
+    #[arg(long, value_name = "FILE")]
+    pub discovered: Option<PathBuf>,
+
+    /// Exit with 3 if NEW accepts packets that OLD does not
+    #[arg(long)]
+    pub exit_if_wider: bool,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}

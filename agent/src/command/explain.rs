@@ -1,0 +1,283 @@
+//! `peerwall explain`
+
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+
+use peerwall_core::explain::{
+    Asked, Explanation, Fix, Outcome, Surroundings, Unknown, complete, described, explain, parse,
+};
+use peerwall_core::net::addr::Family;
+use peerwall_core::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
+use peerwall_core::net::port::{self, TCP, has_ports};
+use peerwall_core::policy::icmp;
+use peerwall_core::policy::load::Elsewhere;
+use peerwall_core::policy::reason::Reason;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{DIFFERS, DONE, check, policy_path, refuse, trouble};
+use crate::cli::{ExplainArgs, StateArg};
+use crate::color::{Meaning, paint};
+use crate::host::facts;
+use crate::json::{ErrorCode, Failure};
+use crate::kernel::routes::Routes;
+use crate::output::Output;
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::{LoadedPolicy, prepare};
+
+/// The result of `explain`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Explain")]
+pub(super) struct Explained {
+    /// Whether the packet is accepted.
+    outcome: Outcome,
+    /// Reason of the verdict; absent if no rule of peerwall counts the packet.
+    reason: Option<Reason>,
+    /// Hook.
+    hook: Hook,
+    /// Description of the packet.
+    subject: String,
+    /// What was not said, and is assumed, as sentences.
+    assumed: Vec<String>,
+    /// Matching rules, in order.
+    path: Vec<RuleStep>,
+    /// Place of the deciding entry of the policy, as `file:line`; absent for the safe core.
+    place: Option<String>,
+    /// What would let a denied packet in, the likeliest first.
+    fixes: Vec<Fix>,
+}
+
+/// A rule that the packet matched.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RuleStep {
+    /// Chain.
+    chain: String,
+    /// The rule, in the words of nft.
+    rule: String,
+    /// Place in the policy, as `file:line`; absent for a rule that every policy has.
+    place: Option<String>,
+}
+
+/// This host.
+struct Here {
+    addresses: Vec<IpAddr>,
+    routes: Routes,
+}
+
+impl Surroundings for Here {
+    fn is_own(&self, address: IpAddr) -> Option<bool> {
+        Some(self.addresses.contains(&address))
+    }
+
+    fn ways(&mut self, address: IpAddr) -> Vec<String> {
+        self.routes.ways(address, None)
+    }
+}
+
+impl Here {
+    fn new() -> Self {
+        let own = facts::interfaces().into_iter();
+        Self {
+            addresses: own.filter_map(|(_, address)| address).collect(),
+            routes: Routes::default(),
+        }
+    }
+}
+
+pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
+    let invalid = |why: String| {
+        let why = Failure::new(ErrorCode::InputInvalid, why);
+        trouble("explain", why, output)
+    };
+    let asked = match asked(args) {
+        Ok(asked) => asked,
+        Err(why) => return invalid(why),
+    };
+    let discovered = match check::facts(args.discovered.as_deref(), "explain", output) {
+        Ok(discovered) => discovered,
+        Err(code) => return code,
+    };
+    let is_here = discovered.is_none();
+    let files = FileSystem::default();
+    let files = Elsewhere::new(&files, discovered);
+    let ready = match prepare(&policy_path(&args.policy), &files) {
+        Ok(ready) => ready,
+        Err(why) => return refuse(&why, output),
+    };
+    let (mut here, mut unknown) = (Here::new(), Unknown);
+    // On another machine than the packet's, this host's routes say nothing about it.
+    let concerns = |here: &Here| {
+        let is_own = |address| here.addresses.contains(address);
+        let names: Vec<_> = [&asked.interface, &asked.out]
+            .into_iter()
+            .flatten()
+            .collect();
+        let known = facts::interfaces();
+        let is_there = |name: &&String| known.iter().any(|(there, _)| there == *name);
+        is_own(&asked.to) || (!names.is_empty() && names.iter().all(is_there))
+    };
+    let host: &mut dyn Surroundings = match is_here && concerns(&here) {
+        true => &mut here,
+        false => &mut unknown,
+    };
+    let (packet, assumed) = match complete(&asked, &ready.policy, host) {
+        Ok(complete) => complete,
+        Err(why) => return invalid(why),
+    };
+    let found = explain(&ready.policy, &ready.ruleset, &ready.origins, &packet);
+    let explained = Explained::new(&ready, &found, packet.hook, described(&packet), assumed);
+    match output.is_json() {
+        true => output.json(&explained),
+        false => output.text(&explained.text()),
+    }
+    match explained.outcome {
+        Outcome::Accepted => DONE,
+        Outcome::Denied => DIFFERS,
+    }
+}
+
+/// Reads the question.
+fn asked(args: &ExplainArgs) -> Result<Asked, String> {
+    let mut asked = match (args.from, args.to) {
+        (Some(from), Some(to)) => Asked::new(from, to),
+        _ => parse(&line(&args.line)?)?,
+    };
+    if let Some(text) = &args.port {
+        asked.transport = Some(transport(text)?);
+    }
+    if let Some(text) = &args.icmp {
+        let family = Family::of(asked.from);
+        let kind = icmp::by_name(family, text).or_else(|| text.parse().ok());
+        let kind =
+            kind.ok_or_else(|| format!("`{text}` is no type of ICMP, such as echo-request or 8"))?;
+        asked.transport = Some(Transport::Icmp { kind, code: 0 });
+    }
+    asked.interface = args.interface.clone().or(asked.interface);
+    if args.out.is_some() {
+        asked.out.clone_from(&args.out);
+        asked.hook = Some(Hook::Forward);
+    }
+    if let Some(dialled) = args.dialled {
+        asked.dialled = Some(Dialled {
+            address: dialled.ip(),
+            port: dialled.port(),
+        });
+    }
+    let state = args.state.map(|state| match state {
+        StateArg::New => CtState::New,
+        StateArg::Established => CtState::Established,
+        StateArg::Related => CtState::Related,
+        StateArg::Invalid => CtState::Invalid,
+        StateArg::Untracked => CtState::Untracked,
+    });
+    asked.state = state.or(asked.state);
+    Ok(asked)
+}
+
+/// Returns the line that was given, or the first one of standard input.
+fn line(words: &[String]) -> Result<String, String> {
+    /// Longest line that is read.
+    const LONGEST: u64 = 64 * 1024;
+    if words != ["-"] {
+        return Ok(words.join(" "));
+    }
+    let mut text = String::new();
+    let read = io::stdin().lock().take(LONGEST).read_to_string(&mut text);
+    read.map_err(|err| format!("standard input cannot be read: {err}"))?;
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    first
+        .map(str::to_owned)
+        .ok_or_else(|| "standard input is empty".to_owned())
+}
+
+fn transport(text: &str) -> Result<Transport, String> {
+    let spec = port::parse(text).map_err(|err| match err.help {
+        Some(help) => format!("{}; {help}", err.message),
+        None => err.message,
+    })?;
+    let protocol = spec.protocols.first().copied().unwrap_or(TCP);
+    match (spec.range, has_ports(protocol)) {
+        (Some(range), true) if range.first == range.last => Ok(Transport::Ports {
+            protocol,
+            source: 40_000,
+            destination: range.first,
+        }),
+        (None, false) => Ok(Transport::Other(protocol)),
+        _ => Err(format!(
+            "`{text}` is more than one port; give one, like 80/tcp"
+        )),
+    }
+}
+
+impl Explained {
+    fn new(
+        ready: &LoadedPolicy,
+        found: &Explanation,
+        hook: Hook,
+        subject: String,
+        assumed: Vec<String>,
+    ) -> Self {
+        let path = found.path.iter().filter(|step| !step.is_aside);
+        let path = path.map(|step| RuleStep {
+            chain: step.chain.clone(),
+            rule: step.rule.clone(),
+            place: step
+                .place
+                .as_ref()
+                .map(|place| ready.sources.line_of(place)),
+        });
+        Self {
+            outcome: match found.verdict {
+                Verdict::Accept => Outcome::Accepted,
+                Verdict::Drop | Verdict::Reject => Outcome::Denied,
+            },
+            reason: found.reason.clone(),
+            hook,
+            subject,
+            assumed,
+            path: path.collect(),
+            place: found
+                .place
+                .as_ref()
+                .map(|place| ready.sources.line_of(place)),
+            fixes: found.fixes.clone(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let (kind, word) = match self.outcome {
+            Outcome::Accepted => (Meaning::Good, "accepted"),
+            Outcome::Denied => (Meaning::Bad, "denied"),
+        };
+        let reason = self.reason.as_ref();
+        let reason = reason.map_or_else(
+            || "no rule of peerwall counts it".to_owned(),
+            |reason| format!("{} ({reason})", reason.sentence()),
+        );
+        let mut text = format!(
+            "{}: {reason}\n  packet  {}\n",
+            paint(kind, word),
+            self.subject
+        );
+        for assumed in &self.assumed {
+            text.push_str(&format!("  assumed {assumed}\n"));
+        }
+        if let Some(place) = &self.place {
+            text.push_str(&format!("  policy  {place}\n"));
+        }
+        for step in &self.path {
+            text.push_str(&format!("  rule    {}: {}\n", step.chain, step.rule));
+        }
+        for fix in &self.fixes {
+            match fix.toml.is_empty() {
+                true => text.push_str(&format!("{}\n", fix.when)),
+                false => {
+                    let lines = fix.toml.lines().map(|line| format!("    {line}\n"));
+                    let lines: String = lines.collect();
+                    text.push_str(&format!("If {}, add to the policy:\n{lines}", fix.when));
+                }
+            }
+        }
+        text
+    }
+}
