@@ -1,6 +1,7 @@
 """The node and the outsider of scripts/boot-test, and what they observe."""
 
 import json
+import shlex
 import time
 
 from . import machine, matrix
@@ -29,10 +30,10 @@ class Wrong(Exception):
 
 
 class Lab:
-    """Two guests at one cable."""
+    """Two guests at one cable. `image` is the node's."""
 
-    def __init__(self, kernel, folder):
-        self.kernel, self.folder = kernel, folder
+    def __init__(self, kernel, folder, image="bookworm"):
+        self.kernel, self.folder, self.image = kernel, folder, image
         self.node, self.outsider = machine.Machine("boot-node"), machine.Machine("boot-outsider")
         self.seen = None
 
@@ -45,21 +46,35 @@ class Lab:
         self.setup()
 
     def boot_node(self, kernel=None, append="", keep=True):
-        self.node.boot(kernel or self.kernel, self.folder, keep, wire="lab:a", append=append)
+        kernel = kernel or self.kernel
+        # The images have no profiles of AppArmor, without which Docker starts no container.
+        append = f"apparmor=0 {append}".strip()
+        self.node.boot(kernel, self.folder, keep, wire="lab:a", append=append, from_image=self.image)
+
+    def boot_again(self):
+        """A new node, as it was installed: its network, and a service that a stranger must not reach."""
+        self.node.stop(hard=True)
+        self.boot_node(keep=False)
+        self.serve()
 
     def setup(self):
-        """Makes the node: network, a service that a stranger must not reach, peerwall's package."""
-        self.write("/etc/network/interfaces.d/node", NETWORK)
+        """Makes the node: network, service, peerwall's package."""
+        self.serve()
         self.write("/etc/peerwall/policy.toml", POLICY)
         package = next(self.folder.glob("peerwall_*.deb")).name
-        self.node.sh(f"""
+        self.node.sh(f"dpkg -i /payload/{package} >/dev/null")
+        self.node.sh("peerwall apply && systemctl enable -q --now peerwall-boot.service peerwall.service")
+        self.wait_for_agent()
+
+    def serve(self):
+        self.write("/etc/network/interfaces.d/node", NETWORK)
+        self.node.sh("""
             set -e
             install -m 755 /payload/guest/echo /usr/local/lib/peerwall-vm/echo
             install -m 644 /payload/guest/echo.service /etc/systemd/system/
             systemctl enable -q echo.service
             systemctl start echo.service
             systemctl restart networking.service
-            dpkg -i /payload/{package} >/dev/null
         """)
         # Shows that the probes arrive if nothing stops them.
         self.probe()
@@ -67,8 +82,6 @@ class Lab:
         seen = self.probed()
         if not seen["stranger"]["answered"] or not seen["peer"]["answered"]:
             raise Problem(f"the outsider does not reach the open node: {seen}")
-        self.node.sh("peerwall apply && systemctl enable -q --now peerwall-boot.service peerwall.service")
-        self.wait_for_agent()
 
     def reset(self):
         """As after the setup: policy, state, network, units."""
@@ -96,9 +109,10 @@ class Lab:
             "for i in $(seq 100); do peerwall status >/dev/null 2>&1 && exit; sleep 0.3; done; peerwall status"
         )
 
-    def probe(self, seconds=600):
+    def probe(self, seconds=900, kind=""):
         """Starts to probe, in the background."""
-        self.outsider.sh(f"rm -f {PROBES}*; setsid /payload/guest/probe {seconds} {PROBES} >/dev/null 2>&1 &")
+        words = f"{seconds} {PROBES} {kind}"
+        self.outsider.sh(f"rm -f {PROBES}*; setsid /payload/guest/probe {words} >/dev/null 2>&1 &")
 
     def probed(self):
         """Ends the probes, and returns what was answered."""
@@ -109,9 +123,15 @@ class Lab:
         self.seen = json.loads(text)
         return self.seen
 
-    def reaches(self, port):
+    def reaches(self, port, address=NODE, by=STRANGER):
         """Whether a stranger reaches a port of the node."""
-        return self.outsider.run(f"nc -z -w 3 -s {STRANGER} {NODE} {port}", 20)[0] == 0
+        return self.outsider.run(f"nc -z -w 3 -s {by} {address} {port}", 20)[0] == 0
+
+    def ssh(self, command, seconds=90):
+        """Runs a command by a new ssh connection of the peer's, and returns its output."""
+        options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o ConnectTimeout=20 -o LogLevel=ERROR"
+        words = f"{options} -b {PEER} root@{NODE} {shlex.quote(command)}"
+        return self.outsider.sh(f"ssh {words} </dev/null", seconds)
 
     def reboot(self, append=None, kernel=None, settle=3):
         """Reboots the node while the outsider probes, and returns what was answered.
@@ -159,7 +179,7 @@ def package(folder):
     say("package")
     output = CACHE / "packages"
     run(REPOSITORY / "scripts/package", "--binary", folder / "peerwall", "--output", output, "deb")
-    for path in output.glob("peerwall_*.deb"):
+    for path in output.glob("peerwall*_*.deb"):
         (folder / path.name).write_bytes(path.read_bytes())
 
 
@@ -174,7 +194,9 @@ Written by `scripts/boot-test` on {date}: a node with peerwall's package, and an
 UDP probes every 40 ms to a service of the node, as a peer and as a stranger, through shutdown and
 boot. The service and the probes work before and after everything else: on the open node, strangers
 are answered. Guests: Debian 12, systemd 252, kernel {kernel} unless the situation says otherwise,
-{accelerator}; peerwall {commit}.
+{accelerator}; peerwall {commit}. Other programs are those of Debian 12. Beside them, the outsider
+probes while they and peerwall are started, reloaded and restarted, and through a reboot, whose
+probes are counted; what must pass and what must not is checked after each step.
 
 Cells are probes answered, of those sent. "Silence" is the longest time without an answer to the
 peer: for a reboot, from the network's end to its return. Afterwards, in every situation, a stranger
@@ -190,9 +212,8 @@ TAIL = """
 If an initramfs brings up the network (`ip=`, a root on NFS, unlocking disks by ssh), the network is
 up before any unit can load rules. Services and sockets with default dependencies start after
 `peerwall-boot.service`; only those without, and what runs in the initramfs itself, can be reached
-before. Hosts that cannot accept this need a hook that loads the output of `peerwall render` with
-`nft -f` in the initramfs, with nft and the modules nf_tables, nft_ct, nft_fib_inet, nft_limit,
-nft_log and nft_reject_inet. peerwall ships no such hook.
+before. [contrib](../contrib/README.md#initramfs-tools) has a hook for initramfs-tools that loads
+the confirmed ruleset in the initramfs. With dracut, nothing was tried.
 """
 
 
@@ -201,6 +222,8 @@ def page(order):
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
     names = [name for name in order if name in found]
     latest = max((found[name] for name in names), key=lambda result: result["date"])
+    # Not all situations ran with the same version.
+    commits = " and ".join(dict.fromkeys(found[name]["commit"] for name in names))
     rows, failed = [], []
     for name in names:
         one = found[name]
@@ -224,7 +247,7 @@ def page(order):
         )
     heads = ["situation", "stranger", "peer", "silence", "backend", "`status` afterwards", "result"]
     text = (
-        HEAD.format(**latest)
+        HEAD.format(**{**latest, "commit": commits})
         + matrix.table(heads, [[cell.replace("|", "\\|") for cell in row] for row in rows])
         + TAIL
     )

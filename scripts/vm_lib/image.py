@@ -24,6 +24,8 @@ FILES = {
     "etc/network/interfaces": "auto lo\niface lo inet loopback\nsource /etc/network/interfaces.d/*\n",
     # Nothing to wait for, and no name server.
     "etc/resolv.conf": "",
+    # Where it is installed, a situation enables it.
+    "etc/cloud/cloud-init.disabled": "",
 }
 
 
@@ -31,8 +33,8 @@ def image_path(name):
     return IMAGES / f"{name}.raw"
 
 
-def image(name="bookworm", suite="bookworm", packages=(), refresh=False):
-    """Returns the image, which is made if it is not in the cache."""
+def image(name="bookworm", suite="bookworm", packages=(), refresh=False, masked=()):
+    """Returns the image, which is made if it is not in the cache. `masked` units do not start."""
     path = image_path(name)
     if path.exists() and not refresh:
         return path
@@ -40,7 +42,7 @@ def image(name="bookworm", suite="bookworm", packages=(), refresh=False):
     IMAGES.mkdir(parents=True, exist_ok=True)
     tar = bootstrap(path.with_suffix(".tar"), suite, packages)
     with tempfile.TemporaryDirectory(dir=IMAGES) as folder:
-        add_files(folder)
+        add_files(folder, masked)
         finish(tar, folder, path)
     tar.unlink()
     return path
@@ -80,7 +82,7 @@ def bootstrap(tar, suite, packages):
     return tar
 
 
-def add_files(folder):
+def add_files(folder, masked):
     """What is added to the packages, as a tree."""
     for name, text in FILES.items():
         target = os.path.join(folder, "added", name)
@@ -116,6 +118,7 @@ def add_files(folder):
         "e2scrub_all.timer",
         "fstrim.timer",
         "systemd-firstboot.service",
+        *masked,
     ):
         os.symlink("/dev/null", os.path.join(added, "etc/systemd/system", unit))
     make_ssh_key(added)

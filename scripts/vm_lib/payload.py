@@ -18,6 +18,7 @@ SOURCES = [
     "agent/core/tests/malformed",
     "agent/systemd",
     "agent/package",
+    "contrib",
     "scripts",
     "docs",
     "README.md",

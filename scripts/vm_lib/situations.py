@@ -14,12 +14,13 @@ SITUATIONS = {}
 class Situation:
     """`run` brings it about and returns the probes; the checks that follow are the same for all."""
 
-    def __init__(self, run, title, **expected):
-        self.run, self.title, self.expected = run, title, expected
+    def __init__(self, run, title, image="bookworm", **expected):
+        self.run, self.title, self.image, self.expected = run, title, image, expected
 
 
 def situation(title, **expected):
-    """Registers a function. `undo` follows it; `peer` tells whether peers pass at the end."""
+    """Registers a function. `undo` follows it; `peer` tells whether peers pass at the end, and
+    `says` what `status` must contain. With `whole`, it makes all checks and returns the result."""
 
     def register(function):
         SITUATIONS[function.__name__.replace("_", "-")] = Situation(function, title, **expected)
@@ -36,10 +37,16 @@ def run(lab, name):
     lab.seen = None
     try:
         probes = chosen.run(lab)
+        if chosen.expected.get("whole"):
+            return {**result, **probes}
         result["units"] = lab.units()
         result["headline"], result["status_seconds"] = lab.headline()
         result["backend"] = lab.backend()
         keep(result, probes)
+        shown = lab.node.run("timeout 100 peerwall status 2>&1")[1].decode()
+        result["shown"] = shown
+        for text in chosen.expected.get("says", ()):
+            want(text in shown, f"`status` does not say {text!r}\n{shown}")
         check(lab, probes, chosen.expected)
         if probes and probes["stranger"]["answered"]:
             spans = ", ".join(f"{last - first:.1f} s" for first, last in probes["stranger"]["spans"])
@@ -485,10 +492,11 @@ def from_restore_units(lab):
     return probes
 
 
-def fetch_packages(folder):
-    """Debian's packages of other firewalls, for the node."""
-    wanted = ["netfilter-persistent", "iptables-persistent"]
-    if all(list(folder.glob(f"{name}_*.deb")) for name in wanted):
+def fetch_packages(folder, more=()):
+    """Debian's packages that situations install on the node."""
+    names = ["netfilter-persistent", "iptables-persistent", *more]
+    wanted = [name for name in names if not list(folder.glob(f"{name}_*.deb"))]
+    if not wanted:
         return
     kernels.apt("apt-get", "download", "-qq", *(f"{name}/bookworm" for name in wanted))
     for name in wanted:
