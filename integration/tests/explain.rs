@@ -1,0 +1,213 @@
+//! `peerwall explain` and what `peerwall plan` says of packets, against packets in the kernel.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use peerwall_integration::ns::{Host, world};
+use peerwall_integration::probe::{self, IMPATIENCE, PATIENCE};
+use peerwall_integration::situation::Lan;
+
+const POLICY: &str = r#"version = 1
+[peers]
+peer = ["192.0.2.12", "2001:db8:49::12"]
+[[allow]]
+name = "web"
+ports = ["80/tcp", "53/udp"]
+from = "any"
+[log]
+denied = false
+"#;
+
+fn write(policy: &str) -> &'static str {
+    let path = "/run/policy.toml";
+    fs::write(path, policy).unwrap();
+    path
+}
+
+/// A program that writes lines to a file until this is dropped.
+struct Watching(Child, &'static str);
+
+impl Watching {
+    fn start(host: &Host, program: &str, args: &[&str], path: &'static str) -> Self {
+        let mut command = host.command(program);
+        command.args(args).stdout(fs::File::create(path).unwrap());
+        Self(command.stderr(Stdio::null()).spawn().unwrap(), path)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.1).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A request from a machine to the node.
+struct Flow {
+    /// Source, and what the lines of nft and conntrack say of the destination.
+    source: &'static str,
+    by_nft: &'static str,
+    by_conntrack: &'static str,
+    passed: bool,
+}
+
+/// Sends requests of all kinds.
+fn flows(hosts: [&Host; 2]) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    let sources = [
+        ["192.0.2.12", "2001:db8:49::12"],
+        ["192.0.2.99", "2001:db8:49::99"],
+    ];
+    for (host, sources) in hosts.into_iter().zip(sources) {
+        for (source, node) in sources.into_iter().zip(["192.0.2.11", "[2001:db8:49::11]"]) {
+            let mut add = |by_nft, by_conntrack, passed| {
+                flows.push(Flow {
+                    source,
+                    by_nft,
+                    by_conntrack,
+                    passed,
+                });
+            };
+            let tcp =
+                |port: &str| probe::tcp(host, &format!("{node}:{port}"), IMPATIENCE).is_some();
+            let udp = |port: &str| probe::udp(host, &format!("{node}:{port}"), IMPATIENCE);
+            add("tcp dport 80 ", "dport=80 ", tcp("80"));
+            add("tcp dport 9100 ", "dport=9100 ", tcp("9100"));
+            add("udp dport 53 ", "dport=53 ", udp("53"));
+            add("udp dport 9101 ", "dport=9101 ", udp("9101"));
+            let name = node.trim_matches(['[', ']']);
+            let ping = probe::ping(host, name, IMPATIENCE);
+            add("type echo-request ", "type=", ping);
+        }
+    }
+    flows
+}
+
+#[test]
+fn lines_of_nft_and_conntrack_are_explained_as_the_kernel_decided() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, peer, stranger) = (
+            lan.join("node", 11),
+            lan.join("peer", 12),
+            lan.join("stranger", 99),
+        );
+        for port in [80, 9100] {
+            probe::tcp_server(&node, &format!("[::]:{port}"));
+        }
+        for port in [53, 9101] {
+            probe::udp_server(&node, &format!("[::]:{port}"));
+        }
+        let policy = write(POLICY);
+        node.peerwall_ok(&["apply", policy]);
+        node.sh("nft add table inet traced");
+        node.sh(
+            "nft 'add chain inet traced first { type filter hook prerouting priority -400 ; }'",
+        );
+        node.sh("nft add rule inet traced first meta nftrace set 1");
+        let traced = Watching::start(&node, "nft", &["monitor", "trace"], "/run/traced");
+        let events = Watching::start(&node, "conntrack", &["-E", "-e", "NEW"], "/run/events");
+        wait_for_a_line(&node, &peer, &traced, &events);
+        let flows = flows([&peer, &stranger]);
+        std::thread::sleep(Duration::from_millis(300));
+        let explain = |line: &str| {
+            let output = node.peerwall(&["explain", "--policy", policy, line]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            (output.status.code(), text)
+        };
+        let (traced, events) = (traced.lines(), events.lines());
+        for flow in &flows {
+            let wanted = if flow.passed { 0 } else { 1 };
+            let is_of = |line: &&String| {
+                line.contains("inet peerwall input packet:")
+                    && line.contains(&format!("saddr {} ", flow.source))
+                    && format!("{line} ").contains(flow.by_nft)
+            };
+            let line = traced.iter().find(is_of);
+            let line =
+                line.unwrap_or_else(|| panic!("{} {}: {traced:#?}", flow.source, flow.by_nft));
+            let (code, text) = explain(line);
+            assert_eq!(code, Some(wanted), "{line}\n{text}");
+            assert!(text.contains(" on eth0 to "), "{line}\n{text}");
+            // Connections that are dropped are never confirmed, and cause no event.
+            let is_of = |line: &&String| {
+                line.contains(&format!("src={} ", flow.source)) && line.contains(flow.by_conntrack)
+            };
+            let event = events.iter().find(is_of);
+            assert_eq!(
+                event.is_some(),
+                flow.passed,
+                "{} {}",
+                flow.source,
+                flow.by_nft
+            );
+            if let Some(line) = event {
+                assert_eq!(explain(line).0, Some(0), "{line}");
+            }
+        }
+        let passed = flows.iter().filter(|flow| flow.passed).count();
+        assert_eq!((flows.len(), passed), (20, 14));
+    });
+}
+
+/// Sends packets until both programs have written a line.
+fn wait_for_a_line(node: &Host, peer: &Host, traced: &Watching, events: &Watching) {
+    let until = Instant::now() + PATIENCE;
+    while traced.lines().is_empty() || events.lines().is_empty() {
+        assert!(
+            Instant::now() < until,
+            "nft monitor and conntrack -E are silent on {}",
+            node.name
+        );
+        probe::udp(peer, "192.0.2.11:9", Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn what_plan_says_opens_and_closes_is_what_packets_meet() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, stranger) = (lan.join("node", 11), lan.join("stranger", 99));
+        for port in [80, 9100] {
+            probe::tcp_server(&node, &format!("0.0.0.0:{port}"));
+        }
+        let open =
+            |port: u16| probe::tcp(&stranger, &format!("192.0.2.11:{port}"), IMPATIENCE).is_some();
+        let policy = write(POLICY);
+        let first = node.peerwall(&["plan", "--exit-if-wider", policy]);
+        assert_eq!(
+            first.status.code(),
+            Some(1),
+            "without rules, nothing can be opened"
+        );
+        node.peerwall_ok(&["apply", policy]);
+        assert_eq!((open(80), open(9100)), (true, false));
+        write(&POLICY.replace("80/tcp", "9100/tcp"));
+        let plan = node.peerwall(&["plan", "--exit-if-wider", policy]);
+        let text = String::from_utf8_lossy(&plan.stdout).into_owned();
+        assert_eq!(plan.status.code(), Some(3), "{text}");
+        for line in [
+            "newly open: 9100/tcp from any source except peer (192.0.2.12) to this host",
+            "no longer open: 80/tcp from any source except peer (192.0.2.12) to this host",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        node.peerwall_ok(&["apply", policy]);
+        assert_eq!((open(80), open(9100)), (false, true));
+        // A rule that another program added counts as loaded.
+        node.sh("nft insert rule inet peerwall input tcp dport 80 accept");
+        assert!(open(80));
+        let plan = node.peerwall(&["plan", "--exit-if-wider", policy]);
+        let text = String::from_utf8_lossy(&plan.stdout).into_owned();
+        assert_eq!(plan.status.code(), Some(1), "{text}");
+        assert!(text.contains("no longer open: 80/tcp from any"), "{text}");
+    });
+}
