@@ -123,6 +123,14 @@ fn lines_of_nft_and_conntrack_are_explained_as_the_kernel_decided() {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             (output.status.code(), text)
         };
+        // The drops of another firewall are named where the packet would meet them.
+        node.sh("nft 'add chain inet traced last { type filter hook input priority 10 ; policy drop ; }'");
+        let (code, text) = explain("IN=eth0 OUT= SRC=192.0.2.12 DST=192.0.2.11 PROTO=2");
+        assert_eq!(code, Some(0), "{text}");
+        assert!(
+            text.contains("also    inet traced last (nftables): its policy is drop"),
+            "{text}"
+        );
         let (traced, events) = (traced.lines(), events.lines());
         for flow in &flows {
             let wanted = if flow.passed { 0 } else { 1 };

@@ -9,6 +9,7 @@ use peerwall_core::explain::{
 use peerwall_core::net::addr::Family;
 use peerwall_core::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
 use peerwall_core::net::port::{self, TCP, has_ports};
+use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::policy::icmp;
 use peerwall_core::policy::load::Elsewhere;
 use peerwall_core::policy::reason::Reason;
@@ -18,7 +19,9 @@ use serde::Serialize;
 use super::{DIFFERS, DONE, check, policy_path, refuse, trouble};
 use crate::cli::{ExplainArgs, StateArg};
 use crate::color::{Meaning, paint};
+use crate::enforce::foreign;
 use crate::host::facts;
+use crate::host::names::printable;
 use crate::json::{ErrorCode, Failure};
 use crate::kernel::routes::Routes;
 use crate::output::Output;
@@ -45,6 +48,9 @@ pub(super) struct Explained {
     place: Option<String>,
     /// What would let a denied packet in, the likeliest first.
     fixes: Vec<Fix>,
+    /// Chains of other firewalls of this host in the packet's hook that drop what they do not
+    /// accept; none for a packet of another host.
+    foreign_drops: Vec<ForeignDrop>,
 }
 
 /// A rule that the packet matched.
@@ -116,7 +122,8 @@ pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
         let is_there = |name: &&String| known.iter().any(|(there, _)| there == *name);
         is_own(&asked.to) || (!names.is_empty() && names.iter().all(is_there))
     };
-    let host: &mut dyn Surroundings = match is_here && concerns(&here) {
+    let is_here = is_here && concerns(&here);
+    let host: &mut dyn Surroundings = match is_here {
         true => &mut here,
         false => &mut unknown,
     };
@@ -125,7 +132,12 @@ pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
         Err(why) => return invalid(why),
     };
     let found = explain(&ready.policy, &ready.ruleset, &ready.origins, &packet);
-    let explained = Explained::new(&ready, &found, packet.hook, described(&packet), assumed);
+    let mut explained = Explained::new(&ready, &found, packet.hook, described(&packet), assumed);
+    if is_here {
+        let hook = packet.hook.to_string();
+        explained.foreign_drops = foreign::find();
+        explained.foreign_drops.retain(|each| each.hook == hook);
+    }
     match output.is_json() {
         true => output.json(&explained),
         false => output.text(&explained.text()),
@@ -241,6 +253,7 @@ impl Explained {
                 .as_ref()
                 .map(|place| ready.sources.line_of(place)),
             fixes: found.fixes.clone(),
+            foreign_drops: Vec::new(),
         }
     }
 
@@ -267,6 +280,10 @@ impl Explained {
         }
         for step in &self.path {
             text.push_str(&format!("  rule    {}: {}\n", step.chain, step.rule));
+        }
+        for each in &self.foreign_drops {
+            let (name, why) = (printable(&each.name()), printable(&each.why()));
+            text.push_str(&format!("  also    {name}: {why}\n"));
         }
         for fix in &self.fixes {
             match fix.toml.is_empty() {
