@@ -25,6 +25,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "plan",
         "diff",
         "explain",
+        "exposed",
         "apply",
         "render",
         "status",

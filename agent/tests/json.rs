@@ -54,7 +54,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 15, "{help}");
+    assert_eq!(named.len(), 16, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");
@@ -85,6 +85,8 @@ fn successes_are_as_their_schemas_say() {
         assert_eq!(found["outcome"], outcome, "{from}");
         assert_eq!(found["fixes"].as_array().unwrap().is_empty(), code == 0);
     }
+    let found = check("exposed", &peerwall(&["exposed", "--json", &policy]));
+    assert_eq!(found["every_port"].as_array().unwrap().len(), 2);
     let other = format!("{ROOT}/integration/fixtures/import/06-docker/policy.toml");
     for (new, code, outcome) in [(&policy, 0, "same"), (&other, 1, "different")] {
         let output = peerwall(&["diff", "--json", &policy, new]);

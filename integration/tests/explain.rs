@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe::{self, IMPATIENCE, PATIENCE};
 use peerwall_integration::situation::Lan;
+use serde_json::Value;
 
 const POLICY: &str = r#"version = 1
 [peers]
@@ -217,5 +218,60 @@ fn what_plan_says_opens_and_closes_is_what_packets_meet() {
         let text = String::from_utf8_lossy(&plan.stdout).into_owned();
         assert_eq!(plan.status.code(), Some(1), "{text}");
         assert!(text.contains("no longer open: 80/tcp from any"), "{text}");
+    });
+}
+
+#[test]
+fn what_is_exposed_is_what_a_stranger_reaches() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, stranger) = (lan.join("node", 11), lan.join("stranger", 99));
+        let ports = [22_u16, 80, 443, 9100];
+        for port in ports {
+            probe::tcp_server(&node, &format!("0.0.0.0:{port}"));
+        }
+        let policy = write(&format!(
+            "{POLICY}\n[[allow]]\nname = \"tls\"\nports = [\"443/tcp\", \"8443/tcp\"]\n\
+             from = [\"192.0.2.99\"]\n[[allow]]\nname = \"ssh\"\nports = [\"22/tcp\"]\n\
+             from = [\"192.0.2.98\"]\n"
+        ));
+        node.peerwall_ok(&["apply", policy]);
+        let printed = node.peerwall_ok(&["exposed", "--json", policy]);
+        let found: Value = serde_json::from_str(&printed).unwrap();
+        let services = found["services"].as_array().unwrap();
+        assert_eq!(services.len(), ports.len(), "{found:#}");
+        for (port, wanted) in ports.into_iter().zip([false, true, true, false]) {
+            let name = format!("{port}/tcp");
+            let service = services
+                .iter()
+                .find(|each| each["port"] == name.as_str())
+                .unwrap();
+            let reaches = |each: &Value| {
+                let message = each["message"].as_str().unwrap();
+                each["is_anybody"] == true || message.contains("192.0.2.99")
+            };
+            let told = service["from"].as_array().unwrap().iter().any(reaches)
+                || service["from"]
+                    .to_string()
+                    .contains("any source except peer");
+            let open = probe::tcp(&stranger, &format!("192.0.2.11:{port}"), IMPATIENCE);
+            assert_eq!(
+                (told, open.is_some()),
+                (wanted, wanted),
+                "{name}: {found:#}"
+            );
+        }
+        let unused: Vec<&str> = found["unused"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|each| each["port"].as_str())
+            .collect();
+        assert_eq!(unused, ["53/udp", "8443/tcp"], "{found:#}");
+        let text = node.peerwall_ok(&["exposed", policy]);
+        assert!(
+            text.contains("9100/tcp") && text.contains("closed"),
+            "{text}"
+        );
     });
 }

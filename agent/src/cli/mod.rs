@@ -96,6 +96,11 @@ pub enum Command {
     /// this host, or assumed, and reported. Exits with 0 if the packet is accepted, 1 if not, 2 on
     /// error.
     Explain(ExplainArgs),
+    /// Show which services of this host the policy opens to whom
+    ///
+    /// Joins the policy with the programs that listen on this host: who reaches each of them, which
+    /// are closed, and which ports are open although nobody listens.
+    Exposed(PolicyArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod diff;
 mod explain;
+mod exposed;
 mod history;
 mod import;
 mod init;
@@ -91,6 +92,9 @@ fn run_command(args: &Args) -> u8 {
             )
         }
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
+        Command::Exposed(args) => {
+            exposed::run(&policy_path(&args.policy), &Output::new(args.output.json))
+        }
         Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),

@@ -10,6 +10,7 @@ use super::boot::Boot;
 use super::check::Check;
 use super::diff::PolicyDiff;
 use super::explain::Explained;
+use super::exposed::ExposedServices;
 use super::history::HistoryResult;
 use super::import::ImportResult;
 use super::init::Init;
@@ -42,6 +43,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
         SchemaOf::Diff => command::<PolicyDiff>("diff"),
         SchemaOf::Explain => command::<Explained>("explain"),
+        SchemaOf::Exposed => command::<ExposedServices>("exposed"),
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
         SchemaOf::Init => command::<Init>("init"),

@@ -126,6 +126,8 @@ pub enum SchemaOf {
     Diff,
     /// peerwall explain
     Explain,
+    /// peerwall exposed
+    Exposed,
     /// peerwall history
     History,
     /// peerwall import

@@ -1,7 +1,7 @@
 //! Differing packets in words.
 
 use super::classes::Reduced;
-use super::{AccessChange, Effect, Part};
+use super::{AccessChange, Admitted, Effect, Part};
 use crate::import::draft::prefixes::{joined, prefixes};
 use crate::import::proof::{entry, few, ordinary, special};
 use crate::import::rule::Interval;
@@ -12,7 +12,7 @@ use crate::policy::reason::Reason;
 use crate::ruleset::{KeyType, Ruleset};
 
 /// A part in words.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Described {
     pub effect: Effect,
     pub hook: Hook,
@@ -79,28 +79,48 @@ impl Described {
     }
 
     pub(super) fn finish(self) -> AccessChange {
+        let way = match self.hook {
+            Hook::Input => "to this host",
+            Hook::Forward => "through this host",
+        };
+        let message = format!(
+            "{} from {}{} {way} ({})",
+            self.what,
+            self.sources(),
+            self.on,
+            self.entry()
+        );
+        AccessChange {
+            effect: self.effect,
+            hook: self.hook,
+            message,
+            families: self.families,
+            reason: self.reason,
+        }
+    }
+
+    /// Makes a line about a service: sources, interfaces and the entry.
+    pub(super) fn admitted(self) -> Admitted {
+        Admitted {
+            message: format!("{}{} ({})", self.sources(), self.on, self.entry()),
+            is_anybody: self.who.is_none() && self.on.is_empty(),
+            reason: self.reason,
+        }
+    }
+
+    fn sources(&self) -> &str {
         let any = match &self.families[..] {
             [Family::V4] => "any IPv4 source",
             [Family::V6] => "any IPv6 source",
             _ => "any source",
         };
-        let who = self.who.as_deref().unwrap_or(any);
-        let way = match self.hook {
-            Hook::Input => "to this host",
-            Hook::Forward => "through this host",
-        };
-        let is_unnamed = matches!(self.reason, Reason::InputDefault | Reason::ForwardDefault);
-        let entry = match is_unnamed {
+        self.who.as_deref().unwrap_or(any)
+    }
+
+    fn entry(&self) -> String {
+        match matches!(self.reason, Reason::InputDefault | Reason::ForwardDefault) {
             true => "a rule without a counter".to_owned(),
             false => entry(&self.reason),
-        };
-        let (what, on) = (&self.what, &self.on);
-        AccessChange {
-            effect: self.effect,
-            hook: self.hook,
-            message: format!("{what} from {who}{on} {way} ({entry})"),
-            families: self.families,
-            reason: self.reason,
         }
     }
 }

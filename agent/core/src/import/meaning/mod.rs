@@ -6,6 +6,7 @@
 
 mod classes;
 mod described;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use serde::Serialize;
 
 use self::classes::Reduced;
 use self::described::{Described, Owners};
+pub use self::services::{Access, Admitted, access};
 use super::Facts;
 use super::draft::prefixes::joined;
 use super::proof::{detail, few, names, special};
@@ -197,13 +199,18 @@ impl<'r> Comparison<'r> {
     /// Returns the packets at a hook that only the new ruleset accepts, and only the old one, with
     /// the verdicts of the ruleset that accepts them.
     fn differing(&mut self, hook: Hook) -> [(Effect, PacketSet, Ruled); 2] {
-        let [old, new] = [&self.reduced.old, &self.reduced.new].map(|ruleset| {
-            let sliced = SlicedPolicy::new(&self.space, ruleset);
-            self.space.ruled(&sliced, hook)
-        });
+        let [old, new] = self.accepted(hook);
         let opened = self.space.d.without(new.accepted, old.accepted);
         let closed = self.space.d.without(old.accepted, new.accepted);
         [(Effect::Opens, opened, new), (Effect::Closes, closed, old)]
+    }
+
+    /// Evaluates the old and the new ruleset at a hook.
+    fn accepted(&mut self, hook: Hook) -> [Ruled; 2] {
+        [&self.reduced.old, &self.reduced.new].map(|ruleset| {
+            let sliced = SlicedPolicy::new(&self.space, ruleset);
+            self.space.ruled(&sliced, hook)
+        })
     }
 
     fn changes(mut self) -> Vec<Part> {
@@ -300,19 +307,14 @@ impl<'r> Comparison<'r> {
                 self.named_interfaces(&axes.outs, &runs, false)
             }
         };
-        let word = |word: &str, names: Option<Vec<String>>| {
-            names.map_or_else(String::new, |names| format!(" {word} {}", few(names)))
+        let word = |word: &str, names: Option<String>| {
+            names.map_or_else(String::new, |names| format!(" {word} {names}"))
         };
         format!("{}{}", word("on", on), word("to", to))
     }
 
     /// Names classes of interfaces; `None` for all but lo.
-    fn named_interfaces(
-        &self,
-        classes: &[String],
-        runs: &[Run],
-        is_input: bool,
-    ) -> Option<Vec<String>> {
+    fn named_interfaces(&self, classes: &[String], runs: &[Run], is_input: bool) -> Option<String> {
         let is_there = |index: u64| runs.iter().any(|(a, b)| (*a..=*b).contains(&index));
         let others = classes.iter().zip(0..).filter(|(name, _)| *name != LO);
         let (there, missing): (Vec<_>, Vec<_>) = others.partition(|(_, index)| is_there(*index));
@@ -335,7 +337,12 @@ impl<'r> Comparison<'r> {
             true => name.clone(),
             false => "other interfaces".to_owned(),
         };
-        Some(there.into_iter().map(name).collect())
+        let names = |list: Vec<(&String, u64)>| few(list.into_iter().map(name).collect());
+        let are_named = missing.iter().all(|(name, _)| is_named(name));
+        Some(match are_named && missing.len() < there.len() {
+            true => format!("any interface except {}", names(missing)),
+            false => names(there),
+        })
     }
 
     /// Names the services of packets, and reports whether they are nearly all.

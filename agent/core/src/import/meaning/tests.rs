@@ -135,6 +135,44 @@ fn one_of_many_peers_is_named() {
     assert_eq!(found, wanted);
 }
 
+#[test]
+fn services_have_the_sources_that_can_reach_them() {
+    let policy = format!(
+        "[peers]\na = \"10.0.0.1\"\n\
+         [overlay.pods]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n{WEB}\
+         [[allow]]\nname = \"db\"\nports = [\"5432/tcp\"]\nfrom = [\"10.7.0.0/16\"]\n\
+         interfaces = [\"eth1\"]\n"
+    );
+    let found = access(
+        &ruleset(&policy),
+        &[(6, 443), (6, 5432), (17, 443), (6, 22)],
+    );
+    let lines = |list: &[Admitted]| -> Vec<(String, bool)> {
+        let line = |each: &Admitted| (each.message.clone(), each.is_anybody);
+        list.iter().map(line).collect()
+    };
+    let every_port = [
+        "10.244.0.0/16 on cni0, flannel-v6.1, flannel.1 and cali0 ([overlay.pods])",
+        "a (10.0.0.1) on any interface except cni0 and cali0 ([peers])",
+    ];
+    assert_eq!(
+        lines(&found.every_port),
+        every_port.map(|line| (line.to_owned(), false))
+    );
+    let found: Vec<_> = found.services.iter().map(|list| lines(list)).collect();
+    assert_eq!(found[0].len(), 2, "{found:?}");
+    assert!(found[0][0].0.ends_with("([[allow]] web)"), "{found:?}");
+    assert_eq!(
+        found[0][1],
+        ("any IPv6 source ([[allow]] web)".to_owned(), true)
+    );
+    assert_eq!(
+        found[1],
+        [("10.7.0.0/16 on eth1 ([[allow]] db)".to_owned(), false)]
+    );
+    assert_eq!((found[2].len(), found[3].len()), (0, 0), "{found:?}");
+}
+
 /// Returns the packets that a packet stands for.
 fn point(space: &mut Space<'_>, packet: &Packet) -> PacketSet {
     let axes = std::sync::Arc::clone(&space.axes);
