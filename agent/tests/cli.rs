@@ -24,6 +24,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "check",
         "plan",
         "diff",
+        "doctor",
         "explain",
         "exposed",
         "apply",

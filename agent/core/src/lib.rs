@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod backend;
 pub mod diagnostic;
+pub mod doctor;
 pub mod explain;
 pub mod import;
 pub mod iptables;

@@ -23,7 +23,8 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     version,
     about,
     after_help = "Exit codes: 0 success, or no changes; 1 from `plan` and `diff`: there are changes, \
-        from `explain`: denied, from `status`: not in sync; 2 error; 3 from `--exit-if-wider`.",
+        from `explain`: denied, from `doctor`: findings, from `status`: not in sync; \
+        2 error; 3 from `--exit-if-wider`.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -96,6 +97,11 @@ pub enum Command {
     /// this host, or assumed, and reported. Exits with 0 if the packet is accepted, 1 if not, 2 on
     /// error.
     Explain(ExplainArgs),
+    /// Show what on this host keeps the policy from doing what you expect
+    ///
+    /// Examines settings of the kernel, other firewalls and their units, and warnings about the
+    /// policy. Exits with 0 if nothing was found, 1 if something was, 2 on error. Changes nothing.
+    Doctor(BackendArgs),
     /// Show which services of this host the policy opens to whom
     ///
     /// Joins the policy with the programs that listen on this host: who reaches each of them, which

@@ -7,6 +7,7 @@ pub(crate) mod boot;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
 mod explain;
 mod exposed;
 mod history;
@@ -95,6 +96,7 @@ fn run_command(args: &Args) -> u8 {
         Command::Exposed(args) => {
             exposed::run(&policy_path(&args.policy), &Output::new(args.output.json))
         }
+        Command::Doctor(args) => on_host(args, args.backend, "doctor", doctor::run),
         Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),

@@ -9,6 +9,7 @@ use super::apply::{Apply, Remove};
 use super::boot::Boot;
 use super::check::Check;
 use super::diff::PolicyDiff;
+use super::doctor::Examination;
 use super::explain::Explained;
 use super::exposed::ExposedServices;
 use super::history::HistoryResult;
@@ -42,6 +43,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Check => command::<Check>("check"),
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
         SchemaOf::Diff => command::<PolicyDiff>("diff"),
+        SchemaOf::Doctor => command::<Examination>("doctor"),
         SchemaOf::Explain => command::<Explained>("explain"),
         SchemaOf::Exposed => command::<ExposedServices>("exposed"),
         SchemaOf::History => command::<HistoryResult>("history"),

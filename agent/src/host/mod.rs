@@ -5,6 +5,7 @@ pub mod facts;
 pub mod listeners;
 pub mod lockout;
 pub mod names;
+pub mod settings;
 pub mod ssh_server;
 pub(crate) mod units;
 

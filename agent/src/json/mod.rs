@@ -124,6 +124,8 @@ pub enum SchemaOf {
     Confirm,
     /// peerwall diff
     Diff,
+    /// peerwall doctor
+    Doctor,
     /// peerwall explain
     Explain,
     /// peerwall exposed
