@@ -7,10 +7,26 @@ use crate::color::paint;
 
 /// Formats the packets whose verdict changes, one line for each class; empty if there are none.
 pub(super) fn text(meaning: &Meaning) -> String {
-    let mut lines: Vec<String> = meaning.access.iter().take(LINES_SHOWN).map(line).collect();
-    let more = meaning.access.len().saturating_sub(LINES_SHOWN);
+    let is_core = |change: &&AccessChange| change.reason.is_of_every_policy();
+    let (core, entries): (Vec<_>, Vec<_>) = meaning.access.iter().partition(is_core);
+    // The safe core changes with addresses and interfaces; few are interested.
+    let (shown, folded) = match entries.is_empty() || core.len() < 2 {
+        true => ([entries, core].concat(), 0),
+        false => (entries, core.len()),
+    };
+    let mut lines: Vec<String> = shown
+        .iter()
+        .take(LINES_SHOWN)
+        .map(|each| line(each))
+        .collect();
+    let more = shown.len().saturating_sub(LINES_SHOWN);
     if more > 0 {
         lines.push(format!("and {more} more; --json lists all"));
+    }
+    if folded > 0 {
+        lines.push(format!(
+            "and {folded} changes of the safe core; --json lists them"
+        ));
     }
     let others = meaning.not_compared.iter();
     lines.extend(
