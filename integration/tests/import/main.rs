@@ -11,6 +11,7 @@
 )]
 
 mod recombined;
+mod styles;
 
 use std::fs;
 use std::net::IpAddr;
