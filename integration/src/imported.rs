@@ -90,24 +90,27 @@ fn conditions(rules: &mut ImportedRules) -> impl Iterator<Item = &mut Condition>
         .flat_map(|rule| &mut rule.conditions)
 }
 
+/// The words of a test that packets do not always decide.
+fn unknown(test: &Test) -> Option<String> {
+    if let Test::Unknown(words) | Test::Mark(_, words) = test {
+        return Some(words.clone());
+    }
+    (*test == Test::ReversePath(false)).then(|| "reverse path".to_owned())
+}
+
 /// The same rules, with the unknown conditions true or false, in every combination.
 fn supposing(rules: &ImportedRules) -> Vec<ImportedRules> {
     let mut rules = rules.clone();
-    let words = conditions(&mut rules).filter_map(|condition| {
-        if let Test::Unknown(words) = &condition.test {
-            return Some(words.clone());
-        }
-        None
-    });
+    let words = conditions(&mut rules).filter_map(|condition| unknown(&condition.test));
     let words: BTreeSet<String> = words.collect();
     let combinations = 1_usize << words.len().min(UNKNOWN_MAX);
     let one = |bits: usize| {
         let mut rules = rules.clone();
         for condition in conditions(&mut rules) {
-            let Test::Unknown(text) = &condition.test else {
+            let Some(text) = unknown(&condition.test) else {
                 continue;
             };
-            let index = words.iter().position(|each| each == text).unwrap_or(0);
+            let index = words.iter().position(|each| *each == text).unwrap_or(0);
             *condition = Condition {
                 negated: false,
                 test: Test::Always(bits >> (index % UNKNOWN_MAX) & 1 == 1),

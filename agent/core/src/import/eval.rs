@@ -14,6 +14,7 @@ use super::rule::{
     self, AddressKind, At, Condition, ImportedChain, ImportedRule, ImportedRules, KnownMark, Test,
     Verb,
 };
+use super::space::axes::LO;
 use crate::net::addr;
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::net::port::TCP;
@@ -227,7 +228,15 @@ pub(super) fn is_known(condition: &Condition, probe: &Probe) -> bool {
     if let Test::Mark(test, _) = condition.test {
         return probe.mark.meets(test).is_some();
     }
+    if condition.test == Test::ReversePath(false) {
+        return has_reverse_path(probe);
+    }
     !matches!(condition.test, Test::Unknown(_))
+}
+
+/// Packets on `lo` always have it (`nft_fib4_eval()` in `net/ipv4/netfilter/nft_fib_ipv4.c`).
+fn has_reverse_path(probe: &Probe) -> bool {
+    probe.packet.reverse_path || probe.packet.interface == LO
 }
 
 /// Reports whether a packet meets a condition.
@@ -288,6 +297,7 @@ pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
             .iter()
             .any(|list| list.iter().all(|each| holds(each, probe))),
         Test::Rate(holds, _) | Test::Always(holds) => *holds,
+        Test::ReversePath(_) => has_reverse_path(probe),
         Test::Mark(test, _) => probe.mark.meets(*test).unwrap_or(false),
         Test::Unknown(_) => return false,
     };

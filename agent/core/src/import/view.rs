@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::literals::{Literal, literals};
 use crate::import::managed;
 use crate::import::networks::elsewhere;
-use crate::import::rule::{At, ImportedRule, Interval};
+use crate::import::rule::{At, ImportedRule, ImportedRules, Interval, Test};
 use crate::import::space::Space;
 use crate::import::space::axes::LO;
 use crate::import::space::diagram::PacketSet;
@@ -60,6 +60,8 @@ impl<'s, 'r> View<'s, 'r> {
         let stopped = space.d.without(transit, passed);
         let mut lines: BTreeMap<At, PacketSet> = BTreeMap::new();
         let decided = space.input.walked.decided.iter();
+        let checks = reverse_path_checks(space.rules);
+        let decided = decided.filter(|each| !checks.contains(&each.at));
         for each in decided.filter(|each| each.verdict == Verdict::Accept) {
             let region = space.d.open();
             let accepts_requests = space.d.meets(each.packets, requests);
@@ -200,7 +202,7 @@ impl<'s, 'r> View<'s, 'r> {
 
 fn patterns<'r>(
     rules: impl Iterator<Item = &'r ImportedRule>,
-    all: &crate::import::rule::ImportedRules,
+    all: &ImportedRules,
 ) -> Vec<InterfacePattern> {
     let mut found: Vec<InterfacePattern> = Vec::new();
     let behind = crate::import::networks::masqueraded(all).into_iter();
@@ -216,7 +218,20 @@ fn patterns<'r>(
     found
 }
 
-/// Returns packets with the usual TTL and flags.
+/// Returns the lines that accept by the reverse path alone, if packets pass other chains too: they
+/// say nothing about services.
+fn reverse_path_checks(rules: &ImportedRules) -> BTreeSet<At> {
+    let is_check = |rule: &&ImportedRule| {
+        let mut conditions = rule.conditions.iter();
+        rule.conditions.len() == 1 && conditions.all(|c| matches!(c.test, Test::ReversePath(_)))
+    };
+    let all = rules.filter.values().flat_map(|chain| &chain.rules);
+    let several = rules.paths.input.len() > 1;
+    let found = all.filter(|rule| several && is_check(rule));
+    found.map(|rule| rule.at).collect()
+}
+
+/// Returns packets with the usual TTL and flags, and with a route back.
 fn usual(space: &mut Space<'_>) -> PacketSet {
     let (axes, d) = (&space.axes, &mut space.d);
     let mut limit = axes.hop_limits(d, 64, 64);
@@ -238,7 +253,9 @@ fn usual(space: &mut Space<'_>) -> PacketSet {
     let syn = axes.flags(d, 0x3f, 0x02);
     let no_tcp = d.not(tcp);
     let flags = d.or(syn, no_tcp);
-    d.and(limit, flags)
+    let flags = d.and(limit, flags);
+    let back = d.in_runs(axes.reverse_path, &[(1, 1)]);
+    d.and(flags, back)
 }
 
 /// Returns the usual first packets to this host in one of these states, and ICMP messages.

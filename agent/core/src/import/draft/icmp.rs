@@ -155,7 +155,9 @@ impl View<'_, '_> {
         let direct = self.space.axes.direct(d);
         let states = [CtState::New, CtState::Invalid, CtState::Untracked];
         let states = self.space.axes.states(d, &states);
-        let parts = [with_any, messages, direct, states, site.valid];
+        // A check of the reverse path can stay beside the policy.
+        let back = d.in_runs(self.space.axes.reverse_path, &[(1, 1)]);
+        let parts = [with_any, messages, direct, states, back, site.valid];
         let all = parts
             .into_iter()
             .fold(PacketSet::ALL, |all, part| d.and(all, part));

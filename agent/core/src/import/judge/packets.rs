@@ -301,6 +301,7 @@ impl Named {
             | Test::Rate(..)
             | Test::Always(_)
             | Test::Mark(..)
+            | Test::ReversePath(_)
             | Test::Unknown(_) => {}
         }
     }

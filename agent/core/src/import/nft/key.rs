@@ -31,6 +31,8 @@ pub(super) enum Key {
     TcpFlags,
     /// `fib daddr type`
     DestinationKind,
+    /// `fib saddr . iif oif`, or without `iif` if not strict.
+    ReversePath(bool),
     /// `fib saddr type`
     SourceKind,
     PacketType,
@@ -76,6 +78,7 @@ pub(super) fn key(left: &Value) -> Result<Key, Strange> {
         "meta" => meta(text("key")),
         "ct" => ct(text("key"), text("dir"), text("family")),
         "fib" if text("result") == "type" => fib(&body["flags"]),
+        "fib" if text("result") == "oif" => reverse_path(&body["flags"]),
         _ => None,
     };
     found.ok_or_else(|| Strange::of(left))
@@ -126,6 +129,20 @@ fn ct(key: &str, direction: &str, family: &str) -> Option<Key> {
         ("proto-dst", "original") => Key::DialledPort,
         _ => return None,
     })
+}
+
+fn reverse_path(flags: &Value) -> Option<Key> {
+    let listed = flags.as_array().map(Vec::as_slice);
+    let one = [flags.clone()];
+    let flags = listed.unwrap_or(&one).iter();
+    let names: Option<Vec<&str>> = flags.map(Value::as_str).collect();
+    // Marks change the route only with rules of routing, which are not in the model.
+    let names: Vec<&str> = names?.into_iter().filter(|name| *name != "mark").collect();
+    match names[..] {
+        ["saddr", "iif"] | ["iif", "saddr"] => Some(Key::ReversePath(true)),
+        ["saddr"] => Some(Key::ReversePath(false)),
+        _ => None,
+    }
 }
 
 fn fib(flags: &Value) -> Option<Key> {

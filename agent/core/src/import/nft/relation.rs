@@ -131,6 +131,9 @@ pub(super) fn member(
     if let [key] = keys {
         return field(look, *key, elements);
     }
+    if keys.iter().any(|key| matches!(key, Key::ReversePath(_))) {
+        return Err(Strange("fib saddr oif in a concatenation".to_owned()));
+    }
     let mut lists = Vec::with_capacity(elements.len());
     for element in elements {
         let Some(("concat", Value::Array(parts))) = single(bare(element)) else {
@@ -162,6 +165,13 @@ fn field(look: &Look<'_, '_>, key: Key, elements: &[&Value]) -> Result<Condition
                 (_, _) => Test::Always(false),
             }))
         }
+        Key::ReversePath(is_strict) => match elements {
+            [Value::Bool(exists)] => Ok(Condition {
+                negated: !exists,
+                test: Test::ReversePath(is_strict),
+            }),
+            _ => Err(Strange("fib saddr oif".to_owned())),
+        },
         Key::DestinationKind if look.is_early() => {
             Err(Strange("fib daddr type before DNAT".to_owned()))
         }
@@ -276,6 +286,7 @@ fn is_of_numbers(key: Key) -> bool {
         | Key::Status
         | Key::TcpFlags
         | Key::DestinationKind
+        | Key::ReversePath(_)
         | Key::SourceKind
         | Key::PacketType => false,
     }
@@ -317,6 +328,7 @@ fn numeric(look: &Look<'_, '_>, key: Key, all: Vec<Interval>) -> Condition {
         | Key::Status
         | Key::TcpFlags
         | Key::DestinationKind
+        | Key::ReversePath(_)
         | Key::SourceKind
         | Key::PacketType => Test::Protocol(bytes(&all).collect()),
     })

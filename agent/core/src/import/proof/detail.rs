@@ -31,6 +31,10 @@ pub(in crate::import) fn detail(space: &mut Space<'_>, hook: Hook, packets: Pack
     if of_tcp == packets && !space.d.meets(packets, syn) {
         words.push_str(" without SYN, or with other flags beside it");
     }
+    let route = space.d.in_runs(space.axes.reverse_path, &[(1, 1)]);
+    if !space.d.meets(packets, route) {
+        words.push_str(" without a route back through their interface");
+    }
     words
 }
 

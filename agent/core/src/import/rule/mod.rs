@@ -104,6 +104,8 @@ pub enum Test {
     Always(bool),
     /// Bits of the mark, which a rule of the table nat sets, and the words of the test.
     Mark(MarkTest, String),
+    /// The route to the source leaves through the input interface, or if not strict, there is one.
+    ReversePath(bool),
     /// Unknown words, or words that need more than the packet.
     Unknown(String),
 }

@@ -64,6 +64,7 @@ impl Mentioned {
             | Test::Rate(..)
             | Test::Always(_)
             | Test::Mark(..)
+            | Test::ReversePath(_)
             | Test::Unknown(_) => {}
         }
     }

@@ -411,8 +411,16 @@ impl Place<'_> {
                 true => PacketSet::ALL,
                 false => PacketSet::NONE,
             },
-            Test::Mark(..) | Test::Unknown(_) => return None,
+            Test::ReversePath(true) => self.with_reverse_path(d),
+            Test::ReversePath(false) | Test::Mark(..) | Test::Unknown(_) => return None,
         })
+    }
+
+    /// Returns the packets whose sources are behind their interfaces; on `lo`, all.
+    pub(super) fn with_reverse_path(&self, d: &mut Diagrams) -> PacketSet {
+        let route = d.in_runs(self.axes.reverse_path, &[(1, 1)]);
+        let lo = self.on_lo(d);
+        d.or(route, lo)
     }
 
     /// Returns the packets that certainly meet a test of their marks.

@@ -265,9 +265,15 @@ impl<'w> Walk<'w> {
         let mut matched = PacketSet::ALL;
         let mut certain = PacketSet::ALL;
         for condition in order {
-            if let Test::Mark(test, _) = condition.test {
-                // Whether other packets meet it is unknown.
-                let met = self.place.marked(test);
+            let known = if let Test::Mark(test, _) = condition.test {
+                Some(self.place.marked(test))
+            } else if condition.test == Test::ReversePath(false) {
+                Some(self.place.with_reverse_path(self.d))
+            } else {
+                None
+            };
+            // Whether other packets meet it is unknown.
+            if let Some(met) = known {
                 certain = self.d.and(certain, met);
                 if condition.negated {
                     matched = self.d.without(matched, met);

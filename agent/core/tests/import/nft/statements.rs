@@ -1,7 +1,9 @@
 //! What statements mean: the conditions and targets that come of them.
 
+use peerwall_core::import::judge::{Effort, judge};
 use peerwall_core::import::nft::NftRuleset;
 use peerwall_core::import::rule::{ImportedRule, Verb};
+use peerwall_core::import::{Facts, import};
 use peerwall_core::net::addr::Family;
 use serde_json::{Value, json};
 
@@ -372,4 +374,84 @@ fn no_shape_of_json_is_fatal_and_none_accepts_more() {
         }
     }
     assert!(tried > 1000, "{tried}");
+}
+
+/// Usual packets have a route back; a chain that drops the others stays beside the policy.
+#[test]
+fn a_reverse_path_check_leaves_the_usual_packets() {
+    let fib = |flags: Value| json!({"fib": {"result": "oif", "flags": flags}});
+    let strict = fib(json!(["saddr", "mark", "iif"]));
+    let loose = fib(json!(["saddr", "mark"]));
+    let other = fib(json!(["daddr", "iif"]));
+    for (name, statements, policy, is_open) in [
+        (
+            "exists",
+            json!([matched("==", &strict, &json!(true)), {"accept": null}]),
+            "drop",
+            true,
+        ),
+        (
+            "not missing",
+            json!([matched("!=", &strict, &json!(false)), {"accept": null}]),
+            "drop",
+            true,
+        ),
+        (
+            "missing",
+            json!([matched("==", &strict, &json!(false)), {"drop": null}]),
+            "accept",
+            true,
+        ),
+        (
+            "loose",
+            json!([matched("==", &loose, &json!(true)), {"accept": null}]),
+            "drop",
+            true,
+        ),
+        (
+            "loosely missing",
+            json!([matched("==", &loose, &json!(false)), {"drop": null}]),
+            "accept",
+            true,
+        ),
+        (
+            "the wrong way round",
+            json!([matched("==", &strict, &json!(false)), {"accept": null}]),
+            "drop",
+            false,
+        ),
+        (
+            "of the destination",
+            json!([matched("==", &other, &json!(true)), {"accept": null}]),
+            "drop",
+            false,
+        ),
+    ] {
+        let mut early = chain(
+            "inet",
+            "t",
+            "rpfilter",
+            Some(("filter", "prerouting", -150)),
+        );
+        early["chain"]["policy"] = json!(policy);
+        let ssh = matched("==", &field("tcp", "dport"), &json!(22));
+        let objects = json!({"nftables": [
+            early,
+            rule("inet", "t", "rpfilter", &statements),
+            chain("inet", "t", "input", Some(("filter", "input", 0))),
+            rule("inet", "t", "input", &json!([ssh, {"accept": null}])),
+        ]});
+        let files = [super::file(objects.to_string())];
+        let imported = import(&files, &Facts::default()).unwrap();
+        let is_ssh = imported
+            .policy
+            .contains("name  = \"ssh\"\nports = [\"22/tcp\"]");
+        assert_eq!(is_ssh, is_open, "{name}:\n{}\n{imported}", imported.policy);
+        assert!(!imported.is_whole(), "{name}: {imported}");
+        let effort = Effort {
+            packets: 1000,
+            seed: 1,
+        };
+        assert_eq!(judge(&files, effort).unwrap(), None, "{name}");
+    }
 }
