@@ -1,5 +1,7 @@
 //! Questions in all forms, and suggestions that must hold.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::policy::load::{NoFiles, load};
 use crate::ruleset::compile::compile;
@@ -67,6 +69,33 @@ fn other_lines_get_a_clear_error() {
     for (line, wanted) in cases {
         let why = parse(line).expect_err(line);
         assert!(why.contains(wanted), "{line}: {why}");
+    }
+}
+
+/// Words of lines, and others.
+fn word() -> impl Strategy<Value = String> {
+    let known = include_str!("lines.txt").split_whitespace();
+    let known: Vec<String> = known.map(str::to_owned).collect();
+    prop_oneof![
+        6 => prop::sample::select(known),
+        1 => "[ -~]{0,12}",
+        1 => "(SRC|DST|src|dst|SPT|DPT|MAC|PROTO|TTL)=[0-9a-f.:]{0,9}",
+        1 => any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_line_is_read_or_refused(words in prop::collection::vec(word(), 0..40)) {
+        let policy = Policy::default();
+        if let Ok(asked) = parse(&words.join(" "))
+            && let Ok((packet, _)) = complete(&asked, &policy, &mut Unknown)
+        {
+            let (ruleset, origins) = compile(&policy);
+            let found = explain(&policy, &ruleset, &origins, &packet);
+            prop_assert!(!described(&packet).is_empty());
+            prop_assert!(found.reason.is_some(), "{:?}", packet);
+        }
     }
 }
 
