@@ -193,9 +193,11 @@ fn line(words: &[String]) -> Result<String, String> {
     if words != ["-"] {
         return Ok(words.join(" "));
     }
-    let mut text = String::new();
-    let read = io::stdin().lock().take(LONGEST).read_to_string(&mut text);
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().take(LONGEST).read_to_end(&mut bytes);
     read.map_err(|err| format!("standard input cannot be read: {err}"))?;
+    // Names in a line can be in any encoding.
+    let text = String::from_utf8_lossy(&bytes);
     let first = text.lines().find(|line| !line.trim().is_empty());
     first
         .map(str::to_owned)

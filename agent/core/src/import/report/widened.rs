@@ -18,15 +18,14 @@ pub(in crate::import) fn widened(
     entries: &EntryLines,
 ) {
     let file = |at: &At| parsed.files.get(at.input).map(|file| file.name.as_str());
-    let places: BTreeMap<(&str, usize), Fate> = lines
+    let places: BTreeMap<(&str, usize), (usize, Fate)> = lines
         .iter()
-        .map(|line| ((line.file.as_str(), line.line), line.fate))
+        .enumerate()
+        .map(|(index, line)| ((line.file.as_str(), line.line), (index, line.fate)))
         .collect();
-    let is_told = |at: &At| {
-        let fate = file(at).and_then(|name| places.get(&(name, at.line)));
-        fate.is_some_and(|fate| !fate.is_whole())
-    };
-    let mut wider: Vec<(String, usize, String)> = Vec::new();
+    let place = |at: &At| places.get(&(file(at)?, at.line)).copied();
+    let is_told = |at: &At| place(at).is_some_and(|(_, fate)| !fate.is_whole());
+    let mut wider: Vec<(usize, String)> = Vec::new();
     for difference in differences {
         let of_entry = if let Reason::Allow(name) = &difference.reason {
             entries.allows.get(name).map_or(&[][..], Vec::as_slice)
@@ -41,15 +40,13 @@ pub(in crate::import) fn widened(
         let what = difference.sentence.trim_start_matches("new: ");
         let what = what.split(" ([").next().unwrap_or(what);
         for at in of_entry {
-            if let Some(file) = file(at) {
-                wider.push((file.to_owned(), at.line, what.to_owned()));
+            if let Some((index, _)) = place(at) {
+                wider.push((index, what.to_owned()));
             }
         }
     }
-    for (file, number, what) in wider {
-        let line = lines
-            .iter_mut()
-            .find(|line| line.line == number && line.file == file);
+    for (index, what) in wider {
+        let line = lines.get_mut(index);
         if let Some(line) = line.filter(|line| line.fate.is_whole()) {
             line.fate = Fate::Partly;
             line.words.push_str("; it also accepts ");
