@@ -163,6 +163,8 @@ def binary_of(one):
 
 def tests_cell(result, binary, notes):
     ran = [one for one in result["tests"] if binary_of(one) == binary and has_run(one)]
+    if not ran:
+        return ""
     failed = [one for one in ran if one["result"] == "fail"]
     marks = sorted({notes.mark(result["kernel"], one["test"], one["detail"]) for one in failed})
     return " ".join([f"{len(ran) - len(failed)}/{len(ran)}", *marks])
