@@ -48,7 +48,16 @@ fn attempt<B: Backend>(
     let mut unknown = 0;
     let mut sent = None;
     for _ in 0..TRIES {
-        let before = backend.observe()?;
+        let before = match backend.observe() {
+            Ok(before) => before,
+            // Other programs can disturb it. The change is made, and an error would deny that.
+            Err(err) if sent.is_some() && unknown < UNKNOWN_TRIES => {
+                unknown += 1;
+                last = err;
+                continue;
+            }
+            Err(err) => return Err(err),
+        };
         let plan = backend.plan(wanted, &before)?;
         if plan.is_empty() {
             // A commit whose answer was lost has succeeded.
@@ -115,6 +124,8 @@ mod tests {
         AckedAndNotMade,
         /// Another program adds a counter at once.
         Touched,
+        /// The same, and the next observation fails.
+        Disturbed,
         /// The change is refused.
         Refused,
         /// The request cannot be sent.
@@ -126,6 +137,7 @@ mod tests {
         memory: Memory,
         faults: Vec<Fault>,
         commits: usize,
+        is_disturbed: bool,
     }
 
     impl Faulty {
@@ -134,6 +146,7 @@ mod tests {
                 memory: Memory::new(),
                 faults: faults.iter().rev().copied().collect(),
                 commits: 0,
+                is_disturbed: false,
             }
         }
     }
@@ -152,7 +165,13 @@ mod tests {
             Memory::is_loaded(observed)
         }
         fn observe(&mut self) -> Result<Observed, BackendError> {
-            self.memory.observe()
+            match std::mem::take(&mut self.is_disturbed) {
+                true => Err(BackendError::Transport("disturbed".into())),
+                false => self.memory.observe(),
+            }
+        }
+        fn verify(&mut self, wanted: Option<&Ruleset>) -> Result<(), BackendError> {
+            self.memory.verify(wanted)
         }
         fn check(&mut self, plan: &Plan) -> Result<(), BackendError> {
             self.memory.check(plan)
@@ -160,14 +179,16 @@ mod tests {
         fn commit(&mut self, plan: &Plan, seen: &Observed) -> Result<(), BackendError> {
             self.commits += 1;
             let lost = || BackendError::Unknown("lost".into());
-            match self.faults.pop() {
+            let fault = self.faults.pop();
+            self.is_disturbed = fault == Some(Fault::Disturbed);
+            match fault {
                 None => self.memory.commit(plan, seen),
                 Some(Fault::Stale) => Err(BackendError::Stale),
                 Some(Fault::Owned) => Err(BackendError::Owned),
                 Some(Fault::LostAfter) => self.memory.commit(plan, seen).and(Err(lost())),
                 Some(Fault::LostBefore) => Err(lost()),
                 Some(Fault::AckedAndNotMade) => Ok(()),
-                Some(Fault::Touched) => {
+                Some(Fault::Touched | Fault::Disturbed) => {
                     self.memory.commit(plan, seen)?;
                     let mut other = wanted();
                     other.counters.insert("other".into());
@@ -190,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_can_be_got_over_is_got_over() {
-        use Fault::{AckedAndNotMade, LostAfter, LostBefore, Owned, Stale, Touched};
+        use Fault::{AckedAndNotMade, Disturbed, LostAfter, LostBefore, Owned, Stale, Touched};
         for (faults, commits) in [
             (vec![], 1),
             (vec![Stale, Stale, Stale], 4),
@@ -200,6 +221,7 @@ mod tests {
             (vec![LostBefore], 2),
             (vec![AckedAndNotMade], 2),
             (vec![Touched, LostAfter], 2),
+            (vec![Disturbed, Disturbed], 3),
             (vec![LostBefore, Touched, Stale], 4),
             (
                 vec![Stale, LostBefore, Owned, AckedAndNotMade, LostAfter],
