@@ -23,13 +23,6 @@ REASONS = [
         "express such overlays. `apply` says so in 4 lines, and changes nothing.",
     ),
     (
-        r"^5\.10",
-        r"^agent::repair::a_reload_names_its_change_",
-        r"- set peers4 198\.51\.100\.1 \(another program added it\)\n  left: \[\]",
-        "A fault, seen once on this slow machine: while another program changes peerwall's table without "
-        "pause, the answer of `reload` named only that change, and not its own. The rules were right.",
-    ),
-    (
         r"without-nf_tables",
         r"^(load|render|traffic|owner|agent|restart|trial|revocation|routed|iptables-nft|import)",
         r"",

@@ -180,6 +180,9 @@ fn a_reload_names_its_change_while_other_programs_change_rules() {
                 Some(added),
             ),
         ] {
+            // The rounds before may have ended with either policy.
+            write(folder.path(), "policy.toml", &policy(&["192.0.2.1"]));
+            host.peerwall_ok(&["reload"]);
             let mut other = host
                 .command("sh")
                 .args(["-c", &format!("while :; do nft '{command}'; done")])
