@@ -223,7 +223,7 @@ def page(order):
     names = [name for name in order if name in found]
     latest = max((found[name] for name in names), key=lambda result: result["date"])
     # Not all situations ran with the same version.
-    commits = " and ".join(dict.fromkeys(found[name]["commit"] for name in names))
+    commits = ", ".join(dict.fromkeys(found[name]["commit"] for name in names))
     rows, failed = [], []
     for name in names:
         one = found[name]

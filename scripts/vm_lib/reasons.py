@@ -10,8 +10,8 @@ import re
 REASONS = [
     (
         r"^(5\.10|6\.1)\b",
-        r"^owner$",
-        r"another process can delete",
+        r"^(owner$|agent::repair::what_is_owned_)",
+        r"another process can delete|got_in",
         "Table flags `owner` and `persist` together need Linux 6.9. Before, the agent repairs the table "
         "instead.",
     ),
