@@ -233,9 +233,14 @@ fn families(path: &Path) -> &'static [Family] {
     }
 }
 
-/// Whether a line that drops stays beside the policy, or cannot be read: the report says so.
+/// Whether a line that drops stays beside the policy, as its own or another program's, or cannot be
+/// read: the report says so.
 fn leaves_drops(import: &Import) -> bool {
-    let is_left = |line: &Line| line.fate == Fate::Left && !line.words.contains("accepts nothing");
+    let is_left = |line: &Line| {
+        let may_drop = !line.words.contains("accepts nothing");
+        let is_managed = line.words.contains("still drops beside peerwall");
+        (line.fate == Fate::Left && may_drop) || is_managed
+    };
     import.lines.iter().any(is_left)
 }
 

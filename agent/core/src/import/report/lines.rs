@@ -216,7 +216,11 @@ impl<'p> Reporter<'p> {
 
 fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'static> {
     if let Some(manager) = manager {
-        return Finding::Restored(manager.name);
+        let drops = matches!(rule.target, Verb::Drop | Verb::Reject);
+        return match drops && manager.keeps_drops {
+            true => Finding::ManagedDrop(manager.name),
+            false => Finding::Restored(manager.name),
+        };
     }
     let words: Vec<&str> = rule.unknown().collect();
     let words = words.join(" ");
