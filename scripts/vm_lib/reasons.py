@@ -28,6 +28,19 @@ REASONS = [
         r"",
         "The check needs nf_tables. By iptables-legacy, peerwall does its work: see that row, and the units.",
     ),
+    (
+        r"without-ip_tables",
+        r"^iptables-legacy$",
+        r"",
+        "The check needs iptables-legacy, which is not there.",
+    ),
+    (
+        r"^6\.1-without-ip_tables",
+        r"^iptables-nft$",
+        r"Extension icmp revision 0 not supported",
+        "In Linux 6.1, the match of ICMP types is in the module ip_tables, also for iptables-nft. `apply` names "
+        "it, and changes nothing. The backend nft, which is the default, does not need it.",
+    ),
 ]
 
 # How the results without modules are to be read.
