@@ -3,7 +3,6 @@
 use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::doctor::{Finding, findings};
-use peerwall_core::net::host::Host;
 use peerwall_core::nft::foreign::ForeignDrop;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -54,10 +53,7 @@ pub(super) fn run(
         Ok(ready) => ready,
         Err(why) => return Ok(refuse(why, output)),
     };
-    let host = host::read().unwrap_or_else(|err| {
-        log::warn!("cannot read this host's interfaces: {err}");
-        Host::default()
-    });
+    let host = host::read_or_empty();
     let mut settings = settings::read(&host);
     settings.is_loaded = Some(enforcer.is_any_loaded_now()?);
     settings.has_agent = control::is_there();

@@ -66,13 +66,15 @@ struct RuleStep {
 
 /// This host.
 struct Here {
-    addresses: Vec<IpAddr>,
+    /// Interfaces, once for each address.
+    interfaces: Vec<(String, Option<IpAddr>)>,
     routes: Routes,
 }
 
 impl Surroundings for Here {
     fn is_own(&self, address: IpAddr) -> Option<bool> {
-        Some(self.addresses.contains(&address))
+        let mut own = self.interfaces.iter().filter_map(|(_, own)| *own);
+        Some(own.any(|own| own == address))
     }
 
     fn ways(&mut self, address: IpAddr) -> Vec<String> {
@@ -82,11 +84,19 @@ impl Surroundings for Here {
 
 impl Here {
     fn new() -> Self {
-        let own = facts::interfaces().into_iter();
         Self {
-            addresses: own.filter_map(|(_, address)| address).collect(),
+            interfaces: facts::interfaces(),
             routes: Routes::default(),
         }
+    }
+
+    /// Reports whether a packet is one for this host, or on its interfaces. Of other packets, this
+    /// host's routes say nothing.
+    fn concerns(&self, asked: &Asked) -> bool {
+        let names = [&asked.interface, &asked.out].into_iter().flatten();
+        let is_there = |name: &String| self.interfaces.iter().any(|(there, _)| there == name);
+        let has_names = names.clone().next().is_some();
+        self.is_own(asked.to) == Some(true) || (has_names && names.into_iter().all(is_there))
     }
 }
 
@@ -111,18 +121,7 @@ pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
         Err(why) => return refuse(&why, output),
     };
     let (mut here, mut unknown) = (Here::new(), Unknown);
-    // On another machine than the packet's, this host's routes say nothing about it.
-    let concerns = |here: &Here| {
-        let is_own = |address| here.addresses.contains(address);
-        let names: Vec<_> = [&asked.interface, &asked.out]
-            .into_iter()
-            .flatten()
-            .collect();
-        let known = facts::interfaces();
-        let is_there = |name: &&String| known.iter().any(|(there, _)| there == *name);
-        is_own(&asked.to) || (!names.is_empty() && names.iter().all(is_there))
-    };
-    let is_here = is_here && concerns(&here);
+    let is_here = is_here && here.concerns(&asked);
     let host: &mut dyn Surroundings = match is_here {
         true => &mut here,
         false => &mut unknown,

@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use peerwall_core::net::host::Host;
 use peerwall_core::net::port::TCP;
 use peerwall_core::policy::initial::{HostFacts, Listener, initial, routes};
 use schemars::JsonSchema;
@@ -116,10 +115,7 @@ fn create(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn gather() -> HostFacts {
-    let host = host::read().unwrap_or_else(|err| {
-        log::warn!("cannot read this host's interfaces: {err}");
-        Host::default()
-    });
+    let host = host::read_or_empty();
     let listeners = listeners::find();
     let ssh_ports = ssh_server::ports();
     let is_ssh = |each: &Listener| each.protocol == TCP && ssh_ports.contains(&each.port);

@@ -56,6 +56,14 @@ pub fn read() -> Result<Host, NetlinkError> {
     })
 }
 
+/// Reads the host; if that fails, logs why and returns one without interfaces.
+pub fn read_or_empty() -> Host {
+    read().unwrap_or_else(|err| {
+        log::warn!("cannot read this host's interfaces: {err}");
+        Host::default()
+    })
+}
+
 /// Returns the other ends of VXLAN tunnels whose interfaces have names with this prefix.
 ///
 /// # Errors

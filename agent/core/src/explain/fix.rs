@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::net::addr::Family;
+use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{Hook, Packet, Transport};
 use crate::net::port::protocol_name;
+use crate::policy::initial::is_guest_bridge;
 use crate::policy::reason::Reason;
 use crate::policy::{Overlay, Policy, icmp};
 
@@ -44,10 +45,6 @@ const POD_INTERFACES: [&str; 7] = [
     "kube-",
     "veth",
     "cbr0",
-];
-/// Names of bridges of containers and virtual machines.
-const GUEST_BRIDGES: [&str; 7] = [
-    "docker", "br-", "virbr", "lxdbr", "incusbr", "podman", "lxcbr",
 ];
 
 /// Returns what would let a packet in that was denied for this reason, the likeliest first.
@@ -102,10 +99,10 @@ pub fn fixes(policy: &Policy, packet: &Packet, reason: &Reason) -> Vec<Fix> {
 fn missing(policy: &Policy, packet: &Packet) -> Vec<Fix> {
     let mut found = Vec::new();
     let starts = |names: &[&str]| names.iter().any(|name| packet.interface.starts_with(name));
-    if is_private(packet.source) && starts(&POD_INTERFACES) {
+    if addr::is_private(packet.source) && starts(&POD_INTERFACES) {
         found.push(overlay(policy, packet));
     }
-    if packet.hook == Hook::Forward && starts(&GUEST_BRIDGES) {
+    if packet.hook == Hook::Forward && is_guest_bridge(&packet.interface) {
         found.push(Fix::new(
             format!(
                 "{} leads to containers or virtual machines of this host",
@@ -266,11 +263,4 @@ fn service(packet: &Packet) -> Fix {
 fn peer(address: IpAddr) -> String {
     let name = address.to_string().replace(['.', ':'], "-");
     format!("# under [peers]:\nnode-{name} = \"{address}\"\n")
-}
-
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
-        IpAddr::V6(v6) => v6.is_unique_local(),
-    }
 }

@@ -77,7 +77,9 @@ fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Unmet]) -> Op
     let peers = policy.peer_addresses();
     let could_be_pod = |failure: &Unmet| match failure {
         Unmet::Families => false,
-        Unmet::Verdict(packet, _) => is_private(packet.source) && !peers.contains(packet.source),
+        Unmet::Verdict(packet, _) => {
+            addr::is_private(packet.source) && !peers.contains(packet.source)
+        }
     };
     if !failures.iter().all(could_be_pod) {
         return None;
@@ -93,15 +95,6 @@ fn awaited<'p>(policy: &'p Policy, expect: &'p Expect, failures: &[Unmet]) -> Op
             && arrives == (expect.verdict == Verdict::Accept)
     };
     overlays.find(decides).map(|overlay| overlay.name.as_str())
-}
-
-/// Reports whether a pod could have this address: private (RFC 1918, RFC 4193) or shared (RFC 6598)
-/// space.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
-        IpAddr::V6(v6) => v6.is_unique_local(),
-    }
 }
 
 fn unknown(expect: &Expect, overlay: &str) -> Diagnostic {

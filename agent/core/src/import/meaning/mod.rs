@@ -86,17 +86,21 @@ pub fn meaning(old: &Ruleset, new: &Ruleset) -> Meaning {
         let reduced = Reduced::new(old, new, family);
         let names = [old, new].map(|ruleset| Owners::new(ruleset, family));
         for each in Comparison::new(family, &reduced).changes() {
-            let described = each.described(family, &reduced, &names);
-            match found.iter_mut().find(|other| other.is_same(&described)) {
-                Some(other) => other.families.push(family),
-                None => found.push(described),
-            }
+            add(&mut found, each.described(family, &reduced, &names), family);
         }
     }
     found.sort_by_key(|each| (each.effect, each.reason.is_of_every_policy(), each.hook));
     Meaning {
         access: found.into_iter().map(Described::finish).collect(),
         not_compared: not_compared(old, new),
+    }
+}
+
+/// Adds a line, or the family to the same line of the other one.
+fn add(lines: &mut Vec<Described>, line: Described, family: Family) {
+    match lines.iter_mut().find(|other| other.is_same(&line)) {
+        Some(other) => other.families.push(family),
+        None => lines.push(line),
     }
 }
 
@@ -118,15 +122,13 @@ fn not_compared(old: &Ruleset, new: &Ruleset) -> Vec<String> {
             .map(|(name, set)| (name.clone(), set.clone()))
             .collect()
     };
-    if macs(old) != macs(new) {
-        found.push("Ethernet addresses of an overlay's nodes differ".to_owned());
-    }
     let names_mac = |ruleset: &Ruleset| {
         let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
         let mut matches = rules.flat_map(|rule| &rule.matches);
         matches.any(|each| matches!(each, Match::SourceMac(_)))
     };
-    if names_mac(old) != names_mac(new) && found.is_empty() {
+    let is_same_sender = macs(old) == macs(new) && names_mac(old) == names_mac(new);
+    if !is_same_sender {
         found.push("Ethernet addresses of an overlay's nodes differ".to_owned());
     }
     found
@@ -199,18 +201,16 @@ impl<'r> Comparison<'r> {
     /// Returns the packets at a hook that only the new ruleset accepts, and only the old one, with
     /// the verdicts of the ruleset that accepts them.
     fn differing(&mut self, hook: Hook) -> [(Effect, PacketSet, Ruled); 2] {
-        let [old, new] = self.accepted(hook);
+        let [old, new] = [&self.reduced.old, &self.reduced.new].map(|each| self.ruled(each, hook));
         let opened = self.space.d.without(new.accepted, old.accepted);
         let closed = self.space.d.without(old.accepted, new.accepted);
         [(Effect::Opens, opened, new), (Effect::Closes, closed, old)]
     }
 
-    /// Evaluates the old and the new ruleset at a hook.
-    fn accepted(&mut self, hook: Hook) -> [Ruled; 2] {
-        [&self.reduced.old, &self.reduced.new].map(|ruleset| {
-            let sliced = SlicedPolicy::new(&self.space, ruleset);
-            self.space.ruled(&sliced, hook)
-        })
+    /// Evaluates one of the rulesets at a hook.
+    fn ruled(&mut self, ruleset: &Ruleset, hook: Hook) -> Ruled {
+        let sliced = SlicedPolicy::new(&self.space, ruleset);
+        self.space.ruled(&sliced, hook)
     }
 
     fn changes(mut self) -> Vec<Part> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::classes::Reduced;
 use super::described::{Described, Owners};
-use super::{Comparison, Effect};
+use super::{Comparison, Effect, add};
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook};
 use crate::policy::reason::Reason;
@@ -39,7 +39,7 @@ pub fn access(ruleset: &Ruleset, services: &[(u8, u16)]) -> Access {
         let reduced = Reduced::new(ruleset, ruleset, family);
         let owners = [ruleset, ruleset].map(|ruleset| Owners::new(ruleset, family));
         let mut comparison = Comparison::new(family, &reduced);
-        let [accepted, _] = comparison.accepted(Hook::Input);
+        let accepted = comparison.ruled(&reduced.new, Hook::Input);
         for label in comparison
             .space
             .d
@@ -92,13 +92,5 @@ pub fn access(ruleset: &Ruleset, services: &[(u8, u16)]) -> Access {
     Access {
         every_port: finish(every_port),
         services: found.into_iter().map(finish).collect(),
-    }
-}
-
-/// Adds a line, or the family to the same line of the other one.
-fn add(lines: &mut Vec<Described>, line: Described, family: Family) {
-    match lines.iter_mut().find(|other| other.is_same(&line)) {
-        Some(other) => other.families.push(family),
-        None => lines.push(line),
     }
 }

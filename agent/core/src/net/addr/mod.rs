@@ -93,6 +93,15 @@ pub fn bounds(net: IpNet) -> (u128, u128) {
     }
 }
 
+/// Reports whether a pod could have this address: private (RFC 1918, RFC 4193) or shared (RFC 6598)
+/// space.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
 /// Returns whether two prefixes have an address in common.
 pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)

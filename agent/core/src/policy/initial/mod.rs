@@ -100,7 +100,8 @@ pub fn initial(facts: &HostFacts) -> String {
     text
 }
 
-fn is_guest_bridge(name: &str) -> bool {
+/// Reports whether a program creates bridges with such names for containers or virtual machines.
+pub fn is_guest_bridge(name: &str) -> bool {
     GUEST_BRIDGES.iter().any(|prefix| name.starts_with(prefix))
 }
 
