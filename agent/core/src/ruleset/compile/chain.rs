@@ -13,9 +13,9 @@ use crate::ruleset::{
 /// before DNAT (`NF_IP_PRI_NAT_DST`, -100).
 const PREROUTING_PRIORITY: i32 = -195;
 
-/// Origin of each rule. It is kept apart from the ruleset, whose equality it does not affect.
+/// Origin of each rule, by chain. It is kept apart from the ruleset, whose equality it does not affect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(pub(super) BTreeMap<(String, usize), Origin>);
+pub struct Origins(pub(super) BTreeMap<String, Vec<Origin>>);
 
 /// Reason and policy location of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Origin {
 impl Origins {
     /// Returns the origin of the rule at a position of a chain.
     pub fn of(&self, chain: &str, rule: usize) -> Option<&Origin> {
-        self.0.get(&(chain.to_owned(), rule))
+        self.0.get(chain)?.get(rule)
     }
 }
 

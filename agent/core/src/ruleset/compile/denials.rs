@@ -65,13 +65,12 @@ impl Compiler<'_> {
             rules.push(end(Vec::new(), Action::Drop));
         }
         let name = reason.to_string();
-        for index in 0..rules.len() {
-            let origin = Origin {
-                reason: reason.clone(),
-                place: None,
-            };
-            self.origins.0.insert((name.clone(), index), origin);
-        }
+        let origin = Origin {
+            reason: reason.clone(),
+            place: None,
+        };
+        let origins = vec![origin; rules.len()];
+        self.origins.0.insert(name.clone(), origins);
         self.ruleset.counters.insert(name.clone());
         self.ruleset.chains.push(Chain {
             name,

@@ -58,14 +58,13 @@ struct Compiler<'p> {
 impl Compiler<'_> {
     /// Adds a finished chain and its counters to the ruleset.
     fn add(&mut self, mut draft: ChainDraft) {
-        for (index, origin) in draft.origins.into_iter().enumerate() {
-            self.origins.0.insert((draft.name.clone(), index), origin);
-        }
         // Large policies have a rule for each allow.
-        draft
-            .rules
-            .iter_mut()
-            .for_each(|rule| rule.matches.shrink_to_fit());
+        draft.origins.shrink_to_fit();
+        draft.rules.shrink_to_fit();
+        for rule in &mut draft.rules {
+            rule.matches.shrink_to_fit();
+        }
+        self.origins.0.insert(draft.name.clone(), draft.origins);
         let counters = draft.rules.iter().filter_map(|rule| rule.counter.clone());
         self.ruleset.counters.extend(counters);
         self.ruleset.chains.push(Chain {
