@@ -7,6 +7,7 @@
 //!   byte order.
 //! - [`nf_tables`]: tables, chains, sets, elements, rules, expressions, objects, events.
 //! - [`conntrack`]: connection tracking entries.
+//! - [`nflog`]: packets that rules log to a group.
 //! - [`rtnetlink`]: interfaces, addresses, routes and neighbours.
 //! - [`sock_diag`]: sockets of this host, listed or destroyed.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
@@ -17,5 +18,6 @@ pub mod ipset;
 pub mod iptables;
 pub mod netlink;
 pub mod nf_tables;
+pub mod nflog;
 pub mod rtnetlink;
 pub mod sock_diag;

@@ -385,6 +385,11 @@ pub fn u16_from_network(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
+/// Reads 64 bits in network byte order; `None` if `bytes` is not eight bytes.
+pub fn u64_from_network(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
