@@ -3,12 +3,14 @@
 //! - Apply: text → [`policy`] → [`ruleset::compile`] → [`ruleset`] → [`nft::plan`] → [`nft::lower`]
 //!   (netlink messages), [`ruleset::render`] (nft text) or [`iptables`].
 //! - Observe: netlink messages → [`nft::lift`] → [`nft::observed`].
-//! - Answer: a packet → [`explain`]; two rulesets → [`import::meaning`].
+//! - Answer: a packet → [`explain`]; two rulesets → [`import::meaning`]; denied packets →
+//!   [`denied`].
 //! - Test: the verdict of the policy ([`policy::Policy::verdict`]) must equal the verdict of the
 //!   ruleset ([`ruleset::eval`]).
 
 pub mod agent;
 pub mod backend;
+pub mod denied;
 pub mod diagnostic;
 pub mod doctor;
 pub mod explain;

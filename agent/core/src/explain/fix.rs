@@ -37,7 +37,7 @@ impl Fix {
 }
 
 /// Names of interfaces on which pods arrive, by common overlays.
-const POD_INTERFACES: [&str; 7] = [
+pub(crate) const POD_INTERFACES: [&str; 7] = [
     "cni0",
     "flannel",
     "cali",

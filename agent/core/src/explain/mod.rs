@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub(crate) use fix::POD_INTERFACES;
 pub use fix::{Fix, fixes};
 pub use line::parse;
 
