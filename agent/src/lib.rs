@@ -9,6 +9,7 @@ pub mod color;
 pub mod command;
 pub mod connections;
 pub mod control;
+pub mod denied;
 pub mod enforce;
 pub mod host;
 pub mod import;

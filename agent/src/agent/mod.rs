@@ -4,6 +4,7 @@
 //! [`peerwall_core::agent::reconcile`] decides what to do; this module does it.
 
 mod beliefs;
+mod denials;
 mod error;
 pub mod exporter;
 mod exposition;
@@ -40,6 +41,7 @@ use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
 use beliefs::{Belief, ReloadOutcome};
+use denials::DenialLog;
 pub use error::AgentError;
 use exporter::Exporter;
 use watch::Watch;
@@ -81,6 +83,7 @@ struct Agent {
     state: State,
     belief: Belief,
     open: Open,
+    log: DenialLog,
     reported: Reported,
     /// The options of the current request.
     wish: Option<Wish>,
@@ -169,6 +172,7 @@ impl Agent {
             state: State::open(),
             belief: Belief::default(),
             open: Open::default(),
+            log: DenialLog::new(args.no_denied),
             reported: Reported {
                 metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
                 metrics: metrics::Metrics::new(),
@@ -242,6 +246,7 @@ impl Agent {
         }
         self.feed(Input::Tick);
         self.sweep();
+        self.record_denied();
         watchdog::progress();
         self.write_metrics();
         Ok(true)
@@ -253,6 +258,7 @@ impl Agent {
         heard.extend(self.backend.fd());
         heard.extend(self.sources.links.iter().map(Links::as_fd));
         heard.push(self.sources.signals.as_fd());
+        heard.extend(self.log.recorder.fd());
         let heard = heard.into_iter().map(|fd| (fd, PollFlags::POLLIN));
         let asked = self.sources.control.fds();
         let asked = asked.chain(self.sources.exporter.iter().flat_map(Exporter::fds));
@@ -279,11 +285,12 @@ impl Agent {
         let asked = asked.into_iter().flatten().min().map(until);
         let watchdog = watchdog::due().map(until);
         let sweep = self.open.sweep_due.map(until);
+        let log = self.log.deadline().map(until);
         let clock = store::clock();
         let pending = self.belief.pending.as_ref();
         let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
         let metrics = self.reported.metrics_due.map(until);
-        let next = [reconcile, asked, watchdog, pending, metrics, sweep]
+        let next = [reconcile, asked, watchdog, pending, metrics, sweep, log]
             .into_iter()
             .flatten()
             .min();

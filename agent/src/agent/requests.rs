@@ -27,6 +27,7 @@ impl Agent {
     pub(super) fn obey(&mut self, command: Request) -> Answer {
         match command {
             Request::Status => self.status(),
+            Request::Denied(asked) => self.denied(asked),
             Request::Apply(policy, wish) if policy != self.options.policy => match wish.confirm {
                 Some(seconds) => self.try_out(&policy, wish, seconds),
                 None => other_policy(format!(

@@ -114,6 +114,7 @@ impl Agent {
                     Why::Repair(_) | Why::Resync => {}
                 }
                 self.settle(done.change.is_some());
+                self.follow_log();
                 self.log_change(why, done.change.as_deref());
                 self.hear(done.heard);
                 let input = Input::Converged(Ok(true));

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
-pub use questions::{DiffArgs, ExplainArgs, StateArg};
+pub use questions::{DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, StateArg};
 pub use values::Listen;
 use values::{backend, seconds};
 
@@ -97,6 +97,11 @@ pub enum Command {
     /// this host, or assumed, and reported. Exits with 0 if the packet is accepted, 1 if not, 2 on
     /// error.
     Explain(ExplainArgs),
+    /// Show denied packets: how many, from whom, for which port, and what would let them in
+    ///
+    /// The agent records the packets that the rules log, up to the rate of `[log] denied`, and the
+    /// last day of them is shown. Without an agent, the command listens for a while.
+    Denied(DeniedArgs),
     /// Show what on this host keeps the policy from doing what you expect
     ///
     /// Examines settings of the kernel, other firewalls and their units, and warnings about the
@@ -313,6 +318,11 @@ pub struct RunArgs {
     /// change: makes `peerwall reload --confirm` possible
     #[arg(long)]
     pub no_follow: bool,
+
+    /// Leave the log of denied packets to another program, such as ulogd: `peerwall denied` then
+    /// shows only counters
+    #[arg(long)]
+    pub no_denied: bool,
 
     /// Accept policy files writable by users other than root
     #[arg(long)]

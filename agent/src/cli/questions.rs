@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::OutputArgs;
+use super::values::time_span;
 
 /// Options of `explain`.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,6 +74,52 @@ pub enum StateArg {
     Invalid,
     /// A packet that is not tracked
     Untracked,
+}
+
+/// Options of `denied`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DeniedArgs {
+    /// Print packets as they are denied, until Ctrl-C
+    #[arg(long)]
+    pub follow: bool,
+
+    /// Only packets of this time: 90s, 10m, 1h; at most 1d, which is the default
+    #[arg(long, value_name = "TIME", value_parser = time_span, conflicts_with = "follow")]
+    pub since: Option<u64>,
+
+    /// Sum packets that have this in common
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub by: Option<DeniedBy>,
+
+    /// Show so many rows; 0 for all
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub limit: usize,
+
+    /// How long to listen if no agent records denied packets
+    #[arg(long, value_name = "TIME", value_parser = time_span, default_value = "10s")]
+    pub listen: u64,
+
+    /// The policy file, for names and suggestions [default: the running agent's policy, or
+    /// /etc/peerwall/policy.toml]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What denied packets are summed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeniedBy {
+    /// Source address
+    Source,
+    /// Destination port and protocol
+    Port,
+    /// Reason
+    Reason,
+    /// Incoming interface
+    Interface,
 }
 
 /// Options of `diff`.

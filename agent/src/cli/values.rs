@@ -44,6 +44,20 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads `90s`, `10m`, `1h` or `1d`, at most a day.
+pub(super) fn time_span(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let read = units.into_iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(seconds)
+    });
+    match read {
+        Some(seconds @ 1..=86_400) => Ok(seconds),
+        Some(_) => Err("must be between 1 second and 1 day".to_owned()),
+        None => Err("not a time like 90s, 10m, 1h or 1d".to_owned()),
+    }
+}
+
 /// An address that serves metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {

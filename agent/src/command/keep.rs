@@ -58,6 +58,7 @@ pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
     }
     match &answer.reply {
         Reply::Status(status) => output.json(status),
+        Reply::Denied(denials) => output.json(denials),
         Reply::Applied(applied) => output.json(applied),
         Reply::Confirmed(confirmed) => output.json(confirmed),
         Reply::RolledBack(done) => output.json(done),

@@ -6,6 +6,7 @@ mod applying;
 pub(crate) mod boot;
 mod check;
 mod completions;
+mod denied;
 mod diff;
 mod doctor;
 mod explain;
@@ -93,6 +94,7 @@ fn run_command(args: &Args) -> u8 {
             )
         }
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
+        Command::Denied(args) => denied::run(args, &Output::new(args.output.json)),
         Command::Exposed(args) => {
             exposed::run(&policy_path(&args.policy), &Output::new(args.output.json))
         }

@@ -8,6 +8,7 @@ use super::DONE;
 use super::apply::{Apply, Remove};
 use super::boot::Boot;
 use super::check::Check;
+use super::denied::DeniedPackets;
 use super::diff::PolicyDiff;
 use super::doctor::Examination;
 use super::explain::Explained;
@@ -42,6 +43,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Boot => command::<Boot>("boot"),
         SchemaOf::Check => command::<Check>("check"),
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
+        SchemaOf::Denied => command::<DeniedPackets>("denied"),
         SchemaOf::Diff => command::<PolicyDiff>("diff"),
         SchemaOf::Doctor => command::<Examination>("doctor"),
         SchemaOf::Explain => command::<Explained>("explain"),

@@ -21,7 +21,9 @@ use socket2::Socket;
 use self::server::{ClientId, PATIENCE, Server};
 
 use crate::host::caller::Caller;
-use crate::json::{AgentStatus, Applied, Confirmed, ErrorCode, Failure, RolledBack};
+use crate::json::{
+    AgentStatus, Applied, Confirmed, Denials, DenialsAsked, ErrorCode, Failure, RolledBack,
+};
 use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
 use crate::system::passing;
@@ -52,6 +54,8 @@ pub struct Question {
 pub enum Request {
     /// Report the state.
     Status,
+    /// Report denied packets.
+    Denied(DenialsAsked),
     /// Read the policy and apply it.
     Reload(Wish),
     /// Like `Reload`, if the agent manages this policy.
@@ -82,6 +86,8 @@ pub struct Wish {
 pub enum Reply {
     /// The agent's status.
     Status(Box<AgentStatus>),
+    /// Denied packets.
+    Denied(Box<Denials>),
     /// An apply or reload.
     Applied(Applied),
     /// A confirm.
@@ -244,7 +250,11 @@ pub fn ask(command: Request) -> Option<io::Result<Answer>> {
 pub fn status() -> Option<AgentStatus> {
     match ask(Request::Status)?.ok()?.reply {
         Reply::Status(status) => Some(*status),
-        Reply::Applied(_) | Reply::Confirmed(_) | Reply::RolledBack(_) | Reply::Failed(_) => None,
+        Reply::Denied(_)
+        | Reply::Applied(_)
+        | Reply::Confirmed(_)
+        | Reply::RolledBack(_)
+        | Reply::Failed(_) => None,
     }
 }
 
@@ -313,7 +323,7 @@ fn is_nobody(err: &io::Error) -> bool {
 /// Sends a request and reads the response. After an error, the agent may or may not have run the
 /// command.
 fn converse(mut stream: UnixStream, command: Request) -> io::Result<Answer> {
-    let is_status = command == Request::Status;
+    let is_status = matches!(command, Request::Status | Request::Denied(_));
     let patience = match is_status {
         true => STATUS_PATIENCE,
         false => ANSWER_PATIENCE,

@@ -1,10 +1,13 @@
 //! The backend in use on this host.
 
+use std::collections::BTreeMap;
+
 use peerwall_core::backend::{Backend, BackendError, Plan};
-use peerwall_core::nft;
 use peerwall_core::nft::observed::Observed;
 use peerwall_core::policy::BackendChoice;
-use peerwall_core::ruleset::Ruleset;
+use peerwall_core::policy::reason::Reason;
+use peerwall_core::ruleset::{Ruleset, counter_reason};
+use peerwall_core::{iptables, nft};
 
 use super::iptables::{Iptables, IptablesObserved, IptablesPlan};
 use super::nft::{Kernel, lacks};
@@ -164,6 +167,30 @@ impl Enforcer {
             Self::Nft(kernel) => kernel.generation().map(Some),
             Self::Iptables(_) => Ok(None),
         }
+    }
+
+    /// Returns the denied packets of each reason, by the counters of the loaded rules.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the rules cannot be read.
+    pub fn denied(&mut self) -> Result<BTreeMap<Reason, u64>, BackendError> {
+        let counters: Vec<(String, u64)> = match self {
+            Self::Nft(kernel) => kernel.counters()?.into_iter().collect(),
+            Self::Iptables(iptables) => {
+                let seen = Backend::observe(&mut **iptables)?;
+                let both = [&seen.v4, &seen.v6].map(iptables::observed::counters);
+                let both = both.into_iter().flatten();
+                both.map(|(name, (packets, _))| (name, packets)).collect()
+            }
+        };
+        let mut denied = BTreeMap::new();
+        for (name, packets) in counters {
+            let reason = counter_reason(&name).map(|(_, reason)| reason);
+            if let Some(reason) = reason.filter(Reason::is_denial) {
+                *denied.entry(reason).or_default() += packets;
+            }
+        }
+        Ok(denied)
     }
 
     /// Whether peerwall's rules are loaded, by either backend.

@@ -1,9 +1,11 @@
 //! The agent's backend, with the changes that other programs make to its rules.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::nft::observed::{Observed, ObservedTable};
+use peerwall_core::policy::reason::Reason;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::change::Change;
 
@@ -131,6 +133,12 @@ impl Watched {
             }
             Enforcer::Iptables(_) => None,
         }
+    }
+
+    /// Denied packets of each reason, by the counters of the loaded rules; `None` if they cannot be
+    /// read.
+    pub fn denied(&mut self) -> Option<BTreeMap<Reason, u64>> {
+        self.enforcer.denied().ok()
     }
 
     /// The kernel's generation of rules, 0 by iptables; `None` if it cannot be read.

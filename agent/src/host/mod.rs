@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod facts;
+pub mod holder;
 pub mod listeners;
 pub mod lockout;
 pub mod names;

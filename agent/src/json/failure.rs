@@ -60,6 +60,10 @@ codes! {
     Io = "io",
     /// The policy would lock out the caller's ssh connection.
     LockOut = "lock-out",
+    /// The policy does not log denied packets.
+    LogOff = "log-off",
+    /// Another process reads the log of denied packets.
+    LogTaken = "log-taken",
     /// No agent runs.
     NoAgent = "no-agent",
     /// There is no earlier confirmed ruleset.

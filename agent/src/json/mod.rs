@@ -2,6 +2,7 @@
 //! used and whether the agent or the command does the work. `docs/json.md` documents it.
 
 mod agent;
+mod denied;
 mod event;
 mod failure;
 mod outcome;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::agent::{
     AgentStatus, Counts, DeletedTables, Discovered, Interface, OverlayStatus, Process, Repair,
 };
+pub use self::denied::{Denials, DenialsAsked, LogReader};
 pub use self::event::{Event, EventKind};
 pub use self::failure::{Error, ErrorCode, Failure};
 pub use self::outcome::{
@@ -122,6 +124,8 @@ pub enum SchemaOf {
     Check,
     /// peerwall confirm
     Confirm,
+    /// peerwall denied
+    Denied,
     /// peerwall diff
     Diff,
     /// peerwall doctor

@@ -1,7 +1,9 @@
-//! The kernel over netlink: sockets, nf_tables events, interfaces, routes, and this host's sockets.
+//! The kernel over netlink: sockets, nf_tables events, logged packets, interfaces, routes, and this
+//! host's sockets.
 
 pub mod events;
 pub mod links;
 pub mod netlink;
+pub mod nflog;
 pub mod routes;
 pub mod sockets;

@@ -1,5 +1,7 @@
 //! Reads peerwall's table while other programs may change theirs.
 
+use std::collections::BTreeMap;
+
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::lift::{self, Dump, Point};
 use peerwall_core::nft::observed::{Observed, ObservedSet, ObservedTable};
@@ -60,7 +62,7 @@ impl Care {
 }
 
 /// Number of elements of each set, as counted by the kernel.
-pub(super) type ElementCounts = std::collections::BTreeMap<String, u32>;
+pub(super) type ElementCounts = BTreeMap<String, u32>;
 
 impl Kernel {
     /// Returns the table with cached elements; `None` if they may have changed.
@@ -214,6 +216,35 @@ impl Kernel {
             found.into_iter().for_each(|each| sort_in(each, dump));
         }
         Ok(())
+    }
+
+    /// Returns the packets of each named counter; none without a table.
+    ///
+    /// # Errors
+    /// [`BackendError::Transport`] if the kernel cannot be read.
+    pub fn counters(&mut self) -> Result<BTreeMap<String, u64>, BackendError> {
+        let wanted = Object {
+            table: Some(TABLE.into()),
+            ..Object::default()
+        };
+        let request = request(msg::NFT_MSG_GETOBJ, NLM_F_DUMP, &wanted);
+        let mut dump = Dump::default();
+        let clear = |dump: &mut Dump| dump.objects.clear();
+        let each = |dump: &mut Dump, message: Message| {
+            if let Some(found) = event::decode(&message)? {
+                sort_in(found, dump);
+            }
+            Ok(())
+        };
+        let care = Disturbance::Again(SHORT_LIST_TRIES);
+        let dumped = self
+            .socket
+            .dump_with(care, &request, &mut dump, clear, each);
+        dumped.map_err(|err| transport(&err))?;
+        let counters = lift::lift(&dump).counters.into_iter();
+        Ok(counters
+            .map(|(name, counter)| (name, counter.packets))
+            .collect())
     }
 
     fn dump_elements(

@@ -1,0 +1,182 @@
+//! Where denied packets come from: the agent, or the log group itself.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use peerwall_core::denied::log_of;
+use peerwall_core::policy::BackendChoice;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::super::{policy_path, unreachable_agent};
+use crate::cli::DeniedArgs;
+use crate::control::{self, Reply, Request};
+use crate::denied::Recorder;
+use crate::enforce::Enforcer;
+use crate::json::{Denials, DenialsAsked, ErrorCode, Failure, LogReader};
+use crate::kernel::nflog::GroupError;
+use crate::output::{Output, complain};
+use crate::policy_file::files::FileSystem;
+use crate::policy_file::prepare;
+
+/// Interval of asking the agent.
+const EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for an event, after which signals are looked at.
+const STEP: Duration = Duration::from_millis(250);
+
+const OFF: &str = "the policy turns the log of denied packets off; set `denied = true` under \
+                   `[log]` and apply the policy";
+
+/// The source of denied packets.
+pub(super) struct Source {
+    origin: Origin,
+    /// Set by a signal that ends the command.
+    is_over: Arc<AtomicBool>,
+}
+
+enum Origin {
+    Agent,
+    /// This process reads the group, and the counters of the rules by a backend.
+    Own(Box<Recorder>, Option<Box<Enforcer>>),
+}
+
+impl Source {
+    /// Finds the source: the agent, or the group if there is no agent or it leaves the group.
+    pub(super) fn open(args: &DeniedArgs) -> Result<Self, Failure> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let registered = signal_hook::flag::register(signal, Arc::clone(&is_over));
+            registered.map_err(|err| Failure::io(&err))?;
+        }
+        let asked = DenialsAsked {
+            seconds: 0,
+            after: u64::MAX,
+            counters: false,
+        };
+        let origin = match ask(asked)?.map(|denials| (denials.reader, denials.totals.is_empty())) {
+            Some((LogReader::Off, true)) => return Err(Failure::new(ErrorCode::LogOff, OFF)),
+            // The agent may not see the name of the process.
+            Some((LogReader::Other(_), true)) | Some((LogReader::Left, _)) | None => own(args)?,
+            Some(_) => Origin::Agent,
+        };
+        Ok(Self { origin, is_over })
+    }
+
+    /// Listens for a time, if no agent has recorded anything.
+    pub(super) fn listen(&mut self, time: u64, output: &Output) {
+        if !matches!(self.origin, Origin::Own(..)) {
+            return;
+        }
+        if !output.is_json() {
+            complain(&format!(
+                "no agent records denied packets: listening for {time} s (--listen); Ctrl-C ends it\n"
+            ));
+        }
+        let until = Instant::now() + Duration::from_secs(time);
+        while Instant::now() < until && !self.is_over() {
+            self.step(until);
+        }
+    }
+
+    /// Waits until it is time to ask again. Returns whether a signal ended the command.
+    pub(super) fn wait(&mut self) -> bool {
+        let until = Instant::now() + EVERY;
+        while Instant::now() < until && !self.is_over() {
+            self.step(until);
+        }
+        self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a packet, or a moment.
+    fn step(&mut self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now()).min(STEP);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let recorder = match &mut self.origin {
+            Origin::Own(recorder, _) => Some(recorder),
+            Origin::Agent => None,
+        };
+        let fd = recorder.as_ref().and_then(|recorder| recorder.fd());
+        let mut fds: Vec<PollFd<'_>> = fd
+            .into_iter()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let _ = poll(&mut fds, timeout);
+        if let Some(recorder) = recorder
+            && let Err(err) = recorder.drain()
+        {
+            complain(&format!(
+                "warning: denied packets are not recorded: {err}\n"
+            ));
+        }
+    }
+
+    /// Returns the packets that were recorded.
+    pub(super) fn denials(&mut self, asked: DenialsAsked) -> Result<Denials, Failure> {
+        match &mut self.origin {
+            Origin::Agent => ask(asked)?.ok_or_else(|| {
+                let ended = io::Error::other("it ended");
+                unreachable_agent(&ended)
+            }),
+            Origin::Own(recorder, enforcer) => {
+                if asked.counters {
+                    count(recorder, enforcer.as_deref_mut());
+                }
+                Ok(recorder.denials(asked, LogReader::Command))
+            }
+        }
+    }
+}
+
+/// Asks the agent; `None` if there is none.
+fn ask(asked: DenialsAsked) -> Result<Option<Denials>, Failure> {
+    let Some(answer) = control::ask(Request::Denied(asked)) else {
+        return Ok(None);
+    };
+    let answer = answer.map_err(|err| unreachable_agent(&err))?;
+    match answer.reply {
+        Reply::Denied(denials) => Ok(Some(*denials)),
+        Reply::Failed(failure) => Err(failure),
+        Reply::Status(_) | Reply::Applied(_) | Reply::Confirmed(_) | Reply::RolledBack(_) => {
+            let why = "the agent answered another question";
+            Err(Failure::new(ErrorCode::Protocol, why))
+        }
+    }
+}
+
+/// Reads the group of the policy.
+fn own(args: &DeniedArgs) -> Result<Origin, Failure> {
+    let path = policy_path(&args.policy);
+    let ready = prepare(&path, &FileSystem::default()).map_err(|why| Failure::from(&*why))?;
+    let off = || Failure::new(ErrorCode::LogOff, OFF);
+    let (group, prefix) = log_of(&ready.ruleset).ok_or_else(off)?;
+    let mut recorder = Box::new(Recorder::new());
+    recorder
+        .listen(group, &prefix)
+        .map_err(|err| refused(&err))?;
+    let enforcer = Enforcer::choose(BackendChoice::Auto, |_| {}).ok();
+    let mut enforcer = enforcer.map(Box::new);
+    count(&mut recorder, enforcer.as_deref_mut());
+    Ok(Origin::Own(recorder, enforcer))
+}
+
+fn refused(err: &GroupError) -> Failure {
+    match err {
+        GroupError::Taken { .. } => Failure::new(ErrorCode::LogTaken, err).help(
+            "stop that program, or set another group for one of them (`[log] denied = { group = \
+             6 }`)",
+        ),
+        GroupError::Refused { .. } => Failure::new(ErrorCode::Io, err),
+    }
+}
+
+fn count(recorder: &mut Recorder, enforcer: Option<&mut Enforcer>) {
+    if let Some(Ok(denied)) = enforcer.map(Enforcer::denied) {
+        recorder.count(&denied);
+    }
+}

@@ -1,0 +1,183 @@
+//! The text of `peerwall denied`.
+
+use std::collections::BTreeSet;
+
+use super::rows::Row;
+use super::{DeniedPackets, ReasonCount};
+use crate::color::{Meaning, paint};
+use crate::command::age::{ago, seconds_since, with_age};
+use crate::command::count;
+use crate::host::names::printable;
+
+/// Maximum number of suggestions that are printed.
+const SUGGESTIONS_MAX: usize = 5;
+
+impl DeniedPackets {
+    /// Formats the table with its totals and suggestions.
+    pub(super) fn text(&self) -> String {
+        let recorded: u64 = self.reasons.iter().map(|each| each.recorded).sum();
+        let packets = packets(recorded);
+        let mut text = format!("{packets} recorded since {}\n", with_age(&self.since));
+        text.push_str(&self.table());
+        if self.left_off > 0 {
+            let rows = count(self.left_off, "more row");
+            text.push_str(&format!("and {rows}; --limit 0 shows all\n"));
+        }
+        if self.not_kept > 0 {
+            let rest = self.not_kept;
+            text.push_str(&format!(
+                "and {rest} of rare sources that are no longer kept\n"
+            ));
+        }
+        text.push_str(&self.not_recorded());
+        text.push_str(&self.suggestions());
+        text
+    }
+
+    fn table(&self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let mut lines = vec![["packets", "last", "reason", "from", "to", ""].map(str::to_owned)];
+        lines.extend(self.rows.iter().map(Row::cells));
+        let width = |column: usize| {
+            let cells = lines.iter().map(|cells| cells[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..6).map(width).collect();
+        let line = |cells: &[String; 6]| {
+            let [packets, rest @ ..] = cells;
+            let mut line = format!("{packets:>width$}", width = widths[0]);
+            for (cell, width) in rest.iter().zip(&widths[1..]) {
+                line.push_str(&format!("  {cell:width$}"));
+            }
+            format!("{}\n", line.trim_end())
+        };
+        lines.iter().map(line).collect()
+    }
+
+    /// Says what is missing in the record.
+    fn not_recorded(&self) -> String {
+        let hidden = |each: &&ReasonCount| each.not_recorded.is_some_and(|count| count > 0);
+        let hidden: Vec<String> = self
+            .reasons
+            .iter()
+            .filter(hidden)
+            .map(|each| format!("{} {}", each.not_recorded.unwrap_or(0), each.reason))
+            .collect();
+        let mut text = String::new();
+        if !hidden.is_empty() {
+            text.push_str(&format!(
+                "denied and not recorded, because the log is limited: {}\n",
+                hidden.join(", ")
+            ));
+        }
+        if self.lost > 0 {
+            let lost = packets(self.lost);
+            text.push_str(&format!("{lost} logged, but not read in time\n"));
+        }
+        text
+    }
+
+    /// Formats what would let packets in, each change once.
+    fn suggestions(&self) -> String {
+        let mut said = BTreeSet::new();
+        let rows = self.rows.iter().filter_map(Row::suggestion);
+        let new = |fix: &&peerwall_core::explain::Fix| {
+            // Pods of one network need the same lines.
+            let key = if fix.toml.is_empty() {
+                &fix.when
+            } else {
+                &fix.toml
+            };
+            said.insert(key.clone())
+        };
+        let fixes: Vec<_> = rows.filter(new).collect();
+        let mut text = String::new();
+        for fix in fixes.iter().take(SUGGESTIONS_MAX) {
+            let (when, toml) = (printable(&fix.when), &fix.toml);
+            match toml.is_empty() {
+                true => text.push_str(&format!("{when}\n")),
+                false => {
+                    let lines = toml
+                        .lines()
+                        .map(|line| format!("    {}\n", printable(line)));
+                    let lines: String = lines.collect();
+                    text.push_str(&format!("If {when}, add to the policy:\n{lines}"));
+                }
+            }
+        }
+        if fixes.len() > SUGGESTIONS_MAX {
+            let more = count(fixes.len() - SUGGESTIONS_MAX, "more suggestion");
+            text.push_str(&format!("and {more}; --json lists all\n"));
+        }
+        text
+    }
+
+    /// Formats the rows as lines that follow each other.
+    pub(super) fn lines(&self) -> String {
+        let line = |row: &Row| {
+            let [packets, _, reason, from, to, note] = row.cells();
+            let note = match note.is_empty() {
+                true => String::new(),
+                false => format!(" ({note})"),
+            };
+            let line = format!("{}  {packets}x {reason}  {from} → {to}{note}\n", row.last);
+            line
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+impl Row {
+    /// Packets, time, reason, source, destination, remark.
+    fn cells(&self) -> [String; 6] {
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let packets = match self.is_at_least {
+            true => format!("≥{}", self.packets),
+            false => self.packets.to_string(),
+        };
+        let last = seconds_since(&self.last).map_or_else(|| self.last.clone(), ago);
+        let reason = or_none(self.reason.as_ref().map(ToString::to_string));
+        [packets, last, reason, self.from(), self.to(), self.remark()]
+    }
+
+    fn from(&self) -> String {
+        let source = match (self.source, self.sources) {
+            (Some(source), _) => source.to_string(),
+            (None, sources) => count(sources, "source"),
+        };
+        match &self.interface {
+            Some(name) => format!("{source} on {}", printable(name)),
+            None => source,
+        }
+    }
+
+    fn to(&self) -> String {
+        let port = self.port.as_deref().unwrap_or("-");
+        let place = match (self.dialled, self.destination, &self.out) {
+            (Some(dialled), _, _) => format!(" by {dialled}"),
+            (None, Some(to), Some(_)) => format!(" of {to}"),
+            (None, _, _) => String::new(),
+        };
+        let out = self.out.as_deref().map(printable);
+        let out = out.map_or_else(String::new, |out| format!(" via {out}"));
+        format!("{port}{place}{out}")
+    }
+
+    fn remark(&self) -> String {
+        let owner = self.resembles.as_ref();
+        let owner = owner.map(|owner| paint(Meaning::Attention, &printable(&owner.text())));
+        let process = self.process.as_deref();
+        let process = process.map(|name| format!("{} listens", printable(name)));
+        let parts: Vec<String> = owner.into_iter().chain(process).collect();
+        parts.join("; ")
+    }
+}
+
+fn packets(number: u64) -> String {
+    match number {
+        1 => "1 denied packet".to_owned(),
+        _ => format!("{number} denied packets"),
+    }
+}
