@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_indextoname;
-use peerwall_core::denied::{Counted, Tally, Unread, Window, read};
+use peerwall_core::denied::{Counted, REASONS, Tally, Unread, Window, read};
 use peerwall_core::policy::reason::Reason;
 
 use crate::json::{Denials, DenialsAsked, LogReader};
@@ -132,9 +132,16 @@ impl Recorder {
     }
 
     /// Returns the number of recorded packets of each reason.
-    pub fn recorded(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let totals = self.tally.totals(Window::last(0, unix_now())).into_iter();
-        totals.map(|total| (total.reason, total.since_start))
+    pub fn recorded(&self) -> Vec<(Reason, u64)> {
+        let totals = self.tally.totals(Window::last(0, unix_now()));
+        let recorded = |reason: &Reason| {
+            let total = totals.iter().find(|total| total.reason == *reason);
+            total.map_or(0, |total| total.since_start)
+        };
+        let counts = REASONS
+            .iter()
+            .map(|reason| (reason.clone(), recorded(reason)));
+        counts.collect()
     }
 
     /// Returns what was recorded.

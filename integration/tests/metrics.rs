@@ -15,7 +15,7 @@ use peerwall_integration::ns::{Host, peerwall_bin, world};
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 /// Every metric, with its type in the classic format and in OpenMetrics.
-const METRICS: [(&str, &str, &str); 15] = [
+const METRICS: [(&str, &str, &str); 18] = [
     ("peerwall_applies", "counter", "counter"),
     ("peerwall_build", "gauge", "info"),
     ("peerwall_bytes", "counter", "counter"),
@@ -24,6 +24,9 @@ const METRICS: [(&str, &str, &str); 15] = [
     ("peerwall_foreign_drop_chains", "gauge", "gauge"),
     ("peerwall_in_sync", "gauge", "gauge"),
     ("peerwall_last_apply_timestamp_seconds", "gauge", "gauge"),
+    ("peerwall_log_read", "gauge", "gauge"),
+    ("peerwall_log_packets", "counter", "counter"),
+    ("peerwall_log_lost_packets", "counter", "counter"),
     ("peerwall_packets", "counter", "counter"),
     ("peerwall_policy_ok", "gauge", "gauge"),
     ("peerwall_reload_errors", "counter", "counter"),

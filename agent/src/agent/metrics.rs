@@ -7,6 +7,7 @@ use peerwall_core::agent::reconcile::Why;
 #[cfg(test)]
 use peerwall_core::nft::observed::ObservedCounter;
 use peerwall_core::nft::observed::{ObservedSet, ObservedTable};
+use peerwall_core::policy::reason::Reason;
 use peerwall_core::ruleset::counter_reason;
 
 use super::exposition::{Family, MetricKind};
@@ -73,6 +74,12 @@ pub(super) struct Snapshot<'s> {
     pub repairs: &'s BTreeMap<String, u64>,
     /// Number of chains of other firewalls that drop unmatched packets.
     pub foreign_drops: usize,
+    /// Whether the log of denied packets is read.
+    pub reads_log: bool,
+    /// Recorded packets of the log, by reason.
+    pub recorded: &'s [(Reason, u64)],
+    /// Packets of the log that were not read in time.
+    pub log_lost: u64,
     /// The table at the last read.
     pub table: Option<&'s ObservedTable>,
 }
@@ -143,6 +150,17 @@ impl Metrics {
             ),
             repairs,
             self.histogram(),
+            gauge(
+                "peerwall_log_read",
+                "Whether the log of denied packets is read (1) or not (0).",
+                u64::from(now.reads_log),
+            ),
+            recorded(now.recorded),
+            counter(
+                "peerwall_log_lost_packets",
+                "Packets of the log of denied packets that were not read in time.",
+                now.log_lost,
+            ),
         ];
         if let Some(table) = now.table {
             families.extend(counters(table));
@@ -166,6 +184,18 @@ impl Metrics {
             .part("_sum", Vec::new(), self.seconds)
             .part("_count", Vec::new(), self.commits)
     }
+}
+
+/// Returns the packets that were read from the log.
+fn recorded(recorded: &[(Reason, u64)]) -> Family {
+    let family = Family::new(
+        "peerwall_log_packets",
+        MetricKind::Counter,
+        "Denied packets that were read from the log, by reason.",
+    );
+    recorded.iter().fold(family, |family, (reason, packets)| {
+        family.sample(vec![("reason", reason.to_string())], packets)
+    })
 }
 
 /// Returns packets and bytes, by chain and reason.
@@ -244,6 +274,9 @@ mod tests {
             last_apply: Some(1_790_000_000),
             foreign_drops: 2,
             repairs: &repairs,
+            reads_log: true,
+            recorded: &[(Reason::InputDefault, 12)],
+            log_lost: 3,
             table: Some(&table),
         };
         let text = Format::OpenMetrics.encode(&metrics.families(&now));
@@ -268,6 +301,9 @@ mod tests {
             "peerwall_commit_seconds_bucket{le=\"0.01\"} 1",
             "peerwall_commit_seconds_bucket{le=\"1.0\"} 1",
             "peerwall_commit_seconds_count 1",
+            "peerwall_log_read 1",
+            "peerwall_log_packets_total{reason=\"input-default\"} 12",
+            "peerwall_log_lost_packets_total 3",
             "peerwall_packets_total{chain=\"input\",reason=\"peers\"} 7",
             "peerwall_bytes_total{chain=\"input\",reason=\"peers\"} 420",
         ] {

@@ -107,6 +107,8 @@ impl Agent {
     /// Collects the metrics.
     pub(super) fn metrics(&mut self) -> Vec<Family> {
         let seen = self.backend.observe();
+        let recorder = &self.log.recorder;
+        let recorded = recorder.recorded();
         self.reported.metrics.families(&metrics::Snapshot {
             in_sync: self.reconcile.in_sync_since.is_some(),
             policy_ok: self.reconcile.policy_error.is_none(),
@@ -114,6 +116,9 @@ impl Agent {
             last_apply: since::last().and_then(|note| note.unix_seconds()),
             foreign_drops: self.reported.foreign.get(),
             repairs: &self.reported.blamed,
+            reads_log: recorder.is_listening(),
+            recorded: &recorded,
+            log_lost: recorder.lost(),
             table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
         })
     }

@@ -33,6 +33,21 @@ pub const FLOWS_MAX: usize = 256;
 /// Maximum length of an interface name that is kept (`IFNAMSIZ`).
 const NAME_MAX: usize = 16;
 
+/// Reasons of denials.
+pub const REASONS: [Reason; 11] = [
+    Reason::LoopbackSpoof,
+    Reason::Redirect,
+    Reason::RouterAdvert,
+    Reason::PeerSpoof,
+    Reason::OverlaySpoof,
+    Reason::OverlayInject,
+    Reason::GuestBlocked,
+    Reason::Invalid,
+    Reason::ServiceAddress,
+    Reason::InputDefault,
+    Reason::ForwardDefault,
+];
+
 /// Packets that are counted as one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {

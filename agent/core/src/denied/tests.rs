@@ -98,6 +98,21 @@ fn logged_packets_are_read_with_reason_and_interfaces() {
 }
 
 #[test]
+fn every_denial_of_a_ruleset_is_among_the_reasons() {
+    assert!(REASONS.iter().all(Reason::is_denial));
+    let text = "[overlay.pods]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n\
+                [interfaces]\nguests = [\"docker0\"]\n[peers]\na = \"192.0.2.12\"\n";
+    let (ruleset, _) = compile(&policy(text));
+    let counters = ruleset.counters.iter();
+    let denials: Vec<Reason> = counters
+        .filter_map(|name| Reason::parse(name))
+        .filter(Reason::is_denial)
+        .collect();
+    assert!(denials.len() >= 9, "{denials:?}");
+    assert!(denials.iter().all(|reason| REASONS.contains(reason)));
+}
+
+#[test]
 fn services_have_the_names_of_the_policy() {
     let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
     let port = |protocol| Service::Port {
