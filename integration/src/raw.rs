@@ -179,39 +179,63 @@ impl Frame {
 /// # Errors
 /// What the operating system says.
 pub fn send(interface: &str, frame: &[u8]) -> io::Result<()> {
-    // SAFETY: a plain call; the result is checked.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
+    Sender::open(interface)?.send(frame)
+}
+
+/// A socket that puts frames on a wire.
+pub struct Sender {
+    socket: OwnedFd,
+    to: libc::sockaddr_ll,
+}
+
+impl Sender {
+    /// Opens one for an interface of the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open(interface: &str) -> io::Result<Self> {
+        // SAFETY: a plain call; the result is checked.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` is a fresh descriptor that nothing else owns.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let name = CString::new(interface)?;
+        // SAFETY: `name` is a NUL-terminated string that lives across the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::other(format!(
+                "there is no interface {interface}"
+            )));
+        }
+        // SAFETY: all-zero bytes are a valid sockaddr_ll.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET.unsigned_abs() as u16;
+        to.sll_ifindex = index.cast_signed();
+        Ok(Self { socket, to })
     }
-    // SAFETY: `fd` is a fresh descriptor that nothing else owns.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let name = CString::new(interface)?;
-    // SAFETY: `name` is a NUL-terminated string that lives across the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(io::Error::other(format!(
-            "there is no interface {interface}"
-        )));
-    }
-    // SAFETY: all-zero bytes are a valid sockaddr_ll.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET.unsigned_abs() as u16;
-    to.sll_ifindex = index.cast_signed();
-    // SAFETY: `frame` and `to` live across the call and their lengths are right.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    };
-    match usize::try_from(sent) {
-        Ok(sent) if sent == frame.len() => Ok(()),
-        Ok(sent) => Err(io::Error::other(format!("only {sent} bytes were sent"))),
-        Err(_) => Err(io::Error::last_os_error()),
+
+    /// Puts bytes on the wire.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: `frame` and `to` live across the call and their lengths are right.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const self.to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        match usize::try_from(sent) {
+            Ok(sent) if sent == frame.len() => Ok(()),
+            Ok(sent) => Err(io::Error::other(format!("only {sent} bytes were sent"))),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
     }
 }

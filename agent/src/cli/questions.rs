@@ -91,7 +91,7 @@ pub struct DeniedArgs {
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<DeniedBy>,
 
-    /// Show so many rows; 0 for all
+    /// Maximum number of rows; 0 for all
     #[arg(long, value_name = "NUMBER", default_value_t = 20)]
     pub limit: usize,
 

@@ -23,10 +23,10 @@ const SETTINGS: Settings = Settings {
     timeout_hundredths: 20,
 };
 /// Maximum number of datagrams that are read in one turn.
-const DATAGRAMS_MAX: usize = 32;
+const DATAGRAMS_MAX: usize = 8;
 /// Pause after a turn that read as many. The kernel drops what does not fit the buffer meanwhile,
 /// so that a flood takes a part of one processor and delays nothing else.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(5);
 /// Readers of groups: `seq_show()` in `net/netfilter/nfnetlink_log.c`.
 const READERS: &str = "/proc/thread-self/net/netfilter/nfnetlink_log";
 
