@@ -23,6 +23,7 @@ fn help_says_what_there_is_and_how_it_exits() {
     for word in [
         "check",
         "plan",
+        "denied",
         "diff",
         "doctor",
         "explain",

@@ -54,7 +54,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 17, "{help}");
+    assert_eq!(named.len(), 18, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");
@@ -132,6 +132,12 @@ fn failures_are_json_too() {
             vec!["--v4", &rules],
             "input-invalid",
             Some("invalid-input"),
+        ),
+        (
+            "denied",
+            vec!["--policy", &nowhere],
+            "policy-unreadable",
+            None,
         ),
         ("check", vec!["--nonsense"], "usage", None),
     ] {
