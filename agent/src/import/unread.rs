@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use peerwall_core::nft::foreign::printed::is_printed;
 use peerwall_proto::iptables::{BUILTIN, TABLES};
 use peerwall_proto::nf_tables::event::Event;
-use peerwall_proto::nf_tables::expr::Expr;
 use peerwall_proto::nf_tables::{
     self as nft, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NFPROTO_INET,
     NFPROTO_IPV4, NFPROTO_IPV6, NFT_TABLE_F_DORMANT, msg,
@@ -17,46 +17,6 @@ use crate::kernel::netlink::{NetlinkError, Socket};
 
 /// Statement in place of the rules, in the report too.
 const REASON: &str = "rules that only nft can read (install nft)";
-/// Expressions that iptables-save prints, of those that iptables-nft writes. Others have limits.
-const OF_IPTABLES: [&str; 8] = [
-    "match",
-    "target",
-    "cmp",
-    "range",
-    "bitwise",
-    "immediate",
-    "counter",
-    "log",
-];
-/// `NFT_PAYLOAD_NETWORK_HEADER` and `NFT_PAYLOAD_TRANSPORT_HEADER`, with the offsets of fields that
-/// iptables-nft loads: fragment, protocol and addresses; ports, flags and types.
-const FIELDS: [(&str, u32, &[u32]); 4] = [
-    ("ip", 1, &[6, 9, 12, 16]),
-    ("ip6", 1, &[6, 8, 24]),
-    ("ip", 2, &[0, 1, 2, 13]),
-    ("ip6", 2, &[0, 1, 2, 13]),
-];
-/// `NFT_META_MARK`, `IIF`, `OIF`, `IIFNAME`, `OIFNAME`, `NFTRACE`, `L4PROTO`.
-const META_KEYS: [u32; 7] = [3, 4, 5, 6, 7, 12, 16];
-
-/// Reports whether iptables-save prints an expression.
-fn is_printed(family: &str, expr: &Expr) -> bool {
-    if let Expr::Payload(payload) = expr {
-        let mut fields = FIELDS.iter().filter(|(of, base, _)| {
-            *of == family && Some(*base) == payload.base && payload.sreg.is_none()
-        });
-        let offset = payload.offset_bytes.unwrap_or_default();
-        return fields.any(|(.., offsets)| offsets.contains(&offset));
-    }
-    if let Expr::Meta(meta) = expr {
-        return meta.key.is_some_and(|key| META_KEYS.contains(&key));
-    }
-    if let Expr::Limit(limit) = expr {
-        return limit.flags.unwrap_or_default() == 0 && limit.kind.unwrap_or_default() == 0;
-    }
-    OF_IPTABLES.contains(&expr.name())
-}
-
 /// A table with its chains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KernelTable {

@@ -5,6 +5,7 @@ pub mod foreign;
 pub mod kconfig;
 pub mod lift;
 pub mod lower;
+pub mod machine;
 pub mod memory;
 pub mod observed;
 pub mod plan;

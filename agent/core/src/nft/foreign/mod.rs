@@ -5,6 +5,7 @@
 //! default*, by their policy or by a rule without conditions. Rules with conditions, like those of
 //! kube-proxy and Calico, are decisions about specific packets.
 
+pub mod printed;
 pub mod read;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,8 @@ use crate::ruleset::{
 /// before DNAT (`NF_IP_PRI_NAT_DST`, -100).
 const PREROUTING_PRIORITY: i32 = -195;
 
-/// Origin of each rule, by chain. It is kept apart from the ruleset, whose equality it does not affect.
+/// Origin of each rule, by chain. It is kept apart from the ruleset, whose equality it does not
+/// affect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(pub(super) BTreeMap<String, Vec<Origin>>);
 
