@@ -19,7 +19,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub from: Option<IpAddr>,
 
-    /// Destination address, after any DNAT
+    /// Destination address, after any DNAT; with --live, before it, unless --dialled is given
     #[arg(long, value_name = "ADDRESS", requires = "from")]
     pub to: Option<IpAddr>,
 
@@ -30,6 +30,10 @@ pub struct ExplainArgs {
     /// Type of an ICMP message: a name or a number
     #[arg(long, value_name = "TYPE", conflicts_with = "port")]
     pub icmp: Option<String>,
+
+    /// Follow the packet through all rules that this host has loaded, those of other programs too
+    #[arg(long, conflicts_with = "discovered")]
+    pub live: bool,
 
     /// Interface on which the packet arrives
     #[arg(long, value_name = "NAME")]

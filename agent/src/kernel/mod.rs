@@ -7,3 +7,4 @@ pub mod netlink;
 pub mod nflog;
 pub mod routes;
 pub mod sockets;
+pub mod tables;

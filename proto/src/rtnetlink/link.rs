@@ -137,6 +137,12 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Link>, DecodeError> {
     Link::decode(Attrs::new(attributes)).map(Some)
 }
 
+/// Returns the hardware type of a message (`ifi_type`, `ARPHRD_*` in
+/// `include/uapi/linux/if_arp.h`); `None` if it is truncated.
+pub fn hardware(raw: &RawMessage<'_>) -> Option<u16> {
+    crate::netlink::attr::read_u16_host(raw.payload, 2)
+}
+
 /// Returns the interface index of a message (`ifi_index`); `None` if it is truncated.
 pub fn index(raw: &RawMessage<'_>) -> Option<u32> {
     read_u32_host(raw.payload, 4)

@@ -101,6 +101,21 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Vec<u32>, DecodeError> {
     Ok(interfaces)
 }
 
+/// Position of `rtm_type` in `struct rtmsg`.
+const RTM_TYPE_AT: usize = 7;
+
+/// Decodes the kind of the route in a response (`rtm_type`, `RTN_*`).
+///
+/// # Errors
+/// [`DecodeError`] if it is truncated.
+pub fn decode_kind(raw: &RawMessage<'_>) -> Result<u8, DecodeError> {
+    let kind = raw.payload.get(RTM_TYPE_AT).copied();
+    kind.ok_or(DecodeError::Truncated {
+        what: "rtmsg",
+        at: raw.payload.len(),
+    })
+}
+
 fn hops(mut bytes: &[u8], interfaces: &mut Vec<u32>) {
     while let (Some(len), Some(interface)) = (read_u16_host(bytes, 0), read_u32_host(bytes, 4)) {
         interfaces.push(interface);
@@ -165,6 +180,15 @@ mod tests {
         w.bytes(RTA_MULTIPATH, &hops);
         assert_eq!(read(&w.finish().unwrap()), Ok(vec![4, 7]));
         assert!(read(&[0; 5]).is_err());
+        let raw = |payload| RawMessage {
+            kind: 24,
+            flags: 0,
+            seq: 0,
+            port: 0,
+            payload,
+        };
+        assert_eq!(decode_kind(&raw(&[2, 32, 0, 0, 255, 2, 0, 2])), Ok(2));
+        assert!(decode_kind(&raw(&[0; 7])).is_err());
     }
 
     proptest::proptest! {

@@ -3,6 +3,7 @@
 
 mod fix;
 mod line;
+pub mod live;
 #[cfg(test)]
 mod tests;
 
@@ -292,6 +293,8 @@ pub enum Outcome {
     Accepted,
     /// The packet is dropped or rejected.
     Denied,
+    /// The loaded rules ask for more than is known of the packet.
+    Undecided,
 }
 
 /// Describes a packet in one line.

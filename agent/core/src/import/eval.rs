@@ -224,7 +224,7 @@ impl RulesForSource<'_> {
 }
 
 /// Reports whether a packet decides a condition.
-pub(super) fn is_known(condition: &Condition, probe: &Probe) -> bool {
+pub(crate) fn is_known(condition: &Condition, probe: &Probe) -> bool {
     if let Test::Mark(test, _) = condition.test {
         return probe.mark.meets(test).is_some();
     }
@@ -240,7 +240,7 @@ fn has_reverse_path(probe: &Probe) -> bool {
 }
 
 /// Reports whether a packet meets a condition.
-pub(super) fn holds(condition: &Condition, probe: &Probe) -> bool {
+pub(crate) fn holds(condition: &Condition, probe: &Probe) -> bool {
     let packet = &probe.packet;
     let found = match &condition.test {
         Test::Source(spans) => within(spans, packet.source),

@@ -20,6 +20,7 @@ mod probes;
 mod proof;
 mod report;
 pub mod rule;
+pub mod saved;
 mod space;
 mod spans;
 mod view;

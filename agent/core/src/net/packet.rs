@@ -169,7 +169,7 @@ impl Packet {
 }
 
 /// Verdict on a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Accepted; other tables may still drop the packet.

@@ -1,13 +1,15 @@
 //! `peerwall explain`
 
-use std::io::{self, Read as _};
-use std::net::IpAddr;
+mod live;
 
+use std::io::{self, Read as _};
+
+use peerwall_core::explain::live::{follow, said};
 use peerwall_core::explain::{
     Asked, Explanation, Fix, Outcome, Surroundings, Unknown, complete, described, explain, parse,
 };
 use peerwall_core::net::addr::Family;
-use peerwall_core::net::packet::{CtState, Dialled, Hook, Transport, Verdict};
+use peerwall_core::net::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
 use peerwall_core::net::port::{self, TCP, has_ports};
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::policy::icmp;
@@ -20,10 +22,10 @@ use super::{DIFFERS, DONE, check, policy_path, refuse, trouble};
 use crate::cli::{ExplainArgs, StateArg};
 use crate::color::{Meaning, paint};
 use crate::enforce::foreign;
-use crate::host::facts;
+use crate::host::live::Here;
 use crate::host::names::printable;
+use crate::host::rules;
 use crate::json::{ErrorCode, Failure};
-use crate::kernel::routes::Routes;
 use crate::output::Output;
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{LoadedPolicy, prepare};
@@ -51,6 +53,10 @@ pub(super) struct Explained {
     /// Chains of other firewalls of this host in the packet's hook that drop what they do not
     /// accept; none for a packet of another host.
     foreign_drops: Vec<ForeignDrop>,
+    /// The packet's way through all loaded rules, with `--live`: one for each possible verdict.
+    ways: Vec<live::LiveWay>,
+    /// Why the verdict is not certain, with `--live`, as noun phrases.
+    undecided_by: Vec<String>,
 }
 
 /// A rule that the packet matched.
@@ -64,40 +70,13 @@ struct RuleStep {
     place: Option<String>,
 }
 
-/// This host.
-struct Here {
-    /// Interfaces, once for each address.
-    interfaces: Vec<(String, Option<IpAddr>)>,
-    routes: Routes,
-}
-
-impl Surroundings for Here {
-    fn is_own(&self, address: IpAddr) -> Option<bool> {
-        let mut own = self.interfaces.iter().filter_map(|(_, own)| *own);
-        Some(own.any(|own| own == address))
-    }
-
-    fn ways(&mut self, address: IpAddr) -> Vec<String> {
-        self.routes.ways(address, None)
-    }
-}
-
-impl Here {
-    fn new() -> Self {
-        Self {
-            interfaces: facts::interfaces(),
-            routes: Routes::default(),
-        }
-    }
-
-    /// Reports whether a packet is one for this host, or on its interfaces. Of other packets, this
-    /// host's routes say nothing.
-    fn concerns(&self, asked: &Asked) -> bool {
-        let names = [&asked.interface, &asked.out].into_iter().flatten();
-        let is_there = |name: &String| self.interfaces.iter().any(|(there, _)| there == name);
-        let has_names = names.clone().next().is_some();
-        self.is_own(asked.to) == Some(true) || (has_names && names.into_iter().all(is_there))
-    }
+/// Reports whether a packet is one for this host, or on its interfaces. Of other packets, this
+/// host's routes say nothing.
+fn concerns(host: &Here, asked: &Asked) -> bool {
+    let names = [&asked.interface, &asked.out].into_iter().flatten();
+    let has_names = names.clone().next().is_some();
+    let are_there = names.clone().all(|name| host.has_interface(name));
+    host.is_own(asked.to) == Some(true) || (has_names && are_there)
 }
 
 pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
@@ -121,18 +100,38 @@ pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
         Err(why) => return refuse(&why, output),
     };
     let (mut here, mut unknown) = (Here::new(), Unknown);
-    let is_here = is_here && here.concerns(&asked);
+    let is_here = args.live || (is_here && concerns(&here, &asked));
     let host: &mut dyn Surroundings = match is_here {
         true => &mut here,
         false => &mut unknown,
     };
-    let (packet, assumed) = match complete(&asked, &ready.policy, host) {
+    let (mut packet, mut assumed) = match complete(&asked, &ready.policy, host) {
         Ok(complete) => complete,
         Err(why) => return invalid(why),
     };
+    if is_here
+        && !args.live
+        && let Some(translated) = translated(&asked, &packet, &mut here)
+    {
+        (packet, assumed) = match complete(&translated, &ready.policy, &mut here) {
+            Ok(complete) => complete,
+            Err(why) => return invalid(why),
+        };
+    }
     let found = explain(&ready.policy, &ready.ruleset, &ready.origins, &packet);
     let mut explained = Explained::new(&ready, &found, packet.hook, described(&packet), assumed);
-    if is_here {
+    if args.live {
+        match rules::read() {
+            Ok(rules) => {
+                let journeys = follow(&rules, &packet, &mut here);
+                explained.add_live(&ready, &journeys);
+            }
+            Err(err) => {
+                let why = Failure::new(ErrorCode::BackendUnavailable, err.to_string());
+                return trouble("explain", why, output);
+            }
+        }
+    } else if is_here {
         let hook = packet.hook.to_string();
         explained.foreign_drops = foreign::find();
         explained.foreign_drops.retain(|each| each.hook == hook);
@@ -143,8 +142,34 @@ pub(super) fn run(args: &ExplainArgs, output: &Output) -> u8 {
     }
     match explained.outcome {
         Outcome::Accepted => DONE,
-        Outcome::Denied => DIFFERS,
+        Outcome::Denied | Outcome::Undecided => DIFFERS,
     }
+}
+
+/// Applies the DNAT that this host's rules do to a packet; `None` without any, or if its result is
+/// not certain.
+fn translated(asked: &Asked, packet: &Packet, here: &mut Here) -> Option<Asked> {
+    if asked.dialled.is_some() || packet.state != CtState::New {
+        return None;
+    }
+    let read = rules::read().inspect_err(|err| log::info!("DNAT is not looked up: {err}"));
+    let found = follow(&read.ok()?.only_nat(), packet, here);
+    let [(_, journey)] = &found.ways[..] else {
+        return None;
+    };
+    let dialled = journey.packet.dialled?;
+    let mut passages = journey.passages.iter();
+    let by = passages.find(|passage| passage.translated.is_some())?;
+    let mut after = asked.clone();
+    after.to = journey.packet.destination;
+    after.transport = Some(journey.packet.transport);
+    after.dialled = Some(dialled);
+    after.hook = None;
+    after.notes.push(format!(
+        "its destination is translated by {}",
+        printable(&said(by))
+    ));
+    Some(after)
 }
 
 /// Reads the question.
@@ -255,13 +280,18 @@ impl Explained {
                 .map(|place| ready.sources.line_of(place)),
             fixes: found.fixes.clone(),
             foreign_drops: Vec::new(),
+            ways: Vec::new(),
+            undecided_by: Vec::new(),
         }
     }
 
     fn text(&self) -> String {
+        if !self.ways.is_empty() {
+            return self.live_text();
+        }
         let (kind, word) = match self.outcome {
             Outcome::Accepted => (Meaning::Good, "accepted"),
-            Outcome::Denied => (Meaning::Bad, "denied"),
+            Outcome::Denied | Outcome::Undecided => (Meaning::Bad, "denied"),
         };
         let reason = self.reason.as_ref();
         let reason = reason.map_or_else(
@@ -286,6 +316,13 @@ impl Explained {
             let (name, why) = (printable(&each.name()), printable(&each.why()));
             text.push_str(&format!("  also    {name}: {why}\n"));
         }
+        text.push_str(&self.fixes_text());
+        text
+    }
+
+    /// Describes what would let the packet in.
+    fn fixes_text(&self) -> String {
+        let mut text = String::new();
         for fix in &self.fixes {
             match fix.toml.is_empty() {
                 true => text.push_str(&format!("{}\n", fix.when)),

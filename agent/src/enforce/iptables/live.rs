@@ -35,16 +35,32 @@ pub fn live() -> Result<Vec<File>, IptablesError> {
         let first = found.first().map(|file| variant_of(&file.name).to_owned());
         found.retain(|file| Some(variant_of(&file.name)) == first.as_deref());
     }
-    if let Ok(text) = run("ipset", &["save"], None)
-        && !text.is_empty()
-    {
-        found.push(File {
-            name: "ipset save".into(),
-            text,
-            family: None,
-        });
-    }
+    found.extend(sets());
     Ok(found)
+}
+
+/// Reads everything that iptables has loaded: the tables of both variants, and sets.
+///
+/// # Errors
+/// [`IptablesError::Tool`] if rules exist that cannot be read.
+pub fn saved() -> Result<(Vec<File>, Option<File>), IptablesError> {
+    let mut found = variant("-legacy")?;
+    found.extend(variant("-nft")?);
+    if found.is_empty() {
+        found = variant("")?;
+    }
+    found.retain(|file| file.text.contains("\n*"));
+    Ok((found, sets()))
+}
+
+/// Runs `ipset save`; `None` without sets.
+fn sets() -> Option<File> {
+    let text = run("ipset", &["save"], None).ok()?;
+    (!text.is_empty()).then(|| File {
+        name: "ipset save".into(),
+        text,
+        family: None,
+    })
 }
 
 /// Reads the tables of one variant; none if it is not installed or the kernel lacks it.

@@ -20,7 +20,7 @@ use peerwall_core::ruleset::Ruleset;
 
 pub use error::IptablesError;
 use error::half;
-pub use live::{live, save_legacy};
+pub use live::{live, save_legacy, saved};
 pub use plan::{IptablesObserved, IptablesPlan, Steps, WantedScripts};
 
 use crate::json;

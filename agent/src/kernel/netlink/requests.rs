@@ -25,6 +25,39 @@ impl Socket {
         }
     }
 
+    /// Returns the hardware type of an interface (`ARPHRD_*`); `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if the kernel cannot be read.
+    pub fn hardware(&mut self, name: &str) -> Result<Option<u16>, NetlinkError> {
+        let seq = self.take_seq(0);
+        let Ok(request) = link::get(name, seq) else {
+            return Ok(None);
+        };
+        self.send(&request)?;
+        match self.answer(seq, |raw| Ok(link::hardware(raw))) {
+            Err(NetlinkError::Answer(ack)) if ack.errno == libc::ENODEV => Ok(None),
+            answer => answer,
+        }
+    }
+
+    /// Returns the kind of the route to an address (`RTN_*`); `None` if the kernel has no route, or
+    /// refuses packets to it.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] if the kernel cannot be read.
+    pub fn route_kind(&mut self, to: IpAddr) -> Result<Option<u8>, NetlinkError> {
+        let seq = self.take_seq(0);
+        let Ok(request) = route_lookup::get(to, None, Ask::Way, seq) else {
+            return Ok(None);
+        };
+        self.send(&request)?;
+        match self.answer(seq, route_lookup::decode_kind) {
+            Err(NetlinkError::Answer(_)) => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
     /// Ends a listed socket. Returns whether it still existed.
     ///
     /// # Errors

@@ -117,6 +117,16 @@ pub(super) fn tables(files: &[File]) -> Vec<RuleTable> {
     tables.collect()
 }
 
+/// Returns the index, family and tables of each file with rules, and the content of sets.
+pub(super) fn saves(files: &[File]) -> (Vec<(usize, Family, Save)>, ImportedSets) {
+    let SplitFiles { sets, saves, .. } = split(files);
+    let (content, _) = sets.finish();
+    let saves = saves
+        .into_iter()
+        .map(|split| (split.index, split.family, split.save));
+    (saves.collect(), content)
+}
+
 pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, Vec<ImportError>> {
     let SplitFiles {
         mut parsed,

@@ -60,8 +60,18 @@ impl MarkTest {
 }
 
 impl KnownMark {
+    /// Creates a mark of which only the bits of `mask` are known.
+    pub fn of(value: u32, mask: u32) -> Self {
+        Self { value, mask }
+    }
+
+    /// Returns the mark, and the bits of it that are known.
+    pub fn parts(self) -> (u32, u32) {
+        (self.value & self.mask, self.mask)
+    }
+
     /// Returns the mark after a change.
-    pub(in crate::import) fn after(self, change: MarkChange) -> Self {
+    pub(crate) fn after(self, change: MarkChange) -> Self {
         let known = match change.is_known {
             true => change.mask,
             false => 0,

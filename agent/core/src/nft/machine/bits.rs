@@ -219,10 +219,7 @@ mod tests {
         assert_eq!(bits.part(1, 2).whole(), Some(&[2, 3][..]));
         assert_eq!(bits.part(2, 2).whole(), None);
         assert_eq!(bits.part(9, 1), Bits::unknown(1));
-        assert_eq!(
-            bits.part(1, 4).equals(&[9, 0, 0, 0]),
-            Some(false)
-        );
+        assert_eq!(bits.part(1, 4).equals(&[9, 0, 0, 0]), Some(false));
         assert_eq!(bits.swapped(2).whole(), Some(&[2, 1, 3][..]));
         assert_eq!(bits.padded(4).whole(), Some(&[1, 2, 3, 0][..]));
     }
