@@ -68,6 +68,9 @@ fn what_is_installed_starts_lives_and_leaves_its_rules() {
         status.contains("in force: /etc/peerwall/policy.toml"),
         "{status}"
     );
+    // The sandbox does not keep it from the log of denied packets.
+    let denied = machine.sh("peerwall denied --json");
+    assert!(denied.contains("\"reader\": \"agent\""), "{denied}");
     // Nothing happens to it, and it says that it lives.
     let pid = property(&machine, "peerwall", "MainPID");
     thread::sleep(Duration::from_secs(5));

@@ -101,3 +101,29 @@ impl fmt::Display for Listen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_have_a_unit_and_at_most_a_day() {
+        for (text, want) in [
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("1h", Some(3600)),
+            ("1d", Some(86_400)),
+            ("24h", Some(86_400)),
+            ("25h", None),
+            ("0s", None),
+            ("10", None),
+            ("-1s", None),
+            ("1.5h", None),
+            ("99999999999999999999d", None),
+            ("m", None),
+            ("", None),
+        ] {
+            assert_eq!(time_span(text).ok(), want, "{text}");
+        }
+    }
+}

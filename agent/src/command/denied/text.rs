@@ -132,13 +132,13 @@ impl DeniedPackets {
 impl Row {
     /// Packets, time, reason, source, destination, remark.
     fn cells(&self) -> [String; 6] {
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let or_several = |text: Option<String>| text.unwrap_or_else(|| "several".to_owned());
         let packets = match self.is_at_least {
             true => format!("≥{}", self.packets),
             false => self.packets.to_string(),
         };
         let last = seconds_since(&self.last).map_or_else(|| self.last.clone(), ago);
-        let reason = or_none(self.reason.as_ref().map(ToString::to_string));
+        let reason = or_several(self.reason.as_ref().map(ToString::to_string));
         [packets, last, reason, self.from(), self.to(), self.remark()]
     }
 
@@ -154,7 +154,7 @@ impl Row {
     }
 
     fn to(&self) -> String {
-        let port = self.port.as_deref().unwrap_or("-");
+        let port = self.port.as_deref().unwrap_or("several");
         let place = match (self.dialled, self.destination, &self.out) {
             (Some(dialled), _, _) => format!(" by {dialled}"),
             (None, Some(to), Some(_)) => format!(" of {to}"),
@@ -179,5 +179,111 @@ fn packets(number: u64) -> String {
     match number {
         1 => "1 denied packet".to_owned(),
         _ => format!("{number} denied packets"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peerwall_core::denied::{DeniedHook, Resemblance, ResemblanceKind};
+    use peerwall_core::explain::Fix;
+    use peerwall_core::policy::reason::Reason;
+
+    use super::*;
+    use crate::json::LogReader;
+    use crate::store;
+
+    fn row(packets: u64) -> Row {
+        Row {
+            packets,
+            is_at_least: false,
+            first: store::time(),
+            last: store::time(),
+            sources: 1,
+            reason: Some(Reason::ForwardDefault),
+            hook: Some(DeniedHook::Forward),
+            interface: Some("cni0".to_owned()),
+            out: Some("eth0".to_owned()),
+            source: Some("10.244.3.7".parse().unwrap()),
+            resembles: Some(Resemblance {
+                kind: ResemblanceKind::UndeclaredPod,
+                name: Some("cni0".to_owned()),
+            }),
+            port: Some("80/tcp".to_owned()),
+            destination: Some("198.51.100.9".parse().unwrap()),
+            dialled: None,
+            process: None,
+            fixes: vec![Fix {
+                when: format!("packet {packets} is wanted"),
+                toml: "[a]\nb = 1\n".to_owned(),
+            }],
+        }
+    }
+
+    fn found(rows: Vec<Row>) -> DeniedPackets {
+        DeniedPackets {
+            reader: LogReader::Agent,
+            since: "yesterday".to_owned(),
+            reasons: vec![ReasonCount {
+                reason: Reason::ForwardDefault,
+                recorded: 12,
+                recorded_in_all: 12,
+                denied_in_all: Some(20),
+                not_recorded: Some(8),
+            }],
+            rows,
+            left_off: 1,
+            not_kept: 3,
+            lost: 1,
+            foreign: 0,
+        }
+    }
+
+    #[test]
+    fn a_table_says_what_it_lacks_and_a_suggestion_once() {
+        let several = Row {
+            is_at_least: true,
+            sources: 2,
+            source: None,
+            interface: None,
+            out: None,
+            reason: None,
+            port: None,
+            resembles: None,
+            ..row(10)
+        };
+        let text = found(vec![several, row(2)]).text();
+        let want = "12 denied packets recorded since yesterday
+packets  last     reason           from                to
+    ≥10  0 s ago  several          2 sources           several
+      2  0 s ago  forward-default  10.244.3.7 on cni0  80/tcp of 198.51.100.9 via eth0  \
+                    looks like a pod of no declared overlay
+and 1 more row; --limit 0 shows all
+and 3 of rare sources that are no longer kept
+denied and not recorded, because the log is limited: 8 forward-default
+1 denied packet logged, but not read in time
+If packet 10 is wanted, add to the policy:
+    [a]
+    b = 1
+";
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn many_suggestions_are_cut_short() {
+        let rows = (0..8).map(|number| {
+            let mut row = row(number);
+            row.fixes[0].toml = format!("[a{number}]\n");
+            row
+        });
+        let text = found(rows.collect()).text();
+        assert!(
+            text.ends_with("and 3 more suggestions; --json lists all\n"),
+            "{text}"
+        );
+        assert_eq!(text.matches("add to the policy").count(), SUGGESTIONS_MAX);
+        let followed = found(vec![row(2)]).lines();
+        let want = "  2x forward-default  10.244.3.7 on cni0 → 80/tcp of 198.51.100.9 via eth0 \
+                    (looks like a pod of no declared overlay)\n";
+        assert!(followed.ends_with(want), "{followed}");
     }
 }
