@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
-pub use questions::{DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, StateArg};
+pub use questions::{DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, StateArg, TraceArgs};
 pub use values::Listen;
 use values::{backend, seconds};
 
@@ -23,7 +23,7 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     version,
     about,
     after_help = "Exit codes: 0 success, or no changes; 1 from `plan` and `diff`: there are changes, \
-        from `explain`: denied, from `doctor`: findings, from `status`: not in sync; \
+        from `explain` and `trace`: denied, from `doctor`: findings, from `status`: not in sync; \
         2 error; 3 from `--exit-if-wider`.",
     max_term_width = 100
 )]
@@ -102,6 +102,12 @@ pub enum Command {
     /// The agent records the packets that the rules log, up to the rate of `[log] denied`, and the
     /// last day of them is shown. Without an agent, the command listens for a while.
     Denied(DeniedArgs),
+    /// Let the kernel trace packets: what each rule of nftables does with them, of any program
+    ///
+    /// A temporary table marks the packets, at most 20 in a second, and is deleted at the end.
+    /// Exits with 0 if nothing dropped a packet, 1 if something did, 2 on error or if no packet
+    /// came.
+    Trace(TraceArgs),
     /// Show what on this host keeps the policy from doing what you expect
     ///
     /// Examines settings of the kernel, other firewalls and their units, and warnings about the

@@ -126,6 +126,51 @@ pub enum DeniedBy {
     Interface,
 }
 
+/// Options of `trace`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TraceArgs {
+    /// Source address
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+
+    /// Destination address, before any DNAT
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<IpAddr>,
+
+    /// Destination port, before any DNAT: `80/tcp`, or a protocol without ports
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+
+    /// Type of an ICMP message: a name or a number
+    #[arg(long, value_name = "TYPE", conflicts_with = "port")]
+    pub icmp: Option<String>,
+
+    /// Interface on which the packets arrive
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+
+    /// Send the packet from this host; needs --to and --port
+    #[arg(long)]
+    pub send: bool,
+
+    /// Number of packets after which the trace ends
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub count: usize,
+
+    /// Time after which it ends
+    #[arg(long, value_name = "TIME", value_parser = time_span, default_value = "30s")]
+    pub r#for: u64,
+
+    /// The policy file, for the lines of rules [default: the running agent's policy, or
+    /// /etc/peerwall/policy.toml]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// Output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Options of `diff`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DiffArgs {

@@ -23,6 +23,7 @@ mod render;
 mod report;
 mod schema;
 mod status;
+mod trace;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,7 @@ fn run_command(args: &Args) -> u8 {
                 },
             )
         }
+        Command::Trace(args) => trace::run(args, &Output::new(args.output.json)),
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
         Command::Denied(args) => denied::run(args, &Output::new(args.output.json)),
         Command::Exposed(args) => {

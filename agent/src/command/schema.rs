@@ -18,6 +18,7 @@ use super::import::ImportResult;
 use super::init::Init;
 use super::plan::PlanResult;
 use super::status::Status;
+use super::trace::Traced;
 use crate::json::{Confirmed, Failure, RolledBack, SchemaOf, Versioned};
 use crate::output::Output;
 
@@ -57,6 +58,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Remove => command::<Remove>("remove"),
         SchemaOf::Rollback => command::<RolledBack>("rollback"),
         SchemaOf::Status => command::<Status>("status"),
+        SchemaOf::Trace => command::<Traced>("trace"),
     }
 }
 

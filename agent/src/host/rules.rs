@@ -6,6 +6,7 @@ use peerwall_core::import::{File, saved};
 use peerwall_core::net::addr::Family;
 use peerwall_core::nft::foreign::Engine;
 use peerwall_core::nft::foreign::printed::is_table_printed;
+use peerwall_core::nft::machine::KernelTables;
 use peerwall_proto::nf_tables::{NFPROTO_IPV4, NFPROTO_IPV6};
 
 use crate::enforce::iptables::{self, IptablesError};
@@ -29,8 +30,17 @@ pub enum RulesError {
 /// # Errors
 /// [`RulesError`] if some rules cannot be read.
 pub fn read() -> Result<Rules, RulesError> {
+    Ok(read_with_printed()?.1)
+}
+
+/// Reads all rules, and the tables of nf_tables also where iptables-nft prints them.
+///
+/// # Errors
+/// [`RulesError`] if some rules cannot be read.
+pub fn read_with_printed() -> Result<(KernelTables, Rules), RulesError> {
+    let all = tables::read()?;
     let mut rules = Rules {
-        tables: tables::read()?,
+        tables: all.clone(),
         printed: Vec::new(),
     };
     let (files, sets) = iptables::saved()?;
@@ -59,7 +69,7 @@ pub fn read() -> Result<Rules, RulesError> {
             });
         }
     }
-    Ok(rules)
+    Ok((all, rules))
 }
 
 /// Reports whether a file is output of iptables-legacy, by its tool's name or its head.

@@ -30,13 +30,18 @@ pub fn read(host: &Host) -> Settings {
             .map(|each| each.name.clone())
             .collect(),
         connections: count.zip(max),
-        has_legacy: LEGACY_TABLES.iter().any(|path| {
-            let names = fs::read_to_string(path);
-            names.is_ok_and(|names| !names.trim().is_empty())
-        }),
+        has_legacy: has_legacy(),
         is_loaded: None,
         has_agent: false,
     }
+}
+
+/// Reports whether tables of iptables-legacy are loaded.
+pub fn has_legacy() -> bool {
+    LEGACY_TABLES.iter().any(|path| {
+        let names = fs::read_to_string(path);
+        names.is_ok_and(|names| !names.trim().is_empty())
+    })
 }
 
 fn number(key: &str) -> Option<u64> {

@@ -152,4 +152,6 @@ pub enum SchemaOf {
     Rollback,
     /// peerwall status
     Status,
+    /// peerwall trace
+    Trace,
 }

@@ -8,3 +8,4 @@ pub mod nflog;
 pub mod routes;
 pub mod sockets;
 pub mod tables;
+pub mod tracing;

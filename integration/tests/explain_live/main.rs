@@ -1,5 +1,6 @@
 //! `peerwall explain --live` against the kernel: rules of nftables, iptables-nft and
-//! iptables-legacy by chance, with DNAT, beside a policy. What is decided must be the packets' fate.
+//! iptables-legacy by chance, with DNAT, beside a policy. What is decided must be the fate of
+//! packets.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 #![expect(clippy::print_stdout, reason = "figures of a campaign")]
@@ -366,7 +367,7 @@ fn who_drops_a_packet_is_told_by_name() {
         // Without --live, the policy's verdict is on the packet after the host's DNAT.
         let question =
             "explain --policy /run/policy.toml --from 192.0.2.12 --to 192.0.2.11 --port 8088/tcp";
-        let text = node.peerwall_ok(&question.split(' ').collect::<Vec<_>>());
+        let text = node.peerwall_ok(&question.split_whitespace().collect::<Vec<_>>());
         assert!(
             text.contains("to 10.244.1.5 (sent to 192.0.2.11 port 8088)"),
             "{text}"
@@ -378,8 +379,9 @@ fn who_drops_a_packet_is_told_by_name() {
         // What a packet without a route back meets.
         node.sysctl("net.ipv4.conf.eth0.rp_filter", "1");
         node.sh("ip route add 198.51.100.0/24 dev cni0");
-        let question = "explain --live --policy /run/policy.toml --interface eth0 --from 198.51.100.7 --to 192.0.2.11";
-        let output = node.peerwall(&question.split(' ').collect::<Vec<_>>());
+        let question = "explain --live --policy /run/policy.toml --interface eth0 \
+                        --from 198.51.100.7 --to 192.0.2.11";
+        let output = node.peerwall(&question.split_whitespace().collect::<Vec<_>>());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("its rp_filter is strict"), "{text}");
     });

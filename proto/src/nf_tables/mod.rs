@@ -12,6 +12,7 @@ pub mod event;
 pub mod expr;
 mod object;
 pub(crate) mod schema;
+pub mod trace;
 pub mod userdata;
 
 pub use object::{
@@ -60,6 +61,7 @@ pub mod msg {
     pub const NFT_MSG_DELSETELEM: u16 = 14;
     pub const NFT_MSG_NEWGEN: u16 = 15;
     pub const NFT_MSG_GETGEN: u16 = 16;
+    pub const NFT_MSG_TRACE: u16 = 17;
     pub const NFT_MSG_NEWOBJ: u16 = 18;
     pub const NFT_MSG_GETOBJ: u16 = 19;
     pub const NFT_MSG_DELOBJ: u16 = 20;

@@ -4,7 +4,7 @@
 //! reads one of them, [`Tally`] counts them, [`Counted`] says how many were not logged, and
 //! [`resembling`] says whose packets they are.
 
-mod head;
+pub mod head;
 mod history;
 mod resemblance;
 mod table;

@@ -10,3 +10,4 @@ pub mod memory;
 pub mod observed;
 pub mod plan;
 mod summary;
+pub mod tracing;

@@ -3,6 +3,7 @@
 mod live;
 
 use std::io::{self, Read as _};
+use std::net::IpAddr;
 
 use peerwall_core::explain::live::{follow, said};
 use peerwall_core::explain::{
@@ -182,11 +183,7 @@ fn asked(args: &ExplainArgs) -> Result<Asked, String> {
         asked.transport = Some(transport(text)?);
     }
     if let Some(text) = &args.icmp {
-        let family = Family::of(asked.from);
-        let kind = icmp::by_name(family, text).or_else(|| text.parse().ok());
-        let kind =
-            kind.ok_or_else(|| format!("`{text}` is no type of ICMP, such as echo-request or 8"))?;
-        asked.transport = Some(Transport::Icmp { kind, code: 0 });
+        asked.transport = Some(icmp_type(text, Some(asked.from))?);
     }
     asked.interface = args.interface.clone().or(asked.interface);
     if args.out.is_some() {
@@ -210,6 +207,15 @@ fn asked(args: &ExplainArgs) -> Result<Asked, String> {
     Ok(asked)
 }
 
+/// Reads a type of ICMP, by its name in the family of an address, or by its number.
+pub(super) fn icmp_type(text: &str, address: Option<IpAddr>) -> Result<Transport, String> {
+    let family = address.map_or(Family::V4, Family::of);
+    let kind = icmp::by_name(family, text).or_else(|| text.parse().ok());
+    let kind =
+        kind.ok_or_else(|| format!("`{text}` is no type of ICMP, such as echo-request or 8"))?;
+    Ok(Transport::Icmp { kind, code: 0 })
+}
+
 /// Returns the line that was given, or the first one of standard input.
 fn line(words: &[String]) -> Result<String, String> {
     /// Longest line that is read.
@@ -228,7 +234,8 @@ fn line(words: &[String]) -> Result<String, String> {
         .ok_or_else(|| "standard input is empty".to_owned())
 }
 
-fn transport(text: &str) -> Result<Transport, String> {
+/// Reads a port, or a protocol without ports.
+pub(super) fn transport(text: &str) -> Result<Transport, String> {
     let spec = port::parse(text).map_err(|err| match err.help {
         Some(help) => format!("{}; {help}", err.message),
         None => err.message,

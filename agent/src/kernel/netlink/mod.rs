@@ -17,6 +17,7 @@ use peerwall_proto::netlink::ack::{self, Ack};
 use peerwall_proto::netlink::attr::DecodeError;
 use peerwall_proto::netlink::message::{Datagram, Message, RawMessage};
 use peerwall_proto::nf_tables::NFNLGRP_NFTABLES;
+use peerwall_proto::nf_tables::trace::NFNLGRP_NFTRACE;
 
 pub use dump::Disturbance;
 pub use error::{NetlinkError, describe};
@@ -154,6 +155,16 @@ impl Socket {
             false => self.inner.drop_mcast_membership(group()),
         });
         done.map_err(io_error("listen to changes of nf_tables"))
+    }
+
+    /// Joins the multicast group for trace events.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Io`]
+    pub fn listen_to_traces(&self) -> Result<(), NetlinkError> {
+        let group = Groups::new_groups(&[NFNLGRP_NFTRACE]);
+        let done = self.inner.add_mcast_membership(group);
+        done.map_err(io_error("listen to traces of packets"))
     }
 
     /// Joins multicast groups of rtnetlink (`RTNLGRP_*`).

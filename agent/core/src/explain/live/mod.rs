@@ -40,6 +40,17 @@ pub struct Printed {
     pub lines: Vec<String>,
 }
 
+impl Printed {
+    /// Returns the lines of a table.
+    pub fn lines_of(&self, table: &str) -> impl Iterator<Item = &str> {
+        let start = format!("*{table}");
+        let lines = self.lines.iter().map(String::as_str);
+        lines
+            .skip_while(move |line| *line != start)
+            .take_while(|line| *line != "COMMIT")
+    }
+}
+
 /// All rules of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {

@@ -1,5 +1,5 @@
-//! Which rules of nf_tables iptables-save prints completely: those that iptables-nft writes, but not
-//! all of them.
+//! Which rules of nf_tables iptables-save prints completely: those that iptables-nft writes, but
+//! not all of them.
 
 use peerwall_proto::iptables::{BUILTIN, TABLES};
 use peerwall_proto::nf_tables::expr::Expr;

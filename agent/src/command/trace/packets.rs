@@ -1,0 +1,305 @@
+//! Events of the kernel as ways of packets.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_indextoname;
+use peerwall_core::denied::{Service, head};
+use peerwall_core::explain::Outcome;
+use peerwall_core::explain::live::Rules;
+use peerwall_core::net::packet::Transport;
+use peerwall_core::nft::machine::KernelTables;
+use peerwall_core::ruleset::TABLE;
+use peerwall_core::ruleset::render::rule_text;
+use peerwall_proto::nf_tables::NF_DROP;
+use peerwall_proto::nf_tables::expr::{
+    NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_RETURN, Verdict,
+};
+use peerwall_proto::nf_tables::trace::{NFT_TRACETYPE_POLICY, NFT_TRACETYPE_RULE, Trace};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::color::{Meaning, paint};
+use crate::host::names::printable;
+use crate::policy_file::LoadedPolicy;
+
+/// A packet is at its end if no event came for this time.
+const QUIET: Duration = Duration::from_millis(300);
+/// Limit on packets that are followed at the same time.
+const OPEN_MAX: usize = 1024;
+
+/// A traced packet.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct TracedPacket {
+    /// Whether a rule or policy dropped it.
+    outcome: Outcome,
+    /// Description of the packet.
+    subject: String,
+    /// What rules and policies did, in order.
+    steps: Vec<TracedStep>,
+}
+
+/// What a rule or a policy did with a packet.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TracedStep {
+    /// Family of the table.
+    family: &'static str,
+    /// Name of the table.
+    table: String,
+    /// Name of the chain.
+    chain: String,
+    /// Handle of the rule; absent for the policy.
+    handle: Option<u64>,
+    /// The rule, in the words of nft or iptables, or its comment.
+    rule: Option<String>,
+    /// Place in the policy, as `file:line`.
+    place: Option<String>,
+    /// Verdict, in the words of nft.
+    verdict: String,
+}
+
+/// The rules that events name.
+pub(super) struct Names<'p> {
+    tables: KernelTables,
+    printed: Rules,
+    policy: Option<&'p LoadedPolicy>,
+    /// The table of this trace, whose rules are not shown.
+    own: String,
+}
+
+/// `NFPROTO_*`, with nft's names.
+const FAMILIES: [(u8, &str); 5] = [
+    (1, "inet"),
+    (2, "ip"),
+    (5, "netdev"),
+    (7, "bridge"),
+    (10, "ip6"),
+];
+
+impl<'p> Names<'p> {
+    pub(super) fn new(
+        (tables, printed): (KernelTables, Rules),
+        policy: Option<&'p LoadedPolicy>,
+        own: &str,
+    ) -> Self {
+        Self {
+            tables,
+            printed,
+            policy,
+            own: own.to_owned(),
+        }
+    }
+
+    fn step(&self, family: u8, event: &Trace) -> TracedStep {
+        let name = FAMILIES.iter().find(|(number, _)| *number == family);
+        let mut step = TracedStep {
+            family: name.map_or("", |(_, name)| name),
+            table: event.table.clone().unwrap_or_default(),
+            chain: event.chain.clone().unwrap_or_default(),
+            handle: event
+                .rule_handle
+                .filter(|_| event.kind == Some(NFT_TRACETYPE_RULE)),
+            rule: None,
+            place: None,
+            verdict: verdict(event),
+        };
+        let table = self.tables.find(family, &step.table);
+        let chain = table.and_then(|table| table.chains.get(&step.chain));
+        let index = step.handle.zip(chain).and_then(|(handle, chain)| {
+            let mut rules = chain.rules.iter();
+            rules.position(|rule| rule.handle == handle)
+        });
+        let (Some(index), Some(chain)) = (index, chain) else {
+            return step;
+        };
+        let comment = chain.rules.get(index).and_then(|rule| rule.comment.clone());
+        step.rule = self.line(&step, index).or_else(|| comment.clone());
+        if step.family == "inet" && step.table == TABLE {
+            self.add_policy(&mut step, index, comment.as_ref());
+        }
+        step
+    }
+
+    /// Returns the line of iptables-save for a rule.
+    fn line(&self, step: &TracedStep, index: usize) -> Option<String> {
+        let is_its = |family: &str| family == step.family;
+        let printed = self.printed.printed.iter().find(|printed| {
+            let digit = printed.table.family.digit();
+            printed.table.name == step.table && is_its(if digit == '4' { "ip" } else { "ip6" })
+        })?;
+        let start = format!("-A {} ", step.chain);
+        let mut lines = printed.lines_of(&step.table);
+        let mut of_chain = lines.by_ref().filter(|line| line.starts_with(&start));
+        of_chain.nth(index).map(str::to_owned)
+    }
+
+    /// Adds what the policy says of a rule of peerwall, if the loaded rule is that of the policy.
+    fn add_policy(&self, step: &mut TracedStep, index: usize, comment: Option<&String>) {
+        let Some(ready) = self.policy else { return };
+        let chain = ready.ruleset.chain(&step.chain);
+        let rule = chain.and_then(|chain| chain.rules.get(index));
+        if let Some(rule) = rule.filter(|rule| rule.comment.as_ref() == comment) {
+            step.rule = Some(rule_text(rule));
+            let origin = ready.origins.of(&step.chain, index);
+            let place = origin.and_then(|origin| origin.place.as_ref());
+            step.place = place.map(|place| ready.sources.line_of(place));
+        }
+    }
+}
+
+fn verdict(event: &Trace) -> String {
+    if event.kind == Some(NFT_TRACETYPE_POLICY) {
+        let drops = event.policy == Some(NF_DROP);
+        return format!("policy {}", if drops { "drop" } else { "accept" });
+    }
+    let default = Verdict::default();
+    let verdict = event
+        .verdict
+        .as_ref()
+        .map_or(&default, |verdict| &verdict.0);
+    let code = verdict.code.unwrap_or_default();
+    let chain = verdict.chain.as_deref().unwrap_or_default();
+    match code.cast_signed() {
+        NFT_CONTINUE | NFT_BREAK => "continue".to_owned(),
+        NFT_JUMP => format!("jump {chain}"),
+        NFT_GOTO => format!("goto {chain}"),
+        NFT_RETURN => "return".to_owned(),
+        _ => match code & 0xff {
+            0 => "drop".to_owned(),
+            1 => "accept".to_owned(),
+            2 => "stolen".to_owned(),
+            3 => "queue".to_owned(),
+            other => format!("verdict {other}"),
+        },
+    }
+}
+
+/// Packets whose events come in.
+#[derive(Default)]
+pub(super) struct Packets {
+    open: BTreeMap<u32, (Instant, Vec<(u8, Trace)>)>,
+    /// Finished packets.
+    pub(super) done: Vec<TracedPacket>,
+    /// Whether events were lost.
+    pub(super) is_incomplete: bool,
+}
+
+impl Packets {
+    pub(super) fn add(&mut self, events: Vec<(u8, Trace)>) {
+        for (family, event) in events {
+            let id = event.id.unwrap_or_default();
+            if self.open.len() >= OPEN_MAX && !self.open.contains_key(&id) {
+                self.is_incomplete = true;
+                continue;
+            }
+            let now = Instant::now();
+            let packet = self.open.entry(id).or_insert_with(|| (now, Vec::new()));
+            packet.0 = now;
+            packet.1.push((family, event));
+        }
+    }
+
+    /// Takes out the packets at their end, or all of them.
+    pub(super) fn finished(&mut self, all: bool, names: &Names<'_>) -> Vec<TracedPacket> {
+        let is_over = |(last, events): &(Instant, Vec<(u8, Trace)>)| {
+            let is_dropped = events.last().is_some_and(|(_, event)| drops(event));
+            all || is_dropped || last.elapsed() >= QUIET
+        };
+        let over: Vec<u32> = self
+            .open
+            .iter()
+            .filter(|(_, packet)| is_over(packet))
+            .map(|(id, _)| *id)
+            .collect();
+        let taken = over.into_iter().filter_map(|id| self.open.remove(&id));
+        taken
+            .map(|(_, events)| TracedPacket::new(&events, names))
+            .collect()
+    }
+}
+
+fn drops(event: &Trace) -> bool {
+    matches!(verdict(event).as_str(), "drop" | "policy drop")
+}
+
+impl TracedPacket {
+    fn new(events: &[(u8, Trace)], names: &Names<'_>) -> Self {
+        let is_dropped = events.iter().any(|(_, event)| drops(event));
+        let shown = events
+            .iter()
+            .filter(|(_, event)| event.table.as_deref() != Some(&names.own));
+        Self {
+            outcome: match is_dropped {
+                true => Outcome::Denied,
+                false => Outcome::Accepted,
+            },
+            subject: subject(events),
+            steps: shown
+                .map(|(family, event)| names.step(*family, event))
+                .collect(),
+        }
+    }
+
+    pub(super) fn is_denied(&self) -> bool {
+        self.outcome == Outcome::Denied
+    }
+
+    pub(super) fn text(&self, number: usize) -> String {
+        let (kind, word) = match self.outcome {
+            Outcome::Accepted => (Meaning::Good, "accepted"),
+            Outcome::Denied | Outcome::Undecided => (Meaning::Bad, "dropped"),
+        };
+        let mut text = format!("packet {number} {}: {}\n", paint(kind, word), self.subject);
+        for step in &self.steps {
+            let (family, table, chain) = (step.family, &step.table, &step.chain);
+            let rule = match (&step.rule, step.handle) {
+                (Some(rule), _) => format!("; {rule}"),
+                (None, Some(handle)) => format!("; rule with handle {handle}"),
+                (None, None) => String::new(),
+            };
+            let place = step.place.as_ref();
+            let place = place.map_or_else(String::new, |place| format!(" ({place})"));
+            let line = format!("{family} {table} {chain}: {}{rule}{place}", step.verdict);
+            text.push_str(&format!("  {}\n", printable(&line)));
+        }
+        text
+    }
+}
+
+/// Describes a packet by the headers in its first event.
+fn subject(events: &[(u8, Trace)]) -> String {
+    let headers = events.iter().find_map(|(_, event)| {
+        let mut bytes = event.network_header.clone()?;
+        bytes.extend(event.transport_header.iter().flatten());
+        head::parse(&bytes)
+    });
+    let name = |index: Option<u32>| {
+        let name = if_indextoname(index?).ok()?;
+        Some(name.to_string_lossy().into_owned())
+    };
+    let iif = events.iter().find_map(|(_, event)| name(event.iif));
+    let oif = events.iter().rev().find_map(|(_, event)| name(event.oif));
+    let arrival = iif.map_or_else(|| " from here".to_owned(), |name| format!(" on {name}"));
+    let departure = oif.map_or_else(String::new, |name| format!(" by {name}"));
+    let Some(head) = headers else {
+        return format!("a packet{arrival}{departure}");
+    };
+    let service = match head.transport {
+        Some(Transport::Ports {
+            protocol,
+            destination,
+            ..
+        }) => Service::Port {
+            protocol,
+            port: destination,
+        },
+        Some(Transport::Icmp { kind, code }) => Service::Icmp { kind, code },
+        Some(Transport::Other(protocol)) => Service::Protocol(protocol),
+        None => Service::Fragment(head.protocol),
+    };
+    let (from, to) = (head.source, head.destination);
+    format!(
+        "{} from {from}{arrival} to {to}{departure}",
+        service.text(from)
+    )
+}
