@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use peerwall_integration::situation::counted;
+
 use super::*;
 
 /// Memory that an agent may need more after a flood, in KiB: its tables and buffers.
@@ -107,6 +109,43 @@ fn flooded(site: &Site) -> Flooded {
 fn sum(list: &Value, field: &str) -> u64 {
     let list = list.as_array().unwrap().iter();
     list.map(|each| each[field].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn what_the_rate_limit_hides_is_counted() {
+    world(|| {
+        let site = Site::new();
+        let node = &site.node;
+        let _agent = Running::agent(node, &[]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sent, thread) = flood(&site.stranger, &stop);
+        let start = Instant::now();
+        wait_for(|| sent.load(Ordering::Relaxed) > 20_000, "the flood");
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        // The kernel keeps packets for a fifth of a second.
+        std::thread::sleep(Duration::from_millis(400));
+        let seconds = start.elapsed().as_secs() + 1;
+        let found = denied(node, &[]);
+        let reason = &found["reasons"][0];
+        let number = |field: &str| reason[field].as_u64().unwrap();
+        let (recorded, denied) = (number("recorded"), number("denied_in_all"));
+        assert_eq!(denied, counted(node, "input-default"), "{found:#}");
+        assert!(
+            denied > 1000 && denied <= sent.load(Ordering::Relaxed),
+            "{found:#}"
+        );
+        assert_eq!(number("not_recorded"), denied - recorded, "{found:#}");
+        // The default: ten a second, and five at once.
+        assert!((5..=10 * seconds + 5).contains(&recorded), "{found:#}");
+        assert_eq!(found["lost"], 0, "{found:#}");
+        let text = text(node, &[]);
+        let said = format!(
+            "because the log is limited: {} input-default",
+            denied - recorded
+        );
+        assert!(text.contains(&said), "{text}");
+    });
 }
 
 #[test]
