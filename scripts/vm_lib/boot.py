@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 
-from . import machine, matrix
+from . import checks, machine, matrix
 from .common import CACHE, REPOSITORY, Problem, run, say
 
 RESULTS = CACHE / "results" / "boot"
@@ -23,10 +23,6 @@ NETWORK = f"""auto eth0
 iface eth0 inet static
     address {NODE}/24
 """
-
-
-class Wrong(Exception):
-    """A situation did not end as it must."""
 
 
 class Lab:
@@ -79,9 +75,7 @@ class Lab:
         # Shows that the probes arrive if nothing stops them.
         self.probe()
         time.sleep(4)
-        seen = self.probed()
-        if not seen["stranger"]["answered"] or not seen["peer"]["answered"]:
-            raise Problem(f"the outsider does not reach the open node: {seen}")
+        checks.both_answered(self.probed())
 
     def reset(self):
         """As after the setup: policy, state, network, units."""

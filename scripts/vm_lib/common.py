@@ -76,6 +76,11 @@ def run(*command, **options):
     return done.stdout
 
 
+def build():
+    """The last commit that changed the program."""
+    return run("git", "log", "-1", "--format=%h", "--", "agent", "proto", cwd=REPOSITORY).strip()
+
+
 def make_disk(path, folder, spare_mib=16, options=("-O", "^has_journal")):
     """Makes an ext4 image of a directory."""
     need("mkfs.ext4")

@@ -5,8 +5,9 @@ import pathlib
 import tempfile
 
 from .boot import NODE
+from .checks import want
 from .newcomers import as_before
-from .situations import situation, want
+from .situations import situation
 
 PACKAGES = ["initramfs-tools-core", "klibc-utils", "libklibc", "cpio", "logsave"]
 HOME = "/etc/initramfs-tools"

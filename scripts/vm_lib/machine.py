@@ -159,7 +159,7 @@ class Machine:
     def start(self, command):
         with open(self.path / "qemu.log", "wb") as log:
             process = subprocess.Popen(
-                ["nice", "-n", "10", *command],
+                ["nice", "-n", "5", *command],
                 cwd=self.path,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

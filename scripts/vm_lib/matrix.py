@@ -32,14 +32,26 @@ def save(result):
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{result['kernel']}.json"
     old = json.loads(path.read_text()) if path.exists() else {}
+    for results in (old, result):
+        stamp(results)
     kept = {key: old.get(key, []) for key in ("checks", "lacks") if not result[key]}
     tests = {one["test"]: one for one in old.get("tests", [])}
     tests.update((one["test"], one) for one in result["tests"] if has_run(one) or one["test"] not in tests)
     path.write_text(json.dumps({**result, **kept, "tests": list(tests.values())}, indent=1))
 
 
+def stamp(result):
+    """Notes the program's version at each result, because later runs may repeat only a part."""
+    for key in ("checks", "lacks", "tests"):
+        for one in result.get(key, []):
+            one.setdefault("commit", result["commit"])
+
+
+SKIPPED = ("not run", "timeout")
+
+
 def has_run(one):
-    return one["result"] in ("pass", "fail")
+    return one["result"] not in SKIPPED
 
 
 def results():
@@ -121,10 +133,16 @@ def table(heads, rows):
 
 
 def kernels_table(every):
-    return table(
-        ["kernel", "version", "tested", "peerwall", "accelerator"],
-        [[result[key] for key in ("kernel", "version", "date", "commit", "accelerator")] for result in every],
-    )
+    keys = ("kernel", "version", "date", "accelerator")
+    heads = ["kernel", "version", "tested", "accelerator", "peerwall"]
+    return table(heads, [[*(result[key] for key in keys), commits(result)] for result in every])
+
+
+def commits(result):
+    """The program's versions: not all parts ran with the same one."""
+    stamp(result)
+    parts = (one for key in ("checks", "tests", "lacks") for one in result[key])
+    return ", ".join(dict.fromkeys(one["commit"] for one in parts if one["result"] not in SKIPPED))
 
 
 def promises(every, notes):

@@ -1,12 +1,12 @@
 """Situations of scripts/boot-test beside other programs of Debian's archive that change rules."""
 
 import shutil
-import time
 
-from . import image
+from . import checks, image
 from .boot import PEER, POLICY, STRANGER
+from .checks import until, want
 from .common import find
-from .situations import situation, want
+from .situations import situation
 
 IMAGE = "neighbours"
 PACKAGES = """
@@ -57,21 +57,13 @@ def ends(*units):
     return f"systemctl stop {names}; systemctl disable -q {names}; systemctl mask -q {names}"
 
 
-def until(condition, text, seconds=90):
-    end = time.monotonic() + seconds
-    while not condition():
-        want(time.monotonic() < end, text)
-        time.sleep(1)
-
-
 def through(lab, commands, check):
     """Runs the commands while the outsider probes, then reboots; each time `check` must hold."""
     lab.probe()
     for command in commands:
         lab.node.sh(command, 300)
         check(command)
-    first = lab.probed()
-    want(not first["stranger"]["answered"], f"a stranger was answered before the reboot: {first}")
+    checks.never_answered(lab.probed(), "before the reboot")
     probes = lab.reboot()
     check("the reboot")
     return probes

@@ -5,11 +5,12 @@ import re
 import tempfile
 import time
 
-from . import image, machine
+from . import checks, image, machine
 from .boot import POLICY, silence
+from .checks import until, want
 from .common import make_disk
 from .neighbours import IMAGE
-from .situations import situation, want
+from .situations import situation
 
 
 def as_before(lab):
@@ -29,8 +30,7 @@ def fresh(lab):
     lab.probe()
     lab.ssh("peerwall confirm && systemctl enable -q --now peerwall-boot.service peerwall.service")
     lab.wait_for_agent()
-    first = lab.probed()
-    want(not first["stranger"]["answered"], f"a stranger was answered after `apply`: {first}")
+    checks.never_answered(lab.probed(), "after `apply`")
     return lab.reboot()
 
 
@@ -148,17 +148,16 @@ def make_busybox_root():
 
 def wait_for(guest, step, seconds=240):
     """Waits until the script says that it is there, and returns the console's text."""
-    end = time.monotonic() + seconds
-    while True:
-        text = guest.console.read_text(errors="replace") if guest.console.exists() else ""
-        if re.search(rf"^vm\.(step {step}|failed)\b", text, re.M) or time.monotonic() > end:
-            break
-        time.sleep(0.3)
-    want(
-        f"vm.step {step}" in text and "vm.failed" not in text,
-        f"no step {step!r}; the console:\n{text[-1500:]}",
-    )
-    return text
+
+    def said():
+        return guest.console.read_text(errors="replace") if guest.console.exists() else ""
+
+    def missing():
+        return f"no step {step!r}; the console:\n{said()[-1500:]}"
+
+    until(lambda: re.search(rf"^vm\.(step {step}|failed)\b", said(), re.M), missing, seconds)
+    want("vm.failed" not in said(), missing())
+    return said()
 
 
 @situation("the static program in a root with busybox and no libc; TCP probes", whole=True)
@@ -172,19 +171,14 @@ def no_libc(lab):
         wait_for(guest, "open")
         lab.probe(kind="tcp")
         time.sleep(6)
-        seen = lab.probed()
-        want(
-            seen["stranger"]["answered"] and seen["peer"]["answered"],
-            f"nobody reaches the open guest: {seen}",
-        )
+        checks.both_answered(lab.probed())
         wait_for(guest, "applied")
         lab.probe(kind="tcp")
         text = wait_for(guest, "again")
         time.sleep(3)
-        want(lab.reaches(22), "a stranger does not reach the port that is allowed")
-        want(not lab.reaches(9999), "a stranger reaches a port that is not allowed")
+        checks.ports(lab)
         probes = lab.probed()
-        want(not probes["stranger"]["answered"], f"a stranger was answered after `apply`: {probes}")
+        checks.never_answered(probes, "after `apply`")
         want(
             len(probes["peer"]["spans"]) > 1,
             f"the peer is not answered before and after the reboot: {probes}",

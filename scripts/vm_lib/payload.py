@@ -11,6 +11,13 @@ PAYLOAD = CACHE / "payload"
 # Those that show what a kernel can do. The other ones test the program more than the kernel.
 BINARIES = ["cases", "story", "safety", "fallback", "differential", "agent", "import"]
 TARGET = "x86_64-unknown-linux-musl"
+# Tests are optimized, because an emulated processor is slow. Their assertions stay.
+PROFILE = {
+    "CARGO_PROFILE_DEV_DEBUG": "0",
+    "CARGO_PROFILE_DEV_OPT_LEVEL": "1",
+    "CARGO_PROFILE_TEST_DEBUG": "0",
+    "CARGO_PROFILE_TEST_OPT_LEVEL": "1",
+}
 # What the tests read of the sources.
 SOURCES = [
     "integration",
@@ -48,7 +55,7 @@ def payload(with_tests=True):
 def build(words):
     """Runs cargo, and returns the programs by the names of their targets."""
     say(f"cargo {' '.join(words)}")
-    environment = {**os.environ, "CARGO_PROFILE_TEST_DEBUG": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
+    environment = {**os.environ, **PROFILE}
     done = subprocess.run(
         ["cargo", *words, "--quiet", "--locked", "--target", TARGET, "--message-format=json"],
         cwd=REPOSITORY,
