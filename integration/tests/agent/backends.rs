@@ -122,7 +122,9 @@ fn a_trial_by_the_other_backend_goes_back_to_the_first() {
                     has_table() == (backend == "nft") && has_chains() == (backend == "iptables")
                 };
                 assert!(is_by(first), "{first}, agent: {with_agent}");
-                let tried = from_connection(&host, 4000, &["apply", "--confirm", "2s", copy_text]);
+                let time = format!("{}s", trial_seconds());
+                let apply = ["apply", "--confirm", &time, copy_text];
+                let tried = from_connection(&host, 4000, &apply);
                 assert!(
                     tried.status.success() && is_by(other),
                     "{other}, agent: {with_agent}: {}",

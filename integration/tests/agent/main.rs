@@ -1,6 +1,7 @@
 //! The agent: follows its files, repairs what others do, waits for confirmation, dies at any time.
 //!
-//! `PEERWALL_ROUNDS` sets how often the rules are destroyed, and the agent killed.
+//! `PEERWALL_ROUNDS` sets how often the rules are destroyed, and the agent killed; `PEERWALL_TRIAL`
+//! the seconds of trials that are looked at by several commands before they end.
 
 #![expect(
     clippy::unwrap_used,
@@ -40,6 +41,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 fn rounds(usual: u32) -> u32 {
     std::env::var("PEERWALL_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// Seconds of a trial that nobody confirms. A slow machine needs more, to read the rules meanwhile.
+fn trial_seconds() -> u64 {
+    std::env::var("PEERWALL_TRIAL").map_or(2, |seconds| seconds.parse().unwrap())
 }
 
 /// A running agent; killed when it goes out of scope.
