@@ -15,8 +15,9 @@ use peerwall_integration::ns::{Host, peerwall_bin, world};
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 /// Every metric, with its type in the classic format and in OpenMetrics.
-const METRICS: [(&str, &str, &str); 18] = [
+const METRICS: [(&str, &str, &str); 19] = [
     ("peerwall_applies", "counter", "counter"),
+    ("peerwall_audit", "gauge", "gauge"),
     ("peerwall_build", "gauge", "info"),
     ("peerwall_bytes", "counter", "counter"),
     ("peerwall_commit_seconds", "histogram", "histogram"),

@@ -1,12 +1,13 @@
 //! What on a host keeps a policy from doing what its author expects: settings of the kernel, and
 //! other programs.
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::net::addr::Family;
 use crate::net::interface::InterfacePattern;
-use crate::policy::Policy;
+use crate::policy::{Mode, Policy};
 
 /// Settings of a host that decide about packets, besides rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Settings {
     pub forwarding: [Option<bool>; 2],
     /// `net.bridge.bridge-nf-call-iptables`; `None` without `br_netfilter`.
     pub bridge_calls: Option<bool>,
+    /// Networks of pods that flannel configured on this host.
+    pub pod_networks: Vec<IpNet>,
     /// Names of bridges.
     pub bridges: Vec<String>,
     /// Interfaces with strict reverse path filter (`rp_filter` is 1 for them or for `all`).
@@ -51,6 +54,8 @@ const NEARLY_FULL: u64 = 80;
 pub fn findings(policy: &Policy, settings: &Settings) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(rules(settings));
+    found.extend(audit(policy));
+    found.extend(pods(policy, settings));
     for (family, forwarding) in Family::BOTH.into_iter().zip(settings.forwarding) {
         found.extend(not_forwarding(policy, family, forwarding));
     }
@@ -89,6 +94,41 @@ fn rules(settings: &Settings) -> Option<Finding> {
         why: "the policy has no effect: everything that other firewalls do not drop is open"
             .to_owned(),
         help: "peerwall apply --confirm 60s".to_owned(),
+    })
+}
+
+fn audit(policy: &Policy) -> Option<Finding> {
+    (policy.options.mode != Mode::Enforce).then(|| Finding {
+        code: "audit",
+        is_problem: true,
+        message: "the policy is in audit mode".to_owned(),
+        why: "nothing is enforced: what the policy denies is counted and passes".to_owned(),
+        help: "peerwall denied --suggest, then remove `mode = \"audit\"` from the policy"
+            .to_owned(),
+    })
+}
+
+/// Networks of pods that no overlay has.
+fn pods(policy: &Policy, settings: &Settings) -> Option<Finding> {
+    let is_known = |net: &IpNet| {
+        let subnets = policy.overlays.iter().flat_map(|overlay| &overlay.subnets);
+        subnets.clone().any(|subnet| subnet.net.contains(net))
+    };
+    let missing = settings.pod_networks.iter().filter(|net| !is_known(net));
+    let missing: Vec<String> = missing.map(ToString::to_string).collect();
+    (!missing.is_empty()).then(|| Finding {
+        code: "pods-not-in-policy",
+        is_problem: true,
+        message: format!(
+            "no overlay of the policy has flannel's network of pods, {}",
+            missing.join(" and ")
+        ),
+        why: "packets from pods are denied, to this host and through it: requests that reach a \
+              pod hang"
+            .to_owned(),
+        help: "add to the policy: [overlay.flannel] and below it discover = \
+               \"/run/flannel/subnet.env\""
+            .to_owned(),
     })
 }
 
@@ -242,8 +282,22 @@ mod tests {
             change(&mut settings);
             settings
         };
-        let cases: [(&str, Settings, &[&str]); 13] = [
+        let flannel: fn(&mut Settings) = |s| {
+            s.pod_networks = vec!["10.244.0.0/16".parse().unwrap()];
+        };
+        let cases: [(&str, Settings, &[&str]); 16] = [
             (pods, good.clone(), &[]),
+            (pods, change(flannel), &[]),
+            (
+                "",
+                change(flannel),
+                &["pods-not-in-policy", "bridge-filtered"],
+            ),
+            (
+                "[options]\nmode = \"audit\"\n[interfaces]\nbridged = [\"cni0\"]\n",
+                good.clone(),
+                &["audit"],
+            ),
             ("", good.clone(), &["bridge-filtered"]),
             (
                 pods,

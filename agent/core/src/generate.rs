@@ -10,7 +10,7 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};
 use crate::net::port::{PortRange, PortSpec, TCP, UDP};
 use crate::policy::{
-    Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Options, Overlay,
+    Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Mode, Options, Overlay,
     OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, Tunnel,
 };
 
@@ -253,15 +253,21 @@ fn icmp(groups: usize) -> impl Strategy<Value = Icmp> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (-99i32..100, any::<bool>(), any::<bool>()).prop_map(|(hook_priority, reject, drop_invalid)| {
-        Options {
+    let mode = prop_oneof![
+        4 => Just(Mode::Enforce),
+        1 => Just(Mode::Audit),
+        1 => Just(Mode::AuditAll),
+    ];
+    (-99i32..100, any::<bool>(), any::<bool>(), mode).prop_map(
+        |(hook_priority, reject, drop_invalid, mode)| Options {
             backend: crate::policy::BackendChoice::Auto,
             cut_revoked: true,
             hook_priority,
             denied: if reject { Denied::Reject } else { Denied::Drop },
+            mode,
             drop_invalid,
-        }
-    })
+        },
+    )
 }
 
 /// Generates policies like parsed ones, including overlaps that the parser refuses; they must

@@ -64,6 +64,8 @@ impl Metrics {
 pub(super) struct Snapshot<'s> {
     /// Whether the loaded rules match the policy.
     pub in_sync: bool,
+    /// Whether the ruleset in force lets pass what the policy denies.
+    pub is_audit: bool,
     /// Whether the policy file has no known errors, so that it is applied or would be.
     pub policy_ok: bool,
     /// Whether a trial waits for confirmation.
@@ -121,6 +123,11 @@ impl Metrics {
                 "peerwall_in_sync",
                 "Whether the loaded rules match the policy (1) or not (0).",
                 u64::from(now.in_sync),
+            ),
+            gauge(
+                "peerwall_audit",
+                "Whether denied packets pass, because of audit mode (1), or not (0).",
+                u64::from(now.is_audit),
             ),
             gauge(
                 "peerwall_policy_ok",
@@ -269,6 +276,7 @@ mod tests {
         };
         let now = Snapshot {
             in_sync: true,
+            is_audit: true,
             policy_ok: false,
             trial_pending: true,
             last_apply: Some(1_790_000_000),
@@ -291,6 +299,7 @@ mod tests {
             &started,
             "peerwall_last_apply_timestamp_seconds 1790000000",
             "peerwall_in_sync 1",
+            "peerwall_audit 1",
             "peerwall_policy_ok 0",
             "peerwall_trial_pending 1",
             "peerwall_foreign_drop_chains 2",

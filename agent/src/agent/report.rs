@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use peerwall_core::agent::reconcile::{Culprit, Why};
+use peerwall_core::policy::Mode;
 use sd_notify::NotifyState;
 
 use super::exposition::{Family, Format};
@@ -108,9 +109,11 @@ impl Agent {
     pub(super) fn metrics(&mut self) -> Vec<Family> {
         let seen = self.backend.observe();
         let recorder = &self.log.recorder;
+        let wanted = self.belief.wanted.as_ref();
         let recorded = recorder.recorded();
         self.reported.metrics.families(&metrics::Snapshot {
             in_sync: self.reconcile.in_sync_since.is_some(),
+            is_audit: wanted.is_some_and(|wanted| wanted.kept.ruleset.mode() != Mode::Enforce),
             policy_ok: self.reconcile.policy_error.is_none(),
             trial_pending: self.belief.pending.is_some(),
             last_apply: since::last().and_then(|note| note.unix_seconds()),

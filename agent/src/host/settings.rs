@@ -5,6 +5,8 @@ use std::fs;
 use peerwall_core::doctor::Settings;
 use peerwall_core::net::host::Host;
 
+use super::facts;
+
 /// Tables of iptables-legacy that are loaded (`net/netfilter/x_tables.c`).
 const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
@@ -24,6 +26,7 @@ pub fn read(host: &Host) -> Settings {
     Settings {
         forwarding: forwarding.map(|key| number(key).map(|value| value != 0)),
         bridge_calls: number("bridge/bridge-nf-call-iptables").map(|value| value != 0),
+        pod_networks: facts::gather().pod_networks,
         bridges: bridges.map(|each| each.name.clone()).collect(),
         strict_reverse_path: interfaces
             .filter(|each| strict(&each.name))

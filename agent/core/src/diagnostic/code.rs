@@ -104,6 +104,8 @@ codes! {
     NobodyAllowed = "nobody-allowed",
     /// This node's pods are outside of the overlay's networks.
     NodeOutsideOverlay = "node-outside-overlay",
+    /// The policy is in audit mode.
+    NothingEnforced = "nothing-enforced",
     /// A list where only one value is allowed.
     OneValueOnly = "one-value-only",
     /// An allow opens every port to everybody.

@@ -27,6 +27,7 @@ use crate::net::addr::AddrSet;
 use crate::net::interface::InterfacePattern;
 use crate::net::packet::{Hook, Verdict};
 use crate::net::port::PortSpec;
+use reason::Reason;
 
 /// Valid policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,6 +186,38 @@ pub enum Denied {
     Reject,
 }
 
+/// `[options] mode` and `audit`: what happens to denied packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// They are denied.
+    #[default]
+    Enforce,
+    /// They are counted and logged, and pass, unless they claim to be somebody else.
+    Audit,
+    /// All of them pass, except loopback addresses from outside.
+    AuditAll,
+}
+
+impl Mode {
+    /// Reports whether packets pass that are denied for this reason. Spoofed addresses, injected
+    /// tunnel packets and service addresses stay denied, unless everything passes: no policy would
+    /// allow them. Loopback addresses from outside are always denied: the kernel itself drops them,
+    /// unless kube-proxy tells it not to.
+    pub fn passes(self, reason: &Reason) -> bool {
+        match self {
+            Self::Enforce => false,
+            Self::Audit => matches!(
+                reason,
+                Reason::GuestBlocked
+                    | Reason::Invalid
+                    | Reason::InputDefault
+                    | Reason::ForwardDefault
+            ),
+            Self::AuditAll => reason.is_denial() && *reason != Reason::LoopbackSpoof,
+        }
+    }
+}
+
 /// Backend requested by `[options] backend` or the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackendChoice {
@@ -215,6 +248,8 @@ pub struct Options {
     pub hook_priority: i32,
     /// Treatment of packets that are not allowed.
     pub denied: Denied,
+    /// Whether denied packets are denied.
+    pub mode: Mode,
     /// Whether applying a policy ends open connections that it refuses.
     pub cut_revoked: bool,
     /// Whether conntrack-invalid packets from sources other than peers and overlays are dropped. If
@@ -228,6 +263,7 @@ impl Default for Options {
             backend: BackendChoice::Auto,
             hook_priority: -10,
             denied: Denied::Drop,
+            mode: Mode::Enforce,
             cut_revoked: true,
             drop_invalid: true,
         }

@@ -194,8 +194,11 @@ struct OptionsTable {
     #[schemars(extend("enum" = ["drop", "accept"]))]
     invalid: Option<String>,
     /// Mode.
-    #[schemars(extend("enum" = ["enforce"]))]
+    #[schemars(extend("enum" = ["enforce", "audit"]))]
     mode: Option<String>,
+    /// What passes in mode `audit`: denied packets except spoofed and injected ones, or all.
+    #[schemars(extend("enum" = ["denied", "all"]))]
+    audit: Option<String>,
     /// What happens to open connections that the policy does not allow any more.
     #[schemars(extend("enum" = ["cut", "keep"]))]
     revoke: Option<String>,

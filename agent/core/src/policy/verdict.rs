@@ -17,6 +17,15 @@ use crate::policy::reason::Reason;
 impl Policy {
     /// Returns the verdict on a packet, with its reason.
     pub fn verdict(&self, packet: &Packet) -> Decision {
+        let mut decision = self.enforced_verdict(packet);
+        if self.options.mode.passes(&decision.reason) {
+            decision.verdict = Verdict::Accept;
+        }
+        decision
+    }
+
+    /// Returns the verdict on a packet if nothing passes for an audit.
+    fn enforced_verdict(&self, packet: &Packet) -> Decision {
         self.loopback_from_outside(packet)
             .or_else(|| self.accepted_early(packet))
             .or_else(|| self.on_any_side(packet))

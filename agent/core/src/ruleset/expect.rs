@@ -57,12 +57,20 @@ fn failures(expect: &Expect, ruleset: &Ruleset) -> Vec<Unmet> {
     if packets.is_empty() && expect.awaits.is_empty() {
         return vec![Unmet::Families];
     }
+    let mode = ruleset.mode();
     let failure = |packet: Packet| {
         let walk = ruleset.eval(&packet);
-        let accepted = walk.verdict == Verdict::Accept;
-        let why = walk.reason().map(|reason| format!(" ({reason})"));
-        let met = accepted == (expect.verdict == Verdict::Accept);
-        let verdict = format!("{}{}", walk.verdict, why.unwrap_or_default());
+        let reason = walk.reason();
+        // An expectation is about the policy as it will be enforced.
+        let is_audited = reason.as_ref().is_some_and(|reason| mode.passes(reason));
+        let found = if is_audited {
+            Verdict::Drop
+        } else {
+            walk.verdict
+        };
+        let why = reason.map(|reason| format!(" ({reason})"));
+        let met = (found == Verdict::Accept) == (expect.verdict == Verdict::Accept);
+        let verdict = format!("{found}{}", why.unwrap_or_default());
         (!met).then_some(Unmet::Verdict(packet, verdict))
     };
     packets.into_iter().filter_map(failure).collect()

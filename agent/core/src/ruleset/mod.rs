@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Mode;
 use crate::policy::reason::Reason;
 use chain::chain_rank;
 pub use chain::{Base, Chain, ChainHook, ChainPolicy, FORWARD, INPUT, PREROUTING, PUBLISHED};
@@ -55,6 +56,20 @@ impl Ruleset {
             chain.rules.retain(|rule| !rule.only_logs());
         }
         found
+    }
+
+    /// Returns what the rules do with denied packets.
+    pub fn mode(&self) -> Mode {
+        let passing = self.chains.iter().filter_map(|chain| {
+            let passes = chain.rules.last()?.action == Some(Action::Accept);
+            Reason::parse(&chain.name).filter(|reason| passes && reason.is_denial())
+        });
+        let passing: Vec<Reason> = passing.collect();
+        match passing.iter().all(|reason| Mode::Audit.passes(reason)) {
+            _ if passing.is_empty() => Mode::Enforce,
+            true => Mode::Audit,
+            false => Mode::AuditAll,
+        }
     }
 
     /// Finds a chain by its name.

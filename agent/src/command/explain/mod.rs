@@ -303,7 +303,13 @@ impl Explained {
         let reason = self.reason.as_ref();
         let reason = reason.map_or_else(
             || "no rule of peerwall counts it".to_owned(),
-            |reason| format!("{} ({reason})", reason.sentence()),
+            |reason| match (self.outcome, reason.is_denial()) {
+                (Outcome::Accepted, true) => format!(
+                    "{} ({reason}), but the policy is in audit mode",
+                    reason.sentence()
+                ),
+                _ => format!("{} ({reason})", reason.sentence()),
+            },
         );
         let mut text = format!(
             "{}: {reason}\n  packet  {}\n",

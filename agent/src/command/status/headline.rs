@@ -12,6 +12,8 @@ pub(super) struct Facts<'f> {
     pub(super) is_loaded: bool,
     /// Whether they are the closed ruleset of boot.
     pub(super) is_closed: bool,
+    /// Whether they let pass what the policy denies.
+    pub(super) is_audit: bool,
     /// Whether they match the policy; `None` if the policy has errors.
     pub(super) in_sync: Option<bool>,
     /// Path of the policy.
@@ -102,6 +104,9 @@ impl Facts<'_> {
 
 impl fmt::Display for Facts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_loaded && self.is_audit {
+            f.write_str("AUDIT: nothing is enforced, what the policy denies passes; ")?;
+        }
         let policy = self.policy;
         let since = self.loaded_since.map(|since| format!(", loaded {since}"));
         let since = since.unwrap_or_default();
@@ -235,6 +240,15 @@ mod tests {
                 HostState::InSync,
                 "in sync with /etc/peerwall/policy.toml, but another firewall also drops: ip \
                  filter INPUT (ufw)",
+            ),
+            (
+                Facts {
+                    is_audit: true,
+                    ..loaded()
+                },
+                HostState::InSync,
+                "AUDIT: nothing is enforced, what the policy denies passes; in sync with \
+                 /etc/peerwall/policy.toml",
             ),
             (
                 wrong,

@@ -12,6 +12,7 @@ use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::iptables::observed;
 use peerwall_core::nft::foreign::ForeignDrop;
 use peerwall_core::nft::observed::{ObservedTable, Ownership};
+use peerwall_core::policy::Mode;
 use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -51,6 +52,8 @@ pub(super) struct Status {
     loaded: bool,
     /// Whether they match the policy; absent if the policy has errors.
     in_sync: Option<bool>,
+    /// Whether the loaded rules let pass what the policy denies; absent if that is not known.
+    audit: Option<bool>,
     /// Number of steps that `apply` would take.
     pending_steps: Option<usize>,
     /// The kernel's generation of rules.
@@ -132,6 +135,7 @@ struct Loaded {
     chosen: Option<String>,
     is_loaded: bool,
     is_closed: bool,
+    audit: Option<bool>,
     pending_steps: Option<usize>,
     generation: Option<u32>,
     /// Whether the rules have not changed since the last apply.
@@ -202,6 +206,13 @@ fn run(
         chosen: enforcer.chosen(),
         is_loaded: Enforcer::is_loaded(&observed),
         is_closed: closed.flatten() == Some(0),
+        audit: match &observed {
+            AnyObserved::Nft(_) => ruleset.as_ref().map(is_audit),
+            // iptables' rules are read only as far as they are those of the policy.
+            AnyObserved::Iptables(_) => ready
+                .filter(|_| pending_steps.flatten() == Some(0))
+                .map(|ready| is_audit(&ready.ruleset)),
+        },
         pending_steps: pending_steps.flatten(),
         generation: enforcer.generation()?,
         is_unchanged: match &observed {
@@ -220,6 +231,10 @@ fn run(
         },
     };
     Ok(report(policy, loaded, detail, rates, output))
+}
+
+fn is_audit(ruleset: &Ruleset) -> bool {
+    ruleset.mode() != Mode::Enforce
 }
 
 /// Sums the counters of both families.
@@ -291,6 +306,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
     let facts = Facts {
         is_loaded: loaded.is_loaded,
         is_closed: loaded.is_closed,
+        is_audit: loaded.audit == Some(true),
         in_sync,
         policy: &path,
         policy_error,
@@ -311,6 +327,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         chosen: loaded.chosen,
         loaded: loaded.is_loaded,
         in_sync,
+        audit: loaded.audit,
         pending_steps: loaded.pending_steps,
         generation: loaded.generation,
         owner: owner(loaded.hold, agent.as_ref()),

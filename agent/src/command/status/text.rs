@@ -21,7 +21,11 @@ pub(super) fn status(
     detail: StatusDetail,
     rates: Option<&[f64]>,
 ) -> String {
-    let mut text = format!("{}\n", paint(meaning(status.state), &status.headline));
+    let color = match status.audit {
+        Some(true) => Meaning::Bad,
+        Some(false) | None => meaning(status.state),
+    };
+    let mut text = format!("{}\n", paint(color, &status.headline));
     if detail == StatusDetail::Headline {
         return text;
     }

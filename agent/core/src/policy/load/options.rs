@@ -3,16 +3,17 @@
 use super::context::Context;
 use super::fields::{self, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId};
-use crate::policy::{BackendChoice, Denied};
+use crate::policy::{BackendChoice, Denied, Mode};
 
 type OptionParser = fn(&mut Context<'_>, FileId, &Value<'_>);
 
 /// Keys of `[options]`, with their parsers.
-const KEYS: [(&str, OptionParser); 6] = [
+const KEYS: [(&str, OptionParser); 7] = [
     ("backend", parse_backend),
     ("hook_priority", parse_hook_priority),
     ("denied", parse_denied),
     ("mode", parse_mode),
+    ("audit", parse_audit),
     ("invalid", parse_invalid),
     ("revoke", parse_revoke),
 ];
@@ -78,17 +79,40 @@ fn parse_invalid(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
 }
 
 fn parse_mode(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
-    let choices = [("enforce", true), ("audit", false)];
-    if cx.one_of(file, value, "mode", &choices) == Some(false) {
-        cx.error(
-            Diagnostic::error(
-                Code::UnsupportedValue,
+    let choices = [("enforce", Mode::Enforce), ("audit", Mode::Audit)];
+    let Some(mode) = cx.one_of(file, value, "mode", &choices) else {
+        return;
+    };
+    cx.draft.policy.options.mode = mode;
+    if mode == Mode::Audit {
+        cx.diagnostics.push(
+            Diagnostic::warning(
+                Code::NothingEnforced,
                 place_of(file, value),
-                "mode \"audit\" is not supported by this version of peerwall",
+                "mode \"audit\": nothing is enforced; what the policy denies is counted and passes",
             )
-            .help("`peerwall plan` shows changes without making them"),
+            .help("`peerwall denied` shows what would be denied; then remove this line"),
         );
     }
+}
+
+/// Parses `audit`, after `mode`.
+fn parse_audit(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
+    let choices = [("denied", Mode::Audit), ("all", Mode::AuditAll)];
+    let Some(mode) = cx.one_of(file, value, "audit", &choices) else {
+        return;
+    };
+    if cx.draft.policy.options.mode == Mode::Enforce {
+        return cx.error(
+            Diagnostic::error(
+                Code::ConflictingKeys,
+                place_of(file, value),
+                "`audit` is about mode \"audit\", which is not set",
+            )
+            .help("add mode = \"audit\", or remove this line"),
+        );
+    }
+    cx.draft.policy.options.mode = mode;
 }
 
 fn parse_revoke(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {

@@ -7,6 +7,7 @@ use super::{Part, What};
 use crate::net::addr::Family;
 use crate::net::port::{self, PortRange};
 use crate::net::protocol::{ICMP, ICMPV6};
+use crate::policy::Mode;
 use crate::policy::Rate;
 use crate::policy::reason::Reason;
 use crate::ruleset::{
@@ -282,6 +283,11 @@ fn options(found: &mut FoundItems, ruleset: &Ruleset) {
         _ => "drop",
     };
     option("denied", denied.to_owned());
+    match ruleset.mode() {
+        Mode::Enforce => {}
+        Mode::Audit => option("mode", "audit".to_owned()),
+        Mode::AuditAll => option("mode", "audit of everything".to_owned()),
+    }
     let drops = actions(INPUT).contains(&Action::Goto(Reason::Invalid.to_string()));
     option("invalid", if drops { "drop" } else { "accept" }.to_owned());
     let mut rules = ruleset

@@ -10,7 +10,7 @@ use crate::ruleset::{Action, Chain, LogTo, Match, Rule};
 
 impl Compiler<'_> {
     /// Adds a chain for each denial that a rule uses. It logs up to the rate limit, counts, and
-    /// denies.
+    /// denies, or accepts in an audit.
     pub(super) fn denials(&mut self) {
         let rules = self.ruleset.chains.iter().flat_map(|chain| &chain.rules);
         let targets = rules.filter_map(|rule| match &rule.action {
@@ -51,9 +51,12 @@ impl Compiler<'_> {
         // Never answer a spoofed address or a packet without a connection: a reset for a TCP
         // segment other than SYN could end a connection of this host that conntrack does not know
         // yet.
+        let passes = self.policy.options.mode.passes(reason);
         let answers = matches!(reason, Reason::InputDefault | Reason::ForwardDefault)
             && self.policy.options.denied == Denied::Reject;
-        if answers {
+        if passes {
+            rules.push(end(Vec::new(), Action::Accept));
+        } else if answers {
             let tcp = Match::Protocol(TCP);
             rules.push(end(
                 vec![tcp.clone(), Match::TcpSyn],
