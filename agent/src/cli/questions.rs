@@ -91,6 +91,10 @@ pub struct DeniedArgs {
     #[arg(long, value_name = "TIME", value_parser = time_span, conflicts_with = "follow")]
     pub since: Option<u64>,
 
+    /// Print what would let the packets in, as lines of a policy, with the packets as evidence
+    #[arg(long, conflicts_with = "follow")]
+    pub suggest: bool,
+
     /// Sum packets that have this in common
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<DeniedBy>,

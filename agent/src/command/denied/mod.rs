@@ -94,6 +94,7 @@ fn once(args: &DeniedArgs, source: &mut Source, output: &Output) -> u8 {
     let found = DeniedPackets::new(denials, &Known::find(args), args);
     match output.is_json() {
         true => output.json(&found),
+        false if args.suggest => output.text(&found.patch()),
         false => output.text(&found.text()),
     }
     DONE

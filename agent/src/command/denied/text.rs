@@ -114,6 +114,36 @@ impl DeniedPackets {
         text
     }
 
+    /// Formats the suggestions as lines of a policy, each once, the one with most packets first.
+    pub(super) fn patch(&self) -> String {
+        let mut found: Vec<(&str, u64, Vec<&Row>)> = Vec::new();
+        for row in &self.rows {
+            let Some(fix) = row.suggestion().filter(|fix| !fix.toml.is_empty()) else {
+                continue;
+            };
+            match found.iter_mut().find(|(toml, ..)| *toml == fix.toml) {
+                Some((_, packets, rows)) => {
+                    *packets += row.packets;
+                    rows.push(row);
+                }
+                None => found.push((&fix.toml, row.packets, vec![row])),
+            }
+        }
+        if found.is_empty() {
+            return "# No entry is suggested: the denied packets look like those of strangers.\n"
+                .into();
+        }
+        found.sort_by_key(|(_, packets, _)| std::cmp::Reverse(*packets));
+        let mut text = String::new();
+        for (toml, packets, rows) in found {
+            text.push_str(&evidence(packets, &rows));
+            let lines = toml.lines().map(|line| format!("{}\n", printable(line)));
+            text.extend(lines);
+            text.push('\n');
+        }
+        text
+    }
+
     /// Formats the rows as lines that follow each other.
     pub(super) fn lines(&self) -> String {
         let line = |row: &Row| {
@@ -180,6 +210,29 @@ fn packets(number: u64) -> String {
         1 => "1 denied packet".to_owned(),
         _ => format!("{number} denied packets"),
     }
+}
+
+/// Maximum number of rows in the evidence for a suggestion.
+const EVIDENCE_MAX: usize = 3;
+
+/// Formats the packets behind a suggestion as comments.
+fn evidence(all: u64, rows: &[&Row]) -> String {
+    let when = rows.first().and_then(|row| row.suggestion());
+    let when = when.map_or_else(String::new, |fix| {
+        format!("; right if {}", printable(&fix.when))
+    });
+    let mut text = format!("# {}{when}:\n", packets(all));
+    for row in rows.iter().take(EVIDENCE_MAX) {
+        let [packets, last, reason, from, to, _] = row.cells();
+        text.push_str(&format!(
+            "#   {packets}x {reason}, {from} to {to}, last {last}\n"
+        ));
+    }
+    if rows.len() > EVIDENCE_MAX {
+        let more = count(rows.len() - EVIDENCE_MAX, "more kind");
+        text.push_str(&format!("#   and {more} of packets\n"));
+    }
+    text
 }
 
 #[cfg(test)]
