@@ -80,7 +80,10 @@ pub fn fixes(policy: &Policy, packet: &Packet, reason: &Reason) -> Vec<Fix> {
             "guests may send to the Internet, but not to peers and pods; make their bridge an \
              overlay, or trusted, if they are part of the cluster",
         )],
-        Reason::ServiceAddress => vec![service(packet)],
+        Reason::ServiceAddress => {
+            let pods = is_pod_like(packet).then(|| overlay(policy, packet));
+            pods.into_iter().chain([service(packet)]).collect()
+        }
         Reason::Established
         | Reason::Loopback
         | Reason::Trusted
@@ -95,11 +98,16 @@ pub fn fixes(policy: &Policy, packet: &Packet, reason: &Reason) -> Vec<Fix> {
     }
 }
 
+/// Reports whether a packet looks like one of a pod, by its source and interface.
+fn is_pod_like(packet: &Packet) -> bool {
+    let mut names = POD_INTERFACES.iter();
+    addr::is_private(packet.source) && names.any(|name| packet.interface.starts_with(name))
+}
+
 /// Nothing in the policy accepts the packet.
 fn missing(policy: &Policy, packet: &Packet) -> Vec<Fix> {
     let mut found = Vec::new();
-    let starts = |names: &[&str]| names.iter().any(|name| packet.interface.starts_with(name));
-    if addr::is_private(packet.source) && starts(&POD_INTERFACES) {
+    if is_pod_like(packet) {
         found.push(overlay(policy, packet));
     }
     if packet.hook == Hook::Forward && is_guest_bridge(&packet.interface) {
