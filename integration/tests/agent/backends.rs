@@ -130,6 +130,7 @@ fn a_trial_by_the_other_backend_goes_back_to_the_first() {
                     "{other}, agent: {with_agent}: {}",
                     said(&tried)
                 );
+                std::thread::sleep(Duration::from_secs(trial_seconds()));
                 wait_for("the first backend", || is_by(first));
                 // Confirmed, it stays where it was tried.
                 let copy = write(
