@@ -70,6 +70,8 @@ pub(super) struct Snapshot<'s> {
     pub policy_ok: bool,
     /// Whether a trial waits for confirmation.
     pub trial_pending: bool,
+    /// Whether the host is blocked.
+    pub blocked: bool,
     /// Time of the last change to the loaded rules, in seconds since the Unix epoch.
     pub last_apply: Option<i64>,
     /// Number of repairs, by the name of the process whose change was undone.
@@ -138,6 +140,11 @@ impl Metrics {
                 "peerwall_trial_pending",
                 "Whether a policy on trial waits for confirmation (1) or not (0).",
                 u64::from(now.trial_pending),
+            ),
+            gauge(
+                "peerwall_blocked",
+                "Whether `peerwall block` closed the host (1) or not (0).",
+                u64::from(now.blocked),
             ),
             gauge(
                 "peerwall_foreign_drop_chains",
@@ -279,6 +286,7 @@ mod tests {
             is_audit: true,
             policy_ok: false,
             trial_pending: true,
+            blocked: true,
             last_apply: Some(1_790_000_000),
             foreign_drops: 2,
             repairs: &repairs,
@@ -302,6 +310,7 @@ mod tests {
             "peerwall_audit 1",
             "peerwall_policy_ok 0",
             "peerwall_trial_pending 1",
+            "peerwall_blocked 1",
             "peerwall_foreign_drop_chains 2",
             "peerwall_applies_total 1",
             "peerwall_failures_total 1",

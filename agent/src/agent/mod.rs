@@ -4,6 +4,7 @@
 //! [`peerwall_core::agent::reconcile`] decides what to do; this module does it.
 
 mod beliefs;
+mod block;
 mod denials;
 mod error;
 pub mod exporter;
@@ -194,8 +195,8 @@ impl Agent {
         );
         self.take_up();
         self.feed(Input::Start);
-        if self.belief.is_trial {
-            // The policy is read after the trial; the ruleset on trial stays loaded until then.
+        if self.belief.is_trial || self.is_blocked() {
+            // The policy is read after the trial or block; that ruleset stays loaded until then.
             self.feed(Input::Wanted);
         }
     }

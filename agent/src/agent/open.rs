@@ -14,12 +14,12 @@ use crate::kernel::netlink::NetlinkError;
 
 impl Agent {
     /// Ends open connections that the new rules refuse, if the policy requires it. A trial ends
-    /// none.
+    /// none, unless it is of a block.
     pub(super) fn cut(&mut self, before: Option<&Ruleset>, is_first: bool) {
         let spare = std::mem::take(&mut self.outcome.spare);
         let end_refused = std::mem::take(&mut self.outcome.end_refused);
         let is_asked = std::mem::take(&mut self.outcome.is_asked);
-        if self.belief.is_trial {
+        if self.belief.is_trial && !self.is_blocked() {
             return;
         }
         let Some(wanted) = &self.belief.wanted else {

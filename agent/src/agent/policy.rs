@@ -127,6 +127,7 @@ impl Agent {
                 .wanted
                 .as_ref()
                 .map(|wanted| wanted.kept.entry.digest.as_str()),
+            is_blocked: self.is_blocked(),
             // Also while a trial is being loaded.
             is_trial: self.belief.is_trial || self.belief.pending.is_some(),
             refused: refused.as_deref(),
@@ -143,12 +144,12 @@ impl Agent {
                     false => Reading::Same,
                 })
             }
-            Reading::Later => {
-                // A policy that changed during the trial is applied after it.
+            reading @ (Reading::Later | Reading::Blocked) => {
+                // A policy that changed during the trial or block is applied after it.
                 if self.belief.read_digest.as_ref() != Some(&ready.digest) {
                     self.belief.read_digest = None;
                 }
-                Ok(Reading::Later)
+                Ok(reading)
             }
             Reading::PassedOver => Ok(Reading::PassedOver),
             Reading::Refused => Err(Rejection::RolledBack(self.options.policy.clone())),

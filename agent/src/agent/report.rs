@@ -116,6 +116,7 @@ impl Agent {
             is_audit: wanted.is_some_and(|wanted| wanted.kept.ruleset.mode() != Mode::Enforce),
             policy_ok: self.reconcile.policy_error.is_none(),
             trial_pending: self.belief.pending.is_some(),
+            blocked: self.is_blocked(),
             last_apply: since::last().and_then(|note| note.unix_seconds()),
             foreign_drops: self.reported.foreign.get(),
             repairs: &self.reported.blamed,

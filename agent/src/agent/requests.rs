@@ -14,6 +14,9 @@ use crate::store;
 
 impl Agent {
     pub(super) fn headline(&self) -> String {
+        if self.is_blocked() && self.reconcile.last_error.is_none() {
+            return "BLOCKED until `peerwall unblock`".to_owned();
+        }
         match (&self.reconcile.last_error, &self.reconcile.policy_error) {
             (Some(err), _) => format!("not in sync: {err}"),
             (None, Some(err)) => format!(
@@ -25,6 +28,9 @@ impl Agent {
     }
 
     pub(super) fn obey(&mut self, command: Request) -> Answer {
+        if let Some(answer) = self.refuse_while_blocked(&command) {
+            return answer;
+        }
         match command {
             Request::Status => self.status(),
             Request::Denied(asked) => self.denied(asked),
@@ -43,6 +49,8 @@ impl Agent {
             },
             Request::Confirm(caller) => self.confirm(&caller),
             Request::Rollback(caller) => self.rollback(&caller),
+            Request::Block(asked) => self.block(&asked),
+            Request::Unblock(wish) => self.unblock(&wish),
         }
     }
 

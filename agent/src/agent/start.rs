@@ -8,7 +8,7 @@ use crate::store::{self, Kept};
 use crate::trial::closed;
 
 impl Agent {
-    /// Takes over the trial of an earlier agent or of a command.
+    /// Takes over the trial or block of an earlier agent or of a command.
     pub(super) fn take_up(&mut self) {
         match self.state.waiting() {
             Some(trial) if trial.is_loaded && !trial.is_over(&store::clock()) => {
@@ -25,6 +25,9 @@ impl Agent {
             }
             Some(_) => self.end_trial(),
             None => {}
+        }
+        if self.belief.wanted.is_none() {
+            self.take_up_block();
         }
     }
 

@@ -65,7 +65,11 @@ impl Loader for Agent {
     }
 }
 
-fn keeper<'k>(state: &'k State, agent: &'k mut Agent, who: Who) -> Keeper<'k, &'k mut Agent> {
+pub(super) fn keeper<'k>(
+    state: &'k State,
+    agent: &'k mut Agent,
+    who: Who,
+) -> Keeper<'k, &'k mut Agent> {
     Keeper {
         state,
         loader: agent,
@@ -233,7 +237,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`Rejection::NoWayBack`] if it cannot be read.
-    fn before(&mut self, cut: bool) -> Result<Before, Rejection> {
+    pub(super) fn before(&mut self, cut: bool) -> Result<Before, Rejection> {
         let by_iptables = self.backend.is_iptables();
         Ok(match &self.belief.wanted {
             Some(wanted) => Before {
@@ -268,9 +272,10 @@ impl Agent {
         self.outcome = ReloadOutcome::default();
         self.outcome.spare = revocation::spared(caller, false);
         self.cut(trial.before.ruleset.as_ref(), false);
-        let confirmed = trial.new.entry.policy;
-        let policy = self.options.policy.display().to_string();
-        let confirmed = Confirmed::new(confirmed, Some(policy));
+        let entry = trial.new.entry;
+        // A block stays whatever happens to the policy.
+        let policy = (!entry.is_block).then(|| self.options.policy.display().to_string());
+        let confirmed = Confirmed::new(entry.policy, policy);
         self.feed(Input::Tick);
         Answer::new(confirmed.to_string(), Reply::Confirmed(confirmed))
     }

@@ -1,5 +1,6 @@
 //! Defines the command line; completions and man pages are generated from it.
 
+mod block;
 mod questions;
 mod values;
 
@@ -9,7 +10,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
-pub use questions::{DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, StateArg, TraceArgs};
+pub use block::{BlockArgs, UnblockArgs};
+pub use questions::{
+    DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, RenderArgs, RenderFormat, StateArg, TraceArgs,
+};
 pub use values::Listen;
 use values::{backend, seconds};
 
@@ -132,6 +136,14 @@ pub enum Command {
     Confirm(OutputArgs),
     /// Go back to the previous confirmed ruleset; the policy is not applied again until it changes
     Rollback(OutputArgs),
+    /// Close this host now: only the safe core and your ssh session are still accepted
+    ///
+    /// Ends every other connection, of this host's clients too. Goes back after 5 minutes unless
+    /// `peerwall confirm` is run from a new connection. A confirmed block stays, also over reboots,
+    /// whatever happens to the policy, until `peerwall unblock`.
+    Block(BlockArgs),
+    /// End a block: go back to the policy that was in force before
+    Unblock(UnblockArgs),
     /// Show the audit trail, and the confirmed rulesets with what each changed
     History(HistoryArgs),
     /// Load the last confirmed ruleset without reading the policy (used at boot)
@@ -428,35 +440,6 @@ pub struct ImportArgs {
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// Options of `render`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct RenderArgs {
-    /// The policy file
-    #[arg(default_value = POLICY)]
-    pub policy: PathBuf,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t = RenderFormat::Nft)]
-    pub format: RenderFormat,
-
-    /// Print nft's JSON, and errors as JSON; the same as --format json
-    #[arg(long, conflicts_with = "format")]
-    pub json: bool,
-}
-
-/// An output format of `render`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RenderFormat {
-    /// Input for `nft -f`
-    Nft,
-    /// Input for `nft -j -f`, libnftables-json(5)
-    Json,
-    /// Input for `iptables-restore --noflush`: IPv4, in chains of peerwall's own
-    Iptables,
-    /// Input for `ip6tables-restore --noflush`: IPv6, in chains of peerwall's own
-    Ip6tables,
 }
 
 impl Args {

@@ -1,12 +1,12 @@
-//! Options of the commands that answer questions about policies.
+//! Options of the commands that answer questions about policies, or print them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::OutputArgs;
 use super::values::time_span;
+use super::{OutputArgs, POLICY};
 
 /// Options of `explain`.
 #[derive(Debug, Clone, clap::Args)]
@@ -195,4 +195,33 @@ pub struct DiffArgs {
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Options of `render`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RenderArgs {
+    /// The policy file
+    #[arg(default_value = POLICY)]
+    pub policy: PathBuf,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t = RenderFormat::Nft)]
+    pub format: RenderFormat,
+
+    /// Print nft's JSON, and errors as JSON; the same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// An output format of `render`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RenderFormat {
+    /// Input for `nft -f`
+    Nft,
+    /// Input for `nft -j -f`, libnftables-json(5)
+    Json,
+    /// Input for `iptables-restore --noflush`: IPv4, in chains of peerwall's own
+    Iptables,
+    /// Input for `ip6tables-restore --noflush`: IPv6, in chains of peerwall's own
+    Ip6tables,
 }

@@ -36,7 +36,12 @@ pub(super) fn apply<L: Loader>(
     let lock = state.lock();
     let result = match (&lock, wish.confirm) {
         // A waiting trial may still be readable.
-        (Err(_), None) if matches!(nothing_waits(&state), Err(Refusal::Waits { .. })) => {
+        (Err(_), None)
+            if matches!(
+                nothing_waits(&state),
+                Err(Refusal::Waits { .. } | Refusal::Blocked)
+            ) =>
+        {
             nothing_waits(&state)
         }
         // A read-only state directory must not leave a host without rules.
@@ -102,11 +107,14 @@ pub(super) fn remove<L: Loader>(loader: &mut L) -> Result<(), Refusal> {
     keep::remove(&mut keeper).map(drop)
 }
 
-/// Refuses if a trial waits, or if that cannot be determined.
+/// Refuses if a trial waits, if that cannot be determined, or if the host is blocked.
 fn nothing_waits(state: &State) -> Result<(), Refusal> {
     let trial = state.read_waiting();
     let Some(trial) = trial.map_err(|err| Refusal::State(of_io(err)))? else {
-        return Ok(());
+        return match state.block() {
+            Some(_) => Err(Refusal::Blocked),
+            None => Ok(()),
+        };
     };
     let seconds = trial.seconds_left(&crate::store::clock());
     Err(Refusal::Waits {

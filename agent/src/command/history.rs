@@ -160,6 +160,11 @@ fn happened(event: &AuditEvent) -> String {
         Kind::RolledBack => "rolled back".to_owned(),
         Kind::Booted => "loaded at boot".to_owned(),
         Kind::Removed => "removed".to_owned(),
+        Kind::Blocked => match event.seconds {
+            Some(_) => time("blocked for"),
+            None => "blocked".to_owned(),
+        },
+        Kind::Unblocked => "unblocked".to_owned(),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn wish(args: &WishArgs) -> Wish {
 }
 
 /// Sends a request to the agent, if one runs, and prints its answer.
-fn by_agent(command: Request, doing: &str, output: &Output) -> Option<u8> {
+pub(super) fn by_agent(command: Request, doing: &str, output: &Output) -> Option<u8> {
     Some(match control::ask(command)? {
         Ok(answer) => print(&answer, output),
         Err(err) => trouble(doing, unreachable_agent(&err), output),
@@ -62,6 +62,8 @@ pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
         Reply::Applied(applied) => output.json(applied),
         Reply::Confirmed(confirmed) => output.json(confirmed),
         Reply::RolledBack(done) => output.json(done),
+        Reply::Blocked(done) => output.json(done),
+        Reply::Unblocked(done) => output.json(done),
         Reply::Failed(failure) => output.json(failure),
     }
     DONE

@@ -3,6 +3,7 @@
 mod age;
 mod apply;
 mod applying;
+mod block;
 pub(crate) mod boot;
 mod check;
 mod completions;
@@ -107,6 +108,8 @@ fn run_command(args: &Args) -> u8 {
         Command::Reload(args) => reload(args),
         Command::Confirm(output) => keep::confirm(&Output::new(output.json)),
         Command::Rollback(output) => keep::rollback(&Output::new(output.json)),
+        Command::Block(args) => block::block(args, &Output::new(args.output.json)),
+        Command::Unblock(args) => block::unblock(args, &Output::new(args.output.json)),
         Command::History(args) => history::run(args, &Output::new(args.output.json)),
         Command::Boot { policy, output } => boot::run(policy, &Output::new(output.json)),
         Command::Guard => {

@@ -19,7 +19,7 @@ use super::init::Init;
 use super::plan::PlanResult;
 use super::status::Status;
 use super::trace::Traced;
-use crate::json::{Confirmed, Failure, RolledBack, SchemaOf, Versioned};
+use crate::json::{Blocked, Confirmed, Failure, RolledBack, SchemaOf, Unblocked, Versioned};
 use crate::output::Output;
 
 /// Output of a command: its result or its failure.
@@ -41,6 +41,7 @@ pub(super) fn run(of: SchemaOf) -> u8 {
 fn schema(of: SchemaOf) -> Schema {
     match of {
         SchemaOf::Apply => command::<Apply>("apply"),
+        SchemaOf::Block => command::<Blocked>("block"),
         SchemaOf::Boot => command::<Boot>("boot"),
         SchemaOf::Check => command::<Check>("check"),
         SchemaOf::Confirm => command::<Confirmed>("confirm"),
@@ -59,6 +60,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Rollback => command::<RolledBack>("rollback"),
         SchemaOf::Status => command::<Status>("status"),
         SchemaOf::Trace => command::<Traced>("trace"),
+        SchemaOf::Unblock => command::<Unblocked>("unblock"),
     }
 }
 

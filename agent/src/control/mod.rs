@@ -22,7 +22,8 @@ use self::server::{ClientId, PATIENCE, Server};
 
 use crate::host::caller::Caller;
 use crate::json::{
-    AgentStatus, Applied, Confirmed, Denials, DenialsAsked, ErrorCode, Failure, RolledBack,
+    AgentStatus, Applied, Blocked, Confirmed, Denials, DenialsAsked, ErrorCode, Failure,
+    RolledBack, Unblocked,
 };
 use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
@@ -64,6 +65,10 @@ pub enum Request {
     Confirm(Caller),
     /// Roll back to the ruleset that was confirmed before.
     Rollback(Caller),
+    /// Block the host.
+    Block(BlockWish),
+    /// End the block.
+    Unblock(Wish),
 }
 
 /// Options for applying a policy.
@@ -80,6 +85,15 @@ pub struct Wish {
     pub caller: Caller,
 }
 
+/// Options of a block.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockWish {
+    /// Whether to keep the peers of the policy in force.
+    pub keep_peers: bool,
+    /// How it is applied.
+    pub wish: Wish,
+}
+
 /// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +108,10 @@ pub enum Reply {
     Confirmed(Confirmed),
     /// A rollback.
     RolledBack(RolledBack),
+    /// A block.
+    Blocked(Blocked),
+    /// The end of a block.
+    Unblocked(Unblocked),
     /// Nothing was done, or not everything.
     Failed(Failure),
 }
@@ -254,6 +272,8 @@ pub fn status() -> Option<AgentStatus> {
         | Reply::Applied(_)
         | Reply::Confirmed(_)
         | Reply::RolledBack(_)
+        | Reply::Blocked(_)
+        | Reply::Unblocked(_)
         | Reply::Failed(_) => None,
     }
 }

@@ -34,6 +34,12 @@ pub fn check(ruleset: &Ruleset, caller: &Caller) -> Result<(), LockedOut> {
     }
 }
 
+/// Returns the original destination port of an ssh connection, before a redirection.
+pub fn dialled_port(ssh: &Ssh) -> u16 {
+    let tracked = Host::new().tracked(ssh);
+    tracked.map_or(ssh.server_port, |connection| connection.dialled)
+}
+
 /// Error of a ruleset that would lock out ssh sessions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LockedOut {

@@ -26,6 +26,10 @@ pub enum EventKind {
     Booted,
     /// The rules were removed.
     Removed,
+    /// The host was blocked.
+    Blocked,
+    /// The block ended.
+    Unblocked,
 }
 
 impl From<Kind> for EventKind {
@@ -39,6 +43,8 @@ impl From<Kind> for EventKind {
             Kind::RolledBack => Self::RolledBack,
             Kind::Booted => Self::Booted,
             Kind::Removed => Self::Removed,
+            Kind::Blocked => Self::Blocked,
+            Kind::Unblocked => Self::Unblocked,
         }
     }
 }

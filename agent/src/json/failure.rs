@@ -46,6 +46,8 @@ codes! {
     BackendRejected = "backend-rejected",
     /// The backend is not available, or cannot be reached.
     BackendUnavailable = "backend-unavailable",
+    /// The host is blocked.
+    Blocked = "blocked",
     /// Other programs kept changing the rules.
     Busy = "busy",
     /// The host is closed except for ssh and the safe core of ICMP.
@@ -72,6 +74,8 @@ codes! {
     NoTrial = "no-trial",
     /// The way back could not be saved.
     NoWayBack = "no-way-back",
+    /// The host is not blocked.
+    NotBlocked = "not-blocked",
     /// iptables cannot express the policy.
     NotExpressible = "not-expressible",
     /// The ruleset could not be loaded.
@@ -198,6 +202,8 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = match &refusal {
             Refusal::Waits { .. } => ErrorCode::TrialWaits,
+            Refusal::Blocked => ErrorCode::Blocked,
+            Refusal::NotBlocked => ErrorCode::NotBlocked,
             Refusal::NothingWaits => ErrorCode::NoTrial,
             Refusal::SameCaller => ErrorCode::SameSession,
             Refusal::TooLate => ErrorCode::TrialOver,

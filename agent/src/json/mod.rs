@@ -19,7 +19,8 @@ pub use self::denied::{Denials, DenialsAsked, LogReader};
 pub use self::event::{Event, EventKind};
 pub use self::failure::{Error, ErrorCode, Failure};
 pub use self::outcome::{
-    Applied, ApplyOutcome, ConfirmOutcome, Confirmed, EndedConnections, RollbackOutcome, RolledBack,
+    Applied, ApplyOutcome, BlockOutcome, Blocked, ConfirmOutcome, Confirmed, EndedConnections,
+    RollbackOutcome, RolledBack, Unblocked,
 };
 
 /// Version of the JSON. Fields are added within a version, and neither removed nor changed in
@@ -118,6 +119,8 @@ impl fmt::Display for FileLine {
 pub enum SchemaOf {
     /// peerwall apply
     Apply,
+    /// peerwall block
+    Block,
     /// peerwall boot
     Boot,
     /// peerwall check
@@ -154,4 +157,6 @@ pub enum SchemaOf {
     Status,
     /// peerwall trace
     Trace,
+    /// peerwall unblock
+    Unblock,
 }

@@ -1,6 +1,7 @@
 //! What commands that change something did.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use peerwall_core::agent::keep;
 use peerwall_core::diagnostic::JsonDiagnostic;
@@ -56,6 +57,58 @@ pub struct EndedConnections {
     pub left: Vec<ConnectionGroup>,
     /// Why some could not be read or ended, as a sentence.
     pub error: Option<String>,
+}
+
+/// What a block did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockOutcome {
+    /// The host is blocked.
+    Blocked,
+    /// The host is blocked, and unblocked unless this is confirmed.
+    OnTrial,
+    /// The host was blocked in the same way already.
+    Unchanged,
+}
+
+/// The result of `block`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Blocked {
+    /// What was done.
+    pub outcome: BlockOutcome,
+    /// Addresses from which ssh is accepted.
+    pub ssh_from: Vec<IpAddr>,
+    /// How many peers are accepted.
+    pub peers: usize,
+    /// How long until it ends unless it is confirmed, in seconds.
+    pub confirm_seconds: Option<u64>,
+    /// Open connections that the block refuses.
+    pub connections: Option<EndedConnections>,
+    /// Why the next boot does not know of the block, as a sentence.
+    pub not_recorded: Option<String>,
+}
+
+/// The result of `unblock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unblocked {
+    /// Path of the policy that is in force again; absent if there was none.
+    pub policy: Option<String>,
+    /// Number of its ruleset in the history.
+    pub number: Option<u64>,
+    /// Why this could not be recorded for the next boot, as a sentence.
+    pub not_recorded: Option<String>,
+}
+
+impl Unblocked {
+    /// The result, from the entry that is in force again.
+    pub fn new(entry: Option<keep::Entry>, fault: Option<keep::Fault>) -> Self {
+        let number = entry.as_ref().map(|entry| entry.number);
+        Self {
+            number: number.filter(|number| *number > 0),
+            policy: entry.map(|entry| entry.policy),
+            not_recorded: fault.map(|fault| fault.text),
+        }
+    }
 }
 
 /// What a confirm did.

@@ -55,6 +55,7 @@ pub fn entry(policy: &Path, digest: &str, by_iptables: bool, cut: bool) -> Entry
         digest: digest.to_owned(),
         by_iptables,
         cut,
+        is_block: false,
     }
 }
 
@@ -177,6 +178,11 @@ impl State {
     /// Returns the policy that is refused until it changes; `None` also if it cannot be read.
     pub fn refused(&self) -> Option<String> {
         passing::insist(|| self.history()).ok()?.refused
+    }
+
+    /// Returns the block that was confirmed; `None` also if the history cannot be read.
+    pub fn block(&self) -> Option<Entry> {
+        passing::insist(|| self.history()).ok()?.block().cloned()
     }
 
     /// Reads the ruleset that was confirmed last.

@@ -18,6 +18,18 @@ use crate::trial::{Loader, of_backend};
 #[derive(Default)]
 pub(crate) struct Alone {
     change: Option<String>,
+    /// Whether the caller ends connections.
+    ends_none: bool,
+}
+
+impl Alone {
+    /// Creates a loader that ends no open connections.
+    pub(crate) fn ending_none() -> Self {
+        Self {
+            ends_none: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Loader for Alone {
@@ -27,7 +39,7 @@ impl Loader for Alone {
             entry: None,
             ruleset: Some(kept.ruleset.clone()),
             by_iptables: entry.by_iptables,
-            cut: entry.cut,
+            cut: entry.cut && !self.ends_none,
         };
         self.change = put(&to, &entry.policy)?;
         Ok(())

@@ -18,7 +18,9 @@ pub(super) fn log(record: Record<'_>, change: Option<&str>, by: &Who) {
         | Kind::Confirmed
         | Kind::RolledBack
         | Kind::Booted
-        | Kind::Removed => Level::Info,
+        | Kind::Removed
+        | Kind::Blocked
+        | Kind::Unblocked => Level::Info,
     };
     let entry = record.entry;
     log::log!(
@@ -47,6 +49,8 @@ fn name(kind: Kind) -> (&'static str, Option<&'static str>) {
         Kind::RolledBack => ("rolled_back", Some("requested")),
         Kind::Booted => ("booted", None),
         Kind::Removed => ("removed", None),
+        Kind::Blocked => ("blocked", None),
+        Kind::Unblocked => ("unblocked", None),
     }
 }
 
@@ -75,6 +79,19 @@ fn text(record: Record<'_>, change: Option<&str>, by: &Who) -> String {
         Kind::RolledBack => format!("rolled back {policy}{number} by {by}{change}"),
         Kind::Booted => format!("loaded {policy}{number} at boot{change}"),
         Kind::Removed => format!("removed all rules of peerwall by {by}"),
+        Kind::Blocked => match record.seconds {
+            Some(seconds) => {
+                format!("BLOCKED by {by}, rolled back in {seconds} s unless confirmed{change}")
+            }
+            None => format!("BLOCKED by {by} until `peerwall unblock`{change}"),
+        },
+        Kind::Unblocked => match entry {
+            Some(entry) => format!(
+                "unblocked by {by}, back to {}{number}{change}",
+                entry.policy
+            ),
+            None => format!("unblocked by {by}; no policy was in force before{change}"),
+        },
     }
 }
 
@@ -92,6 +109,7 @@ mod tests {
             digest: "d".into(),
             by_iptables: false,
             cut: true,
+            is_block: false,
         };
         let (kept, tried) = (entry(3), entry(0));
         let of = |kind, entry, seconds| Record {
@@ -134,6 +152,22 @@ mod tests {
             (
                 of(Kind::Removed, None, None),
                 "removed all rules of peerwall by agent",
+            ),
+            (
+                of(Kind::Blocked, Some(&kept), None),
+                "BLOCKED by agent until `peerwall unblock`: +1 rule",
+            ),
+            (
+                of(Kind::Blocked, Some(&tried), Some(60)),
+                "BLOCKED by agent, rolled back in 60 s unless confirmed: +1 rule",
+            ),
+            (
+                of(Kind::Unblocked, Some(&kept), None),
+                "unblocked by agent, back to /p.toml (number 3): +1 rule",
+            ),
+            (
+                of(Kind::Unblocked, None, None),
+                "unblocked by agent; no policy was in force before: +1 rule",
             ),
         ] {
             assert_eq!(text(record, Some("+1 rule"), &by), want);

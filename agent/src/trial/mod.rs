@@ -3,6 +3,7 @@
 
 pub mod alone;
 pub mod before;
+pub mod block;
 pub mod closed;
 mod events;
 pub mod guard;
@@ -142,6 +143,10 @@ impl<L: Loader> World for Keeper<'_, L> {
 /// Compiles the stored text of an entry's policy with the current lists; `None` if the text is not
 /// stored, or a list is missing, wrong, or writable by other users.
 fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
+    // A block is compiled once, because its peers are those at that time.
+    if entry.is_block {
+        return None;
+    }
     let text = state.text(&entry.digest)?;
     match prepare_stored(&text, &FileSystem { waits: true }) {
         Ok(ready) => match ready.check_permissions() {

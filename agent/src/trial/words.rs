@@ -2,12 +2,54 @@
 
 use peerwall_core::agent::keep::{Entry, RolledBack};
 
+use crate::json::{BlockOutcome, Blocked, Unblocked};
+
 /// Message about a trial that started.
 pub fn tried(seconds: u64) -> String {
     format!(
         "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a \
          new connection or terminal: peerwall confirm"
     )
+}
+
+/// Message about a block, with what happened to open connections.
+pub fn blocked(done: &Blocked, connections: &str) -> String {
+    let mut accepted = vec!["the safe core".to_owned()];
+    if !done.ssh_from.is_empty() {
+        let from: Vec<String> = done.ssh_from.iter().map(ToString::to_string).collect();
+        accepted.push(format!("ssh from {}", from.join(", ")));
+    }
+    if done.peers > 0 {
+        accepted.push(format!("{} peers", done.peers));
+    }
+    let accepted = accepted.join(", ");
+    let warning = done.not_recorded.as_ref().map_or_else(String::new, |why| {
+        format!("warning: the block could not be recorded, so a reboot ends it: {why}\n")
+    });
+    let end = match (done.outcome, done.confirm_seconds) {
+        (BlockOutcome::Unchanged, _) => "this host was blocked like this already".to_owned(),
+        (_, Some(seconds)) => format!(
+            "it ends in {seconds} seconds unless confirmed. To keep it, run this from a new \
+             connection or terminal: peerwall confirm"
+        ),
+        (_, None) => "it stays until `peerwall unblock`, also over reboots".to_owned(),
+    };
+    format!("BLOCKED: only accepted: {accepted}\n{connections}{warning}{end}")
+}
+
+/// Message about the end of a block.
+pub fn unblocked(done: &Unblocked) -> String {
+    let back = match (&done.policy, done.number) {
+        (Some(policy), Some(number)) => format!("back to {policy} (number {number})"),
+        (Some(policy), None) => format!("back to {policy}"),
+        (None, _) => {
+            "no policy was in force before, so this host has no rules of peerwall now".to_owned()
+        }
+    };
+    let warning = done.not_recorded.as_ref().map_or_else(String::new, |why| {
+        format!("\nwarning: this could not be recorded, so the next boot blocks again: {why}")
+    });
+    format!("unblocked: {back}{warning}")
 }
 
 /// Message about a rollback.

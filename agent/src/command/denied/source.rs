@@ -142,7 +142,12 @@ fn ask(asked: DenialsAsked) -> Result<Option<Denials>, Failure> {
     match answer.reply {
         Reply::Denied(denials) => Ok(Some(*denials)),
         Reply::Failed(failure) => Err(failure),
-        Reply::Status(_) | Reply::Applied(_) | Reply::Confirmed(_) | Reply::RolledBack(_) => {
+        Reply::Status(_)
+        | Reply::Applied(_)
+        | Reply::Confirmed(_)
+        | Reply::RolledBack(_)
+        | Reply::Blocked(_)
+        | Reply::Unblocked(_) => {
             let why = "the agent answered another question";
             Err(Failure::new(ErrorCode::Protocol, why))
         }

@@ -30,6 +30,8 @@ pub(super) struct Facts<'f> {
     pub(super) is_changed: bool,
     /// The trial that waits for confirmation.
     pub(super) trial: Option<&'f Trial>,
+    /// The block.
+    pub(super) block: Option<&'f Blocked>,
     /// Why the agent does not apply its policy.
     pub(super) agent_refuses: Option<&'f str>,
     /// Why the agent cannot load rules.
@@ -49,12 +51,27 @@ pub(super) struct Trial {
     pub(super) back_to: Option<String>,
 }
 
+/// A block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Blocked {
+    /// Time of the block, as RFC 3339.
+    pub(super) since: String,
+    /// How long it has left unless it is confirmed, in seconds.
+    pub(super) seconds_left: Option<u64>,
+    /// Path of the policy that `unblock` goes back to; absent if there was none.
+    pub(super) back_to: Option<String>,
+    /// Whether its rules are loaded.
+    pub(super) loaded: bool,
+}
+
 /// Kind of state of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HostState {
     /// No rules of peerwall are loaded.
     NotLoaded,
+    /// `peerwall block` closed the host.
+    Blocked,
     /// A policy is loaded that is rolled back unless it is confirmed.
     OnTrial,
     /// The closed ruleset is loaded.
@@ -76,6 +93,9 @@ impl Facts<'_> {
     pub(super) fn state(&self) -> HostState {
         if !self.is_loaded {
             return HostState::NotLoaded;
+        }
+        if self.block.is_some() {
+            return HostState::Blocked;
         }
         if self.trial.is_some() {
             return HostState::OnTrial;
@@ -122,6 +142,10 @@ impl fmt::Display for Facts<'_> {
                     f,
                     "not loaded: this host has no rules of peerwall; `peerwall apply` loads {policy}"
                 ),
+            },
+            HostState::Blocked => match self.block {
+                Some(block) => write!(f, "{block}"),
+                None => Ok(()),
             },
             HostState::OnTrial => {
                 let Some(trial) = self.trial else {
@@ -182,6 +206,26 @@ impl fmt::Display for Facts<'_> {
     }
 }
 
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BLOCKED since {}: ", self.since)?;
+        f.write_str(match self.loaded {
+            true => {
+                "only the safe core, ssh of the session that blocked, and kept peers are allowed"
+            }
+            false => "but other rules are loaded, so run `peerwall boot`",
+        })?;
+        let back = self.back_to.as_deref().unwrap_or("no rules, as before");
+        match self.seconds_left {
+            Some(left) => write!(
+                f,
+                "; {left} s left, then {back}; to keep it: `peerwall confirm` from a new connection"
+            ),
+            None => write!(f, "; `peerwall unblock` goes back to {back}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +254,18 @@ mod tests {
         let first = Trial {
             back_to: None,
             ..trial.clone()
+        };
+        let block = Blocked {
+            since: "2026-11-25T20:47:30Z".into(),
+            seconds_left: Some(42),
+            back_to: Some(POLICY.into()),
+            loaded: true,
+        };
+        let not_loaded = Blocked {
+            seconds_left: None,
+            back_to: None,
+            loaded: false,
+            ..block.clone()
         };
         let differs = Facts {
             in_sync: Some(false),
@@ -265,6 +321,26 @@ mod tests {
                 HostState::LastGood,
                 "last good policy: /etc/peerwall/policy.toml cannot be applied: 3 errors in the \
                  policy; see `peerwall check`; the loaded rules are from /root/new.toml",
+            ),
+            (
+                Facts {
+                    trial: Some(&trial),
+                    block: Some(&block),
+                    ..differs
+                },
+                HostState::Blocked,
+                "BLOCKED since 2026-11-25T20:47:30Z: only the safe core, ssh of the session that blocked, \
+                 and kept peers are allowed; 42 s left, then /etc/peerwall/policy.toml; to keep it: \
+                 `peerwall confirm` from a new connection",
+            ),
+            (
+                Facts {
+                    block: Some(&not_loaded),
+                    ..differs
+                },
+                HostState::Blocked,
+                "BLOCKED since 2026-11-25T20:47:30Z: but other rules are loaded, so run `peerwall boot`; \
+                 `peerwall unblock` goes back to no rules, as before",
             ),
             (
                 Facts {

@@ -1,5 +1,6 @@
 //! `peerwall status`
 
+mod blocked;
 mod headline;
 mod text;
 mod watch;
@@ -17,7 +18,7 @@ use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason}
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::headline::{Facts, Trial};
+use self::headline::{Blocked, Facts, Trial};
 use self::watch::Rates;
 use super::{DIFFERS, DONE, Given, on_host, others};
 use crate::cli::{BackendArgs, StatusArgs};
@@ -80,6 +81,8 @@ pub(super) struct Status {
     agent: Option<AgentStatus>,
     /// Why a running agent has no status.
     agent_error: Option<json::Error>,
+    /// The block, if the host is blocked.
+    blocked: Option<Blocked>,
     /// The trial that waits to be confirmed.
     trial: Option<Trial>,
     /// The trial or policy that was rolled back, if nothing was applied since.
@@ -136,6 +139,7 @@ struct Loaded {
     is_loaded: bool,
     is_closed: bool,
     audit: Option<bool>,
+    block: Option<Blocked>,
     pending_steps: Option<usize>,
     generation: Option<u32>,
     /// Whether the rules have not changed since the last apply.
@@ -198,6 +202,15 @@ fn run(
     };
     let closed = closed::closed();
     let closed = closed.map(|closed| steps(&closed.ruleset)).transpose()?;
+    let block = blocked::find(&State::open());
+    let block = block.map(|(found, ruleset)| {
+        let steps = ruleset.map(|ruleset| steps(&ruleset)).transpose()?;
+        Ok::<_, BackendError>(Blocked {
+            loaded: steps.flatten() == Some(0),
+            ..found
+        })
+    });
+    let block = block.transpose()?;
     let pending_steps = ready.map(|ready| steps(&ready.ruleset)).transpose()?;
     let ruleset = Enforcer::ruleset(&observed);
     let loaded = Loaded {
@@ -213,6 +226,7 @@ fn run(
                 .filter(|_| pending_steps.flatten() == Some(0))
                 .map(|ready| is_audit(&ready.ruleset)),
         },
+        block,
         pending_steps: pending_steps.flatten(),
         generation: enforcer.generation()?,
         is_unchanged: match &observed {
@@ -315,6 +329,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         loaded_since: since.as_deref(),
         is_changed: loaded.is_unchanged == Some(false),
         trial: trial.as_ref(),
+        block: loaded.block.as_ref(),
         agent_refuses: agent_refuses.as_deref(),
         agent_fails: agent_fails.as_deref(),
         others: &others,
@@ -348,6 +363,7 @@ fn status(policy: &Given, loaded: Loaded) -> Status {
         foreign_units: units::loaders(),
         agent,
         agent_error,
+        blocked: loaded.block,
         trial,
     }
 }

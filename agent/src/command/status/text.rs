@@ -57,7 +57,7 @@ pub(super) fn status(
 fn meaning(state: HostState) -> Meaning {
     match state {
         HostState::InSync => Meaning::Good,
-        HostState::NotLoaded | HostState::Closed => Meaning::Bad,
+        HostState::NotLoaded | HostState::Closed | HostState::Blocked => Meaning::Bad,
         HostState::OnTrial
         | HostState::LastGood
         | HostState::RolledBack

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::record::of;
 use super::trial::{drop_trial, waiting};
-use super::{Entry, Fault, History, Kept, Kind, World};
+use super::{Entry, Fault, History, KEPT, Kept, Kind, World};
 
 /// Maximum number of attempts after temporary failures.
 const BOOT_TRIES: u32 = 5;
@@ -40,6 +40,8 @@ pub struct Boot {
 /// 3. the policy, then with the other backend;
 /// 4. `closed`, then with the other backend.
 ///
+/// A blocked host stays blocked: the block, then with the other backend, then `closed`.
+///
 /// Temporary failures are retried.
 pub fn boot<W: World>(
     world: &mut W,
@@ -63,7 +65,9 @@ pub fn boot<W: World>(
         History::default()
     });
     let mut lacking = Vec::new();
-    for entry in history.kept.iter().rev() {
+    let is_blocked = history.block().is_some();
+    let usable = if is_blocked { 1 } else { KEPT };
+    for entry in history.kept.iter().rev().take(usable) {
         match load_entry(world, entry) {
             Ok(()) => return booted(world, entry.clone(), Booted::Confirmed, problems),
             Err(fault) => {
@@ -81,6 +85,9 @@ pub fn boot<W: World>(
             )),
         }
     }
+    if is_blocked {
+        return close(world, closed, problems);
+    }
     let usable = persist(world, &mut policy).and_then(|kept| {
         match history.refused == Some(kept.entry.digest.clone()) {
             true => Err(Fault::new(format!(
@@ -94,6 +101,11 @@ pub fn boot<W: World>(
         Ok(entry) => return booted(world, entry, Booted::Policy, problems),
         Err(fault) => problems.push(fault.text),
     }
+    close(world, closed, problems)
+}
+
+/// Loads the closed ruleset.
+fn close<W: World>(world: &mut W, closed: &Kept<W::Ruleset>, mut problems: Vec<String>) -> Boot {
     match load_by_either(world, closed.clone(), &mut problems) {
         Ok(entry) => booted(world, entry, |_| Booted::Closed, problems),
         Err(fault) => {

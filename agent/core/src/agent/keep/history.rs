@@ -1,16 +1,18 @@
 //! History of confirmed rulesets.
 
-use super::record::{Added, add, of, store_changed};
+use super::block::not_blocked;
+use super::record::{Added, add, added_kind, of, store_changed};
 use super::trial::{drop_trial, load_with_lists, nothing_waits, restore, settle, waiting};
 use super::{Entry, Fault, Kept, Kind, Refusal, World};
 
 /// Applies a ruleset permanently.
 ///
 /// # Errors
-/// [`Refusal::Waits`], [`Refusal::NotLoaded`]; [`Refusal::State`] if the ruleset is loaded, but
+/// [`Refusal::Waits`], [`Refusal::Blocked`], [`Refusal::NotLoaded`]; [`Refusal::State`] if the ruleset is loaded, but
 /// could not be recorded for the next boot.
 pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refusal> {
     nothing_waits(world)?;
+    not_blocked(world, &new.entry)?;
     world.load(new).map_err(Refusal::NotLoaded)?;
     keep(world, new).map(drop).map_err(Refusal::State)
 }
@@ -19,9 +21,12 @@ pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refu
 ///
 /// # Errors
 /// [`Refusal::Waits`] during a trial, whose guard would load the previous ruleset;
-/// [`Refusal::NotLoaded`] if the ruleset cannot be removed.
+/// [`Refusal::Blocked`] on a blocked host; [`Refusal::NotLoaded`] if the ruleset cannot be removed.
 pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
     nothing_waits(world)?;
+    if world.history().map_err(Refusal::State)?.block().is_some() {
+        return Err(Refusal::Blocked);
+    }
     let was_loaded = world.unload().map_err(Refusal::NotLoaded)?;
     if was_loaded {
         world.record(of(Kind::Removed, None));
@@ -37,7 +42,7 @@ pub fn remove<W: World>(world: &mut W) -> Result<bool, Refusal> {
 pub fn keep<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<Added, Fault> {
     let added = add(world, new, None)?;
     if added.is_new {
-        world.record(of(Kind::Applied, Some(&added.entry)));
+        world.record(of(added_kind(&added.entry), Some(&added.entry)));
     }
     Ok(added)
 }
@@ -70,6 +75,9 @@ pub fn roll_back<W: World>(world: &mut W) -> Result<RolledBack, Refusal> {
         drop_trial(world, &trial).map_err(Refusal::State)?;
     }
     let mut history = world.history().map_err(Refusal::State)?;
+    if history.block().is_some() {
+        return Err(Refusal::Blocked);
+    }
     let undone = history.kept.pop();
     let Some(entry) = history.last().cloned() else {
         return Err(Refusal::NothingBefore);

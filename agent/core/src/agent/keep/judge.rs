@@ -5,6 +5,8 @@
 pub struct Situation<'s> {
     /// Digest of the target policy; `None` before the first one.
     pub wanted: Option<&'s str>,
+    /// Whether the host is blocked.
+    pub is_blocked: bool,
     /// Whether a trial is waiting for confirmation.
     pub is_trial: bool,
     /// Digest of the policy that was rolled back.
@@ -24,6 +26,8 @@ pub enum Reading {
     Same,
     /// Apply the policy.
     Take,
+    /// The host is blocked: decide again after the block.
+    Blocked,
     /// Decide again after the trial.
     Later,
     /// Another policy was confirmed after this one was read. Apply this one when its text changes.
@@ -36,6 +40,9 @@ pub enum Reading {
 
 /// Decides on a policy, by the digest of its text.
 pub fn judge(situation: Situation<'_>, digest: &str) -> Reading {
+    if situation.is_blocked {
+        return Reading::Blocked;
+    }
     if !situation.is_asked {
         if situation.wanted == Some(digest) {
             return Reading::Same;

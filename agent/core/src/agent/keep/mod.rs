@@ -12,11 +12,14 @@
 //!   it.
 //! - A ruleset that could not be loaded is never loaded later.
 //! - The history contains the permanent rulesets in order, without repeated entries.
+//! - While the last entry is a block, no other ruleset is loaded, except by [`unblock`]. The block
+//!   leaves the entries before it and the rolled back policy as they were.
 //!
 //! The order of the steps in each function ensures this: after a crash between two steps, the next
 //! process resolves the state. A trial is on disk before it is loaded. The history is written
 //! before the trial is cleared, and contains the number of the settled trial.
 
+mod block;
 mod boot;
 mod history;
 mod judge;
@@ -30,6 +33,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use block::{blocked_by, unblock, unblocked};
 pub use boot::{Boot, Booted, boot};
 pub use history::{RolledBack, apply, keep, remove, roll_back};
 pub use judge::{Reading, Situation, judge};
@@ -101,6 +105,9 @@ pub struct Entry {
     /// admitted.
     #[serde(default = "yes")]
     pub cut: bool,
+    /// Whether it blocks the host: no policy is applied until [`unblock`].
+    #[serde(default)]
+    pub is_block: bool,
 }
 
 fn yes() -> bool {
@@ -206,6 +213,11 @@ impl History {
     pub fn last(&self) -> Option<&Entry> {
         self.kept.last()
     }
+
+    /// Returns the entry that blocks the host.
+    pub fn block(&self) -> Option<&Entry> {
+        self.last().filter(|last| last.is_block)
+    }
 }
 
 /// Kind of an event in the audit trail.
@@ -228,6 +240,10 @@ pub enum Kind {
     Booted,
     /// The rules were removed.
     Removed,
+    /// The host was blocked, permanently or on trial.
+    Blocked,
+    /// The block ended.
+    Unblocked,
 }
 
 /// Event for the audit trail.
@@ -338,6 +354,10 @@ pub enum Refusal {
         /// Remaining time in seconds.
         seconds: u64,
     },
+    /// The host is blocked.
+    Blocked,
+    /// The host is not blocked.
+    NotBlocked,
     /// No trial is waiting for confirmation.
     NothingWaits,
     /// The confirmation came from the connection or terminal that started the trial.
@@ -364,6 +384,10 @@ impl fmt::Display for Refusal {
                 "{policy} is on trial for another {seconds} s: run `peerwall confirm` from a new \
                  connection, or `peerwall rollback`, then try again"
             ),
+            Self::Blocked => f.write_str(
+                "this host is blocked; `peerwall unblock` goes back to the policy from before",
+            ),
+            Self::NotBlocked => f.write_str("this host is not blocked"),
             Self::NothingWaits => f.write_str("no trial is waiting for confirmation"),
             Self::SameCaller => f.write_str(
                 "not confirmed: use a new ssh connection or terminal. This session existed before \

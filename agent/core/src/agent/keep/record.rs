@@ -36,6 +36,14 @@ pub(super) fn of(kind: Kind, entry: Option<&Entry>) -> Record<'_> {
     }
 }
 
+/// Kind of the event of a new permanent ruleset.
+pub(super) fn added_kind(entry: &Entry) -> Kind {
+    match entry.is_block {
+        true => Kind::Blocked,
+        false => Kind::Applied,
+    }
+}
+
 /// Last entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
@@ -65,6 +73,10 @@ pub(super) fn add<W: World>(
         None => {
             let number = last.map_or(1, |last| last.number + 1);
             world.store(number, &new.ruleset)?;
+            // A block replaces the one before, so that blocks do not displace the policies.
+            if new.entry.is_block && history.block().is_some() {
+                history.kept.pop();
+            }
             let entry = Entry {
                 number,
                 ..new.entry.clone()
@@ -73,12 +85,16 @@ pub(super) fn add<W: World>(
             entry
         }
     };
-    let changed = is_new || history.refused.is_some() || settles.is_some();
+    let changed = is_new || settles.is_some() || history.refused.is_some() && !entry.is_block;
     if is_new {
-        let extra = history.kept.len().saturating_sub(KEPT);
+        let limit = KEPT + usize::from(entry.is_block);
+        let extra = history.kept.len().saturating_sub(limit);
         history.kept.drain(..extra);
     }
-    history.refused = None;
+    // After the block, a policy that was rolled back is still not loaded.
+    if !entry.is_block {
+        history.refused = None;
+    }
     history.settled = settles.or(history.settled);
     if changed {
         world.set_history(&history)?;

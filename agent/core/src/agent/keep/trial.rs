@@ -58,7 +58,11 @@ pub fn try_out<W: World>(
         return Err(Refusal::NoWayBack(Fault::new(why)));
     }
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let settled = world.history().map_err(Refusal::State)?.settled;
+    let history = world.history().map_err(Refusal::State)?;
+    if history.block().is_some() && !new.entry.is_block {
+        return Err(Refusal::Blocked);
+    }
+    let settled = history.settled;
     let mut trial = Trial {
         id: settled.map_or(1, |last| last.wrapping_add(1)),
         new,
@@ -84,7 +88,11 @@ pub fn try_out<W: World>(
         abandon(world, &trial, true);
         return Err(Refusal::NoWayBack(fault));
     }
-    world.record(trial.record(Kind::Tried));
+    let kind = match trial.new.entry.is_block {
+        true => Kind::Blocked,
+        false => Kind::Tried,
+    };
+    world.record(trial.record(kind));
     Ok(trial)
 }
 
@@ -207,7 +215,8 @@ pub fn go_back<W: World>(
 pub(super) fn settle<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let mut history = world.history()?;
     history.settled = Some(trial.id);
-    if trial.is_loaded {
+    // A block is no policy that could be read again.
+    if trial.is_loaded && !trial.new.entry.is_block {
         history.refused = Some(trial.new.entry.digest.clone());
     }
     world.set_history(&history)?;

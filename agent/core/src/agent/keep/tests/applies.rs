@@ -20,7 +20,7 @@ fn the_same_applied_again_is_no_new_entry() {
 #[test]
 fn what_cannot_be_loaded_changes_nothing() {
     let mut memory = applied();
-    memory.mishaps = [Mishap::None, Mishap::Fails].into();
+    memory.mishaps = [Mishap::None, Mishap::None, Mishap::Fails].into();
     assert!(matches!(
         apply(&mut memory, &policy(2)),
         Err(Refusal::NotLoaded(_))

@@ -1,6 +1,7 @@
 //! Tests: named cases, and random sequences against a small model.
 
 mod applies;
+mod blocks;
 mod boot;
 mod reading;
 mod sequences;
@@ -16,6 +17,8 @@ type R = u8;
 type C = u8;
 
 const CLOSED: R = 0;
+/// Ruleset of a block. It depends on no list.
+const BLOCK: R = 8;
 
 /// Failure of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,8 @@ struct TestHost {
     is_dead: bool,
     trail: Vec<(Kind, Option<String>)>,
     pauses: u32,
+    /// Whether the history could not be read since this was reset.
+    is_history_unread: bool,
     /// Numbers of all policies that were loaded.
     loaded: BTreeSet<R>,
     /// Members of all lists, as a multiple of [`LISTS`].
@@ -153,7 +158,9 @@ impl World for TestHost {
         }
     }
     fn history(&mut self) -> Result<History, Fault> {
-        self.step(|memory| memory.history.clone())
+        let read = self.step(|memory| memory.history.clone());
+        self.is_history_unread |= read.is_err();
+        read
     }
     fn set_history(&mut self, history: &History) -> Result<(), Fault> {
         self.step(|memory| memory.history = history.clone())
@@ -224,8 +231,22 @@ fn policy(number: R) -> Kept<R> {
             digest: number.to_string(),
             by_iptables: false,
             cut: true,
+            is_block: false,
         },
         ruleset: number,
+    }
+}
+
+/// Returns a block.
+fn a_block() -> Kept<R> {
+    let kept = policy(BLOCK);
+    Kept {
+        entry: Entry {
+            digest: "block".into(),
+            is_block: true,
+            ..kept.entry
+        },
+        ..kept
     }
 }
 
@@ -243,6 +264,11 @@ fn try_number(memory: &mut TestHost, number: R) -> Result<(), Refusal> {
     let before = memory.before();
     let new = with_lists(number, memory.lists);
     try_out(memory, new, before, MINUTE, 1).map(drop)
+}
+
+fn try_block(memory: &mut TestHost) -> Result<(), Refusal> {
+    let before = memory.before();
+    try_out(memory, a_block(), before, MINUTE, 1).map(drop)
 }
 
 /// Returns a host on which 1 is applied.

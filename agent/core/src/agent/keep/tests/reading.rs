@@ -25,6 +25,7 @@ fn a_policy_that_cannot_be_read_at_the_moment_is_read_again_at_boot() {
 fn what_an_agent_reads_is_judged_by_its_text() {
     let idle = Situation {
         wanted: Some("a"),
+        is_blocked: false,
         is_trial: false,
         refused: None,
         read: None,
@@ -70,6 +71,16 @@ fn what_an_agent_reads_is_judged_by_its_text() {
             },
             "c",
             Reading::Take,
+        ),
+        (
+            "on a blocked host, also if requested",
+            Situation {
+                is_blocked: true,
+                is_asked: true,
+                ..idle
+            },
+            "b",
+            Reading::Blocked,
         ),
         (
             "during a trial",

@@ -12,6 +12,9 @@ enum Event {
     Look,
     RollBack,
     Remove,
+    /// A block, permanently or on trial.
+    Block(bool),
+    Unblock,
     /// Reboot, with whether the kernel lacks a feature of nf_tables.
     Reboot(bool),
     Wait(u64),
@@ -30,6 +33,8 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Look),
         1 => Just(Event::RollBack),
         1 => Just(Event::Remove),
+        2 => any::<bool>().prop_map(Event::Block),
+        2 => Just(Event::Unblock),
         1 => any::<bool>().prop_map(Event::Reboot),
         3 => prop::sample::select(vec![1_000u64, 30_000, 61_000]).prop_map(Event::Wait),
         2 => number.prop_map(Event::Read),
@@ -71,6 +76,7 @@ struct Run {
 impl Run {
     fn happen(&mut self, event: &Event, mishaps: &[Mishap]) {
         self.memory.mishaps = mishaps.iter().copied().collect();
+        self.memory.is_history_unread = false;
         let loaded = self.memory.loaded.clone();
         // Whether the current members of the lists must be loaded if nothing fails.
         let mut is_current = false;
@@ -92,8 +98,11 @@ impl Run {
             Event::Remove => {
                 // From here on, no ruleset has to be loaded.
                 let done = remove(&mut self.memory);
-                self.model.is_closed &= matches!(done, Err(Refusal::Waits { .. }));
+                self.model.is_closed &=
+                    matches!(done, Err(Refusal::Waits { .. } | Refusal::Blocked));
             }
+            Event::Block(on_trial) => self.block(*on_trial),
+            Event::Unblock => is_current = self.unblock(),
             Event::Reboot(lacks) => self.reboot(*lacks),
             Event::Wait(millis) => self.memory.millis += millis,
             Event::Read(number) => self.read(*number),
@@ -112,7 +121,10 @@ impl Run {
         let new = with_lists(number, self.memory.lists);
         let result = apply(&mut self.memory, &new);
         self.model.is_closed |= result.is_ok();
-        if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) || !waited {
+        let is_blocked = matches!(result, Err(Refusal::Blocked));
+        if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) && !is_blocked
+            || !waited && !is_blocked
+        {
             self.model.permitted.insert(number.to_string());
         }
     }
@@ -134,7 +146,7 @@ impl Run {
         let confirmed = confirm(&mut self.memory, &caller);
         assert!(may || confirmed.is_err(), "confirmed without permission");
         self.model.is_closed |= confirmed.is_ok();
-        confirmed.is_ok()
+        confirmed.is_ok_and(|trial| !trial.new.entry.is_block)
     }
 
     /// Changes the lists and loads them like the agent. Returns whether they were loaded.
@@ -174,7 +186,45 @@ impl Run {
             return false;
         }
         let gone = go_back(&mut self.memory, None, Ending::RanOut);
-        matches!(gone, Ok(Some(trial)) if trial.before.entry.is_some() && trial.before.ruleset.is_some())
+        matches!(gone, Ok(Some(trial)) if trial.before.ruleset.is_some()
+            && trial.before.entry.as_ref().is_some_and(|entry| !entry.is_block))
+    }
+
+    fn block(&mut self, on_trial: bool) {
+        self.model.failed = None;
+        let is_busy = self.memory.trial.is_some();
+        let refused = self.memory.history.refused.clone();
+        match on_trial {
+            true => drop(try_block(&mut self.memory)),
+            false => {
+                let done = apply(&mut self.memory, &a_block());
+                self.model.is_closed |= done.is_ok();
+                self.model.permitted.insert("block".into());
+            }
+        }
+        // An earlier trial may have run out.
+        assert!(is_busy || self.memory.history.refused == refused);
+    }
+
+    /// Ends the block. Returns whether a ruleset of the history was loaded.
+    fn unblock(&mut self) -> bool {
+        let was_blocked = self.memory.history.block().is_some();
+        let refused = self.memory.history.refused.clone();
+        let way_back = self.memory.history.kept.iter().any(|entry| !entry.is_block);
+        let trial = self.memory.trial.clone();
+        let done = unblock(&mut self.memory);
+        self.model.is_closed &= match was_blocked {
+            true => way_back,
+            false => trial.is_none_or(|trial| trial.before.ruleset.is_some()),
+        };
+        if let Ok((entry, noted)) = &done {
+            assert!(noted.is_some() || self.memory.history.block().is_none());
+            assert_eq!(self.memory.history.refused, refused);
+            // A block on trial goes back to the loaded rules, those of a block that died.
+            assert!(!was_blocked || self.memory.kernel != Some(BLOCK));
+            return entry.is_some() && was_blocked;
+        }
+        false
     }
 
     fn reboot(&mut self, lacks: bool) {
@@ -204,9 +254,11 @@ impl Run {
             None => history.last().map(|last| last.digest.clone()),
         };
         let digest = number.to_string();
+        let is_blocked = history.block().is_some();
         let reading = judge(
             Situation {
                 wanted: wanted.as_deref(),
+                is_blocked,
                 is_trial: trial.is_some(),
                 refused: history.refused.as_deref(),
                 read: None,
@@ -215,10 +267,28 @@ impl Run {
             },
             &digest,
         );
+        assert_eq!(is_blocked, reading == Reading::Blocked);
         if reading == Reading::Take {
             assert_ne!(history.refused.as_ref(), Some(&digest));
             self.apply(number);
         }
+    }
+
+    /// Checks that only [`Event::Unblock`] ends a block that was on disk before the event.
+    fn check_block(&self, event: &Event, before: &TestHost) {
+        let was_blocked = before.history.block().is_some();
+        if !was_blocked || matches!(event, Event::Unblock) {
+            return;
+        }
+        let memory = &self.memory;
+        assert!(memory.history.block().is_some(), "opened by {event:?}");
+        // A boot that cannot read the history does not know of the block.
+        if matches!(event, Event::Reboot(_)) && memory.is_history_unread {
+            return;
+        }
+        let is_kept = memory.kernel == before.kernel;
+        let is_shut = matches!(memory.kernel, Some(BLOCK | CLOSED) | None);
+        assert!(is_kept || is_shut, "{:?} after {event:?}", memory.kernel);
     }
 
     fn check(&mut self, event: &Event) {
@@ -272,7 +342,9 @@ proptest! {
     ) {
         let mut run = Run { memory: TestHost::default(), model: Model::default() };
         for (event, mishaps) in &events {
+            let before = run.memory.clone();
             run.happen(event, mishaps);
+            run.check_block(event, &before);
             run.check(event);
         }
         run.settle();
