@@ -29,6 +29,8 @@ fn help_says_what_there_is_and_how_it_exits() {
         "explain",
         "exposed",
         "trace",
+        "block",
+        "unblock",
         "apply",
         "render",
         "status",

@@ -160,7 +160,7 @@ impl Scene {
 
 fn reaches(from: &Host, to: &str) -> bool {
     let to: SocketAddr = to.parse().unwrap();
-    from.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_ok())
+    from.run(|| TcpStream::connect_timeout(&to, Duration::from_millis(150)).is_ok())
 }
 
 #[test]
@@ -241,9 +241,9 @@ fn a_block_that_nobody_confirms_ends() {
             let name = &scene.name;
             let mut web = open(&scene.three.stranger, WEB);
             let mut peer = open(&scene.three.friend, PEER);
-            let text = scene.ok(&["block", "--keep-peers", "--confirm", "3s"]);
+            let text = scene.ok(&["block", "--keep-peers", "--confirm", "2s"]);
             assert!(
-                text.contains("1 peers") && text.contains("3 seconds"),
+                text.contains("1 peers") && text.contains("2 seconds"),
                 "{text}"
             );
             assert!(!lives(&mut web), "{name}: it goes on");

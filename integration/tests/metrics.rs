@@ -35,6 +35,7 @@ const METRICS: [(&str, &str, &str); 19] = [
     ("peerwall_set_elements", "gauge", "gauge"),
     ("peerwall_start_time_seconds", "gauge", "gauge"),
     ("peerwall_trial_pending", "gauge", "gauge"),
+    ("peerwall_blocked", "gauge", "gauge"),
 ];
 
 /// Ends when it goes out of scope.

@@ -8,8 +8,8 @@ use super::{Entry, Fault, Kept, Kind, Refusal, World};
 /// Applies a ruleset permanently.
 ///
 /// # Errors
-/// [`Refusal::Waits`], [`Refusal::Blocked`], [`Refusal::NotLoaded`]; [`Refusal::State`] if the ruleset is loaded, but
-/// could not be recorded for the next boot.
+/// [`Refusal::Waits`], [`Refusal::Blocked`], [`Refusal::NotLoaded`]; [`Refusal::State`] if the
+/// ruleset is loaded, but could not be recorded for the next boot.
 pub fn apply<W: World>(world: &mut W, new: &Kept<W::Ruleset>) -> Result<(), Refusal> {
     nothing_waits(world)?;
     not_blocked(world, &new.entry)?;

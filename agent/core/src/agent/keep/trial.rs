@@ -215,7 +215,7 @@ pub fn go_back<W: World>(
 pub(super) fn settle<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
     let mut history = world.history()?;
     history.settled = Some(trial.id);
-    // A block is no policy that could be read again.
+    // Only a policy can be read again.
     if trial.is_loaded && !trial.new.entry.is_block {
         history.refused = Some(trial.new.entry.digest.clone());
     }

@@ -121,10 +121,9 @@ impl Run {
         let new = with_lists(number, self.memory.lists);
         let result = apply(&mut self.memory, &new);
         self.model.is_closed |= result.is_ok();
-        let is_blocked = matches!(result, Err(Refusal::Blocked));
-        if !matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_))) && !is_blocked
-            || !waited && !is_blocked
-        {
+        let is_refused = matches!(result, Err(Refusal::Blocked));
+        let is_unchanged = matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_)));
+        if !is_refused && !(is_unchanged && waited) {
             self.model.permitted.insert(number.to_string());
         }
     }
