@@ -15,9 +15,10 @@ use peerwall_integration::ns::{Host, peerwall_bin, world};
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n";
 /// Every metric, with its type in the classic format and in OpenMetrics.
-const METRICS: [(&str, &str, &str); 19] = [
+const METRICS: [(&str, &str, &str); 20] = [
     ("peerwall_applies", "counter", "counter"),
     ("peerwall_audit", "gauge", "gauge"),
+    ("peerwall_blocked", "gauge", "gauge"),
     ("peerwall_build", "gauge", "info"),
     ("peerwall_bytes", "counter", "counter"),
     ("peerwall_commit_seconds", "histogram", "histogram"),
@@ -35,7 +36,6 @@ const METRICS: [(&str, &str, &str); 19] = [
     ("peerwall_set_elements", "gauge", "gauge"),
     ("peerwall_start_time_seconds", "gauge", "gauge"),
     ("peerwall_trial_pending", "gauge", "gauge"),
-    ("peerwall_blocked", "gauge", "gauge"),
 ];
 
 /// Ends when it goes out of scope.
