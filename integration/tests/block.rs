@@ -285,6 +285,16 @@ fn what_a_block_needs_is_checked_first() {
         }
         scene.ok(&["rollback"]);
         assert_eq!(scene.host().sh("nft -s list ruleset"), before);
+        // An audit lets packets pass; a block does not.
+        fs::write(path, format!("{POLICY}[options]\nmode = \"audit\"\n")).unwrap();
+        scene.ok(&["apply", path]);
+        let audited = "198.51.100.1:9100";
+        assert!(reaches(&scene.three.stranger, audited));
+        scene.ok(&["block", "--no-confirm"]);
+        assert!(
+            !reaches(&scene.three.stranger, audited),
+            "the block is enforced"
+        );
         // Without rules, there are no peers to keep, and nothing to go back to.
         let fresh = Host::new("fresh");
         let output = fresh.peerwall(&["block", "--keep-peers"]);

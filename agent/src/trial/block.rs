@@ -7,7 +7,7 @@ use std::path::Path;
 
 use peerwall_core::agent::keep::{Entry, Fault};
 use peerwall_core::policy::load::{NoFiles, load};
-use peerwall_core::policy::{Icmp, Policy};
+use peerwall_core::policy::{Icmp, Mode, Options, Policy};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::compile::compile;
 
@@ -110,7 +110,11 @@ fn entry(ruleset: &Ruleset, by_iptables: bool) -> Entry {
 /// Keeps the options and the log of the policy in force. Its other entries accept packets.
 fn as_before(old: &Policy, closed: Policy) -> Policy {
     Policy {
-        options: old.options,
+        options: Options {
+            // A block is enforced, also during an audit.
+            mode: Mode::Enforce,
+            ..old.options
+        },
         log: old.log.clone(),
         icmp: Icmp {
             core: old.icmp.core,
