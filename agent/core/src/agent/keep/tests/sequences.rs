@@ -123,7 +123,7 @@ impl Run {
         self.model.is_closed |= result.is_ok();
         let is_refused = matches!(result, Err(Refusal::Blocked));
         let is_unchanged = matches!(result, Err(Refusal::Waits { .. } | Refusal::NotLoaded(_)));
-        if !is_refused && !(is_unchanged && waited) {
+        if !(is_refused || is_unchanged && waited) {
             self.model.permitted.insert(number.to_string());
         }
     }
