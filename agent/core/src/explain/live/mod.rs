@@ -1,6 +1,7 @@
 //! Follows a packet through all rules that a host has loaded, peerwall's and others': every base
 //! chain on its way in the order of priorities, with DNAT and the routing decision.
 
+mod published;
 mod saved;
 mod travel;
 
@@ -14,6 +15,7 @@ use crate::net::addr::Family;
 use crate::net::packet::{Hook, Packet, Verdict};
 use crate::nft::foreign::Engine;
 use crate::nft::machine::{Host, KernelTables, Question, explore};
+pub use published::{Publication, Publications, Publisher, publications};
 use travel::Travel;
 
 /// What the kernel of a host does besides its rules.

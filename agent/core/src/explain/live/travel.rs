@@ -83,6 +83,14 @@ pub(super) struct Travel<'t, 'c> {
     is_translated: bool,
 }
 
+/// What DNAT does to a packet.
+pub(super) struct Translation {
+    pub to: SocketAddr,
+    pub hook: Hook,
+    pub out: Option<String>,
+    pub by: Passage,
+}
+
 impl<'t, 'c> Travel<'t, 'c> {
     pub(super) fn new(
         rules: &'t Rules,
@@ -185,6 +193,24 @@ impl<'t, 'c> Travel<'t, 'c> {
             verdict = self.pass_ip(POSTROUTING);
         }
         verdict
+    }
+
+    /// Returns the new destination of the packet, the hook that it reaches and its outgoing
+    /// interface, and the chain that translates it; `None` if none does.
+    pub(super) fn translation(mut self) -> Option<Translation> {
+        self.pass_ip(PREROUTING);
+        let mut passages = std::mem::take(&mut self.passages).into_iter();
+        let by = passages.find(|passage| passage.translated.is_some())?;
+        let address = self.frame.destination();
+        let port = self.frame.destination_port()?;
+        let is_here = self.host.kind(address) == Some(RouteKind::Local);
+        let ways = self.host.ways(address);
+        Some(Translation {
+            to: SocketAddr::new(address, port),
+            hook: if is_here { Hook::Input } else { Hook::Forward },
+            out: ways.into_iter().find(|_| !is_here),
+            by,
+        })
     }
 
     fn frame_family(&self) -> Family {

@@ -10,7 +10,7 @@ use crate::import::rule::Interval;
 use crate::import::space::{axes, broadcasts, own_addresses};
 use crate::import::spans::subtract;
 use crate::net::addr::{self, Family};
-use crate::ruleset::{Element, KeyType, Match, Ruleset, Set};
+use crate::ruleset::{Chain, Element, KeyType, Match, Ruleset, Set};
 
 /// Two rulesets with one span of addresses for each class, in one family.
 pub(super) struct Reduced {
@@ -100,6 +100,21 @@ impl Reduced {
             new: reduced(new),
             classes,
             in_sets,
+        }
+    }
+
+    /// Returns the same classes with other chains.
+    pub(super) fn with_chains(&self, chains: &[Chain]) -> Self {
+        let with = |ruleset: &Ruleset| Ruleset {
+            counters: ruleset.counters.clone(),
+            sets: ruleset.sets.clone(),
+            chains: chains.to_vec(),
+        };
+        Self {
+            old: with(&self.old),
+            new: with(&self.new),
+            classes: self.classes.clone(),
+            in_sets: self.in_sets.clone(),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Described {
     what: String,
     /// Sources; `None` for any.
     who: Option<String>,
+    /// Whether `who` lists exceptions.
+    is_exception: bool,
     on: String,
 }
 
@@ -43,12 +45,11 @@ impl Part {
             Effect::Opens => new,
             Effect::Closes => old,
         };
-        let who = (!missing.is_empty()).then(|| {
-            let but = joined(missing);
-            match but.len() < sources.len() {
-                true => format!("any source except {}", owners.names(&but)),
-                false => owners.names(&sources),
-            }
+        let but = joined(missing);
+        let is_exception = !but.is_empty() && but.len() < sources.len();
+        let who = (!but.is_empty()).then(|| match is_exception {
+            true => format!("any source except {}", owners.names(&but)),
+            false => owners.names(&sources),
         });
         Described {
             effect: self.effect,
@@ -57,6 +58,7 @@ impl Part {
             reason: self.reason,
             what: self.what,
             who,
+            is_exception,
             on: self.on,
         }
     }
@@ -101,9 +103,12 @@ impl Described {
 
     /// Makes a line about a service: sources, interfaces and the entry.
     pub(super) fn admitted(self) -> Admitted {
+        let sources = format!("{}{}", self.sources(), self.on);
         Admitted {
-            message: format!("{}{} ({})", self.sources(), self.on, self.entry()),
+            message: format!("{sources} ({})", self.entry()),
+            sources,
             is_anybody: self.who.is_none() && self.on.is_empty(),
+            is_public: self.who.is_none() || self.is_exception,
             reason: self.reason,
         }
     }

@@ -6,6 +6,7 @@
 
 mod classes;
 mod described;
+mod redirected;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use self::classes::Reduced;
 use self::described::{Described, Owners};
+pub use self::redirected::{Redirected, redirected_access};
 pub use self::services::{Access, Admitted, access};
 use super::Facts;
 use super::draft::prefixes::joined;

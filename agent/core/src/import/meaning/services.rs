@@ -18,8 +18,12 @@ pub struct Admitted {
     pub reason: Reason,
     /// Description of sources, interfaces and entry.
     pub message: String,
+    /// The sources and interfaces alone.
+    pub sources: String,
     /// Whether every source of some family is among them, on every interface.
     pub is_anybody: bool,
+    /// Whether sources without a name are among them: all, or all except some.
+    pub is_public: bool,
 }
 
 /// Who may open connections to this host.
