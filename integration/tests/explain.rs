@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use peerwall_integration::ns::{Host, world};
 use peerwall_integration::probe::{self, IMPATIENCE, PATIENCE};
-use peerwall_integration::situation::Lan;
+use peerwall_integration::situation::{Lan, cni0, pod};
 use serde_json::Value;
 
 const POLICY: &str = r#"version = 1
@@ -273,5 +273,142 @@ fn what_is_exposed_is_what_a_stranger_reaches() {
             text.contains("9100/tcp") && text.contains("closed"),
             "{text}"
         );
+    });
+}
+
+/// Ports that the policy opens, and ports beside them that the same rules publish.
+const PUBLISHED: &str = r#"version = 1
+[overlay.flannel]
+backend = "vxlan"
+subnets = ["10.244.0.0/16"]
+[[allow]]
+name = "published"
+ports = ["8080/tcp", "30080/tcp", "9000/tcp", "7005/tcp", "5000/tcp"]
+from = "any"
+"#;
+
+/// Rules as Docker, kube-proxy and administrators load them.
+fn publish(node: &Host) {
+    node.sh("iptables -t nat -N DOCKER; \
+         iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; \
+         for p in 8080 8081; do iptables -t nat -A DOCKER ! -i cni0 -p tcp --dport $p \
+         -j DNAT --to-destination 10.244.1.2:80; done");
+    node.sh("iptables-legacy-restore <<END
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-SVC-A - [0:0]
+:KUBE-SEP-A - [0:0]
+:KUBE-SEP-B - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp --dport 443 -j KUBE-SVC-A
+-A KUBE-SERVICES -d 10.96.0.2/32 -p tcp --dport 443 -j KUBE-SVC-A
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p tcp --dport 30080 -j KUBE-SVC-A
+-A KUBE-NODEPORTS -p tcp --dport 30081 -j KUBE-SVC-A
+-A KUBE-SVC-A -m statistic --mode random --probability 0.5 -j KUBE-SEP-A
+-A KUBE-SVC-A -j KUBE-SEP-B
+-A KUBE-SEP-A -p tcp -j DNAT --to-destination 10.244.1.2:80
+-A KUBE-SEP-B -p tcp -j DNAT --to-destination 10.244.1.3:80
+COMMIT
+END");
+    node.sh("nft -f - <<END
+table ip own {
+    map ports {
+        type inet_service : verdict
+        elements = { 9000 : goto web, 9001 : goto web }
+    }
+    chain pre {
+        type nat hook prerouting priority dstnat; policy accept;
+        fib daddr type local tcp dport vmap @ports
+        iifname eth0 tcp dport 7000-7009 dnat to 10.244.1.2
+    }
+    chain web { meta l4proto tcp dnat to 10.244.1.2:80; }
+}
+END");
+}
+
+#[test]
+fn published_ports_are_reached_as_told() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, stranger) = (lan.join("node", 11), lan.join("stranger", 99));
+        cni0(&node, 1);
+        for number in [2, 3] {
+            let pod = pod(&node, 1, number);
+            probe::tcp_server(&pod, &format!("10.244.1.{number}:80"));
+            for port in [7004, 7005] {
+                probe::tcp_server(&pod, &format!("10.244.1.{number}:{port}"));
+            }
+        }
+        let policy = write(PUBLISHED);
+        node.peerwall_ok(&["apply", policy]);
+        publish(&node);
+        let examine = || -> Value {
+            let printed = node.peerwall_ok(&["exposed", "--json", policy]);
+            serde_json::from_str(&printed).unwrap()
+        };
+        let reaches =
+            |port: u16, wait| probe::tcp(&stranger, &format!("192.0.2.11:{port}"), wait).is_some();
+        let found = examine();
+        let published = found["published"].as_array().unwrap();
+        let of = |port: u16| {
+            let has = |each: &&Value| {
+                let name = each["port"].as_str().unwrap();
+                let (range, protocol) = name.split_once('/').unwrap();
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let first: u16 = first.parse().unwrap();
+                protocol == "tcp" && (first..=last.parse().unwrap()).contains(&port)
+            };
+            published.iter().find(has)
+        };
+        for (port, publisher, state) in [
+            (8080, "docker", "reached"),
+            (8081, "docker", "closed"),
+            (30080, "kube-proxy", "reached"),
+            (30081, "kube-proxy", "closed"),
+            (9000, "other", "reached"),
+            (9001, "other", "closed"),
+            (7005, "other", "reached"),
+            (7004, "other", "closed"),
+        ] {
+            let entry = of(port).unwrap_or_else(|| panic!("{port}: {found:#}"));
+            let told = (entry["publisher"].as_str(), entry["state"].as_str());
+            assert_eq!(told, (Some(publisher), Some(state)), "{port}: {found:#}");
+            let is_open = state == "reached";
+            let wait = if is_open { PATIENCE } else { IMPATIENCE };
+            assert_eq!(reaches(port, wait), is_open, "{port}: {found:#}");
+        }
+        assert!(of(8082).is_none() && of(7010).is_none(), "{found:#}");
+        let both = of(30080).unwrap()["to"].as_array().unwrap();
+        assert_eq!(both.len(), 2, "{found:#}");
+        let services = found["service_addresses"].as_array().unwrap();
+        assert_eq!(services.len(), 1, "{found:#}");
+        assert_eq!(
+            (&services[0]["count"], &services[0]["state"]),
+            (&2.into(), &"closed".into())
+        );
+        let unused = found["unused"].as_array().unwrap();
+        assert_eq!(unused.len(), 1, "{found:#}");
+        assert_eq!(unused[0]["port"], "5000/tcp");
+        let text = node.peerwall_ok(&["exposed", policy]);
+        for line in [
+            "published by Docker, closed",
+            "open in the policy, nobody listens",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        // Docker drops what it does not know.
+        node.sh("iptables -P FORWARD DROP");
+        let found = examine();
+        let states: Vec<&str> = found["published"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|each| each["port"] == "8080/tcp")
+            .map(|each| each["state"].as_str().unwrap())
+            .collect();
+        assert_eq!(states, ["dropped"], "{found:#}");
+        assert!(!reaches(8080, IMPATIENCE));
     });
 }

@@ -14,6 +14,7 @@ pub mod denied;
 pub mod diagnostic;
 pub mod doctor;
 pub mod explain;
+pub mod exposed;
 pub mod import;
 pub mod iptables;
 pub mod net;

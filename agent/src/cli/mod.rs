@@ -119,8 +119,9 @@ pub enum Command {
     Doctor(BackendArgs),
     /// Show which services of this host the policy opens to whom
     ///
-    /// Joins the policy with the programs that listen on this host: who reaches each of them, which
-    /// are closed, and which ports are open although nobody listens.
+    /// Joins the policy with the programs that listen on this host, and with the ports that DNAT
+    /// rules of any program publish: who reaches each of them, which are closed, and which ports
+    /// are open although nobody listens.
     Exposed(PolicyArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),

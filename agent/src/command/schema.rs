@@ -12,7 +12,6 @@ use super::denied::DeniedPackets;
 use super::diff::PolicyDiff;
 use super::doctor::Examination;
 use super::explain::Explained;
-use super::exposed::ExposedServices;
 use super::history::HistoryResult;
 use super::import::ImportResult;
 use super::init::Init;
@@ -21,6 +20,7 @@ use super::status::Status;
 use super::trace::Traced;
 use crate::json::{Blocked, Confirmed, Failure, RolledBack, SchemaOf, Unblocked, Versioned};
 use crate::output::Output;
+use peerwall_core::exposed::Exposure;
 
 /// Output of a command: its result or its failure.
 #[expect(dead_code, reason = "only its schema is used")]
@@ -49,7 +49,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Diff => command::<PolicyDiff>("diff"),
         SchemaOf::Doctor => command::<Examination>("doctor"),
         SchemaOf::Explain => command::<Explained>("explain"),
-        SchemaOf::Exposed => command::<ExposedServices>("exposed"),
+        SchemaOf::Exposed => command::<Exposure>("exposed"),
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
         SchemaOf::Init => command::<Init>("init"),

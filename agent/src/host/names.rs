@@ -1,23 +1,12 @@
 //! Makes names of foreign processes, tables and chains safe to print.
 
+pub use peerwall_core::exposed::printable;
+
 /// Returns a printable process name. The kernel's (`/proc/PID/comm`, `NFTA_GEN_PROC_NAME`) may
 /// contain any bytes.
 pub fn process(bytes: &[u8]) -> String {
     let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     printable(String::from_utf8_lossy(name).trim_end_matches('\n'))
-}
-
-/// Escapes control characters, escape sequences and invisible characters, and nothing else.
-pub fn printable(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '\'' | '"' | '\\' => text.push(c),
-            // All characters that it does not escape are visible.
-            _ => text.extend(c.escape_debug()),
-        }
-    }
-    text
 }
 
 #[cfg(test)]

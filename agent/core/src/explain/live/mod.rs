@@ -15,7 +15,7 @@ use crate::net::addr::Family;
 use crate::net::packet::{Hook, Packet, Verdict};
 use crate::nft::foreign::Engine;
 use crate::nft::machine::{Host, KernelTables, Question, explore};
-pub use published::{Publication, Publications, Publisher, publications};
+pub use published::{Publication, Publications, Publisher, packet, publications};
 use travel::Travel;
 
 /// What the kernel of a host does besides its rules.

@@ -3,11 +3,12 @@
 //! What rules name divides ports into classes; the first port of each class is sent through the
 //! rules. So nothing depends on the shape of rules or on the names of chains.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use peerwall_proto::netlink::attr;
+use peerwall_proto::nf_tables::Nested;
 use peerwall_proto::nf_tables::expr::{Data, Expr};
-use peerwall_proto::nf_tables::schema::Nested;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -194,10 +195,12 @@ fn publisher(by: &Passage) -> Publisher {
         ("CNI-", Publisher::Portmap),
         ("cni_hostport", Publisher::Portmap),
     ];
-    let is_of = |(start, _): &&(&str, Publisher)| {
-        chain.starts_with(start) || by.table.starts_with(start)
-    };
-    NAMES.iter().find(is_of).map_or(Publisher::Other, |(_, who)| *who)
+    let is_of =
+        |(start, _): &&(&str, Publisher)| chain.starts_with(start) || by.table.starts_with(start);
+    NAMES
+        .iter()
+        .find(is_of)
+        .map_or(Publisher::Other, |(_, who)| *who)
 }
 
 /// Divides all ports at these starts.
@@ -205,7 +208,12 @@ fn classes(starts: &BTreeSet<u16>) -> Vec<PortRange> {
     let starts: Vec<u16> = starts.iter().copied().filter(|start| *start > 0).collect();
     let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
     let ranges = starts.iter().zip(ends);
-    ranges.map(|(first, last)| PortRange { first: *first, last }).collect()
+    ranges
+        .map(|(first, last)| PortRange {
+            first: *first,
+            last,
+        })
+        .collect()
 }
 
 fn named(nat: &Rules, own: &[IpAddr]) -> Named {
@@ -217,10 +225,15 @@ fn named(nat: &Rules, own: &[IpAddr]) -> Named {
     }
     let tables = nat.tables.registered();
     let is_nat = |table: &&KernelTable| {
-        let mut bases = table.chains.values().filter_map(|chain| chain.base.as_ref());
+        let mut bases = table
+            .chains
+            .values()
+            .filter_map(|chain| chain.base.as_ref());
         bases.any(|base| base.is_nat)
     };
-    tables.filter(is_nat).for_each(|table| named.add_table(table, own));
+    tables
+        .filter(is_nat)
+        .for_each(|table| named.add_table(table, own));
     named
 }
 
@@ -234,20 +247,18 @@ impl Named {
         let mut protocols: &[u8] = &[];
         let mut ranges: &[(u16, u16)] = &[];
         let mut addresses: &[Interval] = &[];
-        for Condition { test, negated } in &rule.conditions {
-            if let Test::DestinationPorts(these) | Test::EitherPort(these) = test {
-                these.iter().for_each(|range| self.add_range(*range));
+        for condition in &rule.conditions {
+            self.add_condition(condition);
+            if condition.negated {
+                continue;
+            }
+            if let Test::Protocol(these) = &condition.test {
+                protocols = these;
+            }
+            if let Test::DestinationPorts(these) = &condition.test {
                 ranges = these;
             }
-            if let Test::In(patterns) = test {
-                let exact = patterns.iter().filter_map(|pattern| pattern.exact());
-                self.interfaces.extend(exact.map(|name| name.to_string()));
-            }
-            match test {
-                Test::Protocol(these) if !negated => protocols = these,
-                Test::Destination(these) if !negated => addresses = these,
-                _ => {}
-            }
+            addresses = condition.destinations().unwrap_or(addresses);
         }
         let single = addresses.iter().filter(|(first, last)| first == last);
         let addresses = single.map(|(first, _)| addr::address(family, *first));
@@ -257,6 +268,22 @@ impl Named {
                     self.services.insert((address, *protocol, *first));
                 }
             }
+        }
+    }
+
+    fn add_condition(&mut self, condition: &Condition) {
+        if let Test::DestinationPorts(ranges) | Test::EitherPort(ranges) = &condition.test {
+            ranges.iter().for_each(|range| self.add_range(*range));
+        }
+        if let Test::In(patterns) = &condition.test {
+            let exact = patterns.iter().filter_map(|pattern| pattern.exact());
+            self.interfaces.extend(exact.map(str::to_owned));
+        }
+        if let Test::Any(lists) = &condition.test {
+            lists
+                .iter()
+                .flatten()
+                .for_each(|each| self.add_condition(each));
         }
     }
 
@@ -281,7 +308,7 @@ impl Named {
     fn add_constant(&mut self, data: &Option<Nested<Data>>) {
         let bytes = data.as_ref().and_then(|data| data.0.value.as_deref());
         match bytes {
-            Some([high, low]) => self.add_port(u16::from_be_bytes([*high, *low])),
+            Some(bytes) if bytes.len() == 2 => self.add_ports(bytes),
             // The name of an interface, filled up with zeros.
             Some(name) if name.len() == 16 => {
                 let end = name.iter().position(|byte| *byte == 0).unwrap_or(16);
@@ -294,23 +321,25 @@ impl Named {
         }
     }
 
-    fn add_port(&mut self, port: u16) {
-        self.add_range((port, port));
+    /// Adds a port in network byte order.
+    fn add_ports(&mut self, bytes: &[u8]) {
+        if let Some(port) = attr::port(bytes) {
+            self.add_range((port, port));
+        }
     }
 
     /// Adds a key of a set, whose fields begin at multiples of four bytes.
     fn add_key(&mut self, key: &[u8], own: &[IpAddr]) {
-        if let [high, low] = key {
-            return self.add_port(u16::from_be_bytes([*high, *low]));
-        }
         let port = |field: &[u8]| match field {
-            [high, low, 0, 0] => Some(u16::from_be_bytes([*high, *low])),
+            [high, low] | [high, low, 0, 0] => attr::port(&[*high, *low]),
             _ => None,
         };
-        let ports: Vec<u16> = key.chunks(4).filter_map(port).collect();
-        ports.iter().for_each(|port| self.add_port(*port));
-        let Some((address, [protocol, 0, 0, 0, rest @ ..])) =
-            key.len().checked_sub(8).and_then(|at| key.split_at_checked(at))
+        let ports = key.chunks(4).filter_map(port);
+        ports.for_each(|port| self.add_range((port, port)));
+        let Some((address, [protocol, 0, 0, 0, rest @ ..])) = key
+            .len()
+            .checked_sub(8)
+            .and_then(|at| key.split_at_checked(at))
         else {
             return;
         };
@@ -325,16 +354,5 @@ impl Named {
         {
             self.services.insert((address, *protocol, port));
         }
-    }
-}
-
-impl Publications {
-    /// Returns the addresses that each program publishes besides those of this host.
-    pub fn services(&self) -> BTreeMap<Publisher, usize> {
-        let mut found = BTreeMap::new();
-        for each in self.found.iter().filter(|each| !each.is_local) {
-            *found.entry(each.publisher).or_default() += 1;
-        }
-        found
     }
 }

@@ -70,7 +70,10 @@ impl KernelSet {
 
     /// Returns the bytes of all keys, of ends of intervals too.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self.elements.iter().filter_map(|element| element.key_end.as_ref());
+        let ends = self
+            .elements
+            .iter()
+            .filter_map(|element| element.key_end.as_ref());
         let ends = ends.filter_map(|end| end.0.value.as_deref());
         self.elements.iter().map(key).chain(ends)
     }
