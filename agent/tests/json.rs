@@ -5,7 +5,9 @@
 
 use std::process::{Command, Output};
 
+use base64::Engine as _;
 use serde_json::Value;
+use sha2::Digest as _;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -165,4 +167,51 @@ fn failures_are_json_too() {
         (&18.into(), &37.into())
     );
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn pages_are_written_beside_the_output_and_replace_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = format!("{ROOT}/policy.toml");
+    let [page, map] = ["page.html", "map.svg"].map(|name| folder.path().join(name));
+    let written = [page.to_str().unwrap(), map.to_str().unwrap()];
+    let args = [
+        "exposed", &policy, "--html", written[0], "--svg", written[1],
+    ];
+    for _ in 0..2 {
+        let output = peerwall(&args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let text = std::fs::read_to_string(&page).unwrap();
+    // The page lets only its own script run.
+    let script = text.split("<script>").nth(1).unwrap();
+    let script = script.split("</script>").next().unwrap();
+    let digest = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(script));
+    assert!(
+        text.contains(&format!("script-src 'sha256-{digest}'")),
+        "{digest}"
+    );
+    for each in ["http:", "https:", "//"] {
+        assert!(
+            !text
+                .replace("http://www.w3.org/2000/svg", "")
+                .contains(each),
+            "{each}"
+        );
+    }
+    for path in [&page, &map] {
+        std::fs::write(path, "mine").unwrap();
+        let output = peerwall(&args);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "mine");
+        std::fs::remove_file(path).unwrap();
+    }
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &page).unwrap();
+    assert_eq!(peerwall(&args).status.code(), Some(2));
+    assert!(!folder.path().join("elsewhere").exists());
+    for (format, start) in [("dot", "digraph"), ("mermaid", "flowchart"), ("json", "{")] {
+        let output = peerwall(&["exposed", &policy, "--format", format]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.starts_with(start), "{format}: {text}");
+    }
 }

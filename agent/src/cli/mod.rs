@@ -12,7 +12,8 @@ use peerwall_core::policy::BackendChoice;
 use crate::system::journal;
 pub use block::{BlockArgs, UnblockArgs};
 pub use questions::{
-    DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, RenderArgs, RenderFormat, StateArg, TraceArgs,
+    DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs, RenderFormat,
+    StateArg, TraceArgs,
 };
 pub use values::Listen;
 use values::{backend, seconds};
@@ -122,7 +123,7 @@ pub enum Command {
     /// Joins the policy with the programs that listen on this host, and with the ports that DNAT
     /// rules of any program publish: who reaches each of them, which are closed, and which ports
     /// are open although nobody listens.
-    Exposed(PolicyArgs),
+    Exposed(ExposedArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes

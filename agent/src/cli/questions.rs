@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::values::time_span;
-use super::{OutputArgs, POLICY};
+use super::{OutputArgs, POLICY, PolicyArgs};
 
 /// Options of `explain`.
 #[derive(Debug, Clone, clap::Args)]
@@ -224,4 +224,38 @@ pub enum RenderFormat {
     Iptables,
     /// Input for `ip6tables-restore --noflush`: IPv6, in chains of peerwall's own
     Ip6tables,
+}
+
+/// Form of the output of `exposed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MapFormat {
+    /// Lists
+    Text,
+    /// JSON
+    Json,
+    /// A graph for Graphviz
+    Dot,
+    /// A graph for Mermaid
+    Mermaid,
+}
+
+/// Options of `exposed`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExposedArgs {
+    /// Policy and output format.
+    #[command(flatten)]
+    pub of: PolicyArgs,
+
+    /// Format of the output
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
+    pub format: MapFormat,
+
+    /// Also write a map as SVG; replaces only files that this command wrote
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+
+    /// Also write one page of HTML, readable without network; replaces only files that this command
+    /// wrote
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }

@@ -4,14 +4,17 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use peerwall_core::explain::live::{Publication, Rules, follow, packet, publications, said};
-use peerwall_core::exposed::{Exposure, Judged, Reach, Socket, printable, redirected};
+use peerwall_core::exposed::{
+    Exposure, Judged, Reach, Socket, dot, html, mermaid, printable, redirected, svg,
+};
 use peerwall_core::import::meaning::{Access, Admitted, access, redirected_access};
 use peerwall_core::net::packet::{Packet, Verdict};
 use peerwall_core::net::port::PortRange;
 use peerwall_core::policy::Policy;
 use peerwall_core::ruleset::TABLE;
 
-use super::{DONE, refuse, report};
+use super::{DONE, exposed_files, policy_path, refuse, report, trouble};
+use crate::cli::{ExposedArgs, MapFormat};
 use crate::color::{Meaning, paint};
 use crate::host::live::Here;
 use crate::host::{facts, listeners, rules};
@@ -19,17 +22,33 @@ use crate::output::Output;
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::{LoadedPolicy, prepare};
 
-pub(super) fn run(path: &Path, output: &Output) -> u8 {
-    let ready = match prepare(path, &FileSystem::default()) {
+pub(super) fn run(args: &ExposedArgs) -> u8 {
+    let output = Output::new(args.of.output.json || args.format == MapFormat::Json);
+    let path = policy_path(&args.of.policy);
+    let ready = match prepare(&path, &FileSystem::default()) {
         Ok(ready) => ready,
-        Err(why) => return refuse(&why, output),
+        Err(why) => return refuse(&why, &output),
     };
-    let found = examine(&ready, path);
-    if output.is_json() {
-        output.json(&found);
-    } else {
-        report::warnings(&ready);
-        output.text(&text(&found));
+    let found = examine(&ready, &path);
+    let files = [
+        (&args.svg, svg as fn(&Exposure) -> String),
+        (&args.html, html),
+    ];
+    for (path, write) in files {
+        let Some(path) = path else { continue };
+        if let Err(err) = exposed_files::write(path, &write(&found)) {
+            return trouble("exposed", err, &output);
+        }
+    }
+    match args.format {
+        MapFormat::Json => output.json(&found),
+        MapFormat::Text if output.is_json() => output.json(&found),
+        MapFormat::Text => {
+            report::warnings(&ready);
+            output.text(&text(&found));
+        }
+        MapFormat::Dot => output.text(&dot(&found)),
+        MapFormat::Mermaid => output.text(&mermaid(&found)),
     }
     DONE
 }

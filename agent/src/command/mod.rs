@@ -12,6 +12,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod exposed;
+mod exposed_files;
 mod history;
 mod import;
 mod init;
@@ -98,9 +99,7 @@ fn run_command(args: &Args) -> u8 {
         Command::Trace(args) => trace::run(args, &Output::new(args.output.json)),
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
         Command::Denied(args) => denied::run(args, &Output::new(args.output.json)),
-        Command::Exposed(args) => {
-            exposed::run(&policy_path(&args.policy), &Output::new(args.output.json))
-        }
+        Command::Exposed(args) => exposed::run(args),
         Command::Doctor(args) => on_host(args, args.backend, "doctor", doctor::run),
         Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),

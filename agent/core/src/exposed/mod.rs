@@ -1,6 +1,11 @@
 //! What others reach on a host: the policy, joined with programs that listen and published ports.
 
+mod map;
 mod owner;
+mod page;
+mod svg;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::BTreeSet;
@@ -9,7 +14,10 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use self::map::{dot, mermaid};
 pub use self::owner::{Owner, owner};
+pub use self::page::html;
+pub use self::svg::{MARK, svg};
 pub use self::text::{printable, state_words};
 use crate::explain::live::{Publication, Publisher};
 use crate::import::meaning::{Access, Admitted, Redirected};

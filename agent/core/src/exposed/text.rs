@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{PublishedPort, Reach, Service, ServiceAddresses};
+use super::{Exposure, PublishedPort, Reach, Service, ServiceAddresses};
 use crate::explain::live::Publisher;
+use crate::import::meaning::Admitted;
 
 /// Escapes control characters, escape sequences and invisible characters of foreign names.
 pub fn printable(name: &str) -> String {
@@ -15,6 +16,19 @@ pub fn printable(name: &str) -> String {
         }
     }
     text
+}
+
+/// A port with the words about it, for lists and maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row<'e> {
+    /// Port, or a number of addresses.
+    pub port: String,
+    /// Program, owner and destination.
+    pub what: String,
+    pub state: Reach,
+    /// The state in words.
+    pub words: String,
+    pub from: &'e [Admitted],
 }
 
 impl Publisher {
@@ -106,5 +120,37 @@ fn several(addresses: &std::collections::BTreeSet<IpAddr>) -> String {
     match addresses.len() > 3 {
         true => format!("{} and others", names.join(", ")),
         false => names.join(", "),
+    }
+}
+
+impl Exposure {
+    /// Returns all services and published ports in one form.
+    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+        let services = self.services.iter().map(|each| Row {
+            port: each.port.clone(),
+            what: each.program(),
+            state: each.state,
+            words: each.words(),
+            from: &each.from,
+        });
+        let published = self.published.iter().map(|each| Row {
+            port: each.port.clone(),
+            what: each.program(),
+            state: each.state,
+            words: each.words(),
+            from: &each.from,
+        });
+        let others = self.service_addresses.iter().map(|each| Row {
+            port: each.title(),
+            what: each.program(),
+            state: each.state,
+            words: format!(
+                "published by {}, {}",
+                each.publisher.name(),
+                state_words(each.state, None)
+            ),
+            from: &each.from,
+        });
+        services.chain(published).chain(others).collect()
     }
 }

@@ -103,10 +103,10 @@ impl Described {
 
     /// Makes a line about a service: sources, interfaces and the entry.
     pub(super) fn admitted(self) -> Admitted {
-        let sources = format!("{}{}", self.sources(), self.on);
         Admitted {
-            message: format!("{sources} ({})", self.entry()),
-            sources,
+            message: format!("{}{} ({})", self.sources(), self.on, self.entry()),
+            sources: self.sources().to_owned(),
+            interfaces: self.on.clone(),
             is_anybody: self.who.is_none() && self.on.is_empty(),
             is_public: self.who.is_none() || self.is_exception,
             reason: self.reason,

@@ -18,8 +18,10 @@ pub struct Admitted {
     pub reason: Reason,
     /// Description of sources, interfaces and entry.
     pub message: String,
-    /// The sources and interfaces alone.
+    /// The sources alone.
     pub sources: String,
+    /// Interfaces on which they are let in, like ` on eth0`; empty for all.
+    pub interfaces: String,
     /// Whether every source of some family is among them, on every interface.
     pub is_anybody: bool,
     /// Whether sources without a name are among them: all, or all except some.
