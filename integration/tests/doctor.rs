@@ -91,3 +91,35 @@ fn what_it_tells_to_do_ends_what_it_finds() {
         );
     });
 }
+
+/// The kernel refuses a tunnel that is too large for its carrier, but lets the carrier shrink.
+#[test]
+fn a_tunnel_that_became_too_large_is_found() {
+    world(|| {
+        let node = Lan::new().join("node", 11);
+        cni0(&node, 1);
+        node.sh(
+            "ip link add flannel.1 type vxlan id 1 dev eth0 local 192.0.2.11 dstport 8472; \
+             ip link set flannel.1 up; ip link set cni0 mtu 1450",
+        );
+        let policy = "/run/policy.toml";
+        fs::write(policy, POLICY).unwrap();
+        let of_mtu = || -> Vec<String> {
+            let codes = codes(&examine(&node, policy).1).into_iter();
+            codes.filter(|code| code.ends_with("-mtu")).collect()
+        };
+        assert_eq!(of_mtu(), [""; 0]);
+        node.sh("ip link set eth0 mtu 1400");
+        assert_eq!(of_mtu(), ["tunnel-mtu"]);
+        assert!(
+            !node
+                .try_sh("ip link set flannel.1 mtu 1351")
+                .status
+                .success()
+        );
+        node.sh("ip link set flannel.1 mtu 1350");
+        assert_eq!(of_mtu(), ["pods-mtu"]);
+        node.sh("ip link set cni0 mtu 1350");
+        assert_eq!(of_mtu(), [""; 0]);
+    });
+}

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::net::addr::Family;
+use crate::net::host::Interface;
 use crate::net::interface::InterfacePattern;
 use crate::policy::{Mode, Policy};
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub bridge_calls: Option<bool>,
     /// Networks of pods that flannel configured on this host.
     pub pod_networks: Vec<IpNet>,
+    /// Interfaces of this host.
+    pub interfaces: Vec<Interface>,
     /// Names of bridges.
     pub bridges: Vec<String>,
     /// Interfaces with strict reverse path filter (`rp_filter` is 1 for them or for `all`).
@@ -59,6 +62,7 @@ pub fn findings(policy: &Policy, settings: &Settings) -> Vec<Finding> {
     for (family, forwarding) in Family::BOTH.into_iter().zip(settings.forwarding) {
         found.extend(not_forwarding(policy, family, forwarding));
     }
+    found.extend(tunnels(policy, settings));
     found.extend(bridges(policy, settings));
     found.extend(reverse_path(policy, settings));
     found.extend(connections(settings));
@@ -129,6 +133,71 @@ fn pods(policy: &Policy, settings: &Settings) -> Option<Finding> {
         help: "add to the policy: [overlay.flannel] and below it discover = \
                \"/run/flannel/subnet.env\""
             .to_owned(),
+    })
+}
+
+/// Bytes that VXLAN adds to a packet: Ethernet, VXLAN, UDP, and the outer IP header of each family
+/// (RFC 7348).
+const VXLAN_BYTES: [u32; 2] = [50, 70];
+
+/// Tunnels and bridges of pods that accept larger packets than the tunnel can carry.
+fn tunnels(policy: &Policy, settings: &Settings) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for overlay in &policy.overlays {
+        let is_its = |each: &&Interface| {
+            let mut patterns = overlay.interfaces.iter();
+            patterns.any(|pattern| pattern.matches(&each.name))
+        };
+        let its: Vec<&Interface> = settings.interfaces.iter().filter(is_its).collect();
+        for tunnel in its
+            .iter()
+            .filter(|each| each.kind.as_deref() == Some("vxlan"))
+        {
+            found.extend(too_large_tunnel(settings, tunnel));
+            let bridges = its
+                .iter()
+                .filter(|each| each.kind.as_deref() == Some("bridge"));
+            found.extend(bridges.filter_map(|bridge| too_large_bridge(bridge, tunnel)));
+        }
+    }
+    found
+}
+
+fn too_large_tunnel(settings: &Settings, tunnel: &Interface) -> Option<Finding> {
+    let by_index = |index| settings.interfaces.iter().find(|each| each.index == index);
+    let carrier = tunnel.carrier.and_then(by_index)?;
+    let v6_only = carrier.addresses.iter().all(|net| net.addr().is_ipv6());
+    let added = VXLAN_BYTES[usize::from(v6_only)];
+    let (mtu, most) = (tunnel.mtu_bytes?, carrier.mtu_bytes?.checked_sub(added)?);
+    (mtu > most).then(|| Finding {
+        code: "tunnel-mtu",
+        is_problem: true,
+        message: format!(
+            "{} has an MTU of {mtu}, and {} can carry packets of {most} in the tunnel",
+            tunnel.name, carrier.name
+        ),
+        why:
+            "the kernel drops larger packets, and tells their senders by ICMP; where that does not \
+              arrive, connections between pods open, and hang when data flows"
+                .to_owned(),
+        help: format!("set the overlay's MTU to {most} or less, and restart the pods"),
+    })
+}
+
+fn too_large_bridge(bridge: &Interface, tunnel: &Interface) -> Option<Finding> {
+    let (mtu, most) = (bridge.mtu_bytes?, tunnel.mtu_bytes?);
+    (mtu > most).then(|| Finding {
+        code: "pods-mtu",
+        is_problem: false,
+        message: format!(
+            "{} has an MTU of {mtu}, the tunnel {} one of {most}",
+            bridge.name, tunnel.name
+        ),
+        why:
+            "pods with the larger MTU learn from ICMP errors what the tunnel carries; where these \
+              do not arrive, connections to other nodes open, and hang when data flows"
+                .to_owned(),
+        help: "recreate the bridge and the pods, so that they get the tunnel's MTU".to_owned(),
     })
 }
 
@@ -285,7 +354,41 @@ mod tests {
         let flannel: fn(&mut Settings) = |s| {
             s.pod_networks = vec!["10.244.0.0/16".parse().unwrap()];
         };
-        let cases: [(&str, Settings, &[&str]); 16] = [
+        let sizes: fn(&mut Settings) = |s| {
+            let interface = |index, name: &str, kind: Option<&str>, mtu| Interface {
+                index,
+                name: name.into(),
+                kind: kind.map(str::to_owned),
+                mtu_bytes: Some(mtu),
+                carrier: (index == 3).then_some(2),
+                addresses: vec!["192.0.2.1/24".parse().unwrap()],
+                ..Interface::default()
+            };
+            s.interfaces = vec![
+                interface(2, "eth0", None, 1500),
+                interface(3, "flannel.1", Some("vxlan"), 1450),
+                interface(4, "cni0", Some("bridge"), 1450),
+            ];
+        };
+        let with = |more: fn(&mut Settings)| {
+            let mut settings = good.clone();
+            sizes(&mut settings);
+            more(&mut settings);
+            settings
+        };
+        let cases: [(&str, Settings, &[&str]); 20] = [
+            (pods, with(|_| {}), &[]),
+            (
+                pods,
+                with(|s| s.interfaces[0].mtu_bytes = Some(1499)),
+                &["tunnel-mtu"],
+            ),
+            (
+                pods,
+                with(|s| s.interfaces[2].mtu_bytes = Some(1500)),
+                &["pods-mtu"],
+            ),
+            (pods, with(|s| s.interfaces[1].carrier = None), &[]),
             (pods, good.clone(), &[]),
             (pods, change(flannel), &[]),
             (

@@ -92,6 +92,12 @@ fn interface(index: u32, link: &link::Link, addresses: &[InterfaceAddress]) -> O
         name: link.name.clone()?,
         kind: link.kind().map(str::to_owned),
         master: link.master_index(),
+        mtu_bytes: link.mtu_bytes(),
+        carrier: link
+            .vxlan()
+            .ok()
+            .flatten()
+            .and_then(|vxlan| vxlan.carrier()),
         addresses: own
             .filter_map(|each| IpNet::new(each.address, each.prefix_len).ok())
             .collect(),

@@ -26,6 +26,7 @@ pub fn read(host: &Host) -> Settings {
     Settings {
         forwarding: forwarding.map(|key| number(key).map(|value| value != 0)),
         bridge_calls: number("bridge/bridge-nf-call-iptables").map(|value| value != 0),
+        interfaces: host.interfaces.clone(),
         pod_networks: facts::gather().pod_networks,
         bridges: bridges.map(|each| each.name.clone()).collect(),
         strict_reverse_path: interfaces

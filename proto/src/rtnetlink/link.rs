@@ -29,6 +29,8 @@ attributes! {
     Link {
         /// Interface name.
         name: String = 3,
+        /// Maximum transmission unit in bytes, in host byte order.
+        mtu: Vec<u8> = 4,
         /// Index of the bridge or bond that contains the interface, in host byte order.
         master: Vec<u8> = 10,
         /// Driver data.
@@ -47,6 +49,8 @@ attributes! {
     Vxlan {
         /// VXLAN network identifier, in host byte order.
         id: Vec<u8> = 1,
+        /// Index of the interface that carries the tunnel, in host byte order.
+        link: Vec<u8> = 3,
         /// IPv4 source address, in network byte order.
         local_v4: Vec<u8> = 4,
         /// UDP port, in network byte order.
@@ -60,6 +64,11 @@ impl Link {
     /// Returns the index of the bridge or bond that contains the interface.
     pub fn master_index(&self) -> Option<u32> {
         read_u32_host(self.master.as_ref()?, 0)
+    }
+
+    /// Returns the maximum transmission unit in bytes.
+    pub fn mtu_bytes(&self) -> Option<u32> {
+        read_u32_host(self.mtu.as_ref()?, 0)
     }
 
     /// Returns the name of the driver.
@@ -84,6 +93,11 @@ impl Vxlan {
     /// Returns the VXLAN network identifier.
     pub fn vni(&self) -> Option<u32> {
         read_u32_host(self.id.as_ref()?, 0)
+    }
+
+    /// Returns the index of the interface that carries the tunnel; `None` if routing selects it.
+    pub fn carrier(&self) -> Option<u32> {
+        read_u32_host(self.link.as_ref()?, 0).filter(|index| *index != 0)
     }
 
     /// Returns the UDP port, which is both local and remote.
@@ -157,6 +171,7 @@ mod tests {
     fn flannel() -> Vec<u8> {
         let mut data = AttrWriter::new();
         data.bytes(1, &crate::netlink::attr::u32_register(7));
+        data.bytes(3, &crate::netlink::attr::u32_register(2));
         data.bytes(4, &[192, 0, 2, 1]);
         data.bytes(15, &[0x21, 0x18]);
         let mut info = AttrWriter::new();
@@ -164,6 +179,7 @@ mod tests {
         info.bytes(2, &data.finish().unwrap());
         let mut w = AttrWriter::after(vec![0; IFINFOMSG_BYTES]);
         w.string(3, "flannel.1");
+        w.bytes(4, &crate::netlink::attr::u32_register(1450));
         w.bytes(10, &crate::netlink::attr::u32_register(6));
         w.bytes(18, &info.finish().unwrap());
         w.finish().unwrap()
@@ -187,9 +203,11 @@ mod tests {
             (Some("flannel.1"), Some("vxlan"))
         );
         assert_eq!(link.master_index(), Some(6));
+        assert_eq!(link.mtu_bytes(), Some(1450));
         let vxlan = link.vxlan().unwrap().unwrap();
         assert_eq!(vxlan.udp_port(), Some(8472));
         assert_eq!(vxlan.vni(), Some(7));
+        assert_eq!(vxlan.carrier(), Some(2));
         assert_eq!(vxlan.local(), Some([192, 0, 2, 1].into()));
         assert_eq!(read(RTM_GETLINK, &flannel()), Ok(None));
         assert!(read(RTM_NEWLINK, &[0; 3]).is_err());

@@ -30,6 +30,10 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Index of the bridge or bond of the interface (`IFLA_MASTER`).
     pub master: Option<u32>,
+    /// Maximum transmission unit in bytes (`IFLA_MTU`).
+    pub mtu_bytes: Option<u32>,
+    /// Index of the interface that carries a VXLAN tunnel (`IFLA_VXLAN_LINK`).
+    pub carrier: Option<u32>,
     /// Addresses with the prefix length of their network, including host bits.
     pub addresses: Vec<IpNet>,
 }

@@ -13,8 +13,8 @@ fn host(interfaces: &[&str], routes: &[&str]) -> Host {
             index: index as u32 + 1,
             name,
             kind: (kind != "-").then(|| kind.to_owned()),
-            master: None,
             addresses: words.map(|word| word.parse().unwrap()).collect(),
+            ..Interface::default()
         });
     }
     for text in routes {

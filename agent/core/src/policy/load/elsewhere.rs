@@ -197,8 +197,8 @@ fn interface(cx: &mut Context<'_>, mut fields: Fields<'_>, host: &mut Host, link
         index,
         name,
         kind,
-        master: None,
         addresses,
+        ..Interface::default()
     });
 }
 
