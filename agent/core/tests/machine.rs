@@ -120,3 +120,87 @@ proptest! {
         }
     }
 }
+
+/// Tables that no kernel accepts, and rules of random bytes, end without a panic.
+#[test]
+fn nonsense_ends() {
+    use peerwall_proto::netlink::attr::Attrs;
+    use peerwall_proto::nf_tables::event::{Change, Event};
+    use peerwall_proto::nf_tables::expr::{self, Bitwise, Data, Expr, Immediate, Payload};
+    use peerwall_proto::nf_tables::{Attributes as _, Chain, Hook, Nested, Rule, Table};
+    let table = || Some("t".to_owned());
+    let jump = |to: &str| -> Expr {
+        let verdict = expr::Verdict {
+            code: Some((-3_i32).cast_unsigned()),
+            chain: Some(to.to_owned()),
+            ..expr::Verdict::default()
+        };
+        Immediate {
+            dreg: Some(0),
+            data: Some(Nested(Data {
+                verdict: Some(Nested(verdict)),
+                ..Data::default()
+            })),
+            ..Immediate::default()
+        }
+        .into()
+    };
+    let huge = Payload {
+        dreg: Some(u32::MAX),
+        base: Some(1),
+        offset_bytes: Some(u32::MAX),
+        len_bytes: Some(u32::MAX),
+        ..Payload::default()
+    };
+    let wide = Bitwise {
+        sreg: Some(1),
+        dreg: Some(u32::MAX),
+        len_bytes: Some(u32::MAX),
+        ..Bitwise::default()
+    };
+    let mut tables = KernelTables::default();
+    tables.add(
+        1,
+        Event::Table(
+            Change::New,
+            Table {
+                name: table(),
+                ..Table::default()
+            },
+        ),
+    );
+    let hook = Hook {
+        hooknum: Some(1),
+        priority: Some(0),
+        ..Hook::default()
+    };
+    let chain = Chain {
+        table: table(),
+        name: Some("input".to_owned()),
+        hook: Some(Nested(hook)),
+        ..Chain::default()
+    };
+    tables.add(1, Event::Chain(Change::New, chain));
+    // A loop, four times in each round.
+    for _ in 0..4 {
+        let exprs = vec![huge.clone().into(), wide.clone().into(), jump("input")];
+        let rule = Rule {
+            table: table(),
+            chain: Some("input".to_owned()),
+            exprs: Some(exprs),
+            ..Rule::default()
+        };
+        tables.add(1, Event::Rule(Change::New, rule));
+    }
+    tables.complete();
+    let address = "192.0.2.1".parse().unwrap();
+    let transport = peerwall_core::net::packet::Transport::Other(47);
+    let hook = peerwall_core::net::packet::Hook::Input;
+    let packet = Packet::new(hook, "eth0", address, address, transport);
+    let table = tables.registered().next().unwrap();
+    assert_eq!(
+        verdict(table, &packet, &mut Choices::default()),
+        Verdict::Drop
+    );
+    assert!(Rule::decode(Attrs::new(&[0xff; 40])).is_err());
+}

@@ -13,6 +13,7 @@ use peerwall_proto::nf_tables::{NFPROTO_IPV4, NFPROTO_IPV6};
 
 use super::bits::Bits;
 use super::frame::{Frame, Host, RouteKind, ether_type, octets};
+use super::registers::SIZE_BYTES;
 use crate::net::addr::Family;
 use crate::net::packet::CtState;
 
@@ -40,10 +41,15 @@ const NAME_BYTES: usize = 16;
 /// Bits of `ct state` are in [`CtStates`](crate::ruleset::CtStates); this one is for no connection.
 const UNTRACKED: u32 = 64;
 
+/// Returns a length in bytes, at most that of all registers.
+fn size(len_bytes: u32) -> usize {
+    usize::try_from(len_bytes).map_or(SIZE_BYTES, |len| len.min(SIZE_BYTES))
+}
+
 /// Loads bytes of a header.
 pub(super) fn payload(frame: &Frame, payload: &Payload) -> Load {
     let at = usize::try_from(payload.offset_bytes.unwrap_or_default()).unwrap_or(usize::MAX);
-    let len = usize::try_from(payload.len_bytes.unwrap_or_default()).unwrap_or_default();
+    let len = size(payload.len_bytes.unwrap_or_default());
     match payload.base {
         // `NFT_PAYLOAD_LL_HEADER` and the next ones.
         Some(0) => Load::Value(frame.link.part(at, len), "a field of the Ethernet header"),
@@ -277,7 +283,7 @@ const EXTHDR_PRESENT: u32 = 1;
 /// Loads from options or extension headers. A packet that is asked about has neither in its IP
 /// header.
 pub(super) fn exthdr(exthdr: &Exthdr) -> Load {
-    let len = usize::try_from(exthdr.len_bytes.unwrap_or(1)).unwrap_or(1);
+    let len = size(exthdr.len_bytes.unwrap_or(1));
     let is_presence = exthdr.flags.unwrap_or_default() & EXTHDR_PRESENT != 0;
     match (exthdr.op.unwrap_or_default(), is_presence) {
         // `NFT_EXTHDR_OP_IPV6` and `NFT_EXTHDR_OP_IPV4`

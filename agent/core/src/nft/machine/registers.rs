@@ -3,7 +3,7 @@
 use super::bits::Bits;
 
 /// Size of all data registers in bytes.
-const SIZE_BYTES: usize = 64;
+pub(super) const SIZE_BYTES: usize = 64;
 /// Size of a register `NFT_REG32_*` in bytes.
 const WORD_BYTES: usize = 4;
 /// `NFT_REG32_00`
@@ -52,7 +52,8 @@ impl Registers {
     }
 
     pub(super) fn read(&self, register: u32, len_bytes: usize) -> Bits {
-        self.data.part(position(register), len_bytes)
+        self.data
+            .part(position(register), len_bytes.min(SIZE_BYTES))
     }
 
     /// Says what is unknown in a value.

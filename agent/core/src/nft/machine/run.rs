@@ -14,6 +14,10 @@ use crate::net::packet::Verdict;
 /// Maximum nesting of jumps (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 16;
 
+/// Maximum number of rules that are evaluated for one base chain. Chains that call each other many
+/// times can have more; the packet counts as dropped then.
+const RULES_MAX: usize = 1_000_000;
+
 /// What an evaluation asks and assumes.
 pub struct Way<'w> {
     /// The host.
@@ -61,6 +65,8 @@ pub(super) struct Run<'r, 'w> {
     pub has_out: bool,
     /// Whether the present rule does more than log and count.
     pub decides: bool,
+    /// Number of rules that were evaluated.
+    rules: usize,
     path: Vec<(String, usize)>,
 }
 
@@ -89,6 +95,7 @@ pub fn treat(
         bridge: at.bridge,
         has_out: at.has_out,
         decides: false,
+        rules: 0,
         path: Vec::new(),
     };
     let found = run.chain(name, 0);
@@ -120,6 +127,12 @@ impl Run<'_, '_> {
         let table = self.table;
         let chain: &KernelChain = table.chains.get(name)?;
         for (index, rule) in chain.rules.iter().enumerate() {
+            self.rules += 1;
+            if self.rules > RULES_MAX {
+                let assumed = format!("chains with more than {RULES_MAX} rules drop the packet");
+                self.way.assumed.insert(assumed);
+                return Some(((name.to_owned(), index), Action::Drop));
+            }
             let action = self.rule(&rule.exprs);
             let Some(action) = action else {
                 continue;

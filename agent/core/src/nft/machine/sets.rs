@@ -5,6 +5,7 @@ use peerwall_proto::nf_tables::expr::Data;
 use peerwall_proto::nf_tables::{self as nft, Element, NFT_SET_CONCAT, NFT_SET_INTERVAL};
 
 use super::bits::Bits;
+use super::registers::SIZE_BYTES;
 
 /// `NFT_SET_ELEM_CATCHALL`: the element for all keys that no other one has.
 const NFT_SET_ELEM_CATCHALL: u32 = 2;
@@ -41,8 +42,10 @@ impl KernelSet {
         let concat = set.desc.as_ref().and_then(|desc| desc.0.concat.as_ref());
         let lengths = concat.into_iter().flatten();
         let lengths = lengths.filter_map(|field| usize::try_from(field.len?).ok());
+        let lengths = lengths.map(|len| len.min(SIZE_BYTES));
         Self {
-            key_bytes: usize::try_from(set.key_len.unwrap_or_default()).unwrap_or_default(),
+            key_bytes: usize::try_from(set.key_len.unwrap_or_default())
+                .map_or(SIZE_BYTES, |len| len.min(SIZE_BYTES)),
             is_interval: flags & NFT_SET_INTERVAL != 0,
             fields: if flags & NFT_SET_CONCAT == 0 {
                 Vec::new()
@@ -145,13 +148,13 @@ impl KernelSet {
         let mut at = 0;
         let mut found = Some(true);
         for len in fields {
-            let range = at..at + len;
+            let range = at..usize::saturating_add(at, *len);
             let is_within = match (first.get(range.clone()), last.get(range)) {
                 (Some(first), Some(last)) => wanted.part(at, *len).is_within(first, last),
                 _ => Some(false),
             };
             found = both(found, is_within);
-            at += len.next_multiple_of(FIELD_BYTES);
+            at = at.saturating_add(len.next_multiple_of(FIELD_BYTES));
         }
         found
     }
