@@ -8,4 +8,5 @@ pub mod logging;
 pub mod notice;
 pub mod passing;
 pub mod scope;
+pub mod signals;
 pub mod watchdog;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::denied::log_of;
 use peerwall_core::policy::BackendChoice;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::super::{policy_path, unreachable_agent};
 use crate::cli::DeniedArgs;
@@ -20,6 +19,7 @@ use crate::kernel::nflog::GroupError;
 use crate::output::{Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::prepare;
+use crate::system::signals;
 
 /// Interval of asking the agent.
 const EVERY: Duration = Duration::from_secs(1);
@@ -45,11 +45,7 @@ enum Origin {
 impl Source {
     /// Finds the source: the agent, or the group if there is no agent or it leaves the group.
     pub(super) fn open(args: &DeniedArgs) -> Result<Self, Failure> {
-        let is_over = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let registered = signal_hook::flag::register(signal, Arc::clone(&is_over));
-            registered.map_err(|err| Failure::io(&err))?;
-        }
+        let is_over = signals::ending().map_err(|err| Failure::io(&err))?;
         let asked = DenialsAsked {
             seconds: 0,
             after: u64::MAX,

@@ -22,6 +22,7 @@ use super::Line;
 use crate::json::Failure;
 use crate::output;
 use crate::store;
+use crate::system::signals;
 
 /// Time between two screens.
 const EVERY: Duration = Duration::from_secs(2);
@@ -172,10 +173,7 @@ impl Wakeups {
     fn new() -> io::Result<Self> {
         let (wakes, waker) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
-        let quit = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&quit))?;
-        }
+        let quit = signals::ending()?;
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT] {
             signal_hook::low_level::pipe::register(signal, waker.try_clone()?)?;
         }

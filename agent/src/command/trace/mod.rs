@@ -3,14 +3,12 @@
 mod packets;
 mod send;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use peerwall_core::nft::tracing::Filter;
 use schemars::JsonSchema;
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{DIFFERS, DONE, TROUBLE, explain, policy_path, trouble};
 use crate::cli::TraceArgs;
@@ -21,6 +19,7 @@ use crate::kernel::tracing::Tracing;
 use crate::output::{Output, complain};
 use crate::policy_file::files::FileSystem;
 use crate::policy_file::prepare;
+use crate::system::signals;
 use packets::{Names, Packets, TracedPacket};
 
 /// The result of `trace`.
@@ -61,9 +60,9 @@ pub(super) fn run(args: &TraceArgs, output: &Output) -> u8 {
     let files = FileSystem::default();
     // Without a policy, the packets are shown all the same.
     let ready = prepare(&policy_path(&args.policy), &files).ok();
-    let is_over = match signals() {
+    let is_over = match signals::ending() {
         Ok(is_over) => is_over,
-        Err(why) => return trouble("trace", why, output),
+        Err(err) => return trouble("trace", Failure::io(&err), output),
     };
     let mut tracing = match Tracing::start(&filter) {
         Ok(tracing) => tracing,
@@ -165,15 +164,6 @@ fn filter(args: &TraceArgs) -> Result<Filter, String> {
         return Err("source and destination have different families".to_owned());
     }
     Ok(filter)
-}
-
-fn signals() -> Result<Arc<AtomicBool>, Failure> {
-    let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&is_over));
-        registered.map_err(|err| Failure::io(&err))?;
-    }
-    Ok(is_over)
 }
 
 fn refused(err: &NetlinkError) -> String {
