@@ -1,6 +1,8 @@
 //! Reads all rules that this host has loaded, of any program: nf_tables by netlink, and tables of
 //! iptables as its own tools print them.
 
+use std::sync::Arc;
+
 use peerwall_core::explain::live::{Printed, Rules};
 use peerwall_core::import::{File, saved};
 use peerwall_core::net::addr::Family;
@@ -30,7 +32,7 @@ pub enum RulesError {
 /// # Errors
 /// [`RulesError`] if some rules cannot be read.
 pub fn read() -> Result<Rules, RulesError> {
-    Ok(read_with_printed()?.1)
+    with_printed(tables::read()?)
 }
 
 /// Reads all rules, and the tables of nf_tables also where iptables-nft prints them.
@@ -39,8 +41,14 @@ pub fn read() -> Result<Rules, RulesError> {
 /// [`RulesError`] if some rules cannot be read.
 pub fn read_with_printed() -> Result<(KernelTables, Rules), RulesError> {
     let all = tables::read()?;
+    let rules = with_printed(all.clone())?;
+    Ok((all, rules))
+}
+
+/// Replaces tables by those that iptables prints.
+fn with_printed(tables: KernelTables) -> Result<Rules, RulesError> {
     let mut rules = Rules {
-        tables: all.clone(),
+        tables,
         printed: Vec::new(),
     };
     let (files, sets) = iptables::saved()?;
@@ -49,7 +57,7 @@ pub fn read_with_printed() -> Result<(KernelTables, Rules), RulesError> {
             true => Engine::IptablesLegacy,
             false => Engine::IptablesNft,
         };
-        let lines: Vec<String> = file.text.lines().map(str::to_owned).collect();
+        let lines: Arc<[String]> = file.text.lines().map(str::to_owned).collect();
         for table in saved::tables(file, sets.as_ref()) {
             let (family, name) = match table.family {
                 Family::V4 => (NFPROTO_IPV4, "ip"),
@@ -65,11 +73,11 @@ pub fn read_with_printed() -> Result<(KernelTables, Rules), RulesError> {
             rules.printed.push(Printed {
                 engine,
                 table,
-                lines: lines.clone(),
+                lines: Arc::clone(&lines),
             });
         }
     }
-    Ok((all, rules))
+    Ok(rules)
 }
 
 /// Reports whether a file is output of iptables-legacy, by its tool's name or its head.

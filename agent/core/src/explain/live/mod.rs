@@ -6,6 +6,7 @@ mod saved;
 mod travel;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -39,7 +40,7 @@ pub struct Printed {
     /// The table.
     pub table: SavedTable,
     /// Lines of the file that it is from.
-    pub lines: Vec<String>,
+    pub lines: Arc<[String]>,
 }
 
 impl Printed {
