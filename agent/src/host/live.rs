@@ -1,5 +1,6 @@
 //! This host, as the evaluation of loaded rules needs it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -21,7 +22,8 @@ pub struct Here {
     interfaces: Vec<(String, Option<IpAddr>)>,
     routes: Routes,
     kinds: BTreeMap<IpAddr, Option<RouteKind>>,
-    settings: Settings,
+    /// Read when they are needed: the policy's verdict does not depend on them.
+    settings: OnceCell<Settings>,
 }
 
 impl Here {
@@ -31,8 +33,13 @@ impl Here {
             interfaces: facts::interfaces(),
             routes: Routes::default(),
             kinds: BTreeMap::new(),
-            settings: settings::read(&super::read_or_empty()),
+            settings: OnceCell::new(),
         }
+    }
+
+    fn settings(&self) -> &Settings {
+        let read = || settings::read(&super::read_or_empty());
+        self.settings.get_or_init(read)
     }
 
     /// Reports whether an interface of this name exists.
@@ -108,8 +115,8 @@ impl Host for Here {
 impl LiveHost for Here {
     fn forwards(&self, family: Family) -> Option<bool> {
         match family {
-            Family::V4 => self.settings.forwarding[0],
-            Family::V6 => self.settings.forwarding[1],
+            Family::V4 => self.settings().forwarding[0],
+            Family::V6 => self.settings().forwarding[1],
         }
     }
 
@@ -123,17 +130,17 @@ impl LiveHost for Here {
             return Some(format!("{source} cannot be a source on {interface}"));
         }
         let ways = Host::ways(self, source);
-        let is_strict = self.settings.strict_reverse_path.contains(interface);
+        let is_strict = self.settings().strict_reverse_path.contains(interface);
         (is_strict && !ways.contains(interface)).then(|| {
             format!("the route to {source} is not by {interface}, and its rp_filter is strict")
         })
     }
 
     fn is_bridge(&self, interface: &str) -> bool {
-        self.settings.bridges.iter().any(|name| name == interface)
+        self.settings().bridges.iter().any(|name| name == interface)
     }
 
     fn bridge_calls(&self) -> bool {
-        self.settings.bridge_calls == Some(true)
+        self.settings().bridge_calls == Some(true)
     }
 }
