@@ -8,7 +8,7 @@ use peerwall_proto::iptables::{BUILTIN, TABLES};
 use peerwall_proto::nf_tables::event::Event;
 use peerwall_proto::nf_tables::{
     self as nft, NF_DROP, NF_INET_FORWARD, NF_INET_LOCAL_IN, NF_INET_PRE_ROUTING, NFPROTO_INET,
-    NFPROTO_IPV4, NFPROTO_IPV6, NFT_TABLE_F_DORMANT, msg,
+    NFPROTO_IPV4, NFPROTO_IPV6, NFT_TABLE_F_DORMANT, family_name, msg,
 };
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ pub(super) fn tables() -> Result<Vec<KernelTable>, NetlinkError> {
         };
         let name = table.name.unwrap_or_default();
         let is_dormant = table.flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0;
-        let family_name = family_name(family).filter(|of| !is_dormant && (*of, &*name) != OURS);
+        let family_name = ip_family(family).filter(|of| !is_dormant && (*of, &*name) != OURS);
         if let Some(family_name) = family_name {
             let table = KernelTable {
                 family: family_name,
@@ -92,13 +92,10 @@ pub(super) fn tables() -> Result<Vec<KernelTable>, NetlinkError> {
 /// Family and name of peerwall's table.
 const OURS: (&str, &str) = ("inet", "peerwall");
 
-fn family_name(number: u8) -> Option<&'static str> {
-    match number {
-        NFPROTO_INET => Some("inet"),
-        NFPROTO_IPV4 => Some("ip"),
-        NFPROTO_IPV6 => Some("ip6"),
-        _ => None,
-    }
+/// Returns the name of a family whose tables are for packets of IP, not for frames.
+fn ip_family(number: u8) -> Option<&'static str> {
+    let is_ip = [NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6].contains(&number);
+    family_name(number).filter(|_| is_ip)
 }
 
 fn table_of<'t>(

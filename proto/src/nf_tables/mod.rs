@@ -41,6 +41,21 @@ pub const NFPROTO_BRIDGE: u8 = 7;
 /// `NFPROTO_IPV6`
 pub const NFPROTO_IPV6: u8 = 10;
 
+/// `NFPROTO_NETDEV`: packets on their way into or out of a device.
+pub const NFPROTO_NETDEV: u8 = 5;
+
+/// Returns nft's name of a family (`NFPROTO_*`); `None` for others.
+pub fn family_name(family: u8) -> Option<&'static str> {
+    match family {
+        NFPROTO_INET => Some("inet"),
+        NFPROTO_IPV4 => Some("ip"),
+        NFPROTO_NETDEV => Some("netdev"),
+        NFPROTO_BRIDGE => Some("bridge"),
+        NFPROTO_IPV6 => Some("ip6"),
+        _ => None,
+    }
+}
+
 /// `enum nf_tables_msg_types`, without the subsystem in the high byte.
 #[expect(missing_docs, reason = "kernel names, documented in the kernel header")]
 pub mod msg {

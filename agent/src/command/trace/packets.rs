@@ -11,11 +11,11 @@ use peerwall_core::net::packet::Transport;
 use peerwall_core::nft::machine::KernelTables;
 use peerwall_core::ruleset::TABLE;
 use peerwall_core::ruleset::render::rule_text;
-use peerwall_proto::nf_tables::NF_DROP;
 use peerwall_proto::nf_tables::expr::{
     NFT_BREAK, NFT_CONTINUE, NFT_GOTO, NFT_JUMP, NFT_RETURN, Verdict,
 };
 use peerwall_proto::nf_tables::trace::{NFT_TRACETYPE_POLICY, NFT_TRACETYPE_RULE, Trace};
+use peerwall_proto::nf_tables::{NF_DROP, family_name};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -67,15 +67,6 @@ pub(super) struct Names<'p> {
     own: String,
 }
 
-/// `NFPROTO_*`, with nft's names.
-const FAMILIES: [(u8, &str); 5] = [
-    (1, "inet"),
-    (2, "ip"),
-    (5, "netdev"),
-    (7, "bridge"),
-    (10, "ip6"),
-];
-
 impl<'p> Names<'p> {
     pub(super) fn new(
         (tables, printed): (KernelTables, Rules),
@@ -91,9 +82,8 @@ impl<'p> Names<'p> {
     }
 
     fn step(&self, family: u8, event: &Trace) -> TracedStep {
-        let name = FAMILIES.iter().find(|(number, _)| *number == family);
         let mut step = TracedStep {
-            family: name.map_or("", |(_, name)| name),
+            family: family_name(family).unwrap_or_default(),
             table: event.table.clone().unwrap_or_default(),
             chain: event.chain.clone().unwrap_or_default(),
             handle: event

@@ -3,21 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use peerwall_proto::nf_tables::family_name;
+
+use super::saved::SavedTreatment;
 use super::{Decider, Journey, LiveHost, Passage, Printed, Rules, saved};
 use crate::import::rule::At as LineAt;
 use crate::net::addr::Family;
 use crate::net::packet::{CtState, Hook, Packet, Transport, Verdict};
 use crate::nft::foreign::Engine;
-use crate::nft::machine::{At, Choices, Frame, KernelTable, RouteKind, Way, treat};
+use crate::nft::machine::{At, Choices, Frame, KernelTable, RouteKind, Treatment, Way, treat};
 
-/// `NFPROTO_*`, with nft's names.
-const FAMILIES: [(u8, &str); 5] = [
-    (1, "inet"),
-    (2, "ip"),
-    (5, "netdev"),
-    (7, "bridge"),
-    (10, "ip6"),
-];
 /// Priority of connection tracking (`NF_IP_PRI_CONNTRACK`).
 const CONNTRACK: i32 = -200;
 
@@ -68,6 +63,71 @@ const POSTROUTING: Place = Place {
 enum Layer<'r> {
     Nft(&'r KernelTable, &'r str, bool),
     Printed(&'r Printed),
+}
+
+impl Layer<'_> {
+    /// Reports whether the chain translates addresses.
+    fn is_nat(self) -> bool {
+        match self {
+            Self::Nft(_, _, is_nat) => is_nat,
+            Self::Printed(printed) => printed.table.name == "nat",
+        }
+    }
+}
+
+/// Describes what a chain of nf_tables did.
+fn of_nft(place: Place, table: &KernelTable, name: &str, found: Treatment) -> Passage {
+    let by = found.by.map(|(chain, index)| {
+        let rules = table.chains.get(&chain).map(|chain| &chain.rules);
+        let rule = rules.and_then(|rules| rules.get(index));
+        Decider {
+            chain,
+            number: Some(index + 1),
+            handle: rule.map(|rule| rule.handle),
+            text: rule.and_then(|rule| rule.comment.clone()),
+        }
+    });
+    Passage {
+        engine: Engine::Nft,
+        hook: place.name,
+        family: family_name(table.family).unwrap_or_default(),
+        table: table.name.clone(),
+        chain: name.to_owned(),
+        verdict: found.verdict,
+        translated: None,
+        by,
+        path: found.path,
+    }
+}
+
+/// Describes what a chain of iptables did.
+fn of_printed(place: Place, printed: &Printed, found: &SavedTreatment) -> Passage {
+    let line = |at: LineAt| printed.lines.get(at.line.checked_sub(1)?).cloned();
+    let by = found.by.map(|at| {
+        let text = line(at);
+        let words = text.as_deref().unwrap_or_default().split_whitespace();
+        let chain = words.skip_while(|word| *word != "-A").nth(1);
+        Decider {
+            chain: chain.unwrap_or_default().to_owned(),
+            number: None,
+            handle: None,
+            text,
+        }
+    });
+    Passage {
+        engine: printed.engine,
+        hook: place.name,
+        family: match printed.table.family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        },
+        table: printed.table.name.clone(),
+        chain: place.builtin.to_owned(),
+        verdict: found.verdict,
+        translated: None,
+        by,
+        path: Vec::new(),
+    }
 }
 
 pub(super) struct Travel<'t, 'c> {
@@ -274,10 +334,7 @@ impl<'t, 'c> Travel<'t, 'c> {
             } else if was_early && self.frame.state() == CtState::Invalid {
                 self.frame.set_state(described);
             }
-            let verdict = match layer {
-                Layer::Nft(table, chain, is_nat) => self.nft(place, table, chain, is_nat, bridge),
-                Layer::Printed(printed) => self.printed(place, printed),
-            };
+            let verdict = self.pass_layer(place, layer, bridge);
             if verdict != Verdict::Accept {
                 return verdict;
             }
@@ -337,15 +394,9 @@ impl<'t, 'c> Travel<'t, 'c> {
             && self.described.dialled.is_none()
     }
 
-    fn nft(
-        &mut self,
-        place: Place,
-        table: &'t KernelTable,
-        name: &str,
-        is_nat: bool,
-        bridge: Option<&str>,
-    ) -> Verdict {
-        if is_nat && !self.sees_nat() {
+    /// Sends the packet through a base chain.
+    fn pass_layer(&mut self, place: Place, layer: Layer<'t>, bridge: Option<&str>) -> Verdict {
+        if layer.is_nat() && !self.sees_nat() {
             return Verdict::Accept;
         }
         let before = (self.frame.destination(), self.frame.destination_port());
@@ -354,90 +405,31 @@ impl<'t, 'c> Travel<'t, 'c> {
             choices: &mut *self.choices,
             assumed: &mut self.assumed,
         };
-        let at = At {
-            bridge,
-            has_out: place.has_out,
-        };
-        let found = treat(table, name, at, &mut self.frame, &mut way);
-        self.is_translated |= found.is_translated && place == PREROUTING;
-        let by = found.by.map(|(chain, index)| {
-            let rule = table
-                .chains
-                .get(&chain)
-                .and_then(|chain| chain.rules.get(index));
-            Decider {
-                chain,
-                number: Some(index + 1),
-                handle: rule.map(|rule| rule.handle),
-                text: rule.and_then(|rule| rule.comment.clone()),
+        let described = self.described;
+        let (mut passage, is_translated) = match layer {
+            Layer::Nft(table, name, _) => {
+                let at = At {
+                    bridge,
+                    has_out: place.has_out,
+                };
+                let found = treat(table, name, at, &mut self.frame, &mut way);
+                let is_translated = found.is_translated;
+                (of_nft(place, table, name, found), is_translated)
             }
-        });
-        let family = FAMILIES.iter().find(|(number, _)| *number == table.family);
-        self.passages.push(Passage {
-            engine: Engine::Nft,
-            hook: place.name,
-            family: family.map_or("", |(_, name)| name),
-            table: table.name.clone(),
-            chain: name.to_owned(),
-            verdict: found.verdict,
-            translated: self.translated(before),
-            by,
-            path: found.path,
-        });
-        found.verdict
-    }
-
-    fn printed(&mut self, place: Place, printed: &'t Printed) -> Verdict {
-        let is_nat = printed.table.name == "nat";
-        if is_nat && !self.sees_nat() {
-            return Verdict::Accept;
-        }
-        let before = (self.frame.destination(), self.frame.destination_port());
-        let mut way = Way {
-            host: &mut *self.host,
-            choices: &mut *self.choices,
-            assumed: &mut self.assumed,
-        };
-        let chains = &printed.table.chains;
-        let found = saved::treat(
-            chains,
-            place.builtin,
-            self.described,
-            place.has_out,
-            &mut self.frame,
-            &mut way,
-        );
-        self.is_translated |= found.is_translated && place == PREROUTING;
-        let line = |at: LineAt| printed.lines.get(at.line.checked_sub(1)?).cloned();
-        let by = found.by.map(|at| {
-            let text = line(at);
-            let words = text.as_deref().unwrap_or_default().split_whitespace();
-            let chain = words
-                .skip_while(|word| *word != "-A")
-                .nth(1)
-                .unwrap_or_default();
-            Decider {
-                chain: chain.to_owned(),
-                number: None,
-                handle: None,
-                text,
+            Layer::Printed(printed) => {
+                let (chains, has_out) = (&printed.table.chains, place.has_out);
+                let frame = &mut self.frame;
+                let found =
+                    saved::treat(chains, place.builtin, described, has_out, frame, &mut way);
+                let is_translated = found.is_translated;
+                (of_printed(place, printed, &found), is_translated)
             }
-        });
-        self.passages.push(Passage {
-            engine: printed.engine,
-            hook: place.name,
-            family: match printed.table.family {
-                Family::V4 => "ip",
-                Family::V6 => "ip6",
-            },
-            table: printed.table.name.clone(),
-            chain: place.builtin.to_owned(),
-            verdict: found.verdict,
-            translated: self.translated(before),
-            by,
-            path: Vec::new(),
-        });
-        found.verdict
+        };
+        self.is_translated |= is_translated && place == PREROUTING;
+        passage.translated = self.translated(before);
+        let verdict = passage.verdict;
+        self.passages.push(passage);
+        verdict
     }
 
     /// Describes the destination, if it is another one than before.
