@@ -139,24 +139,48 @@ pub(super) fn load_with_lists<W: World>(
     Ok(kept.clone())
 }
 
-/// Loads the ruleset from before a trial.
-pub(super) fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
+/// Returns the ruleset from before a trial; `None` if there was none. On a blocked host it is the
+/// block, even if a boot that could not read the history loaded a policy.
+fn earlier<W: World>(
+    world: &mut W,
+    trial: &TrialOf<W>,
+) -> Result<Option<Kept<W::Ruleset>>, Fault> {
     let before = &trial.before;
-    let Some(ruleset) = before.ruleset.clone() else {
-        return world.unload().map(drop);
-    };
+    if let Some(block) = world.history()?.block().cloned() {
+        let ruleset = match world.stored(&block) {
+            Err(_) if trial.new.entry.is_block => trial.new.ruleset.clone(),
+            stored => stored?,
+        };
+        // A boot may have needed the other backend.
+        let by_iptables = match before.ruleset {
+            Some(_) => before.by_iptables,
+            None => trial.new.entry.by_iptables,
+        };
+        let entry = Entry {
+            by_iptables,
+            ..block
+        };
+        return Ok(Some(Kept { entry, ruleset }));
+    }
     let unknown = || Entry {
         policy: "the previous ruleset".to_owned(),
         digest: String::new(),
         ..trial.new.entry.clone()
     };
-    let kept = Kept {
+    Ok(before.ruleset.clone().map(|ruleset| Kept {
         entry: Entry {
             by_iptables: before.by_iptables,
             cut: before.cut,
             ..before.entry.clone().unwrap_or_else(unknown)
         },
         ruleset,
+    }))
+}
+
+/// Loads the ruleset from before a trial.
+pub(super) fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(), Fault> {
+    let Some(kept) = earlier(world, trial)? else {
+        return world.unload().map(drop);
     };
     let loaded = load_with_lists(world, &kept)?;
     // A failure only affects the next boot.

@@ -147,3 +147,26 @@ fn a_death_while_a_block_ends_leaves_the_block_for_the_next_boot() {
     }
     panic!("unblock takes more steps");
 }
+
+#[test]
+fn a_trial_on_a_blocked_host_ends_with_the_block() {
+    let mut memory = blocked();
+    memory.reboot();
+    // This boot cannot read the history, and loads the policy.
+    memory.mishaps = vec![Mishap::None, Mishap::Fails].into();
+    boot(&mut memory, |_| Ok(policy(9)), &policy(CLOSED));
+    memory.restart();
+    assert_eq!(memory.kernel, Some(9));
+    for lost in [false, true] {
+        try_block(&mut memory).unwrap();
+        if lost {
+            memory.rulesets.clear();
+        }
+        memory.millis += 61_000;
+        assert!(matches!(
+            apply(&mut memory, &policy(1)),
+            Err(Refusal::Blocked)
+        ));
+        assert_eq!(memory.kernel, Some(BLOCK), "lost: {lost}");
+    }
+}
