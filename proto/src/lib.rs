@@ -12,10 +12,17 @@
 //! - [`sock_diag`]: sockets of this host, listed or destroyed.
 //! - [`iptables`]: the text of iptables-save and iptables-restore.
 //! - [`ipset`]: the text of ipset save.
+//! - [`kubernetes`], [`etcd`], [`dns`]: answers of the engines that know the nodes of a cluster.
+//! - [`credential`]: when certificates and tokens expire.
 
 pub mod conntrack;
+pub mod credential;
+pub mod dns;
+pub mod etcd;
 pub mod ipset;
 pub mod iptables;
+mod json;
+pub mod kubernetes;
 pub mod netlink;
 pub mod nf_tables;
 pub mod nflog;
