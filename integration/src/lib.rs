@@ -13,6 +13,7 @@
 //! - [`imported`]: imported rules and their policies, with packets for both.
 //! - [`situation`]: LANs, nodes and pods, in small parts.
 //! - [`story`]: the cluster of the story.
+//! - [`terminal`]: commands on a terminal of their own.
 
 pub mod case;
 mod counts;
@@ -30,4 +31,5 @@ pub mod setup;
 pub mod situation;
 pub mod story;
 pub mod target;
+pub mod terminal;
 pub mod traffic;

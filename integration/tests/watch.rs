@@ -1,94 +1,16 @@
 //! `status --watch` on a real terminal, and into a pipe.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
+use std::io::Read as _;
+use std::process::Stdio;
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::process::{Child, Stdio};
-
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 use peerwall_integration::ns::{Host, peerwall_bin, world};
+use peerwall_integration::terminal::OnTerminal;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policy.toml");
-
-fn size(rows: u16) -> Winsize {
-    Winsize {
-        ws_row: rows,
-        ws_col: 100,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
-}
-
-/// A command on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    master: File,
-    /// The terminal itself, so that it outlives the command.
-    slave: File,
-    before: Termios,
-    seen: String,
-}
-
-impl OnTerminal {
-    fn start(host: &Host, args: &[&str], term: &str) -> Self {
-        let pty = openpty(&size(24), None).unwrap();
-        let slave = File::from(pty.slave);
-        let stdio = || Stdio::from(slave.try_clone().unwrap());
-        let before = tcgetattr(&slave).unwrap();
-        let child = host
-            .command(peerwall_bin())
-            .args(args)
-            .env("TERM", term)
-            .stdin(stdio())
-            .stdout(stdio())
-            .stderr(stdio())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            master: File::from(pty.master),
-            slave,
-            before,
-            seen: String::new(),
-        }
-    }
-
-    /// Reads until the screen says this, once more.
-    fn read_until(&mut self, wanted: &str) -> String {
-        self.seen.clear();
-        let mut bytes = [0; 4096];
-        while !self.seen.contains(wanted) {
-            let read = self.master.read(&mut bytes).unwrap();
-            self.seen.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
-        self.seen.clone()
-    }
-
-    /// Waits for the end, and checks that the terminal is as it was.
-    fn ended(mut self) -> Option<i32> {
-        let status = self.child.wait().unwrap();
-        assert_eq!(
-            tcgetattr(&self.slave).unwrap(),
-            self.before,
-            "the terminal is as before"
-        );
-        let last = self.read_until("\x1b[?1049l");
-        assert!(
-            last.contains("\x1b[?25h") && last.contains("\x1b[?7h"),
-            "{last:?}"
-        );
-        status.code()
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().try_into().unwrap())
-    }
-}
+/// Rows and columns of a terminal.
+const SIZE: (u16, u16) = (24, 100);
 
 fn with_policy() -> Host {
     let host = Host::new("host");
@@ -101,7 +23,8 @@ fn a_screen_is_redrawn_in_place_and_q_and_control_c_and_signals_restore_the_term
     world(|| {
         let host = with_policy();
         for end in ["q", "\x03", "TERM", "INT", "HUP"] {
-            let mut terminal = OnTerminal::start(&host, &["status", "--watch", EXAMPLE], "xterm");
+            let mut terminal =
+                OnTerminal::start(&host, &["status", "--watch", EXAMPLE], "xterm", SIZE);
             let first = terminal.read_until("\x1b[J");
             assert!(
                 first.contains("\x1b[?1049h") && first.contains("\x1b[H"),
@@ -111,21 +34,17 @@ fn a_screen_is_redrawn_in_place_and_q_and_control_c_and_signals_restore_the_term
                 first.contains("q quits") && first.contains("in sync"),
                 "{first:?}"
             );
-            assert_ne!(
-                tcgetattr(&terminal.slave).unwrap(),
-                terminal.before,
-                "keys are read one by one"
-            );
+            assert!(!terminal.is_as_before(), "keys are read one by one");
             let second = terminal.read_until("\x1b[J");
             assert!(
                 !second.contains("\x1b[2J") && !second.contains("\x1b[?1049"),
                 "{second:?}"
             );
             match end {
-                "TERM" => kill(terminal.pid(), Signal::SIGTERM).unwrap(),
-                "INT" => kill(terminal.pid(), Signal::SIGINT).unwrap(),
-                "HUP" => kill(terminal.pid(), Signal::SIGHUP).unwrap(),
-                key => terminal.master.write_all(key.as_bytes()).unwrap(),
+                "TERM" => terminal.signal(Signal::SIGTERM),
+                "INT" => terminal.signal(Signal::SIGINT),
+                "HUP" => terminal.signal(Signal::SIGHUP),
+                key => terminal.press(key.as_bytes()),
             }
             assert_eq!(terminal.ended(), Some(0), "{end:?}");
         }
@@ -136,8 +55,12 @@ fn a_screen_is_redrawn_in_place_and_q_and_control_c_and_signals_restore_the_term
 fn rates_are_shown_and_a_terminal_that_becomes_smaller_gets_fewer_lines() {
     world(|| {
         let host = with_policy();
-        let mut terminal =
-            OnTerminal::start(&host, &["status", "--watch", "--all", EXAMPLE], "xterm");
+        let mut terminal = OnTerminal::start(
+            &host,
+            &["status", "--watch", "--all", EXAMPLE],
+            "xterm",
+            SIZE,
+        );
         let first = terminal.read_until("\x1b[J");
         assert!(
             !first.contains("packets/s") && first.contains("more lines"),
@@ -152,22 +75,12 @@ fn rates_are_shown_and_a_terminal_that_becomes_smaller_gets_fewer_lines() {
             24,
             "a line for each of the terminal"
         );
-        let small = size(5);
-        // SAFETY: the descriptor is open, and the pointer is to a whole `winsize`.
-        let result = unsafe {
-            libc::ioctl(
-                terminal.master.as_raw_fd(),
-                libc::TIOCSWINSZ,
-                &raw const small,
-            )
-        };
-        assert_eq!(result, 0);
-        kill(terminal.pid(), Signal::SIGWINCH).unwrap();
+        terminal.resize((5, 100));
         let third = terminal.read_until("more lines\x1b[K\x1b[J");
         // It may have been drawn twice.
         let last = third.rsplit("\x1b[H").next().unwrap();
         assert_eq!(last.matches("\x1b[K").count(), 5, "{third:?}");
-        terminal.master.write_all(b"q").unwrap();
+        terminal.press(b"q");
         assert_eq!(terminal.ended(), Some(0));
     });
 }
@@ -208,11 +121,10 @@ fn into_a_pipe_and_a_dumb_terminal_go_blocks_of_plain_text_with_the_time() {
         )
         .unwrap();
         assert_eq!(piped.wait().unwrap().code(), Some(0));
-        let mut dumb = OnTerminal::start(&host, &["status", "--watch", EXAMPLE], "dumb");
+        let mut dumb = OnTerminal::start(&host, &["status", "--watch", EXAMPLE], "dumb", SIZE);
         let first = dumb.read_until("counters without packets");
         assert!(!first.contains('\x1b'), "{first:?}");
-        dumb.child.kill().unwrap();
-        dumb.child.wait().unwrap();
+        dumb.kill();
     });
 }
 

@@ -20,6 +20,7 @@ pub mod iptables;
 pub mod net;
 pub mod nft;
 pub mod policy;
+pub mod rates;
 pub mod ruleset;
 
 #[cfg(any(test, feature = "generate"))]

@@ -25,6 +25,7 @@ mod render;
 mod report;
 mod schema;
 mod status;
+mod terminal;
 mod trace;
 
 use std::io;

@@ -1,35 +1,32 @@
 //! `peerwall status`
 
 mod blocked;
+pub(super) mod counters;
 mod headline;
 mod text;
-mod watch;
-
-use std::collections::BTreeMap;
+pub(super) mod watch;
 
 use peerwall_core::agent::keep::Kind;
 use peerwall_core::backend::{Backend as _, BackendError, Plan as _};
 use peerwall_core::diagnostic::JsonDiagnostic;
-use peerwall_core::iptables::observed;
 use peerwall_core::nft::foreign::ForeignDrop;
-use peerwall_core::nft::observed::{ObservedTable, Ownership};
+use peerwall_core::nft::observed::Ownership;
 use peerwall_core::policy::Mode;
-use peerwall_core::ruleset::{FORWARD, INPUT, PUBLISHED, Ruleset, counter_reason};
+use peerwall_core::ruleset::Ruleset;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::headline::{Blocked, Facts, Trial};
-use self::watch::Rates;
+use self::counters::{Line, counters, counters_of_both, lines};
+use self::headline::{Blocked, Facts, HostState, Trial};
+use self::watch::{CounterKey, Readings};
 use super::{DIFFERS, DONE, Given, on_host, others};
 use crate::cli::{BackendArgs, StatusArgs};
 use crate::command::age;
 use crate::control::{self, Answer, Reply};
-use crate::enforce::iptables::IptablesObserved;
 use crate::enforce::{AnyObserved, Enforcer, foreign};
 use crate::host::{names, units};
-use crate::json::{self, AgentStatus, ErrorCode, Failure, FileLine};
+use crate::json::{self, AgentStatus, ErrorCode, Failure};
 use crate::output::Output;
-use crate::policy_file::LoadedPolicy;
 use crate::store::audit::{self, AuditEvent};
 use crate::store::since;
 use crate::store::{self, State};
@@ -39,9 +36,9 @@ use crate::trial::closed;
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Status {
     /// The state of this host.
-    state: headline::HostState,
+    state: HostState,
     /// The state in a sentence.
-    headline: String,
+    pub(super) headline: String,
     /// The backend.
     backend: json::Backend,
     /// Variant of iptables; absent with nf_tables.
@@ -76,11 +73,11 @@ pub(super) struct Status {
     /// Enabled units that load other rules at boot.
     foreign_units: Vec<&'static str>,
     /// Packets by reason.
-    counters: Vec<Line>,
+    pub(super) counters: Vec<Line>,
     /// The agent's own status, if one runs.
-    agent: Option<AgentStatus>,
+    pub(super) agent: Option<AgentStatus>,
     /// Why a running agent has no status.
-    agent_error: Option<json::Error>,
+    pub(super) agent_error: Option<json::Error>,
     /// The block, if the host is blocked.
     blocked: Option<Blocked>,
     /// The trial that waits to be confirmed.
@@ -111,24 +108,6 @@ struct Owner {
     port: u32,
     /// Name of the process with that id, if one runs.
     process: Option<String>,
-}
-
-/// A counter.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Counter")]
-struct Line {
-    /// `input`, `forward`, `published`; absent for denied packets.
-    chain: Option<String>,
-    /// Reason why these packets were accepted or denied.
-    reason: String,
-    /// The reason as a phrase.
-    subject: String,
-    /// Line of the policy with the counted entry.
-    place: Option<FileLine>,
-    /// Number of packets.
-    packets: u64,
-    /// Number of bytes.
-    bytes: u64,
 }
 
 /// The loaded rules, of either backend.
@@ -169,7 +148,7 @@ pub(super) fn command(args: &StatusArgs) -> u8 {
     if !args.watch {
         return show(of, detail, None);
     }
-    let mut rates = Rates::default();
+    let mut rates = Readings::new();
     watch::run(of.policy.output.json, || show(of, detail, Some(&mut rates)))
 }
 
@@ -179,7 +158,7 @@ pub(super) fn headline(of: &BackendArgs) {
 }
 
 /// Prints the status once; with `rates`, also packets per second.
-fn show(of: &BackendArgs, detail: StatusDetail, mut rates: Option<&mut Rates>) -> u8 {
+fn show(of: &BackendArgs, detail: StatusDetail, mut rates: Option<&mut Readings>) -> u8 {
     on_host(of, of.backend, "status", |enforcer, policy, output| {
         run(enforcer, policy, detail, rates.as_deref_mut(), output)
     })
@@ -189,9 +168,18 @@ fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
     detail: StatusDetail,
-    rates: Option<&mut Rates>,
+    rates: Option<&mut Readings>,
     output: &Output,
 ) -> Result<u8, BackendError> {
+    let status = read(enforcer, policy)?;
+    Ok(report(policy, &status, detail, rates, output))
+}
+
+/// Reads the status.
+///
+/// # Errors
+/// [`BackendError`] if the loaded rules cannot be read.
+pub(super) fn read(enforcer: &mut Enforcer, policy: &Given) -> Result<Status, BackendError> {
     let observed = enforcer.observe()?;
     let ready = policy.read.as_ref().ok();
     let steps = |ruleset: &Ruleset| match enforcer.plan(Some(ruleset), &observed) {
@@ -244,39 +232,26 @@ fn run(
             AnyObserved::Iptables(seen) => counters_of_both(seen),
         },
     };
-    Ok(report(policy, loaded, detail, rates, output))
+    Ok(status(policy, loaded))
 }
 
 fn is_audit(ruleset: &Ruleset) -> bool {
     ruleset.mode() != Mode::Enforce
 }
 
-/// Sums the counters of both families.
-fn counters_of_both(seen: &IptablesObserved) -> Vec<(String, u64, u64)> {
-    let mut counted = observed::counters(&seen.v4);
-    for (name, (packets, bytes)) in observed::counters(&seen.v6) {
-        let entry = counted.entry(name).or_default();
-        entry.0 += packets;
-        entry.1 += bytes;
-    }
-    let counted = counted.into_iter();
-    in_order(counted.map(|(name, (packets, bytes))| (name, packets, bytes)))
-}
-
 fn report(
     policy: &Given,
-    loaded: Loaded,
+    status: &Status,
     detail: StatusDetail,
-    rates: Option<&mut Rates>,
+    rates: Option<&mut Readings>,
     output: &Output,
 ) -> u8 {
-    let status = status(policy, loaded);
     match output.is_json() {
-        true => output.json(&status),
+        true => output.json(status),
         false => {
             let why = policy.read.as_ref().err().map(|why| &**why);
-            let rates = rates.and_then(|rates| rates.update(&status.counters));
-            output.text(&text::status(&status, why, detail, rates.as_deref()));
+            let rates = rates.and_then(|readings| readings.update(&status.counters));
+            output.text(&text::status(status, why, detail, rates.as_ref()));
             policy.warn_of_misfits(output);
         }
     }
@@ -426,69 +401,4 @@ fn owner(hold: Ownership, agent: Option<&AgentStatus>) -> Option<Owner> {
         port,
         process: by_pid().or_else(by_agent),
     })
-}
-
-/// Returns the counters in the order in which a packet meets them: hooks first, denials last.
-fn counters(table: &ObservedTable) -> Vec<(String, u64, u64)> {
-    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
-    let met = rules.filter_map(|seen| seen.rule.as_ref().ok()?.counter.as_ref());
-    let mut names: Vec<&String> = Vec::new();
-    for name in met.chain(table.counters.keys()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    in_order(names.into_iter().map(|name| {
-        let counter = table.counters.get(name).copied().unwrap_or_default();
-        (name.clone(), counter.packets, counter.bytes)
-    }))
-}
-
-fn in_order(counters: impl Iterator<Item = (String, u64, u64)>) -> Vec<(String, u64, u64)> {
-    let rank = |name: &str| {
-        let chain = counter_reason(name).and_then(|(chain, _)| chain);
-        [Some(INPUT), Some(FORWARD), Some(PUBLISHED), None]
-            .iter()
-            .position(|each| *each == chain)
-    };
-    let mut counters: Vec<_> = counters.collect();
-    counters.sort_by_key(|(name, ..)| rank(name));
-    counters
-}
-
-fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&LoadedPolicy>) -> Vec<Line> {
-    let places = ready.map(places).unwrap_or_default();
-    let line = |(name, packets, bytes): (String, u64, u64)| {
-        let (chain, reason, subject) = match counter_reason(&name) {
-            Some((chain, reason)) => (chain, reason.to_string(), reason.sentence()),
-            None => (None, name.clone(), name.clone()),
-        };
-        Line {
-            chain: chain.map(str::to_owned),
-            reason,
-            subject,
-            place: places.get(name.as_str()).cloned(),
-            packets,
-            bytes,
-        }
-    };
-    counters.into_iter().map(line).collect()
-}
-
-/// Returns the places in the policy of the counted entries, by the name of the counter.
-fn places(ready: &LoadedPolicy) -> BTreeMap<&str, FileLine> {
-    let mut places = BTreeMap::new();
-    for chain in &ready.ruleset.chains {
-        for (at, rule) in chain.rules.iter().enumerate() {
-            let origin = ready.origins.of(&chain.name, at);
-            let place = origin.and_then(|origin| origin.place.as_ref());
-            if let (Some(name), Some(place)) = (&rule.counter, place) {
-                places.entry(name.as_str()).or_insert_with(|| FileLine {
-                    file: ready.sources.name(place.file).to_owned(),
-                    line: ready.sources.line_column(place).0,
-                });
-            }
-        }
-    }
-    places
 }

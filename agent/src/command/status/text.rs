@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 
 use peerwall_core::agent::keep::Kind;
 use peerwall_core::net::link::Link;
+use peerwall_core::rates::Rates;
 
 use super::super::{count, others};
 use super::headline::HostState;
-use super::{Line, Status, StatusDetail};
+use super::{CounterKey, Line, Status, StatusDetail};
 use crate::color::{Meaning, paint};
 use crate::command::age;
 use crate::host::names::printable;
-use crate::json::{AgentStatus, Backend, Discovered, Error, OverlayStatus};
+use crate::json::{AgentStatus, Backend, Discovered, Error, LogReader, OverlayStatus};
 use crate::policy_file::LoadError;
 
 /// Formats the whole status, the headline first.
@@ -19,13 +20,9 @@ pub(super) fn status(
     status: &Status,
     why: Option<&LoadError>,
     detail: StatusDetail,
-    rates: Option<&[f64]>,
+    rates: Option<&Rates<CounterKey>>,
 ) -> String {
-    let color = match status.audit {
-        Some(true) => Meaning::Bad,
-        Some(false) | None => meaning(status.state),
-    };
-    let mut text = format!("{}\n", paint(color, &status.headline));
+    let mut text = format!("{}\n", paint(status.meaning(), &status.headline));
     if detail == StatusDetail::Headline {
         return text;
     }
@@ -54,15 +51,19 @@ pub(super) fn status(
     text
 }
 
-fn meaning(state: HostState) -> Meaning {
-    match state {
-        HostState::InSync => Meaning::Good,
-        HostState::NotLoaded | HostState::Closed | HostState::Blocked => Meaning::Bad,
-        HostState::OnTrial
-        | HostState::LastGood
-        | HostState::RolledBack
-        | HostState::NotApplied
-        | HostState::OutOfDate => Meaning::Attention,
+impl Status {
+    /// Returns the meaning of the headline, for its colour.
+    pub(in crate::command) fn meaning(&self) -> Meaning {
+        match self.state {
+            _ if self.audit == Some(true) => Meaning::Bad,
+            HostState::InSync => Meaning::Good,
+            HostState::NotLoaded | HostState::Closed | HostState::Blocked => Meaning::Bad,
+            HostState::OnTrial
+            | HostState::LastGood
+            | HostState::RolledBack
+            | HostState::NotApplied
+            | HostState::OutOfDate => Meaning::Attention,
+        }
     }
 }
 
@@ -126,7 +127,7 @@ fn owner(status: &Status) -> String {
 }
 
 /// Formats counters; those that are zero are summarized in one line.
-fn counters(lines: &[Line], detail: StatusDetail, rates: Option<&[f64]>) -> String {
+fn counters(lines: &[Line], detail: StatusDetail, rates: Option<&Rates<CounterKey>>) -> String {
     let rate = |value: &dyn std::fmt::Display| match rates {
         Some(_) => format!(" {value:>12}"),
         None => String::new(),
@@ -143,8 +144,9 @@ fn counters(lines: &[Line], detail: StatusDetail, rates: Option<&[f64]>) -> Stri
             "bytes"
         );
     }
-    for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_shown(line)) {
-        let rate = rate(&format!("{:.1}", rates.map_or(0.0, |rates| rates[index])));
+    for line in lines.iter().filter(is_shown) {
+        let packets = rates.map_or(0.0, |rates| rates.of(&line.key()).packets);
+        let rate = rate(&format!("{packets:.1}"));
         let chain = line.chain.as_deref().unwrap_or("(denied)");
         let place = line
             .place
@@ -214,6 +216,9 @@ fn agent_text(agent: &AgentStatus) -> String {
             let lines = error.replace('\n', "\n             ");
             let _ = writeln!(text, "{name:<12} {lines}");
         }
+    }
+    if let Some(why) = agent.log_reader.as_ref().and_then(LogReader::trouble) {
+        let _ = writeln!(text, "log:        denied packets are not recorded: {why}");
     }
     for deleted in &agent.deleted_tables {
         let _ = writeln!(text, "gone:       {}: {deleted}", deleted.time);
