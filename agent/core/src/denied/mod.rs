@@ -7,6 +7,7 @@
 pub mod head;
 mod history;
 mod resemblance;
+mod stream;
 mod table;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use head::{Head, parse};
 pub use history::{LONGEST_SECONDS, Window};
 pub use resemblance::{Resemblance, ResemblanceKind, resembling};
+pub use stream::Stream;
 use table::Table;
 
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};

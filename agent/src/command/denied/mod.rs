@@ -1,13 +1,13 @@
 //! `peerwall denied`
 
-mod rows;
-mod source;
+pub(super) mod rows;
+pub(super) mod source;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use peerwall_core::denied::{Entry, Flow, LONGEST_SECONDS};
+use peerwall_core::denied::{Entry, LONGEST_SECONDS, Stream};
 use peerwall_core::policy::Policy;
 use peerwall_core::policy::initial::Listener;
 use peerwall_core::policy::reason::Reason;
@@ -103,35 +103,33 @@ fn once(args: &DeniedArgs, source: &mut Source, output: &Output) -> u8 {
 /// Prints packets as they are denied, until a signal ends it.
 fn follow(args: &DeniedArgs, source: &mut Source, output: &Output) -> u8 {
     let known = Known::find(args);
-    let mut asked = DenialsAsked {
-        seconds: LONGEST_SECONDS,
-        after: 0,
-        counters: false,
-    };
-    let mut before: Option<BTreeMap<(Reason, Flow), u64>> = None;
+    let mut stream = Stream::default();
+    let mut is_first = true;
     loop {
+        let asked = DenialsAsked {
+            seconds: LONGEST_SECONDS,
+            after: stream.stamp(),
+            counters: false,
+        };
         let mut denials = match source.denials(asked) {
             Ok(denials) => denials,
             Err(failure) => return refuse(failure, output),
         };
-        asked.after = denials.stamp;
-        let is_first = before.is_none();
-        if is_first {
+        if std::mem::take(&mut is_first) {
             note(&denials, output);
-        }
-        // Counts were of a day, and become those since the last time.
-        let seen = before.get_or_insert_default();
-        denials.entries.retain_mut(|entry| {
-            let all = entry.packets;
-            let last = seen.insert((entry.reason.clone(), entry.flow.clone()), all);
-            entry.packets = all.saturating_sub(last.unwrap_or(0)).max(1);
-            !is_first
-        });
-        if !denials.entries.is_empty() {
-            let found = DeniedPackets::new(denials, &known, args);
-            match output.is_json() {
-                true => output.json(&found),
-                false => output.text(&found.lines()),
+            stream.update(&denials.started, denials.stamp, denials.entries);
+        } else {
+            let entries = std::mem::take(&mut denials.entries);
+            let Some(new) = stream.update(&denials.started, denials.stamp, entries) else {
+                continue;
+            };
+            denials.entries = new;
+            if !denials.entries.is_empty() {
+                let found = DeniedPackets::new(denials, &known, args);
+                match output.is_json() {
+                    true => output.json(&found),
+                    false => output.text(&found.lines()),
+                }
             }
         }
         if output::is_over() || source.wait() {
@@ -150,7 +148,7 @@ fn note(denials: &Denials, output: &Output) {
 }
 
 /// What is known of the sources and destinations of packets.
-struct Known {
+pub(super) struct Known {
     /// The policy; the default one if it cannot be read.
     policy: Policy,
     own: BTreeSet<IpAddr>,
@@ -171,6 +169,11 @@ impl Known {
                 Policy::default()
             }
         };
+        Self::new(policy)
+    }
+
+    /// Reads the addresses and programs of this host.
+    pub(super) fn new(policy: Policy) -> Self {
         let addresses = facts::interfaces().into_iter();
         Self {
             policy,

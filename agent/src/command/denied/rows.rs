@@ -16,7 +16,7 @@ use crate::cli::DeniedBy;
 
 /// Denied packets that have something in common. Fields that they do not share are absent.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(super) struct Row {
+pub(in crate::command) struct Row {
     /// Number of packets.
     pub(super) packets: u64,
     /// Whether there may have been more.
@@ -52,7 +52,7 @@ pub(super) struct Row {
 }
 
 /// Returns the rows for flows, which are in descending order.
-pub(super) fn rows(entries: &[Entry], known: &Known, by: Option<DeniedBy>) -> Vec<Row> {
+pub(in crate::command) fn rows(entries: &[Entry], known: &Known, by: Option<DeniedBy>) -> Vec<Row> {
     let rows = entries.iter().map(|entry| row(entry, known));
     let Some(by) = by else {
         return rows.collect();

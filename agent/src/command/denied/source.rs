@@ -1,6 +1,7 @@
 //! Where denied packets come from: the agent, or the log group itself.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,8 +31,10 @@ const OFF: &str = "the policy turns the log of denied packets off; set `denied =
                    `[log]` and apply the policy";
 
 /// The source of denied packets.
-pub(super) struct Source {
+pub(in crate::command) struct Source {
     origin: Origin,
+    /// Whether an agent runs that leaves the group to other programs.
+    is_left: bool,
     /// Set by a signal that ends the command.
     is_over: Arc<AtomicBool>,
 }
@@ -45,29 +48,64 @@ enum Origin {
 impl Source {
     /// Finds the source: the agent, or the group if there is no agent or it leaves the group.
     pub(super) fn open(args: &DeniedArgs) -> Result<Self, Failure> {
-        let is_over = signals::ending().map_err(|err| Failure::io(&err))?;
         let asked = DenialsAsked {
             seconds: 0,
             after: u64::MAX,
             counters: false,
         };
-        let origin = match ask(asked)?.map(|denials| (denials.reader, denials.totals.is_empty())) {
-            Some((LogReader::Off, true)) => return Err(Failure::new(ErrorCode::LogOff, OFF)),
-            // The agent may not see the name of the process.
-            Some((LogReader::Other(_), true)) | Some((LogReader::Left, _)) | None => own(args)?,
-            Some(_) => Origin::Agent,
-        };
-        Ok(Self { origin, is_over })
+        let mut source =
+            match ask(asked)?.map(|denials| (denials.reader, denials.totals.is_empty())) {
+                Some((LogReader::Off, true)) => return Err(Failure::new(ErrorCode::LogOff, OFF)),
+                // The agent may not see the name of the process.
+                Some((LogReader::Other(_), true)) | None => Self::own(&args.policy)?,
+                Some((LogReader::Left, _)) => Self {
+                    is_left: true,
+                    ..Self::own(&args.policy)?
+                },
+                Some(_) => Self::agent(),
+            };
+        source.is_over = signals::ending().map_err(|err| Failure::io(&err))?;
+        Ok(source)
+    }
+
+    /// The record of the agent, which runs.
+    pub(in crate::command) fn agent() -> Self {
+        Self::of(Origin::Agent)
+    }
+
+    /// Becomes the reader of the log group of a policy.
+    ///
+    /// # Errors
+    /// [`Failure`] if the policy cannot be read, does not log, or the group has a reader.
+    pub(in crate::command) fn own(policy: &Option<PathBuf>) -> Result<Self, Failure> {
+        own(policy).map(Self::of)
+    }
+
+    fn of(origin: Origin) -> Self {
+        Self {
+            origin,
+            is_left: false,
+            is_over: Arc::default(),
+        }
+    }
+
+    /// Whether this process reads the group.
+    pub(in crate::command) fn is_own(&self) -> bool {
+        matches!(self.origin, Origin::Own(..))
     }
 
     /// Listens for a time, if no agent has recorded anything.
     pub(super) fn listen(&mut self, time: u64, output: &Output) {
-        if !matches!(self.origin, Origin::Own(..)) {
+        if !self.is_own() {
             return;
         }
         if !output.is_json() {
+            let why = match self.is_left {
+                true => "the agent leaves the log to other programs (--no-denied)",
+                false => "no agent records denied packets",
+            };
             complain(&format!(
-                "no agent records denied packets: listening for {time} s (--listen); Ctrl-C ends it\n"
+                "{why}: listening for {time} s (--listen); Ctrl-C ends it\n"
             ));
         }
         let until = Instant::now() + Duration::from_secs(time);
@@ -93,17 +131,21 @@ impl Source {
     fn step(&mut self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now()).min(STEP);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        let recorder = match &mut self.origin {
-            Origin::Own(recorder, _) => Some(recorder),
+        let fd = match &self.origin {
+            Origin::Own(recorder, _) => recorder.fd(),
             Origin::Agent => None,
         };
-        let fd = recorder.as_ref().and_then(|recorder| recorder.fd());
         let mut fds: Vec<PollFd<'_>> = fd
             .into_iter()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         let _ = poll(&mut fds, timeout);
-        if let Some(recorder) = recorder
+        self.drain();
+    }
+
+    /// Records pending packets, if this process reads the group.
+    pub(in crate::command) fn drain(&mut self) {
+        if let Origin::Own(recorder, _) = &mut self.origin
             && let Err(err) = recorder.drain()
         {
             complain(&format!(
@@ -113,7 +155,10 @@ impl Source {
     }
 
     /// Returns the packets that were recorded.
-    pub(super) fn denials(&mut self, asked: DenialsAsked) -> Result<Denials, Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`] if the agent ended, or does not answer.
+    pub(in crate::command) fn denials(&mut self, asked: DenialsAsked) -> Result<Denials, Failure> {
         match &mut self.origin {
             Origin::Agent => ask(asked)?.ok_or_else(|| {
                 let ended = io::Error::other("it ended");
@@ -151,8 +196,8 @@ fn ask(asked: DenialsAsked) -> Result<Option<Denials>, Failure> {
 }
 
 /// Reads the group of the policy.
-fn own(args: &DeniedArgs) -> Result<Origin, Failure> {
-    let path = policy_path(&args.policy);
+fn own(policy: &Option<PathBuf>) -> Result<Origin, Failure> {
+    let path = policy_path(policy);
     let ready = prepare(&path, &FileSystem::default()).map_err(|why| Failure::from(&*why))?;
     let off = || Failure::new(ErrorCode::LogOff, OFF);
     let (group, prefix) = log_of(&ready.ruleset).ok_or_else(off)?;

@@ -39,7 +39,7 @@ impl DeniedPackets {
             return String::new();
         }
         let mut lines = vec![["packets", "last", "reason", "from", "to", ""].map(str::to_owned)];
-        lines.extend(self.rows.iter().map(Row::cells));
+        lines.extend(self.rows.iter().map(Row::painted));
         let width = |column: usize| {
             let cells = lines.iter().map(|cells| cells[column].chars().count());
             cells.max().unwrap_or(0)
@@ -147,7 +147,7 @@ impl DeniedPackets {
     /// Formats the rows as lines that follow each other.
     pub(super) fn lines(&self) -> String {
         let line = |row: &Row| {
-            let [packets, _, reason, from, to, note] = row.cells();
+            let [packets, _, reason, from, to, note] = row.painted();
             let note = match note.is_empty() {
                 true => String::new(),
                 false => format!(" ({note})"),
@@ -161,7 +161,7 @@ impl DeniedPackets {
 
 impl Row {
     /// Packets, time, reason, source, destination, remark.
-    fn cells(&self) -> [String; 6] {
+    pub(in crate::command) fn cells(&self) -> [String; 6] {
         let or_several = |text: Option<String>| text.unwrap_or_else(|| "several".to_owned());
         let packets = match self.is_at_least {
             true => format!("≥{}", self.packets),
@@ -196,12 +196,26 @@ impl Row {
     }
 
     fn remark(&self) -> String {
-        let owner = self.resembles.as_ref();
-        let owner = owner.map(|owner| paint(Meaning::Attention, &printable(&owner.text())));
         let process = self.process.as_deref();
         let process = process.map(|name| format!("{} listens", printable(name)));
-        let parts: Vec<String> = owner.into_iter().chain(process).collect();
+        let parts: Vec<String> = self.owner().into_iter().chain(process).collect();
         parts.join("; ")
+    }
+
+    /// Returns the probable owner of the source.
+    fn owner(&self) -> Option<String> {
+        let owner = self.resembles.as_ref();
+        owner.map(|owner| printable(&owner.text()))
+    }
+
+    /// Returns the cells with the owner in colour, if output is coloured.
+    fn painted(&self) -> [String; 6] {
+        let mut cells = self.cells();
+        if let Some(owner) = self.owner() {
+            let [.., remark] = &mut cells;
+            *remark = remark.replacen(&owner, &paint(Meaning::Attention, &owner), 1);
+        }
+        cells
     }
 }
 
