@@ -34,6 +34,8 @@ fn help_says_what_there_is_and_how_it_exits() {
         "apply",
         "render",
         "status",
+        #[cfg(feature = "top")]
+        "top",
         "remove",
         "import",
         "completions",

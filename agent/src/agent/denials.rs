@@ -44,7 +44,8 @@ impl DenialLog {
         self.recorder.deadline().into_iter().chain(self.retry).min()
     }
 
-    fn reader(&self) -> LogReader {
+    /// Returns the reader of the group.
+    pub(super) fn reader(&self) -> LogReader {
         match (&self.wanted, &self.trouble) {
             _ if self.is_left => LogReader::Left,
             (None, _) => LogReader::Off,

@@ -148,6 +148,7 @@ impl Agent {
             unsaved: wanted.and_then(|wanted| wanted.unsaved_error.clone()),
             trial_seconds_left: pending.map(|trial| trial.seconds_left(&store::clock())),
             deleted_tables: self.belief.gone.clone(),
+            log_reader: Some(self.log.reader()),
         };
         Answer::new(self.headline(), Reply::Status(Box::new(status)))
     }

@@ -2,6 +2,8 @@
 
 mod block;
 mod questions;
+#[cfg(feature = "top")]
+mod top;
 mod values;
 
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ pub use questions::{
     DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs, RenderFormat,
     StateArg, TraceArgs,
 };
+#[cfg(feature = "top")]
+pub use top::TopArgs;
 pub use values::Listen;
 use values::{backend, seconds};
 
@@ -170,6 +174,11 @@ pub enum Command {
     ///
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.
     Status(StatusArgs),
+    /// Watch packets per second, denied packets and events of this host on one screen
+    ///
+    /// Works with an agent and without. q or Ctrl-C ends it.
+    #[cfg(feature = "top")]
+    Top(TopArgs),
     /// Write a first policy for this host, from what is found on it
     ///
     /// It accepts ssh, the pods of flannel, and what containers and virtual machines send through

@@ -146,7 +146,8 @@ fn events_text(events: &[AuditEvent], left_out: usize) -> String {
     text
 }
 
-fn happened(event: &AuditEvent) -> String {
+/// Describes an event in a few words.
+pub(super) fn happened(event: &AuditEvent) -> String {
     let time = |text: &str| match event.seconds {
         Some(seconds) => format!("{text} {}", age::duration(seconds)),
         None => text.to_owned(),

@@ -26,6 +26,8 @@ mod report;
 mod schema;
 mod status;
 mod terminal;
+#[cfg(feature = "top")]
+mod top;
 mod trace;
 
 use std::io;
@@ -118,6 +120,8 @@ fn run_command(args: &Args) -> u8 {
         }
         Command::Render(args) => render::run(args),
         Command::Status(args) => status::command(args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(args),
         Command::Remove(args) => {
             let output = Output::new(args.output.json);
             let why = match control::pid() {

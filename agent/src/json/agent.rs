@@ -8,7 +8,7 @@ use peerwall_core::net::link::Link;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Error, IptablesInfo};
+use super::{Backend, Error, IptablesInfo, LogReader};
 
 /// The status of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,9 @@ pub struct AgentStatus {
     pub trial_seconds_left: Option<u64>,
     /// Tables of others that were deleted while it ran.
     pub deleted_tables: Vec<DeletedTables>,
+    /// The reader of the log of denied packets; absent from agents that do not say it.
+    #[serde(default)]
+    pub log_reader: Option<LogReader>,
 }
 
 impl AgentStatus {

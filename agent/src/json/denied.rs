@@ -32,6 +32,20 @@ pub enum LogReader {
     Other(String),
 }
 
+impl LogReader {
+    /// Says why the agent records no denied packets; `None` if it does, or if the policy turns the
+    /// log off.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Agent | Self::Command | Self::Off => None,
+            Self::Left => {
+                Some("the agent leaves the log to other programs (--no-denied)".to_owned())
+            }
+            Self::Other(why) => Some(why.clone()),
+        }
+    }
+}
+
 /// Recorded packets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denials {

@@ -62,6 +62,10 @@ fn every_addition_belongs_to_a_page() {
         .skip(1)
         .filter_map(|page| page.lines().next())
     {
+        // A build without the feature lacks the command.
+        if name == "top" && !cfg!(feature = "top") {
+            continue;
+        }
         let is_there = ["8", "5"].iter().any(|section| {
             pages.contains_key(&format!("{name}.{section}"))
                 || pages.contains_key(&format!("peerwall-{name}.{section}"))
