@@ -141,10 +141,7 @@ pub(super) fn load_with_lists<W: World>(
 
 /// Returns the ruleset from before a trial; `None` if there was none. On a blocked host it is the
 /// block, even if a boot that could not read the history loaded a policy.
-fn earlier<W: World>(
-    world: &mut W,
-    trial: &TrialOf<W>,
-) -> Result<Option<Kept<W::Ruleset>>, Fault> {
+fn earlier<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<Option<Kept<W::Ruleset>>, Fault> {
     let before = &trial.before;
     if let Some(block) = world.history()?.block().cloned() {
         let ruleset = match world.stored(&block) {
