@@ -243,7 +243,7 @@ fn a_block_that_nobody_confirms_ends() {
             let mut peer = open(&scene.three.friend, PEER);
             let text = scene.ok(&["block", "--keep-peers", "--confirm", "2s"]);
             assert!(
-                text.contains("1 peers") && text.contains("2 seconds"),
+                text.contains(", 1 peer\n") && text.contains("2 seconds"),
                 "{text}"
             );
             assert!(!lives(&mut web), "{name}: it goes on");

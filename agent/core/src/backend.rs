@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::iptables::script::Unsupported;
 use crate::ruleset::Ruleset;
+use crate::words::count;
 
 /// Enforces a ruleset: nf_tables, iptables, or memory.
 pub trait Backend {
@@ -145,8 +146,7 @@ impl fmt::Display for BackendError {
                     write!(f, "\n  {}", refusal.what)?;
                     match alike.count() - 1 {
                         0 => {}
-                        1 => f.write_str(" (and 1 other step)")?,
-                        others => write!(f, " (and {others} other steps)")?,
+                        others => write!(f, " (and {})", count(others, "other step"))?,
                     }
                     write!(f, ": {}", refusal.why)?;
                 }

@@ -22,6 +22,7 @@ pub mod nft;
 pub mod policy;
 pub mod rates;
 pub mod ruleset;
+pub mod words;
 
 #[cfg(any(test, feature = "generate"))]
 pub mod generate;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::revoke;
+use peerwall_core::words::count;
 
 use super::Agent;
 use crate::connections::first;
@@ -94,8 +95,8 @@ impl Agent {
             Ok(outcome) if outcome.ended == 0 => {}
             Ok(outcome) => log::warn!(
                 event = "connections_ended", count = outcome.ended;
-                "ended {} connections that were accepted while the rules were not loaded",
-                outcome.ended
+                "ended {} from while the rules were not loaded",
+                count(outcome.ended, "connection")
             ),
             Err(err) => log::warn!(
                 "cannot end connections that were accepted while the rules were not loaded: {err}"

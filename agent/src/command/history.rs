@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use similar::{Algorithm, ChangeTag, capture_diff_slices_deadline};
 
-use super::{DONE, trouble};
+use super::{DONE, count, trouble};
 use crate::cli::HistoryArgs;
 use crate::command::age;
 use crate::host::names::printable;
@@ -124,7 +124,11 @@ pub(super) fn run(args: &HistoryArgs, output: &Output) -> u8 {
 fn events_text(events: &[AuditEvent], left_out: usize) -> String {
     let mut text = String::new();
     if left_out > 0 {
-        let _ = writeln!(text, "{left_out} earlier events: peerwall history --all");
+        let _ = writeln!(
+            text,
+            "{}: peerwall history --all",
+            count(left_out, "earlier event")
+        );
     }
     for event in events {
         let time = age::with_age(&event.time);

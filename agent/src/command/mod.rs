@@ -38,6 +38,7 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic};
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
+use peerwall_core::words::count;
 
 use self::apply::Apply;
 use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs, ReloadArgs};
@@ -407,12 +408,4 @@ fn trouble(doing: &str, failure: impl Into<Failure>, output: &Output) -> u8 {
     }
     output.failure(&failure, &format!("error: {doing}: {failure}\n"));
     TROUBLE
-}
-
-/// Formats a count: `1 peer`, `2 peers`.
-fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
-    }
 }

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 
-use super::TROUBLE;
+use super::{TROUBLE, count};
 use crate::output;
 use crate::system::signals;
 
@@ -288,10 +288,8 @@ fn size() -> Size {
 /// Builds a screen that overwrites the previous one, line by line.
 fn frame(text: &str, size: Size) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
-    let rest = format!(
-        "… {} more lines",
-        (lines.len() + 1).saturating_sub(size.rows)
-    );
+    let rest = (lines.len() + 1).saturating_sub(size.rows);
+    let rest = format!("… {}", count(rest, "more line"));
     if lines.len() > size.rows {
         lines.truncate(size.rows.saturating_sub(1));
         lines.push(&rest);

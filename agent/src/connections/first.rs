@@ -6,6 +6,8 @@
 //! dropped or rejected. So the connections that this host opened are added to conntrack. Inbound
 //! ones are not: the policy decides about them.
 
+use peerwall_core::words::count;
+
 use crate::connections::Connections;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::sockets::{Initiator, Sockets};
@@ -35,7 +37,10 @@ pub fn introduce(connections: &mut Connections) -> Result<usize, NetlinkError> {
 pub fn introduce_or_say(connections: &mut Connections) {
     match introduce(connections) {
         Ok(0) => {}
-        Ok(created) => log::info!("made {created} connections of this host known to conntrack"),
+        Ok(created) => log::info!(
+            "made {} of this host known to conntrack",
+            count(created, "connection")
+        ),
         Err(err) => log::warn!(
             "idle connections that this host opened may be cut, because they cannot be added to \
              conntrack: {err}"

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::revoke::Refused;
+use peerwall_core::words::count;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +127,7 @@ fn not_known(count: String) -> String {
 pub fn applied_text(outcome: &Ended, is_first: bool) -> String {
     let mut text = String::new();
     if outcome.ended > 0 {
-        let ended = count(outcome.ended);
+        let ended = count(outcome.ended, "open connection");
         let _ = writeln!(text, "ended {ended}, which the policy refuses");
     }
     let kinds = left(outcome);
@@ -181,7 +182,7 @@ fn list(
     if all == 0 {
         return;
     }
-    let _ = writeln!(text, "{}", headline(count(all)));
+    let _ = writeln!(text, "{}", headline(count(all, "open connection")));
     for kind in these().take(KINDS_SHOWN) {
         let _ = match &kind.refused {
             Some(refused) => writeln!(text, "  {} of {refused}", kind.count),
@@ -190,14 +191,11 @@ fn list(
     }
     let more = these().count().saturating_sub(KINDS_SHOWN);
     if more > 0 {
-        let _ = writeln!(text, "  and {more} more kinds; --json lists them all");
-    }
-}
-
-fn count(number: usize) -> String {
-    match number {
-        1 => "1 open connection".to_owned(),
-        _ => format!("{number} open connections"),
+        let _ = writeln!(
+            text,
+            "  and {}; --json lists them all",
+            count(more, "more kind")
+        );
     }
 }
 

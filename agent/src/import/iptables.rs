@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use peerwall_core::import::File;
 use peerwall_core::import::canonical::{self, Reading, Readings, RuleId, RuleLine, RuleTable};
 use peerwall_core::net::addr::Family;
+use peerwall_core::words;
 use peerwall_proto::iptables as format;
 
 use super::refusal::Refusal;
@@ -365,14 +366,13 @@ impl Reader {
         if self.alike > 0 {
             let (some, all) = (self.read.len(), self.read.len() + self.alike);
             by.push_str(&format!(
-                ", {some} lines for {all} that differ only in addresses, ports and names"
+                ", {} for {all} that differ only in addresses, ports and names",
+                words::count(some, "line")
             ));
         }
         if others > 0 {
-            let lines = if others == 1 { "line" } else { "lines" };
-            by.push_str(&format!(
-                "; {others} {lines} that it cannot load here by peerwall"
-            ));
+            let lines = words::count(others, "line");
+            by.push_str(&format!("; {lines} that it cannot load here by peerwall"));
         }
         by
     }

@@ -12,6 +12,7 @@ use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::compile::{Origins, compile};
 use peerwall_core::ruleset::expect;
+use peerwall_core::words::count;
 use sha2::{Digest as _, Sha256};
 
 use crate::color::{self, Stream};
@@ -191,10 +192,7 @@ fn not_ready(sources: &Sources, diagnostics: &[Diagnostic]) -> LoadError {
         .iter()
         .filter(|d| d.severity == Severity::Error)
         .count();
-    let error = format!(
-        "{errors} error{} in the policy",
-        if errors == 1 { "" } else { "s" }
-    );
+    let error = format!("{} in the policy", count(errors, "error"));
     LoadError {
         diagnostics: diagnostics.iter().map(|d| sources.json(d)).collect(),
         text: format!(

@@ -1,14 +1,16 @@
 //! Messages about trials.
 
 use peerwall_core::agent::keep::{Entry, RolledBack};
+use peerwall_core::words::count;
 
 use crate::json::{BlockOutcome, Blocked, Unblocked};
 
 /// Message about a trial that started.
 pub fn tried(seconds: u64) -> String {
     format!(
-        "on trial: rolled back in {seconds} seconds unless confirmed. To keep it, run this from a \
-         new connection or terminal: peerwall confirm"
+        "on trial: rolled back in {} unless confirmed. To keep it, run this from a new connection \
+         or terminal: peerwall confirm",
+        count(seconds, "second")
     )
 }
 
@@ -20,7 +22,7 @@ pub fn blocked(done: &Blocked, connections: &str) -> String {
         accepted.push(format!("ssh from {}", from.join(", ")));
     }
     if done.peers > 0 {
-        accepted.push(format!("{} peers", done.peers));
+        accepted.push(count(done.peers, "peer"));
     }
     let accepted = accepted.join(", ");
     let warning = done.not_recorded.as_ref().map_or_else(String::new, |why| {
@@ -29,8 +31,9 @@ pub fn blocked(done: &Blocked, connections: &str) -> String {
     let end = match (done.outcome, done.confirm_seconds) {
         (BlockOutcome::Unchanged, _) => "this host was blocked like this already".to_owned(),
         (_, Some(seconds)) => format!(
-            "it ends in {seconds} seconds unless confirmed. To keep it, run this from a new \
-             connection or terminal: peerwall confirm"
+            "it ends in {} unless confirmed. To keep it, run this from a new connection or \
+             terminal: peerwall confirm",
+            count(seconds, "second")
         ),
         (_, None) => "it stays until `peerwall unblock`, also over reboots".to_owned(),
     };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Exposure, PublishedPort, Reach, Service, ServiceAddresses};
 use crate::explain::live::Publisher;
 use crate::import::meaning::Admitted;
+use crate::words::count;
 
 /// Escapes control characters, escape sequences and invisible characters of foreign names.
 pub fn printable(name: &str) -> String {
@@ -108,10 +109,7 @@ impl ServiceAddresses {
 
     /// Returns the number of addresses in words.
     pub fn title(&self) -> String {
-        match self.count {
-            1 => "1 service address".to_owned(),
-            count => format!("{count} service addresses"),
-        }
+        count(self.count, "service address")
     }
 }
 

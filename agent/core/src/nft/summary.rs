@@ -3,6 +3,7 @@
 use super::plan::{Op, Plan};
 use crate::backend;
 use crate::ruleset::render;
+use crate::words::count;
 
 impl backend::Plan for Plan {
     fn is_empty(&self) -> bool {
@@ -77,13 +78,5 @@ impl Tally {
             Op::AddRule(..) => self.rules_added += 1,
             Op::DeleteRule(..) | Op::FlushChain(_) => self.rules_removed += 1,
         }
-    }
-}
-
-/// Formats `1 rule`, `2 rules`.
-fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
     }
 }

@@ -10,6 +10,7 @@ use crate::net::packet::{Dialled, Hook, Packet, Transport, Verdict};
 use crate::net::port::{self, TCP, UDP, has_ports};
 use crate::policy::{Discovery, Expect, Overlay, Policy};
 use crate::ruleset::Ruleset;
+use crate::words::count;
 
 /// Address of this host in a test packet (RFC 5737 and RFC 3849 documentation addresses).
 const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
@@ -124,8 +125,7 @@ fn failed(expect: &Expect, failure: &Unmet, more: usize) -> Diagnostic {
     };
     let others = match more {
         0 => String::new(),
-        1 => " and 1 other packet".to_owned(),
-        _ => format!(" and {more} other packets"),
+        _ => format!(" and {}", count(more, "other packet")),
     };
     let message = format!(
         "the policy does not meet this expectation: {verdict} for {}{others}",

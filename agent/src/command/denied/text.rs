@@ -220,10 +220,7 @@ impl Row {
 }
 
 fn packets(number: u64) -> String {
-    match number {
-        1 => "1 denied packet".to_owned(),
-        _ => format!("{number} denied packets"),
-    }
+    count(number, "denied packet")
 }
 
 /// Maximum number of rows in the evidence for a suggestion.

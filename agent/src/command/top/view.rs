@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peerwall_core::rates::{Rate, Rates};
+use peerwall_core::words::count;
 
 use super::feed::Feed;
 use crate::color::Meaning;
@@ -219,10 +220,7 @@ fn agent_text(agent: &AgentStatus) -> String {
             };
             format!(
                 "; {}, the last {} after a change by {by}",
-                super::super::count(
-                    usize::try_from(agent.repairs).unwrap_or(usize::MAX),
-                    "repair"
-                ),
+                count(agent.repairs, "repair"),
                 age::ago(repair.seconds_ago)
             )
         });

@@ -17,6 +17,7 @@ use peerwall_core::iptables::observed::{self, Saved};
 use peerwall_core::iptables::script::{self, Table};
 use peerwall_core::net::addr::Family;
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::words::count;
 
 pub use error::IptablesError;
 use error::half;
@@ -165,7 +166,7 @@ impl Iptables {
         };
         let why = match (ours, others) {
             (0, 0) => "it is what `iptables` is here".to_owned(),
-            (0, n) => format!("it has this host's {n} rules"),
+            (0, n) => format!("it has {} of this host", count(n, "rule")),
             (_, _) => "it has peerwall's rules".to_owned(),
         };
         let has_ipset = match run("ipset", &["list", "-n"], None) {

@@ -16,6 +16,7 @@ use super::canonical::{Readings, RuleTable, TableReadings};
 use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSets, Problems};
 use super::{File, ImportError, Lint, nft};
 use crate::net::addr::Family;
+use crate::words::count;
 use family::{family_of, is_of_both};
 use format::Format;
 use sets::SetReader;
@@ -310,8 +311,9 @@ impl ParsedFiles {
             self.remarks.push(Lint {
                 name: "script-not-run",
                 sentence: format!(
-                    "{}: {} lines with variables, loops or conditions are not evaluated",
-                    file.name, script.unevaluated
+                    "{}: not evaluated: {} with variables, loops or conditions",
+                    file.name,
+                    count(script.unevaluated, "line")
                 ),
                 answer: "run the script, and import the rules with --live or from iptables-save"
                     .into(),

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::Import;
 use super::rule::At;
+use crate::words::count;
 pub(super) use lines::lines;
 pub(super) use lints::lints;
 pub(super) use widened::widened;
@@ -135,7 +136,7 @@ impl Import {
         let parts: Vec<String> = counts
             .map(|(count, fate)| format!("{count} {}", word(fate)))
             .collect();
-        format!("{} lines: {}", self.lines.len(), parts.join(", "))
+        format!("{}: {}", count(self.lines.len(), "line"), parts.join(", "))
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use super::{Test, Verb, reached};
 use crate::import::canonical::{Reading, TableReadings};
 use crate::net::addr::Family;
+use crate::words;
 
 /// Lines that cannot be read, with the reasons. They accept and drop nothing.
 pub(in crate::import) type Problems = BTreeMap<At, String>;
@@ -229,8 +230,9 @@ fn apply(
     let in_chain = |at: usize, most: usize| match (1..=most).contains(&at) {
         true => Ok(at - 1),
         false => Err(format!(
-            "the chain {} has {count} rules above this line",
-            rule.chain
+            "the chain {} has {} above this line",
+            rule.chain,
+            words::count(count, "rule")
         )),
     };
     // A rule of the other family changes nothing.

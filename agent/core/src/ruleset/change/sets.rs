@@ -7,6 +7,7 @@ use super::{Part, What};
 use crate::net::protocol;
 use crate::ruleset::render::value;
 use crate::ruleset::{Element, Ruleset, Set};
+use crate::words::count;
 
 /// Maximum number of differing elements of a set that are listed; more are counted.
 const LISTED_MAX: usize = 1000;
@@ -125,7 +126,7 @@ pub(super) fn deltas(
                 } else {
                     &mut delta.removed
                 };
-                side.push(format!("{} elements of {name}", elements.len()));
+                side.push(format!("{} of {name}", count(elements.len(), "element")));
                 continue;
             }
             for element in elements {
