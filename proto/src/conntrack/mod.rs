@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::netlink::attr;
 use crate::nf_tables::Nested;
 use crate::nf_tables::schema::attributes;
-pub use request::{by_reply, create, delete, dump, tcp_in_progress};
+pub use request::{by_reply, create, delete, dump, flush, tcp_in_progress};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;

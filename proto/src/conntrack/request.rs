@@ -55,6 +55,11 @@ pub fn delete(connection: &Connection) -> Result<Message, TooLong> {
     message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK, source, &wanted)
 }
 
+/// Builds a request that deletes every entry of the network namespace.
+pub fn flush() -> Message {
+    Message::request(kind(IPCTNL_MSG_CT_DELETE), NLM_F_ACK, AF_UNSPEC)
+}
+
 /// Creates the TCP state of an entry for an open connection, with the negotiated window scales.
 /// Sequence numbers are not checked, because their history is unknown.
 pub fn tcp_in_progress(state: u8, original_scale: u8, reply_scale: u8) -> ProtocolInfo {

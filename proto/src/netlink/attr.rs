@@ -345,6 +345,11 @@ pub fn u16_network(value: u16) -> [u8; 2] {
     value.to_be_bytes()
 }
 
+/// Returns 32 bits in network byte order, as in a packet.
+pub fn u32_network(value: u32) -> [u8; 4] {
+    value.to_be_bytes()
+}
+
 /// Reads an IPv4 address in network byte order; `None` if it is not four bytes.
 pub fn ipv4(bytes: &[u8]) -> Option<IpAddr> {
     Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into())

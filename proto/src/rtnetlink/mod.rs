@@ -1,9 +1,11 @@
-//! rtnetlink: interfaces, addresses, routes and neighbours, and dump requests for them.
+//! rtnetlink: interfaces, addresses, routes and neighbours. Dump requests, and requests that create
+//! them.
 //!
 //! Layout: `include/uapi/linux/rtnetlink.h`. Numbers are in host byte order, addresses in network
 //! byte order.
 
 pub mod address;
+pub mod change;
 pub mod link;
 pub mod neighbour;
 pub mod route;
