@@ -7,11 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::Pid;
 
+use crate::system::namespace::Maps;
 use crate::system::{child, passing};
 
 /// Time limit.
@@ -74,22 +73,7 @@ pub(super) fn run_within(
 /// Lets the process start in a network namespace of its own, and in a user namespace if it may not
 /// create the former.
 fn separate(command: &mut Command) {
-    let maps = [
-        ("/proc/self/setgroups", "deny".to_owned()),
-        ("/proc/self/uid_map", format!("0 {} 1", geteuid())),
-        ("/proc/self/gid_map", format!("0 {} 1", getegid())),
-    ];
-    let enter = move || match unshare(CloneFlags::CLONE_NEWNET) {
-        Err(Errno::EPERM) => {
-            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
-            for (path, text) in &maps {
-                std::fs::write(path, text)?;
-            }
-            Ok(())
-        }
-        result => Ok(result?),
-    };
-    // SAFETY: the child of fork(2) has one thread; unshare(2), open(2) and write(2) are safe there
-    // (signal-safety(7)), and the short paths need no allocation.
-    unsafe { command.pre_exec(enter) };
+    let maps = Maps::of_caller();
+    // SAFETY: the child of fork(2) has one thread, and `separate` is safe there.
+    unsafe { command.pre_exec(move || maps.separate()) };
 }

@@ -5,6 +5,7 @@ pub mod child;
 pub mod detached;
 pub mod journal;
 pub mod logging;
+pub mod namespace;
 pub mod notice;
 pub mod passing;
 pub mod scope;
