@@ -6,6 +6,7 @@ mod line;
 pub mod live;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::net::IpAddr;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub(crate) use fix::POD_INTERFACES;
 pub use fix::{Fix, fixes};
 pub use line::parse;
+pub use words::{SOME_SOURCE_PORT, icmp_type, transport};
 
 use crate::diagnostic::Place;
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};

@@ -3,17 +3,14 @@
 mod live;
 
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 
 use peerwall_core::explain::live::{follow, said};
 use peerwall_core::explain::{
-    Asked, Explanation, Fix, Outcome, Surroundings, Unknown, complete, described, explain, parse,
+    Asked, Explanation, Fix, Outcome, Surroundings, Unknown, complete, described, explain,
+    icmp_type, parse, transport,
 };
-use peerwall_core::net::addr::Family;
-use peerwall_core::net::packet::{CtState, Dialled, Hook, Packet, Transport, Verdict};
-use peerwall_core::net::port::{self, TCP, has_ports};
+use peerwall_core::net::packet::{CtState, Dialled, Hook, Packet, Verdict};
 use peerwall_core::nft::foreign::ForeignDrop;
-use peerwall_core::policy::icmp;
 use peerwall_core::policy::load::Elsewhere;
 use peerwall_core::policy::reason::Reason;
 use schemars::JsonSchema;
@@ -207,15 +204,6 @@ fn asked(args: &ExplainArgs) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// Reads a type of ICMP, by its name in the family of an address, or by its number.
-pub(super) fn icmp_type(text: &str, address: Option<IpAddr>) -> Result<Transport, String> {
-    let family = address.map_or(Family::V4, Family::of);
-    let kind = icmp::by_name(family, text).or_else(|| text.parse().ok());
-    let kind =
-        kind.ok_or_else(|| format!("`{text}` is no type of ICMP, such as echo-request or 8"))?;
-    Ok(Transport::Icmp { kind, code: 0 })
-}
-
 /// Returns the line that was given, or the first one of standard input.
 fn line(words: &[String]) -> Result<String, String> {
     /// Longest line that is read.
@@ -232,26 +220,6 @@ fn line(words: &[String]) -> Result<String, String> {
     first
         .map(str::to_owned)
         .ok_or_else(|| "standard input is empty".to_owned())
-}
-
-/// Reads a port, or a protocol without ports.
-pub(super) fn transport(text: &str) -> Result<Transport, String> {
-    let spec = port::parse(text).map_err(|err| match err.help {
-        Some(help) => format!("{}; {help}", err.message),
-        None => err.message,
-    })?;
-    let protocol = spec.protocols.first().copied().unwrap_or(TCP);
-    match (spec.range, has_ports(protocol)) {
-        (Some(range), true) if range.first == range.last => Ok(Transport::Ports {
-            protocol,
-            source: 40_000,
-            destination: range.first,
-        }),
-        (None, false) => Ok(Transport::Other(protocol)),
-        _ => Err(format!(
-            "`{text}` is more than one port; give one, like 80/tcp"
-        )),
-    }
 }
 
 impl Explained {

@@ -6,11 +6,12 @@ mod send;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use peerwall_core::explain::{icmp_type, transport};
 use peerwall_core::nft::tracing::Filter;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, TROUBLE, explain, policy_path, trouble};
+use super::{DIFFERS, DONE, TROUBLE, policy_path, trouble};
 use crate::cli::TraceArgs;
 use crate::host::{rules, settings};
 use crate::json::{ErrorCode, Failure};
@@ -143,10 +144,10 @@ fn finish(packets: Packets, output: &Output) -> u8 {
 
 fn filter(args: &TraceArgs) -> Result<Filter, String> {
     let transport = match (&args.port, &args.icmp) {
-        (Some(text), _) => Some(explain::transport(text)?),
+        (Some(text), _) => Some(transport(text)?),
         (None, Some(text)) => {
             let address = args.from.or(args.to);
-            Some(explain::icmp_type(text, address)?)
+            Some(icmp_type(text, address)?)
         }
         (None, None) => None,
     };
