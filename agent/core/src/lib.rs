@@ -5,6 +5,7 @@
 //! - Observe: netlink messages → [`nft::lift`] → [`nft::observed`].
 //! - Answer: a packet → [`explain`]; two rulesets → [`import::meaning`]; denied packets →
 //!   [`denied`].
+//! - Test by packets: expectations and packet lists → [`testing`].
 //! - Test: the verdict of the policy ([`policy::Policy::verdict`]) must equal the verdict of the
 //!   ruleset ([`ruleset::eval`]).
 
@@ -22,6 +23,7 @@ pub mod nft;
 pub mod policy;
 pub mod rates;
 pub mod ruleset;
+pub mod testing;
 pub mod words;
 
 #[cfg(any(test, feature = "generate"))]

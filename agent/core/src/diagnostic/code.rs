@@ -82,6 +82,8 @@ codes! {
     InvalidInterface = "invalid-interface",
     /// A name that cannot be used.
     InvalidName = "invalid-name",
+    /// A line of a packet list that is not a verdict with a packet.
+    InvalidPacket = "invalid-packet",
     /// Not a port, range of ports or protocol.
     InvalidPort = "invalid-port",
     /// Not a prefix for log lines.

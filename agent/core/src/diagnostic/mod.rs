@@ -390,8 +390,8 @@ impl Sources {
         }
     }
 
-    /// The file of a place, where it starts and where it ends.
-    fn positions(&self, place: &Place) -> (String, Position, Position) {
+    /// Returns the file of a place, where it starts and where it ends.
+    pub fn positions(&self, place: &Place) -> (String, Position, Position) {
         let span = self.clip(place);
         let at = |offset| self.position(place.file, offset);
         (

@@ -2,6 +2,7 @@
 
 mod expr;
 pub mod foreign;
+pub mod judge;
 pub mod kconfig;
 pub mod lift;
 pub mod lower;

@@ -13,8 +13,10 @@ use crate::ruleset::Ruleset;
 use crate::words::count;
 
 /// Address of this host in a test packet (RFC 5737 and RFC 3849 documentation addresses).
-const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
-const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe));
+pub(crate) const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
+/// The same for IPv6.
+pub(crate) const HOST_V6: IpAddr =
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfe));
 
 /// Results of the expectations of a policy.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,16 @@ pub fn test(policy: &Policy, ruleset: &Ruleset) -> Tested {
 /// Returns an error for each expectation that the ruleset does not meet.
 pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
     test(policy, ruleset).failed
+}
+
+/// Returns the overlay without known pods that decides an expectation; `None` if the expectation
+/// can be tested.
+pub(crate) fn unknown_overlay<'p>(
+    policy: &'p Policy,
+    expect: &'p Expect,
+    ruleset: &Ruleset,
+) -> Option<&'p str> {
+    awaited(policy, expect, &failures(expect, ruleset))
 }
 
 /// A reason for which an expectation is not met.
@@ -160,7 +172,7 @@ fn described(packet: &Packet) -> String {
 }
 
 /// Returns packets from the first and last address of every prefix, for each protocol of the port.
-fn packets(expect: &Expect) -> Vec<Packet> {
+pub(crate) fn packets(expect: &Expect) -> Vec<Packet> {
     let mut packets = Vec::new();
     let sources = expect.from.iter().flat_map(|net| edges(*net));
     for source in sources {
