@@ -21,4 +21,5 @@ pub mod progress;
 pub mod secure_file;
 pub mod store;
 pub mod system;
+pub mod testing;
 pub mod trial;

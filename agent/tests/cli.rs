@@ -28,6 +28,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "doctor",
         "explain",
         "exposed",
+        "test",
         "trace",
         "block",
         "unblock",

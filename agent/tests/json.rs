@@ -56,7 +56,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 21, "{help}");
+    assert_eq!(named.len(), 22, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");
@@ -74,6 +74,14 @@ fn successes_are_as_their_schemas_say() {
     assert_eq!(
         (&checked["outcome"], &checked["peers"]),
         (&"valid".into(), &4.into())
+    );
+    let found = check(
+        "test",
+        &peerwall(&["test", "--no-kernel", "--json", &policy]),
+    );
+    assert_eq!(
+        (&found["outcome"], &found["kernel"]),
+        (&"passed".into(), &Value::Null)
     );
     for (from, code, outcome) in [
         ("129.21.49.53", 0, "accepted"),

@@ -1,7 +1,9 @@
 //! Defines the command line; completions and man pages are generated from it.
 
+mod apply;
 mod block;
 mod questions;
+mod testing;
 #[cfg(feature = "top")]
 mod top;
 mod values;
@@ -12,15 +14,17 @@ use clap::{Parser, Subcommand, ValueEnum};
 use peerwall_core::policy::BackendChoice;
 
 use crate::system::journal;
+pub use apply::{ApplyArgs, ReloadArgs, Verifier, WishArgs};
 pub use block::{BlockArgs, UnblockArgs};
 pub use questions::{
     DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs, RenderFormat,
     StateArg, TraceArgs,
 };
+pub use testing::{TestArgs, TestFormat};
 #[cfg(feature = "top")]
 pub use top::TopArgs;
 pub use values::Listen;
-use values::{backend, seconds};
+use values::backend;
 
 /// Default path of the policy.
 pub const POLICY: &str = "/etc/peerwall/policy.toml";
@@ -32,8 +36,8 @@ pub const POLICY: &str = "/etc/peerwall/policy.toml";
     version,
     about,
     after_help = "Exit codes: 0 success, or no changes; 1 from `plan` and `diff`: there are changes, \
-        from `explain` and `trace`: denied, from `doctor`: findings, from `status`: not in sync; \
-        2 error; 3 from `--exit-if-wider`.",
+        from `explain` and `trace`: denied, from `test`: failed, from `doctor`: findings, from \
+        `status`: not in sync; 2 error; 3 from `--exit-if-wider`.",
     max_term_width = 100
 )]
 pub struct Args {
@@ -128,6 +132,12 @@ pub enum Command {
     /// rules of any program publish: who reaches each of them, which are closed, and which ports
     /// are open although nobody listens.
     Exposed(ExposedArgs),
+    /// Test policies: their expectations and lists of packets, by the evaluator and by this kernel
+    ///
+    /// The kernel gets the rules and real packets in namespaces that exist only for the test: the
+    /// host and its rules are not touched, and root is not needed. Exits with 0 if every test
+    /// passed, 1 if one failed, 2 on error.
+    Test(TestArgs),
     /// Apply the policy in one transaction
     Apply(ApplyArgs),
     /// Run as a daemon: re-apply when the policy files change, repair when another program changes
@@ -364,56 +374,6 @@ pub struct RunArgs {
     /// Serve /metrics over HTTP at this address: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:PATH`
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<Listen>,
-}
-
-/// Confirmation and force: options of `apply` and `reload`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct WishArgs {
-    /// Roll back automatically after this time (60s, 5m) unless confirmed with `peerwall confirm`
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    pub confirm: Option<u64>,
-
-    /// Apply even if it would lock out your current SSH session
-    #[arg(long)]
-    pub force: bool,
-
-    /// End every open connection that the policy refuses, also those that the previous policy
-    /// refused
-    #[arg(long, conflicts_with = "confirm")]
-    pub end_refused: bool,
-}
-
-/// Options of `reload`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ReloadArgs {
-    /// How the policy is put in force.
-    #[command(flatten)]
-    pub wish: WishArgs,
-
-    /// Output format.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
-/// Options of `apply`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ApplyArgs {
-    /// Policy, backend and output format.
-    #[command(flatten)]
-    pub to: BackendArgs,
-
-    /// Keep running and lock the table, so that nobody else can change it, until SIGINT or SIGTERM;
-    /// the rules stay afterwards. nft only
-    #[arg(long, conflicts_with_all = ["backend", "confirm"])]
-    pub hold: bool,
-
-    /// Accept policy files writable by users other than root
-    #[arg(long)]
-    pub insecure_permissions: bool,
-
-    /// Confirmation and force.
-    #[command(flatten)]
-    pub wish: WishArgs,
 }
 
 /// Options of `import`.

@@ -26,6 +26,7 @@ mod report;
 mod schema;
 mod status;
 mod terminal;
+mod test;
 #[cfg(feature = "top")]
 mod top;
 mod trace;
@@ -38,10 +39,13 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic};
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
+use peerwall_core::ruleset::Ruleset;
 use peerwall_core::words::count;
 
 use self::apply::Apply;
-use crate::cli::{self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs, ReloadArgs};
+use crate::cli::{
+    self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs, ReloadArgs, Verifier,
+};
 use crate::color::{self, Stream};
 use crate::control::{self, Answer, Reply};
 use crate::enforce::Enforcer;
@@ -100,6 +104,7 @@ fn run_command(args: &Args) -> u8 {
                 },
             )
         }
+        Command::Test(args) => test::run(args),
         Command::Trace(args) => trace::run(args, &Output::new(args.output.json)),
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
         Command::Denied(args) => denied::run(args, &Output::new(args.output.json)),
@@ -174,6 +179,10 @@ fn overview() -> u8 {
 
 fn apply(args: &ApplyArgs) -> u8 {
     let output = Output::new(args.to.policy.output.json);
+    let verified = match verified(args) {
+        Ok(verified) => verified,
+        Err(why) => return trouble("apply", why, &output),
+    };
     if let Some(code) = apply_by_agent(args, &output) {
         return code;
     }
@@ -188,8 +197,30 @@ fn apply(args: &ApplyArgs) -> u8 {
         if let Some(Err(why)) = checked.map(LoadedPolicy::check_permissions) {
             return Ok(trouble("apply", why, output));
         }
+        if let (Some(verified), Some(ready)) = (&verified, ready)
+            && (*verified != ready.ruleset || enforcer.is_iptables())
+        {
+            let why = match enforcer.is_iptables() {
+                true => test::ONLY_NFT,
+                false => "the policy changed while it was tested; run it again",
+            };
+            let why = Failure::new(ErrorCode::NotVerified, why);
+            return Ok(trouble("apply", why, output));
+        }
         apply::run(enforcer, policy, args, output)
     })
+}
+
+/// Verifies a policy before it is applied, and returns the rules that were tested; `None` without
+/// `--verify`.
+fn verified(args: &ApplyArgs) -> Result<Option<Ruleset>, Failure> {
+    match (args.verify, args.to.backend) {
+        (None, _) => Ok(None),
+        (Some(Verifier::Kernel), Some(BackendChoice::Iptables)) => {
+            Err(Failure::new(ErrorCode::NotVerified, test::ONLY_NFT))
+        }
+        (Some(Verifier::Kernel), _) => test::verify(&policy_path(&args.to.policy.policy)).map(Some),
+    }
 }
 
 /// Returns the policy of a command: the one on the command line, else the agent's, else the default

@@ -17,6 +17,7 @@ use super::import::ImportResult;
 use super::init::Init;
 use super::plan::PlanResult;
 use super::status::Status;
+use super::test::Tested;
 use super::trace::Traced;
 use crate::json::{Blocked, Confirmed, Failure, RolledBack, SchemaOf, Unblocked, Versioned};
 use crate::output::Output;
@@ -59,6 +60,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Remove => command::<Remove>("remove"),
         SchemaOf::Rollback => command::<RolledBack>("rollback"),
         SchemaOf::Status => command::<Status>("status"),
+        SchemaOf::Test => command::<Tested>("test"),
         SchemaOf::Trace => command::<Traced>("trace"),
         SchemaOf::Unblock => command::<Unblocked>("unblock"),
     }

@@ -80,6 +80,8 @@ codes! {
     NotExpressible = "not-expressible",
     /// The ruleset could not be loaded.
     NotLoaded = "not-loaded",
+    /// An expectation is not met by the kernel, or the kernel could not be asked (`--verify`).
+    NotVerified = "not-verified",
     /// The agent manages another policy.
     OtherPolicy = "other-policy",
     /// Whether the change was made is unknown.

@@ -155,6 +155,8 @@ pub enum SchemaOf {
     Rollback,
     /// peerwall status
     Status,
+    /// peerwall test
+    Test,
     /// peerwall trace
     Trace,
     /// peerwall unblock

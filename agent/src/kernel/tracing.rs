@@ -8,7 +8,6 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peerwall_core::nft::tracing::{Filter, NAME, create, delete};
 use peerwall_proto::netlink::message::Datagram;
-use peerwall_proto::nf_tables::batch::Batch;
 use peerwall_proto::nf_tables::event::Event;
 use peerwall_proto::nf_tables::trace::{self, Trace};
 use peerwall_proto::nf_tables::{NFPROTO_INET, NFT_TABLE_F_OWNER, Table, msg};
@@ -35,10 +34,10 @@ impl Tracing {
         events.listen_to_traces()?;
         let mut owner = Socket::open()?;
         let name = format!("{NAME}{}", std::process::id());
-        match commit(&mut owner, create(&name, NFT_TABLE_F_OWNER, filter)) {
+        match owner.commit(create(&name, NFT_TABLE_F_OWNER, filter)) {
             // Before Linux 5.12, tables have no owners.
             Err(err) if matches!(err.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                commit(&mut owner, create(&name, 0, filter))?;
+                owner.commit(create(&name, 0, filter))?;
             }
             created => created?,
         }
@@ -78,7 +77,7 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        if let Err(err) = commit(&mut self.owner, delete(&self.name)) {
+        if let Err(err) = self.owner.commit(delete(&self.name)) {
             log::warn!("table inet {} is not deleted: {err}", self.name);
         }
     }
@@ -101,21 +100,8 @@ pub fn sweep() -> Result<(), NetlinkError> {
         };
         if process.is_some_and(has_ended) {
             log::info!("deleting table inet {name} of a trace that was killed");
-            commit(&mut socket, delete(&name))?;
+            socket.commit(delete(&name))?;
         }
     }
     Ok(())
-}
-
-fn commit<E: std::fmt::Debug>(
-    socket: &mut Socket,
-    batch: Result<Batch<()>, E>,
-) -> Result<(), NetlinkError> {
-    let too_long = |_: E| peerwall_proto::netlink::attr::DecodeError::Missing("a short name");
-    let batch = batch.map_err(too_long)?;
-    let seq = socket.take_seq(batch.len() + 2);
-    let encoded = batch.commit(seq, None);
-    socket.send(&encoded.bytes)?;
-    let refused = socket.drain_acks()?.into_iter().find(|ack| ack.errno != 0);
-    refused.map_or(Ok(()), |ack| Err(NetlinkError::Answer(ack)))
 }

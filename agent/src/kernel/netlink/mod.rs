@@ -302,7 +302,11 @@ fn io_error(doing: &'static str) -> impl Fn(io::Error) -> NetlinkError {
     move |source| NetlinkError::Io { doing, source }
 }
 
-fn set_option(
+/// Sets a socket option that is a number.
+///
+/// # Errors
+/// [`io::Error`] if the kernel refuses it.
+pub(crate) fn set_option(
     fd: RawFd,
     level: libc::c_int,
     option: libc::c_int,

@@ -1,12 +1,22 @@
-//! Requests about one interface, route or socket.
+//! Requests about one interface, route or socket, and small transactions.
 
 use std::net::IpAddr;
 
+use peerwall_proto::netlink::attr::TooLong;
+use peerwall_proto::nf_tables::batch::Batch;
 use peerwall_proto::rtnetlink::link::{self, Link};
 use peerwall_proto::rtnetlink::route_lookup::{self, Ask};
 use peerwall_proto::sock_diag;
 
 use super::{NetlinkError, Socket};
+
+/// Every text of such a request is short.
+fn too_long(why: TooLong) -> NetlinkError {
+    NetlinkError::Io {
+        doing: "build a request",
+        source: std::io::Error::other(why),
+    }
+}
 
 impl Socket {
     /// Returns the interface of this name; `None` if it does not exist.
@@ -71,6 +81,33 @@ impl Socket {
             Err(err) if matches!(err.errno(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(err) => Err(err),
         }
+    }
+
+    /// Sends a request that needs no other answer than an ack, by the sequence number that `build`
+    /// gets.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] if the kernel refuses it.
+    pub fn change(
+        &mut self,
+        build: impl FnOnce(u32) -> Result<Vec<u8>, TooLong>,
+    ) -> Result<(), NetlinkError> {
+        let seq = self.take_seq(0);
+        self.send(&build(seq).map_err(too_long)?)?;
+        self.wait_for_ack(seq)
+    }
+
+    /// Commits a batch that depends on no generation.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Answer`] with the first refusal; then nothing was changed.
+    pub fn commit(&mut self, batch: Result<Batch<()>, TooLong>) -> Result<(), NetlinkError> {
+        let batch = batch.map_err(too_long)?;
+        let seq = self.take_seq(batch.len() + 2);
+        let encoded = batch.commit(seq, None);
+        self.send(&encoded.bytes)?;
+        let refused = self.drain_acks()?.into_iter().find(|ack| ack.errno != 0);
+        refused.map_or(Ok(()), |ack| Err(NetlinkError::Answer(ack)))
     }
 
     /// Returns the interface indices of the route to an address; none without a route.

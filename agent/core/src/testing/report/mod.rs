@@ -19,6 +19,7 @@ use super::Wanted;
 use crate::diagnostic::{JsonDiagnostic, Position, Severity};
 use crate::net::packet::Verdict;
 use crate::policy::reason::Reason;
+use crate::words::count;
 
 /// Kind of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -151,8 +152,7 @@ impl TestResult {
         };
         let others = match self.failures.saturating_sub(1) {
             0 => String::new(),
-            1 => "; 1 other packet failed, too".to_owned(),
-            others => format!("; {others} other packets failed, too"),
+            others => format!("; {} failed, too", count(others, "other packet")),
         };
         let why = self.message.as_ref();
         let why = why.map_or_else(String::new, |why| format!("; {why}"));
@@ -221,8 +221,7 @@ fn sum(policy: &PolicyTests, by: Option<&str>) -> String {
     if let Some(error) = &policy.error {
         return format!("{}: error: {error}\n", policy.policy);
     }
-    let number = policy.tests.len();
-    let tests = if number == 1 { "test" } else { "tests" };
+    let tests = count(policy.tests.len(), "test");
     let counts = [
         (TestOutcome::Passed, "passed"),
         (TestOutcome::Failed, "failed"),
@@ -237,12 +236,11 @@ fn sum(policy: &PolicyTests, by: Option<&str>) -> String {
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
     let sent: usize = policy.tests.iter().map(|test| test.sent).sum();
-    let packets = if sent == 1 { "packet" } else { "packets" };
     let kernel = match by {
-        Some(kernel) => format!("; {sent} {packets} through {kernel}"),
+        Some(kernel) => format!("; {} through {kernel}", count(sent, "packet")),
         None => "; by the evaluator only".to_owned(),
     };
     let milliseconds = policy.milliseconds;
     let (shown, policy) = (shown.join(", "), &policy.policy);
-    format!("{policy}: {number} {tests}: {shown}{kernel}, {milliseconds} ms\n")
+    format!("{policy}: {tests}: {shown}{kernel}, {milliseconds} ms\n")
 }
