@@ -2,6 +2,8 @@
 //!
 //! - [`ns`]: namespaces, entered by the tests themselves (no root needed).
 //! - [`machine`]: a machine with a real systemd, for the units.
+//! - [`sources`]: the program `peerwall-sources`; [`api_server`], a double of the Kubernetes API;
+//!   [`certificates`], made by openssl.
 //! - [`metrics`]: metrics, read with the parsers of Prometheus's client.
 //! - [`net`]: veth, bridges, VXLAN as flannel sets them up.
 //! - [`open`]: open connections, real ones and conntrack entries alone.
@@ -15,7 +17,9 @@
 //! - [`story`]: the cluster of the story.
 //! - [`terminal`]: commands on a terminal of their own.
 
+pub mod api_server;
 pub mod case;
+pub mod certificates;
 mod counts;
 pub mod faults;
 pub mod imported;
@@ -29,6 +33,7 @@ pub mod random;
 pub mod raw;
 pub mod setup;
 pub mod situation;
+pub mod sources;
 pub mod story;
 pub mod target;
 pub mod terminal;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::ns::peerwall_bin;
+use crate::sources::sources_bin;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Command before the boot: packages can be installed, on top of empty databases of dpkg and rpm.
@@ -94,21 +95,22 @@ impl Seed {
     /// If that fails.
     pub fn with_packages(kinds: &[&str], revisions: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("there is a folder for temporary files");
-        let program = folder.path().join("peerwall");
+        let programs = [peerwall_bin(), sources_bin()];
         // Without its debug information, and hardly compressed: this is about the packages.
-        let stripped = Command::new("strip")
-            .arg("-o")
-            .arg(&program)
-            .arg(peerwall_bin())
-            .status();
-        assert!(
-            stripped.is_ok_and(|status| status.success()),
-            "strip of binutils"
-        );
+        for program in &programs {
+            let name = program.file_name().expect("it is a file");
+            let stripped = Command::new("strip")
+                .arg("-o")
+                .arg(folder.path().join(name))
+                .arg(program)
+                .status();
+            let is_stripped = stripped.is_ok_and(|status| status.success());
+            assert!(is_stripped, "strip of binutils");
+        }
         for revision in revisions {
             let output = Command::new(Path::new(REPOSITORY).join("scripts/package"))
                 .arg("--binary")
-                .arg(&program)
+                .arg(folder.path().join("peerwall"))
                 .args(["--revision", revision, "--output"])
                 .arg(folder.path().join("usr/local/packages").join(revision))
                 .args(kinds)

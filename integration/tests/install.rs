@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use peerwall_integration::ns::{peerwall_bin, sh, world};
+use peerwall_integration::sources::sources_bin;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// What `systemd-analyze security` may make of each unit at most, in tenths. The one that loads the
 /// rules at boot has nothing that needs a mount namespace, since it must not fail.
-const EXPOSURE_MAX_TENTHS: [(&str, u32); 2] =
-    [("peerwall.service", 20), ("peerwall-boot.service", 33)];
+const EXPOSURE_MAX_TENTHS: [(&str, u32); 3] = [
+    ("peerwall.service", 20),
+    ("peerwall-boot.service", 33),
+    ("peerwall-sources.service", 15),
+];
 
 fn script(name: &str, args: &[&str]) -> Output {
     let path = Path::new(REPOSITORY).join("scripts").join(name);
@@ -60,13 +64,16 @@ fn install_can_be_run_again_and_uninstall_leaves_nothing() {
     let once = tree(root.path());
     for name in [
         "usr/local/sbin/peerwall",
+        "usr/local/sbin/peerwall-sources",
         "usr/local/share/man/man8/peerwall-apply.8",
+        "usr/local/share/man/man8/peerwall-sources.service.8",
         "usr/local/share/man/man5/peerwall.toml.5",
         "usr/local/share/bash-completion/completions/peerwall",
         "usr/local/share/doc/peerwall/policy.toml",
         "usr/local/share/peerwall/policy.schema.json",
         "etc/systemd/system/peerwall.service",
         "etc/systemd/system/peerwall-boot.service",
+        "etc/systemd/system/peerwall-sources.service",
     ] {
         assert!(
             once.iter()
@@ -221,6 +228,7 @@ fn units() -> tempfile::TempDir {
     for unit in [
         "peerwall.service",
         "peerwall-boot.service",
+        "peerwall-sources.service",
         "iptables-restore.service",
         "ip6tables-restore.service",
     ] {
@@ -230,6 +238,8 @@ fn units() -> tempfile::TempDir {
             "/usr/local/sbin/peerwall ",
             &format!("{} ", peerwall_bin().display()),
         );
+        let sources = sources_bin().display().to_string();
+        let text = text.replace("/usr/local/sbin/peerwall-sources", &sources);
         fs::write(folder.path().join(unit), text).unwrap();
     }
     folder
@@ -242,7 +252,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(files.len(), 4);
+    assert_eq!(files.len(), 5);
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .args(files)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Ended, Error, Kind, Step};
 use crate::members::{self, ADDRESSES_MAX, Answer};
-use crate::status::{self, State, Status};
+use crate::status::{self, LastError, State, Status};
 
 /// Minimum time between two status files that only differ in the time of the last proof.
 const FRESH_EVERY: Duration = Duration::from_secs(30);
@@ -142,7 +142,9 @@ impl Report {
     pub fn failed(&mut self, err: &Error, is_final: bool) {
         *self.status.errors.entry(err.kind).or_default() += 1;
         let source = &self.source;
-        let is_known = self.status.error.as_ref() == Some(&err.into());
+        let is_failing = self.status.state == State::Failing;
+        let is_known =
+            is_failing && self.status.error.as_ref().map(LastError::kind) == Some(err.kind);
         match (is_final, is_known) {
             (true, false) => log::warn!("{source}: {err}"),
             // An outage of hours is one line.

@@ -25,6 +25,13 @@ pub struct LastError {
     message: String,
 }
 
+impl LastError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
 impl From<&Error> for LastError {
     fn from(err: &Error) -> Self {
         let (kind, message) = (err.kind, err.message.clone());

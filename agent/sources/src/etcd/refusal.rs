@@ -60,6 +60,8 @@ impl Refusal {
         let (url, said) = (&login.url, self.message.as_str());
         let who = login.name();
         let is = |part: &str| said.contains(part);
+        let is_denied =
+            self.code == PERMISSION_DENIED || self.status == 403 || is("permission denied");
         let (kind, text) = if self.is_compacted || self.status == 404 {
             (Kind::NotFound, said.to_owned())
         } else if is("CommonName") {
@@ -70,17 +72,15 @@ impl Refusal {
                     "with RBAC, the JSON gateway refuses certificates that have a CN; {remedy}"
                 ),
             )
-        } else if is("user name is empty") || is("user name not found") {
-            (
-                Kind::Unauthorized,
-                "RBAC is enabled: set `user` and `password`".to_owned(),
-            )
+        } else if login.user.is_none() && (is("user name is empty") || is_denied) {
+            let remedy = "RBAC is enabled: set `user` and `password`";
+            (Kind::Unauthorized, format!("{remedy} ({said})"))
         } else if is("invalid user ID or password") || self.is_token_invalid || self.status == 401 {
             (
                 Kind::Unauthorized,
                 format!("{who} is not accepted; correct or renew it: {said}"),
             )
-        } else if self.code == PERMISSION_DENIED || self.status == 403 || is("permission denied") {
+        } else if is_denied {
             let remedy = format!(
                 "etcdctl role grant-permission ROLE --prefix read {}/subnets/",
                 login.prefix

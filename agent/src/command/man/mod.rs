@@ -1,7 +1,8 @@
-//! `peerwall man`: peerwall(8), a page for each command, and peerwall.toml(5).
+//! `peerwall man`: peerwall(8), a page for each command, peerwall.toml(5), and
+//! peerwall-sources.service(8).
 //!
 //! clap describes the options, `pages.md` adds the other sections, and the policy's page is
-//! `docs/policy.md`.
+//! `docs/policy.md`. `peerwall-sources` is a program of its own, with a page that is all text.
 
 mod markdown;
 
@@ -10,7 +11,7 @@ use std::io;
 use std::path::Path;
 
 use clap_mangen::Man;
-use roff::{Roff, bold, roman};
+use roff::{Roff, bold, italic, roman};
 
 use super::{DONE, trouble};
 use crate::cli;
@@ -26,6 +27,7 @@ const SOURCE: &str = concat!("peerwall ", env!("CARGO_PKG_VERSION"));
 /// Under each `# command`: text for DESCRIPTION, then sections.
 const PAGES: &str = include_str!("pages.md");
 const POLICY: &str = include_str!("policy.md");
+const SOURCES: &str = include_str!("sources.md");
 /// Maximum length of a text line in bytes; mandoc's lint reports lines over 80.
 const LINE_MAX: usize = 78;
 
@@ -56,6 +58,7 @@ fn pages() -> io::Result<Vec<(String, String)>> {
     let mut pages = vec![
         ("peerwall.8".to_owned(), command_page(&program)?),
         ("peerwall.toml.5".to_owned(), policy_page()),
+        ("peerwall-sources.service.8".to_owned(), sources_page()),
     ];
     for command in program.get_subcommands().filter(|each| !each.is_hide_set()) {
         let page = command_page(command)?;
@@ -93,19 +96,42 @@ fn command_page(command: &clap::Command) -> io::Result<String> {
 
 /// The page of the policy's language.
 fn policy_page() -> String {
-    let mut page = Roff::new();
-    page.control("TH", ["PEERWALL.TOML", "5", DATE, SOURCE, MANUAL]);
-    page.control("SH", ["NAME"]);
-    page.text([roman("peerwall.toml - peer policy of peerwall")]);
-    page.control("SH", ["SYNOPSIS"]);
-    page.text([bold(cli::POLICY)]);
+    let name = "peerwall.toml - peer policy of peerwall";
+    let mut page = beginning("PEERWALL.TOML", "5", name, cli::POLICY);
     page.control("SH", ["DESCRIPTION"]);
-    // Skips the title, because the page has its own.
-    let text = POLICY.split_once('\n').map_or(POLICY, |(_, rest)| rest);
-    page.extend([markdown::roff(text, markdown::Start::Heading)]);
+    page.extend([markdown::roff(untitled(POLICY), markdown::Start::Heading)]);
     let (_, sections) = additions("peerwall.toml");
     page.extend([markdown::roff(sections, markdown::Start::Heading)]);
     tidy(&page.render())
+}
+
+/// The page of the program that follows sources of peers, and of its unit.
+fn sources_page() -> String {
+    let name = "peerwall-sources.service, peerwall-sources - follow the sources of peers";
+    let title = "PEERWALL-SOURCES.SERVICE";
+    let mut page = beginning(title, COMMANDS, name, "peerwall-sources");
+    page.text([roman("["), italic("OPTIONS"), roman("]")]);
+    page.control("PP", []);
+    page.text([bold("peerwall-sources.service")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.extend([markdown::roff(untitled(SOURCES), markdown::Start::Heading)]);
+    tidy(&page.render())
+}
+
+/// Skips the title of a text, because the page has its own.
+fn untitled(text: &str) -> &str {
+    text.split_once("\n\n").map_or(text, |(_, rest)| rest)
+}
+
+/// The beginning of a page: name and synopsis.
+fn beginning(title: &str, section: &str, name: &str, synopsis: &str) -> Roff {
+    let mut page = Roff::new();
+    page.control("TH", [title, section, DATE, SOURCE, MANUAL]);
+    page.control("SH", ["NAME"]);
+    page.text([roman(name)]);
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([bold(synopsis)]);
+    page
 }
 
 /// Returns the additions of `pages.md` to a page: text for DESCRIPTION, and sections.
