@@ -209,7 +209,7 @@ struct Saved {
 }
 
 impl Saved {
-    /// Restores the terminal once: a second LEAVE would move the cursor over what was printed since.
+    /// Restores the terminal once: a second LEAVE would move the cursor over later output.
     fn restore(&self) {
         if !self.is_entered.swap(false, Ordering::Relaxed) {
             return;

@@ -9,7 +9,8 @@ use crate::policy::reason::Reason;
 /// as many as a record keeps.
 const SEEN_MAX: usize = 2 * FLOWS_MAX * REASONS.len();
 
-/// What was seen of a record, which answers with the counts of all flows that changed since a stamp.
+/// What was seen of a record, which answers with the counts of the flows that changed since a
+/// stamp.
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
     /// When the record began.

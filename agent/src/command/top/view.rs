@@ -141,8 +141,8 @@ impl View {
     }
 }
 
-/// Splits counters into those of accepted and of denied packets. Those that counted nothing are left
-/// out.
+/// Splits counters into those of accepted and of denied packets, and leaves out those that counted
+/// nothing.
 fn counters(lines: &[Line], rates: Option<&Rates<CounterKey>>) -> (Vec<Counter>, Vec<Counter>) {
     let used = lines.iter().filter(|line| line.packets > 0);
     let counter = |line: &Line| Counter {
