@@ -191,3 +191,83 @@ fn a_trace_leaves_nothing_behind_and_says_what_it_cannot_do() {
         );
     });
 }
+
+/// The same packets have the same lines of the policy with every backend.
+#[test]
+fn rules_of_the_iptables_backend_are_those_of_the_policy_too() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, stranger) = (lan.join("node", 11), lan.join("x", 99));
+        probe::tcp_server(&node, "0.0.0.0:80");
+        let policy = "/run/policy.toml";
+        fs::write(policy, POLICY).unwrap();
+        let explain = |from: &str, port: &str| -> Value {
+            let to = ["--to", "192.0.2.11", "--port", port, "--interface", "eth0"];
+            let args = [
+                "explain", "--live", "--json", "--policy", policy, "--from", from,
+            ];
+            let output = node.peerwall(&[&args[..], &to[..]].concat());
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let packets = [
+            ("192.0.2.99", "80/tcp"),
+            ("192.0.2.12", "22/tcp"),
+            ("192.0.2.99", "22/tcp"),
+        ];
+        let explained = || -> Vec<(Value, Value, Value)> {
+            let found = packets.iter().map(|(from, port)| {
+                let found = explain(from, port);
+                let way = &found["ways"][0];
+                assert_eq!(found["ways"].as_array().unwrap().len(), 1, "{found:#}");
+                (
+                    found["outcome"].clone(),
+                    way["place"].clone(),
+                    found["fixes"].clone(),
+                )
+            });
+            found.collect()
+        };
+        node.peerwall_ok(&["apply", "--backend", "nft", policy]);
+        let want = explained();
+        assert!(want[0].1.is_string() && want[1].1.is_string(), "{want:?}");
+        assert_eq!(want[2].0, "denied");
+        node.peerwall_ok(&["remove"]);
+        for suffix in ["nft", "legacy"] {
+            // Rules of others in one iptables, so that it is the one that is chosen.
+            node.sh(&format!(
+                "iptables-{suffix} -A INPUT -p tcp --dport 7 -j DROP"
+            ));
+            node.peerwall_ok(&["apply", "--backend", "iptables", policy]);
+            assert_eq!(explained(), want, "iptables-{suffix}");
+            let args = [
+                "explain",
+                "--live",
+                "--policy",
+                policy,
+                "--from",
+                "192.0.2.99",
+            ];
+            let to = [
+                "--to",
+                "192.0.2.11",
+                "--port",
+                "22/tcp",
+                "--interface",
+                "eth0",
+            ];
+            let said = text(&node.peerwall(&[&args[..], &to[..]].concat()));
+            let headline = said.lines().next().unwrap();
+            assert!(headline.contains("not allowed by the policy"), "{said}");
+            if suffix == "nft" {
+                // The kernel traces these rules, but not those of iptables-legacy.
+                let trace = start(&node, &["--from", "192.0.2.99", "--port", "80/tcp"]);
+                assert!(probe::tcp(&stranger, "192.0.2.11:80", PATIENCE).is_some());
+                let said = text(&trace.wait_with_output().unwrap());
+                let place = want[0].1.as_str().unwrap();
+                assert!(said.contains(place), "{place}: {said}");
+            }
+            node.peerwall_ok(&["remove"]);
+            node.sh(&format!("iptables-{suffix} -F"));
+        }
+    });
+}

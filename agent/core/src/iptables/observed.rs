@@ -7,6 +7,7 @@ use peerwall_proto::iptables::{self, Line};
 use super::canonical::{canonical, words};
 use crate::iptables::script::{JUMP_COMMENT, Script, Table, WantedChain, WantedJump};
 use crate::iptables::{CHAIN_PREFIX, is_our_chain};
+use crate::ruleset::counter_reason;
 
 /// Peerwall's part of the tables of one family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,16 +156,23 @@ pub fn parse(text: &str) -> Result<Saved, SavedError> {
 pub fn counters(seen: &Saved) -> BTreeMap<String, (u64, u64)> {
     let mut counters: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for rule in seen.chains.values().flatten() {
-        let parts = canonical(&rule.text);
-        let comment = parts.iter().find(|(_, option, _)| option == "--comment");
-        let known = comment.filter(|(_, _, name)| crate::ruleset::counter_reason(name).is_some());
-        if let Some((_, _, name)) = known {
-            let entry = counters.entry(name.clone()).or_default();
+        if let Some(name) = counter_of(&rule.text) {
+            let entry = counters.entry(name).or_default();
             entry.0 += rule.packets;
             entry.1 += rule.bytes;
         }
     }
     counters
+}
+
+/// Returns the counter that the comment of a rule names; `None` for rules without one.
+pub fn counter_of(rule: &str) -> Option<String> {
+    let parts = canonical(rule);
+    let comment = parts
+        .into_iter()
+        .find(|(_, option, _)| option == "--comment");
+    let (_, _, name) = comment?;
+    counter_reason(&name).is_some().then_some(name)
 }
 
 /// Reports whether a line belongs to peerwall's chains or jumps into them.

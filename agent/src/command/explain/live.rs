@@ -2,10 +2,11 @@
 
 use peerwall_core::explain::live::{Decider, Journey, Journeys, Passage, said};
 use peerwall_core::explain::{Outcome, described, explain};
+use peerwall_core::iptables::{is_our_chain, observed};
 use peerwall_core::net::packet::Verdict;
 use peerwall_core::nft::foreign::{Engine, ForeignDrop};
 use peerwall_core::policy::reason::Reason;
-use peerwall_core::ruleset::TABLE;
+use peerwall_core::ruleset::{TABLE, counter_reason};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -125,9 +126,8 @@ impl Explained {
             return String::new();
         };
         let who = printable(&said(last));
-        let its_name = |by: &Decider| Reason::parse(&by.chain);
         if is_ours(last) {
-            let reason = last.by.as_ref().and_then(its_name);
+            let reason = last.by.as_ref().and_then(reason);
             return reason.map_or(who, |reason| format!("{} ({reason})", reason.sentence()));
         }
         let mut before = way.passages.iter().rev();
@@ -135,8 +135,14 @@ impl Explained {
         let Some(ours) = ours else {
             return who;
         };
-        let reason = ours.by.as_ref().and_then(|by| by.text.as_deref());
-        let reason = printable(reason.unwrap_or_default());
+        let by = ours.by.as_ref();
+        let words = match ours.engine {
+            Engine::Nft => by.and_then(|by| by.text.clone()),
+            Engine::IptablesNft | Engine::IptablesLegacy => {
+                by.and_then(reason).map(|reason| reason.sentence())
+            }
+        };
+        let reason = printable(&words.unwrap_or_default());
         let place = way.place.as_ref();
         let place = place.map_or_else(String::new, |place| format!(", {place}"));
         format!("accepted by peerwall ({reason}{place}), then dropped by {who}")
@@ -150,8 +156,26 @@ fn outcome(journey: &Journey) -> Outcome {
     }
 }
 
+/// Whether the rules of peerwall decided: its table, or its chains of iptables.
 fn is_ours(passage: &Passage) -> bool {
-    passage.engine == Engine::Nft && passage.family == "inet" && passage.table == TABLE
+    match passage.engine {
+        Engine::Nft => passage.family == "inet" && passage.table == TABLE,
+        Engine::IptablesNft | Engine::IptablesLegacy => {
+            let by = passage.by.as_ref();
+            by.is_some_and(|by| is_our_chain(&by.chain))
+        }
+    }
+}
+
+/// Returns the reason of peerwall's verdict. Chains of denials in its table are named after theirs;
+/// rules in its chains of iptables name their counter.
+fn reason(by: &Decider) -> Option<Reason> {
+    if !is_our_chain(&by.chain) {
+        return Reason::parse(&by.chain);
+    }
+    let counter = observed::counter_of(by.text.as_deref()?)?;
+    let (_, reason) = counter_reason(&counter)?;
+    Some(reason)
 }
 
 impl LiveWay {
@@ -210,20 +234,29 @@ fn place(ready: &LoadedPolicy, journey: &Journey) -> Option<String> {
         .iter()
         .rev()
         .find(|passage| is_ours(passage))?;
-    let (chain, index) = ours.path.last()?;
-    let rule = ready.ruleset.chain(chain)?.rules.get(*index)?;
     let loaded = ours.by.as_ref()?;
-    if loaded.chain != *chain || rule.comment != loaded.text {
-        return None;
-    }
     let found = explain(
         &ready.policy,
         &ready.ruleset,
         &ready.origins,
         &journey.packet,
     );
-    let place = found.place?;
+    let is_it = match ours.engine {
+        Engine::Nft => is_rule_of(ready, ours, loaded),
+        Engine::IptablesNft | Engine::IptablesLegacy => found.reason == reason(loaded),
+    };
+    let place = found.place.filter(|_| is_it)?;
     Some(ready.sources.line_of(&place))
+}
+
+/// Whether a rule of the loaded table is the same in the policy.
+fn is_rule_of(ready: &LoadedPolicy, ours: &Passage, loaded: &Decider) -> bool {
+    let Some((chain, index)) = ours.path.last() else {
+        return false;
+    };
+    let rules = ready.ruleset.chain(chain).map(|chain| &chain.rules);
+    let rule = rules.and_then(|rules| rules.get(*index));
+    loaded.chain == *chain && rule.is_some_and(|rule| rule.comment == loaded.text)
 }
 
 /// Returns the command that ends a drop, or that shows the rule.

@@ -98,7 +98,7 @@ pub(super) fn lines(counters: Vec<(String, u64, u64)>, ready: Option<&LoadedPoli
 }
 
 /// Returns the places in the policy of the counted entries, by the name of the counter.
-fn places(ready: &LoadedPolicy) -> BTreeMap<&str, FileLine> {
+pub(in crate::command) fn places(ready: &LoadedPolicy) -> BTreeMap<&str, FileLine> {
     let mut places = BTreeMap::new();
     for chain in &ready.ruleset.chains {
         for (at, rule) in chain.rules.iter().enumerate() {

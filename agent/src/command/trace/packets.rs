@@ -7,6 +7,7 @@ use nix::net::if_::if_indextoname;
 use peerwall_core::denied::{Service, head};
 use peerwall_core::explain::Outcome;
 use peerwall_core::explain::live::Rules;
+use peerwall_core::iptables::{is_our_chain, observed};
 use peerwall_core::net::packet::Transport;
 use peerwall_core::nft::machine::KernelTables;
 use peerwall_core::ruleset::TABLE;
@@ -20,7 +21,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::color::{Meaning, paint};
+use crate::command::status::counters::places;
 use crate::host::names::printable;
+use crate::json::FileLine;
 use crate::policy_file::LoadedPolicy;
 
 /// A packet is at its end if no event came for this time.
@@ -63,6 +66,8 @@ pub(super) struct Names<'p> {
     tables: KernelTables,
     printed: Rules,
     policy: Option<&'p LoadedPolicy>,
+    /// Places in the policy by the name of the counter, which rules of iptables have as comment.
+    places: BTreeMap<&'p str, FileLine>,
     /// The table of this trace, whose rules are not shown.
     own: String,
 }
@@ -77,6 +82,7 @@ impl<'p> Names<'p> {
             tables,
             printed,
             policy,
+            places: policy.map(places).unwrap_or_default(),
             own: own.to_owned(),
         }
     }
@@ -106,6 +112,11 @@ impl<'p> Names<'p> {
         step.rule = self.line(&step, index).or_else(|| comment.clone());
         if step.family == "inet" && step.table == TABLE {
             self.add_policy(&mut step, index, comment.as_ref());
+        }
+        if is_our_chain(&step.chain) {
+            let counter = step.rule.as_deref().and_then(observed::counter_of);
+            let place = counter.and_then(|counter| self.places.get(counter.as_str()));
+            step.place = place.map(ToString::to_string);
         }
         step
     }
