@@ -328,6 +328,18 @@ table ip own {
 END");
 }
 
+/// The entry of `exposed` with a published TCP port.
+fn published_at(found: &Value, port: u16) -> Option<&Value> {
+    let has = |each: &&Value| {
+        let name = each["port"].as_str().unwrap();
+        let (range, protocol) = name.split_once('/').unwrap();
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let first: u16 = first.parse().unwrap();
+        protocol == "tcp" && (first..=last.parse().unwrap()).contains(&port)
+    };
+    found["published"].as_array().unwrap().iter().find(has)
+}
+
 #[test]
 fn published_ports_are_reached_as_told() {
     world(|| {
@@ -351,17 +363,7 @@ fn published_ports_are_reached_as_told() {
         let reaches =
             |port: u16, wait| probe::tcp(&stranger, &format!("192.0.2.11:{port}"), wait).is_some();
         let found = examine();
-        let published = found["published"].as_array().unwrap();
-        let of = |port: u16| {
-            let has = |each: &&Value| {
-                let name = each["port"].as_str().unwrap();
-                let (range, protocol) = name.split_once('/').unwrap();
-                let (first, last) = range.split_once('-').unwrap_or((range, range));
-                let first: u16 = first.parse().unwrap();
-                protocol == "tcp" && (first..=last.parse().unwrap()).contains(&port)
-            };
-            published.iter().find(has)
-        };
+        let of = |port: u16| published_at(&found, port);
         for (port, publisher, state) in [
             (8080, "docker", "reached"),
             (8081, "docker", "closed"),
@@ -410,5 +412,41 @@ fn published_ports_are_reached_as_told() {
             .collect();
         assert_eq!(states, ["dropped"], "{found:#}");
         assert!(!reaches(8080, IMPATIENCE));
+    });
+}
+
+/// The same for IPv6, with DNAT by nftables and by ip6tables.
+#[test]
+fn ports_published_for_ipv6_are_reached_as_told() {
+    world(|| {
+        let lan = Lan::new();
+        let (node, stranger) = (lan.join("node", 11), lan.join("stranger", 99));
+        cni0(&node, 1);
+        let pod = pod(&node, 1, 2);
+        probe::tcp_server(&pod, "[::]:80");
+        let to = "[2001:db8:244:1::2]:80";
+        node.sh(&format!(
+            "nft 'table ip6 publisher {{ chain pre {{ type nat hook prerouting priority -100; \
+             tcp dport {{ 8080, 9090 }} dnat to {to}; }}; }}'; \
+             ip6tables-nft -t nat -A PREROUTING -p tcp --dport 8081 -j DNAT --to-destination {to}"
+        ));
+        let policy = write(
+            "version = 1\n[[allow]]\nname = \"web\"\nports = [\"8080-8081/tcp\"]\nfrom = \"any\"\n",
+        );
+        for backend in ["nft", "iptables"] {
+            node.peerwall_ok(&["apply", "--backend", backend, policy]);
+            let printed = node.peerwall_ok(&["exposed", "--json", policy]);
+            let found: Value = serde_json::from_str(&printed).unwrap();
+            for (port, is_open) in [(8080, true), (8081, true), (9090, false)] {
+                let entry = published_at(&found, port);
+                let state = entry.map(|entry| &entry["state"]);
+                let want = if is_open { "reached" } else { "closed" };
+                assert_eq!(state, Some(&want.into()), "{backend} {port}: {found:#}");
+                let wait = if is_open { PATIENCE } else { IMPATIENCE };
+                let reached = probe::tcp(&stranger, &format!("[2001:db8:49::11]:{port}"), wait);
+                assert_eq!(reached.is_some(), is_open, "{backend} {port}");
+            }
+            node.peerwall_ok(&["remove"]);
+        }
     });
 }
