@@ -5,9 +5,11 @@
 
 use std::fs;
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peerwall_integration::ns::{Host, peerwall_bin, world};
+use peerwall_integration::probe::PATIENCE;
+use peerwall_integration::situation::Lan;
 use peerwall_integration::story::{Cluster, Flavour, flows, wrong};
 
 const FIRST: &str = concat!(
@@ -131,5 +133,40 @@ fn the_story_is_solved_by_asking() {
         assert_eq!(code, Some(0), "{text}");
         let solved = cluster.reach(&flows);
         assert_eq!(wrong(&flows, &solved, false), [""; 0]);
+    });
+}
+
+/// Python's parser of HTML is the judge.
+#[test]
+fn the_page_of_exposed_is_whole_and_a_hostile_program_is_text() {
+    const CHECK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/check-page.py");
+    world(|| {
+        let node = Lan::new().join("node", 11);
+        let policy = "/run/policy.toml";
+        fs::write(policy, "version = 1\n[peers]\npeer = \"192.0.2.12\"\n").unwrap();
+        // The kernel keeps 15 bytes of a name.
+        let name = "</td><script>&\"";
+        let program = format!(
+            "import socket, time\nopen('/proc/self/comm', 'w').write('{name}')\n\
+             server = socket.create_server(('0.0.0.0', 7070))\ntime.sleep(60)\n"
+        );
+        let mut command = node.command("python3");
+        let mut hostile = command.args(["-c", &program]).spawn().unwrap();
+        let until = Instant::now() + PATIENCE;
+        let is_there = || node.sh("ss -Hltn").contains(":7070");
+        while !is_there() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let page = "/run/page.html";
+        node.peerwall_ok(&["exposed", "--html", page, policy]);
+        let output = node
+            .command("python3")
+            .args([CHECK, page, name, "7070/tcp"])
+            .output();
+        hostile.kill().unwrap();
+        hostile.wait().unwrap();
+        let output = output.unwrap();
+        let faults = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{faults}");
     });
 }
