@@ -61,6 +61,8 @@ pub enum Force {
     B,
     /// The closed ruleset.
     Closed,
+    /// The ruleset of a blocked host.
+    Blocked,
     /// Anything else.
     Other,
 }
@@ -108,6 +110,12 @@ impl World {
                 world.must(&place, &["apply", "--backend", by, &policy]);
                 world.known.push((force, world.shot()));
             }
+            let place = world.place();
+            world.clean();
+            let policy = place.file("a.toml").display().to_string();
+            world.must(&place, &["apply", "--backend", by, &policy]);
+            world.must(&place, &["block", "--no-confirm", "--force"]);
+            world.known.push((Force::Blocked, world.shot()));
         }
         let place = world.place();
         world.clean();

@@ -125,7 +125,7 @@ impl Judge<'_> {
     /// One of two trials is confirmed, the other one is ended.
     fn end_trial(&mut self, fault: Option<&Fault>) {
         let (command, wanted, boots) = match fault.is_none_or(|fault| fault.nth % 2 == 0) {
-            true => ("confirm", Force::B, Force::B),
+            true => ("confirm", self.action.after, self.action.after),
             false => ("rollback", self.action.before, Force::A),
         };
         let (code, said) = self.world.peerwall(self.place, &[command], &[]);
@@ -172,7 +172,7 @@ impl Judge<'_> {
             }
         }
         self.boots(&[action.boots_before]);
-        if action.base == Base::Applied && action.args[0] == "apply" {
+        if action.base == Base::Applied && matches!(action.args[0], "apply" | "block") {
             self.again();
         }
     }

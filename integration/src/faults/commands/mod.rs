@@ -28,6 +28,8 @@ enum Base {
     Trial,
     /// A was applied, and B is on trial for a second.
     ShortTrial,
+    /// A was applied, and the host was blocked.
+    Blocked,
 }
 
 /// A command.
@@ -151,6 +153,30 @@ pub fn all() -> Vec<Action> {
             ..USUAL
         },
         Action {
+            name: "block",
+            args: &["block", "--no-confirm", "--force"],
+            after: Force::Blocked,
+            boots: Force::Blocked,
+            ..USUAL
+        },
+        Action {
+            name: "block-trial",
+            args: &["block", "--confirm", "60s", "--force"],
+            after: Force::Blocked,
+            boots: Force::A,
+            ..USUAL
+        },
+        Action {
+            name: "unblock",
+            base: Base::Blocked,
+            args: &["unblock", "--force"],
+            before: Force::Blocked,
+            after: Force::A,
+            boots: Force::A,
+            boots_before: Force::Blocked,
+            ..USUAL
+        },
+        Action {
             name: "guard",
             base: Base::ShortTrial,
             args: &["guard"],
@@ -241,6 +267,9 @@ impl Action {
         match self.base {
             Base::Empty | Base::Applied => {}
             Base::AppliedTwice => apply("b.toml", &[]),
+            Base::Blocked => {
+                world.must(&place, &["block", "--no-confirm", "--force"]);
+            }
             Base::Started => {
                 apply("b.toml", &[]);
                 world.clean();
