@@ -17,8 +17,8 @@ use crate::system::journal;
 pub use apply::{ApplyArgs, ReloadArgs, Verifier, WishArgs};
 pub use block::{BlockArgs, UnblockArgs};
 pub use questions::{
-    DeniedArgs, DeniedBy, DiffArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs, RenderFormat,
-    StateArg, TraceArgs,
+    DeniedArgs, DeniedBy, DiffArgs, DoctorArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs,
+    RenderFormat, StateArg, TraceArgs,
 };
 pub use testing::{TestArgs, TestFormat};
 #[cfg(feature = "top")]
@@ -125,7 +125,7 @@ pub enum Command {
     ///
     /// Examines settings of the kernel, other firewalls and their units, and warnings about the
     /// policy. Exits with 0 if nothing was found, 1 if something was, 2 on error. Changes nothing.
-    Doctor(BackendArgs),
+    Doctor(DoctorArgs),
     /// Show which services of this host the policy opens to whom
     ///
     /// Joins the policy with the programs that listen on this host, and with the ports that DNAT

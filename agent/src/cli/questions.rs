@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::values::time_span;
-use super::{OutputArgs, POLICY, PolicyArgs};
+use super::{BackendArgs, OutputArgs, POLICY, PolicyArgs};
 
 /// Options of `explain`.
 #[derive(Debug, Clone, clap::Args)]
@@ -173,6 +173,18 @@ pub struct TraceArgs {
     /// Output format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DoctorArgs {
+    /// Policy, backend and output format.
+    #[command(flatten)]
+    pub of: BackendArgs,
+
+    /// Also list every base chain of every program, in the order in which a packet passes them
+    #[arg(long)]
+    pub hooks: bool,
 }
 
 /// Options of `diff`.

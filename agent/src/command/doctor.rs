@@ -2,19 +2,22 @@
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::JsonDiagnostic;
-use peerwall_core::doctor::{Finding, findings};
-use peerwall_core::nft::foreign::ForeignDrop;
+use peerwall_core::doctor::hooks::{HookChain, text as hooks_text};
+use peerwall_core::doctor::{Finding, LogTrouble, findings};
+use peerwall_core::nft::foreign::{Engine, ForeignDrop};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{DIFFERS, DONE, Given, others, refuse, report};
+use super::{DIFFERS, DONE, Given, on_host, others, refuse, report};
+use crate::cli::DoctorArgs;
 use crate::color::{Meaning, paint};
 use crate::control;
-use crate::enforce::{Enforcer, foreign};
+use crate::enforce::{Enforcer, foreign, hooks};
 use crate::host;
 use crate::host::settings;
 use crate::host::units;
-use crate::output::Output;
+use crate::json::LogReader;
+use crate::output::{Output, complain};
 
 /// Whether something was found.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
@@ -42,11 +45,21 @@ pub(super) struct Examination {
     foreign_units: Vec<&'static str>,
     /// Warnings about the policy, and mismatches with this host.
     diagnostics: Vec<JsonDiagnostic>,
+    /// Base chains of all programs, in the order in which a packet passes them.
+    hooks: Vec<HookChain>,
 }
 
-pub(super) fn run(
+pub(super) fn command(args: &DoctorArgs) -> u8 {
+    let of = &args.of;
+    on_host(of, of.backend, "doctor", |enforcer, policy, output| {
+        run(enforcer, policy, args.hooks, output)
+    })
+}
+
+fn run(
     enforcer: &mut Enforcer,
     policy: &Given,
+    with_hooks: bool,
     output: &Output,
 ) -> Result<u8, BackendError> {
     let ready = match &policy.read {
@@ -55,12 +68,15 @@ pub(super) fn run(
     };
     let host = host::read_or_empty();
     let mut settings = settings::read(&host);
-    settings.is_loaded = Some(enforcer.is_any_loaded_now()?);
+    let is_loaded = enforcer.is_any_loaded_now()?;
+    settings.is_loaded = Some(is_loaded);
     settings.has_agent = control::is_there();
+    settings.log_trouble = log_trouble();
     let found = findings(&ready.policy, &settings);
     let drops = foreign::find();
     let units = units::loaders();
     let diagnostics = ready.json_warnings();
+    let (hooks, unread) = hooks::find(called_by(enforcer).filter(|_| is_loaded));
     let is_well =
         found.is_empty() && drops.is_empty() && units.is_empty() && diagnostics.is_empty();
     if output.is_json() {
@@ -75,13 +91,40 @@ pub(super) fn run(
             foreign_drops: drops,
             foreign_units: units,
             diagnostics,
+            hooks,
         });
     } else {
         report::warnings(ready);
         others::warn(&drops, output);
         output.text(&text(&found, is_well));
+        if let Some(err) = unread.filter(|_| with_hooks) {
+            complain(&format!(
+                "warning: chains of nf_tables are missing in the list: {err}\n"
+            ));
+        }
+        if with_hooks {
+            output.text(&format!("\n{}", hooks_text(&hooks)));
+        }
     }
     Ok(if is_well { DONE } else { DIFFERS })
+}
+
+/// Asks the agent why it does not read the log of denied packets.
+fn log_trouble() -> Option<LogTrouble> {
+    match control::status()?.log_reader? {
+        LogReader::Left => Some(LogTrouble::Left),
+        LogReader::Other(why) => Some(LogTrouble::Other(why)),
+        LogReader::Agent | LogReader::Command | LogReader::Off => None,
+    }
+}
+
+/// Returns the variant of iptables that calls peerwall's chains, if the backend is iptables.
+fn called_by(enforcer: &Enforcer) -> Option<Engine> {
+    let info = enforcer.iptables_json()?;
+    Some(match info.program.contains("legacy") {
+        true => Engine::IptablesLegacy,
+        false => Engine::IptablesNft,
+    })
 }
 
 fn text(found: &[Finding], is_well: bool) -> String {

@@ -109,7 +109,7 @@ fn run_command(args: &Args) -> u8 {
         Command::Explain(args) => explain::run(args, &Output::new(args.output.json)),
         Command::Denied(args) => denied::run(args, &Output::new(args.output.json)),
         Command::Exposed(args) => exposed::run(args),
-        Command::Doctor(args) => on_host(args, args.backend, "doctor", doctor::run),
+        Command::Doctor(args) => doctor::command(args),
         Command::Diff(args) => diff::run(args, &Output::new(args.output.json)),
         Command::Apply(args) => apply(args),
         Command::Run(args) => keep::run(args),

@@ -4,6 +4,7 @@ mod changes;
 pub mod converge;
 mod enforcer;
 pub mod foreign;
+pub mod hooks;
 pub mod iptables;
 pub mod nft;
 pub mod switch;

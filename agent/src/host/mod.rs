@@ -67,6 +67,22 @@ pub fn read_or_empty() -> Host {
     })
 }
 
+/// Returns the addresses that did not answer ARP or neighbour discovery, with their interfaces.
+///
+/// # Errors
+/// [`NetlinkError`] if the kernel does not answer, or its lists keep changing.
+pub fn silent_neighbours(host: &Host) -> Result<Vec<(IpAddr, String)>, NetlinkError> {
+    let mut socket = Socket::open_route()?;
+    let found = socket.list(List::Neighbours, neighbour::decode)?;
+    let silent = found.iter().filter(|each| each.is_silent);
+    let named = silent.filter_map(|each| {
+        let mut interfaces = host.interfaces.iter();
+        let interface = interfaces.find(|known| known.index == each.interface)?;
+        Some((each.address, interface.name.clone()))
+    });
+    Ok(named.collect())
+}
+
 /// Returns the other ends of VXLAN tunnels whose interfaces have names with this prefix.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
 //! Settings of this host that decide about packets, besides rules.
 
 use std::fs;
+use std::net::IpAddr;
 
 use peerwall_core::doctor::Settings;
 use peerwall_core::net::host::Host;
+use peerwall_core::nft::kconfig;
 
 use super::facts;
 
@@ -37,7 +39,28 @@ pub fn read(host: &Host) -> Settings {
         has_legacy: has_legacy(),
         is_loaded: None,
         has_agent: false,
+        log_trouble: None,
+        silent_neighbours: silent_neighbours(host),
+        kernel_config: kernel_config(),
     }
+}
+
+fn silent_neighbours(host: &Host) -> Vec<(IpAddr, String)> {
+    super::silent_neighbours(host).unwrap_or_else(|err| {
+        log::warn!("cannot read this host's neighbours: {err}");
+        Vec::new()
+    })
+}
+
+/// Returns the configuration of the running kernel: its own copy (`CONFIG_IKCONFIG_PROC`), or that
+/// of the distribution.
+fn kernel_config() -> Option<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let release = release.trim();
+    let own = fs::read("/proc/config.gz").ok();
+    let own = own.and_then(|packed| kconfig::unpack(&packed));
+    own.or_else(|| fs::read_to_string(format!("/boot/config-{release}")).ok())
+        .or_else(|| fs::read_to_string(format!("/lib/modules/{release}/config")).ok())
 }
 
 /// Reports whether tables of iptables-legacy are loaded.

@@ -248,6 +248,7 @@ mod tests {
         let mut known = Known::default();
         let mut hear = |address: u8, mac: Option<u8>| {
             known.is_new_neighbour(&neighbour::Neighbour {
+                is_silent: false,
                 interface: 2,
                 address: [192, 0, 2, address].into(),
                 mac: mac.map(|last| [2, 0, 0, 0, 0, last]),

@@ -36,6 +36,8 @@ pub const NFNLGRP_NFTABLES: u32 = 7;
 pub const NFPROTO_INET: u8 = 1;
 /// `NFPROTO_IPV4`
 pub const NFPROTO_IPV4: u8 = 2;
+/// `NFPROTO_ARP`
+pub const NFPROTO_ARP: u8 = 3;
 /// `NFPROTO_BRIDGE`: frames between ports of a bridge.
 pub const NFPROTO_BRIDGE: u8 = 7;
 /// `NFPROTO_IPV6`

@@ -25,6 +25,8 @@ const NDA_LLADDR: u16 = 2;
 /// `NUD_REACHABLE`, `NUD_STALE`, `NUD_DELAY`, `NUD_PROBE` and `NUD_PERMANENT`: states in which the
 /// kernel sends to the stored address. `NUD_NOARP` is excluded; interfaces without neighbour
 /// resolution use it.
+/// `NUD_INCOMPLETE` and `NUD_FAILED`: requests were sent, and not answered.
+const NUD_SILENT: u16 = 0x01 | 0x20;
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
 /// A neighbour.
@@ -36,6 +38,8 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Ethernet address, if it is known and in use.
     pub mac: Option<[u8; 6]>,
+    /// Whether requests for the Ethernet address are not answered, yet or at all.
+    pub is_silent: bool,
 }
 
 /// Decodes a neighbour message; `None` for other messages.
@@ -52,7 +56,7 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
     if !is_ip(family) {
         return Ok(None);
     }
-    let is_usable = read_u16_host(header, 8).is_some_and(|state| state & NUD_USABLE != 0);
+    let state = read_u16_host(header, 8).unwrap_or(0);
     let (mut address, mut mac) = (None, None);
     for attr in Attrs::new(attributes) {
         let attr = attr?;
@@ -66,7 +70,8 @@ pub fn decode(raw: &RawMessage<'_>) -> Result<Option<Neighbour>, DecodeError> {
     Ok(Some(Neighbour {
         interface: read_u32_host(header, 4).unwrap_or(0),
         address: address.ok_or(DecodeError::Missing("NDA_DST"))?,
-        mac: mac.filter(|_| is_usable),
+        mac: mac.filter(|_| state & NUD_USABLE != 0),
+        is_silent: state & NUD_SILENT != 0,
     }))
 }
 
@@ -150,6 +155,7 @@ mod tests {
                 interface: 3,
                 address: address.parse().unwrap(),
                 mac,
+                is_silent: command.ends_with("failed"),
             };
             assert_eq!(found, want, "{command}");
         }

@@ -38,6 +38,7 @@ use crate::policy::load::{NoFiles, load};
 use crate::ruleset::compile::compile;
 use canonical::Readings;
 pub use input::contained::with_nft;
+pub(crate) use input::decode::gunzip;
 use input::{ParsedFiles, parse};
 pub use probes::probes;
 pub use proof::{Difference, Direction};

@@ -2,6 +2,9 @@
 //!
 //! Source: `net/netfilter/Kconfig`. Each option is a separate module unless it is built in.
 
+use std::collections::BTreeSet;
+
+use crate::import::gunzip;
 use crate::nft::plan::{Op, SetKind};
 use crate::ruleset::{Action, Match, Rule};
 
@@ -29,6 +32,23 @@ pub fn options(op: &Op) -> Vec<&'static str> {
         | Op::DeleteChain(_)
         | Op::DeleteRule(..) => Vec::new(),
     }
+}
+
+/// Decompresses `/proc/config.gz`; `None` if it is damaged.
+pub fn unpack(packed: &[u8]) -> Option<String> {
+    let bytes = gunzip(packed).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// Returns those of the needed options without which a kernel was built, by its configuration.
+/// An option that the configuration does not mention may be a part of another one in that version.
+pub fn missing(config: &str, needed: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let is_off = |option: &&str| {
+        let line = format!("# {option} is not set");
+        config.lines().any(|each| each == line)
+    };
+    let needed: BTreeSet<&'static str> = needed.collect();
+    needed.into_iter().filter(|option| is_off(option)).collect()
 }
 
 fn of_rule(rule: &Rule) -> Vec<&'static str> {
@@ -81,6 +101,21 @@ fn of_rule(rule: &Rule) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_configuration_turns_off_is_missing() {
+        let config =
+            "CONFIG_NF_TABLES=m\n# CONFIG_NFT_CT is not set\n# CONFIG_NFT_LOGS is not set\n";
+        let needed = [
+            "CONFIG_NFT_LOG",
+            "CONFIG_NFT_CT",
+            "CONFIG_NF_TABLES",
+            "CONFIG_NFT_CT",
+        ];
+        assert_eq!(missing(config, needed.into_iter()), ["CONFIG_NFT_CT"]);
+        assert!(missing("", needed.into_iter()).is_empty());
+    }
+
     use crate::nft::observed::Observed;
     use crate::nft::plan::plan;
     use crate::policy::load::{NoFiles, load};

@@ -50,7 +50,7 @@ fn base64(text: &str) -> Result<Vec<u8>, String> {
         .map_err(|err| format!("is not valid base64: {err}"))
 }
 
-fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut reader = MultiGzDecoder::new(bytes).take(SIZE_MAX_BYTES + 1);
     reader

@@ -1,7 +1,7 @@
 //! Parses the files to import, in any of their formats.
 
 pub(super) mod contained;
-mod decode;
+pub(crate) mod decode;
 mod elements;
 mod family;
 mod format;

@@ -1,6 +1,11 @@
 //! What on a host keeps a policy from doing what its author expects: settings of the kernel, and
 //! other programs.
 
+pub mod hooks;
+mod unseen;
+
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,6 +14,7 @@ use crate::net::addr::Family;
 use crate::net::host::Interface;
 use crate::net::interface::InterfacePattern;
 use crate::policy::{Mode, Policy};
+pub use unseen::LogTrouble;
 
 /// Settings of a host that decide about packets, besides rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +39,14 @@ pub struct Settings {
     pub is_loaded: Option<bool>,
     /// Whether an agent runs.
     pub has_agent: bool,
+    /// Why the agent does not read the log of denied packets; `None` if it does, or if nothing is
+    /// logged.
+    pub log_trouble: Option<LogTrouble>,
+    /// Addresses, with the interface, that did not answer ARP or neighbour discovery.
+    pub silent_neighbours: Vec<(IpAddr, String)>,
+    /// Configuration with which the kernel was built, as its build writes it (`.config`); `None` if
+    /// that cannot be read.
+    pub kernel_config: Option<String>,
 }
 
 /// Something that a user does not expect.
@@ -66,6 +80,9 @@ pub fn findings(policy: &Policy, settings: &Settings) -> Vec<Finding> {
     found.extend(bridges(policy, settings));
     found.extend(reverse_path(policy, settings));
     found.extend(connections(settings));
+    found.extend(unseen::log(settings));
+    found.extend(unseen::silent_peers(policy, settings));
+    found.extend(unseen::kernel(policy, settings));
     if settings.has_legacy {
         found.push(Finding {
             code: "iptables-legacy",
@@ -322,139 +339,4 @@ fn connections(settings: &Settings) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::load::{NoFiles, load};
-
-    fn codes(policy: &str, settings: &Settings) -> Vec<&'static str> {
-        let text = format!("version = 1\n{policy}");
-        let policy = load("policy.toml", &text, &NoFiles).policy.unwrap();
-        let found = findings(&policy, settings);
-        found.iter().map(|each| each.code).collect()
-    }
-
-    #[test]
-    fn each_setting_is_found_where_it_matters() {
-        let pods = "[overlay.flannel]\nbackend = \"vxlan\"\nsubnets = [\"10.244.0.0/16\"]\n";
-        let guests = "[interfaces]\nguests = [\"docker0\"]\n";
-        let good = Settings {
-            forwarding: [Some(true), Some(true)],
-            bridge_calls: Some(true),
-            bridges: vec!["cni0".into()],
-            connections: Some((10, 1000)),
-            is_loaded: Some(true),
-            has_agent: true,
-            ..Settings::default()
-        };
-        let change = |change: fn(&mut Settings)| {
-            let mut settings = good.clone();
-            change(&mut settings);
-            settings
-        };
-        let flannel: fn(&mut Settings) = |s| {
-            s.pod_networks = vec!["10.244.0.0/16".parse().unwrap()];
-        };
-        let sizes: fn(&mut Settings) = |s| {
-            let interface = |index, name: &str, kind: Option<&str>, mtu| Interface {
-                index,
-                name: name.into(),
-                kind: kind.map(str::to_owned),
-                mtu_bytes: Some(mtu),
-                carrier: (index == 3).then_some(2),
-                addresses: vec!["192.0.2.1/24".parse().unwrap()],
-                ..Interface::default()
-            };
-            s.interfaces = vec![
-                interface(2, "eth0", None, 1500),
-                interface(3, "flannel.1", Some("vxlan"), 1450),
-                interface(4, "cni0", Some("bridge"), 1450),
-            ];
-        };
-        let with = |more: fn(&mut Settings)| {
-            let mut settings = good.clone();
-            sizes(&mut settings);
-            more(&mut settings);
-            settings
-        };
-        let cases: [(&str, Settings, &[&str]); 20] = [
-            (pods, with(|_| {}), &[]),
-            (
-                pods,
-                with(|s| s.interfaces[0].mtu_bytes = Some(1499)),
-                &["tunnel-mtu"],
-            ),
-            (
-                pods,
-                with(|s| s.interfaces[2].mtu_bytes = Some(1500)),
-                &["pods-mtu"],
-            ),
-            (pods, with(|s| s.interfaces[1].carrier = None), &[]),
-            (pods, good.clone(), &[]),
-            (pods, change(flannel), &[]),
-            (
-                "",
-                change(flannel),
-                &["pods-not-in-policy", "bridge-filtered"],
-            ),
-            (
-                "[options]\nmode = \"audit\"\n[interfaces]\nbridged = [\"cni0\"]\n",
-                good.clone(),
-                &["audit"],
-            ),
-            ("", good.clone(), &["bridge-filtered"]),
-            (
-                pods,
-                change(|s| s.forwarding = [Some(false); 2]),
-                &["not-forwarding"],
-            ),
-            (
-                guests,
-                change(|s| s.forwarding = [Some(false); 2]),
-                &["not-forwarding", "bridge-filtered"],
-            ),
-            (pods, change(|s| s.forwarding = [None; 2]), &[]),
-            (
-                pods,
-                change(|s| s.bridge_calls = None),
-                &["bridge-not-filtered"],
-            ),
-            (
-                pods,
-                change(|s| s.bridge_calls = Some(false)),
-                &["bridge-not-filtered"],
-            ),
-            (
-                pods,
-                change(|s| s.bridges.push("br0".into())),
-                &["bridge-filtered"],
-            ),
-            (
-                pods,
-                change(|s| s.strict_reverse_path = vec!["eth0".into()]),
-                &[],
-            ),
-            (
-                pods,
-                change(|s| s.strict_reverse_path = vec!["flannel.1".into()]),
-                &["strict-reverse-path"],
-            ),
-            (
-                pods,
-                change(|s| s.connections = Some((800, 1000))),
-                &["connection-table-full"],
-            ),
-            (pods, change(|s| s.has_agent = false), &["no-agent"]),
-            (
-                pods,
-                change(|s| {
-                    s.is_loaded = Some(false);
-                    s.has_legacy = true;
-                }),
-                &["not-loaded", "iptables-legacy"],
-            ),
-        ];
-        for (policy, settings, wanted) in cases {
-            assert_eq!(codes(policy, &settings), wanted, "{policy}: {settings:?}");
-        }
-    }
-}
+mod tests;
