@@ -86,6 +86,8 @@ fn what_the_campaign_found_stays_fixed() {
             ("trial", &["fsync"], 6),
             // A rollback that was made said that it was not.
             ("rollback-trial", &["renameat", "fchmod"], 6),
+            // A block that could not be recorded said that it had failed.
+            ("block", &["newfstatat", "renameat"], 6),
             // Rules were removed during a trial that could not be read.
             ("refused-remove", &["openat"], 6),
             // Output was treated as closed.

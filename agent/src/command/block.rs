@@ -100,8 +100,16 @@ fn load(state: &State, block: &Block, asked: &BlockWish) -> Result<Blocked, Refu
         return Ok(block.told(BlockOutcome::Unchanged, None));
     }
     let Some(seconds) = asked.wish.confirm else {
-        keep::apply(&mut keeper, &block.kept)?;
-        return Ok(block.told(BlockOutcome::Blocked, None));
+        let not_recorded = match keep::apply(&mut keeper, &block.kept) {
+            Ok(()) => None,
+            // The host is blocked, although the next boot does not know of it.
+            Err(Refusal::State(fault)) if keeper.loader.has_loaded() => Some(fault.text),
+            Err(refusal) => return Err(refusal),
+        };
+        return Ok(Blocked {
+            not_recorded,
+            ..block.told(BlockOutcome::Blocked, None)
+        });
     };
     let before = before::before(state).map_err(Refusal::NoWayBack)?;
     let time = Duration::from_secs(seconds);

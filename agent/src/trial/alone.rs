@@ -18,6 +18,7 @@ use crate::trial::{Loader, of_backend};
 #[derive(Default)]
 pub(crate) struct Alone {
     change: Option<String>,
+    has_loaded: bool,
     /// Whether the caller ends connections.
     ends_none: bool,
 }
@@ -29,6 +30,11 @@ impl Alone {
             ends_none: true,
             ..Self::default()
         }
+    }
+
+    /// Whether it loaded a ruleset.
+    pub(crate) fn has_loaded(&self) -> bool {
+        self.has_loaded
     }
 }
 
@@ -42,6 +48,7 @@ impl Loader for Alone {
             cut: entry.cut && !self.ends_none,
         };
         self.change = put(&to, &entry.policy)?;
+        self.has_loaded = true;
         Ok(())
     }
 
