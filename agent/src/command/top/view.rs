@@ -10,6 +10,7 @@ use peerwall_core::words::count;
 use super::feed::Feed;
 use crate::color::Meaning;
 use crate::command::age;
+use crate::command::denied::rows::Row;
 use crate::command::history::happened;
 use crate::command::status::Status;
 use crate::command::status::counters::Line;
@@ -231,8 +232,8 @@ fn agent_text(agent: &AgentStatus) -> String {
     format!("agent: pid {}, {in_sync}{repairs}{storm}", agent.pid)
 }
 
-impl From<&crate::command::denied::rows::Row> for DeniedRow {
-    fn from(row: &crate::command::denied::rows::Row) -> Self {
+impl From<&Row> for DeniedRow {
+    fn from(row: &Row) -> Self {
         let [packets, last, reason, from, to, remark] = row.cells();
         Self {
             last,
