@@ -62,7 +62,7 @@ impl Resolver {
                 let Found { addresses, ttl } = ask(server, name, records, self.times, vigil)?;
                 let ttl = ttl.clamp(TTL_MIN, TTL_MAX);
                 wait = wait.min(ttl);
-                let until = Instant::now() + UNION.max(2 * ttl);
+                let until = Instant::now() + counts_for(ttl);
                 found.extend(
                     addresses
                         .into_iter()
@@ -71,15 +71,19 @@ impl Resolver {
             }
         }
         // Only a complete round counts.
-        self.seen.extend(found);
-        let now = Instant::now();
-        self.seen.retain(|_, until| *until > now);
+        self.remember(found, Instant::now());
         if self.seen.len() > ADDRESSES_MAX {
             let text = format!("more than {ADDRESSES_MAX} addresses");
             return Err(Ended::failed(Kind::TooMany, text));
         }
         report.answered(self.answer())?;
         Ok(wait)
+    }
+
+    /// Adds what a round found, and forgets addresses that no longer count.
+    fn remember(&mut self, found: Vec<((String, IpAddr), Instant)>, now: Instant) {
+        self.seen.extend(found);
+        self.seen.retain(|_, until| *until > now);
     }
 
     fn answer(&self) -> Answer {
@@ -137,6 +141,11 @@ impl Follow for Resolver {
     }
 }
 
+/// How long an address counts after an answer with this time to live.
+fn counts_for(ttl: Duration) -> Duration {
+    UNION.max(2 * ttl)
+}
+
 /// Parses the address of a name server, with or without a port.
 fn address(text: &str) -> Result<SocketAddr, Error> {
     let plain = text.parse::<IpAddr>();
@@ -172,6 +181,39 @@ mod tests {
         let servers: Vec<_> = resolv_conf(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.0.0.2:53", "[2001:db8::53]:53"]);
         assert_eq!(resolv_conf("nameserver x\n"), []);
+    }
+
+    #[test]
+    fn an_address_counts_until_it_was_missing_for_a_while() {
+        let times = Times {
+            answer: Duration::from_secs(1),
+            watch: Duration::from_secs(1),
+        };
+        let mut resolver = Resolver::new(&config::Dns::default(), times);
+        let start = Instant::now();
+        let round = |resolver: &mut Resolver, seconds: u64, address: &str| {
+            let now = start + Duration::from_secs(seconds);
+            let key = ("lb".to_owned(), address.parse().unwrap());
+            resolver.remember(vec![(key, now + counts_for(TTL_MIN))], now);
+            let members = resolver.answer().members;
+            members.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        // Round-robin: one of two addresses each time.
+        assert_eq!(round(&mut resolver, 0, "192.0.2.1"), ["192.0.2.1"]);
+        assert_eq!(
+            round(&mut resolver, 30, "192.0.2.2"),
+            ["192.0.2.1", "192.0.2.2"]
+        );
+        assert_eq!(
+            round(&mut resolver, 60, "192.0.2.1"),
+            ["192.0.2.1", "192.0.2.2"]
+        );
+        assert_eq!(
+            round(&mut resolver, 329, "192.0.2.1"),
+            ["192.0.2.1", "192.0.2.2"]
+        );
+        assert_eq!(round(&mut resolver, 331, "192.0.2.1"), ["192.0.2.1"]);
+        assert_eq!(counts_for(TTL_MAX), 2 * TTL_MAX);
     }
 
     #[test]

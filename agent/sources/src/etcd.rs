@@ -21,7 +21,7 @@ use crate::config;
 use crate::connection::{Endpoint, Times};
 use crate::credentials::Vigil;
 use crate::error::{Ended, Kind, Never, Step};
-use crate::follow::Follow;
+use crate::follow::{Follow, WATCH_MIN};
 use crate::http::{Client, Line, Lines, Request};
 use crate::members::{ADDRESSES_MAX, Answer};
 use crate::report::Report;
@@ -103,10 +103,13 @@ impl Etcd {
                 continue;
             };
             report.answered(known.answer())?;
-            let before = report.proofs();
+            let (before, start) = (report.proofs(), Instant::now());
             let ended = watch(known, &mut watcher, &mut talk, self.times, report)?;
-            if ended == Watched::Gone {
-                self.known = None;
+            match ended {
+                Watched::Gone => self.known = None,
+                Watched::Ended => endpoint
+                    .vigil
+                    .sleep(WATCH_MIN.saturating_sub(start.elapsed()))?,
             }
             if report.proofs() > before {
                 lists = 0;

@@ -20,6 +20,9 @@ use crate::report::Report;
 const DELAY_MIN: Duration = Duration::from_millis(500);
 const DELAY_MAX: Duration = Duration::from_secs(30);
 
+/// Minimum time from one watch to the next: a server or a proxy may end them at once.
+pub(crate) const WATCH_MIN: Duration = Duration::from_secs(1);
+
 /// One engine, with what it remembers between attempts.
 pub(crate) trait Follow {
     /// Number of servers.

@@ -19,7 +19,7 @@ use crate::config;
 use crate::connection::{Endpoint, Times};
 use crate::credentials::Vigil;
 use crate::error::{Ended, Kind, Never, Step};
-use crate::follow::Follow;
+use crate::follow::{Follow, WATCH_MIN};
 use crate::http::{Client, Line, Lines, Response};
 use crate::members::{ADDRESSES_MAX, Answer};
 use crate::report::Report;
@@ -116,10 +116,15 @@ impl Kubernetes {
                 }
                 self.known = self.list(&mut talk, report)?;
             }
-            let before = report.proofs();
+            let (before, start) = (report.proofs(), Instant::now());
             let ended = self.watch(&mut talk, report)?;
             if ended == Watched::Gone {
                 self.known = None;
+            }
+            if ended == Watched::Regularly {
+                endpoint
+                    .vigil
+                    .sleep(WATCH_MIN.saturating_sub(start.elapsed()))?;
             }
             if ended == Watched::Regularly || report.proofs() > before {
                 lists = 0;
