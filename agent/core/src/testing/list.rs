@@ -16,12 +16,13 @@ use super::{Case, Wanted};
 use crate::diagnostic::{Code, Diagnostic, FileId, Place, Sources};
 use crate::explain::{self, Asked, Unknown, complete, icmp_type, transport};
 use crate::net::addr::Family;
+use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};
 use crate::policy::Policy;
 use crate::ruleset::expect::{HOST_V4, HOST_V6};
 
 /// What a line must be, for help.
-pub const LISTS: &str = "write a verdict and a packet, like: accept from 192.0.2.7 port 22/tcp";
+const LISTS: &str = "write a verdict and a packet, like: accept from 192.0.2.7 port 22/tcp";
 /// The words of a line, for help.
 const WORDS: &str = "input, forward, from, to, port, source-port, icmp, interface, out, dialled, \
     state, mac, ttl";
@@ -172,7 +173,7 @@ fn printed(first: &Word<'_>, rest: &[Word<'_>]) -> Result<Asked, Wrong> {
         text: "",
         span: first.span.start..end,
     };
-    explain::parse(&texts.join(" ")).map_err(|why| {
+    let asked = explain::parse(&texts.join(" ")).map_err(|why| {
         // A single unknown word at the start is rather a slip than another tool's line.
         match texts.len() {
             1..=8 if why.starts_with("no packet in this line") => {
@@ -181,7 +182,23 @@ fn printed(first: &Word<'_>, rest: &[Word<'_>]) -> Result<Asked, Wrong> {
             }
             _ => Wrong::at(&whole, why),
         }
-    })
+    })?;
+    for name in [&asked.interface, &asked.out].into_iter().flatten() {
+        interface(name, &whole)?;
+    }
+    Ok(asked)
+}
+
+/// Checks the name of an interface, which stands in this word or line.
+fn interface(name: &str, word: &Word<'_>) -> Result<String, Wrong> {
+    match InterfacePattern::parse(name) {
+        Ok(InterfacePattern::Exact(name)) => Ok(name),
+        Ok(InterfacePattern::Prefix(_)) => {
+            let why = format!("`{name}` is a pattern, not an interface");
+            Err(Wrong::at(word, why).help("write one name, like cali0"))
+        }
+        Err(why) => Err(Wrong::at(word, why.0)),
+    }
 }
 
 /// Gives the packet the state that connection tracking gives it, if the line does not say one.
@@ -351,9 +368,12 @@ fn said(rest: &[Word<'_>], whole: &Word<'_>) -> Result<Asked, Wrong> {
         (None, false) if values.get(Key::To).is_none() => Some(Hook::Input),
         (hook, _) => hook,
     };
-    let text = |key| values.get(key).map(|word| word.text.to_owned());
-    asked.interface = text(Key::Interface);
-    asked.out = text(Key::Out);
+    let named = |key| {
+        let word = values.get(key);
+        word.map(|word| interface(word.text, word)).transpose()
+    };
+    asked.interface = named(Key::Interface)?;
+    asked.out = named(Key::Out)?;
     asked.hop_limit = values.value(Key::Ttl, "a number of hops", "64")?;
     let dialled: Option<SocketAddr> =
         values.value(Key::Dialled, "an address with a port", "192.0.2.10:30080")?;

@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use frame::{HOST_MAC, SENDER_MAC, fence};
-pub use list::{LISTS, parse};
+pub use list::parse;
 use report::{Kind, Said, TestOutcome, TestResult};
 
 use crate::diagnostic::{Place, Sources};
@@ -210,7 +210,8 @@ fn met(case: &Case, policy: &Policy, ruleset: &Ruleset, of: (&Packet, Option<&Fa
     let (kernel, reasons, is_answered) = match fate {
         None => return met,
         Some(Fate::NotSent(why)) => {
-            met.why = met.why.or(Some(why.clone()));
+            let why = || format!("not sent to the kernel: {why}");
+            met.why = met.why.or_else(|| Some(why()));
             return met;
         }
         Some(Fate::Lost) => {

@@ -174,6 +174,9 @@ fn possible(packet: &Packet) -> Result<(), String> {
     if packet.dialled.is_none() && packet.to_host != (packet.hook == Hook::Input) {
         return no("it is said to be for this host in the wrong hook");
     }
+    if is_forwarded && packet.out.as_deref() == Some("lo") {
+        return no("it leaves by lo, which leads to this host");
+    }
     possible_transport(packet)?;
     possible_translation(packet)
 }

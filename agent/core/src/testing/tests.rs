@@ -193,6 +193,18 @@ fn a_bad_line_is_an_error_at_its_place() {
             "192.0.2.10:30080",
         ),
         (
+            "drop from 192.0.2.7 interface a/b",
+            31,
+            "not allowed in an interface name",
+            "",
+        ),
+        (
+            "drop from 192.0.2.7 interface cali*",
+            31,
+            "is a pattern",
+            "cali0",
+        ),
+        (
             "drop from 192.0.2.7 source-port 68",
             33,
             "has a source port",

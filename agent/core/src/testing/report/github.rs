@@ -14,7 +14,7 @@ pub fn github(all: &[PolicyTests]) -> String {
         }
         let is_told = policy.errors().next().is_some();
         if let Some(error) = policy.error.as_ref().filter(|_| !is_told) {
-            let file = property(&policy.policy);
+            let file = path(&policy.policy);
             let message = data(error);
             text.push_str(&format!("::error file={file},title=peerwall::{message}\n"));
         }
@@ -59,12 +59,17 @@ fn line(
     };
     format!(
         "::{command} file={},line={},endLine={}{columns},title={}::{}\n",
-        property(file),
+        path(file),
         start.line,
         end.line,
         property(title),
         data(message)
     )
+}
+
+/// Writes a path, which GitHub finds if it is relative to the root of the repository.
+fn path(file: &str) -> String {
+    property(file.strip_prefix("./").unwrap_or(file))
 }
 
 /// Escapes a message (`escapeData()` of `@actions/core`).
