@@ -24,6 +24,7 @@ pub mod policy;
 pub mod rates;
 pub mod ruleset;
 pub mod testing;
+pub mod sources;
 pub mod words;
 
 #[cfg(any(test, feature = "generate"))]

@@ -1,0 +1,559 @@
+//! The members of one source.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::{Limits, PER_NODE_MAX, Refused};
+use super::listing::Listing;
+
+/// Time since a fixed moment, on a monotonic clock.
+type Time = Duration;
+
+/// Number of refused entries that are kept as examples.
+const EXAMPLES: usize = 8;
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    /// Name in the last listing.
+    name: Arc<str>,
+    /// Name under which it was added. Losses are counted by these, because a source could give all
+    /// members the same name before it removes them.
+    node: Arc<str>,
+    /// Time since which it is missing in the listings.
+    missing: Option<Time>,
+}
+
+/// Members that were added and removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Added members, with their names.
+    pub joined: Vec<(IpAddr, String)>,
+    /// Removed members, with their names.
+    pub left: Vec<(IpAddr, String)>,
+}
+
+impl Change {
+    /// Returns whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty()
+    }
+}
+
+/// Why missing members are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldWhy {
+    /// The answer is empty. This needs [`Members::accept`].
+    Empty,
+    /// More nodes are missing than may leave at once.
+    Loss,
+    /// The answer is of another cluster.
+    OtherCluster,
+    /// The answer is older than the last one.
+    Older,
+}
+
+/// Members that are kept although they are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Reason.
+    pub why: HeldWhy,
+    /// Number of missing addresses.
+    pub addresses: usize,
+    /// When the first of them may be removed; `None` if this needs [`Members::accept`].
+    pub until: Option<Time>,
+}
+
+/// Why a member is not removed by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forget {
+    /// It is no member.
+    NoMember,
+    /// The source still lists it, and would add it again.
+    Listed,
+}
+
+/// Members, as they are saved for the next boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Addresses with names.
+    pub members: Vec<(IpAddr, String)>,
+    /// Identity of the cluster.
+    pub identity: Option<String>,
+    /// Revision of the last answer.
+    pub revision: Option<u64>,
+}
+
+/// State of one source. `now` is a monotonic time in all methods.
+#[derive(Debug, Clone)]
+pub struct Members {
+    limits: Limits,
+    members: BTreeMap<IpAddr, Member>,
+    identity: Option<String>,
+    revision: Option<u64>,
+    /// The last believed answer, for judging it again when the limits change.
+    listing: Option<Listing>,
+    /// Whether that answer contains no possible member.
+    is_empty_answer: bool,
+    /// Whether that answer is the first of another cluster, or older than the one before.
+    is_in_doubt: Option<HeldWhy>,
+    /// An answer that is older than the last one, and when it came first.
+    older: Option<(Time, Listing)>,
+    /// Nodes that were removed recently, with the times.
+    removed: Vec<(Time, Arc<str>)>,
+    refused: BTreeMap<Refused, usize>,
+    examples: Vec<(Refused, String)>,
+    /// Time of the last proof of the answer.
+    proven: Option<Time>,
+    /// Whether the source reports that it cannot reach its engine.
+    is_failing: bool,
+}
+
+impl Members {
+    /// Creates the state of a source with the members that were saved. They count as proven now.
+    pub fn new(limits: Limits, saved: Saved, now: Time) -> Self {
+        let mut members = Self {
+            limits,
+            members: BTreeMap::new(),
+            identity: saved.identity,
+            revision: saved.revision,
+            listing: None,
+            is_empty_answer: false,
+            is_in_doubt: None,
+            older: None,
+            removed: Vec::new(),
+            refused: BTreeMap::new(),
+            examples: Vec::new(),
+            proven: Some(now),
+            is_failing: false,
+        };
+        for (address, name) in saved.members {
+            members.insert(address, Some(&name));
+        }
+        members.enforce_limits();
+        members
+    }
+
+    /// Returns the members with the names of their nodes, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &str)> {
+        self.members
+            .iter()
+            .map(|(address, member)| (*address, &*member.name))
+    }
+
+    /// Returns the number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Returns whether there are no members.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Returns the limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Returns the number of refused entries of the last answer, by reason.
+    pub fn refused(&self) -> &BTreeMap<Refused, usize> {
+        &self.refused
+    }
+
+    /// Returns some refused entries of the last answer.
+    pub fn examples(&self) -> &[(Refused, String)] {
+        &self.examples
+    }
+
+    /// Returns the time of the last proof that the members are current.
+    pub fn proven(&self) -> Option<Time> {
+        self.proven
+    }
+
+    /// Returns the members as they are saved for the next boot.
+    pub fn saved(&self) -> Saved {
+        Saved {
+            members: self
+                .iter()
+                .map(|(address, name)| (address, name.to_owned()))
+                .collect(),
+            identity: self.identity.clone(),
+            revision: self.revision,
+        }
+    }
+
+    /// Returns whether the last proof is older than [`Limits::stale_after`].
+    pub fn is_stale(&self, now: Time) -> bool {
+        self.proven
+            .is_none_or(|at| now.saturating_sub(at) > self.limits.stale_after)
+    }
+
+    /// Changes the limits. Members that do not meet them are removed at once.
+    pub fn set_limits(&mut self, limits: Limits, now: Time) -> Change {
+        if self.limits == limits {
+            return Change::default();
+        }
+        let before = self.names();
+        self.limits = limits;
+        self.enforce_limits();
+        if let Some(listing) = self.listing.take() {
+            self.judge(listing, now);
+        }
+        self.change_since(&before)
+    }
+
+    /// Takes a complete answer.
+    pub fn observe(&mut self, listing: Listing, now: Time) -> Change {
+        let is_same_cluster = match (&self.identity, &listing.identity) {
+            (Some(old), Some(new)) => old == new,
+            (None, _) | (_, None) => true,
+        };
+        let is_older = match (self.revision, listing.revision) {
+            (Some(old), Some(new)) => new < old,
+            (None, _) | (_, None) => false,
+        };
+        if is_same_cluster && is_older {
+            // It proves nothing, but what it lists is not missing without interruption.
+            for (address, _) in &listing.entries {
+                if let Some(member) = self.members.get_mut(address) {
+                    member.missing = None;
+                }
+            }
+            let since = self.older.take().map_or(now, |(since, _)| since);
+            self.older = Some((since, listing));
+            return self.tick(now);
+        }
+        self.prove(now);
+        self.older = None;
+        if !is_same_cluster {
+            self.is_in_doubt = Some(HeldWhy::OtherCluster);
+        }
+        self.believe(listing, now)
+    }
+
+    /// Notes that the last answer is still current.
+    pub fn prove(&mut self, now: Time) {
+        if self.is_stale(now) {
+            // Nobody knows what was missing meanwhile.
+            for member in self.members.values_mut() {
+                member.missing = member.missing.map(|_| now);
+            }
+        }
+        self.proven = Some(now);
+    }
+
+    /// Notes whether the source can reach its engine. If not, nothing is removed.
+    pub fn set_failing(&mut self, is_failing: bool) {
+        self.is_failing = is_failing;
+    }
+
+    /// Removes the members whose time is over.
+    pub fn tick(&mut self, now: Time) -> Change {
+        if let Some(drop) = self.limits.stale_drop
+            && self.proven.is_none_or(|at| now.saturating_sub(at) > drop)
+        {
+            let before = self.names();
+            self.members.clear();
+            return self.change_since(&before);
+        }
+        if self.is_suspended(now) {
+            return Change::default();
+        }
+        let is_believed = |(since, _): &mut (Time, Listing)| now >= *since + self.limits.hold;
+        if let Some((_, listing)) = self.older.take_if(is_believed) {
+            self.is_in_doubt = Some(HeldWhy::Older);
+            return self.believe(listing, now);
+        }
+        match self.older {
+            // Which answer is right is open.
+            Some(_) => Change::default(),
+            None => self.remove_missing(now),
+        }
+    }
+
+    /// Returns when [`tick`](Self::tick) has something to do.
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        let drop = match self.members.is_empty() {
+            true => None,
+            false => self.limits.stale_drop.zip(self.proven),
+        };
+        let drop = drop.map(|(drop, at)| at + drop + Duration::from_millis(1));
+        if self.is_suspended(now) {
+            return drop;
+        }
+        let next = match &self.older {
+            Some((since, _)) => Some(*since + self.limits.hold),
+            None => self
+                .first_missing()
+                .zip(self.wait(now))
+                .map(|(at, wait)| at + wait),
+        };
+        [drop, next].into_iter().flatten().min()
+    }
+
+    /// Believes the last answer, whatever is missing in it: the missing members are removed.
+    pub fn accept(&mut self, now: Time) -> Change {
+        let before = self.names();
+        if let Some((_, listing)) = self.older.take() {
+            let _ = self.believe(listing, now);
+        }
+        self.is_in_doubt = None;
+        self.members.retain(|_, member| member.missing.is_none());
+        self.change_since(&before)
+    }
+
+    /// Removes a missing member at once.
+    ///
+    /// # Errors
+    /// [`Forget`] if it is no member, or not missing.
+    pub fn forget(&mut self, address: IpAddr) -> Result<Change, Forget> {
+        let member = self.members.get(&address).ok_or(Forget::NoMember)?;
+        let is_listed = match &self.listing {
+            Some(_) => member.missing.is_none(),
+            // No answer since the start: nothing lists it.
+            None => false,
+        };
+        if is_listed {
+            return Err(Forget::Listed);
+        }
+        let before = self.names();
+        self.members.remove(&address);
+        Ok(self.change_since(&before))
+    }
+
+    /// Returns the members that are kept although they are missing.
+    pub fn held(&self, now: Time) -> Option<Held> {
+        let addresses = self.missing().count();
+        if let Some((since, _)) = &self.older {
+            return Some(Held {
+                why: HeldWhy::Older,
+                addresses,
+                until: Some(*since + self.limits.hold),
+            });
+        }
+        let first = self.first_missing()?;
+        let why = match (self.is_empty_answer, self.is_in_doubt) {
+            (true, _) => HeldWhy::Empty,
+            (false, Some(why)) => why,
+            (false, None) if self.is_large_loss(now) => HeldWhy::Loss,
+            (false, None) => return None,
+        };
+        Some(Held {
+            why,
+            addresses,
+            until: self.wait(now).map(|wait| first + wait),
+        })
+    }
+
+    fn is_suspended(&self, now: Time) -> bool {
+        self.is_failing || self.is_stale(now)
+    }
+
+    fn missing(&self) -> impl Iterator<Item = &Member> {
+        self.members
+            .values()
+            .filter(|member| member.missing.is_some())
+    }
+
+    fn first_missing(&self) -> Option<Time> {
+        self.missing().filter_map(|member| member.missing).min()
+    }
+
+    /// Returns how long a member must be missing; `None` for ever.
+    fn wait(&self, now: Time) -> Option<Duration> {
+        match (self.is_empty_answer, self.is_in_doubt) {
+            (true, _) => None,
+            (false, Some(_)) => Some(self.limits.hold + self.limits.grace),
+            (false, None) if self.is_large_loss(now) => Some(self.limits.hold + self.limits.grace),
+            (false, None) => Some(self.limits.grace),
+        }
+    }
+
+    /// Returns whether more nodes are missing, or were removed recently, than may leave at once.
+    fn is_large_loss(&self, now: Time) -> bool {
+        let recently = self.removed.iter();
+        let recently = recently.filter(|(at, _)| now.saturating_sub(*at) < self.limits.hold);
+        let gone: BTreeSet<&str> = recently.map(|(_, node)| &**node).collect();
+        let missing = self.missing().map(|member| &*member.node);
+        let lost: BTreeSet<&str> = missing.chain(gone.iter().copied()).collect();
+        if lost.len() <= 1 {
+            return false;
+        }
+        let nodes = self.members.values().map(|member| &*member.node);
+        let all: BTreeSet<&str> = nodes.chain(gone).collect();
+        lost.len() * 100 > all.len() * usize::from(self.limits.max_loss)
+    }
+
+    /// Makes an answer the current one.
+    fn believe(&mut self, listing: Listing, now: Time) -> Change {
+        let before = self.names();
+        self.identity = listing.identity.clone().or(self.identity.take());
+        self.revision = listing.revision;
+        self.judge(listing, now);
+        let _ = self.tick(now);
+        self.change_since(&before)
+    }
+
+    /// Adds the possible members of an answer, and notes which members are missing in it.
+    fn judge(&mut self, listing: Listing, now: Time) {
+        self.refused.clear();
+        self.examples.clear();
+        if listing.garbage > 0 {
+            self.refused.insert(Refused::Garbage, listing.garbage);
+            let texts = listing.garbage_texts.iter().cloned();
+            self.examples
+                .extend(texts.map(|text| (Refused::Garbage, text)));
+        }
+        let mut present = BTreeSet::new();
+        let mut of_node: BTreeMap<&str, usize> = BTreeMap::new();
+        let (known, new): (Vec<_>, Vec<_>) = listing
+            .entries
+            .iter()
+            .partition(|(address, _)| self.members.contains_key(address));
+        // Known members come first, so that new ones do not displace them.
+        for (address, name) in known.into_iter().chain(new) {
+            if present.contains(address) {
+                continue;
+            }
+            let count = match name {
+                Some(name) if self.limits.has_nodes => of_node.entry(name).or_default(),
+                Some(_) | None => &mut 0,
+            };
+            let is_known = self.members.contains_key(address);
+            let allowed = self.limits.check(*address).and_then(|()| match *count {
+                PER_NODE_MAX.. => Err(Refused::PerNode),
+                _ if !is_known && self.members.len() >= self.limits.max => Err(Refused::Max),
+                _ => Ok(()),
+            });
+            match allowed {
+                Ok(()) => {
+                    *count += 1;
+                    present.insert(*address);
+                    self.insert(*address, name.as_deref());
+                }
+                Err(why) => {
+                    *self.refused.entry(why).or_default() += 1;
+                    if self.examples.len() < EXAMPLES {
+                        let name = name.as_deref().unwrap_or("-");
+                        self.examples.push((why, format!("{address} {name}")));
+                    }
+                }
+            }
+        }
+        // An empty answer says nothing about single members.
+        let is_news = self.is_empty_answer && !present.is_empty();
+        for (address, member) in &mut self.members {
+            member.missing = match member.missing {
+                _ if present.contains(address) => None,
+                Some(since) if !is_news => Some(since),
+                Some(_) | None => Some(now),
+            };
+        }
+        self.is_empty_answer = present.is_empty();
+        if self.first_missing().is_none() {
+            self.is_in_doubt = None;
+        }
+        self.listing = Some(listing);
+    }
+
+    fn insert(&mut self, address: IpAddr, name: Option<&str>) {
+        let node = |name: &str| match self.limits.has_nodes {
+            true => Arc::from(name),
+            false => Arc::from(address.to_string()),
+        };
+        let name = name.map_or_else(|| address.to_string(), str::to_owned);
+        match self.members.get_mut(&address) {
+            Some(member) if *member.name == *name => {}
+            Some(member) => member.name = Arc::from(name),
+            None => {
+                let member = Member {
+                    node: node(&name),
+                    name: Arc::from(name),
+                    missing: None,
+                };
+                self.members.insert(address, member);
+            }
+        }
+    }
+
+    fn remove_missing(&mut self, now: Time) -> Change {
+        if self.first_missing().is_none() {
+            return Change::default();
+        }
+        let hold = self.limits.hold;
+        self.removed
+            .retain(|(at, _)| now.saturating_sub(*at) < hold);
+        let Some(wait) = self.wait(now) else {
+            return Change::default();
+        };
+        let is_over = |member: &Member| member.missing.is_some_and(|at| now >= at + wait);
+        let gone = self.members.extract_if(.., |_, member| is_over(member));
+        let gone: Vec<(IpAddr, Member)> = gone.collect();
+        let nodes: BTreeSet<Arc<str>> = gone.iter().map(|(_, gone)| gone.node.clone()).collect();
+        self.removed
+            .extend(nodes.into_iter().map(|node| (now, node)));
+        if self.first_missing().is_none() {
+            self.is_in_doubt = None;
+        }
+        let left = gone.into_iter();
+        Change {
+            joined: Vec::new(),
+            left: left
+                .map(|(address, member)| (address, member.name.to_string()))
+                .collect(),
+        }
+    }
+
+    /// Removes members that do not meet the limits.
+    fn enforce_limits(&mut self) {
+        let limits = &self.limits;
+        self.members
+            .retain(|address, _| limits.check(*address).is_ok());
+        let surplus = self.members.len().saturating_sub(self.limits.max);
+        if surplus == 0 {
+            return;
+        }
+        let mut order: Vec<(bool, IpAddr)> = self
+            .members
+            .iter()
+            .map(|(address, member)| (member.missing.is_none(), *address))
+            .collect();
+        // Missing ones are removed first.
+        order.sort_unstable_by_key(|(is_listed, address)| (*is_listed, Reverse(*address)));
+        for (_, address) in &order[..surplus] {
+            self.members.remove(address);
+        }
+    }
+
+    fn names(&self) -> BTreeMap<IpAddr, Arc<str>> {
+        let members = self.members.iter();
+        members
+            .map(|(address, member)| (*address, member.name.clone()))
+            .collect()
+    }
+
+    fn change_since(&self, before: &BTreeMap<IpAddr, Arc<str>>) -> Change {
+        let told = |(address, name): (&IpAddr, &Arc<str>)| (*address, name.to_string());
+        let now = self
+            .members
+            .iter()
+            .map(|(address, member)| (address, &member.name));
+        Change {
+            joined: now
+                .filter(|(address, _)| !before.contains_key(address))
+                .map(told)
+                .collect(),
+            left: before
+                .iter()
+                .filter(|(address, _)| !self.members.contains_key(address))
+                .map(told)
+                .collect(),
+        }
+    }
+}
