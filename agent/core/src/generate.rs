@@ -275,7 +275,9 @@ fn options() -> impl Strategy<Value = Options> {
 pub fn policy() -> impl Strategy<Value = Policy> {
     (0usize..3).prop_flat_map(|groups| {
         let peers = prop::collection::vec((prop::option::of(0u8..9), addresses()), 0..4);
-        let groups_list = prop::collection::vec(addresses(), groups);
+        // A source may have no members.
+        let members = prop_oneof![1 => Just(Vec::new()), 5 => addresses()];
+        let groups_list = prop::collection::vec(members, groups);
         let allows = prop::collection::vec(allow(groups), 0..4);
         let overlays = prop::collection::vec(overlay(), 0..3);
         let log = prop::option::of(Just(Log::default()));
@@ -318,6 +320,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                             addresses,
                         })
                         .collect(),
+                    sources: Vec::new(),
                     overlays: overlays
                         .into_iter()
                         .enumerate()
@@ -354,6 +357,7 @@ fn named_peers(peers: Vec<(Option<u8>, Vec<Address>)>) -> Vec<Peer> {
         .map(|(i, (name, addresses))| Peer {
             name: name.map(|_| format!("p{i}")),
             addresses,
+            is_member: false,
         })
         .collect()
 }

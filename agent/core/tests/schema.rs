@@ -124,7 +124,7 @@ fn every_valid_policy_is_valid_by_the_schema() {
 }
 
 /// Sections with a key that none has, and where the schema has their keys.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("zzzzzzzzzzzzzzzz = 1", "/properties"),
     (
         "overlay.x = {zzzzzzzzzzzzzzzz = 1}",
@@ -157,6 +157,10 @@ const SECTIONS: [(&str, &str); 10] = [
     (
         "expect = [{zzzzzzzzzzzzzzzz = 1}]",
         "/definitions/ExpectTable/properties",
+    ),
+    (
+        "peers_from.x = {zzzzzzzzzzzzzzzz = 1}",
+        "/definitions/SourceTable/properties",
     ),
     (
         "groups.x = {zzzzzzzzzzzzzzzz = 1}",

@@ -66,6 +66,8 @@ codes! {
     FileUnreadable = "file-unreadable",
     /// A network of this host is inside an overlay's.
     HostNetworkInOverlay = "host-network-in-overlay",
+    /// A source of members has no server, or has several.
+    IncompleteSource = "incomplete-source",
     /// This host has no interface of that name.
     InterfaceMissing = "interface-missing",
     /// An interface has two roles.
@@ -80,6 +82,8 @@ codes! {
     InvalidInput = "invalid-input",
     /// Not the name of an interface, or not a pattern of such names.
     InvalidInterface = "invalid-interface",
+    /// Not a limit on a source of members.
+    InvalidLimit = "invalid-limit",
     /// A name that cannot be used.
     InvalidName = "invalid-name",
     /// A line of a packet list that is not a verdict with a packet.
@@ -90,6 +94,8 @@ codes! {
     InvalidPrefix = "invalid-prefix",
     /// Not a rate.
     InvalidRate = "invalid-rate",
+    /// Not a server of a source of members.
+    InvalidServer = "invalid-server",
     /// The key does not apply to this backend.
     KeyDoesNotApply = "key-does-not-apply",
     /// A peer has a link-local address.

@@ -8,6 +8,7 @@ pub mod host_check;
 pub mod icmp;
 pub mod initial;
 pub mod load;
+mod member_source;
 mod on_link;
 mod overlay;
 pub mod reason;
@@ -15,6 +16,7 @@ pub mod schema;
 pub mod suspicious;
 mod verdict;
 
+pub use member_source::{Engine, EngineKind, MemberSource};
 pub use overlay::{Discovery, Found, Overlay, OverlayBackend, Tunnel};
 
 use std::collections::BTreeMap;
@@ -36,6 +38,8 @@ pub struct Policy {
     pub peers: Vec<Peer>,
     /// Named addresses for `from` and `to`.
     pub groups: Vec<Group>,
+    /// Sources of members. Their members are in `peers` and `groups`.
+    pub sources: Vec<MemberSource>,
     /// Pod networks.
     pub overlays: Vec<Overlay>,
     /// Entries of `[[allow]]`, in the order of the file.
@@ -71,23 +75,25 @@ pub struct Address {
     pub place: Place,
 }
 
-/// Entry of `[peers]`, or all entries of a peers file.
+/// Entry of `[peers]`, all entries of a peers file, or a node of a source of members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// Name; `None` for a peers file.
+    /// Name; `None` for a peers file. A node of a source is named `SOURCE/NODE`.
     pub name: Option<String>,
     /// Addresses, at least one.
     pub addresses: Vec<Address>,
+    /// Whether it comes from a source of members.
+    pub is_member: bool,
 }
 
-/// Entry of `[groups]`.
+/// Entry of `[groups]`, or the members of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Name.
     pub name: String,
     /// Place.
     pub place: Place,
-    /// Addresses, at least one.
+    /// Addresses; at least one, unless they come from a source.
     pub addresses: Vec<Address>,
 }
 

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::icmp;
 use super::load::VERSION;
-use super::{OverlayBackend, RateUnit};
+use super::{Engine, EngineKind, OverlayBackend, RateUnit};
 use crate::net::addr::Family;
 
 /// Generates the schema.
@@ -55,6 +55,10 @@ struct PolicyFile {
     peers_files: Option<Texts>,
     /// Sources with a name, for `from` and `to`.
     groups: Option<BTreeMap<String, GroupValue>>,
+    /// Sources of peers, by name.
+    peers_from: Option<BTreeMap<String, SourceTable>>,
+    /// Sources of groups, by name.
+    groups_from: Option<BTreeMap<String, SourceTable>>,
     /// Networks of pods or guests, by name.
     overlay: Option<BTreeMap<String, OverlayTable>>,
     /// Ports that are open to more than peers.
@@ -97,6 +101,61 @@ struct GroupTable {
     /// Addresses and networks.
     addresses: Option<Texts>,
     /// Files with one address or network a line.
+    files: Option<Texts>,
+}
+
+/// A source of members, such as the nodes of a cluster.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct SourceTable {
+    /// Where the members come from.
+    #[schemars(schema_with = "engines")]
+    kind: String,
+    /// Networks in which members must be.
+    within: Texts,
+    /// Maximum number of addresses.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max: Option<u32>,
+    /// Share of the nodes that may leave at once, such as "25%".
+    #[schemars(regex(pattern = r"^[0-9]+%$"))]
+    max_loss: Option<String>,
+    /// How long a larger loss must last, such as "15m".
+    hold: Option<TimeText>,
+    /// How long an address must be missing before it is removed.
+    grace: Option<TimeText>,
+    /// Time without an answer after which the source counts as stale.
+    stale_after: Option<TimeText>,
+    /// Time without an answer after which all members are removed; never if absent.
+    stale_drop: Option<TimeText>,
+    /// URLs of the servers of Kubernetes or etcd; addresses of name servers.
+    server: Option<Texts>,
+    /// kubeconfig file.
+    kubeconfig: Option<String>,
+    /// Whether to use the service account of the pod.
+    in_cluster: Option<bool>,
+    /// File with the certificates of authorities.
+    ca: Option<String>,
+    /// File with the client's certificate.
+    certificate: Option<String>,
+    /// File with the client's key.
+    key: Option<String>,
+    /// File with a bearer token.
+    token: Option<String>,
+    /// User of etcd.
+    user: Option<String>,
+    /// File with the password of this user.
+    password: Option<String>,
+    /// Label selector of nodes.
+    selector: Option<String>,
+    /// Types of addresses that count.
+    #[schemars(schema_with = "address_types")]
+    address: Option<Texts>,
+    /// Prefix of flannel's keys.
+    prefix: Option<String>,
+    /// Names to resolve.
+    names: Option<Texts>,
+    /// Files with listings, for kind "files".
     files: Option<Texts>,
 }
 
@@ -258,6 +317,15 @@ struct ExpectTable {
     verdict: String,
 }
 
+fn address_types(_: &mut SchemaGenerator) -> Schema {
+    let one = json!({"type": "string", "enum": Engine::ADDRESSES});
+    json_schema!({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
+}
+
+fn engines(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": EngineKind::NAMES.map(|(name, _)| name)})
+}
+
 fn backends(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "enum": OverlayBackend::NAMES.map(|(name, _)| name)})
 }
@@ -274,6 +342,19 @@ impl JsonSchema for RateText {
         let units = RateUnit::ALL.map(|(_, name, _)| name).join("|");
         let pattern = format!("^\\+?[0-9]+/({units})( burst \\+?[0-9]+)?$");
         json_schema!({"type": "string", "pattern": pattern})
+    }
+}
+
+/// A time with a unit, as the loader reads it.
+struct TimeText;
+
+impl JsonSchema for TimeText {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^[0-9]+[smhd]$"})
     }
 }
 

@@ -25,6 +25,8 @@ struct Member {
     /// Name under which it was added. Losses are counted by these, because a source could give all
     /// members the same name before it removes them.
     node: Arc<str>,
+    /// Time since which it is a member; `None` if it was saved.
+    since: Option<Time>,
     /// Time since which it is missing in the listings.
     missing: Option<Time>,
 }
@@ -105,7 +107,7 @@ pub struct Members {
     /// An answer that is older than the last one, and when it came first.
     older: Option<(Time, Listing)>,
     /// Nodes that were removed recently, with the times.
-    removed: Vec<(Time, Arc<str>)>,
+    removed: Vec<(Time, Member)>,
     refused: BTreeMap<Refused, usize>,
     examples: Vec<(Refused, String)>,
     /// Time of the last proof of the answer.
@@ -133,7 +135,7 @@ impl Members {
             is_failing: false,
         };
         for (address, name) in saved.members {
-            members.insert(address, Some(&name));
+            members.insert(address, Some(&name), None);
         }
         members.enforce_limits();
         members
@@ -375,19 +377,23 @@ impl Members {
         }
     }
 
-    /// Returns whether more nodes are missing, or were removed recently, than may leave at once.
+    /// Returns whether more nodes are missing, or were removed recently, than may leave at once. The
+    /// share is one of the nodes that are members for [`Limits::hold`], because a source could add
+    /// others first.
     fn is_large_loss(&self, now: Time) -> bool {
-        let recently = self.removed.iter();
-        let recently = recently.filter(|(at, _)| now.saturating_sub(*at) < self.limits.hold);
-        let gone: BTreeSet<&str> = recently.map(|(_, node)| &**node).collect();
-        let missing = self.missing().map(|member| &*member.node);
-        let lost: BTreeSet<&str> = missing.chain(gone.iter().copied()).collect();
+        let hold = self.limits.hold;
+        let removed = self.removed.iter();
+        let removed = removed.filter(|(at, _)| now.saturating_sub(*at) < hold);
+        let removed: Vec<&Member> = removed.map(|(_, member)| member).collect();
+        let lost = self.missing().chain(removed.iter().copied());
+        let lost: BTreeSet<&str> = lost.map(|member| &*member.node).collect();
         if lost.len() <= 1 {
             return false;
         }
-        let nodes = self.members.values().map(|member| &*member.node);
-        let all: BTreeSet<&str> = nodes.chain(gone).collect();
-        lost.len() * 100 > all.len() * usize::from(self.limits.max_loss)
+        let is_old = |member: &&Member| member.since.is_none_or(|since| now >= since + hold);
+        let old = self.members.values().chain(removed).filter(is_old);
+        let old: BTreeSet<&str> = old.map(|member| &*member.node).collect();
+        lost.len() * 100 > old.len() * usize::from(self.limits.max_loss)
     }
 
     /// Makes an answer the current one.
@@ -435,7 +441,7 @@ impl Members {
                 Ok(()) => {
                     *count += 1;
                     present.insert(*address);
-                    self.insert(*address, name.as_deref());
+                    self.insert(*address, name.as_deref(), Some(now));
                 }
                 Err(why) => {
                     *self.refused.entry(why).or_default() += 1;
@@ -462,7 +468,7 @@ impl Members {
         self.listing = Some(listing);
     }
 
-    fn insert(&mut self, address: IpAddr, name: Option<&str>) {
+    fn insert(&mut self, address: IpAddr, name: Option<&str>, since: Option<Time>) {
         let node = |name: &str| match self.limits.has_nodes {
             true => Arc::from(name),
             false => Arc::from(address.to_string()),
@@ -475,6 +481,7 @@ impl Members {
                 let member = Member {
                     node: node(&name),
                     name: Arc::from(name),
+                    since,
                     missing: None,
                 };
                 self.members.insert(address, member);
@@ -495,9 +502,8 @@ impl Members {
         let is_over = |member: &Member| member.missing.is_some_and(|at| now >= at + wait);
         let gone = self.members.extract_if(.., |_, member| is_over(member));
         let gone: Vec<(IpAddr, Member)> = gone.collect();
-        let nodes: BTreeSet<Arc<str>> = gone.iter().map(|(_, gone)| gone.node.clone()).collect();
         self.removed
-            .extend(nodes.into_iter().map(|node| (now, node)));
+            .extend(gone.iter().map(|(_, member)| (now, member.clone())));
         if self.first_missing().is_none() {
             self.is_in_doubt = None;
         }

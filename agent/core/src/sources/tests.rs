@@ -36,11 +36,17 @@ fn of(revision: u64, nodes: impl IntoIterator<Item = u16>) -> Listing {
     }
 }
 
-/// Returns a source with the nodes 1 to `count`.
+/// Returns a source with the nodes 1 to `count`, which are members for long.
 fn with(count: u16) -> Members {
-    let mut members = Members::new(limits(), Saved::default(), Duration::ZERO);
+    let saved = Saved {
+        members: (1..=count)
+            .map(|number| (node(number), format!("node-{number}")))
+            .collect(),
+        ..Saved::default()
+    };
+    let mut members = Members::new(limits(), saved, Duration::ZERO);
     let change = members.observe(of(10, 1..=count), Duration::ZERO);
-    assert_eq!(change.joined.len(), usize::from(count));
+    assert_eq!(change, Change::default());
     members
 }
 
@@ -177,7 +183,11 @@ fn a_source_that_is_lost_removes_nothing() {
         assert_eq!(members.deadline(week), None);
         members.set_failing(false);
         members.prove(week);
-        assert_eq!(members.tick(week), Change::default(), "the grace starts again");
+        assert_eq!(
+            members.tick(week),
+            Change::default(),
+            "the grace starts again"
+        );
         assert_eq!(members.tick(week + MINUTE).left.len(), 1);
     }
 }
@@ -313,6 +323,14 @@ fn narrower_limits_apply_at_once() {
     assert_eq!(addresses(&members), [node(2), node(3)].into());
 }
 
+#[test]
+fn a_source_cannot_add_nodes_so_that_more_may_leave() {
+    let mut members = with(4);
+    members.observe(of(11, 1..=100), SECOND);
+    members.observe(of(12, 3..=100), 2 * SECOND);
+    assert_eq!(members.held(2 * SECOND).unwrap().why, HeldWhy::Loss);
+}
+
 /// Event of a source.
 #[derive(Debug, Clone)]
 enum Event {
@@ -361,8 +379,10 @@ struct Trail {
     now: Duration,
     /// Complete answers with their times.
     answers: Vec<(Duration, BTreeSet<IpAddr>)>,
-    /// Removals by the source.
-    removals: Vec<(Duration, IpAddr)>,
+    /// Removals by the source, and whether the members were old.
+    removals: Vec<(Duration, IpAddr, bool)>,
+    /// When each member joined.
+    joined: BTreeMap<IpAddr, Duration>,
     is_failing: bool,
     proven: Duration,
 }
@@ -395,15 +415,28 @@ impl Trail {
         }
         if small {
             let recent = self.removals.iter();
-            let recent = recent.filter(|(at, _)| self.now - *at < limits.hold);
-            let recent: BTreeSet<IpAddr> = recent.map(|(_, address)| *address).collect();
-            let all = before.union(&recent).count();
+            let recent: Vec<_> = recent
+                .filter(|(at, _, _)| self.now - *at < limits.hold)
+                .collect();
+            let old = before.iter().filter(|address| self.is_old(**address));
+            let old_recent = recent.iter().filter(|(_, _, was_old)| *was_old);
+            let old_recent = old_recent.map(|(_, address, _)| address);
+            let all = old.chain(old_recent).collect::<BTreeSet<_>>().len();
+            let recent = recent.iter().map(|(_, address, _)| *address);
             let lost = left.iter().map(|(address, _)| *address).chain(recent);
             let lost = lost.collect::<BTreeSet<IpAddr>>().len();
             let share = all * usize::from(limits.max_loss) / 100;
             assert!(lost <= share.max(1), "{lost} of {all} left at once");
         }
-        self.removals.extend(left.iter().map(|(address, _)| (self.now, *address)));
+        for (address, _) in left {
+            let was_old = self.is_old(*address);
+            self.removals.push((self.now, *address, was_old));
+        }
+    }
+
+    fn is_old(&self, address: IpAddr) -> bool {
+        let joined = self.joined.get(&address);
+        joined.is_none_or(|since| self.now - *since >= limits().hold)
     }
 }
 
@@ -426,6 +459,8 @@ proptest! {
                     ever.extend(all.clone());
                     trail.answers.push((now, all));
                     let change = members.observe(listing, now);
+                    let new = change.joined.iter().map(|(address, _)| (*address, now));
+                    trail.joined.extend(new);
                     trail.proven = members.proven().unwrap();
                     trail.check(&members, &before, &change.left);
                 }
@@ -444,6 +479,7 @@ proptest! {
                     // Grace starts again, and the share of this agent too.
                     trail.answers.clear();
                     trail.removals.clear();
+                    trail.joined.clear();
                     trail.is_failing = false;
                     trail.proven = now;
                 }
@@ -454,6 +490,7 @@ proptest! {
             let change = members.tick(trail.now);
             trail.check(&members, &before, &change.left);
             let all = addresses(&members);
+            trail.joined.retain(|address, _| all.contains(address));
             prop_assert!(all.is_subset(&ever));
             prop_assert_eq!(members.tick(trail.now), Change::default());
             if let Some(at) = members.deadline(trail.now) {

@@ -1,6 +1,7 @@
 //! The language: what is written, and what it means.
 
 mod discovery;
+mod members;
 mod sources;
 mod tunnels;
 mod verdicts;

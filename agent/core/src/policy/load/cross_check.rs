@@ -25,7 +25,10 @@ pub(super) fn cross_check(cx: &mut Context<'_>) {
     ] {
         cx.diagnostics.extend(found);
     }
-    let nobody = policy.peers.is_empty() && policy.allows.is_empty() && policy.trusted.is_empty();
+    let nobody = policy.peers.is_empty()
+        && !policy.sources.iter().any(|source| source.are_peers)
+        && policy.allows.is_empty()
+        && policy.trusted.is_empty();
     if nobody && !has_errors(&cx.diagnostics) {
         cx.diagnostics.push(
             Diagnostic::warning(
@@ -110,7 +113,9 @@ fn peers_in_overlays(policy: &Policy) -> Vec<Diagnostic> {
 
 fn repeated_addresses(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    repeated(policy.peers.iter().flat_map(|p| &p.addresses), &mut found);
+    let written = policy.peers.iter().filter(|peer| !peer.is_member);
+    repeated(written.flat_map(|peer| &peer.addresses), &mut found);
+    // A member is in its group and among the peers.
     for group in &policy.groups {
         repeated(group.addresses.iter(), &mut found);
     }

@@ -13,6 +13,7 @@ use super::groups::parse_groups;
 use super::icmp::parse_icmp;
 use super::interfaces::parse_interfaces;
 use super::log::parse_log;
+use super::member_sources::{parse_groups_from, parse_peers_from};
 use super::options::parse_options;
 use super::overlay::parse_overlays;
 use super::peers::{parse_peers, parse_peers_files};
@@ -65,6 +66,8 @@ fn parse_top(cx: &mut Context<'_>, mut fields: Fields<'_>, is_main: bool, is_who
         "overlay",
         "allow",
         "groups",
+        "peers_from",
+        "groups_from",
         "include",
         "peers_files",
         "interfaces",
@@ -104,9 +107,11 @@ const SECTIONS: [(&str, SectionParser); 5] = [
 ];
 
 /// Sections that can occur in several files.
-const LISTS: [(&str, SectionParser); 5] = [
+const LISTS: [(&str, SectionParser); 7] = [
     ("peers", parse_peers),
     ("groups", parse_groups),
+    ("peers_from", parse_peers_from),
+    ("groups_from", parse_groups_from),
     ("overlay", parse_overlays),
     ("allow", parse_allows),
     ("expect", parse_expects),

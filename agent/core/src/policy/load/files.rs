@@ -1,6 +1,7 @@
 //! Sources of a policy's files and of discovered facts.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::net::host::Host;
 use crate::net::link::Link;
@@ -65,6 +66,16 @@ pub trait Files {
     fn last_good(&self, path: &str, relative_to: &str) -> Result<Option<Text>, ReadError> {
         self.beneath()
             .map_or(Ok(None), |files| files.last_good(path, relative_to))
+    }
+
+    /// Returns the members of the source of this name with the names of their nodes; `None` if they
+    /// are unknown.
+    ///
+    /// # Errors
+    /// [`ReadError::Passing`] after a temporary failure.
+    fn members(&self, source: &str) -> Result<Option<Vec<(IpAddr, String)>>, ReadError> {
+        self.beneath()
+            .map_or(Ok(None), |files| files.members(source))
     }
 
     /// Returns whether the policy is read again when a `discover` file appears. If not, a missing

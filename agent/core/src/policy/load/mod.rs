@@ -13,6 +13,7 @@ mod groups;
 mod icmp;
 mod interfaces;
 mod log;
+mod member_sources;
 mod names;
 mod nets;
 mod on_host;
@@ -69,6 +70,7 @@ pub fn load(name: &str, text: &str, files: &dyn Files) -> Loaded {
     file::read_file(&mut cx, main, true);
     // The order matters: names resolve after all files are read, facts of the host apply to the
     // resolved policy, and the checks need both.
+    member_sources::add_members(&mut cx);
     resolve::resolve_froms(&mut cx);
     resolve::resolve_tos(&mut cx);
     on_host::apply_host(&mut cx);

@@ -12,6 +12,7 @@ pub(super) fn parse_peers(cx: &mut Context<'_>, file: FileId, value: &Value<'_>)
         cx.draft.policy.peers.push(Peer {
             name: Some(name),
             addresses,
+            is_member: false,
         });
     });
 }
@@ -22,6 +23,7 @@ pub(super) fn parse_peers_files(cx: &mut Context<'_>, file: FileId, value: &Valu
         cx.draft.policy.peers.push(Peer {
             name: None,
             addresses,
+            is_member: false,
         });
     }
 }
