@@ -36,7 +36,8 @@ impl Agent {
             | Request::Denied(_)
             | Request::Confirm(_)
             | Request::Block(_)
-            | Request::Unblock(_) => false,
+            | Request::Unblock(_)
+            | Request::Sources(_) => false,
         };
         (opens && self.is_blocked()).then(|| refused(Refusal::Blocked))
     }

@@ -11,9 +11,41 @@ use peerwall_core::policy::reason::Reason;
 use peerwall_core::ruleset::counter_reason;
 
 use super::exposition::{Family, MetricKind};
+use crate::json::SourceStatus;
 
 /// Upper bounds of the buckets of commit times, in seconds.
 const BUCKETS: [f64; 8] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0];
+
+/// Times of an action, in buckets.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Delays {
+    buckets: [u64; BUCKETS.len()],
+    seconds: f64,
+    count: u64,
+}
+
+impl Delays {
+    /// Counts one time.
+    pub(super) fn observe(&mut self, took: Duration) {
+        self.count += 1;
+        self.seconds += took.as_secs_f64();
+        for (count, end) in self.buckets.iter_mut().zip(BUCKETS) {
+            *count += u64::from(took.as_secs_f64() <= end);
+        }
+    }
+
+    pub(super) fn family(&self, name: &'static str, help: &'static str) -> Family {
+        let mut family = Family::new(name, MetricKind::Histogram, help);
+        for (count, end) in self.buckets.iter().zip(BUCKETS) {
+            // OpenMetrics requires `1.0`, not `1`.
+            family = family.part("_bucket", vec![("le", format!("{end:?}"))], count);
+        }
+        family
+            .part("_bucket", vec![("le", "+Inf".to_owned())], self.count)
+            .part("_sum", Vec::new(), self.seconds)
+            .part("_count", Vec::new(), self.count)
+    }
+}
 
 /// Counts since the agent started.
 #[derive(Debug, Clone)]
@@ -23,9 +55,7 @@ pub(super) struct Metrics {
     pub reload_errors: u64,
     /// Start time of the agent, in seconds since the Unix epoch.
     started: u64,
-    buckets: [u64; BUCKETS.len()],
-    seconds: f64,
-    commits: u64,
+    commits: Delays,
 }
 
 impl Metrics {
@@ -37,9 +67,7 @@ impl Metrics {
             failures: 0,
             reload_errors: 0,
             started: now.unwrap_or_default().as_secs(),
-            buckets: [0; BUCKETS.len()],
-            seconds: 0.0,
-            commits: 0,
+            commits: Delays::default(),
         }
     }
 
@@ -52,11 +80,7 @@ impl Metrics {
         if matches!(why, Why::Start | Why::Policy) {
             self.applies += 1;
         }
-        self.commits += 1;
-        self.seconds += took.as_secs_f64();
-        for (count, end) in self.buckets.iter_mut().zip(BUCKETS) {
-            *count += u64::from(took.as_secs_f64() <= end);
-        }
+        self.commits.observe(took);
     }
 }
 
@@ -84,6 +108,10 @@ pub(super) struct Snapshot<'s> {
     pub recorded: &'s [(Reason, u64)],
     /// Packets of the log that were not read in time.
     pub log_lost: u64,
+    /// Sources of members.
+    pub sources: &'s [SourceStatus],
+    /// Times from an event of a source to the load of its change.
+    pub delays: &'s Delays,
     /// The table at the last read.
     pub table: Option<&'s ObservedTable>,
 }
@@ -163,7 +191,10 @@ impl Metrics {
                 self.reload_errors,
             ),
             repairs,
-            self.histogram(),
+            self.commits.family(
+                "peerwall_commit_seconds",
+                "Time to apply or verify the ruleset, in seconds.",
+            ),
             gauge(
                 "peerwall_log_read",
                 "Whether the log of denied packets is read (1) or not (0).",
@@ -176,27 +207,14 @@ impl Metrics {
                 now.log_lost,
             ),
         ];
+        if !now.sources.is_empty() {
+            families.extend(super::source_metrics::families(now.sources, now.delays));
+        }
         if let Some(table) = now.table {
             families.extend(counters(table));
             families.push(sets(table));
         }
         families
-    }
-
-    fn histogram(&self) -> Family {
-        let mut family = Family::new(
-            "peerwall_commit_seconds",
-            MetricKind::Histogram,
-            "Time to apply or verify the ruleset, in seconds.",
-        );
-        for (count, end) in self.buckets.iter().zip(BUCKETS) {
-            // OpenMetrics requires `1.0`, not `1`.
-            family = family.part("_bucket", vec![("le", format!("{end:?}"))], count);
-        }
-        family
-            .part("_bucket", vec![("le", "+Inf".to_owned())], self.commits)
-            .part("_sum", Vec::new(), self.seconds)
-            .part("_count", Vec::new(), self.commits)
     }
 }
 
@@ -293,6 +311,8 @@ mod tests {
             reads_log: true,
             recorded: &[(Reason::InputDefault, 12)],
             log_lost: 3,
+            sources: &[],
+            delays: &Delays::default(),
             table: Some(&table),
         };
         let text = Format::OpenMetrics.encode(&metrics.families(&now));

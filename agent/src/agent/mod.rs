@@ -9,12 +9,14 @@ mod denials;
 mod error;
 pub mod exporter;
 mod exposition;
+mod members;
 mod metrics;
 mod open;
 mod policy;
 mod report;
 mod requests;
 mod rules;
+mod source_metrics;
 mod start;
 mod trial;
 mod watch;
@@ -45,6 +47,8 @@ use beliefs::{Belief, ReloadOutcome};
 use denials::DenialLog;
 pub use error::AgentError;
 use exporter::Exporter;
+use members::MemberSources;
+pub use members::saved as saved_members;
 use watch::Watch;
 
 /// Interval of checking the rules if there are no events.
@@ -68,6 +72,7 @@ pub fn run(args: &RunArgs) -> Result<(), AgentError> {
     agent.begin();
     agent.ready();
     while agent.turn()? {}
+    agent.save_members();
     notify(&[NotifyState::Stopping]);
     agent.end_trial_at_stop();
     log::info!(event = "agent_stopped"; "the agent stopped; the rules stay loaded");
@@ -84,6 +89,7 @@ struct Agent {
     state: State,
     belief: Belief,
     open: Open,
+    members: MemberSources,
     log: DenialLog,
     reported: Reported,
     /// The options of the current request.
@@ -173,6 +179,7 @@ impl Agent {
             state: State::open(),
             belief: Belief::default(),
             open: Open::default(),
+            members: MemberSources::new().map_err(AgentError::Inotify)?,
             log: DenialLog::new(args.no_denied),
             reported: Reported {
                 metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
@@ -246,6 +253,7 @@ impl Agent {
             self.end_trial();
         }
         self.feed(Input::Tick);
+        self.follow_members();
         self.sweep();
         self.record_denied();
         watchdog::progress();
@@ -255,7 +263,7 @@ impl Agent {
 
     fn wait(&self) -> Result<(), AgentError> {
         let timeout = self.timeout();
-        let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd()];
+        let mut heard: Vec<BorrowedFd<'_>> = vec![self.sources.watch.as_fd(), self.members.as_fd()];
         heard.extend(self.backend.fd());
         heard.extend(self.sources.links.iter().map(Links::as_fd));
         heard.push(self.sources.signals.as_fd());
@@ -287,14 +295,17 @@ impl Agent {
         let watchdog = watchdog::due().map(until);
         let sweep = self.open.sweep_due.map(until);
         let log = self.log.deadline().map(until);
+        let members = self.members.deadline(Instant::now()).map(until);
         let clock = store::clock();
         let pending = self.belief.pending.as_ref();
         let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
         let metrics = self.reported.metrics_due.map(until);
-        let next = [reconcile, asked, watchdog, pending, metrics, sweep, log]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            reconcile, asked, watchdog, pending, metrics, sweep, log, members,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         next.map_or(PollTimeout::NONE, |wait| {
             // Rounded up, because waking up early would poll repeatedly.
             let ms = wait.as_micros().div_ceil(1000).min(60_000_000);

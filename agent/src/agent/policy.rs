@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::agent::keep::{self, Reading, Situation};
 use peerwall_core::agent::reconcile::Input;
-use peerwall_core::policy::load::{Files, ReadError, Text};
-use peerwall_core::policy::{Discovery, Overlay, Policy};
+use peerwall_core::policy::load::{Files, Member, ReadError, Text};
+use peerwall_core::policy::{Discovery, MemberSource, Overlay, Policy};
 
 use super::Agent;
 use super::beliefs::{Unsaved, Wanted};
 use super::error::Rejection;
+use super::members::{self, MemberSources};
 use super::watch::Watch;
 use crate::control::Wish;
 use crate::host::caller::Caller;
@@ -84,6 +85,7 @@ impl Agent {
                 waits: self.options.follow,
             },
             watch: RefCell::new(&mut self.sources.watch),
+            members: &self.members,
         };
         passing::retry(|| read(&files), |why| why.is_passing)
     }
@@ -92,10 +94,24 @@ impl Agent {
     /// read: it is on trial, a rollback restored it, or the policy has errors. Returns whether
     /// there is something to load.
     fn refresh_lists(&mut self, read: &Result<Reading, Rejection>) -> bool {
-        let entry = match (&self.belief.wanted, read) {
-            (_, Ok(Reading::Take | Reading::Same)) | (None, _) => return false,
-            (Some(wanted), _) => wanted.kept.entry.clone(),
+        match read {
+            Ok(Reading::Take | Reading::Same) => false,
+            Ok(_) | Err(_) => self.recompile_wanted(),
+        }
+    }
+
+    /// Compiles the stored text of the wanted policy again. Returns whether there is something to
+    /// load.
+    pub(super) fn recompile_wanted(&mut self) -> bool {
+        let Some(entry) = self
+            .belief
+            .wanted
+            .as_ref()
+            .map(|wanted| wanted.kept.entry.clone())
+        else {
+            return false;
         };
+        // A block has no text.
         let Some(text) = self.state.text(&entry.digest) else {
             return false;
         };
@@ -103,7 +119,11 @@ impl Agent {
         let ready = ready.map_err(Rejection::Unloadable);
         let read_digest = self.belief.read_digest.clone();
         let warnings = std::mem::take(&mut self.outcome.warnings);
-        let changed = ready.and_then(|ready| self.accept_host(ready));
+        let changed = ready.and_then(|mut ready| {
+            // They were logged when the policy was read.
+            ready.warnings.clear();
+            self.accept_host(ready)
+        });
         self.outcome.warnings = warnings;
         self.belief.read_digest = read_digest;
         changed.unwrap_or_else(|why| {
@@ -236,6 +256,7 @@ impl Agent {
             self.outcome.warnings.push(warning);
         }
         self.choose_backend(ready.policy.options.backend)?;
+        self.follow_sources(&ready.policy);
         self.follow_links(&ready.policy);
         if let Err(err) = self.state.note_discovered(&ready.policy) {
             log::warn!(
@@ -306,6 +327,7 @@ pub(super) fn overlay(overlay: &Overlay) -> OverlayStatus {
 struct WatchedFiles<'w> {
     files: FileSystem,
     watch: RefCell<&'w mut Watch>,
+    members: &'w MemberSources,
 }
 
 impl WatchedFiles<'_> {
@@ -332,5 +354,12 @@ impl Files for WatchedFiles<'_> {
 
     fn beneath(&self) -> Option<&dyn Files> {
         Some(&self.files)
+    }
+
+    fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
+        match self.members.of(&source.name) {
+            Some(members) => Ok(Some(members)),
+            None => members::of_new(source, &self.files).map(Some),
+        }
     }
 }

@@ -123,6 +123,8 @@ impl Agent {
             reads_log: recorder.is_listening(),
             recorded: &recorded,
             log_lost: recorder.lost(),
+            sources: &self.members.status(),
+            delays: &self.members.delays,
             table: seen.as_ref().and_then(|seen| seen.table.as_ref()),
         })
     }

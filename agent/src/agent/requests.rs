@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 use super::beliefs::ReloadOutcome;
 use super::{Agent, notify};
-use crate::control::{Answer, Reply, Request, Wish};
+use crate::control::{Answer, Reply, Request, SourcesAsked, Wish};
 use crate::json::{AgentStatus, Applied, ApplyOutcome, ErrorCode, Failure, Repair};
 use crate::store;
 
@@ -31,6 +31,8 @@ impl Agent {
         if let Some(answer) = self.refuse_while_blocked(&command) {
             return answer;
         }
+        // Trials and rollbacks compile policies with the saved members.
+        self.save_members();
         match command {
             Request::Status => self.status(),
             Request::Denied(asked) => self.denied(asked),
@@ -51,6 +53,12 @@ impl Agent {
             Request::Rollback(caller) => self.rollback(&caller),
             Request::Block(asked) => self.block(&asked),
             Request::Unblock(wish) => self.unblock(&wish),
+            Request::Sources(asked) => match asked {
+                SourcesAsked::List => self.source_list(None),
+                SourcesAsked::Show(name) => self.source_list(Some(&name)),
+                SourcesAsked::Accept(name) => self.accept_source(&name),
+                SourcesAsked::Forget(name, address) => self.forget_member(&name, address),
+            },
         }
     }
 
@@ -149,6 +157,7 @@ impl Agent {
             trial_seconds_left: pending.map(|trial| trial.seconds_left(&store::clock())),
             deleted_tables: self.belief.gone.clone(),
             log_reader: Some(self.log.reader()),
+            sources: self.members.status(),
         };
         Answer::new(self.headline(), Reply::Status(Box::new(status)))
     }

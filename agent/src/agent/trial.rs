@@ -154,6 +154,7 @@ impl Agent {
     }
 
     fn go_back(&mut self, why: Ending) -> Result<Option<Pending>, Refusal> {
+        self.save_members();
         let state = self.state.clone();
         self.belief.is_trial = false;
         let mut keeper = keeper(&state, self, Who::process("agent"));

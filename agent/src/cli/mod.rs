@@ -6,6 +6,7 @@ mod questions;
 mod testing;
 #[cfg(feature = "top")]
 mod top;
+mod sources;
 mod values;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use questions::{
 pub use testing::{TestArgs, TestFormat};
 #[cfg(feature = "top")]
 pub use top::TopArgs;
+pub use sources::{SourcesAction, SourcesArgs};
 pub use values::Listen;
 use values::backend;
 
@@ -180,6 +182,8 @@ pub enum Command {
     Guard,
     /// Print the whole ruleset as input for nft or iptables-restore
     Render(RenderArgs),
+    /// Show where members come from, and what is wrong there; accept an answer, or remove a member
+    Sources(SourcesArgs),
     /// Show whether the policy is in force, who owns the table, and packet counters
     ///
     /// Exits with 0 if the loaded rules match the policy, 1 if not, 2 on error.

@@ -64,6 +64,7 @@ pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
         Reply::RolledBack(done) => output.json(done),
         Reply::Blocked(done) => output.json(done),
         Reply::Unblocked(done) => output.json(done),
+        Reply::Sources(list) => output.json(list),
         Reply::Failed(failure) => output.json(failure),
     }
     DONE

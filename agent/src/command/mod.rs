@@ -24,6 +24,7 @@ pub(crate) mod plan;
 mod render;
 mod report;
 mod schema;
+mod sources;
 mod status;
 mod terminal;
 mod test;
@@ -125,6 +126,7 @@ fn run_command(args: &Args) -> u8 {
             DONE
         }
         Command::Render(args) => render::run(args),
+        Command::Sources(args) => sources::run(args),
         Command::Status(args) => status::command(args),
         #[cfg(feature = "top")]
         Command::Top(args) => top::run(args),

@@ -19,7 +19,9 @@ use super::plan::PlanResult;
 use super::status::Status;
 use super::test::Tested;
 use super::trace::Traced;
-use crate::json::{Blocked, Confirmed, Failure, RolledBack, SchemaOf, Unblocked, Versioned};
+use crate::json::{
+    Blocked, Confirmed, Failure, RolledBack, SchemaOf, SourceList, Unblocked, Versioned,
+};
 use crate::output::Output;
 use peerwall_core::exposed::Exposure;
 
@@ -59,6 +61,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::Reload => command::<Apply>("reload"),
         SchemaOf::Remove => command::<Remove>("remove"),
         SchemaOf::Rollback => command::<RolledBack>("rollback"),
+        SchemaOf::Sources => command::<SourceList>("sources"),
         SchemaOf::Status => command::<Status>("status"),
         SchemaOf::Test => command::<Tested>("test"),
         SchemaOf::Trace => command::<Traced>("trace"),

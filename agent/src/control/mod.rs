@@ -6,6 +6,7 @@ pub mod server;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -23,7 +24,7 @@ use self::server::{ClientId, PATIENCE, Server};
 use crate::host::caller::Caller;
 use crate::json::{
     AgentStatus, Applied, Blocked, Confirmed, Denials, DenialsAsked, ErrorCode, Failure,
-    RolledBack, Unblocked,
+    RolledBack, SourceList, Unblocked,
 };
 use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
@@ -69,6 +70,22 @@ pub enum Request {
     Block(BlockWish),
     /// End the block.
     Unblock(Wish),
+    /// Report or change sources of members.
+    Sources(SourcesAsked),
+}
+
+/// What to do with sources of members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SourcesAsked {
+    /// Report all of them.
+    List,
+    /// Report them, and the members of one.
+    Show(String),
+    /// Believe the last answer of one.
+    Accept(String),
+    /// Remove a member of one.
+    Forget(String, IpAddr),
 }
 
 /// Options for applying a policy.
@@ -112,6 +129,8 @@ pub enum Reply {
     Blocked(Blocked),
     /// The end of a block.
     Unblocked(Unblocked),
+    /// Sources of members.
+    Sources(Box<SourceList>),
     /// Nothing was done, or not everything.
     Failed(Failure),
 }
@@ -274,6 +293,7 @@ pub fn status() -> Option<AgentStatus> {
         | Reply::RolledBack(_)
         | Reply::Blocked(_)
         | Reply::Unblocked(_)
+        | Reply::Sources(_)
         | Reply::Failed(_) => None,
     }
 }

@@ -8,7 +8,7 @@ use peerwall_core::net::link::Link;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Error, IptablesInfo, LogReader};
+use super::{Backend, Error, IptablesInfo, LogReader, SourceStatus};
 
 /// The status of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +57,9 @@ pub struct AgentStatus {
     /// The reader of the log of denied packets; absent from agents that do not say it.
     #[serde(default)]
     pub log_reader: Option<LogReader>,
+    /// Sources of members of the policy in force.
+    #[serde(default)]
+    pub sources: Vec<SourceStatus>,
 }
 
 impl AgentStatus {

@@ -100,6 +100,8 @@ codes! {
     Protocol = "protocol",
     /// The caller's session is older than the trial, so it proves nothing.
     SameSession = "same-session",
+    /// The source of members does not exist, or does not permit this.
+    SourceUnchanged = "source-unchanged",
     /// The state directory cannot be used.
     State = "state",
     /// The trial is over.

@@ -6,6 +6,7 @@ mod denied;
 mod event;
 mod failure;
 mod outcome;
+mod sources;
 
 use std::fmt;
 
@@ -21,6 +22,9 @@ pub use self::failure::{Error, ErrorCode, Failure};
 pub use self::outcome::{
     Applied, ApplyOutcome, BlockOutcome, Blocked, ConfirmOutcome, Confirmed, EndedConnections,
     RollbackOutcome, RolledBack, Unblocked,
+};
+pub use self::sources::{
+    HeldReason, HeldStatus, MemberStatus, SourceError, SourceList, SourceStatus,
 };
 
 /// Version of the JSON. Fields are added within a version, and neither removed nor changed in
@@ -153,6 +157,8 @@ pub enum SchemaOf {
     Remove,
     /// peerwall rollback
     Rollback,
+    /// peerwall sources
+    Sources,
     /// peerwall status
     Status,
     /// peerwall test

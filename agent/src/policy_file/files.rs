@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::net::host::Host;
 use peerwall_core::net::link::Link;
-use peerwall_core::policy::load::{Files, ReadError, Text};
+use peerwall_core::policy::MemberSource;
+use peerwall_core::policy::load::{Files, Member, ReadError, Text};
 
 use crate::kernel::netlink::NetlinkError;
 use crate::secure_file::{self, is_passing};
@@ -77,6 +78,17 @@ impl Files for FileSystem {
             text: text.clone(),
             doubts: Vec::new(),
         }))
+    }
+
+    fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
+        match State::open().members(&source.name) {
+            Ok(saved) => Ok(saved.map(|saved| saved.members)),
+            Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),
+            Err(err) => {
+                log::warn!("{err}");
+                Ok(None)
+            }
+        }
     }
 
     fn waits(&self) -> bool {

@@ -3,7 +3,8 @@
 //! It is stored under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last
 //! confirmed rulesets, the newest last; `ruleset-NUMBER.json` contains the ruleset of each,
 //! `policy-DIGEST.json` the text of its policy; `pending.json` contains the trial;
-//! `discovered.json` the last valid content of flannel's files. Each file is replaced atomically: a
+//! `discovered.json` the last valid content of flannel's files; `members-SOURCE.json` the members of
+//! each source. Each file is replaced atomically: a
 //! crash leaves either the old or the new one.
 
 pub mod audit;
@@ -21,6 +22,7 @@ use peerwall_core::agent::keep;
 pub use peerwall_core::agent::keep::{Clock, Entry, History};
 use peerwall_core::policy::{Discovery, Policy};
 use peerwall_core::ruleset::Ruleset;
+use peerwall_core::sources::Saved;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::host::caller::Caller;
@@ -38,6 +40,7 @@ const PENDING: &str = "pending.json";
 const LOCK: &str = "lock";
 const DISCOVERED: &str = "discovered.json";
 const TEXT_PREFIX: &str = "policy-";
+const MEMBERS_PREFIX: &str = "members-";
 
 /// A compiled ruleset with its entry in the history.
 pub type Kept = keep::Kept<Ruleset>;
@@ -288,6 +291,34 @@ impl State {
         }
     }
 
+    /// Reads the members of a source that the agent saved.
+    ///
+    /// # Errors
+    /// [`io::Error`] if they cannot be read.
+    pub fn members(&self, source: &str) -> io::Result<Option<Saved>> {
+        self.read(&members_name(source))
+    }
+
+    /// Saves the members of a source.
+    ///
+    /// # Errors
+    /// [`io::Error`] if they cannot be written.
+    pub fn set_members(&self, source: &str, members: &Saved) -> io::Result<()> {
+        self.write(&members_name(source), members)
+    }
+
+    /// Returns the names of the sources whose members are saved.
+    pub fn sources(&self) -> Vec<String> {
+        let names = self.folder.names().into_iter();
+        let names = names.filter_map(|name| {
+            let source = name.strip_prefix(MEMBERS_PREFIX)?.strip_suffix(".json")?;
+            Some(source.to_owned())
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     /// Locks the state against changes by other processes until the lock is dropped.
     ///
     /// # Errors
@@ -331,19 +362,27 @@ fn text_name(digest: &str) -> String {
     format!("{TEXT_PREFIX}{digest}.json")
 }
 
+fn members_name(source: &str) -> String {
+    format!("{MEMBERS_PREFIX}{source}.json")
+}
+
 fn ruleset_name(number: u64) -> String {
     format!("ruleset-{number}.json")
 }
 
 /// Returns the id of this boot and the time since it, which cannot be set.
 pub fn clock() -> Clock {
-    // The call cannot fail: the clock exists since Linux 2.6.39.
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
-    let now = now.map(Duration::from).unwrap_or_default();
     Clock {
         boot: boot(),
-        millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        millis: u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX),
     }
+}
+
+/// Returns the time since boot, with the time that the machine was suspended.
+pub fn uptime() -> Duration {
+    // The call cannot fail: the clock exists since Linux 2.6.39.
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map(Duration::from).unwrap_or_default()
 }
 
 /// Returns the current time as RFC 3339 in UTC.

@@ -118,7 +118,7 @@ pub struct Engine {
     pub prefix: Option<String>,
     /// Names to resolve.
     pub names: Vec<String>,
-    /// Files of kind `files`.
+    /// Files of kind `files`; empty for the one in the directory of sources.
     #[serde(skip)]
     pub files: Vec<String>,
 }

@@ -148,6 +148,12 @@ impl Members {
             .map(|(address, member)| (*address, &*member.name))
     }
 
+    /// Returns the members that are missing in the last answer, with the times since then.
+    pub fn missing_since(&self) -> impl Iterator<Item = (IpAddr, Time)> {
+        let members = self.members.iter();
+        members.filter_map(|(address, member)| Some((*address, member.missing?)))
+    }
+
     /// Returns the number of members.
     pub fn len(&self) -> usize {
         self.members.len()
@@ -432,7 +438,7 @@ impl Members {
                 Some(_) | None => &mut 0,
             };
             let is_known = self.members.contains_key(address);
-            let allowed = self.limits.check(*address).and_then(|()| match *count {
+            let allowed = self.limits.check(*address).and(match *count {
                 PER_NODE_MAX.. => Err(Refused::PerNode),
                 _ if !is_known && self.members.len() >= self.limits.max => Err(Refused::Max),
                 _ => Ok(()),
@@ -500,10 +506,12 @@ impl Members {
             return Change::default();
         };
         let is_over = |member: &Member| member.missing.is_some_and(|at| now >= at + wait);
-        let gone = self.members.extract_if(.., |_, member| is_over(member));
-        let gone: Vec<(IpAddr, Member)> = gone.collect();
+        let members = std::mem::take(&mut self.members).into_iter();
+        let (gone, kept) = members.partition(|(_, member)| is_over(member));
+        self.members = kept;
+        let gone: BTreeMap<IpAddr, Member> = gone;
         self.removed
-            .extend(gone.iter().map(|(_, member)| (now, member.clone())));
+            .extend(gone.values().map(|member| (now, member.clone())));
         if self.first_missing().is_none() {
             self.is_in_doubt = None;
         }

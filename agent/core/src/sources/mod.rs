@@ -9,9 +9,6 @@
 //! - A member is removed only if it was missing for [`Limits::grace`] without interruption, and for
 //!   [`Limits::hold`] longer if more than [`Limits::max_loss`] of the nodes are missing.
 
-/// Directory in which sources write their listings.
-pub const FOLDER: &str = "/run/peerwall/sources";
-
 mod limits;
 mod listing;
 mod members;

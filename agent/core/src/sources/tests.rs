@@ -21,7 +21,7 @@ fn limits() -> Limits {
 
 /// Returns the address of a node.
 fn node(number: u16) -> IpAddr {
-    let [high, low] = number.to_be_bytes();
+    let [high, low] = [number >> 8, number & 0xff].map(|byte| u8::try_from(byte).unwrap());
     IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
 }
 

@@ -1,6 +1,7 @@
 //! Members of sources are peers and groups, within the limits of the policy.
 
-use std::net::IpAddr;
+use peerwall_core::policy::MemberSource;
+use peerwall_core::policy::load::Member;
 
 use super::*;
 
@@ -14,10 +15,13 @@ impl Files for WithMembers {
     fn glob(&self, _: &str, _: &str) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
-    fn members(&self, source: &str) -> Result<Option<Vec<(IpAddr, String)>>, ReadError> {
-        let member =
-            |(address, name): &(&str, &str)| (address.parse().unwrap(), (*name).to_owned());
-        Ok((source == "cluster").then(|| self.0.iter().map(member).collect()))
+    fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
+        let members = self.0.iter();
+        let members = members.filter_map(|(address, name)| {
+            let address = address.parse().ok()?;
+            Some((address, (*name).to_owned()))
+        });
+        Ok((source.name == "cluster").then(|| members.collect()))
     }
 }
 

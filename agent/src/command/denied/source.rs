@@ -188,7 +188,8 @@ fn ask(asked: DenialsAsked) -> Result<Option<Denials>, Failure> {
         | Reply::Confirmed(_)
         | Reply::RolledBack(_)
         | Reply::Blocked(_)
-        | Reply::Unblocked(_) => {
+        | Reply::Unblocked(_)
+        | Reply::Sources(_) => {
             let why = "the agent answered another question";
             Err(Failure::new(ErrorCode::Protocol, why))
         }

@@ -6,7 +6,7 @@ use peerwall_core::agent::keep::Kind;
 use peerwall_core::net::link::Link;
 use peerwall_core::rates::Rates;
 
-use super::super::{count, others};
+use super::super::{count, others, sources};
 use super::headline::HostState;
 use super::{CounterKey, Line, Status, StatusDetail};
 use crate::color::{Meaning, paint};
@@ -43,6 +43,9 @@ pub(super) fn status(
     }
     if let Some(agent) = &status.agent {
         text.push_str(&agent_text(agent));
+        for source in &agent.sources {
+            let _ = write!(text, "source:     {}", sources::source_text(source));
+        }
     }
     if let Some(error) = &status.agent_error {
         let _ = writeln!(text, "agent:      {}", error.message);

@@ -5,6 +5,10 @@ use std::net::IpAddr;
 
 use crate::net::host::Host;
 use crate::net::link::Link;
+use crate::policy::MemberSource;
+
+/// Address of a member with the name of its node.
+pub type Member = (IpAddr, String);
 
 /// Content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,12 +72,11 @@ pub trait Files {
             .map_or(Ok(None), |files| files.last_good(path, relative_to))
     }
 
-    /// Returns the members of the source of this name with the names of their nodes; `None` if they
-    /// are unknown.
+    /// Returns the members of a source with the names of their nodes; `None` if they are unknown.
     ///
     /// # Errors
     /// [`ReadError::Passing`] after a temporary failure.
-    fn members(&self, source: &str) -> Result<Option<Vec<(IpAddr, String)>>, ReadError> {
+    fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
         self.beneath()
             .map_or(Ok(None), |files| files.members(source))
     }

@@ -60,7 +60,7 @@ fn parse_source(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>, are
         }
     };
     let limits = parse_limits(cx, &mut fields, &place, &what, kind);
-    let engine = parse_engine(cx, &mut fields, kind, &name);
+    let engine = parse_engine(cx, &mut fields, kind);
     let all = EngineKind::NAMES.iter().flat_map(|(_, kind)| kind.keys());
     let mut known: Vec<&str> = KEYS.iter().chain(all).copied().collect();
     known.sort_unstable();
@@ -194,7 +194,6 @@ fn parse_engine(
     cx: &mut Context<'_>,
     fields: &mut Fields<'_>,
     kind: Option<EngineKind>,
-    name: &str,
 ) -> Option<Engine> {
     let file = fields.file();
     let mut engine = Engine::new(kind.unwrap_or(EngineKind::Files));
@@ -236,9 +235,6 @@ fn parse_engine(
             "prefix" => engine.prefix = text(cx, file, value, each),
             _ => {}
         }
-    }
-    if engine.kind == EngineKind::Files && engine.files.is_empty() {
-        engine.files = vec![format!("{}/{name}", crate::sources::FOLDER)];
     }
     kind.map(|_| engine)
 }
@@ -374,7 +370,7 @@ pub(super) fn add_members(cx: &mut Context<'_>) {
     let mut sources = std::mem::take(&mut cx.draft.policy.sources);
     for source in &mut sources {
         source.limits.never.clone_from(&pods);
-        let found = cx.files.members(&source.name);
+        let found = cx.files.members(source);
         let found = cx.known(found).unwrap_or_default();
         let possible = found
             .iter()

@@ -28,7 +28,7 @@ use super::{Log, Policy};
 use crate::diagnostic::{Diagnostic, Severity, Sources};
 use context::Context;
 pub use elsewhere::{Discovered, Elsewhere};
-pub use files::{Files, NoFiles, ReadError, Text};
+pub use files::{Files, Member, NoFiles, ReadError, Text};
 
 /// Supported version of the policy language.
 pub const VERSION: u32 = 1;
