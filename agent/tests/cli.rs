@@ -34,6 +34,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "unblock",
         "apply",
         "render",
+        "sources",
         "status",
         #[cfg(feature = "top")]
         "top",

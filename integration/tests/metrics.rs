@@ -13,9 +13,10 @@ use peerwall_integration::metrics::{Family, Format, parse};
 use peerwall_integration::ns::{Host, peerwall_bin, world};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n";
+const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n\
+    [peers_from.cluster]\nkind = \"files\"\nwithin = \"10.0.0.0/8\"\n";
 /// Every metric, with its type in the classic format and in OpenMetrics.
-const METRICS: [(&str, &str, &str); 20] = [
+const METRICS: [(&str, &str, &str); 30] = [
     ("peerwall_applies", "counter", "counter"),
     ("peerwall_audit", "gauge", "gauge"),
     ("peerwall_blocked", "gauge", "gauge"),
@@ -34,6 +35,20 @@ const METRICS: [(&str, &str, &str); 20] = [
     ("peerwall_reload_errors", "counter", "counter"),
     ("peerwall_repairs", "counter", "counter"),
     ("peerwall_set_elements", "gauge", "gauge"),
+    (
+        "peerwall_source_credential_end_timestamp_seconds",
+        "gauge",
+        "gauge",
+    ),
+    ("peerwall_source_delay_seconds", "histogram", "histogram"),
+    ("peerwall_source_errors", "counter", "counter"),
+    ("peerwall_source_fresh_seconds", "gauge", "gauge"),
+    ("peerwall_source_held_members", "gauge", "gauge"),
+    ("peerwall_source_joined_members", "counter", "counter"),
+    ("peerwall_source_left_members", "counter", "counter"),
+    ("peerwall_source_members", "gauge", "gauge"),
+    ("peerwall_source_refused_entries", "gauge", "gauge"),
+    ("peerwall_source_stale", "gauge", "gauge"),
     ("peerwall_start_time_seconds", "gauge", "gauge"),
     ("peerwall_trial_pending", "gauge", "gauge"),
 ];

@@ -3,8 +3,8 @@
 //! It is stored under `/var/lib/peerwall` (`PEERWALL_STATE`): `confirmed.json` lists the last
 //! confirmed rulesets, the newest last; `ruleset-NUMBER.json` contains the ruleset of each,
 //! `policy-DIGEST.json` the text of its policy; `pending.json` contains the trial;
-//! `discovered.json` the last valid content of flannel's files; `members-SOURCE.json` the members of
-//! each source. Each file is replaced atomically: a
+//! `discovered.json` the last valid content of flannel's files; `members-SOURCE.json` the members
+//! of each source. Each file is replaced atomically: a
 //! crash leaves either the old or the new one.
 
 pub mod audit;

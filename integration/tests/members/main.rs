@@ -1,8 +1,8 @@
 //! Members of sources: what a program writes comes into force within the limits of the policy, and
 //! nothing that it writes, or does not write, takes members out at once.
 //!
-//! `PEERWALL_ROUNDS` sets how often the agent is killed, `PEERWALL_ATTACK` how many seconds a source
-//! attacks, `PEERWALL_JOINS` how many nodes join one after the other.
+//! `PEERWALL_ROUNDS` sets how often the agent is killed, `PEERWALL_ATTACK` how many seconds a
+//! source attacks, `PEERWALL_JOINS` how many nodes join one after the other.
 
 #![expect(
     clippy::unwrap_used,

@@ -6,108 +6,47 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::change::{Change, Forget, Held, HeldWhy, Saved};
 use super::limits::{Limits, PER_NODE_MAX, Refused};
 use super::listing::Listing;
 
 /// Time since a fixed moment, on a monotonic clock.
-type Time = Duration;
+pub(super) type Time = Duration;
 
 /// Number of refused entries that are kept as examples.
 const EXAMPLES: usize = 8;
 
 /// A member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Member {
+pub(super) struct Member {
     /// Name in the last listing.
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Name under which it was added. Losses are counted by these, because a source could give all
     /// members the same name before it removes them.
-    node: Arc<str>,
+    pub(super) node: Arc<str>,
     /// Time since which it is a member; `None` if it was saved.
-    since: Option<Time>,
+    pub(super) since: Option<Time>,
     /// Time since which it is missing in the listings.
-    missing: Option<Time>,
-}
-
-/// Members that were added and removed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Added members, with their names.
-    pub joined: Vec<(IpAddr, String)>,
-    /// Removed members, with their names.
-    pub left: Vec<(IpAddr, String)>,
-}
-
-impl Change {
-    /// Returns whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.joined.is_empty() && self.left.is_empty()
-    }
-}
-
-/// Why missing members are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeldWhy {
-    /// The answer is empty. This needs [`Members::accept`].
-    Empty,
-    /// More nodes are missing than may leave at once.
-    Loss,
-    /// The answer is of another cluster.
-    OtherCluster,
-    /// The answer is older than the last one.
-    Older,
-}
-
-/// Members that are kept although they are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Reason.
-    pub why: HeldWhy,
-    /// Number of missing addresses.
-    pub addresses: usize,
-    /// When the first of them may be removed; `None` if this needs [`Members::accept`].
-    pub until: Option<Time>,
-}
-
-/// Why a member is not removed by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forget {
-    /// It is no member.
-    NoMember,
-    /// The source still lists it, and would add it again.
-    Listed,
-}
-
-/// Members, as they are saved for the next boot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
-    /// Addresses with names.
-    pub members: Vec<(IpAddr, String)>,
-    /// Identity of the cluster.
-    pub identity: Option<String>,
-    /// Revision of the last answer.
-    pub revision: Option<u64>,
+    pub(super) missing: Option<Time>,
 }
 
 /// State of one source. `now` is a monotonic time in all methods.
 #[derive(Debug, Clone)]
 pub struct Members {
-    limits: Limits,
-    members: BTreeMap<IpAddr, Member>,
+    pub(super) limits: Limits,
+    pub(super) members: BTreeMap<IpAddr, Member>,
     identity: Option<String>,
     revision: Option<u64>,
     /// The last believed answer, for judging it again when the limits change.
     listing: Option<Listing>,
     /// Whether that answer contains no possible member.
-    is_empty_answer: bool,
+    pub(super) is_empty_answer: bool,
     /// Whether that answer is the first of another cluster, or older than the one before.
-    is_in_doubt: Option<HeldWhy>,
+    pub(super) is_in_doubt: Option<HeldWhy>,
     /// An answer that is older than the last one, and when it came first.
     older: Option<(Time, Listing)>,
     /// Nodes that were removed recently, with the times.
-    removed: Vec<(Time, Member)>,
+    pub(super) removed: Vec<(Time, Member)>,
     refused: BTreeMap<Refused, usize>,
     examples: Vec<(Refused, String)>,
     /// Time of the last proof of the answer.
@@ -363,7 +302,7 @@ impl Members {
         self.is_failing || self.is_stale(now)
     }
 
-    fn missing(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Member> {
         self.members
             .values()
             .filter(|member| member.missing.is_some())
@@ -371,35 +310,6 @@ impl Members {
 
     fn first_missing(&self) -> Option<Time> {
         self.missing().filter_map(|member| member.missing).min()
-    }
-
-    /// Returns how long a member must be missing; `None` for ever.
-    fn wait(&self, now: Time) -> Option<Duration> {
-        match (self.is_empty_answer, self.is_in_doubt) {
-            (true, _) => None,
-            (false, Some(_)) => Some(self.limits.hold + self.limits.grace),
-            (false, None) if self.is_large_loss(now) => Some(self.limits.hold + self.limits.grace),
-            (false, None) => Some(self.limits.grace),
-        }
-    }
-
-    /// Returns whether more nodes are missing, or were removed recently, than may leave at once. The
-    /// share is one of the nodes that are members for [`Limits::hold`], because a source could add
-    /// others first.
-    fn is_large_loss(&self, now: Time) -> bool {
-        let hold = self.limits.hold;
-        let removed = self.removed.iter();
-        let removed = removed.filter(|(at, _)| now.saturating_sub(*at) < hold);
-        let removed: Vec<&Member> = removed.map(|(_, member)| member).collect();
-        let lost = self.missing().chain(removed.iter().copied());
-        let lost: BTreeSet<&str> = lost.map(|member| &*member.node).collect();
-        if lost.len() <= 1 {
-            return false;
-        }
-        let is_old = |member: &&Member| member.since.is_none_or(|since| now >= since + hold);
-        let old = self.members.values().chain(removed).filter(is_old);
-        let old: BTreeSet<&str> = old.map(|member| &*member.node).collect();
-        lost.len() * 100 > old.len() * usize::from(self.limits.max_loss)
     }
 
     /// Makes an answer the current one.

@@ -9,12 +9,15 @@
 //! - A member is removed only if it was missing for [`Limits::grace`] without interruption, and for
 //!   [`Limits::hold`] longer if more than [`Limits::max_loss`] of the nodes are missing.
 
+mod change;
 mod limits;
 mod listing;
+mod loss;
 mod members;
 #[cfg(test)]
 mod tests;
 
+pub use change::{Change, Forget, Held, HeldWhy, Saved};
 pub use limits::{Limits, MAX_DEFAULT, MAX_HIGHEST, PER_NODE_MAX, Refused};
 pub use listing::{LINE_MAX, Listing, ListingError, parse};
-pub use members::{Change, Forget, Held, HeldWhy, Members, Saved};
+pub use members::Members;

@@ -1,7 +1,7 @@
 //! Members of sources: reads what the sources write, and loads what core accepts of it.
 //!
-//! The files of sources are watched apart from those of the policy: they are replaced by a rename, so
-//! that they need not settle, and a source may write them all the time.
+//! The files of sources are watched apart from those of the policy: they are replaced by a rename,
+//! so that they need not settle, and a source may write them all the time.
 
 mod source;
 
@@ -426,8 +426,8 @@ fn configure(specs: &[MemberSource]) {
     }
 }
 
-/// Returns the members of a source that no policy had so far: the saved ones, and those that it lists
-/// now. A policy that is loaded without them would cut off the nodes that are accepted already.
+/// Returns the members of a source that no policy had so far: the saved ones, and those that it
+/// lists now. A policy that is loaded without them would cut off nodes that are accepted already.
 ///
 /// # Errors
 /// [`ReadError::Passing`] after a temporary failure.

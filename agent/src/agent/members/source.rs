@@ -128,7 +128,7 @@ impl Source {
             match listing(file, &self.spec.name, max_bytes) {
                 Ok(listing) => all.push(listing),
                 Err(why) => {
-                    // A source that does not run yet is no error.
+                    // The source may not run yet.
                     let is_awaited = self.marks.iter().all(Option::is_none);
                     self.error = (!is_awaited).then(|| format!("{}: {why}", file.display()));
                     return Change::default();
@@ -252,8 +252,8 @@ fn union(mut all: Vec<Listing>) -> Option<Listing> {
     }))
 }
 
-/// Reads what `peerwall-sources` says; `None` if it cannot be read. Everything in it is bounded, and
-/// safe to print.
+/// Reads what `peerwall-sources` says; `None` if it cannot be read. Everything in it is bounded,
+/// and safe to print.
 fn report(path: &Path) -> Option<Report> {
     let read = || -> io::Result<Report> {
         let file = secure_file::open(path)?.file;

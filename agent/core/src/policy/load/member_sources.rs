@@ -102,8 +102,8 @@ fn parse_limits(
                 let message = "`within` contains every address";
                 cx.error(
                     Diagnostic::error(Code::InvalidLimit, net.place.clone(), message).help(
-                        "write the networks of the nodes: whoever controls the source could admit \
-                         any other address",
+                        "write the networks of the nodes; otherwise, a source could admit any other \
+                         address",
                     ),
                 );
             }

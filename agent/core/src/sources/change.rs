@@ -1,0 +1,66 @@
+//! What happens to members, and what is told and saved of them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Members that were added and removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Added members, with their names.
+    pub joined: Vec<(IpAddr, String)>,
+    /// Removed members, with their names.
+    pub left: Vec<(IpAddr, String)>,
+}
+
+impl Change {
+    /// Returns whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty()
+    }
+}
+
+/// Why missing members are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldWhy {
+    /// The answer is empty. This needs [`Members::accept`](super::Members::accept).
+    Empty,
+    /// More nodes are missing than may leave at once.
+    Loss,
+    /// The answer is of another cluster.
+    OtherCluster,
+    /// The answer is older than the last one.
+    Older,
+}
+
+/// Members that are kept although they are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Reason.
+    pub why: HeldWhy,
+    /// Number of missing addresses.
+    pub addresses: usize,
+    /// When the first of them may be removed; `None` if this needs [`Members::accept`](super::Members::accept).
+    pub until: Option<Duration>,
+}
+
+/// Why a member is not removed by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forget {
+    /// It is no member.
+    NoMember,
+    /// The source still lists it, and would add it again.
+    Listed,
+}
+
+/// Members, as they are saved for the next boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Addresses with names.
+    pub members: Vec<(IpAddr, String)>,
+    /// Identity of the cluster.
+    pub identity: Option<String>,
+    /// Revision of the last answer.
+    pub revision: Option<u64>,
+}
