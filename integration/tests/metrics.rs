@@ -14,7 +14,7 @@ use peerwall_integration::ns::{Host, peerwall_bin, world};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLICY: &str = "version = 1\n[peers]\np = [\"192.0.2.1\", \"2001:db8::1\"]\n\
-    [peers_from.cluster]\nkind = \"files\"\nwithin = \"10.0.0.0/8\"\n";
+    [peers_from.cluster]\nkind = \"dns\"\nnames = \"x\"\nwithin = \"10.0.0.0/8\"\n";
 /// Every metric, with its type in the classic format and in OpenMetrics.
 const METRICS: [(&str, &str, &str); 30] = [
     ("peerwall_applies", "counter", "counter"),
@@ -42,7 +42,7 @@ const METRICS: [(&str, &str, &str); 30] = [
     ),
     ("peerwall_source_delay_seconds", "histogram", "histogram"),
     ("peerwall_source_errors", "counter", "counter"),
-    ("peerwall_source_fresh_seconds", "gauge", "gauge"),
+    ("peerwall_source_fresh_timestamp_seconds", "gauge", "gauge"),
     ("peerwall_source_held_members", "gauge", "gauge"),
     ("peerwall_source_joined_members", "counter", "counter"),
     ("peerwall_source_left_members", "counter", "counter"),
@@ -103,6 +103,12 @@ fn both_formats_are_what_prometheus_reads_and_say_the_same() {
         );
         let file = folder.path().join("peerwall.prom");
         std::fs::write(&policy, POLICY).unwrap();
+        let sources = Path::new("/run/hosts/host/run/sources");
+        std::fs::create_dir_all(sources).unwrap();
+        let listing = "peerwall-members 1 source=cluster\nx y\nend 1\n";
+        std::fs::write(sources.join("cluster"), listing).unwrap();
+        let report = r#"{"state": "failing", "errors": {"timeout": 3}, "credential_end": 1}"#;
+        std::fs::write(sources.join("cluster.status"), report).unwrap();
         let agent = host
             .command(peerwall_bin())
             .arg("run")

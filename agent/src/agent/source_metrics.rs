@@ -15,10 +15,10 @@ const VALUES: [(&str, MetricKind, &str, Value); 7] = [
         |source| Some(count(source.members)),
     ),
     (
-        "peerwall_source_fresh_seconds",
+        "peerwall_source_fresh_timestamp_seconds",
         MetricKind::Gauge,
-        "Time since the last proof that the members are current, in seconds.",
-        |source| source.fresh_seconds.map(count),
+        "Time of the last proof that the members are current, in seconds since the Unix epoch.",
+        |source| source.fresh.map(count),
     ),
     (
         "peerwall_source_stale",

@@ -29,6 +29,8 @@ pub struct SourceStatus {
     pub are_peers: Option<bool>,
     /// Number of addresses that are members.
     pub members: usize,
+    /// When they were last proven to be current, in seconds since the Unix epoch.
+    pub fresh: Option<u64>,
     /// How long ago they were last proven to be current, in seconds.
     pub fresh_seconds: Option<u64>,
     /// Whether this is longer ago than `stale_after`.

@@ -459,6 +459,7 @@ pub fn saved(state: &State) -> std::io::Result<SourceList> {
             kind: None,
             are_peers: None,
             members: members.len(),
+            fresh: None,
             fresh_seconds: None,
             is_stale: true,
             error: None,

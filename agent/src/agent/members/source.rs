@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peerwall_core::policy::load::Member;
 use peerwall_core::policy::{EngineKind, MemberSource};
@@ -61,6 +61,8 @@ pub(super) struct Source {
     error: Option<String>,
     pub(super) joined: u64,
     pub(super) left: u64,
+    /// The last proof, since boot and since the Unix epoch in seconds.
+    proof: Option<(Duration, u64)>,
     /// What was logged last about this source.
     pub(super) said: Option<String>,
 }
@@ -77,6 +79,7 @@ impl Source {
             error: None,
             joined: 0,
             left: 0,
+            proof: None,
             said: None,
         }
     }
@@ -111,6 +114,12 @@ impl Source {
     pub(super) fn read(&mut self, now: Duration) -> Change {
         let change = self.read_listing(now);
         self.read_report(now);
+        if let Some(at) = self.members.proven()
+            && self.proof.is_none_or(|(known, _)| known != at)
+        {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+            self.proof = Some((at, unix.unwrap_or_default().as_secs()));
+        }
         change
     }
 
@@ -187,6 +196,7 @@ impl Source {
             kind: Some(self.spec.engine.kind.name().to_owned()),
             are_peers: Some(self.spec.are_peers),
             members: self.members.len(),
+            fresh: self.proof.map(|(_, unix)| unix),
             fresh_seconds: self.members.proven().map(seconds),
             is_stale: self.members.is_stale(now),
             error: self.error(),
