@@ -23,8 +23,8 @@ pub mod nft;
 pub mod policy;
 pub mod rates;
 pub mod ruleset;
-pub mod testing;
 pub mod sources;
+pub mod testing;
 pub mod words;
 
 #[cfg(any(test, feature = "generate"))]

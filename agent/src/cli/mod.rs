@@ -3,10 +3,10 @@
 mod apply;
 mod block;
 mod questions;
+mod sources;
 mod testing;
 #[cfg(feature = "top")]
 mod top;
-mod sources;
 mod values;
 
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ pub use questions::{
     DeniedArgs, DeniedBy, DiffArgs, DoctorArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs,
     RenderFormat, StateArg, TraceArgs,
 };
+pub use sources::{SourcesAction, SourcesArgs};
 pub use testing::{TestArgs, TestFormat};
 #[cfg(feature = "top")]
 pub use top::TopArgs;
-pub use sources::{SourcesAction, SourcesArgs};
 pub use values::Listen;
 use values::backend;
 
