@@ -1,4 +1,4 @@
-//! What happens to members, and what is told and saved of them.
+//! Changes of members, what is reported of them, and what is saved.
 
 use std::net::IpAddr;
 use std::time::Duration;
