@@ -13,6 +13,7 @@
 mod attack;
 mod failures;
 mod joins;
+mod unit;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -41,7 +41,8 @@ pub struct Held {
     pub why: HeldWhy,
     /// Number of missing addresses.
     pub addresses: usize,
-    /// When the first of them may be removed; `None` if this needs [`Members::accept`](super::Members::accept).
+    /// When the first of them may be removed; `None` if this needs
+    /// [`Members::accept`](super::Members::accept).
     pub until: Option<Duration>,
 }
 
