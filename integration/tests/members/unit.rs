@@ -36,7 +36,11 @@ fn a_lease_in_etcd_becomes_a_peer_and_stays_one_without_etcd() {
     seed.write("etc/put.py", PUT);
     let mut machine = seed.boot("ip link set lo up");
     machine.until("systemctl is-active peerwall");
-    machine.sh("systemd-run --quiet --unit etcd etcd --data-dir /run/etcd");
+    let urls = "--listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+        --listen-peer-urls http://127.0.0.1:2380";
+    machine.sh(&format!(
+        "systemd-run --quiet --unit leases etcd --data-dir /run/etcd {urls}"
+    ));
     machine.sh("systemctl start peerwall-sources");
     machine.until("python3 /etc/put.py 10.5.52.0-24 10.0.0.5");
     until_peer(&mut machine, "10.0.0.5");
@@ -45,7 +49,7 @@ fn a_lease_in_etcd_becomes_a_peer_and_stays_one_without_etcd() {
     );
     until_peer(&mut machine, "10.0.0.6");
     machine.until("peerwall sources | grep -F '192.0.2.1'");
-    machine.sh("systemctl kill --signal KILL etcd");
+    machine.sh("systemctl kill --signal KILL leases");
     machine.until("peerwall sources | grep 'error: '");
     machine.sh("systemctl restart peerwall-sources; systemctl kill --signal KILL peerwall");
     machine.until("systemctl is-active peerwall && peerwall sources | grep '2 members'");

@@ -89,6 +89,7 @@ pub struct Engine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<String>,
     /// Whether to use the service account of the pod.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub in_cluster: bool,
     /// File with certificates of authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,11 +113,13 @@ pub struct Engine {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// Types of addresses that count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub address: Vec<String>,
     /// Prefix of flannel's keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// Names to resolve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
     /// Files of kind `files`; empty for the one in the directory of sources.
     #[serde(skip)]

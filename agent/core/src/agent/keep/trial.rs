@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::boot::other_backend;
 use super::record::{add, update};
 use super::{Before, Entry, Fault, Kept, Kind, Record, Refusal, Trial, TrialOf, World};
 
@@ -179,7 +180,14 @@ pub(super) fn restore<W: World>(world: &mut W, trial: &TrialOf<W>) -> Result<(),
     let Some(kept) = earlier(world, trial)? else {
         return world.unload().map(drop);
     };
-    let loaded = load_with_lists(world, &kept)?;
+    let loaded = match load_with_lists(world, &kept) {
+        // After a reboot, the host may lack what the backend of the block needs.
+        Err(fault) if fault.is_lack => {
+            let entry = other_backend(&kept.entry);
+            load_with_lists(world, &Kept { entry, ..kept })?
+        }
+        loaded => loaded?,
+    };
     // A failure only affects the next boot.
     let _ = update(world, &loaded);
     Ok(())
