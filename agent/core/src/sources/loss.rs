@@ -16,9 +16,10 @@ impl Members {
         }
     }
 
-    /// Returns whether more nodes are missing, or were removed recently, than may leave at once. The
-    /// share is one of the nodes that are members for `hold`, because a source could add others
-    /// first.
+    /// Returns whether more nodes are missing, or were removed recently, than may leave at once.
+    ///
+    /// The share is one of the nodes that are members for [`hold`](super::Limits::hold), because a
+    /// source could add others first.
     pub(super) fn is_large_loss(&self, now: Time) -> bool {
         let hold = self.limits.hold;
         let removed = self.removed.iter();
