@@ -160,3 +160,59 @@ fn the_ansible_role_leaves_the_policy_as_it_is_if_the_new_one_has_errors() {
     assert_eq!(machine.sh("cat /etc/peerwall/policy.toml"), before);
     check_protected(&machine, "192.0.2.1");
 }
+
+#[test]
+fn the_daemon_set_has_a_valid_policy_and_no_more_rights_than_it_needs() {
+    let documents = YamlLoader::load_from_str(&read("kubernetes/peerwall.yaml")).expect("YAML");
+    let of_kind = |kind: &str| {
+        let mut found = documents
+            .iter()
+            .filter(|each| each["kind"].as_str() == Some(kind));
+        found.next().unwrap_or_else(|| panic!("no {kind}"))
+    };
+    let policy = of_kind("ConfigMap")["data"]["policy.toml"].as_str();
+    check_policy("policy.toml", policy.expect("a policy"));
+    let words = |list: &Yaml| -> Vec<String> {
+        let list = list.as_vec().into_iter().flatten();
+        list.filter_map(|word| word.as_str().map(str::to_owned))
+            .collect()
+    };
+    for rule in of_kind("ClusterRole")["rules"].as_vec().expect("rules") {
+        let verbs = words(&rule["verbs"]);
+        assert!(
+            verbs
+                .iter()
+                .all(|verb| ["get", "list", "watch"].contains(&verb.as_str()))
+        );
+    }
+    let pod = &of_kind("DaemonSet")["spec"]["template"]["spec"];
+    let containers = pod["containers"].as_vec().expect("containers");
+    let rights = containers.iter().map(|container| {
+        let context = &container["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"].as_bool(), Some(true));
+        assert_eq!(context["allowPrivilegeEscalation"].as_bool(), Some(false));
+        assert_eq!(words(&context["capabilities"]["drop"]), ["ALL"]);
+        (
+            context["runAsUser"].as_i64(),
+            words(&context["capabilities"]["add"]),
+        )
+    });
+    let rights: Vec<_> = rights.collect();
+    let agent = (Some(0), vec!["NET_ADMIN".to_owned()]);
+    assert_eq!(rights, [agent, (Some(65534), Vec::new())]);
+    // Every mounted volume exists, and every volume is mounted.
+    let names = |list: &Yaml| -> Vec<String> {
+        let list = list.as_vec().into_iter().flatten();
+        list.filter_map(|each| each["name"].as_str().map(str::to_owned))
+            .collect()
+    };
+    let mut mounted: Vec<String> = containers
+        .iter()
+        .flat_map(|container| names(&container["volumeMounts"]))
+        .collect();
+    let mut volumes = names(&pod["volumes"]);
+    mounted.sort();
+    mounted.dedup();
+    volumes.sort();
+    assert_eq!(mounted, volumes);
+}
