@@ -102,8 +102,10 @@ impl MemberSources {
             source.members.deadline(now).into_iter().chain(stale).min()
         });
         let members = members.min().map(|at| clock + at.saturating_sub(now));
-        let read = self.due.map(|(due, _)| due.max(self.rest_until));
-        [members, read, self.save_due].into_iter().flatten().min()
+        let read = self.due.map(|(due, _)| due);
+        let work = members.into_iter().chain(read).min();
+        let work = work.map(|at| at.max(self.rest_until));
+        work.into_iter().chain(self.save_due).min()
     }
 
     /// Describes all sources.
