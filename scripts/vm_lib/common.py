@@ -20,6 +20,8 @@ PACKAGES = {
     "cpio": "cpio",
     "depmod": "kmod",
     "mkfs.ext4": "e2fsprogs",
+    # For the cryptography of peerwall-sources.
+    "musl-gcc": "musl-tools",
 }
 
 
@@ -37,15 +39,20 @@ def find(program):
 
 def need(*programs):
     """Installs what is missing, which needs root or sudo without a password."""
-    missing = [PACKAGES[program] for program in programs if not find(program)]
-    if not missing:
-        return
+    # Twice: apt may remove a package of another release that does not go with a new one.
+    for _ in range(2):
+        missing = [PACKAGES[program] for program in programs if not find(program)]
+        if missing:
+            install(missing)
+
+
+def install(missing):
     names = " ".join(missing)
     if not find("apt-get"):
         raise Problem(f"missing: {names} (Debian's names of packages); install them and try again")
     say(f"installing {names}")
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    install = [
+    command = [
         "env",
         "DEBIAN_FRONTEND=noninteractive",
         "apt-get",
@@ -55,7 +62,7 @@ def need(*programs):
     ]
     subprocess.run([*sudo, "apt-get", "update", "-qq"], check=False)
     done = subprocess.run(
-        [*sudo, *install, *missing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [*sudo, *command, *missing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode != 0:
         raise Problem(f"apt-get cannot install {names}:\n{done.stdout.strip()}")

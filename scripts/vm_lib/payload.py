@@ -5,11 +5,15 @@ import os
 import shutil
 import subprocess
 
-from .common import CACHE, GUEST, REPOSITORY, Problem, run, say
+from .common import CACHE, GUEST, REPOSITORY, Problem, need, run, say
 
 PAYLOAD = CACHE / "payload"
 # Those that show what a kernel can do. The other ones test the program more than the kernel.
-BINARIES = ["cases", "story", "safety", "fallback", "differential", "agent", "import"]
+BINARIES = """
+    cases story safety fallback differential agent import
+    plan foreign host lockout revocation open_connections backend
+    testing trace explain_live doctor members
+""".split()
 TARGET = "x86_64-unknown-linux-musl"
 # Tests are optimized, because an emulated processor is slow. Their assertions stay.
 PROFILE = {
@@ -37,7 +41,12 @@ SOURCES = [
 def payload(with_tests=True):
     """Builds everything statically, so that it runs in every guest, and returns the directory."""
     PAYLOAD.mkdir(parents=True, exist_ok=True)
-    changed = copy(build(["build", "--release", "-p", "peerwall"])["peerwall"], PAYLOAD / "peerwall")
+    need("musl-gcc")
+    changed = False
+    # Each on its own, as scripts/package builds them.
+    for name, features in (("peerwall", ["--features", "top"]), ("peerwall-sources", [])):
+        built = build(["build", "--release", "-p", name, *features])
+        changed |= copy(built[name], PAYLOAD / name)
     if with_tests:
         (PAYLOAD / "tests").mkdir(exist_ok=True)
         chosen = [word for binary in BINARIES for word in ("--test", binary)]
