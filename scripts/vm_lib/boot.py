@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 
-from . import checks, machine, matrix
+from . import checks, machine, pages
 from .common import CACHE, REPOSITORY, Problem, run, say
 
 RESULTS = CACHE / "results" / "boot"
@@ -188,14 +188,14 @@ Written by `scripts/boot-test` on {date}: a node with peerwall's package, and an
 UDP probes every 40 ms to a service of the node, as a peer and as a stranger, through shutdown and
 boot. The service and the probes work before and after everything else: on the open node, strangers
 are answered. Guests: Debian 12, systemd 252, kernel {kernel} unless the situation says otherwise,
-{accelerator}; peerwall {commit}. Other programs are those of Debian 12. Beside them, the outsider
+{accelerator}. Other programs are those of Debian 12. Beside them, the outsider
 probes while they and peerwall are started, reloaded and restarted, and through a reboot, whose
 probes are counted; what must pass and what must not is checked after each step.
 
 Cells are probes answered, of those sent. "Silence" is the longest time without an answer to the
 peer: for a reboot, from the network's end to its return. Afterwards, in every situation, a stranger
 must reach the port of ssh and no other one, and the peer must pass unless the situation says
-otherwise.
+otherwise. "Tested" is the date, and the last commit that changed the program.
 
 """
 
@@ -211,42 +211,40 @@ the confirmed ruleset in the initramfs. With dracut, nothing was tried.
 """
 
 
+HEADS = ["stranger", "peer", "silence", "backend", "`status` afterwards", "result", "tested"]
+
+
 def page(order):
-    """Writes the page. Returns the situations that did not end as they must."""
+    """Writes the page, from titles by names. Returns the situations that did not end as they must."""
+    old = pages.Old(PAGE)
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
-    names = [name for name in order if name in found]
-    latest = max((found[name] for name in names), key=lambda result: result["date"])
-    # Not all situations ran with the same version.
-    commits = ", ".join(dict.fromkeys(found[name]["commit"] for name in names))
+    if not found:
+        raise Problem(f"no results in {RESULTS}")
     rows, failed = [], []
-    for name in names:
-        one = found[name]
-        if not one["good"]:
-            failed.append((name, one["why"]))
-        seen = one.get("probes")
-        counts = (
-            [f"{seen[who]['answered']} of {seen[who]['sent']}" for who in ("stranger", "peer")]
-            if seen
-            else ["", ""]
-        )
-        rows.append(
-            [
-                one["title"],
-                *counts,
-                one.get("silence", ""),
-                one.get("backend", ""),
-                shorten(one.get("headline", "")),
-                verdict(one),
-            ]
-        )
-    heads = ["situation", "stranger", "peer", "silence", "backend", "`status` afterwards", "result"]
-    text = (
-        HEAD.format(**{**latest, "commit": commits})
-        + matrix.table(heads, [[cell.replace("|", "\\|") for cell in row] for row in rows])
-        + TAIL
-    )
-    matrix.write_page(PAGE, text)
+    for name, title in order.items():
+        if name in found:
+            rows.append([title, *cells(found[name])])
+            if not found[name]["good"]:
+                failed.append((name, found[name]["why"]))
+        elif title in old.rows("situation"):
+            rows.append([title, *(old.cell("situation", title, head) for head in HEADS)])
+    latest = max(found.values(), key=lambda result: result["date"])
+    text = HEAD.format(**latest) + pages.table(["situation", *HEADS], rows) + TAIL
+    pages.write(PAGE, text)
     return failed
+
+
+def cells(one):
+    """What one situation showed, in the order of the heads."""
+    seen = one.get("probes")
+    return [
+        *(f"{seen[who]['answered']} of {seen[who]['sent']}" if seen else "" for who in ("stranger", "peer")),
+        one.get("silence", ""),
+        one.get("backend", ""),
+        shorten(one.get("headline", "")),
+        verdict(one),
+        f"{one['date']} {one['commit']}",
+    ]
 
 
 def shorten(text, columns=120):
@@ -255,7 +253,7 @@ def shorten(text, columns=120):
 
 def verdict(one):
     """The result, with units that are not active."""
-    said = "as it must" if one["good"] else f"**wrong: {matrix.first_line(one['why'])}**"
+    said = "as it must" if one["good"] else f"**wrong: {pages.first_line(one['why'])}**"
     said = one.get("limit", said)
     inactive = [unit for unit in one.get("units", "").split(", ") if unit and not unit.endswith(" active")]
     return "; ".join([said, *inactive])

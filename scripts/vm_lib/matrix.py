@@ -2,9 +2,9 @@
 
 import json
 import re
-import textwrap
 
-from .common import CACHE, REPOSITORY
+from . import pages, payload
+from .common import CACHE, REPOSITORY, Problem
 from .reasons import LACKS, reason
 
 RESULTS = CACHE / "results" / "kernels"
@@ -28,16 +28,18 @@ PROMISES = {
 
 
 def save(result):
-    """Saves a result. Sections and tests that did not run this time stay as they were."""
+    """Saves a result. Checks and tests that did not run this time stay as they were."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{result['kernel']}.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     for results in (old, result):
         stamp(results)
-    kept = {key: old.get(key, []) for key in ("checks", "lacks") if not result[key]}
-    tests = {one["test"]: one for one in old.get("tests", [])}
-    tests.update((one["test"], one) for one in result["tests"] if has_run(one) or one["test"] not in tests)
-    path.write_text(json.dumps({**result, **kept, "tests": list(tests.values())}, indent=1))
+    merged = dict(result)
+    for key, name in (("checks", "check"), ("lacks", "check"), ("tests", "test")):
+        found = {one[name]: one for one in old.get(key, [])}
+        found.update((one[name], one) for one in result[key] if has_run(one) or one[name] not in found)
+        merged[key] = list(found.values())
+    path.write_text(json.dumps(merged, indent=1))
 
 
 def stamp(result):
@@ -67,25 +69,37 @@ def order(name):
 class Notes:
     """Footnotes: each reason once, with a number."""
 
-    def __init__(self):
-        self.texts, self.unexplained = [], []
+    def __init__(self, old):
+        self.old, self.texts, self.unexplained = old, [], []
 
     def mark(self, kernel, check, detail):
         text = reason(kernel, check, detail)
         if text is None:
             self.unexplained.append((kernel, check, detail))
             return "**?**"
+        return self.number(text)
+
+    def number(self, text):
         if text not in self.texts:
             self.texts.append(text)
         return f"({self.texts.index(text) + 1})"
 
+    def kept(self, cell):
+        """A cell of the old page, with the numbers that its reasons have now."""
+        notes = self.old.notes
+        return re.sub(
+            r"\((\d+)\)", lambda mark: self.number(notes[mark[1]]) if mark[1] in notes else mark[0], cell
+        )
+
 
 def page():
     """Writes the page. Returns failures that nothing explains."""
-    every, notes = results(), Notes()
-    newest = max(result["date"] for result in every)
-    tools = every[0]["tools"]
-    parts = [HEAD.format(date=newest, tools=tools), kernels_table(every)]
+    old, every = pages.Old(PAGE), results()
+    if not every:
+        raise Problem(f"no results in {RESULTS}")
+    notes = Notes(old)
+    kernels, facts = kernels_table(old, every)
+    parts = [HEAD.format(**facts), kernels]
     parts += [
         "## Promises\n",
         promises(every, notes),
@@ -105,9 +119,10 @@ def page():
     if notes.unexplained:
         parts.append("\n## Unexplained\n")
         parts += [
-            f"- {kernel}, {check}: `{first_line(detail)}`" for kernel, check, detail in notes.unexplained
+            f"- {kernel}, {check}: `{pages.first_line(detail)}`"
+            for kernel, check, detail in notes.unexplained
         ]
-    write_page(PAGE, "\n".join(parts))
+    pages.write(PAGE, "\n".join(parts))
     return notes.unexplained
 
 
@@ -127,60 +142,70 @@ these.
 """
 
 
-def table(heads, rows):
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
-def kernels_table(every):
-    keys = ("kernel", "version", "date", "accelerator")
-    heads = ["kernel", "version", "tested", "accelerator", "peerwall"]
-    return table(heads, [[*(result[key] for key in keys), commits(result)] for result in every])
+def kernels_table(old, every):
+    """The table of kernels, and what the head says of all of them."""
+    rows = {name: dict(cells) for name, cells in old.rows("kernel").items()}
+    for result in every:
+        before = rows.get(result["kernel"], {}).get("peerwall", "").split(", ")
+        rows[result["kernel"]] = {
+            "version": result["version"],
+            "tested": result["date"],
+            "accelerator": result["accelerator"],
+            # Cells that did not run again are of the versions before.
+            "peerwall": ", ".join(dict.fromkeys(word for word in [*before, *commits(result)] if word)),
+        }
+    heads = ["version", "tested", "accelerator", "peerwall"]
+    table = [[name, *(rows[name][head] for head in heads)] for name in sorted(rows, key=order)]
+    facts = {"date": max(row["tested"] for row in rows.values())}
+    return pages.table(["kernel", *heads], table), {**facts, "tools": every[0]["tools"]}
 
 
 def commits(result):
     """The program's versions: not all parts ran with the same one."""
     stamp(result)
     parts = (one for key in ("checks", "tests", "lacks") for one in result[key])
-    return ", ".join(dict.fromkeys(one["commit"] for one in parts if one["result"] not in SKIPPED))
+    return dict.fromkeys(one["commit"] for one in parts if one["result"] not in SKIPPED)
+
+
+def merged(title, names, cells, notes):
+    """A table of rows by kernels: new cells, and those of the old page where nothing ran."""
+    columns = [*notes.old.columns(title), *(kernel for _, kernel in cells)]
+    kernels = sorted(dict.fromkeys(columns), key=order)
+    rows = []
+    for name in names:
+        row = [
+            cells.get((name, kernel)) or notes.kept(notes.old.cell(title, name, kernel)) for kernel in kernels
+        ]
+        if any(row):
+            rows.append([name, *row])
+    return pages.table([title, *kernels], rows)
 
 
 def promises(every, notes):
-    rows = []
+    cells = {}
     for check, text in PROMISES.items():
-        cells = []
         for result in every:
-            seen = next((one for one in result["checks"] if one["check"] == check), None)
-            cells.append(
-                ""
-                if seen is None
-                else (
+            for seen in (one for one in result["checks"] if one["check"] == check):
+                cells[text, result["kernel"]] = (
                     "yes"
                     if seen["result"] == "pass"
                     else f"no {notes.mark(result['kernel'], check, seen['detail'])}"
                 )
-            )
-        rows.append([text, *cells])
-    return table(["promise", *(result["kernel"] for result in every)], rows)
+    return merged("promise", PROMISES.values(), cells, notes)
 
 
 def tests(every, notes):
-    with_tests = [result for result in every if result["tests"]]
-    binaries = dict.fromkeys(
-        binary_of(one) for result in with_tests for one in result["tests"] if has_run(one)
-    )
-    rows = [
-        [f"`{binary}`", *(tests_cell(result, binary, notes) for result in with_tests)] for binary in binaries
-    ]
-    return table(["tests", *(result["kernel"] for result in with_tests)], rows)
-
-
-def binary_of(one):
-    return one["test"].split("::")[0]
+    cells = {}
+    for result in every:
+        for binary in payload.BINARIES:
+            cell = tests_cell(result, binary, notes)
+            if cell:
+                cells[f"`{binary}`", result["kernel"]] = cell
+    return merged("tests", [f"`{binary}`" for binary in payload.BINARIES], cells, notes)
 
 
 def tests_cell(result, binary, notes):
-    ran = [one for one in result["tests"] if binary_of(one) == binary and has_run(one)]
+    ran = [one for one in result["tests"] if one["test"].split("::")[0] == binary and has_run(one)]
     if not ran:
         return ""
     failed = [one for one in ran if one["result"] == "fail"]
@@ -189,23 +214,17 @@ def tests_cell(result, binary, notes):
 
 
 def lacks(every, notes):
-    with_lacks = [result for result in every if result["lacks"]]
-    names = []
-    for result in with_lacks:
-        names += [one["check"] for one in result["lacks"] if one["check"] not in names]
-    rows = []
-    for name in names:
-        cells = []
-        for result in with_lacks:
-            seen = next((one for one in result["lacks"] if one["check"] == name), None)
-            detail = json.loads(seen["detail"]) if seen else None
-            cells.append(lack_cell(detail) if seen else "")
-            if detail and detail["rc"] == 0 and detail.get("filters") is not True:
+    cells = {}
+    for result in every:
+        for seen in result["lacks"]:
+            name, detail = seen["check"], json.loads(seen["detail"])
+            cells[f"`{name.removeprefix('without ')}`", result["kernel"]] = lack_cell(detail)
+            if detail["rc"] == 0 and detail.get("filters") is not True:
                 notes.unexplained.append(
                     (result["kernel"], name, f"does not filter: {detail.get('filters')}")
                 )
-        rows.append([f"`{name.removeprefix('without ')}`", *cells])
-    return table(["without", *(result["kernel"] for result in with_lacks)], rows)
+    names = dict.fromkeys([*notes.old.rows("without"), *(name for name, _ in cells)])
+    return merged("without", names, cells, notes)
 
 
 def lack_cell(detail):
@@ -222,25 +241,3 @@ def lack_cell(detail):
     if detail["options"]:
         cell += f"; names {', '.join(option.removeprefix('CONFIG_') for option in detail['options'])}"
     return cell + (f" ({detail['note']})" if detail.get("note") else "")
-
-
-def first_line(text):
-    return (text.strip().splitlines() or [""])[0][:160].replace("`", "'")
-
-
-def write_page(path, text):
-    """Writes Markdown. Paragraphs and items are wrapped; tables and headings stay."""
-    blocks = []
-    for block in text.strip().split("\n\n"):
-        lines = block.splitlines()
-        if lines[0].startswith(("|", "#")):
-            blocks.append(block)
-        elif re.match(r"\d+\. |- ", lines[0]):
-            blocks.append("\n".join(fill(line, " " * line.index(" ") + " ") for line in lines))
-        else:
-            blocks.append(fill(" ".join(lines)))
-    path.write_text("\n\n".join(blocks) + "\n")
-
-
-def fill(text, indent=""):
-    return textwrap.fill(text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
