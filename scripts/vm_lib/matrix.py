@@ -23,6 +23,14 @@ PROMISES = {
     "iptables-nft": "the iptables backend, iptables-nft",
     "import --live": "`import --live`",
     "units": "the units start, reload, restart and stop under systemd",
+    "test": "`test --kernel` asks the kernel, and both verdicts agree",
+    "verify": "`apply --verify kernel` refuses a policy whose `[[expect]]` the kernel does not meet",
+    "explain": "`explain` says what packets experience",
+    "explain --live": "the same for `--live`, with rules of iptables-nft and iptables-legacy",
+    "trace": "`trace` shows the rules that packets meet, and leaves no table",
+    "doctor": "`doctor --hooks` lists the chains of every program",
+    "exposed": "`exposed` lists the programs that listen, and who reaches them",
+    "sources": "members from the Kubernetes API: unit, user of its own, `LoadCredential`, `IPAddressAllow`",
     "kernel log": "no warning of the kernel",
 }
 
