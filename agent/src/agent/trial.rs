@@ -324,6 +324,9 @@ impl Agent {
         let Some(wanted) = &mut self.belief.wanted else {
             return;
         };
+        if wanted.unsaved == Unsaved::Ruleset && self.members.saves_later {
+            return;
+        }
         let unsaved = std::mem::replace(&mut wanted.unsaved, Unsaved::Nothing);
         if unsaved == Unsaved::Nothing {
             return;

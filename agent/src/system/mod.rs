@@ -2,6 +2,7 @@
 //! system log.
 
 pub mod child;
+pub mod cpu;
 pub mod detached;
 pub mod journal;
 pub mod logging;

@@ -206,3 +206,27 @@ fn bad_entries_are_refused_with_node_and_reason() {
         );
     });
 }
+
+#[test]
+fn other_limits_of_a_policy_hold_at_once() {
+    world(|| {
+        let cluster = Cluster::new("");
+        let _agent = Agent::start(&cluster.host, &cluster.path(), &[]);
+        cluster.list(1, &["10.0.0.5", "10.0.9.5"]);
+        wait_for("the nodes", || {
+            cluster.has("10.0.0.5") && cluster.has("10.0.9.5")
+        });
+        let text = fs::read_to_string(cluster.path()).unwrap();
+        let within = |net: &str| {
+            fs::write(cluster.path(), text.replace("10.0.0.0/16", net)).unwrap();
+            cluster.host.peerwall_ok(&["reload"]);
+        };
+        within("10.0.0.0/24");
+        wait_for("the removal", || !cluster.has("10.0.9.5"));
+        assert!(cluster.has("10.0.0.5"));
+        assert_eq!(cluster.source()["members"], 1);
+        // The source says nothing new, and was refused before.
+        within("10.0.0.0/16");
+        wait_for("the other node", || cluster.has("10.0.9.5"));
+    });
+}

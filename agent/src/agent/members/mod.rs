@@ -26,14 +26,16 @@ use crate::json::{ErrorCode, Failure, MemberStatus, SourceList, SourceStatus};
 use crate::policy_file::files::FileSystem;
 use crate::secure_file;
 use crate::store::{self, State};
+use crate::system::cpu;
 use sd_notify::NotifyState;
 use source::Source;
 
 /// Time after an event before the files are read, so that a burst is read once.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Share of the time that the agent spends with sources at most: one part of this number.
+/// Share of a processor that the agent uses for sources at most: one part of this number.
 const REST: u32 = 4;
-/// Time after a change before the members are saved.
+/// Time after a change before the members and the ruleset are saved, so that a steady stream of
+/// changes does not wait for the disk each time.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Number of changes that are logged one by one.
 const LOGGED_MAX: usize = 4;
@@ -51,6 +53,10 @@ pub(super) struct MemberSources {
     /// The files are not read before this.
     rest_until: Instant,
     save_due: Option<Instant>,
+    /// Whether other limits of a policy changed the members, after it was compiled.
+    is_outdated: bool,
+    /// Whether the ruleset is saved together with the members, instead of right after a load.
+    pub(super) saves_later: bool,
     /// Times from an event to the load of a change.
     pub(super) delays: Delays,
 }
@@ -82,6 +88,8 @@ impl MemberSources {
             due: None,
             rest_until: Instant::now(),
             save_due: None,
+            is_outdated: false,
+            saves_later: false,
             delays: Delays::default(),
         })
     }
@@ -152,15 +160,20 @@ impl Agent {
         let members = &mut self.members;
         let is_wanted = |name: &str| policy.sources.iter().any(|spec| spec.name == name);
         members.sources.retain(|name, _| is_wanted(name));
+        let mut is_changed = false;
         for spec in &policy.sources {
             match members.sources.get_mut(&spec.name) {
+                Some(source) if source.spec == *spec => {}
                 Some(source) => {
-                    if source.spec != *spec {
-                        let _ = source.follow(spec, now);
-                        members.save_due.get_or_insert_with(Instant::now);
-                    }
+                    is_changed = true;
+                    let change = source.follow(spec, now);
+                    // The policy was compiled with the members under the old limits.
+                    members.is_outdated |= !change.is_empty();
+                    report(source, &change, now);
+                    members.save_due.get_or_insert_with(Instant::now);
                 }
                 None => {
+                    is_changed = true;
                     let saved = self.state.members(&spec.name).unwrap_or_else(|err| {
                         log::warn!("{err}");
                         None
@@ -173,7 +186,7 @@ impl Agent {
                 }
             }
         }
-        if !policy.sources.is_empty() {
+        if is_changed {
             members.watch_files();
             let event = Instant::now();
             members.due.get_or_insert((event, event));
@@ -189,7 +202,7 @@ impl Agent {
             // The first event of a burst decides, so that a steady stream delays nothing.
             members.due.get_or_insert((event + SETTLE, event));
         }
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), cpu::time());
         let is_due = members.deadline(begun).is_some_and(|at| at <= begun);
         if !is_due {
             return;
@@ -204,14 +217,17 @@ impl Agent {
         let event = members.due.take().map(|(_, event)| event);
         // Directories may have appeared.
         members.watch_files();
-        if members.read() {
+        if members.read() | std::mem::take(&mut members.is_outdated) {
             members.save_due.get_or_insert(begun + SAVE_AFTER);
+            members.saves_later = true;
             self.load_members();
+            self.members.saves_later = false;
             if let Some(event) = event {
                 self.members.delays.observe(event.elapsed());
             }
         }
-        self.members.rest_until = Instant::now() + begun.elapsed() * (REST - 1);
+        let used = cpu::time().saturating_sub(used);
+        self.members.rest_until = Instant::now() + used * (REST - 1);
     }
 
     /// Loads the current members into the rules.
@@ -224,11 +240,12 @@ impl Agent {
         }
     }
 
-    /// Saves the members for the next boot, and for commands.
+    /// Saves the members for the next boot and for commands, and the ruleset with them.
     pub(super) fn save_members(&mut self) {
         if self.members.save_due.take().is_none() {
             return;
         }
+        self.note();
         for (name, source) in &self.members.sources {
             if let Err(err) = self.state.set_members(name, &source.members.saved()) {
                 log::warn!(event = "not_saved"; "cannot save the members of source {name}: {err}");
