@@ -13,6 +13,10 @@ pub trait Backend {
     /// Steps from an observed state to a ruleset.
     type Plan: Plan;
 
+    /// Names the ruleset that the next observation will be compared with. A backend that can prove
+    /// in another way that a part of it is loaded does not need to read that part.
+    fn expect(&mut self, _wanted: &Ruleset) {}
+
     /// Reads the state of peerwall's rules.
     ///
     /// # Errors
@@ -81,6 +85,11 @@ pub trait Plan {
 
     /// Returns each step as text: an nft command, or the input of an iptables program.
     fn steps(&self) -> Vec<String>;
+
+    /// Returns the number of steps.
+    fn step_count(&self) -> usize {
+        self.steps().len()
+    }
 
     /// Returns the reason for rebuilding all rules; `None` if the plan is incremental.
     fn rebuild(&self) -> Option<&str> {

@@ -148,8 +148,8 @@ impl Agent {
             return;
         }
         let by_iptables = self.backend.is_iptables();
-        if let (Some(wanted), Some(generation)) = (&self.belief.wanted, self.backend.generation()) {
-            let kept = &wanted.kept;
+        if let Some(wanted) = &self.belief.wanted {
+            let (kept, generation) = (&wanted.kept, self.backend.known_at());
             since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
         }
     }

@@ -327,6 +327,10 @@ pub struct StatusArgs {
     /// Also show counters that are zero
     #[arg(short, long)]
     pub all: bool,
+
+    /// Read large sets from the kernel even if no transaction has changed any table since the load
+    #[arg(long)]
+    pub deep: bool,
 }
 
 /// Options of `remove`.

@@ -114,10 +114,13 @@ pub(super) fn run(
         report::warnings(ready);
     }
     let is_switched = was_by_iptables != enforcer.is_iptables();
-    if is_switched || enforcer.is_iptables() || !converged.plan.is_empty() {
-        let generation = enforcer.generation().ok().flatten().unwrap_or(0);
-        let policy = &kept.entry.policy;
-        switch::complete(enforcer.is_iptables(), policy, &ready.ruleset, generation);
+    let generation = enforcer.known_at();
+    match is_switched || enforcer.is_iptables() || !converged.plan.is_empty() {
+        true => {
+            let policy = &kept.entry.policy;
+            switch::complete(enforcer.is_iptables(), policy, &ready.ruleset, generation);
+        }
+        false => since::unchanged(generation, &ready.ruleset),
     }
     loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);

@@ -79,6 +79,7 @@ pub(super) fn run(
         Err(why) => return Ok(refuse(why, output)),
     };
     report::many_rules(enforcer, ready, output);
+    enforcer.expect(&ready.ruleset);
     let observed = enforcer.observe()?;
     let plan = enforcer.plan(Some(&ready.ruleset), &observed)?;
     match enforcer.check(&plan) {

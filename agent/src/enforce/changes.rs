@@ -128,7 +128,7 @@ fn loaded_by_nft() -> Option<Ruleset> {
 
 /// Whether a ruleset is what was loaded last.
 fn is_as_loaded(ruleset: &Ruleset) -> bool {
-    let noted = since::last().and_then(|note| note.ruleset);
+    let noted = since::last().and_then(|note| note.content);
     noted.is_some_and(|noted| noted == since::digest(ruleset))
 }
 

@@ -47,6 +47,9 @@ fn attempt<B: Backend>(
     let mut patience = OWNED_PATIENCE;
     let mut unknown = 0;
     let mut sent = None;
+    if let Some(wanted) = wanted {
+        backend.expect(wanted);
+    }
     for _ in 0..TRIES {
         let before = match backend.observe() {
             Ok(before) => before,

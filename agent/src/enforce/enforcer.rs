@@ -62,6 +62,10 @@ impl Plan for AnyPlan {
         self.get().steps()
     }
 
+    fn step_count(&self) -> usize {
+        self.get().step_count()
+    }
+
     fn rebuild(&self) -> Option<&str> {
         self.get().rebuild()
     }
@@ -169,6 +173,15 @@ impl Enforcer {
         }
     }
 
+    /// Returns the generation in which the rules were as they were last read or verified; 0 if that
+    /// is unknown, and for iptables.
+    pub fn known_at(&self) -> u32 {
+        match self {
+            Self::Nft(kernel) => kernel.known_at().unwrap_or(0),
+            Self::Iptables(_) => 0,
+        }
+    }
+
     /// Returns the denied packets of each reason, by the counters of the loaded rules.
     ///
     /// # Errors
@@ -267,6 +280,13 @@ impl Backend for Enforcer {
                 Backend::commit(&mut **iptables, plan, seen)
             }
             _ => mixed_up(),
+        }
+    }
+
+    fn expect(&mut self, wanted: &Ruleset) {
+        match self {
+            Self::Nft(kernel) => kernel.expect(wanted),
+            Self::Iptables(iptables) => Backend::expect(&mut **iptables, wanted),
         }
     }
 

@@ -147,6 +147,12 @@ impl Watched {
         Some(generation.unwrap_or(0))
     }
 
+    /// Returns the generation in which the rules were as they were last read or verified; 0 if that
+    /// is unknown, and by iptables.
+    pub fn known_at(&self) -> u32 {
+        self.enforcer.known_at()
+    }
+
     /// Makes the backend enforce a ruleset; `None` removes peerwall's rules. With `is_told`, the
     /// result names the changes.
     ///

@@ -218,7 +218,7 @@ impl State {
     /// Returns the stored ruleset of the last load. Other programs may have changed the loaded
     /// rules since.
     pub fn as_loaded(&self) -> Option<Ruleset> {
-        let digest = since::last()?.ruleset?;
+        let digest = since::last()?.content?;
         let is_it = |ruleset: &Ruleset| since::digest(ruleset) == digest;
         let trial = self.waiting().map(|trial| trial.new.ruleset);
         trial.filter(is_it).or_else(|| {

@@ -4,15 +4,19 @@
 //! under `/run/peerwall`, separately for each network namespace. If the loaded rules have the same
 //! digest, they have not changed since. Without the record, `status` only lacks that statement.
 //!
+//! The record also has a digest of each large set. While the kernel is in the generation of the
+//! record, no transaction has changed any table, and these sets need not be read.
+//!
 //! The kernel reuses the numbers of namespaces. A record therefore contains the number of a socket
 //! that the kernel creates with each namespace, and is ignored in a namespace with another one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::{Ruleset, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -26,7 +30,7 @@ const SOCKETS: &str = "/proc/thread-self/net/netlink";
 /// The record of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// Generation right after the apply.
+    /// Generation of the kernel's rules in which they were exactly as applied; 0 if unknown.
     pub generation: u32,
     /// Time of the apply, as RFC 3339 in UTC.
     pub time: String,
@@ -37,7 +41,10 @@ pub struct Note {
     pub by_iptables: bool,
     /// Digest of the ruleset.
     #[serde(default)]
-    pub ruleset: Option<String>,
+    pub content: Option<String>,
+    /// Digests of its sets with at least [`LARGE`] elements.
+    #[serde(default)]
+    pub sets: BTreeMap<String, String>,
     /// Number of the namespace's rtnetlink socket, if known.
     #[serde(default)]
     pub socket: Option<u64>,
@@ -56,27 +63,75 @@ impl Note {
     }
 }
 
-/// Returns the SHA-256 of a ruleset, in hexadecimal.
-pub fn digest(ruleset: &Ruleset) -> String {
-    /// Hashes all bytes that are written to it.
-    struct Hashing(Sha256);
+/// Number of elements from which reading a set takes longer than hashing it.
+pub const LARGE: usize = 1000;
 
-    impl io::Write for Hashing {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.update(bytes);
-            Ok(bytes.len())
-        }
+/// Hashes all bytes that are written to it.
+#[derive(Default)]
+struct Hashing(Sha256);
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+impl Hashing {
+    fn finish(self) -> String {
+        let bytes = self.0.finalize();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
     }
 
-    let mut hashing = Hashing(Sha256::new());
-    // Neither serializing nor hashing a ruleset can fail.
-    let _ = serde_json::to_writer(&mut hashing, ruleset);
-    let bytes = hashing.0.finalize();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns the SHA-256 of a ruleset, in hexadecimal.
+pub fn digest(ruleset: &Ruleset) -> String {
+    let mut hashing = Hashing::default();
+    let rules = (&ruleset.counters, &ruleset.chains);
+    // Neither serializing nor hashing can fail.
+    let _ = serde_json::to_writer(&mut hashing, &rules);
+    for (name, set) in &ruleset.sets {
+        let _ = serde_json::to_writer(&mut hashing, name);
+        hash_set(&mut hashing, set);
+    }
+    hashing.finish()
+}
+
+/// Returns the SHA-256 of a set, in hexadecimal.
+pub fn digest_of_set(set: &Set) -> String {
+    let mut hashing = Hashing::default();
+    hash_set(&mut hashing, set);
+    hashing.finish()
+}
+
+/// Hashes elements as bytes: as JSON, a million of them take ten times as long.
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "digests are only compared on the host that made them"
+)]
+fn hash_set(hashing: &mut Hashing, set: &Set) {
+    let Set {
+        key,
+        interval,
+        meter,
+        elements,
+    } = set;
+    let _ = serde_json::to_writer(&mut *hashing, &(key, interval, meter, elements.len()));
+    let mut bytes = Vec::with_capacity(64);
+    for element in elements {
+        let comment = element.comment.as_deref();
+        bytes.clear();
+        bytes.extend(element.first.to_ne_bytes());
+        bytes.extend(element.last.to_ne_bytes());
+        // The length separates comments, and no comment from an empty one.
+        bytes.extend(comment.map_or(usize::MAX, str::len).to_ne_bytes());
+        bytes.extend(comment.unwrap_or_default().bytes());
+        hashing.0.update(&bytes);
+    }
 }
 
 fn folder() -> Private {
@@ -109,19 +164,68 @@ fn socket() -> io::Result<Option<u64>> {
     }
 }
 
+fn digests(ruleset: &Ruleset) -> BTreeMap<String, String> {
+    let large = ruleset.sets.iter().filter(|(_, set)| is_large(set));
+    large
+        .map(|(name, set)| (name.clone(), digest_of_set(set)))
+        .collect()
+}
+
+fn is_large(set: &Set) -> bool {
+    !set.meter && set.elements.len() >= LARGE
+}
+
+impl Note {
+    /// Returns the large sets of a ruleset that are as recorded.
+    pub fn same_sets(&self, ruleset: &Ruleset) -> BTreeMap<String, Set> {
+        let same = |name: &String, set: &Set| {
+            let recorded = self.sets.get(name);
+            is_large(set) && recorded.is_some_and(|digest| *digest == digest_of_set(set))
+        };
+        let sets = ruleset.sets.iter().filter(|(name, set)| same(name, set));
+        sets.map(|(name, set)| (name.clone(), set.clone()))
+            .collect()
+    }
+}
+
+/// Whether a ruleset has sets whose digests are recorded.
+pub fn has_large_sets(ruleset: &Ruleset) -> bool {
+    ruleset.sets.values().any(is_large)
+}
+
 /// Records an apply. A failure is only logged.
 pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
-    let now = jiff::Timestamp::now();
-    let note = Note {
+    write(&Note {
         generation,
-        time: format!("{:.0}", now),
+        time: format!("{:.0}", jiff::Timestamp::now()),
         policy: policy.to_owned(),
         by_iptables,
-        ruleset: Some(digest(ruleset)),
+        content: Some(digest(ruleset)),
+        sets: digests(ruleset),
         socket: passing::insist(socket).ok().flatten(),
+    });
+}
+
+/// Records that the loaded rules are still those of the record in a later generation, so that the
+/// next command does not have to read large sets again.
+pub fn unchanged(generation: u32, ruleset: &Ruleset) {
+    let known = generation != 0 && has_large_sets(ruleset);
+    let Some(note) = last().filter(|note| known && note.generation != generation) else {
+        return;
     };
+    if note.content.as_ref() == Some(&digest(ruleset)) {
+        let sets = digests(ruleset);
+        write(&Note {
+            generation,
+            sets,
+            ..note
+        });
+    }
+}
+
+fn write(note: &Note) {
     let written =
-        name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, &note)?)));
+        name().and_then(|name| folder().write(&name, |to| Ok(serde_json::to_writer(to, note)?)));
     if let Err(err) = written {
         log::debug!("cannot record the apply: {err}");
     }
@@ -153,6 +257,10 @@ pub fn forget() {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use peerwall_core::ruleset::{Element, KeyType};
+
     use super::*;
 
     #[test]
@@ -178,6 +286,61 @@ mod tests {
     }
 
     #[test]
+    fn different_sets_have_different_digests_and_equal_ones_are_recognized() {
+        let element = |first, last, comment: Option<&str>| Element {
+            first,
+            last,
+            comment: comment.map(Into::into),
+        };
+        let many = |first: u128| (first..first + LARGE as u128).map(Element::one).collect();
+        let set = |elements| Set {
+            key: KeyType::Ipv4,
+            interval: false,
+            meter: false,
+            elements,
+        };
+        let sets = [
+            set(vec![]),
+            set(vec![Element::one(1)]),
+            set(vec![element(1, 2, None)]),
+            set(vec![element(1, 1, Some(""))]),
+            set(vec![element(1, 1, Some("a"))]),
+            set(vec![Element::one(1), Element::one(2)]),
+            set(many(1)),
+            set(many(2)),
+            Set {
+                key: KeyType::Ipv6,
+                ..set(many(2))
+            },
+            Set {
+                interval: true,
+                ..set(many(2))
+            },
+        ];
+        let digests: BTreeSet<String> = sets.iter().map(digest_of_set).collect();
+        assert_eq!(digests.len(), sets.len());
+        let ruleset = |set: &Set| Ruleset {
+            sets: [("peers4".to_owned(), set.clone())].into(),
+            ..Ruleset::default()
+        };
+        let whole: BTreeSet<String> = sets.iter().map(|set| digest(&ruleset(set))).collect();
+        assert_eq!(whole.len(), sets.len());
+        for (recorded, wanted) in sets.iter().flat_map(|a| sets.iter().map(move |b| (a, b))) {
+            let note = Note {
+                sets: super::digests(&ruleset(recorded)),
+                ..note()
+            };
+            let is_same = recorded == wanted && wanted.elements.len() >= LARGE;
+            assert_eq!(note.same_sets(&ruleset(wanted)).len(), usize::from(is_same));
+        }
+    }
+
+    fn note() -> Note {
+        let text = r#"{"generation": 2, "time": "2026-11-26T10:00:00Z", "policy": "p"}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
     fn a_record_is_ignored_only_in_a_namespace_that_is_known_to_be_another() {
         for (name, record, here, want) in [
             ("the same", Some(40), Some(40), true),
@@ -186,11 +349,9 @@ mod tests {
             ("an unknown namespace", Some(40), None, true),
             ("both unknown", None, None, true),
         ] {
-            let text = r#"{"generation": 2, "time": "2026-11-26T10:00:00Z", "policy": "p"}"#;
-            let note: Note = serde_json::from_str(text).unwrap();
             let note = Note {
                 socket: record,
-                ..note
+                ..note()
             };
             assert_eq!(note.is_of(here), want, "{name}");
         }

@@ -97,7 +97,7 @@ fn put(to: &Before, policy: &str) -> Result<Option<String>, Fault> {
             since::forget();
         }
         Some(wanted) => {
-            let generation = enforcer.generation().ok().flatten().unwrap_or(0);
+            let generation = enforcer.known_at();
             switch::complete(enforcer.is_iptables(), policy, wanted, generation);
             loading.go_back(wanted, to.cut);
         }

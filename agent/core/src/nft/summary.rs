@@ -11,10 +11,11 @@ impl backend::Plan for Plan {
     }
 
     fn steps(&self) -> Vec<String> {
-        let ops = self.ops.iter();
-        // Claiming the table changes nothing.
-        let told = ops.filter(|op| **op != Op::ClaimTable || self.ops.len() == 1);
-        told.map(render::op).collect()
+        self.told().map(render::op).collect()
+    }
+
+    fn step_count(&self) -> usize {
+        self.told().count()
     }
 
     fn rebuild(&self) -> Option<&str> {
@@ -50,6 +51,15 @@ impl backend::Plan for Plan {
             None => parts,
             Some(why) => format!("rebuild the table, because {why}: {parts}"),
         }
+    }
+}
+
+impl Plan {
+    /// Returns the operations that are steps: claiming the table changes nothing.
+    fn told(&self) -> impl Iterator<Item = &Op> {
+        let is_only = self.ops.len() == 1;
+        let ops = self.ops.iter();
+        ops.filter(move |op| **op != Op::ClaimTable || is_only)
     }
 }
 

@@ -138,6 +138,15 @@ enum StatusDetail {
     All,
 }
 
+/// How to find the elements of large sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elements {
+    /// Read from the kernel, unless it is proven that none has changed since the last load.
+    Known,
+    /// Read from the kernel in any case.
+    Read,
+}
+
 /// Prints the status once, or repeatedly.
 pub(super) fn command(args: &StatusArgs) -> u8 {
     let of = &args.of;
@@ -145,45 +154,58 @@ pub(super) fn command(args: &StatusArgs) -> u8 {
         true => StatusDetail::All,
         false => StatusDetail::Usual,
     };
+    let elements = match args.deep {
+        true => Elements::Read,
+        false => Elements::Known,
+    };
     if !args.watch {
-        return show(of, detail, None);
+        return show(of, (detail, elements), None);
     }
     let mut rates = Readings::new();
-    watch::run(of.policy.output.json, || show(of, detail, Some(&mut rates)))
+    watch::run(of.policy.output.json, || {
+        show(of, (detail, elements), Some(&mut rates))
+    })
 }
 
 /// Prints only the first line.
 pub(super) fn headline(of: &BackendArgs) {
-    show(of, StatusDetail::Headline, None);
+    show(of, (StatusDetail::Headline, Elements::Known), None);
 }
 
 /// Prints the status once; with `rates`, also packets per second.
-fn show(of: &BackendArgs, detail: StatusDetail, mut rates: Option<&mut Readings>) -> u8 {
+fn show(
+    of: &BackendArgs,
+    (detail, elements): (StatusDetail, Elements),
+    mut rates: Option<&mut Readings>,
+) -> u8 {
     on_host(of, of.backend, "status", |enforcer, policy, output| {
-        run(enforcer, policy, detail, rates.as_deref_mut(), output)
+        let status = read(enforcer, policy, elements)?;
+        Ok(report(
+            policy,
+            &status,
+            detail,
+            rates.as_deref_mut(),
+            output,
+        ))
     })
-}
-
-fn run(
-    enforcer: &mut Enforcer,
-    policy: &Given,
-    detail: StatusDetail,
-    rates: Option<&mut Readings>,
-    output: &Output,
-) -> Result<u8, BackendError> {
-    let status = read(enforcer, policy)?;
-    Ok(report(policy, &status, detail, rates, output))
 }
 
 /// Reads the status.
 ///
 /// # Errors
 /// [`BackendError`] if the loaded rules cannot be read.
-pub(super) fn read(enforcer: &mut Enforcer, policy: &Given) -> Result<Status, BackendError> {
-    let observed = enforcer.observe()?;
+pub(super) fn read(
+    enforcer: &mut Enforcer,
+    policy: &Given,
+    elements: Elements,
+) -> Result<Status, BackendError> {
     let ready = policy.read.as_ref().ok();
+    if let (Elements::Known, Some(ready)) = (elements, ready) {
+        enforcer.expect(&ready.ruleset);
+    }
+    let observed = enforcer.observe()?;
     let steps = |ruleset: &Ruleset| match enforcer.plan(Some(ruleset), &observed) {
-        Ok(plan) => Ok(Some(plan.steps().len())),
+        Ok(plan) => Ok(Some(plan.step_count())),
         // A policy that cannot be expressed is not loaded.
         Err(BackendError::Unsupported(_)) => Ok(None),
         Err(err) => Err(err),
@@ -219,7 +241,7 @@ pub(super) fn read(enforcer: &mut Enforcer, policy: &Given) -> Result<Status, Ba
         generation: enforcer.generation()?,
         is_unchanged: match &observed {
             AnyObserved::Nft(_) => since::last()
-                .and_then(|note| Some(note.ruleset? == since::digest(ruleset.as_ref()?))),
+                .and_then(|note| Some(note.content? == since::digest(ruleset.as_ref()?))),
             AnyObserved::Iptables(_) => None,
         },
         hold: match &observed {

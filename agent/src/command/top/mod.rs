@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use self::feed::{AgentLog, Feed};
 use self::view::{Trends, View};
+use super::status::Elements;
 use super::status::watch::Readings;
 use super::terminal::{self, Live, Size, Wakeups};
 use super::{DONE, TROUBLE, on_host, status};
@@ -95,7 +96,7 @@ impl Live for Top {
         } = self;
         let (code, printed) = output::captured(|| {
             on_host(of, of.backend, "top", |enforcer, given, _| {
-                let status = status::read(enforcer, given)?;
+                let status = status::read(enforcer, given, Elements::Known)?;
                 let rates = readings.update(&status.counters);
                 feed.read(AgentLog::of(&status), given);
                 let events = audit::read(&State::open()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The nf_tables backend, over netlink.
 
 pub(crate) mod answer;
+mod known;
 mod read;
 mod watcher;
 
@@ -95,12 +96,6 @@ impl Kernel {
     /// Whether the kernel has owned tables; `None` until tried.
     pub fn can_hold(&self) -> Option<bool> {
         self.ownership
-    }
-
-    /// Caches elements of sets from now on. Reading 100,000 elements takes the kernel some 50 ms;
-    /// while its generation is the one that this socket created, no element has changed.
-    pub fn remember(&mut self) {
-        self.remembers = true;
     }
 
     /// Returns the kernel's ruleset generation.
@@ -409,11 +404,16 @@ impl Backend for Kernel {
         observed.table.is_some()
     }
 
+    fn expect(&mut self, wanted: &Ruleset) {
+        self.know_from_record(wanted);
+    }
+
     fn observe(&mut self) -> Result<Observed, BackendError> {
         if let Some(observed) = self.recall()? {
             return Ok(observed);
         }
-        let (observed, _) = self.read(Depth::Everything)?;
+        let (observed, _) = self.read(&Depth::Everything)?;
+        self.keep_sets(&observed);
         self.try_ownership(&observed);
         Ok(observed)
     }
@@ -444,7 +444,7 @@ impl Backend for Kernel {
             return Ok(());
         };
         let wanted = self.possible(wanted);
-        let seen = self.read(Depth::NoElements)?;
+        let seen = self.read(&Depth::NoElements)?;
         let differs = |what: String| Err(BackendError::Unknown(format!("read back, {what}")));
         let Some((table, counts)) = seen.0.table.as_ref().map(|table| (table, &seen.1)) else {
             return differs("the table is missing".into());

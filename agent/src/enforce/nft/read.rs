@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::lift::{self, Dump, Point};
-use peerwall_core::nft::observed::{Observed, ObservedSet, ObservedTable};
-use peerwall_core::ruleset::TABLE;
+use peerwall_core::nft::observed::{Observed, ObservedTable};
+use peerwall_core::ruleset::{Set, TABLE};
 use peerwall_proto::netlink::attr::{AttrWriter, Attrs};
 use peerwall_proto::netlink::message::{Message, NLM_F_DUMP};
 use peerwall_proto::nf_tables::event::{self, Event};
@@ -27,11 +27,13 @@ const WATCHED_TRIES: u32 = 20;
 const SHORT_LIST_TRIES: u32 = 50;
 
 /// How much of the table to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
+#[derive(Debug)]
+pub(super) enum Depth<'k> {
     Everything,
     /// Everything but elements of sets, which the kernel counts.
     NoElements,
+    /// Everything but elements of these sets.
+    AllBut(&'k BTreeMap<String, Set>),
 }
 
 /// How to treat dumps that other transactions interrupt.
@@ -65,37 +67,13 @@ impl Care {
 pub(super) type ElementCounts = BTreeMap<String, u32>;
 
 impl Kernel {
-    /// Returns the table with cached elements; `None` if they may have changed.
-    pub(super) fn recall(&mut self) -> Result<Option<Observed>, BackendError> {
-        let Some((generation, sets)) = self.known.take() else {
-            return Ok(None);
-        };
-        if !self.owns_table() && self.generation()? != generation {
-            return Ok(None);
-        }
-        let (mut observed, _) = self.read(Depth::NoElements)?;
-        let is_same = self.owns_table() || observed.generation == generation;
-        let Some(table) = observed.table.as_mut().filter(|_| is_same) else {
-            return Ok(None);
-        };
-        for (name, seen) in &mut table.sets {
-            match (seen, sets.get(name)) {
-                (ObservedSet::Known { set, .. }, Some(known))
-                    if set.key == known.key && set.interval == known.interval =>
-                {
-                    set.elements.clone_from(&known.elements);
-                }
-                _ => return Ok(None),
-            }
-        }
-        self.known = Some((generation, sets));
-        Ok(Some(observed))
-    }
-
     /// Reads the table. Normally the generation does not change meanwhile. If other programs change
     /// their tables without a pause, it is enough that this table did not change: this socket owns
     /// it, or no transaction in between was about it.
-    pub(super) fn read(&mut self, depth: Depth) -> Result<(Observed, ElementCounts), BackendError> {
+    pub(super) fn read(
+        &mut self,
+        depth: &Depth<'_>,
+    ) -> Result<(Observed, ElementCounts), BackendError> {
         if self.owns_table()
             && let Ok((table, counts)) = self.read_table(depth, Care::Watched)
             && self.is_owned(table.as_ref().map(|table| table.hold))
@@ -116,7 +94,10 @@ impl Kernel {
         self.read_watching(depth)
     }
 
-    fn read_watching(&mut self, depth: Depth) -> Result<(Observed, ElementCounts), BackendError> {
+    fn read_watching(
+        &mut self,
+        depth: &Depth<'_>,
+    ) -> Result<(Observed, ElementCounts), BackendError> {
         let mut watcher = match self.watcher.take() {
             Some(watcher) => watcher,
             None => Watcher::open().map_err(|err| transport(&err))?,
@@ -148,7 +129,7 @@ impl Kernel {
 
     fn read_table(
         &mut self,
-        depth: Depth,
+        depth: &Depth<'_>,
         care: Care,
     ) -> Result<(Option<ObservedTable>, ElementCounts), BackendError> {
         let wanted = Table {
@@ -174,8 +155,10 @@ impl Kernel {
                 counts.insert(name.clone(), count);
             }
         }
-        if depth == Depth::Everything {
-            self.dump_elements(&mut dump, &counts, care)?;
+        match depth {
+            Depth::NoElements => {}
+            Depth::Everything => self.dump_elements(&mut dump, &counts, &BTreeMap::new(), care)?,
+            Depth::AllBut(known) => self.dump_elements(&mut dump, &counts, known, care)?,
         }
         Ok((Some(lift::lift(&dump)), counts))
     }
@@ -251,6 +234,7 @@ impl Kernel {
         &mut self,
         dump: &mut Dump,
         counts: &ElementCounts,
+        known: &BTreeMap<String, Set>,
         care: Care,
     ) -> Result<(), BackendError> {
         // A count of 0 proves nothing for intervals, see `expected_counts`.
@@ -260,7 +244,8 @@ impl Kernel {
             !lift::is_meter(set) && (interval || count != Some(&0))
         };
         let to_read = dump.sets.iter().filter(has_elements);
-        let names: Vec<String> = to_read.filter_map(|set| set.name.clone()).collect();
+        let names = to_read.filter_map(|set| set.name.clone());
+        let names: Vec<String> = names.filter(|name| !known.contains_key(name)).collect();
         for name in names {
             let wanted = ElementList {
                 table: Some(TABLE.into()),
