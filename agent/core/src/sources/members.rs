@@ -1,7 +1,8 @@
 //! The members of one source.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,6 @@ pub(super) struct Member {
     pub(super) node: Arc<str>,
     /// Time since which it is a member; `None` if it was saved.
     pub(super) since: Option<Time>,
-    /// Time since which it is missing in the listings.
-    pub(super) missing: Option<Time>,
 }
 
 /// State of one source. `now` is a monotonic time in all methods.
@@ -35,6 +34,8 @@ pub(super) struct Member {
 pub struct Members {
     pub(super) limits: Limits,
     pub(super) members: BTreeMap<IpAddr, Member>,
+    /// Members that are missing in the listings, with the times since then. There are few.
+    missing: BTreeMap<IpAddr, Time>,
     identity: Option<String>,
     revision: Option<u64>,
     /// The last believed answer, for judging it again when the limits change.
@@ -61,6 +62,7 @@ impl Members {
         let mut members = Self {
             limits,
             members: BTreeMap::new(),
+            missing: BTreeMap::new(),
             identity: saved.identity,
             revision: saved.revision,
             listing: None,
@@ -89,8 +91,8 @@ impl Members {
 
     /// Returns the members that are missing in the last answer, with the times since then.
     pub fn missing_since(&self) -> impl Iterator<Item = (IpAddr, Time)> {
-        let members = self.members.iter();
-        members.filter_map(|(address, member)| Some((*address, member.missing?)))
+        let missing = self.missing.iter();
+        missing.map(|(address, since)| (*address, *since))
     }
 
     /// Returns the number of members.
@@ -168,9 +170,7 @@ impl Members {
         if is_same_cluster && is_older {
             // It proves nothing, but what it lists is not missing without interruption.
             for (address, _) in &listing.entries {
-                if let Some(member) = self.members.get_mut(address) {
-                    member.missing = None;
-                }
+                self.missing.remove(address);
             }
             let since = self.older.take().map_or(now, |(since, _)| since);
             self.older = Some((since, listing));
@@ -188,9 +188,7 @@ impl Members {
     pub fn prove(&mut self, now: Time) {
         if self.is_stale(now) {
             // Nobody knows what was missing meanwhile.
-            for member in self.members.values_mut() {
-                member.missing = member.missing.map(|_| now);
-            }
+            self.missing.values_mut().for_each(|since| *since = now);
         }
         self.proven = Some(now);
     }
@@ -207,6 +205,7 @@ impl Members {
         {
             let before = self.names();
             self.members.clear();
+            self.missing.clear();
             return self.change_since(&before);
         }
         if self.is_suspended(now) {
@@ -238,8 +237,7 @@ impl Members {
             Some((since, _)) => Some(*since + self.limits.hold),
             None => self
                 .first_missing()
-                .zip(self.wait(now))
-                .map(|(at, wait)| at + wait),
+                .and_then(|at| Some(at + self.wait(now)?)),
         };
         [drop, next].into_iter().flatten().min()
     }
@@ -251,7 +249,9 @@ impl Members {
             let _ = self.believe(listing, now);
         }
         self.is_in_doubt = None;
-        self.members.retain(|_, member| member.missing.is_none());
+        for address in std::mem::take(&mut self.missing).into_keys() {
+            self.members.remove(&address);
+        }
         self.change_since(&before)
     }
 
@@ -260,9 +260,9 @@ impl Members {
     /// # Errors
     /// [`Forget`] if it is no member, or not missing.
     pub fn forget(&mut self, address: IpAddr) -> Result<Change, Forget> {
-        let member = self.members.get(&address).ok_or(Forget::NoMember)?;
+        self.members.get(&address).ok_or(Forget::NoMember)?;
         let is_listed = match &self.listing {
-            Some(_) => member.missing.is_none(),
+            Some(_) => !self.missing.contains_key(&address),
             // No answer since the start: nothing lists it.
             None => false,
         };
@@ -271,12 +271,13 @@ impl Members {
         }
         let before = self.names();
         self.members.remove(&address);
+        self.missing.remove(&address);
         Ok(self.change_since(&before))
     }
 
     /// Returns the members that are kept although they are missing.
     pub fn held(&self, now: Time) -> Option<Held> {
-        let addresses = self.missing().count();
+        let addresses = self.missing.len();
         if let Some((since, _)) = &self.older {
             return Some(Held {
                 why: HeldWhy::Older,
@@ -303,27 +304,27 @@ impl Members {
     }
 
     pub(super) fn missing(&self) -> impl Iterator<Item = &Member> {
-        self.members
-            .values()
-            .filter(|member| member.missing.is_some())
+        let addresses = self.missing.keys();
+        addresses.filter_map(|address| self.members.get(address))
     }
 
     fn first_missing(&self) -> Option<Time> {
-        self.missing().filter_map(|member| member.missing).min()
+        self.missing.values().min().copied()
     }
 
     /// Makes an answer the current one.
     fn believe(&mut self, listing: Listing, now: Time) -> Change {
-        let before = self.names();
         self.identity = listing.identity.clone().or(self.identity.take());
         self.revision = listing.revision;
-        self.judge(listing, now);
-        let _ = self.tick(now);
-        self.change_since(&before)
+        let mut joined = self.judge(listing, now);
+        let left = self.tick(now).left;
+        joined.retain(|(address, _)| self.members.contains_key(address));
+        Change { joined, left }
     }
 
-    /// Adds the possible members of an answer, and notes which members are missing in it.
-    fn judge(&mut self, listing: Listing, now: Time) {
+    /// Adds the possible members of an answer, and notes which members are missing in it. Returns
+    /// those that were added.
+    fn judge(&mut self, listing: Listing, now: Time) -> Vec<(IpAddr, String)> {
         self.refused.clear();
         self.examples.clear();
         if listing.garbage > 0 {
@@ -332,14 +333,17 @@ impl Members {
             self.examples
                 .extend(texts.map(|text| (Refused::Garbage, text)));
         }
-        let mut present = BTreeSet::new();
-        let mut of_node: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut joined = Vec::new();
+        let mut present = HashSet::new();
+        let mut of_node: HashMap<&str, usize> = HashMap::new();
         let (known, new): (Vec<_>, Vec<_>) = listing
             .entries
             .iter()
             .partition(|(address, _)| self.members.contains_key(address));
         // Known members come first, so that new ones do not displace them.
-        for (address, name) in known.into_iter().chain(new) {
+        let known = known.into_iter().map(|entry| (entry, true));
+        let new = new.into_iter().map(|entry| (entry, false));
+        for ((address, name), is_known) in known.chain(new) {
             if present.contains(address) {
                 continue;
             }
@@ -347,7 +351,6 @@ impl Members {
                 Some(name) if self.limits.has_nodes => of_node.entry(name).or_default(),
                 Some(_) | None => &mut 0,
             };
-            let is_known = self.members.contains_key(address);
             let allowed = self.limits.check(*address).and(match *count {
                 PER_NODE_MAX.. => Err(Refused::PerNode),
                 _ if !is_known && self.members.len() >= self.limits.max => Err(Refused::Max),
@@ -357,7 +360,10 @@ impl Members {
                 Ok(()) => {
                     *count += 1;
                     present.insert(*address);
-                    self.insert(*address, name.as_deref(), Some(now));
+                    let member = self.insert(*address, name.as_deref(), Some(now));
+                    if !is_known {
+                        joined.push((*address, member.name.to_string()));
+                    }
                 }
                 Err(why) => {
                     *self.refused.entry(why).or_default() += 1;
@@ -370,37 +376,45 @@ impl Members {
         }
         // An empty answer says nothing about single members.
         let is_news = self.is_empty_answer && !present.is_empty();
-        for (address, member) in &mut self.members {
-            member.missing = match member.missing {
-                _ if present.contains(address) => None,
-                Some(since) if !is_news => Some(since),
-                Some(_) | None => Some(now),
-            };
-        }
+        let before = match is_news {
+            true => BTreeMap::new(),
+            false => std::mem::take(&mut self.missing),
+        };
+        // Everything present is a member by now.
+        self.missing = match present.len() == self.members.len() {
+            true => BTreeMap::new(),
+            false => {
+                let members = self.members.keys();
+                let missing = members.filter(|address| !present.contains(*address));
+                let since = |address| before.get(address).copied().unwrap_or(now);
+                missing.map(|address| (*address, since(address))).collect()
+            }
+        };
         self.is_empty_answer = present.is_empty();
         if self.first_missing().is_none() {
             self.is_in_doubt = None;
         }
         self.listing = Some(listing);
+        joined
     }
 
-    fn insert(&mut self, address: IpAddr, name: Option<&str>, since: Option<Time>) {
-        let node = |name: &str| match self.limits.has_nodes {
-            true => Arc::from(name),
-            false => Arc::from(address.to_string()),
-        };
-        let name = name.map_or_else(|| address.to_string(), str::to_owned);
-        match self.members.get_mut(&address) {
-            Some(member) if *member.name == *name => {}
-            Some(member) => member.name = Arc::from(name),
-            None => {
-                let member = Member {
-                    node: node(&name),
-                    name: Arc::from(name),
-                    since,
-                    missing: None,
+    fn insert(&mut self, address: IpAddr, name: Option<&str>, since: Option<Time>) -> &Member {
+        let text = |name: Option<&str>| name.map_or_else(|| address.to_string().into(), Arc::from);
+        match self.members.entry(address) {
+            Entry::Occupied(member) => {
+                let member = member.into_mut();
+                if name != Some(&*member.name) {
+                    member.name = text(name);
+                }
+                member
+            }
+            Entry::Vacant(place) => {
+                let name = text(name);
+                let node = match self.limits.has_nodes {
+                    true => name.clone(),
+                    false => text(None),
                 };
-                self.members.insert(address, member);
+                place.insert(Member { name, node, since })
             }
         }
     }
@@ -415,22 +429,23 @@ impl Members {
         let Some(wait) = self.wait(now) else {
             return Change::default();
         };
-        let is_over = |member: &Member| member.missing.is_some_and(|at| now >= at + wait);
-        let members = std::mem::take(&mut self.members).into_iter();
-        let (gone, kept) = members.partition(|(_, member)| is_over(member));
-        self.members = kept;
-        let gone: BTreeMap<IpAddr, Member> = gone;
-        self.removed
-            .extend(gone.values().map(|member| (now, member.clone())));
+        let missing = self.missing.iter();
+        let over = missing.filter(|(_, since)| now >= **since + wait);
+        let over: Vec<IpAddr> = over.map(|(address, _)| *address).collect();
+        let mut left = Vec::new();
+        for address in over {
+            self.missing.remove(&address);
+            if let Some(member) = self.members.remove(&address) {
+                left.push((address, member.name.to_string()));
+                self.removed.push((now, member));
+            }
+        }
         if self.first_missing().is_none() {
             self.is_in_doubt = None;
         }
-        let left = gone.into_iter();
         Change {
             joined: Vec::new(),
-            left: left
-                .map(|(address, member)| (address, member.name.to_string()))
-                .collect(),
+            left,
         }
     }
 
@@ -440,19 +455,19 @@ impl Members {
         self.members
             .retain(|address, _| limits.check(*address).is_ok());
         let surplus = self.members.len().saturating_sub(self.limits.max);
-        if surplus == 0 {
-            return;
+        if surplus > 0 {
+            let members = self.members.keys();
+            let order = members.map(|address| (!self.missing.contains_key(address), *address));
+            let mut order: Vec<(bool, IpAddr)> = order.collect();
+            // Missing ones are removed first.
+            order.sort_unstable_by_key(|(is_listed, address)| (*is_listed, Reverse(*address)));
+            for (_, address) in &order[..surplus] {
+                self.members.remove(address);
+            }
         }
-        let mut order: Vec<(bool, IpAddr)> = self
-            .members
-            .iter()
-            .map(|(address, member)| (member.missing.is_none(), *address))
-            .collect();
-        // Missing ones are removed first.
-        order.sort_unstable_by_key(|(is_listed, address)| (*is_listed, Reverse(*address)));
-        for (_, address) in &order[..surplus] {
-            self.members.remove(address);
-        }
+        let members = &self.members;
+        self.missing
+            .retain(|address, _| members.contains_key(address));
     }
 
     fn names(&self) -> BTreeMap<IpAddr, Arc<str>> {

@@ -1,7 +1,6 @@
 //! Parsing of `[peers_from.NAME]` and `[groups_from.NAME]`, and their members.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::context::Context;
@@ -372,30 +371,30 @@ pub(super) fn add_members(cx: &mut Context<'_>) {
         source.limits.never.clone_from(&pods);
         let found = cx.files.members(source);
         let found = cx.known(found).unwrap_or_default();
-        let possible = found
+        let mut possible: Vec<(&str, IpAddr)> = found
             .iter()
             .filter(|(address, _)| source.limits.check(*address).is_ok())
-            .take(source.limits.max);
-        let mut nodes: BTreeMap<&str, Vec<Address>> = BTreeMap::new();
-        for (address, name) in possible {
-            let place = source.place.clone();
-            let net = (*address).into();
-            nodes.entry(name).or_default().push(Address { net, place });
-        }
+            .take(source.limits.max)
+            .map(|(address, name)| (name.as_str(), *address))
+            .collect();
+        possible.sort_by_key(|(name, _)| *name);
+        let address = |(_, address): &(&str, IpAddr)| Address {
+            net: (*address).into(),
+            place: source.place.clone(),
+        };
         let policy = &mut cx.draft.policy;
         policy.groups.push(Group {
             name: source.name.clone(),
             place: source.place.clone(),
-            addresses: nodes.values().flatten().cloned().collect(),
+            addresses: possible.iter().map(address).collect(),
         });
         if source.are_peers {
-            policy
-                .peers
-                .extend(nodes.into_iter().map(|(name, addresses)| Peer {
-                    name: Some(format!("{}/{name}", source.name)),
-                    addresses,
-                    is_member: true,
-                }));
+            let nodes = possible.chunk_by(|(one, _), (other, _)| one == other);
+            policy.peers.extend(nodes.map(|node| Peer {
+                name: Some(format!("{}/{}", source.name, node[0].0)),
+                addresses: node.iter().map(address).collect(),
+                is_member: true,
+            }));
         }
     }
     cx.draft.policy.sources = sources;
