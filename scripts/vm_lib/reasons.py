@@ -23,6 +23,12 @@ REASONS = [
         "express such overlays. `apply` says so in 4 lines, and changes nothing.",
     ),
     (
+        r"^5\.10",
+        r"^trace::a_trace_leaves_nothing_",
+        r"the table of a killed trace is still there",
+        "Before 5.12, the kernel does not delete the table of a `trace` that was killed; the next one does.",
+    ),
+    (
         r"without-nf_tables",
         r"^(load|render|traffic|owner|agent|restart|trial|revocation|routed|iptables-nft|import)",
         r"",
