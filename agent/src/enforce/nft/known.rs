@@ -1,8 +1,9 @@
 //! Sets that do not have to be read, because they cannot have changed.
 //!
-//! The kernel increments its generation with every transaction of any program (`nf_tables_commit()`).
-//! In the generation in which a set was known, it therefore has the same elements. Sets whose
-//! elements change without a transaction, by rules or by time, are never taken for known.
+//! The kernel increments its generation with every transaction of any program
+//! (`nf_tables_commit()`). In the generation in which a set was known, it therefore has the same
+//! elements. Sets whose elements change without a transaction, by rules or by time, are never
+//! treated as known.
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::observed::{Observed, ObservedSet};
