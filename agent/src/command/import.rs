@@ -87,7 +87,13 @@ fn failure(errors: &[ImportError], files: &[File]) -> Failure {
     let mut sources = Sources::default();
     let files: Vec<_> = files
         .iter()
-        .map(|file| (&file.name, &file.text, sources.add(&file.name, &file.text)))
+        .map(|file| {
+            (
+                &file.name,
+                &file.text,
+                sources.add(&file.name, file.text.as_str()),
+            )
+        })
         .collect();
     let diagnostic = |err: &ImportError| {
         let (_, text, file) = *files.iter().find(|(name, ..)| **name == err.file)?;

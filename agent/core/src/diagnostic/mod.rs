@@ -1,15 +1,18 @@
 //! Errors and warnings about a policy, with their places.
 
 mod code;
+mod index;
 mod json;
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::code::Code;
+use self::index::Index;
 pub use self::json::{JsonDiagnostic, Position, Related};
 
 /// Limit on the diagnostics in text output; the rest are only counted.
@@ -110,62 +113,23 @@ pub struct Sources {
 #[derive(Debug, Clone)]
 struct SourceFile {
     name: String,
-    text: String,
-    index: Index,
+    text: Arc<str>,
+    /// Made when the first place is shown.
+    index: OnceLock<Index>,
     /// Whether the file is part of the policy's text, rather than an address list or discovered
     /// facts.
     is_policy: bool,
 }
 
-/// Index of lines and characters, to find a place without scanning the text.
-#[derive(Debug, Clone)]
-struct Index {
-    /// First byte of each line.
-    lines: Vec<usize>,
-    /// Number of characters before each block of the text.
-    blocks: Vec<usize>,
-}
-
-/// Size of a block in bytes.
-const BLOCK: usize = 4096;
-
-impl Index {
-    fn new(text: &str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let mut blocks = vec![0];
-        for block in text.as_bytes().chunks(BLOCK) {
-            let before = blocks.last().copied().unwrap_or(0);
-            blocks.push(before + characters(block));
-        }
-        Self {
-            lines: std::iter::once(0)
-                .chain(ends.map(|(at, _)| at + 1))
-                .collect(),
-            blocks,
-        }
+impl SourceFile {
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| Index::new(&self.text))
     }
-
-    /// Returns the line of a byte, counted from 0.
-    fn line(&self, at: usize) -> usize {
-        self.lines.partition_point(|start| *start <= at).max(1) - 1
-    }
-
-    /// Returns the number of characters before a byte.
-    fn characters(&self, text: &str, at: usize) -> usize {
-        let block = at / BLOCK;
-        let rest = &text.as_bytes()[block * BLOCK..at];
-        self.blocks.get(block).copied().unwrap_or(0) + characters(rest)
-    }
-}
-
-/// Counts the characters of UTF-8 that start in these bytes.
-fn characters(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| (**byte as i8) >= -0x40).count()
 }
 
 impl Sources {
     /// Adds a file of the policy's own text.
-    pub fn add_policy(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
+    pub fn add_policy(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> FileId {
         let id = self.add(name, text);
         if let Some(file) = self.files.last_mut() {
             file.is_policy = true;
@@ -176,16 +140,15 @@ impl Sources {
     /// Returns name and text of the policy's own files: the main file, then its includes in order.
     pub fn policy_texts(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.files.iter().filter(|file| file.is_policy);
-        own.map(|file| (file.name.as_str(), file.text.as_str()))
+        own.map(|file| (file.name.as_str(), &*file.text))
     }
 
     /// Adds a file that is not part of the policy's own text.
-    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
-        let text = text.into();
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<Arc<str>>) -> FileId {
         self.files.push(SourceFile {
             name: name.into(),
-            index: Index::new(&text),
-            text,
+            text: text.into(),
+            index: OnceLock::new(),
             is_policy: false,
         });
         FileId(self.files.len() - 1)
@@ -195,7 +158,7 @@ impl Sources {
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files
             .iter()
-            .map(|file| (file.name.as_str(), file.text.as_str()))
+            .map(|file| (file.name.as_str(), &*file.text))
     }
 
     /// Returns the name of a file, as it was added.
@@ -206,6 +169,11 @@ impl Sources {
     /// Returns the text of a file.
     pub fn text(&self, file: FileId) -> &str {
         &self.files[file.0].text
+    }
+
+    /// Returns the text of a file, for a reader that also adds files.
+    pub(crate) fn shared_text(&self, file: FileId) -> Arc<str> {
+        Arc::clone(&self.files[file.0].text)
     }
 
     /// Returns the first character of the first file, for diagnostics of the whole policy; `None`
@@ -227,7 +195,7 @@ impl Sources {
     /// The position of a byte, which has to be the first of a character.
     fn position(&self, file: FileId, offset: usize) -> Position {
         let text = self.text(file);
-        let index = &self.files[file.0].index;
+        let index = self.files[file.0].index();
         let line = index.line(offset);
         let column = index.characters(text, offset) - index.characters(text, index.lines[line]);
         Position {
@@ -335,9 +303,9 @@ impl Sources {
         let spans: Vec<Range<usize>> = spans.map(|place| self.clip(place)).collect();
         let first = spans.iter().map(|span| span.start).min().unwrap_or(0);
         let last = spans.iter().map(|span| span.end).max().unwrap_or(0);
-        let line = source.index.line(first);
-        let from = source.index.lines[line];
-        let behind = source.index.lines.get(source.index.line(last) + 1);
+        let line = source.index().line(first);
+        let from = source.index().lines[line];
+        let behind = source.index().lines.get(source.index().line(last) + 1);
         let to = behind.copied().unwrap_or(source.text.len());
         let excerpt = Snippet::source(&source.text[from..to]);
         (

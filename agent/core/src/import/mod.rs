@@ -35,7 +35,7 @@ use serde::Serialize;
 use crate::net::addr::Family;
 use crate::policy::Policy;
 use crate::policy::load::{NoFiles, load};
-use crate::ruleset::compile::compile;
+use crate::ruleset::compile::compile_bare;
 use canonical::Readings;
 pub use input::contained::with_nft;
 pub(crate) use input::decode::gunzip;
@@ -195,24 +195,27 @@ fn import_sliced(
         return Err(missing);
     }
     // What every policy tells apart.
-    let core = compile(&read_back("version = 1\n")?).0;
+    let core = compile_bare(&read_back("version = 1\n")?, true);
     let space = |rules| Space::new(rules, facts, &[&core], slicing);
     let mut spaces: Vec<Space<'_>> = parsed.rules.iter().map(space).collect();
     let (draft, inexpressible) = draft::draft(&mut spaces, facts);
-    let policy_text = draft.text(&head(&parsed));
+    let mut policy_text = draft.text(&head(&parsed));
+    policy_text.shrink_to_fit();
     let entries = draft.entry_lines();
     drop(draft);
     spaces.iter_mut().for_each(Space::forget_lines);
     let policy = read_back(&policy_text)?;
-    let ruleset = compile(&policy).0;
+    let has_dnated = spaces.iter_mut().any(Space::has_dnated);
+    let ruleset = compile_bare(&policy, has_dnated);
     // Overlays bring interfaces, and tunnels bring ports, that the rules may not name.
     for (space, rules) in spaces.iter_mut().zip(&parsed.rules) {
         if !space.knows(&ruleset) {
             *space = Space::new(rules, facts, &[&ruleset], slicing);
         }
     }
-    let proof = proof::compare(&mut spaces, &policy, &ruleset);
+    let proof = proof::compare(&mut spaces, &policy, ruleset);
     let mut lints = report::lints(&mut spaces, &policy, facts);
+    drop(spaces);
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);

@@ -30,8 +30,8 @@ pub(crate) struct ParsedFiles {
     sets: Vec<usize>,
     /// Indices of rulesets of nftables.
     pub(super) rulesets: Vec<usize>,
-    /// File, name and chains of each table.
-    pub(super) tables: Vec<(usize, String, ImportedChains)>,
+    /// Name and chains of each table that is not part of `rules`.
+    pub(super) other_tables: Vec<(String, ImportedChains)>,
     /// Family and index of each file with rules.
     families: Vec<(Family, usize)>,
     /// Rules of each family that has any.
@@ -65,7 +65,7 @@ struct SplitFiles {
     parsed: ParsedFiles,
     sets: SetReader,
     saves: Vec<Split>,
-    rulesets: Vec<(usize, nft::NftRuleset)>,
+    rulesets: Vec<nft::NftRuleset>,
     errors: Vec<ImportError>,
 }
 
@@ -139,14 +139,14 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     let (content, left) = sets.finish();
     parsed.left_sets = left;
     parsed.problems.append(&mut sets.problems);
-    for (at, split) in saves.iter().enumerate() {
+    for (at, split) in saves.into_iter().enumerate() {
         let of_table = |table| readings.of_table((at, table));
-        if let Err(wrong) = parsed.read(split, &content, &of_table, readings.is_live) {
+        if let Err(wrong) = parsed.read(&split, &content, &of_table, readings.is_live) {
             errors.extend(wrong);
         }
     }
-    for (index, ruleset) in rulesets {
-        parsed.add_ruleset(index, ruleset);
+    for ruleset in rulesets {
+        parsed.add_ruleset(ruleset);
     }
     parsed.follow_marks();
     if errors.is_empty() && parsed.rules.is_empty() {
@@ -213,17 +213,13 @@ fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
 
 impl ParsedFiles {
     /// Reads a ruleset of nftables, and adds its text to the list of files.
-    fn ruleset(
-        &mut self,
-        file: File,
-        is_beside: bool,
-    ) -> Result<(usize, nft::NftRuleset), ImportError> {
+    fn ruleset(&mut self, file: File, is_beside: bool) -> Result<nft::NftRuleset, ImportError> {
         let index = self.files.len();
         let ruleset = nft::read_beside(&file, index, is_beside)?;
         let text = ruleset.text.clone();
         self.files.push(File { text, ..file });
         self.rulesets.push(index);
-        Ok((index, ruleset))
+        Ok(ruleset)
     }
 
     /// Splits a file into tables, and adds it to the list of files.
@@ -279,9 +275,10 @@ impl ParsedFiles {
                 "name the family: --v4 FILE or --v6 FILE",
             )]);
         }
-        let is_of_both = families.len() > 1;
+        let count = families.len();
+        let is_of_both = count > 1;
         let mut found = Vec::new();
-        for family in families {
+        for (family, save) in families.into_iter().zip(std::iter::repeat_n(save, count)) {
             let index = self.files.len();
             self.refuse(index, &lines);
             let mut file = file.clone();
@@ -289,7 +286,6 @@ impl ParsedFiles {
                 file.name = format!("{} (IPv{})", file.name, family.digit());
             }
             self.files.push(file);
-            let save = save.clone();
             found.push(Split {
                 index,
                 family,
@@ -356,13 +352,12 @@ impl ParsedFiles {
                 sets,
                 readings: readings(at),
             };
-            let mut chains = rule::chains(table, &origin, &mut self.problems);
+            let chains = rule::chains(table, &origin, &mut self.problems);
             if is_live && self.has_table(split.family, &table.name) {
-                chains = self.add_beside(split, table, chains);
-            } else if let Err(err) = self.add(split, table, chains.clone()) {
+                self.add_beside(split, table, chains);
+            } else if let Err(err) = self.add(split, table, chains) {
                 errors.push(err);
             }
-            self.tables.push((split.index, table.name.clone(), chains));
         }
         match errors.is_empty() {
             true => Ok(()),
@@ -371,18 +366,19 @@ impl ParsedFiles {
     }
 
     /// Adds a ruleset of nftables. Its chains are called beside those of other files.
-    fn add_ruleset(&mut self, index: usize, ruleset: nft::NftRuleset) {
+    fn add_ruleset(&mut self, ruleset: nft::NftRuleset) {
         self.notes.extend(ruleset.notes);
         // A ban list of both families does not make a family without a firewall an open policy.
         let is_beside = !self.rules.is_empty();
         for rules in ruleset.rules {
-            let tables = [("filter", &rules.filter), ("nat", &rules.nat)];
-            let named = tables.map(|(name, chains)| (index, name.to_owned(), chains.clone()));
-            self.tables.extend(named);
             match self.rules.iter_mut().find(|r| r.family == rules.family) {
                 Some(known) => known.extend(rules),
                 None if !is_beside || denies(&rules) => self.rules.push(rules),
-                None => {}
+                None => {
+                    let tables = [("filter", rules.filter), ("nat", rules.nat)];
+                    let named = tables.map(|(name, chains)| (name.to_owned(), chains));
+                    self.other_tables.extend(named);
+                }
             }
         }
         self.rules.sort_by_key(|rules| rules.family);
@@ -391,13 +387,13 @@ impl ParsedFiles {
     /// Keeps the tests of marks that the rules of the table nat decide.
     fn follow_marks(&mut self) {
         let is_other = |name: &str| !["filter", "nat"].contains(&name);
-        let others = self.tables.iter().filter(|(_, name, _)| is_other(name));
-        let others: Vec<&ImportedChains> = others.map(|(.., chains)| chains).collect();
+        let others = self.other_tables.iter().filter(|(name, _)| is_other(name));
+        let others: Vec<&ImportedChains> = others.map(|(_, chains)| chains).collect();
         let mut followed = BTreeSet::new();
         for rules in &mut self.rules {
             followed.extend(rule::keep_followed(rules, &others));
         }
-        for (.., chains) in &mut self.tables {
+        for (_, chains) in &mut self.other_tables {
             rule::keep_marks(chains, |at, _| followed.contains(&at));
         }
     }
@@ -411,13 +407,8 @@ impl ParsedFiles {
         })
     }
 
-    /// Adds a table beside one with the same name, and returns its chains with their new names.
-    fn add_beside(
-        &mut self,
-        split: &Split,
-        table: &iptables::Table,
-        chains: ImportedChains,
-    ) -> ImportedChains {
+    /// Adds a table beside one with the same name. Its chains get new names.
+    fn add_beside(&mut self, split: &Split, table: &iptables::Table, chains: ImportedChains) {
         let file = self.files.get(split.index);
         let file = file.map_or("", |file| file.name.as_str());
         let renamed = |name: &str| format!("{name} (of {file})");
@@ -435,14 +426,13 @@ impl ParsedFiles {
                 more.paths.input = paths("INPUT");
                 more.paths.forward = paths("FORWARD");
                 more.paths.output = paths("OUTPUT");
-                more.filter = chains.clone();
+                more.filter = chains;
             } else {
                 more.paths.prerouting = vec![paths("PREROUTING")];
-                more.nat = chains.clone();
+                more.nat = chains;
             }
             rules.extend(more);
         }
-        chains
     }
 
     fn add(
@@ -465,7 +455,10 @@ impl ParsedFiles {
         let slot = match (rules, table.name.as_str()) {
             (Some(rules), "filter") => &mut rules.filter,
             (Some(rules), "nat") => &mut rules.nat,
-            _ => return Ok(()),
+            _ => {
+                self.other_tables.push((table.name.clone(), chains));
+                return Ok(());
+            }
         };
         if !slot.is_empty() {
             let file = self.files.get(split.index);

@@ -196,26 +196,34 @@ const BLOCK: usize = 512;
 const SPANS_MAX: usize = 64;
 
 /// Compares rules and policy over every packet that can arrive.
-pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: &Ruleset) -> Proof {
+pub(super) fn compare(spaces: &mut [Space<'_>], policy: &Policy, ruleset: Ruleset) -> Proof {
     let mut proof = Proof::default();
-    for space in spaces {
+    let mut differing = Vec::new();
+    for space in spaces.iter_mut() {
         let published = space.redirections.published.iter();
         proof
             .published
             .extend(published.map(|port| (port.at, *port)));
-        let names = Names::new(space);
-        let sliced = SlicedPolicy::new(space, ruleset);
-        for hook in [Hook::Input, Hook::Forward] {
+        let sliced = SlicedPolicy::new(space, &ruleset);
+        differing.push([Hook::Input, Hook::Forward].map(|hook| {
             let mut groups = Groups::default();
             let compare = |part: &mut Space<'_>| compare_part(part, hook, policy, &sliced);
             space.each_part(hook, compare, |d, part| {
                 join(d, &mut groups, part.groups);
                 proof.add(part.fates);
             });
-            for (key, group) in groups {
-                let sentence = sentence(space, &names, policy, &key, &group.packets);
-                proof.tell(key, group, sentence);
-            }
+            groups
+        }));
+    }
+    // Sentences about many packets need memory of their own.
+    drop(ruleset);
+    for (space, groups) in spaces.iter_mut().zip(differing) {
+        let names = Names::new(space);
+        for (key, group) in groups.into_iter().flatten() {
+            let region = space.d.open();
+            let sentence = sentence(space, &names, policy, &key, &group.packets);
+            space.d.close(region, &mut ());
+            proof.tell(key, group, sentence);
         }
     }
     proof

@@ -32,7 +32,11 @@ pub(super) struct Places<'p> {
 impl<'p> Places<'p> {
     pub(super) fn new(parsed: &'p ParsedFiles) -> Self {
         let mut lines = BTreeMap::new();
-        for (_, table, chains) in &parsed.tables {
+        let others = parsed.other_tables.iter();
+        let others = others.map(|(table, chains)| (table.as_str(), chains));
+        let rules = parsed.rules.iter();
+        let rules = rules.flat_map(|rules| [("filter", &rules.filter), ("nat", &rules.nat)]);
+        for (table, chains) in others.chain(rules) {
             for (name, chain) in chains {
                 let of = |rule| FoundLine {
                     table,

@@ -71,6 +71,9 @@ pub(in crate::import) fn chains(
         }
     }
     distrust_wrong_jumps(&mut chains, problems);
+    for chain in chains.values_mut() {
+        chain.rules.shrink_to_fit();
+    }
     chains
 }
 

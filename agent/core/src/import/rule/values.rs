@@ -104,9 +104,11 @@ fn length(mask: &str, family: Family) -> Result<u8, &'static str> {
 
 /// Parses a list of addresses and networks. One that covers everything covers the list.
 pub(super) fn addresses(text: &str, family: Family) -> Result<Vec<Interval>, WordError> {
-    text.split(',')
-        .map(|each| address(each.trim_start_matches(' '), family))
-        .collect()
+    let all = text.split(',');
+    let all = all.map(|each| address(each.trim_start_matches(' '), family));
+    let mut spans = all.collect::<Result<Vec<Interval>, WordError>>()?;
+    spans.shrink_to_fit();
+    Ok(spans)
 }
 
 /// Reports whether the intervals cover every address.

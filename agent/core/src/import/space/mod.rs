@@ -270,6 +270,11 @@ impl<'r> Space<'r> {
         self.d.adopt(&whole, &mut self.redirections);
     }
 
+    /// Reports whether rules redirect packets. If not, no packet matches `ct status dnat`.
+    pub(in crate::import) fn has_dnated(&mut self) -> bool {
+        self.axes.direct(&mut self.d) != PacketSet::ALL
+    }
+
     /// Reports whether the axes tell apart everything that a policy does.
     pub(in crate::import) fn knows(&self, ruleset: &Ruleset) -> bool {
         let mut mentioned = Mentioned::default();

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use toml::de::DeValue;
-
 use super::context::{Context, Owner};
-use super::fields::{Fields, Value, place_of};
+use super::fields::{Data, Fields, Value, place_of};
 use super::values::parse_rate;
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::port::{self, PortSpec};
@@ -18,6 +16,8 @@ const LIMIT_MAX_PER_SECOND: u64 = 1_000_000;
 const LIMIT_MAX_BURST: u32 = 1_000_000;
 
 pub(super) fn parse_allows(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
+    let more = value.get_ref().as_array().map_or(0, <[_]>::len);
+    cx.draft.policy.allows.reserve_exact(more);
     cx.each_table(file, value, "allow", parse_allow);
 }
 
@@ -179,13 +179,11 @@ fn warn_if_open(
     from: &Value<'_>,
 ) {
     let any = match from.get_ref() {
-        DeValue::String(text) => text == "any",
-        DeValue::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
-        DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Table(_) => false,
+        Data::String(text) => text == "any",
+        Data::Array(list) => list.iter().any(|v| v.get_ref().as_str() == Some("any")),
+        Data::Integer(_) | Data::Float | Data::Boolean(_) | Data::Datetime | Data::Table(_) => {
+            false
+        }
     };
     if any && everything {
         cx.diagnostics.push(

@@ -1,6 +1,6 @@
 //! State that the parsers of all sections share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::COMPARISONS_MAX;
 use super::files::{Files, ReadError, Text};
@@ -13,7 +13,7 @@ use crate::policy::{Expect, Policy, Source};
 pub(super) struct Draft {
     pub(super) policy: Policy,
     /// Places of names and sections that may occur once, by kind and name.
-    pub(super) defined: BTreeMap<(&'static str, String), Place>,
+    pub(super) defined: HashMap<(&'static str, String), Place>,
     /// Sources as written, resolved after all files are read.
     pub(super) froms: Vec<PendingFrom>,
     /// Targets as written: index of the allow, text and place.

@@ -51,7 +51,7 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
             }
         };
         is_absent = false;
-        let env = cx.sources.add(&name, &text);
+        let env = cx.sources.add(&name, text.as_str());
         match flannel::read(&text) {
             Ok(flannel) => {
                 let found = Found { name, text };
@@ -82,7 +82,7 @@ pub(super) fn discover(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) ->
             found.name,
             list.join(", ")
         )));
-        let env = cx.sources.add(&found.name, &found.text);
+        let env = cx.sources.add(&found.name, found.text.as_str());
         return discovered(cx, env, flannel, Discovery::Kept(found));
     }
     let is_elsewhere = is_absent && cx.files.is_elsewhere();

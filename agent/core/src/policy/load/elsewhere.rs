@@ -13,17 +13,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use toml::de::{DeTable, DeValue};
-
 use super::context::Context;
-use super::fields::{self, Fields, Value, place_of};
+use super::document;
+use super::fields::{Data, Fields, Value, place_of};
 use super::files::{Files, NoFiles, ReadError, Text};
 use super::has_errors;
 use crate::diagnostic::{Code, Diagnostic, FileId, Sources};
 use crate::net::addr::Family;
 use crate::net::host::{Host, Interface, Neighbour, RT_TABLE_MAIN, Route};
 use crate::net::link::Link;
+use ipnet::IpNet;
 
 /// Facts of another host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,11 +43,11 @@ impl Discovered {
         let mut sources = Sources::default();
         let main = sources.add(name, text);
         let mut cx = Context::new(&NoFiles, sources, main, text);
-        let (table, errors) = DeTable::parse_recoverable(text);
+        let (table, errors) = document::parse(text);
         for err in &errors {
             super::file::syntax_error(&mut cx, main, text, err);
         }
-        let fields = Fields::new(main, table.get_ref(), 0..text.len().min(1));
+        let fields = Fields::new(main, &table, 0..text.len().min(1));
         let found = parse(&mut cx, fields, errors.is_empty());
         match has_errors(&cx.diagnostics) {
             true => Err((cx.sources, cx.diagnostics)),
@@ -134,13 +133,13 @@ fn tables<'v>(
 ) -> Vec<Fields<'v>> {
     let list = value.get_ref().as_array().into_iter().flatten();
     let tables = list.filter_map(|item| match item.get_ref() {
-        DeValue::Table(table) => Some(Fields::new(file, table, item.span())),
-        DeValue::String(_)
-        | DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_) => None,
+        Data::Table(table) => Some(Fields::new(file, table, item.span())),
+        Data::String(_)
+        | Data::Integer(_)
+        | Data::Float
+        | Data::Boolean(_)
+        | Data::Datetime
+        | Data::Array(_) => None,
     });
     let tables: Vec<Fields<'v>> = tables.collect();
     if tables.is_empty() {
@@ -284,7 +283,10 @@ fn optional<T>(
 fn number(cx: &mut Context<'_>, fields: &mut Fields<'_>, key: &'static str) -> Option<u32> {
     let file = fields.file();
     let (_, value) = fields.take(key)?;
-    let found = fields::integer(value.get_ref()).and_then(|number| u32::try_from(number).ok());
+    let found = value
+        .get_ref()
+        .as_integer()
+        .and_then(|number| u32::try_from(number).ok());
     if found.is_none() {
         let error = Diagnostic::error(
             Code::WrongType,

@@ -1,33 +1,26 @@
 //! TOML tables that report unknown keys.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
-use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
-
+pub(super) use super::document::{Data, Key, Value};
+use super::document::{Spanned, Table};
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
-
-/// Key with its place.
-pub(super) type Key<'a> = Spanned<DeString<'a>>;
-/// Value with its place.
-pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// TOML table. Keys that no parser reads are errors.
 pub(super) struct Fields<'a> {
     file: FileId,
-    table: &'a DeTable<'a>,
+    table: &'a Table<'a>,
     span: Range<usize>,
-    taken: BTreeSet<String>,
+    taken: Vec<&'a str>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(file: FileId, table: &'a DeTable<'a>, span: Range<usize>) -> Self {
+    pub(super) fn new(file: FileId, table: &'a Table<'a>, span: Range<usize>) -> Self {
         Self {
             file,
             table,
             span,
-            taken: BTreeSet::new(),
+            taken: Vec::new(),
         }
     }
 
@@ -44,28 +37,23 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns a key and its value, and marks the key as read.
-    pub(super) fn take(
-        &mut self,
-        key: &str,
-    ) -> Option<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
-        let found = self.table.iter().find(|(k, _)| k.get_ref() == key)?;
-        self.taken.insert(key.to_owned());
-        Some(found)
+    pub(super) fn take(&mut self, key: &str) -> Option<(&'a Key<'a>, &'a Value<'a>)> {
+        let (key, value) = self.table.entry(key)?;
+        self.taken.push(key.get_ref());
+        Some((key, value))
     }
 
     /// Returns all entries in the order of the file, for tables whose keys are names.
-    pub(super) fn entries(&self) -> Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)> {
-        let mut entries: Vec<_> = self.table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        entries
+    pub(super) fn entries(&self) -> &'a [(Key<'a>, Value<'a>)] {
+        self.table.entries()
     }
 
     /// Returns errors for the keys that no parser read. `known` are the valid keys.
     pub(super) fn unknown(&self, known: &[&str], of: &str) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
-        for (key, _) in self.table {
+        for (key, _) in self.table.entries() {
             let name = key.get_ref();
-            if self.taken.contains(name.as_ref()) {
+            if self.taken.contains(&name.as_ref()) {
                 continue;
             }
             let help = match closest(name, known.iter().copied()) {
@@ -97,32 +85,26 @@ pub(super) fn closest<'c>(
         .map(|(_, c)| c)
 }
 
-/// Reads an integer that fits 64 bits.
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
-    let integer = value.as_integer()?;
-    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
-}
-
 /// Returns the type of a value, for messages.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+pub(super) fn kind(value: &Data<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a decimal number",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
+        Data::String(_) => "a string",
+        Data::Integer(_) => "a number",
+        Data::Float => "a decimal number",
+        Data::Boolean(_) => "a boolean",
+        Data::Datetime => "a date",
+        Data::Array(_) => "a list",
+        Data::Table(_) => "a table",
     }
 }
 
 /// Reads a string, or a non-empty list of strings. Returns an error for each other value.
 pub(super) fn strings(
     file: FileId,
-    value: &Spanned<DeValue<'_>>,
+    value: &Value<'_>,
     what: &str,
 ) -> (Vec<(String, Place)>, Vec<Diagnostic>) {
-    let texts = |values: &[Spanned<DeValue<'_>>]| {
+    let texts = |values: &[Value<'_>]| {
         let (mut texts, mut errors) = (Vec::new(), Vec::new());
         for value in values {
             match value.get_ref().as_str() {
@@ -134,7 +116,7 @@ pub(super) fn strings(
     };
     let wrong = |diagnostic| (Vec::new(), vec![diagnostic]);
     match value.get_ref() {
-        DeValue::Array(list) if list.is_empty() => wrong(
+        Data::Array(list) if list.is_empty() => wrong(
             Diagnostic::error(
                 Code::EmptyList,
                 place_of(file, value),
@@ -142,32 +124,30 @@ pub(super) fn strings(
             )
             .help("add an entry, or omit the key"),
         ),
-        DeValue::Array(list) => texts(list),
-        DeValue::String(_) => texts(std::slice::from_ref(value)),
-        DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Table(_) => wrong(
-            Diagnostic::error(
-                Code::WrongType,
-                place_of(file, value),
-                format!(
-                    "{what} must be a string or a list of strings, not {}",
-                    kind(value.get_ref())
-                ),
+        Data::Array(list) => texts(list),
+        Data::String(_) => texts(std::slice::from_ref(value)),
+        Data::Integer(_) | Data::Float | Data::Boolean(_) | Data::Datetime | Data::Table(_) => {
+            wrong(
+                Diagnostic::error(
+                    Code::WrongType,
+                    place_of(file, value),
+                    format!(
+                        "{what} must be a string or a list of strings, not {}",
+                        kind(value.get_ref())
+                    ),
+                )
+                .help(match value.get_ref().as_integer() {
+                    Some(n) => format!("write \"{n}\""),
+                    None => "write \"one\" or [\"one\", \"two\"]".to_owned(),
+                }),
             )
-            .help(match integer(value.get_ref()) {
-                Some(n) => format!("write \"{n}\""),
-                None => "write \"one\" or [\"one\", \"two\"]".to_owned(),
-            }),
-        ),
+        }
     }
 }
 
-fn not_text(file: FileId, value: &Spanned<DeValue<'_>>, what: &str) -> Diagnostic {
+fn not_text(file: FileId, value: &Value<'_>, what: &str) -> Diagnostic {
     let got = kind(value.get_ref());
-    let help = match integer(value.get_ref()) {
+    let help = match value.get_ref().as_integer() {
         Some(n) => format!("write \"{n}\""),
         None => "write strings in \"quotes\"".to_owned(),
     };

@@ -1,13 +1,11 @@
 //! Parsing of a policy file: syntax, top-level keys and includes.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
 use super::VERSION;
 use super::allow::parse_allows;
 use super::context::Context;
+use super::document;
 use super::expect::parse_expects;
-use super::fields::{self, Fields, Value, place_of};
+use super::fields::{Fields, Value, place_of};
 use super::files::Text;
 use super::groups::parse_groups;
 use super::icmp::parse_icmp;
@@ -21,12 +19,12 @@ use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 
 /// Parses one file. Only the main file can include others.
 pub(super) fn read_file(cx: &mut Context<'_>, file: FileId, is_main: bool) {
-    let text = cx.sources.text(file).to_owned();
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    let text = cx.sources.shared_text(file);
+    let (table, errors) = document::parse(&text);
     for err in &errors {
         syntax_error(cx, file, &text, err);
     }
-    let fields = Fields::new(file, table.get_ref(), 0..text.len().min(1));
+    let fields = Fields::new(file, &table, 0..text.len().min(1));
     parse_top(cx, fields, is_main, errors.is_empty());
 }
 
@@ -132,9 +130,9 @@ fn parse_sections(cx: &mut Context<'_>, top: &mut Fields<'_>) {
     }
 }
 
-fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>>) {
+fn check_version(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     let place = place_of(file, value);
-    match fields::integer(value.get_ref()) {
+    match value.get_ref().as_integer() {
         Some(1) => {}
         Some(n) => cx.error(
             Diagnostic::error(
@@ -153,7 +151,7 @@ fn check_version(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>
     }
 }
 
-fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Spanned<DeValue<'_>>) {
+fn parse_include(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     let relative_to = cx.sources.name(file).to_owned();
     for (pattern, place) in cx.strings(file, value, "`include`") {
         let names = match cx.files.glob(&pattern, &relative_to) {

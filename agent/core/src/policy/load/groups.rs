@@ -1,9 +1,7 @@
 //! Parsing of `[groups]`.
 
-use toml::de::DeValue;
-
 use super::context::Context;
-use super::fields::{Fields, Value, place_of};
+use super::fields::{Data, Fields, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::{Address, Group};
 
@@ -11,13 +9,13 @@ pub(super) fn parse_groups(cx: &mut Context<'_>, file: FileId, value: &Value<'_>
     cx.named_entries(file, value, "groups", "group", |cx, key, value| {
         let name = key.get_ref().to_string();
         let addresses = match value.get_ref() {
-            DeValue::Table(table) => parse_group(cx, Fields::new(file, table, value.span()), &name),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_) => cx.addresses(file, value, &format!("group `{name}`")),
+            Data::Table(table) => parse_group(cx, Fields::new(file, table, value.span()), &name),
+            Data::String(_)
+            | Data::Integer(_)
+            | Data::Float
+            | Data::Boolean(_)
+            | Data::Datetime
+            | Data::Array(_) => cx.addresses(file, value, format_args!("group `{name}`")),
         };
         let place = place_of(file, key);
         cx.draft.policy.groups.push(Group {

@@ -1,9 +1,7 @@
 //! Parsing of `[icmp]`.
 
-use toml::de::DeValue;
-
 use super::context::{Context, Owner};
-use super::fields::{self, Value, place_of};
+use super::fields::{self, Data, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::net::addr::Family;
 use crate::policy::{IcmpTypes, icmp};
@@ -51,7 +49,7 @@ fn parse_types(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fa
     if value.get_ref().as_str() == Some("all") {
         return IcmpTypes::All;
     }
-    let DeValue::Array(list) = value.get_ref() else {
+    let Data::Array(list) = value.get_ref() else {
         let name = format!("v{}", family.digit());
         cx.error(
             Diagnostic::error(
@@ -74,7 +72,7 @@ fn parse_types(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Fa
 
 fn parse_type(cx: &mut Context<'_>, file: FileId, value: &Value<'_>, family: Family) -> Option<u8> {
     let place = place_of(file, value);
-    if let Some(number) = fields::integer(value.get_ref()) {
+    if let Some(number) = value.get_ref().as_integer() {
         return match u8::try_from(number) {
             Ok(number) => Some(number),
             Err(std::num::TryFromIntError { .. }) => {

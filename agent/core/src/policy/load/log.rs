@@ -1,9 +1,7 @@
 //! Parsing of `[log]`.
 
-use toml::de::DeValue;
-
 use super::context::Context;
-use super::fields::{self, Fields, Value, place_of};
+use super::fields::{Data, Fields, Value, place_of};
 use super::values::parse_rate;
 use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::Log;
@@ -14,21 +12,19 @@ pub(super) fn parse_log(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     };
     if let Some((_, value)) = fields.take("denied") {
         match value.get_ref() {
-            DeValue::Boolean(true) => {}
-            DeValue::Boolean(false) => cx.draft.log_off = true,
-            DeValue::Table(table) => parse_denied(cx, Fields::new(file, table, value.span())),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_) => cx.error(
-                Diagnostic::error(
-                    Code::WrongType,
-                    place_of(file, value),
-                    "`denied` must be a table or false",
+            Data::Boolean(true) => {}
+            Data::Boolean(false) => cx.draft.log_off = true,
+            Data::Table(table) => parse_denied(cx, Fields::new(file, table, value.span())),
+            Data::String(_) | Data::Integer(_) | Data::Float | Data::Datetime | Data::Array(_) => {
+                cx.error(
+                    Diagnostic::error(
+                        Code::WrongType,
+                        place_of(file, value),
+                        "`denied` must be a table or false",
+                    )
+                    .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
                 )
-                .help("like { group = 5, rate = \"10/second\", prefix = \"peerwall\" }"),
-            ),
+            }
         }
     }
     cx.diagnostics.extend(fields.unknown(&["denied"], "[log]"));
@@ -38,7 +34,7 @@ fn parse_denied(cx: &mut Context<'_>, mut fields: Fields<'_>) {
     let file = fields.file();
     let mut log = Log::default();
     if let Some((_, value)) = fields.take("group") {
-        match fields::integer(value.get_ref()).map(u16::try_from) {
+        match value.get_ref().as_integer().map(u16::try_from) {
             Some(Ok(group)) => log.group = group,
             _ => cx.error(
                 Diagnostic::error(

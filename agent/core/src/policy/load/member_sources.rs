@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::context::Context;
-use super::fields::{self, Fields, Key, Value, place_of};
+use super::fields::{Fields, Key, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::policy::{Address, Engine, EngineKind, Group, MemberSource, Peer};
 use crate::sources::{Limits, MAX_HIGHEST};
@@ -117,7 +117,11 @@ fn parse_limits(
         ),
     }
     if let Some((_, value)) = fields.take("max") {
-        match fields::integer(value.get_ref()).and_then(|max| usize::try_from(max).ok()) {
+        match value
+            .get_ref()
+            .as_integer()
+            .and_then(|max| usize::try_from(max).ok())
+        {
             Some(max @ 1..=MAX_HIGHEST) => limits.max = max,
             Some(_) | None => {
                 let help = format!("a number from 1 to {MAX_HIGHEST}");

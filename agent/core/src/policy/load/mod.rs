@@ -4,6 +4,7 @@ mod allow;
 mod context;
 mod cross_check;
 mod discover;
+mod document;
 mod elsewhere;
 mod expect;
 mod fields;

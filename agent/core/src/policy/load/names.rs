@@ -1,5 +1,7 @@
 //! Names of peers, groups, overlays and allows.
 
+use std::collections::hash_map::Entry;
+
 use super::context::Context;
 use crate::diagnostic::{Code, Diagnostic, Place};
 
@@ -15,9 +17,9 @@ impl Context<'_> {
             "peer" | "group" | "overlay" => "name",
             other => other,
         };
-        let key = (space, name.to_owned());
-        match self.draft.defined.get(&key).cloned() {
-            Some(first) => {
+        match self.draft.defined.entry((space, name.to_owned())) {
+            Entry::Occupied(first) => {
+                let first = first.get().clone();
                 let what = match space {
                     "name" => format!("the name `{name}` is used twice"),
                     "key" => format!("`{name}` is set twice"),
@@ -31,8 +33,8 @@ impl Context<'_> {
                 );
                 false
             }
-            None => {
-                self.draft.defined.insert(key, place.clone());
+            Entry::Vacant(free) => {
+                free.insert(place.clone());
                 true
             }
         }

@@ -1,7 +1,7 @@
 //! Parsing of `[options]`.
 
 use super::context::Context;
-use super::fields::{self, Value, place_of};
+use super::fields::{Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId};
 use crate::policy::{BackendChoice, Denied, Mode};
 
@@ -34,7 +34,10 @@ pub(super) fn parse_options(cx: &mut Context<'_>, file: FileId, value: &Value<'_
 fn parse_hook_priority(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     // conntrack runs at -200 (NF_IP_PRI_CONNTRACK) and DNAT at -100: before them, neither the state
     // nor the original destination is known. SNAT of input runs at 100.
-    let priority = fields::integer(value.get_ref()).and_then(|n| i32::try_from(n).ok());
+    let priority = value
+        .get_ref()
+        .as_integer()
+        .and_then(|n| i32::try_from(n).ok());
     let Some(priority) = priority.filter(|priority| (-99..100).contains(priority)) else {
         return cx.error(
             Diagnostic::error(

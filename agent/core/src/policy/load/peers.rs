@@ -8,7 +8,7 @@ use crate::policy::Peer;
 pub(super) fn parse_peers(cx: &mut Context<'_>, file: FileId, value: &Value<'_>) {
     cx.named_entries(file, value, "peers", "peer", |cx, key, value| {
         let name = key.get_ref().to_string();
-        let addresses = cx.addresses(file, value, &format!("peer `{name}`"));
+        let addresses = cx.addresses(file, value, format_args!("peer `{name}`"));
         cx.draft.policy.peers.push(Peer {
             name: Some(name),
             addresses,

@@ -37,19 +37,20 @@ impl Context<'_> {
         if self.draft.defined.contains_key(&("name", text.to_owned())) {
             return None;
         }
-        let names = self.draft.defined.range(("name", String::new())..);
-        let names = names.take_while(|((space, _), _)| *space == "name");
-        let names = names.map(|((_, name), _)| name.as_str()).chain(["any"]);
         // Bounded because a list can have thousands of unknown names.
-        let names = names.take(self.comparisons);
-        self.comparisons -= names.clone().count();
-        let help = match fields::closest(text, names) {
+        let names = match self.comparisons {
+            0 => Vec::new(),
+            most => self.known_names(most),
+        };
+        let compared = names.len();
+        let help = match fields::closest(text, names.into_iter()) {
             Some(name) => format!("did you mean `{name}`?"),
             None => {
                 "define it under [peers], [groups] or [overlay.…], or write an address or \"any\""
                     .into()
             }
         };
+        self.comparisons -= compared;
         self.error(
             Diagnostic::error(
                 Code::UnknownName,
@@ -59,6 +60,17 @@ impl Context<'_> {
             .help(help),
         );
         None
+    }
+
+    /// Returns up to `most` names that `from` can contain, in their order.
+    fn known_names(&self, most: usize) -> Vec<&str> {
+        let names = self.draft.defined.keys();
+        let names = names.filter(|(space, _)| *space == "name");
+        let mut names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+        names.sort_unstable();
+        names.push("any");
+        names.truncate(most);
+        names
     }
 
     /// Finds a group, peer or overlay by its name.
@@ -82,7 +94,14 @@ pub(super) fn resolve_froms(cx: &mut Context<'_>) {
         if let Some(source) = cx.source(&from.text, &from.place) {
             warn_if_needless(cx, &source, &from);
             match from.owner {
-                Owner::Allow(index) => cx.draft.policy.allows[index].from.push(source),
+                Owner::Allow(index) => {
+                    let list = &mut cx.draft.policy.allows[index].from;
+                    // Most allows of a large policy have one source.
+                    if list.is_empty() {
+                        list.reserve_exact(1);
+                    }
+                    list.push(source);
+                }
                 Owner::Ping => cx.draft.policy.icmp.ping.push(source),
                 Owner::Tunnel(index) => {
                     cx.draft.policy.overlays[index].tunnel_from.push(source);
@@ -99,7 +118,7 @@ pub(super) fn resolve_tos(cx: &mut Context<'_>) {
     }
     for allow in &mut cx.draft.policy.allows {
         if allow.to.is_empty() {
-            allow.to.push(Target::Host);
+            allow.to = vec![Target::Host];
         }
     }
 }

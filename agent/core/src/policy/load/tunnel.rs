@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::discover::Subnets;
-use super::fields::{self, Fields, Value, place_of};
+use super::fields::{Fields, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr::Family;
 use crate::net::link::Link;
@@ -77,7 +77,10 @@ fn port_number(
     value: &Value<'_>,
     default: impl std::fmt::Display,
 ) -> Option<u16> {
-    let number = fields::integer(value.get_ref()).and_then(|number| u16::try_from(number).ok());
+    let number = value
+        .get_ref()
+        .as_integer()
+        .and_then(|number| u16::try_from(number).ok());
     let port = number.filter(|port| *port > 0);
     if port.is_none() {
         let error = Diagnostic::error(

@@ -1,12 +1,10 @@
 //! Conversion of TOML values: strings, addresses, ports, patterns, keywords.
 
 use std::collections::BTreeSet;
-
-use toml::Spanned;
-use toml::de::DeValue;
+use std::fmt;
 
 use super::context::Context;
-use super::fields::{self, Fields, Key, Value, place_of};
+use super::fields::{self, Data, Fields, Key, Value, place_of};
 use super::files::Text;
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::net::addr;
@@ -56,7 +54,7 @@ impl Context<'_> {
                 "write [[{what}]], with two brackets, for each entry"
             ))
         };
-        if let DeValue::Table(table) = value.get_ref() {
+        if let Data::Table(table) = value.get_ref() {
             self.error(wrong(value));
             return each(self, Fields::new(file, table, value.span()));
         }
@@ -65,13 +63,13 @@ impl Context<'_> {
         };
         for item in list {
             match item.get_ref() {
-                DeValue::Table(table) => each(self, Fields::new(file, table, item.span())),
-                DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Boolean(_)
-                | DeValue::Datetime(_)
-                | DeValue::Array(_) => self.error(wrong(item)),
+                Data::Table(table) => each(self, Fields::new(file, table, item.span())),
+                Data::String(_)
+                | Data::Integer(_)
+                | Data::Float
+                | Data::Boolean(_)
+                | Data::Datetime
+                | Data::Array(_) => self.error(wrong(item)),
             }
         }
     }
@@ -87,6 +85,7 @@ impl Context<'_> {
         let Some(table) = self.table(file, value, section) else {
             return;
         };
+        self.draft.defined.reserve(table.entries().len());
         for (key, value) in table.entries() {
             let place = place_of(file, key);
             self.check_name(kind, key.get_ref(), &place);
@@ -193,6 +192,7 @@ impl Context<'_> {
                 }
             }
         }
+        specs.shrink_to_fit();
         specs
     }
 }
@@ -218,7 +218,7 @@ impl Context<'_> {
     pub(super) fn strings(
         &mut self,
         file: FileId,
-        value: &Spanned<DeValue<'_>>,
+        value: &Value<'_>,
         what: &str,
     ) -> Vec<(String, Place)> {
         let (list, errors) = fields::strings(file, value, what);
@@ -238,13 +238,19 @@ impl Context<'_> {
         }
     }
 
+    /// Parses an address, or a non-empty list of addresses.
     pub(super) fn addresses(
         &mut self,
         file: FileId,
-        value: &Spanned<DeValue<'_>>,
-        what: &str,
+        value: &Value<'_>,
+        what: impl fmt::Display,
     ) -> Vec<Address> {
-        let texts = self.strings(file, value, what);
+        // A large policy has a hundred thousand of these.
+        if let Some(text) = value.get_ref().as_str() {
+            let address = self.address(text, place_of(file, value));
+            return address.into_iter().collect();
+        }
+        let texts = self.strings(file, value, &what.to_string());
         texts
             .into_iter()
             .filter_map(|(text, place)| self.address(&text, place))
@@ -264,7 +270,8 @@ impl Context<'_> {
                 return Vec::new();
             }
         };
-        let file = self.sources.add(name, text.clone());
+        let file = self.sources.add(name, text);
+        let text = self.sources.shared_text(file);
         let before = self.diagnostics.len();
         let mut at = 0;
         let mut found = Vec::new();

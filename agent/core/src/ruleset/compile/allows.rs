@@ -12,7 +12,7 @@ use super::ports::{Ranges, ports_by_protocol, protocols};
 use super::sets::{
     SERVICES_SET, allow_set, from_port_set, group_set, limit_set, overlay_set, port_set, to_set,
 };
-use super::{Compiler, interface};
+use super::{Compiler, Purpose, interface};
 
 /// Kind of packet that a rule of an allow matches, and how.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,8 @@ impl Compiler<'_> {
 
     /// Adds the chain of DNATed connections.
     pub(super) fn published(&mut self) {
-        if !self.policy.allows.is_empty() {
+        let without_dnated = Purpose::Evaluation { has_dnated: false };
+        if !self.policy.allows.is_empty() && self.purpose != without_dnated {
             let mut chain = ChainDraft::regular(PUBLISHED, PUBLISHED);
             self.allows(&mut chain, AllowMatch::Dnated);
             self.add(chain);
@@ -148,7 +149,7 @@ impl Compiler<'_> {
 
 /// Joins the matches of all parts, with the family once. Returns `None` if the families differ.
 fn joined(parts: &[&[Match]]) -> Option<Vec<Match>> {
-    let mut matches: Vec<Match> = Vec::new();
+    let mut matches = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
     let mut family = None;
     for each in parts.iter().copied().flatten() {
         match (each.family(), family) {

@@ -34,8 +34,20 @@ const LOOPBACK: &str = "loopback";
 
 /// Compiles a policy.
 pub fn compile(policy: &Policy) -> (Ruleset, Origins) {
+    compile_for(policy, Purpose::Kernel)
+}
+
+/// Compiles a policy for evaluation, without what decides about no packet: comments, the list of
+/// counters, and, if no packet is DNATed, rules for DNATed packets. A large policy has one of each
+/// for each allow.
+pub(crate) fn compile_bare(policy: &Policy, has_dnated: bool) -> Ruleset {
+    compile_for(policy, Purpose::Evaluation { has_dnated }).0
+}
+
+fn compile_for(policy: &Policy, purpose: Purpose) -> (Ruleset, Origins) {
     let mut compiler = Compiler {
         policy,
+        purpose,
         ruleset: Ruleset::default(),
         origins: Origins::default(),
     };
@@ -49,8 +61,16 @@ pub fn compile(policy: &Policy) -> (Ruleset, Origins) {
     (compiler.ruleset.normalized(), compiler.origins)
 }
 
+/// What a ruleset is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Kernel,
+    Evaluation { has_dnated: bool },
+}
+
 struct Compiler<'p> {
     policy: &'p Policy,
+    purpose: Purpose,
     ruleset: Ruleset,
     origins: Origins,
 }
@@ -64,9 +84,13 @@ impl Compiler<'_> {
         for rule in &mut draft.rules {
             rule.matches.shrink_to_fit();
         }
-        self.origins.0.insert(draft.name.clone(), draft.origins);
-        let counters = draft.rules.iter().filter_map(|rule| rule.counter.clone());
-        self.ruleset.counters.extend(counters);
+        if self.purpose == Purpose::Kernel {
+            self.origins.0.insert(draft.name.clone(), draft.origins);
+            let counters = draft.rules.iter().filter_map(|rule| rule.counter.clone());
+            self.ruleset.counters.extend(counters);
+        } else {
+            draft.rules.iter_mut().for_each(|rule| rule.comment = None);
+        }
         self.ruleset.chains.push(Chain {
             name: draft.name,
             base: draft.base,

@@ -136,7 +136,9 @@ impl Compiler<'_> {
         }
     }
 
-    fn set(&mut self, name: String, key: KeyType, interval: bool, elements: Vec<Element>) {
+    fn set(&mut self, name: String, key: KeyType, interval: bool, mut elements: Vec<Element>) {
+        // Large policies have a set of one element for each allow.
+        elements.shrink_to_fit();
         let set = Set {
             key,
             interval,

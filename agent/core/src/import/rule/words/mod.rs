@@ -329,6 +329,8 @@ impl<'w> Reader<'w> {
             (None, Some((false, chain))) => Verb::Jump(chain),
             (None, None) => Verb::Continue("count".into()),
         };
+        // Large files have a hundred thousand rules.
+        conditions.shrink_to_fit();
         Ok(ImportedRule {
             at: self.rule.at,
             conditions,
