@@ -17,7 +17,7 @@ use peerwall_core::policy::load::{NoFiles, load};
 use peerwall_core::ruleset::compile::compile;
 
 fn lines() -> usize {
-    std::env::var("PEERWALL_LINES").map_or(50_000, |lines| lines.parse().unwrap())
+    std::env::var("PEERWALL_LINES").map_or(25_000, |lines| lines.parse().unwrap())
 }
 
 /// A line for each number.
