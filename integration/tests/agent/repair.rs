@@ -22,7 +22,7 @@ fn whatever_others_do_to_the_rules_is_repaired_and_told() {
         let path = path.to_str().unwrap();
         let in_sync = || host.peerwall(&["plan", path]).status.success();
         let rule = "nft -a list chain inet peerwall input | awk '/ct state established/ { print $NF; exit }'";
-        let rounds = rounds(60);
+        let rounds = rounds(30);
         let mut took: Vec<Duration> = Vec::new();
         for round in 0..rounds {
             match round % 6 {

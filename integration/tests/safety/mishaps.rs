@@ -187,7 +187,7 @@ fn a_kill_in_the_middle_of_many_applies_leaves_old_or_new() {
         apply(host, &a);
         let whole = start.elapsed() / 2;
         let (mut killed, mut mixtures) = (0, Vec::new());
-        let rounds: u32 = std::env::var("PEERWALL_ROUNDS").map_or(500, |n| n.parse().unwrap());
+        let rounds: u32 = std::env::var("PEERWALL_ROUNDS").map_or(150, |n| n.parse().unwrap());
         for round in 0..rounds {
             let policy = if round % 2 == 0 { &b } else { &a };
             let mut child = host
