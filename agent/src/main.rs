@@ -8,8 +8,10 @@ use peerwall::color::{self, Stream};
 use peerwall::json::{ErrorCode, Failure};
 use peerwall::output::{self, Output};
 use peerwall::system::logging::{self, Target};
+use peerwall::system::memory;
 
 fn main() -> ExitCode {
+    memory::give_back();
     // Help and errors are printed in place of arguments that were parsed.
     let given = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
     color::ask(ColorWhen::of_args(given));
