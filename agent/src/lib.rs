@@ -10,6 +10,7 @@ pub mod command;
 pub mod connections;
 pub mod control;
 pub mod denied;
+mod digest;
 pub mod enforce;
 pub mod host;
 pub mod import;

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::applying::{self, Put};
-use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, report, trouble};
+use super::{DONE, Given, TROUBLE, keep, others, plan, refuse, repeated, report, trouble};
 use crate::cli::ApplyArgs;
 use crate::connections::loading::{ConnectionsReport, Loading};
 use crate::enforce::converge::{Converged, converge};
@@ -101,14 +101,15 @@ pub(super) fn run(
     };
     let was_loaded = |loader: &Direct<'_>| matches!(loader.first, Some(Ok(_)));
     let applied = applying::apply(&mut loader, was_loaded, &kept, &args.wish, &caller, output);
+    let is_kept = matches!(applied, Put::Done);
     let (first, changes) = (loader.first, loader.changes);
     let converged = match (applied, first) {
-        (Put::Done, Some(Ok(converged))) => converged,
+        (Put::Done | Put::NotKept, Some(Ok(converged))) => converged,
         (_, Some(Err(err))) => return Err(err),
         (Put::NotLoaded(refusal) | Put::Refused(refusal), _) => {
             return Ok(trouble("apply", refusal, output));
         }
-        (Put::Done, None) => return Ok(TROUBLE),
+        (Put::Done | Put::NotKept, None) => return Ok(TROUBLE),
     };
     if !output.is_json() {
         report::warnings(ready);
@@ -121,6 +122,9 @@ pub(super) fn run(
             switch::complete(enforcer.is_iptables(), policy, &ready.ruleset, generation);
         }
         false => since::unchanged(generation, &ready.ruleset),
+    }
+    if is_kept && !enforcer.is_iptables() {
+        repeated::record(args, policy, &kept.entry, generation);
     }
     loading.was(Enforcer::ruleset(&converged.before));
     let told = loading.finish(ready, &args.wish);

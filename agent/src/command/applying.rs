@@ -17,6 +17,8 @@ use crate::trial::{Keeper, Loader, of_io};
 pub(super) enum Put {
     /// The ruleset is loaded.
     Done,
+    /// The same, but it could not be recorded for the next boot.
+    NotKept,
     /// The ruleset could not be loaded; the loader has the error.
     NotLoaded(Refusal),
     /// Nothing was changed.
@@ -83,7 +85,7 @@ pub(super) fn apply<L: Loader>(
                     "warning: it is in force, but `peerwall boot` and `rollback` do not know of it: {fault}\n"
                 ));
             }
-            Put::Done
+            Put::NotKept
         }
         Err(refusal) => Put::Refused(refusal),
     }

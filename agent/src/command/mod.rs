@@ -22,6 +22,7 @@ mod meaning;
 mod others;
 pub(crate) mod plan;
 mod render;
+mod repeated;
 mod report;
 mod schema;
 mod sources;
@@ -40,6 +41,7 @@ use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic};
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
+use peerwall_core::policy::load::Files;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::words::count;
 
@@ -56,6 +58,7 @@ use crate::host::units;
 use crate::json::{self, ErrorCode, Failure};
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
+use crate::policy_file::inputs::{Inputs, Recorder};
 use crate::policy_file::{LoadError, LoadedPolicy, prepare};
 use crate::trial::guard;
 
@@ -188,29 +191,40 @@ fn apply(args: &ApplyArgs) -> u8 {
     if let Some(code) = apply_by_agent(args, &output) {
         return code;
     }
+    if let Some(code) = repeated::apply(args, &output) {
+        return code;
+    }
     // Only an nftables table can be owned.
     let asked = match args.hold {
         true => Some(BackendChoice::Nft),
         false => args.to.backend,
     };
-    on_host(&args.to, asked, "apply", |enforcer, policy, output| {
-        let ready = policy.read.as_ref().ok();
-        let checked = ready.filter(|_| !args.insecure_permissions);
-        if let Some(Err(why)) = checked.map(LoadedPolicy::check_permissions) {
-            return Ok(trouble("apply", why, output));
-        }
-        if let (Some(verified), Some(ready)) = (&verified, ready)
-            && (*verified != ready.ruleset || enforcer.is_iptables())
-        {
-            let why = match enforcer.is_iptables() {
-                true => test::ONLY_NFT,
-                false => "the policy changed while it was tested; run it again",
-            };
-            let why = Failure::new(ErrorCode::NotVerified, why);
-            return Ok(trouble("apply", why, output));
-        }
-        apply::run(enforcer, policy, args, output)
-    })
+    let path = policy_path(&args.to.policy.policy);
+    let policy = Given::recorded(&path, &files_here());
+    with_policy(
+        &policy,
+        asked,
+        "apply",
+        &output,
+        |enforcer, policy, output| {
+            let ready = policy.read.as_ref().ok();
+            let checked = ready.filter(|_| !args.insecure_permissions);
+            if let Some(Err(why)) = checked.map(LoadedPolicy::check_permissions) {
+                return Ok(trouble("apply", why, output));
+            }
+            if let (Some(verified), Some(ready)) = (&verified, ready)
+                && (*verified != ready.ruleset || enforcer.is_iptables())
+            {
+                let why = match enforcer.is_iptables() {
+                    true => test::ONLY_NFT,
+                    false => "the policy changed while it was tested; run it again",
+                };
+                let why = Failure::new(ErrorCode::NotVerified, why);
+                return Ok(trouble("apply", why, output));
+            }
+            apply::run(enforcer, policy, args, output)
+        },
+    )
 }
 
 /// Verifies a policy before it is applied, and returns the rules that were tested; `None` without
@@ -325,11 +339,13 @@ fn unreachable_agent(err: &io::Error) -> Failure {
 struct Given {
     path: PathBuf,
     read: Result<LoadedPolicy, Box<LoadError>>,
+    /// What it depends on, if that was recorded and is known.
+    inputs: Option<Inputs>,
 }
 
 impl Given {
     /// Reads the policy, and compares it with this host.
-    fn read(path: &Path, files: &FileSystem) -> Self {
+    fn read(path: &Path, files: &dyn Files) -> Self {
         let mut read = prepare(path, files);
         if let Ok(ready) = &mut read {
             ready.compare_with_host(files);
@@ -338,7 +354,17 @@ impl Given {
         Self {
             path: path.to_owned(),
             read,
+            inputs: None,
         }
+    }
+
+    /// The same, and records what the policy depends on.
+    fn recorded(path: &Path, files: &FileSystem) -> Self {
+        let recorder = Recorder::new(files);
+        let mut given = Self::read(path, &recorder);
+        let ready = given.read.as_ref().ok();
+        given.inputs = ready.and_then(|ready| Inputs::of(path, ready, recorder));
+        given
     }
 
     /// Returns the mismatches with this host as JSON.
@@ -366,20 +392,36 @@ fn on_host(
     args: &BackendArgs,
     asked: Option<BackendChoice>,
     doing: &str,
-    mut act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
+    act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
 ) -> u8 {
     let output = Output::new(args.policy.output.json);
-    // An agent reads the policy again when discovered facts appear.
-    let waits = control::is_there();
-    let policy = Given::read(&policy_path(&args.policy.policy), &FileSystem { waits });
+    let policy = Given::read(&policy_path(&args.policy.policy), &files_here());
+    with_policy(&policy, asked, doing, &output, act)
+}
+
+/// Returns the files of this host. An agent reads the policy again when discovered facts appear.
+fn files_here() -> FileSystem {
+    FileSystem {
+        waits: control::is_there(),
+    }
+}
+
+/// The same with a policy that is read already.
+fn with_policy(
+    policy: &Given,
+    asked: Option<BackendChoice>,
+    doing: &str,
+    output: &Output,
+    mut act: impl FnMut(&mut Enforcer, &Given, &Output) -> Result<u8, BackendError>,
+) -> u8 {
     let ready = policy.read.as_ref().ok();
     let of_policy = ready.map(|ready| ready.policy.options.backend);
     let asked = asked.or(of_policy).unwrap_or_default();
-    let result = by_backend(asked, &output, |enforcer| act(enforcer, &policy, &output));
+    let result = by_backend(asked, output, |enforcer| act(enforcer, policy, output));
     match (result, ready) {
         (Ok(code), _) => code,
-        (Err(BackendError::Unsupported(rules)), Some(ready)) => unsupported(ready, &rules, &output),
-        (Err(err), _) => trouble(doing, err, &output),
+        (Err(BackendError::Unsupported(rules)), Some(ready)) => unsupported(ready, &rules, output),
+        (Err(err), _) => trouble(doing, err, output),
     }
 }
 

@@ -27,6 +27,23 @@ pub(crate) fn beside(path: impl AsRef<Path>, relative_to: &str) -> PathBuf {
     }
 }
 
+impl FileSystem {
+    /// Returns the saved members of a source.
+    ///
+    /// # Errors
+    /// [`ReadError::Passing`] after a temporary failure.
+    pub(super) fn members_of(source: &str) -> Result<Option<Vec<Member>>, ReadError> {
+        match State::open().members(source) {
+            Ok(saved) => Ok(saved.map(|saved| saved.members)),
+            Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),
+            Err(err) => {
+                log::warn!("{err}");
+                Ok(None)
+            }
+        }
+    }
+}
+
 impl Files for FileSystem {
     fn read(&self, path: &str, relative_to: &str) -> Result<Text, ReadError> {
         secure_file::text(&beside(path, relative_to))
@@ -81,14 +98,7 @@ impl Files for FileSystem {
     }
 
     fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
-        match State::open().members(&source.name) {
-            Ok(saved) => Ok(saved.map(|saved| saved.members)),
-            Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),
-            Err(err) => {
-                log::warn!("{err}");
-                Ok(None)
-            }
-        }
+        Self::members_of(&source.name)
     }
 
     fn waits(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Reads, compiles and checks a policy from the file system.
 
 pub mod files;
+pub mod inputs;
 pub mod sources;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use peerwall_core::words::count;
 use sha2::{Digest as _, Sha256};
 
 use crate::color::{self, Stream};
+use crate::digest::hex;
 use crate::host::caller::Caller;
 use crate::host::facts;
 use crate::json::{ErrorCode, Failure};
@@ -245,11 +247,7 @@ fn digest(sources: &Sources) -> String {
         hasher.update(":");
         hasher.update(text);
     }
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(hasher)
 }
 
 impl LoadedPolicy {

@@ -19,12 +19,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use peerwall_core::policy::load::{ReadError, Text};
+use serde::{Deserialize, Serialize};
 
 pub use error::{is_passing, named, plain};
 pub use folder::{Folder, publish};
@@ -43,6 +45,34 @@ pub struct Opened {
     pub file: File,
     /// Reasons why users other than root could have written the file, as sentences.
     pub doubts: Vec<String>,
+}
+
+/// A version of a file. Replacing the file, writing to it and changing its mode make another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    device: u64,
+    inode: u64,
+    /// In bytes.
+    size: u64,
+    /// Time of the last write, in seconds and nanoseconds since the Unix epoch.
+    modified: (i64, i64),
+    /// The same of the last change of the inode, which programs cannot set.
+    changed: (i64, i64),
+}
+
+/// Returns the version of a file.
+///
+/// # Errors
+/// That of stat(2).
+pub fn version(path: &Path) -> io::Result<Version> {
+    let stat = std::fs::metadata(path)?;
+    Ok(Version {
+        device: stat.dev(),
+        inode: stat.ino(),
+        size: stat.size(),
+        modified: (stat.mtime(), stat.mtime_nsec()),
+        changed: (stat.ctime(), stat.ctime_nsec()),
+    })
 }
 
 /// Reads a whole file as text.

@@ -27,8 +27,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::host::caller::Caller;
 
-use crate::secure_file::named;
 use crate::secure_file::private::{Lock, Private};
+use crate::secure_file::{self, Version, named};
 use crate::system::{child, detached, passing};
 use policy_text::{PolicyText, absolute};
 
@@ -252,6 +252,37 @@ impl State {
         };
         let mut rest = Expecting(&stored);
         serde_json::to_writer(&mut rest, ruleset).is_ok() && rest.0.is_empty()
+    }
+
+    /// Returns the files with an entry, if it is the last confirmed one.
+    pub fn files_of(&self, entry: &Entry) -> Option<BTreeMap<String, Version>> {
+        let last = self.history().ok()?.kept.pop()?;
+        let is_it = (&last.policy, &last.digest) == (&entry.policy, &entry.digest)
+            && !last.is_block
+            && last.by_iptables == entry.by_iptables;
+        let names = [
+            CONFIRMED.to_owned(),
+            ruleset_name(last.number),
+            text_name(&last.digest),
+        ];
+        let versions = names.into_iter().map(|name| {
+            let version = self.version_of(&name)?;
+            Some((name, version))
+        });
+        let files: Option<BTreeMap<_, _>> = versions.collect();
+        files.filter(|_| is_it)
+    }
+
+    /// Whether these files are what they were.
+    pub fn has(&self, files: &BTreeMap<String, Version>) -> bool {
+        let is_same = |(name, version): (&String, &Version)| {
+            self.version_of(name).is_some_and(|now| now == *version)
+        };
+        files.iter().all(is_same)
+    }
+
+    fn version_of(&self, name: &str) -> Option<Version> {
+        secure_file::version(&self.folder.path().join(name)).ok()
     }
 
     /// Stores the ruleset of an entry.

@@ -20,6 +20,9 @@ use peerwall_core::ruleset::{Ruleset, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::hex;
+use crate::policy_file::inputs::Inputs;
+use crate::secure_file::Version;
 use crate::secure_file::private::Private;
 use crate::system::passing;
 
@@ -48,6 +51,18 @@ pub struct Note {
     /// Number of the namespace's rtnetlink socket, if known.
     #[serde(default)]
     pub socket: Option<u64>,
+    /// What the ruleset was made of, if an apply without changes can rely on it.
+    #[serde(default)]
+    pub made_of: Option<MadeOf>,
+}
+
+/// What makes an apply a repetition of the last one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeOf {
+    /// Everything that the ruleset depends on.
+    pub inputs: Inputs,
+    /// Files of the state directory with this ruleset as the last confirmed one, by their names.
+    pub files: BTreeMap<String, Version>,
 }
 
 impl Note {
@@ -70,13 +85,6 @@ pub const LARGE: usize = 1000;
 #[derive(Default)]
 struct Hashing(Sha256);
 
-impl Hashing {
-    fn finish(self) -> String {
-        let bytes = self.0.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
 impl io::Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
@@ -98,14 +106,14 @@ pub fn digest(ruleset: &Ruleset) -> String {
         let _ = serde_json::to_writer(&mut hashing, name);
         hash_set(&mut hashing, set);
     }
-    hashing.finish()
+    hex(hashing.0)
 }
 
 /// Returns the SHA-256 of a set, in hexadecimal.
 pub fn digest_of_set(set: &Set) -> String {
     let mut hashing = Hashing::default();
     hash_set(&mut hashing, set);
-    hashing.finish()
+    hex(hashing.0)
 }
 
 /// Hashes elements as bytes: as JSON, a million of them take ten times as long.
@@ -203,7 +211,21 @@ pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset)
         content: Some(digest(ruleset)),
         sets: digests(ruleset),
         socket: passing::insist(socket).ok().flatten(),
+        made_of: None,
     });
+}
+
+/// Adds to the record what the ruleset was made of, unless it is of another generation.
+pub fn add_inputs(generation: u32, made_of: MadeOf) {
+    let is_new = |note: &Note| note.generation == generation && !note.sets.is_empty();
+    if let Some(note) = last().filter(|note| generation != 0 && is_new(note))
+        && note.made_of.as_ref() != Some(&made_of)
+    {
+        write(&Note {
+            made_of: Some(made_of),
+            ..note
+        });
+    }
 }
 
 /// Records that the loaded rules are still those of the record in a later generation, so that the

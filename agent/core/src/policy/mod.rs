@@ -409,6 +409,11 @@ impl Policy {
         self.peers.iter().map(count).sum()
     }
 
+    /// Whether it depends on the neighbours of the host, and not only on interfaces and routes.
+    pub fn depends_on_neighbours(&self) -> bool {
+        self.overlays.iter().any(|overlay| overlay.unmasqueraded)
+    }
+
     /// Returns the addresses of all peers in canonical form, with the peers' names.
     pub fn peer_addresses(&self) -> AddrSet {
         let addresses = self.peers.iter().flat_map(|peer| {

@@ -1,9 +1,8 @@
 //! One source: its files, and what was made of them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use serde::Deserialize;
 
 use crate::host::names::printable;
 use crate::json::{HeldStatus, SourceError, SourceStatus};
-use crate::secure_file::{self, plain};
+use crate::secure_file::{self, Version, plain};
 
 /// Maximum size of a status, in bytes.
 const STATUS_MAX_BYTES: u64 = 16 * 1024;
@@ -34,8 +33,8 @@ const ERROR_KINDS: [&str; 10] = [
     "name",
 ];
 
-/// Identity of a version of a file: device, inode, size, and time of the last change.
-type Mark = (u64, u64, u64, i64, i64);
+/// Version of a file, or the errno of a failed stat(2).
+type Mark = Result<Version, i32>;
 
 /// What `peerwall-sources` says about a source.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -220,16 +219,10 @@ fn folder() -> PathBuf {
 
 /// Returns the version of a file; `None` if it does not exist.
 fn mark(path: &Path) -> Option<Mark> {
-    match fs::metadata(path) {
-        Ok(stat) => Some((
-            stat.dev(),
-            stat.ino(),
-            stat.size(),
-            stat.mtime(),
-            stat.mtime_nsec(),
-        )),
+    match secure_file::version(path) {
+        Ok(version) => Some(Ok(version)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => None,
-        Err(err) => Some((0, 0, 0, 0, err.raw_os_error().unwrap_or_default().into())),
+        Err(err) => Some(Err(err.raw_os_error().unwrap_or_default())),
     }
 }
 

@@ -280,7 +280,7 @@ fn carved(overlay: &Overlay, host: &Host) -> Vec<IpNet> {
 
 /// Returns the Ethernet addresses of neighbours that are peers.
 fn peer_macs(policy: &Policy, host: &Host) -> Vec<[u8; 6]> {
-    if !policy.overlays.iter().any(|overlay| overlay.unmasqueraded) {
+    if !policy.depends_on_neighbours() {
         return Vec::new();
     }
     let peers = policy.peer_addresses();
