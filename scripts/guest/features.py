@@ -177,20 +177,30 @@ def write(path, text, mode=0o600):
     os.rename(f"{path}.new", path)
 
 
+JOURNAL = "journalctl -b -u 'peerwall*' -o cat --no-pager -n 12"
+
+
 def until(command, seconds=40):
     end = time.monotonic() + seconds
     while sh(command)[0] != 0:
         if time.monotonic() > end:
-            said = sh("peerwall sources; journalctl -b -u 'peerwall*' -o cat --no-pager -n 12")[1]
+            said = sh(f"peerwall sources; {JOURNAL}")[1]
             raise Failure(f"not within {seconds} s: {command}\n{shorten(said, 30)}")
         time.sleep(0.3)
+
+
+def systemctl(words):
+    """Runs systemctl, for longer than systemd waits for two units: it then says which one hung."""
+    rc, said = sh(f"systemctl daemon-reload; systemctl {words}", 240)
+    if rc != 0:
+        raise Failure(f"systemctl {words}: exit status {rc}\n{shorten(said)}\n{shorten(sh(JOURNAL)[1])}")
 
 
 def confine(address):
     """The drop-in of the unit's own comment: a credential, and the one address that it may reach."""
     lines = f"IPAddressDeny=any\nIPAddressAllow={address}\nLoadCredential=cluster-token:{TOKEN}\n"
     write(DROP_IN, f"[Service]\n{lines}", 0o644)
-    must("systemctl daemon-reload; systemctl restart peerwall-sources.service")
+    systemctl("restart peerwall-sources.service")
 
 
 def sources():
@@ -202,7 +212,7 @@ def sources():
     has = "nft list set inet peerwall peers4 | grep -qF"
     try:
         must("systemd-run --quiet --unit api-server /payload/guest/api-server 6443 first")
-        must("systemctl daemon-reload; systemctl start peerwall-boot.service peerwall.service")
+        systemctl("start peerwall-boot.service peerwall.service")
         confine("127.0.0.1")
         until(f"{has} 10.0.0.5")
         user = must("ps -o user= -C peerwall-sources").strip()
@@ -215,7 +225,7 @@ def sources():
         must("systemd-run --quiet --unit api-server /payload/guest/api-server 6443 second")
         until("peerwall sources | grep -q 401")
         write(TOKEN, "second\n")
-        must("systemctl restart peerwall-sources.service")
+        systemctl("restart peerwall-sources.service")
         write(NODES, json.dumps({"worker-1": "10.0.0.5", "worker-2": "10.0.0.6", "worker-3": "10.0.0.7"}))
         until(f"{has} 10.0.0.7")
         # Only another address is allowed: nothing arrives, and all members stay.
