@@ -107,7 +107,7 @@ fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
                 "peers4".into(),
                 KeyType::Ipv4,
                 SetKind::Values,
-                vec![Element::one(5)],
+                vec![Element::one(5)].into(),
             ),
         ),
         (
@@ -120,7 +120,7 @@ fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
                 "none".into(),
                 KeyType::Ipv4,
                 SetKind::Values,
-                vec![Element::one(5)],
+                vec![Element::one(5)].into(),
             ),
         ),
     ] {

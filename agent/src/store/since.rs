@@ -98,11 +98,16 @@ impl io::Write for Hashing {
 
 /// Returns the SHA-256 of a ruleset, in hexadecimal.
 pub fn digest(ruleset: &Ruleset) -> String {
+    digest_with(ruleset, &digests(ruleset))
+}
+
+/// The same, of a ruleset with these [`digests`].
+fn digest_with(ruleset: &Ruleset, sets: &BTreeMap<String, String>) -> String {
     let mut hashing = Hashing::default();
-    let rules = (&ruleset.counters, &ruleset.chains);
     // Neither serializing nor hashing can fail.
-    let _ = serde_json::to_writer(&mut hashing, &rules);
-    for (name, set) in &ruleset.sets {
+    let _ = serde_json::to_writer(&mut hashing, &(&ruleset.counters, &ruleset.chains, sets));
+    let others = ruleset.sets.iter().filter(|(_, set)| !is_large(set));
+    for (name, set) in others {
         let _ = serde_json::to_writer(&mut hashing, name);
         hash_set(&mut hashing, set);
     }
@@ -172,6 +177,7 @@ fn socket() -> io::Result<Option<u64>> {
     }
 }
 
+/// Returns the SHA-256 of each large set, which can take long.
 fn digests(ruleset: &Ruleset) -> BTreeMap<String, String> {
     let large = ruleset.sets.iter().filter(|(_, set)| is_large(set));
     large
@@ -203,13 +209,14 @@ pub fn has_large_sets(ruleset: &Ruleset) -> bool {
 
 /// Records an apply. A failure is only logged.
 pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
+    let sets = digests(ruleset);
     write(&Note {
         generation,
         time: format!("{:.0}", jiff::Timestamp::now()),
         policy: policy.to_owned(),
         by_iptables,
-        content: Some(digest(ruleset)),
-        sets: digests(ruleset),
+        content: Some(digest_with(ruleset, &sets)),
+        sets,
         socket: passing::insist(socket).ok().flatten(),
         made_of: None,
     });
@@ -235,8 +242,8 @@ pub fn unchanged(generation: u32, ruleset: &Ruleset) {
     let Some(note) = last().filter(|note| known && note.generation != generation) else {
         return;
     };
-    if note.content.as_ref() == Some(&digest(ruleset)) {
-        let sets = digests(ruleset);
+    let sets = digests(ruleset);
+    if note.content.as_ref() == Some(&digest_with(ruleset, &sets)) {
         write(&Note {
             generation,
             sets,
@@ -315,11 +322,11 @@ mod tests {
             comment: comment.map(Into::into),
         };
         let many = |first: u128| (first..first + LARGE as u128).map(Element::one).collect();
-        let set = |elements| Set {
+        let set = |elements: Vec<Element>| Set {
             key: KeyType::Ipv4,
             interval: false,
             meter: false,
-            elements,
+            elements: elements.into(),
         };
         let sets = [
             set(vec![]),

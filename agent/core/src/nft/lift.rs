@@ -15,7 +15,8 @@ use crate::nft::observed::{
     Unrecognized,
 };
 use crate::ruleset::{
-    Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set,
+    Base, ChainHook, ChainPolicy, Element, Elements, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS,
+    Set,
 };
 
 /// Dump of peerwall's table.
@@ -168,7 +169,7 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
             key,
             interval: false,
             meter: true,
-            elements: Vec::new(),
+            elements: Elements::default(),
         });
     }
     let interval = match flags {
@@ -184,7 +185,7 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
         key,
         interval,
         meter: false,
-        elements,
+        elements: elements.into(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::nft::observed::{
     Observed, ObservedChain, ObservedRule, ObservedSet, ObservedTable, Ownership,
 };
 use crate::nft::plan::{Op, Plan, SetKind, plan};
-use crate::ruleset::{Action, Element, METER_SIZE, Match, Rule, Ruleset, Set};
+use crate::ruleset::{Action, Element, Elements, METER_SIZE, Match, Rule, Ruleset, Set};
 
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
@@ -74,7 +74,7 @@ impl Memory {
                         key: *key,
                         interval: *kind == SetKind::Intervals,
                         meter: *kind == SetKind::Meter,
-                        elements: Vec::new(),
+                        elements: Elements::default(),
                     },
                     capacity: match kind {
                         SetKind::Meter => Some(METER_SIZE),
@@ -89,17 +89,19 @@ impl Memory {
             }
             Op::AddElements(name, _, _, elements) => {
                 let (set, capacity) = self.known_set(name)?;
-                elements
-                    .iter()
-                    .try_for_each(|element| insert(set, element))?;
+                let mut list = set.elements.to_vec();
+                let mut added = elements.iter();
+                added.try_for_each(|element| insert(&mut list, element))?;
                 let most = capacity.map_or(usize::MAX, |most| most as usize);
-                refuse_if(set.elements.len() > most, ENFILE)?;
+                refuse_if(list.len() > most, ENFILE)?;
+                set.elements = list.into();
             }
             Op::DeleteElements(name, _, _, elements) => {
                 let (set, _) = self.known_set(name)?;
-                elements
-                    .iter()
-                    .try_for_each(|element| take_out(set, element))?;
+                let mut list = set.elements.to_vec();
+                let mut deleted = elements.iter();
+                deleted.try_for_each(|element| take_out(&mut list, element))?;
+                set.elements = list.into();
             }
             Op::AddChain(name, base) => {
                 let table = self.table()?;
@@ -231,23 +233,20 @@ fn refuse_if(refuse: bool, errno: i32) -> Result<(), i32> {
     }
 }
 
-fn insert(set: &mut Set, element: &Element) -> Result<(), i32> {
-    let at = set.elements.partition_point(|e| e.last < element.first);
-    if set
-        .elements
-        .get(at)
-        .is_some_and(|next| next.first <= element.last)
-    {
+fn insert(set: &mut Vec<Element>, element: &Element) -> Result<(), i32> {
+    let at = set.partition_point(|e| e.last < element.first);
+    let is_taken = |next: &Element| next.first <= element.last;
+    if set.get(at).is_some_and(is_taken) {
         return Err(EEXIST);
     }
-    set.elements.insert(at, element.clone());
+    set.insert(at, element.clone());
     Ok(())
 }
 
-fn take_out(set: &mut Set, element: &Element) -> Result<(), i32> {
+fn take_out(set: &mut Vec<Element>, element: &Element) -> Result<(), i32> {
     let same = |e: &Element| (e.first, e.last) == (element.first, element.last);
-    let at = set.elements.iter().position(same).ok_or(ENOENT)?;
-    set.elements.remove(at);
+    let at = set.iter().position(same).ok_or(ENOENT)?;
+    set.remove(at);
     Ok(())
 }
 

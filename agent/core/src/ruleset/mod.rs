@@ -23,7 +23,7 @@ use crate::policy::reason::Reason;
 use chain::chain_rank;
 pub use chain::{Base, Chain, ChainHook, ChainPolicy, FORWARD, INPUT, PREROUTING, PUBLISHED};
 pub use rule::{Action, CtStates, IcmpKinds, LABEL_BIT, LogTo, Match, Meter, Ports, Rule};
-pub use set::{Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set};
+pub use set::{Element, Elements, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set};
 
 /// Name of the table; its family is `inet`.
 pub const TABLE: &str = "peerwall";

@@ -1,6 +1,8 @@
 //! Sets, their keys and their elements.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -105,7 +107,7 @@ pub struct Set {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub meter: bool,
     /// Elements, ascending and disjoint.
-    pub elements: Vec<Element>,
+    pub elements: Elements,
 }
 
 /// Capacity of a meter in source addresses. While it is full, new sources are denied.
@@ -126,6 +128,57 @@ pub struct Element {
     pub last: u128,
     /// Name of the peer or group that owns the address.
     pub comment: Option<Box<str>>,
+}
+
+/// Elements of a set. Copies of a set share them, since a ruleset can have very many.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Elements(Arc<[Element]>);
+
+impl Deref for Elements {
+    type Target = [Element];
+
+    fn deref(&self) -> &[Element] {
+        &self.0
+    }
+}
+
+impl From<Vec<Element>> for Elements {
+    fn from(elements: Vec<Element>) -> Self {
+        Self(elements.into())
+    }
+}
+
+impl FromIterator<Element> for Elements {
+    fn from_iter<I: IntoIterator<Item = Element>>(elements: I) -> Self {
+        Self(elements.into_iter().collect())
+    }
+}
+
+impl<'e> IntoIterator for &'e Elements {
+    type Item = &'e Element;
+    type IntoIter = std::slice::Iter<'e, Element>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl fmt::Debug for Elements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Elements {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
 }
 
 impl Element {

@@ -83,11 +83,11 @@ impl Reduced {
                 let sets = ruleset.sets.iter().map(|(name, set)| {
                     let mut kept = match set.key == key {
                         true => elements.next().unwrap_or_default(),
-                        false => set.elements.clone(),
+                        false => set.elements.to_vec(),
                     };
                     kept.sort_unstable_by_key(|element| element.first);
                     let set = Set {
-                        elements: kept,
+                        elements: kept.into(),
                         ..*set
                     };
                     (name.clone(), set)

@@ -156,7 +156,7 @@ impl ScriptWriter<'_> {
 
     fn ranges(&self, set: &str) -> Vec<PortRange> {
         let set = self.ruleset.sets.get(set);
-        let elements = set.map(|set| set.elements.as_slice()).unwrap_or_default();
+        let elements = set.map(|set| &*set.elements).unwrap_or_default();
         let narrow = |value: u128| u16::try_from(value).unwrap_or(u16::MAX);
         elements
             .iter()

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::nft::observed::{
     Observed, ObservedChain, ObservedCounter, ObservedRule, ObservedSet, ObservedTable,
 };
-use crate::ruleset::{Base, Chain, ChainPolicy, Element, KeyType, Rule, Ruleset, Set};
+use crate::ruleset::{Base, Chain, ChainPolicy, Elements, KeyType, Rule, Ruleset, Set};
 
 /// Steps in the order of sending, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub enum Op {
     /// Delete a set.
     DeleteSet(String),
     /// Add elements to a set.
-    AddElements(String, KeyType, SetKind, Vec<Element>),
+    AddElements(String, KeyType, SetKind, Elements),
     /// Delete elements of a set.
-    DeleteElements(String, KeyType, SetKind, Vec<Element>),
+    DeleteElements(String, KeyType, SetKind, Elements),
     /// Add a chain without rules.
     AddChain(String, Option<Base>),
     /// Set a base chain's policy.
@@ -265,6 +265,9 @@ fn change_policy(chain: &Chain, seen: &ObservedChain, ops: &mut Vec<Op>) {
 
 /// Adds the steps between two ascending lists of disjoint elements.
 fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
+    if want.elements == have.elements {
+        return;
+    }
     let (mut add, mut delete) = (Vec::new(), Vec::new());
     let (mut w, mut h) = (
         want.elements.iter().peekable(),
@@ -291,10 +294,15 @@ fn change_elements(name: &str, want: &Set, have: &Set, ops: &mut Vec<Op>) {
     // Deletions come first, because the kernel refuses overlapping intervals within a transaction
     // too.
     if !delete.is_empty() {
-        ops.push(Op::DeleteElements(name.to_owned(), want.key, kind, delete));
+        ops.push(Op::DeleteElements(
+            name.to_owned(),
+            want.key,
+            kind,
+            delete.into(),
+        ));
     }
     if !add.is_empty() {
-        ops.push(Op::AddElements(name.to_owned(), want.key, kind, add));
+        ops.push(Op::AddElements(name.to_owned(), want.key, kind, add.into()));
     }
 }
 

@@ -157,7 +157,7 @@ pub(super) fn difference<'s>(
     old: Option<&'s Set>,
     new: Option<&'s Set>,
 ) -> (Vec<&'s Element>, Vec<&'s Element>) {
-    let elements = |set: Option<&'s Set>| set.map_or(&[][..], |set| set.elements.as_slice());
+    let elements = |set: Option<&'s Set>| set.map_or(&[][..], |set| &*set.elements);
     let (mut old, mut new) = (elements(old), elements(new));
     let (mut removed, mut added) = (Vec::new(), Vec::new());
     loop {

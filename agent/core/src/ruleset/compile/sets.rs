@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::net::addr::{AddrSet, Family, Span};
 use crate::net::port::{self, PortRange};
 use crate::policy::{Allow, IcmpTypes, Source, Target, address_set, icmp};
-use crate::ruleset::{Element, KeyType, Match, Set};
+use crate::ruleset::{Element, Elements, KeyType, Match, Set};
 
 use super::Compiler;
 use super::ports::{ports_by_protocol, protocols};
@@ -84,7 +84,7 @@ impl Compiler<'_> {
                     key: KeyType::address(family),
                     interval: false,
                     meter: true,
-                    elements: Vec::new(),
+                    elements: Elements::default(),
                 };
                 let name = limit_set(&allow.name, family);
                 self.ruleset.sets.insert(name, meter);
@@ -136,9 +136,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn set(&mut self, name: String, key: KeyType, interval: bool, mut elements: Vec<Element>) {
-        // Large policies have a set of one element for each allow.
-        elements.shrink_to_fit();
+    fn set(&mut self, name: String, key: KeyType, interval: bool, elements: Elements) {
         let set = Set {
             key,
             interval,
@@ -156,7 +154,7 @@ impl Compiler<'_> {
         let mut elements: Vec<Element> = macs.iter().map(|mac| Element::one(number(mac))).collect();
         elements.sort_by_key(|element| element.first);
         elements.dedup();
-        self.set(mac_set(overlay), KeyType::Ether, false, elements);
+        self.set(mac_set(overlay), KeyType::Ether, false, elements.into());
     }
 
     /// Adds up to four sets: hosts and prefixes of both families, each only if it has elements.
@@ -306,7 +304,7 @@ fn port_element(range: &PortRange) -> Element {
     }
 }
 
-fn kinds(list: &[u8]) -> Vec<Element> {
+fn kinds(list: &[u8]) -> Elements {
     list.iter()
         .map(|kind| Element::one(u128::from(*kind)))
         .collect()

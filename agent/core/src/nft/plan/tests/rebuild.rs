@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::nft::observed::Unrecognized;
-use crate::ruleset::{ChainHook, INPUT};
+use crate::ruleset::{ChainHook, Element, INPUT};
 
 fn base(hook: ChainHook, priority: i32, policy: ChainPolicy) -> Option<Base> {
     Some(Base {
@@ -72,7 +72,7 @@ fn the_table_is_rebuilt_for_what_cannot_be_changed_in_place_and_for_nothing_else
     let same = || set(KeyType::Ipv4, false, 3);
     let meter = Set {
         meter: true,
-        elements: Vec::new(),
+        elements: Elements::default(),
         ..same()
     };
     let foreign_set = |name: &str| {
