@@ -111,7 +111,10 @@ def trace():
             process = lan.host.start(
                 f"{PEERWALL} trace --policy {path} --from {address} --port {port}/tcp --for 30s"
             )
-            lan.host.until("sh -c 'nft list tables | grep -q peerwall-trace-'")
+            try:
+                lan.host.until("sh -c 'nft list tables | grep -q peerwall-trace-'")
+            except Failure as error:
+                raise Failure(f"{error}\n{shorten(lan.host.log()[before:])}") from error
             sender.sh(f"nc -z -w 2 {HOST} {port}")
             rc, said = process.wait(60), lan.host.log()[before:]
             if rc != wanted or text not in said:
@@ -180,7 +183,8 @@ def write(path, text, mode=0o600):
 JOURNAL = "journalctl -b -u 'peerwall*' -o cat --no-pager -n 12"
 
 
-def until(command, seconds=40):
+def until(command, seconds=90):
+    """Waits for longer than a source pauses after failures, which is up to 30 s, and a server starts."""
     end = time.monotonic() + seconds
     while sh(command)[0] != 0:
         if time.monotonic() > end:
@@ -209,7 +213,8 @@ def sources():
     write("/etc/peerwall/policy.toml", MEMBERS)
     write(TOKEN, "first\n")
     write(NODES, json.dumps({"worker-1": "10.0.0.5"}))
-    has = "nft list set inet peerwall peers4 | grep -qF"
+    # Few addresses have no ipset, where the kernel lacks nf_tables.
+    has = "{ nft list set inet peerwall peers4 || iptables-legacy-save; } 2>/dev/null | grep -qF"
     try:
         must("systemd-run --quiet --unit api-server /payload/guest/api-server 6443 first")
         systemctl("start peerwall-boot.service peerwall.service")

@@ -35,9 +35,23 @@ REASONS = [
         "The check needs nf_tables. By iptables-legacy, peerwall does its work: see that row, and the units.",
     ),
     (
+        r"without-nf_tables",
+        r"^(explain --live|doctor)$",
+        r"iptables-nft .*exit status 4",
+        "The check needs nf_tables. By iptables-legacy, peerwall does its work: see that row, and the units.",
+    ),
+    (
+        r"without-nf_tables",
+        r"^(test|verify|trace)$",
+        r"lacks an nf_tables feature|does not trace packets: EINVAL",
+        "`test --kernel`, `apply --verify kernel` and `trace` need nf_tables (`CONFIG_NF_TABLES`). Without it, "
+        "they change nothing: the first two say that the kernel lacks a feature of nf_tables, `trace` that the "
+        "kernel does not trace packets.",
+    ),
+    (
         r"without-ip_tables",
-        r"^iptables-legacy$",
-        r"",
+        r"^(iptables-legacy|explain --live|doctor)$",
+        r"iptables-legacy",
         "The check needs iptables-legacy, which is not there.",
     ),
     (
