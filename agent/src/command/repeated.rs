@@ -6,13 +6,14 @@ use std::path::Path;
 use peerwall_core::backend::BackendError;
 
 use super::apply::Apply;
-use super::{DONE, Given, others, plan, policy_path};
+use super::{DONE, Given, others, plan, policy_path, report};
 use crate::cli::ApplyArgs;
+use crate::color::{self, Stream};
 use crate::enforce::foreign;
 use crate::enforce::nft::Kernel;
 use crate::host::units;
 use crate::json::{self, Applied, ApplyOutcome};
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::store::since::{self, MadeOf, Note};
 use crate::store::{Entry, State};
 
@@ -41,12 +42,15 @@ pub(super) fn apply(args: &ApplyArgs, output: &Output) -> Option<u8> {
         log::debug!("{err}");
         false
     });
-    if !is_same {
-        return None;
-    }
+    let made_of = note.made_of.filter(|_| is_same)?;
     log::debug!("the policy, the host and the rules are those of the last apply");
     let foreign_drops = foreign::find();
     if !output.is_json() {
+        let [plain, colored] = &made_of.texts;
+        complain(match color::is_on(Stream::Stderr) {
+            true => colored,
+            false => plain,
+        });
         output.text(plan::NOTHING_TO_DO);
         others::warn(&foreign_drops, output);
         return Some(DONE);
@@ -61,7 +65,7 @@ pub(super) fn apply(args: &ApplyArgs, output: &Output) -> Option<u8> {
             changes: Vec::new(),
             confirm_seconds: None,
             connections: None,
-            diagnostics: Vec::new(),
+            diagnostics: made_of.warnings,
         },
         foreign_drops,
         foreign_units: units::loaders(),
@@ -88,12 +92,19 @@ fn is_in_force(note: &Note, path: &Path) -> Result<bool, BackendError> {
 
 /// Records an apply that [`apply`] can repeat.
 pub(super) fn record(args: &ApplyArgs, policy: &Given, entry: &Entry, generation: u32) {
+    let Ok(ready) = &policy.read else { return };
     if !is_plain(args) || generation == 0 {
         return;
     }
     let inputs = policy.inputs.clone();
     let files = State::open().files_of(entry);
     if let Some((inputs, files)) = inputs.zip(files) {
-        since::add_inputs(generation, MadeOf { inputs, files });
+        let made_of = MadeOf {
+            inputs,
+            files,
+            warnings: ready.json_warnings(),
+            texts: [false, true].map(|color| report::warning_text(ready, color)),
+        };
+        since::add_inputs(generation, made_of);
     }
 }

@@ -5,11 +5,15 @@ use crate::enforce::Enforcer;
 use crate::output::{Output, complain};
 use crate::policy_file::LoadedPolicy;
 
-/// Prints the warnings about a policy.
+/// Prints the warnings about a policy and its differences from this host.
 pub(super) fn warnings(ready: &LoadedPolicy) {
-    let color = color::is_on(Stream::Stderr);
-    complain(&ready.sources.render(&ready.warnings, color));
-    misfits(ready);
+    complain(&warning_text(ready, color::is_on(Stream::Stderr)));
+}
+
+/// Returns what [`warnings`] prints.
+pub(super) fn warning_text(ready: &LoadedPolicy, color: bool) -> String {
+    let render = |diagnostics| ready.sources.render(diagnostics, color);
+    render(&ready.warnings) + &render(&ready.misfits)
 }
 
 /// Prints the differences between a policy and this host.

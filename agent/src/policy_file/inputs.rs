@@ -59,12 +59,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Returns the inputs of a policy that was read by `recorder`, if all of them are known and the
-    /// policy has neither warnings, which an apply repeats, nor doubts.
+    /// Returns the inputs of a policy that was read by `recorder`, if all of them are known and
+    /// only root can have written it.
     pub fn of(path: &Path, ready: &LoadedPolicy, recorder: Recorder<'_>) -> Option<Self> {
-        let is_silent = ready.warnings.is_empty() && ready.misfits.is_empty();
         // Another working directory would be another policy.
-        if !is_silent || !ready.doubts.is_empty() || !path.is_absolute() {
+        if !ready.doubts.is_empty() || !path.is_absolute() {
             return None;
         }
         let mut asked = recorder.asked.into_inner()?;

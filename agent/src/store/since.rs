@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::ruleset::{Ruleset, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -63,6 +64,10 @@ pub struct MadeOf {
     pub inputs: Inputs,
     /// Files of the state directory with this ruleset as the last confirmed one, by their names.
     pub files: BTreeMap<String, Version>,
+    /// Warnings about the policy and this host.
+    pub warnings: Vec<JsonDiagnostic>,
+    /// The same for people: without and with colors.
+    pub texts: [String; 2],
 }
 
 impl Note {
