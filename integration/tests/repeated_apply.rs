@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use peerwall_integration::ns::{Host, world};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
 
 /// Enough for a record of the last load that an apply can rely on.
 const PEERS: u32 = 1100;
@@ -173,8 +173,23 @@ fn whatever_changed_since_the_last_apply_is_seen_by_the_next() {
             assert!(!node.applied(what), "{what} was not seen");
         }
 
+        // Each ssh session has another port, and one from elsewhere may be locked out.
+        let by_ssh = |client: &str| {
+            let mut apply = node.host.command(peerwall_bin());
+            apply.env("SSH_CONNECTION", format!("{client} 192.0.2.77 22"));
+            let output = apply
+                .args(["-vv", "apply", &node.policy()])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{client}: {output:?}");
+            String::from_utf8_lossy(&output.stderr).contains(REPEATED)
+        };
+        assert!(!by_ssh("10.2.1.1 50000"));
+        assert!(by_ssh("10.2.1.1 50001"));
+        assert!(!by_ssh("10.2.2.1 50001"));
+
         // What an apply refuses, it also refuses then.
-        assert!(node.applied("armed"));
+        assert!((0..2).any(|_| node.applied("armed")));
         set_mode("peers.txt", 0o666);
         let (is_repeated, output) = node.apply(&[]);
         assert_eq!((is_repeated, output.status.code()), (false, Some(2)));

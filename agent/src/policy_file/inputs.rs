@@ -6,7 +6,7 @@
 //! all answers are the same again, so is the ruleset.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ enum Question {
     Host,
     /// Resolved neighbours, which come and go all the time.
     Neighbours,
-    /// Who applies the policy: an apply may not lock them out.
+    /// Where the caller's ssh session comes from: the policy may not admit it.
     Caller,
 }
 
@@ -226,7 +226,11 @@ fn of_host(found: Result<Option<Host>, ReadError>) -> (String, String) {
     }
 }
 
+/// Digests the addresses of the caller's ssh session, or of all that may be it. Each session has
+/// another port.
 fn of_caller() -> String {
     let caller = Caller::here();
-    of(&(caller.ssh, caller.maybe))
+    let known = caller.ssh.iter().chain(&caller.maybe);
+    let ends: BTreeSet<_> = known.map(|ssh| (ssh.client, ssh.server_end())).collect();
+    of(&ends)
 }
