@@ -85,24 +85,13 @@ impl Inputs {
 
     /// Whether the policy at `path` has these inputs now.
     pub fn are_those_of(&self, path: &Path) -> bool {
-        let is_of_path = |(question, _): &(Question, String)| match question {
-            Question::Policy(of) => of == path,
-            Question::Read(..)
-            | Question::Glob(..)
-            | Question::LastGood(..)
-            | Question::Members(_)
-            | Question::Link(_)
-            | Question::Host
-            | Question::Neighbours
-            | Question::Caller => false,
-        };
+        let is_of_path =
+            |question: &Question| matches!(question, Question::Policy(of) if of == path);
+        let is_same = |(asked, known): &(Question, String)| answer(asked) == *known;
         let program = secure_file::version(Path::new(PROGRAM));
         program.is_ok_and(|program| program == self.program)
-            && self.asked.iter().any(is_of_path)
-            && self
-                .asked
-                .iter()
-                .all(|(asked, known)| answer(asked) == *known)
+            && self.asked.iter().any(|(asked, _)| is_of_path(asked))
+            && self.asked.iter().all(is_same)
     }
 }
 
