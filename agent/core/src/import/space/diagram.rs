@@ -7,9 +7,7 @@
 
 use std::collections::HashMap;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
+use super::nodes::{LEAF, Node, Nodes, hash};
 use super::region::Written;
 
 /// A set of packets.
@@ -80,35 +78,6 @@ impl Axis {
 /// First and last index of values on an axis.
 pub(in crate::import) type Run = (u64, u64);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Node {
-    /// [`LEAF`] for a leaf, whose value is `low`.
-    pub(super) variable: u32,
-    pub(super) low: u32,
-    pub(super) high: u32,
-}
-
-impl Node {
-    pub(super) fn is_leaf(self) -> bool {
-        self.variable == LEAF
-    }
-
-    /// Returns the number of the half where a variable is 0 or 1, of the node with number `id`.
-    pub(super) fn half(self, id: u32, variable: u32, is_high: bool) -> u32 {
-        match (self.variable == variable, is_high) {
-            (false, _) => id,
-            (true, true) => self.high,
-            (true, false) => self.low,
-        }
-    }
-
-    pub(super) fn hash(self) -> u64 {
-        hash([self.variable, self.low, self.high])
-    }
-}
-
-/// The variable of leaves, after all others.
-const LEAF: u32 = u32::MAX;
 /// Number of remembered results; a power of two.
 const CACHE: usize = 1 << 17;
 /// The same for few packets: with the nodes, they fit a processor's cache.
@@ -119,9 +88,7 @@ pub(super) const PROJECTION: u32 = u32::MAX;
 /// The nodes of all diagrams. The default has no memory of results, as a placeholder.
 #[derive(Debug, Default)]
 pub(in crate::import) struct Diagrams {
-    pub(super) nodes: Vec<Node>,
-    /// Numbers of nodes, by their content. Leaves 0 and 1 are not in it.
-    pub(super) table: HashTable<u32>,
+    pub(super) nodes: Nodes,
     /// Results by operands; a later result replaces an earlier one in its slot.
     pub(super) cache: Vec<([u32; 3], u32)>,
     /// Kept axes of each projection that was used.
@@ -141,14 +108,12 @@ impl Diagrams {
     }
 
     fn with_cache(results: usize) -> Self {
-        let leaf = |low| Node {
-            variable: LEAF,
-            low,
-            high: 0,
-        };
+        let mut nodes = Nodes::default();
+        // No packet, and every packet.
+        nodes.number(Node::leaf(0));
+        nodes.number(Node::leaf(1));
         Self {
-            nodes: vec![leaf(0), leaf(1)],
-            table: HashTable::new(),
+            nodes,
             cache: vec![([0; 3], 0); results],
             projections: Vec::new(),
             written: Vec::new(),
@@ -156,32 +121,14 @@ impl Diagrams {
     }
 
     pub(super) fn node(&self, id: u32) -> Node {
-        let node = self.nodes.get(id as usize).copied();
-        node.unwrap_or(Node {
-            variable: LEAF,
-            low: 0,
-            high: 0,
-        })
+        self.nodes.get(id).unwrap_or(Node::leaf(0))
     }
 
     pub(super) fn make(&mut self, node: Node) -> u32 {
         if node.low == node.high && node.variable != LEAF {
             return node.low;
         }
-        let nodes = &self.nodes;
-        let is_same = |id: &u32| nodes.get(*id as usize) == Some(&node);
-        let entry = self.table.entry(node.hash(), is_same, |id| {
-            nodes.get(*id as usize).map_or(0, |node| node.hash())
-        });
-        match entry {
-            Entry::Occupied(old) => *old.get(),
-            Entry::Vacant(free) => {
-                let id = u32::try_from(nodes.len()).unwrap_or(0);
-                free.insert(id);
-                self.nodes.push(node);
-                id
-            }
-        }
+        self.nodes.number(node)
     }
 
     fn known(&self, key: [u32; 3]) -> Option<u32> {
@@ -300,11 +247,7 @@ impl Diagrams {
         label: u32,
         labels: Labels,
     ) -> Labels {
-        let leaf = self.make(Node {
-            variable: LEAF,
-            low: label + 2,
-            high: 0,
-        });
+        let leaf = self.make(Node::leaf(label + 2));
         Labels(self.choose(set.0, leaf, labels.0))
     }
 
@@ -479,11 +422,4 @@ fn join(runs: Vec<Run>, axis: Axis) -> Vec<Run> {
         }
     }
     joined
-}
-
-fn hash([a, b, c]: [u32; 3]) -> u64 {
-    let mix = |hash: u64, word: u32| {
-        (hash.rotate_left(26) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    };
-    mix(mix(mix(0, a), b), c)
 }

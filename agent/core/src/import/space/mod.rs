@@ -12,6 +12,7 @@ pub(in crate::import) mod diagram;
 mod marks;
 mod mentioned;
 mod nat;
+mod nodes;
 mod place;
 pub(in crate::import) mod region;
 mod ruled;

@@ -3,7 +3,8 @@
 //! Most sets are steps to another one. A region frees the nodes of all sets that were made in it,
 //! except those that its result contains.
 
-use super::diagram::{Diagrams, Labels, Node, PROJECTION, PacketSet};
+use super::diagram::{Diagrams, Labels, PROJECTION, PacketSet};
+use super::nodes::Node;
 
 /// A value that contains sets of packets.
 pub(in crate::import) trait Sets {
@@ -51,7 +52,7 @@ impl Diagrams {
         let first = region.nodes;
         let survivors = self.survivors(first, kept);
         self.forget(first);
-        self.free_from(first);
+        self.nodes.truncate(first);
         let mut moved = vec![0; survivors.last().map_or(0, |(id, _)| id - first + 1)];
         let new_id = |moved: &[u32], id: u32| match (id as usize).checked_sub(first) {
             Some(at) => moved.get(at).copied().unwrap_or(0),
@@ -95,10 +96,9 @@ impl Diagrams {
                 to_see.extend([node.low, node.high]);
             }
         }
-        let new = self.nodes.get(first..).unwrap_or_default();
-        let all = (first..).zip(new).zip(is_kept);
+        let all = self.nodes.from(first).zip(is_kept);
         all.filter(|(_, is_kept)| *is_kept)
-            .map(|((id, node), _)| (id, *node))
+            .map(|(new, _)| new)
             .collect()
     }
 
@@ -129,22 +129,6 @@ impl Diagrams {
                 outer.note(slot, results);
             }
         }
-    }
-
-    /// Removes the nodes from `first` on.
-    fn free_from(&mut self, first: usize) {
-        let is_old = |id: &u32| (*id as usize) < first;
-        if self.nodes.len() - first > self.table.len() / 4 {
-            self.table.retain(|id| is_old(id));
-        } else {
-            for (id, node) in (first..).zip(self.nodes.get(first..).unwrap_or_default()) {
-                let found = self.table.find_entry(node.hash(), |of| *of as usize == id);
-                if let Ok(entry) = found {
-                    entry.remove();
-                }
-            }
-        }
-        self.nodes.truncate(first);
     }
 }
 
