@@ -38,15 +38,14 @@ REASONS = [
         r"without-nf_tables",
         r"^(explain --live|doctor)$",
         r"iptables-nft .*exit status 4",
-        "The check needs nf_tables. By iptables-legacy, peerwall does its work: see that row, and the units.",
+        "The check loads rules by iptables-nft, which needs nf_tables.",
     ),
     (
         r"without-nf_tables",
         r"^(test|verify|trace)$",
-        r"lacks an nf_tables feature|does not trace packets: EINVAL",
+        r"this kernel has no nf_tables",
         "`test --kernel`, `apply --verify kernel` and `trace` need nf_tables (`CONFIG_NF_TABLES`). Without it, "
-        "they change nothing: the first two say that the kernel lacks a feature of nf_tables, `trace` that the "
-        "kernel does not trace packets.",
+        "they change nothing, and say that this kernel has no nf_tables.",
     ),
     (
         r"without-ip_tables",

@@ -53,10 +53,12 @@ impl<'r> Lab<'r> {
     /// [`LabError`] if the system does not permit it, or the kernel refuses the rules.
     pub(super) fn new(ruleset: &'r Ruleset) -> Result<Self, LabError> {
         let wires = Wires::new()?;
+        let mut kernel = Kernel::open().map_err(LabError::Load)?;
+        // The first question, so that a kernel without nf_tables is told as such.
+        kernel.generation().map_err(LabError::Load)?;
         let mut netfilter = Socket::open().map_err(at("open a socket"))?;
         let created = netfilter.commit(judge::create());
         created.map_err(at("create a table"))?;
-        let mut kernel = Kernel::open().map_err(LabError::Load)?;
         converge(&mut kernel, Some(ruleset)).map_err(LabError::Load)?;
         let counts = counts::read(&mut netfilter).map_err(at("read counters"))?;
         Ok(Self {

@@ -6,6 +6,7 @@ mod send;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use peerwall_core::backend::BackendError;
 use peerwall_core::explain::{icmp_type, transport};
 use peerwall_core::nft::tracing::Filter;
 use schemars::JsonSchema;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use super::{DIFFERS, DONE, TROUBLE, policy_path, trouble};
 use crate::cli::TraceArgs;
+use crate::enforce::nft::Kernel;
 use crate::host::{rules, settings};
 use crate::json::{ErrorCode, Failure};
 use crate::kernel::netlink::NetlinkError;
@@ -65,6 +67,10 @@ pub(super) fn run(args: &TraceArgs, output: &Output) -> u8 {
         Ok(is_over) => is_over,
         Err(err) => return trouble("trace", Failure::io(&err), output),
     };
+    let generation = Kernel::open().and_then(|mut kernel| kernel.generation());
+    if let Err(BackendError::Missing(why)) = generation {
+        return fail(ErrorCode::BackendUnavailable, why);
+    }
     let mut tracing = match Tracing::start(&filter) {
         Ok(tracing) => tracing,
         Err(err) => return fail(ErrorCode::BackendRejected, refused(&err)),
