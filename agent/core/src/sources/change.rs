@@ -1,9 +1,13 @@
 //! Changes of members, what is reported of them, and what is saved.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::members::Members;
 
 /// Members that were added and removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +22,34 @@ impl Change {
     /// Returns whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.left.is_empty()
+    }
+}
+
+impl Members {
+    pub(super) fn names(&self) -> BTreeMap<IpAddr, Arc<str>> {
+        let members = self.members.iter();
+        members
+            .map(|(address, member)| (*address, member.name.clone()))
+            .collect()
+    }
+
+    pub(super) fn change_since(&self, before: &BTreeMap<IpAddr, Arc<str>>) -> Change {
+        let told = |(address, name): (&IpAddr, &Arc<str>)| (*address, name.to_string());
+        let now = self
+            .members
+            .iter()
+            .map(|(address, member)| (address, &member.name));
+        Change {
+            joined: now
+                .filter(|(address, _)| !before.contains_key(address))
+                .map(told)
+                .collect(),
+            left: before
+                .iter()
+                .filter(|(address, _)| !self.members.contains_key(address))
+                .map(told)
+                .collect(),
+        }
     }
 }
 

@@ -35,11 +35,11 @@ pub struct Members {
     pub(super) limits: Limits,
     pub(super) members: BTreeMap<IpAddr, Member>,
     /// Members that are missing in the listings, with the times since then. There are few.
-    missing: BTreeMap<IpAddr, Time>,
+    pub(super) missing: BTreeMap<IpAddr, Time>,
     identity: Option<String>,
     revision: Option<u64>,
     /// The last believed answer, for judging it again when the limits change.
-    listing: Option<Listing>,
+    pub(super) listing: Option<Listing>,
     /// Whether that answer contains no possible member.
     pub(super) is_empty_answer: bool,
     /// Whether that answer is the first of another cluster, or older than the one before.
@@ -48,7 +48,7 @@ pub struct Members {
     older: Option<(Time, Listing)>,
     /// Nodes that were removed recently, with the times.
     pub(super) removed: Vec<(Time, Member)>,
-    refused: BTreeMap<Refused, usize>,
+    pub(super) refused: BTreeMap<Refused, usize>,
     examples: Vec<(Refused, String)>,
     /// Time of the last proof of the answer.
     proven: Option<Time>,
@@ -316,7 +316,10 @@ impl Members {
     fn believe(&mut self, listing: Listing, now: Time) -> Change {
         self.identity = listing.identity.clone().or(self.identity.take());
         self.revision = listing.revision;
-        let mut joined = self.judge(listing, now);
+        let mut joined = match self.judge_joins(listing, now) {
+            Ok(joined) => joined,
+            Err(listing) => self.judge(listing, now),
+        };
         let left = self.tick(now).left;
         joined.retain(|(address, _)| self.members.contains_key(address));
         Change { joined, left }
@@ -398,7 +401,12 @@ impl Members {
         joined
     }
 
-    fn insert(&mut self, address: IpAddr, name: Option<&str>, since: Option<Time>) -> &Member {
+    pub(super) fn insert(
+        &mut self,
+        address: IpAddr,
+        name: Option<&str>,
+        since: Option<Time>,
+    ) -> &Member {
         let text = |name: Option<&str>| name.map_or_else(|| address.to_string().into(), Arc::from);
         match self.members.entry(address) {
             Entry::Occupied(member) => {
@@ -468,31 +476,5 @@ impl Members {
         let members = &self.members;
         self.missing
             .retain(|address, _| members.contains_key(address));
-    }
-
-    fn names(&self) -> BTreeMap<IpAddr, Arc<str>> {
-        let members = self.members.iter();
-        members
-            .map(|(address, member)| (*address, member.name.clone()))
-            .collect()
-    }
-
-    fn change_since(&self, before: &BTreeMap<IpAddr, Arc<str>>) -> Change {
-        let told = |(address, name): (&IpAddr, &Arc<str>)| (*address, name.to_string());
-        let now = self
-            .members
-            .iter()
-            .map(|(address, member)| (address, &member.name));
-        Change {
-            joined: now
-                .filter(|(address, _)| !before.contains_key(address))
-                .map(told)
-                .collect(),
-            left: before
-                .iter()
-                .filter(|(address, _)| !self.members.contains_key(address))
-                .map(told)
-                .collect(),
-        }
     }
 }

@@ -10,6 +10,7 @@
 //!   [`Limits::hold`] longer if more than [`Limits::max_loss`] of the nodes are missing.
 
 mod change;
+mod joins;
 mod limits;
 mod listing;
 mod loss;

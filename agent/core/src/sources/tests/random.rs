@@ -113,6 +113,67 @@ impl Trail {
     }
 }
 
+/// A change of an answer.
+#[derive(Debug, Clone)]
+enum Edit {
+    /// Adds new nodes at these places, some of them with the same name.
+    Add(Vec<(usize, bool)>),
+    Outside,
+    /// Lists an entry twice.
+    Repeat(usize),
+    Remove(usize),
+    Rename(usize),
+    Garbage(usize),
+    OtherCluster,
+    /// Removes what is wrong or there twice.
+    Clean,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let place = 0..256usize;
+    let new = prop::collection::vec((place.clone(), any::<bool>()), 0..5);
+    prop_oneof![
+        24 => new.prop_map(Edit::Add),
+        1 => Just(Edit::Outside),
+        1 => place.clone().prop_map(Edit::Repeat),
+        1 => place.clone().prop_map(Edit::Remove),
+        1 => place.prop_map(Edit::Rename),
+        1 => (0..2usize).prop_map(Edit::Garbage),
+        1 => Just(Edit::OtherCluster),
+        2 => Just(Edit::Clean),
+    ]
+}
+
+impl Edit {
+    fn make(self, listing: &mut Listing, last: &mut u16) {
+        let entries = &mut listing.entries;
+        let count = entries.len();
+        match self {
+            Self::Add(new) => {
+                for (place, is_same) in new {
+                    *last += 1;
+                    let name = is_same.then(|| "same".to_owned());
+                    entries.insert(place % (entries.len() + 1), (node(*last), name));
+                }
+            }
+            Self::Outside => entries.push((IpAddr::from([192, 0, 2, 1]), None)),
+            Self::Repeat(at) if count > 0 => entries.push(entries[at % count].clone()),
+            Self::Remove(at) if count > 0 => drop(entries.remove(at % count)),
+            Self::Rename(at) if count > 0 => entries[at % count].1 = Some("new".into()),
+            Self::Repeat(_) | Self::Remove(_) | Self::Rename(_) => {}
+            Self::Garbage(garbage) => listing.garbage = garbage,
+            Self::OtherCluster => listing.identity = Some("two".to_owned()),
+            Self::Clean => {
+                let mut seen = BTreeSet::new();
+                let is_good = |address: &IpAddr| limits().check(*address).is_ok();
+                entries.retain(|(address, _)| is_good(address) && seen.insert(*address));
+                listing.garbage = 0;
+            }
+        }
+        listing.revision = listing.revision.map(|revision| revision + 1);
+    }
+}
+
 /// Texts that look like listings.
 const TEXTS: &str = "(peerwall-members 1( source=a| revision=[0-9]{1,25}| [a-z=]{0,9}){0,3}\n)?\
     ([0-9a-f.: ]{0,20}\n){0,9}(end [0-9]\n)?";
@@ -173,6 +234,28 @@ proptest! {
             if let Some(at) = members.deadline(trail.now) {
                 prop_assert!(at > trail.now, "{at:?} is over at {:?}", trail.now);
             }
+        }
+    }
+
+    /// Without the answer before, each is judged as a whole.
+    #[test]
+    fn joins_are_judged_as_a_whole_answer_is(
+        edits in prop::collection::vec((edit(), 0..90u64), 1..60),
+        max in 5..200usize,
+        has_nodes: bool,
+    ) {
+        let limits = Limits { max, has_nodes, ..limits() };
+        let mut members = Members::new(limits, Saved::default(), Duration::ZERO);
+        let (mut listing, mut last) = (of(1, []), 0);
+        let mut now = Duration::ZERO;
+        for (edit, pause) in edits {
+            now += Duration::from_secs(pause);
+            edit.make(&mut listing, &mut last);
+            let mut whole = members.clone();
+            whole.listing = None;
+            let change = members.observe(listing.clone(), now);
+            prop_assert_eq!(change, whole.observe(listing.clone(), now));
+            prop_assert_eq!(format!("{members:?}"), format!("{whole:?}"));
         }
     }
 
