@@ -104,7 +104,10 @@ pub fn text(path: &Path) -> Result<Text, ReadError> {
 /// # Errors
 /// [`io::Error`] if it cannot be read or is too large.
 pub fn read_all(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // A file that grows meanwhile is read to its end all the same.
+    let size = file.metadata().map_or(0, |found| found.len());
+    let size = usize::try_from(size.min(max_bytes)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(size.saturating_add(1));
     // Retries on EINTR.
     file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {

@@ -7,7 +7,7 @@ use super::nets::Nets;
 use super::{COMPARISONS_MAX, has_errors};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::net::addr;
-use crate::policy::{Address, Allow, Overlay, Policy, Source};
+use crate::policy::{Address, Allow, Group, Overlay, Policy, Source};
 
 /// Limit on warnings of one kind. A long list can have thousands of mistakes.
 const WARNINGS_MAX: usize = 8;
@@ -115,8 +115,9 @@ fn repeated_addresses(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let written = policy.peers.iter().filter(|peer| !peer.is_member);
     repeated(written.flat_map(|peer| &peer.addresses), &mut found);
-    // A member is in its group and among the peers.
-    for group in &policy.groups {
+    // Members are different addresses, and those of a source of peers are in its group, too.
+    let is_written = |group: &&Group| !policy.sources.iter().any(|each| each.name == group.name);
+    for group in policy.groups.iter().filter(is_written) {
         repeated(group.addresses.iter(), &mut found);
     }
     found
