@@ -33,7 +33,7 @@ use source::Source;
 /// Time after an event before the files are read, so that a burst is read once.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Share of a processor that the agent uses for sources at most: one part of this number.
-const REST: u32 = 4;
+const REST: u32 = 3;
 /// Time after a change before the members and the ruleset are saved, so that a steady stream of
 /// changes does not wait for the disk each time.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
