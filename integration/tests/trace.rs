@@ -113,6 +113,8 @@ fn each_rule_that_a_packet_meets_is_told() {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert!(said.contains("packet 2 accepted: 80/tcp"), "{said}");
+        // The connection has more packets.
+        assert!(!said.contains("packet 3"), "{said}");
         assert!(
             said.contains("(/run/policy.toml:5)") || said.contains("(/run/policy.toml:4)"),
             "{said}"

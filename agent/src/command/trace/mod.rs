@@ -90,12 +90,13 @@ pub(super) fn run(args: &TraceArgs, output: &Output) -> u8 {
     let mut shown = 0;
     while !is_over.load(Ordering::Relaxed) {
         match tracing.next(until.min(Instant::now() + STEP)) {
-            Ok(events) => packets.add(events),
+            Ok(events) => packets.add(events, tracing.table()),
             Err(NetlinkError::Lost) => packets.is_incomplete = true,
             Err(err) => return fail(ErrorCode::BackendUnavailable, err.to_string()),
         }
         let is_last = Instant::now() >= until;
-        for packet in packets.finished(is_last, &names) {
+        let left = args.count.saturating_sub(packets.done.len());
+        for packet in packets.finished(is_last, left, &names) {
             shown += 1;
             if !output.is_json() {
                 output.text(&packet.text(shown));

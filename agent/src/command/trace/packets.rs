@@ -175,10 +175,40 @@ fn verdict(event: &Trace) -> String {
     }
 }
 
-/// Packets whose events come in.
+/// A packet whose events come in.
+struct Open {
+    /// The kernel's number of the packet: a hash of its place in memory and of its flow, so that
+    /// later packets of the flow can have the same.
+    id: u32,
+    /// When the last event came.
+    last: Instant,
+    events: Vec<(u8, Trace)>,
+    /// Whether another packet with its number came.
+    is_replaced: bool,
+}
+
+impl Open {
+    /// Reports whether an event is of another packet with the same number. Each packet passes each
+    /// chain of the trace's own table once, and that before all other tables.
+    fn is_replaced_by(&self, event: &Trace, own: &str) -> bool {
+        let is_own =
+            |other: &Trace| other.table.as_deref() == Some(own) && other.chain == event.chain;
+        let passed =
+            |(_, other): &(u8, Trace)| is_own(other) && other.kind == Some(NFT_TRACETYPE_POLICY);
+        is_own(event) && self.events.iter().any(passed)
+    }
+
+    fn is_over(&self) -> bool {
+        let is_dropped = self.events.last().is_some_and(|(_, event)| drops(event));
+        self.is_replaced || is_dropped || self.last.elapsed() >= QUIET
+    }
+}
+
+/// Packets, as far as their events came.
 #[derive(Default)]
 pub(super) struct Packets {
-    open: BTreeMap<u32, (Instant, Vec<(u8, Trace)>)>,
+    /// In the order of their first events.
+    open: Vec<Open>,
     /// Finished packets.
     pub(super) done: Vec<TracedPacket>,
     /// Whether events were lost.
@@ -186,35 +216,51 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    pub(super) fn add(&mut self, events: Vec<(u8, Trace)>) {
+    /// Adds events; `own` is the table of this trace.
+    pub(super) fn add(&mut self, events: Vec<(u8, Trace)>, own: &str) {
         for (family, event) in events {
             let id = event.id.unwrap_or_default();
-            if self.open.len() >= OPEN_MAX && !self.open.contains_key(&id) {
+            let known = self.open.iter_mut().rfind(|packet| packet.id == id);
+            let is_new = match &known {
+                None => true,
+                Some(packet) => packet.is_replaced_by(&event, own),
+            };
+            match known {
+                Some(packet) if is_new => packet.is_replaced = true,
+                Some(packet) => {
+                    packet.last = Instant::now();
+                    packet.events.push((family, event));
+                    continue;
+                }
+                None => {}
+            }
+            if self.open.len() >= OPEN_MAX {
                 self.is_incomplete = true;
                 continue;
             }
-            let now = Instant::now();
-            let packet = self.open.entry(id).or_insert_with(|| (now, Vec::new()));
-            packet.0 = now;
-            packet.1.push((family, event));
+            self.open.push(Open {
+                id,
+                last: Instant::now(),
+                events: vec![(family, event)],
+                is_replaced: false,
+            });
         }
     }
 
-    /// Takes out the packets at their end, or all of them.
-    pub(super) fn finished(&mut self, all: bool, names: &Names<'_>) -> Vec<TracedPacket> {
-        let is_over = |(last, events): &(Instant, Vec<(u8, Trace)>)| {
-            let is_dropped = events.last().is_some_and(|(_, event)| drops(event));
-            all || is_dropped || last.elapsed() >= QUIET
-        };
-        let over: Vec<u32> = self
-            .open
-            .iter()
-            .filter(|(_, packet)| is_over(packet))
-            .map(|(id, _)| *id)
-            .collect();
-        let taken = over.into_iter().filter_map(|id| self.open.remove(&id));
-        taken
-            .map(|(_, events)| TracedPacket::new(&events, names))
+    /// Takes out the packets at their end, or all of them, but not more than `max`.
+    pub(super) fn finished(
+        &mut self,
+        all: bool,
+        max: usize,
+        names: &Names<'_>,
+    ) -> Vec<TracedPacket> {
+        let mut left = max;
+        let over = self.open.extract_if(.., |packet| {
+            let is_taken = left > 0 && (all || packet.is_over());
+            left -= usize::from(is_taken);
+            is_taken
+        });
+        over.map(|packet| TracedPacket::new(&packet.events, names))
             .collect()
     }
 }
@@ -303,4 +349,100 @@ fn subject(events: &[(u8, Trace)]) -> String {
         "{} from {from}{arrival} to {to}{departure}",
         service.text(from)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "peerwall-trace-1";
+
+    fn event(id: u32, table: &str, chain: &str, kind: u32) -> (u8, Trace) {
+        let event = Trace {
+            id: Some(id),
+            table: Some(table.to_owned()),
+            chain: Some(chain.to_owned()),
+            kind: Some(kind),
+            ..Trace::default()
+        };
+        (1, event)
+    }
+
+    /// The events of the trace's own chain, and of one of another table.
+    fn pass(id: u32, chain: &str) -> Vec<(u8, Trace)> {
+        vec![
+            event(id, OWN, chain, NFT_TRACETYPE_RULE),
+            event(id, OWN, chain, NFT_TRACETYPE_POLICY),
+            event(id, "t", chain, NFT_TRACETYPE_RULE),
+            event(id, "t", chain, NFT_TRACETYPE_POLICY),
+        ]
+    }
+
+    fn names() -> Names<'static> {
+        Names::new((KernelTables::default(), Rules::default()), None, OWN)
+    }
+
+    /// The chains of the steps of each packet.
+    fn chains(packets: &[TracedPacket]) -> Vec<Vec<&str>> {
+        let mut all = Vec::new();
+        for packet in packets {
+            all.push(
+                packet
+                    .steps
+                    .iter()
+                    .map(|step| step.chain.as_str())
+                    .collect(),
+            );
+        }
+        all
+    }
+
+    #[test]
+    fn packets_come_in_the_order_of_their_first_events() {
+        let mut packets = Packets::default();
+        for id in [9, 3, 7] {
+            packets.add(pass(id, "prerouting"), OWN);
+        }
+        for (id, chain) in [(7, "c"), (9, "a"), (3, "b")] {
+            packets.add(vec![event(id, "t", chain, NFT_TRACETYPE_POLICY)], OWN);
+        }
+        assert!(packets.finished(false, 9, &names()).is_empty());
+        let found = packets.finished(true, 9, &names());
+        let last: Vec<&str> = chains(&found).iter().map(|chains| chains[2]).collect();
+        assert_eq!(last, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_later_packet_with_the_same_number_is_another_one() {
+        let mut packets = Packets::default();
+        for _ in 0..3 {
+            packets.add(pass(5, "prerouting"), OWN);
+            packets.add(pass(5, "input")[2..].to_vec(), OWN);
+        }
+        let found = packets.finished(false, 9, &names());
+        assert_eq!(found.len(), 2, "the last one may go on");
+        for chains in chains(&found) {
+            assert_eq!(chains, ["prerouting", "prerouting", "input", "input"]);
+        }
+        assert_eq!(packets.finished(true, 9, &names()).len(), 1);
+    }
+
+    #[test]
+    fn a_packet_from_this_host_to_itself_is_one() {
+        let mut packets = Packets::default();
+        for chain in ["output", "prerouting"] {
+            packets.add(pass(5, chain), OWN);
+        }
+        assert_eq!(chains(&packets.finished(true, 9, &names()))[0].len(), 4);
+    }
+
+    #[test]
+    fn not_more_packets_are_taken_than_wanted() {
+        let mut packets = Packets::default();
+        for id in 0..5 {
+            packets.add(pass(id, "prerouting"), OWN);
+        }
+        assert_eq!(packets.finished(true, 2, &names()).len(), 2);
+        assert_eq!(packets.finished(true, 9, &names()).len(), 3);
+    }
 }
