@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use peerwall_core::net::packet::{Hook, Transport};
 use peerwall_core::net::port::{self, TCP};
 use peerwall_core::ruleset::revoke::{self, HostAddresses, Judge, Judgement, Refused};
-use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT};
+use peerwall_proto::conntrack::{self, Connection, IPS_DST_NAT, Totals};
 use peerwall_proto::netlink::attr::Attrs;
 use peerwall_proto::netlink::message::Message;
 use peerwall_proto::nf_tables::Attributes as _;
@@ -75,6 +75,10 @@ impl Connections {
         let restart = |state: &mut (Pass, BTreeSet<_>)| {
             *state = (Pass::default(), incoming().collect());
         };
+        if !self.has_entries() {
+            restart(&mut state);
+            return Ok(judges.add_untracked(state));
+        }
         let request = conntrack::dump();
         self.socket
             .dump(&request, &mut state, restart, |(pass, rest), message| {
@@ -93,16 +97,16 @@ impl Connections {
                 }
                 Ok(())
             })?;
-        let (mut pass, untracked) = state;
-        for ends in untracked {
-            let seen = Surveyed {
-                entry: None,
-                ends: Some(ends),
-                is_open: true,
-            };
-            judges.add(&of_socket(ends), &mut pass, seen);
-        }
-        Ok(pass)
+        Ok(judges.add_untracked(state))
+    }
+
+    /// Reports whether conntrack has entries, or does not say how many. To read an empty table
+    /// costs a look at each of its buckets, which are those of all network namespaces.
+    fn has_entries(&mut self) -> bool {
+        let answer = self.socket.get(conntrack::totals()).ok();
+        let totals = answer.and_then(|answer| Totals::decode(answer.attributes()).ok());
+        let entries = totals.and_then(|totals| totals.entries);
+        entries.is_none_or(|entries| entries > 0)
     }
 }
 
@@ -143,6 +147,19 @@ impl<'c> Judges<'c> {
             }
             Judgement::Admitted | Judgement::Unsure(_) | Judgement::Refused(_) => {}
         }
+    }
+
+    /// Judges the sockets that have no entry.
+    fn add_untracked(&mut self, (mut pass, rest): (Pass, BTreeSet<Ends>)) -> Pass {
+        for ends in rest {
+            let seen = Surveyed {
+                entry: None,
+                ends: Some(ends),
+                is_open: true,
+            };
+            self.add(&of_socket(ends), &mut pass, seen);
+        }
+        pass
     }
 
     fn falls_back_to_refuse(&mut self, known: &revoke::Connection, to: Option<IpAddr>) -> bool {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::netlink::attr;
 use crate::nf_tables::Nested;
 use crate::nf_tables::schema::attributes;
-pub use request::{by_reply, create, delete, dump, flush, tcp_in_progress};
+pub use request::{by_reply, create, delete, dump, flush, tcp_in_progress, totals};
 
 /// `NFNL_SUBSYS_CTNETLINK`
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -122,6 +122,12 @@ attributes! {
     ProtocolInfo {
         /// State of a TCP connection.
         tcp: Nested<TcpInfo> = 1,
+    }
+
+    /// `enum ctattr_stats_global`: what the table of the network namespace contains.
+    Totals {
+        /// Number of entries, also of those that are not confirmed.
+        entries: u32 = 1,
     }
 
     /// `enum ctattr_type`: an entry.

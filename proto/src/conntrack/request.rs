@@ -19,6 +19,14 @@ const IPCTNL_MSG_CT_GET: u16 = 1;
 /// `IPCTNL_MSG_CT_DELETE`
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 
+/// `IPCTNL_MSG_CT_GET_STATS`
+const IPCTNL_MSG_CT_GET_STATS: u16 = 5;
+
+/// Builds a request for the number of entries; the answer has [`Totals`](super::Totals).
+pub fn totals() -> Message {
+    Message::request(kind(IPCTNL_MSG_CT_GET_STATS), 0, AF_UNSPEC)
+}
+
 /// Builds a dump request for the entries of both families.
 pub fn dump() -> Message {
     Message::request(kind(IPCTNL_MSG_CT_GET), NLM_F_DUMP, AF_UNSPEC)
