@@ -221,12 +221,8 @@ impl Packets {
         for (family, event) in events {
             let id = event.id.unwrap_or_default();
             let known = self.open.iter_mut().rfind(|packet| packet.id == id);
-            let is_new = match &known {
-                None => true,
-                Some(packet) => packet.is_replaced_by(&event, own),
-            };
             match known {
-                Some(packet) if is_new => packet.is_replaced = true,
+                Some(packet) if packet.is_replaced_by(&event, own) => packet.is_replaced = true,
                 Some(packet) => {
                     packet.last = Instant::now();
                     packet.events.push((family, event));
