@@ -1,5 +1,7 @@
 //! Sources as written in the rules.
 
+use std::sync::Arc;
+
 use super::rule::{ImportedRule, ImportedRules, Interval};
 use super::view::View;
 
@@ -41,9 +43,9 @@ pub(super) fn full<'r>(view: &mut View<'_, 'r>) -> Vec<Literal<'r>> {
     let axis = view.space.axes.source;
     let refused = view.space.d.project(refused, &[axis]);
     let mut done = std::collections::BTreeSet::new();
-    let literals = view.literals.clone();
+    let literals = Arc::clone(&view.literals);
     let mut found = Vec::new();
-    for literal in literals {
+    for literal in literals.iter().copied() {
         let is_full = |view: &mut View<'_, '_>| {
             let from = view.from(literal.span);
             !view.space.d.meets(from, refused) && view.is_source(literal.span)

@@ -1,6 +1,7 @@
 //! The requests of one family that rules accept, as far as a policy can say so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::literals::{Literal, literals};
 use crate::import::managed;
@@ -36,13 +37,13 @@ pub(in crate::import) struct View<'s, 'r> {
     /// Packets that each line accepts, requests among them, in the order of lines.
     pub lines: BTreeMap<At, PacketSet>,
     /// The rules by their lines.
-    pub by_line: BTreeMap<At, &'r ImportedRule>,
+    pub by_line: Arc<BTreeMap<At, &'r ImportedRule>>,
     /// The positive sources in the rules, in the order of lines.
-    pub literals: Vec<Literal<'r>>,
+    pub literals: Arc<Vec<Literal<'r>>>,
     /// Interface patterns in the rules.
-    pub patterns: Vec<InterfacePattern>,
+    pub patterns: Arc<Vec<InterfacePattern>>,
     /// Lines that another program manages.
-    managed: BTreeSet<At>,
+    managed: Arc<BTreeSet<At>>,
 }
 
 impl<'s, 'r> View<'s, 'r> {
@@ -85,11 +86,30 @@ impl<'s, 'r> View<'s, 'r> {
             stopped,
             covered: PacketSet::NONE,
             lines,
-            by_line: all.clone().map(|rule| (rule.at, rule)).collect(),
-            literals: literals(rules),
-            patterns: patterns(all.clone(), rules),
-            managed: managed.collect(),
+            by_line: Arc::new(all.clone().map(|rule| (rule.at, rule)).collect()),
+            literals: Arc::new(literals(rules)),
+            patterns: Arc::new(patterns(all.clone(), rules)),
+            managed: Arc::new(managed.collect()),
             space,
+        }
+    }
+
+    /// Returns what is said of the same rules over sets of other diagrams: they are empty at first.
+    pub(in crate::import) fn of_slice<'p>(&self, space: &'p mut Space<'r>) -> View<'p, 'r> {
+        View {
+            space,
+            family: self.family,
+            requests: PacketSet::NONE,
+            unheard: PacketSet::NONE,
+            refused: PacketSet::NONE,
+            transit: PacketSet::NONE,
+            stopped: PacketSet::NONE,
+            covered: PacketSet::NONE,
+            lines: BTreeMap::new(),
+            by_line: Arc::clone(&self.by_line),
+            literals: Arc::clone(&self.literals),
+            patterns: Arc::clone(&self.patterns),
+            managed: Arc::clone(&self.managed),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Writes allows: ports that are open to some sources on some interfaces.
 
+use std::hash::BuildHasher;
+
 use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
 
 use super::boxes::Part;
 use super::names::{name_of, service_name};
@@ -9,6 +12,7 @@ use super::{DraftAllow, From, PREFIXES_MAX, PolicyWriter};
 use crate::import::At;
 use crate::import::rule::{Interval, Test};
 use crate::import::space::diagram::{PacketSet, Run};
+use crate::import::space::region::Sets;
 use crate::import::view::View;
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
@@ -44,6 +48,17 @@ pub(super) struct Refused {
     pub services: PacketSet,
 }
 
+/// Requests that the allow of a line must not open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Requests that the rules do not accept.
+    pub refused: Refused,
+    /// ICMP messages from sources and interfaces whose requests are not all accepted.
+    pub icmp: PacketSet,
+    /// Tunnel packets of the same.
+    pub tunnels: PacketSet,
+}
+
 impl Refused {
     pub(super) fn new(view: &mut View<'_, '_>, all: PacketSet) -> Self {
         let axes = &view.space.axes;
@@ -70,9 +85,27 @@ impl Refused {
     }
 }
 
+impl Sets for Limits {
+    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
+        (&mut self.refused.all, &mut self.refused.services).each_root(visit);
+        (&mut self.icmp, &mut self.tunnels).each_root(visit);
+    }
+}
+
 impl PolicyWriter<'_> {
     /// Writes an allow for each line that accepts other packets to this host.
     pub(super) fn allows(&mut self, view: &mut View<'_, '_>) {
+        let limits = self.limits(view);
+        let mut drafted = self.by_slice(view, &limits);
+        for (at, packets) in view.lines.clone() {
+            match drafted.remove(&at) {
+                Some(drafted) => self.add(drafted),
+                None => view.briefly(|view| self.line(view, at, packets, &limits)),
+            }
+        }
+    }
+
+    pub(super) fn limits(&self, view: &mut View<'_, '_>) -> Limits {
         let refused = view.space.d.without(view.refused, view.covered);
         let axes = [view.space.axes.source, view.space.axes.interface];
         let not_open = view.space.d.project(refused, &axes);
@@ -80,26 +113,35 @@ impl PolicyWriter<'_> {
         let icmp = axes.protocols(d, |number| number == axes.icmp_protocol());
         let icmp = d.and(icmp, not_open);
         let tunnels = self.all_tunnels(view);
-        let tunnels = view.space.d.and(tunnels, not_open);
-        let all = Refused::new(view, refused);
-        for (at, packets) in view.lines.clone() {
-            view.briefly(|view| {
-                let mut packets = view.space.d.and(packets, view.requests);
-                packets = view.space.d.without(packets, view.covered);
-                if view.space.d.meets(packets, tunnels) {
-                    packets = view.space.d.without(packets, tunnels);
-                    self.add_inexpressible(
-                        at,
-                        "only peers may send tunnel packets: name the other nodes under [peers]",
-                    );
-                }
-                // ICMP has its own section, unless everything is accepted.
-                packets = view.space.d.without(packets, icmp);
-                // Ports behind which the rules do not accept the connections stay closed.
-                packets = view.space.d.without(packets, refused);
-                self.region(view, at, packets, all);
-            });
+        Limits {
+            refused: Refused::new(view, refused),
+            icmp,
+            tunnels: view.space.d.and(tunnels, not_open),
         }
+    }
+
+    /// Writes the allows for the packets that a line accepts.
+    pub(super) fn line(
+        &mut self,
+        view: &mut View<'_, '_>,
+        at: At,
+        packets: PacketSet,
+        limits: &Limits,
+    ) {
+        let mut packets = view.space.d.and(packets, view.requests);
+        packets = view.space.d.without(packets, view.covered);
+        if view.space.d.meets(packets, limits.tunnels) {
+            packets = view.space.d.without(packets, limits.tunnels);
+            self.add_inexpressible(
+                at,
+                "only peers may send tunnel packets: name the other nodes under [peers]",
+            );
+        }
+        // ICMP has its own section, unless everything is accepted.
+        packets = view.space.d.without(packets, limits.icmp);
+        // Ports behind which the rules do not accept the connections stay closed.
+        packets = view.space.d.without(packets, limits.refused.all);
+        self.region(view, at, packets, limits.refused);
     }
 
     fn region(&mut self, view: &mut View<'_, '_>, at: At, packets: PacketSet, refused: Refused) {
@@ -209,30 +251,30 @@ impl PolicyWriter<'_> {
     }
 
     /// Adds an allow, or merges it with its equivalent for the other family.
-    fn put(&mut self, allow: DraftAllow) {
-        let same = |old: &&mut DraftAllow| {
+    pub(super) fn put(&mut self, allow: DraftAllow) {
+        let alike = (&allow.ports, &allow.interfaces, &allow.from_ports, &allow.to);
+        let alike = FxBuildHasher.hash_one(alike);
+        let is_same = |old: &DraftAllow| {
             let alike = old.ports == allow.ports
                 && old.interfaces == allow.interfaces
                 && old.from_ports == allow.from_ports
                 && old.to == allow.to;
             alike && (old.name == allow.name || old.from.family() != allow.from.family())
         };
-        let mut others = self
-            .draft
-            .allows
-            .iter_mut()
-            .rev()
-            .take(MERGE_MAX)
-            .filter(same);
-        let merged = others.find_map(|old| {
-            let both = merge(&old.from, &allow.from)?;
-            old.from = both;
-            old.lines.extend(&allow.lines);
-            Some(())
-        });
-        if merged.is_none() {
-            self.draft.allows.push(allow);
+        let others = self.alike.iter().enumerate().rev().take(MERGE_MAX);
+        let others = others.filter(|(_, of)| **of == alike);
+        for (index, _) in others {
+            let old = self.draft.allows.get_mut(index);
+            if let Some(old) = old.filter(|old| is_same(old))
+                && let Some(both) = merge(&old.from, &allow.from)
+            {
+                old.from = both;
+                old.lines.extend(&allow.lines);
+                return;
+            }
         }
+        self.draft.allows.push(allow);
+        self.alike.push(alike);
     }
 
     /// Returns patterns that match all wanted interfaces and none of the bad ones; empty for all.
@@ -298,6 +340,10 @@ impl PolicyWriter<'_> {
             if !view.space.d.meets(literal, left) {
                 continue;
             }
+            if !view.space.has_sources(*span) {
+                self.needs_whole = true;
+                return None;
+            }
             let there = view.space.d.and(literal, interfaces);
             if refused.among(view, there, services).is_none() {
                 nets.extend(prefixes(view.family, &[*span]));
@@ -306,6 +352,10 @@ impl PolicyWriter<'_> {
         }
         if left.is_none() && !nets.is_empty() {
             return Some(From::Nets(nets));
+        }
+        if view.space.is_part() {
+            self.needs_whole = true;
+            return None;
         }
         let axis = view.space.axes.source;
         let bad = refused.among(view, interfaces, services);

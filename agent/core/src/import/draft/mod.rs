@@ -2,6 +2,7 @@
 
 mod allows;
 mod boxes;
+mod by_slice;
 mod forwards;
 mod icmp;
 mod names;
@@ -106,12 +107,7 @@ pub(super) struct Inexpressible {
 
 /// Writes the policy for one or both families.
 pub(super) fn draft(spaces: &mut [Space<'_>], facts: &Facts) -> (PolicyDraft, Vec<Inexpressible>) {
-    let mut writer = PolicyWriter {
-        facts,
-        draft: PolicyDraft::default(),
-        inexpressible: Vec::new(),
-        both: spaces.len() == 2,
-    };
+    let mut writer = PolicyWriter::new(facts, spaces.len() == 2);
     let regions: Vec<Region> = spaces.iter_mut().map(|space| space.d.open()).collect();
     let mut views: Vec<View<'_, '_>> = spaces.iter_mut().map(View::new).collect();
     for view in &mut views {
@@ -145,6 +141,10 @@ struct PolicyWriter<'f> {
     inexpressible: Vec<Inexpressible>,
     /// Whether there are rules for both families.
     both: bool,
+    /// Whether a line that was read in a slice depends on other sources.
+    needs_whole: bool,
+    /// A hash of each allow of `draft`, of what allows that may be merged have in common.
+    alike: Vec<u64>,
 }
 
 impl From {
@@ -158,6 +158,19 @@ impl From {
         nets.iter()
             .all(|net| Family::of(net.addr()) == first)
             .then_some(first)
+    }
+}
+
+impl<'f> PolicyWriter<'f> {
+    fn new(facts: &'f Facts, both: bool) -> Self {
+        Self {
+            facts,
+            draft: PolicyDraft::default(),
+            inexpressible: Vec::new(),
+            both,
+            needs_whole: false,
+            alike: Vec::new(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writes entries that may use every port: trusted interfaces, overlays and peers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -81,7 +82,7 @@ impl PolicyWriter<'_> {
 
     /// Finds private networks that are accepted on container interfaces, to this host or forwarded.
     pub(super) fn on_their_interfaces(&mut self, view: &mut View<'_, '_>) {
-        let literals = view.literals.clone();
+        let literals = Arc::clone(&view.literals);
         for literal in literals.iter().filter(|literal| !literal_is_host(literal)) {
             let inner = literal.rule.interfaces();
             let mut inner = inner
@@ -227,7 +228,7 @@ impl PolicyWriter<'_> {
             return;
         };
         let first = InterfacePattern::Exact(first.clone());
-        for literal in view.literals.clone() {
+        for literal in Arc::clone(&view.literals).iter().copied() {
             let [net] = prefixes(view.family, &[literal.span])[..] else {
                 continue;
             };
@@ -254,7 +255,7 @@ impl PolicyWriter<'_> {
             let to = tunnel_packets(view, protocol, port);
             let on = view.unnamed_interface();
             let mut done: BTreeSet<Interval> = BTreeSet::new();
-            for literal in view.literals.clone() {
+            for literal in Arc::clone(&view.literals).iter().copied() {
                 if done.contains(&literal.span) {
                     continue;
                 }

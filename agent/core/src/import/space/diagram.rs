@@ -5,7 +5,7 @@
 //! function with several values. Nodes live as long as their [`Diagrams`], except those of a
 //! region (`region`).
 
-use std::collections::HashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::nodes::{LEAF, Node, Nodes, hash};
 use super::region::Written;
@@ -81,7 +81,7 @@ pub(in crate::import) type Run = (u64, u64);
 /// Number of remembered results; a power of two.
 const CACHE: usize = 1 << 17;
 /// The same for few packets: with the nodes, they fit a processor's cache.
-const SMALL_CACHE: usize = 1 << 14;
+const SMALL_CACHE: usize = 1 << 12;
 /// Marks a remembered projection; no node has this number.
 pub(super) const PROJECTION: u32 = u32::MAX;
 
@@ -258,7 +258,7 @@ impl Diagrams {
 
     /// Returns the labels of the packets of a set, in ascending order.
     pub(in crate::import) fn labels_in(&mut self, set: PacketSet, labels: Labels) -> Vec<u32> {
-        let mut seen = HashMap::new();
+        let mut seen = FxHashSet::default();
         let mut found = Vec::new();
         self.gather(set.0, labels.0, &mut seen, &mut found);
         found.sort_unstable();
@@ -270,10 +270,10 @@ impl Diagrams {
         &self,
         set: u32,
         labels: u32,
-        seen: &mut HashMap<(u32, u32), ()>,
+        seen: &mut FxHashSet<(u32, u32)>,
         found: &mut Vec<u32>,
     ) {
-        if set == 0 || labels == 0 || seen.insert((set, labels), ()).is_some() {
+        if set == 0 || labels == 0 || !seen.insert((set, labels)) {
             return;
         }
         let (a, b) = (self.node(set), self.node(labels));
@@ -291,11 +291,11 @@ impl Diagrams {
 
     /// Returns the packets that have this label.
     pub(in crate::import) fn labelled(&mut self, labels: Labels, label: u32) -> PacketSet {
-        let mut done = HashMap::new();
+        let mut done = FxHashMap::default();
         PacketSet(self.having(labels.0, label + 2, &mut done))
     }
 
-    fn having(&mut self, labels: u32, wanted: u32, done: &mut HashMap<u32, u32>) -> u32 {
+    fn having(&mut self, labels: u32, wanted: u32, done: &mut FxHashMap<u32, u32>) -> u32 {
         let node = self.node(labels);
         if node.variable == LEAF {
             return u32::from(node.low == wanted);
@@ -359,6 +359,26 @@ impl Diagrams {
         join(found, axis)
     }
 
+    /// Returns the least and the greatest value that a set has on an axis, which must be the first
+    /// one on which the set depends; `None` for the empty set.
+    pub(in crate::import) fn extent(&self, set: PacketSet, axis: Axis) -> Option<Run> {
+        let end = |is_greatest: bool| {
+            let (mut id, mut value) = (set.0, 0);
+            for variable in axis.first..axis.end() {
+                let node = self.node(id);
+                let [low, high] = [false, true].map(|is_high| node.half(id, variable, is_high));
+                let is_high = match is_greatest {
+                    true => high != 0,
+                    false => low == 0,
+                };
+                id = if is_high { high } else { low };
+                value = value << 1 | u64::from(is_high);
+            }
+            value
+        };
+        (!set.is_none()).then(|| (end(false), end(true)))
+    }
+
     /// Divides a set by its values on an axis: values with the same rest are together. The axis
     /// must be the first one on which the set depends.
     pub(in crate::import) fn parts(
@@ -367,7 +387,7 @@ impl Diagrams {
         axis: Axis,
     ) -> Vec<(Vec<Run>, PacketSet)> {
         let mut order: Vec<u32> = Vec::new();
-        let mut runs: HashMap<u32, Vec<Run>> = HashMap::new();
+        let mut runs: FxHashMap<u32, Vec<Run>> = FxHashMap::default();
         self.parts_of(set.0, axis, 0, 0, &mut |run, rest| {
             if rest != 0 {
                 let of = runs.entry(rest).or_default();

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use self::axes::Axes;
-use self::diagram::{Diagrams, PacketSet};
+use self::diagram::{Diagrams, PacketSet, Run};
 use self::mentioned::Mentioned;
 use self::nat::Redirections;
 use self::place::Place;
@@ -197,9 +197,9 @@ impl<'r> Space<'r> {
         self.site_mut(hook).walked = walked;
     }
 
-    /// Returns the packets that can arrive at a hook, in diagrams of their own.
-    fn seed(&self, hook: Hook) -> Self {
-        let mut seed = Self {
+    /// Returns the same with diagrams of its own, which are empty.
+    fn without_sets(&self) -> Self {
+        Self {
             family: self.family,
             rules: self.rules,
             d: Diagrams::small(),
@@ -207,12 +207,18 @@ impl<'r> Space<'r> {
             own: self.own.clone(),
             broadcasts: self.broadcasts.clone(),
             named: self.named.clone(),
-            redirections: self.redirections.clone(),
+            redirections: Redirections::default(),
             input: Site::default(),
             forward: Site::default(),
             slice: None,
             slices: Vec::new(),
-        };
+        }
+    }
+
+    /// Returns the packets that can arrive at a hook, in diagrams of their own.
+    fn seed(&self, hook: Hook) -> Self {
+        let mut seed = self.without_sets();
+        seed.redirections = self.redirections.clone();
         let mut valid = self.site(hook).valid;
         let mut sets = (&mut valid, &mut seed.redirections);
         seed.d.adopt(&self.d, &mut sets);
@@ -252,6 +258,48 @@ impl<'r> Space<'r> {
             self.d.adopt(&d, &mut result);
             take(&mut self.d, result);
         });
+    }
+
+    /// Returns the values on the source axis of each slice; none if the sources are not divided.
+    pub(in crate::import) fn slice_runs(&self) -> Vec<Run> {
+        self.slices.iter().filter_map(|slice| slice.run).collect()
+    }
+
+    /// Calls `work` for each slice with copies of its sets, in several threads and in diagrams of
+    /// their own, and `take` with each result, in order. `of_slices` are as many as slices.
+    pub(in crate::import) fn with_sets<S: Sets + Clone + Sync, R: Send>(
+        &self,
+        of_slices: &[S],
+        work: impl Fn(&mut Self, S) -> R + Sync,
+        take: impl FnMut(R),
+    ) {
+        let slices: Vec<_> = self.slices.iter().zip(of_slices).collect();
+        let work = |(slice, sets): &(&Arc<Slice<'r>>, &S)| {
+            let mut part = self.without_sets();
+            let mut copied = ((*sets).clone(), self.redirections.clone());
+            part.d.adopt(&self.d, &mut copied);
+            let (sets, redirections) = copied;
+            part.redirections = redirections;
+            part.slice = Some(Arc::clone(slice));
+            work(&mut part, sets)
+        };
+        in_order(&slices, work, take);
+    }
+
+    /// Reports whether the packets from these sources are all evaluated here. In a slice, others
+    /// are evaluated elsewhere.
+    pub(in crate::import) fn has_sources(&self, sources: Interval) -> bool {
+        let Some((start, end)) = self.slice.as_ref().and_then(|slice| slice.run) else {
+            return true;
+        };
+        let runs = self.axes.source_runs(&[sources]);
+        runs.iter()
+            .all(|(first, last)| start <= *first && *last <= end)
+    }
+
+    /// Reports whether packets from some sources are evaluated elsewhere.
+    pub(in crate::import) fn is_part(&self) -> bool {
+        self.slice.as_ref().is_some_and(|slice| slice.run.is_some())
     }
 
     /// Frees the packets of each line, and all other sets. They are evaluated again for each slice
@@ -434,7 +482,7 @@ fn named_destinations(rules: &ImportedRules, hook: Hook) -> Vec<Interval> {
     found
 }
 
-fn names(all: &[String], runs: &[diagram::Run]) -> Vec<String> {
+fn names(all: &[String], runs: &[Run]) -> Vec<String> {
     let indices = runs.iter().flat_map(|(first, last)| *first..=*last);
     let names = indices.filter_map(|index| all.get(usize::try_from(index).ok()?));
     names.cloned().collect()

@@ -12,6 +12,8 @@ mod overlays;
 mod ports;
 mod sets;
 
+use std::collections::HashMap;
+
 pub use chain::{Origin, Origins};
 
 use crate::net::addr::Family;
@@ -22,6 +24,7 @@ use crate::policy::reason::Reason;
 use crate::policy::{IcmpTypes, Policy};
 use crate::ruleset::{Action, Chain, CtStates, IcmpKinds, Match, Ports, Rule, Ruleset};
 use chain::{ChainDraft, base_name};
+use sets::AddressSets;
 
 /// Regular chain for packets from interfaces of pods or guests.
 const POD_SIDE: &str = "pod-side";
@@ -50,6 +53,7 @@ fn compile_for(policy: &Policy, purpose: Purpose) -> (Ruleset, Origins) {
         purpose,
         ruleset: Ruleset::default(),
         origins: Origins::default(),
+        address_sets: HashMap::new(),
     };
     compiler.declare_sets();
     compiler.prerouting();
@@ -73,6 +77,8 @@ struct Compiler<'p> {
     purpose: Purpose,
     ruleset: Ruleset,
     origins: Origins,
+    /// Which sets of addresses there are, by the name of the list that they are made of.
+    address_sets: HashMap<String, AddressSets>,
 }
 
 impl Compiler<'_> {

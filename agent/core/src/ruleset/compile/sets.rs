@@ -24,6 +24,9 @@ pub(super) const DHCP_SET: &str = "dhcp-servers";
 /// Name of the set of the policy's service addresses.
 pub(super) const SERVICES_SET: &str = "services-ip";
 
+/// Whether there is a set of the hosts, and of the prefixes, of one list, for each family.
+pub(super) type AddressSets = [[bool; 2]; 2];
+
 impl Compiler<'_> {
     pub(super) fn declare_sets(&mut self) {
         let policy = self.policy;
@@ -161,29 +164,35 @@ impl Compiler<'_> {
     /// Hosts have their own sets because a hash set is faster to load and look up than an interval
     /// set (see the numbers in `docs/design.md`).
     fn address_sets(&mut self, name: &str, addresses: AddrSet) {
-        for (family, part) in [(Family::V4, addresses.v4), (Family::V6, addresses.v6)] {
+        let mut made = AddressSets::default();
+        let parts = [addresses.v4, addresses.v6].into_iter().zip(&mut made);
+        for (family, (part, made)) in Family::BOTH.into_iter().zip(parts) {
             let key = KeyType::address(family);
-            for (name, interval, spans) in [
-                (hosts_set(name, family), false, part.hosts),
-                (nets_set(name, family), true, part.nets),
+            *made = [!part.hosts.is_empty(), !part.nets.is_empty()];
+            for (set_name, interval, spans) in [
+                (hosts_set as fn(&str, Family) -> String, false, part.hosts),
+                (nets_set, true, part.nets),
             ] {
                 if !spans.is_empty() {
                     let elements = spans.into_iter().map(element).collect();
-                    self.set(name, key, interval, elements);
+                    self.set(set_name(name, family), key, interval, elements);
                 }
             }
+        }
+        if made != AddressSets::default() {
+            self.address_sets.insert(name.to_owned(), made);
         }
     }
 
     /// Returns the sets that [`address_sets`](Self::address_sets) created for these addresses.
     fn sets_of(&self, name: &str) -> impl Iterator<Item = (Family, String)> {
-        let both = Family::BOTH.into_iter().flat_map(|family| {
-            [
-                (family, hosts_set(name, family)),
-                (family, nets_set(name, family)),
-            ]
-        });
-        both.filter(|(_, set)| self.ruleset.sets.contains_key(set))
+        let made = self.address_sets.get(name).copied().unwrap_or_default();
+        let families = Family::BOTH.into_iter().zip(made);
+        families.flat_map(move |(family, [hosts, nets])| {
+            let hosts = hosts.then(|| (family, hosts_set(name, family)));
+            let nets = nets.then(|| (family, nets_set(name, family)));
+            hosts.into_iter().chain(nets)
+        })
     }
 
     /// Returns matches for these source addresses: one list of matches for each set.
