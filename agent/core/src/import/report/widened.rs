@@ -17,6 +17,14 @@ pub(in crate::import) fn widened(
     differences: &[Difference],
     entries: &EntryLines,
 ) {
+    let of_entries = |difference: &&Difference| {
+        let is_of_entry = matches!(difference.reason, Reason::Allow(_) | Reason::Ping);
+        difference.change == Direction::New && is_of_entry
+    };
+    let differences: Vec<&Difference> = differences.iter().filter(of_entries).collect();
+    if differences.is_empty() {
+        return;
+    }
     let file = |at: &At| parsed.files.get(at.input).map(|file| file.name.as_str());
     let places: BTreeMap<(&str, usize), (usize, Fate)> = lines
         .iter()
@@ -34,7 +42,7 @@ pub(in crate::import) fn widened(
         } else {
             continue;
         };
-        if difference.change != Direction::New || difference.lines.iter().any(is_told) {
+        if difference.lines.iter().any(is_told) {
             continue;
         }
         let what = difference.sentence.trim_start_matches("new: ");
