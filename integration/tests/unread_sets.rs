@@ -61,6 +61,25 @@ fn after_any_sequence_of_changes_an_apply_loads_the_policy_and_status_tells_the_
         assert_eq!(is_spared(&host, &["plan", path]), (true, 0));
         assert_eq!(is_spared(&host, &["status", "--deep", path]), (false, 0));
 
+        // One more peer: the set is as it was stored.
+        wanted.insert("192.0.2.200".to_owned());
+        write(&wanted);
+        assert_eq!(is_spared(&host, &["plan", path]), (true, 1));
+        assert_eq!(is_spared(&host, &["apply", path]), (true, 0));
+        assert_eq!(loaded(&host), wanted);
+
+        // One less, and what was stored is lost, or 10.0.7.1 was changed in it.
+        for damage in ["rm $ruleset", "sed -i s/167773953/167773954/ $ruleset"] {
+            let one = wanted.pop_first().unwrap();
+            write(&wanted);
+            host.sh(&format!(
+                "for ruleset in $PEERWALL_STATE/ruleset-*.json; do {damage}; done"
+            ));
+            assert_eq!(is_spared(&host, &["plan", path]), (false, 1), "{damage}");
+            assert_eq!(is_spared(&host, &["apply", path]), (false, 0), "{damage}");
+            assert_eq!(loaded(&host), wanted, "{damage}: {one}");
+        }
+
         let mut chance: u32 = 2_463_534_242;
         let mut next = |below: u32| {
             chance ^= chance << 13;

@@ -1,7 +1,8 @@
 //! Determines the loaded ruleset, to which a trial is rolled back.
 
 use peerwall_core::agent::keep::Fault;
-use peerwall_core::backend::Backend as _;
+use peerwall_core::backend::{Backend as _, BackendError};
+use peerwall_core::nft::observed::Observed;
 use peerwall_core::ruleset::Ruleset;
 
 use super::{of_backend, of_io};
@@ -42,8 +43,7 @@ pub fn before(state: &State) -> Result<Before, Fault> {
 /// Reads the ruleset from the kernel; the last confirmed one if other programs changed the table so
 /// that it cannot be converted.
 fn loaded(state: &State) -> Result<Option<Ruleset>, Fault> {
-    let seen = Kernel::open().and_then(|mut kernel| kernel.observe());
-    let Some(table) = seen.map_err(|err| of_backend(&err))?.table else {
+    let Some(table) = seen().map_err(|err| of_backend(&err))?.table else {
         return Ok(None);
     };
     if let Some(ruleset) = table.ruleset() {
@@ -60,6 +60,13 @@ pub fn in_force() -> (Option<Ruleset>, bool) {
     if since::by_iptables() {
         return (State::open().in_force_by_iptables(), true);
     }
-    let seen = || Kernel::open().ok()?.observe().ok()?.table?.ruleset();
-    (seen(), false)
+    let ruleset = || seen().ok()?.table?.ruleset();
+    (ruleset(), false)
+}
+
+/// Reads the table, without the sets that are known from the last load.
+fn seen() -> Result<Observed, BackendError> {
+    let mut kernel = Kernel::open()?;
+    kernel.expect(&Ruleset::default());
+    kernel.observe()
 }

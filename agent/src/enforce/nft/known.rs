@@ -11,7 +11,7 @@ use peerwall_core::ruleset::Ruleset;
 
 use super::Kernel;
 use super::read::Depth;
-use crate::store::since;
+use crate::store::{State, since};
 
 impl Kernel {
     /// Caches elements of sets from now on. Reading 100,000 elements takes the kernel some 50 ms.
@@ -27,15 +27,26 @@ impl Kernel {
         is_known.then_some(read)
     }
 
-    /// Learns from the record of the last load which large sets of `wanted` are loaded.
+    /// Learns from the record of the last load which large sets are loaded: those of `wanted` that
+    /// are the same, and others as they were stored.
     pub(super) fn know_from_record(&mut self, wanted: &Ruleset) {
-        if self.known.is_some() || !since::has_large_sets(wanted) {
+        if self.known.is_some() {
             return;
         }
         let recorded = since::last().filter(|note| note.generation != 0 && !note.by_iptables);
+        let recorded = recorded.filter(|note| !note.sets.is_empty());
         // Hashing is in vain if the kernel is in another generation.
-        let recorded = recorded.filter(|note| self.generation() == Ok(note.generation));
-        self.known = recorded.map(|note| (note.generation, note.same_sets(wanted)));
+        let Some(note) = recorded.filter(|note| self.generation() == Ok(note.generation)) else {
+            return;
+        };
+        let mut sets = note.same_sets(wanted);
+        if sets.len() < note.sets.len()
+            && let Some(loaded) = State::open().as_loaded()
+        {
+            let large = loaded.sets.into_iter();
+            sets.extend(large.filter(|(name, _)| note.sets.contains_key(name)));
+        }
+        self.known = Some((note.generation, sets));
     }
 
     /// Reads the table without the sets whose elements are known; `None` if they may have changed.
