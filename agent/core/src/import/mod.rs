@@ -213,12 +213,12 @@ fn import_sliced(
             *space = Space::new(rules, facts, &[&ruleset], slicing);
         }
     }
-    let proof = proof::compare(&mut spaces, &policy, ruleset);
+    let mut proof = proof::compare(&mut spaces, &policy, ruleset);
     let mut lints = report::lints(&mut spaces, &policy, facts);
     drop(spaces);
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     lints.extend(parsed.remarks.iter().cloned());
-    let mut lines = report::lines(&parsed, &policy, &proof, &inexpressible);
+    let mut lines = report::lines(&parsed, &policy, &mut proof, &inexpressible);
     report::widened(&mut lines, &parsed, &proof.differences, &entries);
     Ok(Import {
         lines,

@@ -16,11 +16,12 @@ use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::policy::Policy;
 
-/// Returns the lines of all files with their fates and explanations.
+/// Returns the lines of all files with their fates and explanations. Takes the packets of each line
+/// out of the proof: of large files, not everything is in memory at once.
 pub(in crate::import) fn lines(
     parsed: &ParsedFiles,
     policy: &Policy,
-    proof: &Proof,
+    proof: &mut Proof,
     inexpressible: &[Inexpressible],
 ) -> Vec<Line> {
     let mut why = BTreeMap::new();
@@ -30,6 +31,7 @@ pub(in crate::import) fn lines(
     let mut report = Reporter {
         parsed,
         policy,
+        fates: std::mem::take(&mut proof.fates),
         proof,
         why,
         places: Places::new(parsed),
@@ -44,7 +46,8 @@ pub(in crate::import) fn lines(
             report.blocks.extend(blocks);
         }
     }
-    let mut out = Vec::new();
+    let count = parsed.files.iter().map(|file| file.text.lines().count());
+    let mut out = Vec::with_capacity(count.sum());
     for (index, file) in parsed.files.iter().enumerate() {
         for (number, text) in file.text.lines().enumerate() {
             let text = text.trim();
@@ -56,6 +59,7 @@ pub(in crate::import) fn lines(
                 line: number + 1,
             };
             let (fate, words) = report.fate(at, text);
+            report.fates.remove(&at);
             out.push(Line {
                 file: file.name.clone(),
                 line: at.line,
@@ -72,6 +76,9 @@ pub(in crate::import) fn lines(
 struct Reporter<'p> {
     parsed: &'p ParsedFiles,
     policy: &'p Policy,
+    /// Packets of the lines that are not judged yet.
+    fates: BTreeMap<At, LinePackets>,
+    /// The comparison, without these packets.
     proof: &'p Proof,
     /// Parts of lines that a policy cannot express.
     why: BTreeMap<At, &'p Inexpressible>,
@@ -121,7 +128,7 @@ impl<'p> Reporter<'p> {
     }
 
     fn packets(&self, at: At) -> &LinePackets {
-        self.proof.fates.get(&at).unwrap_or(&self.nothing)
+        self.fates.get(&at).unwrap_or(&self.nothing)
     }
 
     /// Reports whether a line decides about no packet.
