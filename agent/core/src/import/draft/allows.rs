@@ -252,7 +252,12 @@ impl PolicyWriter<'_> {
 
     /// Adds an allow, or merges it with its equivalent for the other family.
     pub(super) fn put(&mut self, allow: DraftAllow) {
-        let alike = (&allow.ports, &allow.interfaces, &allow.from_ports, &allow.to);
+        let alike = (
+            &allow.ports,
+            &allow.interfaces,
+            &allow.from_ports,
+            &allow.to,
+        );
         let alike = FxBuildHasher.hash_one(alike);
         let is_same = |old: &DraftAllow| {
             let alike = old.ports == allow.ports
