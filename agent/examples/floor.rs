@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peerwall::kernel::netlink::Socket;
 use peerwall::policy_file::files::FileSystem;
@@ -20,7 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: floor POLICY")?;
     let ready = prepare(&PathBuf::from(path), &FileSystem { waits: false });
     let ready = ready.map_err(|why| why.text)?;
-    let batch = lower(&plan(&ready.ruleset, &Observed::default()), 0)?;
+    let batch = lower(
+        &plan(&ready.ruleset, &Observed::default()),
+        0,
+        Duration::ZERO,
+    )?;
     let mut socket = Socket::open()?;
     let seq = socket.take_seq(batch.len() + 2);
     let encoded = batch.commit(seq, None);

@@ -33,6 +33,7 @@ fn help_says_what_there_is_and_how_it_exits() {
         "block",
         "unblock",
         "apply",
+        "peer",
         "render",
         "sources",
         "status",

@@ -56,7 +56,7 @@ fn every_schema_is_one() {
     let named = named.filter_map(|line| line.split_once(':'));
     let named = named.filter(|(_, what)| what.contains("peerwall") || what.contains("policy"));
     let named: Vec<&str> = named.map(|(name, _)| name).collect();
-    assert_eq!(named.len(), 23, "{help}");
+    assert_eq!(named.len(), 24, "{help}");
     for of in named {
         let schema = json(&peerwall(&["schema", of]));
         assert!(jsonschema::meta::is_valid(&schema), "{of}");

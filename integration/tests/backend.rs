@@ -64,7 +64,7 @@ fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
             Op::AddTable,
             Op::AddCounter("more".into(), Default::default()),
         ],
-        rebuild: None,
+        ..Plan::default()
     };
     assert_eq!(backend.commit(&more, &seen), Err(BackendError::Stale));
     assert_eq!(
@@ -130,7 +130,7 @@ fn transactions<B: Backend<Observed = Observed, Plan = Plan>>(backend: &mut B) {
                 Op::AddCounter("more".into(), Default::default()),
                 op,
             ],
-            rebuild: None,
+            ..Plan::default()
         };
         assert_eq!(refused_at(backend.check(&bad)), [Some(2)], "check: {what}");
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Random policies, packets and rulesets for property tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -10,8 +11,8 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};
 use crate::net::port::{PortRange, PortSpec, TCP, UDP};
 use crate::policy::{
-    Address, Allow, Denied, Discovery, Group, Icmp, IcmpTypes, Log, Mode, Options, Overlay,
-    OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, Tunnel,
+    Address, Allow, Denied, Discovery, End, Group, Icmp, IcmpTypes, Log, Mode, Options, Overlay,
+    OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, TemporaryPeer, Tunnel,
 };
 
 const INTERFACES: [&str; 7] = ["lo", "eth0", "eth1", "cni0", "flannel.1", "wg0", "cali0"];
@@ -270,6 +271,17 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
+fn temporary_peer() -> impl Strategy<Value = TemporaryPeer> {
+    (0u8..9, address(), any::<bool>()).prop_map(|(name, address, ends)| TemporaryPeer {
+        name: format!("t{name}"),
+        address,
+        end: ends.then(|| End {
+            uptime: Duration::from_secs(100),
+            time: "2026-01-01T00:01:40Z".to_owned(),
+        }),
+    })
+}
+
 /// Generates policies like parsed ones, including overlaps that the parser refuses; they must
 /// compile correctly too.
 pub fn policy() -> impl Strategy<Value = Policy> {
@@ -289,6 +301,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
         let (bridged, switches) = (exact(), exact());
         let interfaces = (patterns(0), patterns(0), bridged, switches);
         let services = prop::collection::vec(net(), 0..2);
+        let temporary = prop::option::of(prop::collection::vec(temporary_peer(), 0..3));
         (
             peers,
             groups_list,
@@ -296,7 +309,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
             allows,
             interfaces,
             icmp(groups),
-            (options(), services),
+            (options(), services, temporary),
             log,
         )
             .prop_map(
@@ -307,7 +320,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                     allows,
                     (trusted, guests, bridged, switches),
                     icmp,
-                    (options, services),
+                    (options, services, temporary),
                     log,
                 )| Policy {
                     peers: named_peers(peers),
@@ -341,6 +354,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                     guests,
                     bridged,
                     switches,
+                    temporary,
                     services,
                     icmp,
                     options,

@@ -90,7 +90,9 @@ mod as_the_kernel_would {
 
     /// The dump of the table that a plan for an empty kernel makes.
     pub(super) fn dump(plan: &Plan) -> Dump {
-        let sent = lower(plan, 0).unwrap().commit(1, None);
+        let sent = lower(plan, 0, std::time::Duration::ZERO)
+            .unwrap()
+            .commit(1, None);
         let mut dump = Dump::default();
         let mut elements: BTreeMap<String, Vec<Element>> = BTreeMap::new();
         for raw in Datagram::new(&sent.bytes) {
@@ -160,6 +162,7 @@ fn large_sets_of_each_kind_are_split_and_read_back() {
                 key,
                 interval,
                 meter: false,
+                timed: false,
                 elements: (0..20_000).map(element).collect(),
             },
         );

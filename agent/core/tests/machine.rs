@@ -23,7 +23,9 @@ use proptest::prelude::*;
 /// The tables that a plan for an empty kernel makes.
 fn tables(ruleset: &Ruleset) -> KernelTables {
     let plan = plan(ruleset, &Observed::default());
-    let sent = lower(&plan, 0).unwrap().commit(1, None);
+    let sent = lower(&plan, 0, std::time::Duration::ZERO)
+        .unwrap()
+        .commit(1, None);
     let mut tables = KernelTables::default();
     for raw in Datagram::new(&sent.bytes) {
         let message = raw.unwrap().nfnetlink().unwrap();

@@ -37,7 +37,8 @@ impl Agent {
             | Request::Confirm(_)
             | Request::Block(_)
             | Request::Unblock(_)
-            | Request::Sources(_) => false,
+            | Request::Sources(_)
+            | Request::Peer(_) => false,
         };
         (opens && self.is_blocked()).then(|| refused(Refusal::Blocked))
     }

@@ -18,6 +18,7 @@ mod requests;
 mod rules;
 mod source_metrics;
 mod start;
+mod temporary;
 mod trial;
 mod watch;
 
@@ -40,6 +41,8 @@ use crate::enforce::foreign;
 use crate::enforce::{Enforcer, Watched};
 use crate::kernel::events::RulesEvent;
 use crate::kernel::links::Links;
+use crate::store::since;
+use crate::store::temporary::Temporary;
 use crate::store::{self, State};
 use crate::system::passing;
 use crate::system::watchdog;
@@ -90,6 +93,10 @@ struct Agent {
     belief: Belief,
     open: Open,
     members: MemberSources,
+    /// Peers that were added by hand; `None` if there never was one since the policy was loaded.
+    temporary: Option<Temporary>,
+    /// Digests of the large sets that were loaded last.
+    digests: since::Digests,
     log: DenialLog,
     reported: Reported,
     /// The options of the current request.
@@ -180,6 +187,8 @@ impl Agent {
             belief: Belief::default(),
             open: Open::default(),
             members: MemberSources::new().map_err(AgentError::Inotify)?,
+            temporary: None,
+            digests: since::Digests::default(),
             log: DenialLog::new(args.no_denied),
             reported: Reported {
                 metrics_due: args.metrics_file.as_ref().map(|_| Instant::now()),
@@ -200,6 +209,7 @@ impl Agent {
             event = "agent_started", version, policy:%;
             "peerwall {version} started with {policy}"
         );
+        self.take_up_temporary();
         self.take_up();
         self.feed(Input::Start);
         if self.belief.is_trial || self.is_blocked() {
@@ -225,6 +235,7 @@ impl Agent {
             return Ok(false);
         }
         if signals.contains(&Signal::SIGHUP) {
+            self.drop_temporary();
             self.feed(Input::Reload);
         }
         let changes = self.backend.drain();
@@ -252,6 +263,7 @@ impl Agent {
         {
             self.end_trial();
         }
+        self.end_temporary();
         self.feed(Input::Tick);
         self.follow_members();
         self.sweep();
@@ -300,8 +312,9 @@ impl Agent {
         let pending = self.belief.pending.as_ref();
         let pending = pending.map(|trial| trial.left(&clock).max(RETRY_TRIAL));
         let metrics = self.reported.metrics_due.map(until);
+        let temporary = self.temporary_deadline().map(until);
         let next = [
-            reconcile, asked, watchdog, pending, metrics, sweep, log, members,
+            reconcile, asked, watchdog, pending, metrics, sweep, log, members, temporary,
         ]
         .into_iter()
         .flatten()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use peerwall_core::agent::keep::{self, Reading, Situation};
 use peerwall_core::agent::reconcile::Input;
 use peerwall_core::policy::load::{Files, Member, ReadError, Text};
-use peerwall_core::policy::{Discovery, MemberSource, Overlay, Policy};
+use peerwall_core::policy::{Discovery, MemberSource, Overlay, Policy, TemporaryPeer};
 
 use super::Agent;
 use super::beliefs::{Unsaved, Wanted};
@@ -20,6 +20,7 @@ use crate::json::{Counts, Discovered, OverlayStatus};
 use crate::kernel::links::{self, Links};
 use crate::policy_file::files::{FileSystem, beside};
 use crate::policy_file::{LoadError, LoadedPolicy, prepare, prepare_stored};
+use crate::store::temporary::Temporary;
 use crate::store::{self, Kept};
 use crate::system::passing;
 use crate::trial::words;
@@ -86,6 +87,7 @@ impl Agent {
             },
             watch: RefCell::new(&mut self.sources.watch),
             members: &self.members,
+            temporary: self.temporary.as_ref(),
         };
         passing::retry(|| read(&files), |why| why.is_passing)
     }
@@ -178,6 +180,9 @@ impl Agent {
                 Err(Rejection::LocksOutEverybody(why))
             }
             Reading::Take => {
+                // The policy changed. It was compiled with the temporary peers, so it is read
+                // again without them.
+                self.belief.look_again |= self.belief.wanted.is_some() && self.drop_temporary();
                 let digest = ready.digest.clone();
                 self.take(&self.options.policy.clone(), ready, wish)?;
                 self.belief.read_digest = Some(digest);
@@ -189,7 +194,10 @@ impl Agent {
     /// Accepts a policy with the same text that compiles to another ruleset, because a list, a
     /// route, an address or a neighbour changed. It gets no new entry in the history. Returns
     /// whether there is something to load.
-    fn accept_host(&mut self, ready: LoadedPolicy) -> Result<bool, Rejection> {
+    fn accept_host(&mut self, mut ready: LoadedPolicy) -> Result<bool, Rejection> {
+        if let Some(wanted) = &self.belief.wanted {
+            ready.ruleset.share_elements(&wanted.kept.ruleset);
+        }
         let digest = ready.digest.clone();
         let told = Some(counts(&ready.policy));
         let is_same = |wanted: &Wanted| {
@@ -328,6 +336,7 @@ struct WatchedFiles<'w> {
     files: FileSystem,
     watch: RefCell<&'w mut Watch>,
     members: &'w MemberSources,
+    temporary: Option<&'w Temporary>,
 }
 
 impl WatchedFiles<'_> {
@@ -354,6 +363,10 @@ impl Files for WatchedFiles<'_> {
 
     fn beneath(&self) -> Option<&dyn Files> {
         Some(&self.files)
+    }
+
+    fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
+        Ok(self.temporary.map(|list| list.at(store::uptime())))
     }
 
     fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {

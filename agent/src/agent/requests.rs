@@ -59,6 +59,7 @@ impl Agent {
                 SourcesAsked::Accept(name) => self.accept_source(&name),
                 SourcesAsked::Forget(name, address) => self.forget_member(&name, address),
             },
+            Request::Peer(asked) => self.peer(asked),
         }
     }
 
@@ -70,6 +71,7 @@ impl Agent {
         notify(&[NotifyState::Reloading, monotonic]);
         self.outcome = ReloadOutcome::of(&wish);
         self.wish = Some(wish);
+        self.drop_temporary();
         self.feed(Input::Reload);
         self.wish = None;
         notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);
@@ -158,6 +160,7 @@ impl Agent {
             deleted_tables: self.belief.gone.clone(),
             log_reader: Some(self.log.reader()),
             sources: self.members.status(),
+            temporary_peers: self.temporary_status(),
         };
         Answer::new(self.headline(), Reply::Status(Box::new(status)))
     }

@@ -55,6 +55,8 @@ impl Agent {
 
     /// Loads the wanted rules.
     pub(super) fn converge(&mut self, why: &Why) -> Input {
+        // A ruleset from before may have others.
+        self.put_temporary();
         let Some(wanted) = &self.belief.wanted else {
             return Input::Tick;
         };
@@ -150,7 +152,14 @@ impl Agent {
         let by_iptables = self.backend.is_iptables();
         if let Some(wanted) = &self.belief.wanted {
             let (kept, generation) = (&wanted.kept, self.backend.known_at());
-            since::note(generation, &kept.entry.policy, by_iptables, &kept.ruleset);
+            let known = &mut self.digests;
+            since::note(
+                generation,
+                &kept.entry.policy,
+                by_iptables,
+                &kept.ruleset,
+                known,
+            );
         }
     }
 }

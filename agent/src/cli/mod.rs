@@ -2,6 +2,7 @@
 
 mod apply;
 mod block;
+mod peer;
 mod questions;
 mod sources;
 mod testing;
@@ -17,6 +18,7 @@ use peerwall_core::policy::BackendChoice;
 use crate::system::journal;
 pub use apply::{ApplyArgs, ReloadArgs, Verifier, WishArgs};
 pub use block::{BlockArgs, UnblockArgs};
+pub use peer::{PeerAction, PeerArgs};
 pub use questions::{
     DeniedArgs, DeniedBy, DiffArgs, DoctorArgs, ExplainArgs, ExposedArgs, MapFormat, RenderArgs,
     RenderFormat, StateArg, TraceArgs,
@@ -180,6 +182,11 @@ pub enum Command {
     /// Roll back a trial when its time is over (started by apply --confirm)
     #[command(hide = true)]
     Guard,
+    /// Add a peer for a time, remove it, or list those that were added
+    ///
+    /// The agent does it at once, however many peers the policy has, and the kernel removes the
+    /// peer at the end of its time.
+    Peer(PeerArgs),
     /// Print the whole ruleset as input for nft or iptables-restore
     Render(RenderArgs),
     /// Show where members come from, and what is wrong there; accept an answer, or remove a member

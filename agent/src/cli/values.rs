@@ -44,18 +44,29 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads the time of a temporary peer.
+pub(super) fn peer_time(text: &str) -> Result<u64, String> {
+    match span_seconds(text)? {
+        seconds @ 10..=2_592_000 => Ok(seconds),
+        _ => Err("must be between 10 seconds and 30 days".to_owned()),
+    }
+}
+
 /// Reads `90s`, `10m`, `1h` or `1d`, at most a day.
 pub(super) fn time_span(text: &str) -> Result<u64, String> {
+    match span_seconds(text)? {
+        seconds @ 1..=86_400 => Ok(seconds),
+        _ => Err("must be between 1 second and 1 day".to_owned()),
+    }
+}
+
+fn span_seconds(text: &str) -> Result<u64, String> {
     let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
     let read = units.into_iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
         number.checked_mul(seconds)
     });
-    match read {
-        Some(seconds @ 1..=86_400) => Ok(seconds),
-        Some(_) => Err("must be between 1 second and 1 day".to_owned()),
-        None => Err("not a time like 90s, 10m, 1h or 1d".to_owned()),
-    }
+    read.ok_or_else(|| "not a time like 90s, 10m, 1h or 1d".to_owned())
 }
 
 /// An address that serves metrics.

@@ -65,6 +65,7 @@ pub(super) fn print(answer: &Answer, output: &Output) -> u8 {
         Reply::Blocked(done) => output.json(done),
         Reply::Unblocked(done) => output.json(done),
         Reply::Sources(list) => output.json(list),
+        Reply::Peers(list) => output.json(list),
         Reply::Failed(failure) => output.json(failure),
     }
     DONE

@@ -20,7 +20,8 @@ pub(crate) mod keep;
 mod man;
 mod meaning;
 mod others;
-pub(crate) mod plan;
+pub(crate) mod peer;
+mod plan;
 mod render;
 mod repeated;
 mod report;
@@ -128,6 +129,7 @@ fn run_command(args: &Args) -> u8 {
             guard::run();
             DONE
         }
+        Command::Peer(args) => peer::run(args),
         Command::Render(args) => render::run(args),
         Command::Sources(args) => sources::run(args),
         Command::Status(args) => status::command(args),

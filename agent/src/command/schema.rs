@@ -20,7 +20,8 @@ use super::status::Status;
 use super::test::Tested;
 use super::trace::Traced;
 use crate::json::{
-    Blocked, Confirmed, Failure, RolledBack, SchemaOf, SourceList, Unblocked, Versioned,
+    Blocked, Confirmed, Failure, RolledBack, SchemaOf, SourceList, TemporaryPeers, Unblocked,
+    Versioned,
 };
 use crate::output::Output;
 use peerwall_core::exposed::Exposure;
@@ -56,6 +57,7 @@ fn schema(of: SchemaOf) -> Schema {
         SchemaOf::History => command::<HistoryResult>("history"),
         SchemaOf::Import => command::<ImportResult<'_>>("import"),
         SchemaOf::Init => command::<Init>("init"),
+        SchemaOf::Peer => command::<TemporaryPeers>("peer"),
         SchemaOf::Plan => command::<PlanResult>("plan"),
         SchemaOf::Policy => policy::schema(),
         SchemaOf::Reload => command::<Apply>("reload"),

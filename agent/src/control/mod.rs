@@ -24,7 +24,7 @@ use self::server::{ClientId, PATIENCE, Server};
 use crate::host::caller::Caller;
 use crate::json::{
     AgentStatus, Applied, Blocked, Confirmed, Denials, DenialsAsked, ErrorCode, Failure,
-    RolledBack, SourceList, Unblocked,
+    RolledBack, SourceList, TemporaryPeers, Unblocked,
 };
 use crate::secure_file::private::Private;
 use crate::secure_file::{is_trusted, named};
@@ -72,6 +72,34 @@ pub enum Request {
     Unblock(Wish),
     /// Report or change sources of members.
     Sources(SourcesAsked),
+    /// Report or change temporary peers.
+    Peer(PeerAsked),
+}
+
+/// What to do with temporary peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PeerAsked {
+    /// Report all of them.
+    List,
+    /// Add one, or change its name and end.
+    Add(PeerWish),
+    /// Remove those with this name or address.
+    Remove(String),
+}
+
+/// A temporary peer to add.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerWish {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Time until its end; `None` if it has none.
+    pub seconds: Option<u64>,
+    /// Whether it stays when the policy is loaded again.
+    pub keep: bool,
 }
 
 /// What to do with sources of members.
@@ -131,6 +159,8 @@ pub enum Reply {
     Unblocked(Unblocked),
     /// Sources of members.
     Sources(Box<SourceList>),
+    /// Temporary peers.
+    Peers(TemporaryPeers),
     /// Nothing was done, or not everything.
     Failed(Failure),
 }
@@ -294,6 +324,7 @@ pub fn status() -> Option<AgentStatus> {
         | Reply::Blocked(_)
         | Reply::Unblocked(_)
         | Reply::Sources(_)
+        | Reply::Peers(_)
         | Reply::Failed(_) => None,
     }
 }

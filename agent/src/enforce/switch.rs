@@ -19,7 +19,8 @@ pub fn is_loaded(seen: &IptablesObserved) -> bool {
 /// rules or a record that the next apply completes.
 pub fn complete(is_iptables: bool, policy: &str, ruleset: &Ruleset, generation: u32) {
     remove_other(is_iptables);
-    since::note(generation, policy, is_iptables, ruleset);
+    let mut none = since::Digests::default();
+    since::note(generation, policy, is_iptables, ruleset, &mut none);
 }
 
 /// Removes the rules of the backend that is no longer in use.

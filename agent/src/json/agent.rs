@@ -8,7 +8,7 @@ use peerwall_core::net::link::Link;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Error, IptablesInfo, LogReader, SourceStatus};
+use super::{Backend, Error, IptablesInfo, LogReader, SourceStatus, TemporaryPeerStatus};
 
 /// The status of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +60,9 @@ pub struct AgentStatus {
     /// Sources of members of the policy in force.
     #[serde(default)]
     pub sources: Vec<SourceStatus>,
+    /// Peers that were added by hand.
+    #[serde(default)]
+    pub temporary_peers: Vec<TemporaryPeerStatus>,
 }
 
 impl AgentStatus {

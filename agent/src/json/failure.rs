@@ -86,6 +86,8 @@ codes! {
     OtherPolicy = "other-policy",
     /// Whether the change was made is unknown.
     OutcomeUnknown = "outcome-unknown",
+    /// The temporary peer does not exist, or cannot be added.
+    PeerUnchanged = "peer-unchanged",
     /// The policy has errors.
     PolicyInvalid = "policy-invalid",
     /// The policy was rolled back, and did not change since.

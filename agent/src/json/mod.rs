@@ -6,6 +6,7 @@ mod denied;
 mod event;
 mod failure;
 mod outcome;
+mod peers;
 mod sources;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use self::outcome::{
     Applied, ApplyOutcome, BlockOutcome, Blocked, ConfirmOutcome, Confirmed, EndedConnections,
     RollbackOutcome, RolledBack, Unblocked,
 };
+pub use self::peers::{TemporaryPeerStatus, TemporaryPeers};
 pub use self::sources::{
     HeldReason, HeldStatus, MemberStatus, SourceError, SourceList, SourceStatus,
 };
@@ -147,6 +149,8 @@ pub enum SchemaOf {
     Import,
     /// peerwall init
     Init,
+    /// peerwall peer
+    Peer,
     /// peerwall plan
     Plan,
     /// The policy

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::net::host::Host;
 use peerwall_core::net::link::Link;
-use peerwall_core::policy::MemberSource;
 use peerwall_core::policy::load::{Files, Member, ReadError, Text};
+use peerwall_core::policy::{MemberSource, TemporaryPeer};
 
 use crate::kernel::netlink::NetlinkError;
 use crate::secure_file::{self, is_passing};
-use crate::store::State;
 use crate::store::policy_text::absolute;
+use crate::store::{self, State};
 
 /// The file system; relative paths are relative to the file that names them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +99,17 @@ impl Files for FileSystem {
 
     fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
         Self::members_of(&source.name)
+    }
+
+    fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
+        match State::open().temporary() {
+            Ok(saved) => Ok(saved.map(|saved| saved.at(store::uptime()))),
+            Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),
+            Err(err) => {
+                log::warn!("{err}");
+                Ok(None)
+            }
+        }
     }
 
     fn waits(&self) -> bool {

@@ -12,7 +12,7 @@ use peerwall_core::policy::load::{Files, ReadError, Text, load};
 use peerwall_core::policy::{Policy, host_check, suspicious};
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::ruleset::compile::{Origins, compile};
-use peerwall_core::ruleset::expect;
+use peerwall_core::ruleset::{expect, temporary};
 use peerwall_core::words::count;
 use sha2::{Digest as _, Sha256};
 
@@ -163,12 +163,12 @@ fn build(
     doubts.sort();
     doubts.dedup();
     let mut diagnostics = loaded.diagnostics;
-    let Some(policy) = loaded.policy else {
+    let Some(mut policy) = loaded.policy else {
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
     };
     diagnostics.extend(suspicious::warnings(&policy));
     in_order(&mut diagnostics);
-    let (ruleset, origins) = compile(&policy);
+    let (mut ruleset, mut origins) = compile(&policy);
     let mut tested = expect::test(&policy, &ruleset);
     if unmet == Unmet::Left {
         tested
@@ -181,6 +181,15 @@ fn build(
     if !tested.failed.is_empty() {
         diagnostics.extend(tested.failed);
         return Err(Box::new(not_ready(&loaded.sources, &diagnostics)));
+    }
+    // Expectations are about the policy. A peer that was added by hand is not bound by them.
+    let temporary = files.temporary();
+    let temporary = temporary.map_err(|err| Box::new(unread(path, err)))?;
+    if let Some(peers) = temporary {
+        let peers = peers.into_iter();
+        let possible = peers.filter(|peer| temporary::check(&ruleset, peer.address).is_ok());
+        policy.temporary = Some(possible.collect());
+        (ruleset, origins) = compile(&policy);
     }
     Ok(LoadedPolicy {
         digest: digest(&loaded.sources),

@@ -10,6 +10,7 @@
 pub mod audit;
 pub mod policy_text;
 pub mod since;
+pub mod temporary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,6 +32,7 @@ use crate::secure_file::private::{Lock, Private};
 use crate::secure_file::{self, Version, named};
 use crate::system::{child, detached, passing};
 use policy_text::{PolicyText, absolute};
+use temporary::Temporary;
 
 /// Number of confirmed rulesets that `history` shows.
 pub const TOLD: usize = 5;
@@ -40,6 +42,7 @@ const PENDING: &str = "pending.json";
 const LOCK: &str = "lock";
 const DISCOVERED: &str = "discovered.json";
 const TEXT_PREFIX: &str = "policy-";
+const TEMPORARY: &str = "temporary.json";
 const MEMBERS_PREFIX: &str = "members-";
 
 /// A compiled ruleset with its entry in the history.
@@ -336,6 +339,27 @@ impl State {
     /// [`io::Error`] if they cannot be written.
     pub fn set_members(&self, source: &str, members: &Saved) -> io::Result<()> {
         self.write(&members_name(source), members)
+    }
+
+    /// Reads the temporary peers; `None` if there never was one since this boot and since the
+    /// policy was loaded.
+    ///
+    /// # Errors
+    /// [`io::Error`] if they cannot be read.
+    pub fn temporary(&self) -> io::Result<Option<Temporary>> {
+        let saved: Option<Temporary> = self.read(TEMPORARY)?;
+        Ok(saved.filter(Temporary::is_of_this_boot))
+    }
+
+    /// Saves the temporary peers; `None` for that there never was one.
+    ///
+    /// # Errors
+    /// [`io::Error`] if they cannot be written.
+    pub fn set_temporary(&self, peers: Option<&Temporary>) -> io::Result<()> {
+        match peers {
+            Some(peers) => self.write(TEMPORARY, peers),
+            None => self.folder.remove(TEMPORARY),
+        }
     }
 
     /// Returns the names of the sources whose members are saved.

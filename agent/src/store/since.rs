@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use peerwall_core::diagnostic::JsonDiagnostic;
-use peerwall_core::ruleset::{Ruleset, Set};
+use peerwall_core::ruleset::{Element, Ruleset, Set};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -136,9 +136,18 @@ fn hash_set(hashing: &mut Hashing, set: &Set) {
         key,
         interval,
         meter,
+        timed,
         elements,
     } = set;
-    let _ = serde_json::to_writer(&mut *hashing, &(key, interval, meter, elements.len()));
+    // Elements that end by themselves are no part of what was applied.
+    let elements: &[Element] = match timed {
+        true => &[],
+        false => elements,
+    };
+    let _ = serde_json::to_writer(
+        &mut *hashing,
+        &(key, interval, meter, timed, elements.len()),
+    );
     let mut bytes = Vec::with_capacity(64);
     for element in elements {
         let comment = element.comment.as_deref();
@@ -184,14 +193,32 @@ fn socket() -> io::Result<Option<u64>> {
 
 /// Returns the SHA-256 of each large set, which can take long.
 fn digests(ruleset: &Ruleset) -> BTreeMap<String, String> {
-    let large = ruleset.sets.iter().filter(|(_, set)| is_large(set));
-    large
-        .map(|(name, set)| (name.clone(), digest_of_set(set)))
-        .collect()
+    Digests::default().of(ruleset)
+}
+
+/// The digests of the large sets of the last ruleset, so that those that did not change are not
+/// hashed again.
+#[derive(Default)]
+pub struct Digests(BTreeMap<String, (Set, String)>);
+
+impl Digests {
+    fn of(&mut self, ruleset: &Ruleset) -> BTreeMap<String, String> {
+        let large = ruleset.sets.iter().filter(|(_, set)| is_large(set));
+        let digests = large.map(|(name, set)| {
+            let known = self.0.get(name).filter(|(before, _)| before == set);
+            let digest = known.map_or_else(|| digest_of_set(set), |(_, digest)| digest.clone());
+            (name.clone(), (set.clone(), digest))
+        });
+        self.0 = digests.collect();
+        let digests = self.0.iter();
+        digests
+            .map(|(name, (_, digest))| (name.clone(), digest.clone()))
+            .collect()
+    }
 }
 
 fn is_large(set: &Set) -> bool {
-    !set.meter && set.elements.len() >= LARGE
+    !set.meter && !set.timed && set.elements.len() >= LARGE
 }
 
 impl Note {
@@ -212,9 +239,15 @@ pub fn has_large_sets(ruleset: &Ruleset) -> bool {
     ruleset.sets.values().any(is_large)
 }
 
-/// Records an apply. A failure is only logged.
-pub fn note(generation: u32, policy: &str, by_iptables: bool, ruleset: &Ruleset) {
-    let sets = digests(ruleset);
+/// Records an apply; `known` has the digests of the last one. A failure is only logged.
+pub fn note(
+    generation: u32,
+    policy: &str,
+    by_iptables: bool,
+    ruleset: &Ruleset,
+    known: &mut Digests,
+) {
+    let sets = known.of(ruleset);
     write(&Note {
         generation,
         time: format!("{:.0}", jiff::Timestamp::now()),
@@ -331,6 +364,7 @@ mod tests {
             key: KeyType::Ipv4,
             interval: false,
             meter: false,
+            timed: false,
             elements: elements.into(),
         };
         let sets = [

@@ -19,7 +19,7 @@ pub fn options(op: &Op) -> Vec<&'static str> {
         }
         Op::AddSet(_, _, kind, _) => match kind {
             SetKind::Intervals => vec!["CONFIG_NFT_SET_RBTREE"],
-            SetKind::Values | SetKind::Meter => vec!["CONFIG_NFT_SET_HASH"],
+            SetKind::Values | SetKind::Meter | SetKind::Timed => vec!["CONFIG_NFT_SET_HASH"],
         },
         Op::AddChain(_, Some(_)) => vec!["CONFIG_NF_TABLES_INET"],
         Op::AddRule(_, _, rule) => of_rule(rule),

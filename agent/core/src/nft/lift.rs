@@ -43,14 +43,15 @@ pub struct Point {
     bytes: [u8; 16],
     len_bytes: u8,
     end: bool,
+    timed: bool,
     comment: Option<Box<str>>,
 }
 
 impl Point {
-    /// Converts an element; `None` if it has attributes other than key and comment.
+    /// Converts an element; `None` if it has attributes other than key, comment and
+    /// timeout.
     pub fn read(element: &nft::Element) -> Option<Self> {
         let plain = element.data.is_none()
-            && element.timeout.unwrap_or(0) == 0
             && element.expr.is_none()
             && element.exprs.is_none()
             && element.objref.is_none()
@@ -62,6 +63,7 @@ impl Point {
         plain.then_some(Self {
             bytes,
             len_bytes: u8::try_from(key.len()).ok()?,
+            timed: element.timeout.unwrap_or(0) != 0,
             end: element.flags.unwrap_or(0) & nft::NFT_SET_ELEM_INTERVAL_END != 0,
             comment: comment.map(String::into_boxed_str),
         })
@@ -169,14 +171,19 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
             key,
             interval: false,
             meter: true,
+            timed: false,
             elements: Elements::default(),
         });
     }
-    let interval = match flags {
-        0 => false,
-        nft::NFT_SET_INTERVAL => true,
+    let (interval, timed) = match flags {
+        0 => (false, false),
+        nft::NFT_SET_INTERVAL => (true, false),
+        nft::NFT_SET_TIMEOUT => (false, true),
         _ => return None,
     };
+    if !timed && elements.iter().any(|element| element.timed) {
+        return None;
+    }
     let elements = match interval {
         true => intervals(key, elements)?,
         false => singles(key, elements)?,
@@ -185,6 +192,7 @@ fn known_set(set: &nft::Set, elements: &[Point]) -> Option<Set> {
         key,
         interval,
         meter: false,
+        timed,
         elements: elements.into(),
     })
 }

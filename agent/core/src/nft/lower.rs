@@ -1,6 +1,7 @@
 //! Conversion of plans to netlink messages.
 
 use std::fmt;
+use std::time::Duration;
 
 use peerwall_proto::netlink::attr::{AttrWriter, TooLong};
 use peerwall_proto::netlink::message::{NLM_F_APPEND, NLM_F_CREATE};
@@ -12,12 +13,18 @@ use peerwall_proto::nf_tables::{
     element_lists, msg,
 };
 
+use crate::net::addr::{self, Family};
 use crate::nft::expr;
 use crate::nft::observed::ObservedCounter;
 use crate::nft::plan::{Op, Plan, SetKind};
 use crate::ruleset::{
-    self, Base, ChainHook, ChainPolicy, Element, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, TABLE,
+    self, Base, ChainHook, ChainPolicy, Element, Ends, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS,
+    TABLE,
 };
+
+/// Time after which the kernel removes an element that should have ended. Usually the agent has
+/// removed it then, and ended its connections.
+const KERNEL_LATER: Duration = Duration::from_secs(2);
 
 /// Index of a step in its plan.
 pub type OpIndex = usize;
@@ -40,17 +47,19 @@ impl fmt::Display for LowerError {
 impl std::error::Error for LowerError {}
 
 /// Builds the messages of a plan, each with the index of its step. `table_flags` are the flags
-/// (`NFT_TABLE_F_*`) for adding or claiming the table.
+/// (`NFT_TABLE_F_*`) for adding or claiming the table, and `now` is the time since boot.
 ///
 /// # Errors
 /// [`LowerError`] if a name or a rule is too long for a netlink attribute.
-pub fn lower(plan: &Plan, table_flags: u32) -> Result<Batch<OpIndex>, LowerError> {
+pub fn lower(plan: &Plan, table_flags: u32, now: Duration) -> Result<Batch<OpIndex>, LowerError> {
     let mut batch = Batch::new();
     let mut next_set_id = 1;
     for (index, op) in plan.ops.iter().enumerate() {
         let mut out = Out {
             batch: &mut batch,
             index,
+            ends: &plan.ends,
+            now,
         };
         out.op(op, table_flags, &mut next_set_id)
             .map_err(|why| LowerError { op: index, why })?;
@@ -61,6 +70,8 @@ pub fn lower(plan: &Plan, table_flags: u32) -> Result<Batch<OpIndex>, LowerError
 struct Out<'b> {
     batch: &'b mut Batch<OpIndex>,
     index: OpIndex,
+    ends: &'b Ends,
+    now: Duration,
 }
 
 impl Out<'_> {
@@ -174,7 +185,8 @@ impl Out<'_> {
         let mut next = list.iter();
         let lists = element_lists(TABLE, set, |w| match next.next() {
             Some(element) => {
-                write_element(w, key, of, element);
+                let timeout = self.timeout(key, of, element);
+                write_element(w, key, of, element, timeout);
                 true
             }
             None => false,
@@ -184,15 +196,35 @@ impl Out<'_> {
         }
         Ok(())
     }
+
+    /// Returns the timeout of an element in milliseconds; `None` if it never ends.
+    fn timeout(&self, key: KeyType, of: SetKind, element: &Element) -> Option<u64> {
+        let family = match (of, key) {
+            (SetKind::Timed, KeyType::Ipv4) => Family::V4,
+            (SetKind::Timed, KeyType::Ipv6) => Family::V6,
+            _ => return None,
+        };
+        let end = self.ends.0.get(&addr::address(family, element.first));
+        let end = end.copied().unwrap_or(Some(Duration::ZERO))?;
+        let left = end.saturating_sub(self.now) + KERNEL_LATER;
+        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// Writes an element. An interval has two: its first value, and the first value after it with
 /// `NFT_SET_ELEM_INTERVAL_END`, unless it extends to the end of the key space.
-fn write_element(w: &mut AttrWriter, key: KeyType, kind: SetKind, element: &Element) {
+fn write_element(
+    w: &mut AttrWriter,
+    key: KeyType,
+    kind: SetKind,
+    element: &Element,
+    timeout: Option<u64>,
+) {
     let comment = element.comment.as_deref().map(userdata::comment);
     nft::Element {
         key: Some(Data::value(key_bytes(key, element.first))),
         userdata: comment,
+        timeout,
         ..nft::Element::default()
     }
     .write(w);
@@ -261,7 +293,7 @@ fn counter(name: &str, start: Option<&ObservedCounter>) -> Result<Object, TooLon
 fn set(name: &str, key: KeyType, kind: SetKind, capacity: Option<u32>, id: u32) -> Set {
     let size = match kind {
         SetKind::Meter => Some(METER_SIZE),
-        SetKind::Values | SetKind::Intervals => capacity,
+        SetKind::Values | SetKind::Intervals | SetKind::Timed => capacity,
     };
     Set {
         table: Some(TABLE.into()),
@@ -269,6 +301,7 @@ fn set(name: &str, key: KeyType, kind: SetKind, capacity: Option<u32>, id: u32) 
         flags: Some(match kind {
             SetKind::Intervals => nft::NFT_SET_INTERVAL,
             SetKind::Values => 0,
+            SetKind::Timed => nft::NFT_SET_TIMEOUT,
             SetKind::Meter => nft::NFT_SET_TIMEOUT | nft::NFT_SET_EVAL,
         }),
         timeout: (kind == SetKind::Meter).then(|| u64::from(METER_TIMEOUT_SECONDS) * 1000),

@@ -74,11 +74,12 @@ impl Memory {
                         key: *key,
                         interval: *kind == SetKind::Intervals,
                         meter: *kind == SetKind::Meter,
+                        timed: *kind == SetKind::Timed,
                         elements: Elements::default(),
                     },
                     capacity: match kind {
                         SetKind::Meter => Some(METER_SIZE),
-                        SetKind::Values | SetKind::Intervals => *capacity,
+                        SetKind::Values | SetKind::Intervals | SetKind::Timed => *capacity,
                     },
                 };
                 self.table()?.sets.entry(name.clone()).or_insert(set);

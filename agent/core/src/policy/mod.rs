@@ -16,10 +16,13 @@ pub mod schema;
 pub mod suspicious;
 mod verdict;
 
+pub(crate) use load::is_name;
 pub use member_source::{Engine, EngineKind, MemberSource};
 pub use overlay::{Discovery, Found, Overlay, OverlayBackend, Tunnel};
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -64,6 +67,28 @@ pub struct Policy {
     pub log: Option<Log>,
     /// Tests of this policy.
     pub expects: Vec<Expect>,
+    /// Peers that were added by hand since the policy was loaded; `None` if there never was one.
+    pub temporary: Option<Vec<TemporaryPeer>>,
+}
+
+/// A peer that was added by hand, for a time or until the policy is loaded again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemporaryPeer {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// When it ends; `None` if it has none.
+    pub end: Option<End>,
+}
+
+/// When a temporary peer ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Time since boot.
+    pub uptime: Duration,
+    /// The same as RFC 3339, for people.
+    pub time: String,
 }
 
 /// Address with its place.

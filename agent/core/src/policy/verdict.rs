@@ -159,7 +159,9 @@ impl Policy {
 
     fn is_peer(&self, source: IpAddr) -> bool {
         let mut addresses = self.peers.iter().flat_map(|peer| &peer.addresses);
+        let mut temporary = self.temporary.iter().flatten();
         addresses.any(|address| address.net.contains(&source))
+            || temporary.any(|peer| peer.address == source)
     }
 
     fn icmp_or_dhcp(&self, packet: &Packet) -> Option<Decision> {

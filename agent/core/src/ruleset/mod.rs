@@ -13,6 +13,7 @@ pub mod render;
 pub mod revoke;
 mod rule;
 mod set;
+pub mod temporary;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,7 @@ use crate::policy::reason::Reason;
 use chain::chain_rank;
 pub use chain::{Base, Chain, ChainHook, ChainPolicy, FORWARD, INPUT, PREROUTING, PUBLISHED};
 pub use rule::{Action, CtStates, IcmpKinds, LABEL_BIT, LogTo, Match, Meter, Ports, Rule};
-pub use set::{Element, Elements, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set};
+pub use set::{Element, Elements, Ends, KeyType, METER_SIZE, METER_TIMEOUT_SECONDS, Set};
 
 /// Name of the table; its family is `inet`.
 pub const TABLE: &str = "peerwall";
@@ -34,9 +35,13 @@ pub struct Ruleset {
     /// Names of the counters.
     pub counters: BTreeSet<String>,
     /// Sets by name.
+    #[serde(serialize_with = "temporary::without")]
     pub sets: BTreeMap<String, Set>,
     /// Chains: base chains first, then regular chains by name.
     pub chains: Vec<Chain>,
+    /// When elements of [timed](Set::timed) sets end.
+    #[serde(skip)]
+    pub ends: Ends,
 }
 
 impl Ruleset {
@@ -69,6 +74,20 @@ impl Ruleset {
             _ if passing.is_empty() => Mode::Enforce,
             true => Mode::Audit,
             false => Mode::AuditAll,
+        }
+    }
+
+    /// Shares the elements of equal sets with another ruleset, so that later comparisons take no
+    /// time.
+    pub fn share_elements(&mut self, other: &Self) {
+        for (name, set) in &mut self.sets {
+            if let Some(same) = other
+                .sets
+                .get(name)
+                .filter(|same| same.elements == set.elements)
+            {
+                set.elements = same.elements.clone();
+            }
         }
     }
 

@@ -1,8 +1,11 @@
 //! Sets, their keys and their elements.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -106,6 +109,10 @@ pub struct Set {
     /// ([`Rule::meter`](super::Rule::meter)); a ruleset lists no elements for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub meter: bool,
+    /// Whether elements may end by themselves (`flags timeout`): see
+    /// [`Ruleset::ends`](super::Ruleset::ends).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed: bool,
     /// Elements, ascending and disjoint.
     pub elements: Elements,
 }
@@ -131,8 +138,29 @@ pub struct Element {
 }
 
 /// Elements of a set. Copies of a set share them, since a ruleset can have very many.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, Eq)]
 pub struct Elements(Arc<[Element]>);
+
+impl PartialEq for Elements {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+/// When elements of timed sets end, as time since boot; `None` for never.
+///
+/// This is no part of a ruleset's content, because the kernel counts the time down: all values are
+/// equal, and none is stored. An element without an entry ends as soon as it is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Ends(pub BTreeMap<IpAddr, Option<Duration>>);
+
+impl PartialEq for Ends {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Ends {}
 
 impl Deref for Elements {
     type Target = [Element];

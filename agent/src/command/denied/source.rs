@@ -189,7 +189,8 @@ fn ask(asked: DenialsAsked) -> Result<Option<Denials>, Failure> {
         | Reply::RolledBack(_)
         | Reply::Blocked(_)
         | Reply::Unblocked(_)
-        | Reply::Sources(_) => {
+        | Reply::Sources(_)
+        | Reply::Peers(_) => {
             let why = "the agent answered another question";
             Err(Failure::new(ErrorCode::Protocol, why))
         }

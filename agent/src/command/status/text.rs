@@ -6,6 +6,7 @@ use peerwall_core::agent::keep::Kind;
 use peerwall_core::net::link::Link;
 use peerwall_core::rates::Rates;
 
+use super::super::peer::describe;
 use super::super::{count, others, sources};
 use super::headline::HostState;
 use super::{CounterKey, Line, Status, StatusDetail};
@@ -45,6 +46,9 @@ pub(super) fn status(
         text.push_str(&agent_text(agent));
         for source in &agent.sources {
             let _ = write!(text, "source:     {}", sources::source_text(source));
+        }
+        for peer in &agent.temporary_peers {
+            let _ = writeln!(text, "peer:       {} {}", peer.address, describe(peer));
         }
     }
     if let Some(error) = &status.agent_error {

@@ -20,6 +20,7 @@ use peerwall_proto::nf_tables::{
 };
 
 use crate::kernel::netlink::Socket;
+use crate::store;
 use answer::{missing, outcome, protocol, transport};
 use read::{Depth, request};
 use watcher::Watcher;
@@ -150,7 +151,7 @@ impl Kernel {
         }
         let again = Plan {
             ops: vec![Op::DeleteTable, Op::AddTable],
-            rebuild: None,
+            ..Plan::default()
         };
         let flags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
         if let Err(BackendError::Refused(refusals)) = self.send_with(&again, flags, None, false)
@@ -226,7 +227,8 @@ impl Kernel {
         if plan.is_empty() {
             return Ok(());
         }
-        let batch = lower(plan, flags).map_err(|err| BackendError::Protocol(err.to_string()))?;
+        let batch = lower(plan, flags, store::uptime())
+            .map_err(|err| BackendError::Protocol(err.to_string()))?;
         let seq = self.socket.take_seq(batch.len() + 2);
         let mut encoded = match commit {
             true => batch.commit(seq, generation),

@@ -94,6 +94,7 @@ impl Reduced {
                 });
                 sets.collect()
             },
+            ends: ruleset.ends.clone(),
         };
         Self {
             old: reduced(old),
@@ -109,6 +110,7 @@ impl Reduced {
             counters: ruleset.counters.clone(),
             sets: ruleset.sets.clone(),
             chains: chains.to_vec(),
+            ends: ruleset.ends.clone(),
         };
         Self {
             old: with(&self.old),

@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::nft::observed::{
     Observed, ObservedChain, ObservedCounter, ObservedRule, ObservedSet, ObservedTable,
 };
-use crate::ruleset::{Base, Chain, ChainPolicy, Elements, KeyType, Rule, Ruleset, Set};
+use crate::ruleset::{Base, Chain, ChainPolicy, Elements, Ends, KeyType, Rule, Ruleset, Set};
 
 /// Steps in the order of sending, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Steps.
     pub ops: Vec<Op>,
+    /// When elements of timed sets end.
+    pub ends: Ends,
     /// Reason for rebuilding the table; `None` if the plan is incremental.
     pub rebuild: Option<String>,
 }
@@ -74,15 +76,18 @@ pub enum SetKind {
     Intervals,
     /// Meter, whose elements rules add.
     Meter,
+    /// Single values that may end by themselves.
+    Timed,
 }
 
 impl SetKind {
     /// Returns the kind of a set.
     pub fn of(set: &Set) -> Self {
-        match (set.meter, set.interval) {
-            (true, _) => Self::Meter,
-            (false, true) => Self::Intervals,
-            (false, false) => Self::Values,
+        match (set.meter, set.timed, set.interval) {
+            (true, _, _) => Self::Meter,
+            (false, true, _) => Self::Timed,
+            (false, false, true) => Self::Intervals,
+            (false, false, false) => Self::Values,
         }
     }
 }
@@ -105,7 +110,7 @@ impl Plan {
     pub fn claim() -> Self {
         Self {
             ops: vec![Op::ClaimTable],
-            rebuild: None,
+            ..Self::default()
         }
     }
 
@@ -115,7 +120,10 @@ impl Plan {
             Some(_) => vec![Op::DeleteTable],
             None => Vec::new(),
         };
-        Self { ops, rebuild: None }
+        Self {
+            ops,
+            ..Self::default()
+        }
     }
 }
 
@@ -124,7 +132,11 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     let Some(table) = &seen.table else {
         let mut ops = vec![Op::AddTable];
         create_all(wanted, &ObservedTable::default(), &mut ops);
-        return Plan { ops, rebuild: None };
+        return Plan {
+            ops,
+            ends: wanted.ends.clone(),
+            rebuild: None,
+        };
     };
     if let Some(why) = must_rebuild(wanted, table) {
         return anew(wanted, table, why);
@@ -135,7 +147,11 @@ pub fn plan(wanted: &Ruleset, seen: &Observed) -> Plan {
     if !ops.is_empty() {
         ops.insert(0, Op::ClaimTable);
     }
-    Plan { ops, rebuild: None }
+    Plan {
+        ops,
+        ends: wanted.ends.clone(),
+        rebuild: None,
+    }
 }
 
 /// Plans a rebuild of the table in one transaction. Counters keep their values.
@@ -144,6 +160,7 @@ pub fn anew(wanted: &Ruleset, table: &ObservedTable, why: String) -> Plan {
     create_all(wanted, table, &mut ops);
     Plan {
         ops,
+        ends: wanted.ends.clone(),
         rebuild: Some(why),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::net::host::Host;
 use crate::net::link::Link;
-use crate::policy::MemberSource;
+use crate::policy::{MemberSource, TemporaryPeer};
 
 /// Address of a member with the name of its node.
 pub type Member = (IpAddr, String);
@@ -79,6 +79,15 @@ pub trait Files {
     fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
         self.beneath()
             .map_or(Ok(None), |files| files.members(source))
+    }
+
+    /// Returns the peers that were added by hand; `None` if there never was one since the policy
+    /// was loaded.
+    ///
+    /// # Errors
+    /// [`ReadError::Passing`] after a temporary failure.
+    fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
+        self.beneath().map_or(Ok(None), |files| files.temporary())
     }
 
     /// Returns whether the policy is read again when a `discover` file appears. If not, a missing

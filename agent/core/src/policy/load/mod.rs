@@ -30,6 +30,7 @@ use crate::diagnostic::{Diagnostic, Severity, Sources};
 use context::Context;
 pub use elsewhere::{Discovered, Elsewhere};
 pub use files::{Files, Member, NoFiles, ReadError, Text};
+pub(crate) use names::is_name;
 
 /// Supported version of the policy language.
 pub const VERSION: u32 = 1;

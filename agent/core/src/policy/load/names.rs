@@ -8,6 +8,18 @@ use crate::diagnostic::{Code, Diagnostic, Place};
 /// Maximum length of a name of a peer, group, overlay or allow, in bytes.
 const NAME_MAX_BYTES: usize = 63;
 
+/// Whether a text consists of the characters of names, and is not too long.
+pub(crate) fn is_name(text: &str) -> bool {
+    has_name_characters(text) && text.len() <= NAME_MAX_BYTES
+}
+
+fn has_name_characters(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
 impl Context<'_> {
     /// Records the definition of `name`. Returns false and reports an error if it is already
     /// defined.
@@ -42,10 +54,6 @@ impl Context<'_> {
 
     /// Checks that `name` is valid. Returns false and reports an error if not.
     pub(super) fn check_name(&mut self, kind: &str, name: &str, place: &Place) -> bool {
-        let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let rest = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         let a = match kind.starts_with(['a', 'o']) {
             true => "an",
             false => "a",
@@ -64,7 +72,7 @@ impl Context<'_> {
                 format!("{a} {kind} cannot be named `any`"),
             )
             .help("`any` means every source in `from`")
-        } else if !starts || !rest {
+        } else if !has_name_characters(name) {
             Diagnostic::error(Code::InvalidName,
                 place.clone(),
                 format!("`{name}` cannot be the name of {a} {kind}"),

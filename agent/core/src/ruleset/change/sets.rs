@@ -17,7 +17,14 @@ const ADDRESSES: [&str; 4] = ["-ip4", "-ip4-nets", "-ip6", "-ip6-nets"];
 /// Name of the peers that are only counted.
 const MANY: &str = "addresses";
 /// Sets of peer addresses.
-const PEERS: [&str; 4] = ["peers4", "peers4-nets", "peers6", "peers6-nets"];
+const PEERS: [&str; 6] = [
+    "peers4",
+    "peers4-nets",
+    "peers6",
+    "peers6-nets",
+    "temporary4",
+    "temporary6",
+];
 /// Sets of addresses that may ping.
 const PING: [&str; 4] = ["ping4", "ping4-nets", "ping6", "ping6-nets"];
 

@@ -298,7 +298,7 @@ impl Compiler<'_> {
         inside.deny_as(vec![Match::Dnat], Reason::ForwardDefault);
         let overlays = self.policy.overlays.iter().filter(|o| !o.is_on_lan());
         let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
-        for set in std::iter::once("peers".to_owned()).chain(names) {
+        for set in sets::ALL_PEERS.map(str::to_owned).into_iter().chain(names) {
             for matches in self.destination_in(&set) {
                 inside.deny_as(matches, Reason::ForwardDefault);
             }
@@ -308,7 +308,7 @@ impl Compiler<'_> {
     }
 
     fn peers(&self, chain: &mut ChainDraft) {
-        for source in self.source_in("peers") {
+        for source in self.sources_of_peers() {
             chain.accept(source, Reason::Peers, None);
         }
     }
@@ -364,7 +364,7 @@ impl Compiler<'_> {
         let mut inside = ChainDraft::regular(GUESTS, base_name(Hook::Forward));
         let overlays = self.policy.overlays.iter();
         let names = overlays.map(|overlay| sets::overlay_set(&overlay.name));
-        for set in std::iter::once("peers".to_owned()).chain(names) {
+        for set in sets::ALL_PEERS.map(str::to_owned).into_iter().chain(names) {
             for matches in self.destination_in(&set) {
                 inside.deny_as(matches, Reason::GuestBlocked);
             }

@@ -68,7 +68,7 @@ impl Compiler<'_> {
         let routed = overlays.find(|overlay| {
             side == Side::Route && !overlay.backend.is_tunnelled() && !overlay.interfaces.is_empty()
         });
-        for mut source in self.source_in("peers") {
+        for mut source in self.sources_of_peers() {
             source.extend(elsewhere.clone());
             let reason = Reason::PeerSpoof;
             let comment = reason.sentence();

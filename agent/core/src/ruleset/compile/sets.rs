@@ -9,6 +9,7 @@ use crate::ruleset::{Element, Elements, KeyType, Match, Set};
 
 use super::Compiler;
 use super::ports::{ports_by_protocol, protocols};
+use crate::ruleset::temporary;
 
 /// Address ranges of DHCP servers whose unicast replies are accepted: private, shared and
 /// link-local space (RFC 1918, RFC 6598, RFC 3927).
@@ -24,13 +25,25 @@ pub(super) const DHCP_SET: &str = "dhcp-servers";
 /// Name of the set of the policy's service addresses.
 pub(super) const SERVICES_SET: &str = "services-ip";
 
+/// Name of the sets of the policy's peers.
+const PEERS: &str = "peers";
+/// Name of the sets of peers that were added by hand.
+const TEMPORARY: &str = "temporary";
+/// Names of all sets of peers.
+pub(super) const ALL_PEERS: [&str; 2] = [PEERS, TEMPORARY];
+
 /// Whether there is a set of the hosts, and of the prefixes, of one list, for each family.
 pub(super) type AddressSets = [[bool; 2]; 2];
 
 impl Compiler<'_> {
     pub(super) fn declare_sets(&mut self) {
         let policy = self.policy;
-        self.address_sets("peers", policy.peer_addresses());
+        self.address_sets(PEERS, policy.peer_addresses());
+        if let Some(peers) = &policy.temporary {
+            temporary::declare(&mut self.ruleset, peers);
+            let made = [[true, false]; 2];
+            self.address_sets.insert(TEMPORARY.to_owned(), made);
+        }
         for overlay in &policy.overlays {
             let pods = overlay.pods().into_iter().map(|net| (net, None));
             self.address_sets(&overlay_set(&overlay.name), pods.collect());
@@ -87,6 +100,7 @@ impl Compiler<'_> {
                     key: KeyType::address(family),
                     interval: false,
                     meter: true,
+                    timed: false,
                     elements: Elements::default(),
                 };
                 let name = limit_set(&allow.name, family);
@@ -144,6 +158,7 @@ impl Compiler<'_> {
             key,
             interval,
             meter: false,
+            timed: false,
             elements,
         };
         self.ruleset.sets.insert(name, set);
@@ -199,6 +214,12 @@ impl Compiler<'_> {
     pub(super) fn source_in(&self, name: &str) -> Vec<Vec<Match>> {
         let of = |(family, set)| vec![Match::Family(family), Match::Source { family, set }];
         self.sets_of(name).map(of).collect()
+    }
+
+    /// Returns matches for the source addresses of all peers.
+    pub(super) fn sources_of_peers(&self) -> Vec<Vec<Match>> {
+        let lists = ALL_PEERS.into_iter().map(|name| self.source_in(name));
+        lists.flatten().collect()
     }
 
     /// Returns matches for these destination addresses.

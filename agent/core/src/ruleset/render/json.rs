@@ -43,10 +43,17 @@ fn json_set(name: &str, set: &Set) -> Value {
         .map(|e| json_element(set.key, e))
         .collect();
     let mut value = json!({
-        "family": "inet", "table": TABLE, "name": name, "type": set.key.name(), "elem": elements,
+        "family": "inet", "table": TABLE, "name": name, "type": set.key.name(),
     });
+    // nft refuses an empty list. Elements with an end are not written.
+    if !elements.is_empty() && !set.timed {
+        value["elem"] = json!(elements);
+    }
     if set.interval {
         value["flags"] = json!(["interval"]);
+    }
+    if set.timed {
+        value["flags"] = json!(["timeout"]);
     }
     if set.meter {
         value["flags"] = json!(["dynamic", "timeout"]);

@@ -61,6 +61,9 @@ fn write_set(out: &mut String, name: &str, set: &Set) {
     if set.interval {
         out.push_str("\t\tflags interval\n");
     }
+    if set.timed {
+        out.push_str("\t\tflags timeout\n");
+    }
     if set.meter {
         let _ = writeln!(
             out,
@@ -68,7 +71,8 @@ fn write_set(out: &mut String, name: &str, set: &Set) {
             METER_TIMEOUT_SECONDS / 60
         );
     }
-    if !set.elements.is_empty() {
+    // Text has no clock: elements with an end are not written.
+    if !set.elements.is_empty() && !set.timed {
         out.push_str("\t\telements = {");
         for (index, each) in set.elements.iter().enumerate() {
             let line = index % ELEMENTS_PER_LINE == 0 && set.elements.len() > ELEMENTS_PER_LINE;

@@ -21,6 +21,7 @@ pub fn op(op: &Op) -> String {
             let flags = match kind {
                 SetKind::Intervals => " flags interval;".to_owned(),
                 SetKind::Values => String::new(),
+                SetKind::Timed => " flags timeout;".to_owned(),
                 SetKind::Meter => format!(
                     " flags dynamic,timeout; timeout {METER_TIMEOUT_SECONDS}s; size {METER_SIZE};"
                 ),

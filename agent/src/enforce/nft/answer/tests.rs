@@ -27,7 +27,13 @@ fn sent() -> (Plan, EncodedBatch<OpIndex>) {
         tags: vec![0, 1, 2],
         acked_seq: LAST,
     };
-    (Plan { ops, rebuild: None }, batch)
+    (
+        Plan {
+            ops,
+            ..Plan::default()
+        },
+        batch,
+    )
 }
 
 fn ack(seq: u32, errno: i32) -> Ack {

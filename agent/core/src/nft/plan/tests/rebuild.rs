@@ -17,6 +17,7 @@ fn set(key: KeyType, interval: bool, count: u128) -> Set {
         key,
         interval,
         meter: false,
+        timed: false,
         elements: (0..count).map(|value| Element::one(value * 2)).collect(),
     }
 }
