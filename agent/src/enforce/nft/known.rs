@@ -5,9 +5,11 @@
 //! elements. Sets whose elements change without a transaction, by rules or by time, are never
 //! treated as known.
 
+use std::collections::BTreeMap;
+
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::observed::{Observed, ObservedSet};
-use peerwall_core::ruleset::Ruleset;
+use peerwall_core::ruleset::{Ruleset, Set};
 
 use super::Kernel;
 use super::read::Depth;
@@ -86,9 +88,21 @@ impl Kernel {
             return;
         };
         let sets = table.sets.iter().filter_map(|(name, seen)| match seen {
-            ObservedSet::Known { set, .. } if !set.meter => Some((name.clone(), set.clone())),
+            ObservedSet::Known { set, .. } if is_steady(set) => Some((name.clone(), set.clone())),
             ObservedSet::Known { .. } | ObservedSet::Unrecognized => None,
         });
         self.known = Some((observed.generation, sets.collect()));
     }
+}
+
+/// Whether elements of a set change only by transactions.
+pub(super) fn is_steady(set: &Set) -> bool {
+    !set.meter && !set.timed
+}
+
+/// Returns the sets of a ruleset whose elements change only by transactions.
+pub(super) fn steady_sets(ruleset: &Ruleset) -> BTreeMap<String, Set> {
+    let sets = ruleset.sets.iter().filter(|(_, set)| is_steady(set));
+    sets.map(|(name, set)| (name.clone(), set.clone()))
+        .collect()
 }

@@ -22,6 +22,7 @@ use peerwall_proto::nf_tables::{
 use crate::kernel::netlink::Socket;
 use crate::store;
 use answer::{missing, outcome, protocol, transport};
+use known::{is_steady, steady_sets};
 use read::{Depth, request};
 use watcher::Watcher;
 
@@ -462,14 +463,14 @@ impl Backend for Kernel {
         for (name, set) in &wanted.sets {
             match (table.sets.contains_key(name), counts.get(name)) {
                 (true, None) => {}
-                (true, Some(_)) if set.meter => {}
+                (true, Some(_)) if !is_steady(set) => {}
                 (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
                 _ => return differs(format!("set {name} is not as it was sent")),
             }
         }
         let generation = seen.0.generation;
         if self.remembers && (self.owns_table() || self.committed == Some(generation)) {
-            self.known = Some((generation, wanted.sets.clone()));
+            self.known = Some((generation, steady_sets(&wanted)));
         }
         Ok(())
     }
