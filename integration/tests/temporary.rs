@@ -160,6 +160,15 @@ fn the_end_of_a_temporary_peer_needs_no_agent() {
         }
         let list = one.peerwall_ok(&["peer"]);
         assert!(list.contains("stays") && !list.contains("laptop"), "{list}");
+        // A reload that is refused ends nothing.
+        fs::write(&policy, "version = 1\nnonsense").unwrap();
+        assert_eq!(one.peerwall(&["reload"]).status.code(), Some(2));
+        assert_eq!(names(&one).into_values().collect::<Vec<_>>(), ["stays"]);
+        assert!(one.peerwall_ok(&["peer"]).contains("stays"));
+        write(folder.path(), "");
+        one.peerwall_ok(&["reload"]);
+        assert_eq!(names(&one), BTreeMap::new());
+        assert!(one.peerwall_ok(&["peer"]).contains("no temporary peers"));
         // The next agent knows what has ended.
         let _agent = Agent::start(&two, &policy, &[]);
         assert_eq!(names(&two).into_values().collect::<Vec<_>>(), ["stays"]);
@@ -200,6 +209,14 @@ fn what_cannot_be_a_temporary_peer_is_refused_and_changes_nothing() {
             refused(&host, &["peer", "add", "a", "10.9.0.2", &time]);
         }
         assert_eq!(host.sh("nft list ruleset"), before);
+        // A removed peer does not come back where its list cannot be written.
+        host.peerwall_ok(&["peer", "add", "b", "10.9.0.3"]);
+        let list = host.sh("echo $PEERWALL_STATE/temporary.json");
+        let list = list.trim();
+        host.sh(&format!("rm {list}; mkdir {list}"));
+        let said = host.peerwall_ok(&["peer", "remove", "b"]);
+        assert!(said.contains("are back when the agent restarts"), "{said}");
+        host.sh(&format!("rmdir {list}"));
         // An expectation is about the policy.
         host.peerwall_ok(&["peer", "add", "a", "10.9.0.9"]);
         assert!(is_in_sync(&host, &policy));

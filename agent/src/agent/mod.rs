@@ -95,6 +95,8 @@ struct Agent {
     members: MemberSources,
     /// Peers that were added by hand; `None` if there never was one since the policy was loaded.
     temporary: Option<Temporary>,
+    /// Whether the policy is about to be read because somebody asked for that.
+    is_reload: bool,
     /// Digests of the large sets that were loaded last.
     digests: since::Digests,
     log: DenialLog,
@@ -188,6 +190,7 @@ impl Agent {
             open: Open::default(),
             members: MemberSources::new().map_err(AgentError::Inotify)?,
             temporary: None,
+            is_reload: false,
             digests: since::Digests::default(),
             log: DenialLog::new(args.no_denied),
             reported: Reported {
@@ -235,7 +238,7 @@ impl Agent {
             return Ok(false);
         }
         if signals.contains(&Signal::SIGHUP) {
-            self.drop_temporary();
+            self.is_reload = true;
             self.feed(Input::Reload);
         }
         let changes = self.backend.drain();

@@ -31,6 +31,8 @@ impl Agent {
         self.outcome.warnings.clear();
         self.sources.watch.add(&self.options.policy);
         let policy = self.options.policy.clone();
+        // If the policy is not accepted, they stay.
+        let temporary = std::mem::take(&mut self.is_reload).then(|| self.without_temporary());
         let read = self.read_patiently(|files| prepare(&policy, files));
         let is_passing = read.as_ref().err().is_some_and(|why| why.is_passing);
         let result = match read {
@@ -52,6 +54,12 @@ impl Agent {
                 self.reported.metrics.reload_errors += 1;
                 // No event reports the end of a transient error.
                 self.belief.look_again = is_passing;
+            }
+        }
+        if let Some(before) = temporary {
+            match result {
+                Ok(Reading::Take | Reading::Same) => self.note_dropped(before),
+                Ok(_) | Err(_) => self.temporary = before,
             }
         }
         let is_new = self.belief.wanted.is_none();
@@ -182,7 +190,11 @@ impl Agent {
             Reading::Take => {
                 // The policy changed. It was compiled with the temporary peers, so it is read
                 // again without them.
-                self.belief.look_again |= self.belief.wanted.is_some() && self.drop_temporary();
+                if self.belief.wanted.is_some() {
+                    let before = self.without_temporary();
+                    self.belief.look_again |= before != self.temporary;
+                    self.note_dropped(before);
+                }
                 let digest = ready.digest.clone();
                 self.take(&self.options.policy.clone(), ready, wish)?;
                 self.belief.read_digest = Some(digest);

@@ -71,7 +71,7 @@ impl Agent {
         notify(&[NotifyState::Reloading, monotonic]);
         self.outcome = ReloadOutcome::of(&wish);
         self.wish = Some(wish);
-        self.drop_temporary();
+        self.is_reload = true;
         self.feed(Input::Reload);
         self.wish = None;
         notify(&[NotifyState::Ready, NotifyState::Status(&self.headline())]);

@@ -173,21 +173,26 @@ impl Agent {
                 printable(asked)
             ));
         }
-        if let Err(answer) = self.load_temporary() {
-            self.go_back_to(before);
-            return *answer;
-        }
+        let unsaved = match self.load_temporary() {
+            Ok(unsaved) => unsaved,
+            Err(answer) => {
+                self.go_back_to(before);
+                return *answer;
+            }
+        };
         report(&removed, "peer remove");
         let names = removed.iter();
         let names = names.map(|peer| format!("removed peer {} ({})", peer.name, peer.address));
         let mut lines: Vec<String> = names.collect();
         let (connections, _) = std::mem::take(&mut self.outcome.connections);
         lines.extend((!connections.is_empty()).then_some(connections));
+        lines.extend(unsaved.map(|why| format!("warning: {why}")));
         self.peer_list(lines.join("\n"))
     }
 
-    /// Loads the current list of temporary peers, and saves it.
-    fn load_temporary(&mut self) -> Result<(), Box<Answer>> {
+    /// Loads the current list of temporary peers, and saves it. Returns a warning if it cannot be
+    /// saved.
+    fn load_temporary(&mut self) -> Result<Option<String>, Box<Answer>> {
         self.outcome = ReloadOutcome {
             is_logged: true,
             ..ReloadOutcome::default()
@@ -203,14 +208,9 @@ impl Agent {
                 why.into(),
             )));
         }
-        if let Err(err) = self.state.set_temporary(self.temporary.as_ref()) {
-            log::warn!(
-                event = "not_saved";
-                "cannot save the temporary peers, so they end when the agent restarts: {err}"
-            );
-        }
+        let unsaved = self.save_temporary();
         notify(&[NotifyState::Status(&self.headline())]);
-        Ok(())
+        Ok(unsaved)
     }
 
     /// Puts the current temporary peers into the wanted ruleset. Returns `false` if it has no rules
@@ -256,28 +256,42 @@ impl Agent {
         }
     }
 
-    /// Removes all temporary peers that are not kept, because the policy is loaded again. Returns
-    /// whether there were any.
-    pub(super) fn drop_temporary(&mut self) -> bool {
-        let list = self.temporary.iter_mut();
-        let dropped: Vec<Added> = list
-            .flat_map(|list| list.peers.extract_if(.., |peer| !peer.is_kept))
-            .collect();
-        let is_unused = self
-            .temporary
-            .as_ref()
-            .is_some_and(|list| list.peers.is_empty());
-        if is_unused {
-            self.temporary = None;
+    /// Removes the temporary peers that are not kept from the list, because the policy is loaded
+    /// again. Returns the list from before.
+    pub(super) fn without_temporary(&mut self) -> Option<Temporary> {
+        let before = self.temporary.clone();
+        if let Some(list) = &mut self.temporary {
+            list.peers.retain(|peer| peer.is_kept);
         }
-        if dropped.is_empty() && !is_unused {
-            return false;
+        let is_used = |list: &Temporary| !list.peers.is_empty();
+        self.temporary = self.temporary.take().filter(is_used);
+        before
+    }
+
+    /// Logs and saves what [`Self::without_temporary`] removed.
+    pub(super) fn note_dropped(&mut self, before: Option<Temporary>) {
+        if before == self.temporary {
+            return;
         }
+        let peers = before.into_iter().flat_map(|list| list.peers);
+        let dropped: Vec<Added> = peers.filter(|peer| !peer.is_kept).collect();
         report(&dropped, "the reload");
-        if let Err(err) = self.state.set_temporary(self.temporary.as_ref()) {
-            log::warn!(event = "not_saved"; "cannot save the temporary peers: {err}");
-        }
-        true
+        self.save_temporary();
+    }
+
+    /// Saves the temporary peers. Returns what is wrong if an agent that starts could find peers
+    /// that were removed.
+    fn save_temporary(&self) -> Option<String> {
+        let err = self.state.set_temporary(self.temporary.as_ref()).err()?;
+        log::warn!(
+            event = "not_saved";
+            "cannot save the temporary peers, so they end when the agent restarts: {err}"
+        );
+        // An old list would bring back what was removed. Deleting needs no space.
+        let err = self.state.set_temporary(None).err()?;
+        let why = format!("removed peers are back when the agent restarts: {err}");
+        log::error!(event = "not_saved"; "{why}");
+        Some(why)
     }
 }
 

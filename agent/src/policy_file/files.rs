@@ -1,5 +1,6 @@
 //! Reads the files of a policy from the file system.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use peerwall_core::net::host::Host;
@@ -104,6 +105,8 @@ impl Files for FileSystem {
     fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
         match State::open().temporary() {
             Ok(saved) => Ok(saved.map(|saved| saved.at(store::uptime()))),
+            // An ordinary user who checks a policy.
+            Err(err) if err.kind() == io::ErrorKind::PermissionDenied => Ok(None),
             Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),
             Err(err) => {
                 log::warn!("{err}");

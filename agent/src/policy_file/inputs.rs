@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use peerwall_core::net::host::Host;
 use peerwall_core::net::link::Link;
-use peerwall_core::policy::MemberSource;
 use peerwall_core::policy::load::{Files, Member, ReadError, Text};
+use peerwall_core::policy::{MemberSource, TemporaryPeer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -40,6 +40,8 @@ enum Question {
     LastGood(String, String),
     /// The members of a source.
     Members(String),
+    /// The temporary peers.
+    Temporary,
     /// An interface.
     Link(String),
     /// Interfaces and routes.
@@ -104,6 +106,7 @@ fn answer(question: &Question) -> String {
         Question::Glob(pattern, relative_to) => of(&files.glob(pattern, relative_to)),
         Question::LastGood(path, relative_to) => of(&files.last_good(path, relative_to)),
         Question::Members(source) => of(&FileSystem::members_of(source)),
+        Question::Temporary => of(&files.temporary()),
         Question::Link(name) => of(&files.link(name)),
         Question::Host => of_host(files.host()).0,
         Question::Neighbours => of_host(files.host()).1,
@@ -164,6 +167,12 @@ impl Files for Recorder<'_> {
     fn members(&self, source: &MemberSource) -> Result<Option<Vec<Member>>, ReadError> {
         let found = self.files.members(source);
         self.note(Question::Members(source.name.clone()), of(&found));
+        found
+    }
+
+    fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
+        let found = self.files.temporary();
+        self.note(Question::Temporary, of(&found));
         found
     }
 
