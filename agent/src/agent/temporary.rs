@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use peerwall_core::agent::keep::Refusal;
 use peerwall_core::agent::reconcile::Input;
-use peerwall_core::policy::TemporaryPeer;
+use peerwall_core::policy::{End, TemporaryPeer};
 use peerwall_core::ruleset::temporary;
 use sd_notify::NotifyState;
 
@@ -21,7 +21,7 @@ use crate::control::{Answer, PeerAsked, PeerWish, Reply};
 use crate::host::names::printable;
 use crate::json::{ErrorCode, Failure, TemporaryPeerStatus, TemporaryPeers};
 use crate::store;
-use crate::store::temporary::{Added, SavedEnd, Temporary};
+use crate::store::temporary::{Added, Temporary};
 
 /// Maximum number of temporary peers: what is permanent belongs in the policy.
 const PEERS_MAX: usize = 1024;
@@ -295,10 +295,10 @@ impl Agent {
     }
 }
 
-fn end_after(seconds: u64, now: Duration) -> SavedEnd {
+fn end_after(seconds: u64, now: Duration) -> End {
     let seconds_signed = i64::try_from(seconds).unwrap_or(i64::MAX);
     let time = Timestamp::now().saturating_add(SignedDuration::from_secs(seconds_signed));
-    SavedEnd {
+    End {
         uptime: now + Duration::from_secs(seconds),
         time: time.map_or_else(|_| "ever".to_owned(), |time| format!("{time:.0}")),
     }

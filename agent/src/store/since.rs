@@ -218,7 +218,7 @@ impl Digests {
 }
 
 fn is_large(set: &Set) -> bool {
-    !set.meter && !set.timed && set.elements.len() >= LARGE
+    set.is_steady() && set.elements.len() >= LARGE
 }
 
 impl Note {

@@ -25,18 +25,9 @@ pub struct Added {
     /// Address.
     pub address: IpAddr,
     /// Its end; `None` if it has none.
-    pub end: Option<SavedEnd>,
+    pub end: Option<End>,
     /// Whether it stays when the policy is loaded again.
     pub is_kept: bool,
-}
-
-/// When a temporary peer ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedEnd {
-    /// Time since boot.
-    pub uptime: Duration,
-    /// The same as RFC 3339.
-    pub time: String,
 }
 
 impl Default for Temporary {
@@ -84,10 +75,7 @@ impl Added {
         TemporaryPeer {
             name: self.name.clone(),
             address: self.address,
-            end: self.end.as_ref().map(|end| End {
-                uptime: end.uptime,
-                time: end.time.clone(),
-            }),
+            end: self.end.clone(),
         }
     }
 }

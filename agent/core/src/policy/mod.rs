@@ -83,7 +83,7 @@ pub struct TemporaryPeer {
 }
 
 /// When a temporary peer ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Time since boot.
     pub uptime: Duration,

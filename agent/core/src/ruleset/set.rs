@@ -257,6 +257,11 @@ impl<'de> Deserialize<'de> for Element {
 }
 
 impl Set {
+    /// Whether the elements change only by transactions, not by packets or time.
+    pub fn is_steady(&self) -> bool {
+        !self.meter && !self.timed
+    }
+
     /// Reports whether the set contains this value.
     pub fn contains(&self, value: u128) -> bool {
         self.find(value).is_some()

@@ -88,21 +88,16 @@ impl Kernel {
             return;
         };
         let sets = table.sets.iter().filter_map(|(name, seen)| match seen {
-            ObservedSet::Known { set, .. } if is_steady(set) => Some((name.clone(), set.clone())),
+            ObservedSet::Known { set, .. } if set.is_steady() => Some((name.clone(), set.clone())),
             ObservedSet::Known { .. } | ObservedSet::Unrecognized => None,
         });
         self.known = Some((observed.generation, sets.collect()));
     }
 }
 
-/// Whether elements of a set change only by transactions.
-pub(super) fn is_steady(set: &Set) -> bool {
-    !set.meter && !set.timed
-}
-
 /// Returns the sets of a ruleset whose elements change only by transactions.
 pub(super) fn steady_sets(ruleset: &Ruleset) -> BTreeMap<String, Set> {
-    let sets = ruleset.sets.iter().filter(|(_, set)| is_steady(set));
+    let sets = ruleset.sets.iter().filter(|(_, set)| set.is_steady());
     sets.map(|(name, set)| (name.clone(), set.clone()))
         .collect()
 }

@@ -22,7 +22,7 @@ use peerwall_proto::nf_tables::{
 use crate::kernel::netlink::Socket;
 use crate::store;
 use answer::{missing, outcome, protocol, transport};
-use known::{is_steady, steady_sets};
+use known::steady_sets;
 use read::{Depth, request};
 use watcher::Watcher;
 
@@ -463,7 +463,7 @@ impl Backend for Kernel {
         for (name, set) in &wanted.sets {
             match (table.sets.contains_key(name), counts.get(name)) {
                 (true, None) => {}
-                (true, Some(_)) if !is_steady(set) => {}
+                (true, Some(_)) if !set.is_steady() => {}
                 (true, Some(count)) if expected_counts(set).contains(&(*count as usize)) => {}
                 _ => return differs(format!("set {name} is not as it was sent")),
             }
