@@ -314,10 +314,13 @@ impl Comparison<'_, '_> {
 
     fn line(&mut self, line: Decided) {
         let d = &mut self.space.d;
-        let denied = d.without(line.packets, self.ruled.accepted);
-        let accepted = match denied.is_none() {
-            true => line.packets,
-            false => d.and(line.packets, self.ruled.accepted),
+        // Most lines are accepted as a whole, which needs no new set.
+        let (accepted, denied) = match d.is_within(line.packets, self.ruled.accepted) {
+            true => (line.packets, PacketSet::NONE),
+            false => {
+                let denied = d.without(line.packets, self.ruled.accepted);
+                (d.and(line.packets, self.ruled.accepted), denied)
+            }
         };
         let (is_foreign, closed) = match line.verdict {
             Verdict::Accept => {

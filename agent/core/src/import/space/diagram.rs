@@ -291,20 +291,35 @@ impl Diagrams {
 
     /// Returns the packets that have this label.
     pub(in crate::import) fn labelled(&mut self, labels: Labels, label: u32) -> PacketSet {
-        let mut done = FxHashMap::default();
-        PacketSet(self.having(labels.0, label + 2, &mut done))
+        self.labelled_by(labels, &|each| each == label)
     }
 
-    fn having(&mut self, labels: u32, wanted: u32, done: &mut FxHashMap<u32, u32>) -> u32 {
+    /// Returns the packets that have a wanted label.
+    pub(in crate::import) fn labelled_by(
+        &mut self,
+        labels: Labels,
+        is_wanted: &dyn Fn(u32) -> bool,
+    ) -> PacketSet {
+        let mut done = FxHashMap::default();
+        let is_wanted = |leaf: u32| leaf.checked_sub(2).is_some_and(is_wanted);
+        PacketSet(self.having(labels.0, &is_wanted, &mut done))
+    }
+
+    fn having(
+        &mut self,
+        labels: u32,
+        is_wanted: &dyn Fn(u32) -> bool,
+        done: &mut FxHashMap<u32, u32>,
+    ) -> u32 {
         let node = self.node(labels);
         if node.variable == LEAF {
-            return u32::from(node.low == wanted);
+            return u32::from(is_wanted(node.low));
         }
         if let Some(result) = done.get(&labels) {
             return *result;
         }
-        let low = self.having(node.low, wanted, done);
-        let high = self.having(node.high, wanted, done);
+        let low = self.having(node.low, is_wanted, done);
+        let high = self.having(node.high, is_wanted, done);
         let result = self.make(Node { low, high, ..node });
         done.insert(labels, result);
         result

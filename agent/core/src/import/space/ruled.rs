@@ -134,10 +134,9 @@ pub(in crate::import) fn ruled(
         },
         known: HashMap::new(),
     };
-    pass.base(ChainHook::Prerouting, packets);
-    let arrived = std::mem::take(&mut pass.ruled.accepted);
+    let arrived = pass.base(ChainHook::Prerouting, packets);
     pass.is_before = false;
-    pass.base(place.hook.into(), arrived);
+    pass.ruled.accepted = pass.base(place.hook.into(), arrived);
     pass.ruled
 }
 
@@ -156,12 +155,12 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    fn base(&mut self, hook: ChainHook, packets: PacketSet) {
+    /// Returns the packets that a base chain accepts.
+    fn base(&mut self, hook: ChainHook, packets: PacketSet) -> PacketSet {
         let base = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
         let ruleset = self.ruleset;
         let Some(chain) = ruleset.chains.iter().find(base) else {
-            self.ruled.accepted = self.d.or(self.ruled.accepted, packets);
-            return;
+            return packets;
         };
         let rest = self.chain(chain, packets, None, 0);
         let verdict = match chain.base.map(|base| base.policy) {
@@ -169,6 +168,14 @@ impl Pass<'_> {
             Some(ChainPolicy::Drop) => Verdict::Drop,
         };
         self.decide(rest, verdict, None);
+        // Each packet that entered has the label of its decision here.
+        let decisions = &self.ruled.decisions;
+        let is_accept = |label: u32| {
+            let decision = decisions.get(label as usize);
+            decision.is_some_and(|(verdict, _)| *verdict == Verdict::Accept)
+        };
+        let accepted = self.d.labelled_by(self.ruled.labels, &is_accept);
+        self.d.and(accepted, packets)
     }
 
     /// Returns the packets that reach the end of a chain.
@@ -239,9 +246,6 @@ impl Pass<'_> {
     fn decide(&mut self, packets: PacketSet, verdict: Verdict, counter: Option<&str>) {
         if packets.is_none() {
             return;
-        }
-        if verdict == Verdict::Accept {
-            self.ruled.accepted = self.d.or(self.ruled.accepted, packets);
         }
         let default = match self.place.hook {
             Hook::Input => Reason::InputDefault,
