@@ -4,9 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails should say so")]
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Child;
 
-use peerwall_integration::ns::{Host, world};
+use peerwall_integration::ns::{Host, peerwall_bin, world};
+use peerwall_integration::open::wait_for;
+use peerwall_integration::random::Random;
 
 /// Enough for the record of the last load to have a digest of the set.
 const PEERS: u32 = 1200;
@@ -153,5 +157,112 @@ fn what_another_program_changed_right_after_the_load_is_not_taken_for_the_load()
         assert_eq!(code == 0, loaded(&host).contains("10.0.7.1"));
         assert_eq!(is_spared(&host, &["apply", path]).1, 0);
         assert!(loaded(&host).contains("10.0.7.1"));
+    });
+}
+
+/// An agent that does not own its table, and what it logs.
+struct LoggedAgent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl LoggedAgent {
+    fn start(host: &Host, policy: &str, log: PathBuf) -> Self {
+        let mut command = host.command(peerwall_bin());
+        command.args(["-vv", "run", "--no-owner", policy]);
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// How often it did not read sets that it knew.
+    fn spared(&self) -> usize {
+        let log = fs::read_to_string(&self.log).unwrap();
+        log.matches("sets were not read").count()
+    }
+}
+
+impl Drop for LoggedAgent {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_agent_without_an_owned_table_knows_its_sets_while_it_hears_only_of_other_tables() {
+    world(|| {
+        let host = Host::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy.toml");
+        let list = folder.path().join("peers.txt");
+        fs::write(&policy, "version = 1\npeers_files = [\"peers.txt\"]\n").unwrap();
+        let mut wanted: BTreeSet<String> = (0..PEERS).map(address).collect();
+        let write = |wanted: &BTreeSet<String>| {
+            let lines: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            let new = folder.path().join("peers.new");
+            fs::write(&new, lines.join("\n")).unwrap();
+            fs::rename(&new, &list).unwrap();
+        };
+        write(&wanted);
+        let log = folder.path().join("log");
+        let agent = LoggedAgent::start(&host, policy.to_str().unwrap(), log);
+        let is_loaded = || host.try_sh("nft list table inet peerwall").status.success();
+        let has = |wanted: &BTreeSet<String>| is_loaded() && loaded(&host) == *wanted;
+        wait_for("the first load", || has(&wanted));
+        host.peerwall_ok(&["peer", "add", "first", "192.0.2.1"]);
+
+        // Transactions of others between two loads.
+        host.sh("nft add table ip other; nft add set ip other s '{ type ipv4_addr; }'");
+        host.sh("nft add element ip other s '{ 192.0.2.1, 192.0.2.2 }'");
+        let before = agent.spared();
+        host.peerwall_ok(&["peer", "add", "second", "192.0.2.2"]);
+        assert_eq!(agent.spared(), before + 1, "the set was read");
+
+        // Each change alone or with others, before the agent has seen the one before.
+        let mut random = Random::new(7);
+        let mut spared = 0;
+        for step in 0..60 {
+            let before = agent.spared();
+            let mut is_touched = false;
+            for _ in 0..=random.below(2) {
+                match random.below(7) {
+                    0 | 1 => drop(host.sh("nft add table ip6 more; nft delete table ip6 more")),
+                    2 => {
+                        is_touched = true;
+                        let add = "nft add element inet peerwall peers4 '{ 198.51.100.7 }'";
+                        host.try_sh(add);
+                    }
+                    3 => {
+                        is_touched = true;
+                        host.try_sh(
+                            "nft 'delete element inet peerwall peers4 { 10.0.7.1 }; \
+                             add element inet peerwall peers4 { 198.51.100.8 }; \
+                             add table ip6 more; delete table ip6 more'",
+                        );
+                    }
+                    4 => {
+                        is_touched = true;
+                        host.try_sh("nft delete table inet peerwall");
+                    }
+                    5 => {
+                        let one = address(8 + u32::try_from(random.below(200)).unwrap());
+                        if !wanted.remove(&one) {
+                            wanted.insert(one);
+                        }
+                        write(&wanted);
+                    }
+                    _ => drop(host.peerwall(&["peer", "add", "more", "192.0.2.3"])),
+                }
+            }
+            host.sh("nft add element ip other s '{ 192.0.2.9 }'");
+            host.peerwall(&["peer", "add", "last", &format!("192.0.2.{}", 10 + step)]);
+            wait_for(&format!("what the policy says, in step {step}"), || {
+                has(&wanted)
+            });
+            if !is_touched {
+                spared += agent.spared() - before;
+            }
+        }
+        assert!(spared >= 20, "only {spared} loads were spared");
     });
 }

@@ -200,6 +200,9 @@ impl Listener {
         let was_owned = kernel.owns_table();
         // Earlier changes of our rules are answered by this one.
         let mut heard = self.events.drain();
+        if let Some(unchanged) = self.events.unchanged() {
+            kernel.believe(unchanged);
+        }
         let mut change = || converge::converge(kernel, wanted);
         // Receiving one's own changes takes long. But where other programs change theirs all the
         // time, something would be missed each time, and the rules would be read without end.
@@ -215,7 +218,11 @@ impl Listener {
         let sent = u32::from(!converged.plan.is_empty());
         let expected = converged.before.generation.wrapping_add(sent);
         // The change is in force even if its generation cannot be read.
-        let is_other = kernel.generation().ok() != Some(expected);
+        let generation = kernel.generation().ok();
+        if let Some(generation) = generation {
+            self.events.count_from(generation);
+        }
+        let is_other = generation != Some(expected);
         let was_noisy = std::mem::replace(&mut self.is_noisy, is_other);
         let loaded = (!is_other).then_some(expected);
         let was_loaded = std::mem::replace(&mut self.loaded, loaded);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use peerwall_core::agent::reconcile::Culprit;
+use peerwall_core::nft::unchanged::Unchanged;
 use peerwall_core::ruleset::TABLE;
 use peerwall_proto::netlink::message::Datagram;
 use peerwall_proto::nf_tables::event::{self, Change as ObjectChange, Event};
@@ -28,6 +29,7 @@ pub enum RulesEvent {
 pub struct Events {
     socket: Socket,
     transaction: Transaction,
+    unchanged: Option<Unchanged>,
 }
 
 /// Events of a transaction that has not ended yet.
@@ -50,7 +52,21 @@ impl Events {
         Ok(Self {
             socket,
             transaction: Transaction::default(),
+            unchanged: None,
         })
+    }
+
+    /// Starts to count the generations in which peerwall's table is unchanged. `generation` was
+    /// read while this was listening, so that every later transaction is heard as a whole
+    /// (`nf_tables_commit()` increments the generation before it sends events).
+    pub fn count_from(&mut self, generation: u32) {
+        self.unchanged = Some(Unchanged::only(generation));
+    }
+
+    /// Returns the last generations in which peerwall's table was the same; `None` if events were
+    /// lost since [`count_from`](Self::count_from).
+    pub fn unchanged(&self) -> Option<Unchanged> {
+        self.unchanged
     }
 
     /// Runs `act` without receiving events: one event for each element triples the time of a large
@@ -60,6 +76,7 @@ impl Events {
             log::debug!("{err}");
         }
         let done = act();
+        self.unchanged = None;
         if let Err(err) = self.socket.listen(true) {
             log::error!("changes of rules are not heard any more: {err}");
         }
@@ -74,24 +91,38 @@ impl Events {
                 Ok(None) => return found,
                 Ok(Some(bytes)) => heard(bytes),
                 Err(NetlinkError::Lost) => {
-                    found.push(RulesEvent::Lost);
+                    self.lose(&mut found);
                     continue;
                 }
                 // The events are still pending.
                 Err(err) if err.errno().is_some_and(passing::survive) => return found,
                 Err(err) => {
                     log::error!("{err}");
-                    found.push(RulesEvent::Lost);
+                    self.lose(&mut found);
                     return found;
                 }
             };
             match heard {
                 Some(list) => list
                     .into_iter()
-                    .for_each(|each| self.transaction.take(each, &mut found)),
-                None => found.push(RulesEvent::Lost),
+                    .for_each(|each| self.take(each, &mut found)),
+                None => self.lose(&mut found),
             }
         }
+    }
+
+    fn take(&mut self, heard: Heard, found: &mut Vec<RulesEvent>) {
+        if let Heard::End { generation, .. } = heard {
+            let is_ours = self.transaction.ours;
+            let after = |before: Unchanged| Some(before.after(generation?, is_ours));
+            self.unchanged = self.unchanged.and_then(after);
+        }
+        self.transaction.take(heard, found);
+    }
+
+    fn lose(&mut self, found: &mut Vec<RulesEvent>) {
+        self.unchanged = None;
+        found.push(RulesEvent::Lost);
     }
 }
 
@@ -101,7 +132,7 @@ impl Transaction {
             Heard::Ours => self.ours = true,
             Heard::Gone(name) => drop(self.gone.insert(name)),
             Heard::Made(name) => drop(self.gone.remove(&name)),
-            Heard::End(by) => {
+            Heard::End { by, .. } => {
                 let me = by.as_ref().is_some_and(|by| by.pid == std::process::id());
                 if std::mem::take(&mut self.ours) && !me {
                     found.push(RulesEvent::Ours(by.clone()));
@@ -129,8 +160,13 @@ enum Heard {
     Gone(String),
     /// A foreign table was created, perhaps after it was deleted in the same transaction.
     Made(String),
-    /// End of the transaction, with its process.
-    End(Option<Culprit>),
+    /// End of the transaction.
+    End {
+        /// Its process.
+        by: Option<Culprit>,
+        /// The generation that it made.
+        generation: Option<u32>,
+    },
 }
 
 /// Reads a message; `None` if it is not readable.
@@ -142,12 +178,13 @@ fn heard(bytes: &[u8]) -> Option<Vec<Heard>> {
         let ours = |table: &Option<String>| inet && table.as_deref() == Some(TABLE);
         let heard = match event::decode(&message).ok()? {
             None | Some(Event::Other(_)) => None,
-            Some(Event::Generation(generation)) => {
-                Some(Heard::End(generation.pid.map(|pid| Culprit {
+            Some(Event::Generation(made)) => Some(Heard::End {
+                generation: made.id,
+                by: made.pid.map(|pid| Culprit {
                     pid,
-                    process: names::process(&generation.process.unwrap_or_default()),
-                })))
-            }
+                    process: names::process(&made.process.unwrap_or_default()),
+                }),
+            }),
             Some(Event::Table(kind, table)) if !ours(&table.name) => {
                 Some(of_another(kind, table, message.family))
             }
@@ -188,32 +225,32 @@ mod tests {
 
     #[test]
     fn a_table_that_is_made_again_in_the_same_transaction_is_not_gone() {
-        use Heard::{End, Gone, Made};
+        use Heard::{Gone, Made};
         let name = || "inet other".to_owned();
+        let end = || Heard::End {
+            by: None,
+            generation: None,
+        };
         for (story, heard, gone) in [
-            (
-                "replaced",
-                vec![Gone(name()), Made(name()), End(None)],
-                false,
-            ),
+            ("replaced", vec![Gone(name()), Made(name()), end()], false),
             (
                 "made, deleted and made",
-                vec![Made(name()), Gone(name()), Made(name()), End(None)],
+                vec![Made(name()), Gone(name()), Made(name()), end()],
                 false,
             ),
             (
                 "made and deleted",
-                vec![Made(name()), Gone(name()), End(None)],
+                vec![Made(name()), Gone(name()), end()],
                 true,
             ),
             (
                 "another was made",
-                vec![Gone(name()), Made("ip other".into()), End(None)],
+                vec![Gone(name()), Made("ip other".into()), end()],
                 true,
             ),
             (
                 "made again later",
-                vec![Gone(name()), End(None), Made(name()), End(None)],
+                vec![Gone(name()), end(), Made(name()), end()],
                 true,
             ),
         ] {

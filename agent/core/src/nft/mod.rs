@@ -12,3 +12,4 @@ pub mod observed;
 pub mod plan;
 mod summary;
 pub mod tracing;
+pub mod unchanged;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use peerwall_core::backend::BackendError;
 use peerwall_core::nft::observed::{Observed, ObservedSet};
+use peerwall_core::nft::unchanged::Unchanged;
 use peerwall_core::ruleset::{Ruleset, Set};
 
 use super::Kernel;
@@ -27,6 +28,16 @@ impl Kernel {
         let read = self.read_at?;
         let is_known = self.owns_table() || self.committed.is_none_or(|made| made == read);
         is_known.then_some(read)
+    }
+
+    /// Uses the proof of a listener that the table was the same in these generations: what is known
+    /// of one of them is known of the last one.
+    pub fn believe(&mut self, unchanged: Unchanged) {
+        if let Some((generation, _)) = &mut self.known
+            && unchanged.includes(*generation)
+        {
+            *generation = unchanged.until;
+        }
     }
 
     /// Learns from the record of the last load which large sets are loaded: those of `wanted` that
