@@ -12,7 +12,7 @@ PAYLOAD = CACHE / "payload"
 BINARIES = """
     cases story safety fallback differential agent import
     plan foreign host lockout revocation open_connections backend
-    testing trace explain_live doctor members
+    testing trace explain_live doctor members temporary unread_sets
 """.split()
 TARGET = "x86_64-unknown-linux-musl"
 # Tests are optimized, because an emulated processor is slow. Their assertions stay.
