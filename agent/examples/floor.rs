@@ -18,7 +18,7 @@ use peerwall_core::nft::plan::plan;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: floor POLICY")?;
-    let ready = prepare(&PathBuf::from(path), &FileSystem { waits: false });
+    let ready = prepare(&PathBuf::from(path), &FileSystem::default());
     let ready = ready.map_err(|why| why.text)?;
     let batch = lower(
         &plan(&ready.ruleset, &Observed::default()),

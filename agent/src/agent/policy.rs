@@ -92,6 +92,7 @@ impl Agent {
         let files = WatchedFiles {
             files: FileSystem {
                 waits: self.options.follow,
+                ..FileSystem::default()
             },
             watch: RefCell::new(&mut self.sources.watch),
             members: &self.members,

@@ -260,11 +260,7 @@ impl Agent {
     /// again. Returns the list from before.
     pub(super) fn without_temporary(&mut self) -> Option<Temporary> {
         let before = self.temporary.clone();
-        if let Some(list) = &mut self.temporary {
-            list.peers.retain(|peer| peer.is_kept);
-        }
-        let is_used = |list: &Temporary| !list.peers.is_empty();
-        self.temporary = self.temporary.take().filter(is_used);
+        self.temporary = self.temporary.take().and_then(Temporary::kept);
         before
     }
 

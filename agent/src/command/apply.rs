@@ -114,6 +114,11 @@ pub(super) fn run(
     if !output.is_json() {
         report::warnings(ready);
     }
+    if args.wish.confirm.is_none()
+        && let Err(err) = State::open().end_temporary()
+    {
+        log::warn!("the list of temporary peers is not up to date: {err}");
+    }
     let is_switched = was_by_iptables != enforcer.is_iptables();
     let generation = enforcer.known_at();
     match is_switched || enforcer.is_iptables() || !converged.plan.is_empty() {

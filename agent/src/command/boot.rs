@@ -22,7 +22,7 @@ use crate::trial::closed;
 /// Compiles the current policy, for a host without a confirmed ruleset.
 fn read(policy: &Path) -> Result<Kept, Fault> {
     // The agent starts next, and waits for discovered facts.
-    let ready = prepare(policy, &FileSystem { waits: true }).map_err(|why| Fault {
+    let ready = prepare(policy, &FileSystem::waiting()).map_err(|why| Fault {
         is_passing: why.is_passing,
         ..Fault::new(why.text.trim_end())
     })?;

@@ -100,10 +100,14 @@ fn run_command(args: &Args) -> u8 {
                 false => plan::PlanDetail::Changes,
             };
             let code_if_wider = asked.exit_if_wider.then_some(WIDER);
-            on_host(
-                &asked.of,
-                asked.of.backend,
+            let of = &asked.of;
+            let output = Output::new(of.policy.output.json);
+            let policy = Given::read(&policy_path(&of.policy.policy), &files_to_load());
+            with_policy(
+                &policy,
+                of.backend,
                 "plan",
+                &output,
                 |enforcer, policy, output| {
                     plan::run(enforcer, policy, (detail, code_if_wider), output)
                 },
@@ -202,7 +206,7 @@ fn apply(args: &ApplyArgs) -> u8 {
         false => args.to.backend,
     };
     let path = policy_path(&args.to.policy.policy);
-    let policy = Given::recorded(&path, &files_here());
+    let policy = Given::recorded(&path, &files_to_apply(args));
     with_policy(
         &policy,
         asked,
@@ -237,7 +241,10 @@ fn verified(args: &ApplyArgs) -> Result<Option<Ruleset>, Failure> {
         (Some(Verifier::Kernel), Some(BackendChoice::Iptables)) => {
             Err(Failure::new(ErrorCode::NotVerified, test::ONLY_NFT))
         }
-        (Some(Verifier::Kernel), _) => test::verify(&policy_path(&args.to.policy.policy)).map(Some),
+        (Some(Verifier::Kernel), _) => {
+            let path = policy_path(&args.to.policy.policy);
+            test::verify(&path, &files_to_apply(args)).map(Some)
+        }
     }
 }
 
@@ -312,7 +319,7 @@ fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output:
         Ok(answer) => answer,
         Err(err) => return trouble(doing, unreachable_agent(&err), output),
     };
-    let given = Given::read(policy, &FileSystem { waits: true });
+    let given = Given::read(policy, &FileSystem::waiting());
     let foreign_drops = foreign::find();
     if !output.is_json() {
         let code = keep::print(&answer, output);
@@ -405,6 +412,23 @@ fn on_host(
 fn files_here() -> FileSystem {
     FileSystem {
         waits: control::is_there(),
+        reloads: false,
+    }
+}
+
+/// The same, for an apply: a trial ends no temporary peers.
+fn files_to_apply(args: &ApplyArgs) -> FileSystem {
+    match args.wish.confirm {
+        None => files_to_load(),
+        Some(_) => files_here(),
+    }
+}
+
+/// The same, for what loads the policy.
+fn files_to_load() -> FileSystem {
+    FileSystem {
+        reloads: true,
+        ..files_here()
     }
 }
 

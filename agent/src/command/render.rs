@@ -12,7 +12,11 @@ use crate::policy_file::{LoadedPolicy, prepare};
 
 pub(super) fn run(args: &RenderArgs) -> u8 {
     let output = Output::new(args.json || args.format == RenderFormat::Json);
-    let ready = match prepare(&args.policy, &FileSystem::default()) {
+    let files = FileSystem {
+        reloads: true,
+        ..FileSystem::default()
+    };
+    let ready = match prepare(&args.policy, &files) {
         Ok(ready) => ready,
         Err(why) => return refuse(&why, &output),
     };

@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::{DIFFERS, DONE, TROUBLE, check, policy_path, trouble};
 use crate::cli::{TestArgs, TestFormat};
 use crate::color::{self, Stream};
-use crate::control;
 use crate::json::{ErrorCode, Failure};
 use crate::output::{Output, complain};
 use crate::policy_file::files::FileSystem;
@@ -359,12 +358,9 @@ fn kernel() -> String {
 ///
 /// # Errors
 /// [`Failure`] if a test does not pass, or if the kernel cannot be asked.
-pub(super) fn verify(path: &Path) -> Result<Ruleset, Failure> {
+pub(super) fn verify(path: &Path, files: &FileSystem) -> Result<Ruleset, Failure> {
     let refused = |why: String| Failure::new(ErrorCode::NotVerified, why);
-    let files = FileSystem {
-        waits: control::is_there(),
-    };
-    let ready = prepare_to_test(path, &files).map_err(|why| Failure::from(&*why))?;
+    let ready = prepare_to_test(path, files).map_err(|why| Failure::from(&*why))?;
     if ready.policy.options.backend == BackendChoice::Iptables {
         return Err(refused(ONLY_NFT.to_owned()));
     }

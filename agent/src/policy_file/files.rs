@@ -11,6 +11,7 @@ use peerwall_core::policy::{MemberSource, TemporaryPeer};
 use crate::kernel::netlink::NetlinkError;
 use crate::secure_file::{self, is_passing};
 use crate::store::policy_text::absolute;
+use crate::store::temporary::Temporary;
 use crate::store::{self, State};
 
 /// The file system; relative paths are relative to the file that names them.
@@ -18,6 +19,9 @@ use crate::store::{self, State};
 pub struct FileSystem {
     /// Whether missing discovered facts are accepted and may appear later.
     pub waits: bool,
+    /// Whether the policy is about to be loaded again, which ends temporary peers that are not
+    /// kept.
+    pub reloads: bool,
 }
 
 /// Resolves a path in the file `relative_to`.
@@ -29,6 +33,14 @@ pub(crate) fn beside(path: impl AsRef<Path>, relative_to: &str) -> PathBuf {
 }
 
 impl FileSystem {
+    /// The file system of a host whose discovered facts may appear later.
+    pub fn waiting() -> Self {
+        Self {
+            waits: true,
+            ..Self::default()
+        }
+    }
+
     /// Returns the saved members of a source.
     ///
     /// # Errors
@@ -104,7 +116,13 @@ impl Files for FileSystem {
 
     fn temporary(&self) -> Result<Option<Vec<TemporaryPeer>>, ReadError> {
         match State::open().temporary() {
-            Ok(saved) => Ok(saved.map(|saved| saved.at(store::uptime()))),
+            Ok(saved) => {
+                let saved = match self.reloads {
+                    true => saved.and_then(Temporary::kept),
+                    false => saved,
+                };
+                Ok(saved.map(|saved| saved.at(store::uptime())))
+            }
             // An ordinary user who checks a policy.
             Err(err) if err.kind() == io::ErrorKind::PermissionDenied => Ok(None),
             Err(err) if is_passing(&err) => Err(ReadError::Passing(err.to_string())),

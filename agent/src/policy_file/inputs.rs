@@ -99,7 +99,7 @@ impl Inputs {
 
 /// Returns the digest of the current answer.
 fn answer(question: &Question) -> String {
-    let files = FileSystem { waits: false };
+    let files = FileSystem::default();
     match question {
         Question::Policy(path) => of_text(&secure_file::text(path)),
         Question::Read(path, relative_to) => of_text(&files.read(path, relative_to)),

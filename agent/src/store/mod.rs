@@ -362,6 +362,21 @@ impl State {
         }
     }
 
+    /// Saves which temporary peers stay, after the policy was loaded again.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the list cannot be read or written.
+    pub fn end_temporary(&self) -> io::Result<()> {
+        let Some(before) = self.temporary()? else {
+            return Ok(());
+        };
+        let kept = before.clone().kept();
+        match kept.as_ref() == Some(&before) {
+            true => Ok(()),
+            false => self.set_temporary(kept.as_ref()),
+        }
+    }
+
     /// Returns the names of the sources whose members are saved.
     pub fn sources(&self) -> Vec<String> {
         let names = self.folder.names().into_iter();

@@ -46,6 +46,13 @@ impl Temporary {
         self.boot == boot()
     }
 
+    /// Returns the list of those that stay when the policy is loaded again; `None` if there are
+    /// none.
+    pub fn kept(mut self) -> Option<Self> {
+        self.peers.retain(|peer| peer.is_kept);
+        (!self.peers.is_empty()).then_some(self)
+    }
+
     /// Returns the peers whose time is not over.
     pub fn at(&self, uptime: Duration) -> Vec<TemporaryPeer> {
         let peers = self.peers.iter().filter(|peer| !peer.is_over(uptime));

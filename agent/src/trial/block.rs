@@ -146,6 +146,6 @@ fn policy_of(state: &State, entry: &Entry) -> Result<Policy, Fault> {
     let text = state.text(&entry.digest);
     let text =
         text.ok_or_else(|| Fault::new(format!("the text of {} is not stored", entry.policy)))?;
-    let ready = prepare_stored(&text, &FileSystem { waits: true });
+    let ready = prepare_stored(&text, &FileSystem::waiting());
     Ok(ready.map_err(|why| Fault::new(why.text.trim_end()))?.policy)
 }

@@ -148,7 +148,7 @@ fn recompile(state: &State, entry: &Entry) -> Option<Ruleset> {
         return None;
     }
     let text = state.text(&entry.digest)?;
-    match prepare_stored(&text, &FileSystem { waits: true }) {
+    match prepare_stored(&text, &FileSystem::waiting()) {
         Ok(ready) => match ready.check_permissions() {
             Ok(()) => Some(ready.ruleset),
             Err(why) => {

@@ -55,7 +55,7 @@ fn files_are_followed_however_they_are_changed() {
         fs::rename(base.join("..two/new"), base.join("..two/policy.toml")).unwrap();
         has("192.0.2.5");
         // What is wrong changes nothing, and is told with its line.
-        let generation = host.sh("nft -j list ruleset").len();
+        let generation = host.sh("nft list ruleset").len();
         write(base, "..two/policy.toml", "version = 1\nnonsense = 1\n");
         agent.wait_for(
             || {
@@ -65,7 +65,7 @@ fn files_are_followed_however_they_are_changed() {
             },
             "the error",
         );
-        assert_eq!(host.sh("nft -j list ruleset").len(), generation);
+        assert_eq!(host.sh("nft list ruleset").len(), generation);
         let reload = host.peerwall(&["reload"]);
         assert!(
             reload.status.code() == Some(2) && said(&reload).contains("nonsense"),
