@@ -95,7 +95,7 @@ fn plan_and_apply_tell_that_loading_the_policy_again_ends_temporary_peers() {
             assert!(!text.contains("admin"), "{text}");
             assert!(is_in_sync(&host, &policy));
             assert!(!host.peerwall_ok(&["render", path]).contains("guest"));
-            // Whoever asks again gets the same answer, and nothing has changed.
+            // A second plan says the same, and nothing has changed.
             assert_eq!(plan(), (code, text));
             assert_eq!(listed(), both);
             host.peerwall_ok(&["apply"]);

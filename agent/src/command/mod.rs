@@ -13,6 +13,7 @@ mod doctor;
 mod explain;
 mod exposed;
 mod exposed_files;
+mod given;
 mod history;
 mod import;
 mod init;
@@ -39,14 +40,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use peerwall_core::backend::BackendError;
-use peerwall_core::diagnostic::{Code, Diagnostic, JsonDiagnostic};
+use peerwall_core::diagnostic::{Code, Diagnostic};
 use peerwall_core::iptables::script::Unsupported;
 use peerwall_core::policy::BackendChoice;
-use peerwall_core::policy::load::Files;
 use peerwall_core::ruleset::Ruleset;
 use peerwall_core::words::count;
 
 use self::apply::Apply;
+use self::given::Given;
 use crate::cli::{
     self, ApplyArgs, Args, BackendArgs, Command, OutputArgs, PolicyArgs, ReloadArgs, Verifier,
 };
@@ -59,8 +60,7 @@ use crate::host::units;
 use crate::json::{self, ErrorCode, Failure};
 use crate::output::{self, Output, complain};
 use crate::policy_file::files::FileSystem;
-use crate::policy_file::inputs::{Inputs, Recorder};
-use crate::policy_file::{LoadError, LoadedPolicy, prepare};
+use crate::policy_file::{LoadError, LoadedPolicy};
 use crate::trial::guard;
 
 /// Exit code: done, or nothing to do.
@@ -342,58 +342,6 @@ fn print_applied(answer: io::Result<Answer>, doing: &str, policy: &Path, output:
 /// Builds the failure for an agent that does not answer.
 fn unreachable_agent(err: &io::Error) -> Failure {
     Failure::new(ErrorCode::AgentUnreachable, err)
-}
-
-/// A policy that was given by its path, and read once.
-struct Given {
-    path: PathBuf,
-    read: Result<LoadedPolicy, Box<LoadError>>,
-    /// What it depends on, if that was recorded and is known.
-    inputs: Option<Inputs>,
-}
-
-impl Given {
-    /// Reads the policy, and compares it with this host.
-    fn read(path: &Path, files: &dyn Files) -> Self {
-        let mut read = prepare(path, files);
-        if let Ok(ready) = &mut read {
-            ready.compare_with_host(files);
-            ready.look_for_permissions();
-        }
-        Self {
-            path: path.to_owned(),
-            read,
-            inputs: None,
-        }
-    }
-
-    /// The same, and records what the policy depends on.
-    fn recorded(path: &Path, files: &FileSystem) -> Self {
-        let recorder = Recorder::new(files);
-        let mut given = Self::read(path, &recorder);
-        let ready = given.read.as_ref().ok();
-        given.inputs = ready.and_then(|ready| Inputs::of(path, ready, recorder));
-        given
-    }
-
-    /// Returns the mismatches with this host as JSON.
-    fn misfits(&self) -> Vec<JsonDiagnostic> {
-        let ready = self.read.as_ref().ok();
-        let misfits = ready.into_iter().flat_map(|ready| {
-            let misfits = ready.misfits.iter();
-            misfits.map(|misfit| ready.sources.json(misfit))
-        });
-        misfits.collect()
-    }
-
-    /// Prints the mismatches with this host as text.
-    fn warn_of_misfits(&self, output: &Output) {
-        if let Ok(ready) = &self.read
-            && !output.is_json()
-        {
-            report::misfits(ready);
-        }
-    }
 }
 
 /// Runs a command with a policy, by the backend of the command line, else by that of the policy.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use peerwall_core::denied::{Entry, LONGEST_SECONDS, Stream};
 
-use crate::command::Given;
 use crate::command::denied::Known;
 use crate::command::denied::rows::{Row, rows};
 use crate::command::denied::source::Source;
+use crate::command::given::Given;
 use crate::command::status::Status;
 use crate::json::{DenialsAsked, Failure, LogReader};
 
