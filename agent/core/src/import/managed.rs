@@ -11,31 +11,84 @@ pub struct Manager {
     pub keeps_drops: bool,
 }
 
-/// Prefixes of managed chains.
-const MANAGERS: [(&str, Manager); 14] = [
-    ("KUBE-ROUTER", manager("kube-router", true)),
-    ("KUBE-NWPLCY", manager("kube-router", true)),
-    ("KUBE-POD-FW", manager("kube-router", true)),
-    ("KUBE-", manager("kube-proxy", true)),
-    ("CNI-", manager("the CNI plug-ins", true)),
-    ("FLANNEL-", manager("flannel", false)),
-    ("cali-", manager("Calico", true)),
-    ("CILIUM_", manager("Cilium", true)),
-    ("WEAVE-", manager("Weave Net", true)),
-    // Written by the administrator, despite the name.
-    ("DOCKER-USER", manager("", false)),
-    ("DOCKER", manager("Docker", true)),
-    ("NETAVARK", manager("Podman", true)),
-    ("LIBVIRT_", manager("libvirt", true)),
-    ("f2b-", manager("fail2ban", true)),
+/// Managed chains. A name that ends with `*` stands for all that start with it, because programs
+/// add a number or a hash. Other names are whole: an administrator's chain may start like them.
+const MANAGERS: [(&[&str], Manager); 12] = [
+    (
+        &["KUBE-ROUTER-*", "KUBE-NWPLCY-*", "KUBE-POD-FW-*"],
+        manager("kube-router", true),
+    ),
+    (
+        &[
+            "KUBE-SERVICES",
+            "KUBE-EXTERNAL-SERVICES",
+            "KUBE-NODEPORTS",
+            "KUBE-NODE-PORT",
+            "KUBE-FORWARD",
+            "KUBE-FIREWALL",
+            "KUBE-POSTROUTING",
+            "KUBE-MARK-MASQ",
+            "KUBE-MARK-DROP",
+            "KUBE-LOAD-BALANCER",
+            "KUBE-SOURCE-RANGES-FIREWALL",
+            "KUBE-PROXY-*",
+            "KUBE-IPVS-*",
+            "KUBE-KUBELET-CANARY",
+            "KUBE-IPTABLES-HINT",
+            "KUBE-SVC-*",
+            "KUBE-SVL-*",
+            "KUBE-SEP-*",
+            "KUBE-FW-*",
+            "KUBE-XLB-*",
+            "KUBE-EXT-*",
+        ],
+        manager("kube-proxy", true),
+    ),
+    (
+        &[
+            "CNI-FORWARD",
+            "CNI-HOSTPORT-*",
+            "CNI-DN-*",
+            "CNI-SN-*",
+            "CNI-ISOLATION-STAGE-*",
+        ],
+        manager("the CNI plug-ins", true),
+    ),
+    (
+        &["FLANNEL-FWD", "FLANNEL-POSTRTG"],
+        manager("flannel", false),
+    ),
+    (&["cali-*"], manager("Calico", true)),
+    (&["CILIUM_*"], manager("Cilium", true)),
+    (&["WEAVE-*"], manager("Weave Net", true)),
+    // `DOCKER-USER` and `CNI-ADMIN` are written by the administrator, despite the name.
+    (
+        &[
+            "DOCKER",
+            "DOCKER-FORWARD",
+            "DOCKER-BRIDGE",
+            "DOCKER-CT",
+            "DOCKER-INTERNAL",
+            "DOCKER-INGRESS",
+            "DOCKER-ISOLATION",
+            "DOCKER-ISOLATION-STAGE-*",
+        ],
+        manager("Docker", true),
+    ),
+    (&["NETAVARK*"], manager("Podman", true)),
+    (&["LIBVIRT_*"], manager("libvirt", true)),
+    (&["f2b-*"], manager("fail2ban", true)),
+    // Before fail2ban 0.9.
+    (&["fail2ban-*"], manager("fail2ban", true)),
 ];
 
 const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
     Manager { name, keeps_drops }
 }
 
-/// Tables of nftables that programs manage: starts of the names, without the family.
-const TABLES: [(&str, Manager); 17] = [
+/// Tables of nftables that programs manage, without the family. A name that ends with `-` stands for
+/// all that start with it.
+const TABLES: [(&str, Manager); 18] = [
     ("kube-proxy", manager("kube-proxy", true)),
     ("kindnet-network-policies", manager("kindnet", true)),
     ("docker-bridges", manager("Docker", true)),
@@ -45,6 +98,7 @@ const TABLES: [(&str, Manager); 17] = [
     ("calico", manager("Calico", true)),
     ("f2b-table", manager("fail2ban", true)),
     ("crowdsec", manager("CrowdSec", true)),
+    ("crowdsec6", manager("CrowdSec", true)),
     ("sshguard", manager("sshguard", true)),
     ("nm-shared-", manager("NetworkManager", true)),
     ("io.systemd.nat", manager("systemd-networkd", false)),
@@ -63,24 +117,28 @@ pub fn by(chain: &str) -> Option<Manager> {
     let Some((table, chain)) = table.zip(of_nft) else {
         return by_chain(chain);
     };
-    let found = TABLES.iter().find(|(start, _)| table.starts_with(start));
+    let found = TABLES
+        .iter()
+        .find(|(name, _)| *name == table || (name.ends_with('-') && table.starts_with(name)));
     found
         .map(|(_, manager)| *manager)
         .or_else(|| by_chain(chain))
 }
 
 fn by_chain(chain: &str) -> Option<Manager> {
+    let fits = |name: &&str| match name.strip_suffix('*') {
+        Some(start) => chain.starts_with(start),
+        None => chain == *name,
+    };
     let found = MANAGERS
         .iter()
-        .find(|(prefix, _)| chain.starts_with(prefix));
-    // Chains of fail2ban before 0.9.
-    let older = chain
-        .starts_with("fail2ban-")
-        .then_some(manager("fail2ban", true));
+        .find(|(names, _)| names.iter().any(|name| fits(&name)));
+    // A chain for each container, by a hash.
+    let hash = chain.strip_prefix("CNI-").filter(|rest| rest.len() == 24);
+    let is_hash = hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
     found
         .map(|(_, manager)| *manager)
-        .or(older)
-        .filter(|m| !m.name.is_empty())
+        .or(is_hash.then_some(manager("the CNI plug-ins", true)))
 }
 
 /// Reports whether addresses are Kubernetes service addresses, in the default ranges of kubeadm,
