@@ -16,6 +16,7 @@ pub mod managed;
 pub mod meaning;
 mod networks;
 pub mod nft;
+mod own;
 mod probes;
 mod proof;
 mod report;
@@ -189,7 +190,8 @@ fn import_sliced(
     readings: &Readings,
     slicing: Slicing,
 ) -> Result<Import, Vec<ImportError>> {
-    let parsed = parse(files, readings)?;
+    let mut parsed = parse(files, readings)?;
+    own::distrust(&mut parsed, facts);
     let missing = input::partial::missing(&parsed);
     if !options.assume_accept && !missing.is_empty() {
         return Err(missing);

@@ -150,7 +150,7 @@ impl Axes {
             out: Axis::new(next, outs.len()),
             state: Axis::new(next, STATES.len()),
             hop_limit: Axis::new(next, hop_limits.starts.len()),
-            flags: Axis::new(next, 64),
+            flags: Axis::new(next, 256),
             reverse_path: Axis::new(next, 2),
             last: *next,
             published: Axis::new(next, 1),
@@ -324,7 +324,7 @@ impl Axes {
 
     /// Returns the TCP packets with exactly the flags `wanted` of those in `mask`.
     pub(in crate::import) fn flags(&self, d: &mut Diagrams, mask: u8, wanted: u8) -> PacketSet {
-        let fits = (0u8..64).filter(|flags| flags & mask == wanted);
+        let fits = (0u8..=255).filter(|flags| flags & mask == wanted);
         let runs: Vec<Run> = fits.map(|flags| (flags.into(), flags.into())).collect();
         let flags = d.in_runs(self.flags, &runs);
         let tcp = self.protocols(d, |number| number == TCP);

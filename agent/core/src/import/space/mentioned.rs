@@ -21,6 +21,8 @@ pub(in crate::import) struct Mentioned {
     pub interfaces: BTreeSet<InterfacePattern>,
     pub outs: BTreeSet<InterfacePattern>,
     pub is_untracked: bool,
+    /// Whether a rule matches kinds of sources.
+    pub kinds_of_source: bool,
 }
 
 impl Mentioned {
@@ -58,9 +60,9 @@ impl Mentioned {
                     self.add_condition(each);
                 }
             }
+            Test::From(_) => self.kinds_of_source = true,
             Test::TcpFlags(..)
             | Test::To(_)
-            | Test::From(_)
             | Test::Rate(..)
             | Test::Always(_)
             | Test::Mark(..)

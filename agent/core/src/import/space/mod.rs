@@ -129,6 +129,9 @@ impl<'r> Space<'r> {
         }
         let broadcasts = broadcasts(family, facts);
         mentioned.destinations.extend(own.iter().chain(&broadcasts));
+        if mentioned.kinds_of_source && is_known {
+            mentioned.sources.extend(own.iter().chain(&broadcasts));
+        }
         let mut space = Self {
             family,
             rules,

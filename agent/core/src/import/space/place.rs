@@ -146,7 +146,7 @@ impl Place<'_> {
         let zero = d.in_runs(axes.port, &[(0, 0)]);
         let zero_from = d.in_runs(axes.from_port, &[(0, 0)]);
         let no_ports = d.and(zero, zero_from);
-        // No packet has port 0.
+        // Port 0 is left out: a policy cannot name it.
         let some_ports = d.not(zero);
         let ports = choose(d, with_ports, some_ports, no_ports);
         let icmp = axes.protocols(d, |number| number == axes.icmp_protocol());
@@ -172,25 +172,21 @@ impl Place<'_> {
         let outside = d.without(loops, lo);
         bad = d.or(bad, outside);
         let broadcast = axes.destinations(d, &self.broadcasts);
-        let limited = match family {
-            Family::V4 => axes.destinations(d, &[net("255.255.255.255/32")]),
-            Family::V6 => PacketSet::ALL,
+        let never = match family {
+            Family::V4 => "255.255.255.255/32",
+            Family::V6 => "::ffff:0.0.0.0/96",
         };
-        let (never, zero): (&[&str], &str) = match family {
-            Family::V4 => (&["255.255.255.255/32"], "0.0.0.0/8"),
-            Family::V6 => (&["::ffff:0.0.0.0/96"], "::/128"),
-        };
-        let never: Vec<Interval> = never.iter().map(|text| net(text)).collect();
-        let impossible = axes.sources(d, &never);
+        let impossible = axes.sources(d, &[net(never)]);
         bad = d.or(bad, impossible);
-        // Hosts without an address yet ask everybody, or, by IPv6, with ICMPv6 only.
-        let unnamed = axes.sources(d, &[net(zero)]);
-        let may = match family {
-            Family::V4 => limited,
-            Family::V6 => axes.protocols(d, |number| number == axes.icmp_protocol()),
-        };
-        let wrong = d.without(unnamed, may);
-        bad = d.or(bad, wrong);
+        // Hosts without an address yet ask everybody. Since Linux 5.3, other sources in 0.0.0.0/8
+        // are ordinary ones, and by IPv6, `::` is one.
+        if family == Family::V4 {
+            let unnamed = axes.sources(d, &[net("0.0.0.0/32")]);
+            let limited = axes.destinations(d, &[net("255.255.255.255/32")]);
+            let everybody = d.or(limited, multicast);
+            let wrong = d.without(unnamed, everybody);
+            bad = d.or(bad, wrong);
+        }
         // Connections have two ends.
         let tcp = axes.protocols(d, |number| number == TCP);
         let many = d.or(multicast, broadcast);
@@ -216,7 +212,7 @@ impl Place<'_> {
     ) -> PacketSet {
         let axes = self.axes;
         let (unusable, link_local): (&[&str], Option<&str>) = match axes.family {
-            Family::V4 => (&["0.0.0.0/8"], None),
+            Family::V4 => (&["0.0.0.0/32"], None),
             Family::V6 => (&["::/128", "::ffff:0.0.0.0/96"], Some("fe80::/10")),
         };
         let mut not = d.or(many, to_loopback);
@@ -393,8 +389,7 @@ impl Place<'_> {
             Test::Icmp(kinds) => axes.icmp(d, kinds),
             Test::HopLimit(first, last) => axes.hop_limits(d, *first, *last),
             Test::To(kind) => self.kind_of_destination(d, *kind),
-            Test::From(AddressKind::Local) => self.on_lo(d),
-            Test::From(AddressKind::Broadcast | AddressKind::Multicast) => PacketSet::NONE,
+            Test::From(kind) => self.kind_of_source(d, *kind),
             Test::Any(lists) => {
                 let mut any = PacketSet::NONE;
                 for list in lists {
@@ -441,6 +436,22 @@ impl Place<'_> {
             }
             (AddressKind::Broadcast, _) => self.axes.destinations(d, &self.broadcasts),
             (AddressKind::Multicast, _) => self.axes.destinations(d, &[multicast(family)]),
+        }
+    }
+
+    /// Returns the packets whose source is of a kind. Kinds that depend on addresses of this host
+    /// are unknown conditions where none is known (`import::own`).
+    fn kind_of_source(&self, d: &mut Diagrams, kind: AddressKind) -> PacketSet {
+        match (kind, self.axes.family) {
+            // The kernel drops packets from its own addresses (`__fib_validate_source()`) ...
+            (AddressKind::Local, Family::V4) => self.on_lo(d),
+            // ... but not by IPv6.
+            (AddressKind::Local, Family::V6) => {
+                let (lo, own) = (self.on_lo(d), self.axes.sources(d, &self.own));
+                d.or(lo, own)
+            }
+            (AddressKind::Broadcast, Family::V4) => self.axes.sources(d, &self.broadcasts),
+            (AddressKind::Broadcast, Family::V6) | (AddressKind::Multicast, _) => PacketSet::NONE,
         }
     }
 
