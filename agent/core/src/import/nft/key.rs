@@ -35,7 +35,6 @@ pub(super) enum Key {
     ReversePath(bool),
     /// `fib saddr type`
     SourceKind,
-    PacketType,
 }
 
 /// An expression that is not understood.
@@ -92,7 +91,7 @@ fn payload(header: &str, field: &str) -> Option<Key> {
     Some(match (header, field) {
         ("ip" | "ip6", "saddr") => Key::Source(family),
         ("ip" | "ip6", "daddr") => Key::Destination(family),
-        ("ip", "protocol") | ("ip6", "nexthdr") => Key::Protocol,
+        ("ip", "protocol") => Key::Protocol,
         ("ip", "ttl") | ("ip6", "hoplimit") => Key::HopLimit(family),
         ("ip", "version") | ("ip6", "version") => return None,
         ("tcp" | "udp" | "sctp" | "dccp" | "th", "sport") => Key::SourcePort,
@@ -110,7 +109,6 @@ fn meta(key: &str) -> Option<Key> {
         "nfproto" | "protocol" => Key::Family,
         "iif" | "iifname" => Key::In,
         "oif" | "oifname" => Key::Out,
-        "pkttype" => Key::PacketType,
         _ => return None,
     })
 }

@@ -11,6 +11,7 @@ use super::text::{expression, single};
 use super::values::{bare, interface, interval, is_rest, number, width};
 use crate::import::rule::{AddressKind, Condition, Interval, Test};
 use crate::net::addr::Family;
+use crate::net::port::ICMPV6;
 
 /// Where a rule is evaluated.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,9 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     if let Some(condition) = fragment(op, left, right) {
         return Ok(condition);
     }
+    if let Some(condition) = next_header(op, left, right) {
+        return Ok(condition);
+    }
     if let Some(("&", Value::Array(parts))) = single(left) {
         return match &parts[..] {
             [field, mask] => Bits::masked(key(field)?, op, mask, right)?.condition(look.phase),
@@ -88,6 +92,15 @@ fn fragment(op: &str, left: &Value, right: &Value) -> Option<Condition> {
         _ => return None,
     };
     (is_of_offset || is_of_header).then(|| Condition::plain(Test::Always(!is_later)))
+}
+
+/// Parses a match on ICMPv6 as the next header. The next header of other protocols may be one that
+/// only stands before theirs, which no policy matches.
+fn next_header(op: &str, left: &Value, right: &Value) -> Option<Condition> {
+    let field = json!({"payload": {"protocol": "ip6", "field": "nexthdr"}});
+    let is_icmp = *right == "ipv6-icmp" || *right == "icmpv6" || *right == ICMPV6;
+    (op == "==" && *left == field && is_icmp)
+        .then(|| Condition::plain(Test::Protocol(vec![ICMPV6])))
 }
 
 fn is_set(right: &Value) -> bool {
@@ -175,7 +188,7 @@ fn field(look: &Look<'_, '_>, key: Key, elements: &[&Value]) -> Result<Condition
         Key::DestinationKind if look.is_early() => {
             Err(Strange("fib daddr type before DNAT".to_owned()))
         }
-        Key::Family | Key::DestinationKind | Key::SourceKind | Key::PacketType => {
+        Key::Family | Key::DestinationKind | Key::SourceKind => {
             let all = elements.iter().map(|element| named(look, key, element));
             Ok(any(all.collect::<Result<_, _>>()?))
         }
@@ -222,14 +235,10 @@ fn named(look: &Look<'_, '_>, key: Key, element: &Value) -> Result<Condition, St
         (Key::Family, "ip" | "ipv4") => is_family(Family::V4),
         (Key::Family, "ip6" | "ipv6") => is_family(Family::V6),
         (Key::DestinationKind | Key::SourceKind, "local") => local,
-        (Key::DestinationKind | Key::SourceKind | Key::PacketType, "broadcast") => broadcast,
-        (Key::DestinationKind | Key::SourceKind | Key::PacketType, "multicast") => multicast,
+        (Key::DestinationKind | Key::SourceKind, "broadcast") => broadcast,
+        (Key::DestinationKind | Key::SourceKind, "multicast") => multicast,
         (Key::DestinationKind, "unicast") => {
             let others = vec![lone(local), lone(broadcast), lone(multicast)];
-            Condition::plain(Test::Any(others)).opposite()
-        }
-        (Key::PacketType, "host" | "unicast") => {
-            let others = vec![lone(broadcast), lone(multicast)];
             Condition::plain(Test::Any(others)).opposite()
         }
         _ => return Err(Strange(format!("{key:?} {}", expression(element)))),
@@ -287,8 +296,7 @@ fn is_of_numbers(key: Key) -> bool {
         | Key::TcpFlags
         | Key::DestinationKind
         | Key::ReversePath(_)
-        | Key::SourceKind
-        | Key::PacketType => false,
+        | Key::SourceKind => false,
     }
 }
 
@@ -329,8 +337,7 @@ fn numeric(look: &Look<'_, '_>, key: Key, all: Vec<Interval>) -> Condition {
         | Key::TcpFlags
         | Key::DestinationKind
         | Key::ReversePath(_)
-        | Key::SourceKind
-        | Key::PacketType => Test::Protocol(bytes(&all).collect()),
+        | Key::SourceKind => Test::Protocol(bytes(&all).collect()),
     })
 }
 

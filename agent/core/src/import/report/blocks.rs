@@ -22,6 +22,9 @@ const COMMENT: &str = "comment";
 const NO_PACKET: &str = "no packet can match this line";
 const REST: &str = "part of the rule above";
 const SKIPPED: &str = "in a table or chain that a policy does not replace";
+/// The same, if no other program manages it.
+pub(super) const LOST: &str = "in a table that peerwall does not replace: keep it in a separate \
+     file, loaded by nft";
 const OTHER: &str = "not a rule";
 
 /// The block that a line is in.
@@ -72,7 +75,8 @@ pub(super) fn of_listing(input: usize, text: &str, is_read: impl Fn(At) -> bool)
             (Inside::Chain(_), text) if text.starts_with("type ") && text.contains(" hook ") => {
                 HOOK
             }
-            (Inside::Chain(false), _) => SKIPPED,
+            (Inside::Chain(false), _) if is_managed => SKIPPED,
+            (Inside::Chain(false), _) => LOST,
             (Inside::Chain(true), _) if continues => REST,
             (Inside::Chain(true), _) => NO_PACKET,
             (Inside::Table, _) => OTHER,

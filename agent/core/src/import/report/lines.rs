@@ -106,7 +106,10 @@ impl<'p> Reporter<'p> {
         let Some(found) = self.places.lines.get(&at) else {
             return match self.parsed.is_set_line(at.input) {
                 true => Finding::Set.verdict(),
-                false => Finding::NoRules(self.what_is(at, text)).verdict(),
+                false => match self.what_is(at, text) {
+                    blocks::LOST => Finding::NotConverted(blocks::LOST.to_owned()).verdict(),
+                    what => Finding::NoRules(what).verdict(),
+                },
             };
         };
         if is_our_chain(found.chain) {
@@ -164,6 +167,9 @@ impl<'p> Reporter<'p> {
         if !self.places.judged.contains(&rule.at) {
             let output = self.places.output.contains(&rule.at);
             return match (&rule.target, output, manager) {
+                (_, false, _) if found.accepts.is_some() => {
+                    Finding::NotConverted(OTHER_HOOK.to_owned())
+                }
                 (_, false, _) => Finding::NoJump(found.chain),
                 (Verb::Drop | Verb::Reject | Verb::Unknown(_), true, Some(manager)) => {
                     Finding::Managed(manager.name)
@@ -220,6 +226,10 @@ impl<'p> Reporter<'p> {
         finding
     }
 }
+
+/// Explains why a rule of a base chain of another hook is not converted.
+const OTHER_HOOK: &str = "peerwall filters packets to this host and through it, and not at this \
+     hook: keep the chain in a separate file, loaded by nft";
 
 fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'static> {
     if let Some(manager) = manager {
