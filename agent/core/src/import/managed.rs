@@ -86,8 +86,8 @@ const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
     Manager { name, keeps_drops }
 }
 
-/// Tables of nftables that programs manage, without the family. A name that ends with `-` stands for
-/// all that start with it.
+/// Tables of nftables that programs manage, without the family. A name that ends with `-` stands
+/// for all that start with it.
 const TABLES: [(&str, Manager); 18] = [
     ("kube-proxy", manager("kube-proxy", true)),
     ("kindnet-network-policies", manager("kindnet", true)),

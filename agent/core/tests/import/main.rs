@@ -14,6 +14,7 @@ mod nft;
 mod random;
 mod ranges;
 mod reading;
+mod told;
 mod wrong;
 
 use std::fs;

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use self::prefixes::usable;
 use super::space::Space;
 use super::space::region::Region;
 use super::view::View;
@@ -211,7 +212,7 @@ impl PolicyWriter<'_> {
                     .copied()
                     .filter(|pods| net.contains(pods))
                     .collect();
-                addr::subtract(*net, &inside)
+                addr::subtract(*net, &inside).into_iter().filter_map(usable)
             };
             peer.addresses = peer.addresses.iter().flat_map(of).collect();
         }

@@ -171,5 +171,7 @@ pub(super) fn name_of(comment: &str) -> Option<String> {
     let name = name.trim_matches(['-', '.']).to_owned();
     let good =
         (2..=40).contains(&name.len()) && name.starts_with(|c: char| c.is_ascii_alphabetic());
-    (good && name != "any").then_some(name)
+    // These have a meaning of their own.
+    let is_free = !["any", "host"].contains(&name.as_str());
+    (good && is_free).then_some(name)
 }

@@ -36,9 +36,11 @@ fn lack(rules: &ImportedRules) -> Option<String> {
     }
     match rules.filter.get("INPUT") {
         None => Some(missing_input(family)),
-        Some(chain) if chain.at.is_none() && !decides(chain) => Some(format!(
-            "only a part of a firewall: no line declares the policy of the chain INPUT for IPv{family}"
-        )),
+        Some(chain) if (chain.at.is_none() || chain.accepts.is_none()) && !decides(chain) => {
+            Some(format!(
+                "only a part of a firewall: no line declares the policy of the chain INPUT for IPv{family}"
+            ))
+        }
         Some(_) => None,
     }
 }

@@ -232,8 +232,8 @@ impl Finding<'_> {
             Self::UnknownJump(words) => (
                 Fate::Left,
                 format!(
-                    "a policy cannot express `{words}`, so only packets that are accepted with \
-                     and without it are converted"
+                    "a policy cannot express `{words}`: behind this line, accepts are converted \
+                     if they hold with and without it, and drops are not"
                 ),
             ),
             Self::LeftSet(why) => (

@@ -15,7 +15,14 @@ pub(super) fn other_table<'f>(
     at: At,
 ) -> Finding<'f> {
     let Some(rule) = found.rule else {
-        return Finding::OtherChain(found.table);
+        return match found.accepts {
+            Some(false) => Finding::NotConverted(format!(
+                "peerwall has no policy DROP in table {}: keep the table in a separate file, \
+                 loaded by iptables-restore",
+                found.table
+            )),
+            Some(true) | None => Finding::OtherChain(found.table),
+        };
     };
     let to = rule.target.chain();
     let manager = managed::by(found.chain).or_else(|| to.and_then(managed::by));

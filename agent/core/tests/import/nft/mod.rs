@@ -441,7 +441,8 @@ fn lines_without_rules_say_what_they_are() {
         .collect();
     let object = "part of the set, map or other object above";
     let hook = "the hook and the policy of the chain above";
-    let skipped = "in a table or chain that a policy does not replace";
+    let skipped = "in a table that peerwall does not replace: keep it in a separate file, loaded \
+         by nft";
     assert_eq!(
         said,
         [

@@ -1,0 +1,161 @@
+//! Packets that rules refuse and the policy accepts are told: in a difference, or by a line that is
+//! not converted. Each of these was found with packets, through both.
+
+use serde_json::{Value, json};
+
+use super::nft::{chain, field, file, matched, meta, rule};
+use super::*;
+
+fn imported(family: Family, text: &str, facts: &Facts) -> Import {
+    let file = File {
+        name: "rules".into(),
+        text: text.into(),
+        family: Some(family),
+    };
+    import(&[file], facts).unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
+}
+
+fn filter(lines: &str) -> String {
+    format!("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n{lines}COMMIT\n")
+}
+
+#[test]
+fn drops_of_packets_that_do_arrive_are_told() {
+    const DNS: &str = "-A INPUT -p udp --dport 53 -j ACCEPT\n";
+    let known = Facts {
+        addresses: vec![
+            "192.0.2.7/24".parse().unwrap(),
+            "2001:db8:1::7/64".parse().unwrap(),
+        ],
+        ..Facts::default()
+    };
+    for (family, lines) in [
+        (
+            Family::V6,
+            "-A INPUT -m addrtype --src-type LOCAL -j DROP\n",
+        ),
+        (
+            Family::V4,
+            "-A INPUT -s 0.0.0.0/8 ! -d 255.255.255.255 -j DROP\n",
+        ),
+        (Family::V4, "-A INPUT -s 0.0.0.0/8 -j DROP\n"),
+        (Family::V6, "-A INPUT -p udp -s ::/128 -j DROP\n"),
+        (
+            Family::V4,
+            "-A INPUT -m addrtype --src-type BROADCAST -j DROP\n",
+        ),
+        (
+            Family::V4,
+            ":DOCKER-BLOCK - [0:0]\n-A INPUT -j DOCKER-BLOCK\n\
+             -A DOCKER-BLOCK -s 198.51.100.0/24 -j DROP\n",
+        ),
+    ] {
+        for facts in [&known, &Facts::default()] {
+            let found = imported(family, &filter(&format!("{lines}{DNS}")), facts);
+            // Or the policy says the same.
+            let is_said = !found.policy.contains("from  = \"any\"");
+            let is_told = found.lines.iter().any(|line| line.fate == Fate::Left);
+            assert!(
+                is_said || (is_told && !found.is_whole()),
+                "{lines}: {}",
+                found.policy
+            );
+        }
+    }
+}
+
+#[test]
+fn a_policy_drop_of_another_table_is_not_converted() {
+    let rules = "*mangle\n:INPUT DROP [0:0]\nCOMMIT\n".to_owned()
+        + &filter("-A INPUT -p tcp --dport 22 -j ACCEPT\n");
+    let found = imported(Family::V4, &rules, &Facts::default());
+    assert_eq!(found.lines[1].fate, Fate::Left, "{}", found.lines[1].words);
+    assert!(!found.is_whole());
+}
+
+#[test]
+fn a_dash_declares_no_policy_of_a_base_chain() {
+    let file = File {
+        name: "rules".into(),
+        text: "*filter\n:INPUT - [0:0]\n-A INPUT -p tcp --dport 80 -j ACCEPT\nCOMMIT\n".into(),
+        family: Some(Family::V4),
+    };
+    let errors = import(&[file], &Facts::default()).unwrap_err();
+    assert!(errors[0].why.contains("no line declares"), "{errors:?}");
+}
+
+#[test]
+fn names_with_a_meaning_of_their_own_are_no_names_of_peers() {
+    for name in ["any", "host"] {
+        let line = format!("-A INPUT -s 198.51.100.1 -m comment --comment {name} -j ACCEPT\n");
+        let found = imported(Family::V4, &filter(&line), &Facts::default());
+        assert!(found.policy.contains("198.51.100.1"), "{}", found.policy);
+    }
+}
+
+#[test]
+fn peers_around_a_pod_network_have_no_multicast_source() {
+    let rules = "*filter\n:INPUT ACCEPT\n:FORWARD DROP\n\
+                 -A FORWARD -s 192.168.0.0/16 -i virbr0\n-A FORWARD -s 128.0.0.0/1\nCOMMIT\n";
+    // It loads, or the import would be an error.
+    imported(Family::V4, rules, &Facts::default());
+}
+
+#[test]
+fn nft_matches_that_no_policy_has_are_told() {
+    let drop = json!({"drop": null});
+    let accept = json!({"accept": null});
+    let flags = |names: &[&str]| json!({"|": names});
+    let ecn = matched(
+        "!=",
+        &json!({"&": [field("tcp", "flags"), flags(&["ecn", "cwr"])]}),
+        &json!(0),
+    );
+    let port = |protocol: &str, port: u16| matched("==", &field(protocol, "dport"), &json!(port));
+    let broadcast = matched("==", &meta("pkttype"), &json!("broadcast"));
+    let udp_next = matched("==", &field("ip6", "nexthdr"), &json!("udp"));
+    for (name, rules) in [
+        (
+            "ECN",
+            [json!([ecn, drop]), json!([port("tcp", 22), accept])],
+        ),
+        (
+            "frames",
+            [json!([broadcast, drop]), json!([port("udp", 53), accept])],
+        ),
+        (
+            "headers",
+            [
+                json!([udp_next, port("udp", 53), accept]),
+                json!([port("tcp", 22), accept]),
+            ],
+        ),
+    ] {
+        let found = listing(&[("input", "input")], &rules.map(|each| ("input", each)));
+        assert!(!found.is_whole(), "{name}: {}", found.policy);
+    }
+    let ingress = [
+        (
+            "early",
+            json!([
+                matched("==", &field("ip", "saddr"), &json!("198.51.100.7")),
+                drop
+            ]),
+        ),
+        ("input", json!([port("tcp", 22), accept])),
+    ];
+    let found = listing(&[("early", "ingress"), ("input", "input")], &ingress);
+    assert!(!found.is_whole(), "{}", found.policy);
+}
+
+fn listing(chains: &[(&str, &str)], rules: &[(&str, Value)]) -> Import {
+    let mut objects = vec![json!({"table": {"family": "inet", "name": "f", "handle": 1}})];
+    for (name, hook) in chains {
+        objects.push(chain("inet", "f", name, Some(("filter", hook, 0))));
+    }
+    for (chain, statements) in rules {
+        objects.push(rule("inet", "f", chain, statements));
+    }
+    let text = json!({ "nftables": objects }).to_string();
+    import(&[file(text)], &Facts::default()).unwrap()
+}
