@@ -29,10 +29,13 @@ use peerwall_integration::target::Target;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/import-nft");
 /// Fixtures with conditions that packets alone do not decide: the others have none.
-const WITH_UNKNOWNS: [&str; 5] = [
+const WITH_UNKNOWNS: [&str; 8] = [
+    "03-arch-simple-stateful",
     "04-arch-server-chains",
     "06-firewalld",
     "07-foomuuri",
+    "14-home-router-vlans",
+    "17-tcp-flags",
     "20-port-knocking",
     "27-unknown-statements",
 ];

@@ -8,8 +8,14 @@ use crate::net::addr::Family;
 /// Marks conditions as unknown that need addresses of this host, if none is known.
 pub(super) fn distrust(parsed: &mut ParsedFiles, facts: &Facts) {
     for rules in &mut parsed.rules {
-        let of_family = |net: &ipnet::IpNet| Family::of(net.addr()) == rules.family;
-        if !facts.addresses.iter().any(of_family) {
+        // Broadcast addresses follow from the length of the prefix.
+        let most = match rules.family {
+            Family::V4 => 30,
+            Family::V6 => 128,
+        };
+        let is_enough =
+            |net: &ipnet::IpNet| Family::of(net.addr()) == rules.family && net.prefix_len() <= most;
+        if !facts.addresses.iter().any(is_enough) {
             distrust_rules(rules);
         }
     }

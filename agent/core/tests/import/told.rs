@@ -94,6 +94,22 @@ fn names_with_a_meaning_of_their_own_are_no_names_of_peers() {
 }
 
 #[test]
+fn fragments_that_nobody_reassembles_are_told() {
+    let rest = "-A FORWARD -s 198.51.100.0/24 -j ACCEPT\n";
+    let drop = "-A FORWARD -f -j DROP\n";
+    let found = imported(
+        Family::V4,
+        &filter(&format!("{drop}{rest}")),
+        &Facts::default(),
+    );
+    assert_eq!(found.lines[3].fate, Fate::Left, "{}", found.lines[3].words);
+    let tracked = "-A FORWARD -m state --state ESTABLISHED -j ACCEPT\n";
+    let rules = filter(&format!("{drop}{tracked}{rest}"));
+    let found = imported(Family::V4, &rules, &Facts::default());
+    assert_eq!(found.lines[3].fate, Fate::Core, "{}", found.lines[3].words);
+}
+
+#[test]
 fn peers_around_a_pod_network_have_no_multicast_source() {
     let rules = "*filter\n:INPUT ACCEPT\n:FORWARD DROP\n\
                  -A FORWARD -s 192.168.0.0/16 -i virbr0\n-A FORWARD -s 128.0.0.0/1\nCOMMIT\n";

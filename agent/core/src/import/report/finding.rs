@@ -83,6 +83,8 @@ pub(super) enum Finding<'f> {
     ManagedDrop(&'f str),
     /// A line without matching packets.
     NeverReached,
+    /// A rule that no packet is sure to reach: the jump to its chain is not converted.
+    NotSureToBeReached,
     /// An accept of replies and of packets without a connection.
     Replies,
     /// A line that these entries cover.
@@ -261,6 +263,10 @@ impl Finding<'_> {
             Self::NeverReached => text(
                 Fate::Nothing,
                 "never reached: earlier lines already decide these packets",
+            ),
+            Self::NotSureToBeReached => text(
+                Fate::Nothing,
+                "no packet is sure to reach it: the jump to its chain is not converted",
             ),
             Self::Replies => text(
                 Fate::Core,

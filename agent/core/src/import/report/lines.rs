@@ -120,7 +120,12 @@ impl<'p> Reporter<'p> {
         }
         match found.rule {
             None => self.chain(found, at).verdict(),
-            Some(rule) => self.filter_rule(found, rule).verdict(),
+            Some(rule) => match self.filter_rule(found, rule) {
+                Finding::NeverReached if self.places.unsure.contains(found.chain) => {
+                    Finding::NotSureToBeReached.verdict()
+                }
+                finding => finding.verdict(),
+            },
         }
     }
 

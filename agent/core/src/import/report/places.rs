@@ -26,6 +26,8 @@ pub(super) struct Places<'p> {
     pub judged: BTreeSet<At>,
     /// Rules that packets of this host reach.
     pub output: BTreeSet<At>,
+    /// Chains that a rule with unknown conditions jumps to.
+    pub unsure: BTreeSet<&'p str>,
     rules: &'p [ImportedRules],
 }
 
@@ -54,7 +56,11 @@ impl<'p> Places<'p> {
         }
         let mut judged = BTreeSet::new();
         let mut output = BTreeSet::new();
+        let mut unsure = BTreeSet::new();
         for rules in &parsed.rules {
+            let all = rules.filter.values().flat_map(|chain| &chain.rules);
+            let unknown = all.filter(|rule| rule.unknown().next().is_some());
+            unsure.extend(unknown.filter_map(|rule| rule.target.chain()));
             let paths = &rules.paths;
             for start in paths.input.iter().chain(&paths.forward) {
                 judged.extend(reached(rules, start));
@@ -67,6 +73,7 @@ impl<'p> Places<'p> {
             lines,
             judged,
             output,
+            unsure,
             rules: &parsed.rules,
         }
     }

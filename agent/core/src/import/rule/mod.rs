@@ -45,6 +45,8 @@ struct RuleContext<'r> {
     chain: &'r str,
     at: At,
     sets: &'r ImportedSets,
+    /// Whether rules of the table use connection tracking, which reassembles packets.
+    tracks: bool,
 }
 
 /// One condition of a rule.

@@ -36,6 +36,7 @@ pub(in crate::import) fn chains(
     let input = origin.input;
     let mut chains = declared(table, input);
     let joins = !table.rules.iter().any(counts_rules);
+    let tracks = table.rules.iter().any(uses_tracking);
     let is_fragment = !chains.keys().any(|name| BUILTIN.contains(&name.as_str()));
     for (index, rule) in table.rules.iter().enumerate() {
         let at = At {
@@ -48,6 +49,7 @@ pub(in crate::import) fn chains(
             chain: &rule.chain,
             at,
             sets: origin.sets,
+            tracks,
         };
         let is_known = chains.contains_key(&rule.chain) || BUILTIN.contains(&rule.chain.as_str());
         // A fragment for `iptables-restore -n` adds to chains that exist already.
@@ -86,6 +88,19 @@ fn declared(table: &iptables::Table, input: usize) -> ImportedChains {
         (chain.name.clone(), ImportedChain { accepts, at, rules })
     });
     chains.collect()
+}
+
+/// Reports whether a rule uses connection tracking.
+fn uses_tracking(rule: &iptables::Rule) -> bool {
+    let of = [
+        "state",
+        "conntrack",
+        "connlimit",
+        "connmark",
+        "connbytes",
+        "helper",
+    ];
+    rule.words.iter().any(|word| of.contains(&word.as_str()))
 }
 
 /// Reports whether a line counts the rules of its chain. Each address of a list is then a rule.

@@ -146,9 +146,17 @@ impl CoreOptions {
                 push(false, Test::Always(false));
             }
         }
-        // Evaluated packets are never later fragments.
+        // The kernel reassembles packets before INPUT, and with connection tracking before FORWARD,
+        // too. peerwall always tracks connections.
         if let Some(negated) = self.fragment {
-            push(negated, Test::Always(false));
+            let is_whole = rule.tracks || rule.chain == "INPUT";
+            push(
+                negated,
+                match is_whole {
+                    true => Test::Always(false),
+                    false => Test::Unknown("-f".to_owned()),
+                },
+            );
         }
         Ok(found)
     }
