@@ -5,9 +5,12 @@
 //! follows `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in
 //! hand-written files.
 
+mod program;
+mod purpose;
 mod read;
 pub mod script;
 mod shell;
+mod unit;
 
 use std::fmt;
 

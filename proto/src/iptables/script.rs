@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::purpose::{Ending, Functions, ending, names_tool, needs_shell, why_idle};
 use super::read::OpenTable;
-use super::shell::{Command, commands};
+use super::shell::{self, Command};
+use super::unit::{Unit, is_unit, unit};
 use super::{Save, TABLES, TextError};
 
 /// Commands of a script, by program.
@@ -23,10 +25,14 @@ pub struct Script {
     pub lines: Vec<TextError>,
     /// Number of lines that only the shell can evaluate.
     pub unevaluated: usize,
+    /// Lines where the script may end, after its first command about rules.
+    pub ends: Vec<usize>,
+    /// Lines that change no rules, and what they are.
+    pub idle: BTreeMap<usize, &'static str>,
 }
 
 /// Programs that change rules in other ways.
-const OTHER_PROGRAMS: [&str; 9] = [
+const OTHER_PROGRAMS: [&str; 7] = [
     "iptables-restore",
     "ip6tables-restore",
     "iptables-apply",
@@ -34,26 +40,49 @@ const OTHER_PROGRAMS: [&str; 9] = [
     "ufw",
     "firewall-cmd",
     "netfilter-persistent",
-    "source",
-    ".",
 ];
 
 /// Reports whether a text has lines that start iptables, or a program named by a variable like
 /// `$IPT` with its options.
 pub fn is_script(text: &str) -> bool {
-    commands(text).iter().any(|command| {
-        family(command.program()).is_some() || (command.is_shell && has_variable_program(command))
-    })
+    let commands = split(text).commands;
+    let is_rule =
+        |command: &Command| family(command.program()).is_some() || has_variable_program(command);
+    commands.iter().any(is_rule)
+}
+
+/// Reports whether a script gives tables to a program in here-documents.
+pub fn has_tables_in_documents(text: &str) -> bool {
+    let is_table = |command: &Command| {
+        let first = command
+            .words
+            .first()
+            .and_then(|word| word.strip_prefix('*'));
+        command.reader.is_some() && first.is_some_and(|name| TABLES.contains(&name))
+    };
+    text.contains("<<") && is_script(text) && shell::commands(text).iter().any(is_table)
+}
+
+/// Reports whether a line names a program that changes rules.
+pub fn names_a_tool(line: &str) -> bool {
+    names_tool(std::iter::once(&line.to_owned()))
+}
+
+/// Splits a script, or a unit of systemd.
+fn split(text: &str) -> Unit {
+    match is_unit(text) {
+        true => unit(text),
+        false => Unit {
+            commands: shell::commands(text),
+            idle: BTreeMap::new(),
+        },
+    }
 }
 
 fn has_variable_program(command: &Command) -> bool {
     const VERBS: [&str; 6] = ["-A", "-I", "-P", "-F", "-N", "-t"];
-    let is_variable = command.words.first().is_some_and(|word| word.contains('$'));
-    is_variable
-        && command
-            .words
-            .iter()
-            .any(|word| VERBS.contains(&word.as_str()))
+    let has_verb = |word: &String| VERBS.contains(&word.as_str());
+    command.is_named_by_variable() && command.words.iter().any(has_verb)
 }
 
 /// Whether a program is iptables (`false`) or ip6tables (`true`).
@@ -67,15 +96,16 @@ fn family(program: &str) -> Option<bool> {
 
 /// Reads a script.
 pub fn script(text: &str) -> Script {
+    let Unit { commands, idle } = split(text);
+    let functions = Functions::new(&commands);
     let mut reader = Reader::default();
-    for command in commands(text) {
-        // Nothing after it is run.
-        if command.program() == "exit" && !command.is_shell {
-            break;
-        }
-        reader.command(&command);
+    reader.script.idle = idle;
+    for (index, command) in commands.iter().enumerate() {
+        reader.next(&commands, &functions, index, command);
     }
-    let Reader { mut script, tables } = reader;
+    let Reader {
+        mut script, tables, ..
+    } = reader;
     for ((is_v6, _), table) in tables {
         let save = if is_v6 {
             &mut script.v6
@@ -90,7 +120,7 @@ pub fn script(text: &str) -> Script {
 /// Reads the output of `iptables -S`: commands of one table.
 pub fn listing(text: &str) -> (Save, Vec<TextError>) {
     let mut reader = Reader::default();
-    for command in commands(text) {
+    for command in shell::commands(text) {
         if let Err((why, help)) = reader.iptables(false, command.words.clone(), command.line) {
             reader.refuse(&command, &why, help);
         }
@@ -118,6 +148,12 @@ pub fn is_listing(text: &str) -> bool {
 struct Reader {
     script: Script,
     tables: BTreeMap<(bool, String), OpenTable>,
+    /// Whether a command was about rules.
+    has_begun: bool,
+    /// Whether no later command runs.
+    has_ended: bool,
+    /// Whether the command before was read, and adds to a table or empties it.
+    is_expected: bool,
 }
 
 impl Reader {
@@ -130,22 +166,76 @@ impl Reader {
         });
     }
 
-    fn command(&mut self, command: &Command) {
+    fn next(&mut self, all: &[Command], functions: &Functions, index: usize, command: &Command) {
+        if self.has_ended {
+            self.note(command, "the script ends above this line");
+            return;
+        }
+        if let Some(reader) = command.reader {
+            return self.document(all.get(reader), functions, command);
+        }
+        let is_inside = functions.contain(index);
+        let called = functions.called(command);
+        let was_expected = std::mem::take(&mut self.is_expected);
+        if called.changes_rules {
+            self.has_begun |= !is_inside;
+            return self.leave(command);
+        }
+        let ending = match called.ends {
+            true => Ending::Maybe,
+            false => ending(command),
+        };
+        self.command(command, is_inside);
+        let is_read = !command.is_shell && is_ours(command.program());
+        match ending {
+            Ending::Surely => self.has_ended = true,
+            // `exec iptables …` is the last command.
+            Ending::Maybe if is_read => self.has_ended = true,
+            // The import expects that the commands which it reads succeed.
+            Ending::Maybe if command.is_fallback && was_expected => {}
+            Ending::Maybe if self.has_begun && !is_inside => self.script.ends.push(command.line),
+            Ending::Maybe | Ending::Never => {}
+        }
+    }
+
+    /// Takes a line of a here-document.
+    fn document(&mut self, reader: Option<&Command>, functions: &Functions, line: &Command) {
+        let is_run = reader
+            .is_some_and(|reader| needs_shell(reader) || functions.called(reader).changes_rules);
+        match is_run || names_tool(line.words.iter()) {
+            true if line.words.is_empty() => {}
+            true => self.leave(line),
+            false => self.note(line, "part of a here-document"),
+        }
+    }
+
+    fn note(&mut self, command: &Command, what: &'static str) {
+        self.script.idle.entry(command.line).or_insert(what);
+    }
+
+    /// Leaves a command to the shell.
+    fn leave(&mut self, command: &Command) {
+        self.script.unevaluated += 1;
+        let why = "only the shell can evaluate this line";
+        self.refuse(command, why, "write the rule itself");
+    }
+
+    fn command(&mut self, command: &Command, is_inside: bool) {
         let program = command.program();
-        let is_ours =
-            family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program);
-        if command.is_shell {
-            let names_ours = || command.words.iter().any(|word| is_about_rules(word));
-            if is_ours || has_variable_program(command) || names_ours() {
-                self.script.unevaluated += 1;
-                self.refuse(
-                    command,
-                    "only the shell can evaluate this line",
-                    "write the rule itself",
-                );
+        if let Some(why) = why_idle(command) {
+            if names_tool(command.words.iter()) {
+                self.note(command, why);
             }
             return;
         }
+        if command.is_shell || !is_ours(program) {
+            if needs_shell(command) {
+                self.has_begun |= !is_inside && names_tool(command.words.iter());
+                self.leave(command);
+            }
+            return;
+        }
+        self.has_begun = true;
         if OTHER_PROGRAMS.contains(&program) {
             let why = format!("`{program}` changes rules in another way");
             return self.refuse(command, &why, "import what it loads as another file");
@@ -158,8 +248,11 @@ impl Reader {
             return;
         };
         let words = command.arguments().to_vec();
-        if let Err((why, help)) = self.iptables(is_v6, words, command.line) {
-            self.refuse(command, &why, help);
+        const EXPECTED: [&str; 5] = ["-A", "-I", "-P", "-F", "-N"];
+        let is_expected = words.iter().any(|word| EXPECTED.contains(&word.as_str()));
+        match self.iptables(is_v6, words, command.line) {
+            Ok(()) => self.is_expected = is_expected,
+            Err((why, help)) => self.refuse(command, &why, help),
         }
     }
 
@@ -196,10 +289,9 @@ impl Reader {
     }
 }
 
-/// Reports whether a word of a shell line that is not evaluated is about rules.
-fn is_about_rules(word: &str) -> bool {
-    let name = word.rsplit('/').next().unwrap_or(word);
-    family(name.trim_matches(['(', ')', '`', '"', '$'])).is_some()
+/// Reports whether a program changes rules or sets.
+fn is_ours(program: &str) -> bool {
+    family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program)
 }
 
 /// Takes the table and the options of the program from the words.

@@ -12,27 +12,18 @@ pub(super) struct Command {
     pub words: Vec<String>,
     /// Whether only the shell can tell whether it runs, or with which words.
     pub is_shell: bool,
-}
-
-/// Words before the program.
-const PREFIXES: [&str; 5] = ["sudo", "exec", "command", "time", "nohup"];
-
-impl Command {
-    fn program_at(&self) -> usize {
-        let is_prefix = |word: &&String| PREFIXES.contains(&word.as_str());
-        self.words.iter().take_while(is_prefix).count()
-    }
-
-    /// Returns the name of the program, without its folder.
-    pub(super) fn program(&self) -> &str {
-        let word = self.words.get(self.program_at()).map_or("", String::as_str);
-        word.rsplit('/').next().unwrap_or(word)
-    }
-
-    /// Returns the words after the program.
-    pub(super) fn arguments(&self) -> &[String] {
-        self.words.get(self.program_at() + 1..).unwrap_or_default()
-    }
+    /// Whether only the shell can tell whether it runs.
+    pub is_conditional: bool,
+    /// Whether it runs only if the command before it fails.
+    pub is_fallback: bool,
+    /// Whether another command reads what it prints.
+    pub is_piped: bool,
+    /// Nesting before and after its keywords.
+    pub nesting: (usize, usize),
+    /// Name of the function that it begins.
+    pub function: Option<String>,
+    /// Number of the command that reads this line of a here-document.
+    pub reader: Option<usize>,
 }
 
 /// What ends a command.
@@ -40,8 +31,10 @@ impl Command {
 enum End {
     /// The end of the line, `;` or `&`.
     Plain,
-    /// `&&` or `||`: the next command depends on this one.
-    Condition,
+    /// `&&`: the next command depends on this one.
+    And,
+    /// `||`
+    Or,
     /// `|`
     Pipe,
 }
@@ -54,7 +47,8 @@ pub(super) fn commands(text: &str) -> Vec<Command> {
         command: Command::default(),
         word: None,
         depth: 0,
-        depends: false,
+        subshells: 0,
+        before: End::Plain,
         is_redirection: false,
         redirection: String::new(),
         is_document: false,
@@ -72,8 +66,10 @@ struct Splitter<'t> {
     word: Option<String>,
     /// Nesting of loops, conditions and functions.
     depth: usize,
-    /// Whether the command depends on the one before it.
-    depends: bool,
+    /// Nesting of subshells.
+    subshells: usize,
+    /// What ended the command before; the command depends on it unless it is plain.
+    before: End,
     /// Whether the next word is the file of a redirection.
     is_redirection: bool,
     /// The rest of the redirection's operator.
@@ -99,7 +95,7 @@ impl Splitter<'_> {
                 '&' => self.ampersand(),
                 '|' => {
                     let is_or = self.chars.next_if_eq(&'|').is_some();
-                    self.end(if is_or { End::Condition } else { End::Pipe });
+                    self.end(if is_or { End::Or } else { End::Pipe });
                 }
                 '#' if self.word.is_none() => self.skip_comment(),
                 '\'' => self.single_quotes(),
@@ -153,6 +149,7 @@ impl Splitter<'_> {
 
     /// Takes the lines of here-documents. Their commands are the shell's business.
     fn documents(&mut self) {
+        let reader = self.found.len().saturating_sub(1);
         for end in std::mem::take(&mut self.documents) {
             while self.chars.peek().is_some() {
                 let mut text = String::new();
@@ -166,11 +163,13 @@ impl Splitter<'_> {
                     break;
                 }
                 let words = text.split_whitespace().map(str::to_owned).collect();
-                let is_shell = true;
                 self.found.push(Command {
                     line,
                     words,
-                    is_shell,
+                    is_shell: true,
+                    reader: Some(reader),
+                    nesting: (self.depth, self.depth),
+                    ..Command::default()
                 });
             }
         }
@@ -195,7 +194,7 @@ impl Splitter<'_> {
             return self.redirect();
         }
         let is_and = self.chars.next_if_eq(&'&').is_some();
-        self.end(if is_and { End::Condition } else { End::Plain });
+        self.end(if is_and { End::And } else { End::Plain });
     }
 
     fn skip_comment(&mut self) {
@@ -260,48 +259,90 @@ impl Splitter<'_> {
         let mut command = std::mem::take(&mut self.command);
         if command.words.is_empty() {
             // `&&` at the end of a line continues on the next.
-            self.depends &= end == End::Plain;
+            if end != End::Plain {
+                self.before = end;
+            }
             return;
         }
+        let outer = self.depth;
         self.keywords(&mut command);
-        let depends = std::mem::replace(&mut self.depends, end != End::Plain);
+        let before = std::mem::replace(&mut self.before, end);
+        let depends = before != End::Plain;
         // `|| true` and `&& :` change nothing.
-        if depends && matches!(command.program(), "true" | ":") {
-            self.depends = false;
+        if depends && before != End::Pipe && matches!(command.program(), "true" | ":") {
+            self.before = End::Plain;
             return;
         }
+        command.nesting = (outer, self.depth);
+        command.is_fallback = before == End::Or;
+        command.is_piped = end == End::Pipe;
+        let is_nested = self.depth > 0 || self.is_in_subshell(&command.words);
+        command.is_conditional |= is_nested || depends || end == End::Pipe;
         command.is_shell |= self.depth > 0 || depends || end == End::Pipe;
         if !command.words.is_empty() {
             self.found.push(command);
         }
     }
 
+    /// Follows the nesting of subshells.
+    fn is_in_subshell(&mut self, words: &[String]) -> bool {
+        let opens = words.iter().take_while(|word| *word == "(").count();
+        self.subshells += opens;
+        let is_inside = self.subshells > 0;
+        let closes = words.iter().rev().take_while(|word| *word == ")").count();
+        self.subshells = self.subshells.saturating_sub(closes);
+        is_inside
+    }
+
     /// Follows the nesting of compound commands. Their bodies depend on the shell.
     fn keywords(&mut self, command: &mut Command) {
         while let Some(first) = command.words.first() {
-            let is_function =
-                first.ends_with("()") || command.words.get(1).is_some_and(|word| word == "()");
+            if let Some(name) = function(&command.words) {
+                let opens = |word: &&String| *word == "{" || word.ends_with("(){");
+                self.depth += command.words.iter().filter(opens).count();
+                command.function = Some(name);
+                command.is_shell = true;
+                command.is_conditional = true;
+                return;
+            }
             match first.as_str() {
-                "if" | "for" | "while" | "until" | "case" | "select" | "function" => {
+                "if" | "for" | "while" | "until" | "case" | "select" => {
                     self.depth += 1;
                     command.is_shell = true;
+                    command.is_conditional = true;
                     return;
                 }
                 "fi" | "done" | "esac" => self.depth = self.depth.saturating_sub(1),
                 "}" => self.depth = self.depth.saturating_sub(1),
                 "{" => self.depth += 1,
                 "then" | "do" | "else" | "elif" => {}
-                _ if is_function => {
-                    self.depth += command.words.iter().filter(|word| *word == "{").count();
-                    command.is_shell = true;
-                    return;
-                }
                 _ => return,
             }
             command.is_shell = true;
+            command.is_conditional = true;
             command.words.remove(0);
         }
     }
+}
+
+/// Returns the name of the function that a command begins.
+fn function(words: &[String]) -> Option<String> {
+    let first = words.first()?;
+    let second = words.get(1).map_or("", String::as_str);
+    if first == "function" {
+        return Some(
+            second
+                .trim_end_matches('{')
+                .trim_end_matches("()")
+                .to_owned(),
+        );
+    }
+    let is_next = matches!(second, "()" | "(){");
+    let (name, rest) = first.split_once("()").unwrap_or((first, ""));
+    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_definition = (is_next || first.contains("()")) && matches!(rest, "" | "{");
+    let is_named = !name.is_empty() && name.chars().all(is_name);
+    (is_definition && is_named).then(|| name.to_owned())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use peerwall_proto::iptables::script;
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -111,9 +112,12 @@ fn entries(file: &File, kind: Format) -> Result<Vec<Entry>, ImportError> {
     let entries = match kind {
         Format::Ignition => ignition(&file.text),
         Format::CloudConfig | Format::Storage => yaml(&file.text),
-        Format::Save | Format::Listing | Format::Script | Format::Sets | Format::Ruleset => {
-            Ok(Vec::new())
-        }
+        Format::Save
+        | Format::Listing
+        | Format::Script
+        | Format::Commands
+        | Format::Sets
+        | Format::Ruleset => Ok(Vec::new()),
     };
     entries.map_err(|why| ImportError::whole(&file.name, why, "import the rules files themselves"))
 }
@@ -137,7 +141,52 @@ fn contained(file: &File, kind: Format) -> Result<Vec<File>, ImportError> {
             found.push(File { name, text, family });
         }
     }
+    if kind == Format::CloudConfig {
+        found.extend(commands(file));
+    }
     Ok(found)
+}
+
+/// End of the name of a file with the commands of a cloud-config.
+const COMMANDS: &str = ": commands";
+
+/// Reports whether a file has the commands of a cloud-config.
+pub(super) fn is_commands(file: &File) -> bool {
+    file.name.ends_with(COMMANDS)
+}
+
+/// Returns the commands of a cloud-config as a file, if one of them names a tool.
+fn commands(file: &File) -> Option<File> {
+    let documents = YamlLoader::load_from_str(&file.text).ok()?;
+    let root = documents.first()?;
+    let lists = ["bootcmd", "runcmd"].into_iter();
+    let all = lists.flat_map(|key| root[key].as_vec().into_iter().flatten());
+    let text: Vec<String> = all.filter_map(command).collect();
+    let text = text.join("\n");
+    let is_about_rules = text.lines().any(script::names_a_tool);
+    is_about_rules.then(|| File {
+        name: format!("{}{COMMANDS}", file.name),
+        text,
+        family: None,
+    })
+}
+
+/// Returns a command as the shell reads it. The words of a list are not evaluated.
+fn command(command: &Yaml) -> Option<String> {
+    let Some(words) = command.as_vec() else {
+        return command.as_str().map(str::to_owned);
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@%+".contains(c);
+    let quoted = |word: &Yaml| {
+        let number = word.as_i64().map(|number| number.to_string());
+        let word = word.as_str().map(str::to_owned).or(number)?;
+        Some(match !word.is_empty() && word.chars().all(is_plain) {
+            true => word,
+            false => format!("'{}'", word.replace('\'', "'\\''")),
+        })
+    };
+    let words: Vec<String> = words.iter().filter_map(quoted).collect();
+    Some(words.join(" "))
 }
 
 fn is_rules(text: &str) -> bool {
@@ -155,7 +204,10 @@ fn yaml(text: &str) -> Result<Vec<Entry>, String> {
         .iter()
         .find_map(|key| root[*key].as_vec());
     let storage = root["storage"]["files"].as_vec();
-    if written.is_none() && storage.is_none() {
+    let has_commands = ["runcmd", "bootcmd"]
+        .iter()
+        .any(|key| root[*key].as_vec().is_some());
+    if written.is_none() && storage.is_none() && !has_commands {
         return Err("the configuration has no list `write_files` or `storage.files`".into());
     }
     let written = written.into_iter().flatten().map(cloud_entry);

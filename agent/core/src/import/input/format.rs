@@ -14,6 +14,8 @@ pub(super) enum Format {
     Listing,
     /// A script of iptables commands.
     Script,
+    /// Commands of a cloud-config.
+    Commands,
     /// Output of `ipset save`.
     Sets,
     /// Output of `nft -j list ruleset`.
@@ -60,7 +62,7 @@ pub(super) fn format(text: &str) -> Result<Format, &'static str> {
         line.strip_prefix('*')
             .is_some_and(|name| TABLES.contains(&name))
     };
-    if content().any(is_table) {
+    if content().any(is_table) && !script::has_tables_in_documents(text) {
         return Ok(Format::Save);
     }
     let creates = |line| matches!(ipset::line(line), SetLine::Create { .. });

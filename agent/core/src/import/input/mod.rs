@@ -1,5 +1,6 @@
 //! Parses the files to import, in any of their formats.
 
+mod commands;
 pub(super) mod contained;
 pub(crate) mod decode;
 mod elements;
@@ -8,7 +9,7 @@ mod format;
 pub(super) mod partial;
 mod sets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peerwall_proto::iptables::{self, Save, TextError, script};
 
@@ -16,7 +17,6 @@ use super::canonical::{Readings, RuleTable, TableReadings};
 use super::rule::{self, At, ImportedChains, ImportedRules, ImportedSets, Problems};
 use super::{File, ImportError, Lint, nft};
 use crate::net::addr::Family;
-use crate::words::count;
 use family::{family_of, is_of_both};
 use format::Format;
 use sets::SetReader;
@@ -40,6 +40,10 @@ pub(crate) struct ParsedFiles {
     pub(super) problems: Problems,
     /// Lines about sets that a policy cannot contain, with the reasons.
     pub(super) left_sets: Problems,
+    /// Lines where a script may end.
+    pub(super) ends: BTreeSet<At>,
+    /// Lines of scripts that change no rules, and what they are.
+    pub(super) idle: BTreeMap<At, &'static str>,
     /// Remarks on rulesets of nftables.
     pub(super) notes: Vec<nft::Note>,
     /// Remarks on whole files.
@@ -195,14 +199,23 @@ fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
         file.text = text.to_owned();
     }
     let refuse = |name: &str, why: &str| ImportError::whole(name, why, RULES_HELP);
+    if contained::is_commands(&file) {
+        return Ok(vec![(file, Format::Commands)]);
+    }
     let kind = format::format(&file.text).map_err(|why| refuse(&file.name, why))?;
     match kind {
-        Format::Save | Format::Listing | Format::Script | Format::Sets | Format::Ruleset => {
-            Ok(vec![(file, kind)])
-        }
+        Format::Save
+        | Format::Listing
+        | Format::Script
+        | Format::Commands
+        | Format::Sets
+        | Format::Ruleset => Ok(vec![(file, kind)]),
         Format::CloudConfig | Format::Storage | Format::Ignition => {
             let inside = contained::files(&file, kind)?.into_iter();
             let kind = |file: File| {
+                if contained::is_commands(&file) {
+                    return Ok((file, Format::Commands));
+                }
                 let kind = format::format(&file.text).map_err(|why| refuse(&file.name, why))?;
                 Ok((file, kind))
             };
@@ -238,6 +251,11 @@ impl ParsedFiles {
                 Ok(Vec::new())
             }
             Format::Script => Ok(self.split_script(file, sets)),
+            Format::Commands if self.files.is_empty() => Ok(self.split_script(file, sets)),
+            Format::Commands => {
+                self.commands(file);
+                Ok(Vec::new())
+            }
             Format::Listing => {
                 let (save, lines) = script::listing(&file.text);
                 self.split_save(file, save, lines)
@@ -293,38 +311,6 @@ impl ParsedFiles {
             });
         }
         Ok(found)
-    }
-
-    fn split_script(&mut self, file: File, sets: &mut SetReader) -> Vec<Split> {
-        let index = self.files.len();
-        let script = script::script(&file.text);
-        for (line, text) in &script.sets {
-            let line = *line;
-            sets.line(At { input: index, line }, text);
-        }
-        self.refuse(index, &script.lines);
-        if script.unevaluated > 0 {
-            self.remarks.push(Lint {
-                name: "script-not-run",
-                sentence: format!(
-                    "{}: not evaluated: {} with variables, loops or conditions",
-                    file.name,
-                    count(script.unevaluated, "line")
-                ),
-                answer: "run the script, and import the rules with --live or from iptables-save"
-                    .into(),
-            });
-        }
-        self.files.push(file);
-        let families = [(Family::V4, script.v4), (Family::V6, script.v6)];
-        let splits = families.into_iter().map(|(family, save)| Split {
-            index,
-            family,
-            save,
-        });
-        splits
-            .filter(|split| !split.save.tables.is_empty())
-            .collect()
     }
 
     fn refuse(&mut self, input: usize, lines: &[TextError]) {

@@ -129,3 +129,19 @@ pub(super) fn of_line(text: &str) -> &'static str {
         _ => OTHER,
     }
 }
+
+/// Reports whether a line removes or replaces rules.
+pub(super) fn removes(text: &str) -> bool {
+    const VERBS: [&str; 8] = [
+        "-D",
+        "--delete",
+        "-F",
+        "--flush",
+        "-R",
+        "--replace",
+        "-E",
+        "--rename-chain",
+    ];
+    let mut words = text.split_whitespace();
+    words.any(|word| VERBS.contains(&word.trim_matches(['\'', '"', ';', '[', ']', ','])))
+}

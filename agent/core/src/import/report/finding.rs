@@ -71,6 +71,10 @@ pub(super) enum Finding<'f> {
     LeftSet(&'f str),
     /// A line that cannot be read, for this reason.
     Unreadable(&'f str),
+    /// A line that removes or replaces rules and that cannot be read, for this reason.
+    UnreadRemoval(&'f str),
+    /// A line of a script where it may end.
+    MayEnd,
     /// A rule with such words and without a verdict.
     UnknownContinue,
     /// A line that this program manages.
@@ -245,6 +249,14 @@ impl Finding<'_> {
             Self::Unreadable(why) => (
                 Fate::Left,
                 format!("cannot be read, so this line accepts and drops nothing: {why}"),
+            ),
+            Self::UnreadRemoval(why) => (
+                Fate::Left,
+                format!("cannot be read, so the rules that this line removes are kept: {why}"),
+            ),
+            Self::MayEnd => text(
+                Fate::Left,
+                "the script may end here; the lines below are converted as if it continued",
             ),
             Self::UnknownContinue => text(Fate::Nothing, "no verdict"),
             Self::Managed(by) => (Fate::Beside, format!("{by} manages this line")),

@@ -92,7 +92,13 @@ struct Reporter<'p> {
 impl<'p> Reporter<'p> {
     fn fate(&self, at: At, text: &str) -> (Fate, String) {
         if let Some(why) = self.parsed.problems.get(&at) {
-            return Finding::Unreadable(why).verdict();
+            return match blocks::removes(text) {
+                true => Finding::UnreadRemoval(why).verdict(),
+                false => Finding::Unreadable(why).verdict(),
+            };
+        }
+        if self.parsed.ends.contains(&at) {
+            return Finding::MayEnd.verdict();
         }
         if let Some(why) = self.parsed.left_sets.get(&at) {
             return Finding::LeftSet(why).verdict();
@@ -131,7 +137,8 @@ impl<'p> Reporter<'p> {
 
     /// Returns what a line without rules is.
     fn what_is(&self, at: At, text: &str) -> &'static str {
-        let block = self.blocks.get(&at).copied();
+        let idle = self.parsed.idle.get(&at).copied();
+        let block = idle.or_else(|| self.blocks.get(&at).copied());
         block.unwrap_or_else(|| blocks::of_line(text))
     }
 

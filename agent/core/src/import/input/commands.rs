@@ -1,0 +1,82 @@
+//! Scripts, and commands of a cloud-config beside its rules files.
+
+use peerwall_proto::iptables::script;
+
+use super::sets::SetReader;
+use super::{ParsedFiles, Split};
+use crate::import::rule::At;
+use crate::import::{File, Lint};
+use crate::net::addr::Family;
+use crate::words::count;
+
+impl ParsedFiles {
+    /// Splits a script into the tables that its commands make.
+    pub(super) fn split_script(&mut self, file: File, sets: &mut SetReader) -> Vec<Split> {
+        let index = self.files.len();
+        let script = script::script(&file.text);
+        for (line, text) in &script.sets {
+            let line = *line;
+            sets.line(At { input: index, line }, text);
+        }
+        self.refuse(index, &script.lines);
+        let at = |line| At { input: index, line };
+        self.ends.extend(script.ends.iter().copied().map(at));
+        let idle = script.idle.iter().map(|(line, what)| (at(*line), *what));
+        self.idle.extend(idle);
+        if script.unevaluated > 0 {
+            self.remarks.push(Lint {
+                name: "script-not-run",
+                sentence: format!(
+                    "{}: not evaluated: {} with variables, loops or conditions",
+                    file.name,
+                    count(script.unevaluated, "line")
+                ),
+                answer: "run the script, and import the rules with --live or from iptables-save"
+                    .into(),
+            });
+        }
+        self.files.push(file);
+        let families = [(Family::V4, script.v4), (Family::V6, script.v6)];
+        let splits = families.into_iter().map(|(family, save)| Split {
+            index,
+            family,
+            save,
+        });
+        splits
+            .filter(|split| !split.save.tables.is_empty())
+            .collect()
+    }
+
+    /// Leaves the commands that name a tool, except those that load one of the files.
+    pub(super) fn commands(&mut self, file: File) {
+        let input = self.files.len();
+        for (index, text) in file.text.lines().enumerate() {
+            let line = index + 1;
+            let at = At { input, line };
+            if self.is_loaded_by(text) {
+                self.idle
+                    .insert(at, "loads a rules file of this configuration");
+            } else if script::names_a_tool(text) {
+                let why =
+                    "the commands beside rules files are not converted; write the rule into a file";
+                self.problems.insert(at, why.to_owned());
+            }
+        }
+        self.files.push(file);
+    }
+
+    /// Reports whether a command only loads a file, like `iptables-restore /etc/rules`.
+    fn is_loaded_by(&self, text: &str) -> bool {
+        let words: Vec<&str> = text
+            .split_whitespace()
+            .filter(|word| *word != "<")
+            .collect();
+        let [program, path] = words.as_slice() else {
+            return false;
+        };
+        let program = program.rsplit('/').next().unwrap_or(program);
+        let path = format!(": {}", path.trim_start_matches('<'));
+        matches!(program, "iptables-restore" | "ip6tables-restore")
+            && self.files.iter().any(|file| file.name.ends_with(&path))
+    }
+}

@@ -1,0 +1,280 @@
+//! Scripts, units and commands of configurations: what is not read is told.
+
+use super::*;
+
+const HEADER: &str = "iptables -P INPUT DROP\niptables -P FORWARD DROP\n";
+
+fn read(text: &str) -> Import {
+    let file = File {
+        name: "rules".into(),
+        text: text.into(),
+        family: None,
+    };
+    import(&[file], &Facts::default()).unwrap_or_else(|errors| panic!("{text}\n{errors:?}"))
+}
+
+/// Texts of the lines that are not converted.
+fn left(import: &Import) -> Vec<&str> {
+    let left = import.lines.iter().filter(|line| line.fate == Fate::Left);
+    left.map(|line| line.text.as_str()).collect()
+}
+
+fn words(import: &Import, text: &str) -> String {
+    let line = import.lines.iter().find(|line| line.text == text);
+    line.unwrap_or_else(|| panic!("{text}\n{import}"))
+        .words
+        .clone()
+}
+
+#[test]
+fn lines_that_only_the_shell_evaluates_are_left() {
+    for line in [
+        "! iptables -A INPUT -p tcp --dport 23 -j ACCEPT",
+        "eval iptables -A INPUT -p tcp --dport 23 -j ACCEPT",
+        "sh -c 'iptables -A INPUT -p tcp --dport 23 -j ACCEPT'",
+        "bash -c \"iptables -A INPUT -p tcp --dport 23 -j ACCEPT\"",
+        "env -i iptables -A INPUT -j ACCEPT",
+        "timeout -s KILL 5 iptables -A INPUT -j ACCEPT",
+        "timeout -k 1 4 iptables -D INPUT -j ACCEPT",
+        "flock /run/lock iptables -A INPUT -j ACCEPT",
+        "sudo -u root iptables -A INPUT -j ACCEPT",
+        "find /a -exec iptables -A INPUT -s {} -j DROP \\;",
+        "xargs iptables -A INPUT -j DROP -s",
+        "run iptables -A INPUT -j DROP",
+        "$ipt -A INPUT -j DROP",
+        "\"$@\"",
+        "alias ipt=iptables",
+        "python3 -c 'import os'",
+        "python3.11 /other.py",
+        "perl -e 1",
+        "sh /other.sh",
+        "/usr/local/sbin/other.sh",
+        ". /other.sh",
+        "source x",
+        "X=$(iptables -A INPUT -j ACCEPT)",
+        "echo \"$(iptables -A INPUT -j ACCEPT)\"",
+        "echo iptables -A INPUT -j ACCEPT | sh",
+        "systemctl restart iptables",
+        "trap 'iptables -P INPUT ACCEPT' EXIT",
+    ] {
+        let import = read(&format!("{HEADER}{line}\n"));
+        assert_eq!(left(&import).first(), Some(&line), "{import}");
+    }
+}
+
+#[test]
+fn lines_that_change_no_rules_have_no_effect() {
+    for (line, wanted) in [
+        ("IPT=/sbin/iptables", "sets a variable"),
+        ("ipt=\"iptables -A INPUT\"", "sets a variable"),
+        ("IPT=$(which iptables)", "sets a variable"),
+        ("IPT=\"$(command -v iptables)\"", "sets a variable"),
+        ("export IPT=/sbin/iptables", "sets a variable"),
+        ("echo iptables -A INPUT -j ACCEPT", "changes no rules"),
+        ("[ -x /sbin/iptables ]", "changes no rules"),
+        ("mkdir -p /etc/iptables", "changes no rules"),
+        ("command -v iptables", "changes no rules"),
+        ("ssh h iptables -A INPUT -j ACCEPT", "another host"),
+        ("ip netns exec lab iptables -A INPUT -j ACCEPT", "namespace"),
+    ] {
+        let import = read(&format!("{HEADER}{line}\n"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+        let words = words(&import, line);
+        assert!(words.contains(wanted), "{line}: {words}");
+    }
+}
+
+#[test]
+fn words_before_a_command_are_skipped() {
+    for before in [
+        "LC_ALL=C",
+        "env",
+        "env LC_ALL=C",
+        "nice",
+        "nice -n 5",
+        "ionice -c 3",
+        "ionice -c3 -n 7",
+        "setsid",
+        "sudo",
+        "command",
+        "time",
+        "nohup",
+        "timeout 5",
+        "timeout 5s nice",
+        "/sbin/xtables-nft-multi",
+        "xtables-legacy-multi",
+    ] {
+        let text = format!("{HEADER}{before} iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n");
+        let import = read(&text);
+        assert!(import.policy.contains("22/tcp"), "{import}");
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    }
+    let import = read(&format!(
+        "{HEADER}iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n\
+         timeout 4 iptables -D INPUT -p tcp --dport 22 -j ACCEPT\n"
+    ));
+    assert!(!import.policy.contains("22/tcp"), "{import}");
+}
+
+#[test]
+fn lines_where_a_script_may_end_are_told() {
+    const AFTER: &str = "iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n";
+    for (lines, wanted) in [
+        ("[ -f /a ] || exit 0", "[ -f /a ] || exit 0"),
+        ("[ -f /a ] && return", "[ -f /a ] && return"),
+        (
+            "if [ -f /a ]; then exit 0; fi",
+            "if [ -f /a ]; then exit 0; fi",
+        ),
+        ("if [ -f /a ]; then\nexit 0\nfi", "exit 0"),
+        ("case $1 in\nx) exit 0 ;;\nesac", "x) exit 0 ;;"),
+        (
+            "case $1 in x) exit 0 ;; esac",
+            "case $1 in x) exit 0 ;; esac",
+        ),
+        ("{ exit 0; }", "{ exit 0; }"),
+        ("return", "return"),
+        ("exec sleep 5", "exec sleep 5"),
+        ("kill $$", "kill $$"),
+        (
+            "die() { echo \"$1\"; exit 1; }\n[ -f /a ] || die no",
+            "[ -f /a ] || die no",
+        ),
+        ("die() {\n exit 1\n}\nend() { die; }\nend", "end"),
+        ("f(){\nexit 1\n}\nf", "f"),
+    ] {
+        let import = read(&format!("{HEADER}{lines}\n{AFTER}"));
+        assert_eq!(left(&import), [wanted], "{import}");
+        assert!(words(&import, wanted).contains("may end here"), "{import}");
+        assert!(import.policy.contains("22/tcp"), "{import}");
+        let import = read(&format!("#!/bin/sh\n{lines}\n{HEADER}{AFTER}"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    }
+    for lines in [
+        "[ -x /sbin/iptables ] || exit 0",
+        "if [ ! -x /sbin/iptables ]; then\n exit 0\nfi",
+        "exec >/dev/null 2>&1",
+        "f() { return 1; }\nf",
+        "f() { echo iptables; }\nf",
+    ] {
+        let import = read(&format!("#!/bin/sh\n{lines}\n{HEADER}{AFTER}"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    }
+    let import = read(&format!(
+        "{HEADER}{AFTER}exit $?\niptables -A INPUT -j ACCEPT\n"
+    ));
+    assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    let words = words(&import, "iptables -A INPUT -j ACCEPT");
+    assert!(words.contains("the script ends above"), "{words}");
+    let import = read(&format!("{HEADER}iptables -A INPUT -j DROP || exit 1\n"));
+    assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+}
+
+#[test]
+fn calls_of_functions_and_aliases_that_change_rules_are_left() {
+    for (definition, call) in [
+        (
+            "ipt() { iptables \"$@\"; }",
+            "ipt -A INPUT -s 192.0.2.1 -j DROP",
+        ),
+        ("ipt () {\n iptables \"$@\"\n}", "ipt -A INPUT -j DROP"),
+        ("ipt(){\n iptables \"$@\"\n}", "ipt -A INPUT -j DROP"),
+        (
+            "function ipt {\n iptables \"$@\"\n}",
+            "ipt -A INPUT -j DROP",
+        ),
+        (
+            "function ipt\n{\n iptables \"$@\"\n}",
+            "ipt -A INPUT -j DROP",
+        ),
+        ("a() { iptables -F; }\nb() { a; }", "b"),
+        ("run() { \"$@\"; }", "run -A INPUT -j DROP"),
+        ("alias ipt=iptables", "ipt -A INPUT -j DROP"),
+        (
+            "iptables() { /sbin/iptables \"$@\"; }",
+            "iptables -A INPUT -j DROP",
+        ),
+    ] {
+        let more = "ip6tables -P INPUT DROP";
+        let import = read(&format!("{HEADER}{definition}\n{call}\n{more}\n"));
+        assert!(left(&import).contains(&call), "{import}");
+        assert!(!left(&import).contains(&more), "{import}");
+    }
+}
+
+#[test]
+fn a_document_for_a_restore_does_not_hide_the_script() {
+    let import = read(&format!(
+        "{HEADER}iptables-restore -n <<X\n*filter\n-A INPUT -j DROP\nCOMMIT\nX\n\
+         cat >/dev/null <<Y\n-A INPUT\nY\n"
+    ));
+    let wanted = [
+        "iptables-restore -n <<X",
+        "*filter",
+        "-A INPUT -j DROP",
+        "COMMIT",
+    ];
+    assert!(left(&import).starts_with(&wanted), "{import}");
+    assert!(
+        words(&import, "-A INPUT").contains("here-document"),
+        "{import}"
+    );
+}
+
+#[test]
+fn an_unread_removal_says_what_it_keeps() {
+    let line = "iptables -D INPUT -s $A -j ACCEPT";
+    let import = read(&format!("{HEADER}{line}\n"));
+    let words = words(&import, line);
+    assert!(
+        words.contains("rules that this line removes are kept"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_unit_runs_only_the_commands_of_its_start() {
+    let import = read(
+        "[Unit]\nDescription=iptables rules\n[Service]\nType=oneshot\n\
+         ExecStart=/sbin/iptables -P INPUT ACCEPT\n\
+         ExecStart=\n\
+         ExecStartPost=-/sbin/iptables -A INPUT -p tcp --dport 80 -j ACCEPT\n\
+         ExecStart=+/sbin/iptables -P INPUT DROP\n\
+         ExecStart=/sbin/iptables -A INPUT \\\n  -p tcp --dport 443 -j DROP\n\
+         ExecStartPre=/sbin/iptables -P FORWARD DROP\n\
+         ExecStart=/bin/sh -c 'iptables -A INPUT -j ACCEPT'\n\
+         ExecStart=/usr/bin/env iptables -A INPUT -j ACCEPT\n\
+         ExecStart=/sbin/iptables -A INPUT -s 192.0.2.0/24 -j ACCEPT | true\n\
+         ExecStop=/sbin/iptables -P INPUT ACCEPT\n\
+         ExecStopPost=/sbin/iptables -F\n\
+         ExecReload=/sbin/iptables -P INPUT ACCEPT\n",
+    );
+    let wanted = [
+        "ExecStart=/bin/sh -c 'iptables -A INPUT -j ACCEPT'",
+        "ExecStart=/usr/bin/env iptables -A INPUT -j ACCEPT",
+        "ExecStart=/sbin/iptables -A INPUT -s 192.0.2.0/24 -j ACCEPT | true",
+    ];
+    assert_eq!(left(&import), wanted, "{import}");
+    assert!(import.policy.contains("80/tcp"), "{import}");
+    let stop = words(&import, "ExecStop=/sbin/iptables -P INPUT ACCEPT");
+    assert_eq!(stop, "runs when the unit stops");
+}
+
+#[test]
+fn commands_of_a_cloud_config_are_told() {
+    let rules = "*filter\n      :INPUT DROP\n      :FORWARD DROP\n      COMMIT\n";
+    let import = read(&format!(
+        "#cloud-config\nwrite_files:\n  - path: /etc/iptables/rules.v4\n    content: |\n      {rules}\
+         runcmd:\n  - iptables-restore </etc/iptables/rules.v4\n\
+         \x20 - [iptables, -A, INPUT, -j, ACCEPT]\n  - echo hello\n\
+         bootcmd:\n  - iptables -P INPUT ACCEPT\n"
+    ));
+    let wanted = ["iptables -P INPUT ACCEPT", "iptables -A INPUT -j ACCEPT"];
+    assert_eq!(left(&import), wanted, "{import}");
+    let import = read(
+        "#cloud-config\nruncmd:\n  - iptables -P INPUT DROP\n  - [iptables, -P, FORWARD, DROP]\n\
+         \x20 - iptables -A INPUT -p tcp --dport 22 -j ACCEPT\n",
+    );
+    assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    assert!(import.policy.contains("22/tcp"), "{import}");
+}
