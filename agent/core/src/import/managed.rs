@@ -126,13 +126,13 @@ pub fn by(chain: &str) -> Option<Manager> {
 }
 
 fn by_chain(chain: &str) -> Option<Manager> {
-    let fits = |name: &&str| match name.strip_suffix('*') {
+    let fits = |name: &str| match name.strip_suffix('*') {
         Some(start) => chain.starts_with(start),
-        None => chain == *name,
+        None => chain == name,
     };
     let found = MANAGERS
         .iter()
-        .find(|(names, _)| names.iter().any(|name| fits(&name)));
+        .find(|(names, _)| names.iter().any(|name| fits(name)));
     // A chain for each container, by a hash.
     let hash = chain.strip_prefix("CNI-").filter(|rest| rest.len() == 24);
     let is_hash = hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));

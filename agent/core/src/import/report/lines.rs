@@ -126,12 +126,14 @@ impl<'p> Reporter<'p> {
         }
         match found.rule {
             None => self.chain(found, at).verdict(),
-            Some(rule) => match self.filter_rule(found, rule) {
-                Finding::NeverReached if self.places.unsure.contains(found.chain) => {
-                    Finding::NotSureToBeReached.verdict()
+            Some(rule) => {
+                let finding = self.filter_rule(found, rule);
+                let is_unsure = self.places.unsure.contains(found.chain);
+                match is_unsure && matches!(finding, Finding::NeverReached) {
+                    true => Finding::NotSureToBeReached.verdict(),
+                    false => finding.verdict(),
                 }
-                finding => finding.verdict(),
-            },
+            }
         }
     }
 
