@@ -16,7 +16,6 @@ pub mod managed;
 pub mod meaning;
 mod networks;
 pub mod nft;
-mod own;
 mod probes;
 mod proof;
 mod report;
@@ -24,6 +23,7 @@ pub mod rule;
 pub mod saved;
 mod space;
 mod spans;
+mod undecided;
 mod view;
 
 use std::fmt;
@@ -191,7 +191,7 @@ fn import_sliced(
     slicing: Slicing,
 ) -> Result<Import, Vec<ImportError>> {
     let mut parsed = parse(files, readings)?;
-    own::distrust(&mut parsed, facts);
+    undecided::distrust(&mut parsed, facts);
     let missing = input::partial::missing(&parsed);
     if !options.assume_accept && !missing.is_empty() {
         return Err(missing);

@@ -44,6 +44,7 @@ fn drops_of_packets_that_do_arrive_are_told() {
             Family::V4,
             "-A INPUT -m addrtype --src-type BROADCAST -j DROP\n",
         ),
+        (Family::V4, "-A INPUT -p udp --dport 0 -j DROP\n"),
         (
             Family::V4,
             ":DOCKER-BLOCK - [0:0]\n-A INPUT -j DOCKER-BLOCK\n\
@@ -110,6 +111,47 @@ fn fragments_that_nobody_reassembles_are_told() {
 }
 
 #[test]
+fn fragments_that_nft_sees_are_told() {
+    let offset = json!({"&": [field("ip", "frag-off"), 0x1fff]});
+    let frag = json!([matched("!=", &offset, &json!(0)), {"drop": null}]);
+    let state = json!({"ct": {"key": "state"}});
+    let known = json!([matched("in", &state, &json!("established")), {"accept": null}]);
+    let early = |priority: i64| {
+        vec![
+            json!({"table": {"family": "inet", "name": "f", "handle": 1}}),
+            chain(
+                "inet",
+                "f",
+                "early",
+                Some(("filter", "prerouting", priority)),
+            ),
+            chain("inet", "f", "input", Some(("filter", "input", 0))),
+            rule("inet", "f", "early", &frag),
+            rule("inet", "f", "early", &json!([{"accept": null}])),
+        ]
+    };
+    for (priority, tracks, is_told) in
+        [(-450, true, true), (-300, false, true), (-300, true, false)]
+    {
+        let mut objects = early(priority);
+        objects.extend(tracks.then(|| rule("inet", "f", "input", &known)));
+        let text = json!({ "nftables": objects }).to_string();
+        let found = import(&[file(text)], &Facts::default()).unwrap();
+        let line = found
+            .lines
+            .iter()
+            .find(|line| line.text.contains("frag-off"))
+            .unwrap();
+        assert_eq!(
+            line.fate == Fate::Left,
+            is_told,
+            "{priority} {tracks}: {}",
+            line.words
+        );
+    }
+}
+
+#[test]
 fn peers_around_a_pod_network_have_no_multicast_source() {
     let rules = "*filter\n:INPUT ACCEPT\n:FORWARD DROP\n\
                  -A FORWARD -s 192.168.0.0/16 -i virbr0\n-A FORWARD -s 128.0.0.0/1\nCOMMIT\n";
@@ -150,6 +192,14 @@ fn nft_matches_that_no_policy_has_are_told() {
         let found = listing(&[("input", "input")], &rules.map(|each| ("input", each)));
         assert!(!found.is_whole(), "{name}: {}", found.policy);
     }
+    let any_port = json!([matched("==", &field("th", "dport"), &json!(53)), accept]);
+    let found = listing(&[("input", "input")], &[("input", any_port.clone())]);
+    assert!(!found.is_whole(), "{}", found.policy);
+    let protocols = matched("==", &meta("l4proto"), &json!({"set": ["tcp", "udp"]}));
+    let both = json!([protocols, any_port[0], accept]);
+    let found = listing(&[("input", "input")], &[("input", both)]);
+    assert!(found.policy.contains("\"53\""), "{}", found.policy);
+
     let ingress = [
         (
             "early",

@@ -15,6 +15,8 @@ use crate::import::rule::{
 };
 use crate::net::addr::Family;
 
+/// Priority at which conntrack joins fragments (`NF_IP_PRI_CONNTRACK_DEFRAG`).
+const DEFRAG: i64 = -400;
 /// Priority of conntrack in prerouting (`NF_IP_PRI_CONNTRACK`).
 const CONNTRACK: i64 = -200;
 /// Priority of DNAT (`NF_IP_PRI_NAT_DST`).
@@ -42,6 +44,8 @@ pub(super) struct Walk<'o, 'v> {
     bases: Vec<BaseChain<'o, 'v>>,
     /// Whether a chain translates destinations.
     translates: bool,
+    /// Whether rules use conntrack, which then joins fragments.
+    tracks: bool,
     /// Where each chain is evaluated.
     slots: BTreeMap<(&'o TableName, &'o str), BTreeSet<Slot>>,
 }
@@ -79,6 +83,7 @@ impl<'o, 'v> Walk<'o, 'v> {
             family,
             // Rules of iptables may.
             translates: is_beside || tables.iter().any(|(_, table)| translates(table)),
+            tracks: is_beside || tables.iter().any(|(_, table)| tracks(table)),
             tables,
             bases,
             slots: BTreeMap::new(),
@@ -135,6 +140,7 @@ impl<'o, 'v> Walk<'o, 'v> {
         let qualified = qualified(table, name);
         match slot.phase {
             _ if last == Some(&slot) => qualified,
+            Phase::BeforeDefrag => format!("{qualified} (before fragments are joined)"),
             Phase::BeforeConntrack => format!("{qualified} (before conntrack)"),
             Phase::BeforeDnat => format!("{qualified} (before DNAT)"),
             Phase::BeforeRouting | Phase::Routed => format!("{qualified} (before routing)"),
@@ -182,6 +188,7 @@ impl<'o, 'v> Walk<'o, 'v> {
                 family: self.family,
                 phase: slot.phase,
                 translates: self.translates && !slot.is_nat,
+                tracks: self.tracks,
                 sets: &table.sets,
             },
             rates: &table.rates,
@@ -233,6 +240,7 @@ fn qualified(table: &TableName, name: &str) -> String {
 
 fn slot(base: &Base) -> Slot {
     let phase = match (base.hook.as_str(), base.priority) {
+        ("prerouting", ..=DEFRAG) => Phase::BeforeDefrag,
         ("prerouting", ..=CONNTRACK) => Phase::BeforeConntrack,
         ("prerouting", ..=DNAT) => Phase::BeforeDnat,
         ("prerouting", _) => Phase::BeforeRouting,
@@ -256,6 +264,27 @@ fn translates(table: &Table<'_>) -> bool {
     let rules = table.chains.values().flat_map(|chain| &chain.rules);
     let mut statements = rules.flat_map(|rule| rule.statements);
     statements.any(|each| matches!(single(each), Some(("dnat" | "redirect" | "xt", _))))
+}
+
+/// Reports whether rules of a table use conntrack. Statements of iptables may.
+fn tracks(table: &Table<'_>) -> bool {
+    let mut bases = table
+        .chains
+        .values()
+        .filter_map(|chain| chain.base.as_ref());
+    let rules = table.chains.values().flat_map(|chain| &chain.rules);
+    let mut statements = rules.flat_map(|rule| rule.statements);
+    bases.any(|base| base.kind == "nat") || statements.any(mentions_ct)
+}
+
+fn mentions_ct(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| key == "xt" || key.starts_with("ct") || mentions_ct(value)),
+        Value::Array(all) => all.iter().any(mentions_ct),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// Returns the chains that the rules of a chain call.

@@ -89,7 +89,7 @@ impl Bits {
         let fits = STATES.iter().filter(|(.., bit)| self.holds(*bit));
         match phase {
             // A packet without a connection is invalid for `nft_ct_get_eval()`.
-            Phase::BeforeConntrack => Test::Always(self.holds(STATES[0].2)),
+            Phase::BeforeDefrag | Phase::BeforeConntrack => Test::Always(self.holds(STATES[0].2)),
             Phase::BeforeDnat | Phase::BeforeRouting | Phase::Routed => Test::State {
                 states: fits.map(|(_, state, _)| *state).collect(),
                 dnat: false,

@@ -20,6 +20,8 @@ pub(super) struct Look<'o, 'v> {
     pub(super) phase: Phase,
     /// Whether any chain translates destinations.
     pub(super) translates: bool,
+    /// Whether any rule uses conntrack.
+    pub(super) tracks: bool,
     /// Sets of the table.
     pub(super) sets: &'o BTreeMap<String, Set<'v>>,
 }
@@ -27,6 +29,8 @@ pub(super) struct Look<'o, 'v> {
 /// Part of a packet's way through the hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Phase {
+    /// Before conntrack joins fragments.
+    BeforeDefrag,
     /// Before conntrack and DNAT.
     BeforeConntrack,
     /// Before DNAT.
@@ -52,7 +56,10 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     let (left, right) = (&body["left"], &body["right"]);
     let op = body["op"].as_str().unwrap_or_default();
     if let Some(condition) = fragment(op, left, right) {
-        return Ok(condition);
+        return match look.tracks && look.phase > Phase::BeforeDefrag {
+            true => Ok(condition),
+            false => Err(Strange::of(left)),
+        };
     }
     if let Some(condition) = next_header(op, left, right) {
         return Ok(condition);
@@ -79,8 +86,8 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     }
 }
 
-/// Parses a match on the fragment offset. Connection tracking reassembles packets before every
-/// chain of type filter, so that none is a later fragment.
+/// Parses a match on the fragment offset. Connection tracking joins fragments, so that no packet is
+/// a later one in the chains after that.
 fn fragment(op: &str, left: &Value, right: &Value) -> Option<Condition> {
     let offset = json!({"&": [{"payload": {"protocol": "ip", "field": "frag-off"}}, 0x1fff]});
     let header = json!({"exthdr": {"name": "frag"}});

@@ -14,7 +14,7 @@ use super::text::{expression, single, statement};
 use super::values::{bare, is_rest};
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, Test, Verb};
 use crate::net::addr::{self, Family};
-use crate::net::port::{ICMP, ICMPV6};
+use crate::net::port::{ICMP, ICMPV6, has_ports};
 
 /// What a rule refers to.
 pub(super) struct Context<'o, 'v> {
@@ -174,7 +174,15 @@ impl Draft {
             self.push(condition);
             return Step::Next;
         }
-        let found = relation(&context.look, body);
+        let found = relation(&context.look, body).and_then(|condition| {
+            // Other protocols have something else where TCP has its ports.
+            let is_of_ports = |numbers: &Vec<u8>| numbers.iter().all(|number| has_ports(*number));
+            let is_for_all = !self.protocols.as_ref().is_some_and(is_of_ports);
+            match is_for_all && body["left"]["payload"]["protocol"] == "th" {
+                true => Err(Strange::of(&body["left"])),
+                false => Ok(condition),
+            }
+        });
         let condition = found.unwrap_or_else(|_| {
             let whole = serde_json::json!({ "match": body });
             unknown(Strange(statement(&whole)))

@@ -440,7 +440,7 @@ impl Place<'_> {
     }
 
     /// Returns the packets whose source is of a kind. Kinds that depend on addresses of this host
-    /// are unknown conditions where none is known (`import::own`).
+    /// are unknown conditions where none is known (`import::undecided`).
     fn kind_of_source(&self, d: &mut Diagrams, kind: AddressKind) -> PacketSet {
         match (kind, self.axes.family) {
             // The kernel drops packets from its own addresses (`__fib_validate_source()`) ...

@@ -164,13 +164,13 @@ pub(super) fn matches() -> Vec<Case> {
             &["To(Local) Accept"],
         ),
         (
-            "later fragments are reassembled before",
+            "without conntrack, there may be later fragments",
             one(
                 "!=",
                 json!({"&": [field("ip", "frag-off"), 8191]}),
                 json!(0),
             ),
-            &["Always(false) Accept"],
+            &["Unknown(\"ip frag-off & 8191 != 0\") Accept"],
             &[],
         ),
         (

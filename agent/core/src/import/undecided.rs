@@ -1,11 +1,12 @@
-//! Conditions about this host's own addresses, which a file does not say.
+//! Conditions that the comparison cannot decide: about this host's own addresses, which a file does
+//! not say, and about port 0, which a policy cannot name.
 
 use super::Facts;
 use super::input::ParsedFiles;
 use super::rule::{AddressKind, Condition, ImportedRules, Test};
 use crate::net::addr::Family;
 
-/// Marks conditions as unknown that need addresses of this host, if none is known.
+/// Marks these conditions as unknown. Without an address of this host, types of sources are.
 pub(super) fn distrust(parsed: &mut ParsedFiles, facts: &Facts) {
     for rules in &mut parsed.rules {
         // Broadcast addresses follow from the length of the prefix.
@@ -15,24 +16,33 @@ pub(super) fn distrust(parsed: &mut ParsedFiles, facts: &Facts) {
         };
         let is_enough =
             |net: &ipnet::IpNet| Family::of(net.addr()) == rules.family && net.prefix_len() <= most;
-        if !facts.addresses.iter().any(is_enough) {
-            distrust_rules(rules);
-        }
+        let is_known = facts.addresses.iter().any(is_enough);
+        distrust_rules(rules, is_known);
     }
 }
 
-fn distrust_rules(rules: &mut ImportedRules) {
+fn distrust_rules(rules: &mut ImportedRules, is_known: bool) {
     let family = rules.family;
     let chains = rules.filter.values_mut().chain(rules.nat.values_mut());
     for rule in chains.flat_map(|chain| &mut chain.rules) {
         for condition in &mut rule.conditions {
-            if needs_addresses(condition, family) {
+            if names_port_0(condition) {
+                condition.test = Test::Unknown("port 0".to_owned());
+            } else if !is_known && needs_addresses(condition, family) {
                 condition.test = Test::Unknown(
                     "the type of the source, without this host's addresses".to_owned(),
                 );
             }
         }
     }
+}
+
+fn names_port_0(condition: &Condition) -> bool {
+    matches!(
+        &condition.test,
+        Test::SourcePorts(ranges) | Test::DestinationPorts(ranges) | Test::EitherPort(ranges)
+            if ranges.contains(&(0, 0))
+    )
 }
 
 fn needs_addresses(condition: &Condition, family: Family) -> bool {
