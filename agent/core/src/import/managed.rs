@@ -86,26 +86,25 @@ const fn manager(name: &'static str, keeps_drops: bool) -> Manager {
     Manager { name, keeps_drops }
 }
 
-/// Tables of nftables that programs manage, without the family. A name that ends with `-` stands
-/// for all that start with it.
+/// Tables of nftables that programs manage, without the family; names as in [`MANAGERS`].
 const TABLES: [(&str, Manager); 18] = [
     ("kube-proxy", manager("kube-proxy", true)),
     ("kindnet-network-policies", manager("kindnet", true)),
     ("docker-bridges", manager("Docker", true)),
     ("netavark", manager("Podman", true)),
     ("libvirt_network", manager("libvirt", true)),
-    ("flannel-", manager("flannel", false)),
+    ("flannel-*", manager("flannel", false)),
     ("calico", manager("Calico", true)),
     ("f2b-table", manager("fail2ban", true)),
     ("crowdsec", manager("CrowdSec", true)),
     ("crowdsec6", manager("CrowdSec", true)),
     ("sshguard", manager("sshguard", true)),
-    ("nm-shared-", manager("NetworkManager", true)),
+    ("nm-shared-*", manager("NetworkManager", true)),
     ("io.systemd.nat", manager("systemd-networkd", false)),
     ("lxc", manager("LXC", true)),
     ("lxd", manager("LXD", true)),
     ("incus", manager("Incus", true)),
-    ("wg-quick-", manager("wg-quick", true)),
+    ("wg-quick-*", manager("wg-quick", true)),
     ("mullvad", manager("Mullvad VPN", true)),
 ];
 
@@ -117,22 +116,24 @@ pub fn by(chain: &str) -> Option<Manager> {
     let Some((table, chain)) = table.zip(of_nft) else {
         return by_chain(chain);
     };
-    let found = TABLES
-        .iter()
-        .find(|(name, _)| *name == table || (name.ends_with('-') && table.starts_with(name)));
+    let found = TABLES.iter().find(|(name, _)| fits(name, table));
     found
         .map(|(_, manager)| *manager)
         .or_else(|| by_chain(chain))
 }
 
+/// Whether a name is this one, or starts like it if it ends with `*`.
+fn fits(known: &str, name: &str) -> bool {
+    match known.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == known,
+    }
+}
+
 fn by_chain(chain: &str) -> Option<Manager> {
-    let fits = |name: &str| match name.strip_suffix('*') {
-        Some(start) => chain.starts_with(start),
-        None => chain == name,
-    };
     let found = MANAGERS
         .iter()
-        .find(|(names, _)| names.iter().any(|name| fits(name)));
+        .find(|(names, _)| names.iter().any(|name| fits(name, chain)));
     // A chain for each container, by a hash.
     let hash = chain.strip_prefix("CNI-").filter(|rest| rest.len() == 24);
     let is_hash = hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));

@@ -304,12 +304,16 @@ fn a_family_can_be_told_where_nothing_in_the_file_does() {
 }
 
 fn of_v4(text: &str) -> Import {
+    imported(Family::V4, text, &Facts::default())
+}
+
+fn imported(family: Family, text: &str, facts: &Facts) -> Import {
     let file = File {
-        name: "v4".into(),
+        name: "rules".into(),
         text: text.into(),
-        family: Some(Family::V4),
+        family: Some(family),
     };
-    import(&[file], &Facts::default()).unwrap()
+    import(&[file], facts).unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
 }
 
 #[test]

@@ -6,15 +6,6 @@ use serde_json::{Value, json};
 use super::nft::{chain, field, file, matched, meta, rule};
 use super::*;
 
-fn imported(family: Family, text: &str, facts: &Facts) -> Import {
-    let file = File {
-        name: "rules".into(),
-        text: text.into(),
-        family: Some(family),
-    };
-    import(&[file], facts).unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
-}
-
 fn filter(lines: &str) -> String {
     format!("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n{lines}COMMIT\n")
 }

@@ -261,9 +261,7 @@ fn slot(base: &Base) -> Slot {
 
 /// Reports whether a table translates destinations. Statements of iptables may.
 fn translates(table: &Table<'_>) -> bool {
-    let rules = table.chains.values().flat_map(|chain| &chain.rules);
-    let mut statements = rules.flat_map(|rule| rule.statements);
-    statements.any(|each| matches!(single(each), Some(("dnat" | "redirect" | "xt", _))))
+    statements(table).any(|each| matches!(single(each), Some(("dnat" | "redirect" | "xt", _))))
 }
 
 /// Reports whether rules of a table use conntrack. Statements of iptables may.
@@ -272,9 +270,13 @@ fn tracks(table: &Table<'_>) -> bool {
         .chains
         .values()
         .filter_map(|chain| chain.base.as_ref());
+    bases.any(|base| base.kind == "nat") || statements(table).any(mentions_ct)
+}
+
+/// Returns the statements of all rules of a table.
+fn statements<'t>(table: &'t Table<'_>) -> impl Iterator<Item = &'t Value> {
     let rules = table.chains.values().flat_map(|chain| &chain.rules);
-    let mut statements = rules.flat_map(|rule| rule.statements);
-    bases.any(|base| base.kind == "nat") || statements.any(mentions_ct)
+    rules.flat_map(|rule| rule.statements)
 }
 
 fn mentions_ct(value: &Value) -> bool {
