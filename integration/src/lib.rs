@@ -15,6 +15,7 @@
 //! - [`imported`]: imported rules and their policies, with packets for both.
 //! - [`situation`]: LANs, nodes and pods, in small parts.
 //! - [`story`]: the cluster of the story.
+//! - [`wild`]: packets as bytes, through rules and the imported policy in twin hosts.
 //! - [`terminal`]: commands on a terminal of their own.
 
 pub mod api_server;
@@ -38,3 +39,4 @@ pub mod story;
 pub mod target;
 pub mod terminal;
 pub mod traffic;
+pub mod wild;

@@ -30,6 +30,12 @@ fn drops_of_packets_that_do_arrive_are_told() {
             "-A INPUT -s 0.0.0.0/8 ! -d 255.255.255.255 -j DROP\n",
         ),
         (Family::V4, "-A INPUT -s 0.0.0.0/8 -j DROP\n"),
+        // To 0.0.0.0 from 0.0.0.0: a broadcast for Linux.
+        (
+            Family::V4,
+            "-A INPUT -p udp -s 0.0.0.0 -d 0.0.0.0 -j DROP\n",
+        ),
+        (Family::V6, "-A INPUT -s ::ffff:0:0/96 -j DROP\n"),
         (Family::V6, "-A INPUT -p udp -s ::/128 -j DROP\n"),
         (
             Family::V4,

@@ -220,20 +220,16 @@ impl<'p> Packets<'p> {
     pub(super) fn can_arrive(&self, probe: &Probe) -> bool {
         let packet = &probe.packet;
         let (from, to) = (packet.source, packet.destination);
-        let is_group = to.is_multicast() || is_limited(to);
+        let to_zero = |from: IpAddr| from.is_ipv4() && from.is_unspecified() && from == to;
+        let is_group = to.is_multicast() || is_limited(to) || to_zero(from);
         let zero = |address: IpAddr| match address {
             IpAddr::V4(address) => address.octets()[0] == 0,
             IpAddr::V6(address) => address.is_unspecified(),
         };
-        let mapped = |address: IpAddr| match address {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
-        };
-        let bad_source =
-            from.is_loopback() || from.is_multicast() || is_limited(from) || mapped(from);
+        let bad_source = from.is_loopback() || from.is_multicast() || is_limited(from);
         let unnamed = zero(from)
             && match from {
-                IpAddr::V4(_) => !is_limited(to),
+                IpAddr::V4(_) => !is_limited(to) && !to_zero(from),
                 IpAddr::V6(_) => packet.protocol() != ICMPV6,
             };
         if bad_source || unnamed || to.is_loopback() || packet.interface == "lo" {
@@ -250,8 +246,7 @@ impl<'p> Packets<'p> {
                     IpAddr::V4(_) => false,
                     IpAddr::V6(address) => address.is_unicast_link_local(),
                 };
-                let never =
-                    is_group || zero(to) || zero(from) || mapped(to) || local(to) || local(from);
+                let never = is_group || zero(to) || zero(from) || local(to) || local(from);
                 !never && to != self.host && !self.not_forwarded.contains(&addr::number(to))
             }
         }

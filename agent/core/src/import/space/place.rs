@@ -172,24 +172,27 @@ impl Place<'_> {
         let outside = d.without(loops, lo);
         bad = d.or(bad, outside);
         let broadcast = axes.destinations(d, &self.broadcasts);
-        let never = match family {
-            Family::V4 => "255.255.255.255/32",
-            Family::V6 => "::ffff:0.0.0.0/96",
-        };
-        let impossible = axes.sources(d, &[net(never)]);
-        bad = d.or(bad, impossible);
-        // Hosts without an address yet ask everybody. Since Linux 5.3, other sources in 0.0.0.0/8
-        // are ordinary ones, and by IPv6, `::` is one.
+        let mut many = d.or(multicast, broadcast);
+        // Hosts without an address yet ask everybody, and 0.0.0.0 is everybody for them alone. Since
+        // Linux 5.3, other sources in 0.0.0.0/8 are ordinary ones, and by IPv6, `::` is one.
         if family == Family::V4 {
-            let unnamed = axes.sources(d, &[net("0.0.0.0/32")]);
-            let limited = axes.destinations(d, &[net("255.255.255.255/32")]);
+            let limited = net("255.255.255.255/32");
+            let impossible = axes.sources(d, &[limited]);
+            let zero = net("0.0.0.0/32");
+            let unnamed = axes.sources(d, &[zero]);
+            let limited = axes.destinations(d, &[limited]);
+            let to_zero = axes.destinations(d, &[zero]);
             let everybody = d.or(limited, multicast);
+            let everybody = d.or(everybody, to_zero);
             let wrong = d.without(unnamed, everybody);
-            bad = d.or(bad, wrong);
+            many = d.or(many, to_zero);
+            let to_nobody = d.without(to_zero, unnamed);
+            for part in [impossible, wrong, to_nobody] {
+                bad = d.or(bad, part);
+            }
         }
         // Connections have two ends.
         let tcp = axes.protocols(d, |number| number == TCP);
-        let many = d.or(multicast, broadcast);
         let tcp_to_many = d.and(tcp, many);
         bad = d.or(bad, tcp_to_many);
         let own = axes.destinations(d, &self.own);
@@ -213,7 +216,8 @@ impl Place<'_> {
         let axes = self.axes;
         let (unusable, link_local): (&[&str], Option<&str>) = match axes.family {
             Family::V4 => (&["0.0.0.0/32"], None),
-            Family::V6 => (&["::/128", "::ffff:0.0.0.0/96"], Some("fe80::/10")),
+            // IPv4-mapped addresses are forwarded as others.
+            Family::V6 => (&["::/128"], Some("fe80::/10")),
         };
         let mut not = d.or(many, to_loopback);
         let unusable: Vec<Interval> = unusable.iter().map(|text| net(text)).collect();

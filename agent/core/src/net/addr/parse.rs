@@ -64,7 +64,7 @@ pub fn parse_source(text: &str) -> Result<IpNet, AddressError> {
         }
         IpAddr::V6(a) => match a.to_ipv4_mapped() {
             Some(v4) => Err(AddressError::new(format!(
-                "`{text}` is an IPv4-mapped address, which never occurs in a packet"
+                "`{text}` is an IPv4-mapped address, which no other host has"
             ))
             .help(format!("write {v4}"))),
             None => Ok(net),
