@@ -1,5 +1,10 @@
 //! Packets, byte by byte.
 
+#![expect(
+    clippy::big_endian_bytes,
+    reason = "headers of the Internet protocols are in network byte order"
+)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::named::Named;
@@ -19,6 +24,8 @@ pub struct Packet {
     pub is_v6: bool,
     /// Whether its source is no other link's: link-local (RFC 4291, section 2.5.6), or none.
     pub is_from_link: bool,
+    /// Whether it is sent to port 0, which a policy cannot name.
+    pub is_to_port_0: bool,
     /// What was chosen for it.
     pub words: String,
 }
@@ -217,7 +224,12 @@ fn kept(random: &mut Random, both: [Vec<u8>; 2]) -> (Vec<Vec<u8>>, &'static str)
     }
 }
 
-fn packets_v4(random: &mut Random, header: &Header, protocol: u8, bytes: &[u8]) -> (Vec<Vec<u8>>, &'static str) {
+fn packets_v4(
+    random: &mut Random,
+    header: &Header,
+    protocol: u8,
+    bytes: &[u8],
+) -> (Vec<Vec<u8>>, &'static str) {
     let options: &[u8] = match random.below(30) {
         // Router alert; record route with room for one; no-operations.
         0 => &[148, 4, 0, 0],
@@ -238,7 +250,12 @@ fn packets_v4(random: &mut Random, header: &Header, protocol: u8, bytes: &[u8]) 
     }
 }
 
-fn packets_v6(random: &mut Random, header: &Header, protocol: u8, bytes: &[u8]) -> (Vec<Vec<u8>>, &'static str) {
+fn packets_v6(
+    random: &mut Random,
+    header: &Header,
+    protocol: u8,
+    bytes: &[u8],
+) -> (Vec<Vec<u8>>, &'static str) {
     if random.chance(8) {
         let (next, rest) = EXTENSIONS[random.below(EXTENSIONS.len())];
         let extension = [vec![protocol], rest.to_vec(), bytes.to_vec()].concat();
@@ -246,9 +263,18 @@ fn packets_v6(random: &mut Random, header: &Header, protocol: u8, bytes: &[u8]) 
     }
     match cut(bytes).filter(|_| random.chance(7)) {
         Some((start, rest)) => {
-            let id = [0, 0, header.number.to_be_bytes()[0], header.number.to_be_bytes()[1]];
+            let id = [
+                0,
+                0,
+                header.number.to_be_bytes()[0],
+                header.number.to_be_bytes()[1],
+            ];
             let one = |offset: u16, part: &[u8]| {
-                let head = [vec![protocol, 0], offset.to_be_bytes().to_vec(), id.to_vec()];
+                let head = [
+                    vec![protocol, 0],
+                    offset.to_be_bytes().to_vec(),
+                    id.to_vec(),
+                ];
                 header.v6(44, &[head.concat(), part.to_vec()].concat())
             };
             let both = [one(1, start), one(8, rest)];
@@ -276,10 +302,14 @@ fn destination_mac(random: &mut Random, to: IpAddr) -> [u8; 6] {
         IpAddr::V4(to) if to.is_broadcast() || to.octets()[3] == 255 => 1,
         IpAddr::V4(to) if to.is_multicast() => 2,
         IpAddr::V6(to) if to.is_multicast() => 3,
-        _ => 0,
+        IpAddr::V4(_) | IpAddr::V6(_) => 0,
     };
     // A frame for all with a packet for one is no rule's business but those of frame types.
-    let kind = if random.chance(4) { random.below(4) } else { kind };
+    let kind = if random.chance(4) {
+        random.below(4)
+    } else {
+        kind
+    };
     let low = match to {
         IpAddr::V4(to) => to.octets(),
         IpAddr::V6(to) => {
@@ -296,10 +326,21 @@ fn destination_mac(random: &mut Random, to: IpAddr) -> [u8; 6] {
 }
 
 /// Makes one, near to what the rules name.
-pub fn packet(random: &mut Random, named: &Named, wires: usize, is_v6: bool, number: u16) -> Packet {
+pub fn packet(
+    random: &mut Random,
+    named: &Named,
+    wires: usize,
+    is_v6: bool,
+    number: u16,
+) -> Packet {
     let to = destination(random, named, is_v6);
     let from = match (random.below(10), is_v6) {
-        (0, false) => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 60 + number.to_be_bytes()[1] / 4)),
+        (0, false) => IpAddr::V4(Ipv4Addr::new(
+            198,
+            51,
+            100,
+            60 + number.to_be_bytes()[1] / 4,
+        )),
         (0, true) => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, number)),
         (1, false) => OWN_V4[random.below(OWN_V4.len())].parse().unwrap_or(to),
         (1, true) => OWN_V6[random.below(OWN_V6.len())].parse().unwrap_or(to),
@@ -327,7 +368,11 @@ pub fn packet(random: &mut Random, named: &Named, wires: usize, is_v6: bool, num
     let mac = destination_mac(random, to);
     let ether_type = if is_v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
     let start = [mac.to_vec(), PEER_MAC.to_vec(), ether_type.to_vec()].concat();
-    let frames = packets.iter().map(|bytes| [start.as_slice(), bytes].concat());
+    let frames = packets
+        .iter()
+        .map(|bytes| [start.as_slice(), bytes].concat());
+    let has_ports = [TCP, UDP, UDPLITE, SCTP].contains(&protocol);
+    let is_to_port_0 = has_ports && bytes.get(2..4) == Some(&[0, 0]);
     words = format!(
         "{words} {from} > {to} hops {} class {:#x} {how} {} bytes, frame for {:02x}",
         header.hop_limit,
@@ -340,7 +385,11 @@ pub fn packet(random: &mut Random, named: &Named, wires: usize, is_v6: bool, num
         frames: frames.collect(),
         number,
         is_v6,
-        is_from_link: matches!(from, IpAddr::V6(from) if from.is_unicast_link_local() || from.is_unspecified()),
+        is_to_port_0,
+        is_from_link: match from {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(from) => from.is_unicast_link_local() || from.is_unspecified(),
+        },
         words,
     }
 }

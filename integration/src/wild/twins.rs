@@ -39,27 +39,40 @@ pub(super) const OWN_V6: [&str; 8] = [
     "::1",
 ];
 /// Addresses of pods, of the LAN and elsewhere.
-pub(super) const THROUGH_V4: [&str; 4] =
-    ["10.244.0.7", "10.244.1.7", "192.168.1.50", "198.51.100.9"];
+pub(super) const THROUGH_V4: [&str; 5] = [
+    "10.244.0.7",
+    "10.244.1.7",
+    "192.168.1.50",
+    "198.51.100.9",
+    "10.96.0.1",
+];
 /// The same for IPv6.
-pub(super) const THROUGH_V6: [&str; 4] =
-    ["fd00:244::7", "fd00:244:1::7", "fd00:1::50", "2001:db8:9::9"];
+pub(super) const THROUGH_V6: [&str; 5] = [
+    "fd00:244::7",
+    "fd00:244:1::7",
+    "fd00:1::50",
+    "2001:db8:9::9",
+    "fd00:96::1",
+];
 
 /// Interfaces that every host has, with their addresses and routes.
 const INTERFACES: [(&str, &str); 4] = [
     (
         "eth0",
-        "ip address add 203.0.113.10/24 broadcast + dev eth0; ip -6 address add 2001:db8::10/64 dev eth0 nodad; \
+        "ip address add 203.0.113.10/24 broadcast + dev eth0; \
+         ip -6 address add 2001:db8::10/64 dev eth0 nodad; \
          ip -6 address add fe80::1/64 dev eth0 nodad; \
          ip route add default dev eth0; ip -6 route add default dev eth0",
     ),
     (
         "eth1",
-        "ip address add 192.168.1.1/24 broadcast + dev eth1; ip -6 address add fd00:1::1/64 dev eth1 nodad",
+        "ip address add 192.168.1.1/24 broadcast + dev eth1; \
+         ip -6 address add fd00:1::1/64 dev eth1 nodad",
     ),
     (
         "cni0",
-        "ip address add 10.244.0.1/24 broadcast + dev cni0; ip -6 address add fd00:244::1/64 dev cni0 nodad",
+        "ip address add 10.244.0.1/24 broadcast + dev cni0; \
+         ip -6 address add fd00:244::1/64 dev cni0 nodad",
     ),
     (
         "flannel.1",
@@ -67,8 +80,8 @@ const INTERFACES: [(&str, &str); 4] = [
          ip -6 route add fd00:244:1::/64 dev flannel.1",
     ),
 ];
-/// What writes down the numbers of packets: at their arrival, and behind all filters. Nothing leaves
-/// the host, so that no connection is ever answered.
+/// What writes down the numbers of packets: at their arrival, and behind all filters. Nothing
+/// leaves the host, so that no connection is ever answered.
 const WRITER: &str = "
 table inet wild {
     set came4 { typeof ip id; flags dynamic; size 65535; }
@@ -130,7 +143,10 @@ impl Counted {
         let mut counted = Self::default();
         let mut numbers = BTreeMap::<&str, usize>::new();
         for line in saved.lines() {
-            let packets = line.split('[').nth(1).and_then(|rest| rest.split(':').next());
+            let packets = line
+                .split('[')
+                .nth(1)
+                .and_then(|rest| rest.split(':').next());
             let packets = packets.and_then(|text| text.parse().ok()).unwrap_or(0);
             if let Some(policy) = line.strip_prefix(':') {
                 let chain = policy.split(' ').next().unwrap_or_default();
@@ -212,13 +228,13 @@ impl Twin {
     /// # Panics
     /// If that fails.
     pub fn empty(&self) {
-        self.host.sh(
-            "for t in iptables-legacy ip6tables-legacy; do \
+        self.host
+            .sh("for t in iptables-legacy ip6tables-legacy; do \
              for n in $(cat /proc/net/ip*_tables_names 2>/dev/null | sort -u); do \
              for c in INPUT FORWARD OUTPUT; do $t -t $n -P $c ACCEPT 2>/dev/null; done; \
-             $t -t $n -P PREROUTING ACCEPT 2>/dev/null; $t -t $n -F; $t -t $n -X; done; done 2>/dev/null; \
-             nft flush ruleset; ipset destroy 2>/dev/null; true",
-        );
+             $t -t $n -P PREROUTING ACCEPT 2>/dev/null; $t -t $n -F; $t -t $n -X; \
+             done; done 2>/dev/null; \
+             nft flush ruleset; ipset destroy 2>/dev/null; true");
     }
 
     /// Starts to write down numbers, with what else is loaded.
@@ -264,15 +280,16 @@ impl Twin {
         let before = Counts::by_nft(&self.host);
         self.send(names, &[packet]);
         let after = Counts::by_nft(&self.host);
-        let more = after.ours.iter().filter(|(name, packets)| {
-            **packets > before.ours.get(*name).copied().unwrap_or(0)
-        });
+        let more = after
+            .ours
+            .iter()
+            .filter(|(name, packets)| **packets > before.ours.get(*name).copied().unwrap_or(0));
         more.filter_map(|(name, _)| Some(counter_reason(name)?.1))
             .collect()
     }
 
-    /// Sends one packet, and returns the line of the table filter that decided about it: of its rule,
-    /// or of its chain's policy. `save` prints the rules with their counters.
+    /// Sends one packet, and returns the line of the table filter that decided about it: of its
+    /// rule, or of its chain's policy. `save` prints the rules with their counters.
     ///
     /// # Panics
     /// As [`send`](Self::send).
@@ -288,7 +305,9 @@ impl Twin {
         let after = saved();
         let more = |map: &dyn Fn(&Counted) -> BTreeMap<String, u64>| {
             let (before, after) = (map(&before), map(&after));
-            let more = after.into_iter().find(|(name, packets)| before.get(name) < Some(packets));
+            let more = after
+                .into_iter()
+                .find(|(name, packets)| before.get(name) < Some(packets));
             more.map(|(name, _)| name)
         };
         let name = more(&|all| all.rules.clone()).or_else(|| more(&|all| all.policies.clone()))?;
@@ -319,7 +338,10 @@ impl Twin {
         let objects = json["nftables"].as_array().into_iter().flatten();
         let mut seen = Seen::default();
         for set in objects.map(|object| &object["set"]) {
-            let numbers = match set["name"].as_str().map(|name| name.trim_end_matches(['4', '6'])) {
+            let numbers = match set["name"]
+                .as_str()
+                .map(|name| name.trim_end_matches(['4', '6']))
+            {
                 Some("came") => &mut seen.came,
                 Some("input") => &mut seen.input,
                 Some("forward") => &mut seen.forward,

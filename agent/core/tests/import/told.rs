@@ -222,3 +222,29 @@ fn listing(chains: &[(&str, &str)], rules: &[(&str, Value)]) -> Import {
     let text = json!({ "nftables": objects }).to_string();
     import(&[file(text)], &Facts::default()).unwrap()
 }
+
+#[test]
+fn ports_from_1_do_not_become_a_whole_protocol() {
+    for (range, entry) in [
+        ("--dport 1:65535", "\"1-65535/tcp\""),
+        ("--dport 0:65535", "\"tcp\""),
+        ("", "\"tcp\""),
+    ] {
+        let text = filter(&format!("-A INPUT -p tcp {range} -j ACCEPT\n"));
+        let found = imported(Family::V4, &text, &Facts::default());
+        assert!(found.policy.contains(entry), "{range}: {}", found.policy);
+        assert!(!found.opens_more(), "{found}");
+    }
+}
+
+#[test]
+fn a_map_of_verdicts_that_is_not_converted_says_that_its_drops_are_not() {
+    let port = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+    let map = json!({"set": [[22, {"accept": null}], [80, {"drop": null}]]});
+    let long = matched(">", &meta("length"), &json!(60));
+    let verdicts = json!([long, {"vmap": {"key": port, "data": map}}]);
+    let found = listing(&[("input", "input")], &[("input", verdicts)]);
+    let told =
+        |line: &peerwall_core::import::Line| line.words.contains("none of this line's verdicts");
+    assert!(found.lines.iter().any(told), "{found}");
+}

@@ -55,7 +55,7 @@ impl PolicyWriter<'_> {
                     interfaces: d.in_runs(axes.interface, &each.interfaces),
                     services: PacketSet::ALL,
                     refused,
-                    ports: Some(port_words(vec![(port.protocol, vec![port.dialled])])),
+                    ports: Some(port_words(vec![(port.protocol, vec![port.dialled])], true)),
                     from_ports: None,
                     to: port.address.map(addr_net).into_iter().collect(),
                 };

@@ -32,7 +32,8 @@ impl PolicyWriter<'_> {
                 }
             }
         }
-        let mut entries = port_words(services.ports.into_iter().collect());
+        let is_all = all_ports(view);
+        let mut entries = port_words(services.ports.into_iter().collect(), is_all);
         entries.extend(words);
         entries
     }
@@ -51,12 +52,20 @@ impl PolicyWriter<'_> {
             .map(|(first, last)| (narrow(first), narrow(last)))
             .collect();
         let protocols = services.ports.into_keys();
-        port_words(protocols.map(|number| (number, spans.clone())).collect())
+        let ranges = protocols.map(|number| (number, spans.clone())).collect();
+        port_words(ranges, all_ports(view))
     }
 }
 
-/// Formats ports as entries of `ports`: `"53"` for both tcp and udp.
-pub(super) fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>) -> Vec<String> {
+/// Reports whether ports from 1 are all ports. A protocol's name includes port 0, which the
+/// comparison leaves out, so that rules about ports from 1 become as many ports.
+fn all_ports(view: &View<'_, '_>) -> bool {
+    !view.space.axes.leaves_out_port_0
+}
+
+/// Formats ports as entries of `ports`: `"53"` for both tcp and udp. All ports are the protocol's
+/// name, if `is_all`.
+pub(super) fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>, is_all: bool) -> Vec<String> {
     let mut by_protocol: Vec<(u8, Vec<port::PortRange>)> = Vec::new();
     for (protocol, list) in ranges {
         let list = list.into_iter().map(|(first, last)| port::PortRange {
@@ -75,7 +84,7 @@ pub(super) fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>) -> Vec<String> {
     let mut words = Vec::new();
     for (protocol, list) in &by_protocol {
         for range in list {
-            let whole = range.first == 1 && range.last == u16::MAX;
+            let whole = is_all && range.first == 1 && range.last == u16::MAX;
             let in_both =
                 tcp.contains(range) && udp.contains(range) && [TCP, UDP].contains(protocol);
             let name = port::protocol_name(*protocol);

@@ -65,6 +65,8 @@ pub(super) enum Finding<'f> {
     UnknownAccept(String),
     /// A drop with such words.
     UnknownDrop(String),
+    /// A verdict map with such words, of which some elements accept and some drop.
+    UnknownVerdicts(String),
     /// A jump, return or NAT target with such words.
     UnknownJump(String),
     /// A line about a set that a policy cannot contain, for this reason.
@@ -233,6 +235,13 @@ impl Finding<'_> {
                 format!(
                     "a policy cannot express `{words}`: keep the line in a separate rules file; \
                      {STILL_DROPS}"
+                ),
+            ),
+            Self::UnknownVerdicts(words) => (
+                Fate::Left,
+                format!(
+                    "a policy cannot express `{words}`, so none of this line's verdicts is \
+                     converted: keep the line in a separate rules file; {STILL_DROPS}"
                 ),
             ),
             Self::UnknownJump(words) => (

@@ -195,7 +195,12 @@ impl<'p> Reporter<'p> {
             };
         }
         if rule.unknown().next().is_some() {
-            return unknown(rule, manager);
+            let accepts_and_drops =
+                rule.target == Verb::Accept && self.places.unknown_drops.contains(&rule.at);
+            return match (accepts_and_drops, manager) {
+                (true, None) => Finding::UnknownVerdicts(unknown_words(rule)),
+                (true, Some(_)) | (false, _) => unknown(rule, manager),
+            };
         }
         let packets = self.packets(rule.at);
         let branches = matches!(rule.target, Verb::Return | Verb::Jump(_) | Verb::Goto(_));
@@ -245,6 +250,11 @@ impl<'p> Reporter<'p> {
 const OTHER_HOOK: &str = "peerwall filters packets to this host and through it, and not at this \
      hook: keep the chain in a separate file, loaded by nft";
 
+fn unknown_words(rule: &ImportedRule) -> String {
+    let words: Vec<&str> = rule.unknown().collect();
+    words.join(" ")
+}
+
 fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'static> {
     if let Some(manager) = manager {
         let drops = matches!(rule.target, Verb::Drop | Verb::Reject);
@@ -253,8 +263,7 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'s
             false => Finding::Restored(manager.name),
         };
     }
-    let words: Vec<&str> = rule.unknown().collect();
-    let words = words.join(" ");
+    let words = unknown_words(rule);
     match rule.target {
         Verb::Accept => Finding::UnknownAccept(words),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => Finding::UnknownDrop(words),

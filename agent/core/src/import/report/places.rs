@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::import::ParsedFiles;
-use crate::import::rule::{self, At, ImportedRule, ImportedRules};
+use crate::import::rule::{self, At, ImportedRule, ImportedRules, Verb};
 
 /// Position of a line: table, chain and rule.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,8 @@ pub(super) struct Places<'p> {
     pub output: BTreeSet<At>,
     /// Chains that a rule with unknown conditions jumps to.
     pub unsure: BTreeSet<&'p str>,
+    /// Lines with unknown conditions that drop some packets.
+    pub unknown_drops: BTreeSet<At>,
     rules: &'p [ImportedRules],
 }
 
@@ -57,10 +59,16 @@ impl<'p> Places<'p> {
         let mut judged = BTreeSet::new();
         let mut output = BTreeSet::new();
         let mut unsure = BTreeSet::new();
+        let mut unknown_drops = BTreeSet::new();
         for rules in &parsed.rules {
             let all = rules.filter.values().flat_map(|chain| &chain.rules);
             let unknown = all.filter(|rule| rule.unknown().next().is_some());
-            unsure.extend(unknown.filter_map(|rule| rule.target.chain()));
+            for rule in unknown {
+                unsure.extend(rule.target.chain());
+                if matches!(rule.target, Verb::Drop | Verb::Reject) {
+                    unknown_drops.insert(rule.at);
+                }
+            }
             let paths = &rules.paths;
             for start in paths.input.iter().chain(&paths.forward) {
                 judged.extend(reached(rules, start));
@@ -74,6 +82,7 @@ impl<'p> Places<'p> {
             judged,
             output,
             unsure,
+            unknown_drops,
             rules: &parsed.rules,
         }
     }

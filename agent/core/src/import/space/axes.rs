@@ -92,6 +92,8 @@ pub(in crate::import) struct Axes {
     pub destinations: Cuts,
     pub ports: Cuts,
     pub from_ports: Cuts,
+    /// Whether a rule names ports from 1, so that it is not about port 0.
+    pub leaves_out_port_0: bool,
     /// ICMP type and code as one number.
     pub icmps: Cuts,
     pub hop_limits: Cuts,
@@ -127,6 +129,8 @@ impl Axes {
         );
         let destinations = mentioned.destinations.iter().copied().chain(special);
         let destinations = Cuts::new(max, destinations);
+        let mut named = mentioned.ports.iter().chain(&mentioned.source_ports);
+        let leaves_out_port_0 = named.any(|(first, _)| *first == 1);
         let (from_ports, ports) = (ports(&mentioned.source_ports), ports(&mentioned.ports));
         let icmps = Cuts::new(u128::from(u16::MAX), icmps.chain([(0, 0)]));
         let hops = hops.map(|(a, b)| (u128::from(*a), u128::from(*b)));
@@ -140,6 +144,7 @@ impl Axes {
         let next = &mut 0;
         Self {
             family,
+            leaves_out_port_0,
             source: Axis::new(next, sources.starts.len()),
             interface: Axis::new(next, interfaces.len()),
             protocol: Axis::new(next, protocols.len()),

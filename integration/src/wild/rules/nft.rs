@@ -1,0 +1,283 @@
+//! Files for nft.
+
+use super::{NETS_V4, NETS_V6};
+use crate::random::Random;
+
+/// One expression of nft.
+fn nft_match(random: &mut Random, is_input: bool) -> String {
+    let not = if random.chance(20) { "!= " } else { "" };
+    let port = random.of(&[
+        "22",
+        "53",
+        "67",
+        "80",
+        "0",
+        "1024-65535",
+        "{ 22, 80, 443 }",
+        "{ 0-1023, 8080 }",
+    ]);
+    let v4 = random.of(&NETS_V4);
+    let v6 = random.of(&NETS_V6);
+    match random.below(40) {
+        0..3 => format!("ip saddr {not}{v4}"),
+        3..5 => format!("ip6 saddr {not}{v6}"),
+        5 => format!("ip daddr {not}{v4}"),
+        6 => format!("ip6 daddr {not}{v6}"),
+        7 => format!(
+            "iifname {not}\"{}\"",
+            random.of(&["eth0", "eth1", "cni0", "eth*"])
+        ),
+        8 if !is_input => format!("oifname {not}\"{}\"", random.of(&["eth0", "eth1", "cni0"])),
+        9..12 => format!("tcp dport {not}{port}"),
+        12 => format!("udp dport {not}{port}"),
+        13 => format!(
+            "{} {not}{port}",
+            random.of(&[
+                "tcp sport",
+                "udp sport",
+                "th dport",
+                "sctp dport",
+                "udplite dport"
+            ])
+        ),
+        14 => format!(
+            "meta l4proto {not}{}",
+            random.of(&[
+                "tcp",
+                "udp",
+                "{ tcp, udp }",
+                "icmp",
+                "ipv6-icmp",
+                "esp",
+                "47"
+            ])
+        ),
+        15 => format!(
+            "ip protocol {not}{}",
+            random.of(&["tcp", "udp", "icmp", "igmp", "{ 47, 50 }"])
+        ),
+        16 => format!(
+            "ip6 nexthdr {not}{}",
+            random.of(&["tcp", "udp", "ipv6-icmp", "44", "0"])
+        ),
+        17 => random
+            .of(&[
+                "tcp flags syn",
+                "tcp flags & (fin|syn|rst|ack) == syn",
+                "tcp flags ack",
+                "tcp flags & (syn|fin) == 0x0",
+                "tcp flags != syn",
+                "tcp flags ecn",
+                "tcp flags & (syn|ack) != syn",
+                "tcp flags { syn, syn | ack }",
+            ])
+            .to_owned(),
+        18 | 19 => format!(
+            "ct state {not}{}",
+            random.of(&[
+                "new",
+                "invalid",
+                "established",
+                "related",
+                "{ new, untracked }",
+                "established,related"
+            ])
+        ),
+        20 => format!(
+            "fib {} type {not}{}",
+            random.of(&["daddr", "saddr", "daddr . iif"]),
+            random.of(&[
+                "local",
+                "broadcast",
+                "multicast",
+                "unicast",
+                "anycast",
+                "{ local, broadcast }"
+            ])
+        ),
+        21 => format!(
+            "meta pkttype {not}{}",
+            random.of(&["host", "broadcast", "multicast", "unicast"])
+        ),
+        22 => random
+            .of(&[
+                "ip ttl 64",
+                "ip ttl 1",
+                "ip ttl > 64",
+                "ip ttl <= 2",
+                "ip6 hoplimit 255",
+                "ip6 hoplimit < 64",
+                "ip6 hoplimit 1",
+            ])
+            .to_owned(),
+        23 => random
+            .of(&[
+                "ip length 40",
+                "ip length < 60",
+                "meta length > 60",
+                "ip6 length 20",
+                "udp length 8",
+                "udp length > 20",
+            ])
+            .to_owned(),
+        24 => random
+            .of(&[
+                "ip dscp 0",
+                "ip dscp ef",
+                "ip6 dscp != 0",
+                "ip ecn 0",
+                "ip ecn != 3",
+                "ip6 ecn 1",
+            ])
+            .to_owned(),
+        25 => random
+            .of(&[
+                "ip frag-off & 0x1fff != 0",
+                "ip frag-off & 0x3fff == 0",
+                "exthdr frag exists",
+                "exthdr frag missing",
+                "exthdr hbh exists",
+                "exthdr dst exists",
+                "exthdr rt exists",
+                "ip option ra exists",
+                "ip option rr missing",
+                "ip hdrlength 5",
+            ])
+            .to_owned(),
+        26 => format!(
+            "icmp type {not}{}",
+            random.of(&[
+                "echo-request",
+                "{ echo-request, destination-unreachable }",
+                "0",
+                "13",
+                "3"
+            ])
+        ),
+        27 => format!(
+            "icmpv6 type {not}{}",
+            random.of(&[
+                "echo-request",
+                "nd-neighbor-solicit",
+                "{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert }",
+                "1",
+                "133",
+                "143"
+            ])
+        ),
+        28 => random
+            .of(&[
+                "icmp code 0",
+                "icmp code 4",
+                "icmpv6 code 0",
+                "icmp id 1",
+                "icmpv6 mtu 1280",
+            ])
+            .to_owned(),
+        29 => "ether saddr 02:00:00:00:00:fe".to_owned(),
+        30 => random
+            .of(&[
+                "meta nfproto ipv4",
+                "meta nfproto ipv6",
+                "meta protocol ip",
+                "meta protocol ip6",
+                "ct l3proto ipv4",
+                "ct protocol tcp",
+                "ct direction original",
+                "ct direction reply",
+            ])
+            .to_owned(),
+        31 => random
+            .of(&[
+                "ct mark 0",
+                "meta mark 0",
+                "meta mark 1",
+                "ct status snat",
+                "ct status assured",
+                "ct original ip saddr 10.1.2.3",
+                "ct original proto-dst 22",
+                "ct expiration > 1s",
+            ])
+            .to_owned(),
+        32 => random
+            .of(&[
+                "ip saddr . tcp dport { 10.1.2.3 . 22, 198.51.100.77 . 80 }",
+                "iifname . tcp dport { \"eth0\" . 22 }",
+                "ip6 saddr . udp dport { fd00::5 . 53 }",
+                "ip saddr . ip daddr { 10.1.2.3 . 203.0.113.10 }",
+                "meta l4proto . th dport { tcp . 22, udp . 53 }",
+            ])
+            .to_owned(),
+        33 => random
+            .of(&[
+                "ip version 4",
+                "ip6 version 6",
+                "ip checksum 0",
+                "tcp option maxseg exists",
+                "tcp option maxseg missing",
+                "tcp window 0",
+                "tcp doff 5",
+                "tcp urgptr 0",
+                "tcp ackseq 0",
+                "udp checksum 0",
+            ])
+            .to_owned(),
+        34 => random
+            .of(&[
+                "fib saddr . iif oif missing",
+                "fib saddr . iif oif eth0",
+                "fib saddr oif exists",
+                "meta skuid 0",
+                "socket transparent 1",
+                "meta iiftype ether",
+                "iif lo",
+                "iiftype loopback",
+                "meta cpu 0",
+                "meta day \"Sunday\"",
+            ])
+            .to_owned(),
+        35 => format!("@nh,72,8 {not}{}", random.of(&["6", "17"])),
+        36 => format!("@th,16,16 {not}{}", random.of(&["22", "53"])),
+        _ => String::new(),
+    }
+}
+
+/// Makes a file.
+pub(super) fn file(random: &mut Random) -> String {
+    let policy = |random: &mut Random| if random.chance(75) { "drop" } else { "accept" };
+    let family = random.of(&["inet", "inet", "inet", "ip", "ip6"]);
+    let mut chains = [String::new(), String::new(), String::new()];
+    if random.chance(50) {
+        chains[0] += "    iif lo accept\n    ct state established,related accept\n";
+    }
+    for _ in 0..1 + random.below(6) {
+        let at = [0, 0, 0, 1, 1, 2, 2][random.below(7)];
+        let count = random.below(4);
+        let matches: Vec<String> = (0..count).map(|_| nft_match(random, at != 1)).collect();
+        let target = match random.below(24) {
+            0..10 => "accept",
+            10..14 => "drop",
+            14 => "reject",
+            15..17 => "return",
+            17 => "tcp dport vmap { 22 : accept, 80 : drop }",
+            18 => "ip saddr vmap { 10.1.2.3 : drop, 10.0.0.0/8 : accept, 0.0.0.0/8 : accept }",
+            19 => "ct state vmap { invalid : drop, new : accept }",
+            20 => "meta l4proto vmap { icmp : accept, tcp : continue, 47 : accept }",
+            _ if at == 2 => "accept",
+            21 => "goto user",
+            _ => "jump user",
+        };
+        chains[at] += &format!("    {} {target}\n", matches.join(" "));
+    }
+    let [input, forward, user] = chains;
+    let mut out = format!("table {family} filter {{\n  chain user {{\n{user}  }}\n");
+    let (first, second) = (policy(random), policy(random));
+    out += &format!(
+        "  chain input {{\n    type filter hook input priority {}; policy {first};\n{input}  }}\n",
+        random.of(&["0", "0", "0", "filter", "-10", "10", "-450"])
+    );
+    out += &format!(
+        "  chain forward {{\n    type filter hook forward priority 0; policy {second};\n{forward}  }}\n}}\n"
+    );
+    out
+}
