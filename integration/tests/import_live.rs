@@ -356,3 +356,21 @@ fn tables_of_iptables_nft_are_recognized() {
         assert!(!report.contains("install nft"), "{report}");
     });
 }
+
+#[test]
+fn drops_of_broadcasts_of_this_hosts_networks_are_told() {
+    world(|| {
+        let live = Live::new();
+        live.host.sh(
+            "iptables-legacy -P INPUT DROP && iptables-legacy -P FORWARD DROP && \
+             iptables-legacy -A INPUT -i lo -j ACCEPT && \
+             iptables-legacy -A INPUT -p udp -d 192.0.2.255 -j DROP && \
+             iptables-legacy -A INPUT -p udp --dport 137 -j ACCEPT",
+        );
+        let (output, report) = live.import(&["--strict"]);
+        let policy = String::from_utf8_lossy(&output.stdout);
+        let is_said = policy.contains("to ") || policy.contains("to=");
+        assert!(is_said || !output.status.success(), "{policy}{report}");
+        assert!(!report.contains("never reached"), "{report}");
+    });
+}

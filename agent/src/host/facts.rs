@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
 use peerwall_core::import::Facts;
 use peerwall_core::policy::flannel;
@@ -26,24 +26,40 @@ pub fn gather() -> Facts {
         let found = flannel::read(&env.text).map(|found| found.networks);
         facts.pod_networks = found.into_iter().flatten().map(|(net, _)| net).collect();
     }
-    for (name, address) in interfaces() {
+    for (name, net) in networks() {
         if !facts.interfaces.contains(&name) {
             facts.interfaces.push(name);
         }
-        facts.addresses.extend(address.map(IpNet::from));
+        facts.addresses.extend(net);
     }
     facts
 }
 
 /// Returns the interfaces of this network namespace, once for each address.
 pub fn interfaces() -> Vec<(String, Option<IpAddr>)> {
+    let address = |net: IpNet| net.addr();
+    let all = networks().into_iter();
+    all.map(|(name, net)| (name, net.map(address))).collect()
+}
+
+/// Returns the same with the length of each address's prefix, which gives the broadcast address.
+fn networks() -> Vec<(String, Option<IpNet>)> {
     let address = |storage: &SockaddrStorage| {
         let v4 = storage.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
         v4.or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
     };
+    let net = |each: &InterfaceAddress| {
+        let own = each.address.as_ref().and_then(address)?;
+        let mask = each.netmask.as_ref().and_then(address);
+        let net = mask.and_then(|mask| IpNet::with_netmask(own, mask).ok());
+        Some(net.unwrap_or_else(|| IpNet::from(own)))
+    };
     match getifaddrs() {
         Ok(list) => list
-            .map(|each| (each.interface_name, each.address.as_ref().and_then(address)))
+            .map(|each| {
+                let net = net(&each);
+                (each.interface_name, net)
+            })
             .collect(),
         Err(err) => {
             log::warn!("cannot list this host's addresses: {err}");
