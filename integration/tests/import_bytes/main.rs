@@ -6,7 +6,8 @@
 //!
 //! `PEERWALL_FILES` sets the number of files, `PEERWALL_SEED` the first of their seeds,
 //! `PEERWALL_PROBES` the packets for each, `PEERWALL_KEEP` a folder for the files that fail,
-//! `PEERWALL_STYLES` a folder of files to try instead.
+//! `PEERWALL_STYLES` a folder of files to try instead, `PEERWALL_LANGUAGE` the end of the names of
+//! all files: `v4`, `v6`, `nft` or `sh`.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,14 +15,12 @@
     reason = "a test that fails should say so, and one that passes what it did"
 )]
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
-use peerwall::host::facts;
-use peerwall::import::{iptables as reader, nft};
-use peerwall_core::import::{Direction, Fate, File, Import, Line, Options, import_read};
-use peerwall_core::net::addr::Family;
+use peerwall_core::import::{Direction, Fate, Import, Line};
 use peerwall_core::net::packet::Hook;
 use peerwall_core::policy::reason::Reason;
 use peerwall_integration::ns::world;
@@ -30,6 +29,8 @@ use peerwall_integration::wild::named::Named;
 use peerwall_integration::wild::packet::{Packet, packet};
 use peerwall_integration::wild::rules::{self, Language};
 use peerwall_integration::wild::twins::Twin;
+
+use files::{given, imported, load, others, try_load};
 
 /// How many packets of a file are tried alone, of those that only the policy accepts at a hook.
 const WIDER_MAX: usize = 8;
@@ -59,97 +60,6 @@ struct Tally {
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-fn imported(twin: &Twin, language: Language, name: &str, text: &str) -> Result<Import, String> {
-    let family = match language {
-        Language::Iptables => Some(Family::V4),
-        Language::Ip6tables => Some(Family::V6),
-        Language::Nft => None,
-    };
-    let text = match language {
-        Language::Nft => twin.host.run(|| nft::listing(name, text)),
-        Language::Iptables | Language::Ip6tables => Ok(text.to_owned()),
-    };
-    let files = [File {
-        name: name.to_owned(),
-        text: text.map_err(|err| err.to_string())?,
-        family,
-    }];
-    let (readings, facts) = twin.host.run(|| (reader::read(&files), facts::gather()));
-    let readings = readings.map(|read| read.readings).unwrap_or_default();
-    let options = Options {
-        assume_accept: true,
-    };
-    import_read(&files, &facts, options, &readings).map_err(|err| format!("{err:?}"))
-}
-
-/// Loads rules without the lines that are not valid, or not known here, and returns what is loaded.
-fn load(
-    twin: &Twin,
-    (language, flavour): (Language, &str),
-    path: &Path,
-    text: &str,
-) -> Option<String> {
-    let mut text = text.to_owned();
-    for _ in 0..8 {
-        fs::write(path, &text).unwrap();
-        let stderr = match try_load(twin, (language, flavour), path) {
-            Ok(()) => return Some(text),
-            Err(stderr) => stderr,
-        };
-        // `FILE:12:3-9: Error: …`, `iptables-restore: line 12 failed`, `Error occurred at line: 12`.
-        let number = |part: &str| {
-            part.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-        };
-        let shown = path.display().to_string();
-        let places = match language {
-            Language::Nft => stderr
-                .split(&format!("{shown}:"))
-                .skip(1)
-                .map(number)
-                .collect(),
-            Language::Iptables | Language::Ip6tables => {
-                let words = stderr
-                    .split("line: ")
-                    .skip(1)
-                    .chain(stderr.split("line ").skip(1));
-                words.map(number).collect::<Vec<_>>()
-            }
-        };
-        let Some(bad) = places.iter().find_map(|text| text.parse::<usize>().ok()) else {
-            println!("{stderr}");
-            return None;
-        };
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(index, _)| index + 1 != bad);
-        text = lines.map(|(_, line)| format!("{line}\n")).collect();
-    }
-    None
-}
-
-fn try_load(twin: &Twin, (language, flavour): (Language, &str), path: &Path) -> Result<(), String> {
-    let path = path.display();
-    let command = match language {
-        Language::Iptables => format!("iptables-{flavour}-restore <{path}"),
-        Language::Ip6tables => format!("ip6tables-{flavour}-restore <{path}"),
-        Language::Nft => format!("nft -f {path}"),
-    };
-    let output = twin.host.try_sh(&command);
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
-}
-
-/// The tables that stay beside a policy.
-fn others(text: &str) -> String {
-    let start = text.find("*filter").unwrap_or(text.len());
-    text[..start].to_owned()
 }
 
 /// A file that both hosts have, each in its way.
@@ -253,7 +163,7 @@ impl Twins {
         for twin in [&mut self.rules, &mut self.policy] {
             names.iter().for_each(|name| twin.add_interface(name));
         }
-        if language != Language::Nft {
+        if matches!(language, Language::Iptables | Language::Ip6tables) {
             fs::write(&path, others(&text)).unwrap();
             try_load(&self.policy, (language, flavour), &path).unwrap();
         }
@@ -288,7 +198,7 @@ impl Twins {
             false => Hook::Forward,
         };
         let save = match applied.language {
-            Language::Nft => None,
+            Language::Nft | Language::Shell => None,
             Language::Iptables => Some("iptables"),
             Language::Ip6tables => Some("ip6tables"),
         };
@@ -323,7 +233,7 @@ impl Twins {
                 let is_v6 = match applied.language {
                     Language::Iptables => false,
                     Language::Ip6tables => true,
-                    Language::Nft => index % 2 == 1,
+                    Language::Nft | Language::Shell => index % 2 == 1,
                 };
                 let number = u16::try_from(index + 1).unwrap();
                 packet(random, &named, names.len(), is_v6, number)
@@ -385,44 +295,17 @@ impl Twins {
     }
 }
 
-/// The files of a folder that is given, but those whose rules count or remember packets.
-fn given() -> Vec<(String, String, Language)> {
-    let Ok(folder) = std::env::var("PEERWALL_STYLES") else {
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    let one = |path: &std::path::PathBuf| {
-        let language = match path.extension()?.to_str()? {
-            "v4" => Language::Iptables,
-            "v6" => Language::Ip6tables,
-            "nft" => Language::Nft,
-            _ => return None,
-        };
-        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-        let remembers = [
-            "limit",
-            "recent",
-            "quota",
-            "statistic",
-            "numgen",
-            "-m time",
-            "meta hour",
-            "nat hook",
-        ];
-        let name = path.display().to_string();
-        (!remembers.iter().any(|word| text.contains(word))).then_some((name, text, language))
-    };
-    paths.iter().filter_map(one).collect()
-}
-
 fn try_all(languages: &[(Language, &str)]) -> (Tally, Vec<String>) {
     let (files, first) = (number("PEERWALL_FILES", 20), number("PEERWALL_SEED", 1));
     let mut tally = Tally::default();
     let mut failures = Vec::new();
+    let wanted = std::env::var("PEERWALL_LANGUAGE").ok();
+    let is_wanted = |language: &Language| {
+        let wanted = wanted.as_ref();
+        wanted.is_none_or(|wanted| language.extension() == wanted)
+    };
+    let languages = languages.iter().filter(|(language, _)| is_wanted(language));
+    let languages: Vec<(Language, &str)> = languages.copied().collect();
     let (_, flavour) = languages[0];
     let mut twins = Twins::new(flavour);
     let given = given();
@@ -458,11 +341,13 @@ fn what_the_policy_changes_for_packets_of_any_kind_is_in_the_report() {
                     (Language::Nft, "nft"),
                     (Language::Iptables, "nft"),
                     (Language::Ip6tables, "nft"),
+                    (Language::Shell, "nft"),
                 ],
                 vec![
                     (Language::Iptables, "legacy"),
                     (Language::Ip6tables, "legacy"),
                     (Language::Nft, "nft"),
+                    (Language::Shell, "legacy"),
                 ],
             ]
             .map(|languages| scope.spawn(move || try_all(&languages)))

@@ -248,3 +248,19 @@ fn a_map_of_verdicts_that_is_not_converted_says_that_its_drops_are_not() {
         |line: &peerwall_core::import::Line| line.words.contains("none of this line's verdicts");
     assert!(found.lines.iter().any(told), "{found}");
 }
+
+#[test]
+fn an_address_of_a_host_is_not_the_one_of_its_routers() {
+    let facts = Facts {
+        addresses: vec!["2001:db8:1::7/64".parse().unwrap()],
+        ..Facts::default()
+    };
+    let line = "-A INPUT -d 2001:db8:1::7 -p tcp --dport 443 -j ACCEPT\n";
+    let found = imported(Family::V6, &filter(line), &facts);
+    let is_told = found.policy.contains("2001:db8:1::7") || found.opens_more();
+    assert!(is_told, "{}{found}", found.policy);
+    let line = "-A INPUT -d 2001:db8:1:: -j DROP\n-A INPUT -p tcp --dport 443 -j ACCEPT\n";
+    let found = imported(Family::V6, &filter(line), &facts);
+    let is_told = found.policy.contains("2001:db8:1::7") || found.opens_more();
+    assert!(is_told, "{}{found}", found.policy);
+}

@@ -106,8 +106,8 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
         let bang = not(random);
         let net = random.of(nets);
         let one = match random.below(22) {
-            0..4 => format!(" {bang}-s {net}"),
-            4..6 => format!(" {bang}-d {net}"),
+            0..3 => format!(" {bang}-s {net}"),
+            3..6 => format!(" {bang}-d {net}"),
             6..8 => format!(" {bang}-i {}", random.of(&INTERFACES)),
             8 if !is_input => format!(" {bang}-o {}", random.of(&INTERFACES)),
             9 | 10 => format!(" -m conntrack {bang}--ctstate {}", random.of(&STATES)),
@@ -290,6 +290,13 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
             _ => "-j user",
         };
         out += &format!("-A {chain}{matches} {target}\n");
+    }
+    // What the lines above drop shows most where much is accepted behind them.
+    for chain in ["INPUT", "FORWARD"] {
+        if random.chance(35) {
+            let some = random.of(&["", " -p udp", " -p udp --dport 53", " -i eth0", " ! -p tcp"]);
+            out += &format!("-A {chain}{some} -j ACCEPT\n");
+        }
     }
     out + "COMMIT\n"
 }

@@ -3,6 +3,7 @@
 
 mod iptables;
 mod nft;
+mod shell;
 
 use crate::random::Random;
 
@@ -15,6 +16,8 @@ pub enum Language {
     Ip6tables,
     /// nft.
     Nft,
+    /// sh.
+    Shell,
 }
 
 impl Language {
@@ -25,6 +28,7 @@ impl Language {
             Self::Iptables => "v4",
             Self::Ip6tables => "v6",
             Self::Nft => "nft",
+            Self::Shell => "sh",
         }
     }
 }
@@ -68,5 +72,6 @@ pub fn file(random: &mut Random, language: Language) -> String {
         Language::Iptables => iptables::file(random, false),
         Language::Ip6tables => iptables::file(random, true),
         Language::Nft => nft::file(random),
+        Language::Shell => shell::file(random),
     }
 }

@@ -269,6 +269,13 @@ pub(super) fn file(random: &mut Random) -> String {
         };
         chains[at] += &format!("    {} {target}\n", matches.join(" "));
     }
+    // What the lines above drop shows most where much is accepted behind them.
+    for chain in &mut chains[..2] {
+        if random.chance(35) {
+            let some = random.of(&["", "meta l4proto udp", "udp dport 53", "iifname \"eth0\""]);
+            *chain += &format!("    {some} accept\n");
+        }
+    }
     let [input, forward, user] = chains;
     let mut out = format!("table {family} filter {{\n  chain user {{\n{user}  }}\n");
     let (first, second) = (policy(random), policy(random));

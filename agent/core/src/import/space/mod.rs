@@ -13,6 +13,7 @@ mod marks;
 mod mentioned;
 mod nat;
 mod nodes;
+mod own;
 mod place;
 pub(in crate::import) mod region;
 mod ruled;
@@ -34,9 +35,9 @@ use self::axes::Axes;
 use self::diagram::{Diagrams, PacketSet, Run};
 use self::mentioned::Mentioned;
 use self::nat::Redirections;
+pub(in crate::import) use self::own::{anycasts, broadcasts, own_addresses};
 use self::place::Place;
 pub(in crate::import) use self::place::Published;
-pub(in crate::import) use self::place::{broadcasts, own_addresses};
 use self::region::Sets;
 use self::ruled::ruled;
 pub(in crate::import) use self::ruled::{Ruled, SlicedPolicy};
@@ -64,6 +65,8 @@ pub(in crate::import) struct Space<'r> {
     pub axes: Arc<Axes>,
     pub own: Vec<Interval>,
     pub broadcasts: Vec<Interval>,
+    /// Addresses of routers of this host's networks.
+    pub anycasts: Vec<Interval>,
     /// Addresses that rules for packets to this host name: they are its own.
     pub named: Vec<Interval>,
     pub redirections: Redirections,
@@ -127,8 +130,9 @@ impl<'r> Space<'r> {
         } else {
             named.extend(&own);
         }
-        let broadcasts = broadcasts(family, facts);
-        mentioned.destinations.extend(own.iter().chain(&broadcasts));
+        let (broadcasts, anycasts) = (broadcasts(family, facts), anycasts(family, facts));
+        let here = own.iter().chain(&broadcasts).chain(&anycasts);
+        mentioned.destinations.extend(here);
         if mentioned.kinds_of_source && is_known {
             mentioned.sources.extend(own.iter().chain(&broadcasts));
         }
@@ -139,6 +143,7 @@ impl<'r> Space<'r> {
             axes: Arc::new(Axes::new(family, &mentioned)),
             own,
             broadcasts,
+            anycasts,
             named,
             redirections: Redirections::default(),
             input: Site::default(),
@@ -209,6 +214,7 @@ impl<'r> Space<'r> {
             axes: Arc::clone(&self.axes),
             own: self.own.clone(),
             broadcasts: self.broadcasts.clone(),
+            anycasts: self.anycasts.clone(),
             named: self.named.clone(),
             redirections: Redirections::default(),
             input: Site::default(),
@@ -340,6 +346,7 @@ impl<'r> Space<'r> {
             hook,
             own: self.own.clone(),
             broadcasts: self.broadcasts.clone(),
+            anycasts: self.anycasts.clone(),
             named: self.named.clone(),
             published: &self.redirections.published,
             guards: self.redirections.guards.clone(),

@@ -2,7 +2,7 @@
 
 use super::axes::{Axes, LO, net};
 use super::diagram::{Diagrams, PacketSet, Run};
-use crate::import::Facts;
+use super::own::{loopback, multicast};
 use crate::import::rule::{AddressKind, Condition, Interval, MarkTest, Test};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
@@ -44,6 +44,8 @@ pub(in crate::import) struct Place<'a> {
     pub own: Vec<Interval>,
     /// Broadcast addresses of this host's networks.
     pub broadcasts: Vec<Interval>,
+    /// Addresses of routers of this host's networks.
+    pub anycasts: Vec<Interval>,
     /// Addresses that are certainly this host's.
     pub named: Vec<Interval>,
     /// Published ports, by their values on the axis, from 1.
@@ -56,66 +58,6 @@ pub(in crate::import) struct Place<'a> {
     pub marked: &'a [(MarkTest, PacketSet)],
     /// Values of the sources that are evaluated; `None` for all.
     pub slice: Option<Run>,
-}
-
-/// Returns the addresses that a host can have, except loopback ones.
-pub(in crate::import) fn own_addresses(family: Family, facts: &Facts) -> Vec<Interval> {
-    let of_family = |address: &std::net::IpAddr| Family::of(*address) == family;
-    let known: Vec<Interval> = facts
-        .addresses
-        .iter()
-        .map(ipnet::IpNet::addr)
-        .filter(of_family)
-        .filter(|address| !address.is_loopback())
-        .map(|address| (addr::number(address), addr::number(address)))
-        .collect();
-    if !known.is_empty() {
-        return known;
-    }
-    match family {
-        Family::V4 => vec![
-            (net("1.0.0.0/32").0, net("126.255.255.255/32").0),
-            (net("128.0.0.0/32").0, net("223.255.255.255/32").0),
-        ],
-        Family::V6 => vec![
-            (net("::2/128").0, net("::fffe:ffff:ffff/128").0),
-            (
-                net("::1:0:0:0/128").0,
-                net("feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128").0,
-            ),
-        ],
-    }
-}
-
-/// Returns the broadcast addresses of this host's networks.
-pub(in crate::import) fn broadcasts(family: Family, facts: &Facts) -> Vec<Interval> {
-    let mut found = Vec::new();
-    if family == Family::V4 {
-        found.push(net("255.255.255.255/32"));
-        let nets = facts
-            .addresses
-            .iter()
-            .filter(|net| Family::of(net.addr()) == family);
-        for net in nets.filter(|net| net.prefix_len() < 31) {
-            let (_, last) = addr::bounds(*net);
-            found.push((last, last));
-        }
-    }
-    found
-}
-
-fn multicast(family: Family) -> Interval {
-    match family {
-        Family::V4 => net("224.0.0.0/4"),
-        Family::V6 => net("ff00::/8"),
-    }
-}
-
-fn loopback(family: Family) -> Interval {
-    match family {
-        Family::V4 => net("127.0.0.0/8"),
-        Family::V6 => net("::1/128"),
-    }
 }
 
 impl Place<'_> {
@@ -196,6 +138,8 @@ impl Place<'_> {
         let tcp_to_many = d.and(tcp, many);
         bad = d.or(bad, tcp_to_many);
         let own = axes.destinations(d, &self.own);
+        let routers = axes.destinations(d, &self.anycasts);
+        let own = d.or(own, routers);
         let here = d.or(own, many);
         let here = d.or(here, to_loopback);
         let there = match self.hook {

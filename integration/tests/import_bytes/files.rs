@@ -1,0 +1,152 @@
+//! Files: loaded, imported, and those of a folder.
+
+use std::fs;
+use std::path::Path;
+
+use peerwall::host::facts;
+use peerwall::import::{iptables as reader, nft};
+use peerwall_core::import::{File, Import, Options, import_read};
+use peerwall_core::net::addr::Family;
+use peerwall_integration::wild::rules::Language;
+use peerwall_integration::wild::twins::Twin;
+
+/// Imports a file, with what the host knows of itself.
+pub(crate) fn imported(
+    twin: &Twin,
+    language: Language,
+    name: &str,
+    text: &str,
+) -> Result<Import, String> {
+    let family = match language {
+        Language::Iptables => Some(Family::V4),
+        Language::Ip6tables => Some(Family::V6),
+        Language::Nft | Language::Shell => None,
+    };
+    let text = match language {
+        Language::Nft => twin.host.run(|| nft::listing(name, text)),
+        Language::Iptables | Language::Ip6tables | Language::Shell => Ok(text.to_owned()),
+    };
+    let files = [File {
+        name: name.to_owned(),
+        text: text.map_err(|err| err.to_string())?,
+        family,
+    }];
+    let (readings, facts) = twin.host.run(|| (reader::read(&files), facts::gather()));
+    let readings = readings.map(|read| read.readings).unwrap_or_default();
+    let options = Options {
+        assume_accept: true,
+    };
+    import_read(&files, &facts, options, &readings).map_err(|err| format!("{err:?}"))
+}
+
+/// Loads rules without the lines that are not valid, or not known here, and returns what is loaded.
+pub(crate) fn load(
+    twin: &Twin,
+    (language, flavour): (Language, &str),
+    path: &Path,
+    text: &str,
+) -> Option<String> {
+    let mut text = text.to_owned();
+    for _ in 0..8 {
+        fs::write(path, &text).unwrap();
+        let stderr = match try_load(twin, (language, flavour), path) {
+            Ok(()) => return Some(text),
+            Err(stderr) => stderr,
+        };
+        // `FILE:12:3-9: Error: …`, `iptables-restore: line 12 failed`, `Error occurred at line: 12`.
+        let number = |part: &str| {
+            part.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
+        let shown = path.display().to_string();
+        let places = match language {
+            Language::Nft => stderr
+                .split(&format!("{shown}:"))
+                .skip(1)
+                .map(number)
+                .collect(),
+            Language::Iptables | Language::Ip6tables | Language::Shell => {
+                let words = stderr
+                    .split("line: ")
+                    .skip(1)
+                    .chain(stderr.split("line ").skip(1));
+                words.map(number).collect::<Vec<_>>()
+            }
+        };
+        let Some(bad) = places.iter().find_map(|text| text.parse::<usize>().ok()) else {
+            println!("{stderr}");
+            return None;
+        };
+        let lines = text
+            .lines()
+            .enumerate()
+            .filter(|(index, _)| index + 1 != bad);
+        text = lines.map(|(_, line)| format!("{line}\n")).collect();
+    }
+    None
+}
+
+pub(crate) fn try_load(
+    twin: &Twin,
+    (language, flavour): (Language, &str),
+    path: &Path,
+) -> Result<(), String> {
+    let path = path.display();
+    let command = match language {
+        Language::Iptables => format!("iptables-{flavour}-restore <{path}"),
+        Language::Ip6tables => format!("ip6tables-{flavour}-restore <{path}"),
+        Language::Nft => format!("nft -f {path}"),
+        // The names without a variant are those of this folder; a script may fail in some lines.
+        Language::Shell => format!(
+            "d=$(mktemp -d); for t in iptables ip6tables; do for s in '' -restore -save; do \
+             ln -s $(command -v $t-{flavour}$s) $d/$t$s; done; done; PATH=$d:$PATH sh {path}; true"
+        ),
+    };
+    let output = twin.host.try_sh(&command);
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+/// The tables that stay beside a policy.
+pub(crate) fn others(text: &str) -> String {
+    let start = text.find("*filter").unwrap_or(text.len());
+    text[..start].to_owned()
+}
+
+/// The files of a folder that is given, but those whose rules count or remember packets.
+pub(crate) fn given() -> Vec<(String, String, Language)> {
+    let Ok(folder) = std::env::var("PEERWALL_STYLES") else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    let one = |path: &std::path::PathBuf| {
+        let language = match path.extension()?.to_str()? {
+            "v4" => Language::Iptables,
+            "v6" => Language::Ip6tables,
+            "nft" => Language::Nft,
+            "sh" => Language::Shell,
+            _ => return None,
+        };
+        let text = String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        let remembers = [
+            "limit",
+            "recent",
+            "quota",
+            "statistic",
+            "numgen",
+            "-m time",
+            "meta hour",
+            "nat hook",
+        ];
+        let name = path.display().to_string();
+        (!remembers.iter().any(|word| text.contains(word))).then_some((name, text, language))
+    };
+    paths.iter().filter_map(one).collect()
+}
