@@ -264,3 +264,24 @@ fn an_address_of_a_host_is_not_the_one_of_its_routers() {
     let is_told = found.policy.contains("2001:db8:1::7") || found.opens_more();
     assert!(is_told, "{}{found}", found.policy);
 }
+
+#[test]
+fn a_listing_as_json_tells_drops_in_tables_of_other_families() {
+    let source = field("ip", "saddr");
+    let rule_of =
+        |family: &str, table: &str, statements: Value| rule(family, table, "in", &statements);
+    let drop = json!([matched("==", &source, &json!("198.51.100.7")), {"drop": null}]);
+    let mut early = chain("netdev", "early", "in", Some(("filter", "ingress", 0)));
+    early["chain"]["dev"] = json!("eth0");
+    let ssh = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+    let objects = json!({"nftables": [
+        {"table": {"family": "netdev", "name": "early", "handle": 1}},
+        early,
+        rule_of("netdev", "early", drop),
+        {"table": {"family": "inet", "name": "f", "handle": 1}},
+        chain("inet", "f", "in", Some(("filter", "input", 0))),
+        rule_of("inet", "f", json!([matched("==", &ssh, &json!(22)), {"accept": null}])),
+    ]});
+    let found = import(&[file(objects.to_string())], &Facts::default()).unwrap();
+    assert!(!found.is_whole(), "{found}");
+}

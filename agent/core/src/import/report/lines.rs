@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::accepting::{PeerIndex, accepting, is_for_some, never, why_not};
-use super::blocks;
+use super::blocks::{self, Block, WHY_LOST};
 use super::denying::denying;
 use super::finding::{ACCEPT_POLICY, Finding};
 use super::other_tables::other_table;
@@ -113,8 +113,8 @@ impl<'p> Reporter<'p> {
             return match self.parsed.is_set_line(at.input) {
                 true => Finding::Set.verdict(),
                 false => match self.what_is(at, text) {
-                    blocks::LOST => Finding::NotConverted(blocks::LOST.to_owned()).verdict(),
-                    what => Finding::NoRules(what).verdict(),
+                    Block::Lost => Finding::NotConverted(WHY_LOST.to_owned()).verdict(),
+                    Block::Is(what) => Finding::NoRules(what).verdict(),
                 },
             };
         };
@@ -138,8 +138,8 @@ impl<'p> Reporter<'p> {
     }
 
     /// Returns what a line without rules is.
-    fn what_is(&self, at: At, text: &str) -> &'static str {
-        let idle = self.parsed.idle.get(&at).copied();
+    fn what_is(&self, at: At, text: &str) -> Block {
+        let idle = self.parsed.idle.get(&at).copied().map(Block::Is);
         let block = idle.or_else(|| self.blocks.get(&at).copied());
         block.unwrap_or_else(|| blocks::of_line(text))
     }
