@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use peerwall::host;
 use peerwall::kernel::links::{Interests, Links};
@@ -169,6 +170,13 @@ fn listen(interests: &Interests, commands: &[(&str, bool)]) {
         // Addresses are news once more when nobody else turned out to have them.
         a.sh("while ip -6 address show tentative | grep -q inet6; do sleep 0.1; done");
         let mut links = Links::open(interests.clone()).unwrap();
+        // So are their routes, a moment later.
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            if !links.drain() {
+                break;
+            }
+        }
         for (command, news) in commands {
             a.sh(command);
             assert_eq!(links.drain(), *news, "{command}");
@@ -350,7 +358,7 @@ fn the_agent_reads_the_host_as_apply_does() {
                 .success()
         };
         while !services() && start.elapsed().as_secs() < 10 {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         let status = host.peerwall(&["status", path.to_str().unwrap()]);
         agent.kill().unwrap();

@@ -22,6 +22,7 @@ use peerwall_integration::probe::PATIENCE;
 use peerwall_integration::random::Random;
 use peerwall_integration::raw::{self, Body, Frame, TcpFlags};
 use peerwall_integration::situation::mac_of;
+use peerwall_integration::wild::rules::{self as wild, Language};
 
 use generate::{DNATS, native, packets, saved};
 
@@ -73,6 +74,28 @@ fn load_native(node: &Host, mut text: String) {
         let lines = text.lines().enumerate();
         let kept = lines.map(|(at, line)| if wrong.contains(&(at + 1)) { "" } else { line });
         text = kept.collect::<Vec<_>>().join("\n");
+    }
+}
+
+/// Loads tables of iptables without the lines that iptables refuses.
+fn load_saved(node: &Host, engine: &str, mut text: String) {
+    loop {
+        fs::write("/run/rules.v4", &text).unwrap();
+        let output = node.try_sh(&format!("iptables-{engine}-restore </run/rules.v4"));
+        if output.status.success() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let mut words = said.split(|c: char| !c.is_ascii_alphanumeric());
+        let is_line = |word: &str| word == "line";
+        let wrong = words.by_ref().find(|word| is_line(word));
+        let number = wrong.and_then(|_| words.find_map(|word| word.parse::<usize>().ok()));
+        let Some(wrong) = number else {
+            panic!("{said}\n{text}");
+        };
+        let lines = text.lines().enumerate();
+        let kept = lines.map(|(at, line)| if wrong == at + 1 { "" } else { line });
+        text = kept.map(|line| format!("{line}\n")).collect();
     }
 }
 
@@ -157,6 +180,8 @@ struct Counts {
     accepted: usize,
     denied: usize,
     undecided: usize,
+    /// The same with rules of all kinds that iptables and nft know.
+    undecided_with_any: usize,
     translated: usize,
 }
 
@@ -181,10 +206,24 @@ fn try_rules(node: &Host, far: &Host, seed: u64, counts: &mut Counts) {
             load_native(node, text);
         }
     }
+    let mut is_of_any_kind = false;
+    if random.chance(30) {
+        is_of_any_kind = true;
+        let text = wild::file(&mut random, Language::Nft);
+        load_native(node, text.replacen(" filter {", " wild {", 1));
+    }
     for engine in ["nft", "legacy"] {
-        if random.chance(50) {
-            fs::write("/run/rules.v4", saved(&mut random)).unwrap();
-            node.sh(&format!("iptables-{engine}-restore </run/rules.v4"));
+        match random.below(4) {
+            0 => {
+                fs::write("/run/rules.v4", saved(&mut random)).unwrap();
+                node.sh(&format!("iptables-{engine}-restore </run/rules.v4"));
+            }
+            1 => {
+                is_of_any_kind = true;
+                let text = wild::file(&mut random, Language::Iptables);
+                load_saved(node, engine, text);
+            }
+            _ => {}
         }
     }
     load_dnats(&mut random, node);
@@ -221,6 +260,7 @@ fn try_rules(node: &Host, far: &Host, seed: u64, counts: &mut Counts) {
                 counts.translated += usize::from(journey.packet.dialled.is_some());
             }
             // Both outcomes are told, so the true one is among them.
+            [_, _] if is_of_any_kind => counts.undecided_with_any += 1,
             [_, _] => counts.undecided += 1,
             ways => panic!("seed {seed}: {packet:?} {ways:#?}"),
         }

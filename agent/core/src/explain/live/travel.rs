@@ -1,6 +1,6 @@
 //! One evaluation of a packet's way: hooks, their chains in order, DNAT and the routing decision.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use peerwall_proto::nf_tables::family_name;
@@ -72,6 +72,36 @@ impl Layer<'_> {
             Self::Nft(_, _, is_nat) => is_nat,
             Self::Printed(printed) => printed.table.name == "nat",
         }
+    }
+
+    fn has_rules(self, place: Place) -> bool {
+        match self {
+            Self::Nft(table, name, _) => {
+                let chain = table.chains.get(name);
+                chain.is_some_and(|chain| !chain.rules.is_empty())
+            }
+            Self::Printed(printed) => {
+                let chain = printed.table.chains.get(place.builtin);
+                chain.is_some_and(|chain| !chain.rules.is_empty())
+            }
+        }
+    }
+}
+
+/// A base chain in its turn.
+#[derive(Clone, Copy)]
+struct Turn<'r> {
+    priority: i32,
+    layer: Layer<'r>,
+    /// Whether it translates after others of its priority.
+    is_delayed: bool,
+}
+
+impl Turn<'_> {
+    /// Reports whether a chain may translate before another one.
+    fn can_precede(&self, other: &Turn<'_>, place: Place) -> bool {
+        let is_peer = self.layer.is_nat() && self.priority == other.priority;
+        is_peer && !self.is_delayed && self.layer.has_rules(place)
     }
 }
 
@@ -324,7 +354,11 @@ impl<'t, 'c> Travel<'t, 'c> {
         let described = self.described.state;
         let is_early = |priority| place.name == "prerouting" && priority < CONNTRACK;
         let mut was_early = false;
-        for (priority, layer) in self.layers(place, families) {
+        let mut layers: VecDeque<Turn<'t>> = self.layers(place, families).into();
+        while let Some(turn) = layers.pop_front() {
+            let Turn {
+                priority, layer, ..
+            } = turn;
             // Before connection tracking, no packet has a connection.
             if is_early(priority) && bridge.is_none() {
                 was_early = true;
@@ -334,7 +368,28 @@ impl<'t, 'c> Travel<'t, 'c> {
             } else if was_early && self.frame.state() == CtState::Invalid {
                 self.frame.set_state(described);
             }
+            let before = (self.frame.clone(), self.passages.len());
+            let was_translated = self.is_translated;
             let verdict = self.pass_layer(place, layer, bridge);
+            let translates = self.is_translated && !was_translated && !turn.is_delayed;
+            let mut others = layers.iter();
+            if translates && others.any(|other| other.can_precede(&turn, place)) {
+                // The kernel does not tell which of them was registered first.
+                let about = || format!("the order of nat chains with priority {priority}");
+                if self.choices.is_so(about) {
+                    let (frame, passages) = before;
+                    self.frame = frame;
+                    self.passages.truncate(passages);
+                    self.is_translated = false;
+                    let last = layers.iter().rposition(|other| other.priority == priority);
+                    let delayed = Turn {
+                        is_delayed: true,
+                        ..turn
+                    };
+                    layers.insert(last.map_or(0, |last| last + 1), delayed);
+                    continue;
+                }
+            }
             if verdict != Verdict::Accept {
                 return verdict;
             }
@@ -356,7 +411,7 @@ impl<'t, 'c> Travel<'t, 'c> {
     }
 
     /// Returns the base chains of a hook in order.
-    fn layers(&self, place: Place, families: &[u8]) -> Vec<(i32, Layer<'t>)> {
+    fn layers(&self, place: Place, families: &[u8]) -> Vec<Turn<'t>> {
         let rules = self.rules;
         let mut found: Vec<(i32, Layer<'t>)> = Vec::new();
         for table in rules.tables.registered() {
@@ -384,7 +439,12 @@ impl<'t, 'c> Travel<'t, 'c> {
             }));
         }
         found.sort_by_key(|(priority, _)| *priority);
-        found
+        let turn = |(priority, layer)| Turn {
+            priority,
+            layer,
+            is_delayed: false,
+        };
+        found.into_iter().map(turn).collect()
     }
 
     /// Reports whether a chain of type nat sees the packet.

@@ -113,13 +113,17 @@ impl Frame {
             address: self.destination,
             port: self.destination_port().unwrap_or_default(),
         };
-        self.tracked.dialled.get_or_insert(before);
         if let Some(address) = address.filter(|address| Family::of(*address) == self.family) {
             self.destination = address;
             self.put_addresses();
         }
         if let Some(port) = port.filter(|_| self.has_ports) {
             self.transport.put(2, &Bits::known(port_bytes(port)));
+        }
+        // A translation to what it is anyway is none (`nf_nat_setup_info()`).
+        let port = self.destination_port().unwrap_or_default();
+        if (before.address, before.port) != (self.destination, port) {
+            self.tracked.dialled.get_or_insert(before);
         }
     }
 
