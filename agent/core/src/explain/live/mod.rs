@@ -4,6 +4,7 @@
 mod published;
 mod saved;
 mod travel;
+mod turn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

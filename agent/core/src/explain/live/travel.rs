@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use peerwall_proto::nf_tables::family_name;
 
 use super::saved::SavedTreatment;
+use super::turn::{Layer, Turn};
 use super::{Decider, Journey, LiveHost, Passage, Printed, Rules, saved};
 use crate::import::rule::At as LineAt;
 use crate::net::addr::Family;
@@ -57,53 +58,6 @@ const POSTROUTING: Place = Place {
     builtin: "POSTROUTING",
     has_out: true,
 };
-
-/// A base chain at a hook.
-#[derive(Clone, Copy)]
-enum Layer<'r> {
-    Nft(&'r KernelTable, &'r str, bool),
-    Printed(&'r Printed),
-}
-
-impl Layer<'_> {
-    /// Reports whether the chain translates addresses.
-    fn is_nat(self) -> bool {
-        match self {
-            Self::Nft(_, _, is_nat) => is_nat,
-            Self::Printed(printed) => printed.table.name == "nat",
-        }
-    }
-
-    fn has_rules(self, place: Place) -> bool {
-        match self {
-            Self::Nft(table, name, _) => {
-                let chain = table.chains.get(name);
-                chain.is_some_and(|chain| !chain.rules.is_empty())
-            }
-            Self::Printed(printed) => {
-                let chain = printed.table.chains.get(place.builtin);
-                chain.is_some_and(|chain| !chain.rules.is_empty())
-            }
-        }
-    }
-}
-
-/// A base chain in its turn.
-#[derive(Clone, Copy)]
-struct Turn<'r> {
-    priority: i32,
-    layer: Layer<'r>,
-    /// Whether it translates after others of its priority.
-    is_delayed: bool,
-}
-
-impl Turn<'_> {
-    /// Reports whether a chain may translate before another one.
-    fn can_precede(&self, other: &Turn<'_>, place: Place) -> bool {
-        let is_peer = self.layer.is_nat() && self.priority == other.priority;
-        is_peer && !self.is_delayed && self.layer.has_rules(place)
-    }
-}
 
 /// Describes what a chain of nf_tables did.
 fn of_nft(place: Place, table: &KernelTable, name: &str, found: Treatment) -> Passage {
@@ -373,7 +327,7 @@ impl<'t, 'c> Travel<'t, 'c> {
             let verdict = self.pass_layer(place, layer, bridge);
             let translates = self.is_translated && !was_translated && !turn.is_delayed;
             let mut others = layers.iter();
-            if translates && others.any(|other| other.can_precede(&turn, place)) {
+            if translates && others.any(|other| other.can_precede(&turn, place.builtin)) {
                 // The kernel does not tell which of them was registered first.
                 let about = || format!("the order of nat chains with priority {priority}");
                 if self.choices.is_so(about) {
