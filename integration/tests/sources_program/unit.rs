@@ -24,8 +24,9 @@ fn the_unit_follows_the_agents_configuration_as_a_user_of_its_own() {
     machine.sh("systemctl start peerwall-sources");
     machine.until("journalctl -u peerwall-sources | grep 'waiting for the agent to write it'");
     // As the agent does: world-readable, because it has names of files but no secrets.
-    machine.sh("cp /etc/sources.json /run/peerwall/.new && chmod 0644 /run/peerwall/.new");
-    machine.sh("mv /run/peerwall/.new /run/peerwall/sources.json");
+    let write = "cp /etc/sources.json /run/peerwall/.new && chmod 0644 /run/peerwall/.new && \
+                 mv /run/peerwall/.new /run/peerwall/sources.json";
+    machine.sh(write);
     // A file of root's is not readable. (Credentials of units do not work in these namespaces.)
     machine.until("grep 'no certificate in PEM' /run/peerwall/sources/lost.status");
     machine.until("grep 'Permission denied' /run/peerwall/sources/key.status");
@@ -37,6 +38,9 @@ fn the_unit_follows_the_agents_configuration_as_a_user_of_its_own() {
     // A restart of either leaves the files.
     let files = "cat /run/peerwall/sources/lost.status >/dev/null";
     machine.sh(&format!("systemctl restart peerwall && {files}"));
+    // The agent, whose policy has no sources, says so sooner or later.
+    machine.until("! grep lost /run/peerwall/sources.json");
+    machine.sh(write);
     machine.sh(&format!("systemctl stop peerwall-sources && {files}"));
     machine.sh("systemctl start peerwall-sources && systemctl is-active peerwall-sources");
     machine.until("grep failing /run/peerwall/sources/lost.status");
