@@ -22,8 +22,8 @@ pub struct Packet {
     pub number: u16,
     /// Whether it is of IPv6.
     pub is_v6: bool,
-    /// Whether its source is no other link's: link-local (RFC 4291, section 2.5.6), or none.
-    pub is_from_link: bool,
+    /// Whether an address is no other link's: link-local (RFC 4291, section 2.5.6), or none.
+    pub is_on_link: bool,
     /// Whether it is sent to port 0, which a policy cannot name.
     pub is_to_port_0: bool,
     /// What was chosen for it.
@@ -388,10 +388,10 @@ pub fn packet(
         number,
         is_v6,
         is_to_port_0,
-        is_from_link: match from {
+        is_on_link: [from, to].iter().any(|address| match address {
             IpAddr::V4(_) => false,
-            IpAddr::V6(from) => from.is_unicast_link_local() || from.is_unspecified(),
-        },
+            IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),
+        }),
         words,
     }
 }

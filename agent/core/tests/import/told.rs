@@ -285,3 +285,43 @@ fn a_listing_as_json_tells_drops_in_tables_of_other_families() {
     let found = import(&[file(objects.to_string())], &Facts::default()).unwrap();
     assert!(!found.is_whole(), "{found}");
 }
+
+#[test]
+fn a_pattern_of_interfaces_is_not_the_one_interface_that_is_also_named() {
+    for (lines, is_wrong) in [
+        (
+            "-A FORWARD -p udp -i eth+ -j DROP\n-A INPUT -i eth0 -j ACCEPT\n",
+            "eth*",
+        ),
+        (
+            "-A FORWARD -p udp -i eth+ -j DROP\n-A INPUT -i eth0 -p tcp --dport 22 -j ACCEPT\n",
+            "eth*",
+        ),
+        (
+            "-A INPUT -i eth0 -j DROP\n-A INPUT -i eth+ -p tcp --dport 22 -j ACCEPT\n",
+            "\"eth*\"",
+        ),
+    ] {
+        let found = imported(Family::V4, &filter(lines), &Facts::default());
+        let is_said = found.lines.iter().any(|line| line.fate == Fate::Left);
+        assert!(
+            !found.policy.contains(is_wrong) || is_said || found.opens_more(),
+            "{}{found}",
+            found.policy
+        );
+    }
+}
+
+#[test]
+fn ipv4_mapped_sources_are_named_by_no_entry() {
+    for lines in [
+        "-A INPUT -s ::ffff:0:0/96 -p 112 -j ACCEPT\n-A INPUT -p udp -j ACCEPT\n",
+        "-A INPUT -s ::ffff:0:0/96 -j ACCEPT\n-A INPUT -p 112 -j ACCEPT\n",
+        "-A INPUT -s ::ffff:10.0.0.0/104 -p tcp --dport 22 -j ACCEPT\n",
+    ] {
+        let found = imported(Family::V6, &filter(lines), &Facts::default());
+        assert!(!found.policy.contains("\"::ffff"), "{}", found.policy);
+        let policy = load("policy.toml", &found.policy, &NoFiles).policy;
+        assert!(policy.is_some(), "{}", found.policy);
+    }
+}

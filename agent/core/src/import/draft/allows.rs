@@ -351,7 +351,12 @@ impl PolicyWriter<'_> {
             }
             let there = view.space.d.and(literal, interfaces);
             if refused.among(view, there, services).is_none() {
-                nets.extend(prefixes(view.family, &[*span]));
+                // No entry can name IPv4-mapped sources.
+                let named = prefixes(view.family, &[*span]).into_iter().map(usable);
+                let Some(named) = named.collect::<Option<Vec<IpNet>>>() else {
+                    continue;
+                };
+                nets.extend(named);
                 left = view.space.d.without(left, literal);
             }
         }

@@ -7,7 +7,7 @@ use super::diagram::{Axis, Diagrams, PacketSet, Run};
 use super::mentioned::Mentioned;
 use crate::import::rule::Interval;
 use crate::net::addr::{self, Family};
-use crate::net::interface::InterfacePattern;
+use crate::net::interface::{InterfacePattern, NAME_MAX_BYTES};
 use crate::net::packet::CtState;
 use crate::net::port::{ICMP, ICMPV6, TCP, UDP, has_ports};
 
@@ -421,7 +421,20 @@ fn classes_of(patterns: &BTreeSet<InterfacePattern>) -> Vec<String> {
     let fits = |name: &str| -> Vec<bool> { patterns.iter().map(|p| p.matches(name)).collect() };
     let other = ["eth0", "ens3", "other0", "zz0"];
     let other = other.into_iter().find(|name| !fits(name).contains(&true));
-    let names = patterns.iter().map(InterfacePattern::example);
+    // A prefix also matches names that no other pattern does, whatever its example is.
+    let longer = patterns.iter().flat_map(|pattern| {
+        let prefix = match pattern {
+            InterfacePattern::Prefix(prefix) => Some(prefix),
+            InterfacePattern::Exact(_) => None,
+        };
+        let prefix = prefix.filter(|prefix| prefix.len() < NAME_MAX_BYTES);
+        let ends = ('0'..='9').chain('a'..='z');
+        prefix.into_iter().flat_map(move |prefix| {
+            let ends = ends.clone();
+            ends.map(move |end| format!("{prefix}{end}"))
+        })
+    });
+    let names = patterns.iter().map(InterfacePattern::example).chain(longer);
     let mut seen = BTreeSet::new();
     let mut found: Vec<String> = Vec::new();
     for name in names.chain(other.map(str::to_owned)) {
