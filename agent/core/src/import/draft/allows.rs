@@ -7,7 +7,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::boxes::Part;
 use super::names::{name_of, service_name};
-use super::prefixes::{joined, prefixes, usable};
+use super::prefixes::{joined, prefixes, usable, whole};
 use super::{DraftAllow, From, PREFIXES_MAX, PolicyWriter};
 use crate::import::At;
 use crate::import::rule::{Interval, Test};
@@ -497,9 +497,4 @@ pub(super) fn merge(a: &From, b: &From) -> Option<From> {
         }
         (From::Nets(_), From::Nets(_)) => None,
     }
-}
-
-fn whole(family: Family) -> IpNet {
-    let zero = addr::address(family, 0);
-    IpNet::new_assert(zero, 0)
 }

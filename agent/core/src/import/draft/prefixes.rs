@@ -48,6 +48,11 @@ pub(super) fn usable(net: IpNet) -> Option<IpNet> {
     }
 }
 
+pub(super) fn whole(family: Family) -> IpNet {
+    let zero = addr::address(family, 0);
+    IpNet::new_assert(zero, 0)
+}
+
 /// Joins adjacent spans.
 pub(in crate::import) fn joined(mut spans: Vec<Interval>) -> Vec<Interval> {
     spans.sort_unstable();
