@@ -8,8 +8,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::named::Named;
-use super::twins::{HOST_MAC, OWN_V4, OWN_V6, THROUGH_V4, THROUGH_V6};
+use super::twins::{OWN_V4, OWN_V6, THROUGH_V4, THROUGH_V6};
 use crate::random::Random;
+use crate::setup::{HOST_MAC, WIRE_MAC};
 
 /// A packet: a frame, or the frames of its fragments.
 #[derive(Debug, Clone)]
@@ -30,8 +31,6 @@ pub struct Packet {
     pub words: String,
 }
 
-/// A source of frames, of any that is no member of the test's networks.
-const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xfe];
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -369,7 +368,7 @@ pub fn packet(
     };
     let mac = destination_mac(random, to);
     let ether_type = if is_v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
-    let start = [mac.to_vec(), PEER_MAC.to_vec(), ether_type.to_vec()].concat();
+    let start = [mac.to_vec(), WIRE_MAC.to_vec(), ether_type.to_vec()].concat();
     let frames = packets
         .iter()
         .map(|bytes| [start.as_slice(), bytes].concat());

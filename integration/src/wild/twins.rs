@@ -12,9 +12,8 @@ use crate::counts::Counts;
 use crate::net::wire;
 use crate::ns::Host;
 use crate::raw::Sender;
+use crate::setup::HOST_MAC;
 
-/// Ethernet address of every interface of both hosts.
-pub(super) const HOST_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// Addresses that packets for the hosts go to.
 pub(super) const OWN_V4: [&str; 9] = [
     "203.0.113.10",

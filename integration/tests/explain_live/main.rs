@@ -9,6 +9,7 @@ mod generate;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use peerwall::host::live::Here;
@@ -53,50 +54,11 @@ const JUDGE: &str = "table inet judge {
   chain post { type filter hook postrouting priority 1000; th sport 20000-29999 add @passed { th sport }; }
 }";
 
-/// Loads a table without the rules that nft refuses.
-fn load_native(node: &Host, mut text: String) {
-    loop {
-        fs::write("/run/rules.nft", &text).unwrap();
-        let output = node.try_sh("nft -f /run/rules.nft");
-        if output.status.success() {
-            return;
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let number = |line: &str| -> Option<usize> {
-            line.strip_prefix("/run/rules.nft:")?
-                .split(':')
-                .next()?
-                .parse()
-                .ok()
-        };
-        let wrong: BTreeSet<usize> = said.lines().filter_map(number).collect();
-        assert!(!wrong.is_empty(), "{said}\n{text}");
-        let lines = text.lines().enumerate();
-        let kept = lines.map(|(at, line)| if wrong.contains(&(at + 1)) { "" } else { line });
-        text = kept.collect::<Vec<_>>().join("\n");
-    }
-}
-
-/// Loads tables of iptables without the lines that iptables refuses.
-fn load_saved(node: &Host, engine: &str, mut text: String) {
-    loop {
-        fs::write("/run/rules.v4", &text).unwrap();
-        let output = node.try_sh(&format!("iptables-{engine}-restore </run/rules.v4"));
-        if output.status.success() {
-            return;
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let mut words = said.split(|c: char| !c.is_ascii_alphanumeric());
-        let is_line = |word: &str| word == "line";
-        let wrong = words.by_ref().find(|word| is_line(word));
-        let number = wrong.and_then(|_| words.find_map(|word| word.parse::<usize>().ok()));
-        let Some(wrong) = number else {
-            panic!("{said}\n{text}");
-        };
-        let lines = text.lines().enumerate();
-        let kept = lines.map(|(at, line)| if wrong == at + 1 { "" } else { line });
-        text = kept.map(|line| format!("{line}\n")).collect();
-    }
+/// Loads rules without the lines that are refused.
+fn load(node: &Host, (language, flavour): (Language, &str), text: &str) {
+    let path = Path::new("/run").join(format!("rules.{}", language.extension()));
+    let command = language.command(flavour, &path);
+    wild::load(node, &command, &path, text).unwrap_or_else(|why| panic!("{why}"));
 }
 
 /// Adds rules of DNAT to one or several engines.
@@ -203,14 +165,15 @@ fn try_rules(node: &Host, far: &Host, seed: u64, counts: &mut Counts) {
     for name in ["a", "b"] {
         if random.chance(50) {
             let text = native(&mut random, name);
-            load_native(node, text);
+            load(node, (Language::Nft, ""), &text);
         }
     }
     let mut is_of_any_kind = false;
     if random.chance(30) {
         is_of_any_kind = true;
         let text = wild::file(&mut random, Language::Nft);
-        load_native(node, text.replacen(" filter {", " wild {", 1));
+        let text = text.replacen(" filter {", " wild {", 1);
+        load(node, (Language::Nft, ""), &text);
     }
     for engine in ["nft", "legacy"] {
         match random.below(4) {
@@ -221,7 +184,7 @@ fn try_rules(node: &Host, far: &Host, seed: u64, counts: &mut Counts) {
             1 => {
                 is_of_any_kind = true;
                 let text = wild::file(&mut random, Language::Iptables);
-                load_saved(node, engine, text);
+                load(node, (Language::Iptables, engine), &text);
             }
             _ => {}
         }

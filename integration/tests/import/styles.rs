@@ -20,6 +20,7 @@ use peerwall_integration::case::{HOST_V4, HOST_V6};
 use peerwall_integration::ns::{Host, world};
 use peerwall_integration::random::Random;
 use peerwall_integration::target::Target;
+use peerwall_integration::wild::rules::Language;
 
 const STYLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/import-styles");
 
@@ -172,16 +173,13 @@ fn file(path: &Path) -> File {
 /// Loads a file, and says whether that succeeded; a script may fail in some lines.
 fn load_rules(host: &Host, path: &Path, flavour: &str) -> bool {
     let shown = path.display();
-    let command = match path.extension().and_then(|text| text.to_str()) {
-        Some("v4") => format!("iptables-{flavour}-restore <{shown}"),
-        Some("v6") => format!("ip6tables-{flavour}-restore <{shown}"),
-        Some("nft") => format!("nft -f {shown}"),
-        // The names without a variant are those of this folder.
-        _ => format!(
-            "d=$(mktemp -d); for t in iptables ip6tables; do for s in '' -restore -save; do \
-             ln -s $(command -v $t-{flavour}$s) $d/$t$s; done; done; PATH=$d:$PATH sh {shown}"
-        ),
+    let language = match path.extension().and_then(|text| text.to_str()) {
+        Some("v4") => Language::Iptables,
+        Some("v6") => Language::Ip6tables,
+        Some("nft") => Language::Nft,
+        _ => Language::Shell,
     };
+    let command = language.command(flavour, path);
     let output = host.try_sh(&command);
     if !output.status.success() {
         println!("{shown}: {}", String::from_utf8_lossy(&output.stderr));

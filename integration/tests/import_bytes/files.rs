@@ -39,74 +39,12 @@ pub(crate) fn imported(
     import_read(&files, &facts, options, &readings).map_err(|err| format!("{err:?}"))
 }
 
-/// Loads rules without the lines that are not valid, or not known here, and returns what is loaded.
-pub(crate) fn load(
-    twin: &Twin,
-    (language, flavour): (Language, &str),
-    path: &Path,
-    text: &str,
-) -> Option<String> {
-    let mut text = text.to_owned();
-    for _ in 0..8 {
-        fs::write(path, &text).unwrap();
-        let stderr = match try_load(twin, (language, flavour), path) {
-            Ok(()) => return Some(text),
-            Err(stderr) => stderr,
-        };
-        // `FILE:12:3-9: Error: …`, `iptables-restore: line 12 failed`, `Error occurred at line: 12`.
-        let number = |part: &str| {
-            part.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-        };
-        let shown = path.display().to_string();
-        let places = match language {
-            Language::Nft => stderr
-                .split(&format!("{shown}:"))
-                .skip(1)
-                .map(number)
-                .collect(),
-            Language::Iptables | Language::Ip6tables | Language::Shell => {
-                let words = stderr
-                    .split("line: ")
-                    .skip(1)
-                    .chain(stderr.split("line ").skip(1));
-                words.map(number).collect::<Vec<_>>()
-            }
-        };
-        let Some(bad) = places.iter().find_map(|text| text.parse::<usize>().ok()) else {
-            println!("{stderr}");
-            return None;
-        };
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(index, _)| index + 1 != bad);
-        text = lines.map(|(_, line)| format!("{line}\n")).collect();
-    }
-    None
-}
-
-pub(crate) fn try_load(
-    twin: &Twin,
-    (language, flavour): (Language, &str),
-    path: &Path,
-) -> Result<(), String> {
-    let path = path.display();
-    let command = match language {
-        Language::Iptables => format!("iptables-{flavour}-restore <{path}"),
-        Language::Ip6tables => format!("ip6tables-{flavour}-restore <{path}"),
-        Language::Nft => format!("nft -f {path}"),
-        // The names without a variant are those of this folder; a script may fail in some lines.
-        Language::Shell => format!(
-            "d=$(mktemp -d); for t in iptables ip6tables; do for s in '' -restore -save; do \
-             ln -s $(command -v $t-{flavour}$s) $d/$t$s; done; done; PATH=$d:$PATH sh {path}; true"
-        ),
-    };
-    let output = twin.host.try_sh(&command);
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+/// Returns the command that loads a file; a script may fail in some lines.
+pub(crate) fn command((language, flavour): (Language, &str), path: &Path) -> String {
+    let command = language.command(flavour, path);
+    match language {
+        Language::Shell => format!("{command}; true"),
+        Language::Iptables | Language::Ip6tables | Language::Nft => command,
     }
 }
 

@@ -30,7 +30,7 @@ use peerwall_integration::wild::packet::{Packet, packet};
 use peerwall_integration::wild::rules::{self, Language};
 use peerwall_integration::wild::twins::Twin;
 
-use files::{given, imported, load, others, try_load};
+use files::{command, given, imported, others};
 
 /// How many packets of a file are tried alone, of those that only the policy accepts at a hook.
 const WIDER_MAX: usize = 8;
@@ -150,7 +150,15 @@ impl Twins {
         let path = folder.path().join(&name);
         self.rules.empty();
         self.policy.empty();
-        let text = load(&self.rules, (language, flavour), &path, text)?;
+        let command = command((language, flavour), &path);
+        // Not all that is written is valid, or known here.
+        let text = match rules::load(&self.rules.host, &command, &path, text) {
+            Ok(text) => text,
+            Err(why) => {
+                println!("not loaded: {why}");
+                return None;
+            }
+        };
         let import = match imported(&self.rules, language, &name, &text) {
             Ok(import) => import,
             Err(why) => {
@@ -165,7 +173,7 @@ impl Twins {
         }
         if matches!(language, Language::Iptables | Language::Ip6tables) {
             fs::write(&path, others(&text)).unwrap();
-            try_load(&self.policy, (language, flavour), &path).unwrap();
+            self.policy.host.sh(&command);
         }
         let policy = folder.path().join("policy.toml");
         fs::write(&policy, &import.policy).unwrap();

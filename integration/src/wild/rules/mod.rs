@@ -5,6 +5,10 @@ mod iptables;
 mod nft;
 mod shell;
 
+use std::fs;
+use std::path::Path;
+
+use crate::ns::Host;
 use crate::random::Random;
 
 /// A language of rules.
@@ -29,6 +33,22 @@ impl Language {
             Self::Ip6tables => "v6",
             Self::Nft => "nft",
             Self::Shell => "sh",
+        }
+    }
+
+    /// Returns the command of sh that loads a file. A script finds one variant of iptables under
+    /// its plain names.
+    #[must_use]
+    pub fn command(self, flavour: &str, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::Iptables => format!("iptables-{flavour}-restore <{path}"),
+            Self::Ip6tables => format!("ip6tables-{flavour}-restore <{path}"),
+            Self::Nft => format!("nft -f {path}"),
+            Self::Shell => format!(
+                "d=$(mktemp -d); for t in iptables ip6tables; do for s in '' -restore -save; do \
+                 ln -s $(command -v $t-{flavour}$s) $d/$t$s; done; done; PATH=$d:$PATH sh {path}"
+            ),
         }
     }
 }
@@ -65,6 +85,53 @@ const NETS_V6: [&str; 12] = [
     "::ffff:0:0/96",
     "fd00:244::/32",
 ];
+
+/// Writes rules to a file and runs the command that loads it, until no line is refused any more:
+/// those are emptied. Returns what is loaded.
+///
+/// # Errors
+/// What the command says, if that is not about a line.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn load(host: &Host, command: &str, path: &Path, text: &str) -> Result<String, String> {
+    let mut text = text.to_owned();
+    let named = format!("{}:", path.display());
+    loop {
+        fs::write(path, &text).expect("the file can be written");
+        let output = host.try_sh(command);
+        if output.status.success() {
+            return Ok(text);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // `FILE:12:3-9: Error: …`, `iptables-restore: line 12 failed`, `Error occurred at line: 12`.
+        let places = stderr.split(&named).skip(1);
+        let places = places.chain(stderr.split("line ").skip(1));
+        let places = places.chain(stderr.split("line: ").skip(1));
+        let number = |place: &str| {
+            place
+                .split(|c: char| !c.is_ascii_digit())
+                .next()?
+                .parse()
+                .ok()
+        };
+        let wrong: Vec<usize> = places.filter_map(number).collect();
+        let is_wrong = |index: usize| wrong.contains(&(index + 1));
+        let lines = text.lines().enumerate();
+        let kept = lines.map(|(index, line)| {
+            if is_wrong(index) {
+                "\n".to_owned()
+            } else {
+                format!("{line}\n")
+            }
+        });
+        let kept: String = kept.collect();
+        if kept == text {
+            return Err(format!("{stderr}\n{text}"));
+        }
+        text = kept;
+    }
+}
 
 /// Makes a file.
 pub fn file(random: &mut Random, language: Language) -> String {
