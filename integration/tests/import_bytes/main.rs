@@ -162,6 +162,8 @@ impl Twins {
         let import = match imported(&self.rules, language, &name, &text) {
             Ok(import) => import,
             Err(why) => {
+                // A policy that the import wrote is always valid.
+                assert!(!why.contains("the generated policy is invalid"), "{why}");
                 println!("not imported: {why}");
                 return None;
             }
