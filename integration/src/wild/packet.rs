@@ -27,6 +27,8 @@ pub struct Packet {
     pub is_on_link: bool,
     /// Whether it is sent to port 0, which a policy cannot name.
     pub is_to_port_0: bool,
+    /// Whether its transport header is not whole: iptables drops it where a match needs more.
+    pub is_cut: bool,
     /// What was chosen for it.
     pub words: String,
 }
@@ -373,6 +375,11 @@ pub fn packet(
         .iter()
         .map(|bytes| [start.as_slice(), bytes].concat());
     let has_ports = [TCP, UDP, UDPLITE, SCTP].contains(&protocol);
+    let header_length = match protocol {
+        TCP => 20,
+        SCTP => 12,
+        _ => 8,
+    };
     let is_to_port_0 = has_ports && bytes.get(2..4) == Some(&[0, 0]);
     words = format!(
         "{words} {from} > {to} hops {} class {:#x} {how} {} bytes, frame for {:02x}",
@@ -387,6 +394,7 @@ pub fn packet(
         number,
         is_v6,
         is_to_port_0,
+        is_cut: bytes.len() < header_length,
         is_on_link: [from, to].iter().any(|address| match address {
             IpAddr::V4(_) => false,
             IpAddr::V6(address) => address.is_unicast_link_local() || address.is_unspecified(),

@@ -120,12 +120,15 @@ impl Applied<'_> {
         } else {
             "ipv4-forgotten"
         };
+        // Matches of iptables drop what is too short for them, whichever rule they are part of.
+        let is_iptables = matches!(self.language, Language::Iptables | Language::Ip6tables);
+        let is_cut = is_iptables && packet.is_cut && found.line.is_none() && !is_closed;
         let mut lints = self.import.lints.iter();
         let is_forgotten = lints.any(|lint| lint.name == forgotten);
         // Linux forwards these only back to the link that they came from, whose hosts they reach
         // anyway.
         let is_on_link = found.hook == Hook::Forward && packet.is_on_link;
-        is_closed && (is_forged || packet.is_to_port_0) || is_forgotten || is_on_link
+        is_closed && (is_forged || packet.is_to_port_0) || is_forgotten || is_on_link || is_cut
     }
 }
 
