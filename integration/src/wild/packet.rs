@@ -377,8 +377,9 @@ pub fn packet(
     let has_ports = [TCP, UDP, UDPLITE, SCTP].contains(&protocol);
     let header_length = match protocol {
         TCP => 20,
-        SCTP => 12,
-        _ => 8,
+        UDP | UDPLITE | ICMP => 8,
+        // SCTP, DCCP (RFC 4340) and the authentication header (RFC 4302).
+        _ => 12,
     };
     let is_to_port_0 = has_ports && bytes.get(2..4) == Some(&[0, 0]);
     words = format!(
