@@ -325,3 +325,50 @@ fn ipv4_mapped_sources_are_named_by_no_entry() {
         assert!(policy.is_some(), "{}", found.policy);
     }
 }
+
+#[test]
+fn what_a_line_with_a_verdict_changes_besides_is_told() {
+    let tcp = |number| {
+        let port = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+        matched("==", &port, &json!(number))
+    };
+    let mark = json!({"mangle": {"key": meta("mark"), "value": 1}});
+    let priority = json!({"mangle": {"key": meta("priority"), "value": 1}});
+    let elem = json!({"payload": {"protocol": "ip", "field": "saddr"}});
+    let add = json!({"set": {"op": "add", "elem": elem, "set": "@seen"}});
+    let log = json!({"log": {"prefix": "x"}});
+    for (statement, words) in [
+        (mark, "does not mark or change packets"),
+        (priority, "does not mark or change packets"),
+        (add, "do not change sets"),
+        (log, ""),
+    ] {
+        for verdict in ["accept", "drop"] {
+            let verdict = json!({ verdict: null });
+            let found = listing(
+                &[("input", "input")],
+                &[
+                    ("input", json!([tcp(98), statement, verdict])),
+                    ("input", json!([tcp(22), {"accept": null}])),
+                ],
+            );
+            let is_told = found.lines.iter().any(|line| line.words.contains(words));
+            assert!(is_told, "{found}");
+            assert_eq!(found.is_whole(), words.is_empty(), "{found}");
+        }
+        let found = listing(
+            &[("input", "input")],
+            &[("input", json!([tcp(98), statement]))],
+        );
+        assert_eq!(found.is_whole(), words.is_empty(), "{found}");
+    }
+}
+
+#[test]
+fn a_line_of_several_verdicts_is_told_by_the_strongest() {
+    let map = json!({"set": [["eth0", {"drop": null}], ["cni0", {"accept": null}]]});
+    let verdicts = json!([{"vmap": {"key": meta("iifname"), "data": map}}]);
+    let found = listing(&[("input", "input")], &[("input", verdicts)]);
+    let told = |line: &peerwall_core::import::Line| line.words.contains("[interfaces] trusted");
+    assert!(found.lines.iter().any(told), "{found}");
+}

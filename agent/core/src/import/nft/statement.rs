@@ -160,7 +160,12 @@ impl Draft {
             }
             "counter" | "log" | "mangle" | "notrack" | "flow" | "last" | "dup" | "map"
             | "ct helper" | "ct timeout" | "ct expectation" | "secmark" => {
-                self.does.push(name_of(kind, each));
+                let name = name_of(kind, each);
+                if !matches!(kind, "counter" | "log" | "last") {
+                    // What follows may be a verdict.
+                    self.emit(Vec::new(), Verb::Continue(name.clone()));
+                }
+                self.does.push(name);
             }
             _ => self.push(unknown(Strange(statement(each)))),
         }
@@ -232,6 +237,9 @@ impl Draft {
                 Some(("counter" | "last", _)) => {}
                 _ => self.push(unknown(Strange(statement(condition)))),
             }
+        }
+        if inner.iter().all(Value::is_null) {
+            self.emit(Vec::new(), Verb::Continue(statement(each)));
         }
         self.does.push(statement(each));
     }
@@ -366,7 +374,7 @@ fn verdict(context: &Context<'_, '_>, value: &Value) -> Verb {
             "accept" => Verb::Accept,
             "drop" => Verb::Drop,
             "return" => Verb::Return,
-            "continue" => Verb::Continue("continue".to_owned()),
+            "continue" => Verb::Continue("count".to_owned()),
             "jump" => Verb::Jump(target(body)?),
             "goto" => Verb::Goto(target(body)?),
             _ => return None,

@@ -59,6 +59,8 @@ pub(super) enum Finding<'f> {
     Counts,
     /// This target, which marks or changes packets.
     Changes(&'f str),
+    /// This statement, which adds elements to a set or removes them.
+    FillsSet(&'f str),
     /// This unknown target.
     UnknownTarget(&'f str),
     /// An accept with these words, which a policy cannot express.
@@ -212,7 +214,14 @@ impl Finding<'_> {
             Self::Changes(target) => (
                 Fate::Left,
                 format!(
-                    "peerwall does not mark or change packets: keep {target} in a separate \
+                    "peerwall does not mark or change packets: keep `{target}` in a separate \
+                     rules file"
+                ),
+            ),
+            Self::FillsSet(statement) => (
+                Fate::Left,
+                format!(
+                    "peerwall's rules do not change sets: keep `{statement}` in a separate \
                      rules file"
                 ),
             ),

@@ -131,9 +131,31 @@ impl<'p> Reporter<'p> {
                 let is_unsure = self.places.unsure.contains(found.chain);
                 match is_unsure && matches!(finding, Finding::NeverReached) {
                     true => Finding::NotSureToBeReached.verdict(),
-                    false => finding.verdict(),
+                    false => self.with_changes(found, rule, finding),
                 }
             }
+        }
+    }
+
+    /// Adds to the fate of a line with a verdict what the line changes besides.
+    fn with_changes(
+        &self,
+        found: &FoundLine<'p>,
+        rule: &ImportedRule,
+        finding: Finding<'p>,
+    ) -> (Fate, String) {
+        let changes = self.places.changes.get(&rule.at).copied();
+        let changes = changes.map(|what| continuing(what, managed::by(found.chain)));
+        let has_verdict = !matches!(rule.target, Verb::Continue(_) | Verb::Mark(..));
+        let is_done = matches!(finding, Finding::NeverReached | Finding::NoJump(_));
+        let (fate, words) = finding.verdict();
+        match changes {
+            Some(changes @ (Finding::Changes(_) | Finding::FillsSet(_)))
+                if has_verdict && !is_done && fate.is_whole() && fate != Fate::Beside =>
+            {
+                (Fate::Partly, format!("{words}; {}", changes.verdict().1))
+            }
+            _ => (fate, words),
         }
     }
 
@@ -275,10 +297,27 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'s
 }
 
 fn continuing(what: &str, manager: Option<managed::Manager>) -> Finding<'_> {
-    match (what.split(' ').next().unwrap_or_default(), manager) {
-        ("LOG" | "NFLOG" | "ULOG" | "AUDIT", _) => Finding::Logs,
+    let mut rest = what;
+    let mut logs = false;
+    while let Some((first, next)) = rest.split_once(", ").filter(|(first, _)| is_told(first)) {
+        logs |= first != "count";
+        rest = next;
+    }
+    let first = rest.split(' ').next().unwrap_or_default();
+    match (first, manager) {
+        (first, _) if is_told(first) && (logs || first != "count") => Finding::Logs,
         ("count", _) => Finding::Counts,
         (_, Some(manager)) => Finding::Managed(manager.name),
-        (name, None) => Finding::Changes(name),
+        ("SET" | "add" | "update" | "delete" | "meter", None) => Finding::FillsSet(rest),
+        // Options of iptables' targets are in the line itself.
+        (name, None) if name.starts_with(|c: char| c.is_ascii_uppercase()) => {
+            Finding::Changes(name)
+        }
+        (_, None) => Finding::Changes(rest),
     }
+}
+
+/// Whether a statement only counts or logs.
+fn is_told(first: &str) -> bool {
+    matches!(first, "count" | "log" | "LOG" | "NFLOG" | "ULOG" | "AUDIT")
 }

@@ -26,6 +26,8 @@ pub(super) struct Places<'p> {
     pub judged: BTreeSet<At>,
     /// Rules that packets of this host reach.
     pub output: BTreeSet<At>,
+    /// What lines with a verdict change besides, like marks.
+    pub changes: BTreeMap<At, &'p str>,
     /// Chains that a rule with unknown conditions jumps to.
     pub unsure: BTreeSet<&'p str>,
     /// Lines with unknown conditions that drop some packets.
@@ -35,7 +37,8 @@ pub(super) struct Places<'p> {
 
 impl<'p> Places<'p> {
     pub(super) fn new(parsed: &'p ParsedFiles) -> Self {
-        let mut lines = BTreeMap::new();
+        let mut lines = BTreeMap::<At, FoundLine<'p>>::new();
+        let mut changes = BTreeMap::new();
         let others = parsed.other_tables.iter();
         let others = others.map(|(table, chains)| (table.as_str(), chains));
         let rules = parsed.rules.iter();
@@ -52,7 +55,14 @@ impl<'p> Places<'p> {
                     lines.entry(at).or_insert(of(None));
                 }
                 for rule in &chain.rules {
-                    lines.entry(rule.at).or_insert(of(Some(rule)));
+                    if let Verb::Continue(what) | Verb::Mark(_, what) = &rule.target {
+                        changes.entry(rule.at).or_insert(what.as_str());
+                    }
+                    let found = lines.entry(rule.at).or_insert(of(Some(rule)));
+                    // A map of verdicts, or a statement before a verdict, makes several rules.
+                    if found.rule.is_some_and(|first| weight(rule) > weight(first)) {
+                        *found = of(Some(rule));
+                    }
                 }
             }
         }
@@ -79,6 +89,7 @@ impl<'p> Places<'p> {
         }
         Self {
             lines,
+            changes,
             judged,
             output,
             unsure,
@@ -98,6 +109,17 @@ impl<'p> Places<'p> {
     pub(super) fn is_output(&self, chain: &str) -> bool {
         let mut names = self.rules.iter().flat_map(|rules| &rules.paths.output);
         names.any(|name| name == chain)
+    }
+}
+
+/// How much a rule says about its line, of several rules of one line.
+fn weight(rule: &ImportedRule) -> u8 {
+    match rule.target {
+        Verb::Accept => 4,
+        Verb::Drop | Verb::Reject | Verb::Unknown(_) => 3,
+        Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => 2,
+        Verb::Return => 1,
+        Verb::Continue(_) | Verb::Mark(..) => 0,
     }
 }
 
