@@ -133,10 +133,10 @@ impl Applied<'_> {
 }
 
 impl Twins {
-    fn new(flavour: &str) -> Self {
+    fn new(half: usize) -> Self {
         Self {
-            rules: Twin::new(&format!("{flavour}-rules")),
-            policy: Twin::new(&format!("{flavour}-policy")),
+            rules: Twin::new(&format!("rules-{half}")),
+            policy: Twin::new(&format!("policy-{half}")),
         }
     }
 
@@ -312,7 +312,8 @@ impl Twins {
     }
 }
 
-fn try_all(languages: &[(Language, &str)]) -> (Tally, Vec<String>) {
+/// Tries random files. `half` is the number of one of two threads, whose files differ.
+fn try_all(half: usize, languages: &[(Language, &str)]) -> (Tally, Vec<String>) {
     let (files, first) = (number("PEERWALL_FILES", 20), number("PEERWALL_SEED", 1));
     let mut tally = Tally::default();
     let mut failures = Vec::new();
@@ -323,13 +324,12 @@ fn try_all(languages: &[(Language, &str)]) -> (Tally, Vec<String>) {
     };
     let languages = languages.iter().filter(|(language, _)| is_wanted(language));
     let languages: Vec<(Language, &str)> = languages.copied().collect();
-    let (_, flavour) = languages[0];
-    let mut twins = Twins::new(flavour);
+    let mut twins = Twins::new(half);
     let given = given();
     let files = if given.is_empty() { files } else { given.len() };
     for seed in first..first + files {
         let (mut language, flavour) = languages[seed % languages.len()];
-        let mut random = Random::new(seed as u64 * 2 + u64::from(flavour == "legacy"));
+        let mut random = Random::new((seed * 2 + half) as u64);
         let mut text = rules::file(&mut random, language);
         if let Some((name, given, of)) = given.get(seed - first) {
             println!("{name}");
@@ -342,7 +342,7 @@ fn try_all(languages: &[(Language, &str)]) -> (Tally, Vec<String>) {
         }
         let problem = format!("== seed {seed} {}", problems.join("\n"));
         if let Ok(folder) = std::env::var("PEERWALL_KEEP") {
-            fs::write(format!("{folder}/{flavour}-{seed}"), &problem).unwrap();
+            fs::write(format!("{folder}/{flavour}-{seed}-{half}"), &problem).unwrap();
         }
         failures.push(problem);
     }
@@ -354,20 +354,26 @@ fn what_the_policy_changes_for_packets_of_any_kind_is_in_the_report() {
     world(|| {
         let both = std::thread::scope(|scope| {
             [
-                vec![
-                    (Language::Nft, "nft"),
-                    (Language::Iptables, "nft"),
-                    (Language::Ip6tables, "nft"),
-                    (Language::Shell, "nft"),
-                ],
-                vec![
-                    (Language::Iptables, "legacy"),
-                    (Language::Ip6tables, "legacy"),
-                    (Language::Nft, "nft"),
-                    (Language::Shell, "legacy"),
-                ],
+                (
+                    0,
+                    vec![
+                        (Language::Nft, "nft"),
+                        (Language::Iptables, "nft"),
+                        (Language::Ip6tables, "nft"),
+                        (Language::Shell, "nft"),
+                    ],
+                ),
+                (
+                    1,
+                    vec![
+                        (Language::Iptables, "legacy"),
+                        (Language::Ip6tables, "legacy"),
+                        (Language::Nft, "nft"),
+                        (Language::Shell, "legacy"),
+                    ],
+                ),
             ]
-            .map(|languages| scope.spawn(move || try_all(&languages)))
+            .map(|(half, languages)| scope.spawn(move || try_all(half, &languages)))
             .map(|thread| thread.join().expect("the files can be tried"))
         });
         let mut failures = Vec::new();

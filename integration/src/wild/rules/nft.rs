@@ -3,6 +3,137 @@
 use super::{NETS_V4, NETS_V6};
 use crate::random::Random;
 
+/// Sets and maps: name, what is declared of it, and elements that it can have. None of them
+/// overlap.
+const SETS: [(&str, &str, &[&str]); 12] = [
+    (
+        "set hosts4",
+        "type ipv4_addr;",
+        &["10.1.2.3", "198.51.100.77", "0.0.0.0", "255.255.255.255"],
+    ),
+    (
+        "set nets4",
+        "type ipv4_addr; flags interval;",
+        &[
+            "10.0.0.0/8",
+            "0.0.0.0/8",
+            "198.51.100.70-198.51.100.80",
+            "224.0.0.0/4",
+            "192.168.1.5",
+        ],
+    ),
+    (
+        "set nets6",
+        "type ipv6_addr; flags interval;",
+        &["fd00::/8", "::", "fe80::/10", "ff00::/8", "2001:db8:77::1"],
+    ),
+    (
+        "set services",
+        "type inet_service; flags interval;",
+        &["22", "53", "0", "80-443", "1024-65535"],
+    ),
+    (
+        "set pairs",
+        "type ipv4_addr . inet_service; flags interval;",
+        &["10.0.0.0/8 . 22", "198.51.100.77 . 80-90", "0.0.0.0/1 . 53"],
+    ),
+    ("set protocols", "type inet_proto;", &["tcp", "udp", "47"]),
+    ("set links", "type ifname;", &["eth0", "cni0", "lo"]),
+    (
+        "set prefixes",
+        "type ifname; flags interval;",
+        &["\"eth*\"", "cni0"],
+    ),
+    (
+        "set timed",
+        "type ipv4_addr; flags timeout;",
+        &["10.1.2.3 timeout 1h", "192.168.1.5"],
+    ),
+    (
+        "map sources",
+        "type ipv4_addr : verdict; flags interval;",
+        &[
+            "10.0.0.0/8 : accept",
+            "198.51.100.77 : drop",
+            "127.0.0.0/8 : jump user",
+            "0.0.0.0 : return",
+        ],
+    ),
+    (
+        "map ports",
+        "type inet_proto . inet_service : verdict;",
+        &[
+            "tcp . 22 : accept",
+            "udp . 53 : accept",
+            "tcp . 80 : jump user",
+            "tcp . 443 : drop",
+        ],
+    ),
+    (
+        "map ways",
+        "type ifname : verdict;",
+        &["eth0 : jump user", "cni0 : accept", "eth1 : goto user"],
+    ),
+];
+
+/// Declarations of all sets and maps, each with some of its elements.
+fn sets(random: &mut Random) -> String {
+    let mut out = "  set seen { type ipv4_addr; flags dynamic; size 128; }\n".to_owned();
+    for (name, declared, elements) in SETS {
+        let elements = elements.iter().filter(|_| random.chance(60));
+        let elements: Vec<&str> = elements.copied().collect();
+        out += &match elements.is_empty() {
+            true => format!("  {name} {{ {declared} }}\n"),
+            false => format!(
+                "  {name} {{ {declared} elements = {{ {} }}; }}\n",
+                elements.join(", ")
+            ),
+        };
+    }
+    out
+}
+
+/// One expression with a set.
+fn set_match(random: &mut Random) -> String {
+    let not = if random.chance(25) { "!= " } else { "" };
+    let text = random.of(&[
+        "ip saddr @hosts4",
+        "ip daddr @hosts4",
+        "ip saddr @nets4",
+        "ip daddr @nets4",
+        "ip6 saddr @nets6",
+        "ip6 daddr @nets6",
+        "tcp dport @services",
+        "udp dport @services",
+        "udp sport @services",
+        "th dport @services",
+        "ip saddr . tcp dport @pairs",
+        "ip daddr . udp dport @pairs",
+        "meta l4proto @protocols",
+        "ip protocol @protocols",
+        "iifname @links",
+        "iifname @prefixes",
+        "oifname @links",
+        "ip saddr @timed",
+        "ip saddr @seen",
+    ]);
+    text.replace('@', &format!("{not}@"))
+}
+
+/// A statement that decides nothing now. Rates are those that these packets never reach.
+fn statement(random: &mut Random) -> &'static str {
+    random.of(&[
+        "counter",
+        "log prefix \"x: \"",
+        "meta mark set 1",
+        "ct mark set 1",
+        "add @seen { ip saddr }",
+        "update @seen { ip saddr timeout 1m }",
+        "limit rate 1000000/second burst 10000 packets",
+        "meta priority set 0:1",
+    ])
+}
+
 /// One expression of nft.
 fn nft_match(random: &mut Random, is_input: bool) -> String {
     let not = if random.chance(20) { "!= " } else { "" };
@@ -253,8 +384,13 @@ pub(super) fn file(random: &mut Random) -> String {
     for _ in 0..1 + random.below(6) {
         let at = [0, 0, 0, 1, 1, 2, 2][random.below(7)];
         let count = random.below(4);
-        let matches: Vec<String> = (0..count).map(|_| nft_match(random, at != 1)).collect();
-        let target = match random.below(24) {
+        let one = |random: &mut Random| match random.below(10) {
+            0 | 1 => set_match(random),
+            2 => statement(random).to_owned(),
+            _ => nft_match(random, at != 1),
+        };
+        let matches: Vec<String> = (0..count).map(|_| one(random)).collect();
+        let target = match random.below(30) {
             0..10 => "accept",
             10..14 => "drop",
             14 => "reject",
@@ -265,6 +401,11 @@ pub(super) fn file(random: &mut Random) -> String {
             20 => "meta l4proto vmap { icmp : accept, tcp : continue, 47 : accept }",
             _ if at == 2 => "accept",
             21 => "goto user",
+            22 | 23 => "ip saddr vmap @sources",
+            24 => "meta l4proto . th dport vmap @ports",
+            25 => "iifname vmap @ways",
+            26 => "limit rate over 1000000/second burst 10000 packets drop",
+            27 => "ct count over 1000 drop",
             _ => "jump user",
         };
         chains[at] += &format!("    {} {target}\n", matches.join(" "));
@@ -277,14 +418,33 @@ pub(super) fn file(random: &mut Random) -> String {
         }
     }
     let [input, forward, user] = chains;
-    let mut out = format!("table {family} filter {{\n  chain user {{\n{user}  }}\n");
+    let mut out = format!(
+        "table {family} filter {{\n{}  chain user {{\n{user}  }}\n",
+        sets(random)
+    );
     let (first, second) = (policy(random), policy(random));
     out += &format!(
         "  chain input {{\n    type filter hook input priority {}; policy {first};\n{input}  }}\n",
         random.of(&["0", "0", "0", "filter", "-10", "10", "-450"])
     );
     out += &format!(
-        "  chain forward {{\n    type filter hook forward priority 0; policy {second};\n{forward}  }}\n}}\n"
+        "  chain forward {{\n    type filter hook forward priority 0; policy {second};\n{forward}  }}\n"
     );
-    out
+    if random.chance(15) {
+        let (priority, third) = (random.of(&["20", "-5"]), policy(random));
+        let one = nft_match(random, true);
+        let verdict = random.of(&["accept", "drop"]);
+        out += &format!(
+            "  chain more {{\n    type filter hook input priority {priority}; policy {third};\n    \
+             {one} {verdict}\n  }}\n"
+        );
+    }
+    if random.chance(15) {
+        let (one, verdict) = (nft_match(random, true), random.of(&["notrack", "drop"]));
+        out += &format!(
+            "  chain early {{\n    type filter hook prerouting priority -300;\n    {one} {verdict}\n  \
+             }}\n"
+        );
+    }
+    out + "}\n"
 }
