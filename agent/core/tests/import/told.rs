@@ -372,3 +372,31 @@ fn a_line_of_several_verdicts_is_told_by_the_strongest() {
     let told = |line: &peerwall_core::import::Line| line.words.contains("[interfaces] trusted");
     assert!(found.lines.iter().any(told), "{found}");
 }
+
+#[test]
+fn an_unnamed_source_is_of_the_type_broadcast() {
+    let facts = Facts {
+        addresses: vec!["203.0.113.10/24".parse().unwrap()],
+        ..Facts::default()
+    };
+    let accept = "-A INPUT -p udp --dport 67 -j ACCEPT\n";
+    let drop = "-A INPUT -m addrtype --src-type BROADCAST -j DROP\n";
+    let found = imported(Family::V4, &filter(&format!("{drop}{accept}")), &facts);
+    let told = found.to_string();
+    assert!(
+        told.contains("from 0.0.0.0 to this host ([[allow]] udp-67)"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_allow_that_is_wider_is_told_at_a_line_of_which_the_rest_is_closed() {
+    let text = "*nat\n:PREROUTING ACCEPT\n\
+        -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n\
+        *filter\n:INPUT DROP\n:FORWARD DROP\n\
+        -A FORWARD -s 10.244.0.0/16 -j ACCEPT\n-A FORWARD ! -i cni0 -j ACCEPT\nCOMMIT\n";
+    let found = imported(Family::V4, text, &Facts::default());
+    assert!(found.opens_more(), "{found}");
+    let told = |line: &peerwall_core::import::Line| line.words.contains("it also accepts");
+    assert!(found.lines.iter().any(told), "{found}");
+}

@@ -189,6 +189,11 @@ impl Names {
                 left = subtract(&left, &[special]);
                 names.push(name(special));
             }
+            // Such as 0.0.0.0, which is of the type broadcast.
+            let is_part = |span: &Interval| is_inside(&[special], *span);
+            let parts: Vec<Interval> = left.iter().copied().filter(is_part).collect();
+            left = subtract(&left, &parts);
+            names.extend(parts.into_iter().map(name));
         }
         (names, !left.is_empty())
     }

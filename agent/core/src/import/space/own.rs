@@ -34,11 +34,12 @@ pub(in crate::import) fn own_addresses(family: Family, facts: &Facts) -> Vec<Int
     }
 }
 
-/// Returns the broadcast addresses of this host's networks.
+/// Returns the addresses of the type broadcast: those of this host's networks, and the two of
+/// everybody (`__inet_dev_addr_type()`, net/ipv4/fib_frontend.c).
 pub(in crate::import) fn broadcasts(family: Family, facts: &Facts) -> Vec<Interval> {
     let mut found = Vec::new();
     if family == Family::V4 {
-        found.push(net("255.255.255.255/32"));
+        found.extend([net("255.255.255.255/32"), net("0.0.0.0/32")]);
         let nets = facts
             .addresses
             .iter()
