@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Fate, Line};
 use crate::import::draft::EntryLines;
 use crate::import::input::ParsedFiles;
-use crate::import::proof::{Difference, Direction};
+use crate::import::proof::{Difference, Direction, few};
 use crate::import::rule::At;
 use crate::policy::reason::Reason;
 
@@ -33,7 +33,7 @@ pub(in crate::import) fn widened(
         .collect();
     let place = |at: &At| places.get(&(file(at)?, at.line)).copied();
     let is_told = |at: &At| place(at).is_some_and(|(_, fate)| !fate.is_whole());
-    let mut wider: Vec<(usize, String)> = Vec::new();
+    let mut wider: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for difference in differences {
         let of_entry = if let Reason::Allow(name) = &difference.reason {
             entries.allows.get(name).map_or(&[][..], Vec::as_slice)
@@ -49,16 +49,17 @@ pub(in crate::import) fn widened(
         let what = what.split(" ([").next().unwrap_or(what);
         for at in of_entry {
             if let Some((index, _)) = place(at) {
-                wider.push((index, what.to_owned()));
+                wider.entry(index).or_default().push(what.to_owned());
             }
         }
     }
     for (index, what) in wider {
-        let line = lines.get_mut(index);
-        if let Some(line) = line.filter(|line| line.fate.is_whole()) {
-            line.fate = Fate::Partly;
+        if let Some(line) = lines.get_mut(index) {
+            if line.fate.is_whole() {
+                line.fate = Fate::Partly;
+            }
             line.words.push_str("; it also accepts ");
-            line.words.push_str(&what);
+            line.words.push_str(&few(what));
         }
     }
 }
