@@ -29,6 +29,8 @@ pub struct Packet {
     pub is_to_port_0: bool,
     /// Whether its transport header is not whole: iptables drops it where a match needs more.
     pub is_cut: bool,
+    /// Whether it is of TCP and to several hosts, which no program receives.
+    pub is_tcp_to_many: bool,
     /// What was chosen for it.
     pub words: String,
 }
@@ -83,6 +85,17 @@ fn pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, length: usize) -> Vec<u
             [start, length.to_vec(), vec![0, 0, 0, protocol]].concat()
         }
         _ => Vec::new(),
+    }
+}
+
+/// Whether an address is of several hosts, or of none.
+fn is_many(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let is_broadcast = address.octets()[3] == 255;
+            address.is_multicast() || is_broadcast || address.is_unspecified()
+        }
+        IpAddr::V6(address) => address.is_multicast(),
     }
 }
 
@@ -395,6 +408,7 @@ pub fn packet(
         number,
         is_v6,
         is_to_port_0,
+        is_tcp_to_many: protocol == TCP && is_many(to),
         is_cut: bytes.len() < header_length,
         is_on_link: [from, to].iter().any(|address| match address {
             IpAddr::V4(_) => false,
