@@ -183,9 +183,11 @@ impl RulesForSource<'_> {
         }
         let uncertain = !rule.conditions.iter().all(|c| is_known(c, probe));
         match &rule.target {
-            Verb::Continue(_) | Verb::Mark(..) | Verb::Dnat(..) | Verb::Masquerade => {
-                RuleStep::Next
-            }
+            Verb::Continue(_)
+            | Verb::Mark(..)
+            | Verb::Untrack(_)
+            | Verb::Dnat(..)
+            | Verb::Masquerade => RuleStep::Next,
             Verb::Accept | Verb::Drop | Verb::Reject | Verb::Unknown(_) if uncertain => {
                 RuleStep::Next
             }

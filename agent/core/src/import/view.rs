@@ -287,7 +287,11 @@ fn requests(space: &mut Space<'_>, states: &[CtState]) -> PacketSet {
     let new = axes.states(d, &[CtState::New]);
     let icmp = axes.protocols(d, |number| number == axes.icmp_protocol());
     let states = axes.states(d, states);
-    let kinds = d.or(new, icmp);
+    let mut kinds = d.or(new, icmp);
+    if !space.rules.untracked.is_empty() {
+        let untracked = axes.states(d, &[CtState::Untracked]);
+        kinds = d.or(kinds, untracked);
+    }
     let lo = axes.interfaces(d, &[InterfacePattern::Exact(LO.into())]);
     let outside = d.not(lo);
     let own = axes.destinations(d, &own);

@@ -400,3 +400,61 @@ fn an_allow_that_is_wider_is_told_at_a_line_of_which_the_rest_is_closed() {
     let told = |line: &peerwall_core::import::Line| line.words.contains("it also accepts");
     assert!(found.lines.iter().any(told), "{found}");
 }
+
+#[test]
+fn packets_that_are_not_tracked_are_not_new() {
+    let accept = "-A INPUT -p udp -m conntrack --ctstate NEW -j ACCEPT\n\
+        -A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT\n";
+    for (line, is_open) in [
+        ("", true),
+        ("-A PREROUTING -p udp --dport 53 -j NOTRACK\n", false),
+        ("-A PREROUTING -p udp --dport 53 -j CT --notrack\n", false),
+        (
+            "-A PREROUTING -p udp --dport 53 -j other\n-A other -j CT --notrack\n",
+            false,
+        ),
+        ("-A OUTPUT -p udp --dport 53 -j CT --notrack\n", true),
+    ] {
+        let raw = format!("*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\n:other -\n{line}COMMIT\n");
+        let text = raw + &filter(accept);
+        let found = imported(Family::V4, &text, &Facts::default());
+        assert_eq!(
+            found.policy.contains("ports = [\"udp\""),
+            is_open,
+            "{line}{found}"
+        );
+        assert_eq!(
+            found.policy.contains("22/tcp"),
+            !line.contains("other"),
+            "{line}{found}"
+        );
+        assert!(!found.opens_more(), "{line}{found}");
+    }
+    // So does what nft does before connection tracking.
+    for (priority, is_open) in [(-300, false), (-100, true)] {
+        let mut objects = vec![json!({"table": {"family": "inet", "name": "f", "handle": 1}})];
+        let base = Some(("filter", "prerouting", priority));
+        let mut early = chain("inet", "f", "early", base);
+        early["chain"]["policy"] = json!("accept");
+        objects.push(early);
+        objects.push(chain("inet", "f", "input", Some(("filter", "input", 0))));
+        let port = json!({"payload": {"protocol": "udp", "field": "dport"}});
+        let early = json!([matched("==", &port, &json!(53)), {"notrack": null}]);
+        objects.push(rule("inet", "f", "early", &early));
+        let new = matched("in", &json!({"ct": {"key": "state"}}), &json!("new"));
+        let udp = matched("==", &meta("l4proto"), &json!("udp"));
+        objects.push(rule(
+            "inet",
+            "f",
+            "input",
+            &json!([udp, new, {"accept": null}]),
+        ));
+        let text = json!({ "nftables": objects }).to_string();
+        let found = import(&[file(text)], &Facts::default()).unwrap();
+        assert_eq!(
+            found.policy.contains("ports = [\"udp\""),
+            is_open,
+            "{found}"
+        );
+    }
+}

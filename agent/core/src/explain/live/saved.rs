@@ -140,13 +140,12 @@ impl Run<'_, '_> {
                 self.frame.set_mark_bits(value, mask);
                 None
             }
-            Verb::Continue(words) => {
-                if words.starts_with("NOTRACK") || words.contains("--notrack") {
-                    self.frame.untrack();
-                    self.probe.packet.state = CtState::Untracked;
-                }
+            Verb::Untrack(_) => {
+                self.frame.untrack();
+                self.probe.packet.state = CtState::Untracked;
                 None
             }
+            Verb::Continue(_) => None,
             Verb::Dnat(to, ports) => {
                 self.translate(*to, *ports);
                 Some(Action::Translated)

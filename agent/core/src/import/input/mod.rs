@@ -406,6 +406,7 @@ impl ParsedFiles {
                 family: split.family,
                 filter: ImportedChains::new(),
                 nat: ImportedChains::new(),
+                untracked: Vec::new(),
                 paths: rule::Paths::default(),
             };
             if table.name == "filter" {
@@ -433,6 +434,7 @@ impl ParsedFiles {
                 family,
                 filter: ImportedChains::new(),
                 nat: ImportedChains::new(),
+                untracked: Vec::new(),
                 paths: rule::Paths::of_iptables(),
             });
             self.rules.sort_by_key(|rules| rules.family);
@@ -441,6 +443,13 @@ impl ParsedFiles {
         let slot = match (rules, table.name.as_str()) {
             (Some(rules), "filter") => &mut rules.filter,
             (Some(rules), "nat") => &mut rules.nat,
+            (Some(rules), "raw") => {
+                rules
+                    .untracked
+                    .extend(rule::untracked(&chains, "PREROUTING"));
+                self.other_tables.push((table.name.clone(), chains));
+                return Ok(());
+            }
             _ => {
                 self.other_tables.push((table.name.clone(), chains));
                 return Ok(());

@@ -77,7 +77,7 @@ fn run(
         }
         let is_unknown = known.count() < rule.conditions.len();
         let step = match &rule.target {
-            Verb::Continue(_) | Verb::Masquerade => continue,
+            Verb::Continue(_) | Verb::Untrack(_) | Verb::Masquerade => continue,
             Verb::Mark(change, _) => {
                 *mark = match is_unknown {
                     true => mark.perhaps_after(*change),

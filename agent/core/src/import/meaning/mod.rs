@@ -403,6 +403,7 @@ const fn no_rules(family: Family) -> ImportedRules {
         family,
         filter: ImportedChains::new(),
         nat: ImportedChains::new(),
+        untracked: Vec::new(),
         paths: Paths {
             input: Vec::new(),
             forward: Vec::new(),

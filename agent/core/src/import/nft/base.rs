@@ -11,7 +11,7 @@ use super::statement::{Context, rules};
 use super::text::single;
 use crate::import::managed;
 use crate::import::rule::{
-    At, ImportedChain, ImportedChains, ImportedRule, ImportedRules, Paths, Verb,
+    self, At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedRules, Paths, Verb,
 };
 use crate::net::addr::Family;
 
@@ -147,6 +147,18 @@ impl<'o, 'v> Walk<'o, 'v> {
         }
     }
 
+    /// Returns the conditions of rules before connection tracking that exempt packets from it.
+    fn untracked(&self, chains: &ImportedChains) -> Vec<Vec<Condition>> {
+        let before = self.bases.iter().filter_map(|each| {
+            let slot = slot(each.base);
+            let is_before = !slot.is_nat && slot.phase <= Phase::BeforeConntrack;
+            is_before.then(|| self.name(each.table, each.name, slot))
+        });
+        before
+            .flat_map(|name| rule::untracked(chains, &name))
+            .collect()
+    }
+
     /// Builds the model.
     pub(super) fn rules(&self, places: &Places) -> ImportedRules {
         let mut filter = ImportedChains::new();
@@ -168,6 +180,7 @@ impl<'o, 'v> Walk<'o, 'v> {
         }
         ImportedRules {
             family: self.family,
+            untracked: self.untracked(&filter),
             filter,
             nat,
             paths: self.paths(),

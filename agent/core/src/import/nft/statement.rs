@@ -161,9 +161,11 @@ impl Draft {
             "counter" | "log" | "mangle" | "notrack" | "flow" | "last" | "dup" | "map"
             | "ct helper" | "ct timeout" | "ct expectation" | "secmark" => {
                 let name = name_of(kind, each);
-                if !matches!(kind, "counter" | "log" | "last") {
+                match kind {
+                    "counter" | "log" | "last" => {}
+                    "notrack" => self.emit(Vec::new(), Verb::Untrack(name.clone())),
                     // What follows may be a verdict.
-                    self.emit(Vec::new(), Verb::Continue(name.clone()));
+                    _ => self.emit(Vec::new(), Verb::Continue(name.clone())),
                 }
                 self.does.push(name);
             }

@@ -61,6 +61,8 @@ pub(super) enum Finding<'f> {
     Changes(&'f str),
     /// This statement, which adds elements to a set or removes them.
     FillsSet(&'f str),
+    /// An exemption from connection tracking.
+    Untracks,
     /// This unknown target.
     UnknownTarget(&'f str),
     /// An accept with these words, which a policy cannot express.
@@ -224,6 +226,11 @@ impl Finding<'_> {
                     "peerwall's rules do not change sets: keep `{statement}` in a separate \
                      rules file"
                 ),
+            ),
+            Self::Untracks => text(
+                Fate::Left,
+                "peerwall exempts nothing from connection tracking: keep the line in a separate \
+                 rules file. For the comparison, its packets are tracked or not",
             ),
             Self::UnknownTarget(target) => (
                 Fate::Left,

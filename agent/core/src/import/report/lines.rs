@@ -146,12 +146,15 @@ impl<'p> Reporter<'p> {
     ) -> (Fate, String) {
         let changes = self.places.changes.get(&rule.at).copied();
         let changes = changes.map(|what| continuing(what, managed::by(found.chain)));
-        let has_verdict = !matches!(rule.target, Verb::Continue(_) | Verb::Mark(..));
+        let has_verdict = !matches!(
+            rule.target,
+            Verb::Continue(_) | Verb::Mark(..) | Verb::Untrack(_)
+        );
         let is_done = matches!(finding, Finding::NeverReached | Finding::NoJump(_));
         let (fate, words) = finding.verdict();
         match changes {
             Some(changes @ (Finding::Changes(_) | Finding::FillsSet(_)))
-                if has_verdict && !is_done && fate.is_whole() && fate != Fate::Beside =>
+                if has_verdict && !is_done && !matches!(fate, Fate::Beside | Fate::Left) =>
             {
                 (Fate::Partly, format!("{words}; {}", changes.verdict().1))
             }
@@ -231,6 +234,7 @@ impl<'p> Reporter<'p> {
         }
         match &rule.target {
             Verb::Continue(what) | Verb::Mark(_, what) => continuing(what, manager),
+            Verb::Untrack(_) => manager.map_or(Finding::Untracks, |by| Finding::Managed(by.name)),
             Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
             Verb::Return => Finding::Return,
             Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
@@ -289,6 +293,7 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'s
     match rule.target {
         Verb::Accept => Finding::UnknownAccept(words),
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => Finding::UnknownDrop(words),
+        Verb::Untrack(_) => Finding::Untracks,
         Verb::Continue(_) | Verb::Mark(..) => Finding::UnknownContinue,
         Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => {
             Finding::UnknownJump(words)

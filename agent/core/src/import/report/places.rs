@@ -119,7 +119,7 @@ fn weight(rule: &ImportedRule) -> u8 {
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => 3,
         Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => 2,
         Verb::Return => 1,
-        Verb::Continue(_) | Verb::Mark(..) => 0,
+        Verb::Continue(_) | Verb::Mark(..) | Verb::Untrack(_) => 0,
     }
 }
 

@@ -130,6 +130,8 @@ pub enum Verb {
     Continue(String),
     /// Marks. Evaluation continues, too.
     Mark(MarkChange, String),
+    /// Exempts from connection tracking. Evaluation continues, too.
+    Untrack(String),
     /// Accepts.
     Accept,
     /// Drops.
@@ -187,6 +189,8 @@ pub struct ImportedRules {
     pub filter: ImportedChains,
     /// NAT table.
     pub nat: ImportedChains,
+    /// Conditions of the rules that may exempt arriving packets from connection tracking.
+    pub untracked: Vec<Vec<Condition>>,
     /// The base chains that packets traverse.
     pub paths: Paths,
 }
@@ -210,11 +214,26 @@ impl ImportedRules {
     pub(super) fn extend(&mut self, other: Self) {
         self.filter.extend(other.filter);
         self.nat.extend(other.nat);
+        self.untracked.extend(other.untracked);
         self.paths.input.extend(other.paths.input);
         self.paths.forward.extend(other.paths.forward);
         self.paths.prerouting.extend(other.paths.prerouting);
         self.paths.output.extend(other.paths.output);
     }
+}
+
+/// Returns the conditions of rules that may exempt packets of a base chain from connection tracking.
+/// Those of jumps to them are left out. What other programs exempt, they accept themselves.
+pub(super) fn untracked(chains: &ImportedChains, start: &str) -> Vec<Vec<Condition>> {
+    let reached = reached(chains, start).into_iter();
+    let reached = reached.filter(|name| super::managed::by(name).is_none());
+    let rules = reached
+        .filter_map(|name| chains.get(name))
+        .flat_map(|chain| &chain.rules);
+    rules
+        .filter(|rule| matches!(rule.target, Verb::Untrack(_)))
+        .map(|rule| rule.conditions.clone())
+        .collect()
 }
 
 /// Gives chains other names, also where rules jump to them.

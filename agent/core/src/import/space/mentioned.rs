@@ -29,7 +29,15 @@ impl Mentioned {
     /// Adds the values of rules.
     pub(in crate::import) fn add_rules(&mut self, chains: &ImportedChains) {
         let rules = chains.values().flat_map(|chain| &chain.rules);
-        for condition in rules.flat_map(|rule| &rule.conditions) {
+        self.add_conditions(rules.flat_map(|rule| &rule.conditions));
+    }
+
+    /// Adds the values of conditions.
+    pub(in crate::import) fn add_conditions<'c>(
+        &mut self,
+        conditions: impl IntoIterator<Item = &'c Condition>,
+    ) {
+        for condition in conditions {
             self.add_condition(condition);
         }
     }

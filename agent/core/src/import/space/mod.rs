@@ -99,6 +99,7 @@ impl<'r> Space<'r> {
         mentioned.add_rules(&rules.filter);
         let nat = nat::redirecting(rules);
         mentioned.add_rules(&nat);
+        mentioned.add_conditions(rules.untracked.iter().flatten());
         for rule in nat.values().flat_map(|chain| &chain.rules) {
             if let super::rule::Verb::Dnat(to, port) = &rule.target {
                 mentioned.ports.extend(*port);
@@ -164,7 +165,9 @@ impl<'r> Space<'r> {
             space.slice = slices.next().map(Arc::new);
         }
         for hook in [Hook::Input, Hook::Forward] {
-            space.arrive(hook, mentioned.is_untracked);
+            // Without rules that exempt packets, a rule for such packets says that there are some.
+            let is_untracked = mentioned.is_untracked && rules.untracked.is_empty();
+            space.arrive(hook, is_untracked);
             space.walk(hook);
         }
         space
@@ -351,6 +354,7 @@ impl<'r> Space<'r> {
             published: &self.redirections.published,
             guards: self.redirections.guards.clone(),
             marked: &self.redirections.marked,
+            untracked: &self.rules.untracked,
             diverted: match hook {
                 Hook::Input => self.redirections.diverted,
                 Hook::Forward => PacketSet::NONE,

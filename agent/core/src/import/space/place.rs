@@ -56,6 +56,8 @@ pub(in crate::import) struct Place<'a> {
     pub diverted: PacketSet,
     /// Packets that certainly meet tests of their marks.
     pub marked: &'a [(MarkTest, PacketSet)],
+    /// Conditions of rules that may exempt packets from connection tracking.
+    pub untracked: &'a [Vec<Condition>],
     /// Values of the sources that are evaluated; `None` for all.
     pub slice: Option<Run>,
 }
@@ -199,6 +201,7 @@ impl Place<'_> {
         if is_untracked {
             of_ports.push(Untracked);
         }
+        let exempt = self.exempt(d);
         let mut add = |d: &mut Diagrams, packets: PacketSet, states: &[CtState]| {
             let states = axes.states(d, states);
             let part = d.and(packets, states);
@@ -206,6 +209,7 @@ impl Place<'_> {
         };
         add(d, with_ports, &of_ports);
         add(d, others, &[New, Established]);
+        add(d, exempt, &[Untracked]);
         for kind in 0..=u8::MAX {
             let packets = axes.icmp(d, &[(kind, None)]);
             let states: &[CtState] = match (axes.family, kind) {
@@ -216,6 +220,22 @@ impl Place<'_> {
                 _ => &[Invalid],
             };
             add(d, packets, states);
+        }
+        found
+    }
+
+    /// Returns packets that rules may exempt from connection tracking: conditions that cannot be
+    /// told are taken as met.
+    fn exempt(&self, d: &mut Diagrams) -> PacketSet {
+        let mut found = PacketSet::NONE;
+        for conditions in self.untracked {
+            let mut packets = PacketSet::ALL;
+            for condition in conditions {
+                if let Some(met) = self.condition(d, condition) {
+                    packets = d.and(packets, met);
+                }
+            }
+            found = d.or(found, packets);
         }
         found
     }

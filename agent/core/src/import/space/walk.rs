@@ -298,7 +298,7 @@ impl<'w> Walk<'w> {
     ) {
         let d = &mut *self.d;
         match &rule.target {
-            Verb::Continue(_) => {}
+            Verb::Continue(_) | Verb::Untrack(_) => {}
             Verb::Mark(change, _) => self.mark(run, packets, *change, is_certain),
             Verb::Jump(to) if !is_certain && self.test.is_some() => {
                 let inner = self.effects.get(to.as_str());

@@ -78,6 +78,7 @@ pub(super) fn verb(
         }
         Effect::Continue => match mark(target.name, given) {
             Some(change) => Verb::Mark(change, text),
+            None if target.name == "NOTRACK" || value("notrack").is_some() => Verb::Untrack(text),
             None => Verb::Continue(text),
         },
         Effect::Source => Verb::Masquerade,
