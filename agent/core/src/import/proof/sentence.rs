@@ -190,8 +190,8 @@ impl Names {
                 names.push(name(special));
             }
             // Such as 0.0.0.0, which is of the type broadcast.
-            let is_part = |span: &Interval| is_inside(&[special], *span);
-            let parts: Vec<Interval> = left.iter().copied().filter(is_part).collect();
+            let is_one = |span: &Interval| span.0 == span.1 && is_inside(&[special], *span);
+            let parts: Vec<Interval> = left.iter().copied().filter(is_one).collect();
             left = subtract(&left, &parts);
             names.extend(parts.into_iter().map(name));
         }
