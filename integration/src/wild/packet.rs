@@ -29,6 +29,8 @@ pub struct Packet {
     pub is_to_port_0: bool,
     /// Whether its transport header is not whole: iptables drops it where a match needs more.
     pub is_cut: bool,
+    /// Whether a fragment of it is missing, so that connection tracking keeps the rest back.
+    pub is_in_part: bool,
     /// Whether it is of TCP and to several hosts, which no program receives.
     pub is_tcp_to_many: bool,
     /// What was chosen for it.
@@ -408,6 +410,7 @@ pub fn packet(
         number,
         is_v6,
         is_to_port_0,
+        is_in_part: how.ends_with("fragment"),
         is_tcp_to_many: protocol == TCP && is_many(to),
         is_cut: bytes.len() < header_length,
         is_on_link: [from, to].iter().any(|address| match address {

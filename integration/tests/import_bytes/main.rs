@@ -128,7 +128,7 @@ impl Applied<'_> {
         // Linux forwards these only back to the link that they came from, whose hosts they reach
         // anyway.
         let is_on_link = found.hook == Hook::Forward && packet.is_on_link;
-        is_closed && (is_forged || packet.is_to_port_0)
+        is_closed && (is_forged || packet.is_to_port_0 || packet.is_in_part)
             || is_forgotten
             || is_on_link
             || is_cut
