@@ -285,13 +285,13 @@ pub(crate) fn holds(condition: &Condition, probe: &Probe) -> bool {
         Test::HopLimit(first, last) => (*first..=*last).contains(&packet.hop_limit),
         Test::To(AddressKind::Local) => probe.to_this_host,
         Test::To(AddressKind::Broadcast) => match packet.destination {
-            IpAddr::V4(to) => to.is_broadcast(),
+            IpAddr::V4(to) => to.is_broadcast() || to.is_unspecified(),
             IpAddr::V6(_) => false,
         },
         Test::To(AddressKind::Multicast) => packet.destination.is_multicast(),
         Test::From(AddressKind::Local) => false,
         Test::From(AddressKind::Broadcast) => match packet.source {
-            IpAddr::V4(from) => from.is_broadcast(),
+            IpAddr::V4(from) => from.is_broadcast() || from.is_unspecified(),
             IpAddr::V6(_) => false,
         },
         Test::From(AddressKind::Multicast) => packet.source.is_multicast(),

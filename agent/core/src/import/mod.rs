@@ -191,7 +191,7 @@ fn import_sliced(
     slicing: Slicing,
 ) -> Result<Import, Vec<ImportError>> {
     let mut parsed = parse(files, readings)?;
-    undecided::distrust(&mut parsed, facts);
+    undecided::distrust(&mut parsed.rules, facts);
     let missing = input::partial::missing(&parsed);
     if !options.assume_accept && !missing.is_empty() {
         return Err(missing);

@@ -2,13 +2,12 @@
 //! not say, and about port 0, which a policy cannot name.
 
 use super::Facts;
-use super::input::ParsedFiles;
-use super::rule::{AddressKind, Condition, Test};
+use super::rule::{AddressKind, Condition, ImportedRules, Test};
 use crate::net::addr::Family;
 
 /// Marks these conditions as unknown. Without an address of this host, types of sources are.
-pub(super) fn distrust(parsed: &mut ParsedFiles, facts: &Facts) {
-    for rules in &mut parsed.rules {
+pub(super) fn distrust(families: &mut [ImportedRules], facts: &Facts) {
+    for rules in families {
         let family = rules.family;
         // Broadcast addresses follow from the length of the prefix.
         let most = match family {

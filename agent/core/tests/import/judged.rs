@@ -76,3 +76,40 @@ proptest! {
         prop_assert!(matches!(found, Ok(None)), "{}\n{}", text, found.ok().flatten().unwrap_or_default());
     }
 }
+
+/// A jump about port 0, which a policy cannot name: packets do not take it for certain.
+#[test]
+fn a_jump_about_port_0_is_no_difference_of_its_own() {
+    let text = "\
+    *filter\n\
+    :INPUT DROP [0:0]\n\
+    :FORWARD DROP [0:0]\n\
+    :OUTPUT ACCEPT [0:0]\n\
+    :office - [0:0]\n\
+    :services - [0:0]\n\
+    :unused - [0:0]\n\
+    :web - [0:0]\n\
+    -A INPUT -i lo -j ACCEPT\n\
+    -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+    -A INPUT -j services\n\
+    -A INPUT -s 192.0.2.0/24 -g office\n\
+    -A INPUT -p tcp -m tcp --dport 9999 -j ACCEPT\n\
+    -A office -s 192.0.2.200/32 -j RETURN\n\
+    -A office -p tcp -m tcp --dport 22 -j ACCEPT\n\
+    -A office -p tcp -m tcp --dport 5900 -j ACCEPT\n\
+    -A services -s 203.0.113.0/24 -j RETURN\n\
+    -A services -p tcp -m multiport --dports 8443,0 -j web\n\
+    -A unused -p tcp -m tcp --dport 23 -j ACCEPT\n\
+    -A web -j ACCEPT\n\
+    COMMIT\n\
+    ";
+    for seed in 0..20 {
+        let file = File {
+            name: "v4".into(),
+            text: text.into(),
+            family: Some(Family::V4),
+        };
+        let effort = Effort { packets: 300, seed };
+        assert_eq!(judge(&[file], effort).unwrap(), None);
+    }
+}

@@ -12,7 +12,9 @@ use super::canonical::Readings;
 use super::eval::{Probe, ReadAs};
 use super::rule::{At, ImportedRules, Test};
 use super::space::Slicing;
-use super::{Direction, Facts, File, Import, ImportError, Options, import_sliced, managed, rules};
+use super::{
+    Direction, Facts, File, Import, ImportError, Options, import_sliced, managed, rules, undecided,
+};
 use crate::net::addr::{self, Family};
 use crate::net::packet::{Decision, Verdict};
 use crate::policy::Policy;
@@ -38,8 +40,9 @@ pub fn judge(files: &[File], effort: Effort) -> Result<Option<String>, Vec<Impor
     let options = Options {
         assume_accept: true,
     };
-    let families = rules(files)?;
+    let mut families = rules(files)?;
     let facts = facts(&families);
+    undecided::distrust(&mut families, &facts);
     let slicing = match effort.seed % 4 {
         0 => Slicing::ByRules,
         some => Slicing::Into(1 << some),
