@@ -188,6 +188,64 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
     out
 }
 
+/// Conditions that a policy cannot express, or that these packets always meet or never.
+const BEYOND: [&str; 22] = [
+    "-m limit --limit 10000/sec --limit-burst 10000",
+    "-m hashlimit --hashlimit-above 10000/sec --hashlimit-mode srcip --hashlimit-name a",
+    "-m hashlimit --hashlimit-upto 10000/sec --hashlimit-burst 10000 --hashlimit-name b",
+    "-m connlimit --connlimit-above 1000",
+    "-m connlimit --connlimit-upto 1000",
+    "-m recent --rcheck --name bad",
+    "-m recent ! --rcheck --name bad",
+    "-m recent --set --name seen",
+    "-m recent --update --seconds 60 --hitcount 5 --name seen",
+    "-m statistic --mode nth --every 1",
+    "-m statistic --mode random --probability 0.5",
+    "-m string --algo bm --string UUUU",
+    "-m string ! --string UUUU --algo kmp",
+    "-m comment --comment \"! -j ACCEPT\"",
+    "-m cpu --cpu 0",
+    "-m time --weekdays Mon,Tue",
+    "-m quota --quota 100000000",
+    "-m connbytes --connbytes 0: --connbytes-dir both --connbytes-mode packets",
+    "-m helper --helper ftp",
+    "-m policy --dir in --pol none",
+    "-m u32 --u32 0=0:0xffffffff",
+    "-m devgroup --src-group 0",
+];
+/// Targets after which the next rule follows.
+const CONTINUING: [&str; 8] = [
+    "",
+    "-j LOG --log-prefix \"x: \"",
+    "-j NFLOG --nflog-group 5",
+    "-j MARK --set-xmark 1/1",
+    "-j CONNMARK --save-mark",
+    "-j CONNSECMARK --save",
+    "-j AUDIT --type drop",
+    "-j user2",
+];
+
+/// A table that changes packets, and may drop some.
+fn mangle(random: &mut Random, is_v6: bool) -> String {
+    let mut out = "*mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"
+        .to_owned();
+    for _ in 0..1 + random.below(2) {
+        let chain = random.of(&["PREROUTING", "PREROUTING", "INPUT", "FORWARD"]);
+        let line = iptables_matches(random, is_v6, chain != "FORWARD");
+        let target = random.of(&[
+            "MARK --set-xmark 1/0xffffffff",
+            "MARK --or-mark 2",
+            "DROP",
+            "RETURN",
+            "ACCEPT",
+            "DSCP --set-dscp 10",
+            "CONNMARK --set-mark 1",
+        ]);
+        out += &format!("-A {chain}{line} -j {target}\n");
+    }
+    out + "COMMIT\n"
+}
+
 /// A line that translates destinations.
 fn translation(random: &mut Random, is_v6: bool) -> String {
     let destinations: &[&str] = match is_v6 {
@@ -267,8 +325,11 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
         }
         out += "COMMIT\n";
     }
+    if random.chance(12) {
+        out += &mangle(random, is_v6);
+    }
     out += &format!(
-        "*filter\n:INPUT {} [0:0]\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT [0:0]\n:user - [0:0]\n",
+        "*filter\n:INPUT {} [0:0]\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT [0:0]\n:user - [0:0]\n:user2 - [0:0]\n",
         policy(random),
         policy(random)
     );
@@ -279,8 +340,12 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
         let chain = random.of(&[
             "INPUT", "INPUT", "INPUT", "FORWARD", "FORWARD", "user", "user",
         ]);
-        let matches = iptables_matches(random, is_v6, chain != "FORWARD");
-        let target = match random.below(20) {
+        let mut matches = iptables_matches(random, is_v6, chain != "FORWARD");
+        if random.chance(12) {
+            matches += &format!(" {}", random.of(&BEYOND));
+        }
+        let target = match random.below(22) {
+            20 if chain != "user" || random.chance(50) => random.of(&CONTINUING),
             0..10 => "-j ACCEPT",
             10..14 => "-j DROP",
             14 => "-j REJECT",
@@ -291,6 +356,11 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
         };
         out += &format!("-A {chain}{matches} {target}\n");
     }
+    let last = iptables_matches(random, is_v6, true);
+    out += &format!(
+        "-A user2{last} -j {}\n",
+        random.of(&["ACCEPT", "DROP", "RETURN"])
+    );
     // What the lines above drop shows most where much is accepted behind them.
     for chain in ["INPUT", "FORWARD"] {
         if random.chance(35) {
