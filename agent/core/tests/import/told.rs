@@ -336,11 +336,13 @@ fn what_a_line_with_a_verdict_changes_besides_is_told() {
     let priority = json!({"mangle": {"key": meta("priority"), "value": 1}});
     let elem = json!({"payload": {"protocol": "ip", "field": "saddr"}});
     let add = json!({"set": {"op": "add", "elem": elem, "set": "@seen"}});
+    let untrack = json!({ "notrack": null });
     let log = json!({"log": {"prefix": "x"}});
     for (statement, words) in [
         (mark, "does not mark or change packets"),
         (priority, "does not mark or change packets"),
         (add, "do not change sets"),
+        (untrack, "notrack"),
         (log, ""),
     ] {
         for verdict in ["accept", "drop"] {

@@ -55,7 +55,9 @@ impl<'p> Places<'p> {
                     lines.entry(at).or_insert(of(None));
                 }
                 for rule in &chain.rules {
-                    if let Verb::Continue(what) | Verb::Mark(_, what) = &rule.target {
+                    if let Verb::Continue(what) | Verb::Mark(_, what) | Verb::Untrack(what) =
+                        &rule.target
+                    {
                         changes.entry(rule.at).or_insert(what.as_str());
                     }
                     let found = lines.entry(rule.at).or_insert(of(Some(rule)));

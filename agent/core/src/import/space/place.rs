@@ -230,7 +230,9 @@ impl Place<'_> {
         let mut found = PacketSet::NONE;
         for conditions in self.untracked {
             let mut packets = PacketSet::ALL;
-            for condition in conditions {
+            // Before connection tracking, no packet has a state.
+            let stateless = |condition: &&Condition| !matches!(condition.test, Test::State { .. });
+            for condition in conditions.iter().filter(stateless) {
                 if let Some(met) = self.condition(d, condition) {
                     packets = d.and(packets, met);
                 }
