@@ -62,8 +62,10 @@ impl Counts {
             counts.ours.clear();
             for table in ["mangle", "filter"] {
                 let saved = host.run(|| Command::new(&tool).args(["-c", "-t", table]).output());
-                let saved = saved.expect("iptables is installed").stdout;
-                add_iptables_counts(&mut counts.ours, &String::from_utf8_lossy(&saved));
+                let saved = saved.expect("iptables is installed");
+                let stderr = String::from_utf8_lossy(&saved.stderr);
+                assert!(saved.status.success(), "{tool} -t {table}: {stderr}");
+                add_iptables_counts(&mut counts.ours, &String::from_utf8_lossy(&saved.stdout));
             }
         }
         counts
