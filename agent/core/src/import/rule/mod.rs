@@ -222,8 +222,9 @@ impl ImportedRules {
     }
 }
 
-/// Returns the conditions of rules that may exempt packets of a base chain from connection tracking.
-/// Those of jumps to them are left out. What other programs exempt, they accept themselves.
+/// Returns the conditions of rules that may exempt packets of a base chain from connection
+/// tracking. Those of jumps to them are left out, and so are those of other programs, which
+/// accept themselves what they exempt.
 pub(super) fn untracked(chains: &ImportedChains, start: &str) -> Vec<Vec<Condition>> {
     let reached = reached(chains, start).into_iter();
     let reached = reached.filter(|name| super::managed::by(name).is_none());

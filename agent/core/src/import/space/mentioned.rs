@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::import::rule::{Condition, ImportedChains, Interval, Test};
+use crate::import::rule::{Condition, ImportedChains, ImportedRules, Interval, Test};
 use crate::net::addr::{self, Family};
 use crate::net::interface::InterfacePattern;
 use crate::net::port::{ICMP, ICMPV6, UDP};
@@ -20,23 +20,31 @@ pub(in crate::import) struct Mentioned {
     pub hop_limits: Vec<(u8, u8)>,
     pub interfaces: BTreeSet<InterfacePattern>,
     pub outs: BTreeSet<InterfacePattern>,
+    /// Whether packets of any kind may be untracked.
     pub is_untracked: bool,
     /// Whether a rule matches kinds of sources.
     pub kinds_of_source: bool,
 }
 
 impl Mentioned {
+    /// Returns the values of the table filter, and of rules that exempt packets from connection
+    /// tracking.
+    pub(in crate::import) fn new(rules: &ImportedRules) -> Self {
+        let mut mentioned = Self::default();
+        mentioned.add_rules(&rules.filter);
+        mentioned.add_conditions(rules.untracked.iter().flatten());
+        // Without such rules, a rule for untracked packets says that there are some.
+        mentioned.is_untracked &= rules.untracked.is_empty();
+        mentioned
+    }
+
     /// Adds the values of rules.
     pub(in crate::import) fn add_rules(&mut self, chains: &ImportedChains) {
         let rules = chains.values().flat_map(|chain| &chain.rules);
         self.add_conditions(rules.flat_map(|rule| &rule.conditions));
     }
 
-    /// Adds the values of conditions.
-    pub(in crate::import) fn add_conditions<'c>(
-        &mut self,
-        conditions: impl IntoIterator<Item = &'c Condition>,
-    ) {
+    fn add_conditions<'c>(&mut self, conditions: impl IntoIterator<Item = &'c Condition>) {
         for condition in conditions {
             self.add_condition(condition);
         }

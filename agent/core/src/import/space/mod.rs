@@ -95,11 +95,9 @@ impl<'r> Space<'r> {
         slicing: Slicing,
     ) -> Self {
         let family = rules.family;
-        let mut mentioned = Mentioned::default();
-        mentioned.add_rules(&rules.filter);
+        let mut mentioned = Mentioned::new(rules);
         let nat = nat::redirecting(rules);
         mentioned.add_rules(&nat);
-        mentioned.add_conditions(rules.untracked.iter().flatten());
         for rule in nat.values().flat_map(|chain| &chain.rules) {
             if let super::rule::Verb::Dnat(to, port) = &rule.target {
                 mentioned.ports.extend(*port);
@@ -165,9 +163,7 @@ impl<'r> Space<'r> {
             space.slice = slices.next().map(Arc::new);
         }
         for hook in [Hook::Input, Hook::Forward] {
-            // Without rules that exempt packets, a rule for such packets says that there are some.
-            let is_untracked = mentioned.is_untracked && rules.untracked.is_empty();
-            space.arrive(hook, is_untracked);
+            space.arrive(hook, mentioned.is_untracked);
             space.walk(hook);
         }
         space
