@@ -221,7 +221,7 @@ fn import_sliced(
     lints.extend(parsed.notes.iter().cloned().map(Lint::from));
     lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &mut proof, &inexpressible);
-    report::widened(&mut lines, &parsed, &proof.differences, &entries);
+    report::widened(&mut lines, &parsed, &proof.differences, &policy, &entries);
     Ok(Import {
         lines,
         lints,

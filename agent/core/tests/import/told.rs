@@ -396,11 +396,17 @@ fn an_allow_that_is_wider_is_told_at_a_line_of_which_the_rest_is_closed() {
     let text = "*nat\n:PREROUTING ACCEPT\n\
         -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n\
         *filter\n:INPUT DROP\n:FORWARD DROP\n\
+        -A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -p udp --dport 53 -j ACCEPT\n\
         -A FORWARD -s 10.244.0.0/16 -j ACCEPT\n-A FORWARD ! -i cni0 -j ACCEPT\nCOMMIT\n";
     let found = imported(Family::V4, text, &Facts::default());
     assert!(found.opens_more(), "{found}");
-    let told = |line: &peerwall_core::import::Line| line.words.contains("it also accepts");
-    assert!(found.lines.iter().any(told), "{found}");
+    let wider = found
+        .lines
+        .iter()
+        .filter(|line| line.words.contains("it also accepts"));
+    let wider: Vec<&str> = wider.map(|line| line.text.as_str()).collect();
+    let accepts = |text: &&str| text.starts_with("-A FORWARD");
+    assert!(!wider.is_empty() && wider.iter().all(accepts), "{found}");
 }
 
 #[test]

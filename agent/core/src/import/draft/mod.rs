@@ -12,8 +12,6 @@ mod services;
 mod text;
 mod trusted;
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use self::prefixes::usable;
@@ -47,8 +45,8 @@ pub(super) struct PolicyDraft {
 /// The lines that entries of a policy come from.
 #[derive(Debug, Clone, Default)]
 pub(in crate::import) struct EntryLines {
-    /// Lines of each allow, by its name.
-    pub allows: BTreeMap<String, Vec<At>>,
+    /// Lines of each allow, in the order of the policy.
+    pub allows: Vec<Box<[At]>>,
     /// Lines of `ping`.
     pub ping: Vec<At>,
 }

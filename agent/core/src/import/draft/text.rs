@@ -16,9 +16,7 @@ impl PolicyDraft {
     pub(in crate::import) fn entry_lines(&self) -> EntryLines {
         let allows = self.allows.iter();
         EntryLines {
-            allows: allows
-                .map(|allow| (allow.name.clone(), allow.lines.clone()))
-                .collect(),
+            allows: allows.map(|allow| allow.lines.as_slice().into()).collect(),
             ping: self.ping_lines.clone(),
         }
     }

@@ -7,6 +7,7 @@ use crate::import::draft::EntryLines;
 use crate::import::input::ParsedFiles;
 use crate::import::proof::{Difference, Direction, few};
 use crate::import::rule::At;
+use crate::policy::Policy;
 use crate::policy::reason::Reason;
 
 /// Marks the lines of allows and of `ping` that accept what the rules do not, unless the report
@@ -15,6 +16,7 @@ pub(in crate::import) fn widened(
     lines: &mut [Line],
     parsed: &ParsedFiles,
     differences: &[Difference],
+    policy: &Policy,
     entries: &EntryLines,
 ) {
     let of_entries = |difference: &&Difference| {
@@ -36,7 +38,9 @@ pub(in crate::import) fn widened(
     let mut wider: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for difference in differences {
         let of_entry = if let Reason::Allow(name) = &difference.reason {
-            entries.allows.get(name).map_or(&[][..], Vec::as_slice)
+            let at = policy.allows.iter().position(|allow| allow.name == *name);
+            let lines = at.and_then(|at| entries.allows.get(at));
+            lines.map_or(&[][..], |lines| lines)
         } else if difference.reason == Reason::Ping {
             &entries.ping[..]
         } else {
