@@ -284,14 +284,14 @@ fn requests(space: &mut Space<'_>, states: &[CtState]) -> PacketSet {
     let valid = space.site(Hook::Input).valid;
     let own = space.own.clone();
     let (axes, d) = (&space.axes, &mut space.d);
-    let new = axes.states(d, &[CtState::New]);
+    let first: &[CtState] = match space.rules.untracked.is_empty() {
+        true => &[CtState::New],
+        false => &[CtState::New, CtState::Untracked],
+    };
+    let first = axes.states(d, first);
     let icmp = axes.protocols(d, |number| number == axes.icmp_protocol());
     let states = axes.states(d, states);
-    let mut kinds = d.or(new, icmp);
-    if !space.rules.untracked.is_empty() {
-        let untracked = axes.states(d, &[CtState::Untracked]);
-        kinds = d.or(kinds, untracked);
-    }
+    let kinds = d.or(first, icmp);
     let lo = axes.interfaces(d, &[InterfacePattern::Exact(LO.into())]);
     let outside = d.not(lo);
     let own = axes.destinations(d, &own);

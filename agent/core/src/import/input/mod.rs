@@ -443,14 +443,11 @@ impl ParsedFiles {
         let slot = match (rules, table.name.as_str()) {
             (Some(rules), "filter") => &mut rules.filter,
             (Some(rules), "nat") => &mut rules.nat,
-            (Some(rules), "raw") => {
-                rules
-                    .untracked
-                    .extend(rule::untracked(&chains, "PREROUTING"));
-                self.other_tables.push((table.name.clone(), chains));
-                return Ok(());
-            }
-            _ => {
+            (rules, name) => {
+                if let (Some(rules), "raw") = (rules, name) {
+                    let untracked = rule::untracked(&chains, "PREROUTING");
+                    rules.untracked.extend(untracked);
+                }
                 self.other_tables.push((table.name.clone(), chains));
                 return Ok(());
             }
