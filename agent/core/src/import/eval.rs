@@ -241,6 +241,15 @@ fn has_reverse_path(probe: &Probe) -> bool {
     probe.packet.reverse_path || probe.packet.interface == LO
 }
 
+/// Reports whether an address is of the type broadcast, as far as it does not depend on the host's
+/// networks (`__inet_dev_addr_type()`, net/ipv4/fib_frontend.c).
+fn is_broadcast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_broadcast() || address.is_unspecified(),
+        IpAddr::V6(_) => false,
+    }
+}
+
 /// Reports whether a packet meets a condition.
 pub(crate) fn holds(condition: &Condition, probe: &Probe) -> bool {
     let packet = &probe.packet;
@@ -284,16 +293,10 @@ pub(crate) fn holds(condition: &Condition, probe: &Probe) -> bool {
         },
         Test::HopLimit(first, last) => (*first..=*last).contains(&packet.hop_limit),
         Test::To(AddressKind::Local) => probe.to_this_host,
-        Test::To(AddressKind::Broadcast) => match packet.destination {
-            IpAddr::V4(to) => to.is_broadcast() || to.is_unspecified(),
-            IpAddr::V6(_) => false,
-        },
+        Test::To(AddressKind::Broadcast) => is_broadcast(packet.destination),
         Test::To(AddressKind::Multicast) => packet.destination.is_multicast(),
         Test::From(AddressKind::Local) => false,
-        Test::From(AddressKind::Broadcast) => match packet.source {
-            IpAddr::V4(from) => from.is_broadcast() || from.is_unspecified(),
-            IpAddr::V6(_) => false,
-        },
+        Test::From(AddressKind::Broadcast) => is_broadcast(packet.source),
         Test::From(AddressKind::Multicast) => packet.source.is_multicast(),
         Test::Any(lists) => lists
             .iter()
