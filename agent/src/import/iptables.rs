@@ -41,7 +41,7 @@ for name in "ip${six}tables" "ip${six}tables-nft" "ip${six}tables-legacy" ""; do
   command -v "$name-restore" >/dev/null && command -v "$name-save" >/dev/null && break
 done
 if [ $# -gt 0 ]; then
-  for set; do echo "create $set hash:ip -exist"; done | ipset restore >/dev/null 2>&1
+  for set; do echo "create $set hash:ip family inet$six -exist"; done | ipset restore >/dev/null 2>&1
 fi
 export XTABLES_LOCKFILE=/dev/null
 if [ "$mode" = check ]; then

@@ -181,6 +181,27 @@ pub(super) fn ending(command: &Command) -> Ending {
     }
 }
 
+/// Reports whether the first line of a script is like `#!/bin/sh -e`.
+pub(super) fn is_interpreter_that_ends(line: &str) -> bool {
+    let words = line.strip_prefix("#!").into_iter();
+    let mut words = words.flat_map(str::split_whitespace).skip(1);
+    words.any(|word| has_letter_e(word))
+}
+
+/// Reports whether words are like `set -eu` or `set -o errexit`.
+pub(super) fn sets_end(words: &[String]) -> bool {
+    let starts = words.first().is_some_and(|word| word == "set");
+    starts
+        && words
+            .iter()
+            .any(|word| has_letter_e(word) || word == "errexit")
+}
+
+fn has_letter_e(word: &str) -> bool {
+    let letters = word.strip_prefix('-').unwrap_or_default();
+    !letters.starts_with('-') && letters.contains('e')
+}
+
 /// Reports whether words end the script after a pattern of `case`.
 fn is_in_case(words: &[String]) -> bool {
     let mut pairs = words.iter().zip(words.iter().skip(1));

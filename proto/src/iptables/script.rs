@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::purpose::{Ending, Functions, ending, names_tool, needs_shell, why_idle};
+use super::purpose::{
+    Ending, Functions, ending, is_interpreter_that_ends, names_tool, needs_shell, sets_end,
+    why_idle,
+};
 use super::read::OpenTable;
 use super::shell::{self, Command};
 use super::unit::{Unit, is_unit, unit};
@@ -27,6 +30,8 @@ pub struct Script {
     pub unevaluated: usize,
     /// Lines where the script may end, after its first command about rules.
     pub ends: Vec<usize>,
+    /// Whether the script ends at the first command that fails: `set -e`, sh(1).
+    pub ends_on_error: bool,
     /// Lines that change no rules, and what they are.
     pub idle: BTreeMap<usize, &'static str>,
 }
@@ -100,6 +105,9 @@ pub fn script(text: &str) -> Script {
     let functions = Functions::new(&commands);
     let mut reader = Reader::default();
     reader.script.idle = idle;
+    let first = text.lines().next().unwrap_or_default();
+    reader.script.ends_on_error =
+        is_interpreter_that_ends(first) || commands.iter().any(|command| sets_end(&command.words));
     for (index, command) in commands.iter().enumerate() {
         reader.next(&commands, &functions, index, command);
     }

@@ -264,7 +264,6 @@ fn sets_have_the_elements_that_ipset_gives_them() {
              create s list:set\nadd s a\nadd s b",
             "1 4-5",
         ),
-        ("create s hash:ip family inet6\nadd s 2001:db8::1", ""),
     ] {
         let Test::Source(spans) = condition(sets, Family::V4, "src") else {
             panic!("{sets}: {:?}", condition(sets, Family::V4, "src"));

@@ -171,6 +171,31 @@ fn lines_where_a_script_may_end_are_told() {
 }
 
 #[test]
+fn a_line_that_fails_may_end_a_script() {
+    const SETS: &str = "ipset create a hash:ip\nipset add a 10.1.2.3\n";
+    const AFTER: &str = "ip6tables -A INPUT -p tcp --dport 22 -j ACCEPT\n";
+    let wrong = "ip6tables -A INPUT -p tcp --dport 80 -m set ! --match-set a src -j ACCEPT";
+    for (start, may_end) in [
+        ("#!/bin/sh\n", false),
+        ("#!/bin/sh -e\n", true),
+        ("#!/usr/bin/env bash\nset -euo pipefail\n", true),
+        ("set -o errexit\n", true),
+        ("set -u\n", false),
+        ("#!/bin/bash --posix\nset --\n", false),
+    ] {
+        let import = read(&format!(
+            "{start}{SETS}ip6tables -P INPUT DROP\nip6tables -P FORWARD DROP\n{wrong}\n{AFTER}"
+        ));
+        assert_eq!(left(&import), [wrong], "{import}");
+        let words = words(&import, wrong);
+        assert!(words.contains("the set `a` has IPv4 addresses"), "{words}");
+        assert_eq!(words.contains("the script ends here"), may_end, "{words}");
+        assert!(!import.policy.contains("80/tcp"), "{import}");
+        assert!(import.policy.contains("22/tcp"), "{import}");
+    }
+}
+
+#[test]
 fn calls_of_functions_and_aliases_that_change_rules_are_left() {
     for (definition, call) in [
         (

@@ -21,6 +21,8 @@ impl ParsedFiles {
         self.refuse(index, &script.lines);
         let at = |line| At { input: index, line };
         self.ends.extend(script.ends.iter().copied().map(at));
+        self.ends_on_error
+            .extend(script.ends_on_error.then_some(index));
         let idle = script.idle.iter().map(|(line, what)| (at(*line), *what));
         self.idle.extend(idle);
         if script.unevaluated > 0 {

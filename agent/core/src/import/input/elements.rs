@@ -174,7 +174,11 @@ pub(super) mod sort_out {
             Family::V4 => (spans, none),
             Family::V6 => (none, spans),
         };
-        ImportedSet::Addresses { v4, v6 }
+        ImportedSet::Addresses {
+            family: Some(set.family),
+            v4,
+            v6,
+        }
     }
 
     /// Content of a set of addresses with ports.

@@ -42,6 +42,8 @@ pub(crate) struct ParsedFiles {
     pub(super) left_sets: Problems,
     /// Lines where a script may end.
     pub(super) ends: BTreeSet<At>,
+    /// Scripts that end at the first command that fails.
+    pub(super) ends_on_error: BTreeSet<usize>,
     /// Lines of scripts that change no rules, and what they are.
     pub(super) idle: BTreeMap<At, &'static str>,
     /// Remarks on rulesets of nftables.

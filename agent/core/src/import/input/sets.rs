@@ -162,6 +162,7 @@ impl SetReader {
             let Some(ImportedSet::Addresses {
                 v4: more,
                 v6: more_v6,
+                ..
             }) = member.map(|member| self.content(member, depth + 1))
             else {
                 return ImportedSet::Unknown(format!(
@@ -171,7 +172,11 @@ impl SetReader {
             v4.extend(more);
             v6.extend(more_v6);
         }
-        ImportedSet::Addresses { v4, v6 }
+        ImportedSet::Addresses {
+            family: None,
+            v4,
+            v6,
+        }
     }
 }
 

@@ -43,7 +43,7 @@ impl Places {
             if let Some(name) = table_name(text) {
                 places.tables.insert(name.clone(), line);
                 table = Some(name);
-            } else if trimmed == "}" {
+            } else if trimmed == "}" && !text.starts_with("\t\t") {
                 in_chain = false;
             } else if text.starts_with("\tchain ") {
                 in_chain = true;

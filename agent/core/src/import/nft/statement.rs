@@ -32,6 +32,8 @@ struct Draft {
     conditions: Vec<Condition>,
     /// Statements that decide nothing.
     does: Vec<String>,
+    /// The first statement that is not known, and may decide.
+    strange: Option<String>,
     /// Protocols that earlier conditions leave.
     protocols: Option<Vec<u8>>,
     done: Vec<ImportedRule>,
@@ -44,6 +46,7 @@ pub(super) fn rules(context: &Context<'_, '_>, rule: &Rule<'_>, at: At) -> Vec<I
         comment: rule.comment.map(str::to_owned),
         conditions: Vec::new(),
         does: Vec::new(),
+        strange: None,
         protocols: None,
         done: Vec::new(),
     };
@@ -64,9 +67,10 @@ pub(super) fn rules(context: &Context<'_, '_>, rule: &Rule<'_>, at: At) -> Vec<I
             }
         }
     }
-    let target = target.unwrap_or_else(|| match draft.does.is_empty() {
-        true => Verb::Continue("count".to_owned()),
-        false => Verb::Continue(draft.does.join(", ")),
+    let target = target.unwrap_or_else(|| match (draft.strange.take(), draft.does.is_empty()) {
+        (Some(strange), _) => Verb::Unknown(strange),
+        (None, true) => Verb::Continue("count".to_owned()),
+        (None, false) => Verb::Continue(draft.does.join(", ")),
     });
     draft.emit(Vec::new(), target);
     draft.finish(context.look.family)
@@ -128,7 +132,13 @@ impl Draft {
 
     fn statement(&mut self, context: &Context<'_, '_>, each: &Value) -> Step {
         let Some((kind, body)) = single(each) else {
-            self.push(unknown(Strange(each.to_string())));
+            // nft writes what it has no JSON for as it lists it. A jump to a chain without a name is
+            // always the last statement, and is such a text.
+            let text = words_of(each);
+            if ["jump", "goto"].iter().any(|verb| text.starts_with(verb)) {
+                return Step::Target(Verb::Unknown(text));
+            }
+            self.strange(text);
             return Step::Next;
         };
         match kind {
@@ -169,9 +179,15 @@ impl Draft {
                 }
                 self.does.push(name);
             }
-            _ => self.push(unknown(Strange(statement(each)))),
+            _ => self.strange(statement(each)),
         }
         Step::Next
+    }
+
+    /// Adds a statement that may be a condition, or decide.
+    fn strange(&mut self, text: String) {
+        self.push(unknown(Strange(text.clone())));
+        self.strange.get_or_insert(text);
     }
 
     fn condition(&mut self, context: &Context<'_, '_>, body: &Value) -> Step {
@@ -353,6 +369,15 @@ impl Draft {
         }
         Ok(found)
     }
+}
+
+/// Returns the text of a statement that nft has no JSON for, on one line.
+fn words_of(value: &Value) -> String {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ")
 }
 
 /// Returns the keys and values of a map.

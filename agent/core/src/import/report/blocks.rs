@@ -68,7 +68,8 @@ pub(super) fn of_listing(input: usize, text: &str, is_read: impl Fn(At) -> bool)
         let opens = text.ends_with('{') || text.contains("{ # handle ");
         let is_of_table = whole.starts_with('\t') && !whole.starts_with("\t\t");
         let what = match (inside, text) {
-            (_, "}") => {
+            // A chain without a name, inside of a rule, is indented further.
+            (_, "}") if !whole.starts_with("\t\t") => {
                 inside = Inside::Table;
                 ENDS
             }
@@ -101,7 +102,7 @@ pub(super) fn of_listing(input: usize, text: &str, is_read: impl Fn(At) -> bool)
             (Inside::Chain(true), _) => NO_PACKET,
             (Inside::Table, _) => OTHER,
         };
-        let is_rule = matches!(inside, Inside::Chain(_)) && !opens && what != HOOK;
+        let is_rule = matches!(inside, Inside::Chain(_)) && !(is_of_table && opens) && what != HOOK;
         continues = is_rule && what != COMMENT && !text.contains("# handle ");
         if !is_read(at) {
             found.insert(at, what);

@@ -79,6 +79,9 @@ pub(super) enum Finding<'f> {
     Unreadable(&'f str),
     /// A line that removes or replaces rules and that cannot be read, for this reason.
     UnreadRemoval(&'f str),
+    /// A line that cannot be read, for this reason, of a script that ends at the first command that
+    /// fails.
+    MayFail(&'f str),
     /// A line of a script where it may end.
     MayEnd,
     /// A rule with such words and without a verdict.
@@ -278,6 +281,13 @@ impl Finding<'_> {
             Self::UnreadRemoval(why) => (
                 Fate::Left,
                 format!("cannot be read, so the rules that this line removes are kept: {why}"),
+            ),
+            Self::MayFail(why) => (
+                Fate::Left,
+                format!(
+                    "cannot be read: {why}; if it fails, the script ends here, because of `set -e`, and \
+                     the lines below are not in force"
+                ),
             ),
             Self::MayEnd => text(
                 Fate::Left,

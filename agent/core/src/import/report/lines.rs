@@ -92,7 +92,9 @@ struct Reporter<'p> {
 impl<'p> Reporter<'p> {
     fn fate(&self, at: At, text: &str) -> (Fate, String) {
         if let Some(why) = self.parsed.problems.get(&at) {
+            let may_end = self.parsed.ends_on_error.contains(&at.input);
             return match blocks::removes(text) {
+                _ if may_end => Finding::MayFail(why).verdict(),
                 true => Finding::UnreadRemoval(why).verdict(),
                 false => Finding::Unreadable(why).verdict(),
             };

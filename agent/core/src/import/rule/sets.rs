@@ -24,6 +24,8 @@ pub struct AddressPort {
 pub enum ImportedSet {
     /// Addresses of both families. Only a list of sets has both.
     Addresses {
+        /// Family of the set, if it has one.
+        family: Option<Family>,
         /// IPv4.
         v4: Vec<Interval>,
         /// IPv6.
@@ -36,13 +38,23 @@ pub enum ImportedSet {
 }
 
 impl ImportedSet {
+    /// Returns the family of the set, if it has one and that is known. iptables refuses rules of the
+    /// other family.
+    pub(super) fn family(&self) -> Option<Family> {
+        match self {
+            Self::Addresses { family, .. } => *family,
+            Self::AddressPorts(family, _) => Some(*family),
+            Self::Unknown(_) => None,
+        }
+    }
+
     /// Returns the test for a packet of this family, with these dimensions (`src`, `src,dst`).
     pub(super) fn test(&self, family: Family, dimensions: &str) -> Result<Test, String> {
         let mut sides = dimensions.split(',');
         let first = sides.next().unwrap_or_default();
         match self {
             Self::Unknown(why) => Err(why.clone()),
-            Self::Addresses { v4, v6 } => {
+            Self::Addresses { v4, v6, .. } => {
                 let spans = match family {
                     Family::V4 => v4,
                     Family::V6 => v6,

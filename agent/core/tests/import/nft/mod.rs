@@ -2,6 +2,7 @@
 
 mod matches;
 mod statements;
+mod strange;
 
 use std::net::IpAddr;
 

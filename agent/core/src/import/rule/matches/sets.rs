@@ -26,6 +26,12 @@ pub(super) fn set(used: &Used<'_>, rule: &RuleContext<'_>) -> Result<Vec<Conditi
     let Some(set) = rule.sets.get(name) else {
         return Ok(unknown(""));
     };
+    if let Some(of) = set.family().filter(|of| *of != rule.family) {
+        return Err((
+            format!("the set `{name}` has IPv{} addresses", of.digit()),
+            "name a set of the same family as the rule",
+        ));
+    }
     match set.test(rule.family, dimensions) {
         Ok(test) => Ok(vec![condition(given, test)]),
         Err(why) => Ok(unknown(&format!(" ({why})"))),

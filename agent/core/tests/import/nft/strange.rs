@@ -1,0 +1,96 @@
+//! Statements that are not known: nothing behind them is accepted.
+
+use super::*;
+use peerwall_core::import::Fate;
+
+/// As nft 1.0.6 lists it with handles.
+const LISTING: &str = "\
+table inet t { # handle 1
+\tchain input { # handle 1
+\t\ttype filter hook input priority filter; policy drop;
+\t\tudp sport 5 jump {
+\t\t\ttcp dport 22 accept
+\t\t\tudp dport 7 jump {
+\t\t\t\tdrop
+\t\t\t}
+\t\t\tdrop
+\t\t} # handle 2
+\t\tudp dport 53 accept # handle 3
+\t}
+}
+";
+
+fn after(strange: &Value) -> Vec<Value> {
+    let table = json!({"table": {"family": "inet", "name": "t", "handle": 1}});
+    let input = chain("inet", "t", "input", Some(("filter", "input", 0)));
+    let from = matched("==", &field("udp", "sport"), &json!(5));
+    let to = matched("==", &field("udp", "dport"), &json!(53));
+    let first = rule("inet", "t", "input", &json!([from, strange]));
+    let mut second = rule("inet", "t", "input", &json!([to, {"accept": null}]));
+    second["rule"]["handle"] = json!(3);
+    vec![table, input, first, second]
+}
+
+#[test]
+fn a_jump_to_a_chain_without_a_name_may_drop() {
+    for strange in [
+        json!("jump {\n\t\t\ttcp dport 22 accept\n\t\t\tdrop\n\t\t}"),
+        json!("goto {\n\t\t\tdrop\n\t\t}"),
+        json!({"jump": {"chain": [{"drop": null}]}}),
+    ] {
+        let rules = v4(&after(&strange));
+        let verdict = |from: u16| {
+            judge(&rules, Hook::Input, |packet| {
+                packet.transport = Transport::Ports {
+                    protocol: 17,
+                    source: from,
+                    destination: 53,
+                };
+            })
+        };
+        assert_eq!(verdict(5), Verdict::Drop, "{strange}");
+        assert_eq!(verdict(6), Verdict::Accept, "{strange}");
+    }
+}
+
+/// It may be a condition, and it may drop.
+#[test]
+fn a_statement_that_is_not_known_is_left() {
+    for strange in [
+        json!("frobnicate 7"),
+        json!({"frobnicate": 7}),
+        json!({"xt": null}),
+    ] {
+        let objects = json!({ "nftables": after(&strange) });
+        let imported = import(&[file(objects.to_string())], &Facts::default()).unwrap();
+        assert_eq!(imported.lines[2].fate, Fate::Left, "{imported}");
+        assert!(!imported.is_whole(), "{imported}");
+    }
+}
+
+#[test]
+fn a_chain_without_a_name_is_part_of_its_rule() {
+    let text = json!("jump {\n\t\t\ttcp dport 22 accept\n\t\t\tdrop\n\t\t}");
+    let objects = json!({ "nftables": after(&text) });
+    let file = file(format!("{objects}\n{LISTING}"));
+    let imported = import(&[file], &Facts::default()).unwrap();
+    let said: Vec<&str> = imported
+        .lines
+        .iter()
+        .map(|line| line.words.as_str())
+        .collect();
+    let rest = "part of the rule above";
+    assert!(
+        said[3].contains("jump { tcp dport 22 accept drop }"),
+        "{}",
+        said[3]
+    );
+    assert_eq!(said[4..10], [rest; 6]);
+    assert_eq!(said[11..], ["ends a block"; 2]);
+    // The rule below does not accept what may be dropped above.
+    let policy = imported.policy;
+    assert!(
+        policy.contains("from_ports = [\"0-4\", \"6-65535\"]"),
+        "{policy}"
+    );
+}
