@@ -77,11 +77,15 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
             let side = random.of(&["d", "d", "d", "s"]);
             let port = random.of(&PORTS);
             let bang = not(random);
-            match random.below(6) {
+            match random.below(7) {
                 0..3 if protocol != "udplite" => {
                     out += &format!(" {bang}--{side}port {port}");
+                    if random.chance(10) {
+                        out += &format!(" {}--sport {}", not(random), random.of(&PORTS));
+                    }
                 }
                 3 => out += &format!(" -m multiport {bang}--{side}ports 22,{port},9000"),
+                4 => out += &format!(" -m multiport {bang}--ports {port},53"),
                 _ => {}
             }
         }
@@ -92,6 +96,20 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
                 1 => out += &format!(" {bang}--tcp-option {}", 2 + random.below(3)),
                 _ => out += &format!(" {bang}--tcp-flags {}", flags(random)),
             }
+        }
+        let of_protocol: &[&str] = match protocol {
+            "tcp" => &["-m tcpmss --mss 500:1500", "-m osf --genre Linux --ttl 2"],
+            "esp" => &["-m esp --espspi 1:500", "-m esp ! --espspi 0"],
+            "ah" => &["-m ah --ahspi 1:500", "-m ah ! --ahspi 0"],
+            "sctp" => &[
+                "-m sctp --chunk-types any INIT",
+                "-m sctp --chunk-types only DATA",
+            ],
+            "dccp" => &["-m dccp --dccp-types REQUEST", "-m dccp ! --dccp-option 2"],
+            _ => &[],
+        };
+        if !of_protocol.is_empty() && !is_negated && random.chance(10) {
+            out += &format!(" {}", random.of(of_protocol));
         }
         if protocol == "icmp" && !is_negated && random.chance(70) {
             let kind = random.of(&["8", "3", "3/4", "0", "13", "any", "255/255", "8/0", "5"]);
@@ -180,6 +198,18 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
                     " -m connmark --mark 0",
                     " -m physdev --physdev-is-bridged",
                     " -m state --state NEW",
+                    " -m conntrack --ctorigdst 203.0.113.10",
+                    " -m conntrack --ctreplsrc 203.0.113.0/24",
+                    " -m conntrack ! --ctorigsrc 10.0.0.0/8",
+                    " -m conntrack --ctexpire 0:600",
+                    " -m conntrack ! --ctstate NEW,INVALID",
+                    " -m conntrack --ctreplsrcport 22",
+                    " -m addrtype --dst-type LOCAL --limit-iface-in",
+                    " -m addrtype --src-type UNICAST --dst-type LOCAL",
+                    " -m rpfilter --loose",
+                    " -m rpfilter --accept-local --validmark",
+                    " -m socket --nowildcard",
+                    " -m physdev --physdev-in eth0",
                 ])
                 .to_owned(),
         };
@@ -189,7 +219,7 @@ fn iptables_matches(random: &mut Random, is_v6: bool, is_input: bool) -> String 
 }
 
 /// Conditions that a policy cannot express, or that these packets always meet or never.
-const BEYOND: [&str; 22] = [
+const BEYOND: [&str; 33] = [
     "-m limit --limit 10000/sec --limit-burst 10000",
     "-m hashlimit --hashlimit-above 10000/sec --hashlimit-mode srcip --hashlimit-name a",
     "-m hashlimit --hashlimit-upto 10000/sec --hashlimit-burst 10000 --hashlimit-name b",
@@ -212,9 +242,20 @@ const BEYOND: [&str; 22] = [
     "-m policy --dir in --pol none",
     "-m u32 --u32 0=0:0xffffffff",
     "-m devgroup --src-group 0",
+    "-m devgroup ! --src-group 0",
+    "-m realm --realm 0",
+    "-m cgroup --cgroup 0",
+    "-m cgroup ! --path nowhere",
+    "-m cluster --cluster-total-nodes 2 --cluster-local-node 1 --cluster-hash-seed 7",
+    "-m bpf --bytecode \"1,6 0 0 65535\"",
+    "-m bpf --bytecode \"1,6 0 0 0\"",
+    "-m ipvs --ipvs",
+    "-m connlabel --label 1",
+    "-m l2tp --tid 1",
+    "-m policy --dir in --pol ipsec",
 ];
 /// Targets after which the next rule follows.
-const CONTINUING: [&str; 8] = [
+const CONTINUING: [&str; 14] = [
     "",
     "-j LOG --log-prefix \"x: \"",
     "-j NFLOG --nflog-group 5",
@@ -223,6 +264,22 @@ const CONTINUING: [&str; 8] = [
     "-j CONNSECMARK --save",
     "-j AUDIT --type drop",
     "-j user2",
+    "-j TRACE",
+    "-j TEE --gateway 10.1.2.3",
+    "-j CLASSIFY --set-class 1:1",
+    "-j IDLETIMER --timeout 60 --label x",
+    "-j HMARK --hmark-tuple src --hmark-mod 1 --hmark-rnd 7",
+    "-j SECMARK --selctx system_u:object_r:a_t:s0",
+];
+/// Targets that give a packet to a program, or end in another way than a verdict.
+const ENDING: [&str; 7] = [
+    "-j NFQUEUE --queue-num 9",
+    "-j NFQUEUE --queue-num 9 --queue-bypass",
+    "-j NFQUEUE --queue-balance 9:10 --queue-bypass",
+    "-p tcp -j REJECT --reject-with tcp-reset",
+    "-p udp -j REJECT --reject-with icmp-admin-prohibited",
+    "-p tcp -j SYNPROXY --mss 1460",
+    "-j SYNPROXY -p tcp --sack-perm",
 ];
 
 /// A table that changes packets, and may drop some.
@@ -240,6 +297,15 @@ fn mangle(random: &mut Random, is_v6: bool) -> String {
             "ACCEPT",
             "DSCP --set-dscp 10",
             "CONNMARK --set-mark 1",
+            "TTL --ttl-set 64",
+            "TTL --ttl-inc 1",
+            "HL --hl-set 1",
+            "TOS --set-tos 0x10",
+            "ECN --ecn-tcp-remove -p tcp",
+            "TCPMSS --set-mss 1200 -p tcp --tcp-flags SYN,RST SYN",
+            "TCPOPTSTRIP --strip-options 2,3 -p tcp",
+            "TPROXY --on-port 22 -p tcp",
+            "CHECKSUM --checksum-fill",
         ]);
         out += &format!("-A {chain}{line} -j {target}\n");
     }
@@ -291,6 +357,11 @@ fn translation(random: &mut Random, is_v6: bool) -> String {
             "DNAT --to-destination 192.168.1.50:22",
             "DNAT --to-destination 203.0.113.10:22",
             "DNAT --to-destination 127.0.0.1:80",
+            "DNAT --to-destination 10.244.0.7-10.244.0.8:80-81",
+            "DNAT --to-destination :22",
+            "DNAT --to-destination 10.244.0.7 --random --persistent",
+            "NETMAP --to 10.244.0.0/24",
+            "REDIRECT --to-ports 22-53",
             "ACCEPT",
             "RETURN",
         ],
@@ -313,7 +384,16 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
     let mut out = String::new();
     if random.chance(8) {
         let line = iptables_matches(random, is_v6, true);
-        let target = random.of(&["DROP", "ACCEPT", "CT --notrack", "RETURN"]);
+        let target = random.of(&[
+            "DROP",
+            "ACCEPT",
+            "CT --notrack",
+            "RETURN",
+            "CT --zone 1",
+            "CT --helper ftp -p tcp",
+            "CT --timeout none",
+            "TRACE",
+        ]);
         out += &format!(
             "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A PREROUTING{line} -j {target}\nCOMMIT\n"
         );
@@ -344,7 +424,8 @@ pub(super) fn file(random: &mut Random, is_v6: bool) -> String {
         if random.chance(12) {
             matches += &format!(" {}", random.of(&BEYOND));
         }
-        let target = match random.below(22) {
+        let target = match random.below(24) {
+            22 => random.of(&ENDING),
             20 if chain != "user" || random.chance(50) => random.of(&CONTINUING),
             0..10 => "-j ACCEPT",
             10..14 => "-j DROP",

@@ -20,6 +20,75 @@ const MATCHES: [&str; 14] = [
 ];
 const SOURCES: [&str; 4] = ["10.0.0.0/8", "198.51.100.77", "192.168.1.0/24", "10.1.2.3"];
 
+/// Sets, and the dimensions that are asked for.
+const SETS: [(&str, &str); 14] = [
+    ("ipset create a hash:ip\nipset add a 10.1.2.3", "src"),
+    (
+        "ipset create a hash:net\nipset add a 10.0.0.0/8\nipset add a 10.1.0.0/16 nomatch",
+        "src",
+    ),
+    (
+        "ipset create a hash:net -exist\nipset -exist add a 198.51.100.64/26",
+        "dst",
+    ),
+    (
+        "ipset create a hash:ip,port\nipset add a 10.1.2.3,tcp:22\nipset add a 10.1.2.3,udp:53",
+        "src,dst",
+    ),
+    (
+        "ipset create a hash:net,port\nipset add a 10.0.0.0/8,22-80",
+        "src,dst",
+    ),
+    (
+        "ipset create a bitmap:port range 0-1023\nipset add a 22\nipset add a 50-60",
+        "dst",
+    ),
+    (
+        "ipset create a hash:net,iface\nipset add a 10.0.0.0/8,eth0",
+        "src,src",
+    ),
+    (
+        "ipset create a hash:ip timeout 600\nipset add a 198.51.100.77",
+        "src",
+    ),
+    (
+        "ipset create b hash:net\nipset add b 10.0.0.0/8\nipset create a list:set\nipset add a b",
+        "src",
+    ),
+    (
+        "ipset create a hash:ip netmask 24\nipset add a 198.51.100.1",
+        "src",
+    ),
+    (
+        "ipset create a hash:net family inet6\nipset add a 2001:db8:77::/48",
+        "src",
+    ),
+    (
+        "ipset create a hash:ip,port,net\nipset add a 10.1.2.3,tcp:22,203.0.113.0/24",
+        "src,dst,dst",
+    ),
+    (
+        "ipset create a hash:mac\nipset add a 02:00:00:00:00:fe",
+        "src",
+    ),
+    (
+        "ipset restore <<END\ncreate a hash:net\nadd a 10.0.0.0/9\nadd a 0.0.0.0/1\nEND",
+        "src",
+    ),
+];
+/// What may happen to them.
+const CHANGES: [&str; 9] = [
+    "ipset flush a",
+    "ipset add a 10.1.2.4",
+    "ipset del a 10.1.2.3",
+    "ipset del a 10.0.0.0/8 -exist",
+    "ipset create c hash:ip; ipset add c 10.9.9.9; ipset swap a c",
+    "ipset rename a d",
+    "ipset destroy a",
+    "ipset add a 192.168.1.0/24 || true",
+    "ipset test a 10.1.2.3 && ipset flush a",
+];
+
 /// A script in the making, with what its lines may name.
 struct Script<'r> {
     random: &'r mut Random,
@@ -84,6 +153,22 @@ impl Script<'_> {
         }
     }
 
+    /// One command of ipset, and one that asks for a set.
+    fn set(&mut self) -> String {
+        let (tool, target) = (self.tool(), self.target());
+        let matches = self.matches();
+        let (command, flags) = SETS[self.random.below(SETS.len())];
+        let bang = if self.random.chance(15) { "! " } else { "" };
+        let asked =
+            format!("{tool} -A INPUT {matches} -m set {bang}--match-set a {flags} -j {target}");
+        let change = self.random.of(&CHANGES);
+        match self.random.below(3) {
+            0 => format!("{command}\n{asked}"),
+            1 => format!("{command}\n{change}\n{asked}"),
+            _ => format!("{command}\n{asked}\n{change}"),
+        }
+    }
+
     /// A test that is true or false, and simple or not.
     fn condition(&mut self) -> String {
         self.random
@@ -106,6 +191,9 @@ impl Script<'_> {
 
     /// A statement of sh.
     fn statement(&mut self, depth: usize) -> String {
+        if self.random.chance(8) {
+            return self.set();
+        }
         if depth == 0 || self.random.chance(50) {
             return self.command();
         }

@@ -19,6 +19,24 @@ fn statement(random: &mut Random) -> &'static str {
         "update @seen { ip saddr timeout 1m }",
         "limit rate 1000000/second burst 10000 packets",
         "meta priority set 0:1",
+        "meta nftrace set 1",
+        "meta pkttype set host",
+        "ct helper set \"none\"",
+        "ip dscp set 10",
+        "ip ttl set 64",
+        "ip6 hoplimit set 1",
+        "tcp dport set 22",
+        "ip daddr set 203.0.113.10",
+        "tcp option maxseg size set 1200",
+        "quota 100 mbytes",
+        "quota over 100 mbytes",
+        "quota name big",
+        "counter name all",
+        "limit name quick",
+        "dup to 10.1.2.3",
+        "last",
+        "ct zone set 1",
+        "notrack",
     ])
 }
 
@@ -55,6 +73,23 @@ pub(super) fn file(random: &mut Random) -> String {
             25 => "iifname vmap @ways",
             26 => "limit rate over 1000000/second burst 10000 packets drop",
             27 => "ct count over 1000 drop",
+            28 => [
+                "queue num 9",
+                "queue num 9 bypass",
+                "queue flags bypass,fanout to 9-10",
+                "reject with tcp reset",
+                "reject with icmpx type admin-prohibited",
+                "synproxy mss 1460 wscale 7",
+                "meta l4proto tcp tproxy to :22",
+                "masquerade",
+                "continue",
+                "add @seen { ip saddr } accept",
+                "jump { tcp dport 22 accept; drop; }",
+                "ct state vmap { established : accept, related : accept, invalid : drop } accept",
+                "tcp flags & (fin | syn) == fin | syn drop",
+                "ct status dnat accept",
+                "meter m { ip saddr limit rate over 1000000/second burst 10000 packets } drop",
+            ][random.below(15)],
             _ => "jump user",
         };
         chains[at] += &format!("    {} {target}\n", matches.join(" "));
@@ -68,7 +103,8 @@ pub(super) fn file(random: &mut Random) -> String {
     }
     let [input, forward, user] = chains;
     let mut out = format!(
-        "table {family} filter {{\n{}  chain user {{\n{user}  }}\n",
+        "table {family} filter {{\n  quota big {{ over 100 mbytes }}\n  counter all {{ }}\n  \
+         limit quick {{ rate 1000000/second burst 10000 packets; }}\n{}  chain user {{\n{user}  }}\n",
         sets(random)
     );
     let (first, second) = (policy(random), policy(random));
