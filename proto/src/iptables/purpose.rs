@@ -185,7 +185,7 @@ pub(super) fn ending(command: &Command) -> Ending {
 pub(super) fn is_interpreter_that_ends(line: &str) -> bool {
     let words = line.strip_prefix("#!").into_iter();
     let mut words = words.flat_map(str::split_whitespace).skip(1);
-    words.any(|word| has_letter_e(word))
+    words.any(has_letter_e)
 }
 
 /// Reports whether words are like `set -eu` or `set -o errexit`.

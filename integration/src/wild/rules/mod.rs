@@ -119,7 +119,8 @@ pub fn load(host: &Host, command: &str, path: &Path, text: &str) -> Result<Strin
         let is_wrong = |index: usize| wrong.contains(&(index + 1));
         let lines = text.lines().enumerate();
         let kept = lines.map(|(index, line)| {
-            if is_wrong(index) {
+            // iptables-nft names the end of a table for what it cannot say of a line.
+            if is_wrong(index) && line != "COMMIT" {
                 "\n".to_owned()
             } else {
                 format!("{line}\n")
