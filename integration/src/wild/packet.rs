@@ -41,6 +41,8 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+/// The authentication header, RFC 4302.
+const AH: u8 = 51;
 const UDPLITE: u8 = 136;
 const SCTP: u8 = 132;
 /// Protocols that have no reader of their own here.
@@ -390,10 +392,16 @@ pub fn packet(
         .iter()
         .map(|bytes| [start.as_slice(), bytes].concat());
     let has_ports = [TCP, UDP, UDPLITE, SCTP].contains(&protocol);
-    let header_length = match protocol {
-        TCP => 20,
-        UDP | UDPLITE | ICMP => 8,
-        // SCTP, DCCP (RFC 4340) and the authentication header (RFC 4302).
+    let header_length = match (protocol, bytes.as_slice()) {
+        (TCP, _) => 20,
+        (UDP | UDPLITE | ICMP, _) => 8,
+        // The authentication header gives its length in words of 4 bytes, and what is behind it may
+        // be an extension header too.
+        (AH, [next, words, ..]) => match EXTENSIONS.iter().any(|(number, _)| number == next) {
+            true => usize::MAX,
+            false => (usize::from(*words) + 2) * 4,
+        },
+        // SCTP and DCCP (RFC 4340).
         _ => 12,
     };
     let is_to_port_0 = has_ports && bytes.get(2..4) == Some(&[0, 0]);

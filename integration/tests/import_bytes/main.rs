@@ -121,7 +121,7 @@ impl Applied<'_> {
             "ipv4-forgotten"
         };
         // Matches of iptables drop what is too short for them, whichever rule they are part of.
-        let is_iptables = matches!(self.language, Language::Iptables | Language::Ip6tables);
+        let is_iptables = self.language != Language::Nft;
         let is_cut = is_iptables && packet.is_cut && found.line.is_none() && !is_closed;
         let mut lints = self.import.lints.iter();
         let is_forgotten = lints.any(|lint| lint.name == forgotten);

@@ -127,11 +127,22 @@ pub fn load(host: &Host, command: &str, path: &Path, text: &str) -> Result<Strin
             }
         });
         let kept: String = kept.collect();
-        if kept == text {
-            return Err(format!("{stderr}\n{text}"));
-        }
-        text = kept;
+        text = if kept == text {
+            let without = without_last_line(&text);
+            without.ok_or_else(|| format!("{stderr}\n{text}"))?
+        } else {
+            kept
+        };
     }
+}
+
+/// Empties the last rule, since one of them is wrong: the kernel refuses a
+/// table of iptables as a whole, and no line is named.
+fn without_last_line(text: &str) -> Option<String> {
+    let at = text.rfind("\n-A ")? + 1;
+    let (before, line) = text.split_at(at);
+    let end = line.find('\n')?;
+    Some([before, &line[end..]].concat())
 }
 
 /// Makes a file.
