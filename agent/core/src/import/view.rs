@@ -322,12 +322,8 @@ pub(in crate::import) fn behind(space: &mut Space<'_>, index: usize) -> (PacketS
     let Some(port) = space.redirections.published.get(index).copied() else {
         return (PacketSet::NONE, PacketSet::NONE);
     };
-    let hook = match port.to {
-        Some(_) => Hook::Forward,
-        None => Hook::Input,
-    };
     let usual = usual(space);
-    let site = space.site(hook).clone();
+    let site = space.site(port.hook).clone();
     let these = space.axes.published(&mut space.d, index + 1);
     let parts = [these, usual, site.valid];
     let all = parts

@@ -49,6 +49,20 @@ fn packets_of_found_files_are_in_a_difference() {
             "",
             ":a -\n-A INPUT -j a\n-A a --what -j RETURN\n-A a -p tcp --dport 22 -j ACCEPT\n",
         ),
+        (
+            "packets without a connection are not redirected",
+            "-A PREROUTING -p tcp --dport 443 -j DNAT --to-destination 198.18.0.9:8443\n",
+            "-A INPUT -d 198.18.0.1 -p udp --dport 53 -j ACCEPT\n\
+             -A INPUT -p tcp --dport 443 -j ACCEPT\n\
+             -A INPUT -s 203.0.113.200 -j DROP\n-A INPUT -j ACCEPT\n",
+        ),
+        (
+            "a redirection to another port of this host's address comes to INPUT",
+            "-A PREROUTING ! -i docker0 -p tcp --dport 443 -j DNAT --to-destination 198.18.0.1:8443\n",
+            "-A INPUT -d 198.18.0.1 -p udp --dport 53 -j ACCEPT\n\
+             -A INPUT -p tcp --dport 443 -j ACCEPT\n\
+             -A INPUT -s 203.0.113.200 -j DROP\n-A INPUT -j ACCEPT\n",
+        ),
     ] {
         let file = File {
             name: "v4".into(),

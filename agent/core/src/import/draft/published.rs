@@ -7,6 +7,7 @@ use crate::import::space::Published;
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::{View, behind};
 use crate::net::addr;
+use crate::net::packet::Hook;
 use crate::net::port;
 
 impl PolicyWriter<'_> {
@@ -23,9 +24,9 @@ impl PolicyWriter<'_> {
             let (all, accepted) = behind(view.space, index);
             // Containers also connect to ports that lead to containers, so that an allow may cover
             // their interfaces.
-            let inner = match port.to {
-                Some(_) => self.inner(view),
-                None => PacketSet::NONE,
+            let inner = match port.hook {
+                Hook::Forward => self.inner(view),
+                Hook::Input => PacketSet::NONE,
             };
             let mut open = view.space.d.without(accepted, view.covered);
             open = view.space.d.without(open, inner);

@@ -158,7 +158,7 @@ impl Judge<'_> {
         if !packets.can_arrive(probe) {
             return None;
         }
-        let probe = nat::translated(self.rules, probe)?;
+        let probe = nat::translated(self.rules, Some(packets.host), probe)?;
         let narrow = self
             .rules
             .narrow(probe.packet.source, ReadAs::BesidePeerwall);
@@ -186,7 +186,7 @@ impl Judge<'_> {
 
 /// Reports whether the nat table leaves a packet as it is.
 pub fn is_direct(rules: &ImportedRules, probe: &Probe) -> bool {
-    nat::translated(rules, probe).is_some_and(|translated| translated == *probe)
+    nat::translated(rules, None, probe).is_some_and(|translated| translated == *probe)
 }
 
 /// Reports whether the report lists a difference for packets that this line of the rules decides

@@ -21,8 +21,13 @@ enum Step {
     Unknown,
 }
 
-/// Returns the packet behind the nat table; `None` if that cannot be told.
-pub(super) fn translated(rules: &ImportedRules, probe: &Probe) -> Option<Probe> {
+/// Returns the packet behind the nat table of a host with this address; `None` if that cannot be
+/// told.
+pub(super) fn translated(
+    rules: &ImportedRules,
+    host: Option<IpAddr>,
+    probe: &Probe,
+) -> Option<Probe> {
     let packet = &probe.packet;
     if packet.state != CtState::New || packet.hook != Hook::Input || packet.interface == "lo" {
         return Some(probe.clone());
@@ -33,7 +38,7 @@ pub(super) fn translated(rules: &ImportedRules, probe: &Probe) -> Option<Probe> 
         match through(rules, path, probe, &mut mark) {
             Step::Falls | Step::Stays => {}
             Step::To(to, port) => {
-                let redirected = redirected(rules, probe, to, port)?;
+                let redirected = redirected(rules, host, probe, to, port)?;
                 found.push(Probe { mark, ..redirected });
             }
             Step::Unknown => return None,
@@ -111,6 +116,7 @@ fn run(
 
 fn redirected(
     rules: &ImportedRules,
+    host: Option<IpAddr>,
     probe: &Probe,
     to: Option<IpAddr>,
     port: Option<u16>,
@@ -128,6 +134,10 @@ fn redirected(
     let Some(to) = to.filter(|to| *to != packet.destination) else {
         return Some(probe);
     };
+    if Some(to) == host {
+        packet.destination = to;
+        return Some(probe);
+    }
     // Where the packet leaves is not in the rules.
     if super::tests_outs(rules) || addr::number(to) == 0 || to.is_loopback() || to.is_multicast() {
         return None;

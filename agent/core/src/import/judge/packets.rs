@@ -55,7 +55,7 @@ struct Named {
 pub(super) struct Packets<'p> {
     rules: &'p ImportedRules,
     random: Random,
-    host: IpAddr,
+    pub(super) host: IpAddr,
     broadcast: Option<IpAddr>,
     /// Addresses that rules name as this host's.
     not_forwarded: BTreeSet<u128>,

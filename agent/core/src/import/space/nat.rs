@@ -13,7 +13,7 @@ use crate::import::rule::{
     At, ImportedChain, ImportedChains, ImportedRules, Interval, MarkTest, Test, Verb,
 };
 use crate::net::addr;
-use crate::net::packet::CtState;
+use crate::net::packet::{CtState, Hook};
 use crate::net::port::has_ports;
 
 /// Maximum number of ports or ranges of ports of one rule that are told apart.
@@ -143,7 +143,7 @@ pub(in crate::import) fn redirections(
         if packets.is_none() {
             continue;
         }
-        let Some((to, port)) = destination(chains, at) else {
+        let Some((to, port)) = target(chains, at) else {
             continue;
         };
         let marked = marked.iter().filter_map(|of| of.get(index).copied());
@@ -153,7 +153,17 @@ pub(in crate::import) fn redirections(
             packets,
             marked: &marked,
         };
-        publish(d, (axes, rules), &mut found, own, packets, (to, port));
+        // An address that is certainly this host's.
+        let is_own = |to: Interval| {
+            let mut named = place.named.iter();
+            named.any(|(first, last)| *first <= to.0 && to.1 <= *last)
+        };
+        let hook = match to {
+            Some(to) if !is_own(to) => Hook::Forward,
+            Some(_) | None => Hook::Input,
+        };
+        let destination = Destination { to, port, hook };
+        publish(d, (axes, rules), &mut found, own, packets, destination);
     }
     found
 }
@@ -184,6 +194,7 @@ fn mark_tests(rules: &ImportedRules) -> BTreeSet<MarkTest> {
 }
 
 /// Returns the packets of connections whose first packets are redirected, whatever else is in them.
+/// Packets without a connection are never redirected.
 fn diverted(
     d: &mut Diagrams,
     axes: &Axes,
@@ -204,13 +215,20 @@ fn diverted(
     }
     let stay = d.without(packets, redirected);
     let (redirected, stay) = (d.project(redirected, &flow), d.project(stay, &flow));
-    d.without(redirected, stay)
+    let of_connections = axes.states(d, &[CtState::New, CtState::Established, CtState::Related]);
+    let diverted = d.without(redirected, stay);
+    d.and(diverted, of_connections)
 }
 
-/// New addresses and ports.
-type Destination = (Option<Interval>, Option<(u16, u16)>);
+/// Where packets are sent instead.
+struct Destination {
+    to: Option<Interval>,
+    port: Option<(u16, u16)>,
+    hook: Hook,
+}
 
-fn destination(chains: &ImportedChains, at: At) -> Option<Destination> {
+/// New addresses and ports of a line.
+fn target(chains: &ImportedChains, at: At) -> Option<(Option<Interval>, Option<(u16, u16)>)> {
     let mut rules = chains.values().flat_map(|chain| &chain.rules);
     rules.find_map(|rule| match (&rule.target, rule.at == at) {
         (Verb::Dnat(to, port), true) => Some((*to, *port)),
@@ -228,8 +246,13 @@ fn publish(
         packets,
         marked,
     }: Translated<'_>,
-    (to, new_port): Destination,
+    destination: Destination,
 ) {
+    let Destination {
+        to,
+        port: new_port,
+        hook,
+    } = destination;
     let numbers: Vec<u8> = axes
         .protocols
         .iter()
@@ -261,6 +284,7 @@ fn publish(
                     dialled,
                     address,
                     to,
+                    hook,
                     port: new_port.unwrap_or(dialled),
                     at,
                 });
@@ -272,7 +296,8 @@ fn publish(
                     d.without(from, others)
                 };
                 found.flows.push(marked.iter().map(&mut certain).collect());
-                let out = to.map(|to| way_to_all(d, axes, rules, to));
+                let forwarded = to.filter(|_| hook == Hook::Forward);
+                let out = forwarded.map(|to| way_to_all(d, axes, rules, to));
                 found
                     .guards
                     .push(d.and(from, out.unwrap_or(PacketSet::ALL)));

@@ -19,8 +19,11 @@ pub(in crate::import) struct Published {
     pub dialled: (u16, u16),
     /// Original destination address, if the rule is for one address of this host.
     pub address: Option<std::net::IpAddr>,
-    /// New destinations, of which the kernel chooses one; `None` for this host itself.
+    /// New destinations, of which the kernel chooses one; `None` for the address of this host that
+    /// the packet came to.
     pub to: Option<Interval>,
+    /// Hook that the connections come to.
+    pub hook: Hook,
     /// New destination ports.
     pub port: (u16, u16),
     /// Line of the rule.
@@ -250,11 +253,7 @@ impl Place<'_> {
         let mut found = d.without(direct, self.diverted);
         let new = axes.states(d, &[CtState::New]);
         for (index, (port, guard)) in self.published.iter().zip(&self.guards).enumerate() {
-            let hook = match port.to {
-                Some(_) => Hook::Forward,
-                None => Hook::Input,
-            };
-            if hook != self.hook {
+            if port.hook != self.hook {
                 continue;
             }
             let mut packets = axes.published(d, index + 1);
