@@ -143,7 +143,7 @@ pub(in crate::import) fn redirections(
         if packets.is_none() {
             continue;
         }
-        let Some((to, port)) = target(chains, at) else {
+        let Some(destination) = destination(chains, place, at) else {
             continue;
         };
         let marked = marked.iter().filter_map(|of| of.get(index).copied());
@@ -153,16 +153,6 @@ pub(in crate::import) fn redirections(
             packets,
             marked: &marked,
         };
-        // An address that is certainly this host's.
-        let is_own = |to: Interval| {
-            let mut named = place.named.iter();
-            named.any(|(first, last)| *first <= to.0 && to.1 <= *last)
-        };
-        let hook = match to {
-            Some(to) if !is_own(to) => Hook::Forward,
-            Some(_) | None => Hook::Input,
-        };
-        let destination = Destination { to, port, hook };
         publish(d, (axes, rules), &mut found, own, packets, destination);
     }
     found
@@ -227,13 +217,21 @@ struct Destination {
     hook: Hook,
 }
 
-/// New addresses and ports of a line.
-fn target(chains: &ImportedChains, at: At) -> Option<(Option<Interval>, Option<(u16, u16)>)> {
+fn destination(chains: &ImportedChains, place: &Place<'_>, at: At) -> Option<Destination> {
+    let is_own = |to: Interval| {
+        let mut named = place.named.iter();
+        named.any(|(first, last)| *first <= to.0 && to.1 <= *last)
+    };
     let mut rules = chains.values().flat_map(|chain| &chain.rules);
-    rules.find_map(|rule| match (&rule.target, rule.at == at) {
-        (Verb::Dnat(to, port), true) => Some((*to, *port)),
-        _ => None,
-    })
+    let rule = rules.find(|rule| rule.at == at && matches!(rule.target, Verb::Dnat(..)))?;
+    let Verb::Dnat(to, port) = rule.target else {
+        return None;
+    };
+    let hook = match to {
+        Some(to) if !is_own(to) => Hook::Forward,
+        Some(_) | None => Hook::Input,
+    };
+    Some(Destination { to, port, hook })
 }
 
 fn publish(
