@@ -6,8 +6,8 @@ const KEPT: libc::c_int = 128 << 10;
 /// Size from which on blocks are mapped, and given back as soon as they are freed, in bytes.
 #[cfg(target_env = "gnu")]
 const MAPPED: libc::c_int = 1 << 20;
-/// Number of heaps for threads. Each keeps what is freed in it, so that a second one holds much that
-/// the first could use again; by default there are eight for each processor.
+/// Number of heaps for threads. Each keeps what is freed in it, so that a second one holds much
+/// that the first could use again; by default there are eight for each processor.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 1;
 

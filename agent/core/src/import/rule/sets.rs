@@ -38,8 +38,8 @@ pub enum ImportedSet {
 }
 
 impl ImportedSet {
-    /// Returns the family of the set, if it has one and that is known. iptables refuses rules of the
-    /// other family.
+    /// Returns the family of the set, if it has one and that is known. iptables refuses rules of
+    /// the other family.
     pub(super) fn family(&self) -> Option<Family> {
         match self {
             Self::Addresses { family, .. } => *family,
