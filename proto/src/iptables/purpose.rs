@@ -148,12 +148,15 @@ fn without_keywords(words: &[String]) -> &[String] {
     words.get(count..).unwrap_or_default()
 }
 
-/// Returns the words of a command, or those after the `{` of a function.
+/// Returns the words of a command, or those after the `{` or `(` of a function.
 fn body(command: &Command) -> &[String] {
     let Some(_) = command.function else {
         return &command.words;
     };
-    let opens = command.words.iter().position(|word| word.ends_with('{'));
+    let opens = command
+        .words
+        .iter()
+        .position(|word| word.ends_with(['{', '(']));
     opens
         .and_then(|at| command.words.get(at + 1..))
         .unwrap_or_default()

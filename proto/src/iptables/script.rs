@@ -160,6 +160,8 @@ struct Reader {
     has_begun: bool,
     /// Whether no later command runs.
     has_ended: bool,
+    /// Whether a command that is not read may have changed the numbers of rules.
+    are_numbers_unsure: bool,
     /// Whether the command before was read, and adds to a table or empties it.
     is_expected: bool,
 }
@@ -224,6 +226,7 @@ impl Reader {
     /// Leaves a command to the shell.
     fn leave(&mut self, command: &Command) {
         self.script.unevaluated += 1;
+        self.are_numbers_unsure = true;
         let why = "only the shell can evaluate this line";
         self.refuse(command, why, "write the rule itself");
     }
@@ -289,6 +292,11 @@ impl Reader {
         if words.iter().any(|word| READING.contains(&word.as_str())) {
             return Ok(());
         }
+        if self.are_numbers_unsure && names_number(&words) {
+            let why =
+                "a line above that only the shell can evaluate may change the numbers of rules";
+            return Err((why.to_owned(), "write the rule itself"));
+        }
         let table = self
             .tables
             .entry((is_v6, name.clone()))
@@ -300,6 +308,17 @@ impl Reader {
 /// Reports whether a program changes rules or sets.
 fn is_ours(program: &str) -> bool {
     family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program)
+}
+
+/// Reports whether a command is about a rule by its number, other than the first place.
+fn names_number(words: &[String]) -> bool {
+    const INSERTS: [&str; 2] = ["-I", "--insert"];
+    const OTHERS: [&str; 4] = ["-D", "--delete", "-R", "--replace"];
+    let of = |verbs: &[&str]| {
+        let at = words.iter().position(|word| verbs.contains(&word.as_str()));
+        at.and_then(|at| words.get(at + 2)?.parse::<usize>().ok())
+    };
+    of(&OTHERS).is_some() || of(&INSERTS).is_some_and(|number| number != 1)
 }
 
 /// Takes the table and the options of the program from the words.

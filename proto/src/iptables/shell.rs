@@ -47,7 +47,8 @@ pub(super) fn commands(text: &str) -> Vec<Command> {
         command: Command::default(),
         word: None,
         depth: 0,
-        subshells: 0,
+        parentheses: Parentheses::default(),
+        subshells: Vec::new(),
         before: End::Plain,
         is_redirection: false,
         redirection: String::new(),
@@ -66,8 +67,10 @@ struct Splitter<'t> {
     word: Option<String>,
     /// Nesting of loops, conditions and functions.
     depth: usize,
-    /// Nesting of subshells.
-    subshells: usize,
+    parentheses: Parentheses,
+    /// The subshells that are open: the nesting where each one starts, and whether only the shell
+    /// can tell whether it runs.
+    subshells: Vec<(usize, bool)>,
     /// What ended the command before; the command depends on it unless it is plain.
     before: End,
     /// Whether the next word is the file of a redirection.
@@ -79,6 +82,17 @@ struct Splitter<'t> {
     /// Words that end the here-documents of this line.
     documents: Vec<String>,
     found: Vec<Command>,
+}
+
+/// Parentheses of a command that are not quoted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Parentheses {
+    /// Those that start a subshell: before the first word.
+    starts: usize,
+    /// Other ones that are open: of functions and substitutions.
+    inner: usize,
+    /// Those that close what an earlier command or this one opens.
+    ends: usize,
 }
 
 impl Splitter<'_> {
@@ -116,7 +130,16 @@ impl Splitter<'_> {
                     self.is_document = self.redirection.trim_end_matches('-') == "<";
                 }
                 '<' => self.redirect(),
-                '$' | '`' | '*' | '?' | '[' | '{' | '~' | '(' | ')' => {
+                '(' => self.open(),
+                ')' => {
+                    match self.parentheses.inner.checked_sub(1) {
+                        Some(inner) => self.parentheses.inner = inner,
+                        None => self.parentheses.ends += 1,
+                    }
+                    self.command.is_shell = true;
+                    self.push(c);
+                }
+                '$' | '`' | '*' | '?' | '[' | '{' | '~' => {
                     self.command.is_shell = true;
                     self.push(c);
                 }
@@ -124,6 +147,37 @@ impl Splitter<'_> {
             }
         }
         self.end(End::Plain);
+    }
+
+    fn open(&mut self) {
+        self.command.is_shell = true;
+        let mut words = self.command.words.iter();
+        let is_first = self.word.is_none() && words.all(|word| word == "(");
+        let is_expansion = self.word.as_ref().is_some_and(|word| word.ends_with('$'));
+        self.push('(');
+        if (is_first || is_expansion) && self.chars.next_if_eq(&'(').is_some() {
+            self.arithmetic();
+        } else if is_first {
+            self.parentheses.starts += 1;
+            self.end_word();
+        } else {
+            self.parentheses.inner += 1;
+        }
+    }
+
+    /// Takes the rest of `((…))`, in which `<<` and `|` are operators on numbers.
+    fn arithmetic(&mut self) {
+        self.push('(');
+        let mut open = 2_usize;
+        while let Some(c) = self.chars.next_if(|_| open > 0) {
+            match c {
+                '(' => open += 1,
+                ')' => open -= 1,
+                '\n' => self.line += 1,
+                _ => {}
+            }
+            self.push(c);
+        }
     }
 
     fn push(&mut self, c: char) {
@@ -257,6 +311,7 @@ impl Splitter<'_> {
         self.end_word();
         self.is_redirection = false;
         let mut command = std::mem::take(&mut self.command);
+        let parentheses = std::mem::take(&mut self.parentheses);
         if command.words.is_empty() {
             // `&&` at the end of a line continues on the next.
             if end != End::Plain {
@@ -276,22 +331,29 @@ impl Splitter<'_> {
         command.nesting = (outer, self.depth);
         command.is_fallback = before == End::Or;
         command.is_piped = end == End::Pipe;
-        let is_nested = self.depth > 0 || self.is_in_subshell(&command.words);
-        command.is_conditional |= is_nested || depends || end == End::Pipe;
-        command.is_shell |= self.depth > 0 || depends || end == End::Pipe;
+        let (is_inside, is_unsure) = self.subshells(parentheses, depends);
+        command.is_conditional |= self.depth > 0 || is_inside || depends || end == End::Pipe;
+        command.is_shell |= self.depth > 0 || is_unsure || depends || end == End::Pipe;
         if !command.words.is_empty() {
             self.found.push(command);
         }
     }
 
-    /// Follows the nesting of subshells.
-    fn is_in_subshell(&mut self, words: &[String]) -> bool {
-        let opens = words.iter().take_while(|word| *word == "(").count();
-        self.subshells += opens;
-        let is_inside = self.subshells > 0;
-        let closes = words.iter().rev().take_while(|word| *word == ")").count();
-        self.subshells = self.subshells.saturating_sub(closes);
-        is_inside
+    /// Follows the nesting of subshells. Returns whether a command is in one, and whether only the
+    /// shell can tell whether one of them runs.
+    fn subshells(&mut self, found: Parentheses, depends: bool) -> (bool, bool) {
+        let starts = std::iter::repeat_n((self.depth, depends), found.starts);
+        // The body of a function, or a substitution, of several lines.
+        let inner = std::iter::repeat_n((self.depth, true), found.inner);
+        self.subshells.extend(starts.chain(inner));
+        let is_unsure = self.subshells.iter().any(|(_, is_unsure)| *is_unsure);
+        let is_inside = !self.subshells.is_empty();
+        for _ in 0..found.ends {
+            // Others end a pattern of `case`.
+            let is_here = |(depth, _): &mut (usize, bool)| *depth == self.depth;
+            let _ = self.subshells.pop_if(is_here);
+        }
+        (is_inside, is_unsure)
     }
 
     /// Follows the nesting of compound commands. Their bodies depend on the shell.
@@ -346,67 +408,4 @@ fn function(words: &[String]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_script_is_a_list_of_commands() {
-        for (text, wanted) in [
-            ("a b\nc", vec![(1, "a b", false), (2, "c", false)]),
-            (
-                "sudo /sbin/a 'b c' \"d\\\"e\"",
-                vec![(1, "sudo /sbin/a b c d\"e", false)],
-            ),
-            (
-                "a \\\n  b # no\nc",
-                vec![(1, "a b", false), (3, "c", false)],
-            ),
-            (
-                "a >/dev/null 2>&1; b",
-                vec![(1, "a", false), (1, "b", false)],
-            ),
-            ("a || true\nb", vec![(1, "a", false), (2, "b", false)]),
-            (
-                "a || b\nc",
-                vec![(1, "a", false), (1, "b", true), (2, "c", false)],
-            ),
-            ("a && b", vec![(1, "a", false), (1, "b", true)]),
-            ("a | b", vec![(1, "a", true), (1, "b", true)]),
-            ("a $B\nc '$D'", vec![(1, "a $B", true), (2, "c $D", false)]),
-            ("a `b`", vec![(1, "a `b`", true)]),
-            (
-                "for i in 1 2; do\n a b\ndone\nc",
-                vec![(1, "for i in 1 2", true), (2, "a b", true), (4, "c", false)],
-            ),
-            (
-                "if a; then b; fi; c",
-                vec![(1, "if a", true), (1, "b", true), (1, "c", false)],
-            ),
-            (
-                "f() {\n a\n}\nb",
-                vec![(1, "f() {", true), (2, "a", true), (4, "b", false)],
-            ),
-            (
-                "f()\n{\n a\n}\nb",
-                vec![(1, "f()", true), (3, "a", true), (5, "b", false)],
-            ),
-            ("A=b\nc \"\" d", vec![(1, "A=b", false), (2, "c  d", false)]),
-            (
-                "a <<END\nb c\nEND\nd <e",
-                vec![(1, "a", false), (2, "b c", true), (4, "d", false)],
-            ),
-            ("a 'b", vec![(1, "a b", true)]),
-        ] {
-            let found = commands(text);
-            let got: Vec<(usize, String, bool)> = found
-                .iter()
-                .map(|command| (command.line, command.words.join(" "), command.is_shell))
-                .collect();
-            let wanted: Vec<(usize, String, bool)> = wanted
-                .into_iter()
-                .map(|(line, words, is_shell)| (line, words.to_owned(), is_shell))
-                .collect();
-            assert_eq!(got, wanted, "{text}");
-        }
-    }
-}
+mod tests;

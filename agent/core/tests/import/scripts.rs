@@ -196,6 +196,66 @@ fn a_line_that_fails_may_end_a_script() {
 }
 
 #[test]
+fn subshells_are_as_conditional_as_what_they_stand_behind() {
+    const OPEN: &str = "iptables -A INPUT -p tcp --dport 3306 -j ACCEPT";
+    for (start, end) in [
+        ("[ \"$1\" = open ] && (", ")"),
+        ("test -f /a || (", ")"),
+        ("[ -f /a ] && ( cd /", ")"),
+        ("[ -f /a ] && (", ") >/dev/null 2>&1"),
+        ("open () (", ")"),
+        ("open() (", ")"),
+        ("if [ -f /a ]; then (", "); fi"),
+    ] {
+        let import = read(&format!("{HEADER}{start}\n{OPEN}\n{end}\n"));
+        assert!(!import.policy.contains("3306"), "{start}: {import}");
+        assert!(left(&import).contains(&OPEN), "{start}: {import}");
+    }
+    for lines in ["(\n# a\nREPLACE\n)", "(cd /\nREPLACE\n) 2>/dev/null"] {
+        let import = read(&format!("{HEADER}{}\n", lines.replace("REPLACE", OPEN)));
+        assert!(import.policy.contains("3306"), "{lines}: {import}");
+        assert_eq!(left(&import), Vec::<&str>::new(), "{lines}: {import}");
+    }
+    // A body on the line of the function's name.
+    let line = "block() ( iptables -I INPUT -s 203.0.113.0/24 -j DROP )";
+    let import = read(&format!("{HEADER}{OPEN}\n{line}\nblock\n"));
+    assert_eq!(left(&import), [line, "block"], "{import}");
+    // A shift is no here-document.
+    let import = read(&format!("{HEADER}MASK=$((1<<8))\n{OPEN}\n"));
+    assert!(import.policy.contains("3306"), "{import}");
+}
+
+#[test]
+fn numbers_of_rules_behind_a_line_that_is_not_read_are_not_trusted() {
+    const DROP: &str = "iptables -A INPUT -s 203.0.113.0/24 -j DROP\n";
+    const OPEN: &str = "iptables -A INPUT -p tcp --dport 80 -j ACCEPT\n";
+    for last in [
+        "iptables -I INPUT 2 -s 203.0.113.0/24 -j DROP",
+        "iptables -D INPUT 1",
+        "iptables --delete INPUT 2",
+        "iptables -t filter -R INPUT 1 -j ACCEPT",
+    ] {
+        for unread in [
+            "iptables -I INPUT -s $ADMIN -j ACCEPT",
+            "for a in $B; do iptables -I INPUT -s $a -j DROP; done",
+            "/usr/local/sbin/other.sh",
+        ] {
+            let import = read(&format!("{HEADER}{DROP}{OPEN}{unread}\n{last}\n"));
+            let words = words(&import, last);
+            assert!(words.contains("may change the numbers of rules"), "{words}");
+        }
+        let import = read(&format!("{HEADER}{DROP}{OPEN}{last}\n"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    }
+    // The first place is the same whatever was added.
+    let first = "iptables -I INPUT 1 -s 203.0.113.0/24 -j DROP";
+    let import = read(&format!(
+        "{HEADER}{OPEN}iptables -I INPUT -s $A -j ACCEPT\n{first}\n"
+    ));
+    assert_eq!(left(&import).len(), 1, "{import}");
+}
+
+#[test]
 fn calls_of_functions_and_aliases_that_change_rules_are_left() {
     for (definition, call) in [
         (
