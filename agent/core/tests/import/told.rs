@@ -10,6 +10,21 @@ fn filter(lines: &str) -> String {
     format!("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n{lines}COMMIT\n")
 }
 
+/// Also at a line of which something else is not converted.
+#[test]
+fn a_rate_that_a_policy_cannot_express_is_told() {
+    for first in ["", "-A INPUT -i eth0 -s 10.0.0.0/8 -j DROP\n"] {
+        let line = "-A INPUT -p tcp --dport 22 -m limit --limit 3/min -j ACCEPT";
+        let text = format!("*filter\n:INPUT DROP\n:FORWARD DROP\n{first}{line}\nCOMMIT\n");
+        let mut file = file(text);
+        file.family = Some(Family::V4);
+        let found = import(&[file], &Facts::default()).unwrap();
+        let told = found.lines.iter().find(|each| each.text == line).unwrap();
+        assert_eq!(told.fate, Fate::Partly, "{found}");
+        assert!(told.words.contains("cannot express the rate"), "{found}");
+    }
+}
+
 #[test]
 fn drops_of_packets_that_do_arrive_are_told() {
     const DNS: &str = "-A INPUT -p udp --dport 53 -j ACCEPT\n";

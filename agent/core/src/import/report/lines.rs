@@ -267,7 +267,8 @@ impl<'p> Reporter<'p> {
             return Finding::NotConverted(why_not(rule, why));
         }
         let rates: Vec<&str> = rule.rates().collect();
-        if !rates.is_empty() && fate.is_whole() && fate != Fate::Nothing {
+        let is_converted = fate == Fate::Partly || fate.is_whole() && fate != Fate::Nothing;
+        if !rates.is_empty() && is_converted {
             return Finding::WithoutRates(words, rates.join(", "));
         }
         finding

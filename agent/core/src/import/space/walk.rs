@@ -102,6 +102,12 @@ impl<'w> Walk<'w> {
         let mut walked = Walked::default();
         let mut rest = packets;
         let mut defaults = Vec::new();
+        // Without a chain at the hook, the kernel accepts.
+        walked.decided.extend(path.is_empty().then_some(Decided {
+            at: NOWHERE,
+            verdict: Verdict::Accept,
+            packets,
+        }));
         for name in path {
             self.study(name, 0);
             let effect = self.effects.get(name.as_str()).cloned().unwrap_or_default();

@@ -53,6 +53,23 @@ fn a_jump_to_a_chain_without_a_name_may_drop() {
     }
 }
 
+/// Without a chain at a hook, the kernel accepts.
+#[test]
+fn a_ruleset_without_a_forward_chain_forwards_everything() {
+    let table = json!({"table": {"family": "inet", "name": "t", "handle": 1}});
+    let input = chain("inet", "t", "input", Some(("filter", "input", 0)));
+    let known = json!({"set": ["established", "related"]});
+    let known = matched("in", &ct("state"), &known);
+    let known = rule("inet", "t", "input", &json!([known, {"accept": null}]));
+    let objects = json!({ "nftables": [table, input, known] });
+    let imported = import(&[file(objects.to_string())], &Facts::default()).unwrap();
+    let mut told = imported.differences.iter();
+    let is_closed = told.any(|each| {
+        each.hook == Hook::Forward && each.sentence.contains("everything from any source through")
+    });
+    assert!(is_closed, "{imported}");
+}
+
 /// It may be a condition, and it may drop.
 #[test]
 fn a_statement_that_is_not_known_is_left() {
