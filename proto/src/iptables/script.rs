@@ -110,6 +110,10 @@ pub fn script(text: &str) -> Script {
         is_interpreter_that_ends(first) || commands.iter().any(|command| sets_end(&command.words));
     for (index, command) in commands.iter().enumerate() {
         reader.next(&commands, &functions, index, command);
+        for line in command.line + 1..=command.last_line {
+            let rest = "part of the command above";
+            reader.script.idle.entry(line).or_insert(rest);
+        }
     }
     let Reader {
         mut script, tables, ..

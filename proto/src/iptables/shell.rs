@@ -8,6 +8,8 @@
 pub(super) struct Command {
     /// Number of its first line, from 1.
     pub line: usize,
+    /// Number of its last line.
+    pub last_line: usize,
     /// Words without quotes.
     pub words: Vec<String>,
     /// Whether only the shell can tell whether it runs, or with which words.
@@ -328,6 +330,7 @@ impl Splitter<'_> {
             self.before = End::Plain;
             return;
         }
+        command.last_line = self.line;
         command.nesting = (outer, self.depth);
         command.is_fallback = before == End::Or;
         command.is_piped = end == End::Pipe;

@@ -220,6 +220,10 @@ fn subshells_are_as_conditional_as_what_they_stand_behind() {
     let line = "block() ( iptables -I INPUT -s 203.0.113.0/24 -j DROP )";
     let import = read(&format!("{HEADER}{OPEN}\n{line}\nblock\n"));
     assert_eq!(left(&import), [line, "block"], "{import}");
+    // Lines in quotes are part of their command.
+    let inner = "iptables -I INPUT -s 203.0.113.0/24 -j DROP";
+    let import = read(&format!("{HEADER}R=\"\n{inner}\n\"\neval \"$R\"\n"));
+    assert_eq!(words(&import, inner), "part of the command above");
     // A shift is no here-document.
     let import = read(&format!("{HEADER}MASK=$((1<<8))\n{OPEN}\n"));
     assert!(import.policy.contains("3306"), "{import}");

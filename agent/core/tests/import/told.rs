@@ -23,6 +23,22 @@ fn a_rate_that_a_policy_cannot_express_is_told() {
         assert_eq!(told.fate, Fate::Partly, "{found}");
         assert!(told.words.contains("cannot express the rate"), "{found}");
     }
+    // Behind it, only packets above the rate are left.
+    for (between, wanted) in [
+        ("-m limit --limit 3/min ", "above the rate of a line above"),
+        ("", "never reached"),
+    ] {
+        let line = "-A INPUT -p tcp --dport 22 -j DROP";
+        let text = format!(
+            "*filter\n:INPUT DROP\n:FORWARD DROP\n\
+             -A INPUT -p tcp --dport 22 {between}-j ACCEPT\n{line}\nCOMMIT\n"
+        );
+        let mut file = file(text);
+        file.family = Some(Family::V4);
+        let found = import(&[file], &Facts::default()).unwrap();
+        let told = found.lines.iter().find(|each| each.text == line).unwrap();
+        assert!(told.words.contains(wanted), "{found}");
+    }
 }
 
 #[test]

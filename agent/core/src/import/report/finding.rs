@@ -96,6 +96,8 @@ pub(super) enum Finding<'f> {
     ManagedDrop(&'f str),
     /// A line without matching packets.
     NeverReached,
+    /// A line that only packets above the rate of an earlier one reach.
+    ReachedAboveRate,
     /// A rule that no packet is sure to reach: the jump to its chain is not converted.
     NotSureToBeReached,
     /// An accept of replies and of packets without a connection.
@@ -310,6 +312,11 @@ impl Finding<'_> {
             Self::NeverReached => text(
                 Fate::Nothing,
                 "never reached: earlier lines already decide these packets",
+            ),
+            Self::ReachedAboveRate => text(
+                Fate::Nothing,
+                "reached, if at all, only by packets above the rate of a line above: earlier lines \
+                 decide the others",
             ),
             Self::NotSureToBeReached => text(
                 Fate::Nothing,

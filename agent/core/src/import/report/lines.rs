@@ -131,9 +131,13 @@ impl<'p> Reporter<'p> {
             Some(rule) => {
                 let finding = self.filter_rule(found, rule);
                 let is_unsure = self.places.unsure.contains(found.chain);
-                match is_unsure && matches!(finding, Finding::NeverReached) {
-                    true => Finding::NotSureToBeReached.verdict(),
-                    false => self.with_changes(found, rule, finding),
+                let is_behind_rate = || self.places.is_behind_rate(at, found.chain);
+                match (finding, is_unsure) {
+                    (Finding::NeverReached, true) => Finding::NotSureToBeReached.verdict(),
+                    (Finding::NeverReached, false) if is_behind_rate() => {
+                        Finding::ReachedAboveRate.verdict()
+                    }
+                    (finding, _) => self.with_changes(found, rule, finding),
                 }
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct FoundLine<'p> {
 pub(super) struct Places<'p> {
     /// Places by lines.
     pub lines: BTreeMap<At, FoundLine<'p>>,
+    /// The first line of each chain with a rate.
+    rated: BTreeMap<&'p str, At>,
     /// Rules that packets to this host or through it reach.
     pub judged: BTreeSet<At>,
     /// Rules that packets of this host reach.
@@ -36,9 +38,15 @@ pub(super) struct Places<'p> {
 }
 
 impl<'p> Places<'p> {
+    /// Reports whether a line of the same chain above this one has a rate.
+    pub(super) fn is_behind_rate(&self, at: At, chain: &str) -> bool {
+        self.rated.get(chain).is_some_and(|first| *first < at)
+    }
+
     pub(super) fn new(parsed: &'p ParsedFiles) -> Self {
         let mut lines = BTreeMap::<At, FoundLine<'p>>::new();
         let mut changes = BTreeMap::new();
+        let mut rated = BTreeMap::<&str, At>::new();
         let others = parsed.other_tables.iter();
         let others = others.map(|(table, chains)| (table.as_str(), chains));
         let rules = parsed.rules.iter();
@@ -55,6 +63,10 @@ impl<'p> Places<'p> {
                     lines.entry(at).or_insert(of(None));
                 }
                 for rule in &chain.rules {
+                    if rule.rates().next().is_some() {
+                        let first = rated.entry(name).or_insert(rule.at);
+                        *first = rule.at.min(*first);
+                    }
                     if let Verb::Continue(what) | Verb::Mark(_, what) | Verb::Untrack(what) =
                         &rule.target
                     {
@@ -91,6 +103,7 @@ impl<'p> Places<'p> {
         }
         Self {
             lines,
+            rated,
             changes,
             judged,
             output,
