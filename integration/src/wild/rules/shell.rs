@@ -202,7 +202,7 @@ impl Script<'_> {
         let condition = self.condition();
         let tool = self.tool;
         let (number, target, matches) = (self.number(), self.target(), self.matches());
-        let kinds = if self.random.chance(15) { 40 } else { 23 };
+        let kinds = if self.random.chance(15) { 45 } else { 28 };
         match self.random.below(kinds) {
             0 | 1 => format!("if {condition}; then\n{one}\nelse\n{two}\nfi"),
             2 => format!("if {condition}; then {one}; fi"),
@@ -236,35 +236,40 @@ impl Script<'_> {
             ),
             20 => format!("{one} &\nwait"),
             21 => format!("until {one}; do break; done"),
+            23 => format!("{condition} && (\n{one}\n)\n{two}"),
+            24 => format!("{condition} || ( cd /\n{one}\n{two}\n) 2>/dev/null"),
+            25 => format!("open() (\n{one}\n)\n{condition} && open"),
+            26 => format!("(\n{one}\n{two}\n)"),
+            27 => format!("N=$((1<<2))\n{one}"),
             22 => format!("cat <<END >/dev/null\n{one}\nEND\n{two}"),
-            23 => format!(
+            28 => format!(
                 "for port in {number} 8443; do\n\
                  {tool} -A INPUT -p tcp --dport $port -j {target}\ndone"
             ),
-            24 => format!(
+            29 => format!(
                 "for port in $PORT $NOTHING; do \
                  {tool} -A INPUT -p tcp --dport \"$port\" -j {target}; done"
             ),
-            25 => format!(
+            30 => format!(
                 "open() {{\n{tool} -A INPUT -p tcp --dport \"$1\" -j {target}\n}}\nopen {number}"
             ),
-            26 => format!("rule() {{ {tool} \"$@\"; }}\nrule -A INPUT {matches} -j {target}"),
-            27 => format!(
+            31 => format!("rule() {{ {tool} \"$@\"; }}\nrule -A INPUT {matches} -j {target}"),
+            32 => format!(
                 "while read port; do {tool} -A INPUT -p tcp --dport $port -j {target}; \
                  done <<END\n{number}\n8443\nEND"
             ),
-            28 => {
+            33 => {
                 format!("PORT=$(echo {number})\n{tool} -A INPUT -p tcp --dport $PORT -j {target}")
             }
-            29 => format!("{tool} -A INPUT -p tcp --dport $(({number} + 1)) -j {target}"),
-            30 => format!("{tool} -A INPUT -p tcp --dport ${{OTHER:-{number}}} -j {target}"),
-            31 => format!("MODE={}\n{one}", self.random.of(&["strict", "open", "''"])),
-            32 => format!(
+            34 => format!("{tool} -A INPUT -p tcp --dport $(({number} + 1)) -j {target}"),
+            35 => format!("{tool} -A INPUT -p tcp --dport ${{OTHER:-{number}}} -j {target}"),
+            36 => format!("MODE={}\n{one}", self.random.of(&["strict", "open", "''"])),
+            37 => format!(
                 "set -- {number} 8443\n{tool} -A INPUT -p tcp --dport $2 -j {target}\nshift\n\
                  {tool} -A INPUT -p tcp --dport $1 -j {target}"
             ),
-            33 => format!("OPTS=\"{matches}\"\n{tool} -A INPUT $OPTS -j {target}"),
-            34 => format!(
+            38 => format!("OPTS=\"{matches}\"\n{tool} -A INPUT $OPTS -j {target}"),
+            39 => format!(
                 "i=0; while [ $i -lt 2 ]; do \
                  {tool} -A INPUT -p tcp --dport $((8000 + i)) -j {target}; i=$((i + 1)); done"
             ),
