@@ -134,7 +134,7 @@ impl Draft {
         let Some((kind, body)) = single(each) else {
             // nft writes what it has no JSON for as it lists it. A jump to a chain without a name is
             // always the last statement, and is such a text.
-            let text = words_of(each);
+            let text = statement(each);
             if ["jump", "goto"].iter().any(|verb| text.starts_with(verb)) {
                 return Step::Target(Verb::Unknown(text));
             }
@@ -369,15 +369,6 @@ impl Draft {
         }
         Ok(found)
     }
-}
-
-/// Returns the text of a statement that nft has no JSON for, on one line.
-fn words_of(value: &Value) -> String {
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
-    let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ")
 }
 
 /// Returns the keys and values of a map.

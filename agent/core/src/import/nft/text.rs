@@ -5,7 +5,16 @@ use serde_json::Value;
 /// Returns the text of a statement.
 pub(super) fn statement(value: &Value) -> String {
     let Some((name, body)) = single(value) else {
-        return value.to_string();
+        // nft writes what it has no JSON for as it lists it, on several lines.
+        let words: Vec<&str> = value
+            .as_str()
+            .into_iter()
+            .flat_map(str::split_whitespace)
+            .collect();
+        return match words.is_empty() {
+            true => value.to_string(),
+            false => words.join(" "),
+        };
     };
     match name {
         "match" => relation(body),

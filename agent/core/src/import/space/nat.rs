@@ -223,10 +223,10 @@ fn destination(chains: &ImportedChains, place: &Place<'_>, at: At) -> Option<Des
         named.any(|(first, last)| *first <= to.0 && to.1 <= *last)
     };
     let mut rules = chains.values().flat_map(|chain| &chain.rules);
-    let rule = rules.find(|rule| rule.at == at && matches!(rule.target, Verb::Dnat(..)))?;
-    let Verb::Dnat(to, port) = rule.target else {
-        return None;
-    };
+    let (to, port) = rules.find_map(|rule| match (&rule.target, rule.at == at) {
+        (Verb::Dnat(to, port), true) => Some((*to, *port)),
+        _ => None,
+    })?;
     let hook = match to {
         Some(to) if !is_own(to) => Hook::Forward,
         Some(_) | None => Hook::Input,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use peerwall_core::import::eval::{Probe, ReadAs};
 use peerwall_core::import::nft::{NftRuleset, is_listing, is_script, read};
 use peerwall_core::import::rule::{ImportedRules, KnownMark, Test};
-use peerwall_core::import::{Facts, File, ImportError, import, managed};
+use peerwall_core::import::{Facts, File, Import, ImportError, import, managed};
 use peerwall_core::net::packet::{Hook, Packet, Transport, Verdict};
 use serde_json::{Value, json};
 
@@ -409,6 +409,12 @@ table inet f2b-table { # handle 3
 }
 ";
 
+/// Returns what the report says of each line.
+pub(super) fn said(imported: &Import) -> Vec<&str> {
+    let lines = imported.lines.iter();
+    lines.map(|line| line.words.as_str()).collect()
+}
+
 #[test]
 fn lines_without_rules_say_what_they_are() {
     let of = |family: &str, table: &str| json!({"table": {"family": family, "name": table}});
@@ -435,11 +441,7 @@ fn lines_without_rules_say_what_they_are() {
     ]});
     let file = file(format!("{objects}\n{BLOCKS}"));
     let imported = import(&[file], &Facts::default()).unwrap();
-    let said: Vec<&str> = imported
-        .lines
-        .iter()
-        .map(|line| line.words.as_str())
-        .collect();
+    let said = said(&imported);
     let object = "part of the set, map or other object above";
     let hook = "the hook and the policy of the chain above";
     let skipped = "in a table that peerwall does not replace: keep it in a separate file, loaded \

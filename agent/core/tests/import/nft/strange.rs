@@ -20,15 +20,20 @@ table inet t { # handle 1
 }
 ";
 
-fn after(strange: &Value) -> Vec<Value> {
+/// A table with a chain at the hook input.
+fn start() -> [Value; 2] {
     let table = json!({"table": {"family": "inet", "name": "t", "handle": 1}});
     let input = chain("inet", "t", "input", Some(("filter", "input", 0)));
+    [table, input]
+}
+
+fn after(strange: &Value) -> Vec<Value> {
     let from = matched("==", &field("udp", "sport"), &json!(5));
     let to = matched("==", &field("udp", "dport"), &json!(53));
     let first = rule("inet", "t", "input", &json!([from, strange]));
     let mut second = rule("inet", "t", "input", &json!([to, {"accept": null}]));
     second["rule"]["handle"] = json!(3);
-    vec![table, input, first, second]
+    [&start()[..], &[first, second]].concat()
 }
 
 #[test]
@@ -56,8 +61,7 @@ fn a_jump_to_a_chain_without_a_name_may_drop() {
 /// Without a chain at a hook, the kernel accepts.
 #[test]
 fn a_ruleset_without_a_forward_chain_forwards_everything() {
-    let table = json!({"table": {"family": "inet", "name": "t", "handle": 1}});
-    let input = chain("inet", "t", "input", Some(("filter", "input", 0)));
+    let [table, input] = start();
     let known = json!({"set": ["established", "related"]});
     let known = matched("in", &ct("state"), &known);
     let known = rule("inet", "t", "input", &json!([known, {"accept": null}]));
@@ -91,11 +95,7 @@ fn a_chain_without_a_name_is_part_of_its_rule() {
     let objects = json!({ "nftables": after(&text) });
     let file = file(format!("{objects}\n{LISTING}"));
     let imported = import(&[file], &Facts::default()).unwrap();
-    let said: Vec<&str> = imported
-        .lines
-        .iter()
-        .map(|line| line.words.as_str())
-        .collect();
+    let said = said(&imported);
     let rest = "part of the rule above";
     assert!(
         said[3].contains("jump { tcp dport 22 accept drop }"),
