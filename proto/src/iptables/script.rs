@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::edit::{OpenTable, names_number};
 use super::purpose::{
     Ending, Functions, ending, is_interpreter_that_ends, names_tool, needs_shell, sets_end,
     why_idle,
 };
-use super::read::OpenTable;
 use super::shell::{self, Command};
 use super::unit::{Unit, is_unit, unit};
 use super::{Save, TABLES, TextError};
@@ -279,21 +279,7 @@ impl Reader {
     ) -> Result<(), (String, &'static str)> {
         let (name, words) = table_of(words)?;
         // They change nothing.
-        const READING: [&str; 12] = [
-            "-L",
-            "--list",
-            "-S",
-            "--list-rules",
-            "-C",
-            "--check",
-            "-V",
-            "--version",
-            "-h",
-            "--help",
-            "-Z",
-            "--zero",
-        ];
-        if words.iter().any(|word| READING.contains(&word.as_str())) {
+        if words.iter().any(|word| is_reading(word)) {
             return Ok(());
         }
         if self.are_numbers_unsure && names_number(&words) {
@@ -314,21 +300,25 @@ fn is_ours(program: &str) -> bool {
     family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program)
 }
 
-/// Reports whether a command is about a rule by its number, other than the first place.
-fn names_number(words: &[String]) -> bool {
-    const INSERTS: [&str; 2] = ["-I", "--insert"];
-    const OTHERS: [&str; 4] = ["-D", "--delete", "-R", "--replace"];
-    let of = |verbs: &[&str]| {
-        let at = words.iter().position(|word| verbs.contains(&word.as_str()));
-        at.and_then(|at| words.get(at + 2)?.parse::<usize>().ok())
-    };
-    of(&OTHERS).is_some() || of(&INSERTS).is_some_and(|number| number != 1)
+/// Reports whether a word is a command that changes no rules, like `-L` or `-nvL`.
+fn is_reading(word: &str) -> bool {
+    const NAMES: [&str; 6] = ["list", "list-rules", "check", "version", "help", "zero"];
+    if let Some(name) = word.strip_prefix("--") {
+        return NAMES.contains(&name);
+    }
+    let letters = word.strip_prefix('-').unwrap_or_default();
+    let command = letters.trim_start_matches(['v', 'n', 'x']);
+    command.starts_with(['L', 'S', 'C', 'V', 'h', 'Z'])
 }
 
 /// Takes the table and the options of the program from the words.
 fn table_of(words: Vec<String>) -> Result<(String, Vec<String>), (String, &'static str)> {
     let mut name = "filter".to_owned();
     let mut rest = Vec::new();
+    let is_table = |word: &str| {
+        word.strip_prefix("-t")
+            .is_some_and(|it| TABLES.contains(&it))
+    };
     let mut words = words.into_iter().peekable();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -338,6 +328,8 @@ fn table_of(words: Vec<String>) -> Result<(String, Vec<String>), (String, &'stat
                     .ok_or(("`-t` needs a table".to_owned(), "write it like `-t nat`"))?;
             }
             _ if word.starts_with("--table=") => name = word["--table=".len()..].to_owned(),
+            // `-tnat`
+            _ if is_table(&word) => name = word["-t".len()..].to_owned(),
             "-w" | "--wait" | "-W" | "--wait-interval" => {
                 let is_number = |next: &String| next.parse::<u32>().is_ok();
                 drop(words.next_if(is_number));

@@ -14,6 +14,7 @@ mod nft;
 mod random;
 mod ranges;
 mod reading;
+mod reasons;
 mod scripts;
 mod told;
 mod wrong;

@@ -367,3 +367,32 @@ fn commands_of_a_cloud_config_are_told() {
     assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
     assert!(import.policy.contains("22/tcp"), "{import}");
 }
+
+/// iptables takes its command at any place of a line, and attached to the chain.
+#[test]
+fn commands_are_read_as_iptables_reads_them() {
+    let import = read(
+        "iptables -PINPUT DROP\niptables -P FORWARD DROP\niptables -N old\niptables -E old new\n\
+         iptables -AINPUT -j new\niptables -i eth13 -p tcp --dport 80 -A INPUT -j ACCEPT\n\
+         iptables -vA new -p tcp --dport 22 -j ACCEPT\niptables -tfilter -A new -p tcp --dport 23 -j ACCEPT\n\
+         iptables -Dnew 2\niptables -nvL\niptables -LINPUT -n\n\
+         iptables -A INPUT -p tcp --dport 25 -m comment --comment -A -j ACCEPT\n",
+    );
+    assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    for port in ["22", "25", "80"] {
+        assert!(
+            import.policy.contains(&format!("\"{port}/tcp\"")),
+            "{import}"
+        );
+    }
+    assert!(!import.policy.contains("\"23/tcp\""), "{import}");
+    // What iptables refuses stays unread.
+    for line in [
+        "iptables -E none other",
+        "iptables -E old INPUT",
+        "iptables -A INPUT -F",
+    ] {
+        let import = read(&format!("{HEADER}iptables -N old\n{line}\n"));
+        assert_eq!(left(&import), [line], "{import}");
+    }
+}

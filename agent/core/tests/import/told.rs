@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::nft::{chain, field, file, matched, meta, rule};
 use super::*;
 
-fn filter(lines: &str) -> String {
+pub(super) fn filter(lines: &str) -> String {
     format!("*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n{lines}COMMIT\n")
 }
 

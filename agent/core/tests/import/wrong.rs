@@ -220,7 +220,8 @@ fn a_line_that_cannot_be_read_is_left_with_the_reason() {
             "`frobnicate` cannot start a line of a rules file",
         ),
         ("-A INPUT -m comment --comment \"open -j ACCEPT", "unclosed"),
-        ("-p tcp -A INPUT -j ACCEPT", "`-p` cannot start a line"),
+        ("-p tcp -j ACCEPT", "`-p` cannot start a line"),
+        ("-A INPUT -D INPUT -j ACCEPT", "are two commands"),
     ] {
         let rest = "-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT";
         let text = format!("*filter\n:INPUT DROP\n:a -\n:b -\n{line}\n{rest}\nCOMMIT\n");

@@ -320,8 +320,8 @@ impl PolicyWriter<'_> {
         if !is_wanted.iter().all(is_matched) {
             self.add_inexpressible(
                 at,
-                "it is for every interface but some, and a policy can only name interfaces; \
-                 name those that it is for under `interfaces`",
+                "it is for every interface except some, by itself or by the lines above, and a \
+                 policy can only name interfaces; name those that it is for under `interfaces`",
             );
         }
         // Use at least the names in rules.

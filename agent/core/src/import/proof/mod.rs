@@ -96,6 +96,8 @@ pub(super) struct LinePackets {
     pub opened: Reasons,
     /// Whether there are packets that neither accepts.
     pub denied: bool,
+    /// Whether the line matches packets that other lines decide.
+    pub is_behind: bool,
 }
 
 /// Result of a comparison.
@@ -117,6 +119,7 @@ impl LinePackets {
         self.foreign |= other.foreign;
         self.opened.extend(other.opened.0);
         self.denied |= other.denied;
+        self.is_behind |= other.is_behind;
     }
 }
 
@@ -309,6 +312,9 @@ impl Comparison<'_, '_> {
             let region = self.space.d.open();
             self.line(line);
             self.space.d.close(region, &mut ());
+        }
+        for at in &self.space.site(self.hook).walked.behind {
+            self.fates.entry(*at).or_default().is_behind = true;
         }
     }
 

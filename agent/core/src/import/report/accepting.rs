@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::{Finding, ONLY_ENTRIES, obstacle};
+use super::finding::{Finding, NO_ENTRY, ONLY_ENTRIES, obstacle};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{self, LinePackets};
 use crate::import::rule::{ImportedRule, Interval, Test};
@@ -33,7 +33,10 @@ pub(super) fn accepting(
             .iter()
             .all(|r| is_core(r) || *r == Reason::Ping);
     match (packets.kept.is_empty(), lost) {
-        (true, false) if packets.closed.is_empty() && !packets.foreign => Finding::NeverReached,
+        (true, false) if packets.closed.is_empty() && !packets.foreign => match packets.is_behind {
+            true => Finding::NeverReached,
+            false => Finding::MatchesNone,
+        },
         (true, false) if packets.closed.contains(&Reason::Invalid) && packets.closed.len() == 1 => {
             Finding::Replies
         }
@@ -148,7 +151,11 @@ impl<'p> PeerIndex<'p> {
 }
 
 /// Explains why the policy does not accept a line's packets, and what to do.
-pub(super) fn why_not(rule: &ImportedRule, inexpressible: Option<&Inexpressible>) -> String {
+pub(super) fn why_not(
+    rule: &ImportedRule,
+    inexpressible: Option<&Inexpressible>,
+    is_through: bool,
+) -> String {
     if let Some(why) = inexpressible {
         return why.why.clone();
     }
@@ -157,9 +164,10 @@ pub(super) fn why_not(rule: &ImportedRule, inexpressible: Option<&Inexpressible>
         .filter_map(|condition| obstacle(&condition.test, condition.negated))
         .collect();
     why.dedup();
-    match why.is_empty() {
-        true => ONLY_ENTRIES.to_owned(),
-        false => why.join("; "),
+    match (why.is_empty(), is_through) {
+        (true, true) => ONLY_ENTRIES.to_owned(),
+        (true, false) => NO_ENTRY.to_owned(),
+        (false, _) => why.join("; "),
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) fn denying<'f>(
         (true, false, _) => Finding::DropsRestExcept(core_words(packets)),
         (false, _, _) => Finding::DropsAllowed(opened.join(", ")),
         (true, true, false) if strange(rule) => Finding::DropsStrange,
-        (true, true, false) => Finding::NeverReached,
+        (true, true, false) if packets.is_behind => Finding::NeverReached,
+        (true, true, false) => Finding::MatchesNone,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Fate;
 use crate::import::rule::Test;
+use crate::net::packet::CtState;
 
 /// A finding about a line.
 pub(super) enum Finding<'f> {
@@ -23,6 +24,8 @@ pub(super) enum Finding<'f> {
     UserChain,
     /// A declaration of a chain in this other table.
     OtherChain(&'f str),
+    /// A drop in this other table.
+    OtherDrop(&'f str),
     /// A rule in this other table, and the allow that opens the port that it publishes.
     OtherTable(&'f str, Option<&'f str>),
     /// A line that accepts this host's own traffic.
@@ -94,8 +97,12 @@ pub(super) enum Finding<'f> {
     ManagedAccept(&'f str),
     /// A drop that this program manages.
     ManagedDrop(&'f str),
-    /// A line without matching packets.
+    /// A line whose packets earlier lines decide.
     NeverReached,
+    /// A line that matches no packet.
+    MatchesNone,
+    /// A chain's policy, if its lines decide every packet.
+    NoneLeft,
     /// A line that only packets above the rate of an earlier one reach.
     ReachedAboveRate,
     /// A rule that no packet is sure to reach: the jump to its chain is not converted.
@@ -159,6 +166,13 @@ impl Finding<'_> {
                     ),
                 )
             }
+            Self::OtherDrop(table) => (
+                Fate::Left,
+                format!(
+                    "peerwall filters at the hooks input and forward, and not in table {table}: \
+                     keep the table in a separate file, loaded by iptables-restore"
+                ),
+            ),
             Self::OwnTraffic => text(Fate::Core, OWN_TRAFFIC),
             Self::OwnTrafficFiltered => (
                 Fate::Left,
@@ -313,6 +327,11 @@ impl Finding<'_> {
                 Fate::Nothing,
                 "never reached: earlier lines already decide these packets",
             ),
+            Self::MatchesNone => text(Fate::Nothing, "no packet that can arrive matches it"),
+            Self::NoneLeft => text(
+                Fate::Nothing,
+                "no packet is left for it: the lines of its chain decide every packet",
+            ),
             Self::ReachedAboveRate => text(
                 Fate::Nothing,
                 "reached, if at all, only by packets above the rate of a line above: earlier lines \
@@ -349,13 +368,24 @@ impl Finding<'_> {
     }
 }
 
-/// Reason for which the packets of an accept cannot be accepted, if no condition explains it.
+/// Reason for which packets to this host cannot be accepted, if no condition explains it.
+pub(super) const NO_ENTRY: &str =
+    "no entry of a policy fits some of its packets, which are listed as closed";
+
+/// The same for packets through this host.
 pub(super) const ONLY_ENTRIES: &str = "an allow opens this host and its published ports; \
      only peers, overlays and trusted interfaces may send through this host";
 
 /// Reason for which the packets of a chain's policy ACCEPT are not accepted.
-pub(super) const ACCEPT_POLICY: &str = "the policy drops packets that no entry accepts; \
+pub(super) const ACCEPT_POLICY: &str = "the policy drops packets that no entry accepts";
+
+/// The same for packets through this host.
+pub(super) const ACCEPT_POLICY_THROUGH: &str = "the policy drops packets that no entry accepts; \
      only peers, overlays and trusted interfaces may send through this host";
+
+/// Reason for which an accept of redirected connections is not converted.
+pub(super) const DNAT_ELSEWHERE: &str =
+    "each published port needs an allow for its original destination port";
 
 /// Explains why a policy cannot express a condition, and what to do; `None` if the condition is not
 /// the cause.
@@ -382,8 +412,9 @@ pub(super) fn obstacle(test: &Test, negated: bool) -> Option<&'static str> {
         (Test::Always(false), false) => {
             "a policy cannot match fragments, broadcasts and multicasts"
         }
-        (Test::State { dnat: true, .. }, _) => {
-            "each published port needs an allow for its original destination port"
+        (Test::State { dnat: true, .. }, _) => DNAT_ELSEWHERE,
+        (Test::State { states, .. }, false) if states.contains(&CtState::Untracked) => {
+            "a policy accepts no packets that rules exempt from connection tracking"
         }
         _ => return None,
     })

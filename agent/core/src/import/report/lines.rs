@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::accepting::{PeerIndex, accepting, is_for_some, never, why_not};
 use super::blocks::{self, Block, WHY_LOST};
 use super::denying::denying;
-use super::finding::{ACCEPT_POLICY, Finding};
+use super::finding::{ACCEPT_POLICY, ACCEPT_POLICY_THROUGH, DNAT_ELSEWHERE, Finding};
 use super::other_tables::other_table;
 use super::places::{FoundLine, Places};
 use super::{Fate, Line};
@@ -199,10 +199,15 @@ impl<'p> Reporter<'p> {
                 manager.map_or(Finding::PassesOn, |by| Finding::ManagedChain(by.name))
             }
             (false, Some(true)) => {
+                if self.is_idle(at) {
+                    return Finding::NoneLeft;
+                }
                 let names = (self.policy, &self.peers);
-                accepting(names, self.packets(at), false, false, || {
-                    ACCEPT_POLICY.to_owned()
-                })
+                let why = match self.places.is_forward(found.chain) {
+                    true => ACCEPT_POLICY_THROUGH,
+                    false => ACCEPT_POLICY,
+                };
+                accepting(names, self.packets(at), false, false, || why.to_owned())
             }
         }
     }
@@ -260,15 +265,23 @@ impl<'p> Reporter<'p> {
         let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
         let is_icmp = is_icmp && !rule.names_echo_request();
         let names = (self.policy, &self.peers);
-        let finding = accepting(names, packets, is_icmp, is_for_some(rule), || {
-            why_not(rule, why)
-        });
+        let is_through = self.places.through.contains(&rule.at);
+        let why_not = || why_not(rule, why, is_through);
+        let finding = accepting(names, packets, is_icmp, is_for_some(rule), why_not);
         let (fate, words) = finding.verdict();
         if let Some(manager) = manager.filter(|_| !fate.is_whole()) {
             return Finding::ManagedAccept(manager.name);
         }
         if fate == Fate::Nothing && packets.kept.is_empty() && (why.is_some() || never(rule)) {
-            return Finding::NotConverted(why_not(rule, why));
+            return Finding::NotConverted(why_not());
+        }
+        if manager.is_none() && self.places.dnat_elsewhere.contains(&rule.at) {
+            let why = DNAT_ELSEWHERE.to_owned();
+            match fate {
+                Fate::Nothing => return Finding::NotConverted(why),
+                Fate::Taken | Fate::Core => return Finding::PartlyConverted(words, why),
+                Fate::Beside | Fate::Partly | Fate::Left => {}
+            }
         }
         let rates: Vec<&str> = rule.rates().collect();
         let is_converted = fate == Fate::Partly || fate.is_whole() && fate != Fate::Nothing;

@@ -33,6 +33,9 @@ pub(super) fn other_table<'f>(
     if let Some(name) = name {
         return Finding::Restored(name);
     }
+    if matches!(rule.target, Verb::Drop | Verb::Reject) {
+        return Finding::OtherDrop(found.table);
+    }
     let opened = proof.published.iter().find(|(line, _)| *line == at);
     let allow = opened.and_then(|(_, port)| {
         policy.allows.iter().find(|allow| {

@@ -26,6 +26,8 @@ pub(super) struct Places<'p> {
     rated: BTreeMap<&'p str, At>,
     /// Rules that packets to this host or through it reach.
     pub judged: BTreeSet<At>,
+    /// Rules that packets through this host reach.
+    pub through: BTreeSet<At>,
     /// Rules that packets of this host reach.
     pub output: BTreeSet<At>,
     /// What lines with a verdict change besides, like marks.
@@ -34,6 +36,8 @@ pub(super) struct Places<'p> {
     pub unsure: BTreeSet<&'p str>,
     /// Lines with unknown conditions that drop some packets.
     pub unknown_drops: BTreeSet<At>,
+    /// Rules for redirected connections, in files without rules that redirect.
+    pub dnat_elsewhere: BTreeSet<At>,
     rules: &'p [ImportedRules],
 }
 
@@ -81,12 +85,18 @@ impl<'p> Places<'p> {
             }
         }
         let mut judged = BTreeSet::new();
+        let mut through = BTreeSet::new();
         let mut output = BTreeSet::new();
         let mut unsure = BTreeSet::new();
         let mut unknown_drops = BTreeSet::new();
+        let mut dnat_elsewhere = BTreeSet::new();
         for rules in &parsed.rules {
-            let all = rules.filter.values().flat_map(|chain| &chain.rules);
-            let unknown = all.filter(|rule| rule.unknown().next().is_some());
+            let all = || rules.filter.values().flat_map(|chain| &chain.rules);
+            if rules.nat.is_empty() {
+                let of_dnat = all().filter(|rule| rule.names_dnat());
+                dnat_elsewhere.extend(of_dnat.map(|rule| rule.at));
+            }
+            let unknown = all().filter(|rule| rule.unknown().next().is_some());
             for rule in unknown {
                 unsure.extend(rule.target.chain());
                 if matches!(rule.target, Verb::Drop | Verb::Reject) {
@@ -94,21 +104,27 @@ impl<'p> Places<'p> {
                 }
             }
             let paths = &rules.paths;
-            for start in paths.input.iter().chain(&paths.forward) {
+            for start in &paths.input {
                 judged.extend(reached(rules, start));
+            }
+            for start in &paths.forward {
+                through.extend(reached(rules, start));
             }
             for start in &paths.output {
                 output.extend(reached(rules, start));
             }
         }
+        judged.extend(&through);
         Self {
             lines,
             rated,
             changes,
             judged,
+            through,
             output,
             unsure,
             unknown_drops,
+            dnat_elsewhere,
             rules: &parsed.rules,
         }
     }
@@ -118,6 +134,12 @@ impl<'p> Places<'p> {
         let paths = self.rules.iter().map(|rules| &rules.paths);
         let mut paths = paths.flat_map(|paths| [&paths.input, &paths.forward]);
         paths.any(|path| path.len() > 1 && path.iter().any(|name| name == chain))
+    }
+
+    /// Reports whether this is a base chain for packets through this host.
+    pub(super) fn is_forward(&self, chain: &str) -> bool {
+        let mut names = self.rules.iter().flat_map(|rules| &rules.paths.forward);
+        names.any(|name| name == chain)
     }
 
     /// Reports whether this is a base chain for packets of this host.

@@ -349,6 +349,13 @@ impl ImportedRule {
         listed.flatten()
     }
 
+    /// Reports whether a condition names redirected connections.
+    pub fn names_dnat(&self) -> bool {
+        let is_dnat = |test: &Test| matches!(test, Test::State { dnat: true, .. });
+        let mut conditions = self.conditions.iter();
+        conditions.any(|condition| !condition.negated && is_dnat(&condition.test))
+    }
+
     /// Reports whether a condition names ICMP echo requests.
     pub fn names_echo_request(&self) -> bool {
         self.conditions.iter().any(|condition| {

@@ -28,6 +28,8 @@ struct Effect {
     decided: Vec<Decided>,
     translated: Vec<(At, PacketSet, Marks)>,
     marks: Marks,
+    /// Rules that match packets, all of which earlier ones decide.
+    behind: Vec<At>,
 }
 
 impl Sets for Effect {
@@ -177,7 +179,10 @@ impl<'w> Walk<'w> {
             let Some(effect) = self.effects.remove(name) else {
                 continue;
             };
+            walked.behind.extend_from_slice(&effect.behind);
             if packets.is_none() {
+                let decided = effect.decided.iter();
+                walked.behind.extend(decided.map(|each| each.at));
                 continue;
             }
             for each in &effect.decided {
@@ -185,8 +190,9 @@ impl<'w> Walk<'w> {
                     true => each.packets,
                     false => self.d.and(packets, each.packets),
                 };
-                if !packets.is_none() {
-                    walked.decided.push(Decided { packets, ..*each });
+                match packets.is_none() {
+                    true => walked.behind.push(each.at),
+                    false => walked.decided.push(Decided { packets, ..*each }),
                 }
             }
             for (at, each, marks) in &effect.translated {
@@ -239,10 +245,14 @@ impl<'w> Walk<'w> {
             let region = self.d.open();
             for (index, rule) in (block..).zip(rules) {
                 if run.rest.is_none() {
-                    break;
+                    run.effect.behind.push(rule.at);
+                    continue;
                 }
                 let (matched, certain) = self.matched(rule);
                 let packets = self.d.and(run.rest, matched);
+                if packets.is_none() && self.d.meets(self.all, matched) {
+                    run.effect.behind.push(rule.at);
+                }
                 let sure = self.d.and(packets, certain);
                 let others = self.d.without(packets, sure);
                 for (packets, is_certain) in [(sure, true), (others, false)] {

@@ -29,6 +29,8 @@ pub(in crate::import) struct Walked {
     pub translated: Vec<(At, PacketSet)>,
     /// Those of them that certainly meet the test of marks that is followed.
     pub marked: Vec<PacketSet>,
+    /// Lines that match packets, all of which other lines decide.
+    pub behind: Vec<At>,
 }
 
 impl Walked {
@@ -39,6 +41,7 @@ impl Walked {
         self.decided.extend(others.decided);
         self.translated.extend(others.translated);
         self.marked.extend(others.marked);
+        self.behind.extend(others.behind);
     }
 
     /// Sorts the lines, and makes one entry of all packets of one line.
