@@ -59,16 +59,37 @@ impl OpenTable {
         };
         // iptables-restore empties a user-defined chain that is declared again.
         if chain.policy.is_none() && self.used.contains(name) {
-            self.table.rules.push(Rule {
-                chain: name.to_owned(),
-                position: Position::Flush,
-                counters: None,
-                words: Vec::new(),
-                line,
-            });
+            self.empty(name, line);
         }
         self.table.chains.push(chain);
         Ok(())
+    }
+
+    /// Adds what iptables-restore loads. Unless it keeps them, it removes all rules first.
+    pub(super) fn restore(&mut self, from: Table, keeps: bool) {
+        if !keeps {
+            self.empty("", from.line);
+        }
+        for chain in from.chains {
+            if chain.policy.is_none() && keeps && self.used.contains(&chain.name) {
+                self.empty(&chain.name, chain.line);
+            }
+            self.table.chains.push(chain);
+        }
+        self.used
+            .extend(from.rules.iter().map(|rule| rule.chain.clone()));
+        self.table.rules.extend(from.rules);
+    }
+
+    /// Removes all rules of a chain; of every chain if the name is empty.
+    fn empty(&mut self, chain: &str, line: usize) {
+        self.table.rules.push(Rule {
+            chain: chain.to_owned(),
+            position: Position::Flush,
+            counters: None,
+            words: Vec::new(),
+            line,
+        });
     }
 
     /// Renames a user-defined chain, also where rules jump to it.
@@ -177,6 +198,9 @@ impl OpenTable {
 fn take_command(words: &mut Vec<String>) -> Result<Vec<String>, Wrong> {
     let is_before = |word: &&String| BEFORE_COMMAND.contains(&word.as_str());
     let before = words.iter().take_while(is_before).count();
+    let is_first = words
+        .get(before)
+        .is_some_and(|word| command(word).is_some());
     let is_text = |at: usize| {
         let last = at.checked_sub(1).and_then(|at| words.get(at));
         last.is_some_and(|word| TEXT_OPTIONS.contains(&word.as_str()))
@@ -189,7 +213,7 @@ fn take_command(words: &mut Vec<String>) -> Result<Vec<String>, Wrong> {
     let Some((at, verb, attached)) = commands.next() else {
         return Ok(words.split_off(before.min(words.len())));
     };
-    if let Some((_, other, _)) = commands.next() {
+    if let Some((_, other, _)) = commands.next().filter(|_| !is_first) {
         let why = format!("`{verb}` and `{other}` are two commands");
         return Err((why, "write one command on each line"));
     }

@@ -4,7 +4,7 @@
 //! Nothing is run or expanded. Commands with variables, in loops, conditions or functions, and
 //! those that depend on another command are returned as lines that cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::edit::{OpenTable, names_number};
 use super::purpose::{
@@ -13,7 +13,7 @@ use super::purpose::{
 };
 use super::shell::{self, Command};
 use super::unit::{Unit, is_unit, unit};
-use super::{Save, TABLES, TextError};
+use super::{Reading, Save, TABLES, TextError};
 
 /// Commands of a script, by program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +65,10 @@ pub fn has_tables_in_documents(text: &str) -> bool {
             .and_then(|word| word.strip_prefix('*'));
         command.reader.is_some() && first.is_some_and(|name| TABLES.contains(&name))
     };
-    text.contains("<<") && is_script(text) && shell::commands(text).iter().any(is_table)
+    let commands = || shell::commands(text);
+    let restores = |command: &Command| restored_family(command.program()).is_some();
+    let is_read = || is_script(text) || commands().iter().any(restores);
+    text.contains("<<") && commands().iter().any(is_table) && is_read()
 }
 
 /// Reports whether a line names a program that changes rules.
@@ -97,6 +100,11 @@ fn family(program: &str) -> Option<bool> {
         "ip6tables" | "ip6tables-legacy" | "ip6tables-nft" => Some(true),
         _ => None,
     }
+}
+
+/// Whether a program is iptables-restore (`false`) or ip6tables-restore (`true`).
+fn restored_family(program: &str) -> Option<bool> {
+    family(program.strip_suffix("-restore")?)
 }
 
 /// Reads a script.
@@ -166,6 +174,8 @@ struct Reader {
     has_ended: bool,
     /// Whether a command that is not read may have changed the numbers of rules.
     are_numbers_unsure: bool,
+    /// Numbers of the commands whose here-documents are read.
+    restored: BTreeSet<usize>,
     /// Whether the command before was read, and adds to a table or empties it.
     is_expected: bool,
 }
@@ -186,7 +196,13 @@ impl Reader {
             return;
         }
         if let Some(reader) = command.reader {
-            return self.document(all.get(reader), functions, command);
+            if !self.restored.contains(&reader) {
+                self.document(all.get(reader), functions, command);
+            }
+            return;
+        }
+        if !functions.contain(index) && self.restore(all, index, command).is_some() {
+            return;
         }
         let is_inside = functions.contain(index);
         let called = functions.called(command);
@@ -210,6 +226,50 @@ impl Reader {
             Ending::Maybe if self.has_begun && !is_inside => self.script.ends.push(command.line),
             Ending::Maybe | Ending::Never => {}
         }
+    }
+
+    /// Reads the here-document of a command of iptables-restore; `None` if only the shell can.
+    fn restore(&mut self, all: &[Command], index: usize, command: &Command) -> Option<()> {
+        let is_v6 = restored_family(command.program()).filter(|_| !command.is_shell)?;
+        let after = all.get(index + 1..).unwrap_or_default();
+        let lines = after.iter().take_while(|line| line.reader == Some(index));
+        let lines: Vec<&Command> = lines.collect();
+        let first = lines.first()?.line;
+        let is_expanded = |word: &String| word.contains(['$', '`', '\\']);
+        if lines.iter().flat_map(|line| &line.words).any(is_expanded) {
+            return None;
+        }
+        let mut keeps = false;
+        for argument in command.arguments() {
+            match argument.as_str() {
+                "-n" | "--noflush" => keeps = true,
+                "-c" | "--counters" | "-v" | "--verbose" | "-w" | "--wait" => {}
+                _ => return None,
+            }
+        }
+        // Lines have the numbers that they have in the script.
+        let mut text = "\n".repeat(first.saturating_sub(1));
+        for line in &lines {
+            text.push_str(&line.words.join(" "));
+            text.push('\n');
+        }
+        let Reading { save, lines, whole } = super::read(&text);
+        if !whole.is_empty() {
+            return None;
+        }
+        for table in save.tables {
+            let key = (is_v6, table.name.clone());
+            let new = || OpenTable::new(&table.name, table.line);
+            self.tables
+                .entry(key)
+                .or_insert_with(new)
+                .restore(table, keeps);
+        }
+        self.script.lines.extend(lines);
+        self.has_begun = true;
+        self.restored.insert(index);
+        self.note(command, "loads the lines below");
+        Some(())
     }
 
     /// Takes a line of a here-document.
@@ -256,6 +316,17 @@ impl Reader {
             return self.refuse(command, &why, "import what it loads as another file");
         }
         if program == "ipset" {
+            const READING: [&str; 8] =
+                ["list", "-L", "save", "-S", "test", "-T", "version", "help"];
+            let is_option =
+                |word: &&String| ["-q", "-quiet", "-!", "-exist"].contains(&word.as_str());
+            let mut words = command.arguments().iter().skip_while(is_option);
+            if words
+                .next()
+                .is_some_and(|word| READING.contains(&word.as_str()))
+            {
+                return self.note(command, "this command changes no rules");
+            }
             let text = command.arguments().join(" ");
             return self.script.sets.push((command.line, text));
         }

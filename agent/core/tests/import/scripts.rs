@@ -294,11 +294,11 @@ fn calls_of_functions_and_aliases_that_change_rules_are_left() {
 #[test]
 fn a_document_for_a_restore_does_not_hide_the_script() {
     let import = read(&format!(
-        "{HEADER}iptables-restore -n <<X\n*filter\n-A INPUT -j DROP\nCOMMIT\nX\n\
+        "{HEADER}true && iptables-restore -n <<X\n*filter\n-A INPUT -j DROP\nCOMMIT\nX\n\
          cat >/dev/null <<Y\n-A INPUT\nY\n"
     ));
     let wanted = [
-        "iptables-restore -n <<X",
+        "true && iptables-restore -n <<X",
         "*filter",
         "-A INPUT -j DROP",
         "COMMIT",
@@ -395,4 +395,76 @@ fn commands_are_read_as_iptables_reads_them() {
         let import = read(&format!("{HEADER}iptables -N old\n{line}\n"));
         assert_eq!(left(&import), [line], "{import}");
     }
+}
+
+#[test]
+fn here_documents_of_iptables_restore_are_read() {
+    let import = read(
+        "#!/bin/sh\niptables -A INPUT -p tcp --dport 99 -j ACCEPT\niptables -P FORWARD DROP\n\
+         iptables-restore -w <<'EOF'\n*filter\n:INPUT DROP [0:0]\n\
+         -A INPUT -p tcp --dport 22 -m comment --comment \"a b\" -j ACCEPT\nCOMMIT\nEOF\n\
+         iptables -A INPUT -p tcp --dport 23 -j ACCEPT\n\
+         iptables-restore -n <<EOF\n*filter\n:one - [0:0]\n-A one -p tcp --dport 80 -j ACCEPT\n\
+         -I INPUT 1 -j one\nCOMMIT\nEOF\n",
+    );
+    assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    for (port, wanted) in [("22", true), ("23", true), ("80", true), ("99", false)] {
+        let found = import.policy.contains(&format!("\"{port}/tcp\""));
+        assert_eq!(found, wanted, "{port}: {}", import.policy);
+    }
+    let told = words(&import, "iptables-restore -w <<'EOF'");
+    assert_eq!(told, "loads the lines below");
+}
+
+#[test]
+fn here_documents_that_the_shell_changes_are_left() {
+    const RULES: &str = "*filter\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
+    for (command, rules) in [
+        ("true && iptables-restore -n <<E", RULES),
+        ("iptables-restore -n --modprobe=/x <<E", RULES),
+        ("iptables-restore -n <<E", &RULES.replace("22", "$PORT")),
+        ("iptables-restore -n <<E", &RULES.replace("COMMIT\n", "")),
+    ] {
+        let import = read(&format!("{HEADER}{command}\n{rules}E\n"));
+        assert!(left(&import).contains(&command), "{import}");
+        assert!(!import.policy.contains("[[allow]]"), "{}", import.policy);
+    }
+}
+
+#[test]
+fn a_script_that_only_the_shell_can_read_is_an_error() {
+    for text in [
+        "#!/bin/sh\nIPT=iptables\nstart() {\n$IPT -P INPUT DROP\n}\nstart\n",
+        "#!/bin/sh\ncase $1 in\nstart)\niptables -P INPUT DROP\n;;\nesac\n",
+    ] {
+        let file = File {
+            name: "rules".into(),
+            text: text.into(),
+            family: None,
+        };
+        let errors = import(&[file], &Facts::default()).unwrap_err();
+        assert!(errors[0].line > 1, "{errors:?}");
+        assert!(errors[0].why.contains("only the shell can"), "{errors:?}");
+        assert!(errors[0].help.contains("--live"), "{errors:?}");
+    }
+}
+
+#[test]
+fn sets_of_ports_are_read_within_their_range() {
+    let text = |port: &str| {
+        format!(
+            "{HEADER}ipset create p bitmap:port range 0-1023\nipset add p 22\nipset add p {port}\n\
+             ipset del p 84\niptables -A INPUT -p tcp -m set --match-set p dst -j ACCEPT\n\
+             ipset list\nipset -q save p\nipset create list hash:ip\n"
+        )
+    };
+    let import = read(&text("80-85"));
+    assert!(
+        import
+            .policy
+            .contains("[\"22/tcp\", \"80-83/tcp\", \"85/tcp\"]"),
+        "{import}\n{}",
+        import.policy
+    );
+    assert!(left(&read(&text("1100"))).contains(&"ipset add p 1100"));
 }

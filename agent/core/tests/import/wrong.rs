@@ -221,7 +221,7 @@ fn a_line_that_cannot_be_read_is_left_with_the_reason() {
         ),
         ("-A INPUT -m comment --comment \"open -j ACCEPT", "unclosed"),
         ("-p tcp -j ACCEPT", "`-p` cannot start a line"),
-        ("-A INPUT -D INPUT -j ACCEPT", "are two commands"),
+        ("-i eth0 -A INPUT -D INPUT", "are two commands"),
     ] {
         let rest = "-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT";
         let text = format!("*filter\n:INPUT DROP\n:a -\n:b -\n{line}\n{rest}\nCOMMIT\n");

@@ -149,6 +149,9 @@ impl Script<'_> {
             10 => format!(
                 "{tool} -A {chain} {matches} -m comment --comment \"a; b && c\" -j {target}"
             ),
+            11 => format!("{tool} -A{chain} {matches} -j {target}"),
+            12 => format!("{tool} {matches} -j {target} -A {chain}"),
+            13 => format!("{tool} -E guard {}", self.random.of(&["kept", "INPUT", ""])),
             _ => format!("{tool} -A {chain} {matches} -j {target}"),
         }
     }

@@ -320,7 +320,7 @@ impl PolicyWriter<'_> {
         if !is_wanted.iter().all(is_matched) {
             self.add_inexpressible(
                 at,
-                "it is for every interface except some, by itself or by the lines above, and a \
+                "it is for every interface except some, in its words or for lines above it, and a \
                  policy can only name interfaces; name those that it is for under `interfaces`",
             );
         }

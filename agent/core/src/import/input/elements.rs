@@ -20,6 +20,14 @@ pub(super) struct Element {
 }
 
 impl Element {
+    fn new(span: Interval) -> Self {
+        Self {
+            span,
+            port: None,
+            is_exception: false,
+        }
+    }
+
     /// Reports whether an element replaces another.
     pub(super) fn is_same_place(&self, other: &Self) -> bool {
         (self.span, self.port) == (other.span, other.port)
@@ -59,6 +67,11 @@ fn subtract(spans: &[Interval], (first, last): Interval) -> Vec<Interval> {
 
 /// Parses the text of an element. A range of networks is as many elements.
 pub(super) fn elements(set: &Building, text: &str) -> Result<Vec<Element>, String> {
+    if set.kind == "bitmap:port" {
+        let (first, last) = port_range(text).ok_or_else(|| format!("`{text}` is not a port"))?;
+        let span = (u128::from(first), u128::from(last));
+        return within(set, text, vec![Element::new(span)]);
+    }
     let (hosts, port) = match set.kind.contains(",port") {
         true => {
             let (hosts, port) = text
@@ -69,11 +82,23 @@ pub(super) fn elements(set: &Building, text: &str) -> Result<Vec<Element>, Strin
         false => (text, None),
     };
     let element = |span| Element {
-        span,
         port,
-        is_exception: false,
+        ..Element::new(span)
     };
-    Ok(spans(set, hosts)?.into_iter().map(element).collect())
+    let found = spans(set, hosts)?.into_iter().map(element).collect();
+    within(set, text, found)
+}
+
+/// Checks that elements are in the range of a bitmap, as the kernel does.
+fn within(set: &Building, text: &str, found: Vec<Element>) -> Result<Vec<Element>, String> {
+    let Some((first, last)) = set.range else {
+        return Ok(found);
+    };
+    let is_inside = |each: &Element| first <= each.span.0 && each.span.1 <= last;
+    match found.iter().all(is_inside) {
+        true => Ok(found),
+        false => Err(format!("`{text}` is outside the range of the set")),
+    }
 }
 
 fn spans(set: &Building, text: &str) -> Result<Vec<Interval>, String> {
@@ -141,11 +166,15 @@ fn ports(text: &str) -> Result<(u8, (u16, u16)), String> {
         "sctp" | "132" => 132,
         _ => return Err(format!("`{text}` is not a port of TCP, UDP or SCTP")),
     };
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    match (first.parse::<u16>(), last.parse::<u16>()) {
-        (Ok(first), Ok(last)) if first <= last => Ok((protocol, (first, last))),
-        _ => Err(format!("`{text}` is not a port")),
-    }
+    let range = port_range(ports).ok_or_else(|| format!("`{text}` is not a port"))?;
+    Ok((protocol, range))
+}
+
+/// Parses `80` or `80-90`.
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last))
 }
 
 /// Turns elements into the content of a set.
@@ -181,8 +210,18 @@ pub(super) mod sort_out {
         }
     }
 
-    /// Content of a set of addresses with ports.
+    /// Content of a set of ports.
     pub(in super::super) fn ports(set: &Building) -> ImportedSet {
+        let number = |number: u128| u16::try_from(number).ok();
+        let ranges = set.elements.iter().filter_map(|element| {
+            let (first, last) = element.span;
+            number(first).zip(number(last))
+        });
+        ImportedSet::Ports(ranges.collect())
+    }
+
+    /// Content of a set of addresses with ports.
+    pub(in super::super) fn address_ports(set: &Building) -> ImportedSet {
         if set.elements.iter().any(|element| element.is_exception) {
             return ImportedSet::Unknown("it has ports and exceptions".into());
         }

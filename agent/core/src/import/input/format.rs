@@ -62,8 +62,11 @@ pub(super) fn format(text: &str) -> Result<Format, &'static str> {
         line.strip_prefix('*')
             .is_some_and(|name| TABLES.contains(&name))
     };
-    if content().any(is_table) && !script::has_tables_in_documents(text) {
-        return Ok(Format::Save);
+    if content().any(is_table) {
+        return Ok(match script::has_tables_in_documents(text) {
+            true => Format::Script,
+            false => Format::Save,
+        });
     }
     let creates = |line| matches!(ipset::line(line), SetLine::Create { .. });
     if content()

@@ -157,11 +157,11 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     parsed.follow_marks();
     if errors.is_empty() && parsed.rules.is_empty() {
         let name = files.first().map_or("", |file| file.name.as_str());
-        errors.push(ImportError::whole(
-            name,
-            "the file has no rules",
-            RULES_HELP,
-        ));
+        errors.push(
+            parsed
+                .unread()
+                .unwrap_or_else(|| ImportError::whole(name, "the file has no rules", RULES_HELP)),
+        );
     }
     match errors.is_empty() {
         true => Ok(parsed),
@@ -315,6 +315,21 @@ impl ParsedFiles {
         Ok(found)
     }
 
+    /// Returns an error about the first line that cannot be read.
+    fn unread(&self) -> Option<ImportError> {
+        let (at, why) = self.problems.first_key_value()?;
+        let why = why.split("; ").next().unwrap_or(why);
+        let name = self.files.get(at.input).map_or("", |file| &file.name);
+        Some(ImportError {
+            file: name.to_owned(),
+            line: at.line,
+            why: format!("{why}, and no other line about rules can be read"),
+            help: "load the rules, and import those of the kernel: --live as root, or output of \
+                   iptables-save"
+                .into(),
+        })
+    }
+
     fn refuse(&mut self, input: usize, lines: &[TextError]) {
         for err in lines {
             let line = err.line;
@@ -455,16 +470,21 @@ impl ParsedFiles {
             }
         };
         if !slot.is_empty() {
-            let file = self.files.get(split.index);
+            let name = |index: usize| self.files.get(index).map_or("", |file| &file.name);
+            let first = slot.values().find_map(|chain| {
+                let rules = chain.rules.first().map(|rule| rule.at);
+                chain.at.or(rules)
+            });
+            let first = first.map_or("", |at| name(at.input));
             return Err(ImportError {
-                file: file.map(|file| file.name.clone()).unwrap_or_default(),
+                file: name(split.index).to_owned(),
                 line: table.line,
                 why: format!(
-                    "this is the second table {} for IPv{}",
+                    "this is the second table {} for IPv{}, after that of {first}",
                     table.name,
                     family.digit()
                 ),
-                help: "import one file for each family".into(),
+                help: "import one file for each family: the one that is loaded last".into(),
             });
         }
         *slot = chains;

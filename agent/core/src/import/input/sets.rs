@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use peerwall_proto::ipset::{SetLine, line};
 
 use super::elements::{Element, elements, sort_out};
-use crate::import::rule::{At, ImportedSet, ImportedSets, Problems};
+use crate::import::rule::{At, ImportedSet, ImportedSets, Interval, Problems};
 use crate::net::addr::Family;
 
 /// A set while its commands are applied.
@@ -19,6 +19,8 @@ pub(super) struct Building {
     pub family: Family,
     /// `netmask`
     pub netmask: Option<u8>,
+    /// `range`, of a bitmap: it has no other elements.
+    pub range: Option<Interval>,
     /// Elements.
     pub elements: Vec<Element>,
     /// Whether one of them is an exception.
@@ -149,7 +151,8 @@ impl SetReader {
         }
         match building.kind.as_str() {
             "list:set" => self.members(building, depth),
-            "hash:ip,port" | "hash:net,port" => sort_out::ports(building),
+            "hash:ip,port" | "hash:net,port" => sort_out::address_ports(building),
+            "bitmap:port" => sort_out::ports(building),
             _ => sort_out::addresses(building),
         }
     }
@@ -199,11 +202,10 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
         _ if matches!(netmask, Some(Err(_))) || options.contains(&"bitmask") => {
             Some("its mask is not a prefix length".to_owned())
         }
-        "hash:ip" | "hash:net" | "bitmap:ip" | "hash:ip,port" | "hash:net,port" | "list:set" => {
-            None
-        }
+        "hash:ip" | "hash:net" | "bitmap:ip" | "bitmap:port" | "hash:ip,port" | "hash:net,port"
+        | "list:set" => None,
         // Names of ipset before version 6.
-        "iphash" | "nethash" | "setlist" | "ipmap" => None,
+        "iphash" | "nethash" | "setlist" | "ipmap" | "portmap" => None,
         kind => Some(format!("a policy has nothing like a set of type {kind}")),
     };
     let kind = match kind {
@@ -211,9 +213,10 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
         "nethash" => "hash:net",
         "setlist" => "list:set",
         "ipmap" => "bitmap:ip",
+        "portmap" => "bitmap:port",
         kind => kind,
     };
-    Building {
+    let mut set = Building {
         kind: kind.to_owned(),
         family,
         netmask: netmask.and_then(Result::ok),
@@ -222,7 +225,15 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
         members: Vec::new(),
         unknown,
         lines: vec![at],
+        range: None,
+    };
+    if let Some(text) = value("range") {
+        match elements(&set, text).as_deref() {
+            Ok([range]) => set.range = Some(range.span),
+            Ok(_) | Err(_) => set.distrust("its range cannot be read"),
+        }
     }
+    set
 }
 
 impl Building {
@@ -291,7 +302,7 @@ fn delete(set: &mut Building, element: &str) -> Result<(), String> {
         if set.elements.len() < count {
             continue;
         }
-        if !set.kind.starts_with("hash:ip") && set.kind != "bitmap:ip" {
+        if !set.kind.starts_with("hash:ip") && !set.kind.starts_with("bitmap:") {
             return Err(format!("no line above adds `{element}`"));
         }
         // Every address of these sets is an element of its own.

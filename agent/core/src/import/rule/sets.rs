@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Condition, Interval, Test};
 use crate::net::addr::Family;
+use crate::net::port::{TCP, UDP};
 
 /// Sets of `ipset save`, by name.
 pub type ImportedSets = BTreeMap<String, ImportedSet>;
@@ -31,6 +32,8 @@ pub enum ImportedSet {
         /// IPv6.
         v6: Vec<Interval>,
     },
+    /// Ports of TCP and UDP.
+    Ports(Vec<(u16, u16)>),
     /// Addresses with ports, of one family.
     AddressPorts(Family, Vec<AddressPort>),
     /// Something else, for this reason.
@@ -44,7 +47,7 @@ impl ImportedSet {
         match self {
             Self::Addresses { family, .. } => *family,
             Self::AddressPorts(family, _) => Some(*family),
-            Self::Unknown(_) => None,
+            Self::Ports(_) | Self::Unknown(_) => None,
         }
     }
 
@@ -60,6 +63,11 @@ impl ImportedSet {
                     Family::V6 => v6,
                 };
                 Ok(address(first, spans.clone()))
+            }
+            Self::Ports(ranges) => {
+                let protocols = Test::Protocol(vec![TCP, UDP]);
+                let all = vec![plain(protocols), plain(port(first, ranges.clone()))];
+                Ok(Test::Any(vec![all]))
             }
             Self::AddressPorts(of, elements) => {
                 let second = sides.next().ok_or("its elements have two dimensions")?;
@@ -81,22 +89,27 @@ fn address(side: &str, spans: Vec<Interval>) -> Test {
     }
 }
 
+fn port(side: &str, ranges: Vec<(u16, u16)>) -> Test {
+    match side {
+        "src" => Test::SourcePorts(ranges),
+        _ => Test::DestinationPorts(ranges),
+    }
+}
+
+fn plain(test: Test) -> Condition {
+    Condition {
+        negated: false,
+        test,
+    }
+}
+
 impl AddressPort {
     fn conditions(&self, first: &str, second: &str) -> Vec<Condition> {
-        let ports = vec![self.ports];
-        let ports = match second {
-            "src" => Test::SourcePorts(ports),
-            _ => Test::DestinationPorts(ports),
-        };
         let tests = [
             address(first, vec![self.addresses]),
             Test::Protocol(vec![self.protocol]),
-            ports,
+            port(second, vec![self.ports]),
         ];
-        let plain = |test| Condition {
-            negated: false,
-            test,
-        };
         tests.map(plain).into()
     }
 }
