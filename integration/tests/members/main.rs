@@ -15,7 +15,7 @@ mod failures;
 mod joins;
 mod unit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;

@@ -62,7 +62,8 @@ fn a_killed_process_leaves_complete_files_and_the_next_one_goes_on() {
         let given = json!({"version": 1, "sources": [source("x", &server)]});
         fs::write(&config, given.to_string()).unwrap();
         let path = folder.path().join("sources/x");
-        for round in 0..10 {
+        let rounds: u64 = std::env::var("PEERWALL_ROUNDS").map_or(10, |text| text.parse().unwrap());
+        for round in 0..rounds {
             let mut child = std::process::Command::new(sources_bin())
                 .arg("--config")
                 .arg(&config)
@@ -78,7 +79,7 @@ fn a_killed_process_leaves_complete_files_and_the_next_one_goes_on() {
             }
             // Many writes, and the end at some moment among them.
             for number in 0..10 {
-                server.put(node(sign, &[&format!("10.2.{round}.{number}")], 0));
+                server.put(node(sign, &[&format!("10.2.{}.{number}", round % 256)], 0));
                 std::thread::sleep(Duration::from_millis(3 * round % 7));
             }
             child.kill().unwrap();
