@@ -227,6 +227,42 @@ fn frame_of(site: &Site, mut command: Command, number: u32) -> Vec<String> {
 }
 
 #[test]
+fn sources_and_what_is_wrong_with_them_are_shown() {
+    world(|| {
+        let site = Site::new();
+        let node = &site.node;
+        fs::write(
+            POLICY,
+            format!("{RULES}[peers_from.leases]\nkind = \"files\"\nwithin = [\"10.0.0.0/16\"]\n"),
+        )
+        .unwrap();
+        let listing = "peerwall-members 1 source=leases revision=1\n10.0.0.1 a\n10.0.0.2 b\n\
+                       192.0.2.200 c\nend 3\n";
+        let sources = "/run/hosts/node/run/sources";
+        fs::create_dir_all(sources).unwrap();
+        fs::write(format!("{sources}/leases"), listing).unwrap();
+        let mut agent = site.agent();
+        let top = ["top", "--interval", "1s", POLICY];
+        let mut terminal = OnTerminal::start(node, &top, "xterm", (24, 120));
+        let mut last = Shown::default();
+        let fresh = "source leases (files): 2 members, proven";
+        let frame = until(&mut terminal, &mut last, fresh);
+        let line = frame.iter().find(|line| line.contains(fresh)).unwrap();
+        assert!(line.contains("refused entries: 1"), "{frame:#?}");
+        fs::write(format!("{sources}/leases"), "nonsense\n").unwrap();
+        let frame = until(&mut terminal, &mut last, "; error: ");
+        assert!(
+            frame.iter().any(|line| line.contains("2 members")),
+            "{frame:#?}"
+        );
+        terminal.press(b"q");
+        assert_eq!(terminal.ended(), Some(0));
+        let _ = agent.kill();
+        let _ = agent.wait();
+    });
+}
+
+#[test]
 fn one_frame_is_printed_as_text_with_every_backend() {
     world(|| {
         let site = Site::new();

@@ -1,6 +1,6 @@
 //! What a frame shows, as text and numbers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use crate::color::Meaning;
 use crate::command::age;
 use crate::command::denied::rows::Row;
 use crate::command::history::happened;
+use crate::command::sources::source_text;
 use crate::command::status::Status;
 use crate::command::status::counters::Line;
 use crate::command::status::watch::CounterKey;
 use crate::host::names::printable;
-use crate::json::AgentStatus;
+use crate::json::{AgentStatus, SourceStatus};
 use crate::store::audit::AuditEvent;
 
 /// Number of events that are shown.
@@ -192,6 +193,7 @@ fn facts(status: &Status) -> Vec<Fact> {
             let errors = agent.last_error.iter().map(|error| error.message.clone());
             let errors = errors.chain(agent.unsaved.clone());
             facts.extend(errors.map(|text| with(Meaning::Bad, printable(&text))));
+            facts.extend(agent.sources.iter().map(source));
         }
         (None, Some(error)) => facts.push(with(Meaning::Bad, printable(&error.message))),
         (None, None) => facts.push(plain(
@@ -199,6 +201,28 @@ fn facts(status: &Status) -> Vec<Fact> {
         )),
     }
     facts
+}
+
+/// States a source of peers.
+fn source(source: &SourceStatus) -> Fact {
+    // Refused entries are in `peerwall sources`.
+    let told = SourceStatus {
+        refused: BTreeMap::new(),
+        refused_examples: Vec::new(),
+        ..source.clone()
+    };
+    let text = source_text(&told);
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let refused: usize = source.refused.values().sum();
+    let refused = match refused {
+        0 => String::new(),
+        entries => format!("; refused entries: {entries}"),
+    };
+    let needs_attention = source.is_stale || source.error.is_some() || source.held.is_some();
+    Fact {
+        text: printable(&format!("source {}{refused}", lines.join("; "))),
+        meaning: needs_attention.then_some(Meaning::Attention),
+    }
 }
 
 fn agent_text(agent: &AgentStatus) -> String {
