@@ -145,10 +145,19 @@ fn an_agent_that_is_killed_loses_no_member() {
                 "round {round}: {old:?}, {now:?}"
             );
             let agent = Agent::start(&cluster.host, &cluster.path(), &[]);
-            wait_for("all members", || {
+            let begun = Instant::now();
+            loop {
                 let peers = cluster.peers();
-                listed.iter().all(|node| peers.contains(node))
-            });
+                if listed.iter().all(|node| peers.contains(node)) {
+                    break;
+                }
+                assert!(
+                    begun.elapsed() < Duration::from_secs(30),
+                    "round {round}, revision {revision}: {}\n{listed:?}\n{peers:?}",
+                    cluster.source()
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
             drop(agent);
         }
     });

@@ -252,6 +252,7 @@ impl Members {
         for address in std::mem::take(&mut self.missing).into_keys() {
             self.members.remove(&address);
         }
+        self.fill(now);
         self.change_since(&before)
     }
 
@@ -259,7 +260,7 @@ impl Members {
     ///
     /// # Errors
     /// [`Forget`] if it is no member, or not missing.
-    pub fn forget(&mut self, address: IpAddr) -> Result<Change, Forget> {
+    pub fn forget(&mut self, address: IpAddr, now: Time) -> Result<Change, Forget> {
         self.members.get(&address).ok_or(Forget::NoMember)?;
         let is_listed = match &self.listing {
             Some(_) => !self.missing.contains_key(&address),
@@ -272,6 +273,7 @@ impl Members {
         let before = self.names();
         self.members.remove(&address);
         self.missing.remove(&address);
+        self.fill(now);
         Ok(self.change_since(&before))
     }
 
@@ -320,9 +322,24 @@ impl Members {
             Ok(joined) => joined,
             Err(listing) => self.judge(listing, now),
         };
-        let left = self.tick(now).left;
+        let later = self.tick(now);
         joined.retain(|(address, _)| self.members.contains_key(address));
-        Change { joined, left }
+        joined.extend(later.joined);
+        Change {
+            joined,
+            left: later.left,
+        }
+    }
+
+    /// Adds what the last answer lists and [`Limits::max`] refused, where members have left. Returns
+    /// what was added.
+    fn fill(&mut self, now: Time) -> Vec<(IpAddr, String)> {
+        let has_place = self.members.len() < self.limits.max;
+        let is_wanted = has_place && self.refused.contains_key(&Refused::Max);
+        match self.listing.take_if(|_| is_wanted) {
+            Some(listing) => self.judge(listing, now),
+            None => Vec::new(),
+        }
     }
 
     /// Adds the possible members of an answer, and notes which members are missing in it. Returns
@@ -451,10 +468,11 @@ impl Members {
         if self.first_missing().is_none() {
             self.is_in_doubt = None;
         }
-        Change {
-            joined: Vec::new(),
-            left,
-        }
+        let joined = match left.is_empty() {
+            true => Vec::new(),
+            false => self.fill(now),
+        };
+        Change { joined, left }
     }
 
     /// Removes members that do not meet the limits.

@@ -282,7 +282,7 @@ impl Agent {
         let Some(source) = self.members.sources.get_mut(name) else {
             return no_source(name);
         };
-        match source.members.forget(address) {
+        match source.members.forget(address, store::uptime()) {
             Ok(change) => self.changed_by_hand(name, &change),
             Err(Forget::NoMember) => not_done(format!("{address} is no member of source {name}")),
             Err(Forget::Listed) => not_done(format!(

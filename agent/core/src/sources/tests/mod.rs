@@ -258,11 +258,19 @@ fn more_than_the_maximum_are_refused_and_known_ones_stay() {
     members.observe(of(11, 1..=100), SECOND);
     assert_eq!(members.refused()[&Refused::Max], 90);
     assert_eq!(addresses(&members), (91..=100).map(node).collect());
-    // When one leaves, another takes its place.
+    // When one leaves, another takes its place, without another answer.
     members.observe(of(12, 1..100), 2 * SECOND);
-    pass(&mut members, 2 * SECOND, 70 * SECOND);
-    members.observe(of(13, 1..100), 71 * SECOND);
-    assert_eq!(members.len(), 10);
+    let change = pass(&mut members, 2 * SECOND, 70 * SECOND);
+    assert_eq!(change.left, [(node(100), "node-100".to_owned())]);
+    assert_eq!(change.joined, [(node(1), "node-1".to_owned())]);
+    assert_eq!((members.len(), members.refused()[&Refused::Max]), (10, 89));
+    // Also if it is removed by hand.
+    members.observe(of(14, 1..99), 71 * SECOND);
+    let change = members.forget(node(99), 71 * SECOND).unwrap();
+    assert_eq!(change.joined, [(node(2), "node-2".to_owned())]);
+    members.observe(of(15, 1..98), 72 * SECOND);
+    let change = members.accept(72 * SECOND);
+    assert_eq!(change.joined, [(node(3), "node-3".to_owned())]);
 }
 
 #[test]
@@ -298,14 +306,14 @@ fn another_cluster_is_like_a_loss() {
 #[test]
 fn a_member_is_forgotten_by_hand_unless_it_is_listed() {
     let mut members = with(3);
-    assert_eq!(members.forget(node(9)), Err(Forget::NoMember));
-    assert_eq!(members.forget(node(2)), Err(Forget::Listed));
+    assert_eq!(members.forget(node(9), SECOND), Err(Forget::NoMember));
+    assert_eq!(members.forget(node(2), SECOND), Err(Forget::Listed));
     members.observe(of(11, [1]), SECOND);
-    assert_eq!(members.forget(node(2)).unwrap().left.len(), 1);
+    assert_eq!(members.forget(node(2), SECOND).unwrap().left.len(), 1);
     let saved = members.saved();
     let mut next = Members::new(limits(), saved, Duration::ZERO);
     assert_eq!(next.len(), 2);
-    assert!(next.forget(node(3)).is_ok(), "nobody lists it");
+    assert!(next.forget(node(3), SECOND).is_ok(), "nobody lists it");
 }
 
 #[test]

@@ -107,6 +107,12 @@ impl Trail {
         }
     }
 
+    fn joins(&mut self, change: &Change) {
+        let new = change.joined.iter();
+        self.joined
+            .extend(new.map(|(address, _)| (*address, self.now)));
+    }
+
     fn is_old(&self, address: IpAddr) -> bool {
         let joined = self.joined.get(&address);
         joined.is_none_or(|since| self.now - *since >= limits().hold)
@@ -181,8 +187,10 @@ const TEXTS: &str = "(peerwall-members 1( source=a| revision=[0-9]{1,25}| [a-z=]
 proptest! {
     #[test]
     fn no_sequence_of_answers_removes_members_too_fast(
-        events in prop::collection::vec(event(), 1..40)
+        events in prop::collection::vec(event(), 1..40),
+        max in prop::sample::select(vec![4, 1024]),
     ) {
+        let limits = || Limits { max, ..limits() };
         let mut members = Members::new(limits(), Saved::default(), Duration::ZERO);
         let mut trail = Trail::default();
         let mut ever = BTreeSet::new();
@@ -197,8 +205,7 @@ proptest! {
                     ever.extend(all.clone());
                     trail.answers.push((now, all));
                     let change = members.observe(listing, now);
-                    let new = change.joined.iter().map(|(address, _)| (*address, now));
-                    trail.joined.extend(new);
+                    trail.joins(&change);
                     trail.proven = members.proven().unwrap();
                     trail.check(&members, &before, &change.left);
                 }
@@ -221,13 +228,19 @@ proptest! {
                     trail.is_failing = false;
                     trail.proven = now;
                 }
-                Event::Accept => drop(members.accept(now)),
-                Event::Forget(number) => drop(members.forget(node(number))),
+                Event::Accept => trail.joins(&members.accept(now)),
+                Event::Forget(number) => {
+                    trail.joins(&members.forget(node(number), now).unwrap_or_default());
+                }
             }
             let before = addresses(&members);
             let change = members.tick(trail.now);
+            trail.joins(&change);
             trail.check(&members, &before, &change.left);
             let all = addresses(&members);
+            if members.refused().contains_key(&Refused::Max) {
+                prop_assert_eq!(all.len(), max, "who is refused has no place");
+            }
             trail.joined.retain(|address, _| all.contains(address));
             prop_assert!(all.is_subset(&ever));
             prop_assert_eq!(members.tick(trail.now), Change::default());
