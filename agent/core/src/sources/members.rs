@@ -331,7 +331,7 @@ impl Members {
         }
     }
 
-    /// Adds what the last answer lists and [`Limits::max`] refused, where members have left. Returns
+    /// Adds what the last answer lists and [`Limits::max`] refused, if members have left. Returns
     /// what was added.
     fn fill(&mut self, now: Time) -> Vec<(IpAddr, String)> {
         let has_place = self.members.len() < self.limits.max;
