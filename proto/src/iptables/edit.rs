@@ -1,9 +1,10 @@
 //! Commands of iptables that change a table: iptables(8), "Commands".
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::read::Wrong;
-use super::{BUILTIN, Chain, Position, Rule, Table};
+use super::{BUILTIN, Chain, Position, Rule, Table, TextError};
 
 /// Words that may precede a command.
 const BEFORE_COMMAND: [&str; 6] = ["-4", "-6", "--ipv4", "--ipv6", "-v", "--verbose"];
@@ -13,6 +14,83 @@ pub(super) struct OpenTable {
     pub(super) table: Table,
     /// Chains that rules were added to.
     used: HashSet<String>,
+    /// User-defined chains, with the numbers of rules between which each one is there.
+    lives: HashMap<String, Vec<Range<usize>>>,
+    /// The rules that chains have, for `-X`.
+    current: CurrentRules,
+}
+
+/// The rules that each chain has after some commands, by their numbers.
+#[derive(Default)]
+struct CurrentRules {
+    /// Number of commands that are applied.
+    applied: usize,
+    chains: HashMap<String, Vec<usize>>,
+    /// How many rules have each target.
+    targets: HashMap<String, usize>,
+}
+
+impl CurrentRules {
+    fn apply(&mut self, rules: &[Rule]) {
+        for (number, rule) in rules.iter().enumerate().skip(self.applied) {
+            if rule.chain.is_empty() {
+                self.chains.clear();
+                self.targets.clear();
+                continue;
+            }
+            let words = |number: usize| rules.get(number).map_or(&[][..], |rule| &rule.words);
+            let chain = self.chains.entry(rule.chain.clone()).or_default();
+            let (mut added, mut gone) = (false, Vec::new());
+            match rule.position {
+                Position::Append => {
+                    chain.push(number);
+                    added = true;
+                }
+                Position::Insert(at) => {
+                    chain.insert(at.saturating_sub(1).min(chain.len()), number);
+                    added = true;
+                }
+                Position::Replace(at) => {
+                    if let Some(old) = chain.get_mut(at.saturating_sub(1)) {
+                        gone.push(std::mem::replace(old, number));
+                        added = true;
+                    }
+                }
+                Position::Delete => {
+                    let is_it = |other: &usize| words(*other) == rule.words;
+                    let at = chain.iter().position(is_it);
+                    gone.extend(at.map(|at| chain.remove(at)));
+                }
+                Position::DeleteAt(at) => {
+                    let at = at.checked_sub(1).filter(|at| *at < chain.len());
+                    gone.extend(at.map(|at| chain.remove(at)));
+                }
+                Position::Flush => gone.append(chain),
+            }
+            if let Some(target) = target(&rule.words).filter(|_| added) {
+                *self.targets.entry(target.to_owned()).or_default() += 1;
+            }
+            for target in gone.into_iter().filter_map(|number| target(words(number))) {
+                if let Some(count) = self.targets.get_mut(target) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+        self.applied = rules.len();
+    }
+
+    /// Reports whether a chain has no rules, and none jumps to it.
+    fn is_free(&self, name: &str) -> bool {
+        let is_empty = self.chains.get(name).is_none_or(Vec::is_empty);
+        is_empty && self.targets.get(name).is_none_or(|count| *count == 0)
+    }
+}
+
+/// Returns the target of a rule.
+fn target(words: &[String]) -> Option<&str> {
+    let is_jump = |word: &String| matches!(word.as_str(), "-j" | "--jump" | "-g" | "--goto");
+    let at = words.iter().rposition(is_jump)?;
+    words.get(at + 1).map(String::as_str)
 }
 
 impl OpenTable {
@@ -24,14 +102,72 @@ impl OpenTable {
             rules: Vec::new(),
             commit: 0,
         };
-        let used = HashSet::new();
-        Self { table, used }
+        Self {
+            table,
+            used: HashSet::new(),
+            lives: HashMap::new(),
+            current: CurrentRules::default(),
+        }
     }
 
-    /// Returns the table.
-    pub(super) fn finish(mut self) -> Table {
+    /// Returns the table, and the lines about chains that are not there at that line.
+    pub(super) fn finish(mut self) -> (Table, Vec<TextError>) {
         keep_last_declarations(&mut self.table);
-        self.table
+        let mut wrong = Vec::new();
+        let lives = &self.lives;
+        let is_there = |name: &str, number: usize| {
+            let lives = lives.get(name);
+            lives.is_none_or(|lives| lives.iter().any(|life| life.contains(&number)))
+        };
+        let mut number = 0;
+        self.table.rules.retain(|rule| {
+            let chains = std::iter::once(rule.chain.as_str()).chain(target(&rule.words));
+            let missing = chains.into_iter().find(|name| !is_there(name, number));
+            number += 1;
+            let Some(missing) = missing.filter(|_| rule.position != Position::Flush) else {
+                return true;
+            };
+            wrong.push(TextError {
+                line: rule.line,
+                text: rule.to_string(),
+                why: format!("the chain {missing} is not there at this line"),
+                help: "declare it above",
+            });
+            false
+        });
+        (self.table, wrong)
+    }
+
+    /// Notes that a user-defined chain is there from now on.
+    fn begin(&mut self, name: &str) {
+        let begun = self.table.rules.len();
+        let lives = self.lives.entry(name.to_owned()).or_default();
+        if lives.last().is_none_or(|life| life.end != usize::MAX) {
+            lives.push(begun..usize::MAX);
+        }
+    }
+
+    /// Reports whether a user-defined chain is there.
+    fn is_there(&self, name: &str) -> bool {
+        let last = self.lives.get(name).and_then(|lives| lives.last());
+        last.is_some_and(|life| life.end == usize::MAX)
+    }
+
+    /// Removes a user-defined chain that is empty and that no rule jumps to; all such chains without
+    /// a name.
+    fn remove(&mut self, name: Option<&str>) {
+        let rules = &self.table.rules;
+        self.current.apply(rules);
+        let end = rules.len();
+        for (chain, lives) in &mut self.lives {
+            let is_asked = name.is_none_or(|name| name == chain);
+            if let Some(life) = lives.last_mut().filter(|_| is_asked)
+                && life.end == usize::MAX
+                && self.current.is_free(chain)
+            {
+                life.end = end;
+            }
+        }
     }
 
     pub(super) fn set_policy(
@@ -61,6 +197,9 @@ impl OpenTable {
         if chain.policy.is_none() && self.used.contains(name) {
             self.empty(name, line);
         }
+        if chain.policy.is_none() {
+            self.begin(name);
+        }
         self.table.chains.push(chain);
         Ok(())
     }
@@ -69,10 +208,14 @@ impl OpenTable {
     pub(super) fn restore(&mut self, from: Table, keeps: bool) {
         if !keeps {
             self.empty("", from.line);
+            self.remove(None);
         }
         for chain in from.chains {
             if chain.policy.is_none() && keeps && self.used.contains(&chain.name) {
                 self.empty(&chain.name, chain.line);
+            }
+            if chain.policy.is_none() {
+                self.begin(&chain.name);
             }
             self.table.chains.push(chain);
         }
@@ -94,12 +237,11 @@ impl OpenTable {
 
     /// Renames a user-defined chain, also where rules jump to it.
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Wrong> {
-        let is_known = |name: &str| self.table.chains.iter().any(|chain| chain.name == name);
-        if !is_known(from) {
+        if !self.is_there(from) {
             let why = format!("no line above declares the chain {from}");
             return Err((why, "declare it with a line like `:NAME - [0:0]`"));
         }
-        if to.is_empty() || is_known(to) || BUILTIN.contains(&to) {
+        if to.is_empty() || self.is_there(to) || BUILTIN.contains(&to) {
             let why = format!("`-E {from}` needs a new name, which no chain has");
             return Err((why, "write it like `-E OLD NEW`"));
         }
@@ -126,6 +268,10 @@ impl OpenTable {
         if self.used.remove(from) {
             self.used.insert(to.to_owned());
         }
+        if let Some(lives) = self.lives.remove(from) {
+            self.lives.entry(to.to_owned()).or_default().extend(lives);
+        }
+        self.current = CurrentRules::default();
         Ok(())
     }
 
@@ -156,13 +302,24 @@ impl OpenTable {
                 let policy = rest.next().unwrap_or_default();
                 return self.set_policy(&name, &policy, None, number);
             }
-            "-N" | "--new-chain" => return self.set_policy(&need_chain()?, "-", None, number),
+            "-N" | "--new-chain" => {
+                let name = need_chain()?;
+                if self.is_there(&name) {
+                    let why = format!("a line above declares the chain {name}");
+                    return Err((why, "iptables refuses this line; remove it"));
+                }
+                return self.set_policy(&name, "-", None, number);
+            }
             "-E" | "--rename-chain" => {
                 let name = need_chain()?;
                 return self.rename(&name, &rest.next().unwrap_or_default());
             }
-            // Neither changes the rules that remain.
-            "-X" | "--delete-chain" | "-Z" | "--zero" => return Ok(()),
+            "-X" | "--delete-chain" => {
+                self.remove(chain.as_deref());
+                return Ok(());
+            }
+            // This changes no rules.
+            "-Z" | "--zero" => return Ok(()),
             other => {
                 return Err((
                     format!("`{other}` cannot start a line of a rules file"),
@@ -244,7 +401,7 @@ pub(super) fn names_number(words: &[String]) -> bool {
 }
 
 /// Options whose values are any text.
-const TEXT_OPTIONS: [&str; 6] = [
+pub(super) const TEXT_OPTIONS: [&str; 6] = [
     "--comment",
     "--log-prefix",
     "--nflog-prefix",
@@ -252,6 +409,11 @@ const TEXT_OPTIONS: [&str; 6] = [
     "--string",
     "--hex-string",
 ];
+
+/// Reports whether a word is a command of iptables that may change rules, or `-Z`.
+pub(super) fn is_command(word: &str) -> bool {
+    command(word).is_some()
+}
 
 /// Splits a word like `-AINPUT` or `--append=INPUT` into a command of iptables and its value.
 fn command(word: &str) -> Option<(String, Option<String>)> {

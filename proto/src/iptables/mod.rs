@@ -298,8 +298,8 @@ mod tests {
     fn what_people_write_by_hand_is_read() {
         let text = "*filter\r\n\
             -P INPUT DROP\r\n\
-            -N own\r\n\
             -X\r\n\
+            -N own\r\n\
             -I INPUT -j own\r\n\
             -I INPUT 2 -j DROP\r\n\
             [3:180] -A own -m comment --comment \"say \\\"hi\\\"\" -j RETURN\r\n\

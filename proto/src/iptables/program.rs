@@ -14,7 +14,7 @@ impl Command {
         while let Some(word) = self.words.get(at) {
             let after = self.words.get(at + 1..).unwrap_or_default();
             at += match word.as_str() {
-                word if is_assignment(word) || PREFIXES.contains(&word) => 1,
+                word if is_assignment(word) || PREFIXES.contains(&name(word)) => 1,
                 word if MULTI.contains(&name(word)) => 1,
                 "nice" => 1 + options(after, &["-n"]),
                 "ionice" => 1 + options(after, &["-c", "-n"]),

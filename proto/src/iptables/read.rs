@@ -97,8 +97,10 @@ impl Reader {
             Line::Blank | Line::Table(_) => Ok(()),
             Line::Commit => {
                 table.table.commit = number;
-                let table = self.open.take().map(OpenTable::finish);
-                self.save.tables.extend(table);
+                if let Some((table, wrong)) = self.open.take().map(OpenTable::finish) {
+                    self.save.tables.push(table);
+                    self.errors.extend(wrong);
+                }
                 Ok(())
             }
             Line::Chain {

@@ -5,8 +5,9 @@
 //! those that depend on another command are returned as lines that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
-use super::edit::{OpenTable, names_number};
+use super::edit::{OpenTable, TEXT_OPTIONS, is_command, names_number};
 use super::purpose::{
     Ending, Functions, ending, is_interpreter_that_ends, names_tool, needs_shell, sets_end,
     why_idle,
@@ -32,6 +33,8 @@ pub struct Script {
     pub ends: Vec<usize>,
     /// Whether the script ends at the first command that fails: `set -e`, sh(1).
     pub ends_on_error: bool,
+    /// Lines of commands of iptables-restore, and those of the here-documents that they load.
+    pub loads: Vec<(usize, RangeInclusive<usize>)>,
     /// Lines that change no rules, and what they are.
     pub idle: BTreeMap<usize, &'static str>,
 }
@@ -132,7 +135,9 @@ pub fn script(text: &str) -> Script {
         } else {
             &mut script.v4
         };
-        save.tables.push(table.finish());
+        let (table, wrong) = table.finish();
+        save.tables.push(table);
+        script.lines.extend(wrong);
     }
     script
 }
@@ -145,8 +150,13 @@ pub fn listing(text: &str) -> (Save, Vec<TextError>) {
             reader.refuse(&command, &why, help);
         }
     }
-    let tables = reader.tables.into_values().map(OpenTable::finish).collect();
-    (Save { tables }, reader.script.lines)
+    let mut lines = reader.script.lines;
+    let mut tables = Vec::new();
+    for (table, wrong) in reader.tables.into_values().map(OpenTable::finish) {
+        tables.push(table);
+        lines.extend(wrong);
+    }
+    (Save { tables }, lines)
 }
 
 /// Reports whether a text is output of `iptables -S`.
@@ -232,11 +242,19 @@ impl Reader {
     fn restore(&mut self, all: &[Command], index: usize, command: &Command) -> Option<()> {
         let is_v6 = restored_family(command.program()).filter(|_| !command.is_shell)?;
         let after = all.get(index + 1..).unwrap_or_default();
-        let lines = after.iter().take_while(|line| line.reader == Some(index));
-        let lines: Vec<&Command> = lines.collect();
-        let first = lines.first()?.line;
-        let is_expanded = |word: &String| word.contains(['$', '`', '\\']);
-        if lines.iter().flat_map(|line| &line.words).any(is_expanded) {
+        // Other commands of this line, and their here-documents, may come before.
+        let is_near = |line: &&Command| line.reader.is_some() || line.line <= command.last_line;
+        let lines = after.iter().take_while(is_near);
+        let lines: Vec<&Command> = lines.filter(|line| line.reader == Some(index)).collect();
+        let (first, last) = (lines.first()?.line, lines.last()?.line);
+        // Blanks before and after these words are errors of iptables-restore, which loads nothing.
+        let is_wrong = |line: &&Command| {
+            let first = line.words.first().map_or("", String::as_str);
+            let is_place = first.starts_with(['*', ':']) && line.text.starts_with([' ', '\t']);
+            is_place || (first == "COMMIT" && line.text != "COMMIT")
+        };
+        let is_expanded = |line: &&Command| line.text.contains(['$', '`', '\\']);
+        if command.inputs != 1 || lines.iter().any(|line| is_wrong(line) || is_expanded(line)) {
             return None;
         }
         let mut keeps = false;
@@ -250,7 +268,7 @@ impl Reader {
         // Lines have the numbers that they have in the script.
         let mut text = "\n".repeat(first.saturating_sub(1));
         for line in &lines {
-            text.push_str(&line.words.join(" "));
+            text.push_str(&line.text);
             text.push('\n');
         }
         let Reading { save, lines, whole } = super::read(&text);
@@ -269,11 +287,17 @@ impl Reader {
         self.has_begun = true;
         self.restored.insert(index);
         self.note(command, "loads the lines below");
+        self.script.loads.push((command.line, first..=last));
         Some(())
     }
 
     /// Takes a line of a here-document.
     fn document(&mut self, reader: Option<&Command>, functions: &Functions, line: &Command) {
+        let is_unused = |reader: &&Command| reader.words.first().is_some_and(|word| word == ":");
+        let is_expanded = line.text.contains(['$', '`']);
+        if reader.as_ref().is_some_and(is_unused) && !is_expanded {
+            return self.note(line, "part of a here-document that nothing reads");
+        }
         let is_run = reader
             .is_some_and(|reader| needs_shell(reader) || functions.called(reader).changes_rules);
         match is_run || names_tool(line.words.iter()) {
@@ -327,6 +351,14 @@ impl Reader {
             {
                 return self.note(command, "this command changes no rules");
             }
+            if command
+                .arguments()
+                .iter()
+                .any(|word| word == "restore" || word == "-R")
+            {
+                let why = "`ipset restore` changes sets in another way";
+                return self.refuse(command, why, "import what it loads as another file");
+            }
             let text = command.arguments().join(" ");
             return self.script.sets.push((command.line, text));
         }
@@ -350,7 +382,7 @@ impl Reader {
     ) -> Result<(), (String, &'static str)> {
         let (name, words) = table_of(words)?;
         // They change nothing.
-        if words.iter().any(|word| is_reading(word)) {
+        if reads_only(&words) {
             return Ok(());
         }
         if self.are_numbers_unsure && names_number(&words) {
@@ -369,6 +401,16 @@ impl Reader {
 /// Reports whether a program changes rules or sets.
 fn is_ours(program: &str) -> bool {
     family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program)
+}
+
+/// Reports whether the command among the words changes no rules.
+fn reads_only(words: &[String]) -> bool {
+    let before = std::iter::once("").chain(words.iter().map(String::as_str));
+    let mut commands = before
+        .zip(words)
+        .filter(|(before, word)| !TEXT_OPTIONS.contains(before) && word.starts_with('-'));
+    let changes = |word: &str| is_command(word) && !is_reading(word);
+    commands.clone().any(|(_, word)| is_reading(word)) && !commands.any(|(_, word)| changes(word))
 }
 
 /// Reports whether a word is a command that changes no rules, like `-L` or `-nvL`.
@@ -407,7 +449,7 @@ fn table_of(words: Vec<String>) -> Result<(String, Vec<String>), (String, &'stat
             }
             "-v" | "--verbose" | "-n" | "--numeric" => {}
             // The next word is text.
-            "--comment" | "--log-prefix" | "--string" => {
+            text if TEXT_OPTIONS.contains(&text) => {
                 rest.push(word);
                 rest.extend(words.next());
             }

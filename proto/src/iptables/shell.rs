@@ -26,6 +26,20 @@ pub(super) struct Command {
     pub function: Option<String>,
     /// Number of the command that reads this line of a here-document.
     pub reader: Option<usize>,
+    /// That line, without the tabs that `<<-` removes.
+    pub text: String,
+    /// Number of its redirections of input.
+    pub inputs: usize,
+}
+
+/// A here-document whose lines follow.
+struct Document {
+    /// The line that ends it.
+    end: String,
+    /// Whether tabs at the begin of lines are removed: `<<-`.
+    is_indented: bool,
+    /// Number of the command that reads it.
+    reader: usize,
 }
 
 /// What ends a command.
@@ -81,8 +95,8 @@ struct Splitter<'t> {
     redirection: String,
     /// Whether that word ends a here-document.
     is_document: bool,
-    /// Words that end the here-documents of this line.
-    documents: Vec<String>,
+    /// The here-documents of this line.
+    documents: Vec<Document>,
     found: Vec<Command>,
 }
 
@@ -125,13 +139,13 @@ impl Splitter<'_> {
                     }
                     other => self.push(other.unwrap_or('\\')),
                 },
-                '>' => self.redirect(),
+                '>' => self.redirect(false),
                 // The other one begins a here-document.
                 '<' if self.chars.peek() == Some(&'<') => {
-                    self.redirect();
+                    self.redirect(true);
                     self.is_document = self.redirection.trim_end_matches('-') == "<";
                 }
-                '<' => self.redirect(),
+                '<' => self.redirect(true),
                 '(' => self.open(),
                 ')' => {
                     match self.parentheses.inner.checked_sub(1) {
@@ -198,15 +212,18 @@ impl Splitter<'_> {
             std::mem::take(&mut self.is_document),
         ) {
             (false, _) => self.command.words.push(word),
-            (true, true) => self.documents.push(word),
+            (true, true) => self.documents.push(Document {
+                end: word,
+                is_indented: self.redirection.ends_with('-'),
+                reader: self.found.len(),
+            }),
             (true, false) => {}
         }
     }
 
     /// Takes the lines of here-documents. Their commands are the shell's business.
     fn documents(&mut self) {
-        let reader = self.found.len().saturating_sub(1);
-        for end in std::mem::take(&mut self.documents) {
+        for document in std::mem::take(&mut self.documents) {
             while self.chars.peek().is_some() {
                 let mut text = String::new();
                 while let Some(c) = self.chars.next_if(|c| *c != '\n') {
@@ -215,15 +232,20 @@ impl Splitter<'_> {
                 self.chars.next();
                 let line = self.line;
                 self.line += 1;
-                if text.trim() == end {
+                let text = text.trim_end_matches('\r');
+                let text = match document.is_indented {
+                    true => text.trim_start_matches('\t'),
+                    false => text,
+                };
+                if text == document.end {
                     break;
                 }
-                let words = text.split_whitespace().map(str::to_owned).collect();
                 self.found.push(Command {
                     line,
-                    words,
+                    words: text.split_whitespace().map(str::to_owned).collect(),
+                    text: text.to_owned(),
                     is_shell: true,
-                    reader: Some(reader),
+                    reader: Some(document.reader),
                     nesting: (self.depth, self.depth),
                     ..Command::default()
                 });
@@ -232,9 +254,10 @@ impl Splitter<'_> {
     }
 
     /// Skips `>file`, `2>&1`, `<file`. A here-document gives input that is not in this command.
-    fn redirect(&mut self) {
+    fn redirect(&mut self, is_input: bool) {
         let is_number = |word: &String| word.chars().all(|c| c.is_ascii_digit());
-        if self.word.as_ref().is_some_and(is_number) {
+        let has_number = self.word.as_ref().is_some_and(is_number);
+        if has_number {
             self.word = None;
         }
         self.end_word();
@@ -243,11 +266,12 @@ impl Splitter<'_> {
             self.redirection.push(c);
         }
         self.is_redirection = true;
+        self.command.inputs += usize::from(is_input) * if has_number { 2 } else { 1 };
     }
 
     fn ampersand(&mut self) {
         if self.chars.next_if_eq(&'>').is_some() {
-            return self.redirect();
+            return self.redirect(false);
         }
         let is_and = self.chars.next_if_eq(&'&').is_some();
         self.end(if is_and { End::And } else { End::Plain });

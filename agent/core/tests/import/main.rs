@@ -15,6 +15,7 @@ mod random;
 mod ranges;
 mod reading;
 mod reasons;
+mod refused;
 mod scripts;
 mod told;
 mod wrong;

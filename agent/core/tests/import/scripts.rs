@@ -2,9 +2,9 @@
 
 use super::*;
 
-const HEADER: &str = "iptables -P INPUT DROP\niptables -P FORWARD DROP\n";
+pub(super) const HEADER: &str = "iptables -P INPUT DROP\niptables -P FORWARD DROP\n";
 
-fn read(text: &str) -> Import {
+pub(super) fn read(text: &str) -> Import {
     let file = File {
         name: "rules".into(),
         text: text.into(),
@@ -14,12 +14,12 @@ fn read(text: &str) -> Import {
 }
 
 /// Texts of the lines that are not converted.
-fn left(import: &Import) -> Vec<&str> {
+pub(super) fn left(import: &Import) -> Vec<&str> {
     let left = import.lines.iter().filter(|line| line.fate == Fate::Left);
     left.map(|line| line.text.as_str()).collect()
 }
 
-fn words(import: &Import, text: &str) -> String {
+pub(super) fn words(import: &Import, text: &str) -> String {
     let line = import.lines.iter().find(|line| line.text == text);
     line.unwrap_or_else(|| panic!("{text}\n{import}"))
         .words
@@ -332,7 +332,7 @@ fn a_unit_runs_only_the_commands_of_its_start() {
          ExecStart=/sbin/iptables -A INPUT \\\n  -p tcp --dport 443 -j DROP\n\
          ExecStartPre=/sbin/iptables -P FORWARD DROP\n\
          ExecStart=/bin/sh -c 'iptables -A INPUT -j ACCEPT'\n\
-         ExecStart=/usr/bin/env iptables -A INPUT -j ACCEPT\n\
+         ExecStart=/usr/bin/env -i iptables -A INPUT -j ACCEPT\n\
          ExecStart=/sbin/iptables -A INPUT -s 192.0.2.0/24 -j ACCEPT | true\n\
          ExecStop=/sbin/iptables -P INPUT ACCEPT\n\
          ExecStopPost=/sbin/iptables -F\n\
@@ -340,7 +340,7 @@ fn a_unit_runs_only_the_commands_of_its_start() {
     );
     let wanted = [
         "ExecStart=/bin/sh -c 'iptables -A INPUT -j ACCEPT'",
-        "ExecStart=/usr/bin/env iptables -A INPUT -j ACCEPT",
+        "ExecStart=/usr/bin/env -i iptables -A INPUT -j ACCEPT",
         "ExecStart=/sbin/iptables -A INPUT -s 192.0.2.0/24 -j ACCEPT | true",
     ];
     assert_eq!(left(&import), wanted, "{import}");

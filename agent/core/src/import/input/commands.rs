@@ -1,6 +1,9 @@
 //! Scripts, and commands of a cloud-config beside its rules files.
 
-use peerwall_proto::iptables::script;
+use std::collections::{BTreeSet, HashMap};
+
+use peerwall_proto::ipset::{self, SetLine};
+use peerwall_proto::iptables::{Save, TextError, script};
 
 use super::sets::SetReader;
 use super::{ParsedFiles, Split};
@@ -17,6 +20,11 @@ impl ParsedFiles {
         for (line, text) in &script.sets {
             let line = *line;
             sets.line(At { input: index, line }, text);
+        }
+        // Which sets such a line fills is unknown.
+        let fills = |line: &TextError| line.text.contains("ipset");
+        if script.lines.iter().any(fills) {
+            sets.distrust_all("a line that is not read may change it");
         }
         self.refuse(index, &script.lines);
         let at = |line| At { input: index, line };
@@ -38,7 +46,14 @@ impl ParsedFiles {
             });
         }
         self.files.push(file);
-        let families = [(Family::V4, script.v4), (Family::V6, script.v6)];
+        let loads = script.loads.into_iter();
+        self.loads
+            .extend(loads.map(|(line, lines)| (at(line), lines)));
+        let mut families = [(Family::V4, script.v4), (Family::V6, script.v6)];
+        let created = first_lines(&script.sets);
+        for (_, save) in &mut families {
+            self.refuse_early(index, save, &created);
+        }
         let splits = families.into_iter().map(|(family, save)| Split {
             index,
             family,
@@ -47,6 +62,55 @@ impl ParsedFiles {
         splits
             .filter(|split| !split.save.tables.is_empty())
             .collect()
+    }
+
+    /// Leaves rules about sets that only a later line creates: iptables refuses them.
+    fn refuse_early(&mut self, input: usize, save: &mut Save, created: &HashMap<&str, usize>) {
+        for table in &mut save.tables {
+            table.rules.retain(|rule| {
+                let after = rule.words.windows(2).find_map(|words| match words {
+                    [option, name] if option == "--match-set" => {
+                        let line = created.get(name.as_str()).copied();
+                        line.filter(|line| *line > rule.line).zip(Some(name))
+                    }
+                    _ => None,
+                });
+                if let Some((line, name)) = after {
+                    let at = At {
+                        input,
+                        line: rule.line,
+                    };
+                    let why = format!("the set {name} is not there yet: line {line} creates it");
+                    self.problems.insert(at, why);
+                }
+                after.is_none()
+            });
+        }
+    }
+
+    /// Leaves the commands of iptables-restore of which one line is not read: it may load nothing.
+    pub(super) fn doubt_loads(&mut self) {
+        if self.loads.is_empty() {
+            return;
+        }
+        let chains = self
+            .rules
+            .iter()
+            .flat_map(|rules| [&rules.filter, &rules.nat]);
+        let others = self.other_tables.iter().map(|(_, chains)| chains);
+        let chains = chains.chain(others).flat_map(|chains| chains.values());
+        let unknown = chains.flat_map(|chain| &chain.rules);
+        let unknown = unknown.filter(|rule| rule.unknown().next().is_some());
+        let unknown: BTreeSet<At> = unknown.map(|rule| rule.at).collect();
+        for (at, lines) in &self.loads {
+            let At { input, .. } = *at;
+            let mut lines = lines.clone().map(|line| At { input, line });
+            if lines.any(|line| self.problems.contains_key(&line) || unknown.contains(&line)) {
+                let why = "a line below cannot be read: if iptables-restore refuses it, it loads \
+                           none of them";
+                self.problems.insert(*at, why.to_owned());
+            }
+        }
     }
 
     /// Leaves the commands that name a tool, except those that load one of the files.
@@ -81,4 +145,15 @@ impl ParsedFiles {
         matches!(program, "iptables-restore" | "ip6tables-restore")
             && self.files.iter().any(|file| file.name.ends_with(&path))
     }
+}
+
+/// Returns the first line that creates each set.
+fn first_lines(commands: &[(usize, String)]) -> HashMap<&str, usize> {
+    let mut found = HashMap::new();
+    for (line, text) in commands {
+        if let SetLine::Create { name, .. } | SetLine::Rename(_, name) = ipset::line(text) {
+            found.entry(name).or_insert(*line);
+        }
+    }
+    found
 }

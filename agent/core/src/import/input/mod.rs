@@ -10,6 +10,7 @@ pub(super) mod partial;
 mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use peerwall_proto::iptables::{self, Save, TextError, script};
 
@@ -44,6 +45,8 @@ pub(crate) struct ParsedFiles {
     pub(super) ends: BTreeSet<At>,
     /// Scripts that end at the first command that fails.
     pub(super) ends_on_error: BTreeSet<usize>,
+    /// Commands that load here-documents, and the lines of those.
+    loads: Vec<(At, RangeInclusive<usize>)>,
     /// Lines of scripts that change no rules, and what they are.
     pub(super) idle: BTreeMap<At, &'static str>,
     /// Remarks on rulesets of nftables.
@@ -154,6 +157,7 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
     for ruleset in rulesets {
         parsed.add_ruleset(ruleset);
     }
+    parsed.doubt_loads();
     parsed.follow_marks();
     if errors.is_empty() && parsed.rules.is_empty() {
         let name = files.first().map_or("", |file| file.name.as_str());

@@ -2,6 +2,7 @@
 //! `net/netfilter/ipset/` in Linux.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use peerwall_proto::ipset::{SetLine, line};
@@ -21,6 +22,10 @@ pub(super) struct Building {
     pub netmask: Option<u8>,
     /// `range`, of a bitmap: it has no other elements.
     pub range: Option<Interval>,
+    /// `comment`, `counters` and the like.
+    pub extensions: Vec<String>,
+    /// `maxelem`
+    pub max: Option<usize>,
     /// Elements.
     pub elements: Vec<Element>,
     /// Whether one of them is an exception.
@@ -39,6 +44,8 @@ pub(super) struct SetReader {
     sets: BTreeMap<String, Building>,
     /// Lines that cannot be read.
     pub problems: Problems,
+    /// Why no content is known.
+    doubt: Option<&'static str>,
 }
 
 const EXPIRES: &str = "its elements expire, so a policy must not contain them";
@@ -69,8 +76,14 @@ impl SetReader {
                 options,
             } => {
                 let set = create(kind, &options, at);
-                // `create -exist` keeps the elements.
-                self.sets.entry(name.to_owned()).or_insert(set);
+                match self.sets.entry(name.to_owned()) {
+                    Entry::Vacant(place) => {
+                        place.insert(set);
+                    }
+                    // It keeps the elements.
+                    Entry::Occupied(_) if text.contains("-exist") || text.contains("-!") => {}
+                    Entry::Occupied(_) => return Err(format!("the set `{name}` is there already")),
+                }
                 Ok(())
             }
             SetLine::Add {
@@ -125,6 +138,11 @@ impl SetReader {
         }
     }
 
+    /// Makes the content of every set unknown, also of those that later lines create.
+    pub(super) fn distrust_all(&mut self, why: &'static str) {
+        self.doubt = Some(why);
+    }
+
     fn set(&mut self, name: &str, at: At) -> Result<&mut Building, String> {
         let set = self.sets.get_mut(name).ok_or_else(|| missing(name))?;
         set.lines.push(at);
@@ -146,8 +164,9 @@ impl SetReader {
     }
 
     fn content(&self, building: &Building, depth: usize) -> ImportedSet {
-        if let Some(why) = &building.unknown {
-            return ImportedSet::Unknown(why.clone());
+        let doubt = self.doubt.map(str::to_owned);
+        if let Some(why) = building.unknown.clone().or(doubt) {
+            return ImportedSet::Unknown(why);
         }
         match building.kind.as_str() {
             "list:set" => self.members(building, depth),
@@ -226,6 +245,8 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
         unknown,
         lines: vec![at],
         range: None,
+        extensions: options.iter().map(|&option| option.to_owned()).collect(),
+        max: value("maxelem").and_then(|max| max.parse().ok()),
     };
     if let Some(text) = value("range") {
         match elements(&set, text).as_deref() {
@@ -250,10 +271,29 @@ fn add(set: &mut Building, element: &str, options: &[&str], is_member: bool) -> 
         set.members.push(element.to_owned());
         return Ok(());
     }
-    let options = without_comment(options);
-    if options.contains(&"timeout") {
-        set.distrust(EXPIRES);
+    // ipset(8): an element has only what the set was created with.
+    const NEEDS: [(&str, &str); 7] = [
+        ("comment", "comment"),
+        ("timeout", "timeout"),
+        ("packets", "counters"),
+        ("bytes", "counters"),
+        ("skbmark", "skbinfo"),
+        ("skbprio", "skbinfo"),
+        ("skbqueue", "skbinfo"),
+    ];
+    let with = without_comment(options);
+    for (option, needs) in NEEDS {
+        let is_given = match option {
+            "comment" => options.contains(&option),
+            _ => with.contains(&option),
+        };
+        if is_given && !set.extensions.iter().any(|has| has == needs) {
+            return Err(format!(
+                "ipset refuses `{option}`: the set was created without `{needs}`"
+            ));
+        }
     }
+    let options = with;
     if set.unknown.is_some() {
         return Ok(());
     }
@@ -266,6 +306,12 @@ fn add(set: &mut Building, element: &str, options: &[&str], is_member: bool) -> 
         if set.has_exceptions {
             set.elements.retain(|old| !old.is_same_place(each));
         }
+    }
+    if set
+        .max
+        .is_some_and(|max| set.elements.len() + found.len() > max)
+    {
+        return Err("the set is full: see its `maxelem`".to_owned());
     }
     set.elements.extend(found);
     Ok(())

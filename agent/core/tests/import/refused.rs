@@ -1,0 +1,172 @@
+//! Lines of scripts that iptables, ipset or the shell refuse, or read in another way.
+
+use super::scripts::{HEADER, left, read};
+
+const SSH: &str = "-p tcp --dport 22 -j ACCEPT";
+
+/// The ones behind them decide.
+#[test]
+fn lines_that_the_kernel_refuses_are_left() {
+    for (text, refused) in [
+        (
+            format!(
+                "iptables -N X\niptables -A INPUT -j X\n\
+                 iptables -A X -s 203.0.113.0/24 -j DROP\niptables -N X\niptables -A X {SSH}\n"
+            ),
+            vec!["iptables -N X".to_owned()],
+        ),
+        (
+            format!("iptables -A INPUT -j A\niptables -N A\niptables -A A {SSH}\n"),
+            vec!["iptables -A INPUT -j A".to_owned()],
+        ),
+        (
+            format!(
+                "iptables -N A\niptables -F\niptables -X\niptables -A A {SSH}\n\
+                 iptables -A INPUT -j A\n"
+            ),
+            vec![
+                format!("iptables -A A {SSH}"),
+                "iptables -A INPUT -j A".to_owned(),
+            ],
+        ),
+        (
+            format!(
+                "iptables -A INPUT -m set --match-set s src {SSH}\nipset create s hash:ip\n\
+                 ipset add s 198.51.100.7\n"
+            ),
+            vec![format!("iptables -A INPUT -m set --match-set s src {SSH}")],
+        ),
+        (
+            format!(
+                "ipset create s hash:ip maxelem 1\nipset add s 198.51.100.7\n\
+                 ipset add s 198.51.100.8\nipset add s 198.51.100.9 comment \"a\"\n\
+                 ipset create s hash:net\niptables -A INPUT -m set --match-set s src {SSH}\n"
+            ),
+            vec![
+                "ipset add s 198.51.100.8".to_owned(),
+                "ipset add s 198.51.100.9 comment \"a\"".to_owned(),
+                "ipset create s hash:net".to_owned(),
+                format!("iptables -A INPUT -m set --match-set s src {SSH}"),
+            ],
+        ),
+    ] {
+        let import = read(&format!("{HEADER}{text}"));
+        let told = left(&import);
+        assert!(
+            refused.iter().all(|line| told.contains(&line.as_str())),
+            "{import}"
+        );
+        match text.contains("DROP") {
+            true => assert!(!import.policy.contains("\"any\""), "{}", import.policy),
+            false => assert!(!import.policy.contains("[[allow]]"), "{}", import.policy),
+        }
+    }
+}
+
+#[test]
+fn chains_are_there_until_they_can_be_removed() {
+    for text in [
+        format!("iptables -N A\niptables -A INPUT -j A\niptables -X\niptables -A A {SSH}\n"),
+        format!(
+            "iptables -N A\niptables -A INPUT -j A\niptables -F\niptables -X A\n\
+             iptables -N A\niptables -A A {SSH}\niptables -A INPUT -j A\n"
+        ),
+        format!(
+            "iptables -N A\niptables -A A -j DROP\niptables -A INPUT -j A\niptables -D INPUT 1\n\
+             iptables -D A -j DROP\niptables -X A\niptables -N A\niptables -A A {SSH}\n\
+             iptables -I INPUT -j A\n"
+        ),
+    ] {
+        let import = read(&format!("{HEADER}{text}"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+        assert!(import.policy.contains("22/tcp"), "{}", import.policy);
+    }
+}
+
+#[test]
+fn text_of_a_rule_is_no_command() {
+    let import = read(&format!(
+        "{HEADER}iptables -A INPUT -s 203.0.113.0/24 -m comment --comment \"-SPAM-\" -j DROP\n\
+         iptables -A INPUT {SSH}\n"
+    ));
+    assert!(!import.policy.contains("\"any\""), "{}", import.policy);
+}
+
+fn document(port: u16) -> String {
+    format!("*filter\n-A INPUT -p tcp --dport {port} -j ACCEPT\nCOMMIT\n")
+}
+
+fn indented(port: u16, by: &str) -> String {
+    let lines = document(port);
+    let lines = lines.lines().map(|line| format!("{by}{line}\n"));
+    lines.collect()
+}
+
+#[test]
+fn a_here_document_is_read_by_its_command_and_ends_where_sh_ends_it() {
+    for (text, open) in [
+        (
+            format!(
+                "cat >/x <<A; iptables-restore -n <<B\n{}A\n{}B\n",
+                document(23),
+                document(22)
+            ),
+            Some("22"),
+        ),
+        (
+            format!(
+                "iptables-restore -n <<A <<B\n{}A\n{}B\n",
+                document(80),
+                document(81)
+            ),
+            None,
+        ),
+        (
+            format!("iptables-restore -n <<A </x\n{}A\n", document(80)),
+            None,
+        ),
+        (
+            format!("iptables-restore -n 3<<A\n{}A\n", document(80)),
+            None,
+        ),
+        (
+            format!("iptables-restore -n <<-A\n{}\tA\n", indented(80, "\t")),
+            Some("80"),
+        ),
+        (
+            format!(
+                "iptables-restore -n <<-A\n{}  A\niptables -A INPUT -p tcp --dport 23 -j ACCEPT\n",
+                indented(22, "  ")
+            ),
+            None,
+        ),
+        (
+            format!("iptables-restore -n <<A\n{}A\n", indented(22, " ")),
+            None,
+        ),
+    ] {
+        let import = read(&format!("{HEADER}{text}"));
+        for port in ["22", "23", "80", "81"] {
+            let is_open = import.policy.contains(&format!("\"{port}/tcp\""));
+            assert_eq!(is_open, open == Some(port), "{text}\n{import}");
+        }
+    }
+}
+
+#[test]
+fn a_document_with_a_refused_line_may_load_nothing() {
+    let lines = document(22).replace("COMMIT", "-A INPUT -j NOWHERE\nCOMMIT");
+    let import = read(&format!("{HEADER}iptables-restore -n <<A\n{lines}A\n"));
+    let told = left(&import);
+    assert!(told.contains(&"iptables-restore -n <<A"), "{import}");
+}
+
+#[test]
+fn sets_that_an_unread_line_may_change_are_unknown() {
+    let drop = "iptables -A INPUT -m set --match-set s src -j DROP";
+    let import = read(&format!(
+        "{HEADER}ipset create s hash:net\nipset restore </etc/ipset.save\n{drop}\n\
+         iptables -A INPUT {SSH}\n"
+    ));
+    assert!(left(&import).contains(&drop), "{import}");
+}
