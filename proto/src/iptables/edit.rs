@@ -153,8 +153,8 @@ impl OpenTable {
         last.is_some_and(|life| life.end == usize::MAX)
     }
 
-    /// Removes a user-defined chain that is empty and that no rule jumps to; all such chains without
-    /// a name.
+    /// Removes a user-defined chain that is empty and that no rule jumps to; all such chains
+    /// without a name.
     fn remove(&mut self, name: Option<&str>) {
         let rules = &self.table.rules;
         self.current.apply(rules);

@@ -93,3 +93,38 @@ fn the_reason_is_of_the_hook_and_the_state() {
     let told = words(Family::V4, &text, line);
     assert!(told.contains("not in table mangle"), "{told}");
 }
+
+#[test]
+fn what_other_lines_may_do_is_no_reason_for_no_effect() {
+    const NAT: &str = "*nat\n:PREROUTING ACCEPT\n-A PREROUTING -p tcp --dport 30082 -m time \
+                       --timestart 08:00 -j DNAT --to-destination 10.42.0.5:6443\nCOMMIT\n";
+    for (before, line, wanted) in [
+        (
+            "",
+            "-A INPUT -m conntrack --ctorigdstport 8080 -p tcp --dport 80 -j ACCEPT",
+            "needs an allow for its original",
+        ),
+        (
+            NAT,
+            "-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+            "needs an allow for its original",
+        ),
+        (
+            NAT,
+            "-A FORWARD -m mark --mark 0x4000/0x4000 -d 10.42.0.5 -m conntrack --ctstate DNAT -j ACCEPT",
+            "not converted",
+        ),
+    ] {
+        let text = format!("{before}{}", filter(&format!("{line}\n")));
+        let found = imported(Family::V4, &text, &Facts::default());
+        let told = found.lines.iter().find(|each| each.text == line).unwrap();
+        assert_eq!(told.fate, Fate::Left, "{found}");
+        let is_told = wanted == "not converted" || told.words.contains(wanted);
+        assert!(is_told, "{found}");
+    }
+    // What a target that is not known drops is unknown.
+    let line = "-A INPUT -p tcp --dport 22 -j ACCEPT";
+    let text = filter(&format!("-A INPUT -j TARPIT\n{line}\n"));
+    let told = words(Family::V4, &text, line);
+    assert!(told.contains("may drop these packets"), "{told}");
+}

@@ -83,10 +83,15 @@ pub(super) fn format(text: &str) -> Result<Format, &'static str> {
         return Ok(Format::Script);
     }
     let is_nft = |line: &str| line.starts_with("table ") || line.starts_with("flush ruleset");
-    Err(match (content().next(), content().any(is_nft)) {
-        (None, _) => "it has no lines besides comments",
-        (Some(_), true) => "it is a ruleset of nftables",
-        (Some(_), false) => "it is not a file of firewall rules",
+    let calls_nft = |line: &str| line.split_whitespace().any(|word| word == "nft");
+    Err(if content().next().is_none() {
+        "it has no lines besides comments"
+    } else if content().any(calls_nft) {
+        "it is a script that calls nft, whose commands in scripts are not read"
+    } else if content().any(is_nft) {
+        "it is a ruleset of nftables"
+    } else {
+        "it is not a file of firewall rules"
     })
 }
 

@@ -395,10 +395,7 @@ pub(super) fn obstacle(test: &Test, negated: bool) -> Option<&'static str> {
             "a source port proves nothing, because the sender chooses it; \
              replies are accepted with their connection"
         }
-        (Test::Destination(_), _) => {
-            "the rule is for some destinations, which may be this host's or behind it; \
-             add an allow with `to`"
-        }
+        (Test::Destination(_), _) => "the rule is for some destinations; add an allow with `to`",
         (Test::Out(_), _) => {
             "a policy does not match the output interface; \
              make the sender a peer, or its interface trusted"

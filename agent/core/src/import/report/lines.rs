@@ -249,7 +249,7 @@ impl<'p> Reporter<'p> {
             Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
             Verb::Return => Finding::Return,
             Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
-            Verb::Accept => self.accepted(rule, packets, manager),
+            Verb::Accept => self.accepted(rule, found.chain, packets, manager),
             Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, packets, manager),
         }
     }
@@ -257,6 +257,7 @@ impl<'p> Reporter<'p> {
     fn accepted(
         &self,
         rule: &ImportedRule,
+        chain: &str,
         packets: &LinePackets,
         manager: Option<managed::Manager>,
     ) -> Finding<'static> {
@@ -279,9 +280,17 @@ impl<'p> Reporter<'p> {
             let why = DNAT_ELSEWHERE.to_owned();
             match fate {
                 Fate::Nothing => return Finding::NotConverted(why),
-                Fate::Taken | Fate::Core => return Finding::PartlyConverted(words, why),
-                Fate::Beside | Fate::Partly | Fate::Left => {}
+                Fate::Taken | Fate::Core if rule.accepts_dnat() => {
+                    return Finding::PartlyConverted(words, why);
+                }
+                Fate::Taken | Fate::Core | Fate::Beside | Fate::Partly | Fate::Left => {}
             }
+        }
+        if matches!(finding, Finding::MatchesNone) && is_through && self.places.is_nat_unsure {
+            return Finding::NotConverted(DNAT_UNSURE.to_owned());
+        }
+        if fate == Fate::Nothing && self.places.is_behind_unread(rule.at, chain) {
+            return Finding::NotConverted(BEHIND_UNREAD.to_owned());
         }
         let rates: Vec<&str> = rule.rates().collect();
         let is_converted = fate == Fate::Partly || fate.is_whole() && fate != Fate::Nothing;
@@ -291,6 +300,10 @@ impl<'p> Reporter<'p> {
         finding
     }
 }
+
+/// Explain why the packets of an accept are lost.
+const DNAT_UNSURE: &str = "a rule of table nat that is not converted may redirect packets to it";
+const BEHIND_UNREAD: &str = "a line above that is not converted may drop these packets";
 
 /// Explains why a rule of a base chain of another hook is not converted.
 const OTHER_HOOK: &str = "peerwall filters packets to this host and through it, and not at this \

@@ -36,8 +36,13 @@ pub(super) struct Places<'p> {
     pub unsure: BTreeSet<&'p str>,
     /// Lines with unknown conditions that drop some packets.
     pub unknown_drops: BTreeSet<At>,
-    /// Rules for redirected connections, in files without rules that redirect.
+    /// Rules for redirected connections, in files without rules that redirect, or with some that
+    /// are not converted.
     pub dnat_elsewhere: BTreeSet<At>,
+    /// Whether a rule that redirects is not converted.
+    pub is_nat_unsure: bool,
+    /// The first line of each chain whose target is not known.
+    unread: BTreeMap<&'p str, At>,
     rules: &'p [ImportedRules],
 }
 
@@ -45,6 +50,11 @@ impl<'p> Places<'p> {
     /// Reports whether a line of the same chain above this one has a rate.
     pub(super) fn is_behind_rate(&self, at: At, chain: &str) -> bool {
         self.rated.get(chain).is_some_and(|first| *first < at)
+    }
+
+    /// Reports whether a line of the same chain above this one has a target that is not known.
+    pub(super) fn is_behind_unread(&self, at: At, chain: &str) -> bool {
+        self.unread.get(chain).is_some_and(|first| *first < at)
     }
 
     pub(super) fn new(parsed: &'p ParsedFiles) -> Self {
@@ -90,11 +100,25 @@ impl<'p> Places<'p> {
         let mut unsure = BTreeSet::new();
         let mut unknown_drops = BTreeSet::new();
         let mut dnat_elsewhere = BTreeSet::new();
+        let mut unread = BTreeMap::new();
+        let mut is_nat_unsure = false;
         for rules in &parsed.rules {
             let all = || rules.filter.values().flat_map(|chain| &chain.rules);
-            if rules.nat.is_empty() {
+            let mut of_nat = rules.nat.values().flat_map(|chain| &chain.rules);
+            let is_unsure = |rule: &ImportedRule| {
+                matches!(rule.target, Verb::Dnat(..)) && rule.unknown().next().is_some()
+            };
+            let is_unsure = of_nat.any(is_unsure);
+            is_nat_unsure |= is_unsure;
+            if rules.nat.is_empty() || is_unsure {
                 let of_dnat = all().filter(|rule| rule.names_dnat());
                 dnat_elsewhere.extend(of_dnat.map(|rule| rule.at));
+            }
+            for (name, chain) in &rules.filter {
+                let drops = |rule: &&ImportedRule| matches!(rule.target, Verb::Unknown(_));
+                if let Some(first) = chain.rules.iter().find(drops) {
+                    unread.insert(name.as_str(), first.at);
+                }
             }
             let unknown = all().filter(|rule| rule.unknown().next().is_some());
             for rule in unknown {
@@ -125,6 +149,8 @@ impl<'p> Places<'p> {
             unsure,
             unknown_drops,
             dnat_elsewhere,
+            is_nat_unsure,
+            unread,
             rules: &parsed.rules,
         }
     }

@@ -349,8 +349,16 @@ impl ImportedRule {
         listed.flatten()
     }
 
-    /// Reports whether a condition names redirected connections.
+    /// Reports whether a condition names redirected connections, or their original destinations.
     pub fn names_dnat(&self) -> bool {
+        let is_dialled = |test: &Test| matches!(test, Test::Dialled(..) | Test::DialledAddress(_));
+        let mut conditions = self.conditions.iter();
+        conditions.any(|condition| !condition.negated && is_dialled(&condition.test))
+            || self.accepts_dnat()
+    }
+
+    /// Reports whether a condition is about the state of redirected connections.
+    pub fn accepts_dnat(&self) -> bool {
         let is_dnat = |test: &Test| matches!(test, Test::State { dnat: true, .. });
         let mut conditions = self.conditions.iter();
         conditions.any(|condition| !condition.negated && is_dnat(&condition.test))
