@@ -204,6 +204,15 @@ impl OpenTable {
         Ok(())
     }
 
+    /// Reports whether a built-in chain drops here, and what iptables-restore loads instead does
+    /// not name it: iptables-legacy then keeps its policy, and iptables-nft does not.
+    pub(super) fn forgets(&self, from: &Table) -> bool {
+        let drops = |chain: &&Chain| chain.policy.as_deref() == Some("DROP");
+        let is_named = |chain: &Chain| from.chains.iter().any(|other| other.name == chain.name);
+        let mut before = self.table.chains.iter().filter(drops);
+        before.any(|chain| !is_named(chain))
+    }
+
     /// Adds what iptables-restore loads. Unless it keeps them, it removes all rules first.
     pub(super) fn restore(&mut self, from: Table, keeps: bool) {
         if !keeps {

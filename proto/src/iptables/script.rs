@@ -14,7 +14,7 @@ use super::purpose::{
 };
 use super::shell::{self, Command};
 use super::unit::{Unit, is_unit, unit};
-use super::{Reading, Save, TABLES, TextError};
+use super::{Reading, Save, TABLES, Table, TextError};
 
 /// Commands of a script, by program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -273,6 +273,13 @@ impl Reader {
         }
         let Reading { save, lines, whole } = super::read(&text);
         if !whole.is_empty() {
+            return None;
+        }
+        let forgets = |table: &Table| {
+            let before = self.tables.get(&(is_v6, table.name.clone()));
+            before.is_some_and(|before| before.forgets(table))
+        };
+        if !keeps && save.tables.iter().any(forgets) {
             return None;
         }
         for table in save.tables {

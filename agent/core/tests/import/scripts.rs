@@ -401,7 +401,7 @@ fn commands_are_read_as_iptables_reads_them() {
 fn here_documents_of_iptables_restore_are_read() {
     let import = read(
         "#!/bin/sh\niptables -A INPUT -p tcp --dport 99 -j ACCEPT\niptables -P FORWARD DROP\n\
-         iptables-restore -w <<'EOF'\n*filter\n:INPUT DROP [0:0]\n\
+         iptables-restore -w <<'EOF'\n*filter\n:INPUT DROP [0:0]\n:FORWARD DROP\n\
          -A INPUT -p tcp --dport 22 -m comment --comment \"a b\" -j ACCEPT\nCOMMIT\nEOF\n\
          iptables -A INPUT -p tcp --dport 23 -j ACCEPT\n\
          iptables-restore -n <<EOF\n*filter\n:one - [0:0]\n-A one -p tcp --dport 80 -j ACCEPT\n\
