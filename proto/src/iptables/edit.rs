@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::current::{CurrentRules, target};
 use super::read::Wrong;
 use super::{BUILTIN, Chain, Position, Rule, Table, TextError};
 
@@ -18,79 +19,6 @@ pub(super) struct OpenTable {
     lives: HashMap<String, Vec<Range<usize>>>,
     /// The rules that chains have, for `-X`.
     current: CurrentRules,
-}
-
-/// The rules that each chain has after some commands, by their numbers.
-#[derive(Default)]
-struct CurrentRules {
-    /// Number of commands that are applied.
-    applied: usize,
-    chains: HashMap<String, Vec<usize>>,
-    /// How many rules have each target.
-    targets: HashMap<String, usize>,
-}
-
-impl CurrentRules {
-    fn apply(&mut self, rules: &[Rule]) {
-        for (number, rule) in rules.iter().enumerate().skip(self.applied) {
-            if rule.chain.is_empty() {
-                self.chains.clear();
-                self.targets.clear();
-                continue;
-            }
-            let words = |number: usize| rules.get(number).map_or(&[][..], |rule| &rule.words);
-            let chain = self.chains.entry(rule.chain.clone()).or_default();
-            let (mut added, mut gone) = (false, Vec::new());
-            match rule.position {
-                Position::Append => {
-                    chain.push(number);
-                    added = true;
-                }
-                Position::Insert(at) => {
-                    chain.insert(at.saturating_sub(1).min(chain.len()), number);
-                    added = true;
-                }
-                Position::Replace(at) => {
-                    if let Some(old) = chain.get_mut(at.saturating_sub(1)) {
-                        gone.push(std::mem::replace(old, number));
-                        added = true;
-                    }
-                }
-                Position::Delete => {
-                    let is_it = |other: &usize| words(*other) == rule.words;
-                    let at = chain.iter().position(is_it);
-                    gone.extend(at.map(|at| chain.remove(at)));
-                }
-                Position::DeleteAt(at) => {
-                    let at = at.checked_sub(1).filter(|at| *at < chain.len());
-                    gone.extend(at.map(|at| chain.remove(at)));
-                }
-                Position::Flush => gone.append(chain),
-            }
-            if let Some(target) = target(&rule.words).filter(|_| added) {
-                *self.targets.entry(target.to_owned()).or_default() += 1;
-            }
-            for target in gone.into_iter().filter_map(|number| target(words(number))) {
-                if let Some(count) = self.targets.get_mut(target) {
-                    *count = count.saturating_sub(1);
-                }
-            }
-        }
-        self.applied = rules.len();
-    }
-
-    /// Reports whether a chain has no rules, and none jumps to it.
-    fn is_free(&self, name: &str) -> bool {
-        let is_empty = self.chains.get(name).is_none_or(Vec::is_empty);
-        is_empty && self.targets.get(name).is_none_or(|count| *count == 0)
-    }
-}
-
-/// Returns the target of a rule.
-fn target(words: &[String]) -> Option<&str> {
-    let is_jump = |word: &String| matches!(word.as_str(), "-j" | "--jump" | "-g" | "--goto");
-    let at = words.iter().rposition(is_jump)?;
-    words.get(at + 1).map(String::as_str)
 }
 
 impl OpenTable {
@@ -193,6 +121,10 @@ impl OpenTable {
             counters,
             line,
         };
+        // A declaration of a built-in chain without a policy changes nothing.
+        if chain.policy.is_none() && BUILTIN.contains(&name) {
+            return Ok(());
+        }
         // iptables-restore empties a user-defined chain that is declared again.
         if chain.policy.is_none() && self.used.contains(name) {
             self.empty(name, line);
@@ -308,13 +240,17 @@ impl OpenTable {
             "-F" | "--flush" => Position::Flush,
             "-P" | "--policy" => {
                 let name = need_chain()?;
+                if !BUILTIN.contains(&name.as_str()) {
+                    let why = format!("{name} is not a built-in chain, so it has no policy");
+                    return Err((why, "end it with a rule like `-j DROP`"));
+                }
                 let policy = rest.next().unwrap_or_default();
                 return self.set_policy(&name, &policy, None, number);
             }
             "-N" | "--new-chain" => {
                 let name = need_chain()?;
-                if self.is_there(&name) {
-                    let why = format!("a line above declares the chain {name}");
+                if self.is_there(&name) || BUILTIN.contains(&name.as_str()) {
+                    let why = format!("the chain {name} is there already");
                     return Err((why, "iptables refuses this line; remove it"));
                 }
                 return self.set_policy(&name, "-", None, number);

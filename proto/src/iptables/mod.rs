@@ -5,6 +5,7 @@
 //! follows `xtables_save_string()` in `libxtables/xtables.c`. `-I`, `-N` and `-P` occur in
 //! hand-written files.
 
+mod current;
 mod edit;
 mod program;
 mod purpose;

@@ -172,3 +172,56 @@ fn sets_that_an_unread_line_may_change_are_unknown() {
     ));
     assert!(left(&import).contains(&drop), "{import}");
 }
+
+#[test]
+fn sets_that_ipset_refuses_are_unknown() {
+    for (commands, refused) in [
+        ("ipset create s hash:ip\nipset add s 10.0.0.0/8\n", 2),
+        (
+            "ipset create s hash:ip,port\nipset add s 10.0.0.0/8,22\n",
+            2,
+        ),
+        ("ipset create s hash:net\nipset add s 0.0.0.0/0\n", 2),
+        ("ipset create s bitmap:ip\n", 1),
+        ("ipset create s bitmap:ip range 10.0.0.0/8\n", 1),
+    ] {
+        let dimensions = match commands.contains("port") {
+            true => "src,dst",
+            false => "src",
+        };
+        let import = read(&format!(
+            "{HEADER}{commands}iptables -A INPUT -m set --match-set s {dimensions} {SSH}\n"
+        ));
+        let refused = commands.lines().nth(refused - 1).unwrap();
+        assert!(left(&import).contains(&refused), "{import}");
+        assert!(!import.policy.contains("[[allow]]"), "{import}");
+    }
+    // They stay as they are.
+    let import = read(&format!(
+        "{HEADER}ipset create s hash:net\nipset add s 10.0.0.1\nipset create t hash:ip\n\
+         ipset add t 10.9.9.9\nipset swap s t\niptables -A INPUT -m set --match-set s src {SSH}\n"
+    ));
+    assert!(left(&import).contains(&"ipset swap s t"), "{import}");
+    assert!(!import.policy.contains("10.9.9.9"), "{}", import.policy);
+    // As many as there is place for.
+    for text in [
+        "ipset create s hash:ip\nipset add s 10.0.0.0/16\n",
+        "ipset create s hash:ip netmask 24\nipset add s 10.0.0.0/9\n",
+        "ipset create s bitmap:ip range 10.0.0.0/16\nipset add s 10.0.0.0/24\n",
+    ] {
+        let rule = format!("iptables -A INPUT -m set --match-set s src {SSH}");
+        let import = read(&format!("{HEADER}{text}{rule}\n"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+    }
+}
+
+#[test]
+fn built_in_chains_are_neither_made_nor_given_to_others() {
+    let drop = "iptables -A INPUT -s 203.0.113.0/24 -j DROP\n";
+    for line in ["iptables -N INPUT", "iptables -N X\niptables -P X ACCEPT"] {
+        let import = read(&format!("{HEADER}{drop}{line}\niptables -A INPUT {SSH}\n"));
+        let refused = line.lines().last().unwrap();
+        assert!(left(&import).contains(&refused), "{import}");
+        assert!(!import.policy.contains("\"any\""), "{}", import.policy);
+    }
+}

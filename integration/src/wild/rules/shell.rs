@@ -20,8 +20,39 @@ const MATCHES: [&str; 14] = [
 ];
 const SOURCES: [&str; 4] = ["10.0.0.0/8", "198.51.100.77", "192.168.1.0/24", "10.1.2.3"];
 
+/// Commands that iptables refuses, unless others came before.
+const REFUSED: [&str; 10] = [
+    "-N guard",
+    "-N INPUT",
+    "-P guard ACCEPT",
+    "-A INPUT -j later",
+    "-N later",
+    "-A later -p tcp --dport 22 -j ACCEPT",
+    "-X",
+    "-X guard",
+    "-X later",
+    "-A INPUT -j ACCEPT -j DROP",
+];
 /// Sets, and the dimensions that are asked for.
-const SETS: [(&str, &str); 14] = [
+const SETS: [(&str, &str); 20] = [
+    (
+        "ipset create a hash:ip\nipset add a 10.1.2.3 comment here",
+        "src",
+    ),
+    (
+        "ipset create a hash:ip comment\nipset add a 10.1.2.3 comment \"in it\"",
+        "src",
+    ),
+    ("ipset create a hash:ip\nipset add a 10.0.0.0/8", "src"),
+    ("ipset create a hash:net\nipset add a 0.0.0.0/0", "src"),
+    (
+        "ipset create a hash:ip maxelem 2\nipset add a 10.1.2.0/30",
+        "src",
+    ),
+    (
+        "ipset create a bitmap:ip range 10.1.2.0/24\nipset add a 10.1.2.3",
+        "src",
+    ),
     ("ipset create a hash:ip\nipset add a 10.1.2.3", "src"),
     (
         "ipset create a hash:net\nipset add a 10.0.0.0/8\nipset add a 10.1.0.0/16 nomatch",
@@ -132,7 +163,7 @@ impl Script<'_> {
         let chain = self
             .random
             .of(&["INPUT", "INPUT", "INPUT", "FORWARD", "guard"]);
-        match self.random.below(24) {
+        match self.random.below(28) {
             0 => format!("{tool} -I INPUT {matches} -j {target}"),
             1 => format!("{tool} -I INPUT 1 {matches} -j {target}"),
             2 => format!(
@@ -152,6 +183,15 @@ impl Script<'_> {
             11 => format!("{tool} -A{chain} {matches} -j {target}"),
             12 => format!("{tool} {matches} -j {target} -A {chain}"),
             13 => format!("{tool} -E guard {}", self.random.of(&["kept", "INPUT", ""])),
+            14 => {
+                let refused = self.random.of(&REFUSED);
+                let end = self.random.of(&["", "", " || true"]);
+                format!("{tool} {refused}{end}")
+            }
+            15 => format!(
+                "{tool} -A {chain} {matches} -m comment --comment {} -j {target}",
+                self.random.of(&["-SPAM-", "-L", "\"-t nat\"", "-A"])
+            ),
             _ => format!("{tool} -A {chain} {matches} -j {target}"),
         }
     }
@@ -205,7 +245,7 @@ impl Script<'_> {
         let condition = self.condition();
         let tool = self.tool;
         let (number, target, matches) = (self.number(), self.target(), self.matches());
-        let kinds = if self.random.chance(15) { 45 } else { 28 };
+        let kinds = if self.random.chance(30) { 50 } else { 28 };
         match self.random.below(kinds) {
             0 | 1 => format!("if {condition}; then\n{one}\nelse\n{two}\nfi"),
             2 => format!("if {condition}; then {one}; fi"),
@@ -245,6 +285,21 @@ impl Script<'_> {
             26 => format!("(\n{one}\n{two}\n)"),
             27 => format!("N=$((1<<2))\n{one}"),
             22 => format!("cat <<END >/dev/null\n{one}\nEND\n{two}"),
+            40 => format!(
+                "cat >/dev/null <<A; {tool}-restore -n <<B\n{one}\nA\n*filter\n\
+                 -A INPUT {matches} -j {target}\nCOMMIT\nB"
+            ),
+            41 => format!(
+                "{tool}-restore -n <<-END\n\t*filter\n\t-A INPUT {matches} -j {target}\n\
+                 \tCOMMIT\n\tEND"
+            ),
+            42 => format!(
+                "{tool}-restore -n <<END\n  *filter\n-A INPUT {matches} -j {target}\nCOMMIT\nEND"
+            ),
+            43 => format!(
+                "{tool}-restore -n <<END\n*filter\n-A INPUT {matches} -j {target}\n\
+                 -A INPUT -j NOWHERE\nCOMMIT\nEND"
+            ),
             28 => format!(
                 "for port in {number} 8443; do\n\
                  {tool} -A INPUT -p tcp --dport $port -j {target}\ndone"

@@ -28,6 +28,12 @@ impl Element {
         }
     }
 
+    /// Reports whether an element has every address of this many bits.
+    pub(super) fn is_everything(&self, bits: u32) -> bool {
+        let last = u128::MAX >> (128 - bits);
+        self.span == (0, last)
+    }
+
     /// Reports whether an element replaces another.
     pub(super) fn is_same_place(&self, other: &Self) -> bool {
         (self.span, self.port) == (other.span, other.port)

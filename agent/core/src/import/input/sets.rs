@@ -25,7 +25,10 @@ pub(super) struct Building {
     /// `comment`, `counters` and the like.
     pub extensions: Vec<String>,
     /// `maxelem`
-    pub max: Option<usize>,
+    pub max: u128,
+    /// Number of places that added elements take; more than the kernel counts, if some are removed
+    /// or there already.
+    pub count: u128,
     /// Elements.
     pub elements: Vec<Element>,
     /// Whether one of them is an exception.
@@ -75,7 +78,7 @@ impl SetReader {
                 kind,
                 options,
             } => {
-                let set = create(kind, &options, at);
+                let set = create(kind, &options, at)?;
                 match self.sets.entry(name.to_owned()) {
                     Entry::Vacant(place) => {
                         place.insert(set);
@@ -103,14 +106,12 @@ impl SetReader {
             }
             SetLine::Flush(Some(name)) => {
                 let set = self.set(name, at)?;
-                set.elements.clear();
-                set.members.clear();
+                set.clear();
                 Ok(())
             }
             SetLine::Flush(None) => {
                 for set in self.sets.values_mut() {
-                    set.elements.clear();
-                    set.members.clear();
+                    set.clear();
                 }
                 Ok(())
             }
@@ -128,9 +129,13 @@ impl SetReader {
                 Ok(())
             }
             SetLine::Swap(from, to) => {
-                let (Some(a), Some(b)) = (self.sets.remove(from), self.sets.remove(to)) else {
+                let (Some(a), Some(b)) = (self.sets.get(from), self.sets.get(to)) else {
                     return Err(missing(&format!("{from}` or `{to}")));
                 };
+                if a.features() != b.features() {
+                    return Err("sets of different types cannot be swapped".to_owned());
+                }
+                let (a, b) = (a.clone(), b.clone());
                 self.sets.insert(from.to_owned(), b);
                 self.sets.insert(to.to_owned(), a);
                 Ok(())
@@ -206,7 +211,7 @@ fn missing(name: &str) -> String {
     format!("no line above creates the set `{name}`")
 }
 
-fn create(kind: &str, options: &[&str], at: At) -> Building {
+fn create(kind: &str, options: &[&str], at: At) -> Result<Building, String> {
     let value = |name: &str| {
         let at = options.iter().position(|option| *option == name)?;
         options.get(at + 1).copied()
@@ -246,7 +251,10 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
         lines: vec![at],
         range: None,
         extensions: options.iter().map(|&option| option.to_owned()).collect(),
-        max: value("maxelem").and_then(|max| max.parse().ok()),
+        max: value("maxelem")
+            .map_or(Ok(HASH_MAX), str::parse)
+            .unwrap_or(0),
+        count: 0,
     };
     if let Some(text) = value("range") {
         match elements(&set, text).as_deref() {
@@ -254,10 +262,52 @@ fn create(kind: &str, options: &[&str], at: At) -> Building {
             Ok(_) | Err(_) => set.distrust("its range cannot be read"),
         }
     }
-    set
+    if set.kind.starts_with("bitmap:") && set.unknown.is_none() {
+        let range = set.range.ok_or("a set of this type needs a `range`")?;
+        if set.places(range) > BITMAP_MAX {
+            return Err("the range is larger than 65536 addresses".to_owned());
+        }
+    }
+    Ok(set)
 }
 
+/// Maximum number of elements of a bitmap (`IPSET_BITMAP_MAX_RANGE`), and of a hash without
+/// `maxelem` (`IPSET_DEFAULT_MAXELEM`).
+const BITMAP_MAX: u128 = 0x10000;
+const HASH_MAX: u128 = 65_536;
+
 impl Building {
+    fn clear(&mut self) {
+        self.elements.clear();
+        self.members.clear();
+        self.count = 0;
+    }
+
+    /// Returns how many elements of the kernel an element is.
+    fn places(&self, (first, last): Interval) -> u128 {
+        // Each network is one place.
+        if self.kind.contains("net") {
+            return 1;
+        }
+        let size = (last - first).saturating_add(1);
+        match self.netmask {
+            Some(length) => {
+                let host_bits = u32::from(self.family.bits().saturating_sub(length));
+                size.checked_shr(host_bits).unwrap_or(0).max(1)
+            }
+            None => size,
+        }
+    }
+
+    /// Returns what two sets must have in common to be swapped.
+    fn features(&self) -> (&str, Family) {
+        let kind = match self.kind.as_str() {
+            "bitmap:ip" => "hash:ip",
+            kind => kind,
+        };
+        (kind, self.family)
+    }
+
     fn distrust(&mut self, why: &str) {
         self.unknown.get_or_insert_with(|| why.to_owned());
     }
@@ -307,11 +357,14 @@ fn add(set: &mut Building, element: &str, options: &[&str], is_member: bool) -> 
             set.elements.retain(|old| !old.is_same_place(each));
         }
     }
-    if set
-        .max
-        .is_some_and(|max| set.elements.len() + found.len() > max)
-    {
-        return Err("the set is full: see its `maxelem`".to_owned());
+    let bits = u32::from(set.family.bits());
+    if set.kind.contains("net") && found.iter().any(|each| each.is_everything(bits)) {
+        return Err("ipset refuses a network of prefix length 0".to_owned());
+    }
+    let places: u128 = found.iter().map(|each| set.places(each.span)).sum();
+    set.count = set.count.saturating_add(places);
+    if set.kind.starts_with("hash:") && set.count > set.max {
+        return Err("the set is full: see its `maxelem`, which is 65536 if not given".to_owned());
     }
     set.elements.extend(found);
     Ok(())
