@@ -129,7 +129,11 @@ impl<'p> Reporter<'p> {
         match found.rule {
             None => self.chain(found, at).verdict(),
             Some(rule) => {
-                let finding = self.filter_rule(found, rule);
+                let finding = match (self.filter_rule(found, rule), found.accepts) {
+                    // Which packets enter the chain is decided elsewhere.
+                    (Finding::MatchesNone, None) => Finding::NeverReached,
+                    (finding, _) => finding,
+                };
                 let is_unsure = self.places.unsure.contains(found.chain);
                 let is_behind_rate = || self.places.is_behind_rate(at, found.chain);
                 match (finding, is_unsure) {
@@ -249,7 +253,7 @@ impl<'p> Reporter<'p> {
             Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
             Verb::Return => Finding::Return,
             Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
-            Verb::Accept => self.accepted(rule, found.chain, packets, manager),
+            Verb::Accept => self.accepted(rule, found, packets, manager),
             Verb::Drop | Verb::Reject | Verb::Unknown(_) => denying(rule, packets, manager),
         }
     }
@@ -257,7 +261,7 @@ impl<'p> Reporter<'p> {
     fn accepted(
         &self,
         rule: &ImportedRule,
-        chain: &str,
+        found: &FoundLine<'_>,
         packets: &LinePackets,
         manager: Option<managed::Manager>,
     ) -> Finding<'static> {
@@ -286,10 +290,12 @@ impl<'p> Reporter<'p> {
                 Fate::Taken | Fate::Core | Fate::Beside | Fate::Partly | Fate::Left => {}
             }
         }
-        if matches!(finding, Finding::MatchesNone) && is_through && self.places.is_nat_unsure {
+        let is_base = found.accepts.is_some();
+        let is_unmet = is_base && matches!(finding, Finding::MatchesNone);
+        if is_unmet && is_through && self.places.is_nat_unsure {
             return Finding::NotConverted(DNAT_UNSURE.to_owned());
         }
-        if fate == Fate::Nothing && self.places.is_behind_unread(rule.at, chain) {
+        if fate == Fate::Nothing && self.places.is_behind_unread(rule.at, found.chain) {
             return Finding::NotConverted(BEHIND_UNREAD.to_owned());
         }
         let rates: Vec<&str> = rule.rates().collect();

@@ -316,6 +316,14 @@ impl Verb {
         }
         None
     }
+
+    /// Reports whether it accepts or drops packets.
+    pub fn decides(&self) -> bool {
+        matches!(
+            self,
+            Self::Accept | Self::Drop | Self::Reject | Self::Unknown(_)
+        )
+    }
 }
 
 impl ImportedRule {

@@ -28,7 +28,7 @@ struct Effect {
     decided: Vec<Decided>,
     translated: Vec<(At, PacketSet, Marks)>,
     marks: Marks,
-    /// Rules that match packets, all of which earlier ones decide.
+    /// Rules that match packets, and decide about none of them.
     behind: Vec<At>,
 }
 
@@ -244,21 +244,19 @@ impl<'w> Walk<'w> {
         for (block, rules) in (0..).step_by(BLOCK).zip(rules.chunks(BLOCK)) {
             let region = self.d.open();
             for (index, rule) in (block..).zip(rules) {
-                if run.rest.is_none() {
-                    run.effect.behind.push(rule.at);
-                    continue;
-                }
                 let (matched, certain) = self.matched(rule);
                 let packets = self.d.and(run.rest, matched);
-                if packets.is_none() && self.d.meets(self.all, matched) {
-                    run.effect.behind.push(rule.at);
-                }
+                let decided = run.effect.decided.len();
                 let sure = self.d.and(packets, certain);
                 let others = self.d.without(packets, sure);
                 for (packets, is_certain) in [(sure, true), (others, false)] {
                     if !packets.is_none() {
                         self.step(&mut run, (index, rule), packets, is_certain, keeps_drops);
                     }
+                }
+                let is_idle = run.effect.decided.len() == decided && rule.target.decides();
+                if is_idle && (!packets.is_none() || self.d.meets(self.all, matched)) {
+                    run.effect.behind.push(rule.at);
                 }
             }
             run.settle(self.d);

@@ -29,7 +29,7 @@ pub(in crate::import) struct Walked {
     pub translated: Vec<(At, PacketSet)>,
     /// Those of them that certainly meet the test of marks that is followed.
     pub marked: Vec<PacketSet>,
-    /// Lines that match packets, all of which other lines decide.
+    /// Lines that match packets, and may decide about none of them.
     pub behind: Vec<At>,
 }
 
@@ -54,6 +54,11 @@ impl Walked {
             }
             is_same
         });
+        self.behind.sort_unstable();
+        self.behind.dedup();
+        let decided = &self.decided;
+        let decides = |at: &At| decided.binary_search_by_key(at, |each| each.at).is_ok();
+        self.behind.retain(|at| !decides(at));
     }
 }
 
