@@ -280,6 +280,8 @@ impl OpenTable {
         let mut rest: Vec<String> = rest.collect();
         let position = numbered(position, &mut rest)?;
         words.extend(rest);
+        // There may be very many rules.
+        words.shrink_to_fit();
         self.used.insert(chain.clone());
         self.table.rules.push(Rule {
             chain,
