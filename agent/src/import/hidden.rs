@@ -63,6 +63,11 @@ fn for_other_family(instructions: &str) -> BTreeSet<RuleName> {
                 rule = handle.parse().ok().map(name);
                 register = None;
             }
+            // Another family, or a set.
+            [_, ..] if !line.starts_with([' ', '\t']) => {
+                rule = None;
+                register = None;
+            }
             ["[", "meta", "load", "protocol", "=>", "reg", number, "]"] => register = Some(number),
             ["[", "cmp", "eq", "reg", number, value, "]"] if register == Some(number) => {
                 let of_family = |rule: &RuleName| is_other_family(&rule.0, value);
@@ -120,6 +125,10 @@ ip6 t input 3 2
 inet t input 4
   [ meta load protocol => reg 1 ]
   [ cmp eq reg 1 0x0000dd86 ]
+
+netdev t ingress 2
+  [ meta load protocol => reg 1 ]
+  [ cmp eq reg 1 0x00000008 ]
 
 table ip t {
 \tchain input {
