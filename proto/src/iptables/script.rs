@@ -377,7 +377,11 @@ impl Reader {
         let is_expected = words.iter().any(|word| EXPECTED.contains(&word.as_str()));
         match self.iptables(is_v6, words, command.line) {
             Ok(()) => self.is_expected = is_expected,
-            Err((why, help)) => self.refuse(command, &why, help),
+            Err((why, help)) => {
+                // iptables may read what this reader does not.
+                self.are_numbers_unsure = true;
+                self.refuse(command, &why, help);
+            }
         }
     }
 

@@ -225,3 +225,12 @@ fn built_in_chains_are_neither_made_nor_given_to_others() {
         assert!(!import.policy.contains("\"any\""), "{}", import.policy);
     }
 }
+
+#[test]
+fn numbers_behind_a_line_that_is_not_read_are_not_trusted() {
+    let import = read(&format!(
+        "{HEADER}iptables --frob INPUT -j DROP\niptables -A INPUT -s 192.0.2.1 -j DROP\n\
+         iptables -A INPUT {SSH}\niptables -D INPUT 1\n"
+    ));
+    assert!(left(&import).contains(&"iptables -D INPUT 1"), "{import}");
+}
