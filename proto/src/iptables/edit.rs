@@ -125,15 +125,19 @@ impl OpenTable {
         if chain.policy.is_none() && BUILTIN.contains(&name) {
             return Ok(());
         }
-        // iptables-restore empties a user-defined chain that is declared again.
-        if chain.policy.is_none() && self.used.contains(name) {
-            self.empty(name, line);
-        }
+        self.declare(chain, true);
+        Ok(())
+    }
+
+    /// Adds a declaration. iptables-restore empties a user-defined chain that is declared again.
+    fn declare(&mut self, chain: Chain, empties: bool) {
         if chain.policy.is_none() {
-            self.begin(name);
+            if empties && self.used.contains(&chain.name) {
+                self.empty(&chain.name, chain.line);
+            }
+            self.begin(&chain.name);
         }
         self.table.chains.push(chain);
-        Ok(())
     }
 
     /// Reports whether a built-in chain drops here, and what iptables-restore loads instead does
@@ -152,13 +156,7 @@ impl OpenTable {
             self.remove(None);
         }
         for chain in from.chains {
-            if chain.policy.is_none() && keeps && self.used.contains(&chain.name) {
-                self.empty(&chain.name, chain.line);
-            }
-            if chain.policy.is_none() {
-                self.begin(&chain.name);
-            }
-            self.table.chains.push(chain);
+            self.declare(chain, keeps);
         }
         self.used
             .extend(from.rules.iter().map(|rule| rule.chain.clone()));
