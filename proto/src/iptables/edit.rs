@@ -334,17 +334,6 @@ fn take_command(words: &mut Vec<String>) -> Result<Vec<String>, Wrong> {
     Ok(taken)
 }
 
-/// Reports whether a command is about a rule by its number, other than the first place.
-pub(super) fn names_number(words: &[String]) -> bool {
-    let taken = take_command(&mut words.to_vec()).unwrap_or_default();
-    let number = taken.get(2).and_then(|word| word.parse::<usize>().ok());
-    match taken.first().map(String::as_str) {
-        Some("-I" | "--insert") => number.is_some_and(|number| number != 1),
-        Some("-D" | "--delete" | "-R" | "--replace") => number.is_some(),
-        Some(_) | None => false,
-    }
-}
-
 /// Options whose values are any text.
 pub(super) const TEXT_OPTIONS: [&str; 6] = [
     "--comment",

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::edit::{OpenTable, TEXT_OPTIONS, is_command, names_number};
+use super::edit::{OpenTable, TEXT_OPTIONS, is_command};
 use super::purpose::{
     Ending, Functions, ending, is_interpreter_that_ends, names_tool, needs_shell, sets_end,
     why_idle,
@@ -182,8 +182,6 @@ struct Reader {
     has_begun: bool,
     /// Whether no later command runs.
     has_ended: bool,
-    /// Whether a command that is not read may have changed the numbers of rules.
-    are_numbers_unsure: bool,
     /// Numbers of the commands whose here-documents are read.
     restored: BTreeSet<usize>,
     /// Whether the command before was read, and adds to a table or empties it.
@@ -321,7 +319,6 @@ impl Reader {
     /// Leaves a command to the shell.
     fn leave(&mut self, command: &Command) {
         self.script.unevaluated += 1;
-        self.are_numbers_unsure = true;
         let why = "only the shell can evaluate this line";
         self.refuse(command, why, "write the rule itself");
     }
@@ -377,11 +374,7 @@ impl Reader {
         let is_expected = words.iter().any(|word| EXPECTED.contains(&word.as_str()));
         match self.iptables(is_v6, words, command.line) {
             Ok(()) => self.is_expected = is_expected,
-            Err((why, help)) => {
-                // iptables may read what this reader does not.
-                self.are_numbers_unsure = true;
-                self.refuse(command, &why, help);
-            }
+            Err((why, help)) => self.refuse(command, &why, help),
         }
     }
 
@@ -395,11 +388,6 @@ impl Reader {
         // They change nothing.
         if reads_only(&words) {
             return Ok(());
-        }
-        if self.are_numbers_unsure && names_number(&words) {
-            let why =
-                "a line above that only the shell can evaluate may change the numbers of rules";
-            return Err((why.to_owned(), "write the rule itself"));
         }
         let table = self
             .tables

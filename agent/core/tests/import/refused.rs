@@ -228,9 +228,57 @@ fn built_in_chains_are_neither_made_nor_given_to_others() {
 
 #[test]
 fn numbers_behind_a_line_that_is_not_read_are_not_trusted() {
-    let import = read(&format!(
-        "{HEADER}iptables --frob INPUT -j DROP\niptables -A INPUT -s 192.0.2.1 -j DROP\n\
-         iptables -A INPUT {SSH}\niptables -D INPUT 1\n"
-    ));
-    assert!(left(&import).contains(&"iptables -D INPUT 1"), "{import}");
+    let drop = "-A INPUT -s 203.0.113.0/24 -j DROP";
+    let dns = "-p udp --dport 53 -j ACCEPT";
+    // What may have a place, and the command that then means another rule.
+    for (unread, command) in [
+        ("-A INPUT -m foo --bar -j DROP", "-D INPUT 2"),
+        (
+            "-A INPUT -m foo --bar -j DROP",
+            "-R INPUT 2 -p udp --dport 53 -j ACCEPT",
+        ),
+        ("-I INPUT -m foo --bar -j DROP", "-D INPUT 2"),
+        ("-A INPUT -s $BAD -j DROP", "-D INPUT 2"),
+        ("--frob INPUT -j DROP", "-D INPUT 1"),
+        ("-R INPUT 1 -m foo --bar -j ACCEPT", "-D INPUT 2"),
+    ] {
+        let lines = [unread, drop, &format!("-A INPUT {SSH}"), command];
+        let script: String = lines
+            .iter()
+            .map(|line| format!("iptables {line}\n"))
+            .collect();
+        let import = read(&format!("{HEADER}iptables -A INPUT {dns}\n{script}"));
+        let told = left(&import);
+        assert!(
+            told.contains(&format!("iptables {command}").as_str()),
+            "{import}"
+        );
+        assert!(!import.policy.contains("22/tcp"), "{import}");
+    }
+    // A rule whose place is unknown accepts and drops nothing.
+    for target in ["ACCEPT", "DROP"] {
+        let import = read(&format!(
+            "{HEADER}iptables -A INPUT -m foo --bar -j DROP\niptables -A INPUT {SSH}\n\
+             iptables -I INPUT 2 -p tcp --dport 22:23 -j {target}\n"
+        ));
+        assert_eq!(left(&import).len(), 2, "{import}");
+        assert!(import.policy.contains("22/tcp"), "{import}");
+        assert!(!import.policy.contains("23"), "{}", import.policy);
+    }
+    // Numbers of rules above it, and of a chain that is empty again, are known.
+    for text in [
+        format!(
+            "-A INPUT -p udp --dport 1 -j ACCEPT\n-A INPUT {SSH}\n-A INPUT -m foo -j DROP\n-D INPUT 1\n"
+        ),
+        format!("-A INPUT -m foo --bar -j DROP\n-F INPUT\n{drop}\n-A INPUT {SSH}\n-D INPUT 1\n"),
+        format!("-N A\n-A A -m foo -j DROP\n{drop}\n-A INPUT {SSH}\n-D INPUT 1\n"),
+    ] {
+        let script: String = text
+            .lines()
+            .map(|line| format!("iptables {line}\n"))
+            .collect();
+        let import = read(&format!("{HEADER}{script}"));
+        assert!(!left(&import).contains(&"iptables -D INPUT 1"), "{import}");
+        assert!(import.policy.contains("22/tcp"), "{import}");
+    }
 }

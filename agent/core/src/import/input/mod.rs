@@ -39,6 +39,8 @@ pub(crate) struct ParsedFiles {
     pub(super) rules: Vec<ImportedRules>,
     /// Lines that cannot be read.
     pub(super) problems: Problems,
+    /// Lines of which nothing is read.
+    unread: BTreeSet<At>,
     /// Lines about sets that a policy cannot contain, with the reasons.
     pub(super) left_sets: Problems,
     /// Lines where a script may end.
@@ -171,16 +173,6 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
         true => Ok(parsed),
         false => Err(errors),
     }
-}
-
-/// Reports whether a ruleset refuses packets that none of its rules names.
-fn denies(rules: &ImportedRules) -> bool {
-    let is_denial = |rule: &rule::ImportedRule| {
-        let is_for_all = rule.conditions.is_empty();
-        is_for_all && matches!(rule.target, rule::Verb::Drop | rule::Verb::Reject)
-    };
-    let mut chains = rules.filter.values();
-    chains.any(|chain| chain.accepts == Some(false) || chain.rules.iter().any(is_denial))
 }
 
 const RULES_HELP: &str = "import output of iptables-save, `iptables -S`, `ipset save`, a script of iptables \
@@ -339,6 +331,7 @@ impl ParsedFiles {
             let line = err.line;
             let why = format!("{}; {}", err.why, err.help);
             self.problems.insert(At { input, line }, why);
+            self.unread.insert(At { input, line });
         }
     }
 
@@ -352,11 +345,16 @@ impl ParsedFiles {
     ) -> Result<(), Vec<ImportError>> {
         let mut errors = Vec::new();
         self.families.push((split.family, split.index));
+        let input = split.index;
+        let of_file = |line| At { input, line };
+        let unread = self.unread.range(of_file(0)..=of_file(usize::MAX));
+        let unread: Vec<usize> = unread.map(|at| at.line).collect();
         for (at, table) in split.save.tables.iter().enumerate() {
             let origin = rule::TableOrigin {
                 family: split.family,
-                input: split.index,
+                input,
                 sets,
+                unread: unread.clone(),
                 readings: readings(at),
             };
             let chains = rule::chains(table, &origin, &mut self.problems);
@@ -380,7 +378,7 @@ impl ParsedFiles {
         for rules in ruleset.rules {
             match self.rules.iter_mut().find(|r| r.family == rules.family) {
                 Some(known) => known.extend(rules),
-                None if !is_beside || denies(&rules) => self.rules.push(rules),
+                None if !is_beside || rules.deny() => self.rules.push(rules),
                 None => {
                     let tables = [("filter", rules.filter), ("nat", rules.nat)];
                     let named = tables.map(|(name, chains)| (name.to_owned(), chains));

@@ -7,6 +7,7 @@ mod graph;
 mod marks;
 mod matches;
 mod names;
+mod numbers;
 mod options;
 mod sets;
 mod table;
@@ -210,6 +211,16 @@ pub struct Paths {
 }
 
 impl ImportedRules {
+    /// Reports whether they refuse packets that none of the rules names.
+    pub(super) fn deny(&self) -> bool {
+        let is_denial = |rule: &ImportedRule| {
+            let is_for_all = rule.conditions.is_empty();
+            is_for_all && matches!(rule.target, Verb::Drop | Verb::Reject)
+        };
+        let mut chains = self.filter.values();
+        chains.any(|chain| chain.accepts == Some(false) || chain.rules.iter().any(is_denial))
+    }
+
     /// Adds the chains of another file, which packets pass after these.
     pub(super) fn extend(&mut self, other: Self) {
         self.filter.extend(other.filter);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use peerwall_proto::iptables::{self, BUILTIN, Position};
 
 use super::graph::circles;
+use super::numbers::SureNumbers;
 use super::words::{read, unknown};
 use super::{
     At, Condition, ImportedChain, ImportedChains, ImportedRule, ImportedSets, Interval, RuleContext,
@@ -23,6 +24,8 @@ pub(in crate::import) struct TableOrigin<'r> {
     /// Index of the input.
     pub input: usize,
     pub sets: &'r ImportedSets,
+    /// Lines of which nothing is read, in order.
+    pub unread: Vec<usize>,
     /// What iptables read.
     pub readings: TableReadings<'r>,
 }
@@ -37,6 +40,7 @@ pub(in crate::import) fn chains(
     let mut chains = declared(table, input);
     let joins = !table.rules.iter().any(counts_rules);
     let tracks = table.rules.iter().any(uses_tracking);
+    let mut numbers = SureNumbers::new(&origin.unread);
     let is_fragment = !chains.keys().any(|name| BUILTIN.contains(&name.as_str()));
     for (index, rule) in table.rules.iter().enumerate() {
         let at = At {
@@ -61,14 +65,26 @@ pub(in crate::import) fn chains(
             );
             continue;
         }
-        let mut line = read_line(rule, &context, origin.readings.get(index));
+        let reading = origin.readings.get(index);
+        let mut line = read_line(rule, &context, reading);
         if joins && line.rules.len() > 1 {
             line.rules = join(line.rules);
         }
         if let Some(why) = &line.problem {
             problems.insert(at, why.clone());
         }
-        if let Err(why) = apply(&mut chains, rule, line) {
+        if !numbers.knows(rule) {
+            numbers.distrust(&rule.chain);
+            apply_somewhere(&mut chains, rule, input, line, problems);
+            continue;
+        }
+        let is_read = line.problem.is_none() || matches!(reading, Some(Reading::Words(_)));
+        let count = chains.get(&rule.chain).map_or(0, |chain| chain.rules.len());
+        numbers.add(rule, is_read, count);
+        if !is_read && matches!(rule.position, Position::Replace(_)) {
+            numbers.distrust(&rule.chain);
+            apply_somewhere(&mut chains, rule, input, line, problems);
+        } else if let Err(why) = apply(&mut chains, rule, line) {
             problems.insert(at, why);
         }
     }
@@ -276,6 +292,53 @@ fn apply(
     }
     Ok(())
 }
+
+/// Applies a change to a rule that a number names, if nobody knows which one it is: the line's own
+/// rules may be anywhere, and each rule that it may remove is no longer trusted.
+fn apply_somewhere(
+    chains: &mut ImportedChains,
+    rule: &iptables::Rule,
+    input: usize,
+    line: LineRules,
+    problems: &mut Problems,
+) {
+    let own = At {
+        input,
+        line: rule.line,
+    };
+    let what = match rule.position {
+        Position::Insert(_) => "its place",
+        Position::Append
+        | Position::Replace(_)
+        | Position::Delete
+        | Position::DeleteAt(_)
+        | Position::Flush => "which rule it means",
+    };
+    problems.insert(own, format!("nobody knows {what}: {UNSURE}"));
+    let Some(chain) = chains.get_mut(&rule.chain) else {
+        return;
+    };
+    let mut doubt = |each: &mut ImportedRule, why: &dyn Fn() -> String| {
+        let test = Test::Unknown(rule.to_string());
+        let negated = false;
+        each.conditions.push(Condition { negated, test });
+        problems.entry(each.at).or_insert_with(why);
+    };
+    if !matches!(rule.position, Position::Insert(_)) {
+        let why = || format!("line {} may remove this rule: {UNSURE}", rule.line);
+        for each in &mut chain.rules {
+            doubt(each, &why);
+        }
+    }
+    let mut rules = line.rules;
+    for each in &mut rules {
+        doubt(each, &String::new);
+    }
+    chain.rules.splice(0..0, rules);
+}
+
+/// Why a number of a rule is not trusted.
+const UNSURE: &str = "a line that is not read may change the numbers of rules";
 
 /// Deletes the first rule that means the same.
 fn delete(chain: &mut ImportedChain, like: &ImportedRule, is_readable: bool) -> Result<(), String> {
