@@ -282,3 +282,41 @@ fn numbers_behind_a_line_that_is_not_read_are_not_trusted() {
         assert!(import.policy.contains("22/tcp"), "{import}");
     }
 }
+
+#[test]
+fn sets_that_something_names_are_neither_destroyed_nor_renamed() {
+    let sets = "ipset create s hash:ip\nipset add s 198.51.100.7\nipset create t hash:ip\n\
+                ipset add t 203.0.113.9\n";
+    let rule = format!("iptables -A INPUT -m set --match-set s src {SSH}");
+    for commands in [
+        format!("{rule}\nipset destroy s\nipset rename t s\n"),
+        format!("{rule}\nipset rename s old\nipset rename t s\n"),
+        format!(
+            "ipset create l list:set\nipset add l s\nipset destroy s\nipset rename t s\n{rule}\n"
+        ),
+        format!("{rule}\nipset destroy\nipset rename t s\n"),
+        format!("ipset rename t s\n{rule}\n"),
+        // Refused, since the set is not there.
+        format!("ipset destroy s\n{rule}\nipset rename t s\n"),
+    ] {
+        let import = read(&format!("{HEADER}{sets}{commands}"));
+        assert!(!left(&import).is_empty(), "{import}");
+        assert!(!import.policy.contains("203.0.113.9"), "{import}");
+    }
+    for commands in [
+        format!("{rule}\niptables -F\nipset destroy s\nipset rename t s\n{rule}\n"),
+        format!(
+            "{rule}\n{}\nipset destroy s\nipset rename t s\n{rule}\n",
+            rule.replace("-A", "-D")
+        ),
+        format!(
+            "ipset destroy\n{}{rule}\n",
+            sets.replace("198.51.100.7", "203.0.113.9")
+        ),
+        format!("{rule}\nipset swap s t\nipset destroy t\n"),
+    ] {
+        let import = read(&format!("{HEADER}{sets}{commands}"));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+        assert!(import.policy.contains("203.0.113.9"), "{import}");
+    }
+}

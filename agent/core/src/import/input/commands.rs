@@ -1,11 +1,11 @@
 //! Scripts, and commands of a cloud-config beside its rules files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use peerwall_proto::ipset::{self, SetLine};
 use peerwall_proto::iptables::{Save, TextError, script};
 
 use super::sets::SetReader;
+use super::uses::set_names;
 use super::{ParsedFiles, Split};
 use crate::import::rule::At;
 use crate::import::{File, Lint};
@@ -17,6 +17,7 @@ impl ParsedFiles {
     pub(super) fn split_script(&mut self, file: File, sets: &mut SetReader) -> Vec<Split> {
         let index = self.files.len();
         let script = script::script(&file.text);
+        sets.begin(&[&script.v4, &script.v6]);
         for (line, text) in &script.sets {
             let line = *line;
             sets.line(At { input: index, line }, text);
@@ -50,9 +51,8 @@ impl ParsedFiles {
         self.loads
             .extend(loads.map(|(line, lines)| (at(line), lines)));
         let mut families = [(Family::V4, script.v4), (Family::V6, script.v6)];
-        let created = first_lines(&script.sets);
         for (_, save) in &mut families {
-            self.refuse_early(index, save, &created);
+            self.refuse_missing(index, save, sets);
         }
         let splits = families.into_iter().map(|(family, save)| Split {
             index,
@@ -64,26 +64,17 @@ impl ParsedFiles {
             .collect()
     }
 
-    /// Leaves rules about sets that only a later line creates: iptables refuses them.
-    fn refuse_early(&mut self, input: usize, save: &mut Save, created: &HashMap<&str, usize>) {
+    /// Leaves rules about sets that are not there at their line: iptables refuses them.
+    fn refuse_missing(&mut self, input: usize, save: &mut Save, sets: &SetReader) {
         for table in &mut save.tables {
             table.rules.retain(|rule| {
-                let after = rule.words.windows(2).find_map(|words| match words {
-                    [option, name] if option == "--match-set" => {
-                        let line = created.get(name.as_str()).copied();
-                        line.filter(|line| *line > rule.line).zip(Some(name))
-                    }
-                    _ => None,
-                });
-                if let Some((line, name)) = after {
-                    let at = At {
-                        input,
-                        line: rule.line,
-                    };
-                    let why = format!("the set {name} is not there yet: line {line} creates it");
-                    self.problems.insert(at, why);
+                let missing = |name| sets.lives.why_missing(name, rule.line);
+                let why = set_names(rule).find_map(missing);
+                if let Some(why) = &why {
+                    let line = rule.line;
+                    self.problems.insert(At { input, line }, why.clone());
                 }
-                after.is_none()
+                why.is_none()
             });
         }
     }
@@ -145,15 +136,4 @@ impl ParsedFiles {
         matches!(program, "iptables-restore" | "ip6tables-restore")
             && self.files.iter().any(|file| file.name.ends_with(&path))
     }
-}
-
-/// Returns the first line that creates each set.
-fn first_lines(commands: &[(usize, String)]) -> HashMap<&str, usize> {
-    let mut found = HashMap::new();
-    for (line, text) in commands {
-        if let SetLine::Create { name, .. } | SetLine::Rename(_, name) = ipset::line(text) {
-            found.entry(name).or_insert(*line);
-        }
-    }
-    found
 }

@@ -8,6 +8,7 @@ mod family;
 mod format;
 pub(super) mod partial;
 mod sets;
+mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

@@ -6,8 +6,10 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use peerwall_proto::ipset::{SetLine, line};
+use peerwall_proto::iptables::Save;
 
 use super::elements::{Element, elements, sort_out};
+use super::uses::{Lives, Uses};
 use crate::import::rule::{At, ImportedSet, ImportedSets, Interval, Problems};
 use crate::net::addr::Family;
 
@@ -49,11 +51,23 @@ pub(super) struct SetReader {
     pub problems: Problems,
     /// Why no content is known.
     doubt: Option<&'static str>,
+    /// Where the rules of a script name sets.
+    uses: Uses,
+    /// Where the sets of a script are there.
+    pub lives: Lives,
 }
 
 const EXPIRES: &str = "its elements expire, so a policy must not contain them";
 
 impl SetReader {
+    /// Begins a script with these rules.
+    pub(super) fn begin(&mut self, saves: &[&Save]) {
+        self.uses = Uses::default();
+        saves.iter().for_each(|save| self.uses.add(save));
+        self.lives = Lives::default();
+        self.sets.keys().for_each(|name| self.lives.begin(name, 0));
+    }
+
     /// Applies the lines of a file.
     pub(super) fn file(&mut self, input: usize, text: &str) {
         for (index, text) in text.lines().enumerate() {
@@ -78,6 +92,7 @@ impl SetReader {
                 kind,
                 options,
             } => {
+                self.lives.begin(name, at.line);
                 let set = create(kind, &options, at)?;
                 match self.sets.entry(name.to_owned()) {
                     Entry::Vacant(place) => {
@@ -116,14 +131,24 @@ impl SetReader {
                 Ok(())
             }
             SetLine::Destroy(Some(name)) => {
+                self.release(Some(name), at.line)?;
+                self.lives.end(Some(name), at.line);
                 let removed = self.sets.remove(name);
                 removed.map(drop).ok_or_else(|| missing(name))
             }
             SetLine::Destroy(None) => {
+                self.release(None, at.line)?;
+                self.lives.end(None, at.line);
                 self.sets.clear();
                 Ok(())
             }
             SetLine::Rename(from, to) => {
+                if self.sets.contains_key(to) {
+                    return Err(format!("the set `{to}` is there already"));
+                }
+                self.release(Some(from), at.line)?;
+                self.lives.end(Some(from), at.line);
+                self.lives.begin(to, at.line);
                 let set = self.sets.remove(from).ok_or_else(|| missing(from))?;
                 self.sets.insert(to.to_owned(), set);
                 Ok(())
@@ -141,6 +166,28 @@ impl SetReader {
                 Ok(())
             }
         }
+    }
+
+    /// Checks that no rule and no list names a set; no set at all without a name. Otherwise ipset
+    /// keeps it, unless iptables refused that rule: its content is unknown from now on.
+    fn release(&mut self, name: Option<&str>, line: usize) -> Result<(), String> {
+        let contains = |list: &Building| {
+            let mut members = list.members.iter();
+            members.any(|member| name.is_none_or(|name| name == member))
+        };
+        let list = self.sets.iter().find(|(_, set)| contains(set));
+        let why = match list {
+            Some((list, _)) => format!("the set {list} contains it"),
+            None => match self.uses.at(name, line) {
+                Some(rule) => format!("line {rule} names it"),
+                None => return Ok(()),
+            },
+        };
+        let is_asked = |set: &str| name.is_none_or(|name| name == set);
+        for (_, set) in self.sets.iter_mut().filter(|(set, _)| is_asked(set)) {
+            set.distrust("whether a line removes it is unknown");
+        }
+        Err(format!("ipset refuses this line: {why}"))
     }
 
     /// Makes the content of every set unknown, also of those that later lines create.
