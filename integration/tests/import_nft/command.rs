@@ -310,6 +310,6 @@ fn every_fixture_gives_its_policy_and_its_report() {
             host.peerwall_ok(&["check", &policy]);
             count += 1;
         }
-        assert!(count >= 28, "{count}");
+        assert!(count >= 30, "{count}");
     });
 }

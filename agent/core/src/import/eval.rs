@@ -57,6 +57,7 @@ pub enum ReadAs {
 /// The filter table for one source address, without rules for other sources.
 pub struct RulesForSource<'r> {
     paths: &'r rule::Paths,
+    untracked: &'r [Vec<Condition>],
     reading: ReadAs,
     /// Nesting of jumps.
     depth: Cell<usize>,
@@ -94,6 +95,7 @@ fn narrow(rules: &ImportedRules, source: IpAddr, reading: ReadAs) -> RulesForSou
     });
     RulesForSource {
         paths: &rules.paths,
+        untracked: &rules.untracked,
         reading,
         depth: Cell::new(0),
         chains: chains.collect(),
@@ -108,8 +110,31 @@ fn within(spans: &[rule::Interval], address: IpAddr) -> bool {
 }
 
 impl RulesForSource<'_> {
-    /// Evaluates a packet.
+    /// Evaluates a packet. One that rules may exempt from connection tracking must be accepted in
+    /// that state, too.
     pub fn judge(&self, probe: &Probe) -> Outcome {
+        if probe.packet.state != CtState::Untracked && self.may_exempt(probe) {
+            let mut exempt = probe.clone();
+            exempt.packet.state = CtState::Untracked;
+            let outcome = self.pass(&exempt);
+            if outcome.verdict != Verdict::Accept {
+                return outcome;
+            }
+        }
+        self.pass(probe)
+    }
+
+    fn may_exempt(&self, probe: &Probe) -> bool {
+        let is_met = |condition: &Condition| {
+            // Before connection tracking, no packet has a state.
+            let is_stateless = !matches!(condition.test, Test::State { .. });
+            !is_stateless || !is_known(condition, probe) || holds(condition, probe)
+        };
+        let mut all = self.untracked.iter();
+        all.any(|conditions| conditions.iter().all(is_met))
+    }
+
+    fn pass(&self, probe: &Probe) -> Outcome {
         let path = match probe.packet.hook {
             Hook::Input => &self.paths.input,
             Hook::Forward => &self.paths.forward,
@@ -170,6 +195,14 @@ impl RulesForSource<'_> {
         None
     }
 
+    /// The packet may leave the chain at this rule: later ones do not accept it.
+    fn perhaps_back(&self, chain: &str, index: usize, probe: &Probe) -> RuleStep {
+        match self.run_from(chain, index + 1, probe) {
+            Some((verdict, at)) if verdict != Verdict::Accept => RuleStep::End(verdict, at),
+            Some(_) | None => RuleStep::Back,
+        }
+    }
+
     fn step(&self, chain: &str, index: usize, rule: &ImportedRule, probe: &Probe) -> RuleStep {
         // Known conditions first: if one of them fails, unknown conditions are irrelevant.
         let known = |c: &&Condition| is_known(c, probe);
@@ -203,13 +236,14 @@ impl RulesForSource<'_> {
             Verb::Reject => RuleStep::End(Verdict::Reject, rule.at),
             // It is unknown whether the rest of the chain applies, so it may only narrow the
             // result.
-            Verb::Return if uncertain => match self.run_from(chain, index + 1, probe) {
-                Some((verdict, at)) if verdict != Verdict::Accept => RuleStep::End(verdict, at),
-                _ => RuleStep::Back,
-            },
+            Verb::Return if uncertain => self.perhaps_back(chain, index, probe),
             Verb::Return => RuleStep::Back,
+            Verb::Goto(to) if uncertain => match self.descend(to, probe) {
+                Some(_) => RuleStep::Next,
+                None => self.perhaps_back(chain, index, probe),
+            },
             // Accept only packets that are accepted with and without this chain.
-            Verb::Jump(_) | Verb::Goto(_) if uncertain => RuleStep::Next,
+            Verb::Jump(_) if uncertain => RuleStep::Next,
             Verb::Jump(_) | Verb::Goto(_) if self.depth.get() >= DEPTH_MAX => {
                 RuleStep::End(Verdict::Drop, rule.at)
             }

@@ -468,3 +468,25 @@ fn sets_of_ports_are_read_within_their_range() {
     );
     assert!(left(&read(&text("1100"))).contains(&"ipset add p 1100"));
 }
+
+#[test]
+fn a_line_of_which_a_part_is_read_says_so() {
+    let line = |ports: [u16; 2], between: &str| {
+        let [a, b] = ports.map(|port| format!("iptables -A INPUT -p tcp --dport {port} -j ACCEPT"));
+        format!("{a} {between} {b}")
+    };
+    for (text, is_part) in [
+        (line([22, 23], "||"), true),
+        (format!("! {}", line([22, 23], ";")), true),
+        ("! iptables -A INPUT -j DROP".into(), false),
+    ] {
+        let import = read(&format!("{HEADER}{text}\n"));
+        let words = words(&import, &text);
+        assert_eq!(
+            words.starts_with("a part of this line cannot be read"),
+            is_part,
+            "{import}"
+        );
+        assert_eq!(import.policy.contains("[[allow]]"), is_part, "{import}");
+    }
+}

@@ -280,3 +280,33 @@ fn what_is_missing_can_be_assumed_to_accept() {
         );
     }
 }
+
+/// A packet that may go to another chain for good is accepted only if both ways accept it.
+#[test]
+fn a_goto_that_is_unknown_narrows_what_follows() {
+    let rules = |goto: &str, inside: &str| {
+        let text = format!(
+            "*filter\n:INPUT DROP [0:0]\n:X - [0:0]\n:Y - [0:0]\n-A INPUT -j X\n\
+             -A INPUT -p tcp --dport 25 -j ACCEPT\n-A X -m owner --uid-owner 3 {goto} Y\n\
+             -A X -p tcp --dport 22 -j ACCEPT\n-A Y {inside}\nCOMMIT\n"
+        );
+        let file = File {
+            name: "rules-v4".into(),
+            text,
+            family: None,
+        };
+        import(&[file], &Facts::default()).unwrap().policy
+    };
+    // What comes back from there does not get to the accept.
+    let policy = rules("-g", "-p udp --dport 53 -j ACCEPT");
+    assert!(!policy.contains("22/tcp"), "{policy}");
+    assert!(policy.contains("25/tcp"), "{policy}");
+    assert!(!policy.contains("53/udp"), "{policy}");
+    // Accepted either way.
+    for policy in [
+        rules("-g", "-p tcp --dport 22 -j ACCEPT"),
+        rules("-j", "-p udp --dport 53 -j ACCEPT"),
+    ] {
+        assert!(policy.contains("22/tcp"), "{policy}");
+    }
+}

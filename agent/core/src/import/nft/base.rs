@@ -46,6 +46,8 @@ pub(super) struct Walk<'o, 'v> {
     translates: bool,
     /// Whether rules use conntrack, which then joins fragments.
     tracks: bool,
+    /// Whether rules exempt packets from it.
+    exempts: bool,
     /// Where each chain is evaluated.
     slots: BTreeMap<(&'o TableName, &'o str), BTreeSet<Slot>>,
 }
@@ -84,6 +86,7 @@ impl<'o, 'v> Walk<'o, 'v> {
             // Rules of iptables may.
             translates: is_beside || tables.iter().any(|(_, table)| translates(table)),
             tracks: is_beside || tables.iter().any(|(_, table)| tracks(table)),
+            exempts: is_beside || tables.iter().any(|(_, table)| exempts(table)),
             tables,
             bases,
             slots: BTreeMap::new(),
@@ -202,6 +205,7 @@ impl<'o, 'v> Walk<'o, 'v> {
                 phase: slot.phase,
                 translates: self.translates && !slot.is_nat,
                 tracks: self.tracks,
+                exempts: self.exempts,
                 sets: &table.sets,
             },
             rates: &table.rates,
@@ -275,6 +279,14 @@ fn slot(base: &Base) -> Slot {
 /// Reports whether a table translates destinations. Statements of iptables may.
 fn translates(table: &Table<'_>) -> bool {
     statements(table).any(|each| matches!(single(each), Some(("dnat" | "redirect" | "xt", _))))
+}
+
+/// Reports whether rules of a table exempt packets from conntrack. Statements of iptables may.
+fn exempts(table: &Table<'_>) -> bool {
+    statements(table).any(|each| {
+        let kind = each.as_str().or(single(each).map(|(kind, _)| kind));
+        matches!(kind, Some("notrack" | "xt"))
+    })
 }
 
 /// Reports whether rules of a table use conntrack. Statements of iptables may.

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::key::{Key, Strange};
-use super::relation::{Phase, any};
-use super::symbols::{DNAT, STATES};
+use super::relation::{Look, Phase, any};
+use super::symbols::{DNAT, INVALID, STATES, UNTRACKED};
 use super::text::expression;
 use super::values::{bare, bits};
 use crate::import::rule::{Condition, Test};
+use crate::net::packet::CtState;
 
 /// A comparison of masked bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,21 +76,35 @@ impl Bits {
     }
 
     /// Builds the condition.
-    pub(super) fn condition(&self, phase: Phase) -> Result<Condition, Strange> {
+    pub(super) fn condition(&self, look: &Look<'_, '_>) -> Result<Condition, Strange> {
         if self.key == Key::State {
-            return Ok(Condition::plain(self.states(phase)));
+            return Ok(Condition::plain(self.states(look)));
         }
         match self.key == Key::Status {
-            true => self.status(phase),
+            true => self.status(look.phase),
             false => self.tcp_flags(),
         }
     }
 
-    fn states(&self, phase: Phase) -> Test {
+    fn states(&self, look: &Look<'_, '_>) -> Test {
         let fits = STATES.iter().filter(|(.., bit)| self.holds(*bit));
-        match phase {
-            // A packet without a connection is invalid for `nft_ct_get_eval()`.
-            Phase::BeforeDefrag | Phase::BeforeConntrack => Test::Always(self.holds(STATES[0].2)),
+        // A packet without a connection is invalid for `nft_ct_get_eval()`, unless it is exempt.
+        let is_early = look.phase <= Phase::BeforeConntrack;
+        let (invalid, untracked) = (self.holds(INVALID), self.holds(UNTRACKED));
+        match look.phase {
+            _ if is_early && look.exempts && invalid != untracked => {
+                let others = STATES.iter().map(|(_, state, _)| *state);
+                let is_other = |state: &CtState| *state != CtState::Untracked;
+                let states = match untracked {
+                    true => vec![CtState::Untracked],
+                    false => others.filter(is_other).collect(),
+                };
+                Test::State {
+                    states,
+                    dnat: false,
+                }
+            }
+            Phase::BeforeDefrag | Phase::BeforeConntrack => Test::Always(invalid),
             Phase::BeforeDnat | Phase::BeforeRouting | Phase::Routed => Test::State {
                 states: fits.map(|(_, state, _)| *state).collect(),
                 dnat: false,

@@ -22,6 +22,8 @@ pub(super) struct Look<'o, 'v> {
     pub(super) translates: bool,
     /// Whether any rule uses conntrack.
     pub(super) tracks: bool,
+    /// Whether any rule exempts packets from it.
+    pub(super) exempts: bool,
     /// Sets of the table.
     pub(super) sets: &'o BTreeMap<String, Set<'v>>,
 }
@@ -66,7 +68,7 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
     }
     if let Some(("&", Value::Array(parts))) = single(left) {
         return match &parts[..] {
-            [field, mask] => Bits::masked(key(field)?, op, mask, right)?.condition(look.phase),
+            [field, mask] => Bits::masked(key(field)?, op, mask, right)?.condition(look),
             _ => Err(Strange::of(left)),
         };
     }
@@ -76,7 +78,7 @@ pub(super) fn relation(look: &Look<'_, '_>, body: &Value) -> Result<Condition, S
         && is_of_bits(*key)
         && !is_set(right)
     {
-        return Bits::compared(*key, op, value)?.condition(look.phase);
+        return Bits::compared(*key, op, value)?.condition(look);
     }
     match (op, &keys[..]) {
         ("==" | "in", _) => member(look, &keys, &elements),
@@ -172,7 +174,7 @@ pub(super) fn member(
 /// Builds the condition that one field equals one of the elements.
 fn field(look: &Look<'_, '_>, key: Key, elements: &[&Value]) -> Result<Condition, Strange> {
     if is_of_bits(key) {
-        return Bits::one_of(key, elements)?.condition(look.phase);
+        return Bits::one_of(key, elements)?.condition(look);
     }
     match key {
         Key::In | Key::Out => {

@@ -108,14 +108,18 @@ pub(super) fn tcp_flag(name: &str) -> Option<u64> {
     Some(1 << found)
 }
 
+/// The bit of packets that conntrack rejects, and of those that it has not seen.
+pub(super) const INVALID: u64 = 1;
+/// The bit of packets that rules exempt from conntrack.
+pub(super) const UNTRACKED: u64 = 64;
 /// Conntrack states and their bits (`NF_CT_STATE_BIT` in
 /// `include/uapi/linux/netfilter/nf_conntrack_common.h`).
 pub(super) const STATES: [(&str, CtState, u64); 5] = [
-    ("invalid", CtState::Invalid, 1),
+    ("invalid", CtState::Invalid, INVALID),
     ("established", CtState::Established, 2),
     ("related", CtState::Related, 4),
     ("new", CtState::New, 8),
-    ("untracked", CtState::Untracked, 64),
+    ("untracked", CtState::Untracked, UNTRACKED),
 ];
 
 /// Finds the bit of a conntrack state.

@@ -80,6 +80,8 @@ pub(super) enum Finding<'f> {
     LeftSet(&'f str),
     /// A line that cannot be read, for this reason.
     Unreadable(&'f str),
+    /// A line of which a part cannot be read, for this reason.
+    PartlyUnreadable(&'f str),
     /// A line that removes or replaces rules and that cannot be read, for this reason.
     UnreadRemoval(&'f str),
     /// A line that cannot be read, for this reason, of a script that ends at the first command that
@@ -293,6 +295,13 @@ impl Finding<'_> {
             Self::Unreadable(why) => (
                 Fate::Left,
                 format!("cannot be read, so this line accepts and drops nothing: {why}"),
+            ),
+            Self::PartlyUnreadable(why) => (
+                Fate::Left,
+                format!(
+                    "a part of this line cannot be read, so that part accepts and drops nothing; \
+                     the rest is converted: {why}"
+                ),
             ),
             Self::UnreadRemoval(why) => (
                 Fate::Left,

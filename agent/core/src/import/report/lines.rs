@@ -90,11 +90,18 @@ struct Reporter<'p> {
 }
 
 impl<'p> Reporter<'p> {
+    /// Reports whether a line, which cannot be read, has a rule that can.
+    fn is_partly_read(&self, at: At) -> bool {
+        let rule = self.places.lines.get(&at).and_then(|found| found.rule);
+        rule.is_some_and(|rule| rule.unknown().next().is_none())
+    }
+
     fn fate(&self, at: At, text: &str) -> (Fate, String) {
         if let Some(why) = self.parsed.problems.get(&at) {
             let may_end = self.parsed.ends_on_error.contains(&at.input);
             return match blocks::removes(text) {
                 _ if may_end => Finding::MayFail(why).verdict(),
+                _ if self.is_partly_read(at) => Finding::PartlyUnreadable(why).verdict(),
                 true => Finding::UnreadRemoval(why).verdict(),
                 false => Finding::Unreadable(why).verdict(),
             };

@@ -312,7 +312,7 @@ fn apply_somewhere(
         | Position::Replace(_)
         | Position::Delete
         | Position::DeleteAt(_)
-        | Position::Flush => "which rule it means",
+        | Position::Flush => "which rule it means, so none of the chain accepts anything",
     };
     problems.insert(own, format!("nobody knows {what}: {UNSURE}"));
     let Some(chain) = chains.get_mut(&rule.chain) else {

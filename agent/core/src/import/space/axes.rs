@@ -225,6 +225,24 @@ impl Axes {
         ]
     }
 
+    /// Returns all axes except the state.
+    pub(super) fn all_but_state(&self) -> [Axis; 12] {
+        [
+            self.source,
+            self.interface,
+            self.protocol,
+            self.port,
+            self.icmp,
+            self.from_port,
+            self.destination,
+            self.out,
+            self.hop_limit,
+            self.flags,
+            self.reverse_path,
+            self.published,
+        ]
+    }
+
     /// Returns the family's ICMP.
     pub(in crate::import) fn icmp_protocol(&self) -> u8 {
         match self.family {

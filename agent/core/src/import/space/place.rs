@@ -245,6 +245,20 @@ impl Place<'_> {
         found
     }
 
+    /// Returns the packets in any state that rules may exempt from connection tracking, if the set
+    /// has them without a state: the kernel then never sees another one.
+    pub(super) fn if_exempt(&self, d: &mut Diagrams, set: PacketSet) -> PacketSet {
+        if self.untracked.is_empty() {
+            return PacketSet::NONE;
+        }
+        let exempt = self.exempt(d);
+        let untracked = self.axes.states(d, &[CtState::Untracked]);
+        let found = d.and(exempt, untracked);
+        let found = d.and(found, set);
+        let found = d.project(found, &self.axes.all_but_state());
+        d.and(exempt, found)
+    }
+
     /// Returns packets of connections that were not redirected, and the first ones of those that
     /// were.
     fn redirects(&self, d: &mut Diagrams) -> PacketSet {

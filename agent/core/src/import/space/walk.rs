@@ -142,13 +142,20 @@ impl<'w> Walk<'w> {
             };
         }
         self.leave_to_others(&mut walked, path.len(), &defaults);
-        walked.accepted = rest;
+        let mut refused = self.d.without(packets, rest);
+        refused = self.place.if_exempt(self.d, refused);
+        refused = self.d.and(refused, rest);
+        walked.accepted = self.d.without(rest, refused);
         self.descend(entering, &mut walked);
         // A line may accept what a later base chain does not.
-        let others = path.len() > 1;
+        let others = path.len() > 1 || !refused.is_none();
         for each in walked.decided.iter_mut().filter(|_| others) {
             if each.verdict == Verdict::Accept {
                 each.packets = self.d.and(each.packets, walked.accepted);
+            } else if !refused.is_none() {
+                let exempt = self.place.if_exempt(self.d, each.packets);
+                let more = self.d.and(refused, exempt);
+                each.packets = self.d.or(each.packets, more);
             }
         }
         walked
@@ -314,13 +321,20 @@ impl<'w> Walk<'w> {
         match &rule.target {
             Verb::Continue(_) | Verb::Untrack(_) => {}
             Verb::Mark(change, _) => self.mark(run, packets, *change, is_certain),
-            Verb::Jump(to) if !is_certain && self.test.is_some() => {
+            Verb::Jump(to) | Verb::Goto(to) if !is_certain && self.test.is_some() => {
                 let inner = self.effects.get(to.as_str());
                 let inner = inner.map_or_else(Marks::default, |inner| inner.marks);
                 run.effect.marks.pass(d, packets, inner, false);
             }
             // It is unknown whether the rest of the chain applies, so it may only narrow the result.
             Verb::Return if !is_certain => run.unsure = d.or(run.unsure, packets),
+            // The same for what comes back from there.
+            Verb::Goto(to) if !is_certain => {
+                let inner = self.effects.get(to.as_str());
+                let ended = inner.map_or(PacketSet::NONE, |inner| inner.ended);
+                let back = d.without(packets, ended);
+                run.unsure = d.or(run.unsure, back);
+            }
             _ if !is_certain => {}
             Verb::Masquerade => {}
             Verb::Dnat(..) => {
