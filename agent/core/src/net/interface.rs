@@ -46,6 +46,10 @@ impl InterfacePattern {
         {
             return wrong("has a character that is not allowed in an interface name");
         }
+        // iptables would open every interface with the rest of the name.
+        if name.ends_with('+') && !is_prefix {
+            return wrong("ends in `+`, which is no pattern here; write a `*` for all such names");
+        }
         // nft would read such a name in a listing differently and load another rule.
         if name
             .bytes()
@@ -125,6 +129,7 @@ mod tests {
             "..",
             "a\"b",
             "a\0",
+            "eth+",
         ] {
             assert!(InterfacePattern::parse(text).is_err(), "{text}");
         }

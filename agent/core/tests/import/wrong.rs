@@ -310,3 +310,27 @@ fn a_goto_that_is_unknown_narrows_what_follows() {
         assert!(policy.contains("22/tcp"), "{policy}");
     }
 }
+
+/// iptables knows only `+` as a pattern.
+#[test]
+fn a_star_in_a_name_is_no_pattern() {
+    for condition in [
+        "-i eth*",
+        "! -i eth*",
+        "-i eth*+",
+        "-m physdev --physdev-in eth*",
+    ] {
+        let text = format!(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT {condition} -p tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        );
+        let file = File {
+            name: "rules-v4".into(),
+            text,
+            family: None,
+        };
+        let import = import(&[file], &Facts::default()).unwrap();
+        assert!(!import.policy.contains("22/tcp"), "{import}");
+        let line = import.lines.iter().find(|line| line.line == 3).unwrap();
+        assert_eq!(line.fate, Fate::Left, "{import}");
+    }
+}

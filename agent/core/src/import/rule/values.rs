@@ -150,17 +150,19 @@ pub(super) fn protocol(name: &str) -> Result<Option<u8>, WordError> {
 
 /// Parses an interface; `None` for `+`, which matches every interface.
 pub(super) fn interface(text: &str) -> Result<Option<InterfacePattern>, WordError> {
+    let help = "write it like `-i eth0`, or `-i eth+` for every interface with that prefix";
+    if text.contains('*') {
+        let why = format!("`{text}` is one name: to iptables, a `*` stands for itself");
+        return Err((why, help));
+    }
     let pattern = match text.strip_suffix('+') {
         Some("") => return Ok(None),
         Some(prefix) => format!("{prefix}*"),
         None => text.to_owned(),
     };
-    InterfacePattern::parse(&pattern).map(Some).map_err(|err| {
-        (
-            err.0,
-            "write it like `-i eth0`, or `-i eth+` for every interface with that prefix",
-        )
-    })
+    InterfacePattern::parse(&pattern)
+        .map(Some)
+        .map_err(|err| (err.0, help))
 }
 
 /// Parses a port or the name of a service of this protocol (`t`, `u` or `s`), or of any.
