@@ -220,6 +220,7 @@ impl RulesForSource<'_> {
             | Verb::Mark(..)
             | Verb::Untrack(_)
             | Verb::Dnat(..)
+            | Verb::DnatSomewhere(_)
             | Verb::Masquerade => RuleStep::Next,
             Verb::Accept | Verb::Drop | Verb::Reject | Verb::Unknown(_) if uncertain => {
                 RuleStep::Next

@@ -10,6 +10,7 @@ mod formats;
 mod icmp;
 mod judged;
 mod marks;
+mod maybe_redirected;
 mod nft;
 mod random;
 mod ranges;

@@ -74,9 +74,15 @@ fn a_port_is_open_if_every_new_destination_is_accepted() {
             Some("\"6000-6499/tcp\", \"6501-7000/tcp\""),
         ),
         (
-            "shifted ports are not in the model",
+            "of shifted ports, each may be the new one",
             "--dport 80 -j DNAT --to-destination 10.7.0.1:8080-8090/80",
             format!("{TO} 8080:8090 -j ACCEPT"),
+            Some("\"80/tcp\""),
+        ),
+        (
+            "and each must be accepted",
+            "--dport 80 -j DNAT --to-destination 10.7.0.1:8080-8090/80",
+            format!("{TO} 8080:8089 -j ACCEPT"),
             None,
         ),
     ] {

@@ -150,7 +150,7 @@ impl Run<'_, '_> {
                 self.translate(*to, *ports);
                 Some(Action::Translated)
             }
-            Verb::Unknown(words) => {
+            Verb::Unknown(words) | Verb::DnatSomewhere(words) => {
                 let about = || format!("the target `{words}`");
                 match self.way.choices.choose(3, about) {
                     0 => None,

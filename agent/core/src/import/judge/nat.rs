@@ -91,7 +91,7 @@ fn run(
                 continue;
             }
             _ if is_unknown => return Step::Unknown,
-            Verb::Unknown(_) => return Step::Unknown,
+            Verb::Unknown(_) | Verb::DnatSomewhere(_) => return Step::Unknown,
             Verb::Accept | Verb::Drop | Verb::Reject => return Step::Stays,
             Verb::Return => return Step::Falls,
             Verb::Dnat(to, port) => {

@@ -326,11 +326,15 @@ impl Draft {
             let (kind, map) = single(part)?;
             (kind == "map").then_some(map)
         });
+        let somewhere = match kind {
+            "redirect" => Verb::Dnat(None, Some((0, u16::MAX))),
+            _ => Verb::DnatSomewhere(text),
+        };
         if !is_known {
-            return Step::Target(Verb::Unknown(text));
+            return Step::Target(somewhere);
         }
         let Some(map) = map else {
-            return Step::Target(to(address, port).unwrap_or(Verb::Unknown(text)));
+            return Step::Target(to(address, port).unwrap_or(somewhere));
         };
         match self.mapped(context, map, address, port) {
             Ok(all) => {
@@ -339,7 +343,7 @@ impl Draft {
                 }
                 Step::Done
             }
-            Err(_) => Step::Target(Verb::Unknown(text)),
+            Err(_) => Step::Target(somewhere),
         }
     }
 

@@ -257,7 +257,7 @@ impl<'p> Reporter<'p> {
         match &rule.target {
             Verb::Continue(what) | Verb::Mark(_, what) => continuing(what, manager),
             Verb::Untrack(_) => manager.map_or(Finding::Untracks, |by| Finding::Managed(by.name)),
-            Verb::Dnat(..) | Verb::Masquerade => Finding::NatTarget,
+            Verb::Dnat(..) | Verb::DnatSomewhere(_) | Verb::Masquerade => Finding::NatTarget,
             Verb::Return => Finding::Return,
             Verb::Jump(to) | Verb::Goto(to) => Finding::Jump(to),
             Verb::Accept => self.accepted(rule, found, packets, manager),
@@ -341,9 +341,12 @@ fn unknown(rule: &ImportedRule, manager: Option<managed::Manager>) -> Finding<'s
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => Finding::UnknownDrop(words),
         Verb::Untrack(_) => Finding::Untracks,
         Verb::Continue(_) | Verb::Mark(..) => Finding::UnknownContinue,
-        Verb::Return | Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => {
-            Finding::UnknownJump(words)
-        }
+        Verb::Return
+        | Verb::Jump(_)
+        | Verb::Goto(_)
+        | Verb::Dnat(..)
+        | Verb::DnatSomewhere(_)
+        | Verb::Masquerade => Finding::UnknownJump(words),
     }
 }
 

@@ -105,9 +105,8 @@ impl<'p> Places<'p> {
         for rules in &parsed.rules {
             let all = || rules.filter.values().flat_map(|chain| &chain.rules);
             let mut of_nat = rules.nat.values().flat_map(|chain| &chain.rules);
-            let is_unsure = |rule: &ImportedRule| {
-                matches!(rule.target, Verb::Dnat(..)) && rule.unknown().next().is_some()
-            };
+            let is_unsure =
+                |rule: &ImportedRule| rule.target.redirects() && rule.unknown().next().is_some();
             let is_unsure = of_nat.any(is_unsure);
             is_nat_unsure |= is_unsure;
             if rules.nat.is_empty() || is_unsure {
@@ -180,7 +179,11 @@ fn weight(rule: &ImportedRule) -> u8 {
     match rule.target {
         Verb::Accept => 4,
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => 3,
-        Verb::Jump(_) | Verb::Goto(_) | Verb::Dnat(..) | Verb::Masquerade => 2,
+        Verb::Jump(_)
+        | Verb::Goto(_)
+        | Verb::Dnat(..)
+        | Verb::DnatSomewhere(_)
+        | Verb::Masquerade => 2,
         Verb::Return => 1,
         Verb::Continue(_) | Verb::Mark(..) | Verb::Untrack(_) => 0,
     }

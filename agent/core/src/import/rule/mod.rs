@@ -148,6 +148,8 @@ pub enum Verb {
     /// Translates the destination to one of these addresses and ports (`DNAT`), or to one of these
     /// ports of the host (`REDIRECT`).
     Dnat(Option<Interval>, Option<(u16, u16)>),
+    /// Translates the destination to one that is not known, with these words.
+    DnatSomewhere(String),
     /// Translates the source.
     Masquerade,
     /// An unknown target. Packets count as dropped.
@@ -320,6 +322,11 @@ impl Condition {
 }
 
 impl Verb {
+    /// Reports whether it translates destinations.
+    pub fn redirects(&self) -> bool {
+        matches!(self, Self::Dnat(..) | Self::DnatSomewhere(_))
+    }
+
     /// Returns the chain of a jump or goto.
     pub fn chain(&self) -> Option<&str> {
         if let Self::Jump(to) | Self::Goto(to) = self {

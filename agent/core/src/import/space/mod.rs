@@ -196,7 +196,7 @@ impl<'r> Space<'r> {
                 Hook::Input => &self.rules.paths.input,
                 Hook::Forward => &self.rules.paths.forward,
             };
-            let walk = Walk::new(&mut d, &place, &slice.chains, false);
+            let walk = Walk::new(&mut d, &place, &slice.chains);
             walked = walk.through(path, self.site(hook).valid);
             self.d = d;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::axes::Axes;
+use super::axes::{Axes, highest};
 use super::diagram::{Diagrams, PacketSet};
 use super::place::{Place, Published};
 use super::region::Sets;
@@ -91,12 +91,7 @@ pub(in crate::import) fn redirecting(rules: &ImportedRules) -> ImportedChains {
         );
         found.insert(name.to_owned(), kept);
     }
-    let redirects = |chain: &ImportedChain| {
-        chain
-            .rules
-            .iter()
-            .any(|rule| matches!(rule.target, Verb::Dnat(..)))
-    };
+    let redirects = |chain: &ImportedChain| chain.rules.iter().any(|rule| rule.target.redirects());
     match found.values().any(redirects) {
         true => found,
         false => ImportedChains::new(),
@@ -129,16 +124,18 @@ pub(in crate::import) fn redirections(
     let tests = mark_tests(rules);
     found.marked = tests.iter().map(|test| (*test, PacketSet::NONE)).collect();
     let mut translated = Vec::new();
+    let mut stay = packets;
     let mut marked: Vec<Vec<PacketSet>> = vec![Vec::new(); tests.len()];
     for path in &rules.paths.prerouting {
-        let walk = Walk::new(d, place, &all, true);
-        translated.extend(walk.through(path, packets).translated);
+        let walked = Walk::of_nat(d, place, &all).through(path, packets);
+        translated.extend(walked.translated);
+        stay = d.and(stay, walked.accepted);
         for (test, marked) in tests.iter().zip(&mut marked) {
-            let walk = Walk::new(d, place, &all, true).marking(*test);
+            let walk = Walk::of_nat(d, place, &all).marking(*test);
             marked.extend(walk.through(path, packets).marked);
         }
     }
-    found.diverted = diverted(d, axes, packets, &translated);
+    found.diverted = diverted(d, axes, stay, &translated);
     for (index, (at, packets)) in translated.into_iter().enumerate() {
         if packets.is_none() {
             continue;
@@ -183,12 +180,12 @@ fn mark_tests(rules: &ImportedRules) -> BTreeSet<MarkTest> {
     tests.into_iter().take(MARKS_MAX).collect()
 }
 
-/// Returns the packets of connections whose first packets are redirected, whatever else is in them.
-/// Packets without a connection are never redirected.
+/// Returns the packets of connections whose first packets are redirected, whatever else is in them,
+/// except the packets that may stay. Packets without a connection are never redirected.
 fn diverted(
     d: &mut Diagrams,
     axes: &Axes,
-    packets: PacketSet,
+    stay: PacketSet,
     translated: &[(At, PacketSet)],
 ) -> PacketSet {
     let flow = [
@@ -203,7 +200,6 @@ fn diverted(
     for (_, each) in translated {
         redirected = d.or(redirected, *each);
     }
-    let stay = d.without(packets, redirected);
     let (redirected, stay) = (d.project(redirected, &flow), d.project(stay, &flow));
     let of_connections = axes.states(d, &[CtState::New, CtState::Established, CtState::Related]);
     let diverted = d.without(redirected, stay);
@@ -222,9 +218,11 @@ fn destination(chains: &ImportedChains, place: &Place<'_>, at: At) -> Option<Des
         let mut named = place.named.iter();
         named.any(|(first, last)| *first <= to.0 && to.1 <= *last)
     };
+    let everywhere = (0, highest(place.axes.family));
     let mut rules = chains.values().flat_map(|chain| &chain.rules);
     let (to, port) = rules.find_map(|rule| match (&rule.target, rule.at == at) {
         (Verb::Dnat(to, port), true) => Some((*to, *port)),
+        (Verb::DnatSomewhere(_), true) => Some((Some(everywhere), Some((0, u16::MAX)))),
         _ => None,
     })?;
     let hook = match to {

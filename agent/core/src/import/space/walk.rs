@@ -30,12 +30,14 @@ struct Effect {
     marks: Marks,
     /// Rules that match packets, and decide about none of them.
     behind: Vec<At>,
+    /// Packets about which the table nat may have decided here: they stay.
+    doubted: PacketSet,
 }
 
 impl Sets for Effect {
     fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
         (&mut self.accepted, &mut self.rejected).each_root(visit);
-        self.ended.each_root(visit);
+        (&mut self.ended, &mut self.doubted).each_root(visit);
         for (_, packets, marks) in &mut self.applied {
             (packets, marks).each_root(visit);
         }
@@ -59,9 +61,10 @@ pub(in crate::import) struct Walk<'w> {
     pub d: &'w mut Diagrams,
     pub place: &'w Place<'w>,
     pub chains: &'w Chains<'w>,
-    /// Whether drops of chains that other programs manage count. They continue to drop beside
+    /// Whether the rules are those of the table nat. Then each rule counts that may apply, and also
+    /// the drops of chains that other programs manage: in other tables they continue to drop beside
     /// peerwall, whatever the policy says.
-    pub with_managed_drops: bool,
+    is_nat: bool,
     /// The test of marks that is followed.
     test: Option<MarkTest>,
     effects: BTreeMap<&'w str, Effect>,
@@ -75,17 +78,29 @@ impl<'w> Walk<'w> {
         d: &'w mut Diagrams,
         place: &'w Place<'w>,
         chains: &'w Chains<'w>,
-        with_managed_drops: bool,
     ) -> Self {
         Self {
             d,
             place,
             chains,
-            with_managed_drops,
+            is_nat: false,
             test: None,
             effects: BTreeMap::new(),
             order: Vec::new(),
             all: PacketSet::NONE,
+        }
+    }
+
+    /// Follows the rules of the table nat.
+    pub(in crate::import) fn of_nat(
+        d: &'w mut Diagrams,
+        place: &'w Place<'w>,
+        chains: &'w Chains<'w>,
+    ) -> Self {
+        let is_nat = true;
+        Self {
+            is_nat,
+            ..Self::new(d, place, chains)
         }
     }
 
@@ -246,8 +261,7 @@ impl<'w> Walk<'w> {
     }
 
     fn run(&mut self, chain: &str, rules: &[&ImportedRule], mut run: Run) -> Effect {
-        let keeps_drops =
-            !self.with_managed_drops && managed::by(chain).is_some_and(|m| m.keeps_drops);
+        let keeps_drops = !self.is_nat && managed::by(chain).is_some_and(|m| m.keeps_drops);
         for (block, rules) in (0..).step_by(BLOCK).zip(rules.chunks(BLOCK)) {
             let region = self.d.open();
             for (index, rule) in (block..).zip(rules) {
@@ -321,10 +335,23 @@ impl<'w> Walk<'w> {
         match &rule.target {
             Verb::Continue(_) | Verb::Untrack(_) => {}
             Verb::Mark(change, _) => self.mark(run, packets, *change, is_certain),
-            Verb::Jump(to) | Verb::Goto(to) if !is_certain && self.test.is_some() => {
-                let inner = self.effects.get(to.as_str());
-                let inner = inner.map_or_else(Marks::default, |inner| inner.marks);
-                run.effect.marks.pass(d, packets, inner, false);
+            Verb::Jump(to) | Verb::Goto(to) if !is_certain && self.is_nat => {
+                let marks = run.effect.marks;
+                run.effect.applied.push((index, packets, marks));
+                if let Some(inner) = self.effects.get(to.as_str()) {
+                    run.effect.marks.pass(d, packets, inner.marks, false);
+                    let stay = d.or(inner.accepted, inner.doubted);
+                    let stay = d.and(packets, stay);
+                    run.unsure = d.or(run.unsure, stay);
+                    run.effect.doubted = d.or(run.effect.doubted, stay);
+                }
+                if let Verb::Goto(_) = rule.target {
+                    run.unsure = d.or(run.unsure, packets);
+                }
+            }
+            Verb::Accept if !is_certain && self.is_nat => {
+                run.unsure = d.or(run.unsure, packets);
+                run.effect.doubted = d.or(run.effect.doubted, packets);
             }
             // It is unknown whether the rest of the chain applies, so it may only narrow the result.
             Verb::Return if !is_certain => run.unsure = d.or(run.unsure, packets),
@@ -335,18 +362,22 @@ impl<'w> Walk<'w> {
                 let back = d.without(packets, ended);
                 run.unsure = d.or(run.unsure, back);
             }
-            _ if !is_certain => {}
-            Verb::Masquerade => {}
-            Verb::Dnat(..) => {
+            Verb::Dnat(..) | Verb::DnatSomewhere(_) => {
                 let marks = run.effect.marks;
                 run.effect.translated.push((rule.at, packets, marks));
-                run.end(d, packets);
+                if is_certain {
+                    let sure = d.without(packets, run.unsure);
+                    run.end(d, sure);
+                }
             }
+            _ if !is_certain => {}
+            Verb::Masquerade => {}
             Verb::Accept => {
                 let sure = run.accept(d, packets);
                 run.decide(rule.at, Verdict::Accept, sure);
             }
             Verb::Drop | Verb::Reject if keeps_drops => {}
+            Verb::Unknown(_) if self.is_nat => {}
             Verb::Drop | Verb::Unknown(_) => {
                 run.decide(rule.at, Verdict::Drop, packets);
                 run.end(d, packets);
@@ -371,10 +402,16 @@ impl<'w> Walk<'w> {
                 let marks = run.effect.marks;
                 run.effect.applied.push((index, packets, marks));
                 run.effect.marks.pass(d, packets, inner.marks, true);
+                let doubted = d.and(packets, inner.doubted);
+                run.unsure = d.or(run.unsure, doubted);
+                run.effect.doubted = d.or(run.effect.doubted, doubted);
                 let rejected = d.and(packets, inner.rejected);
                 run.effect.rejected = d.or(run.effect.rejected, rejected);
                 let ended = d.and(packets, inner.ended);
-                let not_accepted = d.without(ended, sure);
+                let mut not_accepted = d.without(ended, sure);
+                if self.is_nat {
+                    not_accepted = d.without(not_accepted, run.unsure);
+                }
                 run.end(d, not_accepted);
                 if let Verb::Goto(_) = rule.target {
                     let back = d.without(packets, ended);

@@ -4,6 +4,7 @@ mod table;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use peerwall_proto::iptables::BUILTIN;
 
 use super::matches::Given;
@@ -36,6 +37,8 @@ enum Effect {
     Destination,
     Redirect,
     Source,
+    /// Translates a network to another, address by address.
+    Map,
     /// Anything else.
     Other,
 }
@@ -90,7 +93,13 @@ pub(super) fn verb(
                 )
             })?;
             check_ports(to.contains(':') && !to.contains("::"), protocol)?;
-            destination(to, rule.family)?.unwrap_or(Verb::Unknown(text))
+            destination(to, rule.family)?
+        }
+        // The source, behind routing.
+        Effect::Map if rule.chain == "POSTROUTING" || rule.chain == "INPUT" => Verb::Masquerade,
+        Effect::Map => {
+            let to = value("to").and_then(|to| network(to, rule.family));
+            to.map_or(Verb::DnatSomewhere(text), |to| Verb::Dnat(Some(to), None))
         }
         Effect::Redirect if value("to-ports").is_some_and(|text| ports(text).is_none()) => {
             let ports = value("to-ports").unwrap_or_default();
@@ -149,9 +158,18 @@ fn check_ports(has_ports: bool, protocol: Option<u8>) -> Result<(), WordError> {
     }
 }
 
-/// Parses `10.1.2.3-10.1.2.4:80-90`, `[2001:db8::1]:80` or parts of them; `None` for shifted ports
-/// like `:8080-8090/80`, which are not in the model.
-fn destination(text: &str, family: Family) -> Result<Option<Verb>, WordError> {
+/// Parses a network, for targets.
+fn network(text: &str, family: Family) -> Option<Interval> {
+    let net: IpNet = match text.contains('/') {
+        true => text.parse().ok()?,
+        false => text.parse::<IpAddr>().ok()?.into(),
+    };
+    (Family::of(net.addr()) == family).then(|| addr::bounds(net))
+}
+
+/// Parses `10.1.2.3-10.1.2.4:80-90`, `[2001:db8::1]:80` or parts of them. Of shifted ports, like
+/// `:8080-8090/80`, it is each of the first range.
+fn destination(text: &str, family: Family) -> Result<Verb, WordError> {
     let wrong = || {
         (
             format!("`{text}` is not a destination"),
@@ -178,12 +196,13 @@ fn destination(text: &str, family: Family) -> Result<Option<Verb>, WordError> {
         false => Some(hosts_of(hosts, family).ok_or_else(wrong)?),
     };
     let Some(new_ports) = new_ports else {
-        return Ok(Some(Verb::Dnat(hosts, None)));
+        return Ok(Verb::Dnat(hosts, None));
     };
     match (ports(new_ports), new_ports.split_once('/')) {
-        (Some(ports), _) => Ok(Some(Verb::Dnat(hosts, Some(ports)))),
-        (None, Some((shifted, base))) if ports(shifted).is_some() && ports(base).is_some() => {
-            Ok(None)
+        (Some(ports), _) => Ok(Verb::Dnat(hosts, Some(ports))),
+        (None, Some((shifted, base))) if ports(base).is_some() => {
+            let shifted = ports(shifted).ok_or_else(wrong)?;
+            Ok(Verb::Dnat(hosts, Some(shifted)))
         }
         (None, _) => Err(wrong()),
     }

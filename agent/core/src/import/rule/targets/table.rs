@@ -232,7 +232,7 @@ pub(super) const TARGETS: &[Target] = &[
     target("DELUDE", Effect::Other, &[]),
     target("DNPT", Effect::Other, &[one("src-pfx"), one("dst-pfx")]),
     target("MIRROR", Effect::Other, &[]),
-    target("NETMAP", Effect::Other, &[one("to")]),
+    target("NETMAP", Effect::Map, &[one("to")]),
     target(
         "NFQUEUE",
         Effect::Other,
