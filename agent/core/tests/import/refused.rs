@@ -320,3 +320,57 @@ fn sets_that_something_names_are_neither_destroyed_nor_renamed() {
         assert!(import.policy.contains("203.0.113.9"), "{import}");
     }
 }
+
+/// iptables compares matches and their order, not what they mean.
+#[test]
+fn only_the_same_words_delete_a_rule() {
+    for (words, like) in [
+        ("-m conntrack --ctstate NEW", "-m state --state NEW"),
+        ("-p icmp --icmp-type any", "-p icmp"),
+        ("-p tcp -m multiport --dports 22", "-p tcp --dport 22"),
+        (
+            "-p tcp -m tcp --dport 22 -m comment --comment a",
+            "-p tcp -m comment --comment a -m tcp --dport 22",
+        ),
+        ("-p tcp", "-p tcp -m tcp"),
+        ("-m iprange --src-range 192.0.2.1-192.0.2.1", "-s 192.0.2.1"),
+    ] {
+        for (words, like) in [(words, like), (like, words)] {
+            // The rule may still be there, whatever it does.
+            for (target, delete) in [("DROP", true), ("ACCEPT", false)] {
+                let import = read(&format!(
+                    "{HEADER}iptables -A INPUT {words} -j {target}\n\
+                     iptables -D INPUT {like} -j {target}\n{}",
+                    match delete {
+                        true => format!("iptables -A INPUT {SSH}\n"),
+                        false => String::new(),
+                    }
+                ));
+                let told = left(&import);
+                assert!(
+                    told.iter().any(|line| line.contains("-D INPUT")),
+                    "{import}"
+                );
+                let opens =
+                    import.policy.contains("[[allow]]") && import.policy.contains("\"any\"");
+                let narrow = words.contains("192.0.2.1") || words.contains("icmp");
+                assert!(!opens || (narrow && delete), "{words}\n{import}");
+            }
+        }
+    }
+    for (words, like) in [
+        ("-p tcp --dport 22", "-p tcp -m tcp --destination-port 22"),
+        (
+            "-s 192.0.2.1 -p tcp --dport 22",
+            "-p tcp --dport 22 -s 192.0.2.1/32",
+        ),
+        ("-p tcp --syn --dport 22", "--protocol tcp --dport 22 --syn"),
+    ] {
+        let import = read(&format!(
+            "{HEADER}iptables -A INPUT {words} -j DROP\niptables -D INPUT {like} -j DROP\n\
+             iptables -A INPUT {SSH}\n"
+        ));
+        assert_eq!(left(&import), Vec::<&str>::new(), "{import}");
+        assert!(import.policy.contains("\"any\""), "{import}");
+    }
+}

@@ -68,7 +68,9 @@ fn all_ports(view: &View<'_, '_>) -> bool {
 pub(super) fn port_words(ranges: Vec<(u8, Vec<(u16, u16)>)>, is_all: bool) -> Vec<String> {
     let mut by_protocol: Vec<(u8, Vec<port::PortRange>)> = Vec::new();
     for (protocol, list) in ranges {
-        let list = list.into_iter().map(|(first, last)| port::PortRange {
+        // A policy does not name port 0.
+        let named = list.into_iter().filter(|(_, last)| *last > 0);
+        let list = named.map(|(first, last)| port::PortRange {
             first: first.max(1),
             last,
         });

@@ -95,6 +95,19 @@ impl<'o, 'v> Walk<'o, 'v> {
         walk
     }
 
+    /// Returns where a base chain is evaluated. Of two hooks of one priority, the kernel runs the
+    /// one that was registered last first (`nf_hook_entries_grow()`), which a listing does not tell:
+    /// a filter may be before DNAT or behind it.
+    fn base_slots(&self, base: &Base) -> impl Iterator<Item = Slot> + use<> {
+        let slot = slot(base);
+        let is_either = slot.phase == Phase::BeforeDnat && base.priority == DNAT && self.translates;
+        let behind = Slot {
+            phase: Phase::BeforeRouting,
+            ..slot
+        };
+        std::iter::once(slot).chain(is_either.then_some(behind))
+    }
+
     /// Reports whether a chain of this hook filters, and no other program manages it.
     pub(super) fn filters(&self, hook: &str) -> bool {
         self.bases.iter().any(|each| {
@@ -106,7 +119,8 @@ impl<'o, 'v> Walk<'o, 'v> {
     fn reach(&mut self) {
         let mut next: Vec<(&'o TableName, &'o str, Slot)> = Vec::new();
         for each in &self.bases {
-            next.push((each.table, each.name, slot(each.base)));
+            let slots = self.base_slots(each.base);
+            next.extend(slots.map(|slot| (each.table, each.name, slot)));
         }
         while let Some((table, name, slot)) = next.pop() {
             let of = self.tables.iter().find(|(known, _)| *known == table);
@@ -152,10 +166,11 @@ impl<'o, 'v> Walk<'o, 'v> {
 
     /// Returns the conditions of rules before connection tracking that exempt packets from it.
     fn untracked(&self, chains: &ImportedChains) -> Vec<Vec<Condition>> {
-        let before = self.bases.iter().filter_map(|each| {
-            let slot = slot(each.base);
-            let is_before = !slot.is_nat && slot.phase <= Phase::BeforeConntrack;
-            is_before.then(|| self.name(each.table, each.name, slot))
+        let before = self.bases.iter().flat_map(|each| {
+            let slots = self.base_slots(each.base);
+            let is_before = |slot: &Slot| !slot.is_nat && slot.phase <= Phase::BeforeConntrack;
+            let before = slots.filter(is_before);
+            before.map(|slot| self.name(each.table, each.name, slot))
         });
         before
             .flat_map(|name| rule::untracked(chains, &name))
@@ -231,11 +246,10 @@ impl<'o, 'v> Walk<'o, 'v> {
         let named = |hooks: &[&str], is_nat: bool| -> Vec<String> {
             let of_hook = |hook: &&str| {
                 let mut all: Vec<String> = Vec::new();
-                for each in &self.bases {
-                    let slot = slot(each.base);
-                    if each.base.hook == *hook && slot.is_nat == is_nat {
-                        all.push(self.name(each.table, each.name, slot));
-                    }
+                for each in self.bases.iter().filter(|each| each.base.hook == *hook) {
+                    let slots = self.base_slots(each.base);
+                    let wanted = slots.filter(|slot| slot.is_nat == is_nat);
+                    all.extend(wanted.map(|slot| self.name(each.table, each.name, slot)));
                 }
                 all
             };

@@ -10,6 +10,7 @@ mod base;
 mod flags;
 mod key;
 pub mod live;
+mod maps;
 mod mark;
 mod notes;
 mod objects;

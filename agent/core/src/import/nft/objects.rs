@@ -156,6 +156,13 @@ impl<'v> Objects<'v> {
                     let name = name.or(statement[kind]["map"].as_str());
                     names.extend(name.map(|name| name.trim_start_matches('@')));
                 }
+                // `add @map { … }`, for which nft has no JSON.
+                let mut words = statement.as_str().unwrap_or_default().split_whitespace();
+                let verb = words.next().unwrap_or_default();
+                let name = words.next().and_then(|word| word.strip_prefix('@'));
+                if ["add", "update", "delete"].contains(&verb) {
+                    names.extend(name);
+                }
             }
             for (name, set) in &mut table.sets {
                 if names.contains(name.as_str()) {

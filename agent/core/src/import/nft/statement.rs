@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Needs, Strange, key, keys};
+use super::maps::{key_of, lookup, pairs};
 use super::mark;
 use super::objects::{Rule, strange};
-use super::relation::{Look, Phase, elements, member, merge_icmp, relation};
+use super::relation::{Look, Phase, member, merge_icmp, relation};
 use super::text::{expression, single, statement};
 use super::values::{bare, is_rest};
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, Test, Verb};
@@ -141,6 +142,14 @@ impl Draft {
             self.strange(text);
             return Step::Next;
         };
+        let finds_itself = ["match", "vmap", "dnat", "redirect", "limit"];
+        if !finds_itself.contains(&kind)
+            && let Some(map) = lookup(body)
+        {
+            self.push(
+                key_of(&context.look, map).unwrap_or_else(|_| unknown(Strange(statement(each)))),
+            );
+        }
         match kind {
             "match" => return self.condition(context, body),
             "accept" => return Step::Target(Verb::Accept),
@@ -373,15 +382,6 @@ impl Draft {
         }
         Ok(found)
     }
-}
-
-/// Returns the keys and values of a map.
-fn pairs<'v>(look: &Look<'_, 'v>, data: &'v Value) -> Result<Vec<(&'v Value, &'v Value)>, Strange> {
-    let pair = |element: &'v Value| match element.as_array().map(Vec::as_slice) {
-        Some([key, value]) => Ok((key, value)),
-        _ => Err(Strange::of(element)),
-    };
-    elements(look, data)?.into_iter().map(pair).collect()
 }
 
 /// Parses a verdict.

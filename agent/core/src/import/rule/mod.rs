@@ -3,6 +3,7 @@
 //! Words: `iptables(8)` and `iptables-extensions(8)`. An unknown word becomes [`Test::Unknown`],
 //! which evaluation never lets widen a rule.
 
+mod delete;
 mod graph;
 mod marks;
 mod matches;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peerwall_proto::iptables::{self, BUILTIN, Position};
 
+use super::delete::{Deletion, NONE_SUCH};
 use super::graph::circles;
 use super::numbers::SureNumbers;
 use super::words::{read, unknown};
@@ -84,6 +85,21 @@ pub(in crate::import) fn chains(
         if !is_read && matches!(rule.position, Position::Replace(_)) {
             numbers.distrust(&rule.chain);
             apply_somewhere(&mut chains, rule, input, line, problems);
+        } else if rule.position == Position::Delete {
+            let deletion = Deletion {
+                table,
+                origin,
+                context: &context,
+                index,
+            };
+            match chains.get_mut(&rule.chain) {
+                Some(chain) => {
+                    if !deletion.apply(chain, &line, problems) {
+                        numbers.distrust(&rule.chain);
+                    }
+                }
+                None => drop(problems.insert(at, NONE_SUCH.to_owned())),
+            }
         } else if let Err(why) = apply(&mut chains, rule, line) {
             problems.insert(at, why);
         }
@@ -130,10 +146,10 @@ fn counts_rules(rule: &iptables::Rule) -> bool {
 
 /// The rules of a line; none for a line of the other family.
 #[derive(Default)]
-struct LineRules {
-    rules: Vec<ImportedRule>,
+pub(super) struct LineRules {
+    pub rules: Vec<ImportedRule>,
     /// Reason why the line cannot be read. Its rules accept nothing.
-    problem: Option<String>,
+    pub problem: Option<String>,
 }
 
 fn read_line(
@@ -283,12 +299,7 @@ fn apply(
             let at = in_chain(at, count)?;
             chain.rules.splice(at..=at, line.rules);
         }
-        Position::Delete => {
-            for each in &line.rules {
-                delete(chain, each, line.problem.is_none())?;
-            }
-        }
-        Position::Flush => {}
+        Position::Delete | Position::Flush => {}
     }
     Ok(())
 }
@@ -339,19 +350,6 @@ fn apply_somewhere(
 
 /// Why a number of a rule is not trusted.
 const UNSURE: &str = "a line that is not read may change the numbers of rules";
-
-/// Deletes the first rule that means the same.
-fn delete(chain: &mut ImportedChain, like: &ImportedRule, is_readable: bool) -> Result<(), String> {
-    let is_like = |rule: &ImportedRule| {
-        (&rule.conditions, &rule.target, &rule.comment)
-            == (&like.conditions, &like.target, &like.comment)
-    };
-    match chain.rules.iter().position(is_like).filter(|_| is_readable) {
-        Some(at) => drop(chain.rules.remove(at)),
-        None => return Err("no rule above this line is the one that it deletes".into()),
-    }
-    Ok(())
-}
 
 /// Makes jumps unknown that iptables rejects: to missing chains, and in cycles.
 fn distrust_wrong_jumps(chains: &mut ImportedChains, problems: &mut Problems) {

@@ -109,3 +109,37 @@ fn a_chain_without_a_name_is_part_of_its_rule() {
     let others = "from_ports = [\"1-4/udp\", \"6-65535/udp\"]";
     assert!(policy.contains(others), "{policy}");
 }
+
+/// A packet whose key is not in the map leaves the rule.
+#[test]
+fn a_statement_with_a_map_is_for_its_keys() {
+    let map = |data: &Value| json!({"map": {"key": field("ip", "daddr"), "data": data}});
+    let listed = map(&json!({"set": [["10.1.2.3", 1]]}));
+    let mangle = |map: &Value| json!({"mangle": {"key": {"ct": {"key": "mark"}}, "value": map}});
+    for (statement, is_known) in [
+        (mangle(&listed), true),
+        (json!({ "counter": listed }), true),
+        (json!({ "ct helper": listed }), true),
+        (mangle(&json!({"|": [listed, 1]})), true),
+        (mangle(&map(&json!("@missing"))), false),
+    ] {
+        for (verdict, default) in [("accept", Verdict::Drop), ("drop", Verdict::Accept)] {
+            let from = rule("inet", "t", "input", &json!([statement, {verdict: null}]));
+            let mut rest = rule("inet", "t", "input", &json!([{"accept": null}]));
+            rest["rule"]["handle"] = json!(3);
+            let mut all = [&start()[..], &[from]].concat();
+            if default == Verdict::Accept {
+                all.push(rest);
+            }
+            let rules = v4(&all);
+            let got = |to: &str| {
+                judge(&rules, Hook::Input, |packet| {
+                    packet.destination = to.parse().unwrap()
+                })
+            };
+            assert_eq!(got("10.9.9.9"), default, "{statement} {verdict}");
+            let decides = got("10.1.2.3") != default;
+            assert_eq!(decides, is_known, "{statement} {verdict}");
+        }
+    }
+}

@@ -91,6 +91,16 @@ impl Given<'_> {
         self.values.first().copied().unwrap_or_default()
     }
 
+    /// Returns the option by its key, however it was written. Ports and types of ICMP, which may be
+    /// names, are left to the conditions.
+    pub(super) fn canonical(&self) -> String {
+        let not = if self.negated { "!" } else { "" };
+        match self.key {
+            "sport" | "dport" | "icmp-type" | "icmpv6-type" => format!("{not}{}", self.key),
+            key => format!("{not}{key}={}", self.values.join(" ")),
+        }
+    }
+
     /// Returns the words of the option.
     pub(super) fn text(&self) -> String {
         let not = if self.negated { "! " } else { "" };

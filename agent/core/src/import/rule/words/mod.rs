@@ -30,6 +30,25 @@ pub(super) fn read(words: &[String], rule: &RuleContext<'_>) -> Parsed {
     }
 }
 
+/// Returns the matches of a rule and its target, with their options, in the order that iptables
+/// compares them in; `None` for words that cannot be read.
+pub(super) fn signature(words: &[String], rule: &RuleContext<'_>) -> Option<Vec<String>> {
+    let mut reader = Reader::new(words, rule);
+    reader.all().ok()?;
+    let options = |name: &str, given: &[Given<'_>]| {
+        let mut texts: Vec<String> = given.iter().map(Given::canonical).collect();
+        texts.sort_unstable();
+        format!("{name} {}", texts.join(" "))
+    };
+    let matches = reader.matches.iter();
+    let mut all: Vec<String> = matches
+        .map(|used| options(used.module.name, &used.given))
+        .collect();
+    let target = reader.target.as_ref();
+    all.extend(target.map(|(target, given)| options(target.name, given)));
+    Some(all)
+}
+
 /// Returns a rule that accepts nothing, for words that cannot be read. The target is what seems to
 /// be meant, so that the report can speak of it.
 pub(super) fn unknown(words: &[String], rule: &RuleContext<'_>) -> ImportedRule {
