@@ -197,7 +197,10 @@ pub fn complete(
     packet.mac = asked.mac;
     packet.dialled = asked.dialled;
     packet.to_host = match asked.dialled {
-        Some(dialled) => host.is_own(dialled.address).unwrap_or(true),
+        Some(dialled) => host.is_own(dialled.address).unwrap_or_else(|| {
+            assumed.push(format!("{} is an address of this host", dialled.address));
+            true
+        }),
         None => hook == Hook::Input,
     };
     if let Some(limit) = asked.hop_limit {

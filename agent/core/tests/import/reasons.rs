@@ -126,5 +126,27 @@ fn what_other_lines_may_do_is_no_reason_for_no_effect() {
     let line = "-A INPUT -p tcp --dport 22 -j ACCEPT";
     let text = filter(&format!("-A INPUT -j TARPIT\n{line}\n"));
     let told = words(Family::V4, &text, line);
-    assert!(told.contains("may drop these packets"), "{told}");
+    assert!(
+        told.contains("one that is not converted may drop them"),
+        "{told}"
+    );
+}
+
+/// A line with an unknown condition may take packets out of the chain.
+#[test]
+fn accepts_behind_an_unknown_return_say_so() {
+    let accept = "-A INPUT -p tcp --dport 22:23 -j ACCEPT";
+    let line = |only: &str| {
+        let left = format!("-A INPUT {only} -m string --algo bm --string x -j RETURN\n{accept}\n");
+        words(Family::V4, &filter(&left), accept)
+    };
+    for only in ["", "-p tcp", "-p tcp --dport 22:23", "-p tcp --dport 22"] {
+        let told = line(only);
+        assert!(
+            told.contains("may take packets out of this chain"),
+            "{told}"
+        );
+    }
+    let told = line("-p tcp --dport 24");
+    assert!(!told.contains("may take"), "{told}");
 }

@@ -21,6 +21,8 @@ const DEFRAG: i64 = -400;
 const CONNTRACK: i64 = -200;
 /// Priority of DNAT (`NF_IP_PRI_NAT_DST`).
 const DNAT: i64 = -100;
+/// Priority of the translation of sources (`NF_IP_PRI_NAT_SRC`).
+const SNAT: i64 = 100;
 
 /// Where a chain is evaluated. Its conditions mean something else in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,10 +245,12 @@ impl<'o, 'v> Walk<'o, 'v> {
     }
 
     fn paths(&self) -> Paths {
-        let named = |hooks: &[&str], is_nat: bool| -> Vec<String> {
-            let of_hook = |hook: &&str| {
+        // Names the base chains of hooks with a priority below these.
+        let named = |hooks: &[(&str, i64)], is_nat: bool| -> Vec<String> {
+            let of_hook = |(hook, end): &(&str, i64)| {
                 let mut all: Vec<String> = Vec::new();
-                for each in self.bases.iter().filter(|each| each.base.hook == *hook) {
+                let is_there = |base: &Base| base.hook == *hook && base.priority < *end;
+                for each in self.bases.iter().filter(|each| is_there(each.base)) {
                     let slots = self.base_slots(each.base);
                     let wanted = slots.filter(|slot| slot.is_nat == is_nat);
                     all.extend(wanted.map(|slot| self.name(each.table, each.name, slot)));
@@ -255,11 +259,16 @@ impl<'o, 'v> Walk<'o, 'v> {
             };
             hooks.iter().flat_map(of_hook).collect()
         };
+        let prerouting = ("prerouting", i64::MAX);
+        let [input, forward, output, postrouting] =
+            ["input", "forward", "output", "postrouting"].map(|hook| (hook, i64::MAX));
+        // Behind the translation of sources, rules see other ones.
+        let untranslated = ("postrouting", SNAT);
         Paths {
-            input: named(&["prerouting", "input"], false),
-            forward: named(&["prerouting", "forward"], false),
-            prerouting: vec![named(&["prerouting"], true)],
-            output: named(&["output", "postrouting"], false),
+            input: named(&[prerouting, input], false),
+            forward: named(&[prerouting, forward, untranslated], false),
+            prerouting: vec![named(&[prerouting], true)],
+            output: named(&[output, postrouting], false),
         }
     }
 }

@@ -143,7 +143,9 @@ pub(super) fn bits(key: Key, value: &Value) -> Result<u64, Strange> {
 
 /// Parses the name of an interface, or the start of names: `eth*`.
 pub(super) fn interface(value: &Value) -> Result<InterfacePattern, Strange> {
-    let name = bare(value).as_str();
+    // nft prints the index of an interface that is not there, like `oif 0`.
+    let is_index = |name: &&str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let name = bare(value).as_str().filter(|name| !is_index(name));
     let found = name.and_then(|name| InterfacePattern::parse(name).ok());
     found.ok_or_else(|| Strange::of(value))
 }

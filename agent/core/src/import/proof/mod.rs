@@ -98,6 +98,8 @@ pub(super) struct LinePackets {
     pub denied: bool,
     /// Whether the line matches packets that other lines decide.
     pub is_behind: bool,
+    /// Whether some packets that it would accept may not get there.
+    pub is_perhaps: bool,
 }
 
 /// Result of a comparison.
@@ -120,6 +122,7 @@ impl LinePackets {
         self.opened.extend(other.opened.0);
         self.denied |= other.denied;
         self.is_behind |= other.is_behind;
+        self.is_perhaps |= other.is_perhaps;
     }
 }
 
@@ -315,6 +318,9 @@ impl Comparison<'_, '_> {
         }
         for at in &self.space.site(self.hook).walked.behind {
             self.fates.entry(*at).or_default().is_behind = true;
+        }
+        for at in &self.space.site(self.hook).walked.perhaps {
+            self.fates.entry(*at).or_default().is_perhaps = true;
         }
     }
 

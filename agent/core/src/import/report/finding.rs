@@ -164,7 +164,7 @@ impl Finding<'_> {
                     Fate::Left,
                     format!(
                         "peerwall does not rewrite or mark packets: keep table {table} in a \
-                         separate file, loaded by iptables-restore{opened}"
+                         separate rules file{opened}"
                     ),
                 )
             }
@@ -172,15 +172,13 @@ impl Finding<'_> {
                 Fate::Left,
                 format!(
                     "peerwall filters at the hooks input and forward, and not in table {table}: \
-                     keep the table in a separate file, loaded by iptables-restore"
+                     keep the table in a separate rules file"
                 ),
             ),
             Self::OwnTraffic => text(Fate::Core, OWN_TRAFFIC),
             Self::OwnTrafficFiltered => (
                 Fate::Left,
-                format!(
-                    "{OWN_TRAFFIC}: keep it in a separate rules file, loaded by iptables-restore"
-                ),
+                format!("{OWN_TRAFFIC}: keep it in a separate rules file"),
             ),
             Self::DropsRest => text(Fate::Core, DROPS_REST),
             Self::DropsRestExcept(core) => (
@@ -231,7 +229,7 @@ impl Finding<'_> {
             Self::NatTarget => text(Fate::Left, "the filter table does not support this target"),
             Self::Logs => text(
                 Fate::Core,
-                "peerwall logs denied packets to NFLOG with the reason; see [log]",
+                "peerwall logs the packets that it denies, and no others, to NFLOG with the reason; see [log]",
             ),
             Self::Counts => text(Fate::Nothing, "only counts"),
             Self::Changes(target) => (

@@ -14,6 +14,8 @@ use crate::import::proof::{LinePackets, Proof};
 use crate::import::rule::{At, ImportedRule, Verb};
 use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
+use crate::net::addr::Family;
+use crate::net::port::{ICMP, ICMPV6};
 use crate::policy::Policy;
 
 /// Returns the lines of all files with their fates and explanations. Takes the packets of each line
@@ -131,7 +133,8 @@ impl<'p> Reporter<'p> {
             return Finding::Peerwall.verdict();
         }
         if found.table != "filter" {
-            return other_table(found, self.policy, self.proof, at).verdict();
+            let family = self.parsed.family_of(at);
+            return other_table(found, family, self.policy, self.proof, at).verdict();
         }
         match found.rule {
             None => self.chain(found, at).verdict(),
@@ -274,7 +277,12 @@ impl<'p> Reporter<'p> {
     ) -> Finding<'static> {
         let why = self.why.get(&rule.at).copied();
         let mut conditions = rule.conditions.iter();
-        let is_icmp = conditions.any(|c| matches!(c.protocol(), Some(1 | 58)));
+        let family = self.parsed.family_of(rule.at);
+        let is_icmp = conditions.any(|c| match c.protocol() {
+            Some(ICMP) => family != Some(Family::V6),
+            Some(ICMPV6) => family != Some(Family::V4),
+            Some(_) | None => false,
+        });
         let is_icmp = is_icmp && !rule.names_echo_request();
         let names = (self.policy, &self.peers);
         let is_through = self.places.through.contains(&rule.at);
@@ -297,6 +305,15 @@ impl<'p> Reporter<'p> {
                 Fate::Taken | Fate::Core | Fate::Beside | Fate::Partly | Fate::Left => {}
             }
         }
+        if packets.is_perhaps {
+            match fate {
+                Fate::Nothing => return Finding::NotConverted(PERHAPS_GONE.to_owned()),
+                Fate::Taken | Fate::Core => {
+                    return Finding::PartlyConverted(words, PERHAPS_GONE.to_owned());
+                }
+                Fate::Beside | Fate::Partly | Fate::Left => {}
+            }
+        }
         let is_base = found.accepts.is_some();
         let is_unmet = is_base && matches!(finding, Finding::MatchesNone);
         if is_unmet && is_through && self.places.is_nat_unsure {
@@ -316,7 +333,9 @@ impl<'p> Reporter<'p> {
 
 /// Explain why the packets of an accept are lost.
 const DNAT_UNSURE: &str = "a rule of table nat that is not converted may redirect packets to it";
-const BEHIND_UNREAD: &str = "a line above that is not converted may drop these packets";
+const BEHIND_UNREAD: &str = "lines above decide these packets, or one that is not converted may \
+     drop them";
+const PERHAPS_GONE: &str = "a line above that is not converted may take packets out of this chain";
 
 /// Explains why a rule of a base chain of another hook is not converted.
 const OTHER_HOOK: &str = "peerwall filters packets to this host and through it, and not at this \

@@ -1,14 +1,21 @@
 //! Finds common problems in the original rules.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::Lint;
 use crate::import::Facts;
+use crate::import::rule::{ImportedRule, Test, Verb};
 use crate::import::space::Space;
 use crate::import::space::diagram::PacketSet;
 use crate::import::view::View;
 use crate::net::addr::{self, Family};
 use crate::net::packet::{CtState, Hook};
 use crate::net::port::TCP;
-use crate::policy::{Policy, icmp};
+use crate::policy::{Policy, Target, icmp};
+use crate::words::count;
 
 /// Finds common problems.
 pub(in crate::import) fn lints(
@@ -23,6 +30,8 @@ pub(in crate::import) fn lints(
         overlay_anywhere(&mut view, policy, &mut lints);
         forward(&mut view, policy, facts, &mut lints);
         private_peers(&view, policy, &mut lints);
+        redirects_others(&view, &mut lints);
+        own_addresses(&view, policy, facts, &mut lints);
         if view.family == Family::V6 {
             neighbours(&mut view, &mut lints);
         }
@@ -275,6 +284,67 @@ fn alone(policy: &Policy, lints: &mut Vec<Lint>) {
             });
         }
     }
+}
+
+/// Finds redirections that are not only for connections to this host.
+fn redirects_others(view: &View<'_, '_>, lints: &mut Vec<Lint>) {
+    let rules = view.space.rules;
+    let bases = rules.paths.prerouting.iter().flatten();
+    let mut all = bases
+        .filter_map(|name| rules.nat.get(name))
+        .flat_map(|chain| &chain.rules);
+    let names_host = |rule: &ImportedRule| {
+        let is_named = |test: &Test| matches!(test, Test::Destination(_) | Test::To(_));
+        rule.conditions.iter().any(|each| is_named(&each.test))
+    };
+    if all.any(|rule| matches!(rule.target, Verb::Dnat(None, _)) && !names_host(rule)) {
+        lints.push(Lint {
+            name: "redirects-others",
+            sentence: "a REDIRECT without a destination also takes connections through this host, \
+                       as a transparent proxy does"
+                .into(),
+            answer: "the policy accepts redirected connections to this host's addresses only; \
+                     those to others are closed, which the differences do not list"
+                .into(),
+        });
+    }
+}
+
+/// Finds addresses that only the rules say are this host's.
+fn own_addresses(view: &View<'_, '_>, policy: &Policy, facts: &Facts, lints: &mut Vec<Lint>) {
+    let is_alone = |net: &IpNet| {
+        let (address, known) = (net.addr(), &facts.addresses);
+        let is_of_host = known.iter().any(|own| own.addr() == address);
+        let is_one = net.prefix_len() == net.max_prefix_len() && !address.is_multicast();
+        is_one && Family::of(address) == view.family && !is_of_host && is_named(view, address)
+    };
+    let targets = policy.allows.iter().flat_map(|allow| &allow.to);
+    let nets = targets.filter_map(|target| match target {
+        Target::Net(net) => Some(*net),
+        Target::Host | Target::Group(_) | Target::Overlay(_) => None,
+    });
+    let found: BTreeSet<IpAddr> = nets.filter(is_alone).map(|net| net.addr()).collect();
+    let names: Vec<String> = found.iter().map(IpAddr::to_string).collect();
+    let Some((first, more)) = names.split_first() else {
+        return;
+    };
+    let list = match more.len() {
+        0 => first.clone(),
+        more => format!("{first} and {}", count(more, "other address")),
+    };
+    lints.push(Lint {
+        name: "addresses-by-rules",
+        sentence: format!("{list}: taken as this host's, because INPUT names them"),
+        answer: "if another host has one of them, as with a floating address, its allow also \
+                 accepts packets through this host"
+            .into(),
+    });
+}
+
+fn is_named(view: &View<'_, '_>, address: IpAddr) -> bool {
+    let number = addr::number(address);
+    let mut named = view.space.named.iter();
+    named.any(|(first, last)| *first == number && *last == number)
 }
 
 fn node_ports(policy: &Policy, lints: &mut Vec<Lint>) {

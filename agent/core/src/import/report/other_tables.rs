@@ -3,13 +3,15 @@
 use super::finding::Finding;
 use super::places::FoundLine;
 use crate::import::managed;
-use crate::import::proof::Proof;
+use crate::import::proof::{Difference, Proof};
 use crate::import::rule::{At, Condition, ImportedRule, Verb};
-use crate::policy::Policy;
+use crate::net::addr::Family;
+use crate::policy::{Allow, Policy, Source};
 
 /// Judges a line in a table that a policy does not replace.
 pub(super) fn other_table<'f>(
     found: &FoundLine<'f>,
+    family: Option<Family>,
     policy: &'f Policy,
     proof: &Proof,
     at: At,
@@ -17,8 +19,8 @@ pub(super) fn other_table<'f>(
     let Some(rule) = found.rule else {
         return match found.accepts {
             Some(false) => Finding::NotConverted(format!(
-                "peerwall has no policy DROP in table {}: keep the table in a separate file, \
-                 loaded by iptables-restore",
+                "peerwall has no policy DROP in table {}: keep the table in a separate \
+                 rules file",
                 found.table
             )),
             Some(true) | None => Finding::OtherChain(found.table),
@@ -37,8 +39,16 @@ pub(super) fn other_table<'f>(
         return Finding::OtherDrop(found.table);
     }
     let opened = proof.published.iter().find(|(line, _)| *line == at);
+    // A port of which a part is closed is not open.
+    let differs = |difference: &Difference| difference.lines.contains(&at);
+    let opened = opened.filter(|_| !proof.differences.iter().any(differs));
     let allow = opened.and_then(|(_, port)| {
-        policy.allows.iter().find(|allow| {
+        let is_other = |source: &Source| match (source, family) {
+            (Source::Net(net), Some(family)) => Family::of(net.addr()) != family,
+            _ => false,
+        };
+        let of_family = |allow: &&Allow| !allow.from.iter().all(is_other);
+        policy.allows.iter().filter(of_family).find(|allow| {
             let mut ports = allow.ports.iter().flatten();
             ports.any(|spec| {
                 spec.protocols.contains(&port.protocol)

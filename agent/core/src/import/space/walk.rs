@@ -30,6 +30,8 @@ struct Effect {
     marks: Marks,
     /// Rules that match packets, and decide about none of them.
     behind: Vec<At>,
+    /// Accepting lines that some packets may not get to.
+    perhaps: Vec<At>,
     /// Packets about which the table nat may have decided here: they stay.
     doubted: PacketSet,
 }
@@ -202,6 +204,7 @@ impl<'w> Walk<'w> {
                 continue;
             };
             walked.behind.extend_from_slice(&effect.behind);
+            walked.perhaps.extend_from_slice(&effect.perhaps);
             if packets.is_none() {
                 let decided = effect.decided.iter();
                 walked.behind.extend(decided.map(|each| each.at));
@@ -375,6 +378,9 @@ impl<'w> Walk<'w> {
             Verb::Accept => {
                 let sure = run.accept(d, packets);
                 run.decide(rule.at, Verdict::Accept, sure);
+                run.effect
+                    .perhaps
+                    .extend((sure != packets).then_some(rule.at));
             }
             Verb::Drop | Verb::Reject if keeps_drops => {}
             Verb::Unknown(_) if self.is_nat => {}
@@ -398,6 +404,9 @@ impl<'w> Walk<'w> {
                 let accepted = d.and(packets, inner.accepted);
                 let sure = run.accept(d, accepted);
                 let unsure = d.without(accepted, sure);
+                run.effect
+                    .perhaps
+                    .extend((!unsure.is_none()).then_some(rule.at));
                 let packets = d.without(packets, unsure);
                 let marks = run.effect.marks;
                 run.effect.applied.push((index, packets, marks));

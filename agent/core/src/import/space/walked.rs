@@ -31,6 +31,9 @@ pub(in crate::import) struct Walked {
     pub marked: Vec<PacketSet>,
     /// Lines that match packets, and may decide about none of them.
     pub behind: Vec<At>,
+    /// Lines that would accept some packets, if these certainly got there: a rule with an unknown
+    /// condition may take them out of the chain.
+    pub perhaps: Vec<At>,
 }
 
 impl Walked {
@@ -42,6 +45,7 @@ impl Walked {
         self.translated.extend(others.translated);
         self.marked.extend(others.marked);
         self.behind.extend(others.behind);
+        self.perhaps.extend(others.perhaps);
     }
 
     /// Sorts the lines, and makes one entry of all packets of one line.
@@ -54,6 +58,8 @@ impl Walked {
             }
             is_same
         });
+        self.perhaps.sort_unstable();
+        self.perhaps.dedup();
         self.behind.sort_unstable();
         self.behind.dedup();
         let decided = &self.decided;

@@ -143,3 +143,20 @@ fn a_statement_with_a_map_is_for_its_keys() {
         }
     }
 }
+
+/// Filters at the hook postrouting decide about packets through this host.
+#[test]
+fn packets_through_this_host_pass_postrouting() {
+    for (priority, want) in [(0, Verdict::Drop), (100, Verdict::Accept)] {
+        let base = |name: &str, hook: &str, priority| {
+            chain("inet", "t", name, Some(("filter", hook, priority)))
+        };
+        let drop = |chain: &str| rule("inet", "t", chain, &json!([{"drop": null}]));
+        let [table, input] = start();
+        let forward = base("forward", "forward", 0);
+        let accept = rule("inet", "t", "forward", &json!([{"accept": null}]));
+        let late = base("late", "postrouting", priority);
+        let all = [table, input, forward, accept, late, drop("late")];
+        assert_eq!(judge(&v4(&all), Hook::Forward, |_| {}), want, "{priority}");
+    }
+}
