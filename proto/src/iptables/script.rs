@@ -184,6 +184,8 @@ struct Reader {
     has_ended: bool,
     /// Numbers of the commands whose here-documents are read.
     restored: BTreeSet<usize>,
+    /// The kind of iptables that the commands run: `iptables`, or its `-nft` or `-legacy`.
+    kind: Option<String>,
     /// Whether the command before was read, and adds to a table or empties it.
     is_expected: bool,
 }
@@ -239,6 +241,7 @@ impl Reader {
     /// Reads the here-document of a command of iptables-restore; `None` if only the shell can.
     fn restore(&mut self, all: &[Command], index: usize, command: &Command) -> Option<()> {
         let is_v6 = restored_family(command.program()).filter(|_| !command.is_shell)?;
+        self.check_kind(command.program()).ok()?;
         let after = all.get(index + 1..).unwrap_or_default();
         // Other commands of this line, and their here-documents, may come before.
         let is_near = |line: &&Command| line.reader.is_some() || line.line <= command.last_line;
@@ -369,12 +372,29 @@ impl Reader {
         let Some(is_v6) = family(program) else {
             return;
         };
+        if let Err((why, help)) = self.check_kind(program) {
+            return self.refuse(command, &why, help);
+        }
         let words = command.arguments().to_vec();
         const EXPECTED: [&str; 5] = ["-A", "-I", "-P", "-F", "-N"];
         let is_expected = words.iter().any(|word| EXPECTED.contains(&word.as_str()));
         match self.iptables(is_v6, words, command.line) {
             Ok(()) => self.is_expected = is_expected,
             Err((why, help)) => self.refuse(command, &why, help),
+        }
+    }
+
+    /// Rejects a second kind of iptables: each has rules of its own, and packets pass both.
+    fn check_kind(&mut self, program: &str) -> Result<(), (String, &'static str)> {
+        let program = program.strip_suffix("-restore").unwrap_or(program);
+        let kind = program.replacen("ip6tables", "iptables", 1);
+        let known = self.kind.get_or_insert_with(|| kind.clone());
+        match *known == kind {
+            true => Ok(()),
+            false => Err((
+                format!("`{kind}` has other rules than `{known}` above, and packets pass both"),
+                "import the rules of both with --live",
+            )),
         }
     }
 

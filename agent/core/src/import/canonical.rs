@@ -255,6 +255,33 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_that_iptables_does_not_print_is_not_lost() {
+        for (line, printed) in [
+            (
+                "-p tcp ! --dport 0:65535 -j ACCEPT",
+                "-p tcp -m tcp -j ACCEPT",
+            ),
+            (
+                "-p ah -m ah ! --ahspi 0:4294967295 -j ACCEPT",
+                "-p ah -m ah -j ACCEPT",
+            ),
+            (
+                "-p tcp --tcp-flags NONE SYN --dport 9 -j ACCEPT",
+                "-p tcp -m tcp --dport 9 -j ACCEPT",
+            ),
+        ] {
+            let file = file(&format!("-A INPUT {line}"));
+            let readings = readings(&file, &[Some(words(&[printed]))]);
+            let read = of_input(rules_read(&file, &readings).unwrap());
+            assert!(read[0].unknown().next().is_some(), "{line}: {read:?}");
+        }
+        let file = file("-A INPUT -p tcp --dport 0:65535 --tcp-flags NONE NONE -j ACCEPT");
+        let readings = readings(&file, &[Some(words(&["-p tcp -m tcp -j ACCEPT"]))]);
+        let read = of_input(rules_read(&file, &readings).unwrap());
+        assert_eq!(read[0].unknown().next(), None);
+    }
+
+    #[test]
     fn tables_have_every_chain_and_every_line_with_words() {
         let file = file("-A b -j DROP\n-I INPUT 1 -j a\n-D INPUT 1\n-F a\n-D INPUT -j a");
         let tables = tables(&file);

@@ -374,3 +374,39 @@ fn only_the_same_words_delete_a_rule() {
         assert!(import.policy.contains("\"any\""), "{import}");
     }
 }
+
+#[test]
+fn sets_that_rules_change_are_unknown() {
+    for target in ["--add-set s src", "--del-set s src"] {
+        let import = read(&format!(
+            "{HEADER}ipset create s hash:ip\nipset add s 198.51.100.7\n\
+             iptables -A INPUT -m set --match-set s src {SSH}\n\
+             iptables -A INPUT -p tcp --dport 445 -j SET {target}\n"
+        ));
+        assert!(!import.policy.contains("[[allow]]"), "{import}");
+    }
+}
+
+/// Packets pass the rules of both.
+#[test]
+fn two_kinds_of_iptables_have_rules_of_their_own() {
+    for (first, second) in [
+        ("iptables-nft", "iptables-legacy"),
+        ("iptables", "iptables-legacy"),
+        ("ip6tables-legacy", "iptables-nft"),
+        ("iptables-legacy-restore", "iptables-nft"),
+    ] {
+        let first = match first.ends_with("restore") {
+            true => format!(
+                "{first} -n <<A\n*filter\n:INPUT DROP\n:FORWARD DROP\n-A INPUT {SSH}\nCOMMIT\nA\n"
+            ),
+            false => {
+                format!("{first} -P INPUT DROP\n{first} -P FORWARD DROP\n{first} -A INPUT {SSH}\n")
+            }
+        };
+        let accept = format!("{second} -A INPUT -p tcp --dport 109 -j ACCEPT");
+        let import = read(&format!("{first}{accept}\n"));
+        assert!(left(&import).contains(&accept.as_str()), "{import}");
+        assert!(!import.policy.contains("109"), "{import}");
+    }
+}

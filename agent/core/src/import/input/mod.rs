@@ -155,6 +155,10 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
         rulesets,
         mut errors,
     } = split(files);
+    for split in &saves {
+        let rules = split.save.tables.iter().flat_map(|table| &table.rules);
+        rules.for_each(|rule| sets.change_by(rule));
+    }
     let (content, left) = sets.finish();
     parsed.left_sets = left;
     parsed.problems.append(&mut sets.problems);

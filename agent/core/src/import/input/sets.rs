@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use peerwall_proto::ipset::{SetLine, line};
-use peerwall_proto::iptables::Save;
+use peerwall_proto::iptables::{Rule, Save};
 
 use super::elements::{Element, elements, sort_out};
 use super::uses::{Lives, Uses};
@@ -56,6 +56,9 @@ pub(super) struct SetReader {
     /// Where the sets of a script are there.
     pub lives: Lives,
 }
+
+/// Options of the target SET that change a set.
+const CHANGES: [&str; 2] = ["--add-set", "--del-set"];
 
 const EXPIRES: &str = "its elements expire, so a policy must not contain them";
 
@@ -188,6 +191,17 @@ impl SetReader {
             set.distrust("whether a line removes it is unknown");
         }
         Err(format!("ipset refuses this line: {why}"))
+    }
+
+    /// Makes the content of sets unknown that a rule changes.
+    pub(super) fn change_by(&mut self, rule: &Rule) {
+        let changes =
+            |words: &[String]| matches!(words, [option, _] if CHANGES.contains(&option.as_str()));
+        for words in rule.words.windows(2).filter(|words| changes(words)) {
+            if let Some(set) = words.get(1).and_then(|name| self.sets.get_mut(name)) {
+                set.distrust("a rule changes its elements");
+            }
+        }
     }
 
     /// Makes the content of every set unknown, also of those that later lines create.

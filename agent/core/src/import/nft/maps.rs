@@ -1,4 +1,4 @@
-//! Maps: the keys that a statement looks up.
+//! Values that statements take from packets, and maps that they look them up in.
 
 use serde_json::Value;
 
@@ -17,6 +17,22 @@ pub(super) fn lookup(value: &Value) -> Option<&Value> {
         },
         Value::Array(all) => all.iter().find_map(lookup),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// Reports whether every packet has a value: a rule ends where a packet has none, for example
+/// without a TCP option (`NFT_BREAK`). What a header needs is a condition of its own.
+pub(super) fn is_always_there(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().all(|(key, value)| match key.as_str() {
+            "payload" => value["protocol"].is_string(),
+            "meta" | "ct" => value["key"].is_string(),
+            "tcp option" | "ip option" | "exthdr" | "sctp chunk" | "dccp option" => false,
+            "socket" | "osf" | "rt" | "fib" | "ipsec" | "tunnel" | "xt" => false,
+            _ => is_always_there(value),
+        }),
+        Value::Array(all) => all.iter().all(is_always_there),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 

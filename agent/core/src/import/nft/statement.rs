@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Needs, Strange, key, keys};
-use super::maps::{key_of, lookup, pairs};
+use super::maps::{is_always_there, key_of, lookup, pairs};
 use super::mark;
 use super::objects::{Rule, strange};
 use super::relation::{Look, Phase, member, merge_icmp, relation};
@@ -166,6 +166,7 @@ impl Draft {
             "limit" | "quota" | "ct count" => self.rate(context, each),
             "meter" => self.nested(context, each, &["key", "stmt", "size", "name"]),
             "set" => self.nested(context, each, &["op", "elem", "set", "stmt"]),
+            "mangle" if !is_always_there(&body["value"]) => self.strange(statement(each)),
             "mangle" if mark::change(each).is_some() => {
                 let change = mark::change(each).unwrap_or(MarkChange::ANY);
                 self.emit(Vec::new(), Verb::Mark(change, statement(each)));
@@ -187,6 +188,11 @@ impl Draft {
                     _ => self.emit(Vec::new(), Verb::Continue(name.clone())),
                 }
                 self.does.push(name);
+                // The rule ends for a connection that cannot be offloaded, like a new one
+                // (`nft_flow_offload_eval()` in `net/netfilter/nft_flow_offload.c`).
+                if kind == "flow" {
+                    self.push(unknown(Strange(statement(each))));
+                }
             }
             _ => self.strange(statement(each)),
         }
@@ -265,7 +271,11 @@ impl Draft {
                 _ => self.push(unknown(Strange(statement(condition)))),
             }
         }
-        if inner.iter().all(Value::is_null) {
+        let decides = |inner: &Value| {
+            let known = single(inner).map(|(kind, _)| kind);
+            !inner.is_null() && !matches!(known, Some("counter" | "last"))
+        };
+        if !inner.iter().any(decides) {
             self.emit(Vec::new(), Verb::Continue(statement(each)));
         }
         self.does.push(statement(each));

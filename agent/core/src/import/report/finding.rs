@@ -243,7 +243,7 @@ impl Finding<'_> {
                 Fate::Left,
                 format!(
                     "peerwall's rules do not change sets: keep `{statement}` in a separate \
-                     rules file"
+                     rules file; where the set is full, a rule of nft ends there"
                 ),
             ),
             Self::Untracks => text(

@@ -11,7 +11,7 @@ use super::places::{FoundLine, Places};
 use super::{Fate, Line};
 use crate::import::draft::Inexpressible;
 use crate::import::proof::{LinePackets, Proof};
-use crate::import::rule::{At, ImportedRule, Verb};
+use crate::import::rule::{At, ImportedRule, Test, Verb};
 use crate::import::{ParsedFiles, managed};
 use crate::iptables::is_our_chain;
 use crate::net::addr::Family;
@@ -252,6 +252,13 @@ impl<'p> Reporter<'p> {
                 (true, Some(_)) | (false, _) => unknown(rule, manager),
             };
         }
+        let is_loose = |test: &Test| *test == Test::ReversePath(false);
+        let tests = rule.conditions.iter().map(|condition| &condition.test);
+        if matches!(rule.target, Verb::Drop | Verb::Reject) && tests.clone().any(is_loose) {
+            return manager.map_or(Finding::UnknownDrop(LOOSE.to_owned()), |by| {
+                Finding::ManagedDrop(by.name)
+            });
+        }
         let packets = self.packets(rule.at);
         let branches = matches!(rule.target, Verb::Return | Verb::Jump(_) | Verb::Goto(_));
         if let (true, None, Some(rate)) = (branches, manager, rule.rates().next()) {
@@ -330,6 +337,9 @@ impl<'p> Reporter<'p> {
         finding
     }
 }
+
+/// A test that only the routes of the host decide.
+const LOOSE: &str = "a test for any route to the source";
 
 /// Explain why the packets of an accept are lost.
 const DNAT_UNSURE: &str = "a rule of table nat that is not converted may redirect packets to it";

@@ -162,7 +162,17 @@ fn read_line(
     }
     let (own, problem) = read(&rule.words, context);
     match reading {
-        Some(Reading::Words(lines)) => return canonical(lines, context, problem),
+        Some(Reading::Words(lines)) => {
+            let read = canonical(lines, context, problem);
+            let is_left_out = |words: &Vec<String>| negations(words) < negations(&rule.words);
+            if lines.iter().any(is_left_out) || own.is_some_and(|own| lacks(&read.rules, &own)) {
+                return LineRules {
+                    rules: vec![unknown(&rule.words, context)],
+                    problem: Some(LEFT_OUT.to_owned()),
+                };
+            }
+            return read;
+        }
         Some(Reading::Refused(said)) if own.is_some() && problem.is_none() => {
             return LineRules {
                 rules: vec![unknown(&rule.words, context)],
@@ -175,6 +185,54 @@ fn read_line(
         rules: own.into_iter().collect(),
         problem,
     }
+}
+
+/// Why a line that iptables read is not trusted.
+const LEFT_OUT: &str = "iptables-save leaves out a condition of this line, perhaps one that no \
+     packet meets";
+
+fn negations(words: &[String]) -> usize {
+    words.iter().filter(|word| *word == "!").count()
+}
+
+/// Reports whether rules lack a kind of test that peerwall read in the line itself, and that not
+/// every packet meets.
+fn lacks(rules: &[ImportedRule], own: &ImportedRule) -> bool {
+    let is_lost = |wanted: &Condition| match &wanted.test {
+        Test::TcpFlags(mask, flags) => (*mask, *flags) != (0, 0),
+        Test::Always(is_met) => *is_met == wanted.negated,
+        Test::Source(_)
+        | Test::Destination(_)
+        | Test::In(_)
+        | Test::Out(_)
+        | Test::Protocol(_)
+        | Test::SourcePorts(_)
+        | Test::DestinationPorts(_)
+        | Test::EitherPort(_)
+        | Test::State { .. }
+        | Test::Dialled(..)
+        | Test::DialledAddress(_)
+        | Test::Icmp(_)
+        | Test::HopLimit(..)
+        | Test::To(_)
+        | Test::From(_)
+        | Test::Any(_)
+        | Test::Rate(..)
+        | Test::Mark(..)
+        | Test::ReversePath(_)
+        | Test::Unknown(_) => false,
+    };
+    let kind = |test: &Test| std::mem::discriminant(test);
+    own.conditions
+        .iter()
+        .filter(|each| is_lost(each))
+        .any(|lost| {
+            let has = |rule: &ImportedRule| {
+                let mut all = rule.conditions.iter();
+                all.any(|each| kind(&each.test) == kind(&lost.test))
+            };
+            !rules.iter().all(has)
+        })
 }
 
 /// Reads the words that iptables-save printed for a line. The problem of the file's own words, if

@@ -160,3 +160,49 @@ fn packets_through_this_host_pass_postrouting() {
         assert_eq!(judge(&v4(&all), Hook::Forward, |_| {}), want, "{priority}");
     }
 }
+
+/// A rule ends where a packet lacks the value.
+#[test]
+fn statements_that_need_a_value_accept_nothing() {
+    let set = |value: &Value| json!({"mangle": {"key": {"ct": {"key": "mark"}}, "value": value}});
+    for (statement, accepts) in [
+        (
+            set(&json!({"tcp option": {"name": "maxseg", "field": "size"}})),
+            false,
+        ),
+        (set(&json!({"socket": {"key": "mark"}})), false),
+        (
+            set(&json!({"|": [{"payload": {"base": "th", "offset": 900, "len": 32}}, 1]})),
+            false,
+        ),
+        (
+            set(&json!({"exthdr": {"name": "frag", "field": "id"}})),
+            false,
+        ),
+        (json!({"flow": {"op": "add", "flowtable": "@ft"}}), false),
+        (set(&json!({"|": [{"meta": {"key": "mark"}}, 1]})), true),
+    ] {
+        let line = rule("inet", "t", "input", &json!([statement, {"accept": null}]));
+        let rules = v4(&[&start()[..], &[line]].concat());
+        let verdict = judge(&rules, Hook::Input, |_| {});
+        assert_eq!(verdict == Verdict::Accept, accepts, "{statement}");
+    }
+}
+
+#[test]
+fn a_test_for_any_route_is_left() {
+    let route = json!({"fib": {"result": "oif", "flags": "saddr"}});
+    let missing = matched("==", &route, &json!(false));
+    let line = rule("inet", "t", "input", &json!([missing, {"drop": null}]));
+    let mut accept = rule("inet", "t", "input", &json!([{"accept": null}]));
+    accept["rule"]["handle"] = json!(3);
+    let all = [&start()[..], &[line, accept]].concat();
+    let file = File {
+        name: "rules".into(),
+        text: json!({ "nftables": all }).to_string(),
+        family: None,
+    };
+    let import = import(&[file], &Facts::default()).unwrap();
+    let left = import.lines.iter().filter(|line| line.fate == Fate::Left);
+    assert_eq!(left.count(), 1, "{import}");
+}
