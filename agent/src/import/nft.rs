@@ -45,6 +45,12 @@ pub enum NftError {
         /// Messages of nft.
         said: String,
     },
+    /// nft does not list the file's sets as they are.
+    #[error(
+        "{0}: `\\*` in a set: nft lists such a name like a pattern; write the name with a rule of \
+         its own, or without the star"
+    )]
+    Ambiguous(String),
     /// nft cannot be run in a namespace of its own.
     #[error("{file}: cannot run nft in a private network namespace: {source}")]
     NotRun {
@@ -68,6 +74,10 @@ pub fn listing(file: &str, text: &str) -> Result<String, NftError> {
             source,
         })?;
         if output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            if text.contains("\\*") && has_pattern(&said) {
+                return Err(NftError::Ambiguous(file.to_owned()));
+            }
             return Ok(with_hidden(&String::from_utf8_lossy(&output.stdout)));
         }
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -85,6 +95,12 @@ pub fn listing(file: &str, text: &str) -> Result<String, NftError> {
         file: file.to_owned(),
         said: "it names too many interfaces".to_owned(),
     })
+}
+
+/// Reports whether JSON has a text that ends in a star which is not escaped.
+fn has_pattern(json: &str) -> bool {
+    let mut ends = json.match_indices("*\"");
+    ends.any(|(at, _)| !json.get(..at).unwrap_or_default().ends_with('\\'))
 }
 
 /// Returns the JSON and the listing in the output of the script. The JSON also has what nft leaves

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::program::is_assignment;
+use super::script::{is_ours, restored_family};
 use super::shell::Command;
 
 /// Programs that run other commands.
@@ -176,6 +177,8 @@ pub(super) fn ending(command: &Command) -> Ending {
     let first = words.first().map_or("", String::as_str);
     match first {
         "exit" if !command.is_conditional => Ending::Surely,
+        // `set -n`: the shell runs nothing below.
+        "set" if !command.is_conditional && has_option(words, "n", "noexec") => Ending::Surely,
         "exit" | "return" => Ending::Maybe,
         "exec" if words.len() > 1 => Ending::Maybe,
         "kill" if words.iter().any(|word| word == "$$") => Ending::Maybe,
@@ -184,25 +187,42 @@ pub(super) fn ending(command: &Command) -> Ending {
     }
 }
 
+/// Reports whether a command of another program may fail, and ends a script with `set -e` then.
+pub(super) fn may_fail(command: &Command) -> bool {
+    const SAFE: [&str; 13] = [
+        "true", ":", "echo", "printf", "export", "local", "readonly", "set", "unset", "shift",
+        "umask", "sleep", "trap",
+    ];
+    let words = without_keywords(body(command));
+    let first = words.first().map_or("", String::as_str);
+    let is_assignment = words.iter().all(|word| is_assignment(word));
+    let is_other = !is_ours(command.program()) && restored_family(command.program()).is_none();
+    let is_safe = SAFE.contains(&first) || first.is_empty() || is_assignment;
+    is_other && !is_safe && !command.may_fail && !command.is_conditional && command.reader.is_none()
+}
+
 /// Reports whether the first line of a script is like `#!/bin/sh -e`.
 pub(super) fn is_interpreter_that_ends(line: &str) -> bool {
     let words = line.strip_prefix("#!").into_iter();
     let mut words = words.flat_map(str::split_whitespace).skip(1);
-    words.any(has_letter_e)
+    words.any(|word| has_letter(word, "e"))
 }
 
 /// Reports whether words are like `set -eu` or `set -o errexit`.
 pub(super) fn sets_end(words: &[String]) -> bool {
     let starts = words.first().is_some_and(|word| word == "set");
-    starts
-        && words
-            .iter()
-            .any(|word| has_letter_e(word) || word == "errexit")
+    starts && has_option(words, "e", "errexit")
 }
 
-fn has_letter_e(word: &str) -> bool {
+/// Reports whether `set` sets an option, which has a letter and a name.
+fn has_option(words: &[String], letter: &str, name: &str) -> bool {
+    let mut words = words.iter();
+    words.any(|word| has_letter(word, letter) || word == name)
+}
+
+fn has_letter(word: &str, letter: &str) -> bool {
     let letters = word.strip_prefix('-').unwrap_or_default();
-    !letters.starts_with('-') && letters.contains('e')
+    !letters.starts_with('-') && letters.contains(letter)
 }
 
 /// Reports whether words end the script after a pattern of `case`.
@@ -225,6 +245,15 @@ pub(super) struct Functions {
     effects: BTreeMap<String, Effect>,
     /// Indices of the commands in their bodies.
     inside: Vec<bool>,
+    /// Programs and words that are read, and the lines from which functions or aliases replace
+    /// them: nobody knows what these do.
+    shadows: BTreeMap<String, usize>,
+}
+
+/// Reports whether a script's reader knows what a command of this name does.
+fn is_read(name: &str) -> bool {
+    const WORDS: [&str; 6] = ["exit", "return", "exec", "set", "sudo", "command"];
+    is_ours(name) || restored_family(name).is_some() || WORDS.contains(&name)
 }
 
 impl Functions {
@@ -232,6 +261,7 @@ impl Functions {
         let mut found = Self {
             effects: BTreeMap::new(),
             inside: vec![false; commands.len()],
+            shadows: BTreeMap::new(),
         };
         // Functions call others: repeat until nothing changes.
         while found.pass(commands) {}
@@ -262,6 +292,10 @@ impl Functions {
     ) -> Vec<(String, Effect)> {
         if command.words.first().is_some_and(|word| word == "alias") {
             let names = command.words.iter().filter_map(|word| word.split_once('='));
+            let read = names.clone().filter(|(name, _)| is_read(name));
+            self.shadows
+                .extend(read.map(|(name, _)| (name.to_owned(), command.line)));
+            let names = names.filter(|(name, _)| !is_read(name));
             let effect = Effect {
                 changes_rules: true,
                 ends: false,
@@ -272,6 +306,9 @@ impl Functions {
             return Vec::new();
         };
         let end = end_of_body(commands, index);
+        if is_read(&name) {
+            self.shadows.entry(name.clone()).or_insert(command.line);
+        }
         let mut effect = Effect {
             // A body that is not in braces is not followed.
             changes_rules: end == index + 1 && command.nesting.0 == command.nesting.1,
@@ -294,6 +331,19 @@ impl Functions {
     pub(super) fn called(&self, command: &Command) -> Effect {
         let words = without_keywords(body(command));
         let first = words.first().map_or("", String::as_str);
+        let is_shadowed = |name: &str| {
+            let line = self.shadows.get(name);
+            line.is_some_and(|line| *line < command.line)
+        };
+        if [first, command.path(), command.program()]
+            .into_iter()
+            .any(is_shadowed)
+        {
+            return Effect {
+                changes_rules: true,
+                ends: false,
+            };
+        }
         let names = [first, command.path()];
         let mut known = names.iter().filter_map(|name| self.effects.get(*name));
         known.next().copied().unwrap_or_default()

@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 
 use super::edit::{OpenTable, TEXT_OPTIONS, is_command};
 use super::purpose::{
-    Ending, Functions, ending, is_interpreter_that_ends, names_tool, needs_shell, sets_end,
-    why_idle,
+    Ending, Functions, ending, is_interpreter_that_ends, may_fail, names_tool, needs_shell,
+    sets_end, why_idle,
 };
 use super::shell::{self, Command};
 use super::unit::{Unit, is_unit, unit};
@@ -31,7 +31,8 @@ pub struct Script {
     pub unevaluated: usize,
     /// Lines where the script may end, after its first command about rules.
     pub ends: Vec<usize>,
-    /// Whether the script ends at the first command that fails: `set -e`, sh(1).
+    /// Whether the script ends at the first command that fails: `set -e`, sh(1); a unit without
+    /// `-` before its commands, systemd.service(5).
     pub ends_on_error: bool,
     /// Lines of commands of iptables-restore, and those of the here-documents that they load.
     pub loads: Vec<(usize, RangeInclusive<usize>)>,
@@ -85,7 +86,7 @@ fn split(text: &str) -> Unit {
         true => unit(text),
         false => Unit {
             commands: shell::commands(text),
-            idle: BTreeMap::new(),
+            ..Unit::default()
         },
     }
 }
@@ -106,19 +107,24 @@ fn family(program: &str) -> Option<bool> {
 }
 
 /// Whether a program is iptables-restore (`false`) or ip6tables-restore (`true`).
-fn restored_family(program: &str) -> Option<bool> {
+pub(super) fn restored_family(program: &str) -> Option<bool> {
     family(program.strip_suffix("-restore")?)
 }
 
 /// Reads a script.
 pub fn script(text: &str) -> Script {
-    let Unit { commands, idle } = split(text);
+    let Unit {
+        commands,
+        idle,
+        ends_on_error,
+    } = split(text);
     let functions = Functions::new(&commands);
     let mut reader = Reader::default();
     reader.script.idle = idle;
     let first = text.lines().next().unwrap_or_default();
-    reader.script.ends_on_error =
-        is_interpreter_that_ends(first) || commands.iter().any(|command| sets_end(&command.words));
+    reader.script.ends_on_error = ends_on_error
+        || is_interpreter_that_ends(first)
+        || commands.iter().any(|command| sets_end(&command.words));
     for (index, command) in commands.iter().enumerate() {
         reader.next(&commands, &functions, index, command);
         for line in command.line + 1..=command.last_line {
@@ -226,6 +232,10 @@ impl Reader {
             false => ending(command),
         };
         self.command(command, is_inside);
+        let fails = self.script.ends_on_error && may_fail(command);
+        if fails && self.has_begun && !is_inside && ending == Ending::Never {
+            self.script.ends.push(command.line);
+        }
         let is_read = !command.is_shell && is_ours(command.program());
         match ending {
             Ending::Surely => self.has_ended = true,
@@ -418,7 +428,7 @@ impl Reader {
 }
 
 /// Reports whether a program changes rules or sets.
-fn is_ours(program: &str) -> bool {
+pub(super) fn is_ours(program: &str) -> bool {
     family(program).is_some() || program == "ipset" || OTHER_PROGRAMS.contains(&program)
 }
 

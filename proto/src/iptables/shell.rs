@@ -18,6 +18,8 @@ pub(super) struct Command {
     pub is_conditional: bool,
     /// Whether it runs only if the command before it fails.
     pub is_fallback: bool,
+    /// Whether nothing happens if it fails: `-` in a unit of systemd.
+    pub may_fail: bool,
     /// Whether another command reads what it prints.
     pub is_piped: bool,
     /// Nesting before and after its keywords.
@@ -273,8 +275,13 @@ impl Splitter<'_> {
         if self.chars.next_if_eq(&'>').is_some() {
             return self.redirect(false);
         }
-        let is_and = self.chars.next_if_eq(&'&').is_some();
-        self.end(if is_and { End::And } else { End::Plain });
+        if self.chars.next_if_eq(&'&').is_some() {
+            return self.end(End::And);
+        }
+        // When it runs is unknown, and it ends no script.
+        self.command.is_shell = true;
+        self.command.is_conditional = true;
+        self.end(End::Plain);
     }
 
     fn skip_comment(&mut self) {

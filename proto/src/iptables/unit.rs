@@ -16,10 +16,14 @@ pub(super) struct Unit {
     pub commands: Vec<Command>,
     /// What the other lines are.
     pub idle: BTreeMap<usize, &'static str>,
+    /// Whether the start ends at the first command that fails.
+    pub ends_on_error: bool,
 }
 
 /// A setting, with the numbers of its first and last line.
 struct Setting {
+    /// The line `[Service]` or the like above it.
+    section: String,
     key: String,
     value: String,
     first: usize,
@@ -40,7 +44,9 @@ pub(super) fn unit(text: &str) -> Unit {
     let mut unit = Unit::default();
     let mut starts: [Vec<Setting>; 3] = Default::default();
     for setting in settings(text) {
+        let is_of_service = setting.section == "[Service]";
         let key = STARTS.iter().position(|key| *key == setting.key);
+        let key = key.filter(|_| is_of_service);
         let Some(list) = key.and_then(|at| starts.get_mut(at)) else {
             unit.note(&setting, why_idle(&setting.key));
             continue;
@@ -55,6 +61,7 @@ pub(super) fn unit(text: &str) -> Unit {
         list.push(setting);
     }
     for setting in starts.iter().flatten() {
+        unit.ends_on_error |= !may_fail(&setting.value);
         unit.commands.extend(commands(setting));
     }
     unit
@@ -81,6 +88,7 @@ fn why_idle(key: &str) -> &'static str {
 fn settings(text: &str) -> Vec<Setting> {
     let mut found: Vec<Setting> = Vec::new();
     let mut continues = false;
+    let mut section = String::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
         let trimmed = line.trim();
@@ -95,8 +103,12 @@ fn settings(text: &str) -> Vec<Setting> {
             setting.value.push_str(trimmed.trim_end_matches('\\'));
             setting.last = number;
         } else {
+            if trimmed.starts_with('[') {
+                trimmed.clone_into(&mut section);
+            }
             let (key, value) = trimmed.split_once('=').unwrap_or((trimmed, ""));
             found.push(Setting {
+                section: section.clone(),
                 key: key.trim().to_owned(),
                 value: value.trim().trim_end_matches('\\').to_owned(),
                 first: number,
@@ -111,6 +123,12 @@ fn settings(text: &str) -> Vec<Setting> {
     found
 }
 
+/// Reports whether a command has the prefix `-`.
+fn may_fail(value: &str) -> bool {
+    let mut prefixes = value.chars().take_while(|c| "-@+!:".contains(*c));
+    prefixes.any(|c| c == '-')
+}
+
 /// Returns the commands of a setting. What systemd and a shell read differently is not evaluated.
 fn commands(setting: &Setting) -> Vec<Command> {
     let text = setting.value.trim_start_matches(['-', '@', '+', '!', ':']);
@@ -122,6 +140,7 @@ fn commands(setting: &Setting) -> Vec<Command> {
     for command in &mut found {
         command.line = (setting.first + command.line).saturating_sub(1);
         command.is_shell |= is_special || is_renamed;
+        command.may_fail = may_fail(&setting.value);
     }
     found
 }

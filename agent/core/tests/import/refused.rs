@@ -410,3 +410,55 @@ fn two_kinds_of_iptables_have_rules_of_their_own() {
         assert!(!import.policy.contains("109"), "{import}");
     }
 }
+
+#[test]
+fn programs_may_be_functions_and_commands_may_run_beside_the_script() {
+    let accept = format!("iptables -A INPUT {SSH}");
+    for text in [
+        format!("iptables() {{ echo \"$@\"; }}\n{accept}\n"),
+        format!("function iptables {{ ssh other iptables \"$@\"; }}\n{accept}\n"),
+        format!("iptables() {{\n  echo \"$@\"\n}}\n{accept}\n"),
+        format!("alias iptables=echo\n{accept}\n"),
+        format!("set -n\n{accept}\n"),
+        format!("{accept}\nexit 0 &\niptables -I INPUT -p tcp --dport 22 -j DROP\n"),
+        format!("exit() {{ :; }}\n{accept}\nexit 0\niptables -I INPUT -p tcp --dport 22 -j DROP\n"),
+        format!("{accept} &\n"),
+    ] {
+        let import = read(&format!("{HEADER}{text}"));
+        assert!(!import.policy.contains("[[allow]]"), "{text}\n{import}");
+    }
+}
+
+#[test]
+fn units_run_only_their_service_and_end_at_the_first_failure() {
+    let start = "[Service]\nType=oneshot\nExecStart=/sbin/iptables -P INPUT DROP\n\
+                 ExecStart=/sbin/iptables -P FORWARD DROP\n";
+    let accept = format!("ExecStart=/sbin/iptables -A INPUT {SSH}\n");
+    for section in ["[Install]", "[X-Old]", "[Unit]"] {
+        let import = read(&format!("{start}{section}\n{accept}"));
+        assert!(!import.policy.contains("22/tcp"), "{import}");
+    }
+    for (failing, may_end) in [
+        ("ExecStart=/bin/false\n", true),
+        ("ExecStartPre=/usr/bin/test -e /x\n", false),
+        ("ExecStart=-/bin/false\n", false),
+        ("ExecStart=/sbin/iptables -D INPUT -j DROP\n", true),
+    ] {
+        let import = read(&format!("{start}{failing}{accept}"));
+        assert_eq!(!left(&import).is_empty(), may_end, "{import}");
+    }
+}
+
+#[test]
+fn lists_of_a_cloud_config_end_on_their_own() {
+    let accept = format!("iptables -A INPUT {SSH}");
+    let text = format!(
+        "#cloud-config\nbootcmd:\n - iptables -P INPUT DROP\n - iptables -P FORWARD DROP\n - {accept}\n\
+         \u{20}- exit 0\nruncmd:\n - {}\n",
+        accept
+            .replace("-A INPUT", "-I INPUT")
+            .replace("ACCEPT", "DROP")
+    );
+    let import = read(&text);
+    assert!(!import.policy.contains("22/tcp"), "{import}");
+}

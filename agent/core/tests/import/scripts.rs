@@ -189,7 +189,7 @@ fn a_line_that_fails_may_end_a_script() {
         assert_eq!(left(&import), [wrong], "{import}");
         let words = words(&import, wrong);
         assert!(words.contains("the set `a` has IPv4 addresses"), "{words}");
-        assert_eq!(words.contains("the script ends here"), may_end, "{words}");
+        assert_eq!(words.contains("ends here"), may_end, "{words}");
         assert!(!import.policy.contains("80/tcp"), "{import}");
         assert!(import.policy.contains("22/tcp"), "{import}");
     }

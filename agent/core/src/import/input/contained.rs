@@ -160,8 +160,13 @@ fn commands(file: &File) -> Option<File> {
     let documents = YamlLoader::load_from_str(&file.text).ok()?;
     let root = documents.first()?;
     let lists = ["bootcmd", "runcmd"].into_iter();
-    let all = lists.flat_map(|key| root[key].as_vec().into_iter().flatten());
-    let text: Vec<String> = all.filter_map(command).collect();
+    // Each list is a script of its own: what ends one does not end the other.
+    let of_list = |key: &str| {
+        let all = root[key].as_vec().into_iter().flatten().filter_map(command);
+        all.take_while(|text| text.split_whitespace().next() != Some("exit"))
+            .collect::<Vec<String>>()
+    };
+    let text: Vec<String> = lists.flat_map(of_list).collect();
     let text = text.join("\n");
     let is_about_rules = text.lines().any(script::names_a_tool);
     is_about_rules.then(|| File {

@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-use super::key::{Strange, keys};
+use super::key::{Key, Strange, keys};
 use super::objects::strange;
 use super::relation::{Look, elements, member};
+use super::text::single;
+use super::values::{bare, interval};
 use crate::import::rule::Condition;
 
 /// Finds a lookup in a map. A packet whose key is not in the map leaves the rule
@@ -45,6 +47,52 @@ pub(super) fn key_of(look: &Look<'_, '_>, map: &Value) -> Result<Condition, Stra
     let pairs = pairs(look, &map["data"])?;
     let listed: Vec<&Value> = pairs.into_iter().map(|(key, _)| key).collect();
     member(look, &keys, &listed)
+}
+
+/// Maximum number of elements that are compared with each other.
+const COMPARED_MAX: usize = 2000;
+
+/// Rejects maps whose result depends on the order of their elements: those of concatenations may
+/// overlap, and the kernel takes the one that was added first (`net/netfilter/nft_set_pipapo.c`).
+pub(super) fn check_order(keys: &[Key], pairs: &[(&Value, &Value)]) -> Result<(), Strange> {
+    let parts = |key: &Value| match single(bare(key)) {
+        Some(("concat", Value::Array(parts))) if keys.len() > 1 => Some(parts.clone()),
+        _ => None,
+    };
+    let all: Option<Vec<(Vec<Value>, &Value)>> = pairs
+        .iter()
+        .map(|(key, value)| Some((parts(key)?, *value)))
+        .collect();
+    let Some(all) = all else {
+        return Ok(());
+    };
+    let has_range = |(parts, _): &(Vec<Value>, &Value)| parts.iter().any(is_range);
+    let mut ranges = all.iter().enumerate().filter(|(_, each)| has_range(each));
+    let is_unsure = ranges.any(|(index, (own, value))| {
+        let mut others = all.iter().enumerate().filter(|(other, _)| *other != index);
+        all.len() > COMPARED_MAX
+            || others.any(|(_, (parts, other))| {
+                let mut pairs = keys.iter().zip(own.iter().zip(parts));
+                other != value && pairs.all(|(key, (a, b))| overlap(*key, a, b))
+            })
+    });
+    match (is_unsure, pairs.first()) {
+        (true, Some((key, _))) => Err(Strange::of(key)),
+        _ => Ok(()),
+    }
+}
+
+/// Reports whether a part of an element stands for several values.
+fn is_range(part: &Value) -> bool {
+    let is_wild = part.as_str().is_some_and(|name| name.ends_with('*'));
+    is_wild || matches!(single(bare(part)), Some(("range" | "prefix", _)))
+}
+
+fn overlap(key: Key, a: &Value, b: &Value) -> bool {
+    match (interval(key, a), interval(key, b)) {
+        (Ok(a), Ok(b)) => a.0 <= b.1 && b.0 <= a.1,
+        _ => a == b || is_range(a) || is_range(b),
+    }
 }
 
 /// Returns the keys and values of a map.

@@ -14,6 +14,18 @@ pub(super) fn change(each: &Value) -> Option<MarkChange> {
     Some(new_mark(&body["value"]).unwrap_or(MarkChange::ANY))
 }
 
+/// Reports whether a change of this field leaves addresses and ports alone.
+pub(super) fn is_harmless(field: &Value) -> bool {
+    match single(field) {
+        Some(("payload", body)) => {
+            let field = body["field"].as_str().unwrap_or_default();
+            ["dscp", "ecn", "ttl", "hoplimit", "flowlabel"].contains(&field)
+        }
+        Some(("meta" | "ct" | "tcp option", _)) => true,
+        _ => false,
+    }
+}
+
 /// Parses a new mark: `(meta mark & KEPT) | VALUE`, or parts of it.
 fn new_mark(value: &Value) -> Option<MarkChange> {
     if let Some(number) = number(value) {

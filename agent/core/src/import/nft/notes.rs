@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Note;
 use super::objects::{Objects, Table, TableName};
 use super::place::{Kind, Places};
+use super::relation::next_header;
 use super::text::single;
 use crate::import::managed;
 use crate::import::rule::{At, ImportedRules, Verb};
@@ -93,6 +94,16 @@ fn of_chains(name: &TableName, table: &Table<'_>, places: &Places) -> Vec<Note> 
                 "it is not imported".to_owned(),
             ));
         }
+        for rule in &chain.rules {
+            if rule.statements.iter().any(tests_next_header) {
+                notes.push(note(
+                    places.of(name, Kind::Rule, rule.handle, rule.object),
+                    "nft-next-header",
+                    "`ip6 nexthdr` is read as the protocol".to_owned(),
+                    "behind extension headers, the policy accepts what the rules do not".to_owned(),
+                ));
+            }
+        }
         let mut statements = chain.rules.iter().flat_map(|rule| rule.statements);
         has_xt |= statements.any(|each| matches!(single(each), Some(("xt", _))));
     }
@@ -105,6 +116,12 @@ fn of_chains(name: &TableName, table: &Table<'_>, places: &Places) -> Vec<Note> 
         ));
     }
     notes
+}
+
+fn tests_next_header(statement: &Value) -> bool {
+    let body = &statement["match"];
+    let op = body["op"].as_str().unwrap_or_default();
+    next_header(op, &body["left"], &body["right"]).is_some()
 }
 
 /// Returns remarks on rules of nat tables that drop.

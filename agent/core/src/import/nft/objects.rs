@@ -227,10 +227,28 @@ fn set(body: &Value) -> Set<'_> {
         Some("its elements expire".to_owned())
     } else if has_flag("dynamic") {
         Some("rules change its elements".to_owned())
+    } else if !has_flag("interval") && is_of_names(body) && elements.iter().any(has_star) {
+        Some("a star in a name is not a pattern there".to_owned())
     } else {
         strange(body, &SET).or_else(|| elements.iter().find_map(conditional))
     };
     Set { elements, changes }
+}
+
+/// Reports whether names of interfaces are in a set.
+fn is_of_names(body: &Value) -> bool {
+    let is_names = |kind: &Value| kind == "ifname";
+    let kind = &body["type"];
+    is_names(kind) || kind.as_array().is_some_and(|all| all.iter().any(is_names))
+}
+
+fn has_star(element: &Value) -> bool {
+    match element {
+        Value::String(text) => text.ends_with('*'),
+        Value::Array(all) => all.iter().any(has_star),
+        Value::Object(fields) => fields.values().any(has_star),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// Returns what an element of a set or map depends on beside its value: a limit, for example.

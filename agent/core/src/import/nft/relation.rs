@@ -105,7 +105,8 @@ fn fragment(op: &str, left: &Value, right: &Value) -> Option<Condition> {
 
 /// Parses a match on ICMPv6 as the next header. The next header of other protocols may be one that
 /// only stands before theirs, which no policy matches.
-fn next_header(op: &str, left: &Value, right: &Value) -> Option<Condition> {
+/// Returns the condition of `ip6 nexthdr` for ICMP, read as the protocol.
+pub(super) fn next_header(op: &str, left: &Value, right: &Value) -> Option<Condition> {
     let field = json!({"payload": {"protocol": "ip6", "field": "nexthdr"}});
     let is_icmp = *right == "ipv6-icmp" || *right == "icmpv6" || *right == ICMPV6;
     (op == "==" && *left == field && is_icmp)

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Needs, Strange, key, keys};
-use super::maps::{is_always_there, key_of, lookup, pairs};
+use super::maps::{check_order, is_always_there, key_of, lookup, pairs};
 use super::mark;
 use super::objects::{Rule, strange};
 use super::relation::{Look, Phase, member, merge_icmp, relation};
@@ -146,9 +146,10 @@ impl Draft {
         if !finds_itself.contains(&kind)
             && let Some(map) = lookup(body)
         {
-            self.push(
-                key_of(&context.look, map).unwrap_or_else(|_| unknown(Strange(statement(each)))),
-            );
+            let key = self
+                .check_transport(&map["key"])
+                .and_then(|()| key_of(&context.look, map));
+            self.push(key.unwrap_or_else(|_| unknown(Strange(statement(each)))));
         }
         match kind {
             "match" => return self.condition(context, body),
@@ -172,7 +173,7 @@ impl Draft {
                 self.emit(Vec::new(), Verb::Mark(change, statement(each)));
                 self.does.push(statement(each));
             }
-            "mangle" if !is_harmless(&body["key"]) => {
+            "mangle" if !mark::is_harmless(&body["key"]) => {
                 return Step::Target(Verb::Unknown(statement(each)));
             }
             "queue" | "tproxy" | "synproxy" | "fwd" => {
@@ -213,13 +214,8 @@ impl Draft {
             return Step::Next;
         }
         let found = relation(&context.look, body).and_then(|condition| {
-            // Other protocols have something else where TCP has its ports.
-            let is_of_ports = |numbers: &Vec<u8>| numbers.iter().all(|number| has_ports(*number));
-            let is_for_all = !self.protocols.as_ref().is_some_and(is_of_ports);
-            match is_for_all && body["left"]["payload"]["protocol"] == "th" {
-                true => Err(Strange::of(&body["left"])),
-                false => Ok(condition),
-            }
+            self.check_transport(&body["left"])?;
+            Ok(condition)
         });
         let condition = found.unwrap_or_else(|_| {
             let whole = serde_json::json!({ "match": body });
@@ -297,8 +293,19 @@ impl Draft {
         Step::Done
     }
 
-    /// Returns the verdicts of a map with their conditions. Elements never overlap, so that their
-    /// order does not matter.
+    /// Rejects ports of any protocol: others have something else where TCP has its ports.
+    fn check_transport(&self, left: &Value) -> Result<(), Strange> {
+        let is_of_ports = |numbers: &Vec<u8>| numbers.iter().all(|number| has_ports(*number));
+        let is_any = |field: &Value| field["payload"]["protocol"] == "th";
+        let parts = left["concat"].as_array();
+        let is_any = is_any(left) || parts.is_some_and(|parts| parts.iter().any(is_any));
+        match is_any && !self.protocols.as_ref().is_some_and(is_of_ports) {
+            true => Err(Strange::of(left)),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the verdicts of a map with their conditions. Their order does not matter.
     fn verdicts(
         &self,
         context: &Context<'_, '_>,
@@ -306,6 +313,8 @@ impl Draft {
     ) -> Result<Vec<(Condition, Verb)>, Strange> {
         let keys = keys(&body["key"])?;
         let pairs = pairs(&context.look, &body["data"])?;
+        check_order(&keys, &pairs)?;
+        self.check_transport(&body["key"])?;
         let listed: Vec<&Value> = pairs.iter().map(|(key, _)| *key).collect();
         let listed: Vec<&Value> = listed.into_iter().filter(|key| !is_rest(key)).collect();
         let mut groups: Vec<(&Value, Vec<&Value>)> = Vec::new();
@@ -378,7 +387,10 @@ impl Draft {
         }
         let keys = keys(&map["key"])?;
         let mut found = Vec::new();
-        for (element, value) in pairs(&context.look, &map["data"])? {
+        let pairs = pairs(&context.look, &map["data"])?;
+        check_order(&keys, &pairs)?;
+        self.check_transport(&map["key"])?;
+        for (element, value) in pairs {
             let condition = member(&context.look, &keys, &[element])?;
             let target = match single(bare(value)) {
                 Some(("concat", Value::Array(parts))) => match &parts[..] {
@@ -450,18 +462,6 @@ fn to(address: &Value, port: &Value) -> Option<Verb> {
         }
     };
     Some(Verb::Dnat(addresses, ports))
-}
-
-/// Reports whether a change of this field leaves addresses and ports alone.
-fn is_harmless(field: &Value) -> bool {
-    match single(field) {
-        Some(("payload", body)) => {
-            let field = body["field"].as_str().unwrap_or_default();
-            ["dscp", "ecn", "ttl", "hoplimit", "flowlabel"].contains(&field)
-        }
-        Some(("meta" | "ct" | "tcp option", _)) => true,
-        _ => false,
-    }
 }
 
 fn name_of(kind: &str, each: &Value) -> String {

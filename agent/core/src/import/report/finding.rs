@@ -308,8 +308,8 @@ impl Finding<'_> {
             Self::MayFail(why) => (
                 Fate::Left,
                 format!(
-                    "cannot be read: {why}; if it fails, the script ends here, because of `set -e`, and \
-                     the lines below are not in force"
+                    "cannot be read: {why}; if it fails, the script or unit ends here, and the lines \
+                     below are not in force"
                 ),
             ),
             Self::MayEnd => text(

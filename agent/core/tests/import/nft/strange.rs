@@ -206,3 +206,63 @@ fn a_test_for_any_route_is_left() {
     let left = import.lines.iter().filter(|line| line.fate == Fate::Left);
     assert_eq!(left.count(), 1, "{import}");
 }
+
+/// Elements of a concatenation may overlap, and the first one decides.
+#[test]
+fn maps_whose_order_matters_accept_nothing() {
+    let key = json!({"concat": [field("ip", "daddr"), field("tcp", "dport")]});
+    let one =
+        |to: Value, port: Value, verdict: &str| json!([{"concat": [to, port]}, {verdict: null}]);
+    let prefix = |addr: &str, len: u8| json!({"prefix": {"addr": addr, "len": len}});
+    let ports = json!({"range": [20, 30]});
+    let narrow = one(prefix("192.0.2.0", 24), json!(22), "drop");
+    for (elements, accepts) in [
+        (
+            vec![
+                narrow.clone(),
+                one(prefix("192.0.0.0", 8), ports.clone(), "accept"),
+            ],
+            false,
+        ),
+        (
+            vec![
+                narrow.clone(),
+                one(prefix("192.0.2.0", 25), json!(23), "accept"),
+            ],
+            false,
+        ),
+        (
+            vec![narrow, one(prefix("10.0.0.0", 8), ports.clone(), "accept")],
+            false,
+        ),
+        (
+            vec![
+                one(prefix("10.0.0.0", 8), json!(22), "drop"),
+                one(prefix("192.0.0.0", 8), ports, "accept"),
+            ],
+            true,
+        ),
+    ] {
+        let map = json!({"vmap": {"key": key, "data": {"set": elements}}});
+        let rules = v4(&[&start()[..], &[rule("inet", "t", "input", &json!([map]))]].concat());
+        let verdict = judge(&rules, Hook::Input, |_| {});
+        assert_eq!(verdict == Verdict::Accept, accepts, "{map}");
+    }
+}
+
+/// nft lists a star in a set without its backslash.
+#[test]
+fn stars_are_patterns_only_in_sets_of_intervals() {
+    for (flags, accepts) in [(json!(null), false), (json!(["interval"]), true)] {
+        let mut names = json!({"set": {"family": "inet", "table": "t", "name": "names", "handle": 9,
+            "type": "ifname", "elem": ["eth*", "x"]}});
+        if !flags.is_null() {
+            names["set"]["flags"] = flags;
+        }
+        let is_in = matched("==", &meta("iifname"), &json!("@names"));
+        let line = rule("inet", "t", "input", &json!([is_in, {"accept": null}]));
+        let rules = v4(&[&start()[..], &[names, line]].concat());
+        let verdict = judge(&rules, Hook::Input, |_| {});
+        assert_eq!(verdict == Verdict::Accept, accepts);
+    }
+}
