@@ -176,7 +176,7 @@ pub(super) fn ending(command: &Command) -> Ending {
     let words = body(command);
     let first = words.first().map_or("", String::as_str);
     match first {
-        "exit" if !command.is_conditional => Ending::Surely,
+        "exit" if !command.is_conditional && is_plain_exit(words) => Ending::Surely,
         // `set -n`: the shell runs nothing below.
         "set" if !command.is_conditional && has_option(words, "n", "noexec") => Ending::Surely,
         "exit" | "return" => Ending::Maybe,
@@ -184,6 +184,16 @@ pub(super) fn ending(command: &Command) -> Ending {
         "kill" if words.iter().any(|word| word == "$$") => Ending::Maybe,
         _ if is_in_case(words) => Ending::Maybe,
         _ => Ending::Never,
+    }
+}
+
+/// Reports whether `exit` has at most one argument, a number. With others, bash goes on.
+fn is_plain_exit(words: &[String]) -> bool {
+    let is_number = |word: &String| word.starts_with('$') || word.parse::<u32>().is_ok();
+    match words {
+        [_] => true,
+        [_, status] => is_number(status),
+        _ => false,
     }
 }
 

@@ -22,13 +22,20 @@ pub(super) fn lookup(value: &Value) -> Option<&Value> {
     }
 }
 
+/// Keys of `meta` that every packet has.
+const META: [&str; 14] = [
+    "mark", "priority", "length", "protocol", "nfproto", "l4proto", "cpu", "random", "time", "day",
+    "hour", "iif", "iifname", "pkttype",
+];
+
 /// Reports whether every packet has a value: a rule ends where a packet has none, for example
 /// without a TCP option (`NFT_BREAK`). What a header needs is a condition of its own.
 pub(super) fn is_always_there(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.iter().all(|(key, value)| match key.as_str() {
             "payload" => value["protocol"].is_string(),
-            "meta" | "ct" => value["key"].is_string(),
+            "meta" => value["key"].as_str().is_some_and(|key| META.contains(&key)),
+            "ct" => value["key"].is_string(),
             "tcp option" | "ip option" | "exthdr" | "sctp chunk" | "dccp option" => false,
             "socket" | "osf" | "rt" | "fib" | "ipsec" | "tunnel" | "xt" => false,
             _ => is_always_there(value),

@@ -101,10 +101,12 @@ impl<'v> Objects<'v> {
     /// Collects the objects. Families other than those of IP are included.
     pub(super) fn new(list: &'v [Value]) -> Self {
         let mut objects = Self::default();
-        for (index, object) in list.iter().enumerate() {
-            if let Some((kind, body)) = super::text::single(object) {
-                objects.take(index, kind, body);
-            }
+        let all = list.iter().enumerate();
+        let all = all.filter_map(|(index, object)| Some((index, super::text::single(object)?)));
+        // Rules last: none is lost because its chain is listed below it.
+        let (rules, others): (Vec<_>, Vec<_>) = all.partition(|(_, (kind, _))| *kind == "rule");
+        for (index, (kind, body)) in others.into_iter().chain(rules) {
+            objects.take(index, kind, body);
         }
         objects.mark_dynamic();
         objects

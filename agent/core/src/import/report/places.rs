@@ -174,10 +174,12 @@ impl<'p> Places<'p> {
     }
 }
 
-/// How much a rule says about its line, of several rules of one line.
+/// How much a rule says about its line, of several rules of one line. What drops only if something
+/// unknown is so must be told, also if its rule for the other family is known.
 fn weight(rule: &ImportedRule) -> u8 {
     match rule.target {
-        Verb::Accept => 4,
+        Verb::Accept => 5,
+        Verb::Drop | Verb::Reject if rule.unknown().next().is_some() => 4,
         Verb::Drop | Verb::Reject | Verb::Unknown(_) => 3,
         Verb::Jump(_)
         | Verb::Goto(_)

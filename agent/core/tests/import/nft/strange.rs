@@ -189,11 +189,19 @@ fn statements_that_need_a_value_accept_nothing() {
     }
 }
 
+/// Also one that only IPv6 packets may meet.
 #[test]
-fn a_test_for_any_route_is_left() {
-    let route = json!({"fib": {"result": "oif", "flags": "saddr"}});
-    let missing = matched("==", &route, &json!(false));
-    let line = rule("inet", "t", "input", &json!([missing, {"drop": null}]));
+fn drops_by_routes_and_own_addresses_are_left() {
+    let fib = |result: &str| json!({"fib": {"result": result, "flags": "saddr"}});
+    let missing = matched("==", &fib("oif"), &json!(false));
+    let own = matched("==", &fib("type"), &json!("local"));
+    for dropped in [missing, own] {
+        is_left(&dropped);
+    }
+}
+
+fn is_left(dropped: &Value) {
+    let line = rule("inet", "t", "input", &json!([dropped, {"drop": null}]));
     let mut accept = rule("inet", "t", "input", &json!([{"accept": null}]));
     accept["rule"]["handle"] = json!(3);
     let all = [&start()[..], &[line, accept]].concat();
