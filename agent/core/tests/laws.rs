@@ -146,10 +146,7 @@ fn large_sets_of_each_kind_are_split_and_read_back() {
         (true, Family::V6),
     ] {
         let key = KeyType::address(family);
-        let comment = |i: u128| {
-            i.is_multiple_of(3)
-                .then(|| format!("peer {i}").into_boxed_str())
-        };
+        let comment = |i: u128| i.is_multiple_of(3).then(|| format!("peer {i}").into());
         let element = |i: u128| Element {
             first: i * 4,
             last: if interval { i * 4 + 2 } else { i * 4 },

@@ -4,6 +4,7 @@
 //! plan removes them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use peerwall_proto::nf_tables as nft;
 use peerwall_proto::nf_tables::userdata;
@@ -44,7 +45,7 @@ pub struct Point {
     len_bytes: u8,
     end: bool,
     timed: bool,
-    comment: Option<Box<str>>,
+    comment: Option<Arc<str>>,
 }
 
 impl Point {
@@ -65,7 +66,7 @@ impl Point {
             len_bytes: u8::try_from(key.len()).ok()?,
             timed: element.timeout.unwrap_or(0) != 0,
             end: element.flags.unwrap_or(0) & nft::NFT_SET_ELEM_INTERVAL_END != 0,
-            comment: comment.map(String::into_boxed_str),
+            comment: comment.map(Arc::from),
         })
     }
 
@@ -221,7 +222,7 @@ fn intervals(key: KeyType, elements: &[Point]) -> Option<Vec<Element>> {
         .collect::<Option<Vec<_>>>()?;
     points.sort_unstable_by_key(|(value, end, _)| (*value, !*end));
     let mut found: Vec<Element> = Vec::new();
-    let mut open: Option<(u128, Option<Box<str>>)> = None;
+    let mut open: Option<(u128, Option<Arc<str>>)> = None;
     for (value, end, comment) in points {
         match (end, open.take()) {
             (true, Some((first, comment))) => found.push(Element {

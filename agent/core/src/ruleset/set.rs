@@ -133,8 +133,8 @@ pub struct Element {
     pub first: u128,
     /// Last value.
     pub last: u128,
-    /// Name of the peer or group that owns the address.
-    pub comment: Option<Box<str>>,
+    /// Name of the peer or group that owns the address. Copies share it.
+    pub comment: Option<Arc<str>>,
 }
 
 /// Elements of a set. Copies of a set share them, since a ruleset can have very many.
@@ -225,7 +225,7 @@ impl Serialize for Element {
         match &self.comment {
             None if self.first == self.last => [self.first].serialize(serializer),
             None => [self.first, self.last].serialize(serializer),
-            Some(comment) => (self.first, self.last, comment).serialize(serializer),
+            Some(comment) => (self.first, self.last, &**comment).serialize(serializer),
         }
     }
 }
@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for Element {
                 Ok(Element {
                     first,
                     last: parts.next_element()?.unwrap_or(first),
-                    comment: parts.next_element()?,
+                    comment: parts.next_element::<String>()?.map(Arc::from),
                 })
             }
         }
@@ -296,7 +296,7 @@ mod tests {
         let of = |first, last, comment: Option<&str>| Element {
             first,
             last,
-            comment: comment.map(Box::from),
+            comment: comment.map(Arc::from),
         };
         for (element, text) in [
             (of(7, 7, None), "[7]"),

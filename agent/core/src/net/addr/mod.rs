@@ -297,7 +297,7 @@ mod tests {
             .map(|(net, name)| (parse_source(net).unwrap(), *name))
             .collect();
         let names = |spans: &[Span]| -> Vec<String> {
-            let name = |span: &Span| span.name.clone().map(String::from).unwrap_or_default();
+            let name = |span: &Span| span.name.as_deref().unwrap_or_default().to_owned();
             spans.iter().map(name).collect()
         };
         assert_eq!(names(&set.v4.hosts), ["a", "c"]);

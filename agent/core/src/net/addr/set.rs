@@ -4,6 +4,7 @@
 //! sets). The kernel refuses overlapping intervals and cannot delete a contained one.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -17,7 +18,7 @@ pub struct Span {
     /// Last address.
     pub last: u128,
     /// Name of the owner.
-    pub name: Option<Box<str>>,
+    pub name: Option<Arc<str>>,
 }
 
 /// Addresses of one family in canonical form: hosts and disjoint prefixes, both ascending.
@@ -75,7 +76,7 @@ impl<'n> FromIterator<(IpNet, Option<&'n str>)> for AddrSet {
             let span = Span {
                 first,
                 last,
-                name: name.map(Box::from),
+                name: name.map(Arc::from),
             };
             match first == last {
                 true => part.hosts.push(span),

@@ -84,7 +84,7 @@ fn json_element(key: KeyType, element: &Element) -> Value {
     };
     match &element.comment {
         None => value,
-        Some(comment) => json!({"elem": {"val": value, "comment": comment}}),
+        Some(comment) => json!({"elem": {"val": value, "comment": **comment}}),
     }
 }
 
