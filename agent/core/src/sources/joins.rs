@@ -27,7 +27,7 @@ impl Members {
         };
         let mut joined = Vec::with_capacity(new.len());
         for (address, name) in new.iter().filter_map(|at| listing.entries.get(*at)) {
-            let member = self.insert(*address, name.as_deref(), Some(now));
+            let member = self.insert(*address, name.as_ref(), Some(now));
             joined.push((*address, member.name.to_string()));
         }
         self.is_in_doubt = None;
@@ -129,7 +129,12 @@ mod tests {
     fn a_node_that_joins_needs_no_look_at_the_others() {
         let listing = |count: u8| Listing {
             entries: (1..=count)
-                .map(|number| (IpAddr::from([10, 0, 0, number]), Some(number.to_string())))
+                .map(|number| {
+                    (
+                        IpAddr::from([10, 0, 0, number]),
+                        Some(number.to_string().into()),
+                    )
+                })
                 .collect(),
             ..Listing::default()
         };

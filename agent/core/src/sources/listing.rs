@@ -10,6 +10,7 @@
 //! The last line has the number of addresses: a file that was not written to its end is no listing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// First word of the file.
 const MAGIC: &str = "peerwall-members";
@@ -22,6 +23,9 @@ const WORD_MAX: usize = 253;
 /// Number of entries that are not addresses whose text is kept.
 const GARBAGE_KEPT: usize = 8;
 
+/// Address with the name of its node. Copies share the name.
+pub type Entry = (IpAddr, Option<Arc<str>>);
+
 /// Complete answer of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -30,7 +34,7 @@ pub struct Listing {
     /// Revision of the answer, which increases; `None` if the source knows none.
     pub revision: Option<u64>,
     /// Addresses with the names of their nodes; `None` for an entry without a name.
-    pub entries: Vec<(IpAddr, Option<String>)>,
+    pub entries: Vec<Entry>,
     /// Number of entries that are not addresses.
     pub garbage: usize,
     /// Texts of the first of these.
@@ -115,7 +119,12 @@ fn parse_header(line: &str, source: &str) -> Result<Listing, ListingError> {
     Ok(listing)
 }
 
-fn entry(line: &str) -> Option<(IpAddr, Option<String>)> {
+/// Parses lines without the first and the last one of a listing; `None` if one is no address.
+pub(super) fn parse_entries(lines: &str) -> Option<Vec<Entry>> {
+    lines.split_terminator('\n').map(entry).collect()
+}
+
+fn entry(line: &str) -> Option<Entry> {
     let (address, name) = match line.split_once(' ') {
         Some((address, name)) => (address, Some(name)),
         None => (line, None),
@@ -124,7 +133,7 @@ fn entry(line: &str) -> Option<(IpAddr, Option<String>)> {
     let address = address.parse().ok()?;
     match name {
         Some(name) if !is_word(name) => None,
-        name => Some((address, name.map(str::to_owned))),
+        name => Some((address, name.map(Arc::from))),
     }
 }
 

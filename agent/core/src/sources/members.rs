@@ -76,7 +76,7 @@ impl Members {
             is_failing: false,
         };
         for (address, name) in saved.members {
-            members.insert(address, Some(&name), None);
+            members.insert(address, Some(&name.into()), None);
         }
         members.enforce_limits();
         members
@@ -380,7 +380,7 @@ impl Members {
                 Ok(()) => {
                     *count += 1;
                     present.insert(*address);
-                    let member = self.insert(*address, name.as_deref(), Some(now));
+                    let member = self.insert(*address, name.as_ref(), Some(now));
                     if !is_known {
                         joined.push((*address, member.name.to_string()));
                     }
@@ -421,14 +421,15 @@ impl Members {
     pub(super) fn insert(
         &mut self,
         address: IpAddr,
-        name: Option<&str>,
+        name: Option<&Arc<str>>,
         since: Option<Time>,
     ) -> &Member {
-        let text = |name: Option<&str>| name.map_or_else(|| address.to_string().into(), Arc::from);
+        let text =
+            |name: Option<&Arc<str>>| name.map_or_else(|| address.to_string().into(), Arc::clone);
         match self.members.entry(address) {
             Entry::Occupied(member) => {
                 let member = member.into_mut();
-                if name != Some(&*member.name) {
+                if name != Some(&member.name) {
                     member.name = text(name);
                 }
                 member

@@ -9,6 +9,7 @@
 //! - A member is removed only if it was missing for [`Limits::grace`] without interruption, and for
 //!   [`Limits::hold`] longer if more than [`Limits::max_loss`] of the nodes are missing.
 
+mod again;
 mod change;
 mod joins;
 mod limits;
@@ -18,7 +19,8 @@ mod members;
 #[cfg(test)]
 mod tests;
 
+pub use again::Parser;
 pub use change::{Change, Forget, Held, HeldWhy, Saved};
 pub use limits::{Limits, MAX_DEFAULT, MAX_HIGHEST, PER_NODE_MAX, Refused};
-pub use listing::{LINE_MAX, Listing, ListingError, parse};
+pub use listing::{Entry, LINE_MAX, Listing, ListingError, parse};
 pub use members::Members;

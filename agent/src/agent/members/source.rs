@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peerwall_core::policy::load::Member;
 use peerwall_core::policy::{EngineKind, MemberSource};
-use peerwall_core::sources::{self, Change, LINE_MAX, Listing, Members, Saved};
+use peerwall_core::sources::{Change, LINE_MAX, Listing, Members, Parser, Saved};
 use serde::Deserialize;
 
 use crate::host::names::printable;
@@ -54,6 +54,8 @@ pub(super) struct Source {
     pub(super) members: Members,
     /// Versions of the files that were read last.
     marks: Vec<Option<Mark>>,
+    /// One for each file.
+    parsers: Vec<Parser>,
     report_mark: Option<Mark>,
     report: Option<Report>,
     /// Why the listing cannot be read.
@@ -73,6 +75,7 @@ impl Source {
             members: Members::new(spec.limits.clone(), saved, now),
             spec,
             marks: Vec::new(),
+            parsers: Vec::new(),
             report_mark: None,
             report: None,
             error: None,
@@ -88,6 +91,7 @@ impl Source {
         let change = self.members.set_limits(spec.limits.clone(), now);
         if self.spec.engine != spec.engine {
             self.marks.clear();
+            self.parsers.clear();
         }
         self.spec = spec.clone();
         change
@@ -132,8 +136,9 @@ impl Source {
         let max_lines = self.spec.limits.max.saturating_add(1024);
         let max_bytes = u64::try_from(max_lines.saturating_mul(LINE_MAX)).unwrap_or(u64::MAX);
         let mut all = Vec::new();
-        for file in &files {
-            match listing(file, &self.spec.name, max_bytes) {
+        self.parsers.resize_with(files.len(), Parser::default);
+        for (file, parser) in files.iter().zip(&mut self.parsers) {
+            match listing(file, &self.spec.name, max_bytes, parser) {
                 Ok(listing) => all.push(listing),
                 Err(why) => {
                     // The source may not run yet.
@@ -226,14 +231,19 @@ fn mark(path: &Path) -> Option<Mark> {
     }
 }
 
-fn listing(path: &Path, source: &str, max_bytes: u64) -> Result<Listing, String> {
+fn listing(
+    path: &Path,
+    source: &str,
+    max_bytes: u64,
+    parser: &mut Parser,
+) -> Result<Listing, String> {
     let file: File = secure_file::open(path).map_err(|err| plain(&err))?.file;
     let bytes = secure_file::read_all(file, max_bytes).map_err(|err| plain(&err))?;
     let text = String::from_utf8(bytes).map_err(|err| {
         let at = err.utf8_error().valid_up_to();
         format!("byte {at} is not UTF-8 text")
     })?;
-    sources::parse(&text, source).map_err(|err| err.to_string())
+    parser.parse(text, source).map_err(|err| err.to_string())
 }
 
 /// Joins the listings of several files. Only a single one has a revision.

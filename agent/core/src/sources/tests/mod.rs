@@ -27,7 +27,7 @@ fn node(number: u16) -> IpAddr {
 
 /// Returns a listing of these nodes.
 fn of(revision: u64, nodes: impl IntoIterator<Item = u16>) -> Listing {
-    let entry = |number| (node(number), Some(format!("node-{number}")));
+    let entry = |number| (node(number), Some(format!("node-{number}").into()));
     Listing {
         identity: Some("one".to_owned()),
         revision: Some(revision),
@@ -156,7 +156,7 @@ fn a_quarter_of_the_nodes_may_leave_and_then_no_more_for_a_while() {
 #[test]
 fn a_source_that_gives_all_the_same_name_removes_no_faster() {
     let mut members = with(8);
-    let same = |number| (node(number), Some("same".to_owned()));
+    let same = |number| (node(number), Some("same".into()));
     let listing = Listing {
         entries: (1..=8).map(same).collect(),
         ..of(11, [])
@@ -227,7 +227,7 @@ fn a_bad_entry_is_refused_and_the_rest_goes_on() {
 #[test]
 fn a_node_has_at_most_sixteen_addresses() {
     let mut members = with(1);
-    let same = |number| (node(number), Some("node-1".to_owned()));
+    let same = |number| (node(number), Some("node-1".into()));
     let listing = Listing {
         entries: (1..=1000).rev().map(same).collect(),
         ..of(11, [])

@@ -158,7 +158,7 @@ impl Edit {
             Self::Add(new) => {
                 for (place, is_same) in new {
                     *last += 1;
-                    let name = is_same.then(|| "same".to_owned());
+                    let name = is_same.then(|| "same".into());
                     entries.insert(place % (entries.len() + 1), (node(*last), name));
                 }
             }
