@@ -11,8 +11,8 @@ use crate::net::interface::InterfacePattern;
 use crate::net::packet::{CtState, Dialled, Hook, Packet, Transport};
 use crate::net::port::{PortRange, PortSpec, TCP, UDP};
 use crate::policy::{
-    Address, Allow, Denied, Discovery, End, Group, Icmp, IcmpTypes, Log, Mode, Options, Overlay,
-    OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, TemporaryPeer, Tunnel,
+    Address, Allow, Denied, Discovery, End, Facing, Group, Icmp, IcmpTypes, Log, Mode, Options,
+    Overlay, OverlayBackend, Peer, Policy, Rate, RateUnit, Source, Target, TemporaryPeer, Tunnel,
 };
 
 const INTERFACES: [&str; 7] = ["lo", "eth0", "eth1", "cni0", "flannel.1", "wg0", "cali0"];
@@ -361,6 +361,7 @@ pub fn policy() -> impl Strategy<Value = Policy> {
                     options,
                     log,
                     expects: Vec::new(),
+                    facing: Facing::default(),
                 },
             )
     })

@@ -3,6 +3,7 @@
 use peerwall_core::backend::BackendError;
 use peerwall_core::diagnostic::JsonDiagnostic;
 use peerwall_core::ruleset::change::Change;
+use peerwall_core::ruleset::members::Basis;
 
 use super::error::Rejection;
 use crate::connections::revocation;
@@ -39,6 +40,9 @@ pub(super) struct Wanted {
     pub(super) cut: bool,
     /// Counts of its policy, for `status`.
     pub(super) counts: Option<Counts>,
+    /// What is needed to change its members without its policy; `None` if the policy has to be
+    /// compiled for that.
+    pub(super) basis: Option<Basis>,
     /// The part that is not in the state directory yet.
     pub(super) unsaved: Unsaved,
     /// Why that part could not be written.

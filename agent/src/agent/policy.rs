@@ -138,6 +138,10 @@ impl Agent {
         self.outcome.warnings = warnings;
         self.belief.read_digest = read_digest;
         changed.unwrap_or_else(|why| {
+            // Members do not change either, while the policy cannot be compiled.
+            if let Some(wanted) = &mut self.belief.wanted {
+                wanted.basis = None;
+            }
             words::lists_kept(&entry, &why);
             false
         })
@@ -213,6 +217,7 @@ impl Agent {
         }
         let digest = ready.digest.clone();
         let told = Some(counts(&ready.policy));
+        let basis = self.basis(&ready.policy);
         let is_same = |wanted: &Wanted| {
             wanted.kept.ruleset == ready.ruleset
                 && (wanted.counts.is_none() || wanted.counts == told)
@@ -234,6 +239,8 @@ impl Agent {
         }
         if let Some(wanted) = &mut self.belief.wanted {
             wanted.counts = told;
+            wanted.basis = basis;
+            self.members.compile_due = None;
         }
         self.belief.read_digest = Some(digest);
         Ok(!is_same)
@@ -250,11 +257,14 @@ impl Agent {
             lockout::check(&ready.ruleset, &wish.caller)?;
         }
         let cut = ready.policy.options.cut_revoked;
+        let basis = self.basis(&ready.policy);
         let kept = self.prepare_to_take(path, ready)?;
+        self.members.compile_due = None;
         self.belief.wanted = Some(Wanted {
             kept,
             cut,
             counts: std::mem::take(&mut self.belief.counts),
+            basis,
             unsaved: Unsaved::Policy,
             unsaved_error: None,
         });

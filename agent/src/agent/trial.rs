@@ -85,6 +85,7 @@ impl Agent {
             cut: kept.entry.cut,
             kept,
             counts: None,
+            basis: None,
             unsaved: Unsaved::Nothing,
             unsaved_error: None,
         });

@@ -18,6 +18,9 @@ pub struct MemberSource {
     pub limits: Limits,
     /// Where the members come from.
     pub engine: Engine,
+    /// Whether the policy names single members, as in `from = "SOURCE/NODE"`, or tests its members.
+    /// It then depends on them in other places than the sets of their addresses.
+    pub is_named: bool,
 }
 
 /// Kind of an [`Engine`].

@@ -3,6 +3,7 @@
 //! [`load`](load::load) parses one from files; [`Policy::verdict`] returns the verdict on a packet.
 //! `docs/policy.md` is the reference for users.
 
+mod facing;
 pub mod flannel;
 pub mod host_check;
 pub mod icmp;
@@ -16,6 +17,7 @@ pub mod schema;
 pub mod suspicious;
 mod verdict;
 
+pub use facing::Facing;
 pub(crate) use load::is_name;
 pub use member_source::{Engine, EngineKind, MemberSource};
 pub use overlay::{Discovery, Found, Overlay, OverlayBackend, Tunnel};
@@ -69,6 +71,8 @@ pub struct Policy {
     pub expects: Vec<Expect>,
     /// Peers that were added by hand since the policy was loaded; `None` if there never was one.
     pub temporary: Option<Vec<TemporaryPeer>>,
+    /// Interfaces through which peers are reached, if the policy has sources and the host is known.
+    pub facing: Facing,
 }
 
 /// A peer that was added by hand, for a time or until the policy is loaded again.

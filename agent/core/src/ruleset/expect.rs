@@ -47,6 +47,12 @@ pub fn check(policy: &Policy, ruleset: &Ruleset) -> Vec<Diagnostic> {
     test(policy, ruleset).failed
 }
 
+/// Whether a ruleset meets all of these expectations, whatever is unknown.
+pub(crate) fn are_met(expects: &[Expect], ruleset: &Ruleset) -> bool {
+    let mut expects = expects.iter();
+    expects.all(|expect| failures(expect, ruleset).is_empty())
+}
+
 /// Returns the overlay without known pods that decides an expectation; `None` if the expectation
 /// can be tested.
 pub(crate) fn unknown_overlay<'p>(

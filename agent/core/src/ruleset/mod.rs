@@ -9,6 +9,7 @@ pub mod change;
 pub mod compile;
 pub mod eval;
 pub mod expect;
+pub mod members;
 pub mod render;
 pub mod revoke;
 mod rule;

@@ -79,6 +79,12 @@ pub fn addresses(ruleset: &Ruleset) -> impl Iterator<Item = IpAddr> {
     })
 }
 
+/// Whether a ruleset was compiled with rules for temporary peers.
+pub fn is_declared(ruleset: &Ruleset) -> bool {
+    let mut names = Family::BOTH.map(set_name).into_iter();
+    names.all(|name| ruleset.sets.contains_key(&name))
+}
+
 /// Adds the sets of both families to a ruleset.
 pub(super) fn declare(ruleset: &mut Ruleset, peers: &[TemporaryPeer]) {
     for family in Family::BOTH {
@@ -98,18 +104,17 @@ pub(super) fn declare(ruleset: &mut Ruleset, peers: &[TemporaryPeer]) {
 /// was compiled without any: it then lacks their rules.
 #[must_use]
 pub fn replace(ruleset: &mut Ruleset, peers: &[TemporaryPeer]) -> bool {
-    let names = Family::BOTH.map(set_name);
-    if !names.iter().all(|name| ruleset.sets.contains_key(name)) {
+    if !is_declared(ruleset) {
         return false;
     }
-    for (family, name) in Family::BOTH.into_iter().zip(names) {
+    for family in Family::BOTH {
         let its = peers
             .iter()
             .filter(|peer| Family::of(peer.address) == family);
         let mut elements: Vec<Element> = its.map(element).collect();
         elements.sort_by_key(|element| element.first);
         elements.dedup_by_key(|element| element.first);
-        if let Some(set) = ruleset.sets.get_mut(&name) {
+        if let Some(set) = ruleset.sets.get_mut(&set_name(family)) {
             set.elements = elements.into();
         }
     }

@@ -26,6 +26,19 @@ impl Change {
 }
 
 impl Members {
+    /// Returns the members with their names, which are shared, in ascending order.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (IpAddr, &Arc<str>)> {
+        self.members
+            .iter()
+            .map(|(address, member)| (*address, &member.name))
+    }
+
+    /// Returns the name of a member.
+    pub(crate) fn name(&self, address: IpAddr) -> Option<&str> {
+        let member = self.members.get(&address)?;
+        Some(&*member.name)
+    }
+
     pub(super) fn names(&self) -> BTreeMap<IpAddr, Arc<str>> {
         let members = self.members.iter();
         members

@@ -3,6 +3,8 @@
 //! The files of sources are watched apart from those of the policy: they are replaced by a rename,
 //! so that they need not settle, and a source may write them all the time.
 
+mod config;
+mod patch;
 mod source;
 
 use std::collections::BTreeMap;
@@ -13,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use peerwall_core::agent::reconcile::Input;
 use peerwall_core::policy::load::{Files as _, Member, ReadError};
-use peerwall_core::policy::{Engine, EngineKind, MemberSource, Policy};
-use peerwall_core::sources::{Change, Forget, Saved};
-use serde::Serialize;
+use peerwall_core::policy::{MemberSource, Policy};
+use peerwall_core::ruleset::members::Patched;
+use peerwall_core::sources::{Change, Forget, Members, Saved};
 
 use super::metrics::Delays;
 use super::watch::Watch;
@@ -24,7 +26,6 @@ use crate::control::{Answer, Reply};
 use crate::host::names::printable;
 use crate::json::{ErrorCode, Failure, MemberStatus, SourceList, SourceStatus};
 use crate::policy_file::files::FileSystem;
-use crate::secure_file;
 use crate::store::{self, State};
 use crate::system::cpu;
 use sd_notify::NotifyState;
@@ -39,10 +40,6 @@ const REST: u32 = 3;
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Number of changes that are logged one by one.
 const LOGGED_MAX: usize = 4;
-/// Name of the configuration of `peerwall-sources`, beside the control socket.
-const CONFIG: &str = "sources.json";
-/// Version of that configuration.
-const CONFIG_VERSION: u32 = 1;
 
 /// The sources of the policy in force.
 pub(super) struct MemberSources {
@@ -53,27 +50,14 @@ pub(super) struct MemberSources {
     /// The files are not read before this.
     rest_until: Instant,
     save_due: Option<Instant>,
+    /// When to compile the policy again, after members were changed without it.
+    pub(super) compile_due: Option<Instant>,
     /// Whether other limits of a policy changed the members, after it was compiled.
     is_outdated: bool,
     /// Whether the ruleset is saved together with the members, instead of right after a load.
     pub(super) saves_later: bool,
     /// Times from an event to the load of a change.
     pub(super) delays: Delays,
-}
-
-/// Configuration of `peerwall-sources`.
-#[derive(Serialize)]
-struct Config<'c> {
-    version: u32,
-    sources: Vec<ConfigEntry<'c>>,
-}
-
-#[derive(Serialize)]
-struct ConfigEntry<'c> {
-    name: &'c str,
-    max: usize,
-    #[serde(flatten)]
-    engine: &'c Engine,
 }
 
 impl MemberSources {
@@ -88,6 +72,7 @@ impl MemberSources {
             due: None,
             rest_until: Instant::now(),
             save_due: None,
+            compile_due: None,
             is_outdated: false,
             saves_later: false,
             delays: Delays::default(),
@@ -97,6 +82,11 @@ impl MemberSources {
     /// Returns the members of a source; `None` if the policy in force does not have it.
     pub(super) fn of(&self, source: &str) -> Option<Vec<Member>> {
         Some(self.sources.get(source)?.list())
+    }
+
+    /// Finds the members of a source by its name.
+    fn named(&self, source: &str) -> Option<&Members> {
+        Some(&self.sources.get(source)?.members)
     }
 
     /// Returns the time of the next turn without events.
@@ -111,7 +101,8 @@ impl MemberSources {
         });
         let members = members.min().map(|at| clock + at.saturating_sub(now));
         let read = self.due.map(|(due, _)| due);
-        let work = members.into_iter().chain(read).min();
+        let work = members.into_iter().chain(read).chain(self.compile_due);
+        let work = work.min();
         let work = work.map(|at| at.max(self.rest_until));
         work.into_iter().chain(self.save_due).min()
     }
@@ -191,7 +182,7 @@ impl Agent {
             let event = Instant::now();
             members.due.get_or_insert((event, event));
         }
-        configure(&policy.sources);
+        config::configure(&policy.sources);
     }
 
     /// Reads the sources if they changed, and loads the difference.
@@ -217,7 +208,11 @@ impl Agent {
         let event = members.due.take().map(|(_, event)| event);
         // Directories may have appeared.
         members.watch_files();
-        if members.read() | std::mem::take(&mut members.is_outdated) {
+        let is_over = members.compile_due.take_if(|due| *due <= begun).is_some();
+        if is_over && let Some(wanted) = &mut self.belief.wanted {
+            wanted.basis = None;
+        }
+        if members.read() | std::mem::take(&mut members.is_outdated) | is_over {
             members.save_due.get_or_insert(begun + SAVE_AFTER);
             members.saves_later = true;
             self.load_members();
@@ -232,7 +227,12 @@ impl Agent {
 
     /// Loads the current members into the rules.
     fn load_members(&mut self) {
-        if self.recompile_wanted() {
+        let is_changed = match self.patch_members() {
+            Patched::Same => false,
+            Patched::Changed => true,
+            Patched::Impossible => self.recompile_wanted(),
+        };
+        if is_changed {
             // The members are logged already.
             self.outcome.is_logged = true;
             self.feed(Input::Wanted);
@@ -415,34 +415,6 @@ fn trouble(status: &SourceStatus) -> Option<String> {
         .flatten()
         .collect();
     (!all.is_empty()).then(|| all.join("; "))
-}
-
-/// Writes the configuration of `peerwall-sources`, if it changed. It contains no secrets.
-fn configure(specs: &[MemberSource]) {
-    let path = crate::control::path().with_file_name(CONFIG);
-    let entries = specs
-        .iter()
-        .filter(|spec| spec.engine.kind != EngineKind::Files)
-        .map(|spec| ConfigEntry {
-            name: &spec.name,
-            max: spec.limits.max,
-            engine: &spec.engine,
-        });
-    let config = Config {
-        version: CONFIG_VERSION,
-        sources: entries.collect(),
-    };
-    let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
-    let before = std::fs::read_to_string(&path).ok();
-    if before.as_ref() == Some(&text) || (before.is_none() && config.sources.is_empty()) {
-        return;
-    }
-    if let Err(err) = secure_file::publish(&path, &text) {
-        log::warn!(
-            "cannot write {}, so peerwall-sources does not know the sources: {err}",
-            path.display()
-        );
-    }
 }
 
 /// Returns the members of a source that no policy had so far: the saved ones, and those that it

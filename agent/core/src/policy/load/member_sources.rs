@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::{Context, Draft};
 use super::fields::{Fields, Key, Value, place_of};
 use crate::diagnostic::{Code, Diagnostic, FileId, Place};
 use crate::policy::{Address, Engine, EngineKind, Group, MemberSource, Peer};
@@ -73,6 +73,7 @@ fn parse_source(cx: &mut Context<'_>, key: &Key<'_>, mut fields: Fields<'_>, are
             are_peers,
             limits,
             engine,
+            is_named: false,
         });
     }
 }
@@ -373,6 +374,7 @@ pub(super) fn add_members(cx: &mut Context<'_>) {
     let mut sources = std::mem::take(&mut cx.draft.policy.sources);
     for source in &mut sources {
         source.limits.never.clone_from(&pods);
+        source.is_named = is_named(&cx.draft, &source.name);
         let found = cx.files.members(source);
         let found = cx.known(found).unwrap_or_default();
         let mut possible: Vec<(&str, IpAddr)> = found
@@ -402,6 +404,20 @@ pub(super) fn add_members(cx: &mut Context<'_>) {
         }
     }
     cx.draft.policy.sources = sources;
+}
+
+/// Whether the policy names members of a source, or tests all of them.
+fn is_named(draft: &Draft, source: &str) -> bool {
+    let froms = draft.froms.iter().map(|from| &from.text);
+    let tos = draft.tos.iter().map(|(_, text, _)| text);
+    let tested = || draft.expects.iter().flat_map(|expect| &expect.from);
+    let tested = || tested().map(|(text, _)| text);
+    let mut texts = froms.chain(tos).chain(tested());
+    let is_member = |text: &String| {
+        let rest = text.strip_prefix(source);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    texts.any(is_member) || tested().any(|text| text == source)
 }
 
 #[cfg(test)]

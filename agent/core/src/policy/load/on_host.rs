@@ -4,16 +4,16 @@
 //! Without a [`Host`], as in `check` on another machine, these facts are unknown and produce no
 //! rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use super::context::Context;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::net::addr::{self, Family};
-use crate::net::host::{Host, Interface, RT_TABLE_MAIN};
+use crate::net::addr;
+use crate::net::host::{Host, Interface};
 use crate::net::interface::InterfacePattern;
-use crate::policy::{Overlay, Policy};
+use crate::policy::{Facing, Overlay, Policy};
 
 /// Interfaces to which service addresses are added: by kube-proxy in IPVS mode, and by kube-router.
 const SERVICE_INTERFACES: [&str; 2] = ["kube-ipvs0", "kube-dummy-if"];
@@ -50,7 +50,12 @@ pub(super) fn apply_host(cx: &mut Context<'_>) {
         overlay.tunnel_side = tunnels(overlay, host.as_ref());
     }
     let Some(host) = host else { return };
-    let facing = facing_peers(policy, &host);
+    let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
+    let found = Facing::new(&host, peers.map(|address| address.net));
+    let facing = found.names();
+    if !policy.sources.is_empty() {
+        policy.facing = found;
+    }
     if !policy.allows.is_empty() {
         policy.services = services(&host);
     }
@@ -151,46 +156,6 @@ fn tunnels(overlay: &Overlay, host: Option<&Host>) -> Vec<InterfacePattern> {
         .filter(is_tunnel)
         .cloned()
         .collect()
-}
-
-/// Returns the names of the interfaces through which peers are reached.
-fn facing_peers(policy: &Policy, host: &Host) -> BTreeSet<String> {
-    let table = RouteTable::new(host);
-    let peers = policy.peers.iter().flat_map(|peer| &peer.addresses);
-    let found = peers.filter_map(|address| table.interface(address.net));
-    found.map(str::to_owned).collect()
-}
-
-/// Routes of the `main` table by prefix length, for fast lookups of many peers.
-struct RouteTable<'h>(BTreeMap<(u8, Family), BTreeMap<u128, &'h str>>);
-
-impl<'h> RouteTable<'h> {
-    fn new(host: &'h Host) -> Self {
-        let mut table: BTreeMap<_, BTreeMap<u128, &str>> = BTreeMap::new();
-        for route in host
-            .routes
-            .iter()
-            .filter(|route| route.table == RT_TABLE_MAIN)
-        {
-            let net = route.destination;
-            let key = (net.prefix_len(), Family::of(net.addr()));
-            let routes = table.entry(key).or_default();
-            routes
-                .entry(addr::number(net.network()))
-                .or_insert(&route.interface);
-        }
-        Self(table)
-    }
-
-    /// Returns the interface of the most specific route to a network.
-    fn interface(&self, net: IpNet) -> Option<&'h str> {
-        let family = Family::of(net.addr());
-        let of_family = self.0.iter().rev().filter(|((_, of), _)| *of == family);
-        of_family.into_iter().find_map(|((len, _), routes)| {
-            let start = IpNet::new(net.addr(), *len).ok()?.network();
-            routes.get(&addr::number(start)).copied()
-        })
-    }
 }
 
 /// Returns bridges that are not in the policy and that belong to a LAN: those through which peers

@@ -10,7 +10,7 @@ mod denials;
 mod icmp;
 mod overlays;
 mod ports;
-mod sets;
+pub(super) mod sets;
 
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::net::addr::{AddrSet, Family, Span};
 use crate::net::port::{self, PortRange};
-use crate::policy::{Allow, IcmpTypes, Source, Target, address_set, icmp};
+use crate::policy::{Allow, IcmpTypes, Policy, Source, Target, address_set, icmp};
 use crate::ruleset::{Element, Elements, KeyType, Match, Set};
 
 use super::Compiler;
@@ -26,7 +26,7 @@ pub(super) const DHCP_SET: &str = "dhcp-servers";
 pub(super) const SERVICES_SET: &str = "services-ip";
 
 /// Name of the sets of the policy's peers.
-const PEERS: &str = "peers";
+pub(in crate::ruleset) const PEERS: &str = "peers";
 /// Name of the sets of peers that were added by hand.
 const TEMPORARY: &str = "temporary";
 /// Names of all sets of peers.
@@ -56,7 +56,7 @@ impl Compiler<'_> {
             let inline = inline_addresses(&overlay.tunnel_from);
             self.address_sets(&tunnel_set(&overlay.name), inline);
         }
-        let used = self.used_groups();
+        let used = used_groups(policy);
         for group in &policy.groups {
             if used.contains(group.name.as_str()) {
                 self.address_sets(&group_set(&group.name), address_set(&group.addresses));
@@ -107,25 +107,6 @@ impl Compiler<'_> {
                 self.ruleset.sets.insert(name, meter);
             }
         }
-    }
-
-    fn used_groups(&self) -> BTreeSet<String> {
-        let overlays = self.policy.overlays.iter().flat_map(|o| &o.tunnel_from);
-        let allows = || self.policy.allows.iter();
-        let sources = allows()
-            .flat_map(|allow| &allow.from)
-            .chain(&self.policy.icmp.ping)
-            .chain(overlays);
-        let sources = sources.filter_map(|source| match source {
-            Source::Group(name) => Some(name.clone()),
-            Source::Any | Source::Net(_) | Source::Peer(_) | Source::Overlay(_) => None,
-        });
-        let targets = allows().flat_map(|allow| &allow.to);
-        let targets = targets.filter_map(|target| match target {
-            Target::Group(name) => Some(name.clone()),
-            Target::Host | Target::Net(_) | Target::Overlay(_) => None,
-        });
-        sources.chain(targets).collect()
     }
 
     fn icmp_sets(&mut self) {
@@ -259,6 +240,26 @@ impl Compiler<'_> {
     }
 }
 
+/// Returns the names of the groups that rules use.
+pub(in crate::ruleset) fn used_groups(policy: &Policy) -> BTreeSet<String> {
+    let overlays = policy.overlays.iter().flat_map(|o| &o.tunnel_from);
+    let allows = || policy.allows.iter();
+    let sources = allows()
+        .flat_map(|allow| &allow.from)
+        .chain(&policy.icmp.ping)
+        .chain(overlays);
+    let sources = sources.filter_map(|source| match source {
+        Source::Group(name) => Some(name.clone()),
+        Source::Any | Source::Net(_) | Source::Peer(_) | Source::Overlay(_) => None,
+    });
+    let targets = allows().flat_map(|allow| &allow.to);
+    let targets = targets.filter_map(|target| match target {
+        Target::Group(name) => Some(name.clone()),
+        Target::Host | Target::Net(_) | Target::Overlay(_) => None,
+    });
+    sources.chain(targets).collect()
+}
+
 pub(super) fn overlay_set(name: &str) -> String {
     format!("overlay-{name}-ip")
 }
@@ -275,7 +276,7 @@ pub(super) fn tunnel_set(overlay: &str) -> String {
     format!("tunnel-{overlay}-ip")
 }
 
-pub(super) fn group_set(name: &str) -> String {
+pub(in crate::ruleset) fn group_set(name: &str) -> String {
     format!("group-{name}-ip")
 }
 
@@ -299,7 +300,7 @@ pub(super) fn from_port_set(allow: &str, protocol: u8) -> String {
     format!("from-{allow}-{}", port::protocol_name(protocol))
 }
 
-fn hosts_set(name: &str, family: Family) -> String {
+pub(in crate::ruleset) fn hosts_set(name: &str, family: Family) -> String {
     format!("{name}{}", family.digit())
 }
 
