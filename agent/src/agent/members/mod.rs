@@ -38,6 +38,10 @@ const REST: u32 = 3;
 /// Time after a change before the members and the ruleset are saved, so that a steady stream of
 /// changes does not wait for the disk each time.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// The same for very many members, which take long to save: a multiple of the time of the last
+/// save, up to a limit.
+const SAVE_REST: u32 = 100;
+const SAVE_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Number of changes that are logged one by one.
 const LOGGED_MAX: usize = 4;
 
@@ -50,6 +54,8 @@ pub(super) struct MemberSources {
     /// The files are not read before this.
     rest_until: Instant,
     save_due: Option<Instant>,
+    /// Time of the last save.
+    save_took: Duration,
     /// When to compile the policy again, after members were changed without it.
     pub(super) compile_due: Option<Instant>,
     /// Whether other limits of a policy changed the members, after it was compiled.
@@ -72,6 +78,7 @@ impl MemberSources {
             due: None,
             rest_until: Instant::now(),
             save_due: None,
+            save_took: Duration::ZERO,
             compile_due: None,
             is_outdated: false,
             saves_later: false,
@@ -193,14 +200,16 @@ impl Agent {
             // The first event of a burst decides, so that a steady stream delays nothing.
             members.due.get_or_insert((event + SETTLE, event));
         }
-        let (begun, used) = (Instant::now(), cpu::time());
+        let begun = Instant::now();
         let is_due = members.deadline(begun).is_some_and(|at| at <= begun);
         if !is_due {
             return;
         }
         if members.save_due.is_some_and(|at| at <= begun) {
             self.save_members();
+            self.members.save_took = begun.elapsed();
         }
+        let (begun, used) = (Instant::now(), cpu::time());
         let members = &mut self.members;
         if members.due.is_some_and(|(due, _)| due > begun) || members.rest_until > begun {
             return;
@@ -213,7 +222,8 @@ impl Agent {
             wanted.basis = None;
         }
         if members.read() | std::mem::take(&mut members.is_outdated) | is_over {
-            members.save_due.get_or_insert(begun + SAVE_AFTER);
+            let after = (members.save_took * SAVE_REST).clamp(SAVE_AFTER, SAVE_AFTER_MAX);
+            members.save_due.get_or_insert(begun + after);
             members.saves_later = true;
             self.load_members();
             self.members.saves_later = false;
