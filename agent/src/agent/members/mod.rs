@@ -41,7 +41,7 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// The same for very many members, which take long to save: a multiple of the time of the last
 /// save, up to a limit.
 const SAVE_REST: u32 = 100;
-const SAVE_AFTER_MAX: Duration = Duration::from_secs(60);
+const SAVE_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Number of changes that are logged one by one.
 const LOGGED_MAX: usize = 4;
 
