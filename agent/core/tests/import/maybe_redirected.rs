@@ -91,7 +91,8 @@ fn networks_shares_and_shifted_ports_are_followed() {
         ),
         (
             vec![
-                "-A PREROUTING -p tcp --dport 82 -m statistic --mode random --probability 0.5 -j DNAT --to 10.5.0.1",
+                "-A PREROUTING -p tcp --dport 82 -m statistic --mode random --probability 0.5 \
+                 -j DNAT --to 10.5.0.1",
                 "-A PREROUTING -p tcp --dport 82 -j DNAT --to 10.5.0.2",
             ],
             vec![TO_POD],
@@ -99,7 +100,8 @@ fn networks_shares_and_shifted_ports_are_followed() {
         ),
         (
             vec![
-                "-A PREROUTING -p tcp --dport 82 -m statistic --mode random --probability 0.5 -j DNAT --to 10.6.0.1",
+                "-A PREROUTING -p tcp --dport 82 -m statistic --mode random --probability 0.5 \
+                 -j DNAT --to 10.6.0.1",
                 "-A PREROUTING -p tcp --dport 82 -j DNAT --to 10.5.0.2",
             ],
             vec![TO_POD],

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use peerwall_proto::iptables::Save;
 
+use super::ParsedFiles;
 use crate::import::File;
+use crate::import::rule::At;
 use crate::net::addr::Family;
 
 /// Guesses the family from addresses and protocols in the rules, the file's name, or
@@ -47,4 +49,13 @@ pub(super) fn is_of_both(save: &Save) -> bool {
 fn words(save: &Save) -> impl Iterator<Item = &str> {
     let rules = save.tables.iter().flat_map(|table| &table.rules);
     rules.flat_map(|rule| &rule.words).map(String::as_str)
+}
+
+impl ParsedFiles {
+    /// Returns the family of a line of iptables.
+    pub(in crate::import) fn family_of(&self, at: At) -> Option<Family> {
+        let mut families = self.families.iter();
+        let found = families.find(|(_, input)| *input == at.input);
+        found.map(|(family, _)| *family)
+    }
 }

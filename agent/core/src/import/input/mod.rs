@@ -59,13 +59,6 @@ pub(crate) struct ParsedFiles {
 }
 
 impl ParsedFiles {
-    /// Returns the family of a line of iptables.
-    pub(super) fn family_of(&self, at: At) -> Option<Family> {
-        let mut families = self.families.iter();
-        let found = families.find(|(_, input)| *input == at.input);
-        found.map(|(family, _)| *family)
-    }
-
     pub(super) fn is_set_line(&self, input: usize) -> bool {
         self.sets.contains(&input)
     }

@@ -97,9 +97,9 @@ impl<'o, 'v> Walk<'o, 'v> {
         walk
     }
 
-    /// Returns where a base chain is evaluated. Of two hooks of one priority, the kernel runs the
-    /// one that was registered last first (`nf_hook_entries_grow()`), which a listing does not tell:
-    /// a filter may be before DNAT or behind it.
+    /// Returns where a base chain is evaluated. Of two hooks of one priority, the kernel runs first
+    /// what was registered last (`nf_hook_entries_grow()`), and a listing does not tell which that
+    /// is: a filter may be before DNAT or behind it.
     fn base_slots(&self, base: &Base) -> impl Iterator<Item = Slot> + use<> {
         let slot = slot(base);
         let is_either = slot.phase == Phase::BeforeDnat && base.priority == DNAT && self.translates;

@@ -229,7 +229,8 @@ impl Finding<'_> {
             Self::NatTarget => text(Fate::Left, "the filter table does not support this target"),
             Self::Logs => text(
                 Fate::Core,
-                "peerwall logs the packets that it denies, and no others, to NFLOG with the reason; see [log]",
+                "peerwall logs the packets that it denies, and no others, to NFLOG with the \
+                 reason; see [log]",
             ),
             Self::Counts => text(Fate::Nothing, "only counts"),
             Self::Changes(target) => (

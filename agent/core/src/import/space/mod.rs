@@ -17,6 +17,7 @@ mod own;
 mod place;
 pub(in crate::import) mod region;
 mod ruled;
+mod run;
 mod search;
 mod slices;
 #[cfg(test)]

@@ -7,49 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::diagram::{Diagrams, PacketSet};
-use super::marks::{Entering, Marks};
+use super::marks::Entering;
 use super::place::Place;
-use super::region::Sets;
+use super::run::{Effect, Run};
 use super::slices::Chains;
 use super::walked::{Decided, Walked};
 use crate::import::managed;
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, MarkTest, Test, Verb};
 use crate::net::packet::Verdict;
-
-/// What a chain does to all packets that enter it.
-#[derive(Debug, Clone, Default)]
-struct Effect {
-    accepted: PacketSet,
-    rejected: PacketSet,
-    /// Packets that do not come back.
-    ended: PacketSet,
-    /// Packets that each rule applies to, with its index.
-    applied: Vec<(usize, PacketSet, Marks)>,
-    decided: Vec<Decided>,
-    translated: Vec<(At, PacketSet, Marks)>,
-    marks: Marks,
-    /// Rules that match packets, and decide about none of them.
-    behind: Vec<At>,
-    /// Accepting lines that some packets may not get to.
-    perhaps: Vec<At>,
-    /// Packets about which the table nat may have decided here: they stay.
-    doubted: PacketSet,
-}
-
-impl Sets for Effect {
-    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
-        (&mut self.accepted, &mut self.rejected).each_root(visit);
-        (&mut self.ended, &mut self.doubted).each_root(visit);
-        for (_, packets, marks) in &mut self.applied {
-            (packets, marks).each_root(visit);
-        }
-        self.decided.each_root(visit);
-        for (_, packets, marks) in &mut self.translated {
-            (packets, marks).each_root(visit);
-        }
-        self.marks.each_root(visit);
-    }
-}
 
 /// Placeholder for a chain that no line declares.
 const NOWHERE: At = At { input: 0, line: 0 };
@@ -434,87 +399,6 @@ impl<'w> Walk<'w> {
         if let Some(test) = self.test {
             let marks = &mut run.effect.marks;
             marks.change(self.d, packets, change.effect(test), is_certain);
-        }
-    }
-}
-
-/// The state between two rules of a chain.
-struct Run {
-    effect: Effect,
-    /// Packets that go on.
-    rest: PacketSet,
-    /// Packets that returned to the calling chain.
-    returned: PacketSet,
-    /// Packets that may have returned earlier: later rules do not accept them.
-    unsure: PacketSet,
-    /// `rest` when `effect.accepted` was complete.
-    before: PacketSet,
-    /// Packets that left `rest` since then without being accepted.
-    others: PacketSet,
-}
-
-impl Sets for Run {
-    fn each_root(&mut self, visit: &mut dyn FnMut(&mut u32)) {
-        self.effect.each_root(visit);
-        (&mut self.rest, &mut self.returned).each_root(visit);
-        (&mut self.unsure, &mut self.before).each_root(visit);
-        self.others.each_root(visit);
-    }
-}
-
-impl Run {
-    fn new(packets: PacketSet) -> Self {
-        Self {
-            effect: Effect::default(),
-            rest: packets,
-            returned: PacketSet::NONE,
-            unsure: PacketSet::NONE,
-            before: packets,
-            others: PacketSet::NONE,
-        }
-    }
-
-    /// Removes accepted packets, and returns those that are certainly accepted. The others return
-    /// to the calling chain.
-    fn accept(&mut self, d: &mut Diagrams, packets: PacketSet) -> PacketSet {
-        let sure = d.without(packets, self.unsure);
-        self.rest = d.without(self.rest, sure);
-        if sure != packets {
-            let unsure = d.and(packets, self.unsure);
-            self.come_back(d, unsure);
-        }
-        sure
-    }
-
-    /// Removes packets that are not accepted.
-    fn end(&mut self, d: &mut Diagrams, packets: PacketSet) {
-        self.others = d.or(self.others, packets);
-        self.rest = d.without(self.rest, packets);
-    }
-
-    /// Removes packets that return to the calling chain.
-    fn come_back(&mut self, d: &mut Diagrams, packets: PacketSet) {
-        self.returned = d.or(self.returned, packets);
-        self.end(d, packets);
-    }
-
-    /// Adds the packets that were accepted to the result: all at once, because a union for each
-    /// rule would cost as much again as `rest`.
-    fn settle(&mut self, d: &mut Diagrams) {
-        let left = d.without(self.before, self.rest);
-        let accepted = d.without(left, self.others);
-        self.effect.accepted = d.or(self.effect.accepted, accepted);
-        self.before = self.rest;
-        self.others = PacketSet::NONE;
-    }
-
-    fn decide(&mut self, at: At, verdict: Verdict, packets: PacketSet) {
-        if !packets.is_none() {
-            self.effect.decided.push(Decided {
-                at,
-                verdict,
-                packets,
-            });
         }
     }
 }
