@@ -21,8 +21,8 @@ pub(super) struct Effect {
     pub marks: Marks,
     /// Rules that match packets, and decide about none of them.
     pub behind: Vec<At>,
-    /// Accepting lines that some packets may not get to.
-    pub perhaps: Vec<At>,
+    /// Accepting lines, and the packets that may not get to them.
+    pub perhaps: Vec<(At, PacketSet)>,
     /// Packets about which the table nat may have decided here: they stay.
     pub doubted: PacketSet,
 }
@@ -39,6 +39,7 @@ impl Sets for Effect {
             (packets, marks).each_root(visit);
         }
         self.marks.each_root(visit);
+        self.perhaps.each_root(visit);
     }
 }
 
@@ -110,6 +111,13 @@ impl Run {
         self.effect.accepted = d.or(self.effect.accepted, accepted);
         self.before = self.rest;
         self.others = PacketSet::NONE;
+    }
+
+    /// Notes that a line does not accept packets, because they may not get there.
+    pub(super) fn lose(&mut self, at: At, packets: PacketSet) {
+        if !packets.is_none() {
+            self.effect.perhaps.push((at, packets));
+        }
     }
 
     pub(super) fn decide(&mut self, at: At, verdict: Verdict, packets: PacketSet) {

@@ -169,7 +169,10 @@ impl<'w> Walk<'w> {
                 continue;
             };
             walked.behind.extend_from_slice(&effect.behind);
-            walked.perhaps.extend_from_slice(&effect.perhaps);
+            for (at, lost) in &effect.perhaps {
+                let is_met = self.d.meets(packets, *lost);
+                walked.perhaps.extend(is_met.then_some(*at));
+            }
             if packets.is_none() {
                 let decided = effect.decided.iter();
                 walked.behind.extend(decided.map(|each| each.at));
@@ -343,9 +346,8 @@ impl<'w> Walk<'w> {
             Verb::Accept => {
                 let sure = run.accept(d, packets);
                 run.decide(rule.at, Verdict::Accept, sure);
-                run.effect
-                    .perhaps
-                    .extend((sure != packets).then_some(rule.at));
+                let unsure = d.without(packets, sure);
+                run.lose(rule.at, unsure);
             }
             Verb::Drop | Verb::Reject if keeps_drops => {}
             Verb::Unknown(_) if self.is_nat => {}
@@ -369,9 +371,7 @@ impl<'w> Walk<'w> {
                 let accepted = d.and(packets, inner.accepted);
                 let sure = run.accept(d, accepted);
                 let unsure = d.without(accepted, sure);
-                run.effect
-                    .perhaps
-                    .extend((!unsure.is_none()).then_some(rule.at));
+                run.lose(rule.at, unsure);
                 let packets = d.without(packets, unsure);
                 let marks = run.effect.marks;
                 run.effect.applied.push((index, packets, marks));
