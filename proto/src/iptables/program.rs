@@ -81,3 +81,74 @@ fn is_duration(word: &str) -> bool {
     let number = word.trim_end_matches(['s', 'm', 'h', 'd']);
     number.parse::<u32>().is_ok_and(|number| number > 0)
 }
+
+/// Options of iptables-restore.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RestoreOptions {
+    /// Whether the rules that are there stay: `--noflush`.
+    pub keeps: bool,
+    /// The only table that is loaded: `--table`.
+    pub only: Option<String>,
+}
+
+/// Reads the options of iptables-restore(8); `None` if it loads nothing, or another file.
+pub(super) fn restore_options(arguments: &[String]) -> Option<RestoreOptions> {
+    let mut found = RestoreOptions::default();
+    let mut arguments = arguments.iter().peekable();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--noflush" => found.keeps = true,
+            "--counters" | "--verbose" => {}
+            "-w" | "--wait" | "-W" | "--wait-interval" => {
+                let is_number = |next: &&String| next.parse::<u32>().is_ok();
+                drop(arguments.next_if(is_number));
+            }
+            "-T" | "--table" => found.only = Some(arguments.next()?.clone()),
+            _ => match (
+                argument.strip_prefix("--table="),
+                argument.strip_prefix('-'),
+            ) {
+                (Some(table), _) => found.only = Some(table.to_owned()),
+                (None, Some(letters)) if !letters.is_empty() => {
+                    if !letters.chars().all(|letter| "ncv".contains(letter)) {
+                        return None;
+                    }
+                    found.keeps |= letters.contains('n');
+                }
+                (None, _) => return None,
+            },
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_restore_are_read_or_the_file_is_not() {
+        let read = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            restore_options(&words).map(|found| (found.keeps, found.only.unwrap_or_default()))
+        };
+        let all = |keeps: bool| Some((keeps, String::new()));
+        for (text, wanted) in [
+            ("", all(false)),
+            ("-nc", all(true)),
+            ("-c -v --noflush -w 5", all(true)),
+            ("--wait 5 -W 100", all(false)),
+            ("-n --table filter", Some((true, "filter".to_owned()))),
+            ("--table=nat", Some((false, "nat".to_owned()))),
+            ("-T nat -n", Some((true, "nat".to_owned()))),
+            ("-t", None),
+            ("--test", None),
+            ("-nt", None),
+            ("/etc/rules", None),
+            ("-T", None),
+            ("--modprobe=x", None),
+        ] {
+            assert_eq!(read(text), wanted, "{text}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use super::edit::{OpenTable, TEXT_OPTIONS, is_command};
+use super::program::{RestoreOptions, restore_options};
 use super::purpose::{
     Ending, Functions, ending, is_interpreter_that_ends, may_fail, names_tool, needs_shell,
     sets_end, why_idle,
@@ -268,14 +269,7 @@ impl Reader {
         if command.inputs != 1 || lines.iter().any(|line| is_wrong(line) || is_expanded(line)) {
             return None;
         }
-        let mut keeps = false;
-        for argument in command.arguments() {
-            match argument.as_str() {
-                "-n" | "--noflush" => keeps = true,
-                "-c" | "--counters" | "-v" | "--verbose" | "-w" | "--wait" => {}
-                _ => return None,
-            }
-        }
+        let RestoreOptions { keeps, only } = restore_options(command.arguments())?;
         // Lines have the numbers that they have in the script.
         let mut text = "\n".repeat(first.saturating_sub(1));
         for line in &lines {
@@ -286,6 +280,9 @@ impl Reader {
         if !whole.is_empty() {
             return None;
         }
+        let mut save = save;
+        let is_asked = |table: &Table| only.as_ref().is_none_or(|only| *only == table.name);
+        save.tables.retain(is_asked);
         let forgets = |table: &Table| {
             let before = self.tables.get(&(is_v6, table.name.clone()));
             before.is_some_and(|before| before.forgets(table))

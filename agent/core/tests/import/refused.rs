@@ -1,6 +1,7 @@
 //! Lines of scripts that iptables, ipset or the shell refuse, or read in another way.
 
 use super::scripts::{HEADER, left, read};
+use super::*;
 
 const SSH: &str = "-p tcp --dport 22 -j ACCEPT";
 
@@ -461,4 +462,29 @@ fn lists_of_a_cloud_config_end_on_their_own() {
     );
     let import = read(&text);
     assert!(!import.policy.contains("22/tcp"), "{import}");
+}
+
+#[test]
+fn files_that_iptables_restore_refuses_as_a_whole_say_so() {
+    let text = "*filter\n:INPUT DROP [0:0]\n# open\n-A INPUT -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
+    for (text, is_refused) in [
+        (text.to_owned(), false),
+        (text.replace("-A", " -A"), false),
+        (text.replace('\n', "\r\n"), true),
+        (text.replace('*', " *"), true),
+        (text.replace(":INPUT", "\t:INPUT"), true),
+        (text.replace('#', "  #"), true),
+        (text.replace("COMMIT", "COMMIT "), true),
+        (text.replace("COMMIT", "  \nCOMMIT"), true),
+    ] {
+        let file = File {
+            name: "rules-v4".into(),
+            text: text.clone(),
+            family: None,
+        };
+        let import = import(&[file], &Facts::default()).unwrap();
+        let is_told = import.to_string().contains("loads nothing of the file");
+        assert_eq!(is_told, is_refused, "{text:?}\n{import}");
+        assert!(import.policy.contains("22/tcp"), "{import}");
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
 
 use super::decode::{decoded, from_url};
-use super::format::{Format, format};
+use super::format::{Format, configuration, format};
 use crate::import::{File, ImportError, nft};
 use crate::net::addr::Family;
 
@@ -38,7 +38,7 @@ pub(super) fn files(file: &File, kind: Format) -> Result<Vec<File>, ImportError>
 /// # Errors
 /// [`ImportError`] if the configuration cannot be read.
 pub fn with_nft(file: &File) -> Result<Option<Vec<File>>, ImportError> {
-    let Some(kind) = super::configuration(file) else {
+    let Some(kind) = configuration(file) else {
         return Ok(None);
     };
     let entries = entries(file, kind)?;

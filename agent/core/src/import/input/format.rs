@@ -3,7 +3,7 @@
 use peerwall_proto::ipset::{self, SetLine};
 use peerwall_proto::iptables::{TABLES, script};
 
-use crate::import::nft;
+use crate::import::{File, nft};
 
 /// A format of files to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,4 +127,15 @@ mod tests {
             assert_eq!(format(text), wanted, "{text}");
         }
     }
+}
+
+/// Returns the format of a configuration of a machine; `None` for other files.
+pub(super) fn configuration(file: &File) -> Option<Format> {
+    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+    let found = format(text).ok()?;
+    let is_configuration = matches!(
+        found,
+        Format::CloudConfig | Format::Storage | Format::Ignition
+    );
+    is_configuration.then_some(found)
 }

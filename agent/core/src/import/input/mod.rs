@@ -6,6 +6,7 @@ pub(crate) mod decode;
 mod elements;
 mod family;
 mod format;
+mod loadable;
 pub(super) mod partial;
 mod sets;
 mod uses;
@@ -183,17 +184,6 @@ pub(super) fn parse(files: &[File], readings: &Readings) -> Result<ParsedFiles, 
 const RULES_HELP: &str = "import output of iptables-save, `iptables -S`, `ipset save`, a script of iptables \
      commands, rules of nftables, or a cloud-config, Butane or Ignition config with such files";
 
-/// Returns the format of a configuration of a machine; `None` for other files.
-fn configuration(file: &File) -> Option<Format> {
-    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-    let found = format::format(text).ok()?;
-    let is_configuration = matches!(
-        found,
-        Format::CloudConfig | Format::Storage | Format::Ignition
-    );
-    is_configuration.then_some(found)
-}
-
 /// Returns the rules files in a file: itself, or those that it writes.
 fn expand(file: &File) -> Result<Vec<(File, Format)>, ImportError> {
     let mut file = file.clone();
@@ -273,6 +263,7 @@ impl ParsedFiles {
                     let text = |err| ImportError::text(&file.name, err);
                     return Err(whole.into_iter().map(text).collect());
                 }
+                self.remarks.extend(loadable::remark(&file));
                 self.split_save(file, save, lines)
             }
         }
