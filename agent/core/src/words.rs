@@ -12,9 +12,34 @@ pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String
     }
 }
 
+/// Returns a text without characters that would control a terminal, or end a comment.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && c != '\t' {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        for (text, wanted) in [
+            ("a\tb \u{e4}", "a\tb \u{e4}"),
+            (
+                "a\n[peers]\r\u{1b}[2J\u{9b}",
+                "a\\n[peers]\\r\\u{1b}[2J\\u{9b}",
+            ),
+        ] {
+            assert_eq!(printable(text), wanted);
+        }
+    }
 
     #[test]
     fn nouns_agree_with_their_numbers() {

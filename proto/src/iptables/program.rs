@@ -101,7 +101,7 @@ pub(super) fn restore_options(arguments: &[String]) -> Option<RestoreOptions> {
             "--counters" | "--verbose" => {}
             "-w" | "--wait" | "-W" | "--wait-interval" => {
                 let is_number = |next: &&String| next.parse::<u32>().is_ok();
-                drop(arguments.next_if(is_number));
+                let _seconds = arguments.next_if(is_number);
             }
             "-T" | "--table" => found.only = Some(arguments.next()?.clone()),
             _ => match (

@@ -176,7 +176,8 @@ pub(super) fn ending(command: &Command) -> Ending {
     let words = body(command);
     let first = words.first().map_or("", String::as_str);
     match first {
-        "exit" if !command.is_conditional && is_plain_exit(words) => Ending::Surely,
+        "exit" if command.is_conditional || command.is_redirected => Ending::Maybe,
+        "exit" if is_plain_exit(words) => Ending::Surely,
         // `set -n`: the shell runs nothing below.
         "set" if !command.is_conditional && has_option(words, "n", "noexec") => Ending::Surely,
         "exit" | "return" => Ending::Maybe,

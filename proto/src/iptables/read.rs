@@ -31,12 +31,24 @@ pub fn parse(text: &str) -> Result<Save, Vec<TextError>> {
     }
 }
 
+/// Maximum length of a line (the buffer in `iptables/iptables-restore.c`).
+const LINE_MAX: usize = 10_239;
+
 /// Parses a file, and continues after lines that cannot be parsed.
 pub fn read(text: &str) -> Reading {
     let mut reader = Reader::default();
     for (index, line) in text.lines().enumerate() {
         reader.number = index + 1;
-        if let Err((why, help)) = reader.line(line.trim_end_matches('\r')) {
+        let read = match line.len() > LINE_MAX {
+            true => Err((
+                format!(
+                    "the line has more than {LINE_MAX} bytes, and iptables-restore makes it two"
+                ),
+                "write it as several lines",
+            )),
+            false => reader.line(line.trim_end_matches('\r')),
+        };
+        if let Err((why, help)) = read {
             reader.errors.push(TextError {
                 line: index + 1,
                 text: line.to_owned(),

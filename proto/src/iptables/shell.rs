@@ -20,6 +20,8 @@ pub(super) struct Command {
     pub is_fallback: bool,
     /// Whether nothing happens if it fails: `-` in a unit of systemd.
     pub may_fail: bool,
+    /// Whether it has redirections. If one fails, so does the command.
+    pub is_redirected: bool,
     /// Whether another command reads what it prints.
     pub is_piped: bool,
     /// Nesting before and after its keywords.
@@ -268,6 +270,7 @@ impl Splitter<'_> {
             self.redirection.push(c);
         }
         self.is_redirection = true;
+        self.command.is_redirected = true;
         self.command.inputs += usize::from(is_input) * if has_number { 2 } else { 1 };
     }
 

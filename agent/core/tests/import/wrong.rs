@@ -334,3 +334,42 @@ fn a_star_in_a_name_is_no_pattern() {
         assert_eq!(line.fate, Fate::Left, "{import}");
     }
 }
+
+/// Neither names nor lines of files change a terminal or the policy.
+#[test]
+fn control_characters_of_files_are_escaped() {
+    let text = "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 22 -m comment \
+                --comment \"\u{1b}[2J\" -j ACCEPT\nCOMMIT\n";
+    let name = "x\n[peers]\nevil = \"192.0.2.1\"\n#v4";
+    let file = |text: &str| File {
+        name: name.into(),
+        text: text.into(),
+        family: Some(Family::V4),
+    };
+    let import = import(&[file(text)], &Facts::default()).unwrap();
+    assert!(!import.policy.contains("\n[peers]"), "{}", import.policy);
+    let told = import.to_string();
+    assert!(
+        !told.contains('\u{1b}') && !told.contains("\n[peers]"),
+        "{told}"
+    );
+    let errors = super::import(&[file("\u{1b}")], &Facts::default()).unwrap_err();
+    assert!(!errors[0].to_string().contains('\n'), "{errors:?}");
+}
+
+/// It reads lines in a buffer of 10240 bytes.
+#[test]
+fn a_line_that_iptables_restore_divides_is_not_read() {
+    let comment = format!("#{}-I INPUT -p tcp --dport 22 -j DROP", "x".repeat(10_238));
+    let text = format!(
+        "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 22 -j ACCEPT\n{comment}\nCOMMIT\n"
+    );
+    let file = File {
+        name: "rules-v4".into(),
+        text,
+        family: None,
+    };
+    let import = import(&[file], &Facts::default()).unwrap();
+    let left = import.lines.iter().filter(|line| line.fate == Fate::Left);
+    assert_eq!(left.count(), 1);
+}

@@ -95,6 +95,17 @@ pub(super) fn format(text: &str) -> Result<Format, &'static str> {
     })
 }
 
+/// Returns the format of a configuration of a machine; `None` for other files.
+pub(super) fn configuration(file: &File) -> Option<Format> {
+    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+    let found = format(text).ok()?;
+    let is_configuration = matches!(
+        found,
+        Format::CloudConfig | Format::Storage | Format::Ignition
+    );
+    is_configuration.then_some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,15 +138,4 @@ mod tests {
             assert_eq!(format(text), wanted, "{text}");
         }
     }
-}
-
-/// Returns the format of a configuration of a machine; `None` for other files.
-pub(super) fn configuration(file: &File) -> Option<Format> {
-    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
-    let found = format(text).ok()?;
-    let is_configuration = matches!(
-        found,
-        Format::CloudConfig | Format::Storage | Format::Ignition
-    );
-    is_configuration.then_some(found)
 }

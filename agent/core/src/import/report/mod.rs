@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::Import;
 use super::rule::At;
-use crate::words::count;
+use crate::words::{count, printable};
 pub(super) use lines::lines;
 pub(super) use lints::lints;
 pub(super) use widened::widened;
@@ -148,17 +148,19 @@ impl fmt::Display for Import {
         for line in &self.lines {
             if line.file != file {
                 file = &line.file;
-                writeln!(f, "{file}:")?;
+                writeln!(f, "{}:", printable(file))?;
             }
-            writeln!(f, "{:>5}  {}", line.line, line.text)?;
-            writeln!(f, "       {:<17} {}", line.fate.word(), line.words)?;
+            writeln!(f, "{:>5}  {}", line.line, printable(&line.text))?;
+            let words = printable(&line.words);
+            writeln!(f, "       {:<17} {words}", line.fate.word())?;
         }
         writeln!(f, "\n{}", self.tally())?;
         if !self.lints.is_empty() {
             writeln!(f, "\nproblems in these rules:")?;
         }
         for lint in &self.lints {
-            writeln!(f, "  {}\n    {}", lint.sentence, lint.answer)?;
+            let sentence = printable(&lint.sentence);
+            writeln!(f, "  {sentence}\n    {}", lint.answer)?;
         }
         if self.differences.is_empty() {
             return writeln!(

@@ -37,6 +37,12 @@ fn statement(random: &mut Random) -> &'static str {
         "last",
         "ct zone set 1",
         "notrack",
+        "meta mark set ip saddr map { 10.1.2.3 : 1 }",
+        "ct mark set tcp dport map { 22 : 1, 80 : 2 }",
+        "counter name ip saddr map { 10.1.2.3 : \"all\" }",
+        "meta priority set iifname map { \"eth0\" : 0:1 }",
+        "meta mark set tcp option maxseg size",
+        "meta mark set socket mark",
     ])
 }
 
@@ -89,7 +95,10 @@ pub(super) fn file(random: &mut Random) -> String {
                 "tcp flags & (fin | syn) == fin | syn drop",
                 "ct status dnat accept",
                 "meter m { ip saddr limit rate over 1000000/second burst 10000 packets } drop",
-            ][random.below(15)],
+                "ip saddr . tcp dport vmap { 10.1.2.3 . 22 : accept, 10.0.0.0/8 . 20-30 : drop }",
+                "ip saddr . udp dport vmap { 10.1.2.3 . 53 : drop, 0.0.0.0/0 . 50-60 : accept }",
+                "meta mark set ip saddr map { 10.1.2.3 : 1, 198.51.100.77 : 2 } accept",
+            ][random.below(18)],
             _ => "jump user",
         };
         chains[at] += &format!("    {} {target}\n", matches.join(" "));
@@ -126,9 +135,16 @@ pub(super) fn file(random: &mut Random) -> String {
     }
     if random.chance(15) {
         let (one, verdict) = (nft_match(random, true), random.of(&["notrack", "drop"]));
+        let then = random.of(&["", "ct state untracked drop", "ct state != invalid drop"]);
         out += &format!(
-            "  chain early {{\n    type filter hook prerouting priority -300;\n    {one} {verdict}\n  \
-             }}\n"
+            "  chain early {{\n    type filter hook prerouting priority -300;\n    {one} {verdict}\n    \
+             {then}\n  }}\n"
+        );
+    }
+    if random.chance(15) {
+        let (one, verdict) = (nft_match(random, false), random.of(&["accept", "drop"]));
+        out += &format!(
+            "  chain late {{\n    type filter hook postrouting priority 10;\n    {one} {verdict}\n  }}\n"
         );
     }
     out + "}\n"
