@@ -44,7 +44,7 @@ impl<'u> SureNumbers<'u> {
 
     /// Takes a line into account.
     pub(super) fn add(&mut self, rule: &Rule, is_read: bool, count: usize) {
-        let sure = self.of(rule);
+        let before = self.of(rule);
         let sure = match rule.position {
             Position::Flush if rule.chain.is_empty() => {
                 self.chains.clear();
@@ -52,15 +52,20 @@ impl<'u> SureNumbers<'u> {
                 return;
             }
             Position::Flush => usize::MAX,
-            Position::Append if !is_read => sure.min(count),
-            Position::Insert(number) if !is_read => sure.min(number.saturating_sub(1)),
+            Position::Append if !is_read => before.min(count),
+            Position::Insert(number) if !is_read => before.min(number.saturating_sub(1)),
             Position::Replace(_) if !is_read => 0,
-            Position::Append | Position::Insert(_) | Position::Replace(_) => sure,
+            Position::Append | Position::Insert(_) | Position::Replace(_) => before,
             // It may be one of them.
-            Position::Delete | Position::DeleteAt(_) if sure < usize::MAX => sure.saturating_sub(1),
-            Position::Delete | Position::DeleteAt(_) => sure,
+            Position::Delete | Position::DeleteAt(_) if before < usize::MAX => {
+                before.saturating_sub(1)
+            }
+            Position::Delete | Position::DeleteAt(_) => before,
         };
-        self.chains.insert(rule.chain.clone(), sure);
+        // Large files have a hundred thousand lines that change nothing here.
+        if sure != before {
+            self.chains.insert(rule.chain.clone(), sure);
+        }
     }
 
     /// Trusts no number of a chain until it is emptied.
