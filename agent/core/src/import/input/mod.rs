@@ -473,6 +473,13 @@ impl ParsedFiles {
                 let rules = chain.rules.first().map(|rule| rule.at);
                 chain.at.or(rules)
             });
+            let help = match first.is_some_and(|at| at.input == split.index) {
+                true => {
+                    "iptables-restore would load the last one only: remove the others, or write \
+                     those of the other family into a file of their own"
+                }
+                false => "import one file for each family: the one that is loaded last",
+            };
             let first = first.map_or("", |at| name(at.input));
             return Err(ImportError {
                 file: name(split.index).to_owned(),
@@ -482,7 +489,7 @@ impl ParsedFiles {
                     table.name,
                     family.digit()
                 ),
-                help: "import one file for each family: the one that is loaded last".into(),
+                help: help.into(),
             });
         }
         *slot = chains;
