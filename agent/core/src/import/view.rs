@@ -222,12 +222,14 @@ impl<'s, 'r> View<'s, 'r> {
 
 fn patterns<'r>(
     rules: impl Iterator<Item = &'r ImportedRule>,
-    all: &ImportedRules,
+    all: &'r ImportedRules,
 ) -> Vec<InterfacePattern> {
     let mut found: Vec<InterfacePattern> = Vec::new();
     let behind = crate::import::networks::masqueraded(all).into_iter();
     let behind = behind.map(|(_, pattern, _)| pattern);
-    let named = rules.flat_map(ImportedRule::all_interfaces).cloned();
+    // Also those of connections to published ports.
+    let nat = all.nat.values().flat_map(|chain| &chain.rules);
+    let named = rules.chain(nat).flat_map(ImportedRule::all_interfaces);
     let mut seen = std::collections::BTreeSet::new();
     for pattern in named.chain(behind) {
         let is_lo = pattern.exact() == Some(LO);

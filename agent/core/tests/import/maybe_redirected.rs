@@ -40,9 +40,13 @@ fn both_ways_must_be_accepted() {
     let kept = format!("-A PREROUTING {SOMETIMES} -j ACCEPT");
     let always = inside.replace("-A A", "-A PREROUTING");
     let kept_inside = format!("-A B {SOMETIMES} -j ACCEPT");
+    let affine = "-A PREROUTING -m recent --rcheck --seconds 10 --name x -j A";
+    let slow = "-A PREROUTING -m limit --limit 3/s -j A";
     for nat in [
         vec![redirect.as_str()],
         vec![&jump, inside],
+        vec![affine, inside],
+        vec![slow, inside],
         vec![&goto, inside],
         vec![&left, &always],
         vec![&kept, &always],

@@ -19,6 +19,7 @@ mod relation;
 mod statement;
 mod symbols;
 mod text;
+mod translation;
 mod values;
 
 pub(super) use place::table_name;

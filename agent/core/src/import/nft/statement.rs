@@ -1,9 +1,7 @@
 //! Rules: statements in order, as conditions and a target.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde_json::Value;
 
 use super::key::{Key, Needs, Strange, key, keys};
@@ -12,9 +10,10 @@ use super::mark;
 use super::objects::{Rule, strange};
 use super::relation::{Look, Phase, member, merge_icmp, relation};
 use super::text::{expression, single, statement};
+use super::translation::to;
 use super::values::{bare, is_rest};
 use crate::import::rule::{At, Condition, ImportedRule, MarkChange, Test, Verb};
-use crate::net::addr::{self, Family};
+use crate::net::addr::Family;
 use crate::net::port::{ICMP, ICMPV6, has_ports};
 
 /// What a rule refers to.
@@ -287,6 +286,17 @@ impl Draft {
             }
             Err(words) => {
                 let text = format!("{} vmap", expression(&body["key"]));
+                // Each of its verdicts may apply.
+                let mut told = Vec::new();
+                for (_, value) in pairs(&context.look, &body["data"]).unwrap_or_default() {
+                    if !told.contains(&value) {
+                        told.push(value);
+                        self.emit(
+                            vec![unknown(Strange(text.clone()))],
+                            verdict(context, value),
+                        );
+                    }
+                }
                 self.emit(vec![unknown(words)], Verb::Unknown(text));
             }
         }
@@ -297,8 +307,10 @@ impl Draft {
     fn check_transport(&self, left: &Value) -> Result<(), Strange> {
         let is_of_ports = |numbers: &Vec<u8>| numbers.iter().all(|number| has_ports(*number));
         let is_any = |field: &Value| field["payload"]["protocol"] == "th";
-        let parts = left["concat"].as_array();
-        let is_any = is_any(left) || parts.is_some_and(|parts| parts.iter().any(is_any));
+        let names_protocol = |field: &Value| field["meta"]["key"] == "l4proto";
+        let parts = left["concat"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_any = is_any(left) || parts.iter().any(is_any);
+        let is_any = is_any && !parts.iter().any(names_protocol);
         match is_any && !self.protocols.as_ref().is_some_and(is_of_ports) {
             true => Err(Strange::of(left)),
             false => Ok(()),
@@ -425,43 +437,6 @@ fn verdict(context: &Context<'_, '_>, value: &Value) -> Verb {
         })
     });
     found.unwrap_or_else(|| Verb::Unknown(statement(value)))
-}
-
-/// Returns the first and the last value of a range, or the only one.
-fn ends(value: &Value) -> Option<(&Value, &Value)> {
-    match single(value) {
-        Some(("range", Value::Array(ends))) => match &ends[..] {
-            [first, last] => Some((first, last)),
-            _ => None,
-        },
-        Some(_) => None,
-        None => Some((value, value)),
-    }
-}
-
-/// Builds a translation to an address and a port, each if it is given.
-fn to(address: &Value, port: &Value) -> Option<Verb> {
-    let host = |value: &Value| value.as_str()?.parse::<IpAddr>().ok();
-    let one = |value: &Value| u16::try_from(value.as_u64()?).ok();
-    let addresses = match (single(address), address) {
-        (_, Value::Null) => None,
-        (Some(("prefix", body)), _) => {
-            let length = u8::try_from(body["len"].as_u64()?).ok()?;
-            Some(addr::bounds(IpNet::new(host(&body["addr"])?, length).ok()?))
-        }
-        _ => {
-            let (first, last) = ends(address)?;
-            Some((addr::number(host(first)?), addr::number(host(last)?)))
-        }
-    };
-    let ports = match port.is_null() {
-        true => None,
-        false => {
-            let (first, last) = ends(port)?;
-            Some((one(first)?, one(last)?))
-        }
-    };
-    Some(Verb::Dnat(addresses, ports))
 }
 
 fn name_of(kind: &str, each: &Value) -> String {

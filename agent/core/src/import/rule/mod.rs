@@ -358,16 +358,18 @@ impl ImportedRule {
         sources.flatten().copied()
     }
 
-    /// Returns the input interfaces, negated or not.
-    pub fn all_interfaces(&self) -> impl Iterator<Item = &InterfacePattern> {
-        let tests = self.conditions.iter().map(|condition| &condition.test);
-        let patterns = tests.filter_map(|test| {
-            if let Test::In(patterns) = test {
-                return Some(patterns);
+    /// Returns the input interfaces, negated or not, also those in lists of conditions.
+    pub fn all_interfaces(&self) -> Vec<InterfacePattern> {
+        let mut found = Vec::new();
+        let mut rest: Vec<&Condition> = self.conditions.iter().rev().collect();
+        while let Some(condition) = rest.pop() {
+            if let Test::In(patterns) = &condition.test {
+                found.extend(patterns.iter().cloned());
+            } else if let Test::Any(lists) = &condition.test {
+                rest.extend(lists.iter().flatten().rev());
             }
-            None
-        });
-        patterns.flatten()
+        }
+        found
     }
 
     /// Returns the input interfaces that are not negated.

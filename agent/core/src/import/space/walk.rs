@@ -271,6 +271,11 @@ impl<'w> Walk<'w> {
         let mut matched = PacketSet::ALL;
         let mut certain = PacketSet::ALL;
         for condition in order {
+            // Connections beyond a rate go another way.
+            if self.is_nat && matches!(condition.test, Test::Rate(..)) {
+                certain = PacketSet::NONE;
+                continue;
+            }
             let known = if let Test::Mark(test, _) = condition.test {
                 Some(self.place.marked(test))
             } else if condition.test == Test::ReversePath(false) {

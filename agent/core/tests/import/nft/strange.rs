@@ -274,3 +274,20 @@ fn stars_are_patterns_only_in_sets_of_intervals() {
         assert_eq!(verdict == Verdict::Accept, accepts);
     }
 }
+
+/// Each verdict of a map with an unknown key may apply.
+#[test]
+fn chains_of_an_unknown_map_may_be_entered_for_good() {
+    for (verdict, accepts) in [("goto", false), ("jump", true)] {
+        let numgen = json!({"numgen": {"mode": "random", "mod": 2, "offset": 0}});
+        let elements = json!({"set": [[0, {verdict: {"target": "empty"}}]]});
+        let map = json!([{"vmap": {"key": numgen, "data": elements}}]);
+        let empty = chain("inet", "t", "empty", None);
+        let mut accept = rule("inet", "t", "input", &json!([{"accept": null}]));
+        accept["rule"]["handle"] = json!(3);
+        let line = rule("inet", "t", "input", &map);
+        let rules = v4(&[&start()[..], &[empty, line, accept]].concat());
+        let got = judge(&rules, Hook::Input, |_| {});
+        assert_eq!(got == Verdict::Accept, accepts, "{verdict}");
+    }
+}
