@@ -44,8 +44,10 @@ enum Hidden {
     OtherFamily,
     /// The interface is of Ethernet, or something is in the Ethernet header.
     Link,
-    /// The protocol of the connection.
+    /// The family of the connection.
     Tracked,
+    /// The protocol of the connection.
+    TrackedProtocol,
 }
 
 impl Hidden {
@@ -55,6 +57,7 @@ impl Hidden {
             Self::OtherFamily => &[],
             Self::Link => &["\"iiftype\"", "\"ether\"", "\"vlan\"", "\"arp\""],
             Self::Tracked => &["\"l3proto\""],
+            Self::TrackedProtocol => &["\"key\":\"protocol\""],
         };
         words.iter().any(|word| listed.contains(word))
     }
@@ -66,6 +69,7 @@ impl Hidden {
             Self::OtherFamily => (json!({"meta": {"key": "protocol"}}), "ip"),
             Self::Link => (json!({"meta": {"key": "iiftype"}}), "ether"),
             Self::Tracked => (json!({"ct": {"key": "l3proto"}}), "of the connection"),
+            Self::TrackedProtocol => (json!({"ct": {"key": "protocol"}}), "of the connection"),
         };
         json!({"match": {"op": "==", "left": left, "right": right}})
     }
@@ -122,6 +126,7 @@ fn hidden(instructions: &str) -> BTreeMap<RuleName, BTreeSet<Hidden>> {
             ["[", "meta", "load", "iiftype", ..] => add(&rule, Hidden::Link),
             ["[", "payload", "load", _, "@", "link", ..] => add(&rule, Hidden::Link),
             ["[", "ct", "load", "l3protocol", ..] => add(&rule, Hidden::Tracked),
+            ["[", "ct", "load", "protocol", ..] => add(&rule, Hidden::TrackedProtocol),
             _ => register = None,
         }
     }
@@ -180,6 +185,8 @@ inet t input 5 4
   [ cmp eq reg 1 0x00000001 ]
   [ ct load l3protocol => reg 1 ]
   [ cmp eq reg 1 0x00000002 ]
+  [ ct load protocol => reg 1 , dir original ]
+  [ cmp eq reg 1 0x00000006 ]
 
 netdev t ingress 2
   [ meta load protocol => reg 1 ]
@@ -201,7 +208,7 @@ table ip t {
         assert_eq!(
             found,
             [
-                "inet t input 5 {Link, Tracked}",
+                "inet t input 5 {Link, Tracked, TrackedProtocol}",
                 "ip t input 2 {OtherFamily}",
                 "ip t input 6 {OtherFamily}",
                 "ip6 t input 2 {OtherFamily}"
@@ -225,7 +232,7 @@ table ip t {
         };
         assert_eq!([0, 1, 2, 3, 4].map(right), ["ip6", "", "ip", "", "ether"]);
         let all = completed["nftables"][4]["rule"]["expr"].as_array().unwrap();
-        assert_eq!(all.len(), 3);
+        assert_eq!(all.len(), 4);
         assert!(
             Hidden::Link.is_in(&all[0].to_string()) && Hidden::Tracked.is_in(&all[1].to_string())
         );
