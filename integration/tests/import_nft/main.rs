@@ -11,6 +11,7 @@
 )]
 
 mod command;
+mod losses;
 mod random;
 
 use std::fs;
