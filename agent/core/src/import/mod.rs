@@ -89,6 +89,9 @@ pub struct Import {
     pub differences: Vec<Difference>,
     /// Problems in the original rules.
     pub lints: Vec<Lint>,
+    /// Names of the files.
+    #[serde(skip)]
+    pub files: Vec<String>,
 }
 
 impl Import {
@@ -224,7 +227,9 @@ fn import_sliced(
     lints.extend(parsed.remarks.iter().cloned());
     let mut lines = report::lines(&parsed, &policy, &mut proof, &inexpressible);
     report::widened(&mut lines, &parsed, &proof.differences, &policy, &entries);
+    let files = parsed.files.iter().map(|file| file.name.clone());
     Ok(Import {
+        files: files.collect(),
         lines,
         lints,
         policy: policy_text,

@@ -10,6 +10,7 @@ mod other_tables;
 mod places;
 mod widened;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -174,26 +175,47 @@ impl fmt::Display for Import {
                 f,
                 "  {}{}",
                 difference.sentence,
-                at_lines(&difference.lines)
+                at_lines(&difference.lines, &self.files)
             )?;
         }
         Ok(())
     }
 }
 
-/// Formats lines like ` (line 12)`.
-fn at_lines(lines: &[At]) -> String {
-    let mut lines: Vec<usize> = lines
-        .iter()
-        .map(|at| at.line)
-        .filter(|line| *line > 0)
-        .collect();
-    lines.sort_unstable();
-    lines.dedup();
-    match lines[..] {
-        [] => String::new(),
-        [one] => format!(" (line {one})"),
-        [one, two] => format!(" (lines {one} and {two})"),
-        [one, ..] => format!(" (line {one} and {} more)", lines.len() - 1),
+/// Returns a file's name without its folders, if no other file has that name.
+fn short<'n>(file: &'n str, files: &[String]) -> &'n str {
+    fn last(file: &str) -> &str {
+        file.rsplit('/').next().unwrap_or(file)
+    }
+    let same = files.iter().filter(|other| last(other) == last(file));
+    match same.count() {
+        1 => last(file),
+        _ => file,
+    }
+}
+
+/// Formats lines like ` (line 12)`, or of several files like ` (line 12 of rules.v4)`.
+fn at_lines(lines: &[At], files: &[String]) -> String {
+    let mut by_file: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for at in lines.iter().filter(|at| at.line > 0) {
+        by_file.entry(at.input).or_default().insert(at.line);
+    }
+    let parts = by_file.into_iter().map(|(input, lines)| {
+        let lines: Vec<usize> = lines.into_iter().collect();
+        let lines = match lines[..] {
+            [] => String::new(),
+            [one] => format!("line {one}"),
+            [one, two] => format!("lines {one} and {two}"),
+            [one, ..] => format!("line {one} and {} more", lines.len() - 1),
+        };
+        match files.get(input).filter(|_| files.len() > 1) {
+            Some(file) => format!("{lines} of {}", printable(short(file, files))),
+            None => lines,
+        }
+    });
+    let parts: Vec<String> = parts.collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", parts.join(", ")),
     }
 }
