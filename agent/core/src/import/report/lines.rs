@@ -133,7 +133,7 @@ impl<'p> Reporter<'p> {
             return Finding::Peerwall.verdict();
         }
         if found.table != "filter" {
-            let family = self.parsed.family_of(at);
+            let family = self.family_of(at, found);
             return other_table(found, family, self.policy, self.proof, at).verdict();
         }
         match found.rule {
@@ -180,6 +180,16 @@ impl<'p> Reporter<'p> {
             }
             _ => (fate, words),
         }
+    }
+
+    /// Returns the only family of a line; of nftables, that of its table.
+    fn family_of(&self, at: At, found: &FoundLine<'_>) -> Option<Family> {
+        let of_file = self.parsed.family_of(at);
+        of_file.or_else(|| match found.chain.split(' ').next() {
+            Some("ip") => Some(Family::V4),
+            Some("ip6") => Some(Family::V6),
+            Some(_) | None => None,
+        })
     }
 
     /// Returns what a line without rules is.
@@ -284,7 +294,7 @@ impl<'p> Reporter<'p> {
     ) -> Finding<'static> {
         let why = self.why.get(&rule.at).copied();
         let mut conditions = rule.conditions.iter();
-        let family = self.parsed.family_of(rule.at);
+        let family = self.family_of(rule.at, found);
         let is_icmp = conditions.any(|c| match c.protocol() {
             Some(ICMP) => family != Some(Family::V6),
             Some(ICMPV6) => family != Some(Family::V4),
