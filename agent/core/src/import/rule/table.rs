@@ -165,7 +165,10 @@ fn read_line(
         Some(Reading::Words(lines)) => {
             let read = canonical(lines, context, problem);
             let is_left_out = |words: &Vec<String>| negations(words) < negations(&rule.words);
-            if lines.iter().any(is_left_out) || own.is_some_and(|own| lacks(&read.rules, &own)) {
+            let is_left_out = lines.iter().any(is_left_out);
+            let is_same = |own: &ImportedRule| read.rules.iter().all(|rule| agree(rule, own));
+            let is_left_out = is_left_out && !own.as_ref().is_some_and(is_same);
+            if is_left_out || own.is_some_and(|own| lacks(&read.rules, &own)) {
                 return LineRules {
                     rules: vec![unknown(&rule.words, context)],
                     problem: Some(LEFT_OUT.to_owned()),
@@ -193,6 +196,19 @@ const LEFT_OUT: &str = "iptables-save leaves out a condition of this line, perha
 
 fn negations(words: &[String]) -> usize {
     words.iter().filter(|word| *word == "!").count()
+}
+
+/// Reports whether two rules have the same conditions: iptables prints some negations in another
+/// way, like `! --hashlimit-upto` as `--hashlimit-above`.
+fn agree(one: &ImportedRule, other: &ImportedRule) -> bool {
+    let is_same = |a: &Condition, b: &Condition| match (&a.test, &b.test) {
+        (Test::Rate(a_holds, _), Test::Rate(b_holds, _)) => {
+            a_holds == b_holds && a.negated == b.negated
+        }
+        _ => a == b,
+    };
+    let has = |wanted: &Condition| other.conditions.iter().any(|each| is_same(wanted, each));
+    one.conditions.len() == other.conditions.len() && one.conditions.iter().all(has)
 }
 
 /// Reports whether rules lack a kind of test that peerwall read in the line itself, and that not
