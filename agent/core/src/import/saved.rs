@@ -28,7 +28,7 @@ pub fn tables(file: &File, sets: Option<&File>) -> Vec<SavedTable> {
     for (index, family, save) in &saves {
         for (at, table) in save.tables.iter().enumerate() {
             let origin = TableOrigin {
-                unread: Vec::new(),
+                unread: &[],
                 family: *family,
                 input: *index,
                 sets: &content,

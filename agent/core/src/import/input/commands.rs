@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use peerwall_proto::iptables::{Save, TextError, script};
 
 use super::sets::SetReader;
-use super::uses::set_names;
+use super::uses::{NAMES, set_names};
 use super::{ParsedFiles, Split};
 use crate::import::rule::At;
 use crate::import::{File, Lint};
@@ -69,7 +69,7 @@ impl ParsedFiles {
         for table in &mut save.tables {
             table.rules.retain(|rule| {
                 let missing = |name| sets.lives.why_missing(name, rule.line);
-                let why = set_names(rule).find_map(missing);
+                let why = set_names(rule, &NAMES).find_map(missing);
                 if let Some(why) = &why {
                     let line = rule.line;
                     self.problems.insert(At { input, line }, why.clone());

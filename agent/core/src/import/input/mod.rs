@@ -350,7 +350,7 @@ impl ParsedFiles {
                 family: split.family,
                 input,
                 sets,
-                unread: unread.clone(),
+                unread: &unread,
                 readings: readings(at),
             };
             let chains = rule::chains(table, &origin, &mut self.problems);

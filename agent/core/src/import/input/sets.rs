@@ -9,7 +9,7 @@ use peerwall_proto::ipset::{SetLine, line};
 use peerwall_proto::iptables::{Rule, Save};
 
 use super::elements::{Element, elements, sort_out};
-use super::uses::{Lives, Uses};
+use super::uses::{CHANGES, Lives, Uses, set_names};
 use crate::import::rule::{At, ImportedSet, ImportedSets, Interval, Problems};
 use crate::net::addr::Family;
 
@@ -56,9 +56,6 @@ pub(super) struct SetReader {
     /// Where the sets of a script are there.
     pub lives: Lives,
 }
-
-/// Options of the target SET that change a set.
-const CHANGES: [&str; 2] = ["--add-set", "--del-set"];
 
 const EXPIRES: &str = "its elements expire, so a policy must not contain them";
 
@@ -195,10 +192,8 @@ impl SetReader {
 
     /// Makes the content of sets unknown that a rule changes.
     pub(super) fn change_by(&mut self, rule: &Rule) {
-        let changes =
-            |words: &[String]| matches!(words, [option, _] if CHANGES.contains(&option.as_str()));
-        for words in rule.words.windows(2).filter(|words| changes(words)) {
-            if let Some(set) = words.get(1).and_then(|name| self.sets.get_mut(name)) {
+        for name in set_names(rule, &CHANGES) {
+            if let Some(set) = self.sets.get_mut(name) {
                 set.distrust("a rule changes its elements");
             }
         }

@@ -26,7 +26,7 @@ impl Uses {
                 let end = rule.line;
                 match rule.position {
                     Position::Append | Position::Insert(_) | Position::Replace(_) => {
-                        if set_names(rule).next().is_some() {
+                        if set_names(rule, &NAMES).next().is_some() {
                             open.entry(&rule.chain).or_default().push(rule);
                         }
                     }
@@ -54,7 +54,7 @@ impl Uses {
     }
 
     fn note(&mut self, rule: &Rule, end: usize) {
-        for name in set_names(rule) {
+        for name in set_names(rule, &NAMES) {
             let lines = self.sets.entry(name.to_owned()).or_default();
             lines.push(rule.line..end);
         }
@@ -70,11 +70,15 @@ impl Uses {
     }
 }
 
-/// Returns the sets that a rule names.
-pub(super) fn set_names(rule: &Rule) -> impl Iterator<Item = &str> {
-    const OPTIONS: [&str; 4] = ["--match-set", "--add-set", "--del-set", "--map-set"];
+/// Options with the name of a set.
+pub(super) const NAMES: [&str; 4] = ["--match-set", "--add-set", "--del-set", "--map-set"];
+/// Those of the target SET that change it.
+pub(super) const CHANGES: [&str; 2] = ["--add-set", "--del-set"];
+
+/// Returns the sets that a rule names with one of these options.
+pub(super) fn set_names<'r>(rule: &'r Rule, options: &[&str]) -> impl Iterator<Item = &'r str> {
     rule.words.windows(2).filter_map(|words| match words {
-        [option, name] if OPTIONS.contains(&option.as_str()) => Some(name.as_str()),
+        [option, name] if options.contains(&option.as_str()) => Some(name.as_str()),
         _ => None,
     })
 }

@@ -62,24 +62,21 @@ const COMPARED_MAX: usize = 2000;
 /// Rejects maps whose result depends on the order of their elements: those of concatenations may
 /// overlap, and the kernel takes the one that was added first (`net/netfilter/nft_set_pipapo.c`).
 pub(super) fn check_order(keys: &[Key], pairs: &[(&Value, &Value)]) -> Result<(), Strange> {
-    let parts = |key: &Value| match single(bare(key)) {
-        Some(("concat", Value::Array(parts))) if keys.len() > 1 => Some(parts.clone()),
+    let parts = |(key, value)| match single(bare(key)) {
+        Some(("concat", Value::Array(parts))) if keys.len() > 1 => Some((parts, value)),
         _ => None,
     };
-    let all: Option<Vec<(Vec<Value>, &Value)>> = pairs
-        .iter()
-        .map(|(key, value)| Some((parts(key)?, *value)))
-        .collect();
+    let all: Option<Vec<(&Vec<Value>, &Value)>> = pairs.iter().copied().map(parts).collect();
     let Some(all) = all else {
         return Ok(());
     };
-    let has_range = |(parts, _): &(Vec<Value>, &Value)| parts.iter().any(is_range);
+    let has_range = |(parts, _): &(&Vec<Value>, &Value)| parts.iter().any(is_range);
     let mut ranges = all.iter().enumerate().filter(|(_, each)| has_range(each));
     let is_unsure = ranges.any(|(index, (own, value))| {
         let mut others = all.iter().enumerate().filter(|(other, _)| *other != index);
         all.len() > COMPARED_MAX
             || others.any(|(_, (parts, other))| {
-                let mut pairs = keys.iter().zip(own.iter().zip(parts));
+                let mut pairs = keys.iter().zip(own.iter().zip(*parts));
                 other != value && pairs.all(|(key, (a, b))| overlap(*key, a, b))
             })
     });

@@ -3,7 +3,7 @@
 
 use peerwall_proto::iptables::{self, Position};
 
-use super::table::{LineRules, Problems, TableOrigin};
+use super::table::{LineRules, Problems, TableOrigin, have_same_conditions};
 use super::words::signature;
 use super::{At, Condition, ImportedChain, ImportedRule, RuleContext, Test, Verb};
 use crate::import::canonical::Reading;
@@ -42,10 +42,8 @@ impl Deletion<'_> {
             let is_readable = line.problem.is_none();
             let means = |rule: &ImportedRule| {
                 // Options of one match may have any order.
-                let has = |condition| like.conditions.contains(condition);
                 (&rule.target, &rule.comment) == (&like.target, &like.comment)
-                    && rule.conditions.len() == like.conditions.len()
-                    && rule.conditions.iter().all(has)
+                    && have_same_conditions(rule, like, |a, b| a == b)
             };
             let mut found = None;
             let rules = chain.rules.iter_mut().enumerate();

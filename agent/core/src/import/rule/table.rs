@@ -26,7 +26,7 @@ pub(in crate::import) struct TableOrigin<'r> {
     pub input: usize,
     pub sets: &'r ImportedSets,
     /// Lines of which nothing is read, in order.
-    pub unread: Vec<usize>,
+    pub unread: &'r [usize],
     /// What iptables read.
     pub readings: TableReadings<'r>,
 }
@@ -41,7 +41,7 @@ pub(in crate::import) fn chains(
     let mut chains = declared(table, input);
     let joins = !table.rules.iter().any(counts_rules);
     let tracks = table.rules.iter().any(uses_tracking);
-    let mut numbers = SureNumbers::new(&origin.unread);
+    let mut numbers = SureNumbers::new(origin.unread);
     let is_fragment = !chains.keys().any(|name| BUILTIN.contains(&name.as_str()));
     for (index, rule) in table.rules.iter().enumerate() {
         let at = At {
@@ -207,6 +207,15 @@ fn agree(one: &ImportedRule, other: &ImportedRule) -> bool {
         }
         _ => a == b,
     };
+    have_same_conditions(one, other, is_same)
+}
+
+/// Reports whether each condition of a rule is the same as one of the other rule, in any order.
+pub(super) fn have_same_conditions(
+    one: &ImportedRule,
+    other: &ImportedRule,
+    is_same: impl Fn(&Condition, &Condition) -> bool,
+) -> bool {
     let has = |wanted: &Condition| other.conditions.iter().any(|each| is_same(wanted, each));
     one.conditions.len() == other.conditions.len() && one.conditions.iter().all(has)
 }
